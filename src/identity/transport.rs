@@ -1,0 +1,117 @@
+//! How azure_identity reaches the network: bounded in time and size, over our trust roots, and
+//! remembering the last answer, because its errors do not say what was on the wire.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::error::{Error, ErrorKind};
+use azure_core::http::headers::Headers;
+use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
+use serde::Deserialize;
+
+use crate::token::exchange::{BodyError, MAX_BODY, quoted, read_body, retry_after};
+use crate::trust::TrustRoots;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A client for Entra ID and the metadata endpoints: no redirects, no proxy from the environment
+/// (the metadata service refuses proxied requests), no retries of its own.
+pub fn client(roots: &TrustRoots) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_LIMIT)
+        .timeout(CALL_LIMIT)
+        .tls_certs_only(roots.reqwest_certificates()?)
+        .build()
+}
+
+/// What a server said that gave no token.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    /// OAuth's `error` and the first line of its `error_description` (RFC 6749 section 5.2).
+    pub error: Option<String>,
+    pub description: Option<String>,
+}
+
+/// The transport of one source.
+#[derive(Debug)]
+pub struct BoundedTransport {
+    client: reqwest::Client,
+    last: Mutex<Option<Answer>>,
+}
+
+impl BoundedTransport {
+    pub fn new(client: reqwest::Client) -> Self {
+        Self { client, last: Mutex::new(None) }
+    }
+
+    pub fn forget(&self) {
+        self.set(None);
+    }
+
+    pub fn last(&self) -> Option<Answer> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, answer: Option<Answer>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    }
+}
+
+#[async_trait]
+impl HttpClient for BoundedTransport {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        let unsendable = |cause: String| Error::with_message(ErrorKind::Other, cause);
+        let method = http::Method::from_bytes(request.method().as_ref().as_bytes())
+            .map_err(|cause| unsendable(cause.to_string()))?;
+        let mut outgoing = self.client.request(method, request.url().clone());
+        for (name, value) in request.headers().iter() {
+            outgoing = outgoing.header(name.as_str(), value.as_str());
+        }
+        let azure_core::http::Body::Bytes(body) = request.body() else {
+            return Err(unsendable("a sign-in request has no streamed body".to_owned()));
+        };
+        let answer = outgoing.body(body.clone()).send().await.map_err(|cause| {
+            self.set(None);
+            let kind = if cause.is_connect() { ErrorKind::Connection } else { ErrorKind::Io };
+            Error::with_error(kind, cause.without_url(), "no answer")
+        })?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let body = read_body(answer).await.map_err(|cause| match cause {
+            BodyError::Connection(cause) => Error::with_error(ErrorKind::Io, cause.without_url(), "the answer broke off"),
+            BodyError::TooLarge => Error::with_message(ErrorKind::Io, format!("an answer of more than {MAX_BODY} bytes")),
+        })?;
+        self.set(Some(Answer::read(status, retry_after(&headers), &body)));
+        let mut copied = Headers::new();
+        for (name, value) in &headers {
+            if let Ok(value) = value.to_str() {
+                copied.insert(name.as_str().to_owned(), value.to_owned());
+            }
+        }
+        Ok(AsyncRawResponse::from_bytes(StatusCode::from(status), copied, body))
+    }
+}
+
+impl Answer {
+    fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        #[derive(Default, Deserialize)]
+        struct OauthError {
+            error: Option<String>,
+            error_description: Option<String>,
+        }
+        let body: OauthError = serde_json::from_slice(body).unwrap_or_default();
+        let first_line = |text: String| quoted(text.lines().next().unwrap_or_default());
+        Self {
+            status,
+            retry_after,
+            error: body.error.and_then(first_line),
+            description: body.error_description.and_then(first_line),
+        }
+    }
+}

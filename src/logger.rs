@@ -1,0 +1,62 @@
+//! Log lines on standard error, with a lid on what dependencies may say.
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Pingora prints whole request headers at debug and trace, hyper whole messages at trace: registry tokens and
+/// client credentials among them. So a dependency is never heard below this level, whatever the filter says.
+const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Info;
+/// What is this program's own: its modules, and the access log.
+const OWN: [&str; 2] = [env!("CARGO_CRATE_NAME"), "access"];
+
+struct Lid(env_logger::Logger);
+
+impl Log for Lid {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let own = OWN.iter().any(|name| {
+            metadata.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        });
+        (own || metadata.level() <= DEPENDENCY_LEVEL) && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+/// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.
+pub fn start(filter: &str) {
+    let logger = env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().build();
+    let level = logger.filter();
+    if log::set_boxed_logger(Box::new(Lid(logger))).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use log::Level;
+
+    #[test]
+    fn dependencies_are_not_heard_below_info() {
+        let lid = Lid(env_logger::Builder::new().parse_filters("trace").build());
+        for (target, level, heard) in [
+            ("acr_cache_proxy", Level::Trace, true),
+            ("acr_cache_proxy::token", Level::Trace, true),
+            ("access", Level::Debug, true),
+            ("acr_cache_proxy_other", Level::Debug, false),
+            ("pingora_proxy", Level::Debug, false),
+            ("pingora_proxy", Level::Info, true),
+            ("hyper::proto", Level::Trace, false),
+        ] {
+            let metadata = Metadata::builder().target(target).level(level).build();
+            assert_eq!(lid.enabled(&metadata), heard, "{target} {level}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The proxy itself: Pingora's phases of a request, in their order, each a few lines that call the
+//! module that does the work.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use crate::addresses::Addresses;
+use crate::config::Domain;
+use crate::oci::name::Prefix;
+use crate::token::Tokens;
+
+mod accept;
+mod authorize;
+mod context;
+mod fail;
+mod forward;
+mod log;
+mod relay;
+mod reply;
+
+pub use context::Context;
+
+/// An idle client connection is closed after this; without a limit it would stay for ever (pingora#447).
+/// Container clients open a new one when they need it.
+const CLIENT_KEEPALIVE: Duration = Duration::from_secs(60);
+/// A client that takes no byte for this long is gone.
+const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
+/// A client that started a request finishes its header within this.
+const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
+/// Connect tries, one replay of a request that died and one after a 401; each has a bound of its own,
+/// this one only replaces Pingora's 16.
+pub const MAX_TRIES: usize = forward::MAX_CONNECTS + 2;
+
+/// One registry, as requests see it.
+pub struct Upstream {
+    /// Where it is and what it is called: SNI, `Host`.
+    pub domain: Domain,
+    /// What is put before every repository name.
+    pub prefix: Prefix,
+    /// Kept fresh in the background.
+    pub addresses: Arc<Addresses>,
+    /// Kept full in the background.
+    pub tokens: Arc<Tokens>,
+}
+
+/// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
+pub struct Proxy {
+    upstream: Upstream,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    /// `in_flight` counts the requests under way, for a shutdown that waits for them and not longer.
+    pub fn new(upstream: Upstream, in_flight: Arc<AtomicUsize>) -> Self {
+        Self { upstream, in_flight }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(&self.in_flight)
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        // Only where the connection is to be kept at all: setting it would revive one that is to be closed.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(CLIENT_KEEPALIVE.as_secs()));
+        }
+        session.set_read_timeout(Some(CLIENT_READ_LIMIT));
+        session.set_write_timeout(Some(CLIENT_WRITE_LIMIT));
+        Ok(())
+    }
+
+    /// Parses the request into the closed set of the pull API or refuses it, then makes sure of a token.
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        if !accept::accept(session, context, &self.upstream.prefix).await? {
+            return Ok(true);
+        }
+        authorize::authorize(session, context, &self.upstream.tokens).await
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        forward::peer(&self.upstream, context)
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, peer: &HttpPeer, context: &mut Context, error: Box<Error>) -> Box<Error> {
+        forward::connect_failed(&self.upstream, peer, context, error)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        forward::rewrite(&self.upstream, session, request, context)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        authorize::check(response, context, &self.upstream.tokens).await
+    }
+
+    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, _: &mut Context) -> Result<()> {
+        relay::clean(response);
+        Ok(())
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        context: &mut Context,
+        _client_reused: bool,
+    ) -> Box<Error> {
+        forward::replay_once(session, context, error)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        fail::answer(session, error, context, &self.upstream.domain).await
+    }
+
+    /// [`ProxyHttp::logging`] writes one line a request; Pingora's own would say it twice.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        log::line(session, error, context);
+    }
+}

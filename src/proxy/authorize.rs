@@ -1,0 +1,54 @@
+//! The registry token of a request: found before it goes out, judged when the answer comes.
+
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::fail::Trouble;
+use super::reply;
+use crate::token::Tokens;
+
+const CORRELATION_ID: &str = "x-ms-correlation-request-id";
+
+/// `request_filter`, second half. True (as Pingora wants it) if the request has its answer: there is no token.
+pub async fn authorize(session: &mut Session, context: &mut Context, tokens: &Tokens) -> Result<bool> {
+    match tokens.bearer(context.repository()).await {
+        Ok(bearer) => {
+            context.bearer = Some(bearer);
+            Ok(false)
+        }
+        Err(unavailable) => {
+            let trouble = Trouble::NoToken(unavailable);
+            reply::write(session, &trouble.reply(context)).await?;
+            context.trouble = Some(trouble);
+            Ok(true)
+        }
+    }
+}
+
+/// `upstream_response_filter`: a 401 renews the token and sends the request again, once. A 401 that remains is
+/// not the client's to solve, so it never sees the challenge.
+pub async fn check(response: &ResponseHeader, context: &mut Context, tokens: &Tokens) -> Result<()> {
+    context.correlation = response.headers.get(CORRELATION_ID).cloned();
+    if response.status != http::StatusCode::UNAUTHORIZED {
+        return Ok(());
+    }
+    let mut error = Error::explain(ErrorType::HTTPStatus(401), "the registry refused the token");
+    error.as_up();
+    if !context.renewed {
+        context.renewed = true;
+        let newer = match &context.bearer {
+            Some(seen) => tokens.replace(context.repository(), seen).await,
+            None => None,
+        };
+        if newer.is_some() {
+            context.bearer = newer;
+            error.set_retry(true);
+            return Err(error);
+        }
+    }
+    context.trouble = Some(Trouble::Unauthorized);
+    error.set_retry(false);
+    Err(error)
+}

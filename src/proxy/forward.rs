@@ -1,0 +1,128 @@
+//! The way to the registry: which peer, which request, and whether to try again.
+
+use std::time::Duration;
+
+use http::header;
+use pingora_core::protocols::TcpKeepalive;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Upstream;
+use super::context::Context;
+use super::fail::Trouble;
+
+/// Addresses that one request tries to connect to.
+pub const MAX_CONNECTS: usize = 3;
+/// TCP to one address; a SYN is repeated after 1 s, and a further one would come too late.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// TCP and TLS to one address.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
+/// The first byte of an answer. A manifest that ACR has to fetch from the source takes seconds.
+const READ_LIMIT: Duration = Duration::from_secs(20);
+/// Whatever happens, the client has an answer within this: dockerd itself waits for ever.
+const ANSWER_LIMIT: Duration = Duration::from_secs(28);
+/// Less is not worth a try.
+const MIN_READ_LIMIT: Duration = Duration::from_secs(2);
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// Azure's load balancers forget an idle connection after 4 minutes.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// The headers of a request that the registry needs; all others stay here, whatever they are. Above all:
+/// `Authorization`, `Cookie`, and what a proxy in front adds.
+const FORWARDED: [header::HeaderName; 7] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::RANGE,
+    header::USER_AGENT,
+];
+
+/// `upstream_peer`: an address of the registry that this request has not tried yet, with limits on every wait.
+pub fn peer(upstream: &Upstream, context: &mut Context) -> Result<Box<HttpPeer>> {
+    let Some(address) = upstream.addresses.candidate(context.refused) else {
+        context.trouble = Some(Trouble::Unresolved);
+        return Err(Error::explain(ErrorType::ConnectNoRoute, "the registry's name has no known address").into_up());
+    };
+    context.address = Some(address);
+    let mut peer = HttpPeer::new(address, true, upstream.domain.server_name().to_owned());
+    let left = ANSWER_LIMIT.saturating_sub(context.elapsed());
+    limit(&mut peer.options, left);
+    if context.replays > 0 {
+        // A key of its own finds no pooled connection: what died once may have been stale, and so may the next one.
+        static REPLAYS: AtomicU64 = AtomicU64::new(1);
+        peer.group_key = REPLAYS.fetch_add(1, Ordering::Relaxed);
+        peer.options.idle_timeout = Some(Duration::ZERO);
+    }
+    Ok(Box::new(peer))
+}
+
+fn limit(options: &mut PeerOptions, left: Duration) {
+    options.connection_timeout = Some(CONNECT_LIMIT);
+    options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
+    options.read_timeout = Some(READ_LIMIT.min(left.saturating_sub(HANDSHAKE_LIMIT)).max(MIN_READ_LIMIT));
+    options.write_timeout = Some(WRITE_LIMIT);
+    options.idle_timeout = Some(IDLE_LIMIT);
+    options.tcp_keepalive = Some(TcpKeepalive {
+        idle: Duration::from_secs(30),
+        interval: Duration::from_secs(10),
+        count: 3,
+        #[cfg(target_os = "linux")]
+        user_timeout: Duration::ZERO,
+    });
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+}
+
+/// `fail_to_connect`: the next address, if there is one and time for it.
+pub fn connect_failed(upstream: &Upstream, peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    if let Some(address) = peer._address.as_inet() {
+        upstream.addresses.avoid(*address);
+    }
+    context.refused += 1;
+    let another = context.refused < MAX_CONNECTS && upstream.addresses.candidate(context.refused).is_some();
+    error.set_retry(another && has_time(context));
+    error
+}
+
+/// `upstream_request_filter`: a request of our own, not the client's with things taken out.
+pub fn rewrite(upstream: &Upstream, session: &Session, request: &mut RequestHeader, context: &Context) -> Result<()> {
+    let target = context.target.as_bytes();
+    let mut outgoing = RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
+    outgoing.insert_header(header::HOST, upstream.domain.authority())?;
+    for name in &FORWARDED {
+        for value in session.req_header().headers.get_all(name) {
+            outgoing.append_header(name, value)?;
+        }
+    }
+    if let Some(bearer) = &context.bearer {
+        outgoing.insert_header(header::AUTHORIZATION, bearer.header())?;
+    }
+    outgoing.set_version(request.version);
+    *request = outgoing;
+    Ok(())
+}
+
+/// `error_while_proxy`: a GET or HEAD that died before its response began is sent once more, on a fresh
+/// connection. A registry that is silent is not asked again: its time is up.
+pub fn replay_once(session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
+        return error;
+    }
+    let died = *error.esource() == ErrorSource::Upstream
+        && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
+        && session.response_written().is_none();
+    let again = died && context.replays == 0 && has_time(context);
+    if again {
+        context.replays += 1;
+    }
+    error.set_retry(again);
+    error
+}
+
+fn has_time(context: &Context) -> bool {
+    context.elapsed() + HANDSHAKE_LIMIT + MIN_READ_LIMIT < ANSWER_LIMIT
+}

@@ -1,0 +1,65 @@
+//! One line a request.
+
+use log::{Level, log};
+use pingora_core::Error;
+use pingora_proxy::Session;
+
+use super::context::Context;
+
+/// `logging`: who, what, outcome, how long. What is written is an allow-list: no header of either
+/// side but ACR's correlation id, and no query, for a redirect's would carry a signature.
+pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
+    let failed = context.trouble.is_some() || error.is_some();
+    let level = if failed { Level::Warn } else { Level::Info };
+    if !log::log_enabled!(target: "access", level) {
+        return;
+    }
+    let request = session.req_header();
+    let status = session.response_written().map_or(0, |response| response.status.as_u16());
+    log!(
+        target: "access", level,
+        "{} {} {status} {}B {}ms client={} repository={} upstream={} tries={}{}{}",
+        request.method,
+        request.uri.path(),
+        session.body_bytes_sent(),
+        context.elapsed().as_millis(),
+        Show(session.client_addr()),
+        if context.repository().is_empty() { "-" } else { context.repository() },
+        Show(context.address),
+        1 + context.refused + context.replays as usize + usize::from(context.renewed),
+        Prefixed(" correlation=", context.correlation.as_ref().and_then(|value| value.to_str().ok())),
+        Prefixed(" error=", outcome(error, context).as_deref()),
+    );
+}
+
+fn outcome(error: Option<&Error>, context: &Context) -> Option<String> {
+    match (&context.trouble, error) {
+        (Some(trouble), _) => Some(trouble.to_string()),
+        (None, Some(error)) => Some(format!("{} {}", error.esource().as_str(), error.etype().as_str())),
+        (None, None) => None,
+    }
+}
+
+/// A value or a dash.
+struct Show<T>(Option<T>);
+
+impl<T: std::fmt::Display> std::fmt::Display for Show<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+/// A labelled value or nothing.
+struct Prefixed<'a>(&'a str, Option<&'a str>);
+
+impl std::fmt::Display for Prefixed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.1 {
+            Some(value) => write!(f, "{}{value}", self.0),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Answers that this proxy gives itself.
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::oci::error::Refusal;
+
+/// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
+const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
+
+/// An answer in the form of the distribution specification's errors.
+pub struct Reply {
+    status: StatusCode,
+    body: Vec<u8>,
+    retry_after: Option<u64>,
+}
+
+impl Reply {
+    /// A refusal as it is.
+    pub fn refusal(refusal: &Refusal) -> Self {
+        Self { status: refusal.status(), body: refusal.body(), retry_after: None }
+    }
+
+    /// The same with a `Retry-After` in seconds.
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+/// `GET /v2/`: yes, this is a registry, and no sign-in is needed.
+pub async fn ping(session: &mut Session) -> Result<()> {
+    send(session, ResponseHeader::build(StatusCode::OK, Some(4))?, Bytes::from_static(b"{}")).await
+}
+
+/// Writes the answer; to a HEAD without its body, but with its length.
+pub async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
+    let mut response = ResponseHeader::build(reply.status, Some(6))?;
+    if reply.status == StatusCode::METHOD_NOT_ALLOWED {
+        response.insert_header(header::ALLOW, "GET, HEAD")?;
+    }
+    if let Some(seconds) = reply.retry_after {
+        response.insert_header(header::RETRY_AFTER, seconds.to_string())?;
+    }
+    send(session, response, Bytes::copy_from_slice(&reply.body)).await
+}
+
+async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) -> Result<()> {
+    response.insert_header(API_VERSION.0, API_VERSION.1)?;
+    response.insert_header(header::CONTENT_TYPE, "application/json")?;
+    response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    let bodiless = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), bodiless).await?;
+    if !bodiless {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Values that must not be seen: tokens, client secrets, signatures.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+/// A secret text. It prints as a mask, is wiped when the last holder drops it,
+/// and gives its content only through [`Secret::expose`], so that every use can be found.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes ownership of the text; the caller keeps no copy.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// `Bearer <secret>` as a header value that shares one wiped buffer between its clones
+    /// and is marked sensitive, so that `Debug` masks it. `None` if the secret has a
+    /// character that no header may carry.
+    pub fn to_bearer(&self) -> Option<HeaderValue> {
+        let mut text = Zeroizing::new(Vec::with_capacity(7 + self.0.len()));
+        text.extend_from_slice(b"Bearer ");
+        text.extend_from_slice(self.0.as_bytes());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_as_a_mask() {
+        let secret = Secret::new("eyJhbGciOi.token".to_owned());
+        assert_eq!(format!("{secret:?}"), "Secret(***)");
+        let header = secret.to_bearer().expect("a valid header value");
+        assert_eq!(format!("{header:?}"), "Sensitive");
+        assert_eq!(header.as_bytes(), b"Bearer eyJhbGciOi.token");
+    }
+
+    #[test]
+    fn a_token_with_a_line_break_is_no_header() {
+        assert!(Secret::new("a\r\nX-Evil: 1".to_owned()).to_bearer().is_none());
+    }
+}

@@ -1,0 +1,137 @@
+//! `serve`: the only place where the parts are put together.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use async_trait::async_trait;
+use log::{info, warn};
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server, ShutdownWatch};
+use pingora_core::services::background::{BackgroundService, background_service};
+use pingora_proxy::http_proxy_service;
+
+use crate::addresses::Addresses;
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::proxy::{self, Proxy, Upstream};
+use crate::token::Tokens;
+use crate::token::exchange::Registry;
+use crate::trust::{TrustError, TrustRoots};
+
+mod listener;
+mod shutdown;
+
+use listener::Listening;
+use shutdown::Signals;
+
+/// Idle connections to the registry that are kept, all addresses together. A host pulls three layers at a time and
+/// image; a shared mirror serves some tens of hosts at once.
+const UPSTREAM_POOL: usize = 128;
+
+/// Why the program does not start; prints as one sentence.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The CA certificates cannot be used.
+    Trust(TrustError),
+    /// The TLS client for the sign-in cannot be made.
+    Client(reqwest::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, cause) if cause.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "listen {address}: the address is in use: stop the other program or choose another with --listen-address")
+            }
+            Self::Listen(address, cause) => write!(f, "listen {address}: {cause}"),
+            Self::Trust(cause) => cause.fmt(f),
+            Self::Client(cause) => write!(f, "TLS client: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Runs until a signal ends it. It listens at once, whether or not Azure is there yet.
+pub fn serve(config: &Config) -> Result<(), ServeError> {
+    // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
+    let bundle = roots.bundle().map_err(ServeError::Trust)?;
+    let listening = Listening::bind(config.listen()).map_err(|cause| ServeError::Listen(config.listen(), cause))?;
+
+    let domain = config.upstream().domain();
+    let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), config.upstream().addresses()));
+    let identity = Identity::default_chain(&roots).map_err(ServeError::Client)?;
+    let registry =
+        Registry::new(domain.clone(), identity, Arc::clone(&addresses), &roots).map_err(ServeError::Client)?;
+    let tokens = Arc::new(Tokens::default());
+    let in_flight = Arc::new(AtomicUsize::new(0));
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut server = Server::new_with_opt_and_conf(
+        None,
+        ServerConf {
+            threads,
+            max_retries: proxy::MAX_TRIES,
+            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            ca_file: Some(bundle.path()),
+            // The drain ends by itself when the last request does; this is its bound.
+            grace_period_seconds: Some(shutdown::DRAIN_LIMIT.as_secs()),
+            graceful_shutdown_timeout_seconds: Some(1),
+            ..ServerConf::default()
+        },
+    );
+    server.bootstrap();
+
+    let proxy = Proxy::new(
+        Upstream {
+            domain: domain.clone(),
+            prefix: config.upstream().prefix().clone(),
+            addresses: Arc::clone(&addresses),
+            tokens: Arc::clone(&tokens),
+        },
+        Arc::clone(&in_flight),
+    );
+    info!(
+        "acr-cache-proxy {}: listening on http://{} for {} with prefix {:?}",
+        env!("CARGO_PKG_VERSION"),
+        listening.address(),
+        domain.authority(),
+        config.upstream().prefix().as_str(),
+    );
+    if !listening.address().ip().is_loopback() {
+        warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
+    }
+    let upkeep = Upkeep { addresses, tokens, registry: Arc::new(registry) };
+    server.add_service(background_service("upkeep", upkeep));
+    server.add_service(listening.serve(http_proxy_service(&server.configuration, proxy)));
+    shutdown::exit_when_drained(&server, in_flight);
+    server.run(RunArgs { shutdown_signal: Box::new(Signals) });
+    drop(bundle);
+    Ok(())
+}
+
+/// What goes on behind the requests: addresses and tokens are kept fresh.
+struct Upkeep {
+    addresses: Arc<Addresses>,
+    tokens: Arc<Tokens>,
+    registry: Arc<Registry>,
+}
+
+#[async_trait]
+impl BackgroundService for Upkeep {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let issuer = Arc::clone(&self.registry);
+        tokio::select! {
+            () = self.addresses.keep_fresh() => {}
+            () = self.tokens.run(issuer) => {}
+            _ = shutdown.wait_for(|stop| *stop) => {}
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The listening socket, bound before anything else is started.
+//!
+//! Left to itself, Pingora binds late, tries for 30 s, then panics in a task and leaves a process without
+//! a listener. Here the socket is bound at once or the start fails, and Pingora is handed the open one.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{IntoRawFd as _, OwnedFd};
+
+use async_trait::async_trait;
+use log::error;
+use pingora_core::apps::ServerApp;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::Service;
+use pingora_core::services::listening::Service as ListeningService;
+
+/// A bound socket that is not yet served. Connections queue in the kernel meanwhile.
+pub struct Listening {
+    socket: OwnedFd,
+    address: SocketAddr,
+}
+
+impl Listening {
+    /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = match TcpListener::bind(address) {
+            Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| cause)
+            }
+            bound => bound,
+        }?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { address: listener.local_addr()?, socket: listener.into() })
+    }
+
+    /// The address it really has.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The service that will accept on this socket.
+    pub fn serve<A: ServerApp + Send + Sync + 'static>(self, mut service: ListeningService<A>) -> Served<A> {
+        let address = self.address.to_string();
+        service.add_tcp(&address);
+        Served { service, address, socket: Some(self.socket) }
+    }
+}
+
+/// Pingora's service with its socket ready.
+pub struct Served<A> {
+    service: ListeningService<A>,
+    address: String,
+    socket: Option<OwnedFd>,
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
+    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+        let alive = MustNotEnd(shutdown.clone());
+        if let (Some(fds), Some(socket)) = (&fds, self.socket.take()) {
+            fds.lock().add(self.address.clone(), socket.into_raw_fd());
+        }
+        Service::start_service(&mut self.service, fds, shutdown, listeners_per_fd).await;
+        drop(alive);
+    }
+
+    fn name(&self) -> &str {
+        "proxy"
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(vec![self.address.clone()])
+    }
+}
+
+/// Ends the process if the listener ends by itself, a panic included: a process that listens no more would
+/// look alive to whoever watches it.
+struct MustNotEnd(ShutdownWatch);
+
+impl Drop for MustNotEnd {
+    fn drop(&mut self) {
+        if !*self.0.borrow() {
+            error!("the listener ended by itself, exiting");
+            std::process::exit(1);
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! The token store: a registry token is at hand before a request asks for it.
+//!
+//! Requests read [`Tokens`] without a lock. One background task ([`Tokens::run`]) does all the calls: it signs
+//! in, asks for access tokens and renews both by clocks of their own. A token stays in use until its
+//! own end, whatever fails behind it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use http::HeaderValue;
+use log::{info, warn};
+use tokio::sync::{Notify, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::secret::Secret;
+
+pub mod backoff;
+pub mod exchange;
+
+use backoff::Backoff;
+
+/// How long a request waits for a token that is on its way. dockerd gives up on a registry's first
+/// answer after 15 s; a wait beyond that serves nobody.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a request that met a 401 waits for the next token, before it reports the 401.
+const REPLACE_LIMIT: Duration = Duration::from_secs(5);
+/// After a forced renewal, a further 401 within this time is an answer, not a reason to renew again.
+const REPLACE_MEMORY: Duration = Duration::from_secs(30);
+/// Tokens of an ABAC registry, one a repository. A host pulls from tens; 1,024 tokens are about 2 MiB.
+const MAX_SCOPES: usize = 1024;
+/// Token calls under way at once: ACR allows some 160 a second, and a burst of new repositories must not spend that.
+const MAX_CALLS: usize = 16;
+/// The scope that covers every repository, where the registry honours it.
+const ALL: &str = "*";
+
+/// Where on the way to a token something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// Entra ID or the machine's identity endpoint.
+    Identity,
+    /// `POST /oauth2/exchange`: an Entra token for the registry's refresh token.
+    Exchange,
+    /// `POST /oauth2/token`: the refresh token for an access token.
+    Token,
+}
+
+/// Why there is no token. Prints as one sentence: hop, what to do, cause.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The call that failed.
+    pub hop: Hop,
+    /// The whole sentence, hop first.
+    pub message: String,
+    /// Will not mend by itself: a wrong secret, a missing role. Such a call is repeated slowly.
+    pub permanent: bool,
+    /// The server asked for this pause.
+    pub retry_after: Option<Duration>,
+    /// The server refused the refresh token itself: a new sign-in may help.
+    pub signed_out: bool,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// A token as the registry gave it.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The token itself.
+    pub token: Secret,
+    /// How long it holds, counted from the request for it and measured on the registry's own clock.
+    pub lifetime: Duration,
+    /// The registry gives no token for all repositories (it is in ABAC mode).
+    pub per_repository: bool,
+}
+
+/// The two calls to the registry; the tests put their own in place.
+#[async_trait]
+pub trait Issuer: Send + Sync {
+    /// Signs in: the registry's refresh token.
+    async fn login(&self) -> Result<Granted, Failure>;
+    /// An access token for `scope`, as `repository:<name>:pull`.
+    async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure>;
+}
+
+/// An access token, ready to be sent.
+#[derive(Debug)]
+pub struct Bearer {
+    header: HeaderValue,
+    expires: Instant,
+    /// The store's clock when it came; a token that was not used since is let go when its renewal is due.
+    issued: u64,
+    number: u64,
+}
+
+impl Bearer {
+    /// The value of the `Authorization` header; a clone of it copies no token.
+    pub fn header(&self) -> HeaderValue {
+        self.header.clone()
+    }
+}
+
+/// No token within the time a request may wait.
+#[derive(Debug)]
+pub struct Unavailable {
+    /// What failed last; `None` if the first try is still under way.
+    pub failure: Option<Arc<Failure>>,
+    /// When asking again makes sense.
+    pub retry_after: Duration,
+}
+
+/// The access token of one scope.
+struct Slot {
+    bearer: ArcSwapOption<Bearer>,
+    failure: ArcSwapOption<Failure>,
+    /// A call is under way or about to start.
+    trying: AtomicBool,
+    /// A request met a 401 with the current token.
+    rejected: AtomicBool,
+    /// Milliseconds since the store's start: last use, last forced renewal (0: never).
+    used: AtomicU64,
+    replaced: AtomicU64,
+    changed: watch::Sender<()>,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            bearer: ArcSwapOption::empty(),
+            failure: ArcSwapOption::empty(),
+            trying: AtomicBool::new(true),
+            rejected: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            replaced: AtomicU64::new(0),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    fn good(&self) -> Option<Arc<Bearer>> {
+        self.bearer.load_full().filter(|bearer| bearer.expires > Instant::now())
+    }
+
+    /// Nobody asked for this token since it came.
+    fn idle(&self) -> bool {
+        let used = self.used.load(Ordering::Relaxed);
+        self.bearer.load().as_ref().is_some_and(|bearer| used < bearer.issued)
+    }
+
+    fn failed(&self, failure: Arc<Failure>) {
+        self.failure.store(Some(failure));
+        self.trying.store(false, Ordering::Release);
+        self.changed.send_replace(());
+    }
+}
+
+/// The tokens of one registry. Cheap to share; reading takes no lock that a renewal holds.
+pub struct Tokens {
+    start: Instant,
+    all: Arc<Slot>,
+    per_repository: AtomicBool,
+    repositories: ArcSwap<HashMap<Arc<str>, Arc<Slot>>>,
+    login_failure: ArcSwapOption<Failure>,
+    login_trying: AtomicBool,
+    wake: Notify,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            all: Arc::new(Slot::new()),
+            per_repository: AtomicBool::new(false),
+            repositories: ArcSwap::default(),
+            login_failure: ArcSwapOption::empty(),
+            login_trying: AtomicBool::new(true),
+            wake: Notify::new(),
+        }
+    }
+}
+
+impl Tokens {
+    /// A token that can pull `repository` (its name in the registry). At once if there is one, else
+    /// after the call that is under way, [`WAIT_LIMIT`] at most. While the calls fail and pause, the answer is an
+    /// immediate [`Unavailable`]: the client can turn elsewhere.
+    pub async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
+        let deadline = Instant::now() + WAIT_LIMIT;
+        loop {
+            let slot = self.slot(repository);
+            let mut changed = slot.changed.subscribe();
+            if let Some(bearer) = slot.good() {
+                slot.used.store(self.clock(), Ordering::Relaxed);
+                return Ok(bearer);
+            }
+            let trying = slot.trying.load(Ordering::Acquire) || self.login_trying.load(Ordering::Acquire);
+            let failure = slot.failure.load_full().or_else(|| self.login_failure.load_full());
+            if !trying && let Some(failure) = failure {
+                return Err(Unavailable::after(Some(failure)));
+            }
+            if timeout_at(deadline, changed.changed()).await.is_err() {
+                return Err(Unavailable::after(failure));
+            }
+        }
+    }
+
+    /// A newer token than `seen`, which the registry answered with 401. A thousand requests that meet
+    /// the same 401 cause one renewal. `None` if there is none in time, or if the last forced renewal is
+    /// so recent that the 401 must mean something else.
+    pub async fn replace(&self, repository: &str, seen: &Bearer) -> Option<Arc<Bearer>> {
+        let deadline = Instant::now() + REPLACE_LIMIT;
+        let slot = self.slot(repository);
+        let newer = || slot.good().filter(|bearer| bearer.number > seen.number);
+        if let Some(bearer) = newer() {
+            return Some(bearer);
+        }
+        let replaced = slot.replaced.load(Ordering::Acquire);
+        let now = self.clock();
+        let waits = slot.rejected.load(Ordering::Acquire) || slot.trying.load(Ordering::Acquire);
+        if !waits {
+            let recent = replaced != 0 && now.saturating_sub(replaced) < as_millis(REPLACE_MEMORY);
+            // Of all who get here at once, one wins the exchange and forces the renewal; the rest wait for it.
+            if recent {
+                return None;
+            }
+            if slot.replaced.compare_exchange(replaced, now.max(1), Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                slot.rejected.store(true, Ordering::Release);
+                self.wake.notify_one();
+            }
+        }
+        let mut changed = slot.changed.subscribe();
+        loop {
+            if let Some(bearer) = newer() {
+                return Some(bearer);
+            }
+            timeout_at(deadline, changed.changed()).await.ok()?.ok()?;
+        }
+    }
+
+    /// Why the store has no good token for all of the registry, if it has none.
+    pub fn failure(&self) -> Option<Arc<Failure>> {
+        self.login_failure.load_full().or_else(|| self.all.failure.load_full())
+    }
+
+    fn clock(&self) -> u64 {
+        as_millis(self.start.elapsed())
+    }
+
+    fn slot(&self, repository: &str) -> Arc<Slot> {
+        if !self.per_repository.load(Ordering::Acquire) {
+            return Arc::clone(&self.all);
+        }
+        if let Some(slot) = self.repositories.load().get(repository) {
+            return Arc::clone(slot);
+        }
+        let new = Arc::new(Slot::new());
+        new.used.store(self.clock(), Ordering::Relaxed);
+        let name: Arc<str> = repository.into();
+        self.repositories.rcu(|slots| {
+            let mut slots = HashMap::clone(slots);
+            if slots.len() >= MAX_SCOPES {
+                let oldest = slots.iter().min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed));
+                if let Some(oldest) = oldest.map(|(name, _)| Arc::clone(name)) {
+                    slots.remove(&oldest);
+                }
+            }
+            slots.entry(Arc::clone(&name)).or_insert_with(|| Arc::clone(&new));
+            slots
+        });
+        self.wake.notify_one();
+        // Another request may have put its slot in first; that one counts.
+        self.repositories.load().get(repository).map_or(new, Arc::clone)
+    }
+
+    fn let_go(&self, repository: &str) {
+        self.repositories.rcu(|slots| {
+            let mut slots = HashMap::clone(slots);
+            slots.remove(repository);
+            slots
+        });
+    }
+
+    /// Keeps the store full, for ever: the only caller of the issuer.
+    pub async fn run(&self, issuer: Arc<dyn Issuer>) {
+        Refresher::new(self, issuer).run().await;
+    }
+}
+
+impl Unavailable {
+    fn after(failure: Option<Arc<Failure>>) -> Self {
+        /// Tries follow each other quickly at first; a second is the smallest pause that the header can say.
+        const SOON: Duration = Duration::from_secs(1);
+        /// A permanent failure takes a person to mend.
+        const LATER: Duration = Duration::from_secs(30);
+        let retry_after = match failure.as_deref() {
+            Some(failure) if failure.permanent => LATER,
+            Some(failure) => failure.retry_after.unwrap_or(SOON).clamp(SOON, LATER),
+            None => SOON,
+        };
+        Self { failure, retry_after }
+    }
+}
+
+/// When the next call for something is due, and how its last ones went.
+struct Plan {
+    due: Instant,
+    backoff: Backoff,
+    in_flight: bool,
+}
+
+impl Plan {
+    fn now() -> Self {
+        Self { due: Instant::now(), backoff: Backoff::default(), in_flight: false }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        !self.in_flight && self.due <= now
+    }
+
+    /// Renew between half and two thirds of the lifetime: early enough to outlast a long outage, and
+    /// spread, so that many hosts that started together do not call together.
+    fn renew(&mut self, lifetime: Duration) {
+        self.backoff = Backoff::default();
+        self.due = Instant::now() + lifetime.mul_f64(0.5 + rand::random::<f64>() / 6.0);
+    }
+}
+
+/// What a finished call was for.
+enum Call {
+    Login,
+    Access { repository: Arc<str>, asked: Instant },
+}
+
+type Answer = Result<Granted, Failure>;
+
+/// The state of the background task; nobody else touches it.
+struct Refresher<'a> {
+    tokens: &'a Tokens,
+    issuer: Arc<dyn Issuer>,
+    /// The refresh token and its end.
+    login: Option<(Secret, Instant)>,
+    login_asked: Instant,
+    login_plan: Plan,
+    plans: HashMap<Arc<str>, Plan>,
+    calls: JoinSet<Answer>,
+    kinds: HashMap<Id, Call>,
+    all: Arc<str>,
+    numbers: u64,
+    /// The sentence last logged, so that a state is logged once and not each try of it.
+    logged: Option<String>,
+}
+
+impl<'a> Refresher<'a> {
+    fn new(tokens: &'a Tokens, issuer: Arc<dyn Issuer>) -> Self {
+        Self {
+            tokens,
+            issuer,
+            login: None,
+            login_asked: Instant::now(),
+            login_plan: Plan::now(),
+            plans: HashMap::new(),
+            calls: JoinSet::new(),
+            kinds: HashMap::new(),
+            all: ALL.into(),
+            numbers: 0,
+            logged: None,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let next = self.start_calls();
+            tokio::select! {
+                Some(done) = self.calls.join_next_with_id(), if !self.calls.is_empty() => {
+                    let (id, answer) = match done {
+                        Ok((id, answer)) => (id, answer),
+                        Err(crash) => (crash.id(), Err(Failure {
+                            hop: Hop::Token,
+                            message: format!("token call ended without an answer: {crash}"),
+                            permanent: false,
+                            retry_after: None,
+                            signed_out: false,
+                        })),
+                    };
+                    match self.kinds.remove(&id) {
+                        Some(Call::Login) => self.on_login(answer),
+                        Some(Call::Access { repository, asked }) => self.on_access(&repository, asked, answer),
+                        None => {}
+                    }
+                }
+                () = self.tokens.wake.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Starts what is due and says when to look again.
+    fn start_calls(&mut self) -> Instant {
+        /// Look at least this often; every other event wakes the task by itself.
+        const IDLE: Duration = Duration::from_secs(60);
+        let now = Instant::now();
+        let mut next = now + IDLE;
+        if self.login.as_ref().is_some_and(|(_, expires)| *expires <= now) {
+            self.login = None;
+        }
+        if self.login_plan.is_due(now) {
+            self.login_plan.in_flight = true;
+            self.login_asked = now;
+            self.tokens.login_trying.store(true, Ordering::Release);
+            let issuer = Arc::clone(&self.issuer);
+            let id = self.calls.spawn(async move { issuer.login().await }).id();
+            self.kinds.insert(id, Call::Login);
+        } else if !self.login_plan.in_flight {
+            next = next.min(self.login_plan.due);
+        }
+        let slots = self.slots();
+        self.plans.retain(|name, plan| plan.in_flight || slots.iter().any(|(slot, _)| slot == name));
+        for (name, slot) in slots {
+            let plan = self.plans.entry(Arc::clone(&name)).or_insert_with(Plan::now);
+            if slot.rejected.load(Ordering::Acquire) && !plan.in_flight {
+                plan.due = now;
+            }
+            if !plan.is_due(now) {
+                if !plan.in_flight {
+                    next = next.min(plan.due);
+                }
+                continue;
+            }
+            if slot.idle() && name != self.all {
+                self.tokens.let_go(&name);
+                continue;
+            }
+            let Some((login, _)) = &self.login else { continue };
+            if self.calls.len() >= MAX_CALLS {
+                continue;
+            }
+            plan.in_flight = true;
+            slot.trying.store(true, Ordering::Release);
+            slot.rejected.store(false, Ordering::Release);
+            let (issuer, login, scope) = (Arc::clone(&self.issuer), login.clone(), format!("repository:{name}:pull"));
+            let id = self.calls.spawn(async move { issuer.access(&login, &scope).await }).id();
+            self.kinds.insert(id, Call::Access { repository: name, asked: now });
+        }
+        next
+    }
+
+    /// The scopes to keep fresh: one for all, or those of the repositories in use.
+    fn slots(&mut self) -> Vec<(Arc<str>, Arc<Slot>)> {
+        if !self.tokens.per_repository.load(Ordering::Acquire) {
+            return vec![(Arc::clone(&self.all), Arc::clone(&self.tokens.all))];
+        }
+        self.tokens.repositories.load().iter().map(|(name, slot)| (Arc::clone(name), Arc::clone(slot))).collect()
+    }
+
+    fn slot(&mut self, repository: &str) -> Option<Arc<Slot>> {
+        self.slots().into_iter().find(|(name, _)| **name == *repository).map(|(_, slot)| slot)
+    }
+
+    fn on_login(&mut self, answer: Answer) {
+        self.login_plan.in_flight = false;
+        match answer {
+            Ok(granted) => {
+                if granted.per_repository {
+                    self.go_per_repository();
+                }
+                self.login = Some((granted.token, self.login_asked + granted.lifetime));
+                self.login_plan.renew(granted.lifetime);
+                self.tokens.login_failure.store(None);
+            }
+            Err(failure) => {
+                self.login_plan.due = Instant::now() + self.login_plan.backoff.next(&failure);
+                self.report(&failure);
+                // While the refresh token holds, its renewal's failure is nobody's business but the log's.
+                if self.login.is_none() {
+                    self.tokens.login_failure.store(Some(Arc::new(failure)));
+                }
+            }
+        }
+        self.tokens.login_trying.store(false, Ordering::Release);
+        self.tokens.all.changed.send_replace(());
+        for slot in self.tokens.repositories.load().values() {
+            slot.changed.send_replace(());
+        }
+    }
+
+    fn on_access(&mut self, repository: &Arc<str>, asked: Instant, answer: Answer) {
+        let now = Instant::now();
+        let slot = self.slot(repository);
+        let Some(plan) = self.plans.get_mut(repository) else { return };
+        plan.in_flight = false;
+        // A repository that was let go meanwhile needs no token.
+        let Some(slot) = slot else { return };
+        let answer = answer.and_then(|granted| match granted.token.to_bearer() {
+            Some(header) => Ok((granted, header)),
+            None => Err(Failure {
+                hop: Hop::Token,
+                message: "registry token holds a character that no header may carry".to_owned(),
+                permanent: false,
+                retry_after: None,
+                signed_out: false,
+            }),
+        });
+        match answer {
+            Ok((granted, _)) if granted.per_repository && **repository == *ALL => self.go_per_repository(),
+            Ok((granted, header)) => {
+                plan.renew(granted.lifetime);
+                self.numbers += 1;
+                let bearer =
+                    Bearer { header, expires: asked + granted.lifetime, issued: self.tokens.clock(), number: self.numbers };
+                slot.bearer.store(Some(Arc::new(bearer)));
+                slot.failure.store(None);
+                slot.trying.store(false, Ordering::Release);
+                slot.changed.send_replace(());
+                if self.logged.take().is_some() {
+                    info!("registry token: signed in again");
+                }
+            }
+            Err(failure) => {
+                /// A sign-in that is younger than this is not to blame for a refused refresh token.
+                const FRESH_LOGIN: Duration = Duration::from_secs(30);
+                plan.due = now + plan.backoff.next(&failure);
+                if failure.signed_out && now.duration_since(self.login_asked) > FRESH_LOGIN {
+                    self.login = None;
+                    self.login_plan.due = now;
+                    plan.due = now;
+                }
+                self.report(&failure);
+                slot.failed(Arc::new(failure));
+            }
+        }
+    }
+
+    fn go_per_repository(&mut self) {
+        if !self.tokens.per_repository.swap(true, Ordering::AcqRel) {
+            info!("registry token: the registry is in ABAC mode, one token a repository");
+            self.tokens.all.trying.store(false, Ordering::Release);
+            self.tokens.all.changed.send_replace(());
+        }
+    }
+
+    fn report(&mut self, failure: &Failure) {
+        if self.logged.as_deref() != Some(&failure.message) {
+            warn!("{failure}");
+            self.logged = Some(failure.message.clone());
+        }
+    }
+}
+
+fn as_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

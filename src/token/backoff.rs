@@ -1,0 +1,80 @@
+//! The pause before a failed call is repeated.
+
+use std::time::Duration;
+
+use super::Failure;
+
+/// The first pause is at most this.
+const BASE: Duration = Duration::from_millis(500);
+/// The longest pause after a failure that may pass by itself.
+const CEILING: Duration = Duration::from_secs(30);
+/// The pause after one that will not: somebody has to assign a role or mend a secret first.
+const PERMANENT: Duration = Duration::from_secs(60);
+/// A server's `Retry-After` is honoured up to here; ACR counts down from 60 s.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(300);
+/// No pause is shorter, so that a failing call never becomes a busy loop.
+const FLOOR: Duration = Duration::from_millis(100);
+
+/// Exponential back-off with full jitter: a random pause up to a bound that doubles to a ceiling.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The pause after one more failure; never shorter than what the server asked for.
+    pub fn next(&mut self, failure: &Failure) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_LIMIT);
+        let bound = if failure.permanent {
+            PERMANENT
+        } else {
+            // 2^6 half-seconds are past the ceiling; a larger exponent would only overflow.
+            CEILING.min(BASE * 2u32.pow((self.failures - 1).min(6)))
+        };
+        let jittered = bound.mul_f64(rand::random::<f64>());
+        let pause = if failure.permanent { bound / 2 + jittered / 2 } else { jittered };
+        // A server that names a time gets it exactly, plus a spread so that not all come back in one moment.
+        if asked > pause { asked + FLOOR.mul_f64(rand::random::<f64>()) } else { pause.max(FLOOR) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Hop;
+
+    fn failure(permanent: bool, retry_after: Option<u64>) -> Failure {
+        Failure {
+            hop: Hop::Exchange,
+            message: String::new(),
+            permanent,
+            retry_after: retry_after.map(Duration::from_secs),
+            signed_out: false,
+        }
+    }
+
+    #[test]
+    fn pauses_stay_within_their_bounds() {
+        for (permanent, retry_after, at_least, at_most) in [
+            (false, None, FLOOR, CEILING),
+            (true, None, PERMANENT / 2, PERMANENT),
+            (false, Some(60), Duration::from_secs(60), Duration::from_secs(61)),
+            (false, Some(86_400), RETRY_AFTER_LIMIT, RETRY_AFTER_LIMIT + FLOOR),
+            (false, Some(0), FLOOR, CEILING),
+        ] {
+            let mut backoff = Backoff::default();
+            for _ in 0..200 {
+                let pause = backoff.next(&failure(permanent, retry_after));
+                assert!(pause >= at_least && pause <= at_most, "{permanent} {retry_after:?}: {pause:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_pause_is_short() {
+        for _ in 0..200 {
+            assert!(Backoff::default().next(&failure(false, None)) <= BASE);
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The two calls that turn an Entra token into registry tokens.
+//!
+//! `POST /oauth2/exchange` gives the refresh token, `POST /oauth2/token` an access token for a scope
+//! (Azure/acr, docs/AAD-OAuth.md). The answers carry only the token; how long it holds is read from its claims.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, StatusCode, header};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use serde::Deserialize;
+
+use super::{Failure, Granted, Hop, Issuer};
+use crate::addresses::Addresses;
+use crate::config::Domain;
+use crate::identity::Identity;
+use crate::secret::Secret;
+use crate::trust::TrustRoots;
+
+/// A TCP and TLS set-up that takes longer is tried again instead.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A whole call; within [`super::WAIT_LIMIT`], so that one that hangs is reported to those who wait.
+const CALL_LIMIT: Duration = Duration::from_secs(8);
+/// Real answers have 1 to 4 KiB.
+pub(crate) const MAX_BODY: usize = 64 << 10;
+/// A token that does not say when it ends is used for this long; a 401 would end it sooner.
+const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
+/// What a server says about an error is quoted up to this many characters.
+const MAX_QUOTE: usize = 300;
+
+/// One registry's token endpoints, called over the given addresses and trust roots.
+pub struct Registry {
+    domain: Domain,
+    identity: Identity,
+    http: reqwest::Client,
+}
+
+impl Registry {
+    /// Does no network I/O. `Err` if the TLS client cannot be built from these roots.
+    pub fn new(
+        domain: Domain,
+        identity: Identity,
+        addresses: Arc<Addresses>,
+        roots: &TrustRoots,
+    ) -> reqwest::Result<Self> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION")))
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(CALL_LIMIT)
+            .dns_resolver(Arc::new(KnownAddresses(addresses)))
+            .tls_certs_only(roots.reqwest_certificates()?)
+            .build()?;
+        Ok(Self { domain, identity, http })
+    }
+
+    async fn post(&self, hop: Hop, path: &str, form: &[(&str, &str)]) -> Result<Granted, Failure> {
+        let url = format!("https://{}{path}", self.domain.authority());
+        let answer = self
+            .http
+            .post(url)
+            .header(header::ACCEPT, "application/json")
+            .form(form)
+            .send()
+            .await
+            .map_err(|cause| self.unreachable(hop, cause))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = read_body(answer).await;
+        if status != StatusCode::OK {
+            return Err(self.refused(hop, status, &headers, &body.unwrap_or_default()));
+        }
+        let body = body.map_err(|cause| match cause {
+            BodyError::Connection(cause) => self.unreachable(hop, cause),
+            BodyError::TooLarge => {
+                self.failure(hop, format!("the answer is larger than {MAX_BODY} bytes: is this an Azure registry?"))
+            }
+        })?;
+        self.granted(hop, &headers, &body)
+    }
+
+    fn granted(&self, hop: Hop, headers: &HeaderMap, body: &[u8]) -> Result<Granted, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            refresh_token: Option<String>,
+            access_token: Option<String>,
+        }
+        let malformed = |what: &str| self.failure(hop, format!("200 with {what}: is this an Azure registry?"));
+        let answer: Answer =
+            serde_json::from_slice(body).map_err(|_| malformed("a body that is not the JSON of a token"))?;
+        let token = match hop {
+            Hop::Exchange => answer.refresh_token,
+            Hop::Identity | Hop::Token => answer.access_token,
+        };
+        let token = Secret::new(token.filter(|token| !token.is_empty()).ok_or_else(|| malformed("no token in it"))?);
+        let claims = Claims::read(&token);
+        let lifetime = claims.lifetime(server_time(headers)).ok_or_else(|| {
+            self.failure(hop, "the registry gave a token that has ended already: check the clock of the registry's side".to_owned())
+        })?;
+        let per_repository = match hop {
+            Hop::Exchange => claims.aad_identity.is_some(),
+            Hop::Identity | Hop::Token => !claims.covers_all(),
+        };
+        Ok(Granted { token, lifetime, per_repository })
+    }
+
+    fn refused(&self, hop: Hop, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+        let (code, quote) = registry_error(body);
+        let advice = match (hop, status.as_u16()) {
+            (Hop::Exchange, 401) => "the identity has no role on this registry (assign AcrPull), or the registry is of another tenant",
+            (Hop::Exchange | Hop::Token, 403) => "the identity lacks AcrPull or a firewall rule denies this host",
+            (Hop::Token, 401) => "the registry no longer accepts its refresh token, signing in again",
+            (_, 404) => "no such endpoint: is this domain an Azure container registry?",
+            (_, 429) => "the registry limits sign-ins, waiting",
+            (_, 400..=499) => "the registry refused the call, check domain and identity",
+            (_, 500..=599) => "the registry has trouble, trying again",
+            _ => "an answer that the protocol does not know, trying again",
+        };
+        let mut cause = status.as_u16().to_string();
+        for part in [code.as_deref(), Some(advice), quote.as_deref()].into_iter().flatten() {
+            // Status and code belong together; the rest is separated.
+            let separator = if Some(part) == code.as_deref() { " " } else { ": " };
+            let _ = write!(cause, "{separator}{part}");
+        }
+        let signed_out = hop == Hop::Token && matches!(status.as_u16(), 400 | 401);
+        Failure {
+            permanent: status.is_client_error() && !matches!(status.as_u16(), 408 | 429) && !signed_out,
+            retry_after: retry_after(headers),
+            signed_out,
+            ..self.failure(hop, cause)
+        }
+    }
+
+    fn unreachable(&self, hop: Hop, cause: reqwest::Error) -> Failure {
+        let cause = cause.without_url();
+        let advice = if cause.is_timeout() {
+            "no answer in time, trying again"
+        } else if cause.is_connect() {
+            "no connection: check the domain, the network path, a private endpoint's DNS and the CA"
+        } else {
+            "the connection broke, trying again"
+        };
+        self.failure(hop, format!("{advice}: {}", chain(&cause)))
+    }
+
+    fn failure(&self, hop: Hop, cause: String) -> Failure {
+        let call = match hop {
+            Hop::Identity => "identity",
+            Hop::Exchange => "token exchange",
+            Hop::Token => "access token",
+        };
+        Failure {
+            hop,
+            message: format!("acr {}: {call}: {cause}", self.domain.authority()),
+            permanent: false,
+            retry_after: None,
+            signed_out: false,
+        }
+    }
+}
+
+#[async_trait]
+impl Issuer for Registry {
+    async fn login(&self) -> Result<Granted, Failure> {
+        let token = self.identity.token().await?;
+        let service = self.domain.host();
+        let form = [("grant_type", "access_token"), ("service", service), ("access_token", token.expose())];
+        self.post(Hop::Exchange, "/oauth2/exchange", &form).await
+    }
+
+    async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure> {
+        let service = self.domain.host();
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("service", service),
+            ("scope", scope),
+            ("refresh_token", login.expose()),
+        ];
+        let mut granted = self.post(Hop::Token, "/oauth2/token", &form).await?;
+        granted.per_repository &= scope == "repository:*:pull";
+        Ok(granted)
+    }
+}
+
+/// Gives reqwest the addresses that the data path uses, so that a token call depends on DNS no more than a pull does.
+struct KnownAddresses(Arc<Addresses>);
+
+impl Resolve for KnownAddresses {
+    fn resolve(&self, _: Name) -> Resolving {
+        let addresses = Arc::clone(&self.0);
+        Box::pin(async move {
+            addresses.wait(CONNECT_LIMIT).await;
+            let known = addresses.all();
+            if known.is_empty() {
+                return Err("the name has no known address yet".into());
+            }
+            Ok(Box::new(known.to_vec().into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The claims that matter here. ACR writes the keys of `access` capitalised or not (both are on record).
+#[derive(Default, Deserialize)]
+struct Claims {
+    iat: Option<i64>,
+    exp: Option<i64>,
+    aad_identity: Option<serde_json::Value>,
+    access: Option<Vec<Access>>,
+}
+
+#[derive(Deserialize)]
+struct Access {
+    #[serde(alias = "Name", default)]
+    name: String,
+    #[serde(alias = "Actions", default)]
+    actions: Vec<String>,
+}
+
+impl Claims {
+    /// The claims of a JWT, unverified: they are from the party that will judge the token. None at all
+    /// if it is no JWT; such a token is opaque, not wrong.
+    fn read(token: &Secret) -> Self {
+        let payload = token.expose().split('.').nth(1).unwrap_or_default();
+        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
+        serde_json::from_slice(&payload).unwrap_or_default()
+    }
+
+    /// How long the token holds: by `exp - iat` and by `exp` on the server's clock, whichever is
+    /// less. This host's clock plays no part, so a skew of it does no harm.
+    fn lifetime(&self, server: Option<i64>) -> Option<Duration> {
+        let Some(exp) = self.exp else { return Some(ASSUMED_LIFETIME) };
+        let by_claims = self.iat.map(|iat| exp.saturating_sub(iat));
+        let by_server = server.map(|now| exp.saturating_sub(now));
+        let seconds = match (by_claims, by_server) {
+            (Some(a), Some(b)) => a.min(b),
+            (Some(seconds), None) | (None, Some(seconds)) => seconds,
+            (None, None) => return Some(ASSUMED_LIFETIME),
+        };
+        u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+    }
+
+    /// The wildcard was honoured. A token without an `access` claim says nothing against it.
+    fn covers_all(&self) -> bool {
+        self.access.as_ref().is_none_or(|access| {
+            access.iter().any(|entry| entry.name == "*" && entry.actions.iter().any(|action| action == "pull" || action == "*"))
+        })
+    }
+}
+
+fn server_time(headers: &HeaderMap) -> Option<i64> {
+    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
+    i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
+}
+
+/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3); the date is taken against the answer's own clock.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = value.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let seconds = i64::try_from(until).ok()?.saturating_sub(server_time(headers)?);
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+/// Why a body could not be read.
+pub(crate) enum BodyError {
+    Connection(reqwest::Error),
+    TooLarge,
+}
+
+pub(crate) async fn read_body(mut answer: reqwest::Response) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(BodyError::Connection)? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(BodyError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Code and message of the first error in an OCI error body, if it is one.
+fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
+    #[derive(Deserialize)]
+    struct Body {
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
+    first.map_or((None, None), |first| (quoted(&first.code), quoted(&first.message)))
+}
+
+/// A server's words, safe to log: one line, bounded.
+pub(crate) fn quoted(text: &str) -> Option<String> {
+    let text: String =
+        text.trim().chars().take(MAX_QUOTE).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+/// An error with its causes, the innermost last.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            let _ = write!(text, ": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> Secret {
+        Secret::new(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims)))
+    }
+
+    #[test]
+    fn lifetime_is_the_servers_not_this_hosts() {
+        for (claims, server, expected) in [
+            (r#"{"iat":1000,"exp":5500}"#, None, Some(4500)),
+            (r#"{"iat":1000,"exp":5500}"#, Some(1000), Some(4500)),
+            // Handed out late from a cache of the server's: what is left counts.
+            (r#"{"iat":1000,"exp":5500}"#, Some(5000), Some(500)),
+            (r#"{"exp":5500}"#, Some(1000), Some(4500)),
+            (r#"{"exp":5500}"#, None, Some(ASSUMED_LIFETIME.as_secs())),
+            (r"{}", Some(1000), Some(ASSUMED_LIFETIME.as_secs())),
+            (r#"{"iat":1000,"exp":5500}"#, Some(5500), None),
+            (r#"{"iat":5500,"exp":1000}"#, None, None),
+            (r#"{"iat":-9223372036854775808,"exp":9223372036854775807}"#, None, Some(i64::MAX as u64)),
+            ("not json", Some(1), Some(ASSUMED_LIFETIME.as_secs())),
+        ] {
+            let lifetime = Claims::read(&jwt(claims)).lifetime(server);
+            assert_eq!(lifetime, expected.map(Duration::from_secs), "{claims} {server:?}");
+        }
+    }
+
+    #[test]
+    fn an_ignored_wildcard_is_seen() {
+        for (claims, covered) in [
+            (r#"{"access":[{"Type":"repository","Name":"*","Actions":["pull"]}]}"#, true),
+            (r#"{"access":[{"type":"repository","name":"*","actions":["pull","push"]}]}"#, true),
+            (r#"{"access":[]}"#, false),
+            (r#"{"access":[{"Type":"repository","Name":"hub/x","Actions":["pull"]}]}"#, false),
+            (r#"{"access":[{"Type":"repository","Name":"*","Actions":["metadata_read"]}]}"#, false),
+            (r"{}", true),
+        ] {
+            assert_eq!(Claims::read(&jwt(claims)).covers_all(), covered, "{claims}");
+        }
+    }
+
+    #[test]
+    fn retry_after_in_seconds_or_as_a_date() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| ((*name).parse().expect("name"), value.parse().expect("value"))).collect()
+        };
+        let date = ("date", "Tue, 24 Nov 2026 12:00:00 GMT");
+        for (pairs, expected) in [
+            (&[("retry-after", "17")][..], Some(17)),
+            (&[("retry-after", "Tue, 24 Nov 2026 12:00:30 GMT"), date][..], Some(30)),
+            (&[("retry-after", "Tue, 24 Nov 2026 11:00:00 GMT"), date][..], None),
+            (&[("retry-after", "soon")][..], None),
+            (&[][..], None),
+        ] {
+            assert_eq!(retry_after(&headers(pairs)), expected.map(Duration::from_secs), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_one_bounded_line() {
+        assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
+        assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_QUOTE));
+        let body = br#"{"errors":[{"code":"DENIED","message":"retrieving permissions failed"}]}"#;
+        assert_eq!(
+            registry_error(body),
+            (Some("DENIED".to_owned()), Some("retrieving permissions failed".to_owned()))
+        );
+        assert_eq!(registry_error(b"<html>"), (None, None));
+    }
+}

@@ -1,0 +1,155 @@
+//! Which certificate authorities every TLS hop trusts: the system's, plus private ones.
+//!
+//! One set serves Entra ID, the registry's token endpoints and the data path alike.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+/// Where the common distributions keep their bundle (Debian, RHEL, openSUSE, Alpine). They are read
+/// by name only when `SSL_CERT_FILE` or `SSL_CERT_DIR` would otherwise *replace* them.
+const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A CA bundle larger than this is not one; the public set has about 0.25 MiB.
+const MAX_CA_FILE: u64 = 8 << 20;
+
+/// The trusted certificate authorities, checked: every entry is one that rustls accepts.
+#[derive(Clone)]
+pub struct TrustRoots {
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+/// What is wrong with the CA certificates; prints as one sentence.
+#[derive(Debug)]
+pub enum TrustError {
+    /// The file of the `ca_file` setting cannot be used, and why.
+    File(PathBuf, String),
+    /// Neither the system nor the settings have a single usable certificate.
+    Empty,
+    /// The bundle could not be handed to Pingora.
+    Bundle(io::Error),
+}
+
+impl fmt::Display for TrustError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, cause) => write!(f, "ca_file {}: {cause}", path.display()),
+            Self::Empty => f.write_str(
+                "no CA certificate found: install the system's ca-certificates, or name a PEM file with ca_file or SSL_CERT_FILE",
+            ),
+            Self::Bundle(cause) => write!(f, "CA bundle in memory: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for TrustError {}
+
+impl TrustRoots {
+    /// The system's certificates, those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and those of `ca_file`.
+    /// A broken entry of the system's bundle is passed over, a broken `ca_file` is an error:
+    /// somebody asked for it by name.
+    pub fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
+        let mut found = rustls_native_certs::load_native_certs().certs;
+        if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some()) {
+            for bundle in SYSTEM_BUNDLES {
+                found.extend(rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs);
+            }
+        }
+        found.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        found.dedup();
+        let mut store = RootCertStore::empty();
+        let mut certificates: Vec<_> =
+            found.into_iter().filter(|certificate| store.add(certificate.clone()).is_ok()).collect();
+        if let Some(path) = ca_file {
+            certificates.extend(read_ca_file(path)?);
+        }
+        if certificates.is_empty() {
+            return Err(TrustError::Empty);
+        }
+        Ok(Self { certificates })
+    }
+
+    /// The same set for a client of reqwest's, which is to trust these and no others.
+    pub fn reqwest_certificates(&self) -> reqwest::Result<Vec<reqwest::Certificate>> {
+        self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()
+    }
+
+    /// The same set as a PEM file in memory. Pingora reads its CA bundle from a path, panics on a
+    /// file that it cannot read and forgets the system's own roots; this one is whole and checked.
+    pub fn bundle(&self) -> Result<Bundle, TrustError> {
+        let write = || -> io::Result<OwnedFd> {
+            let mut file = File::from(memfd_create("ca-bundle", MFdFlags::MFD_CLOEXEC)?);
+            for certificate in &self.certificates {
+                file.write_all(pem(certificate).as_bytes())?;
+            }
+            Ok(file.into())
+        };
+        write().map(|file| Bundle { file }).map_err(TrustError::Bundle)
+    }
+}
+
+/// The CA bundle as an anonymous file: it has a path for as long as this value lives.
+pub struct Bundle {
+    file: OwnedFd,
+}
+
+impl Bundle {
+    /// A path that this process, and no other, can open.
+    pub fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    }
+}
+
+fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let error = |cause: String| TrustError::File(path.to_owned(), cause);
+    let size = std::fs::metadata(path).map_err(|cause| error(cause.to_string()))?.len();
+    if size > MAX_CA_FILE {
+        return Err(error(format!("{size} bytes are too many for a PEM file of certificates")));
+    }
+    let text = std::fs::read(path).map_err(|cause| error(cause.to_string()))?;
+    let mut store = RootCertStore::empty();
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|cause| error(format!("not a PEM file: {cause:?}")))?;
+        store.add(certificate.clone()).map_err(|cause| error(format!("a certificate in it is unusable: {cause}")))?;
+        certificates.push(certificate);
+    }
+    if certificates.is_empty() {
+        return Err(error("it has no PEM block BEGIN CERTIFICATE".to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    /// RFC 7468 section 2: lines of exactly 64 characters.
+    const LINE: usize = 64;
+    let text = STANDARD.encode(certificate);
+    let mut pem = String::with_capacity(text.len() + text.len() / LINE + 64);
+    pem.push_str("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while let Some((line, more)) = rest.split_at_checked(LINE) {
+        pem.push_str(line);
+        pem.push('\n');
+        rest = more;
+    }
+    if !rest.is_empty() {
+        pem.push_str(rest);
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
