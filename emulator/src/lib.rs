@@ -1,0 +1,264 @@
+//! A stand-in for Azure, on loopback: Entra ID, a container registry, and its blob storage.
+//!
+//! It speaks the protocols as Azure does, over TLS with a CA of its own, and checks what it is
+//! sent as strictly. It knows nothing of its clients: it records what they ask, and plays the
+//! faults that a test injects.
+//!
+//! The way of a request: [`Emulator::start`] binds the listeners; `listener` accepts, asks
+//! `fault` whether something is to go wrong, and lets `entra`, `identity`, `registry` or `storage`
+//! decide an `answer`, which `record` notes before it leaves.
+//!
+//! Facts come from Azure/acr's documents, from recordings in Azure's SDKs and from issues; each
+//! module names its own. What is inferred is said to be so.
+
+mod answer;
+mod certificate;
+mod clock;
+mod connection;
+mod entra;
+mod fault;
+mod identity;
+mod image;
+mod jwt;
+mod listener;
+mod options;
+mod random;
+mod record;
+mod registry;
+mod state;
+mod storage;
+mod store;
+mod token;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+pub use crate::fault::{Fault, Injection};
+pub use crate::image::{Image, Pushed};
+pub use crate::options::{CLIENT_ID, CLIENT_SECRET, Client, ManagedIdentity, Options, TENANT};
+pub use crate::record::{Hop, Recorded, Server};
+
+use crate::certificate::Tls;
+use crate::listener::serve;
+use crate::state::State;
+
+/// A panic elsewhere leaves our data whole: every critical section is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running stand-in for Azure.
+///
+/// Dropping it stops the servers and closes their connections.
+pub struct Emulator {
+    state: Arc<State>,
+    ca_pem: String,
+    registry_addr: SocketAddr,
+    entra_addr: SocketAddr,
+    identity_addr: Option<SocketAddr>,
+    servers: Vec<AbortHandle>,
+}
+
+impl Emulator {
+    /// Binds the listeners and serves them on the current tokio runtime.
+    ///
+    /// The error names the server and the address that could not be had.
+    pub async fn start(options: Options) -> io::Result<Emulator> {
+        let mut names = vec![options.login_server.clone()];
+        names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+        names.extend(options.extra_names.iter().cloned());
+        if !names.contains(&options.storage_host) {
+            names.push(options.storage_host.clone());
+        }
+        let tls = Tls::new(names)?;
+        let (registry, registry_addr) = bind("registry", options.registry_listen).await?;
+        let (entra, entra_addr) = bind("entra", options.entra_listen).await?;
+        let (storage, storage_addr) = bind("storage", options.storage_listen).await?;
+        let identity = match options.identity_listen {
+            Some(address) => Some(bind("identity", address).await?),
+            None => None,
+        };
+        let storage_tls = options.storage_tls.then(|| tls.acceptor.clone());
+        let state = Arc::new(State::new(options, registry_addr, storage_addr)?);
+        let spawn = |listener, server, tls| {
+            tokio::spawn(serve(listener, server, tls, Arc::clone(&state))).abort_handle()
+        };
+        let mut servers = vec![
+            spawn(registry, Server::Registry, Some(tls.acceptor.clone())),
+            spawn(entra, Server::Entra, Some(tls.acceptor.clone())),
+            spawn(storage, Server::Storage, storage_tls),
+        ];
+        let mut identity_addr = None;
+        if let Some((listener, address)) = identity {
+            servers.push(spawn(listener, Server::Identity, None));
+            identity_addr = Some(address);
+        }
+        Ok(Emulator {
+            state,
+            ca_pem: tls.ca_pem,
+            registry_addr,
+            entra_addr,
+            identity_addr,
+            servers,
+        })
+    }
+
+    /// Where the registry listens.
+    pub fn registry_addr(&self) -> SocketAddr {
+        self.registry_addr
+    }
+
+    /// Where Entra ID listens.
+    pub fn entra_addr(&self) -> SocketAddr {
+        self.entra_addr
+    }
+
+    /// Where blob storage listens.
+    pub fn storage_addr(&self) -> SocketAddr {
+        self.state.storage_addr
+    }
+
+    /// Where the managed identity endpoints listen, if they do.
+    pub fn identity_addr(&self) -> Option<SocketAddr> {
+        self.identity_addr
+    }
+
+    /// The base address of Entra ID, in the form of `AZURE_AUTHORITY_HOST`.
+    pub fn authority(&self) -> String {
+        format!("https://{}/", self.entra_addr)
+    }
+
+    /// The CA that signed the certificate of all TLS listeners, in PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Puts an image into the registry.
+    ///
+    /// # Panics
+    /// When the image has no architecture or its program cannot be read; [`Emulator::try_push`]
+    /// returns the error instead.
+    pub fn push(&self, image: Image) -> Pushed {
+        match self.try_push(&image) {
+            Ok(pushed) => pushed,
+            Err(error) => panic!("image {}:{}: {error}", image.repository, image.tag),
+        }
+    }
+
+    /// Puts an image into the registry, under its repository and tag.
+    pub fn try_push(&self, image: &Image) -> io::Result<Pushed> {
+        let built = image::build(image)?;
+        Ok(self.state.store.put(&image.repository, &image.tag, built))
+    }
+
+    /// Names a manifest that is there by one more tag.
+    pub fn tag(&self, repository: &str, digest: &str, tag: &str) {
+        self.state.store.tag(repository, digest, tag);
+    }
+
+    /// Adds an artifact (a signature, say) that refers to a manifest; gives its digest.
+    pub fn attach(
+        &self,
+        repository: &str,
+        subject: &str,
+        artifact_type: &str,
+        payload: impl Into<Bytes>,
+    ) -> String {
+        self.state
+            .store
+            .attach(repository, subject, artifact_type, payload.into())
+    }
+
+    /// The bytes of a manifest, by tag or digest.
+    pub fn manifest(&self, repository: &str, reference: &str) -> Option<Bytes> {
+        Some(self.state.store.manifest(repository, reference)?.1.bytes)
+    }
+
+    /// The bytes of a blob.
+    pub fn blob(&self, digest: &str) -> Option<Bytes> {
+        self.state.store.blob(digest)
+    }
+
+    /// All requests so far, in the order of their answers.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.state.journal.all()
+    }
+
+    /// All requests so far, which are forgotten.
+    pub fn take_requests(&self) -> Vec<Recorded> {
+        self.state.journal.take()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_requests(&self) {
+        self.state.journal.take();
+    }
+
+    /// Waits until the requests so far satisfy a condition.
+    pub async fn wait_for<F: Fn(&[Recorded]) -> bool>(&self, condition: F) {
+        let mut changes = self.state.journal.subscribe();
+        while !self.state.journal.with(&condition) {
+            // The sender lives in our own state, so that this never fails.
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Lets a hop fail, until [`Emulator::clear_faults`] or as often as the injection says.
+    pub fn inject(&self, hop: Hop, fault: impl Into<Injection>) {
+        self.state.faults.add(hop, fault.into());
+    }
+
+    /// Ends all faults, refused connections too; requests that hang stay so.
+    pub fn clear_faults(&self) {
+        self.state.faults.clear();
+        for server in [
+            Server::Entra,
+            Server::Registry,
+            Server::Storage,
+            Server::Identity,
+        ] {
+            self.state.set_refusing(server, false);
+        }
+    }
+
+    /// Resets every new connection to a server, and closes those that it has; or stops doing so.
+    pub fn refuse_connections(&self, server: Server, refuse: bool) {
+        self.state.set_refusing(server, refuse);
+        if refuse {
+            self.state.close_connections(server);
+        }
+    }
+
+    /// Closes (FIN) every connection to a server, idle ones above all, as a balancer does.
+    pub fn close_connections(&self, server: Server) {
+        self.state.close_connections(server);
+    }
+
+    /// From now on every access token issued so far is answered with 401.
+    pub fn revoke_tokens(&self) {
+        self.state.revoke_all();
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        for server in &self.servers {
+            server.abort();
+        }
+    }
+}
+
+async fn bind(server: &str, address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{server} on {address}: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(named)?;
+    let bound = listener.local_addr().map_err(named)?;
+    Ok((listener, bound))
+}

@@ -1,0 +1,31 @@
+//! Identifiers as Azure makes them.
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// Random bytes; zeros in the unheard-of case that the system has none, for nothing here guards a secret.
+pub(crate) fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let _ = SystemRandom::new().fill(&mut bytes);
+    bytes
+}
+
+/// A GUID, the form of every correlation and trace identifier.
+pub(crate) fn guid() -> String {
+    let mut guid = bytes::<16>();
+    guid[6] = guid[6] & 0x0f | 0x40;
+    guid[8] = guid[8] & 0x3f | 0x80;
+    let hex = hex(&guid);
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+/// Lower-case hexadecimal, the form of digests.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,112 @@
+//! What the servers were asked: the evidence that tests read.
+
+use std::sync::Mutex;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// One of the four servers that a stand-in is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Server {
+    /// `login.microsoftonline.com`.
+    Entra,
+    /// `<name>.azurecr.io`.
+    Registry,
+    /// `<account>.blob.core.windows.net`.
+    Storage,
+    /// `169.254.169.254`, App Service's or Arc's own endpoint.
+    Identity,
+}
+
+/// One step on the way from an identity to a blob.
+///
+/// The registry has three of them, because its two token endpoints and its data plane
+/// fail apart from each other in Azure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hop {
+    /// A managed identity endpoint: IMDS, App Service or Arc.
+    Imds,
+    /// Entra ID.
+    Entra,
+    /// `/oauth2/exchange` of the registry.
+    Exchange,
+    /// `/oauth2/token` of the registry.
+    Token,
+    /// Everything else of the registry, `/v2/` above all.
+    Data,
+    /// Blob storage.
+    Storage,
+}
+
+/// A request as a server received it, and the status that it got.
+///
+/// Recorded when the answer is decided and before it is sent, so that whoever has seen an
+/// answer also finds its record. Nothing is masked: the emulator's secrets are not secret.
+#[derive(Clone, Debug, Serialize)]
+pub struct Recorded {
+    /// Who was asked.
+    pub server: Server,
+    /// The step that the request belongs to.
+    pub hop: Hop,
+    /// The connection that carried the request; unique among all servers.
+    pub connection: u64,
+    /// The method.
+    pub method: String,
+    /// Path and query as received.
+    pub target: String,
+    /// Header names, in lower case, and values, in the order received (lines of one name together).
+    pub headers: Vec<(String, String)>,
+    /// The request's body, up to 64 KiB of it.
+    pub body: String,
+    /// The status of the answer; 0 when a fault left the request without one.
+    pub status: u16,
+}
+
+impl Recorded {
+    /// The first value of a header, by its lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// All requests so far, with a bell for those who wait for one.
+pub(crate) struct Journal {
+    requests: Mutex<Vec<Recorded>>,
+    count: watch::Sender<u64>,
+}
+
+impl Journal {
+    pub(crate) fn new() -> Journal {
+        Journal {
+            requests: Mutex::default(),
+            count: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn add(&self, recorded: Recorded) {
+        crate::lock(&self.requests).push(recorded);
+        self.count.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Recorded> {
+        crate::lock(&self.requests).clone()
+    }
+
+    /// Takes what is there, so that a reader who prints records does not print them twice.
+    pub(crate) fn take(&self) -> Vec<Recorded> {
+        std::mem::take(&mut *crate::lock(&self.requests))
+    }
+
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&[Recorded]) -> T) -> T {
+        look(&crate::lock(&self.requests))
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.count.subscribe()
+    }
+}

@@ -1,0 +1,69 @@
+//! The registry: its token endpoints, its data plane, and what all of its answers have in common.
+
+mod data;
+mod error;
+mod oauth;
+mod scope;
+
+use crate::answer::Answer;
+use crate::listener::Request;
+use crate::random;
+use crate::record::Hop;
+use crate::state::State;
+use crate::token::Expiry;
+
+pub(crate) use error::failure;
+
+/// The step that a path belongs to.
+pub(crate) fn hop(path: &str) -> Hop {
+    match path {
+        "/oauth2/exchange" => Hop::Exchange,
+        "/oauth2/token" => Hop::Token,
+        _ => Hop::Data,
+    }
+}
+
+pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer {
+    match hop(&request.path) {
+        Hop::Exchange => dressed(oauth::exchange(state, request, expiry)),
+        Hop::Token => dressed(oauth::token(state, request, expiry)),
+        _ => dressed_as_data(data::answer(state, request)),
+    }
+}
+
+/// The challenge for a request, as if it had brought no token.
+pub(crate) fn challenge(state: &State, request: &Request) -> Answer {
+    dressed_as_data(data::challenge(state, request))
+}
+
+fn dressed(answer: Answer) -> Answer {
+    answer
+        .header("Server", "AzureContainerRegistry")
+        .header(
+            "Strict-Transport-Security",
+            "max-age=31536000; includeSubDomains",
+        )
+        .header("X-Ms-Correlation-Request-Id", random::guid())
+}
+
+/// Every `/v2` answer has `Strict-Transport-Security` twice and four lines of exposed headers
+/// (azure-sdk-for-net recordings of CanPullArtifactAsync).
+fn dressed_as_data(answer: Answer) -> Answer {
+    let answer = [
+        "Docker-Content-Digest",
+        "WWW-Authenticate",
+        "Link",
+        "X-Ms-Correlation-Request-Id",
+    ]
+    .into_iter()
+    .fold(answer, |answer, name| {
+        answer.header("Access-Control-Expose-Headers", name)
+    });
+    dressed(answer)
+        .header("Docker-Distribution-Api-Version", "registry/2.0")
+        .header(
+            "Strict-Transport-Security",
+            "max-age=31536000; includeSubDomains",
+        )
+        .header("X-Content-Type-Options", "nosniff")
+}

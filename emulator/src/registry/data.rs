@@ -1,0 +1,324 @@
+//! The data plane: `/v2/` and what is under it, for reading.
+//!
+//! Sources: the distribution specification; azure-sdk-for-net recordings for headers and bodies.
+
+use hyper::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::error::{error, no_such_page, unauthorized};
+use super::oauth;
+use crate::answer::Answer;
+use crate::listener::Request;
+use crate::state::State;
+use crate::storage;
+use crate::store::Manifest;
+
+/// Names or tags on a page when the request does not say; AAD-OAuth.md's listings come in hundreds.
+const PAGE: usize = 100;
+
+/// What a path asks for.
+#[derive(Clone, Copy)]
+enum Resource<'a> {
+    Ping,
+    Catalog,
+    Manifest {
+        repository: &'a str,
+        reference: &'a str,
+    },
+    Blob {
+        repository: &'a str,
+        digest: &'a str,
+    },
+    Tags {
+        repository: &'a str,
+    },
+    Referrers {
+        repository: &'a str,
+        digest: &'a str,
+    },
+}
+
+impl<'a> Resource<'a> {
+    fn parse(path: &'a str) -> Option<Resource<'a>> {
+        let rest = path.strip_prefix("/v2/")?;
+        match rest {
+            "" => return Some(Resource::Ping),
+            "_catalog" => return Some(Resource::Catalog),
+            _ => {}
+        }
+        let (head, last) = rest.rsplit_once('/')?;
+        let (repository, kind) = head.rsplit_once('/')?;
+        if repository.is_empty() || last.is_empty() {
+            return None;
+        }
+        match (kind, last) {
+            ("tags", "list") => Some(Resource::Tags { repository }),
+            ("manifests", reference) => Some(Resource::Manifest {
+                repository,
+                reference,
+            }),
+            ("blobs", digest) => Some(Resource::Blob { repository, digest }),
+            ("referrers", digest) => Some(Resource::Referrers { repository, digest }),
+            _ => None,
+        }
+    }
+
+    /// Type, name and action of the access that it takes; none for the ping.
+    fn access(self) -> Option<(&'static str, &'a str, &'static str)> {
+        match self {
+            Resource::Ping => None,
+            Resource::Catalog => Some(("registry", "catalog", "*")),
+            Resource::Manifest { repository, .. }
+            | Resource::Blob { repository, .. }
+            | Resource::Tags { repository }
+            | Resource::Referrers { repository, .. } => Some(("repository", repository, "pull")),
+        }
+    }
+}
+
+pub(super) fn answer(state: &State, request: &Request) -> Answer {
+    let Some(resource) = Resource::parse(&request.path) else {
+        return no_such_page();
+    };
+    if !request.is_read() {
+        return error(405, "UNSUPPORTED", "The operation is unsupported.", None);
+    }
+    if let Err(challenge) = authorize(state, request, resource) {
+        return challenge;
+    }
+    match resource {
+        Resource::Ping => Answer::json(200, &json!({})),
+        Resource::Catalog => listed(
+            request,
+            "/v2/_catalog",
+            state.store.names(),
+            |names| json!({ "repositories": names }),
+        ),
+        Resource::Manifest {
+            repository,
+            reference,
+        } => manifest(state, request, repository, reference),
+        Resource::Blob { repository, digest } => blob(state, request, repository, digest),
+        Resource::Tags { repository } => match state.store.tags(repository) {
+            Some(tags) => listed(
+                request,
+                &format!("/v2/{repository}/tags/list"),
+                tags,
+                |tags| json!({"name": repository, "tags": tags}),
+            ),
+            None => unknown_name(repository),
+        },
+        Resource::Referrers { repository, digest } => referrers(state, request, repository, digest),
+    }
+}
+
+pub(super) fn challenge(state: &State, request: &Request) -> Answer {
+    challenged(state, Resource::parse(&request.path), false)
+}
+
+fn authorize(state: &State, request: &Request, resource: Resource<'_>) -> Result<(), Answer> {
+    let mut lines = request.header_values("authorization");
+    let bearer = match (lines.next(), lines.next()) {
+        (Some(only), None) => only
+            .split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
+            .map(|(_, token)| token),
+        _ => None,
+    };
+    let Some(access) = bearer.and_then(|token| oauth::access_of(state, token)) else {
+        return Err(challenged(state, Some(resource), false));
+    };
+    let is_enough = match resource.access() {
+        None => true,
+        Some((kind, name, action)) => access.iter().any(|entry| entry.covers(kind, name, action)),
+    };
+    if is_enough {
+        Ok(())
+    } else {
+        Err(challenged(state, Some(resource), true))
+    }
+}
+
+fn challenged(state: &State, resource: Option<Resource<'_>>, is_too_narrow: bool) -> Answer {
+    let server = &state.options.login_server;
+    let realm = state.realm();
+    let mut header = format!("Bearer realm=\"{realm}\",service=\"{server}\"");
+    let mut detail = Value::Null;
+    if let Some((kind, name, action)) = resource.and_then(Resource::access) {
+        header.push_str(&format!(",scope=\"{kind}:{name}:{action}\""));
+        detail = json!([{"Type": kind, "Name": name, "Action": action}]);
+    }
+    if is_too_narrow {
+        header.push_str(",error=\"insufficient_scope\"");
+    }
+    unauthorized(Some(detail)).header("WWW-Authenticate", header)
+}
+
+fn unknown_name(repository: &str) -> Answer {
+    let detail = json!({ "name": repository });
+    error(
+        404,
+        "NAME_UNKNOWN",
+        "repository name not known to registry",
+        Some(detail),
+    )
+}
+
+fn manifest(state: &State, request: &Request, repository: &str, reference: &str) -> Answer {
+    let Some((digest, manifest)) = state.store.manifest(repository, reference) else {
+        return if reference.contains(':') {
+            let message = format!("manifest {reference} is not found");
+            error(
+                404,
+                "MANIFEST_UNKNOWN",
+                &message,
+                Some(json!({"Digest": reference})),
+            )
+        } else {
+            let message = format!("manifest tagged by \"{reference}\" is not found");
+            error(
+                404,
+                "MANIFEST_UNKNOWN",
+                &message,
+                Some(json!({"Tag": reference})),
+            )
+        };
+    };
+    if !is_acceptable(request, &manifest) {
+        let message = format!(
+            "{} found, but accept header does not support it",
+            manifest.media_type
+        );
+        return error(404, "MANIFEST_UNKNOWN", &message, Some(Value::Null));
+    }
+    let etag = format!("\"{digest}\"");
+    let is_known = request
+        .header_values("if-none-match")
+        .flat_map(|line| line.split(','))
+        .any(|known| known.trim().trim_start_matches("W/") == etag);
+    let answer = Answer::new(if is_known { 304 } else { 200 })
+        .header("Docker-Content-Digest", digest)
+        .header("ETag", etag)
+        .header(
+            "Set-Cookie",
+            "ARRAffinity=6d1f7cbb2a; Path=/; HttpOnly; Secure",
+        );
+    if is_known {
+        return answer;
+    }
+    answer
+        .header("Content-Type", manifest.media_type)
+        .body(manifest.bytes)
+}
+
+/// Docker's single manifest is the default of old clients; all else must be asked for by name,
+/// for `*/*` does not count in the distribution that ACR descends from (2.8).
+fn is_acceptable(request: &Request, manifest: &Manifest) -> bool {
+    manifest.media_type == "application/vnd.docker.distribution.manifest.v2+json"
+        || request
+            .header_values("accept")
+            .flat_map(|line| line.split(','))
+            .filter_map(|range| range.split(';').next())
+            .any(|accepted| accepted.trim() == manifest.media_type)
+}
+
+fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64
+            && hex
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Answer {
+    if !is_digest(digest) {
+        let message = "provided digest did not match uploaded content";
+        return error(400, "DIGEST_INVALID", message, Some(json!({})));
+    }
+    let Some(length) = state.store.blob_length(repository, digest) else {
+        let detail = json!({ "digest": digest });
+        return error(
+            404,
+            "BLOB_UNKNOWN",
+            "blob unknown to registry",
+            Some(detail),
+        );
+    };
+    // Unconfirmed on a live registry: the API's description lists both 200 and 307 for HEAD.
+    if request.method == Method::HEAD {
+        return Answer::new(200)
+            .header("Content-Type", "application/octet-stream")
+            .header("Content-Length", length.to_string())
+            .header("Docker-Content-Digest", digest);
+    }
+    let location = storage::location(state, digest);
+    let link = format!(
+        "<a href=\"{}\">Temporary Redirect</a>.\n\n",
+        location.replace('&', "&amp;")
+    );
+    Answer::new(307)
+        .header("Content-Type", "text/html")
+        .header("Docker-Content-Digest", digest)
+        .header("Location", location)
+        .body(link)
+}
+
+/// One page of names in order, with a relative link to the next (Azure/acr AAD-OAuth.md).
+fn listed(
+    request: &Request,
+    path: &str,
+    names: Vec<String>,
+    body: impl Fn(&[String]) -> Value,
+) -> Answer {
+    let size = match request.parameter("n").map(str::parse::<usize>) {
+        None => PAGE,
+        Some(Ok(size)) if size > 0 => size,
+        Some(_) => {
+            let message = "invalid number of results requested";
+            return error(400, "PAGINATION_NUMBER_INVALID", message, None);
+        }
+    };
+    let start = match request.parameter("last") {
+        None | Some("") => 0,
+        Some(last) => names.partition_point(|name| name.as_str() <= last),
+    };
+    let rest = &names[start..];
+    let page = &rest[..rest.len().min(size)];
+    let answer = Answer::json(200, &body(page));
+    match page.last() {
+        Some(last) if page.len() < rest.len() => {
+            let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
+            answer.header(
+                "Link",
+                format!("<{path}?last={last}&n={size}&orderby=>; rel=\"next\""),
+            )
+        }
+        _ => answer,
+    }
+}
+
+fn referrers(state: &State, request: &Request, repository: &str, digest: &str) -> Answer {
+    if !is_digest(digest) {
+        return error(400, "DIGEST_INVALID", "invalid digest", Some(json!({})));
+    }
+    let Some(mut found) = state.store.referrers(repository, digest) else {
+        return unknown_name(repository);
+    };
+    let filter = request.parameter("artifactType");
+    if let Some(wanted) = filter {
+        found.retain(|descriptor| descriptor["artifactType"] == wanted);
+    }
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": found,
+    });
+    let mut answer = Answer::json(200, &index);
+    answer.set_header("Content-Type", "application/vnd.oci.image.index.v1+json");
+    match filter {
+        Some(_) => answer.header("OCI-Filters-Applied", "artifactType"),
+        None => answer,
+    }
+}

@@ -1,0 +1,108 @@
+//! What the servers share.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::fault::Faults;
+use crate::jwt::Signer;
+use crate::options::Options;
+use crate::random;
+use crate::record::{Journal, Server};
+use crate::store::Store;
+
+/// Everything behind the listeners.
+pub(crate) struct State {
+    pub(crate) options: Options,
+    registry_addr: SocketAddr,
+    pub(crate) storage_addr: SocketAddr,
+    pub(crate) clock: Clock,
+    pub(crate) journal: Journal,
+    pub(crate) faults: Faults,
+    pub(crate) store: Store,
+    pub(crate) entra_signer: Signer,
+    pub(crate) registry_signer: Signer,
+    /// The key of SAS signatures, shared by the registry that makes and the storage that checks them.
+    pub(crate) account_key: [u8; 32],
+    /// The registry's identifier, part of every blob's address.
+    pub(crate) registry_id: String,
+    connections: AtomicU64,
+    serial: AtomicU64,
+    revoked_before: AtomicU64,
+    refusing: [AtomicBool; 4],
+    closing: [watch::Sender<()>; 4],
+}
+
+impl State {
+    pub(crate) fn new(
+        options: Options,
+        registry_addr: SocketAddr,
+        storage_addr: SocketAddr,
+    ) -> io::Result<State> {
+        Ok(State {
+            clock: Clock::new(options.clock_skew),
+            options,
+            registry_addr,
+            storage_addr,
+            journal: Journal::new(),
+            faults: Faults::default(),
+            store: Store::default(),
+            entra_signer: Signer::new()?,
+            registry_signer: Signer::new()?,
+            account_key: random::bytes(),
+            registry_id: random::guid().replace('-', ""),
+            connections: AtomicU64::new(0),
+            serial: AtomicU64::new(0),
+            revoked_before: AtomicU64::new(0),
+            refusing: Default::default(),
+            closing: Default::default(),
+        })
+    }
+
+    /// Where a challenge sends clients: the login server, with the port if it is not Azure's.
+    pub(crate) fn realm(&self) -> String {
+        let server = &self.options.login_server;
+        match self.registry_addr.port() {
+            443 => format!("https://{server}/oauth2/token"),
+            port => format!("https://{server}:{port}/oauth2/token"),
+        }
+    }
+
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The serial number of a new access token.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_revoked(&self, serial: u64) -> bool {
+        serial < self.revoked_before.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn revoke_all(&self) {
+        self.revoked_before
+            .store(self.serial.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_refusing(&self, server: Server) -> bool {
+        self.refusing[server as usize].load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_refusing(&self, server: Server, refuse: bool) {
+        self.refusing[server as usize].store(refuse, Ordering::SeqCst);
+    }
+
+    /// Changes when the connections of a server are to be closed.
+    pub(crate) fn closing(&self, server: Server) -> watch::Receiver<()> {
+        self.closing[server as usize].subscribe()
+    }
+
+    pub(crate) fn close_connections(&self, server: Server) {
+        self.closing[server as usize].send_replace(());
+    }
+}

@@ -1,0 +1,265 @@
+//! Blob storage: addresses with a shared access signature (SAS), and the blobs behind them.
+//!
+//! Sources: azure-sdk-for-net recordings for the address; Azure Storage's REST reference
+//! (create-service-sas, get-blob, status-and-error-codes) for the rest.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use hyper::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use ring::hmac;
+
+use crate::answer::Answer;
+use crate::clock::{http_date, iso_date};
+use crate::listener::Request;
+use crate::random;
+use crate::state::State;
+
+/// Life of a signature in seconds: `se` was exactly `Date` and 20 minutes in every recording.
+const SIGNATURE_LIFETIME: i64 = 20 * 60;
+/// The version of the service that the registry signs for.
+const VERSION: &str = "2016-05-31";
+
+/// The address of a blob for the next twenty minutes; the double slash is Azure's.
+pub(crate) fn location(state: &State, digest: &str) -> String {
+    let hex = digest.trim_start_matches("sha256:");
+    let account = format!("{}-{}", state.registry_id, &random::guid()[..8]);
+    let path = format!(
+        "/{account}//docker/registry/v2/blobs/sha256/{}/{hex}/data",
+        &hex[..2]
+    );
+    let expiry = iso_date(state.clock.now() + SIGNATURE_LIFETIME);
+    let (scheme, protocols) = if state.options.storage_tls {
+        ("https", "https")
+    } else {
+        ("http", "https,http")
+    };
+    let signature = BASE64_STANDARD.encode(sign(state, &path, &expiry, protocols).as_ref());
+    format!(
+        "{scheme}://{}:{}{path}?se={}&sig={}&sp=r&spr={}&sr=b&sv={VERSION}&regid={}",
+        state.options.storage_host,
+        state.storage_addr.port(),
+        encoded(&expiry),
+        encoded(&signature),
+        encoded(protocols),
+        state.registry_id,
+    )
+}
+
+/// Encodes what Go's `url.QueryEscape` does, of the characters that occur here.
+fn encoded(text: &str) -> String {
+    const GO: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    utf8_percent_encode(text, GO).to_string()
+}
+
+/// Covers all that a client could change to its advantage.
+fn text_to_sign(path: &str, expiry: &str, protocols: &str) -> String {
+    format!("r\n{expiry}\n{path}\n{protocols}\nb\n{VERSION}")
+}
+
+fn key(state: &State) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &state.account_key)
+}
+
+fn sign(state: &State, path: &str, expiry: &str, protocols: &str) -> hmac::Tag {
+    hmac::sign(
+        &key(state),
+        text_to_sign(path, expiry, protocols).as_bytes(),
+    )
+}
+
+pub(crate) fn answer(state: &State, request: &Request) -> Answer {
+    dressed(served(state, request).unwrap_or_else(|refusal| refusal.answer(state)))
+}
+
+/// The error that goes with a status which storage did not come to by itself.
+pub(crate) fn failure(state: &State, status: u16) -> Answer {
+    let (code, message) = match status {
+        403 => AUTHENTICATION_FAILED,
+        404 => ("BlobNotFound", "The specified blob does not exist."),
+        500 => (
+            "InternalError",
+            "The server encountered an internal error. Please retry the request.",
+        ),
+        503 => (
+            "ServerBusy",
+            "The server is currently unable to receive requests. Please retry your request.",
+        ),
+        _ => ("InvalidInput", "One of the request inputs is not valid."),
+    };
+    dressed(
+        Refusal {
+            status,
+            code,
+            message,
+        }
+        .answer(state),
+    )
+}
+
+const AUTHENTICATION_FAILED: (&str, &str) = (
+    "AuthenticationFailed",
+    "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly including the signature.",
+);
+
+struct Refusal {
+    status: u16,
+    code: &'static str,
+    message: &'static str,
+}
+
+impl Refusal {
+    fn new(status: u16, (code, message): (&'static str, &'static str)) -> Refusal {
+        Refusal {
+            status,
+            code,
+            message,
+        }
+    }
+
+    fn answer(&self, state: &State) -> Answer {
+        let Refusal {
+            status,
+            code,
+            message,
+        } = self;
+        Answer::new(*status)
+            .header("Content-Type", "application/xml")
+            .header("x-ms-error-code", *code)
+            .body(format!(
+                "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code><Message>{message}\nRequestId:{}\nTime:{}</Message></Error>",
+                random::guid(),
+                iso_date(state.clock.now()),
+            ))
+    }
+}
+
+fn dressed(answer: Answer) -> Answer {
+    answer
+        .header("Server", "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0")
+        .header("x-ms-request-id", random::guid())
+        .header("x-ms-version", VERSION)
+}
+
+fn served(state: &State, request: &Request) -> Result<Answer, Refusal> {
+    if !request.is_read() {
+        let words = (
+            "UnsupportedHttpVerb",
+            "The resource doesn't support specified Http Verb.",
+        );
+        return Err(Refusal::new(405, words));
+    }
+    // The signature is the only credential; a forwarded one spoils the request (Azure/acr#217).
+    if request.header("authorization").is_some() {
+        let words = (
+            "InvalidAuthenticationInfo",
+            "Authentication information is not given in the correct format. Check the value of Authorization header.",
+        );
+        return Err(Refusal::new(400, words));
+    }
+    check_signature(state, request)?;
+    let blob = digest(&request.path)
+        .and_then(|digest| state.store.blob(&digest))
+        .ok_or_else(|| Refusal::new(404, ("BlobNotFound", "The specified blob does not exist.")))?;
+    let length = blob.len();
+    let answer = Answer::new(200)
+        .header("Content-Type", "application/octet-stream")
+        .header("Accept-Ranges", "bytes")
+        .header("ETag", "\"0x8DB02F7A6C8F1E2\"")
+        .header("Last-Modified", http_date(1_675_105_053))
+        .header("x-ms-blob-type", "BlockBlob")
+        .header("x-ms-lease-state", "available")
+        .header("x-ms-lease-status", "unlocked")
+        .header("x-ms-server-encrypted", "true");
+    if request.method == Method::HEAD {
+        return Ok(answer.header("Content-Length", length.to_string()));
+    }
+    let range = request
+        .header("x-ms-range")
+        .or_else(|| request.header("range"));
+    match range.and_then(|range| Range::parse(range, length)) {
+        None => Ok(answer.body(blob)),
+        Some(Range::Part { first, last }) => Ok(part(answer, &blob, first, last)),
+        Some(Range::Outside) => {
+            let words = (
+                "InvalidRange",
+                "The range specified is invalid for the current size of the resource.",
+            );
+            Err(Refusal::new(416, words))
+        }
+    }
+}
+
+fn part(mut answer: Answer, blob: &Bytes, first: usize, last: usize) -> Answer {
+    answer.status = 206;
+    answer
+        .header(
+            "Content-Range",
+            format!("bytes {first}-{last}/{}", blob.len()),
+        )
+        .body(blob.slice(first..=last))
+}
+
+enum Range {
+    Part { first: usize, last: usize },
+    Outside,
+}
+
+impl Range {
+    /// `bytes=a-` and `bytes=a-b`, the two forms that Azure Storage knows; others are ignored.
+    fn parse(header: &str, length: usize) -> Option<Range> {
+        let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;
+        let first: usize = first.parse().ok()?;
+        let last = if last.is_empty() {
+            usize::MAX
+        } else {
+            last.parse().ok()?
+        };
+        if last < first {
+            return None;
+        }
+        Some(if first >= length {
+            Range::Outside
+        } else {
+            Range::Part {
+                first,
+                last: last.min(length - 1),
+            }
+        })
+    }
+}
+
+fn check_signature(state: &State, request: &Request) -> Result<(), Refusal> {
+    let refused = || Refusal::new(403, AUTHENTICATION_FAILED);
+    let parameter = |name| request.parameter(name).ok_or_else(refused);
+    let expiry = parameter("se")?;
+    let fixed = [("sp", "r"), ("sr", "b"), ("sv", VERSION)];
+    if fixed
+        .iter()
+        .any(|(name, value)| request.parameter(name) != Some(value))
+    {
+        return Err(refused());
+    }
+    let signature = BASE64_STANDARD
+        .decode(parameter("sig")?)
+        .map_err(|_| refused())?;
+    let text = text_to_sign(&request.path, expiry, parameter("spr")?);
+    hmac::verify(&key(state), text.as_bytes(), &signature).map_err(|_| refused())?;
+    // Both are the same fixed-width form, in which the order of text is the order of time.
+    if expiry <= iso_date(state.clock.now()).as_str() {
+        Err(refused())
+    } else {
+        Ok(())
+    }
+}
+
+/// The digest in `…/sha256/d2/<hex>/data`.
+fn digest(path: &str) -> Option<String> {
+    let hex = path.strip_suffix("/data")?.rsplit('/').next()?;
+    Some(format!("sha256:{hex}"))
+}
