@@ -20,8 +20,8 @@ use log::info;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::answer::{chain, quoted};
 use crate::secret::Secret;
-use crate::token::exchange::{chain, quoted};
 use crate::token::{Failure, Hop};
 use crate::trust::TrustRoots;
 

@@ -1,1 +1,38 @@
-fn main(){}
+//! Arguments -> command -> exit status.
+
+use std::process::ExitCode;
+
+use acr_cache_proxy::cli::{self, Command};
+use acr_cache_proxy::{demo, logger, serve};
+use log::warn;
+
+/// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1.
+const START_FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let outcome = match cli::parse(std::env::args_os()) {
+        Ok(Command::Serve(config, notices)) => {
+            logger::start(config.log());
+            for notice in notices {
+                warn!("{notice}");
+            }
+            serve::serve(&config).map_err(|cause| cause.to_string())
+        }
+        Ok(Command::Demo(options)) => demo::run(&options),
+        Err(exit) => {
+            if exit.to_stdout {
+                print!("{}", exit.message);
+            } else {
+                eprint!("{}", exit.message);
+            }
+            return ExitCode::from(exit.status);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("acr-cache-proxy: {cause}");
+            ExitCode::from(START_FAILED)
+        }
+    }
+}

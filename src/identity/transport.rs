@@ -10,7 +10,7 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
 use serde::Deserialize;
 
-use crate::token::exchange::{BodyError, MAX_BODY, quoted, read_body, retry_after};
+use crate::answer::{BodyError, MAX_BODY, quoted, read_body, retry_after};
 use crate::trust::TrustRoots;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::{Failure, Granted, Hop, Issuer};
 use crate::addresses::Addresses;
+use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after, server_time};
 use crate::config::Domain;
 use crate::identity::Identity;
 use crate::secret::Secret;
@@ -25,12 +26,8 @@ use crate::trust::TrustRoots;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A whole call; within [`super::WAIT_LIMIT`], so that one that hangs is reported to those who wait.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
-/// Real answers have 1 to 4 KiB.
-pub(crate) const MAX_BODY: usize = 64 << 10;
 /// A token that does not say when it ends is used for this long; a 401 would end it sooner.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
-/// What a server says about an error is quoted up to this many characters.
-const MAX_QUOTE: usize = 300;
 
 /// One registry's token endpoints, called over the given addresses and trust roots.
 pub struct Registry {
@@ -253,39 +250,6 @@ impl Claims {
     }
 }
 
-fn server_time(headers: &HeaderMap) -> Option<i64> {
-    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
-    i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
-}
-
-/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3); the date is taken against the answer's own clock.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = value.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    let seconds = i64::try_from(until).ok()?.saturating_sub(server_time(headers)?);
-    u64::try_from(seconds).ok().map(Duration::from_secs)
-}
-
-/// Why a body could not be read.
-pub(crate) enum BodyError {
-    Connection(reqwest::Error),
-    TooLarge,
-}
-
-pub(crate) async fn read_body(mut answer: reqwest::Response) -> Result<Vec<u8>, BodyError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(BodyError::Connection)? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(BodyError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
 /// Code and message of the first error in an OCI error body, if it is one.
 fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
@@ -301,27 +265,6 @@ fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
     }
     let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
     first.map_or((None, None), |first| (quoted(&first.code), quoted(&first.message)))
-}
-
-/// A server's words, safe to log: one line, bounded.
-pub(crate) fn quoted(text: &str) -> Option<String> {
-    let text: String =
-        text.trim().chars().take(MAX_QUOTE).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    (!text.is_empty()).then_some(text)
-}
-
-/// An error with its causes, the innermost last.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            let _ = write!(text, ": {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -367,26 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_seconds_or_as_a_date() {
-        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
-            pairs.iter().map(|(name, value)| ((*name).parse().expect("name"), value.parse().expect("value"))).collect()
-        };
-        let date = ("date", "Tue, 24 Nov 2026 12:00:00 GMT");
-        for (pairs, expected) in [
-            (&[("retry-after", "17")][..], Some(17)),
-            (&[("retry-after", "Tue, 24 Nov 2026 12:00:30 GMT"), date][..], Some(30)),
-            (&[("retry-after", "Tue, 24 Nov 2026 11:00:00 GMT"), date][..], None),
-            (&[("retry-after", "soon")][..], None),
-            (&[][..], None),
-        ] {
-            assert_eq!(retry_after(&headers(pairs)), expected.map(Duration::from_secs), "{pairs:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_server_says_is_one_bounded_line() {
-        assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
-        assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_QUOTE));
+    fn an_error_body_is_quoted_if_it_is_one() {
         let body = br#"{"errors":[{"code":"DENIED","message":"retrieving permissions failed"}]}"#;
         assert_eq!(
             registry_error(body),

@@ -1,0 +1,98 @@
+//! What servers say that are called here: read within bounds, quoted safely.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, header};
+
+/// Real answers with a token have 1 to 4 KiB.
+pub const MAX_BODY: usize = 64 << 10;
+/// What a server says about an error is quoted up to this many characters.
+const MAX_QUOTE: usize = 300;
+
+/// Why a body could not be read.
+pub enum BodyError {
+    /// The connection broke or was too slow.
+    Connection(reqwest::Error),
+    /// More than [`MAX_BODY`] bytes.
+    TooLarge,
+}
+
+/// The whole body, [`MAX_BODY`] bytes at most.
+pub async fn read_body(mut answer: reqwest::Response) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(BodyError::Connection)? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(BodyError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The `Date` header, in seconds since 1970: the server's clock.
+pub fn server_time(headers: &HeaderMap) -> Option<i64> {
+    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
+    i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
+}
+
+/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3); a date is taken against the answer's own clock.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = value.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let seconds = i64::try_from(until).ok()?.saturating_sub(server_time(headers)?);
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+/// A server's words, safe to log: one line, bounded; `None` if there are none.
+pub fn quoted(text: &str) -> Option<String> {
+    let text: String = text.trim().chars().take(MAX_QUOTE).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+/// An error with its causes, the innermost last, none said twice.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            let _ = write!(text, ": {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_in_seconds_or_as_a_date() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| ((*name).parse().expect("name"), value.parse().expect("value"))).collect()
+        };
+        let date = ("date", "Tue, 24 Nov 2026 12:00:00 GMT");
+        for (pairs, expected) in [
+            (&[("retry-after", "17")][..], Some(17)),
+            (&[("retry-after", "Tue, 24 Nov 2026 12:00:30 GMT"), date][..], Some(30)),
+            (&[("retry-after", "Tue, 24 Nov 2026 11:00:00 GMT"), date][..], None),
+            (&[("retry-after", "soon")][..], None),
+            (&[][..], None),
+        ] {
+            assert_eq!(retry_after(&headers(pairs)), expected.map(Duration::from_secs), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_one_bounded_line() {
+        assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
+        assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_QUOTE));
+        assert_eq!(quoted(" \n"), None);
+    }
+}

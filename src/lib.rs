@@ -1,0 +1,59 @@
+//! acr-cache-proxy: pulls go through Azure Container Registry's cache, signed in with the machine's identity.
+//!
+//! Container clients ask this proxy without credentials. It rewrites `/v2/<name>` to `/v2/<prefix>/<name>`, adds the
+//! registry's bearer token and passes the answer on; a redirect to blob storage goes to the client as it is.
+//!
+//! # Map, in the order of a request
+//!
+//! ```text
+//! main -> cli -> config            arguments and file become values that cannot be wrong
+//! serve                            puts the parts together; listener and shutdown are below it
+//!   addresses                      the registry's name, looked up in the background
+//!   identity                       Entra token: the default chain over azure_identity
+//!   token                          registry tokens: one background task calls, requests only read
+//!     token::exchange              the two calls to the registry
+//!   proxy                          Pingora's phases:
+//!     accept     request_filter          oci::request parses, or refuses
+//!     authorize  request_filter          a token for the repository, waited for if it is on its way
+//!     forward    upstream_peer, upstream_request_filter, fail_to_connect, error_while_proxy
+//!     authorize  upstream_response_filter   a 401 renews the token and replays, once
+//!     relay      response_filter         drops what is not the client's, touches no Location
+//!     fail       fail_to_proxy           the one table of failures
+//!     log        logging                 one line
+//! oci                              the registry's vocabulary, pure: names, requests, errors
+//! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
+//! demo                             the same program against an embedded stand-in for Azure
+//! ```
+//!
+//! # Flow
+//!
+//! The `upkeep` service owns every call that is not a pull: DNS, Entra ID, `/oauth2/exchange`, `/oauth2/token`. A request
+//! takes the token that is there. If none is there yet it waits for the call under way, 10 s at most; it never
+//! makes a call of its own, so a thousand requests cause one.
+//!
+//! # Invariants
+//!
+//! - `oci` imports neither pingora nor tokio; imports point one way, from `serve` to the leaves.
+//! - The request that goes out is built anew from an allow-list of headers. Only `proxy::forward` sets
+//!   `Authorization`; no header of the client's that carries a credential is read anywhere.
+//! - The path that goes out is written from parsed parts, so it begins with `/v2/<prefix>/` whatever came in.
+//! - A token goes to the registry's own host over TLS and nowhere else: no redirect is followed.
+//! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's
+//!   clock as the token tells it, not by this host's.
+//! - Constructors do no network I/O: the program listens whether or not Azure is there.
+//! - Every wait, body, retry and table has a named bound.
+//! - There is no way to push, no way to list the catalogue, and no cache yet.
+
+pub mod addresses;
+pub mod answer;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod identity;
+pub mod logger;
+pub mod oci;
+pub mod proxy;
+pub mod secret;
+pub mod serve;
+pub mod token;
+pub mod trust;

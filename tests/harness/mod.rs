@@ -1,0 +1,215 @@
+//! The real binary, started against the emulator. Ports come from the system; readiness is read from the log.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use acr_emulator::{Emulator, Image, Options};
+
+/// Nothing that is awaited here takes longer, even on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The identity that every emulator of these tests knows.
+pub const TENANT: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
+pub const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
+pub const SECRET: &str = "correct~horse.battery-staple";
+
+/// Emulator options with the tests' identity.
+pub fn options() -> Options {
+    Options {
+        clients: vec![acr_emulator::Client {
+            tenant: TENANT.to_owned(),
+            client_id: CLIENT.to_owned(),
+            secret: Some(SECRET.to_owned()),
+            ..acr_emulator::Client::default()
+        }],
+        ..Options::default()
+    }
+}
+
+/// An emulator that holds `hub/library/busybox:latest`.
+pub async fn azure() -> Emulator {
+    let azure = Emulator::start(options()).await.expect("the emulator starts");
+    azure.push(Image::small("hub/library/busybox", "latest"));
+    azure
+}
+
+/// A running proxy. Dropping it kills the process.
+pub struct Proxy {
+    child: Child,
+    log: Arc<Log>,
+    address: Option<SocketAddr>,
+    _files: tempfile::TempDir,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(String, bool)>,
+    grown: Condvar,
+}
+
+/// What a proxy is started with: by default the tests' identity and the emulator as its registry.
+pub struct Setup {
+    args: Vec<String>,
+    environment: Vec<(String, String)>,
+    files: tempfile::TempDir,
+}
+
+impl Setup {
+    /// A proxy in front of `azure`, with prefix `hub`, at `trace` level: every test is one of secrets, too.
+    pub fn new(azure: &Emulator) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let ca = files.path().join("ca.pem");
+        std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
+        let config = files.path().join("config.yaml");
+        let upstream = format!(
+            "upstream:\n  domain: example.azurecr.io:{}\n  prefix: hub\n  addresses: [127.0.0.1]\n",
+            azure.registry_addr().port()
+        );
+        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
+        std::fs::write(&config, upstream + &rest).expect("the configuration is written");
+        Self { args: Vec::new(), environment: Vec::new(), files }
+            .flag("--config", &config.to_string_lossy())
+            .env("AZURE_AUTHORITY_HOST", &azure.authority())
+            .secret(SECRET)
+    }
+
+    /// Signs in by client secret.
+    pub fn secret(self, secret: &str) -> Self {
+        self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)
+    }
+
+    /// Sets a flag, in place of an earlier value of it.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        if let Some(at) = self.args.iter().position(|arg| arg == name) {
+            self.args.drain(at..at + 2);
+        }
+        self.args.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Sets a variable; an empty value counts as unset.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A file of this proxy's own.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.files.path().join(name);
+        std::fs::write(&path, content).expect("a file is written");
+        path
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(self) -> Proxy {
+        let mut proxy = self.spawn();
+        let line = proxy.wait_for_log("listening on http://");
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split(' ').next());
+        proxy.address = Some(address.and_then(|text| text.parse().ok()).expect("the log names the address"));
+        proxy
+    }
+
+    /// Starts it without expecting anything.
+    pub fn spawn(self) -> Proxy {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+            .args(&self.args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().expect("piped");
+        let writer = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut lines = writer.lines.lock().expect("log");
+                lines.0.push_str(&line);
+                lines.0.push('\n');
+                writer.grown.notify_all();
+            }
+            writer.lines.lock().expect("log").1 = true;
+            writer.grown.notify_all();
+        });
+        Proxy { child, log, address: None, _files: self.files }
+    }
+}
+
+impl Proxy {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("started with Setup::start")
+    }
+
+    /// `http://<address><path>`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        self.log.lines.lock().expect("log").0.clone()
+    }
+
+    /// The first line that holds `needle`, as soon as it is there.
+    pub fn wait_for_log(&self, needle: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.lines.lock().expect("log");
+        loop {
+            if let Some(line) = lines.0.lines().find(|line| line.contains(needle)) {
+                return line.to_owned();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!lines.1 && !left.is_zero(), "no {needle:?} in the log:\n{}", lines.0);
+            lines = self.log.grown.wait_timeout(lines, left).expect("log").0;
+        }
+    }
+
+    /// Sends a signal by its name, as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running:\n{}", self.log());
+            // The only way to wait for a process with a limit; nothing depends on the step.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_none()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the proxy\n{}---", self.log());
+        }
+    }
+}
