@@ -6,7 +6,7 @@ use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::error::{error, no_such_page, unauthorized};
+use super::error::{Detail, Missing, error, no_such_page, unauthorized};
 use super::oauth;
 use crate::answer::Answer;
 use crate::listener::Request;
@@ -144,10 +144,10 @@ fn challenged(state: &State, resource: Option<Resource<'_>>, is_too_narrow: bool
     let server = &state.options.login_server;
     let realm = state.realm();
     let mut header = format!("Bearer realm=\"{realm}\",service=\"{server}\"");
-    let mut detail = Value::Null;
+    let mut detail = Detail::Value(Value::Null);
     if let Some((kind, name, action)) = resource.and_then(Resource::access) {
         header.push_str(&format!(",scope=\"{kind}:{name}:{action}\""));
-        detail = json!([{"Type": kind, "Name": name, "Action": action}]);
+        detail = Detail::Access([Missing { kind, name, action }]);
     }
     if is_too_narrow {
         header.push_str(",error=\"insufficient_scope\"");

@@ -1,5 +1,6 @@
 //! Error bodies of the registry (distribution specification, and recordings of ACR's own).
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
@@ -8,24 +9,67 @@ use crate::random;
 use crate::record::Hop;
 use crate::state::State;
 
+/// The body, whose fields come in the order of the recordings.
+#[derive(Serialize)]
+struct Errors<'a> {
+    errors: [Entry<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Detail<'a>>,
+}
+
+/// What an error is about.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Detail<'a> {
+    /// The access that is missing.
+    Access([Missing<'a>; 1]),
+    /// Whatever else, `null` for one.
+    Value(Value),
+}
+
+/// An entry of the access that a request lacks.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Missing<'a> {
+    #[serde(rename = "Type")]
+    pub(super) kind: &'a str,
+    pub(super) name: &'a str,
+    pub(super) action: &'a str,
+}
+
 /// One error in the shape that the specification gives, ended by a line feed as ACR does.
 pub(super) fn error(status: u16, code: &str, message: &str, detail: Option<Value>) -> Answer {
-    let mut error = json!({"code": code, "message": message});
-    if let Some(detail) = detail {
-        error["detail"] = detail;
-    }
+    errors(status, code, message, detail.map(Detail::Value))
+}
+
+fn errors(status: u16, code: &str, message: &str, detail: Option<Detail<'_>>) -> Answer {
+    let errors = Errors {
+        errors: [Entry {
+            code,
+            message,
+            detail,
+        }],
+    };
+    let mut body = serde_json::to_string(&errors).unwrap_or_default();
+    body.push('\n');
     Answer::new(status)
         .header("Content-Type", "application/json; charset=utf-8")
-        .body(format!("{}\n", json!({"errors": [error]})))
+        .body(body)
 }
 
 /// 401 `UNAUTHORIZED`; `detail` is left out by the token endpoints (Azure/acr#893).
-pub(super) fn unauthorized(detail: Option<Value>) -> Answer {
+pub(super) fn unauthorized(detail: Option<Detail<'_>>) -> Answer {
     let message = format!(
         "authentication required, visit https://aka.ms/acr/authorization for more information. CorrelationId: {}",
         random::guid()
     );
-    error(401, "UNAUTHORIZED", &message, detail)
+    errors(401, "UNAUTHORIZED", &message, detail)
 }
 
 /// What Go's router says of a path that it does not know.
