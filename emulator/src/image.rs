@@ -1,14 +1,13 @@
 //! Images made from nothing: real tar and gzip, the same bytes for the same name.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use ring::digest::{Context, SHA256, digest};
 use serde_json::{Value, json};
 
+use crate::gzip::Stored;
 use crate::random::hex;
 
 /// A description of an image, to be built by [`crate::Emulator::push`].
@@ -152,13 +151,13 @@ pub(crate) fn build(image: &Image) -> io::Result<Built> {
         for number in 0..image.layers {
             let seed = format!("{}:{} {arch} {number}", image.repository, image.tag);
             let mut layer = Layer::new();
-            layer.directory("data/")?;
-            layer.noise(&format!("data/{number}.bin"), image.layer_bytes, &seed)?;
+            layer.directory("data/");
+            layer.noise(&format!("data/{number}.bin"), image.layer_bytes, &seed);
             if let (0, Some(program)) = (number, &program) {
-                layer.directory("bin/")?;
-                layer.file("bin/sh", program, 0o755)?;
+                layer.directory("bin/");
+                layer.file("bin/sh", program, 0o755);
             }
-            let (bytes, diff_id) = layer.finish()?;
+            let (bytes, diff_id) = layer.finish();
             layers.push(descriptor(types.layer, &bytes));
             diff_ids.push(diff_id);
             blobs.push(bytes);
@@ -219,55 +218,54 @@ pub(crate) fn build(image: &Image) -> io::Result<Built> {
 /// A layer being written: a tar stream, hashed on its way into gzip.
 struct Layer {
     content: Context,
-    gzip: GzEncoder<Vec<u8>>,
+    gzip: Stored,
 }
 
 impl Layer {
     fn new() -> Layer {
-        let gzip = GzEncoder::new(Vec::new(), Compression::none());
         Layer {
             content: Context::new(&SHA256),
-            gzip,
+            gzip: Stored::new(),
         }
     }
 
-    fn directory(&mut self, name: &str) -> io::Result<()> {
-        self.write(&header(name, 0, 0o755, b'5'))
+    fn directory(&mut self, name: &str) {
+        self.write(&header(name, 0, 0o755, b'5'));
     }
 
-    fn file(&mut self, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-        self.write(&header(name, bytes.len(), mode, b'0'))?;
-        self.write(bytes)?;
-        self.pad(bytes.len())
+    fn file(&mut self, name: &str, bytes: &[u8], mode: u32) {
+        self.write(&header(name, bytes.len(), mode, b'0'));
+        self.write(bytes);
+        self.pad(bytes.len());
     }
 
     /// A file of noise: one block of 64 KiB that repeats, which gzip's window of 32 KiB cannot see.
-    fn noise(&mut self, name: &str, length: usize, seed: &str) -> io::Result<()> {
+    fn noise(&mut self, name: &str, length: usize, seed: &str) {
         let mut block = vec![0; length.min(64 * 1024)];
         fill(&mut block, seed);
-        self.write(&header(name, length, 0o644, b'0'))?;
+        self.write(&header(name, length, 0o644, b'0'));
         let mut left = length;
         while left > 0 {
             let part = left.min(block.len());
-            self.write(&block[..part])?;
+            self.write(&block[..part]);
             left -= part;
         }
-        self.pad(length)
+        self.pad(length);
     }
 
-    fn pad(&mut self, length: usize) -> io::Result<()> {
-        self.write(&[0; 512][..length.next_multiple_of(512) - length])
+    fn pad(&mut self, length: usize) {
+        self.write(&[0; 512][..length.next_multiple_of(512) - length]);
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) {
         self.content.update(bytes);
-        self.gzip.write_all(bytes)
+        self.gzip.write(bytes);
     }
 
-    fn finish(mut self) -> io::Result<(Bytes, String)> {
-        self.write(&[0; 1024])?;
+    fn finish(mut self) -> (Bytes, String) {
+        self.write(&[0; 1024]);
         let diff_id = format!("sha256:{}", hex(self.content.finish().as_ref()));
-        Ok((Bytes::from(self.gzip.finish()?), diff_id))
+        (Bytes::from(self.gzip.finish()), diff_id)
     }
 }
 

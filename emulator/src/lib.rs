@@ -17,6 +17,7 @@ mod clock;
 mod connection;
 mod entra;
 mod fault;
+mod gzip;
 mod identity;
 mod image;
 mod jwt;
