@@ -96,7 +96,7 @@ pub trait Issuer: Send + Sync {
 pub struct Bearer {
     header: HeaderValue,
     expires: Instant,
-    /// The store's clock when it came; a token that was not used since is let go when its renewal is due.
+    /// The store's clock when it came; see [`Slot::idle`].
     issued: u64,
     number: u64,
 }
@@ -148,10 +148,11 @@ impl Slot {
         self.bearer.load_full().filter(|bearer| bearer.expires > Instant::now())
     }
 
-    /// Nobody asked for this token since it came.
-    fn idle(&self) -> bool {
+    /// Nobody asked for this token in the second half of the time since it came.
+    fn idle(&self, now: u64) -> bool {
         let used = self.used.load(Ordering::Relaxed);
-        self.bearer.load().as_ref().is_some_and(|bearer| used < bearer.issued)
+        let issued = self.bearer.load().as_ref().map(|bearer| bearer.issued);
+        issued.is_some_and(|issued| now.saturating_sub(used) > now.saturating_sub(issued) / 2)
     }
 
     fn failed(&self, failure: Arc<Failure>) {
@@ -199,12 +200,14 @@ impl Tokens {
                 slot.used.store(self.clock(), Ordering::Relaxed);
                 return Ok(bearer);
             }
-            let trying = slot.trying.load(Ordering::Acquire) || self.login_trying.load(Ordering::Acquire);
-            let failure = slot.failure.load_full().or_else(|| self.login_failure.load_full());
-            if !trying && let Some(failure) = failure {
-                return Err(Unavailable::after(Some(failure)));
-            }
-            if timeout_at(deadline, changed.changed()).await.is_err() {
+            // Without a sign-in no slot makes progress, so its failure speaks first.
+            let login_failure = self.login_failure.load_full();
+            let (failure, trying) = match &login_failure {
+                Some(_) => (login_failure, self.login_trying.load(Ordering::Acquire)),
+                None => (slot.failure.load_full(), slot.trying.load(Ordering::Acquire)),
+            };
+            let gave_up = failure.is_some() && !trying;
+            if gave_up || timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(Unavailable::after(failure));
             }
         }
@@ -432,7 +435,7 @@ impl<'a> Refresher<'a> {
                 }
                 continue;
             }
-            if slot.idle() && name != self.all {
+            if slot.idle(self.tokens.clock()) && name != self.all {
                 self.tokens.let_go(&name);
                 continue;
             }

@@ -11,13 +11,15 @@ use crate::oci::request::Request;
 
 /// True if the request goes on to the registry, with its target in `context`; false if it has its answer.
 pub async fn accept(session: &mut Session, context: &mut Context, prefix: &Prefix) -> Result<bool> {
+    let has_body = !session.is_body_empty();
     let request = session.req_header();
-    let parsed = match (std::str::from_utf8(request.raw_path()), session.is_body_empty()) {
-        (Err(_), _) => Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::NameInvalid, "the path is not UTF-8")),
-        (Ok(_), false) if request.method == http::Method::GET || request.method == http::Method::HEAD => {
-            Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::Unsupported, "a pull request has no body"))
-        }
-        _ => Request::parse(&request.method, request.uri.path(), request.uri.query()),
+    let pulls = request.method == http::Method::GET || request.method == http::Method::HEAD;
+    let parsed = if std::str::from_utf8(request.raw_path()).is_err() {
+        Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::NameInvalid, "the path is not UTF-8"))
+    } else if pulls && has_body {
+        Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::Unsupported, "a pull request has no body"))
+    } else {
+        Request::parse(&request.method, request.uri.path(), request.uri.query())
     };
     match parsed {
         Ok(Request::Ping) => {
@@ -35,7 +37,7 @@ pub async fn accept(session: &mut Session, context: &mut Context, prefix: &Prefi
         }
         Err(refusal) => {
             // The body of a refused request is not read; the connection ends with the answer.
-            if !session.is_body_empty() {
+            if has_body {
                 session.set_keepalive(None);
             }
             reply::write(session, &Reply::refusal(&refusal)).await?;

@@ -1,7 +1,7 @@
 //! The registry token of a request: found before it goes out, judged when the answer comes.
 
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::ResponseHeader;
+use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;

@@ -6,7 +6,7 @@ use http::header;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::RequestHeader;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,6 +1,6 @@
 //! The way back: what of the registry's answer is for the client.
 
-use pingora_http::ResponseHeader;
+use pingora::http::ResponseHeader;
 
 /// Headers that speak of the registry's host or of its sign-in, which the client has no part in.
 const DROPPED: [&str; 8] = [

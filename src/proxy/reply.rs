@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora_core::Result;
-use pingora_http::ResponseHeader;
+use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::oci::error::Refusal;

@@ -1,0 +1,223 @@
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::time::sleep;
+
+use super::*;
+
+const LOGIN_LIFE: Duration = Duration::from_secs(3 * 3600);
+const ACCESS_LIFE: Duration = Duration::from_secs(75 * 60);
+const CALL: Duration = Duration::from_millis(50);
+
+/// An issuer with a switch for each call; it counts, and numbers its tokens.
+#[derive(Default)]
+struct Fake {
+    abac: AtomicBool,
+    login_fails: Mutex<Option<Failure>>,
+    access_fails: Mutex<Option<Failure>>,
+    hangs: AtomicBool,
+    logins: AtomicUsize,
+    accesses: AtomicUsize,
+    scopes: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    fn counts(&self) -> (usize, usize) {
+        (self.logins.load(Ordering::SeqCst), self.accesses.load(Ordering::SeqCst))
+    }
+
+    fn break_login(&self, failure: Option<Failure>) {
+        *self.login_fails.lock().expect("lock") = failure;
+    }
+
+    fn break_access(&self, failure: Option<Failure>) {
+        *self.access_fails.lock().expect("lock") = failure;
+    }
+
+    async fn answer(&self, failure: Option<Failure>, token: String, lifetime: Duration, abac: bool) -> Answer {
+        sleep(CALL).await;
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(Granted { token: Secret::new(token), lifetime, per_repository: abac }),
+        }
+    }
+}
+
+#[async_trait]
+impl Issuer for Fake {
+    async fn login(&self) -> Answer {
+        let number = self.logins.fetch_add(1, Ordering::SeqCst);
+        let failure = self.login_fails.lock().expect("lock").clone();
+        self.answer(failure, format!("refresh-{number}"), LOGIN_LIFE, self.abac.load(Ordering::SeqCst)).await
+    }
+
+    async fn access(&self, _: &Secret, scope: &str) -> Answer {
+        let number = self.accesses.fetch_add(1, Ordering::SeqCst);
+        self.scopes.lock().expect("lock").push(scope.to_owned());
+        let failure = self.access_fails.lock().expect("lock").clone();
+        self.answer(failure, format!("access-{number}"), ACCESS_LIFE, false).await
+    }
+}
+
+fn failure(permanent: bool) -> Failure {
+    Failure {
+        hop: Hop::Exchange,
+        message: "acr example.azurecr.io: token exchange: 503".to_owned(),
+        permanent,
+        retry_after: None,
+        signed_out: false,
+    }
+}
+
+/// A store whose background task runs against a fake issuer.
+fn store(fake: Fake) -> (Arc<Tokens>, Arc<Fake>) {
+    let (tokens, fake) = (Arc::new(Tokens::default()), Arc::new(fake));
+    let (running, issuer) = (Arc::clone(&tokens), Arc::clone(&fake) as Arc<dyn Issuer>);
+    tokio::spawn(async move { running.run(issuer).await });
+    (tokens, fake)
+}
+
+async fn text(tokens: &Tokens, repository: &str) -> String {
+    let bearer = tokens.bearer(repository).await.expect("a token");
+    bearer.header().to_str().expect("text").to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_first_requests_make_one_exchange_and_one_token_call() {
+    for (abac, repositories, accesses) in [(false, 1000, 1), (true, 1, 1), (true, 40, 40)] {
+        let fake = Fake::default();
+        fake.abac.store(abac, Ordering::SeqCst);
+        let (tokens, fake) = store(fake);
+        let mut requests = JoinSet::new();
+        for number in 0..1000 {
+            let tokens = Arc::clone(&tokens);
+            requests.spawn(async move { text(&tokens, &format!("hub/r{}", number % repositories)).await });
+        }
+        assert_eq!(requests.join_all().await.len(), 1000);
+        assert_eq!(fake.counts(), (1, accesses), "abac {abac}, {repositories} repositories");
+        let scopes = fake.scopes.lock().expect("lock").clone();
+        assert!(scopes.iter().all(|scope| scope.ends_with(":pull") && (scope == "repository:*:pull") != abac), "{scopes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_tokens_are_renewed_before_their_end_by_clocks_of_their_own() {
+    let (tokens, fake) = store(Fake::default());
+    assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
+    // A day, looked at once a minute: there is always a token and never a wait.
+    for _ in 0..24 * 60 {
+        sleep(Duration::from_secs(60)).await;
+        let before = Instant::now();
+        text(&tokens, "hub/x").await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
+    }
+    let (logins, accesses) = fake.counts();
+    // Renewal between half and two thirds of 3 h, and of 75 min.
+    assert!((12..=17).contains(&logins), "{logins} sign-ins");
+    assert!((28..=40).contains(&accesses), "{accesses} access tokens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_good_token_stays_in_use_until_its_end() {
+    let (tokens, fake) = store(Fake::default());
+    text(&tokens, "hub/x").await;
+    fake.break_login(Some(failure(false)));
+    fake.break_access(Some(failure(false)));
+    sleep(ACCESS_LIFE - Duration::from_secs(1)).await;
+    assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
+    sleep(Duration::from_secs(2)).await;
+    assert!(tokens.bearer("hub/x").await.is_err(), "an ended token is not served");
+    fake.break_login(None);
+    fake.break_access(None);
+    sleep(Duration::from_secs(60)).await;
+    assert_ne!(text(&tokens, "hub/x").await, "Bearer access-0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_a_call_under_way_and_not_for_a_failed_one() {
+    for (hangs, broken, waits, says) in [
+        (true, None, WAIT_LIMIT, None),
+        (false, Some(failure(false)), CALL, Some("token exchange: 503")),
+        (false, Some(failure(true)), CALL, Some("token exchange: 503")),
+    ] {
+        let fake = Fake::default();
+        fake.hangs.store(hangs, Ordering::SeqCst);
+        let permanent = broken.as_ref().is_some_and(|failure| failure.permanent);
+        fake.break_login(broken);
+        let (tokens, _) = store(fake);
+        let before = Instant::now();
+        let unavailable = tokens.bearer("hub/x").await.expect_err("no token");
+        assert_eq!(before.elapsed(), waits);
+        assert_eq!(unavailable.failure.as_ref().map(|failure| failure.message.contains(says.unwrap_or_default())), says.map(|_| true));
+        assert_eq!(unavailable.retry_after, Duration::from_secs(if permanent { 30 } else { 1 }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_calls_are_repeated_with_growing_pauses() {
+    for (permanent, at_most) in [(false, 120), (true, 25)] {
+        let (_tokens, fake) = store(Fake { login_fails: Mutex::new(Some(failure(permanent))), ..Fake::default() });
+        sleep(Duration::from_secs(600)).await;
+        let (tries, _) = fake.counts();
+        assert!((5..=at_most).contains(&tries), "permanent {permanent}: {tries} tries in ten minutes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
+    let (tokens, fake) = store(Fake::default());
+    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let mut requests = JoinSet::new();
+    for _ in 0..100 {
+        let (tokens, seen) = (Arc::clone(&tokens), Arc::clone(&seen));
+        requests.spawn(async move { tokens.replace("hub/x", &seen).await.map(|bearer| bearer.number) });
+    }
+    assert_eq!(requests.join_all().await, vec![Some(2); 100]);
+    assert_eq!(fake.counts(), (1, 2));
+    // The fresh one is refused, too: within the memory that is the answer, after it a reason to try again.
+    let fresh = tokens.bearer("hub/x").await.expect("a token");
+    assert!(tokens.replace("hub/x", &fresh).await.is_none());
+    assert_eq!(fake.counts(), (1, 2));
+    sleep(REPLACE_MEMORY).await;
+    assert!(tokens.replace("hub/x", &fresh).await.is_some());
+    // Whoever comes late with the old token gets the new one without a call.
+    assert!(tokens.replace("hub/x", &seen).await.is_some());
+    assert_eq!(fake.counts(), (1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_refresh_token_means_a_new_sign_in() {
+    let (tokens, fake) = store(Fake::default());
+    text(&tokens, "hub/x").await;
+    sleep(Duration::from_secs(60)).await;
+    let seen = tokens.bearer("hub/x").await.expect("a token");
+    fake.break_access(Some(Failure { signed_out: true, hop: Hop::Token, ..failure(false) }));
+    assert!(tokens.replace("hub/x", &seen).await.is_none());
+    assert!(fake.counts().0 >= 2, "signed in again: {:?}", fake.counts());
+    fake.break_access(None);
+    sleep(Duration::from_secs(60)).await;
+    assert!(tokens.replace("hub/x", &seen).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_of_repositories_is_bounded_and_idle_ones_are_let_go() {
+    let fake = Fake::default();
+    fake.abac.store(true, Ordering::SeqCst);
+    let (tokens, fake) = store(fake);
+    for number in 0..MAX_SCOPES + 10 {
+        text(&tokens, &format!("hub/r{number}")).await;
+    }
+    assert_eq!(tokens.repositories.load().len(), MAX_SCOPES);
+    assert!(!tokens.repositories.load().contains_key("hub/r0"), "the one that was used longest ago goes first");
+    // One is used every minute, the others never again: only that one is renewed.
+    let accesses = fake.counts().1;
+    for _ in 0..120 {
+        sleep(Duration::from_secs(60)).await;
+        text(&tokens, "hub/r500").await;
+    }
+    assert_eq!(tokens.repositories.load().len(), 1);
+    assert!(fake.counts().1 - accesses <= 6, "{} renewals", fake.counts().1 - accesses);
+}
