@@ -29,7 +29,7 @@ pub use context::Context;
 
 /// An idle client connection is closed after this; without a limit it would stay for ever (pingora#447).
 /// Container clients open a new one when they need it.
-const CLIENT_KEEPALIVE: Duration = Duration::from_secs(60);
+const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 /// A client that takes no byte for this long is gone.
 const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client that started a request finishes its header within this.

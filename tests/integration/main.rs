@@ -1,0 +1,17 @@
+//! The real binary in front of the emulator, by what clients and the registry see.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+/// Signing in: late, refused, revoked.
+mod identity;
+/// Starting, listening and stopping.
+mod process;
+/// A whole pull, and what must not pass in either direction.
+mod pull;
+/// What is refused before anything is sent.
+mod refuse;
+/// A registry that fails or is slow.
+mod upstream;
+/// HTTP as it is on the wire, for requests that no client library would send.
+mod wire;

@@ -1,0 +1,147 @@
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use acr_emulator::{Fault, Hop, Server};
+
+use crate::harness::{self, Proxy, Setup};
+use crate::wire::{self, Answer};
+
+const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
+
+fn manifest(proxy: &Proxy) -> Answer {
+    wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", ACCEPT)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_registry_is_answered_for_within_30_seconds() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    azure.inject(Hop::Data, Fault::Hang);
+    let begun = Instant::now();
+    let answer = manifest(&proxy);
+    assert_eq!((answer.status, answer.code().as_str()), (504, "UNAVAILABLE"), "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_dies_before_its_answer_is_sent_once_more_on_a_fresh_connection() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    assert_eq!(manifest(&proxy).status, 200);
+    for (deaths, status) in [(1, 200), (2, 502)] {
+        azure.clear_requests();
+        azure.inject(Hop::Data, Fault::DieBeforeResponse.times(deaths));
+        let answer = manifest(&proxy);
+        assert_eq!(answer.status, status, "{deaths}: {answer:?}");
+        let requests: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).collect();
+        assert_eq!(requests.len(), 2, "{deaths}");
+        assert_ne!(requests[0].connection, requests[1].connection, "{deaths}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_the_registry_are_kept_and_stale_ones_do_no_harm() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let connections = || {
+        let requests = azure.requests().into_iter().filter(|request| request.hop == Hop::Data);
+        let mut connections: Vec<_> = requests.map(|request| request.connection).collect();
+        connections.dedup();
+        connections.len()
+    };
+    for _ in 0..10 {
+        assert_eq!(manifest(&proxy).status, 200);
+    }
+    assert_eq!(connections(), 1, "ten requests on one connection");
+    azure.close_connections(Server::Registry);
+    assert_eq!(manifest(&proxy).status, 200);
+    assert_eq!(connections(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_connection_tries_the_next_address() {
+    let azure = harness::azure().await;
+    let setup = Setup::new(&azure);
+    // Nothing listens on 127.0.0.2 and 127.0.0.3 at the emulator's port.
+    let config = setup.file(
+        "addresses.yaml",
+        &format!(
+            "upstream: {{domain: 'example.azurecr.io:{}', prefix: hub, addresses: [127.0.0.2, 127.0.0.3, 127.0.0.1]}}\n\
+             listen: 127.0.0.1:0\nlog: trace\nca_file: {}\n",
+            azure.registry_addr().port(),
+            setup.file("other-ca.pem", azure.ca_pem()).display(),
+        ),
+    );
+    let proxy = setup.flag("--config", &config.to_string_lossy()).start();
+    assert_eq!(manifest(&proxy).status, 200);
+    proxy.wait_for_log("tries=3");
+    assert_eq!(manifest(&proxy).status, 200);
+    // The good one is remembered.
+    proxy.wait_for_log("tries=1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_gone_is_502_and_its_return_is_noticed() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    assert_eq!(manifest(&proxy).status, 200);
+    azure.refuse_connections(Server::Registry, true);
+    let answer = manifest(&proxy);
+    assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{answer:?}");
+    azure.refuse_connections(Server::Registry, false);
+    assert_eq!(manifest(&proxy).status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_not_passed_as_whole() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    assert_eq!(manifest(&proxy).status, 200);
+    for fault in [Fault::CutBody(10), Fault::ResetMidBody] {
+        azure.inject(Hop::Data, fault.times(1));
+        let answer = manifest(&proxy);
+        let promised: usize = answer.header("content-length").and_then(|length| length.parse().ok()).expect("a length");
+        assert!(answer.status == 200 && answer.body.len() < promised, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_untrusted_registry_is_502_and_the_message_says_what_to_do() {
+    let azure = harness::azure().await;
+    let stranger = harness::azure().await;
+    let setup = Setup::new(&azure);
+    let ca = setup.file("stranger.pem", stranger.ca_pem());
+    let proxy = setup.flag("--ca-file", &ca.to_string_lossy()).start();
+    // Entra is behind the same CA here, so the sign-in is what fails first.
+    let line = proxy.wait_for_log("entra: client secret: ");
+    assert!(line.to_lowercase().contains("certificate"), "{line}");
+    assert_eq!(manifest(&proxy).status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssl_cert_file_adds_a_private_ca() {
+    let azure = harness::azure().await;
+    let setup = Setup::new(&azure);
+    let ca = setup.file("private.pem", azure.ca_pem());
+    let config = setup.file(
+        "plain.yaml",
+        &format!(
+            "upstream: {{domain: 'example.azurecr.io:{}', prefix: hub, addresses: [127.0.0.1]}}\nlisten: 127.0.0.1:0\n",
+            azure.registry_addr().port()
+        ),
+    );
+    let proxy = setup.flag("--config", &config.to_string_lossy()).env("SSL_CERT_FILE", &ca.to_string_lossy()).start();
+    assert_eq!(manifest(&proxy).status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_client_connection_is_closed() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let mut stream = wire::connect(proxy.address());
+    stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut answer = Vec::new();
+    // The read ends when the proxy closes; without its limit it would run into the test's own.
+    stream.read_to_end(&mut answer).expect("closed in time");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
