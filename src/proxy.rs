@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
-use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::addresses::Addresses;
@@ -59,7 +59,10 @@ pub struct Proxy {
 impl Proxy {
     /// `in_flight` counts the requests under way, for a shutdown that waits for them and not longer.
     pub fn new(upstream: Upstream, in_flight: Arc<AtomicUsize>) -> Self {
-        Self { upstream, in_flight }
+        Self {
+            upstream,
+            in_flight,
+        }
     }
 }
 
@@ -93,7 +96,13 @@ impl ProxyHttp for Proxy {
         forward::peer(&self.upstream, context)
     }
 
-    fn fail_to_connect(&self, _: &mut Session, peer: &HttpPeer, context: &mut Context, error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        peer: &HttpPeer,
+        context: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
         forward::connect_failed(&self.upstream, peer, context, error)
     }
 
@@ -115,7 +124,12 @@ impl ProxyHttp for Proxy {
         authorize::check(response, context, &self.upstream.tokens).await
     }
 
-    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, _: &mut Context) -> Result<()> {
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Context,
+    ) -> Result<()> {
         relay::clean(response);
         Ok(())
     }
@@ -131,8 +145,13 @@ impl ProxyHttp for Proxy {
         forward::replay_once(session, context, error)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-        fail::answer(session, error, context, &self.upstream.domain).await
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Context,
+    ) -> FailToProxy {
+        fail::answer(session, error, context).await
     }
 
     /// [`ProxyHttp::logging`] writes one line a request; Pingora's own would say it twice.
@@ -140,7 +159,13 @@ impl ProxyHttp for Proxy {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
         true
     }
 

@@ -46,7 +46,10 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, cause) if cause.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "listen {address}: the address is in use: stop the other program or choose another with --listen-address")
+                write!(
+                    f,
+                    "listen {address}: the address is in use: stop the other program or choose another with --listen-address"
+                )
             }
             Self::Listen(address, cause) => write!(f, "listen {address}: {cause}"),
             Self::Trust(cause) => cause.fmt(f),
@@ -63,13 +66,18 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
-    let listening = Listening::bind(config.listen()).map_err(|cause| ServeError::Listen(config.listen(), cause))?;
+    let listening = Listening::bind(config.listen())
+        .map_err(|cause| ServeError::Listen(config.listen(), cause))?;
 
     let domain = config.upstream().domain();
-    let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), config.upstream().addresses()));
+    let addresses = Arc::new(Addresses::new(
+        domain.host(),
+        domain.port(),
+        config.upstream().addresses(),
+    ));
     let identity = Identity::default_chain(&roots).map_err(ServeError::Client)?;
-    let registry =
-        Registry::new(domain.clone(), identity, Arc::clone(&addresses), &roots).map_err(ServeError::Client)?;
+    let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), &roots)
+        .map_err(ServeError::Client)?;
     let tokens = Arc::new(Tokens::default());
     let in_flight = Arc::new(AtomicUsize::new(0));
 
@@ -106,13 +114,22 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         config.upstream().prefix().as_str(),
     );
     if !listening.address().ip().is_loopback() {
-        warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
+        warn!(
+            "clients are not authenticated, and {} is reachable from outside: protect the port",
+            listening.address()
+        );
     }
-    let upkeep = Upkeep { addresses, tokens, registry: Arc::new(registry) };
+    let upkeep = Upkeep {
+        addresses,
+        tokens,
+        registry: Arc::new(registry),
+    };
     server.add_service(background_service("upkeep", upkeep));
     server.add_service(listening.serve(http_proxy_service(&server.configuration, proxy)));
     shutdown::exit_when_drained(&server, in_flight);
-    server.run(RunArgs { shutdown_signal: Box::new(Signals) });
+    server.run(RunArgs {
+        shutdown_signal: Box::new(Signals),
+    });
     drop(bundle);
     Ok(())
 }

@@ -57,7 +57,9 @@ impl Context {
 
     /// The repository's whole name in the registry, prefix included; empty before the request is accepted.
     pub fn repository(&self) -> &str {
-        self.target.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
+        self.target
+            .get(NAME_START..NAME_START + self.name_length)
+            .unwrap_or_default()
     }
 
     /// Time since the request's header was read.

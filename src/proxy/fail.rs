@@ -6,7 +6,6 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::context::Context;
 use super::reply::{self, Reply};
-use crate::config::Domain;
 use crate::oci::error::{Code, Refusal};
 use crate::token::Unavailable;
 
@@ -30,15 +29,19 @@ impl Trouble {
     /// not the client's becomes 403, for a 401 without a challenge is no HTTP.
     pub fn reply(&self, context: &Context) -> Reply {
         let (status, code, seconds) = match self {
-            Self::NoToken(unavailable) => {
-                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
-            }
+            Self::NoToken(unavailable) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                Some(unavailable.retry_after.as_secs().max(1)),
+            ),
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
             Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
             Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
         };
-        let reply = Reply::refusal(&Refusal::new(status, code, self.to_string()).with_detail(context.repository()));
+        let reply = Reply::refusal(
+            &Refusal::new(status, code, self.to_string()).with_detail(context.repository()),
+        );
         match seconds {
             Some(seconds) => reply.retry_after(seconds),
             None => reply,
@@ -82,7 +85,9 @@ fn reason(error: &Error) -> String {
         ErrorType::ConnectNoRoute => "no route",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "TLS handshake failed",
         ErrorType::InvalidCert => "its certificate is not trusted: a private CA goes into ca_file",
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "the connection broke",
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+            "the connection broke"
+        }
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is no HTTP",
         other => other.as_str(),
     };
@@ -90,11 +95,10 @@ fn reason(error: &Error) -> String {
 }
 
 /// `fail_to_proxy`: the answer, if the client can still have one. The client's own faults need none.
-pub async fn answer(session: &mut Session, error: &Error, context: &mut Context, domain: &Domain) -> FailToProxy {
+pub async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
     if context.trouble.is_none() {
         context.trouble = Trouble::of(error);
     }
-    let _ = domain;
     let began = session.response_written().is_some();
     let mut error_code = 0;
     if !began && let Some(trouble) = &context.trouble {
@@ -104,5 +108,8 @@ pub async fn answer(session: &mut Session, error: &Error, context: &mut Context,
             error_code = 0;
         }
     }
-    FailToProxy { error_code, can_reuse_downstream: false }
+    FailToProxy {
+        error_code,
+        can_reuse_downstream: false,
+    }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http::header;
+use pingora::http::RequestHeader;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,7 +46,11 @@ const FORWARDED: [header::HeaderName; 7] = [
 pub fn peer(upstream: &Upstream, context: &mut Context) -> Result<Box<HttpPeer>> {
     let Some(address) = upstream.addresses.candidate(context.refused) else {
         context.trouble = Some(Trouble::Unresolved);
-        return Err(Error::explain(ErrorType::ConnectNoRoute, "the registry's name has no known address").into_up());
+        return Err(Error::explain(
+            ErrorType::ConnectNoRoute,
+            "the registry's name has no known address",
+        )
+        .into_up());
     };
     context.address = Some(address);
     let mut peer = HttpPeer::new(address, true, upstream.domain.server_name().to_owned());
@@ -64,7 +68,11 @@ pub fn peer(upstream: &Upstream, context: &mut Context) -> Result<Box<HttpPeer>>
 fn limit(options: &mut PeerOptions, left: Duration) {
     options.connection_timeout = Some(CONNECT_LIMIT);
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
-    options.read_timeout = Some(READ_LIMIT.min(left.saturating_sub(HANDSHAKE_LIMIT)).max(MIN_READ_LIMIT));
+    options.read_timeout = Some(
+        READ_LIMIT
+            .min(left.saturating_sub(HANDSHAKE_LIMIT))
+            .max(MIN_READ_LIMIT),
+    );
     options.write_timeout = Some(WRITE_LIMIT);
     options.idle_timeout = Some(IDLE_LIMIT);
     options.tcp_keepalive = Some(TcpKeepalive {
@@ -78,20 +86,32 @@ fn limit(options: &mut PeerOptions, left: Duration) {
 }
 
 /// `fail_to_connect`: the next address, if there is one and time for it.
-pub fn connect_failed(upstream: &Upstream, peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+pub fn connect_failed(
+    upstream: &Upstream,
+    peer: &HttpPeer,
+    context: &mut Context,
+    mut error: Box<Error>,
+) -> Box<Error> {
     if let Some(address) = peer._address.as_inet() {
         upstream.addresses.avoid(*address);
     }
     context.refused += 1;
-    let another = context.refused < MAX_CONNECTS && upstream.addresses.candidate(context.refused).is_some();
+    let another =
+        context.refused < MAX_CONNECTS && upstream.addresses.candidate(context.refused).is_some();
     error.set_retry(another && has_time(context));
     error
 }
 
 /// `upstream_request_filter`: a request of our own, not the client's with things taken out.
-pub fn rewrite(upstream: &Upstream, session: &Session, request: &mut RequestHeader, context: &Context) -> Result<()> {
+pub fn rewrite(
+    upstream: &Upstream,
+    session: &Session,
+    request: &mut RequestHeader,
+    context: &Context,
+) -> Result<()> {
     let target = context.target.as_bytes();
-    let mut outgoing = RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
+    let mut outgoing =
+        RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
     outgoing.insert_header(header::HOST, upstream.domain.authority())?;
     for name in &FORWARDED {
         for value in session.req_header().headers.get_all(name) {
@@ -113,7 +133,10 @@ pub fn replay_once(session: &Session, context: &mut Context, mut error: Box<Erro
         return error;
     }
     let died = *error.esource() == ErrorSource::Upstream
-        && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
+        && !matches!(
+            error.etype(),
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout
+        )
         && session.response_written().is_none();
     let again = died && context.replays == 0 && has_time(context);
     if again {

@@ -24,13 +24,18 @@ impl Listening {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = match TcpListener::bind(address) {
-            Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
+            Err(cause)
+                if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse =>
+            {
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| cause)
             }
             bound => bound,
         }?;
         listener.set_nonblocking(true)?;
-        Ok(Self { address: listener.local_addr()?, socket: listener.into() })
+        Ok(Self {
+            address: listener.local_addr()?,
+            socket: listener.into(),
+        })
     }
 
     /// The address it really has.
@@ -39,10 +44,17 @@ impl Listening {
     }
 
     /// The service that will accept on this socket.
-    pub fn serve<A: ServerApp + Send + Sync + 'static>(self, mut service: ListeningService<A>) -> Served<A> {
+    pub fn serve<A: ServerApp + Send + Sync + 'static>(
+        self,
+        mut service: ListeningService<A>,
+    ) -> Served<A> {
         let address = self.address.to_string();
         service.add_tcp(&address);
-        Served { service, address, socket: Some(self.socket) }
+        Served {
+            service,
+            address,
+            socket: Some(self.socket),
+        }
     }
 }
 
@@ -55,7 +67,12 @@ pub struct Served<A> {
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
-    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        listeners_per_fd: usize,
+    ) {
         let alive = MustNotEnd(shutdown.clone());
         if let (Some(fds), Some(socket)) = (&fds, self.socket.take()) {
             fds.lock().add(self.address.clone(), socket.into_raw_fd());

@@ -22,8 +22,14 @@ pub struct Signals;
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (mut terminate, mut quit) = (Watched::new(SignalKind::terminate()), Watched::new(SignalKind::quit()));
-        let (mut interrupt, mut hangup) = (Watched::new(SignalKind::interrupt()), Watched::new(SignalKind::hangup()));
+        let (mut terminate, mut quit) = (
+            Watched::new(SignalKind::terminate()),
+            Watched::new(SignalKind::quit()),
+        );
+        let (mut interrupt, mut hangup) = (
+            Watched::new(SignalKind::interrupt()),
+            Watched::new(SignalKind::hangup()),
+        );
         loop {
             tokio::select! {
                 () = terminate.recv() => return ShutdownSignal::GracefulTerminate,
@@ -40,7 +46,11 @@ struct Watched(Option<Signal>);
 
 impl Watched {
     fn new(kind: SignalKind) -> Self {
-        Self(signal(kind).inspect_err(|cause| error!("signal handler: {cause}")).ok())
+        Self(
+            signal(kind)
+                .inspect_err(|cause| error!("signal handler: {cause}"))
+                .ok(),
+        )
     }
 
     async fn recv(&mut self) {
@@ -65,10 +75,18 @@ pub fn exit_when_drained(server: &Server, in_flight: Arc<AtomicUsize>) {
                 Err(RecvError::Closed) => return,
             }
         }
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+        else {
+            return;
+        };
         runtime.block_on(async {
             let waiting = in_flight.load(Ordering::Acquire);
-            info!("stopping: {waiting} requests under way, at most {} s", DRAIN_LIMIT.as_secs());
+            info!(
+                "stopping: {waiting} requests under way, at most {} s",
+                DRAIN_LIMIT.as_secs()
+            );
             let drained = async {
                 // The step first: a request whose header has just come in is counted by then.
                 loop {
@@ -78,8 +96,10 @@ pub fn exit_when_drained(server: &Server, in_flight: Arc<AtomicUsize>) {
                     }
                 }
             };
-            let (mut terminate, mut interrupt) =
-                (Watched::new(SignalKind::terminate()), Watched::new(SignalKind::interrupt()));
+            let (mut terminate, mut interrupt) = (
+                Watched::new(SignalKind::terminate()),
+                Watched::new(SignalKind::interrupt()),
+            );
             tokio::select! {
                 () = drained => info!("stopped"),
                 () = terminate.recv() => warn!("stopped by a second signal"),

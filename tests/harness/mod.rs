@@ -32,7 +32,9 @@ pub fn options() -> Options {
 
 /// An emulator that holds `hub/library/busybox:latest`.
 pub async fn azure() -> Emulator {
-    let azure = Emulator::start(options()).await.expect("the emulator starts");
+    let azure = Emulator::start(options())
+        .await
+        .expect("the emulator starts");
     azure.push(Image::small("hub/library/busybox", "latest"));
     azure
 }
@@ -69,17 +71,26 @@ impl Setup {
             "upstream:\n  domain: example.azurecr.io:{}\n  prefix: hub\n  addresses: [127.0.0.1]\n",
             azure.registry_addr().port()
         );
-        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
+        let rest = format!(
+            "listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n",
+            ca.display()
+        );
         std::fs::write(&config, upstream + &rest).expect("the configuration is written");
-        Self { args: Vec::new(), environment: Vec::new(), files }
-            .flag("--config", &config.to_string_lossy())
-            .env("AZURE_AUTHORITY_HOST", &azure.authority())
-            .secret(SECRET)
+        Self {
+            args: Vec::new(),
+            environment: Vec::new(),
+            files,
+        }
+        .flag("--config", &config.to_string_lossy())
+        .env("AZURE_AUTHORITY_HOST", &azure.authority())
+        .secret(SECRET)
     }
 
     /// Signs in by client secret.
     pub fn secret(self, secret: &str) -> Self {
-        self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)
+        self.env("AZURE_TENANT_ID", TENANT)
+            .env("AZURE_CLIENT_ID", CLIENT)
+            .env("AZURE_CLIENT_SECRET", secret)
     }
 
     /// Sets a flag, in place of an earlier value of it.
@@ -109,8 +120,15 @@ impl Setup {
     pub fn start(self) -> Proxy {
         let mut proxy = self.spawn();
         let line = proxy.wait_for_log("listening on http://");
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split(' ').next());
-        proxy.address = Some(address.and_then(|text| text.parse().ok()).expect("the log names the address"));
+        let address = line
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        proxy.address = Some(
+            address
+                .and_then(|text| text.parse().ok())
+                .expect("the log names the address"),
+        );
         proxy
     }
 
@@ -139,7 +157,12 @@ impl Setup {
             writer.lines.lock().expect("log").1 = true;
             writer.grown.notify_all();
         });
-        Proxy { child, log, address: None, _files: self.files }
+        Proxy {
+            child,
+            log,
+            address: None,
+            _files: self.files,
+        }
     }
 }
 
@@ -168,7 +191,11 @@ impl Proxy {
                 return line.to_owned();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!lines.1 && !left.is_zero(), "no {needle:?} in the log:\n{}", lines.0);
+            assert!(
+                !lines.1 && !left.is_zero(),
+                "no {needle:?} in the log:\n{}",
+                lines.0
+            );
             lines = self.log.grown.wait_timeout(lines, left).expect("log").0;
         }
     }
@@ -176,7 +203,10 @@ impl Proxy {
     /// Sends a signal by its name, as `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .expect("kill runs");
         assert!(sent.success());
     }
 
@@ -196,11 +226,6 @@ impl Proxy {
     /// Whether the process still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("wait").is_none()
-    }
-
-    /// The process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 }
 

@@ -1,0 +1,326 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{self, Config, Flags};
+
+/// A wrong flag or setting.
+const WRONG: u8 = 2;
+/// An own default, so that a proxy on the usual port does not keep the demo from starting.
+const DEMO_LISTEN: &str = "127.0.0.1:0";
+
+const EXAMPLES: &str = "\
+Examples:
+  acr-cache-proxy --upstream-domain example.azurecr.io --upstream-prefix hub
+      Pulls from http://127.0.0.1:8080 go to example.azurecr.io/hub/..., signed in with this machine's identity.
+  acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml
+      The same from a file.
+  acr-cache-proxy demo --once
+      A pull through this program, against a stand-in for Azure that is built in.
+
+The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
+AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI.";
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Run the proxy; the texts are worth a warning each.
+    Serve(Config, Vec<String>),
+    /// Show a pull.
+    Demo(DemoOptions),
+}
+
+/// Settings of the demo.
+#[derive(Clone, Copy, Debug)]
+pub struct DemoOptions {
+    /// Where its proxy listens.
+    pub listen: SocketAddr,
+    /// End after the pull.
+    pub once: bool,
+}
+
+/// The program ends here, with these words.
+#[derive(Debug)]
+pub struct Exit {
+    /// Ends with a line break.
+    pub message: String,
+    /// Asked for, as by `--help`.
+    pub to_stdout: bool,
+    /// The exit status.
+    pub status: u8,
+}
+
+/// Pull images through Azure Container Registry's cache, signed in with the machine's own identity
+#[derive(Parser)]
+#[command(name = "acr-cache-proxy", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    #[command(flatten)]
+    serve: ServeArguments,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Run the proxy; this is what happens without a subcommand, too
+    #[command(after_help = EXAMPLES)]
+    Serve(ServeArguments),
+    /// Pull an image through the proxy from a stand-in for Azure that is built in
+    Demo(DemoArguments),
+}
+
+// All values are texts here: what they have to be is said by config, in the same words as for the file.
+#[derive(Args)]
+struct ServeArguments {
+    /// The registry's login server, such as example.azurecr.io, with a port if it is not 443
+    #[arg(long, value_name = "HOST[:PORT]")]
+    upstream_domain: Option<String>,
+    /// What goes before every repository name: the cache rule's target without its /* [default: none]
+    #[arg(long, value_name = "PATH")]
+    upstream_prefix: Option<String>,
+    /// Where to listen: 127.0.0.1:8080, [::1]:8080, or :8080 for every address [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen_address: Option<String>,
+    /// A YAML file of settings; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A PEM file of private CA certificates, trusted besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A log level, or a list such as warn,access=info; RUST_LOG does the same [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Accepted for older command lines, without effect
+    #[arg(long, value_name = "HOST")]
+    masquerade_domain: Option<String>,
+}
+
+#[derive(Args)]
+struct DemoArguments {
+    /// Where the proxy listens [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS", default_value = DEMO_LISTEN, hide_default_value = true)]
+    listen_address: String,
+    /// End after the pull, with status 0 if it went well
+    #[arg(long)]
+    once: bool,
+}
+
+/// Takes the arguments, the program's name first. `Err` holds what to print and the exit status.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
+    let arguments = Arguments::try_parse_from(arguments.into_iter().map(two_dashes))
+        .map_err(|error| exit(&error))?;
+    let serve = match arguments.command {
+        Some(Subcommands::Demo(demo)) => {
+            let listen = config::parse_listen(&demo.listen_address)
+                .map_err(|wrong| mistake(&format!("--listen-address: {wrong}\n")))?;
+            return Ok(Command::Demo(DemoOptions {
+                listen,
+                once: demo.once,
+            }));
+        }
+        Some(Subcommands::Serve(serve)) => serve,
+        None => arguments.serve,
+    };
+    let mut notices = Vec::new();
+    if serve.masquerade_domain.is_some() {
+        notices.push(
+            "--masquerade-domain has no effect: clients are never sent to sign in, so there is no address to change".to_owned(),
+        );
+    }
+    let flags = Flags {
+        config: serve.config,
+        listen: serve.listen_address,
+        domain: serve.upstream_domain,
+        prefix: serve.upstream_prefix,
+        ca_file: serve.ca_file,
+        log: serve.log,
+        rust_log: std::env::var("RUST_LOG")
+            .ok()
+            .filter(|filter| !filter.is_empty()),
+    };
+    let config = Config::load(&flags).map_err(|mistakes| mistake(&mistakes.to_string()))?;
+    Ok(Command::Serve(config, notices))
+}
+
+/// Go's flags take one dash or two; a command line of the Go program works as it is.
+fn two_dashes(argument: OsString) -> OsString {
+    let Some(text) = argument.to_str() else {
+        return argument;
+    };
+    let Some(name) = text.strip_prefix('-').filter(|rest| !rest.starts_with('-')) else {
+        return argument;
+    };
+    let name = name.split('=').next().unwrap_or_default();
+    let command = Arguments::command();
+    let known = command
+        .get_arguments()
+        .any(|argument| argument.get_long() == Some(name));
+    if known {
+        format!("-{text}").into()
+    } else {
+        argument
+    }
+}
+
+fn mistake(sentences: &str) -> Exit {
+    let message = sentences
+        .lines()
+        .map(|line| format!("acr-cache-proxy: {line}\n"))
+        .collect();
+    Exit {
+        message,
+        to_stdout: false,
+        status: WRONG,
+    }
+}
+
+/// clap's error as one sentence; what was asked for by `--help` or `--version` as it is.
+fn exit(error: &clap::Error) -> Exit {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg).unwrap_or_default();
+    let sentence = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return Exit {
+                message: error.to_string(),
+                to_stdout: true,
+                status: 0,
+            };
+        }
+        ErrorKind::UnknownArgument => {
+            let near = text(ContextKind::SuggestedArg)
+                .map(|near| format!(": did you mean {near}?"))
+                .unwrap_or_default();
+            format!("there is no flag {argument}{near}")
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("there is no command {word:?}: there are serve and demo")
+        }
+        ErrorKind::InvalidValue => format!("{argument} needs a value"),
+        ErrorKind::ArgumentConflict => {
+            format!("{argument} is given twice, or before a command instead of after it")
+        }
+        _ => error
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned(),
+    };
+    mistake(&format!("{sentence}\nsee acr-cache-proxy --help"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<Command, Exit> {
+        parse(
+            std::iter::once("acr-cache-proxy")
+                .chain(line.split_whitespace())
+                .map(OsString::from),
+        )
+    }
+
+    #[test]
+    fn the_go_programs_command_line_works_in_all_its_spellings() {
+        for line in [
+            "--upstream-domain example.azurecr.io --upstream-prefix hub --listen-address :8081",
+            "-upstream-domain example.azurecr.io -upstream-prefix=hub -listen-address :8081",
+            "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
+        ] {
+            let Ok(Command::Serve(config, notices)) = run(line) else {
+                panic!("{line}")
+            };
+            assert_eq!(
+                config.upstream().domain().host(),
+                "example.azurecr.io",
+                "{line}"
+            );
+            assert_eq!(config.upstream().prefix().as_str(), "hub", "{line}");
+            assert_eq!(config.listen().port(), 8081, "{line}");
+            assert!(notices.is_empty(), "{line}");
+        }
+        let Ok(Command::Serve(_, notices)) =
+            run("--upstream-domain a.azurecr.io --masquerade-domain b")
+        else {
+            panic!()
+        };
+        assert!(
+            notices.len() == 1 && notices[0].contains("--masquerade-domain has no effect"),
+            "{notices:?}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_flag_is_one_sentence_and_status_2() {
+        for (line, says) in [
+            (
+                "--upstream-domian a.azurecr.io",
+                "there is no flag --upstream-domian: did you mean --upstream-domain?",
+            ),
+            (
+                "--listen-address",
+                "--listen-address <ADDRESS> needs a value",
+            ),
+            (
+                "--upstream-domain a.azurecr.io --listen-address 8080",
+                "--listen-address: \"8080\" is no address to listen on",
+            ),
+            (
+                "--upstream-domain a.azurecr.io --upstream-prefix Hub",
+                "--upstream-prefix: \"Hub\" is no repository path",
+            ),
+            (
+                "--upstream-domain https://a.azurecr.io/",
+                "--upstream-domain: \"https://a.azurecr.io/\" has a scheme",
+            ),
+            (
+                "--upstream-domain a.azurecr.io --log loud",
+                "--log: \"loud\" is no log filter",
+            ),
+            ("", "the registry is not named: set --upstream-domain"),
+            ("start", "there is no command \"start\""),
+            (
+                "demo --listen-address here",
+                "--listen-address: \"here\" is no address to listen on",
+            ),
+            ("--once", "there is no flag --once"),
+        ] {
+            let exit = run(line).expect_err(line);
+            assert!(
+                exit.message
+                    .starts_with(&format!("acr-cache-proxy: {says}")),
+                "{line}: {}",
+                exit.message
+            );
+            assert!(!exit.to_stdout && exit.status == 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_go_to_standard_output() {
+        for (line, says) in [
+            ("--help", "Examples:"),
+            ("serve --help", "Examples:"),
+            ("--version", env!("CARGO_PKG_VERSION")),
+        ] {
+            let exit = run(line).expect_err(line);
+            assert!(
+                exit.to_stdout && exit.status == 0 && exit.message.contains(says),
+                "{line}: {}",
+                exit.message
+            );
+        }
+    }
+}

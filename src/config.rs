@@ -1,0 +1,351 @@
+//! The settings, valid by construction: flags win over the file, every default stands here once.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::oci::name::Prefix;
+
+mod file;
+
+use file::{File, Place};
+
+/// Loopback, because clients are not authenticated.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// One line a request, one for each change of state.
+const DEFAULT_LOG: &str = "info";
+/// The port of `https`.
+const DEFAULT_PORT: u16 = 443;
+/// RFC 1035 section 2.3.4.
+const MAX_HOST: usize = 253;
+const MAX_LABEL: usize = 63;
+
+/// What a running proxy needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    listen: SocketAddr,
+    upstream: Upstream,
+    ca_file: Option<PathBuf>,
+    log: String,
+}
+
+/// One registry.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    domain: Domain,
+    prefix: Prefix,
+    addresses: Vec<IpAddr>,
+}
+
+/// The same settings as flags, as text; `None` where a flag is not given.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--listen-address`
+    pub listen: Option<String>,
+    /// `--upstream-domain`
+    pub domain: Option<String>,
+    /// `--upstream-prefix`
+    pub prefix: Option<String>,
+    /// `--ca-file`
+    pub ca_file: Option<PathBuf>,
+    /// `--log`
+    pub log: Option<String>,
+    /// The variable `RUST_LOG`: below the flag, above the file.
+    pub rust_log: Option<String>,
+}
+
+/// All that is wrong with the settings, a sentence each, with its flag or its place in the file.
+#[derive(Debug)]
+pub struct Mistakes(Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for mistake in &self.0 {
+            writeln!(f, "{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+impl Config {
+    /// Reads the file that the flags name, if any, and puts both together. All mistakes are reported at once.
+    pub fn load(flags: &Flags) -> Result<Self, Mistakes> {
+        let mut mistakes = Vec::new();
+        let file = match &flags.config {
+            Some(path) => File::read(path, &mut mistakes),
+            None => File::default(),
+        };
+        let flag = |name: &str, text: &Option<String>| {
+            text.clone()
+                .map(|text| (Place::new(format!("--{name}")), text))
+        };
+        let rust_log = flags
+            .rust_log
+            .clone()
+            .map(|text| (Place::new("RUST_LOG"), text));
+
+        let mut settings = Settings { mistakes };
+        let listen = settings.first(
+            &[flag("listen-address", &flags.listen), file.listen],
+            parse_listen,
+        );
+        let domain = settings.first(
+            &[flag("upstream-domain", &flags.domain), file.domain],
+            Domain::parse,
+        );
+        let prefix = settings.first(
+            &[flag("upstream-prefix", &flags.prefix), file.prefix],
+            parse_prefix,
+        );
+        let log = settings.first(&[flag("log", &flags.log), rust_log, file.log], parse_log);
+        let addresses: Vec<_> = file
+            .addresses
+            .into_iter()
+            .filter_map(|address| settings.first(&[Some(address)], parse_address))
+            .collect();
+        settings.first(&[file.identity_kind], parse_identity_kind);
+        let ca_file = flags.ca_file.clone().or(file.ca_file);
+
+        let Settings { mut mistakes } = settings;
+        if domain.is_none() && mistakes.is_empty() {
+            mistakes.push(
+                "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io".to_owned(),
+            );
+        }
+        match domain {
+            Some(domain) if mistakes.is_empty() => Ok(Self {
+                listen: listen.unwrap_or(DEFAULT_LISTEN),
+                upstream: Upstream {
+                    domain,
+                    prefix: prefix.unwrap_or_default(),
+                    addresses,
+                },
+                ca_file,
+                log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+            }),
+            _ => Err(Mistakes(mistakes)),
+        }
+    }
+
+    /// Where clients are waited for.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The registry.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// A private CA, trusted besides the system's.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
+    /// The log's filter.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+}
+
+impl Upstream {
+    /// Its login server.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// What goes before every name.
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Addresses to use instead of DNS; empty if DNS is to be asked.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+}
+
+/// Collects mistakes while settings are parsed.
+struct Settings {
+    mistakes: Vec<String>,
+}
+
+impl Settings {
+    /// The first that is there, parsed. The ones behind it are parsed, too: a mistake in the file is one even
+    /// where a flag hides it.
+    fn first<T>(
+        &mut self,
+        given: &[Option<(Place, String)>],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let mut found = None;
+        for (place, text) in given.iter().flatten() {
+            match parse(text) {
+                Ok(value) => {
+                    found.get_or_insert(value);
+                }
+                Err(wrong) => self.mistakes.push(format!("{place}: {wrong}")),
+            }
+        }
+        found
+    }
+}
+
+/// A registry's login server: a host name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    host: String,
+    port: u16,
+    authority: String,
+}
+
+impl Domain {
+    /// `example.azurecr.io`, `example.azurecr.io:5000`, `10.0.0.5`, `[fd00::5]:5000`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| Err(format!("{text:?} {what}, such as example.azurecr.io"));
+        if text.contains("://") {
+            return wrong("has a scheme: give the login server alone, without https://");
+        }
+        if text.contains(['/', '@', '?', '#']) {
+            return wrong(
+                "is more than a host: a cache rule's path goes into the prefix; give the login server alone",
+            );
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => match port.parse::<u16>() {
+                Ok(port) if port != 0 => (host, port),
+                _ => {
+                    return wrong(
+                        "has no port between 1 and 65535 after the colon: give the login server",
+                    );
+                }
+            },
+            _ => (text, DEFAULT_PORT),
+        };
+        let literal = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let valid = match literal {
+            Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
+            None => host.parse::<Ipv4Addr>().is_ok() || is_host_name(host),
+        };
+        if !valid {
+            return wrong("is no host name: give the login server");
+        }
+        let host = host.to_ascii_lowercase();
+        let authority = if port == DEFAULT_PORT {
+            host.clone()
+        } else {
+            format!("{host}:{port}")
+        };
+        Ok(Self {
+            host,
+            port,
+            authority,
+        })
+    }
+
+    /// The host, an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, 443 by default.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What goes into `Host`: the port only where it is not 443.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// What the certificate has to be for: the host without brackets.
+    pub fn server_name(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+/// Letters, digits and hyphens in labels (RFC 1123 section 2.1). A last label of digits is a mistyped address.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=MAX_LABEL).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last_is_number = text
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    text.len() <= MAX_HOST && text.split('.').all(label) && !last_is_number
+}
+
+/// An address to listen on, in Go's forms: `:8080` is every address, `localhost` is 127.0.0.1.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no address to listen on: give an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address"
+        )
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    let ip: IpAddr = match host {
+        "" => Ipv6Addr::UNSPECIFIED.into(),
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        host => match host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            Some(literal) => literal.parse::<Ipv6Addr>().map_err(|_| wrong())?.into(),
+            None => host.parse::<Ipv4Addr>().map_err(|_| wrong())?.into(),
+        },
+    };
+    Ok(SocketAddr::new(ip, port))
+}
+
+fn parse_prefix(text: &str) -> Result<Prefix, String> {
+    Prefix::parse(text).ok_or_else(|| {
+        format!("{text:?} is no repository path: give the cache rule's target without its /*, lower case, no slash at its ends, such as hub")
+    })
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is no IP address: give the registry's own, such as 10.0.0.5 or fd00::5")
+    })
+}
+
+fn parse_identity_kind(text: &str) -> Result<(), String> {
+    if text == "default" {
+        return Ok(());
+    }
+    Err(format!("{text:?} is no kind of identity: give default"))
+}
+
+/// A list of `level` and `target=level`. `env_logger` itself takes any other word for a target, in silence.
+fn parse_log(text: &str) -> Result<String, String> {
+    let valid = text.split(',').all(|directive| {
+        let level = directive.rsplit('=').next().unwrap_or_default().trim();
+        directive.matches('=').count() <= 1
+            && ["off", "error", "warn", "info", "debug", "trace"]
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(level))
+    });
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text:?} is no log filter: give a level (error, warn, info, debug, trace, off), or a list such as warn,access=info"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests;

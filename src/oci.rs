@@ -1,0 +1,8 @@
+//! The registry's vocabulary, pure: names, references, requests, errors. It imports neither pingora nor tokio.
+//!
+//! Source of every grammar here: the OCI distribution specification 1.1, "Pulling manifests" and
+//! "Content discovery"; digests: the OCI image specification, "Digests".
+
+pub mod error;
+pub mod name;
+pub mod request;

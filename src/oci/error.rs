@@ -1,0 +1,115 @@
+//! The errors of the distribution specification ("Error Codes"): a status, a code, a sentence, a detail.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use serde_json::json;
+
+/// What was refused is quoted up to this many characters; a longer path would only fill logs.
+const MAX_DETAIL: usize = 256;
+
+/// The codes that this proxy uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The repository's name breaks the grammar.
+    NameInvalid,
+    /// The tag breaks the grammar.
+    TagInvalid,
+    /// There is no reference where one must be.
+    ManifestInvalid,
+    /// The digest breaks the grammar.
+    DigestInvalid,
+    /// `n` is no number (from the Docker registry API, which the specification keeps compatible).
+    PaginationNumberInvalid,
+    /// The operation is not part of what this proxy does.
+    Unsupported,
+    /// The registry refuses this proxy's identity.
+    Denied,
+    /// The registry, or the sign-in to it, does not work at the moment (from the Docker registry API).
+    Unavailable,
+}
+
+impl Code {
+    /// The code as it is written in the body.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NameInvalid => "NAME_INVALID",
+            Self::TagInvalid => "TAG_INVALID",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::Denied => "DENIED",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+/// An error answer, ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    status: StatusCode,
+    code: Code,
+    message: Cow<'static, str>,
+    detail: String,
+}
+
+impl Refusal {
+    /// An error without detail.
+    pub fn new(status: StatusCode, code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            detail: String::new(),
+        }
+    }
+
+    /// Quotes what the error is about: the first [`MAX_DETAIL`] characters, control characters escaped.
+    pub fn with_detail(mut self, about: &str) -> Self {
+        self.detail = about.chars().take(MAX_DETAIL).flat_map(shown).collect();
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The JSON body: `{"errors":[{"code":…,"message":…,"detail":…}]}`.
+    pub fn body(&self) -> Vec<u8> {
+        let error =
+            json!({"code": self.code.as_str(), "message": self.message, "detail": self.detail});
+        json!({ "errors": [error] }).to_string().into_bytes()
+    }
+}
+
+fn shown(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_default());
+    let plain = escaped.is_none().then_some(c);
+    escaped.into_iter().flatten().chain(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_has_the_shape_of_the_specification_and_a_bounded_detail() {
+        let refusal = Refusal::new(StatusCode::BAD_REQUEST, Code::NameInvalid, "no \"name\"")
+            .with_detail(&format!("a\n\"b{}", "x".repeat(5000)));
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body()).expect("JSON");
+        assert_eq!(body["errors"][0]["code"], "NAME_INVALID");
+        assert_eq!(body["errors"][0]["message"], "no \"name\"");
+        let detail = body["errors"][0]["detail"].as_str().expect("a detail");
+        assert!(
+            detail.starts_with("a\\n\"bxx") && detail.len() == MAX_DETAIL + 1,
+            "{detail}"
+        );
+    }
+}

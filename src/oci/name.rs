@@ -1,0 +1,275 @@
+//! Repository names, tags and digests: borrowed from the request, valid by construction.
+
+use std::fmt;
+
+/// The specification's advice for a name: some clients cannot handle more, the registry's host included.
+pub const MAX_NAME: usize = 255;
+/// The grammar's own limit: one character and 127 more.
+const MAX_TAG: usize = 128;
+/// sha512, the longest registered algorithm, needs 135; an unregistered one may be somewhat longer.
+const MAX_DIGEST: usize = 256;
+/// A prefix leaves room for the names behind it.
+const MAX_PREFIX: usize = 128;
+
+/// A repository's name, such as `library/busybox`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a>(&'a str);
+
+impl<'a> Name<'a> {
+    /// Lower-case path components with single separators between letters and digits, [`MAX_NAME`] bytes at most.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        (text.len() <= MAX_NAME && text.split('/').all(is_component)).then_some(Self(text))
+    }
+
+    /// The name as it came.
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+fn is_component(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let ends_in_words =
+        bytes.first().copied().is_some_and(word) && bytes.last().copied().is_some_and(word);
+    ends_in_words
+        && bytes
+            .split(|&byte| word(byte))
+            .all(|between| match between {
+                b"" | b"." | b"_" | b"__" => true,
+                dashes => dashes.iter().all(|&byte| byte == b'-'),
+            })
+}
+
+/// A tag, such as `latest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag<'a>(&'a str);
+
+impl<'a> Tag<'a> {
+    /// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let (first, rest) = text.as_bytes().split_first()?;
+        let valid = word(*first)
+            && rest
+                .iter()
+                .all(|&byte| word(byte) || byte == b'.' || byte == b'-');
+        (valid && text.len() <= MAX_TAG).then_some(Self(text))
+    }
+
+    /// The tag as it came.
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+}
+
+/// A digest, such as `sha256:<64 hex digits>`; its `:` and `+` may have come percent-encoded, which RFC 3986 makes
+/// the same thing and some clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest<'a> {
+    algorithm: &'a str,
+    encoded: &'a str,
+}
+
+impl<'a> Digest<'a> {
+    /// Whether the text can only be meant as a digest: no tag has a colon.
+    pub fn is_meant(text: &str) -> bool {
+        split_at_colon(text).is_some()
+    }
+
+    /// Registered algorithms with exactly their hex digits, others by the grammar; [`MAX_DIGEST`] bytes at most.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        /// The length of the encoded part.
+        const REGISTERED: [(&str, usize); 2] = [("sha256", 64), ("sha512", 128)];
+        if text.len() > MAX_DIGEST {
+            return None;
+        }
+        let (algorithm, encoded) = split_at_colon(text)?;
+        let valid = match REGISTERED.iter().find(|(name, _)| *name == algorithm) {
+            Some((_, length)) => {
+                encoded.len() == *length
+                    && encoded
+                        .bytes()
+                        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            }
+            None => {
+                is_algorithm(algorithm)
+                    && !encoded.is_empty()
+                    && encoded.bytes().all(|byte| {
+                        byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b'_' | b'-')
+                    })
+            }
+        };
+        valid.then_some(Self { algorithm, encoded })
+    }
+}
+
+impl fmt::Display for Digest<'_> {
+    /// Without percent-encoding: `:` and `+` need none in a path (RFC 3986 section 3.3).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = plus_separated(self.algorithm);
+        f.write_str(words.next().unwrap_or_default())?;
+        for word in words {
+            write!(f, "+{word}")?;
+        }
+        write!(f, ":{}", self.encoded)
+    }
+}
+
+/// At the first `:` or `%3A`; only an encoded plus, a part of the algorithm, may come before it.
+fn split_at_colon(text: &str) -> Option<(&str, &str)> {
+    let mut from = 0;
+    loop {
+        let at = from + text[from..].find([':', '%'])?;
+        let (algorithm, rest) = text.split_at(at);
+        if let Some(encoded) = rest.strip_prefix(':') {
+            return Some((algorithm, encoded));
+        }
+        match rest.get(..3)? {
+            "%3A" | "%3a" => return Some((algorithm, &rest[3..])),
+            "%2B" | "%2b" => from = at + 3,
+            _ => return None,
+        }
+    }
+}
+
+/// `[a-z0-9]+([+._-][a-z0-9]+)*`
+fn is_algorithm(text: &str) -> bool {
+    plus_separated(text).all(|part| {
+        part.split(['.', '_', '-']).all(|word| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        })
+    })
+}
+
+fn plus_separated(algorithm: &str) -> impl Iterator<Item = &str> {
+    algorithm
+        .split('+')
+        .flat_map(|part| part.split("%2B"))
+        .flat_map(|part| part.split("%2b"))
+}
+
+/// What is put before every name in the registry: the target of a cache rule, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// Empty, or a name of [`MAX_PREFIX`] bytes at most, without a slash at its ends.
+    pub fn parse(text: &str) -> Option<Self> {
+        let valid = text.is_empty() || (text.len() <= MAX_PREFIX && Name::parse(text).is_some());
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// The prefix without slashes at its ends.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The length of `<prefix>/<name>`, or of the name where the prefix is empty.
+    pub fn joined_len(&self, name: &Name<'_>) -> usize {
+        let slash = usize::from(!self.0.is_empty());
+        self.0.len() + slash + name.as_str().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    // As the specification writes them.
+    const NAME: &str = r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$";
+    const TAG: &str = r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$";
+    const DIGEST: &str = r"^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$";
+    const REGISTERED: &str = r"^(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})$";
+
+    /// Texts of the grammar's own characters, in which valid and invalid ones are about as frequent.
+    fn texts(alphabet: &'static str, longest: usize) -> impl Strategy<Value = String> {
+        prop::collection::vec(
+            prop::sample::select(alphabet.chars().collect::<Vec<_>>()),
+            0..longest,
+        )
+        .prop_map(|chars| chars.into_iter().collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn names_follow_the_grammar(text in prop_oneof![texts("ab1/._-", 12), texts("abcdez09/._-A%\\:~ é", 10), ".{0,20}"]) {
+            let grammar = Regex::new(NAME).expect("a regex");
+            prop_assert_eq!(Name::parse(&text).is_some(), grammar.is_match(&text), "{:?}", text);
+        }
+
+        #[test]
+        fn tags_follow_the_grammar(text in prop_oneof![texts("aZ0._-", 8), texts("a.-/%:+ é", 6), "[a-z]{120,135}"]) {
+            let grammar = Regex::new(TAG).expect("a regex");
+            prop_assert_eq!(Tag::parse(&text).is_some(), grammar.is_match(&text), "{:?}", text);
+        }
+
+        #[test]
+        fn digests_follow_the_grammar(
+            text in prop_oneof![texts("ab1:+._-=", 10), "sha256:[a-f0-9]{62,66}", "sha512:[a-f0-9]{126,130}", "sha256:[a-gA-F]{64}"],
+        ) {
+            let plain = !text.contains('%');
+            let registered = text.starts_with("sha256:") || text.starts_with("sha512:");
+            let grammar = Regex::new(if registered { REGISTERED } else { DIGEST }).expect("a regex");
+            prop_assert_eq!(Digest::parse(&text).is_some(), plain && grammar.is_match(&text), "{:?}", text);
+        }
+
+        #[test]
+        fn an_encoded_digest_is_the_plain_one(
+            algorithm in "[a-z0-9]{1,5}([+._-][a-z0-9]{1,5}){0,3}",
+            encoded in "[a-zA-Z0-9=_-]{1,40}",
+            upper in any::<bool>(),
+        ) {
+            let plain = format!("{algorithm}:{encoded}");
+            let (plus, colon) = if upper { ("%2B", "%3A") } else { ("%2b", "%3a") };
+            let coded = format!("{}{colon}{encoded}", algorithm.replace('+', plus));
+            prop_assert_eq!(Digest::parse(&coded).map(|digest| digest.to_string()), Some(plain));
+        }
+
+        #[test]
+        fn whatever_is_taken_for_a_digest_is_written_as_one(text in "[a-z0-9%2Bb3Aa:+._-]{0,24}") {
+            let grammar = Regex::new(DIGEST).expect("a regex");
+            if let Some(digest) = Digest::parse(&text) {
+                prop_assert!(grammar.is_match(&digest.to_string()), "{:?} -> {}", text, digest);
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_have_limits() {
+        assert!(Name::parse(&"a".repeat(MAX_NAME)).is_some());
+        assert!(Name::parse(&"a".repeat(MAX_NAME + 1)).is_none());
+        assert!(Digest::parse(&format!("x:{}", "a".repeat(MAX_DIGEST - 2))).is_some());
+        assert!(Digest::parse(&format!("x:{}", "a".repeat(MAX_DIGEST - 1))).is_none());
+        assert!(Prefix::parse(&"a".repeat(MAX_PREFIX)).is_some());
+        assert!(Prefix::parse(&"a".repeat(MAX_PREFIX + 1)).is_none());
+    }
+
+    #[test]
+    fn a_prefix_is_a_name_or_nothing() {
+        for (text, valid) in [
+            ("", true),
+            ("hub", true),
+            ("a/b", true),
+            ("/hub", false),
+            ("hub/", false),
+            ("Hub", false),
+        ] {
+            assert_eq!(Prefix::parse(text).is_some(), valid, "{text:?}");
+        }
+        let name = Name::parse("library/busybox").expect("a name");
+        assert_eq!(
+            Prefix::parse("hub").map(|prefix| prefix.joined_len(&name)),
+            Some("hub/library/busybox".len())
+        );
+        assert_eq!(Prefix::default().joined_len(&name), "library/busybox".len());
+    }
+}

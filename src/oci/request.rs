@@ -1,0 +1,500 @@
+//! A request of the pull API: method, path and query become one of a closed set, or a refusal.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use http::{Method, StatusCode};
+
+use super::error::{Code, Refusal};
+use super::name::{Digest, Name, Prefix, Tag};
+
+/// The longest defined query is a media type of 255 characters, percent-encoded; more is no pull.
+const MAX_QUERY: usize = 2048;
+/// RFC 6838 section 4.2: each half of a media type has 127 characters at most.
+const MAX_MEDIA_TYPE_PART: usize = 127;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// `GET /v2/`: is this a registry?
+    Ping,
+    /// `GET /v2/<name>/manifests/<reference>`
+    Manifest(Name<'a>, Reference<'a>),
+    /// `GET /v2/<name>/blobs/<digest>`
+    Blob(Name<'a>, Digest<'a>),
+    /// `GET /v2/<name>/tags/list[?n=&last=]`
+    Tags(Name<'a>, Page<'a>),
+    /// `GET /v2/<name>/referrers/<digest>[?artifactType=]`
+    Referrers(Name<'a>, Digest<'a>, Option<Cow<'a, str>>),
+}
+
+/// A tag or a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference<'a> {
+    /// By tag.
+    Tag(Tag<'a>),
+    /// By digest.
+    Digest(Digest<'a>),
+}
+
+/// Which part of a tag list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page<'a> {
+    n: Option<u32>,
+    /// A valid tag.
+    last: Option<Cow<'a, str>>,
+}
+
+impl<'a> Request<'a> {
+    /// Decides from the end of the path, since a name may hold any word that an endpoint has. Whatever is not in the
+    /// set is refused: other methods with 405, other paths with 404, broken grammar with 400.
+    pub fn parse(method: &Method, path: &'a str, query: Option<&'a str>) -> Result<Self, Refusal> {
+        if method != Method::GET && method != Method::HEAD {
+            return Err(Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::Unsupported,
+                "this proxy only pulls: GET and HEAD",
+            ));
+        }
+        let rest = match path.strip_prefix("/v2") {
+            Some("" | "/") => return Ok(Self::Ping),
+            Some(rest) if rest.starts_with('/') => &rest[1..],
+            _ => return Err(unknown(path)),
+        };
+        let query = query.unwrap_or_default();
+        if query.len() > MAX_QUERY {
+            return Err(invalid(Code::Unsupported, "the query is too long", ""));
+        }
+        // Before anything else is decided: such a path is an attempt, not a mistyped endpoint.
+        let (before, last) = rest.rsplit_once('/').unwrap_or(("", rest));
+        let escapes = before.contains('%')
+            || rest.contains('\\')
+            || rest.contains("//")
+            || path.contains("/v2//");
+        if escapes
+            || rest.bytes().any(|byte| !byte.is_ascii_graphic())
+            || rest.split('/').any(is_dot_segment)
+        {
+            return Err(invalid(
+                Code::NameInvalid,
+                "the path has a dot segment, an encoding or a character that no name has",
+                rest,
+            ));
+        }
+        let (name, endpoint) = before.rsplit_once('/').unwrap_or(("", before));
+        match endpoint {
+            "manifests" => Ok(Self::Manifest(parse_name(name)?, Reference::parse(last)?)),
+            "blobs" => Ok(Self::Blob(parse_name(name)?, parse_digest(last)?)),
+            "referrers" => {
+                let name = parse_name(name)?;
+                Ok(Self::Referrers(
+                    name,
+                    parse_digest(last)?,
+                    artifact_type(query)?,
+                ))
+            }
+            "tags" if last == "list" => Ok(Self::Tags(parse_name(name)?, Page::parse(query)?)),
+            _ if last.contains('%') => Err(invalid(
+                Code::NameInvalid,
+                "a name has no percent-encoding",
+                rest,
+            )),
+            _ => Err(unknown(path)),
+        }
+    }
+
+    /// The repository, if the request is about one.
+    pub fn name(&self) -> Option<&Name<'a>> {
+        match self {
+            Self::Ping => None,
+            Self::Manifest(name, _)
+            | Self::Blob(name, _)
+            | Self::Tags(name, _)
+            | Self::Referrers(name, ..) => Some(name),
+        }
+    }
+
+    /// One word for the log.
+    pub fn endpoint(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Manifest(..) => "manifest",
+            Self::Blob(..) => "blob",
+            Self::Tags(..) => "tags",
+            Self::Referrers(..) => "referrers",
+        }
+    }
+
+    /// Path and query in the registry, `/v2/<prefix>/<name>/…`, written from the parsed parts: nothing of the client's
+    /// own spelling is left in it.
+    pub fn upstream_target(&self, prefix: &Prefix) -> String {
+        /// Room for `/referrers/` and a sha256 digest; only rarer endpoints grow the buffer.
+        const TAIL: usize = 96;
+        let Some(name) = self.name() else {
+            return "/v2/".to_owned();
+        };
+        let mut target = String::with_capacity("/v2/".len() + prefix.joined_len(name) + TAIL);
+        target.push_str("/v2/");
+        if !prefix.as_str().is_empty() {
+            target.push_str(prefix.as_str());
+            target.push('/');
+        }
+        target.push_str(name.as_str());
+        // Writing to a String does not fail.
+        let _ = match self {
+            Self::Ping => Ok(()),
+            Self::Manifest(_, Reference::Tag(tag)) => write!(target, "/manifests/{}", tag.as_str()),
+            Self::Manifest(_, Reference::Digest(digest)) => write!(target, "/manifests/{digest}"),
+            Self::Blob(_, digest) => write!(target, "/blobs/{digest}"),
+            Self::Tags(_, page) => page.write(&mut target),
+            Self::Referrers(_, digest, artifact_type) => {
+                let written = write!(target, "/referrers/{digest}");
+                if let Some(artifact_type) = artifact_type {
+                    target.push_str("?artifactType=");
+                    target.extend(form_urlencoded::byte_serialize(artifact_type.as_bytes()));
+                }
+                written
+            }
+        };
+        target
+    }
+}
+
+impl<'a> Reference<'a> {
+    fn parse(text: &'a str) -> Result<Self, Refusal> {
+        if text.is_empty() {
+            return Err(invalid(
+                Code::ManifestInvalid,
+                "there is no tag and no digest",
+                text,
+            ));
+        }
+        if Digest::is_meant(text) {
+            return parse_digest(text).map(Self::Digest);
+        }
+        let tag = Tag::parse(text).ok_or_else(|| {
+            invalid(
+                Code::TagInvalid,
+                "a tag has up to 128 letters, digits, '_', '.' and '-', the last two not first",
+                text,
+            )
+        })?;
+        Ok(Self::Tag(tag))
+    }
+}
+
+impl<'a> Page<'a> {
+    fn parse(query: &'a str) -> Result<Self, Refusal> {
+        let mut page = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match name.as_ref() {
+                "n" => {
+                    let digits =
+                        !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+                    let n = value.parse().ok().filter(|_| digits && page.n.is_none());
+                    page.n = Some(n.ok_or_else(|| {
+                        invalid(Code::PaginationNumberInvalid, "n is one number", &value)
+                    })?);
+                }
+                // Empty is how a first page can be asked for.
+                "last" if value.is_empty() => {}
+                "last" if page.last.is_some() || Tag::parse(&value).is_none() => {
+                    return Err(invalid(Code::TagInvalid, "last is one tag", &value));
+                }
+                "last" => page.last = Some(value),
+                _ => {}
+            }
+        }
+        Ok(page)
+    }
+
+    fn write(&self, target: &mut String) -> std::fmt::Result {
+        target.push_str("/tags/list");
+        let mut separator = '?';
+        if let Some(n) = self.n {
+            write!(target, "{separator}n={n}")?;
+            separator = '&';
+        }
+        match &self.last {
+            // A tag needs no encoding.
+            Some(last) => write!(target, "{separator}last={last}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn artifact_type(query: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
+    let mut found = None;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name != "artifactType" || value.is_empty() {
+            continue;
+        }
+        if found.is_some() || !is_media_type(&value) {
+            return Err(invalid(
+                Code::Unsupported,
+                "artifactType is one media type",
+                &value,
+            ));
+        }
+        found = Some(value);
+    }
+    Ok(found)
+}
+
+/// RFC 6838 section 4.2.
+fn is_media_type(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(kind, subtype)| {
+        [kind, subtype].into_iter().all(|part| {
+            part.len() <= MAX_MEDIA_TYPE_PART
+                && part.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+        })
+    })
+}
+
+fn is_dot_segment(segment: &str) -> bool {
+    segment == "." || segment == ".."
+}
+
+fn parse_name(text: &str) -> Result<Name<'_>, Refusal> {
+    Name::parse(text).ok_or_else(|| {
+        invalid(
+            Code::NameInvalid,
+            "a name is lower-case letters, digits and single separators, 255 characters at most",
+            text,
+        )
+    })
+}
+
+fn parse_digest(text: &str) -> Result<Digest<'_>, Refusal> {
+    Digest::parse(text).ok_or_else(|| {
+        invalid(
+            Code::DigestInvalid,
+            "a digest is sha256: and 64 hex digits, or sha512: and 128",
+            text,
+        )
+    })
+}
+
+fn invalid(code: Code, message: &'static str, about: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, code, message).with_detail(about)
+}
+
+fn unknown(path: &str) -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        Code::Unsupported,
+        "this proxy has the pull API only: /v2/<name>/manifests, blobs, tags/list, referrers",
+    )
+    .with_detail(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn target(path: &str, query: &str) -> Result<String, Refusal> {
+        let prefix = Prefix::parse("hub").expect("a prefix");
+        let query = (!query.is_empty()).then_some(query);
+        Request::parse(&Method::GET, path, query).map(|request| request.upstream_target(&prefix))
+    }
+
+    #[test]
+    fn the_pull_api_goes_behind_the_prefix() {
+        let coded = DIGEST.replace(':', "%3A");
+        for (path, query, expected) in [
+            (
+                "/v2/library/busybox/manifests/latest".to_owned(),
+                "",
+                "/v2/hub/library/busybox/manifests/latest".to_owned(),
+            ),
+            (
+                format!("/v2/library/busybox/manifests/{DIGEST}"),
+                "ns=docker.io",
+                format!("/v2/hub/library/busybox/manifests/{DIGEST}"),
+            ),
+            (
+                format!("/v2/library/busybox/blobs/{coded}"),
+                "",
+                format!("/v2/hub/library/busybox/blobs/{DIGEST}"),
+            ),
+            (
+                format!("/v2/a/referrers/{DIGEST}"),
+                "artifactType=application%2Fvnd.x%2Bjson&x=1",
+                format!("/v2/hub/a/referrers/{DIGEST}?artifactType=application%2Fvnd.x%2Bjson"),
+            ),
+            (
+                format!("/v2/a/referrers/{DIGEST}"),
+                "",
+                format!("/v2/hub/a/referrers/{DIGEST}"),
+            ),
+            (
+                "/v2/a/tags/list".to_owned(),
+                "last=v1&n=2&orderby=",
+                "/v2/hub/a/tags/list?n=2&last=v1".to_owned(),
+            ),
+            (
+                "/v2/a/tags/list".to_owned(),
+                "ns=docker.io&last=",
+                "/v2/hub/a/tags/list".to_owned(),
+            ),
+            // Endpoints' words are names, too.
+            (
+                "/v2/tags/list/manifests/blobs/tags/list".to_owned(),
+                "",
+                "/v2/hub/tags/list/manifests/blobs/tags/list".to_owned(),
+            ),
+            (
+                "/v2/manifests/manifests/manifests".to_owned(),
+                "",
+                "/v2/hub/manifests/manifests/manifests".to_owned(),
+            ),
+            (
+                "/v2/a/blobs/uploads/manifests/x".to_owned(),
+                "",
+                "/v2/hub/a/blobs/uploads/manifests/x".to_owned(),
+            ),
+        ] {
+            assert_eq!(
+                target(&path, query).as_deref(),
+                Ok(expected.as_str()),
+                "{path}?{query}"
+            );
+        }
+        assert_eq!(target("/v2/", "").as_deref(), Ok("/v2/"));
+        assert_eq!(target("/v2", "").as_deref(), Ok("/v2/"));
+        let root = Request::parse(&Method::HEAD, "/v2/a/b/tags/list", None).expect("a request");
+        assert_eq!(
+            root.upstream_target(&Prefix::default()),
+            "/v2/a/b/tags/list"
+        );
+    }
+
+    #[test]
+    fn all_else_is_refused_by_its_own_code() {
+        for (path, query, status, code) in [
+            ("/", "", 404, Code::Unsupported),
+            ("/v1/search", "", 404, Code::Unsupported),
+            ("/v2x/a/manifests/b", "", 404, Code::Unsupported),
+            ("/v2/_catalog", "", 404, Code::Unsupported),
+            ("/v2/a", "", 404, Code::Unsupported),
+            ("/v2/a/tags/lists", "", 404, Code::Unsupported),
+            ("/v2/a/blobs/uploads/", "", 404, Code::Unsupported),
+            ("/v2/a/blobs/uploads/0c8e", "", 404, Code::Unsupported),
+            ("/v2/a/manifests/b/", "", 404, Code::Unsupported),
+            ("/v2/manifests/latest", "", 400, Code::NameInvalid),
+            ("/v2//manifests/latest", "", 400, Code::NameInvalid),
+            ("/v2//_catalog", "", 400, Code::NameInvalid),
+            ("/v2/../_catalog", "", 400, Code::NameInvalid),
+            ("/v2/a/../_catalog", "", 400, Code::NameInvalid),
+            ("/v2/a/./b/manifests/c", "", 400, Code::NameInvalid),
+            ("/v2/a/manifests/..", "", 400, Code::NameInvalid),
+            ("/v2/%2e%2e/a/manifests/b", "", 400, Code::NameInvalid),
+            ("/v2/a%2fb/manifests/c", "", 400, Code::NameInvalid),
+            ("/v2/a/tags%2flist", "", 400, Code::NameInvalid),
+            ("/v2/a%00/manifests/c", "", 400, Code::NameInvalid),
+            ("/v2/a\\b/manifests/c", "", 400, Code::NameInvalid),
+            ("/v2/a/b/manifests/c\\d", "", 400, Code::NameInvalid),
+            ("/v2/A/manifests/c", "", 400, Code::NameInvalid),
+            ("/v2/é/manifests/c", "", 400, Code::NameInvalid),
+            ("/v2/a\u{7f}/manifests/c", "", 400, Code::NameInvalid),
+            ("/v2/a/manifests/", "", 400, Code::ManifestInvalid),
+            ("/v2/a/manifests/.x", "", 400, Code::TagInvalid),
+            ("/v2/a/manifests/%2e%2e", "", 400, Code::TagInvalid),
+            ("/v2/a/manifests/x%2fy", "", 400, Code::TagInvalid),
+            ("/v2/a/manifests/sha256:12", "", 400, Code::DigestInvalid),
+            ("/v2/a/manifests/sha256%3a12", "", 400, Code::DigestInvalid),
+            ("/v2/a/manifests/:", "", 400, Code::DigestInvalid),
+            ("/v2/a/blobs/latest", "", 400, Code::DigestInvalid),
+            ("/v2/a/blobs/sha256:%2e%2e", "", 400, Code::DigestInvalid),
+            ("/v2/a/referrers/x", "", 400, Code::DigestInvalid),
+            (
+                "/v2/a/tags/list",
+                "n=1&n=2",
+                400,
+                Code::PaginationNumberInvalid,
+            ),
+            (
+                "/v2/a/tags/list",
+                "n=-1",
+                400,
+                Code::PaginationNumberInvalid,
+            ),
+            (
+                "/v2/a/tags/list",
+                "n=+1",
+                400,
+                Code::PaginationNumberInvalid,
+            ),
+            (
+                "/v2/a/tags/list",
+                "n=99999999999",
+                400,
+                Code::PaginationNumberInvalid,
+            ),
+            ("/v2/a/tags/list", "last=a%26n%3D1", 400, Code::TagInvalid),
+            ("/v2/a/tags/list", "last=a&last=b", 400, Code::TagInvalid),
+        ] {
+            let refusal = target(path, query).expect_err(path);
+            assert_eq!(
+                (refusal.status().as_u16(), refusal.code()),
+                (status, code),
+                "{path}?{query}"
+            );
+        }
+        let long = "x".repeat(MAX_QUERY + 1);
+        assert!(target("/v2/a/manifests/b", &long).is_err());
+        for kind in ["x", "a/b/c", "a/b;c=d", "a%0d/b", "a/b&artifactType=c/d"] {
+            let refusal = target(
+                &format!("/v2/a/referrers/{DIGEST}"),
+                &format!("artifactType={kind}"),
+            );
+            assert_eq!(refusal.expect_err(kind).status(), 400, "{kind}");
+        }
+        for method in [
+            "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW",
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let refusal = Request::parse(&method, "/v2/", None).expect_err("refused");
+            assert_eq!(
+                (refusal.status().as_u16(), refusal.code()),
+                (405, Code::Unsupported),
+                "{method}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn nothing_gets_out_of_the_prefix(
+            path in prop_oneof![
+                "(/v2)?(/(manifests|blobs|tags|list|referrers|[a-z]|\\.\\.|%2e|%2f|//|\\\\|sha256:[a-f0-9]{64}|.)){0,8}",
+                ".{0,40}",
+            ],
+            query in "([a-zA-Z]{1,12}=[a-zA-Z0-9/%+.&=-]{0,12}&?){0,3}",
+        ) {
+            if let Ok(target) = target(&path, &query) {
+                prop_assert!(target == "/v2/" || target.starts_with("/v2/hub/"), "{:?} -> {}", path, target);
+                let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+                prop_assert!(!path.split('/').any(is_dot_segment) && !path.contains('%') && !path.contains("//"), "{}", target);
+                prop_assert!(path.bytes().chain(query.bytes()).all(|byte| byte.is_ascii_graphic()), "{}", target);
+            }
+        }
+
+        #[test]
+        fn what_is_valid_arrives_unchanged(
+            name in "[a-z0-9]{1,5}([._-][a-z0-9]{1,5}){0,2}(/[a-z0-9]{1,5}(__[a-z0-9]{1,5})?){0,3}",
+            tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}",
+        ) {
+            let path = format!("/v2/{name}/manifests/{tag}");
+            prop_assert_eq!(target(&path, ""), Ok(format!("/v2/hub/{name}/manifests/{tag}")));
+        }
+    }
+}
