@@ -41,17 +41,9 @@ impl Addresses {
     /// Does no look-up: `host` is resolved by [`Addresses::keep_fresh`], unless it is an address
     /// itself or `fixed` names addresses to use instead of DNS.
     pub fn new(host: &str, port: u16, fixed: &[IpAddr]) -> Self {
-        let literal = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>()
-            .ok();
-        let known: Vec<SocketAddr> = fixed
-            .iter()
-            .copied()
-            .chain(literal.filter(|_| fixed.is_empty()))
-            .map(|ip| (ip, port).into())
-            .collect();
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        let known: Vec<SocketAddr> =
+            fixed.iter().copied().chain(literal.filter(|_| fixed.is_empty())).map(|ip| (ip, port).into()).collect();
         Self {
             host: host.to_owned(),
             port,
@@ -62,17 +54,19 @@ impl Addresses {
         }
     }
 
-    /// The `attempt`-th address to try for a request, the last good one first; `None` when all
-    /// known ones were tried (or none is known yet).
-    pub fn candidate(&self, attempt: usize) -> Option<SocketAddr> {
+    /// Where a request starts to try: at the last good address.
+    pub fn start(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// The `attempt`-th address to try for a request that began at `start`; `None` when all known ones were tried
+    /// (or none is known yet).
+    pub fn candidate(&self, start: usize, attempt: usize) -> Option<SocketAddr> {
         let known = self.known.load();
         if attempt >= known.len() {
             return None;
         }
-        let start = self.preferred.load(Ordering::Relaxed);
-        known
-            .get(start.wrapping_add(attempt) % known.len())
-            .copied()
+        known.get(start.wrapping_add(attempt) % known.len()).copied()
     }
 
     /// All addresses that are known now.
@@ -86,33 +80,24 @@ impl Addresses {
         let start = self.preferred.load(Ordering::Relaxed);
         if !known.is_empty() && known.get(start % known.len()) == Some(&address) {
             // Two requests that fail at once must move on by one, not by two.
-            let _ = self.preferred.compare_exchange(
-                start,
-                start.wrapping_add(1),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            let _ = self.preferred.compare_exchange(start, start.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
     /// Waits until any address is known, `limit` at most; false if none is.
     pub async fn wait(&self, limit: Duration) -> bool {
         let mut resolved = self.resolved.subscribe();
-        timeout(limit, resolved.wait_for(|resolved| *resolved))
-            .await
-            .is_ok_and(|waited| waited.is_ok())
+        timeout(limit, resolved.wait_for(|resolved| *resolved)).await.is_ok_and(|waited| waited.is_ok())
     }
 
     /// Looks the name up again and again, for ever. One look-up is under way at a time, so a
     /// resolver that hangs holds one thread and no request.
     pub async fn keep_fresh(&self) {
         if self.fixed {
-            return;
+            return std::future::pending().await;
         }
         self.keep_fresh_by(|| async {
-            tokio::net::lookup_host((self.host.as_str(), self.port))
-                .await
-                .map(Iterator::collect)
+            tokio::net::lookup_host((self.host.as_str(), self.port)).await.map(Iterator::collect)
         })
         .await;
     }
@@ -125,9 +110,7 @@ impl Addresses {
         let mut failing = false;
         loop {
             let answer = match timeout(LOOKUP_LIMIT, lookup()).await {
-                Ok(Ok(addresses)) if addresses.is_empty() => {
-                    Err("the name has no address".to_owned())
-                }
+                Ok(Ok(addresses)) if addresses.is_empty() => Err("the name has no address".to_owned()),
                 Ok(answer) => answer.map_err(|cause| cause.to_string()),
                 Err(_) => Err(format!("no answer within {} s", LOOKUP_LIMIT.as_secs())),
             };
@@ -186,11 +169,7 @@ mod tests {
     }
 
     /// Runs look-ups that answer what `script` says, then hang, until `until` has passed.
-    async fn look_up(
-        addresses: &Addresses,
-        script: Vec<io::Result<Vec<SocketAddr>>>,
-        until: Duration,
-    ) {
+    async fn look_up(addresses: &Addresses, script: Vec<io::Result<Vec<SocketAddr>>>, until: Duration) {
         let script = Mutex::new(script.into_iter());
         let run = addresses.keep_fresh_by(|| {
             let next = script.lock().expect("one thread").next();
@@ -207,11 +186,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dns_failure_keeps_the_last_good_addresses() {
         let addresses = Addresses::new("example.azurecr.io", 443, &[]);
-        let script = vec![
-            Ok(vec![address(1), address(2)]),
-            Err(io::Error::other("SERVFAIL")),
-            Ok(vec![]),
-        ];
+        let script = vec![Ok(vec![address(1), address(2)]), Err(io::Error::other("SERVFAIL")), Ok(vec![])];
         look_up(&addresses, script, Duration::from_secs(300)).await;
         assert_eq!(*addresses.all(), vec![address(1), address(2)]);
         assert!(addresses.wait(Duration::ZERO).await);
@@ -221,41 +196,21 @@ mod tests {
     async fn a_late_resolver_is_waited_for_and_a_hanging_one_given_up() {
         let addresses = Addresses::new("example.azurecr.io", 443, &[]);
         assert!(!addresses.wait(Duration::from_secs(3)).await);
-        look_up(
-            &addresses,
-            vec![Err(io::Error::other("no network yet"))],
-            Duration::from_secs(60),
-        )
-        .await;
-        assert_eq!(addresses.candidate(0), None);
-        look_up(
-            &addresses,
-            vec![Ok(vec![address(1)])],
-            Duration::from_secs(1),
-        )
-        .await;
-        assert_eq!(addresses.candidate(0), Some(address(1)));
+        look_up(&addresses, vec![Err(io::Error::other("no network yet"))], Duration::from_secs(60)).await;
+        assert_eq!(addresses.candidate(0, 0), None);
+        look_up(&addresses, vec![Ok(vec![address(1)])], Duration::from_secs(1)).await;
+        assert_eq!(addresses.candidate(0, 0), Some(address(1)));
     }
 
     #[test]
     fn a_bad_address_is_tried_last_from_then_on() {
         let addresses = Addresses::new("example.azurecr.io", 443, &[]);
         addresses.publish(vec![address(1), address(2), address(2), address(3)]);
-        let order = || {
-            (0..4)
-                .map(|attempt| addresses.candidate(attempt))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            order(),
-            [Some(address(1)), Some(address(2)), Some(address(3)), None]
-        );
+        let order = || (0..4).map(|attempt| addresses.candidate(addresses.start(), attempt)).collect::<Vec<_>>();
+        assert_eq!(order(), [Some(address(1)), Some(address(2)), Some(address(3)), None]);
         addresses.avoid(address(1));
         addresses.avoid(address(1));
-        assert_eq!(
-            order(),
-            [Some(address(2)), Some(address(3)), Some(address(1)), None]
-        );
+        assert_eq!(order(), [Some(address(2)), Some(address(3)), Some(address(1)), None]);
     }
 
     #[test]
@@ -263,18 +218,10 @@ mod tests {
         for (host, fixed, expected) in [
             ("127.0.0.1", &[][..], "127.0.0.1:5000"),
             ("[::1]", &[][..], "[::1]:5000"),
-            (
-                "example.azurecr.io",
-                &[IpAddr::from([10, 0, 0, 5])][..],
-                "10.0.0.5:5000",
-            ),
+            ("example.azurecr.io", &[IpAddr::from([10, 0, 0, 5])][..], "10.0.0.5:5000"),
         ] {
             let addresses = Addresses::new(host, 5000, fixed);
-            assert_eq!(
-                addresses.candidate(0),
-                Some(expected.parse().expect("an address")),
-                "{host}"
-            );
+            assert_eq!(addresses.candidate(0, 0), Some(expected.parse().expect("an address")), "{host}");
         }
     }
 }

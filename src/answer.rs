@@ -43,25 +43,14 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = httpdate::parse_http_date(value)
-        .ok()?
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()?
-        .as_secs();
-    let seconds = i64::try_from(until)
-        .ok()?
-        .saturating_sub(server_time(headers)?);
+    let until = httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let seconds = i64::try_from(until).ok()?.saturating_sub(server_time(headers)?);
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 /// A server's words, safe to log: one line, bounded; `None` if there are none.
 pub fn quoted(text: &str) -> Option<String> {
-    let text: String = text
-        .trim()
-        .chars()
-        .take(MAX_QUOTE)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let text: String = text.trim().chars().take(MAX_QUOTE).map(|c| if c.is_control() { ' ' } else { c }).collect();
     (!text.is_empty()).then_some(text)
 }
 
@@ -86,45 +75,24 @@ mod tests {
     #[test]
     fn retry_after_in_seconds_or_as_a_date() {
         let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
-            pairs
-                .iter()
-                .map(|(name, value)| {
-                    (
-                        (*name).parse().expect("name"),
-                        value.parse().expect("value"),
-                    )
-                })
-                .collect()
+            pairs.iter().map(|(name, value)| ((*name).parse().expect("name"), value.parse().expect("value"))).collect()
         };
         let date = ("date", "Tue, 24 Nov 2026 12:00:00 GMT");
         for (pairs, expected) in [
             (&[("retry-after", "17")][..], Some(17)),
-            (
-                &[("retry-after", "Tue, 24 Nov 2026 12:00:30 GMT"), date][..],
-                Some(30),
-            ),
-            (
-                &[("retry-after", "Tue, 24 Nov 2026 11:00:00 GMT"), date][..],
-                None,
-            ),
+            (&[("retry-after", "Tue, 24 Nov 2026 12:00:30 GMT"), date][..], Some(30)),
+            (&[("retry-after", "Tue, 24 Nov 2026 11:00:00 GMT"), date][..], None),
             (&[("retry-after", "soon")][..], None),
             (&[][..], None),
         ] {
-            assert_eq!(
-                retry_after(&headers(pairs)),
-                expected.map(Duration::from_secs),
-                "{pairs:?}"
-            );
+            assert_eq!(retry_after(&headers(pairs)), expected.map(Duration::from_secs), "{pairs:?}");
         }
     }
 
     #[test]
     fn what_a_server_says_is_one_bounded_line() {
         assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
-        assert_eq!(
-            quoted(&"x".repeat(5000)).map(|text| text.len()),
-            Some(MAX_QUOTE)
-        );
+        assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_QUOTE));
         assert_eq!(quoted(" \n"), None);
     }
 }

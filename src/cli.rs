@@ -112,16 +112,12 @@ struct DemoArguments {
 
 /// Takes the arguments, the program's name first. `Err` holds what to print and the exit status.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
-    let arguments = Arguments::try_parse_from(arguments.into_iter().map(two_dashes))
-        .map_err(|error| exit(&error))?;
+    let arguments = Arguments::try_parse_from(arguments.into_iter().map(two_dashes)).map_err(|error| exit(&error))?;
     let serve = match arguments.command {
         Some(Subcommands::Demo(demo)) => {
             let listen = config::parse_listen(&demo.listen_address)
                 .map_err(|wrong| mistake(&format!("--listen-address: {wrong}\n")))?;
-            return Ok(Command::Demo(DemoOptions {
-                listen,
-                once: demo.once,
-            }));
+            return Ok(Command::Demo(DemoOptions { listen, once: demo.once }));
         }
         Some(Subcommands::Serve(serve)) => serve,
         None => arguments.serve,
@@ -129,7 +125,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     let mut notices = Vec::new();
     if serve.masquerade_domain.is_some() {
         notices.push(
-            "--masquerade-domain has no effect: clients are never sent to sign in, so there is no address to change".to_owned(),
+            "--masquerade-domain has no effect: clients are never sent to sign in, so there is no address to change"
+                .to_owned(),
         );
     }
     let flags = Flags {
@@ -139,9 +136,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         prefix: serve.upstream_prefix,
         ca_file: serve.ca_file,
         log: serve.log,
-        rust_log: std::env::var("RUST_LOG")
-            .ok()
-            .filter(|filter| !filter.is_empty()),
+        rust_log: std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty()),
     };
     let config = Config::load(&flags).map_err(|mistakes| mistake(&mistakes.to_string()))?;
     Ok(Command::Serve(config, notices))
@@ -157,26 +152,13 @@ fn two_dashes(argument: OsString) -> OsString {
     };
     let name = name.split('=').next().unwrap_or_default();
     let command = Arguments::command();
-    let known = command
-        .get_arguments()
-        .any(|argument| argument.get_long() == Some(name));
-    if known {
-        format!("-{text}").into()
-    } else {
-        argument
-    }
+    let known = command.get_arguments().any(|argument| argument.get_long() == Some(name));
+    if known { format!("-{text}").into() } else { argument }
 }
 
 fn mistake(sentences: &str) -> Exit {
-    let message = sentences
-        .lines()
-        .map(|line| format!("acr-cache-proxy: {line}\n"))
-        .collect();
-    Exit {
-        message,
-        to_stdout: false,
-        status: WRONG,
-    }
+    let message = sentences.lines().map(|line| format!("acr-cache-proxy: {line}\n")).collect();
+    Exit { message, to_stdout: false, status: WRONG }
 }
 
 /// clap's error as one sentence; what was asked for by `--help` or `--version` as it is.
@@ -189,16 +171,11 @@ fn exit(error: &clap::Error) -> Exit {
     let argument = text(ContextKind::InvalidArg).unwrap_or_default();
     let sentence = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            return Exit {
-                message: error.to_string(),
-                to_stdout: true,
-                status: 0,
-            };
+            return Exit { message: error.to_string(), to_stdout: true, status: 0 };
         }
         ErrorKind::UnknownArgument => {
-            let near = text(ContextKind::SuggestedArg)
-                .map(|near| format!(": did you mean {near}?"))
-                .unwrap_or_default();
+            let near =
+                text(ContextKind::SuggestedArg).map(|near| format!(": did you mean {near}?")).unwrap_or_default();
             format!("there is no flag {argument}{near}")
         }
         ErrorKind::InvalidSubcommand => {
@@ -209,13 +186,7 @@ fn exit(error: &clap::Error) -> Exit {
         ErrorKind::ArgumentConflict => {
             format!("{argument} is given twice, or before a command instead of after it")
         }
-        _ => error
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned(),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     mistake(&format!("{sentence}\nsee acr-cache-proxy --help"))
 }
@@ -225,11 +196,7 @@ mod tests {
     use super::*;
 
     fn run(line: &str) -> Result<Command, Exit> {
-        parse(
-            std::iter::once("acr-cache-proxy")
-                .chain(line.split_whitespace())
-                .map(OsString::from),
-        )
+        parse(std::iter::once("acr-cache-proxy").chain(line.split_whitespace()).map(OsString::from))
     }
 
     #[test]
@@ -239,40 +206,23 @@ mod tests {
             "-upstream-domain example.azurecr.io -upstream-prefix=hub -listen-address :8081",
             "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
         ] {
-            let Ok(Command::Serve(config, notices)) = run(line) else {
-                panic!("{line}")
-            };
-            assert_eq!(
-                config.upstream().domain().host(),
-                "example.azurecr.io",
-                "{line}"
-            );
+            let Ok(Command::Serve(config, notices)) = run(line) else { panic!("{line}") };
+            assert_eq!(config.upstream().domain().host(), "example.azurecr.io", "{line}");
             assert_eq!(config.upstream().prefix().as_str(), "hub", "{line}");
             assert_eq!(config.listen().port(), 8081, "{line}");
             assert!(notices.is_empty(), "{line}");
         }
-        let Ok(Command::Serve(_, notices)) =
-            run("--upstream-domain a.azurecr.io --masquerade-domain b")
-        else {
+        let Ok(Command::Serve(_, notices)) = run("--upstream-domain a.azurecr.io --masquerade-domain b") else {
             panic!()
         };
-        assert!(
-            notices.len() == 1 && notices[0].contains("--masquerade-domain has no effect"),
-            "{notices:?}"
-        );
+        assert!(notices.len() == 1 && notices[0].contains("--masquerade-domain has no effect"), "{notices:?}");
     }
 
     #[test]
     fn a_wrong_flag_is_one_sentence_and_status_2() {
         for (line, says) in [
-            (
-                "--upstream-domian a.azurecr.io",
-                "there is no flag --upstream-domian: did you mean --upstream-domain?",
-            ),
-            (
-                "--listen-address",
-                "--listen-address <ADDRESS> needs a value",
-            ),
+            ("--upstream-domian a.azurecr.io", "there is no flag --upstream-domian: did you mean --upstream-domain?"),
+            ("--listen-address", "--listen-address <ADDRESS> needs a value"),
             (
                 "--upstream-domain a.azurecr.io --listen-address 8080",
                 "--listen-address: \"8080\" is no address to listen on",
@@ -281,46 +231,26 @@ mod tests {
                 "--upstream-domain a.azurecr.io --upstream-prefix Hub",
                 "--upstream-prefix: \"Hub\" is no repository path",
             ),
-            (
-                "--upstream-domain https://a.azurecr.io/",
-                "--upstream-domain: \"https://a.azurecr.io/\" has a scheme",
-            ),
-            (
-                "--upstream-domain a.azurecr.io --log loud",
-                "--log: \"loud\" is no log filter",
-            ),
+            ("--upstream-domain https://a.azurecr.io/", "--upstream-domain: \"https://a.azurecr.io/\" has a scheme"),
+            ("--upstream-domain a.azurecr.io --log loud", "--log: \"loud\" is no log filter"),
             ("", "the registry is not named: set --upstream-domain"),
             ("start", "there is no command \"start\""),
-            (
-                "demo --listen-address here",
-                "--listen-address: \"here\" is no address to listen on",
-            ),
+            ("demo --listen-address here", "--listen-address: \"here\" is no address to listen on"),
             ("--once", "there is no flag --once"),
         ] {
             let exit = run(line).expect_err(line);
-            assert!(
-                exit.message
-                    .starts_with(&format!("acr-cache-proxy: {says}")),
-                "{line}: {}",
-                exit.message
-            );
+            assert!(exit.message.starts_with(&format!("acr-cache-proxy: {says}")), "{line}: {}", exit.message);
             assert!(!exit.to_stdout && exit.status == 2, "{line}");
         }
     }
 
     #[test]
     fn help_and_version_go_to_standard_output() {
-        for (line, says) in [
-            ("--help", "Examples:"),
-            ("serve --help", "Examples:"),
-            ("--version", env!("CARGO_PKG_VERSION")),
-        ] {
+        for (line, says) in
+            [("--help", "Examples:"), ("serve --help", "Examples:"), ("--version", env!("CARGO_PKG_VERSION"))]
+        {
             let exit = run(line).expect_err(line);
-            assert!(
-                exit.to_stdout && exit.status == 0 && exit.message.contains(says),
-                "{line}: {}",
-                exit.message
-            );
+            assert!(exit.to_stdout && exit.status == 0 && exit.message.contains(says), "{line}: {}", exit.message);
         }
     }
 }

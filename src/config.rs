@@ -79,34 +79,16 @@ impl Config {
             Some(path) => File::read(path, &mut mistakes),
             None => File::default(),
         };
-        let flag = |name: &str, text: &Option<String>| {
-            text.clone()
-                .map(|text| (Place::new(format!("--{name}")), text))
-        };
-        let rust_log = flags
-            .rust_log
-            .clone()
-            .map(|text| (Place::new("RUST_LOG"), text));
+        let flag = |name: &str, text: &Option<String>| text.clone().map(|text| (Place::new(format!("--{name}")), text));
+        let rust_log = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
 
         let mut settings = Settings { mistakes };
-        let listen = settings.first(
-            &[flag("listen-address", &flags.listen), file.listen],
-            parse_listen,
-        );
-        let domain = settings.first(
-            &[flag("upstream-domain", &flags.domain), file.domain],
-            Domain::parse,
-        );
-        let prefix = settings.first(
-            &[flag("upstream-prefix", &flags.prefix), file.prefix],
-            parse_prefix,
-        );
+        let listen = settings.first(&[flag("listen-address", &flags.listen), file.listen], parse_listen);
+        let domain = settings.first(&[flag("upstream-domain", &flags.domain), file.domain], Domain::parse);
+        let prefix = settings.first(&[flag("upstream-prefix", &flags.prefix), file.prefix], parse_prefix);
         let log = settings.first(&[flag("log", &flags.log), rust_log, file.log], parse_log);
-        let addresses: Vec<_> = file
-            .addresses
-            .into_iter()
-            .filter_map(|address| settings.first(&[Some(address)], parse_address))
-            .collect();
+        let addresses: Vec<_> =
+            file.addresses.into_iter().filter_map(|address| settings.first(&[Some(address)], parse_address)).collect();
         settings.first(&[file.identity_kind], parse_identity_kind);
         let ca_file = flags.ca_file.clone().or(file.ca_file);
 
@@ -119,11 +101,7 @@ impl Config {
         match domain {
             Some(domain) if mistakes.is_empty() => Ok(Self {
                 listen: listen.unwrap_or(DEFAULT_LISTEN),
-                upstream: Upstream {
-                    domain,
-                    prefix: prefix.unwrap_or_default(),
-                    addresses,
-                },
+                upstream: Upstream { domain, prefix: prefix.unwrap_or_default(), addresses },
                 ca_file,
                 log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             }),
@@ -177,11 +155,7 @@ struct Settings {
 impl Settings {
     /// The first that is there, parsed. The ones behind it are parsed, too: a mistake in the file is one even
     /// where a flag hides it.
-    fn first<T>(
-        &mut self,
-        given: &[Option<(Place, String)>],
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
+    fn first<T>(&mut self, given: &[Option<(Place, String)>], parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let mut found = None;
         for (place, text) in given.iter().flatten() {
             match parse(text) {
@@ -211,24 +185,18 @@ impl Domain {
             return wrong("has a scheme: give the login server alone, without https://");
         }
         if text.contains(['/', '@', '?', '#']) {
-            return wrong(
-                "is more than a host: a cache rule's path goes into the prefix; give the login server alone",
-            );
+            return wrong("is more than a host: a cache rule's path goes into the prefix; give the login server alone");
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => match port.parse::<u16>() {
                 Ok(port) if port != 0 => (host, port),
                 _ => {
-                    return wrong(
-                        "has no port between 1 and 65535 after the colon: give the login server",
-                    );
+                    return wrong("has no port between 1 and 65535 after the colon: give the login server");
                 }
             },
             _ => (text, DEFAULT_PORT),
         };
-        let literal = host
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let valid = match literal {
             Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
             None => host.parse::<Ipv4Addr>().is_ok() || is_host_name(host),
@@ -237,16 +205,8 @@ impl Domain {
             return wrong("is no host name: give the login server");
         }
         let host = host.to_ascii_lowercase();
-        let authority = if port == DEFAULT_PORT {
-            host.clone()
-        } else {
-            format!("{host}:{port}")
-        };
-        Ok(Self {
-            host,
-            port,
-            authority,
-        })
+        let authority = if port == DEFAULT_PORT { host.clone() } else { format!("{host}:{port}") };
+        Ok(Self { host, port, authority })
     }
 
     /// The host, an IPv6 address in brackets.
@@ -274,16 +234,11 @@ impl Domain {
 fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         (1..=MAX_LABEL).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let last_is_number = text
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let last_is_number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     text.len() <= MAX_HOST && text.split('.').all(label) && !last_is_number
 }
 
@@ -299,10 +254,7 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let ip: IpAddr = match host {
         "" => Ipv6Addr::UNSPECIFIED.into(),
         "localhost" => Ipv4Addr::LOCALHOST.into(),
-        host => match host
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
+        host => match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(literal) => literal.parse::<Ipv6Addr>().map_err(|_| wrong())?.into(),
             None => host.parse::<Ipv4Addr>().map_err(|_| wrong())?.into(),
         },
@@ -317,9 +269,7 @@ fn parse_prefix(text: &str) -> Result<Prefix, String> {
 }
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| {
-        format!("{text:?} is no IP address: give the registry's own, such as 10.0.0.5 or fd00::5")
-    })
+    text.parse().map_err(|_| format!("{text:?} is no IP address: give the registry's own, such as 10.0.0.5 or fd00::5"))
 }
 
 fn parse_identity_kind(text: &str) -> Result<(), String> {
@@ -334,9 +284,7 @@ fn parse_log(text: &str) -> Result<String, String> {
     let valid = text.split(',').all(|directive| {
         let level = directive.rsplit('=').next().unwrap_or_default().trim();
         directive.matches('=').count() <= 1
-            && ["off", "error", "warn", "info", "debug", "trace"]
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(level))
+            && ["off", "error", "warn", "info", "debug", "trace"].iter().any(|known| known.eq_ignore_ascii_case(level))
     });
     if valid {
         Ok(text.to_owned())

@@ -28,8 +28,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// Runs until Ctrl-C, or with `--once` until one image is pulled. The error is one sentence.
 pub fn run(options: &DemoOptions) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime =
-        tokio::runtime::Runtime::new().map_err(|cause| format!("demo: runtime: {cause}"))?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|cause| format!("demo: runtime: {cause}"))?;
     runtime.block_on(demo(options))
 }
 
@@ -56,16 +55,12 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         azure.registry_addr(),
         azure.storage_addr()
     );
-    println!(
-        "It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would.\n"
-    );
+    println!("It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would.\n");
     let proxy = ProxyProcess::start(&azure, options.listen)?;
     println!("The proxy is ready on http://{}.\n", proxy.address);
 
     println!("A pull of {IMAGE}:latest, as docker does it, without any credentials:");
-    let pull = pull(proxy.address)
-        .await
-        .map_err(|cause| format!("demo: pull: {cause}"))?;
+    let pull = pull(proxy.address).await.map_err(|cause| format!("demo: pull: {cause}"))?;
     for step in &pull {
         println!("  {step}");
     }
@@ -83,9 +78,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         IMAGE.trim_start_matches("library/"),
         IMAGE,
     );
-    tokio::signal::ctrl_c()
-        .await
-        .map_err(|cause| format!("demo: Ctrl-C: {cause}"))
+    tokio::signal::ctrl_c().await.map_err(|cause| format!("demo: Ctrl-C: {cause}"))
 }
 
 /// The child process, stopped when the demo ends however it ends.
@@ -97,12 +90,9 @@ struct ProxyProcess {
 
 impl ProxyProcess {
     fn start(azure: &Emulator, listen: SocketAddr) -> Result<Self, String> {
-        let ca =
-            std::env::temp_dir().join(format!("acr-cache-proxy-demo-{}.pem", std::process::id()));
-        std::fs::write(&ca, azure.ca_pem())
-            .map_err(|cause| format!("demo: {}: {cause}", ca.display()))?;
-        let binary =
-            std::env::current_exe().map_err(|cause| format!("demo: own binary: {cause}"))?;
+        let ca = std::env::temp_dir().join(format!("acr-cache-proxy-demo-{}.pem", std::process::id()));
+        std::fs::write(&ca, azure.ca_pem()).map_err(|cause| format!("demo: {}: {cause}", ca.display()))?;
+        let binary = std::env::current_exe().map_err(|cause| format!("demo: own binary: {cause}"))?;
         let arguments = [
             "--upstream-domain".to_owned(),
             format!("127.0.0.1:{}", azure.registry_addr().port()),
@@ -132,23 +122,12 @@ impl ProxyProcess {
             .map_err(|cause| format!("demo: proxy: {cause}"))?;
         let stderr = child.stderr.take();
         // From here on the child is stopped on every way out.
-        let mut process = Self {
-            child,
-            address: listen,
-            ca,
-        };
+        let mut process = Self { child, address: listen, ca };
         let (ready, wait) = mpsc::channel();
         std::thread::spawn(move || {
-            for line in stderr
-                .into_iter()
-                .flat_map(|stderr| BufReader::new(stderr).lines())
-                .map_while(Result::ok)
-            {
+            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
                 eprintln!("  | {line}");
-                let address = line
-                    .split("listening on http://")
-                    .nth(1)
-                    .and_then(|rest| rest.split(' ').next());
+                let address = line.split("listening on http://").nth(1).and_then(|rest| rest.split(' ').next());
                 if let Some(Ok(address)) = address.map(str::parse::<SocketAddr>) {
                     let _ = ready.send(address);
                 }
@@ -172,63 +151,21 @@ impl Drop for ProxyProcess {
 /// A pull in dockerd's order: ping, HEAD of the tag, index, manifest of a platform, config and layers. Every
 /// digest is checked.
 async fn pull(proxy: SocketAddr) -> Result<Vec<String>, String> {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(START_LIMIT)
-        .build()
-        .map_err(|cause| cause.to_string())?;
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(START_LIMIT).build().map_err(|cause| cause.to_string())?;
     let mut steps = Vec::new();
     get(&client, &mut steps, proxy, "GET", "/v2/").await?;
-    let head = get(
-        &client,
-        &mut steps,
-        proxy,
-        "HEAD",
-        &format!("/v2/{IMAGE}/manifests/latest"),
-    )
-    .await?;
+    let head = get(&client, &mut steps, proxy, "HEAD", &format!("/v2/{IMAGE}/manifests/latest")).await?;
     let digest = head.digest.ok_or("the HEAD answer names no digest")?;
-    let index = get(
-        &client,
-        &mut steps,
-        proxy,
-        "GET",
-        &format!("/v2/{IMAGE}/manifests/{digest}"),
-    )
-    .await?;
+    let index = get(&client, &mut steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{digest}")).await?;
     let index: Value = serde_json::from_slice(&index.body).map_err(|cause| cause.to_string())?;
-    let manifest = index
-        .pointer("/manifests/0/digest")
-        .and_then(Value::as_str)
-        .ok_or("the index lists no manifest")?;
-    let manifest = get(
-        &client,
-        &mut steps,
-        proxy,
-        "GET",
-        &format!("/v2/{IMAGE}/manifests/{manifest}"),
-    )
-    .await?;
-    let manifest: Value =
-        serde_json::from_slice(&manifest.body).map_err(|cause| cause.to_string())?;
-    let layers = manifest
-        .get("layers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let manifest = index.pointer("/manifests/0/digest").and_then(Value::as_str).ok_or("the index lists no manifest")?;
+    let manifest = get(&client, &mut steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{manifest}")).await?;
+    let manifest: Value = serde_json::from_slice(&manifest.body).map_err(|cause| cause.to_string())?;
+    let layers = manifest.get("layers").and_then(Value::as_array).into_iter().flatten();
     for blob in manifest.get("config").into_iter().chain(layers) {
-        let digest = blob
-            .get("digest")
-            .and_then(Value::as_str)
-            .ok_or("a blob without a digest")?;
-        get(
-            &client,
-            &mut steps,
-            proxy,
-            "GET",
-            &format!("/v2/{IMAGE}/blobs/{digest}"),
-        )
-        .await?;
+        let digest = blob.get("digest").and_then(Value::as_str).ok_or("a blob without a digest")?;
+        get(&client, &mut steps, proxy, "GET", &format!("/v2/{IMAGE}/blobs/{digest}")).await?;
     }
     Ok(steps)
 }
@@ -248,8 +185,7 @@ async fn get(
     /// What dockerd and containerd accept.
     const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
     let begun = Instant::now();
-    let method =
-        reqwest::Method::from_bytes(method.as_bytes()).map_err(|cause| cause.to_string())?;
+    let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|cause| cause.to_string())?;
     let answer = client
         .request(method.clone(), format!("http://{proxy}{path}"))
         .header("Accept", ACCEPT)
@@ -257,23 +193,11 @@ async fn get(
         .await
         .map_err(|cause| crate::answer::chain(&cause))?;
     let status = answer.status();
-    let redirected = answer.url().host_str() != Some(&proxy.ip().to_string())
-        || answer.url().port() != Some(proxy.port());
-    let digest = answer
-        .headers()
-        .get("docker-content-digest")
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
-    let body = answer
-        .bytes()
-        .await
-        .map_err(|cause| crate::answer::chain(&cause))?
-        .to_vec();
-    let from = if redirected {
-        ", 307 to blob storage"
-    } else {
-        ""
-    };
+    let redirected =
+        answer.url().host_str() != Some(&proxy.ip().to_string()) || answer.url().port() != Some(proxy.port());
+    let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = answer.bytes().await.map_err(|cause| crate::answer::chain(&cause))?.to_vec();
+    let from = if redirected { ", 307 to blob storage" } else { "" };
     steps.push(format!(
         "{method} {path} -> {} {}B{from} ({} ms)",
         status.as_u16(),
@@ -281,17 +205,11 @@ async fn get(
         begun.elapsed().as_millis()
     ));
     if !status.is_success() {
-        return Err(format!(
-            "{method} {path}: {status}: {}",
-            String::from_utf8_lossy(&body)
-        ));
+        return Err(format!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body)));
     }
     if let Some((_, expected)) = path.rsplit_once("sha256:") {
         let found = ring::digest::digest(&ring::digest::SHA256, &body);
-        let found = found
-            .as_ref()
-            .iter()
-            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let found = found.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         if found != expected {
             return Err(format!("{path}: the content has digest sha256:{found}"));
         }
@@ -304,40 +222,21 @@ fn seen(requests: &[Recorded]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for request in requests {
-        let bearer = request.headers.iter().any(|(name, value)| {
-            name.eq_ignore_ascii_case("authorization") && value.starts_with("Bearer ")
-        });
+        let bearer = request
+            .headers
+            .iter()
+            .any(|(name, value)| name.eq_ignore_ascii_case("authorization") && value.starts_with("Bearer "));
         let (place, note) = match request.hop {
             Hop::Entra | Hop::Imds => ("Entra ID", ""),
             Hop::Exchange | Hop::Token => ("registry", ""),
-            Hop::Data => (
-                "registry",
-                if bearer {
-                    ", with a bearer token"
-                } else {
-                    ", without a token"
-                },
-            ),
-            Hop::Storage => (
-                "storage",
-                if bearer {
-                    ", with a bearer token"
-                } else {
-                    ", without any credentials"
-                },
-            ),
+            Hop::Data => ("registry", if bearer { ", with a bearer token" } else { ", without a token" }),
+            Hop::Storage => ("storage", if bearer { ", with a bearer token" } else { ", without any credentials" }),
         };
         *kinds.entry(place).or_default() += 1;
         let path = request.target.split('?').next().unwrap_or_default();
-        lines.push(format!(
-            "{place}: {} {path} -> {}{note}",
-            request.method, request.status
-        ));
+        lines.push(format!("{place}: {} {path} -> {}{note}", request.method, request.status));
     }
-    let counts: Vec<_> = kinds
-        .iter()
-        .map(|(place, count)| format!("{place} {count}"))
-        .collect();
+    let counts: Vec<_> = kinds.iter().map(|(place, count)| format!("{place} {count}")).collect();
     lines.push(format!("requests in all: {}", counts.join(", ")));
     lines
 }

@@ -12,10 +12,9 @@ use std::time::{Duration, SystemTime};
 use azure_core::credentials::{AccessToken, Secret as AzureSecret, TokenCredential};
 use azure_core::http::{ClientOptions, RetryOptions, Transport};
 use azure_identity::{
-    AzureCliCredential, AzureDeveloperCliCredential, ClientAssertionCredential,
-    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
-    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
-    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+    AzureCliCredential, AzureDeveloperCliCredential, ClientAssertionCredential, ClientAssertionCredentialOptions,
+    ClientSecretCredential, ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use log::info;
 use tokio::net::TcpStream;
@@ -71,58 +70,36 @@ impl Identity {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (tenant, client_id) = (variable("AZURE_TENANT_ID"), variable("AZURE_CLIENT_ID"));
         let mut sources = Vec::new();
-        let mut add = |name: &'static str,
-                       explicit: bool,
-                       build: &dyn Fn(
-            ClientOptions,
-        ) -> azure_core::Result<Arc<dyn TokenCredential>>| {
-            let transport = Arc::new(BoundedTransport::new(client.clone()));
-            let options = ClientOptions {
-                retry: RetryOptions::none(),
-                transport: Some(Transport::new(Arc::clone(&transport) as _)),
-                ..ClientOptions::default()
+        let mut add =
+            |name: &'static str,
+             explicit: bool,
+             build: &dyn Fn(ClientOptions) -> azure_core::Result<Arc<dyn TokenCredential>>| {
+                let transport = Arc::new(BoundedTransport::new(client.clone()));
+                let options = ClientOptions {
+                    retry: RetryOptions::none(),
+                    transport: Some(Transport::new(Arc::clone(&transport) as _)),
+                    ..ClientOptions::default()
+                };
+                let credential = build(options).map_err(|cause| chain(&cause));
+                sources.push(Source { name, credential, transport: Some(transport), explicit, probe: false });
             };
-            let credential = build(options).map_err(|cause| chain(&cause));
-            sources.push(Source {
-                name,
-                credential,
-                transport: Some(transport),
-                explicit,
-                probe: false,
-            });
-        };
 
         if let (Some(tenant), Some(client_id)) = (&tenant, &client_id) {
             if let Some(secret) = variable("AZURE_CLIENT_SECRET") {
                 add("client secret", true, &|client_options| {
                     let options = ClientSecretCredentialOptions { client_options };
                     let secret = AzureSecret::new(secret.clone());
-                    Ok(ClientSecretCredential::new(
-                        tenant,
-                        client_id.clone(),
-                        secret,
-                        Some(options),
-                    )?)
+                    Ok(ClientSecretCredential::new(tenant, client_id.clone(), secret, Some(options))?)
                 });
             } else if let Some(path) = variable("AZURE_CLIENT_CERTIFICATE_PATH") {
-                let authority =
-                    variable("AZURE_AUTHORITY_HOST").unwrap_or_else(|| AUTHORITY.to_owned());
+                let authority = variable("AZURE_AUTHORITY_HOST").unwrap_or_else(|| AUTHORITY.to_owned());
                 add("client certificate", true, &|client_options| {
                     let assertion =
-                        CertificateAssertion::read(path.as_ref(), &authority, tenant, client_id)
-                            .map_err(|cause| {
-                                azure_core::Error::with_message(
-                                    azure_core::error::ErrorKind::Credential,
-                                    cause,
-                                )
-                            })?;
+                        CertificateAssertion::read(path.as_ref(), &authority, tenant, client_id).map_err(|cause| {
+                            azure_core::Error::with_message(azure_core::error::ErrorKind::Credential, cause)
+                        })?;
                     let options = ClientAssertionCredentialOptions { client_options };
-                    Ok(ClientAssertionCredential::new(
-                        tenant.clone(),
-                        client_id.clone(),
-                        assertion,
-                        Some(options),
-                    )?)
+                    Ok(ClientAssertionCredential::new(tenant.clone(), client_id.clone(), assertion, Some(options))?)
                 });
             }
             if variable("AZURE_FEDERATED_TOKEN_FILE").is_some() {
@@ -147,30 +124,13 @@ impl Identity {
             managed.probe = !app_service;
         }
         for (name, credential) in [
-            (
-                "Azure CLI",
-                AzureCliCredential::new(None)
-                    .map(|credential| credential as Arc<dyn TokenCredential>),
-            ),
-            (
-                "Azure Developer CLI",
-                AzureDeveloperCliCredential::new(None).map(|credential| credential as _),
-            ),
+            ("Azure CLI", AzureCliCredential::new(None).map(|credential| credential as Arc<dyn TokenCredential>)),
+            ("Azure Developer CLI", AzureDeveloperCliCredential::new(None).map(|credential| credential as _)),
         ] {
             let credential = credential.map_err(|cause| chain(&cause));
-            sources.push(Source {
-                name,
-                credential,
-                transport: None,
-                explicit: false,
-                probe: false,
-            });
+            sources.push(Source { name, credential, transport: None, explicit: false, probe: false });
         }
-        Ok(Self {
-            sources,
-            winner: Mutex::new(None),
-            last_good: Mutex::new(None),
-        })
+        Ok(Self { sources, winner: Mutex::new(None), last_good: Mutex::new(None) })
     }
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked and what it said.
@@ -210,27 +170,21 @@ impl Identity {
     fn last_good(&self) -> Option<Secret> {
         let last_good = lock(&self.last_good);
         let token = last_good.as_ref()?;
-        let left = SystemTime::from(token.expires_on)
-            .duration_since(SystemTime::now())
-            .ok()?;
+        let left = SystemTime::from(token.expires_on).duration_since(SystemTime::now()).ok()?;
         (left > MIN_LIFE).then(|| Secret::new(token.token.secret().to_owned()))
     }
 }
 
 impl Source {
     async fn token(&self, probe: bool) -> Result<AccessToken, Failure> {
-        let credential = self
-            .credential
-            .as_ref()
-            .map_err(|cause| self.failure(cause.clone(), true))?;
+        let credential = self.credential.as_ref().map_err(|cause| self.failure(cause.clone(), true))?;
         if probe && self.probe {
             match timeout(IMDS_PROBE, TcpStream::connect(IMDS)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => {
-                    return Err(self.failure(
-                        "not on a machine with one (no answer from 169.254.169.254)".to_owned(),
-                        false,
-                    ));
+                    return Err(
+                        self.failure("not on a machine with one (no answer from 169.254.169.254)".to_owned(), false)
+                    );
                 }
             }
         }
@@ -243,11 +197,7 @@ impl Source {
             Err(_) => format!("no token within {} s, trying again", SOURCE_LIMIT.as_secs()),
         };
         // What was on the wire says more than what the library makes of it.
-        match self
-            .transport
-            .as_ref()
-            .and_then(|transport| transport.last())
-        {
+        match self.transport.as_ref().and_then(|transport| transport.last()) {
             Some(answer) => Err(Failure {
                 retry_after: answer.retry_after,
                 ..self.failure(answer.explain(), answer.is_permanent())
@@ -277,10 +227,7 @@ fn summary(failures: Vec<Failure>) -> Failure {
         hop: Hop::Identity,
         message,
         permanent: failures.iter().all(|failure| failure.permanent),
-        retry_after: failures
-            .iter()
-            .filter_map(|failure| failure.retry_after)
-            .max(),
+        retry_after: failures.iter().filter_map(|failure| failure.retry_after).max(),
         signed_out: false,
     }
 }
@@ -306,9 +253,7 @@ impl Answer {
             _ if words.contains("AADSTS70021") => {
                 "no federated credential of the application matches issuer, subject and audience"
             }
-            _ if words.contains("AADSTS500011") => {
-                "the tenant does not know the registry's audience"
-            }
+            _ if words.contains("AADSTS500011") => "the tenant does not know the registry's audience",
             _ => match self.status {
                 400 if words.to_ascii_lowercase().contains("identity") => {
                     "no such managed identity is assigned to this machine"

@@ -13,10 +13,7 @@ struct Lid(env_logger::Logger);
 impl Log for Lid {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let own = OWN.iter().any(|name| {
-            metadata
-                .target()
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            metadata.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         });
         (own || metadata.level() <= DEPENDENCY_LEVEL) && self.0.enabled(metadata)
     }
@@ -34,10 +31,7 @@ impl Log for Lid {
 
 /// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.
 pub fn start(filter: &str) {
-    let logger = env_logger::Builder::new()
-        .parse_filters(filter)
-        .format_timestamp_millis()
-        .build();
+    let logger = env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().build();
     let level = logger.filter();
     if log::set_boxed_logger(Box::new(Lid(logger))).is_ok() {
         log::set_max_level(level);

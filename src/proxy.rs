@@ -59,10 +59,7 @@ pub struct Proxy {
 impl Proxy {
     /// `in_flight` counts the requests under way, for a shutdown that waits for them and not longer.
     pub fn new(upstream: Upstream, in_flight: Arc<AtomicUsize>) -> Self {
-        Self {
-            upstream,
-            in_flight,
-        }
+        Self { upstream, in_flight }
     }
 }
 
@@ -124,12 +121,7 @@ impl ProxyHttp for Proxy {
         authorize::check(response, context, &self.upstream.tokens).await
     }
 
-    async fn response_filter(
-        &self,
-        _: &mut Session,
-        response: &mut ResponseHeader,
-        _: &mut Context,
-    ) -> Result<()> {
+    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, _: &mut Context) -> Result<()> {
         relay::clean(response);
         Ok(())
     }
@@ -145,12 +137,7 @@ impl ProxyHttp for Proxy {
         forward::replay_once(session, context, error)
     }
 
-    async fn fail_to_proxy(
-        &self,
-        session: &mut Session,
-        error: &Error,
-        context: &mut Context,
-    ) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         fail::answer(session, error, context).await
     }
 
@@ -159,13 +146,7 @@ impl ProxyHttp for Proxy {
         true
     }
 
-    fn suppress_proxy_warn_log(
-        &self,
-        _: &Session,
-        _: &Context,
-        _: &Error,
-        _: ProxyWarnLogContext,
-    ) -> bool {
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 

@@ -56,10 +56,6 @@ mod tests {
 
     #[test]
     fn a_token_with_a_line_break_is_no_header() {
-        assert!(
-            Secret::new("a\r\nX-Evil: 1".to_owned())
-                .to_bearer()
-                .is_none()
-        );
+        assert!(Secret::new("a\r\nX-Evil: 1".to_owned()).to_bearer().is_none());
     }
 }

@@ -25,7 +25,7 @@ mod listener;
 mod shutdown;
 
 use listener::Listening;
-use shutdown::Signals;
+use shutdown::MustNotEnd;
 
 /// Idle connections to the registry that are kept, all addresses together. A host pulls three layers at a time and
 /// image; a shared mirror serves some tens of hosts at once.
@@ -38,6 +38,8 @@ pub enum ServeError {
     Listen(SocketAddr, io::Error),
     /// The CA certificates cannot be used.
     Trust(TrustError),
+    /// The system refuses to hand signals over.
+    Signals(io::Error),
     /// The TLS client for the sign-in cannot be made.
     Client(reqwest::Error),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for ServeError {
             }
             Self::Listen(address, cause) => write!(f, "listen {address}: {cause}"),
             Self::Trust(cause) => cause.fmt(f),
+            Self::Signals(cause) => write!(f, "signal handlers: {cause}"),
             Self::Client(cause) => write!(f, "TLS client: {cause}"),
         }
     }
@@ -66,18 +69,13 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
-    let listening = Listening::bind(config.listen())
-        .map_err(|cause| ServeError::Listen(config.listen(), cause))?;
+    let listening = Listening::bind(config.listen()).map_err(|cause| ServeError::Listen(config.listen(), cause))?;
 
     let domain = config.upstream().domain();
-    let addresses = Arc::new(Addresses::new(
-        domain.host(),
-        domain.port(),
-        config.upstream().addresses(),
-    ));
+    let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), config.upstream().addresses()));
     let identity = Identity::default_chain(&roots).map_err(ServeError::Client)?;
-    let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), &roots)
-        .map_err(ServeError::Client)?;
+    let registry =
+        Registry::new(domain.clone(), identity, Arc::clone(&addresses), &roots).map_err(ServeError::Client)?;
     let tokens = Arc::new(Tokens::default());
     let in_flight = Arc::new(AtomicUsize::new(0));
 
@@ -97,6 +95,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     );
     server.bootstrap();
 
+    let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight)).map_err(ServeError::Signals)?;
     let proxy = Proxy::new(
         Upstream {
             domain: domain.clone(),
@@ -104,7 +103,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             addresses: Arc::clone(&addresses),
             tokens: Arc::clone(&tokens),
         },
-        Arc::clone(&in_flight),
+        in_flight,
     );
     info!(
         "acr-cache-proxy {}: listening on http://{} for {} with prefix {:?}",
@@ -114,22 +113,12 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         config.upstream().prefix().as_str(),
     );
     if !listening.address().ip().is_loopback() {
-        warn!(
-            "clients are not authenticated, and {} is reachable from outside: protect the port",
-            listening.address()
-        );
+        warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
     }
-    let upkeep = Upkeep {
-        addresses,
-        tokens,
-        registry: Arc::new(registry),
-    };
+    let upkeep = Upkeep { addresses, tokens, registry: Arc::new(registry) };
     server.add_service(background_service("upkeep", upkeep));
     server.add_service(listening.serve(http_proxy_service(&server.configuration, proxy)));
-    shutdown::exit_when_drained(&server, in_flight);
-    server.run(RunArgs {
-        shutdown_signal: Box::new(Signals),
-    });
+    server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())
 }
@@ -144,6 +133,7 @@ struct Upkeep {
 #[async_trait]
 impl BackgroundService for Upkeep {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let _alive = MustNotEnd::new("the upkeep of addresses and tokens", shutdown.clone());
         let issuer = Arc::clone(&self.registry);
         tokio::select! {
             () = self.addresses.keep_fresh() => {}

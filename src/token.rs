@@ -145,9 +145,7 @@ impl Slot {
     }
 
     fn good(&self) -> Option<Arc<Bearer>> {
-        self.bearer
-            .load_full()
-            .filter(|bearer| bearer.expires > Instant::now())
+        self.bearer.load_full().filter(|bearer| bearer.expires > Instant::now())
     }
 
     /// Nobody asked for this token in the second half of the time since it came.
@@ -206,10 +204,7 @@ impl Tokens {
             let login_failure = self.login_failure.load_full();
             let (failure, trying) = match &login_failure {
                 Some(_) => (login_failure, self.login_trying.load(Ordering::Acquire)),
-                None => (
-                    slot.failure.load_full(),
-                    slot.trying.load(Ordering::Acquire),
-                ),
+                None => (slot.failure.load_full(), slot.trying.load(Ordering::Acquire)),
             };
             let gave_up = failure.is_some() && !trying;
             if gave_up || timeout_at(deadline, changed.changed()).await.is_err() {
@@ -237,11 +232,7 @@ impl Tokens {
             if recent {
                 return None;
             }
-            if slot
-                .replaced
-                .compare_exchange(replaced, now.max(1), Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-            {
+            if slot.replaced.compare_exchange(replaced, now.max(1), Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 slot.rejected.store(true, Ordering::Release);
                 self.wake.notify_one();
             }
@@ -257,9 +248,7 @@ impl Tokens {
 
     /// Why the store has no good token for all of the registry, if it has none.
     pub fn failure(&self) -> Option<Arc<Failure>> {
-        self.login_failure
-            .load_full()
-            .or_else(|| self.all.failure.load_full())
+        self.login_failure.load_full().or_else(|| self.all.failure.load_full())
     }
 
     fn clock(&self) -> u64 {
@@ -279,24 +268,17 @@ impl Tokens {
         self.repositories.rcu(|slots| {
             let mut slots = HashMap::clone(slots);
             if slots.len() >= MAX_SCOPES {
-                let oldest = slots
-                    .iter()
-                    .min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed));
+                let oldest = slots.iter().min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed));
                 if let Some(oldest) = oldest.map(|(name, _)| Arc::clone(name)) {
                     slots.remove(&oldest);
                 }
             }
-            slots
-                .entry(Arc::clone(&name))
-                .or_insert_with(|| Arc::clone(&new));
+            slots.entry(Arc::clone(&name)).or_insert_with(|| Arc::clone(&new));
             slots
         });
         self.wake.notify_one();
         // Another request may have put its slot in first; that one counts.
-        self.repositories
-            .load()
-            .get(repository)
-            .map_or(new, Arc::clone)
+        self.repositories.load().get(repository).map_or(new, Arc::clone)
     }
 
     fn let_go(&self, repository: &str) {
@@ -324,10 +306,7 @@ impl Unavailable {
             Some(failure) => failure.retry_after.unwrap_or(SOON).clamp(SOON, LATER),
             None => SOON,
         };
-        Self {
-            failure,
-            retry_after,
-        }
+        Self { failure, retry_after }
     }
 }
 
@@ -340,11 +319,7 @@ struct Plan {
 
 impl Plan {
     fn now() -> Self {
-        Self {
-            due: Instant::now(),
-            backoff: Backoff::default(),
-            in_flight: false,
-        }
+        Self { due: Instant::now(), backoff: Backoff::default(), in_flight: false }
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -362,10 +337,7 @@ impl Plan {
 /// What a finished call was for.
 enum Call {
     Login,
-    Access {
-        repository: Arc<str>,
-        asked: Instant,
-    },
+    Access { repository: Arc<str>, asked: Instant },
 }
 
 type Answer = Result<Granted, Failure>;
@@ -437,11 +409,7 @@ impl<'a> Refresher<'a> {
         const IDLE: Duration = Duration::from_secs(60);
         let now = Instant::now();
         let mut next = now + IDLE;
-        if self
-            .login
-            .as_ref()
-            .is_some_and(|(_, expires)| *expires <= now)
-        {
+        if self.login.as_ref().is_some_and(|(_, expires)| *expires <= now) {
             self.login = None;
         }
         if self.login_plan.is_due(now) {
@@ -455,13 +423,9 @@ impl<'a> Refresher<'a> {
             next = next.min(self.login_plan.due);
         }
         let slots = self.slots();
-        self.plans
-            .retain(|name, plan| plan.in_flight || slots.iter().any(|(slot, _)| slot == name));
+        self.plans.retain(|name, plan| plan.in_flight || slots.iter().any(|(slot, _)| slot == name));
         for (name, slot) in slots {
-            let plan = self
-                .plans
-                .entry(Arc::clone(&name))
-                .or_insert_with(Plan::now);
+            let plan = self.plans.entry(Arc::clone(&name)).or_insert_with(Plan::now);
             if slot.rejected.load(Ordering::Acquire) && !plan.in_flight {
                 plan.due = now;
             }
@@ -484,22 +448,9 @@ impl<'a> Refresher<'a> {
             plan.in_flight = true;
             slot.trying.store(true, Ordering::Release);
             slot.rejected.store(false, Ordering::Release);
-            let (issuer, login, scope) = (
-                Arc::clone(&self.issuer),
-                login.clone(),
-                format!("repository:{name}:pull"),
-            );
-            let id = self
-                .calls
-                .spawn(async move { issuer.access(&login, &scope).await })
-                .id();
-            self.kinds.insert(
-                id,
-                Call::Access {
-                    repository: name,
-                    asked: now,
-                },
-            );
+            let (issuer, login, scope) = (Arc::clone(&self.issuer), login.clone(), format!("repository:{name}:pull"));
+            let id = self.calls.spawn(async move { issuer.access(&login, &scope).await }).id();
+            self.kinds.insert(id, Call::Access { repository: name, asked: now });
         }
         next
     }
@@ -509,19 +460,11 @@ impl<'a> Refresher<'a> {
         if !self.tokens.per_repository.load(Ordering::Acquire) {
             return vec![(Arc::clone(&self.all), Arc::clone(&self.tokens.all))];
         }
-        self.tokens
-            .repositories
-            .load()
-            .iter()
-            .map(|(name, slot)| (Arc::clone(name), Arc::clone(slot)))
-            .collect()
+        self.tokens.repositories.load().iter().map(|(name, slot)| (Arc::clone(name), Arc::clone(slot))).collect()
     }
 
     fn slot(&mut self, repository: &str) -> Option<Arc<Slot>> {
-        self.slots()
-            .into_iter()
-            .find(|(name, _)| **name == *repository)
-            .map(|(_, slot)| slot)
+        self.slots().into_iter().find(|(name, _)| **name == *repository).map(|(_, slot)| slot)
     }
 
     fn on_login(&mut self, answer: Answer) {
@@ -571,9 +514,7 @@ impl<'a> Refresher<'a> {
             }),
         });
         match answer {
-            Ok((granted, _)) if granted.per_repository && **repository == *ALL => {
-                self.go_per_repository()
-            }
+            Ok((granted, _)) if granted.per_repository && **repository == *ALL => self.go_per_repository(),
             Ok((granted, header)) => {
                 plan.renew(granted.lifetime);
                 self.numbers += 1;

@@ -64,23 +64,16 @@ impl TrustRoots {
     /// somebody asked for it by name.
     pub fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
         let mut found = rustls_native_certs::load_native_certs().certs;
-        if ["SSL_CERT_FILE", "SSL_CERT_DIR"]
-            .iter()
-            .any(|name| std::env::var_os(name).is_some())
-        {
+        if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some()) {
             for bundle in SYSTEM_BUNDLES {
-                found.extend(
-                    rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs,
-                );
+                found.extend(rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs);
             }
         }
         found.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
         found.dedup();
         let mut store = RootCertStore::empty();
-        let mut certificates: Vec<_> = found
-            .into_iter()
-            .filter(|certificate| store.add(certificate.clone()).is_ok())
-            .collect();
+        let mut certificates: Vec<_> =
+            found.into_iter().filter(|certificate| store.add(certificate.clone()).is_ok()).collect();
         if let Some(path) = ca_file {
             certificates.extend(read_ca_file(path)?);
         }
@@ -92,10 +85,7 @@ impl TrustRoots {
 
     /// The same set for a client of reqwest's, which is to trust these and no others.
     pub fn reqwest_certificates(&self) -> reqwest::Result<Vec<reqwest::Certificate>> {
-        self.certificates
-            .iter()
-            .map(|certificate| reqwest::Certificate::from_der(certificate))
-            .collect()
+        self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()
     }
 
     /// The same set as a PEM file in memory. Pingora reads its CA bundle from a path, panics on a
@@ -108,9 +98,7 @@ impl TrustRoots {
             }
             Ok(file.into())
         };
-        write()
-            .map(|file| Bundle { file })
-            .map_err(TrustError::Bundle)
+        write().map(|file| Bundle { file }).map_err(TrustError::Bundle)
     }
 }
 
@@ -128,23 +116,16 @@ impl Bundle {
 
 fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let error = |cause: String| TrustError::File(path.to_owned(), cause);
-    let size = std::fs::metadata(path)
-        .map_err(|cause| error(cause.to_string()))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|cause| error(cause.to_string()))?.len();
     if size > MAX_CA_FILE {
-        return Err(error(format!(
-            "{size} bytes are too many for a PEM file of certificates"
-        )));
+        return Err(error(format!("{size} bytes are too many for a PEM file of certificates")));
     }
     let text = std::fs::read(path).map_err(|cause| error(cause.to_string()))?;
     let mut store = RootCertStore::empty();
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate =
-            certificate.map_err(|cause| error(format!("not a PEM file: {cause:?}")))?;
-        store
-            .add(certificate.clone())
-            .map_err(|cause| error(format!("a certificate in it is unusable: {cause}")))?;
+        let certificate = certificate.map_err(|cause| error(format!("not a PEM file: {cause:?}")))?;
+        store.add(certificate.clone()).map_err(|cause| error(format!("a certificate in it is unusable: {cause}")))?;
         certificates.push(certificate);
     }
     if certificates.is_empty() {

@@ -31,18 +31,11 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(status: u16) -> Answer {
-        Answer {
-            status,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            chunked: false,
-        }
+        Answer { status, headers: Vec::new(), body: Bytes::new(), chunked: false }
     }
 
     pub(crate) fn json(status: u16, value: &Value) -> Answer {
-        Answer::new(status)
-            .header("Content-Type", "application/json; charset=utf-8")
-            .body(value.to_string())
+        Answer::new(status).header("Content-Type", "application/json; charset=utf-8").body(value.to_string())
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Answer {
@@ -62,35 +55,23 @@ impl Answer {
 
     /// Replaces a header, or adds it.
     pub(crate) fn set_header(&mut self, name: &str, value: &str) {
-        self.headers
-            .retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+        self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_owned()));
     }
 
     fn has(&self, name: &str) -> bool {
-        self.headers
-            .iter()
-            .any(|(key, _)| key.eq_ignore_ascii_case(name))
+        self.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
     }
 
     /// The response with a body that behaves as `delivery` says.
-    pub(crate) fn into_response(
-        mut self,
-        delivery: Delivery,
-        connection: &Arc<Connection>,
-    ) -> Response<Payload> {
+    pub(crate) fn into_response(mut self, delivery: Delivery, connection: &Arc<Connection>) -> Response<Payload> {
         let bodiless = self.status == 204 || self.status == 304;
-        if !self.chunked
-            && !bodiless
-            && !matches!(delivery, Delivery::Huge)
-            && !self.has("content-length")
-        {
+        if !self.chunked && !bodiless && !matches!(delivery, Delivery::Huge) && !self.has("content-length") {
             let length = self.body.len().to_string();
             self.headers.push(("Content-Length".to_owned(), length));
         }
         let mut response = Response::new(Payload::new(self.body, delivery, connection));
-        *response.status_mut() =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in &self.headers {
             let name = HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
@@ -122,11 +103,7 @@ pub(crate) struct Payload {
 
 enum Kind {
     Whole,
-    Broken {
-        connection: Arc<Connection>,
-        flushes: u64,
-        reset: bool,
-    },
+    Broken { connection: Arc<Connection>, flushes: u64, reset: bool },
     Drip(Pin<Box<Sleep>>),
     Huge(u64),
 }
@@ -134,19 +111,10 @@ enum Kind {
 impl Payload {
     fn new(body: Bytes, delivery: Delivery, connection: &Arc<Connection>) -> Payload {
         let broken = |length: u64, reset| {
-            let length = usize::try_from(length)
-                .unwrap_or(usize::MAX)
-                .min(body.len());
+            let length = usize::try_from(length).unwrap_or(usize::MAX).min(body.len());
             let connection = Arc::clone(connection);
             let flushes = connection.flushes();
-            (
-                body.slice(..length),
-                Kind::Broken {
-                    connection,
-                    flushes,
-                    reset,
-                },
-            )
+            (body.slice(..length), Kind::Broken { connection, flushes, reset })
         };
         let (rest, kind) = match delivery {
             Delivery::Whole => (body, Kind::Whole),
@@ -171,11 +139,7 @@ impl Body for Payload {
         let Payload { rest, kind } = &mut *self;
         let next = match kind {
             Kind::Whole => std::mem::take(rest),
-            Kind::Broken {
-                connection,
-                flushes,
-                reset,
-            } => {
+            Kind::Broken { connection, flushes, reset } => {
                 if rest.is_empty() {
                     ready!(connection.poll_flushed(*flushes, context));
                     if *reset {
@@ -202,11 +166,7 @@ impl Body for Payload {
                 Bytes::from_static(&BLANK[..length as usize])
             }
         };
-        Poll::Ready(if next.is_empty() {
-            None
-        } else {
-            Some(Ok(Frame::data(next)))
-        })
+        Poll::Ready(if next.is_empty() { None } else { Some(Ok(Frame::data(next))) })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,8 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
@@ -25,17 +24,13 @@ impl Tls {
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
-                builder.with_no_client_auth().with_single_cert(
-                    vec![chain],
-                    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
-                )
+                builder
+                    .with_no_client_auth()
+                    .with_single_cert(vec![chain], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)))
             })
             .map_err(io::Error::other)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Tls {
-            ca_pem,
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-        })
+        Ok(Tls { ca_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 }
 
@@ -45,25 +40,17 @@ fn issue(names: Vec<String>) -> Result<Issued, rcgen::Error> {
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    authority
-        .distinguished_name
-        .push(DnType::CommonName, "acr-emulator CA");
+    authority.distinguished_name.push(DnType::CommonName, "acr-emulator CA");
     let authority_key = KeyPair::generate()?;
     let authority_certificate = authority.self_signed(&authority_key)?;
     let issuer = Issuer::new(authority, authority_key);
 
     let mut server = CertificateParams::new(names)?;
-    server
-        .distinguished_name
-        .push(DnType::CommonName, "acr-emulator");
+    server.distinguished_name.push(DnType::CommonName, "acr-emulator");
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     server.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = server.signed_by(&key, &issuer)?;
-    Ok((
-        authority_certificate.pem(),
-        certificate.der().clone(),
-        key.serialize_der(),
-    ))
+    Ok((authority_certificate.pem(), certificate.der().clone(), key.serialize_der()))
 }

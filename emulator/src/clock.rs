@@ -20,9 +20,7 @@ impl Clock {
     pub(crate) fn now(self) -> i64 {
         let machine = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| {
-                i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
-            });
+            .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
         machine.saturating_add(self.skew)
     }
 }
@@ -30,9 +28,7 @@ impl Clock {
 /// `Mon, 30 Jan 2023 18:37:33 GMT`, the form of `Date` and `Last-Modified` (RFC 9110, 5.6.7).
 pub(crate) fn http_date(seconds: i64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let civil = Civil::of(seconds);
     let weekday = DAYS[seconds.div_euclid(86_400).rem_euclid(7) as usize];
     let month = MONTHS[(civil.month - 1) as usize];
@@ -67,15 +63,10 @@ impl Civil {
         let rest = seconds.rem_euclid(86_400);
         let era = days.div_euclid(146_097);
         let day_of_era = days.rem_euclid(146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted = (5 * day_of_year + 2) / 153;
-        let month = if shifted < 10 {
-            shifted + 3
-        } else {
-            shifted - 9
-        };
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
         Civil {
             year: year_of_era + era * 400 + i64::from(month <= 2),
             month,

@@ -23,12 +23,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(id: u64) -> Connection {
-        Connection {
-            id,
-            reset: Notify::new(),
-            flushes: AtomicU64::new(0),
-            waiting: Mutex::default(),
-        }
+        Connection { id, reset: Notify::new(), flushes: AtomicU64::new(0), waiting: Mutex::default() }
     }
 
     pub(crate) fn flushes(&self) -> u64 {
@@ -38,11 +33,7 @@ impl Connection {
     /// Ready once more than `seen` flushes are done: what was written before has left.
     pub(crate) fn poll_flushed(&self, seen: u64, context: &Context<'_>) -> Poll<()> {
         *crate::lock(&self.waiting) = Some(context.waker().clone());
-        if self.flushes() > seen {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if self.flushes() > seen { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn flushed(&self) {
@@ -69,20 +60,11 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn plain(stream: TcpStream, connection: std::sync::Arc<Connection>) -> Wire {
-        Wire {
-            stream: Stream::Plain(stream),
-            connection,
-        }
+        Wire { stream: Stream::Plain(stream), connection }
     }
 
-    pub(crate) fn tls(
-        stream: TlsStream<TcpStream>,
-        connection: std::sync::Arc<Connection>,
-    ) -> Wire {
-        Wire {
-            stream: Stream::Tls(Box::new(stream)),
-            connection,
-        }
+    pub(crate) fn tls(stream: TlsStream<TcpStream>, connection: std::sync::Arc<Connection>) -> Wire {
+        Wire { stream: Stream::Tls(Box::new(stream)), connection }
     }
 
     /// Ends the connection by an RST.
@@ -115,11 +97,7 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),

@@ -31,12 +31,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn new(status: u16, error: &'static str, code: u32, message: impl Into<String>) -> Refusal {
-        Refusal {
-            status,
-            error,
-            code,
-            message: message.into(),
-        }
+        Refusal { status, error, code, message: message.into() }
     }
 
     fn missing(field: &str) -> Refusal {
@@ -48,31 +43,24 @@ impl Refusal {
 pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer {
     let path: Vec<&str> = request.path.trim_matches('/').split('/').collect();
     match (&request.method, path.as_slice()) {
-        (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => {
-            match token(state, request, tenant, expiry) {
-                Ok(body) => dressed(Answer::json(200, &body)),
-                Err(refusal) => refused(state, &refusal),
-            }
-        }
+        (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => match token(state, request, tenant, expiry) {
+            Ok(body) => dressed(Answer::json(200, &body)),
+            Err(refusal) => refused(state, &refusal),
+        },
         (_, [_, "oauth2", "v2.0", "token"]) => refused(
             state,
             &Refusal::new(
                 400,
                 "invalid_request",
                 900_561,
-                format!(
-                    "The endpoint only accepts POST requests. Received a {} request.",
-                    request.method
-                ),
+                format!("The endpoint only accepts POST requests. Received a {} request.", request.method),
             ),
         ),
         (&Method::GET, ["common", "discovery", "instance"]) => discovery(request),
-        (&Method::GET, [tenant, "v2.0", ".well-known", "openid-configuration"]) => {
-            match known_tenant(state, tenant) {
-                Ok(()) => configuration(request, tenant),
-                Err(refusal) => refused(state, &refusal),
-            }
-        }
+        (&Method::GET, [tenant, "v2.0", ".well-known", "openid-configuration"]) => match known_tenant(state, tenant) {
+            Ok(()) => configuration(request, tenant),
+            Err(refusal) => refused(state, &refusal),
+        },
         _ => dressed(Answer::new(404)),
     }
 }
@@ -80,21 +68,9 @@ pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer
 /// The error that goes with a status which Entra did not come to by itself.
 pub(crate) fn failure(state: &State, status: u16) -> Answer {
     let (error, code, message) = match status {
-        401 => (
-            "invalid_client",
-            7_000_215,
-            "Invalid client secret provided.",
-        ),
-        429 => (
-            "invalid_request",
-            90_055,
-            "The server is busy: too many requests.",
-        ),
-        500.. => (
-            "temporarily_unavailable",
-            90_033,
-            "A transient error has occurred. Please try again.",
-        ),
+        401 => ("invalid_client", 7_000_215, "Invalid client secret provided."),
+        429 => ("invalid_request", 90_055, "The server is busy: too many requests."),
+        500.. => ("temporarily_unavailable", 90_033, "A transient error has occurred. Please try again."),
         _ => ("invalid_request", 90_014, "The request is malformed."),
     };
     refused(state, &Refusal::new(status, error, code, message))
@@ -104,22 +80,14 @@ fn dressed(answer: Answer) -> Answer {
     answer
         .header("Cache-Control", "no-store, no-cache")
         .header("Pragma", "no-cache")
-        .header(
-            "Strict-Transport-Security",
-            "max-age=31536000; includeSubDomains",
-        )
+        .header("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
         .header("X-Content-Type-Options", "nosniff")
         .header("x-ms-request-id", random::guid())
         .header("x-ms-ests-server", "2.1.0 - emulator")
 }
 
 fn refused(state: &State, refusal: &Refusal) -> Answer {
-    let Refusal {
-        status,
-        error,
-        code,
-        message,
-    } = refusal;
+    let Refusal { status, error, code, message } = refusal;
     let (trace, correlation) = (random::guid(), random::guid());
     let timestamp = iso_date(state.clock.now()).replace('T', " ");
     dressed(Answer::json(
@@ -140,15 +108,8 @@ fn refused(state: &State, refusal: &Refusal) -> Answer {
 
 fn known_tenant(state: &State, tenant: &str) -> Result<(), Refusal> {
     let clients = state.options.clients.iter().map(|client| &client.tenant);
-    let identities = state
-        .options
-        .managed_identities
-        .iter()
-        .map(|identity| &identity.tenant);
-    if clients
-        .chain(identities)
-        .any(|known| known.eq_ignore_ascii_case(tenant))
-    {
+    let identities = state.options.managed_identities.iter().map(|identity| &identity.tenant);
+    if clients.chain(identities).any(|known| known.eq_ignore_ascii_case(tenant)) {
         return Ok(());
     }
     let message = format!(
@@ -180,26 +141,15 @@ fn token(state: &State, request: &Request, tenant: &str, expiry: Expiry) -> Resu
         .options
         .clients
         .iter()
-        .find(|client| {
-            client.client_id.eq_ignore_ascii_case(client_id)
-                && client.tenant.eq_ignore_ascii_case(tenant)
-        })
+        .find(|client| client.client_id.eq_ignore_ascii_case(client_id) && client.tenant.eq_ignore_ascii_case(tenant))
         .ok_or_else(|| {
-            let message = format!(
-                "Application with identifier '{client_id}' was not found in the directory '{tenant}'."
-            );
+            let message =
+                format!("Application with identifier '{client_id}' was not found in the directory '{tenant}'.");
             Refusal::new(400, "unauthorized_client", 700_016, message)
         })?;
     authenticate(state, request, tenant, client, &form)?;
     let lifetime = seconds(state.options.entra_lifetime);
-    let access_token = access_token(
-        state,
-        audience,
-        tenant,
-        &client.client_id,
-        &client.client_id,
-        expiry,
-    );
+    let access_token = access_token(state, audience, tenant, &client.client_id, &client.client_id, expiry);
     let mut body = json!({"token_type": "Bearer", "access_token": access_token});
     if expiry != Expiry::Unstated {
         let left = if expiry == Expiry::Past { 0 } else { lifetime };
@@ -218,8 +168,7 @@ fn audience_of(scope: &str) -> Result<&'static str, Refusal> {
         return Err(Refusal::new(400, "invalid_scope", 70_011, message));
     };
     audience(resource).ok_or_else(|| {
-        let message =
-            format!("The resource principal named {resource} was not found in the tenant.");
+        let message = format!("The resource principal named {resource} was not found in the tenant.");
         Refusal::new(400, "invalid_resource", 500_011, message)
     })
 }
@@ -227,9 +176,7 @@ fn audience_of(scope: &str) -> Result<&'static str, Refusal> {
 /// The audience that a resource identifier stands for.
 pub(crate) fn audience(resource: &str) -> Option<&'static str> {
     let resource = resource.trim_end_matches('/');
-    [REGISTRY_AUDIENCE, ARM_AUDIENCE]
-        .into_iter()
-        .find(|known| *known == resource)
+    [REGISTRY_AUDIENCE, ARM_AUDIENCE].into_iter().find(|known| *known == resource)
 }
 
 fn authenticate(
@@ -281,12 +228,7 @@ pub(crate) fn access_token(
     let mut claims = Map::new();
     claims.insert("aud".to_owned(), json!(audience));
     claims.insert("iss".to_owned(), json!(issuer(tenant)));
-    set_times(
-        &mut claims,
-        state.clock.now(),
-        seconds(state.options.entra_lifetime),
-        expiry,
-    );
+    set_times(&mut claims, state.clock.now(), seconds(state.options.entra_lifetime), expiry);
     claims.insert("appid".to_owned(), json!(client_id));
     claims.insert("idtyp".to_owned(), json!("app"));
     claims.insert("oid".to_owned(), json!(object_id));

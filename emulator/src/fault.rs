@@ -91,11 +91,7 @@ impl Injection {
 
 impl From<Fault> for Injection {
     fn from(fault: Fault) -> Injection {
-        Injection {
-            fault,
-            times: None,
-            path_contains: None,
-        }
+        Injection { fault, times: None, path_contains: None }
     }
 }
 
@@ -117,29 +113,22 @@ impl Faults {
     /// The fault for a request, counted as played.
     pub(crate) fn next(&self, hop: Hop, target: &str) -> Option<Fault> {
         self.play(|at, injection| {
-            at == hop
-                && injection
-                    .path_contains
-                    .as_deref()
-                    .is_none_or(|part| target.contains(part))
+            at == hop && injection.path_contains.as_deref().is_none_or(|part| target.contains(part))
         })
     }
 
     /// Whether a new connection to a server with this one hop is to be reset.
     pub(crate) fn refuses(&self, hop: Hop) -> bool {
         self.play(|at, injection| {
-            at == hop
-                && injection.fault == Fault::RefuseConnections
-                && injection.path_contains.is_none()
+            at == hop && injection.fault == Fault::RefuseConnections && injection.path_contains.is_none()
         })
         .is_some()
     }
 
     fn play(&self, matches: impl Fn(Hop, &Injection) -> bool) -> Option<Fault> {
         let mut injections = crate::lock(&self.injections);
-        let at = injections
-            .iter()
-            .position(|(hop, injection)| injection.times != Some(0) && matches(*hop, injection))?;
+        let at =
+            injections.iter().position(|(hop, injection)| injection.times != Some(0) && matches(*hop, injection))?;
         let injection = &mut injections[at].1;
         if let Some(times) = &mut injection.times {
             *times -= 1;

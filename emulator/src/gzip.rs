@@ -19,11 +19,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     pub(crate) fn new() -> Stored {
-        Stored {
-            stream: HEADER.to_vec(),
-            block: Vec::with_capacity(BLOCK),
-            crc: Crc::new(),
-        }
+        Stored { stream: HEADER.to_vec(), block: Vec::with_capacity(BLOCK), crc: Crc::new() }
     }
 
     pub(crate) fn write(&mut self, mut bytes: &[u8]) {
@@ -42,8 +38,7 @@ impl Stored {
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.end_block(true);
         self.stream.extend_from_slice(&self.crc.sum().to_le_bytes());
-        self.stream
-            .extend_from_slice(&self.crc.amount().to_le_bytes());
+        self.stream.extend_from_slice(&self.crc.amount().to_le_bytes());
         self.stream
     }
 

@@ -135,11 +135,7 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
 }
 
 pub(crate) fn build(image: &Image) -> io::Result<Built> {
-    let types = if image.docker_media_types {
-        DOCKER
-    } else {
-        OCI
-    };
+    let types = if image.docker_media_types { DOCKER } else { OCI };
     let program = image.binary.as_ref().map(std::fs::read).transpose()?;
     let mut blobs = Vec::new();
     let mut manifests = Vec::new();
@@ -190,29 +186,21 @@ pub(crate) fn build(image: &Image) -> io::Result<Built> {
         manifests.push((types.manifest.to_owned(), manifest));
     }
     if image.index {
-        let index =
-            json!({"schemaVersion": 2, "mediaType": types.index, "manifests": entries}).to_string();
+        let index = json!({"schemaVersion": 2, "mediaType": types.index, "manifests": entries}).to_string();
         manifests.push((types.index.to_owned(), Bytes::from(index)));
     } else {
         manifests.truncate(1);
         named.truncate(1);
     }
     let Some((_, top)) = manifests.last() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "an image needs an architecture",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "an image needs an architecture"));
     };
     let pushed = Pushed {
         index_digest: digest_of(top),
         manifests: named,
         blobs: blobs.iter().map(|blob| digest_of(blob)).collect(),
     };
-    Ok(Built {
-        pushed,
-        manifests,
-        blobs,
-    })
+    Ok(Built { pushed, manifests, blobs })
 }
 
 /// A layer being written: a tar stream, hashed on its way into gzip.
@@ -223,10 +211,7 @@ struct Layer {
 
 impl Layer {
     fn new() -> Layer {
-        Layer {
-            content: Context::new(&SHA256),
-            gzip: Stored::new(),
-        }
+        Layer { content: Context::new(&SHA256), gzip: Stored::new() }
     }
 
     fn directory(&mut self, name: &str) {
@@ -272,8 +257,7 @@ impl Layer {
 /// A header of the ustar format (POSIX.1-1988), whose fields are octal text at fixed places.
 fn header(name: &str, size: usize, mode: u32, kind: u8) -> [u8; 512] {
     let mut header = [0; 512];
-    let mut put =
-        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
     put(100, &format!("{mode:07o}"));
     put(108, "0000000");
@@ -293,10 +277,7 @@ fn header(name: &str, size: usize, mode: u32, kind: u8) -> [u8; 512] {
 /// Marsaglia's xorshift, seeded by a digest of the name.
 fn fill(block: &mut [u8], seed: &str) {
     let digest = digest(&SHA256, seed.as_bytes());
-    let mut state = digest.as_ref()[..8]
-        .iter()
-        .fold(1, |state, byte| state << 8 | u64::from(*byte))
-        | 1;
+    let mut state = digest.as_ref()[..8].iter().fold(1, |state, byte| state << 8 | u64::from(*byte)) | 1;
     for chunk in block.chunks_mut(8) {
         state ^= state << 13;
         state ^= state >> 7;

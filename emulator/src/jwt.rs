@@ -5,8 +5,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
 use serde_json::{Map, Value, json};
 
@@ -42,10 +41,7 @@ impl Signer {
         let input = format!("{}.{}", encode(&header), encode(claims));
         match self.key.sign(&SystemRandom::new(), input.as_bytes()) {
             Ok(signature) => {
-                format!(
-                    "{input}.{}",
-                    BASE64_URL_SAFE_NO_PAD.encode(signature.as_ref())
-                )
+                format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_ref()))
             }
             Err(_) => String::new(),
         }
@@ -55,8 +51,7 @@ impl Signer {
     pub(crate) fn verify(&self, token: &str) -> Option<Claims> {
         let parsed = Unverified::parse(token)?;
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref());
-        key.verify(parsed.signed.as_bytes(), &parsed.signature)
-            .ok()?;
+        key.verify(parsed.signed.as_bytes(), &parsed.signature).ok()?;
         Some(parsed.claims)
     }
 }
@@ -71,16 +66,12 @@ fn key_id(public_key: &[u8]) -> String {
     let digest = digest(&SHA256, public_key);
     let mut text = String::new();
     for (index, group) in digest.as_ref()[..30].chunks_exact(5).enumerate() {
-        let bits = group
-            .iter()
-            .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        let bits = group.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
         for place in 0..8 {
             if place % 4 == 0 && (index, place) != (0, 0) {
                 text.push(':');
             }
-            text.push(char::from(
-                ALPHABET[(bits >> (35 - 5 * place) & 31) as usize],
-            ));
+            text.push(char::from(ALPHABET[(bits >> (35 - 5 * place) & 31) as usize]));
         }
     }
     text
@@ -116,10 +107,6 @@ pub(crate) fn text<'a>(claims: &'a Claims, name: &str) -> &'a str {
 
 /// Whether `exp` is there and ahead of `now`, and `nbf` is not.
 pub(crate) fn is_current(claims: &Claims, now: i64) -> bool {
-    let time = |name: &str| {
-        claims
-            .get(name)
-            .and_then(|value| value.as_i64().or_else(|| Some(value.as_f64()? as i64)))
-    };
+    let time = |name: &str| claims.get(name).and_then(|value| value.as_i64().or_else(|| Some(value.as_f64()? as i64)));
     time("exp").is_some_and(|end| end > now) && time("nbf").is_none_or(|start| start <= now + 300)
 }

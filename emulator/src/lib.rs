@@ -86,9 +86,8 @@ impl Emulator {
         };
         let storage_tls = options.storage_tls.then(|| tls.acceptor.clone());
         let state = Arc::new(State::new(options, registry_addr, storage_addr)?);
-        let spawn = |listener, server, tls| {
-            tokio::spawn(serve(listener, server, tls, Arc::clone(&state))).abort_handle()
-        };
+        let spawn =
+            |listener, server, tls| tokio::spawn(serve(listener, server, tls, Arc::clone(&state))).abort_handle();
         let mut servers = vec![
             spawn(registry, Server::Registry, Some(tls.acceptor.clone())),
             spawn(entra, Server::Entra, Some(tls.acceptor.clone())),
@@ -99,14 +98,7 @@ impl Emulator {
             servers.push(spawn(listener, Server::Identity, None));
             identity_addr = Some(address);
         }
-        Ok(Emulator {
-            state,
-            ca_pem: tls.ca_pem,
-            registry_addr,
-            entra_addr,
-            identity_addr,
-            servers,
-        })
+        Ok(Emulator { state, ca_pem: tls.ca_pem, registry_addr, entra_addr, identity_addr, servers })
     }
 
     /// Where the registry listens.
@@ -163,16 +155,8 @@ impl Emulator {
     }
 
     /// Adds an artifact (a signature, say) that refers to a manifest; gives its digest.
-    pub fn attach(
-        &self,
-        repository: &str,
-        subject: &str,
-        artifact_type: &str,
-        payload: impl Into<Bytes>,
-    ) -> String {
-        self.state
-            .store
-            .attach(repository, subject, artifact_type, payload.into())
+    pub fn attach(&self, repository: &str, subject: &str, artifact_type: &str, payload: impl Into<Bytes>) -> String {
+        self.state.store.attach(repository, subject, artifact_type, payload.into())
     }
 
     /// The bytes of a manifest, by tag or digest.
@@ -219,12 +203,7 @@ impl Emulator {
     /// Ends all faults, refused connections too; requests that hang stay so.
     pub fn clear_faults(&self) {
         self.state.faults.clear();
-        for server in [
-            Server::Entra,
-            Server::Registry,
-            Server::Storage,
-            Server::Identity,
-        ] {
+        for server in [Server::Entra, Server::Registry, Server::Storage, Server::Identity] {
             self.state.set_refusing(server, false);
         }
     }
@@ -257,8 +236,7 @@ impl Drop for Emulator {
 }
 
 async fn bind(server: &str, address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{server} on {address}: {error}"));
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{server} on {address}: {error}"));
     let listener = TcpListener::bind(address).await.map_err(named)?;
     let bound = listener.local_addr().map_err(named)?;
     Ok((listener, bound))

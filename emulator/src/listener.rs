@@ -43,10 +43,7 @@ pub(crate) struct Request {
 impl Request {
     /// All values of a header.
     pub(crate) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -69,10 +66,7 @@ impl Request {
 
 /// The first value of a field.
 pub(crate) fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs
-        .iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
+    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
 fn pairs(encoded: &[u8]) -> Vec<(String, String)> {
@@ -80,12 +74,7 @@ fn pairs(encoded: &[u8]) -> Vec<(String, String)> {
 }
 
 /// Serves one listener until its task is aborted, which closes all its connections.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    server: Server,
-    tls: Option<TlsAcceptor>,
-    state: Arc<State>,
-) {
+pub(crate) async fn serve(listener: TcpListener, server: Server, tls: Option<TlsAcceptor>, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -101,12 +90,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    server: Server,
-    tls: Option<TlsAcceptor>,
-    state: Arc<State>,
-) {
+async fn connection(stream: TcpStream, server: Server, tls: Option<TlsAcceptor>, state: Arc<State>) {
     if state.is_refusing(server) || sole_hop(server).is_some_and(|hop| state.faults.refuses(hop)) {
         return reset(stream);
     }
@@ -124,11 +108,8 @@ async fn connection(
             _ = closing.changed() => return,
         },
     };
-    let service =
-        service_fn(|request| handle(request, server, Arc::clone(&state), Arc::clone(&connection)));
-    let mut serving = http1::Builder::new()
-        .title_case_headers(true)
-        .serve_connection(TokioIo::new(wire), service);
+    let service = service_fn(|request| handle(request, server, Arc::clone(&state), Arc::clone(&connection)));
+    let mut serving = http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(wire), service);
     let is_reset = tokio::select! {
         biased;
         _ = &mut serving => false,
@@ -157,20 +138,11 @@ async fn handle(
     connection: Arc<Connection>,
 ) -> io::Result<Response<Payload>> {
     let (head, body) = request.into_parts();
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str())
-        .to_owned();
-    let body = Limited::new(body, LONGEST_BODY)
-        .collect()
-        .await
-        .map(|body| body.to_bytes());
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    let body = Limited::new(body, LONGEST_BODY).collect().await.map(|body| body.to_bytes());
     let request = Request {
         method: head.method,
-        path: percent_decode_str(head.uri.path())
-            .decode_utf8_lossy()
-            .into_owned(),
+        path: percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned(),
         query: pairs(head.uri.query().unwrap_or_default().as_bytes()),
         headers: head.headers,
         body: body.as_ref().map(Bytes::clone).unwrap_or_default(),
@@ -183,9 +155,7 @@ async fn handle(
         decide(fault, server, hop, &state, &request)
     };
     let status = outcome.as_ref().map_or(0, |(answer, _)| answer.status);
-    state
-        .journal
-        .add(record(server, hop, &connection, &request, target, status));
+    state.journal.add(record(server, hop, &connection, &request, target, status));
 
     tokio::time::sleep(state.options.latency).await;
     match outcome {
@@ -228,17 +198,9 @@ fn decide(
     let whole = |answer| Ok((answer, Delivery::Whole));
     match fault {
         Fault::Status(status) => whole(failure(state, hop, status, request)),
-        Fault::StatusWith {
-            status,
-            headers,
-            body,
-        } => {
+        Fault::StatusWith { status, headers, body } => {
             let answer = Answer::new(status).body(body);
-            whole(
-                headers
-                    .iter()
-                    .fold(answer, |answer, (name, value)| answer.header(name, value)),
-            )
+            whole(headers.iter().fold(answer, |answer, (name, value)| answer.header(name, value)))
         }
         Fault::RefuseConnections => Err(Silence::Reset),
         Fault::ResetMidBody => Ok((right(Expiry::Stated), Delivery::Reset)),
@@ -248,10 +210,9 @@ fn decide(
                 .header("Content-Type", "application/json; charset=utf-8")
                 .body("{\"access_token\":\"eyJ, \"refresh_token\":"),
         ),
-        Fault::HugeBody => Ok((
-            Answer::new(200).header("Content-Type", "application/json; charset=utf-8"),
-            Delivery::Huge,
-        )),
+        Fault::HugeBody => {
+            Ok((Answer::new(200).header("Content-Type", "application/json; charset=utf-8"), Delivery::Huge))
+        }
         Fault::SlowDrip => Ok((right(Expiry::Stated), Delivery::Drip)),
         Fault::WrongContentType => {
             let mut answer = right(Expiry::Stated);
@@ -294,12 +255,7 @@ fn record(
         headers: request
             .headers
             .iter()
-            .map(|(name, value)| {
-                (
-                    name.to_string(),
-                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                )
-            })
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect(),
         body: String::from_utf8_lossy(body).into_owned(),
         status,
@@ -308,9 +264,5 @@ fn record(
 
 /// The `Host` that a client used, which Entra compares with the audience of assertions.
 pub(crate) fn host(request: &Request) -> &str {
-    request
-        .headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default()
+    request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }

@@ -64,22 +64,13 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS")]
     access_lifetime: Option<u64>,
     /// Seconds that the emulator's clock is ahead
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_skew: i64,
     /// Delay before each answer, in milliseconds
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     latency: u64,
     /// An image to hold; may be repeated
-    #[arg(
-        long = "image",
-        value_name = "REPOSITORY:TAG",
-        default_value = "hub/library/busybox:latest"
-    )]
+    #[arg(long = "image", value_name = "REPOSITORY:TAG", default_value = "hub/library/busybox:latest")]
     images: Vec<String>,
     /// A static program that becomes bin/sh of the images, so that they run
     #[arg(long, value_name = "FILE")]
@@ -118,9 +109,8 @@ async fn run(arguments: Arguments) -> io::Result<()> {
         emulator.try_push(image)?;
     }
     if let Some(file) = &arguments.ca_out {
-        std::fs::write(file, emulator.ca_pem()).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", file.display()))
-        })?;
+        std::fs::write(file, emulator.ca_pem())
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
     }
     print(&json!({"ready": {
         "registry": emulator.registry_addr(),
@@ -169,8 +159,7 @@ impl Arguments {
                 let message = format!("--image {name}: a tag is missing, as in {name}:latest");
                 io::Error::new(io::ErrorKind::InvalidInput, message)
             })?;
-            let mut image =
-                Image::small(repository, tag).with_layers(self.layers, self.layer_bytes);
+            let mut image = Image::small(repository, tag).with_layers(self.layers, self.layer_bytes);
             image.binary.clone_from(&self.binary);
             image.docker_media_types = self.docker_media_types;
             Ok(image)
@@ -181,10 +170,7 @@ impl Arguments {
     fn options(&self) -> io::Result<Options> {
         let defaults = Options::default();
         let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
-        let certificate = self
-            .client_certificate
-            .as_ref()
-            .map(std::fs::read_to_string);
+        let certificate = self.client_certificate.as_ref().map(std::fs::read_to_string);
         let client = Client {
             tenant: self.tenant.clone(),
             client_id: self.client_id.clone(),

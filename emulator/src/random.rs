@@ -15,14 +15,7 @@ pub(crate) fn guid() -> String {
     guid[6] = guid[6] & 0x0f | 0x40;
     guid[8] = guid[8] & 0x3f | 0x80;
     let hex = hex(&guid);
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// Lower-case hexadecimal, the form of digests.

@@ -67,10 +67,7 @@ pub struct Recorded {
 impl Recorded {
     /// The first value of a header, by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -82,10 +79,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new() -> Journal {
-        Journal {
-            requests: Mutex::default(),
-            count: watch::Sender::new(0),
-        }
+        Journal { requests: Mutex::default(), count: watch::Sender::new(0) }
     }
 
     pub(crate) fn add(&self, recorded: Recorded) {

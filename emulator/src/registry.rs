@@ -39,31 +39,18 @@ pub(crate) fn challenge(state: &State, request: &Request) -> Answer {
 fn dressed(answer: Answer) -> Answer {
     answer
         .header("Server", "AzureContainerRegistry")
-        .header(
-            "Strict-Transport-Security",
-            "max-age=31536000; includeSubDomains",
-        )
+        .header("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
         .header("X-Ms-Correlation-Request-Id", random::guid())
 }
 
 /// Every `/v2` answer has `Strict-Transport-Security` twice and four lines of exposed headers
 /// (azure-sdk-for-net recordings of CanPullArtifactAsync).
 fn dressed_as_data(answer: Answer) -> Answer {
-    let answer = [
-        "Docker-Content-Digest",
-        "WWW-Authenticate",
-        "Link",
-        "X-Ms-Correlation-Request-Id",
-    ]
-    .into_iter()
-    .fold(answer, |answer, name| {
-        answer.header("Access-Control-Expose-Headers", name)
-    });
+    let answer = ["Docker-Content-Digest", "WWW-Authenticate", "Link", "X-Ms-Correlation-Request-Id"]
+        .into_iter()
+        .fold(answer, |answer, name| answer.header("Access-Control-Expose-Headers", name));
     dressed(answer)
         .header("Docker-Distribution-Api-Version", "registry/2.0")
-        .header(
-            "Strict-Transport-Security",
-            "max-age=31536000; includeSubDomains",
-        )
+        .header("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
         .header("X-Content-Type-Options", "nosniff")
 }

@@ -37,11 +37,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(
-        options: Options,
-        registry_addr: SocketAddr,
-        storage_addr: SocketAddr,
-    ) -> io::Result<State> {
+    pub(crate) fn new(options: Options, registry_addr: SocketAddr, storage_addr: SocketAddr) -> io::Result<State> {
         Ok(State {
             clock: Clock::new(options.clock_skew),
             options,
@@ -85,8 +81,7 @@ impl State {
     }
 
     pub(crate) fn revoke_all(&self) {
-        self.revoked_before
-            .store(self.serial.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.revoked_before.store(self.serial.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     pub(crate) fn is_refusing(&self, server: Server) -> bool {

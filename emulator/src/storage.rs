@@ -25,16 +25,9 @@ const VERSION: &str = "2016-05-31";
 pub(crate) fn location(state: &State, digest: &str) -> String {
     let hex = digest.trim_start_matches("sha256:");
     let account = format!("{}-{}", state.registry_id, &random::guid()[..8]);
-    let path = format!(
-        "/{account}//docker/registry/v2/blobs/sha256/{}/{hex}/data",
-        &hex[..2]
-    );
+    let path = format!("/{account}//docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
     let expiry = iso_date(state.clock.now() + SIGNATURE_LIFETIME);
-    let (scheme, protocols) = if state.options.storage_tls {
-        ("https", "https")
-    } else {
-        ("http", "https,http")
-    };
+    let (scheme, protocols) = if state.options.storage_tls { ("https", "https") } else { ("http", "https,http") };
     let signature = BASE64_STANDARD.encode(sign(state, &path, &expiry, protocols).as_ref());
     format!(
         "{scheme}://{}:{}{path}?se={}&sig={}&sp=r&spr={}&sr=b&sv={VERSION}&regid={}",
@@ -49,11 +42,7 @@ pub(crate) fn location(state: &State, digest: &str) -> String {
 
 /// Encodes what Go's `url.QueryEscape` does, of the characters that occur here.
 fn encoded(text: &str) -> String {
-    const GO: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'.')
-        .remove(b'~');
+    const GO: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, GO).to_string()
 }
 
@@ -67,10 +56,7 @@ fn key(state: &State) -> hmac::Key {
 }
 
 fn sign(state: &State, path: &str, expiry: &str, protocols: &str) -> hmac::Tag {
-    hmac::sign(
-        &key(state),
-        text_to_sign(path, expiry, protocols).as_bytes(),
-    )
+    hmac::sign(&key(state), text_to_sign(path, expiry, protocols).as_bytes())
 }
 
 pub(crate) fn answer(state: &State, request: &Request) -> Answer {
@@ -82,24 +68,11 @@ pub(crate) fn failure(state: &State, status: u16) -> Answer {
     let (code, message) = match status {
         403 => AUTHENTICATION_FAILED,
         404 => ("BlobNotFound", "The specified blob does not exist."),
-        500 => (
-            "InternalError",
-            "The server encountered an internal error. Please retry the request.",
-        ),
-        503 => (
-            "ServerBusy",
-            "The server is currently unable to receive requests. Please retry your request.",
-        ),
+        500 => ("InternalError", "The server encountered an internal error. Please retry the request."),
+        503 => ("ServerBusy", "The server is currently unable to receive requests. Please retry your request."),
         _ => ("InvalidInput", "One of the request inputs is not valid."),
     };
-    dressed(
-        Refusal {
-            status,
-            code,
-            message,
-        }
-        .answer(state),
-    )
+    dressed(Refusal { status, code, message }.answer(state))
 }
 
 const AUTHENTICATION_FAILED: (&str, &str) = (
@@ -115,19 +88,11 @@ struct Refusal {
 
 impl Refusal {
     fn new(status: u16, (code, message): (&'static str, &'static str)) -> Refusal {
-        Refusal {
-            status,
-            code,
-            message,
-        }
+        Refusal { status, code, message }
     }
 
     fn answer(&self, state: &State) -> Answer {
-        let Refusal {
-            status,
-            code,
-            message,
-        } = self;
+        let Refusal { status, code, message } = self;
         Answer::new(*status)
             .header("Content-Type", "application/xml")
             .header("x-ms-error-code", *code)
@@ -148,10 +113,7 @@ fn dressed(answer: Answer) -> Answer {
 
 fn served(state: &State, request: &Request) -> Result<Answer, Refusal> {
     if !request.is_read() {
-        let words = (
-            "UnsupportedHttpVerb",
-            "The resource doesn't support specified Http Verb.",
-        );
+        let words = ("UnsupportedHttpVerb", "The resource doesn't support specified Http Verb.");
         return Err(Refusal::new(405, words));
     }
     // The signature is the only credential; a forwarded one spoils the request (Azure/acr#217).
@@ -179,17 +141,12 @@ fn served(state: &State, request: &Request) -> Result<Answer, Refusal> {
     if request.method == Method::HEAD {
         return Ok(answer.header("Content-Length", length.to_string()));
     }
-    let range = request
-        .header("x-ms-range")
-        .or_else(|| request.header("range"));
+    let range = request.header("x-ms-range").or_else(|| request.header("range"));
     match range.and_then(|range| Range::parse(range, length)) {
         None => Ok(answer.body(blob)),
         Some(Range::Part { first, last }) => Ok(part(answer, &blob, first, last)),
         Some(Range::Outside) => {
-            let words = (
-                "InvalidRange",
-                "The range specified is invalid for the current size of the resource.",
-            );
+            let words = ("InvalidRange", "The range specified is invalid for the current size of the resource.");
             Err(Refusal::new(416, words))
         }
     }
@@ -197,12 +154,7 @@ fn served(state: &State, request: &Request) -> Result<Answer, Refusal> {
 
 fn part(mut answer: Answer, blob: &Bytes, first: usize, last: usize) -> Answer {
     answer.status = 206;
-    answer
-        .header(
-            "Content-Range",
-            format!("bytes {first}-{last}/{}", blob.len()),
-        )
-        .body(blob.slice(first..=last))
+    answer.header("Content-Range", format!("bytes {first}-{last}/{}", blob.len())).body(blob.slice(first..=last))
 }
 
 enum Range {
@@ -215,22 +167,11 @@ impl Range {
     fn parse(header: &str, length: usize) -> Option<Range> {
         let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;
         let first: usize = first.parse().ok()?;
-        let last = if last.is_empty() {
-            usize::MAX
-        } else {
-            last.parse().ok()?
-        };
+        let last = if last.is_empty() { usize::MAX } else { last.parse().ok()? };
         if last < first {
             return None;
         }
-        Some(if first >= length {
-            Range::Outside
-        } else {
-            Range::Part {
-                first,
-                last: last.min(length - 1),
-            }
-        })
+        Some(if first >= length { Range::Outside } else { Range::Part { first, last: last.min(length - 1) } })
     }
 }
 
@@ -239,23 +180,14 @@ fn check_signature(state: &State, request: &Request) -> Result<(), Refusal> {
     let parameter = |name| request.parameter(name).ok_or_else(refused);
     let expiry = parameter("se")?;
     let fixed = [("sp", "r"), ("sr", "b"), ("sv", VERSION)];
-    if fixed
-        .iter()
-        .any(|(name, value)| request.parameter(name) != Some(value))
-    {
+    if fixed.iter().any(|(name, value)| request.parameter(name) != Some(value)) {
         return Err(refused());
     }
-    let signature = BASE64_STANDARD
-        .decode(parameter("sig")?)
-        .map_err(|_| refused())?;
+    let signature = BASE64_STANDARD.decode(parameter("sig")?).map_err(|_| refused())?;
     let text = text_to_sign(&request.path, expiry, parameter("spr")?);
     hmac::verify(&key(state), text.as_bytes(), &signature).map_err(|_| refused())?;
     // Both are the same fixed-width form, in which the order of text is the order of time.
-    if expiry <= iso_date(state.clock.now()).as_str() {
-        Err(refused())
-    } else {
-        Ok(())
-    }
+    if expiry <= iso_date(state.clock.now()).as_str() { Err(refused()) } else { Ok(()) }
 }
 
 /// The digest in `…/sha256/d2/<hex>/data`.

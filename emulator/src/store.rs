@@ -42,49 +42,24 @@ impl Store {
         for (digest, blob) in built.pushed.blobs.iter().zip(built.blobs) {
             content.blobs.insert(digest.clone(), blob);
         }
-        let place = content
-            .repositories
-            .entry(repository.to_owned())
-            .or_default();
+        let place = content.repositories.entry(repository.to_owned()).or_default();
         place.blobs.extend(built.pushed.blobs.iter().cloned());
-        place
-            .tags
-            .insert(tag.to_owned(), built.pushed.index_digest.clone());
+        place.tags.insert(tag.to_owned(), built.pushed.index_digest.clone());
         for (media_type, bytes) in built.manifests {
-            place.manifests.insert(
-                digest_of(&bytes),
-                Manifest {
-                    media_type,
-                    bytes,
-                    referrer: None,
-                },
-            );
+            place.manifests.insert(digest_of(&bytes), Manifest { media_type, bytes, referrer: None });
         }
         built.pushed
     }
 
     /// Adds an artifact that refers to `subject`, and gives its digest.
-    pub(crate) fn attach(
-        &self,
-        repository: &str,
-        subject: &str,
-        artifact_type: &str,
-        payload: Bytes,
-    ) -> String {
+    pub(crate) fn attach(&self, repository: &str, subject: &str, artifact_type: &str, payload: Bytes) -> String {
         const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
         const EMPTY: &str = "application/vnd.oci.empty.v1+json";
         let config = Bytes::from_static(b"{}");
         let mut content = crate::lock(&self.content);
-        let place = content
-            .repositories
-            .entry(repository.to_owned())
-            .or_default();
-        let (subject_type, subject_size) = place
-            .manifests
-            .get(subject)
-            .map_or((MANIFEST.to_owned(), 0), |m| {
-                (m.media_type.clone(), m.bytes.len())
-            });
+        let place = content.repositories.entry(repository.to_owned()).or_default();
+        let (subject_type, subject_size) =
+            place.manifests.get(subject).map_or((MANIFEST.to_owned(), 0), |m| (m.media_type.clone(), m.bytes.len()));
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -101,18 +76,9 @@ impl Store {
             "size": bytes.len(),
             "artifactType": artifact_type,
         });
-        place
-            .blobs
-            .extend([digest_of(&config), digest_of(&payload)]);
+        place.blobs.extend([digest_of(&config), digest_of(&payload)]);
         let referrer = Some((subject.to_owned(), descriptor));
-        place.manifests.insert(
-            digest.clone(),
-            Manifest {
-                media_type: MANIFEST.to_owned(),
-                bytes,
-                referrer,
-            },
-        );
+        place.manifests.insert(digest.clone(), Manifest { media_type: MANIFEST.to_owned(), bytes, referrer });
         for blob in [config, payload] {
             content.blobs.insert(digest_of(&blob), blob);
         }
@@ -142,49 +108,26 @@ impl Store {
     /// The tags of a repository in order.
     pub(crate) fn tags(&self, repository: &str) -> Option<Vec<String>> {
         let content = crate::lock(&self.content);
-        Some(
-            content
-                .repositories
-                .get(repository)?
-                .tags
-                .keys()
-                .cloned()
-                .collect(),
-        )
+        Some(content.repositories.get(repository)?.tags.keys().cloned().collect())
     }
 
     /// The names of all repositories in order.
     pub(crate) fn names(&self) -> Vec<String> {
-        crate::lock(&self.content)
-            .repositories
-            .keys()
-            .cloned()
-            .collect()
+        crate::lock(&self.content).repositories.keys().cloned().collect()
     }
 
     /// Descriptors of what refers to a manifest; nothing for an unknown repository.
     pub(crate) fn referrers(&self, repository: &str, subject: &str) -> Option<Vec<Value>> {
         let content = crate::lock(&self.content);
         let place = content.repositories.get(repository)?;
-        let referrers = place
-            .manifests
-            .values()
-            .filter_map(|manifest| manifest.referrer.as_ref());
-        Some(
-            referrers
-                .filter(|(of, _)| of == subject)
-                .map(|(_, descriptor)| descriptor.clone())
-                .collect(),
-        )
+        let referrers = place.manifests.values().filter_map(|manifest| manifest.referrer.as_ref());
+        Some(referrers.filter(|(of, _)| of == subject).map(|(_, descriptor)| descriptor.clone()).collect())
     }
 
     /// Names an existing manifest by one more tag.
     pub(crate) fn tag(&self, repository: &str, digest: &str, tag: &str) {
         let mut content = crate::lock(&self.content);
-        let place = content
-            .repositories
-            .entry(repository.to_owned())
-            .or_default();
+        let place = content.repositories.entry(repository.to_owned()).or_default();
         place.tags.insert(tag.to_owned(), digest.to_owned());
     }
 }

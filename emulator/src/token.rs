@@ -17,11 +17,7 @@ pub(crate) enum Expiry {
 
 /// Writes `nbf`, `iat` and `exp`, as Azure does in all its tokens.
 pub(crate) fn set_times(claims: &mut Claims, now: i64, lifetime: i64, expiry: Expiry) {
-    let issued = if expiry == Expiry::Past {
-        now - lifetime - 3_600
-    } else {
-        now
-    };
+    let issued = if expiry == Expiry::Past { now - lifetime - 3_600 } else { now };
     claims.insert("nbf".to_owned(), Value::from(issued));
     claims.insert("iat".to_owned(), Value::from(issued));
     if expiry != Expiry::Unstated {

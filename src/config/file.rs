@@ -65,25 +65,14 @@ impl File {
                 return Self::default();
             }
         };
-        let mut document = Document {
-            path,
-            text,
-            mistakes,
-        };
+        let mut document = Document { path, text, mistakes };
         let mut file = Self::default();
-        let root = document.table(
-            &Node {
-                value: &root,
-                steps: Vec::new(),
-            },
-            &["listen", "upstream", "ca_file", "identity", "log"],
-        );
+        let root = document
+            .table(&Node { value: &root, steps: Vec::new() }, &["listen", "upstream", "ca_file", "identity", "log"]);
         for node in root {
             match node.key() {
                 "listen" => file.listen = document.text(&node),
-                "ca_file" => {
-                    file.ca_file = document.text(&node).map(|(_, text)| PathBuf::from(text))
-                }
+                "ca_file" => file.ca_file = document.text(&node).map(|(_, text)| PathBuf::from(text)),
                 "log" => file.log = document.text(&node),
                 "identity" => {
                     let kind = document.table(&node, &["kind"]).pop();
@@ -107,9 +96,7 @@ impl File {
 fn read_bounded(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|cause| cause.to_string())?;
     let mut text = String::new();
-    file.take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .map_err(|cause| cause.to_string())?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|cause| cause.to_string())?;
     if text.len() as u64 > MAX_FILE {
         return Err(format!("more than {MAX_FILE} bytes are no configuration"));
     }
@@ -146,13 +133,11 @@ impl<'a> Node<'a> {
 
     /// `upstream.addresses[1]`
     fn dotted(&self) -> String {
-        self.steps
-            .iter()
-            .fold(String::new(), |path, step| match step {
-                Step::Key(key) if path.is_empty() => key.clone(),
-                Step::Key(key) => format!("{path}.{key}"),
-                Step::Index(index) => format!("{path}[{index}]"),
-            })
+        self.steps.iter().fold(String::new(), |path, step| match step {
+            Step::Key(key) if path.is_empty() => key.clone(),
+            Step::Key(key) => format!("{path}.{key}"),
+            Step::Index(index) => format!("{path}[{index}]"),
+        })
     }
 }
 
@@ -174,10 +159,7 @@ impl Document<'_> {
         for (key, value) in mapping {
             let name = match key {
                 Value::String(name) => name.clone(),
-                other => serde_yaml::to_string(other)
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned(),
+                other => serde_yaml::to_string(other).unwrap_or_default().trim().to_owned(),
             };
             let entry = node.below(Step::Key(name.clone()), value);
             if known.contains(&name.as_str()) {
@@ -192,10 +174,7 @@ impl Document<'_> {
                 Some((nearness, nearest)) if nearness >= NEAR => {
                     self.wrong(&entry, &format!("is no setting: did you mean {nearest}?"))
                 }
-                _ => self.wrong(
-                    &entry,
-                    &format!("is no setting: there are {}", known.join(", ")),
-                ),
+                _ => self.wrong(&entry, &format!("is no setting: there are {}", known.join(", "))),
             }
         }
         entries
@@ -217,9 +196,7 @@ impl Document<'_> {
         match node.value {
             Value::Sequence(items) => {
                 let items = items.iter().enumerate();
-                items
-                    .filter_map(|(index, value)| self.text(&node.below(Step::Index(index), value)))
-                    .collect()
+                items.filter_map(|(index, value)| self.text(&node.below(Step::Index(index), value))).collect()
             }
             Value::Null => Vec::new(),
             _ => {
@@ -235,11 +212,7 @@ impl Document<'_> {
     }
 
     fn place(&self, node: &Node<'_>) -> Place {
-        let name = if node.steps.is_empty() {
-            "the file".to_owned()
-        } else {
-            node.dotted()
-        };
+        let name = if node.steps.is_empty() { "the file".to_owned() } else { node.dotted() };
         match line_of(self.text, &node.steps) {
             Some(line) => Place(format!("{}:{line}: {name}", self.path.display())),
             None => Place(format!("{}: {name}", self.path.display())),
@@ -250,9 +223,7 @@ impl Document<'_> {
 /// The line of a node. serde_yaml keeps no positions in its values but puts one into every error, so the text is
 /// read once more and an error raised at the node.
 fn line_of(text: &str, steps: &[Step]) -> Option<usize> {
-    let failed = Descent(steps)
-        .deserialize(serde_yaml::Deserializer::from_str(text))
-        .err()?;
+    let failed = Descent(steps).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     Some(failed.location()?.line())
 }
 
@@ -281,10 +252,7 @@ impl<'de> Visitor<'de> for Descent<'_> {
         let Some((Step::Key(wanted), rest)) = self.0.split_first() else {
             return Ok(());
         };
-        while let Some(found) = map.next_key_seed(Key {
-            wanted,
-            fails: rest.is_empty(),
-        })? {
+        while let Some(found) = map.next_key_seed(Key { wanted, fails: rest.is_empty() })? {
             if found {
                 map.next_value_seed(Descent(rest))?;
             } else {
@@ -338,10 +306,6 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
-        if key == self.wanted && self.fails {
-            Err(E::custom("here"))
-        } else {
-            Ok(key == self.wanted)
-        }
+        if key == self.wanted && self.fails { Err(E::custom("here")) } else { Ok(key == self.wanted) }
     }
 }

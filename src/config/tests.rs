@@ -3,10 +3,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn domain_flag() -> Flags {
-    Flags {
-        domain: Some("example.azurecr.io".to_owned()),
-        ..Flags::default()
-    }
+    Flags { domain: Some("example.azurecr.io".to_owned()), ..Flags::default() }
 }
 
 /// Loads a file with this text; mistakes as lines, the file's folder cut off.
@@ -15,17 +12,8 @@ fn load(text: &str, flags: Flags) -> Result<Config, Vec<String>> {
     let path = folder.path().join("config.yaml");
     std::fs::write(&path, text).expect("written");
     let prefix = format!("{}/", folder.path().display());
-    Config::load(&Flags {
-        config: Some(path),
-        ..flags
-    })
-    .map_err(|mistakes| {
-        mistakes
-            .to_string()
-            .lines()
-            .map(|line| line.replace(&prefix, ""))
-            .collect()
-    })
+    Config::load(&Flags { config: Some(path), ..flags })
+        .map_err(|mistakes| mistakes.to_string().lines().map(|line| line.replace(&prefix, "")).collect())
 }
 
 fn shipped() -> Vec<(PathBuf, String)> {
@@ -33,10 +21,7 @@ fn shipped() -> Vec<(PathBuf, String)> {
     let files: Vec<_> = std::fs::read_dir(folder)
         .expect("conf")
         .map(|entry| entry.expect("an entry").path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "yaml")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a file")))
         .collect();
     assert!(files.len() >= 2);
@@ -46,20 +31,12 @@ fn shipped() -> Vec<(PathBuf, String)> {
 #[test]
 fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
     for (path, text) in shipped() {
-        let config = load(&text, Flags::default())
-            .unwrap_or_else(|mistakes| panic!("{path:?}: {mistakes:?}"));
+        let config = load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{path:?}: {mistakes:?}"));
         assert_eq!(config.listen(), DEFAULT_LISTEN, "{path:?}");
         assert_eq!(config.log(), DEFAULT_LOG, "{path:?}");
-        assert_eq!(
-            config.upstream().domain().authority(),
-            "example.azurecr.io",
-            "{path:?}"
-        );
+        assert_eq!(config.upstream().domain().authority(), "example.azurecr.io", "{path:?}");
         assert_eq!(config.upstream().prefix().as_str(), "hub", "{path:?}");
-        assert!(
-            config.upstream().addresses().is_empty() && config.ca_file().is_none(),
-            "{path:?}"
-        );
+        assert!(config.upstream().addresses().is_empty() && config.ca_file().is_none(), "{path:?}");
     }
 }
 
@@ -84,9 +61,7 @@ fn an_unknown_key_in_any_table_of_a_shipped_file_is_an_error_at_its_line() {
             let mistakes = load(&mutated.join("\n"), Flags::default()).expect_err("an unknown key");
             let place = format!("config.yaml:{}: ", at + 1);
             assert!(
-                mistakes.len() == 1
-                    && mistakes[0].starts_with(&place)
-                    && mistakes[0].contains("mutation"),
+                mistakes.len() == 1 && mistakes[0].starts_with(&place) && mistakes[0].contains("mutation"),
                 "{path:?}: {mistakes:?}"
             );
         }
@@ -109,10 +84,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_line() {
         "config.yaml:11: ca_file is a text",
         "config.yaml:12: log: \"loud\" is no log filter",
     ] {
-        assert!(
-            mistakes.iter().any(|mistake| mistake.starts_with(expected)),
-            "{expected}\n{mistakes:#?}"
-        );
+        assert!(mistakes.iter().any(|mistake| mistake.starts_with(expected)), "{expected}\n{mistakes:#?}");
     }
     assert_eq!(mistakes.len(), 9, "{mistakes:#?}");
 }
@@ -123,29 +95,17 @@ fn a_file_of_another_kind_is_one_clear_error() {
     for (text, says) in [
         ("[1, 2]", "the file is a table of listen"),
         ("upstream: [", "config.yaml: "),
-        (
-            "upstream: x",
-            "config.yaml:1: upstream is a table of domain",
-        ),
+        ("upstream: x", "config.yaml:1: upstream is a table of domain"),
         ("listen: a\nlisten: b\n", "duplicate"),
         (&huge, "are no configuration"),
         ("", "the registry is not named"),
     ] {
         let mistakes = load(text, Flags::default()).expect_err(says);
-        assert!(
-            mistakes.len() == 1 && mistakes[0].contains(says),
-            "{says}: {mistakes:?}"
-        );
+        assert!(mistakes.len() == 1 && mistakes[0].contains(says), "{says}: {mistakes:?}");
     }
-    let flags = Flags {
-        config: Some("/nonexistent.yaml".into()),
-        ..domain_flag()
-    };
+    let flags = Flags { config: Some("/nonexistent.yaml".into()), ..domain_flag() };
     let mistakes = Config::load(&flags).expect_err("no file").to_string();
-    assert!(
-        mistakes.starts_with("/nonexistent.yaml: No such file"),
-        "{mistakes}"
-    );
+    assert!(mistakes.starts_with("/nonexistent.yaml: No such file"), "{mistakes}");
 }
 
 #[test]
@@ -153,14 +113,7 @@ fn flags_win_over_the_variable_and_the_file() {
     let text = "listen: 127.0.0.1:1\nupstream: {domain: a.azurecr.io, prefix: x}\nlog: warn\n";
     let config = load(text, Flags::default()).expect("valid");
     assert_eq!((config.listen().port(), config.log()), (1, "warn"));
-    let config = load(
-        text,
-        Flags {
-            rust_log: Some("error".to_owned()),
-            ..Flags::default()
-        },
-    )
-    .expect("valid");
+    let config = load(text, Flags { rust_log: Some("error".to_owned()), ..Flags::default() }).expect("valid");
     assert_eq!(config.log(), "error");
     let flags = Flags {
         listen: Some(":2".to_owned()),
@@ -171,10 +124,7 @@ fn flags_win_over_the_variable_and_the_file() {
         ..Flags::default()
     };
     let config = load(text, flags).expect("valid");
-    assert_eq!(
-        (config.listen().to_string().as_str(), config.log()),
-        ("[::]:2", "debug")
-    );
+    assert_eq!((config.listen().to_string().as_str(), config.log()), ("[::]:2", "debug"));
     assert_eq!(config.upstream().domain().host(), "b.azurecr.io");
     assert_eq!(config.upstream().prefix().as_str(), "");
 }
@@ -196,65 +146,23 @@ fn addresses_to_listen_on_have_gos_forms() {
         ("http://127.0.0.1:8080", None),
         ("", None),
     ] {
-        assert_eq!(
-            parse_listen(text)
-                .ok()
-                .map(|address| address.to_string())
-                .as_deref(),
-            expected,
-            "{text:?}"
-        );
+        assert_eq!(parse_listen(text).ok().map(|address| address.to_string()).as_deref(), expected, "{text:?}");
     }
 }
 
 #[test]
 fn a_domain_is_a_host_and_perhaps_a_port() {
     for (text, host, port, authority, server_name) in [
-        (
-            "example.azurecr.io",
-            "example.azurecr.io",
-            443,
-            "example.azurecr.io",
-            "example.azurecr.io",
-        ),
-        (
-            "Example.AzureCR.io:443",
-            "example.azurecr.io",
-            443,
-            "example.azurecr.io",
-            "example.azurecr.io",
-        ),
-        (
-            "a-b.geo.azurecr.io:5000",
-            "a-b.geo.azurecr.io",
-            5000,
-            "a-b.geo.azurecr.io:5000",
-            "a-b.geo.azurecr.io",
-        ),
-        (
-            "10.0.0.5:5000",
-            "10.0.0.5",
-            5000,
-            "10.0.0.5:5000",
-            "10.0.0.5",
-        ),
-        (
-            "[fd00::5]:5000",
-            "[fd00::5]",
-            5000,
-            "[fd00::5]:5000",
-            "fd00::5",
-        ),
+        ("example.azurecr.io", "example.azurecr.io", 443, "example.azurecr.io", "example.azurecr.io"),
+        ("Example.AzureCR.io:443", "example.azurecr.io", 443, "example.azurecr.io", "example.azurecr.io"),
+        ("a-b.geo.azurecr.io:5000", "a-b.geo.azurecr.io", 5000, "a-b.geo.azurecr.io:5000", "a-b.geo.azurecr.io"),
+        ("10.0.0.5:5000", "10.0.0.5", 5000, "10.0.0.5:5000", "10.0.0.5"),
+        ("[fd00::5]:5000", "[fd00::5]", 5000, "[fd00::5]:5000", "fd00::5"),
         ("[fd00::5]", "[fd00::5]", 443, "[fd00::5]", "fd00::5"),
     ] {
         let domain = Domain::parse(text).expect(text);
         assert_eq!(
-            (
-                domain.host(),
-                domain.port(),
-                domain.authority(),
-                domain.server_name()
-            ),
+            (domain.host(), domain.port(), domain.authority(), domain.server_name()),
             (host, port, authority, server_name)
         );
     }
@@ -271,9 +179,6 @@ fn a_domain_is_a_host_and_perhaps_a_port() {
         ("a b", "no host name"),
         ("", "no host name"),
     ] {
-        assert!(
-            Domain::parse(text).expect_err(text).contains(says),
-            "{text}"
-        );
+        assert!(Domain::parse(text).expect_err(text).contains(says), "{text}");
     }
 }

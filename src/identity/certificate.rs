@@ -36,20 +36,11 @@ pub struct CertificateAssertion {
 impl CertificateAssertion {
     /// Reads a PEM file that holds the certificate (first; a chain may follow) and its unencrypted RSA key, PKCS#8 or PKCS#1.
     /// The error is one sentence that names the file.
-    pub fn read(
-        path: &Path,
-        authority: &str,
-        tenant: &str,
-        client_id: &str,
-    ) -> Result<Self, String> {
+    pub fn read(path: &Path, authority: &str, tenant: &str, client_id: &str) -> Result<Self, String> {
         let name = path.display();
-        let size = std::fs::metadata(path)
-            .map_err(|cause| format!("{name}: {cause}"))?
-            .len();
+        let size = std::fs::metadata(path).map_err(|cause| format!("{name}: {cause}"))?.len();
         if size > MAX_FILE {
-            return Err(format!(
-                "{name}: {size} bytes are too many for a certificate and its key"
-            ));
+            return Err(format!("{name}: {size} bytes are too many for a certificate and its key"));
         }
         let text = Zeroizing::new(std::fs::read(path).map_err(|cause| format!("{name}: {cause}"))?);
         Self::parse(&text, authority, tenant, client_id)
@@ -61,27 +52,20 @@ impl CertificateAssertion {
             .collect::<Result<_, _>>()
             .map_err(|cause| format!("not a PEM file: {cause:?}"))?;
         if certificates.is_empty() {
-            return Err("no PEM block BEGIN CERTIFICATE; turn a .pfx into PEM with: openssl pkcs12 -in FILE -nodes".to_owned());
+            return Err(
+                "no PEM block BEGIN CERTIFICATE; turn a .pfx into PEM with: openssl pkcs12 -in FILE -nodes".to_owned()
+            );
         }
-        let key = PrivateKeyDer::from_pem_slice(text).map_err(|_| {
-            "no unencrypted private key in it, a PEM block BEGIN PRIVATE KEY is needed".to_owned()
-        })?;
+        let key = PrivateKeyDer::from_pem_slice(text)
+            .map_err(|_| "no unencrypted private key in it, a PEM block BEGIN PRIVATE KEY is needed".to_owned())?;
         let key = match &key {
             PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
             PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
             _ => return Err("Entra ID takes RSA keys only".to_owned()),
         }
         .map_err(|cause| format!("the private key is no RSA key of 2048 bits or more: {cause}"))?;
-        let audience = format!(
-            "{}/{tenant}/oauth2/v2.0/token",
-            authority.trim_end_matches('/')
-        );
-        Ok(Self {
-            key,
-            certificates,
-            audience,
-            client_id: client_id.to_owned(),
-        })
+        let audience = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
+        Ok(Self { key, certificates, audience, client_id: client_id.to_owned() })
     }
 
     fn sign(&self, now: u64) -> Result<String, &'static str> {
@@ -90,11 +74,7 @@ impl CertificateAssertion {
         random.fill(&mut id).map_err(|_| "no random numbers")?;
         let certificate = self.certificates.first().ok_or("no certificate")?;
         let thumbprint = ring::digest::digest(&ring::digest::SHA256, certificate);
-        let chain: Vec<_> = self
-            .certificates
-            .iter()
-            .map(|certificate| STANDARD.encode(certificate))
-            .collect();
+        let chain: Vec<_> = self.certificates.iter().map(|certificate| STANDARD.encode(certificate)).collect();
         // With the chain in the header, subject-name authentication works as well as a registered thumbprint.
         let header = json!({
             "alg": "PS256", "typ": "JWT", "x5t#S256": URL_SAFE_NO_PAD.encode(thumbprint), "x5c": chain,
@@ -116,17 +96,13 @@ impl CertificateAssertion {
 #[async_trait]
 impl ClientAssertion for CertificateAssertion {
     async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        self.sign(now)
-            .map_err(|cause| Error::with_message(ErrorKind::Credential, cause))
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.sign(now).map_err(|cause| Error::with_message(ErrorKind::Credential, cause))
     }
 }
 
 impl fmt::Debug for CertificateAssertion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CertificateAssertion")
-            .finish_non_exhaustive()
+        f.debug_struct("CertificateAssertion").finish_non_exhaustive()
     }
 }

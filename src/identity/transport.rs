@@ -48,10 +48,7 @@ pub struct BoundedTransport {
 
 impl BoundedTransport {
     pub fn new(client: reqwest::Client) -> Self {
-        Self {
-            client,
-            last: Mutex::new(None),
-        }
+        Self { client, last: Mutex::new(None) }
     }
 
     pub fn forget(&self) {
@@ -59,10 +56,7 @@ impl BoundedTransport {
     }
 
     pub fn last(&self) -> Option<Answer> {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, answer: Option<Answer>) {
@@ -81,17 +75,11 @@ impl HttpClient for BoundedTransport {
             outgoing = outgoing.header(name.as_str(), value.as_str());
         }
         let azure_core::http::Body::Bytes(body) = request.body() else {
-            return Err(unsendable(
-                "a sign-in request has no streamed body".to_owned(),
-            ));
+            return Err(unsendable("a sign-in request has no streamed body".to_owned()));
         };
         let answer = outgoing.body(body.clone()).send().await.map_err(|cause| {
             self.set(None);
-            let kind = if cause.is_connect() {
-                ErrorKind::Connection
-            } else {
-                ErrorKind::Io
-            };
+            let kind = if cause.is_connect() { ErrorKind::Connection } else { ErrorKind::Io };
             Error::with_error(kind, cause.without_url(), "no answer")
         })?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
@@ -99,10 +87,9 @@ impl HttpClient for BoundedTransport {
             BodyError::Connection(cause) => {
                 Error::with_error(ErrorKind::Io, cause.without_url(), "the answer broke off")
             }
-            BodyError::TooLarge => Error::with_message(
-                ErrorKind::Io,
-                format!("an answer of more than {MAX_BODY} bytes"),
-            ),
+            BodyError::TooLarge => {
+                Error::with_message(ErrorKind::Io, format!("an answer of more than {MAX_BODY} bytes"))
+            }
         })?;
         self.set(Some(Answer::read(status, retry_after(&headers), &body)));
         let mut copied = Headers::new();
@@ -111,11 +98,7 @@ impl HttpClient for BoundedTransport {
                 copied.insert(name.as_str().to_owned(), value.to_owned());
             }
         }
-        Ok(AsyncRawResponse::from_bytes(
-            StatusCode::from(status),
-            copied,
-            body,
-        ))
+        Ok(AsyncRawResponse::from_bytes(StatusCode::from(status), copied, body))
     }
 }
 

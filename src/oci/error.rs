@@ -57,12 +57,7 @@ pub struct Refusal {
 impl Refusal {
     /// An error without detail.
     pub fn new(status: StatusCode, code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            detail: String::new(),
-        }
+        Self { status, code, message: message.into(), detail: String::new() }
     }
 
     /// Quotes what the error is about: the first [`MAX_DETAIL`] characters, control characters escaped.
@@ -83,8 +78,7 @@ impl Refusal {
 
     /// The JSON body: `{"errors":[{"code":…,"message":…,"detail":…}]}`.
     pub fn body(&self) -> Vec<u8> {
-        let error =
-            json!({"code": self.code.as_str(), "message": self.message, "detail": self.detail});
+        let error = json!({"code": self.code.as_str(), "message": self.message, "detail": self.detail});
         json!({ "errors": [error] }).to_string().into_bytes()
     }
 }
@@ -107,9 +101,6 @@ mod tests {
         assert_eq!(body["errors"][0]["code"], "NAME_INVALID");
         assert_eq!(body["errors"][0]["message"], "no \"name\"");
         let detail = body["errors"][0]["detail"].as_str().expect("a detail");
-        assert!(
-            detail.starts_with("a\\n\"bxx") && detail.len() == MAX_DETAIL + 1,
-            "{detail}"
-        );
+        assert!(detail.starts_with("a\\n\"bxx") && detail.len() == MAX_DETAIL + 1, "{detail}");
     }
 }

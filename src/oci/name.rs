@@ -31,15 +31,12 @@ impl<'a> Name<'a> {
 fn is_component(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = text.as_bytes();
-    let ends_in_words =
-        bytes.first().copied().is_some_and(word) && bytes.last().copied().is_some_and(word);
+    let ends_in_words = bytes.first().copied().is_some_and(word) && bytes.last().copied().is_some_and(word);
     ends_in_words
-        && bytes
-            .split(|&byte| word(byte))
-            .all(|between| match between {
-                b"" | b"." | b"_" | b"__" => true,
-                dashes => dashes.iter().all(|&byte| byte == b'-'),
-            })
+        && bytes.split(|&byte| word(byte)).all(|between| match between {
+            b"" | b"." | b"_" | b"__" => true,
+            dashes => dashes.iter().all(|&byte| byte == b'-'),
+        })
 }
 
 /// A tag, such as `latest`.
@@ -51,10 +48,7 @@ impl<'a> Tag<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         let (first, rest) = text.as_bytes().split_first()?;
-        let valid = word(*first)
-            && rest
-                .iter()
-                .all(|&byte| word(byte) || byte == b'.' || byte == b'-');
+        let valid = word(*first) && rest.iter().all(|&byte| word(byte) || byte == b'.' || byte == b'-');
         (valid && text.len() <= MAX_TAG).then_some(Self(text))
     }
 
@@ -88,17 +82,12 @@ impl<'a> Digest<'a> {
         let (algorithm, encoded) = split_at_colon(text)?;
         let valid = match REGISTERED.iter().find(|(name, _)| *name == algorithm) {
             Some((_, length)) => {
-                encoded.len() == *length
-                    && encoded
-                        .bytes()
-                        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+                encoded.len() == *length && encoded.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
             }
             None => {
                 is_algorithm(algorithm)
                     && !encoded.is_empty()
-                    && encoded.bytes().all(|byte| {
-                        byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b'_' | b'-')
-                    })
+                    && encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b'_' | b'-'))
             }
         };
         valid.then_some(Self { algorithm, encoded })
@@ -137,20 +126,13 @@ fn split_at_colon(text: &str) -> Option<(&str, &str)> {
 /// `[a-z0-9]+([+._-][a-z0-9]+)*`
 fn is_algorithm(text: &str) -> bool {
     plus_separated(text).all(|part| {
-        part.split(['.', '_', '-']).all(|word| {
-            !word.is_empty()
-                && word
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        })
+        part.split(['.', '_', '-'])
+            .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
     })
 }
 
 fn plus_separated(algorithm: &str) -> impl Iterator<Item = &str> {
-    algorithm
-        .split('+')
-        .flat_map(|part| part.split("%2B"))
-        .flat_map(|part| part.split("%2b"))
+    algorithm.split('+').flat_map(|part| part.split("%2B")).flat_map(|part| part.split("%2b"))
 }
 
 /// What is put before every name in the registry: the target of a cache rule, or nothing.
@@ -190,11 +172,8 @@ mod tests {
 
     /// Texts of the grammar's own characters, in which valid and invalid ones are about as frequent.
     fn texts(alphabet: &'static str, longest: usize) -> impl Strategy<Value = String> {
-        prop::collection::vec(
-            prop::sample::select(alphabet.chars().collect::<Vec<_>>()),
-            0..longest,
-        )
-        .prop_map(|chars| chars.into_iter().collect())
+        prop::collection::vec(prop::sample::select(alphabet.chars().collect::<Vec<_>>()), 0..longest)
+            .prop_map(|chars| chars.into_iter().collect())
     }
 
     proptest! {
@@ -255,21 +234,13 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_name_or_nothing() {
-        for (text, valid) in [
-            ("", true),
-            ("hub", true),
-            ("a/b", true),
-            ("/hub", false),
-            ("hub/", false),
-            ("Hub", false),
-        ] {
+        for (text, valid) in
+            [("", true), ("hub", true), ("a/b", true), ("/hub", false), ("hub/", false), ("Hub", false)]
+        {
             assert_eq!(Prefix::parse(text).is_some(), valid, "{text:?}");
         }
         let name = Name::parse("library/busybox").expect("a name");
-        assert_eq!(
-            Prefix::parse("hub").map(|prefix| prefix.joined_len(&name)),
-            Some("hub/library/busybox".len())
-        );
+        assert_eq!(Prefix::parse("hub").map(|prefix| prefix.joined_len(&name)), Some("hub/library/busybox".len()));
         assert_eq!(Prefix::default().joined_len(&name), "library/busybox".len());
     }
 }

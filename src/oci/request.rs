@@ -67,14 +67,8 @@ impl<'a> Request<'a> {
         }
         // Before anything else is decided: such a path is an attempt, not a mistyped endpoint.
         let (before, last) = rest.rsplit_once('/').unwrap_or(("", rest));
-        let escapes = before.contains('%')
-            || rest.contains('\\')
-            || rest.contains("//")
-            || path.contains("/v2//");
-        if escapes
-            || rest.bytes().any(|byte| !byte.is_ascii_graphic())
-            || rest.split('/').any(is_dot_segment)
-        {
+        let escapes = before.contains('%') || rest.contains('\\') || rest.contains("//") || path.contains("/v2//");
+        if escapes || rest.bytes().any(|byte| !byte.is_ascii_graphic()) || rest.split('/').any(is_dot_segment) {
             return Err(invalid(
                 Code::NameInvalid,
                 "the path has a dot segment, an encoding or a character that no name has",
@@ -87,18 +81,10 @@ impl<'a> Request<'a> {
             "blobs" => Ok(Self::Blob(parse_name(name)?, parse_digest(last)?)),
             "referrers" => {
                 let name = parse_name(name)?;
-                Ok(Self::Referrers(
-                    name,
-                    parse_digest(last)?,
-                    artifact_type(query)?,
-                ))
+                Ok(Self::Referrers(name, parse_digest(last)?, artifact_type(query)?))
             }
             "tags" if last == "list" => Ok(Self::Tags(parse_name(name)?, Page::parse(query)?)),
-            _ if last.contains('%') => Err(invalid(
-                Code::NameInvalid,
-                "a name has no percent-encoding",
-                rest,
-            )),
+            _ if last.contains('%') => Err(invalid(Code::NameInvalid, "a name has no percent-encoding", rest)),
             _ => Err(unknown(path)),
         }
     }
@@ -107,10 +93,9 @@ impl<'a> Request<'a> {
     pub fn name(&self) -> Option<&Name<'a>> {
         match self {
             Self::Ping => None,
-            Self::Manifest(name, _)
-            | Self::Blob(name, _)
-            | Self::Tags(name, _)
-            | Self::Referrers(name, ..) => Some(name),
+            Self::Manifest(name, _) | Self::Blob(name, _) | Self::Tags(name, _) | Self::Referrers(name, ..) => {
+                Some(name)
+            }
         }
     }
 
@@ -163,11 +148,7 @@ impl<'a> Request<'a> {
 impl<'a> Reference<'a> {
     fn parse(text: &'a str) -> Result<Self, Refusal> {
         if text.is_empty() {
-            return Err(invalid(
-                Code::ManifestInvalid,
-                "there is no tag and no digest",
-                text,
-            ));
+            return Err(invalid(Code::ManifestInvalid, "there is no tag and no digest", text));
         }
         if Digest::is_meant(text) {
             return parse_digest(text).map(Self::Digest);
@@ -189,12 +170,9 @@ impl<'a> Page<'a> {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match name.as_ref() {
                 "n" => {
-                    let digits =
-                        !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+                    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
                     let n = value.parse().ok().filter(|_| digits && page.n.is_none());
-                    page.n = Some(n.ok_or_else(|| {
-                        invalid(Code::PaginationNumberInvalid, "n is one number", &value)
-                    })?);
+                    page.n = Some(n.ok_or_else(|| invalid(Code::PaginationNumberInvalid, "n is one number", &value))?);
                 }
                 // Empty is how a first page can be asked for.
                 "last" if value.is_empty() => {}
@@ -230,11 +208,7 @@ fn artifact_type(query: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
             continue;
         }
         if found.is_some() || !is_media_type(&value) {
-            return Err(invalid(
-                Code::Unsupported,
-                "artifactType is one media type",
-                &value,
-            ));
+            return Err(invalid(Code::Unsupported, "artifactType is one media type", &value));
         }
         found = Some(value);
     }
@@ -247,9 +221,7 @@ fn is_media_type(text: &str) -> bool {
         [kind, subtype].into_iter().all(|part| {
             part.len() <= MAX_MEDIA_TYPE_PART
                 && part.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
         })
     })
 }
@@ -269,13 +241,8 @@ fn parse_name(text: &str) -> Result<Name<'_>, Refusal> {
 }
 
 fn parse_digest(text: &str) -> Result<Digest<'_>, Refusal> {
-    Digest::parse(text).ok_or_else(|| {
-        invalid(
-            Code::DigestInvalid,
-            "a digest is sha256: and 64 hex digits, or sha512: and 128",
-            text,
-        )
-    })
+    Digest::parse(text)
+        .ok_or_else(|| invalid(Code::DigestInvalid, "a digest is sha256: and 64 hex digits, or sha512: and 128", text))
 }
 
 fn invalid(code: Code, message: &'static str, about: &str) -> Refusal {
@@ -318,61 +285,30 @@ mod tests {
                 "ns=docker.io",
                 format!("/v2/hub/library/busybox/manifests/{DIGEST}"),
             ),
-            (
-                format!("/v2/library/busybox/blobs/{coded}"),
-                "",
-                format!("/v2/hub/library/busybox/blobs/{DIGEST}"),
-            ),
+            (format!("/v2/library/busybox/blobs/{coded}"), "", format!("/v2/hub/library/busybox/blobs/{DIGEST}")),
             (
                 format!("/v2/a/referrers/{DIGEST}"),
                 "artifactType=application%2Fvnd.x%2Bjson&x=1",
                 format!("/v2/hub/a/referrers/{DIGEST}?artifactType=application%2Fvnd.x%2Bjson"),
             ),
-            (
-                format!("/v2/a/referrers/{DIGEST}"),
-                "",
-                format!("/v2/hub/a/referrers/{DIGEST}"),
-            ),
-            (
-                "/v2/a/tags/list".to_owned(),
-                "last=v1&n=2&orderby=",
-                "/v2/hub/a/tags/list?n=2&last=v1".to_owned(),
-            ),
-            (
-                "/v2/a/tags/list".to_owned(),
-                "ns=docker.io&last=",
-                "/v2/hub/a/tags/list".to_owned(),
-            ),
+            (format!("/v2/a/referrers/{DIGEST}"), "", format!("/v2/hub/a/referrers/{DIGEST}")),
+            ("/v2/a/tags/list".to_owned(), "last=v1&n=2&orderby=", "/v2/hub/a/tags/list?n=2&last=v1".to_owned()),
+            ("/v2/a/tags/list".to_owned(), "ns=docker.io&last=", "/v2/hub/a/tags/list".to_owned()),
             // Endpoints' words are names, too.
             (
                 "/v2/tags/list/manifests/blobs/tags/list".to_owned(),
                 "",
                 "/v2/hub/tags/list/manifests/blobs/tags/list".to_owned(),
             ),
-            (
-                "/v2/manifests/manifests/manifests".to_owned(),
-                "",
-                "/v2/hub/manifests/manifests/manifests".to_owned(),
-            ),
-            (
-                "/v2/a/blobs/uploads/manifests/x".to_owned(),
-                "",
-                "/v2/hub/a/blobs/uploads/manifests/x".to_owned(),
-            ),
+            ("/v2/manifests/manifests/manifests".to_owned(), "", "/v2/hub/manifests/manifests/manifests".to_owned()),
+            ("/v2/a/blobs/uploads/manifests/x".to_owned(), "", "/v2/hub/a/blobs/uploads/manifests/x".to_owned()),
         ] {
-            assert_eq!(
-                target(&path, query).as_deref(),
-                Ok(expected.as_str()),
-                "{path}?{query}"
-            );
+            assert_eq!(target(&path, query).as_deref(), Ok(expected.as_str()), "{path}?{query}");
         }
         assert_eq!(target("/v2/", "").as_deref(), Ok("/v2/"));
         assert_eq!(target("/v2", "").as_deref(), Ok("/v2/"));
         let root = Request::parse(&Method::HEAD, "/v2/a/b/tags/list", None).expect("a request");
-        assert_eq!(
-            root.upstream_target(&Prefix::default()),
-            "/v2/a/b/tags/list"
-        );
+        assert_eq!(root.upstream_target(&Prefix::default()), "/v2/a/b/tags/list");
     }
 
     #[test]
@@ -413,59 +349,26 @@ mod tests {
             ("/v2/a/blobs/latest", "", 400, Code::DigestInvalid),
             ("/v2/a/blobs/sha256:%2e%2e", "", 400, Code::DigestInvalid),
             ("/v2/a/referrers/x", "", 400, Code::DigestInvalid),
-            (
-                "/v2/a/tags/list",
-                "n=1&n=2",
-                400,
-                Code::PaginationNumberInvalid,
-            ),
-            (
-                "/v2/a/tags/list",
-                "n=-1",
-                400,
-                Code::PaginationNumberInvalid,
-            ),
-            (
-                "/v2/a/tags/list",
-                "n=+1",
-                400,
-                Code::PaginationNumberInvalid,
-            ),
-            (
-                "/v2/a/tags/list",
-                "n=99999999999",
-                400,
-                Code::PaginationNumberInvalid,
-            ),
+            ("/v2/a/tags/list", "n=1&n=2", 400, Code::PaginationNumberInvalid),
+            ("/v2/a/tags/list", "n=-1", 400, Code::PaginationNumberInvalid),
+            ("/v2/a/tags/list", "n=+1", 400, Code::PaginationNumberInvalid),
+            ("/v2/a/tags/list", "n=99999999999", 400, Code::PaginationNumberInvalid),
             ("/v2/a/tags/list", "last=a%26n%3D1", 400, Code::TagInvalid),
             ("/v2/a/tags/list", "last=a&last=b", 400, Code::TagInvalid),
         ] {
             let refusal = target(path, query).expect_err(path);
-            assert_eq!(
-                (refusal.status().as_u16(), refusal.code()),
-                (status, code),
-                "{path}?{query}"
-            );
+            assert_eq!((refusal.status().as_u16(), refusal.code()), (status, code), "{path}?{query}");
         }
         let long = "x".repeat(MAX_QUERY + 1);
         assert!(target("/v2/a/manifests/b", &long).is_err());
         for kind in ["x", "a/b/c", "a/b;c=d", "a%0d/b", "a/b&artifactType=c/d"] {
-            let refusal = target(
-                &format!("/v2/a/referrers/{DIGEST}"),
-                &format!("artifactType={kind}"),
-            );
+            let refusal = target(&format!("/v2/a/referrers/{DIGEST}"), &format!("artifactType={kind}"));
             assert_eq!(refusal.expect_err(kind).status(), 400, "{kind}");
         }
-        for method in [
-            "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW",
-        ] {
+        for method in ["PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"] {
             let method = Method::from_bytes(method.as_bytes()).expect("a method");
             let refusal = Request::parse(&method, "/v2/", None).expect_err("refused");
-            assert_eq!(
-                (refusal.status().as_u16(), refusal.code()),
-                (405, Code::Unsupported),
-                "{method}"
-            );
+            assert_eq!((refusal.status().as_u16(), refusal.code()), (405, Code::Unsupported), "{method}");
         }
     }
 

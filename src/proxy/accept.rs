@@ -15,17 +15,9 @@ pub async fn accept(session: &mut Session, context: &mut Context, prefix: &Prefi
     let request = session.req_header();
     let pulls = request.method == http::Method::GET || request.method == http::Method::HEAD;
     let parsed = if std::str::from_utf8(request.raw_path()).is_err() {
-        Err(Refusal::new(
-            http::StatusCode::BAD_REQUEST,
-            Code::NameInvalid,
-            "the path is not UTF-8",
-        ))
+        Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::NameInvalid, "the path is not UTF-8"))
     } else if pulls && has_body {
-        Err(Refusal::new(
-            http::StatusCode::BAD_REQUEST,
-            Code::Unsupported,
-            "a pull request has no body",
-        ))
+        Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::Unsupported, "a pull request has no body"))
     } else {
         Request::parse(&request.method, request.uri.path(), request.uri.query())
     };

@@ -12,11 +12,7 @@ use crate::token::Tokens;
 const CORRELATION_ID: &str = "x-ms-correlation-request-id";
 
 /// `request_filter`, second half. True (as Pingora wants it) if the request has its answer: there is no token.
-pub async fn authorize(
-    session: &mut Session,
-    context: &mut Context,
-    tokens: &Tokens,
-) -> Result<bool> {
+pub async fn authorize(session: &mut Session, context: &mut Context, tokens: &Tokens) -> Result<bool> {
     match tokens.bearer(context.repository()).await {
         Ok(bearer) => {
             context.bearer = Some(bearer);
@@ -33,11 +29,7 @@ pub async fn authorize(
 
 /// `upstream_response_filter`: a 401 renews the token and sends the request again, once. A 401 that remains is
 /// not the client's to solve, so it never sees the challenge.
-pub async fn check(
-    response: &ResponseHeader,
-    context: &mut Context,
-    tokens: &Tokens,
-) -> Result<()> {
+pub async fn check(response: &ResponseHeader, context: &mut Context, tokens: &Tokens) -> Result<()> {
     context.correlation = response.headers.get(CORRELATION_ID).cloned();
     if response.status != http::StatusCode::UNAUTHORIZED {
         return Ok(());

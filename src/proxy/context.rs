@@ -21,6 +21,8 @@ pub struct Context {
     pub bearer: Option<Arc<Bearer>>,
     /// A 401 was answered with a fresh token once.
     pub renewed: bool,
+    /// Which of the registry's addresses was tried first.
+    pub first_address: Option<usize>,
     /// Addresses that took no connection.
     pub refused: usize,
     /// Replays on a fresh connection.
@@ -46,6 +48,7 @@ impl Context {
             name_length: 0,
             bearer: None,
             renewed: false,
+            first_address: None,
             refused: 0,
             replays: 0,
             address: None,
@@ -57,9 +60,7 @@ impl Context {
 
     /// The repository's whole name in the registry, prefix included; empty before the request is accepted.
     pub fn repository(&self) -> &str {
-        self.target
-            .get(NAME_START..NAME_START + self.name_length)
-            .unwrap_or_default()
+        self.target.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
     }
 
     /// Time since the request's header was read.

@@ -29,19 +29,15 @@ impl Trouble {
     /// not the client's becomes 403, for a 401 without a challenge is no HTTP.
     pub fn reply(&self, context: &Context) -> Reply {
         let (status, code, seconds) = match self {
-            Self::NoToken(unavailable) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                Some(unavailable.retry_after.as_secs().max(1)),
-            ),
+            Self::NoToken(unavailable) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
+            }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
             Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
             Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
         };
-        let reply = Reply::refusal(
-            &Refusal::new(status, code, self.to_string()).with_detail(context.repository()),
-        );
+        let reply = Reply::refusal(&Refusal::new(status, code, self.to_string()).with_detail(context.repository()));
         match seconds {
             Some(seconds) => reply.retry_after(seconds),
             None => reply,
@@ -85,9 +81,7 @@ fn reason(error: &Error) -> String {
         ErrorType::ConnectNoRoute => "no route",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "TLS handshake failed",
         ErrorType::InvalidCert => "its certificate is not trusted: a private CA goes into ca_file",
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
-            "the connection broke"
-        }
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "the connection broke",
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is no HTTP",
         other => other.as_str(),
     };
@@ -108,8 +102,5 @@ pub async fn answer(session: &mut Session, error: &Error, context: &mut Context)
             error_code = 0;
         }
     }
-    FailToProxy {
-        error_code,
-        can_reuse_downstream: false,
-    }
+    FailToProxy { error_code, can_reuse_downstream: false }
 }

@@ -44,13 +44,10 @@ const FORWARDED: [header::HeaderName; 7] = [
 
 /// `upstream_peer`: an address of the registry that this request has not tried yet, with limits on every wait.
 pub fn peer(upstream: &Upstream, context: &mut Context) -> Result<Box<HttpPeer>> {
-    let Some(address) = upstream.addresses.candidate(context.refused) else {
+    let start = *context.first_address.get_or_insert_with(|| upstream.addresses.start());
+    let Some(address) = upstream.addresses.candidate(start, context.refused) else {
         context.trouble = Some(Trouble::Unresolved);
-        return Err(Error::explain(
-            ErrorType::ConnectNoRoute,
-            "the registry's name has no known address",
-        )
-        .into_up());
+        return Err(Error::explain(ErrorType::ConnectNoRoute, "the registry's name has no known address").into_up());
     };
     context.address = Some(address);
     let mut peer = HttpPeer::new(address, true, upstream.domain.server_name().to_owned());
@@ -68,11 +65,7 @@ pub fn peer(upstream: &Upstream, context: &mut Context) -> Result<Box<HttpPeer>>
 fn limit(options: &mut PeerOptions, left: Duration) {
     options.connection_timeout = Some(CONNECT_LIMIT);
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
-    options.read_timeout = Some(
-        READ_LIMIT
-            .min(left.saturating_sub(HANDSHAKE_LIMIT))
-            .max(MIN_READ_LIMIT),
-    );
+    options.read_timeout = Some(READ_LIMIT.min(left.saturating_sub(HANDSHAKE_LIMIT)).max(MIN_READ_LIMIT));
     options.write_timeout = Some(WRITE_LIMIT);
     options.idle_timeout = Some(IDLE_LIMIT);
     options.tcp_keepalive = Some(TcpKeepalive {
@@ -96,22 +89,16 @@ pub fn connect_failed(
         upstream.addresses.avoid(*address);
     }
     context.refused += 1;
-    let another =
-        context.refused < MAX_CONNECTS && upstream.addresses.candidate(context.refused).is_some();
+    let another = context.refused < MAX_CONNECTS
+        && upstream.addresses.candidate(context.first_address.unwrap_or_default(), context.refused).is_some();
     error.set_retry(another && has_time(context));
     error
 }
 
 /// `upstream_request_filter`: a request of our own, not the client's with things taken out.
-pub fn rewrite(
-    upstream: &Upstream,
-    session: &Session,
-    request: &mut RequestHeader,
-    context: &Context,
-) -> Result<()> {
+pub fn rewrite(upstream: &Upstream, session: &Session, request: &mut RequestHeader, context: &Context) -> Result<()> {
     let target = context.target.as_bytes();
-    let mut outgoing =
-        RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
+    let mut outgoing = RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
     outgoing.insert_header(header::HOST, upstream.domain.authority())?;
     for name in &FORWARDED {
         for value in session.req_header().headers.get_all(name) {
@@ -133,10 +120,7 @@ pub fn replay_once(session: &Session, context: &mut Context, mut error: Box<Erro
         return error;
     }
     let died = *error.esource() == ErrorSource::Upstream
-        && !matches!(
-            error.etype(),
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout
-        )
+        && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
         && session.response_written().is_none();
     let again = died && context.replays == 0 && has_time(context);
     if again {

@@ -15,9 +15,7 @@ pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
         return;
     }
     let request = session.req_header();
-    let status = session
-        .response_written()
-        .map_or(0, |response| response.status.as_u16());
+    let status = session.response_written().map_or(0, |response| response.status.as_u16());
     log!(
         target: "access", level,
         "{} {} {status} {}B {}ms client={} repository={} upstream={} tries={}{}{}",
@@ -37,11 +35,7 @@ pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
 fn outcome(error: Option<&Error>, context: &Context) -> Option<String> {
     match (&context.trouble, error) {
         (Some(trouble), _) => Some(trouble.to_string()),
-        (None, Some(error)) => Some(format!(
-            "{} {}",
-            error.esource().as_str(),
-            error.etype().as_str()
-        )),
+        (None, Some(error)) => Some(format!("{} {}", error.esource().as_str(), error.etype().as_str())),
         (None, None) => None,
     }
 }

@@ -21,19 +21,12 @@ pub struct Reply {
 impl Reply {
     /// A refusal as it is.
     pub fn refusal(refusal: &Refusal) -> Self {
-        Self {
-            status: refusal.status(),
-            body: refusal.body(),
-            retry_after: None,
-        }
+        Self { status: refusal.status(), body: refusal.body(), retry_after: None }
     }
 
     /// The same with a `Retry-After` in seconds.
     pub fn retry_after(self, seconds: u64) -> Self {
-        Self {
-            retry_after: Some(seconds),
-            ..self
-        }
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// The HTTP status.
@@ -44,12 +37,7 @@ impl Reply {
 
 /// `GET /v2/`: yes, this is a registry, and no sign-in is needed.
 pub async fn ping(session: &mut Session) -> Result<()> {
-    send(
-        session,
-        ResponseHeader::build(StatusCode::OK, Some(4))?,
-        Bytes::from_static(b"{}"),
-    )
-    .await
+    send(session, ResponseHeader::build(StatusCode::OK, Some(4))?, Bytes::from_static(b"{}")).await
 }
 
 /// Writes the answer; to a HEAD without its body, but with its length.
@@ -69,9 +57,7 @@ async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) 
     response.insert_header(header::CONTENT_TYPE, "application/json")?;
     response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     let bodiless = session.req_header().method == http::Method::HEAD;
-    session
-        .write_response_header(Box::new(response), bodiless)
-        .await?;
+    session.write_response_header(Box::new(response), bodiless).await?;
     if !bodiless {
         session.write_response_body(Some(body), true).await?;
     }

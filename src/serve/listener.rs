@@ -8,11 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{IntoRawFd as _, OwnedFd};
 
 use async_trait::async_trait;
-use log::error;
 use pingora_core::apps::ServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use pingora_core::services::listening::Service as ListeningService;
+
+use super::shutdown::MustNotEnd;
 
 /// A bound socket that is not yet served. Connections queue in the kernel meanwhile.
 pub struct Listening {
@@ -24,18 +25,13 @@ impl Listening {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = match TcpListener::bind(address) {
-            Err(cause)
-                if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse =>
-            {
+            Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| cause)
             }
             bound => bound,
         }?;
         listener.set_nonblocking(true)?;
-        Ok(Self {
-            address: listener.local_addr()?,
-            socket: listener.into(),
-        })
+        Ok(Self { address: listener.local_addr()?, socket: listener.into() })
     }
 
     /// The address it really has.
@@ -44,17 +40,10 @@ impl Listening {
     }
 
     /// The service that will accept on this socket.
-    pub fn serve<A: ServerApp + Send + Sync + 'static>(
-        self,
-        mut service: ListeningService<A>,
-    ) -> Served<A> {
+    pub fn serve<A: ServerApp + Send + Sync + 'static>(self, mut service: ListeningService<A>) -> Served<A> {
         let address = self.address.to_string();
         service.add_tcp(&address);
-        Served {
-            service,
-            address,
-            socket: Some(self.socket),
-        }
+        Served { service, address, socket: Some(self.socket) }
     }
 }
 
@@ -67,13 +56,8 @@ pub struct Served<A> {
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
-    async fn start_service(
-        &mut self,
-        fds: Option<ListenFds>,
-        shutdown: ShutdownWatch,
-        listeners_per_fd: usize,
-    ) {
-        let alive = MustNotEnd(shutdown.clone());
+    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+        let alive = MustNotEnd::new("the listener", shutdown.clone());
         if let (Some(fds), Some(socket)) = (&fds, self.socket.take()) {
             fds.lock().add(self.address.clone(), socket.into_raw_fd());
         }
@@ -87,18 +71,5 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Some(vec![self.address.clone()])
-    }
-}
-
-/// Ends the process if the listener ends by itself, a panic included: a process that listens no more would
-/// look alive to whoever watches it.
-struct MustNotEnd(ShutdownWatch);
-
-impl Drop for MustNotEnd {
-    fn drop(&mut self) {
-        if !*self.0.borrow() {
-            error!("the listener ended by itself, exiting");
-            std::process::exit(1);
-        }
     }
 }

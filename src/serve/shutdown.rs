@@ -1,111 +1,124 @@
 //! Ending well: signals, and a drain that takes as long as the last request and no longer.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{error, info, warn};
-use pingora_core::server::{ExecutionPhase, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora_core::server::{ExecutionPhase, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 
-/// Requests under way may finish for this long after SIGTERM; a kubelet kills after 30 s.
+/// Requests under way may finish for this long after a signal; a kubelet kills after 30 s.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 /// How often the drain looks whether the last request has ended.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// SIGTERM and SIGQUIT drain, SIGINT ends at once. SIGHUP, which would kill a process that ignores the matter,
-/// is answered in the log: there is no reload yet.
-pub struct Signals;
+/// SIGTERM, SIGINT and SIGQUIT drain; a second one ends at once. SIGHUP, which would kill a process that ignores
+/// the matter, is answered in the log: there is no reload yet.
+struct Signals {
+    end: [Signal; 3],
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Needs a runtime around it.
+    fn new() -> io::Result<Self> {
+        let end = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
+        let [terminate, interrupt, quit] = end;
+        Ok(Self { end: [terminate?, interrupt?, quit?], hangup: signal(SignalKind::hangup())? })
+    }
+
+    async fn end(&mut self) {
+        let [terminate, interrupt, quit] = &mut self.end;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = quit.recv() => return,
+                _ = self.hangup.recv() => warn!("SIGHUP: settings are read at the start only, restart to change them"),
+            }
+        }
+    }
+}
+
+/// Tells Pingora to end.
+pub struct Shutdown(watch::Receiver<bool>);
 
 #[async_trait]
-impl ShutdownSignalWatch for Signals {
+impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
-        let (mut terminate, mut quit) = (
-            Watched::new(SignalKind::terminate()),
-            Watched::new(SignalKind::quit()),
-        );
-        let (mut interrupt, mut hangup) = (
-            Watched::new(SignalKind::interrupt()),
-            Watched::new(SignalKind::hangup()),
-        );
-        loop {
-            tokio::select! {
-                () = terminate.recv() => return ShutdownSignal::GracefulTerminate,
-                () = quit.recv() => return ShutdownSignal::GracefulTerminate,
-                () = interrupt.recv() => return ShutdownSignal::FastShutdown,
-                () = hangup.recv() => warn!("SIGHUP: settings are read at the start only, restart to change them"),
-            }
-        }
+        // An error means that the sender is gone, and with it who could ever end this.
+        let _ = self.0.clone().wait_for(|end| *end).await;
+        ShutdownSignal::GracefulTerminate
     }
 }
 
-/// A signal that never comes if the system refuses the handler, which is said once.
-struct Watched(Option<Signal>);
-
-impl Watched {
-    fn new(kind: SignalKind) -> Self {
-        Self(
-            signal(kind)
-                .inspect_err(|cause| error!("signal handler: {cause}"))
-                .ok(),
-        )
-    }
-
-    async fn recv(&mut self) {
-        match &mut self.0 {
-            Some(signal) => {
-                signal.recv().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// Ends the process as soon as nothing is under way after a shutdown began, or at a second signal. Pingora would
-/// sleep through the whole grace period, requests or not.
-pub fn exit_when_drained(server: &Server, in_flight: Arc<AtomicUsize>) {
+/// Takes over the process's signals; they are handled from its return on. After the first one the process ends as
+/// soon as nothing is under way. Pingora itself would sleep through the whole grace period, requests or not.
+pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>) -> io::Result<Shutdown> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
+    let (end, shutdown) = watch::channel(false);
     let mut phases = server.watch_execution_phase();
     std::thread::spawn(move || {
-        loop {
-            match phases.blocking_recv() {
-                Ok(ExecutionPhase::ShutdownGracePeriod) => break,
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            }
-        }
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-        else {
-            return;
-        };
         runtime.block_on(async {
-            let waiting = in_flight.load(Ordering::Acquire);
-            info!(
-                "stopping: {waiting} requests under way, at most {} s",
-                DRAIN_LIMIT.as_secs()
-            );
-            let drained = async {
-                // The step first: a request whose header has just come in is counted by then.
-                loop {
-                    tokio::time::sleep(DRAIN_STEP).await;
-                    if in_flight.load(Ordering::Acquire) == 0 {
-                        break;
-                    }
-                }
-            };
-            let (mut terminate, mut interrupt) = (
-                Watched::new(SignalKind::terminate()),
-                Watched::new(SignalKind::interrupt()),
-            );
+            signals.end().await;
+            end.send_replace(true);
             tokio::select! {
-                () = drained => info!("stopped"),
-                () = terminate.recv() => warn!("stopped by a second signal"),
-                () = interrupt.recv() => warn!("stopped by a second signal"),
+                () = drained(&mut phases, &in_flight) => info!("stopped"),
+                () = signals.end() => warn!("stopped by a second signal"),
             }
         });
         std::process::exit(0);
     });
+    Ok(Shutdown(shutdown))
+}
+
+/// No listener is open and no request is under way.
+async fn drained(phases: &mut broadcast::Receiver<ExecutionPhase>, in_flight: &AtomicUsize) {
+    loop {
+        match phases.recv().await {
+            Ok(ExecutionPhase::ShutdownGracePeriod) | Err(RecvError::Closed) => break,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+        }
+    }
+    let waiting = in_flight.load(Ordering::Acquire);
+    info!("stopping: {waiting} requests under way, at most {} s", DRAIN_LIMIT.as_secs());
+    // The step first: a request whose header has just come in is counted by then.
+    loop {
+        tokio::time::sleep(DRAIN_STEP).await;
+        if in_flight.load(Ordering::Acquire) == 0 {
+            break;
+        }
+    }
+}
+
+/// Ends the process if a part of it that is for ever ends by itself, a panic included: without a listener, or with
+/// nobody to renew tokens, it would look alive to whoever watches it.
+pub struct MustNotEnd {
+    part: &'static str,
+    shutdown: ShutdownWatch,
+}
+
+impl MustNotEnd {
+    /// Held by `part` for as long as it runs.
+    pub fn new(part: &'static str, shutdown: ShutdownWatch) -> Self {
+        Self { part, shutdown }
+    }
+}
+
+impl Drop for MustNotEnd {
+    fn drop(&mut self) {
+        if !*self.shutdown.borrow() {
+            error!("{} ended by itself, exiting", self.part);
+            std::process::exit(1);
+        }
+    }
 }

@@ -25,10 +25,7 @@ impl Backoff {
     /// The pause after one more failure; never shorter than what the server asked for.
     pub fn next(&mut self, failure: &Failure) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        let asked = failure
-            .retry_after
-            .unwrap_or_default()
-            .min(RETRY_AFTER_LIMIT);
+        let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_LIMIT);
         let bound = if failure.permanent {
             PERMANENT
         } else {
@@ -36,17 +33,9 @@ impl Backoff {
             CEILING.min(BASE * 2u32.pow((self.failures - 1).min(6)))
         };
         let jittered = bound.mul_f64(rand::random::<f64>());
-        let pause = if failure.permanent {
-            bound / 2 + jittered / 2
-        } else {
-            jittered
-        };
+        let pause = if failure.permanent { bound / 2 + jittered / 2 } else { jittered };
         // A server that names a time gets it exactly, plus a spread so that not all come back in one moment.
-        if asked > pause {
-            asked + FLOOR.mul_f64(rand::random::<f64>())
-        } else {
-            pause.max(FLOOR)
-        }
+        if asked > pause { asked + FLOOR.mul_f64(rand::random::<f64>()) } else { pause.max(FLOOR) }
     }
 }
 
@@ -70,27 +59,14 @@ mod tests {
         for (permanent, retry_after, at_least, at_most) in [
             (false, None, FLOOR, CEILING),
             (true, None, PERMANENT / 2, PERMANENT),
-            (
-                false,
-                Some(60),
-                Duration::from_secs(60),
-                Duration::from_secs(61),
-            ),
-            (
-                false,
-                Some(86_400),
-                RETRY_AFTER_LIMIT,
-                RETRY_AFTER_LIMIT + FLOOR,
-            ),
+            (false, Some(60), Duration::from_secs(60), Duration::from_secs(61)),
+            (false, Some(86_400), RETRY_AFTER_LIMIT, RETRY_AFTER_LIMIT + FLOOR),
             (false, Some(0), FLOOR, CEILING),
         ] {
             let mut backoff = Backoff::default();
             for _ in 0..200 {
                 let pause = backoff.next(&failure(permanent, retry_after));
-                assert!(
-                    pause >= at_least && pause <= at_most,
-                    "{permanent} {retry_after:?}: {pause:?}"
-                );
+                assert!(pause >= at_least && pause <= at_most, "{permanent} {retry_after:?}: {pause:?}");
             }
         }
     }

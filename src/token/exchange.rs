@@ -55,11 +55,7 @@ impl Registry {
             .dns_resolver(Arc::new(KnownAddresses(addresses)))
             .tls_certs_only(roots.reqwest_certificates()?)
             .build()?;
-        Ok(Self {
-            domain,
-            identity,
-            http,
-        })
+        Ok(Self { domain, identity, http })
     }
 
     async fn post(&self, hop: Hop, path: &str, form: &[(&str, &str)]) -> Result<Granted, Failure> {
@@ -79,10 +75,9 @@ impl Registry {
         }
         let body = body.map_err(|cause| match cause {
             BodyError::Connection(cause) => self.unreachable(hop, cause),
-            BodyError::TooLarge => self.failure(
-                hop,
-                format!("the answer is larger than {MAX_BODY} bytes: is this an Azure registry?"),
-            ),
+            BodyError::TooLarge => {
+                self.failure(hop, format!("the answer is larger than {MAX_BODY} bytes: is this an Azure registry?"))
+            }
         })?;
         self.granted(hop, &headers, &body)
     }
@@ -93,32 +88,26 @@ impl Registry {
             refresh_token: Option<String>,
             access_token: Option<String>,
         }
-        let malformed =
-            |what: &str| self.failure(hop, format!("200 with {what}: is this an Azure registry?"));
-        let answer: Answer = serde_json::from_slice(body)
-            .map_err(|_| malformed("a body that is not the JSON of a token"))?;
+        let malformed = |what: &str| self.failure(hop, format!("200 with {what}: is this an Azure registry?"));
+        let answer: Answer =
+            serde_json::from_slice(body).map_err(|_| malformed("a body that is not the JSON of a token"))?;
         let token = match hop {
             Hop::Exchange => answer.refresh_token,
             Hop::Identity | Hop::Token => answer.access_token,
         };
-        let token = Secret::new(
-            token
-                .filter(|token| !token.is_empty())
-                .ok_or_else(|| malformed("no token in it"))?,
-        );
+        let token = Secret::new(token.filter(|token| !token.is_empty()).ok_or_else(|| malformed("no token in it"))?);
         let claims = Claims::read(&token);
         let lifetime = claims.lifetime(server_time(headers)).ok_or_else(|| {
-            self.failure(hop, "the registry gave a token that has ended already: check the clock of the registry's side".to_owned())
+            self.failure(
+                hop,
+                "the registry gave a token that has ended already: check the clock of the registry's side".to_owned(),
+            )
         })?;
         let per_repository = match hop {
             Hop::Exchange => claims.aad_identity.is_some(),
             Hop::Identity | Hop::Token => !claims.covers_all(),
         };
-        Ok(Granted {
-            token,
-            lifetime,
-            per_repository,
-        })
+        Ok(Granted { token, lifetime, per_repository })
     }
 
     fn refused(&self, hop: Hop, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
@@ -127,12 +116,8 @@ impl Registry {
             (Hop::Exchange, 401) => {
                 "the identity has no role on this registry (assign AcrPull), or the registry is of another tenant"
             }
-            (Hop::Exchange | Hop::Token, 403) => {
-                "the identity lacks AcrPull or a firewall rule denies this host"
-            }
-            (Hop::Token, 401) => {
-                "the registry no longer accepts its refresh token, signing in again"
-            }
+            (Hop::Exchange | Hop::Token, 403) => "the identity lacks AcrPull or a firewall rule denies this host",
+            (Hop::Token, 401) => "the registry no longer accepts its refresh token, signing in again",
             (_, 404) => "no such endpoint: is this domain an Azure container registry?",
             (_, 429) => "the registry limits sign-ins, waiting",
             (_, 400..=499) => "the registry refused the call, check domain and identity",
@@ -140,23 +125,14 @@ impl Registry {
             _ => "an answer that the protocol does not know, trying again",
         };
         let mut cause = status.as_u16().to_string();
-        for part in [code.as_deref(), Some(advice), quote.as_deref()]
-            .into_iter()
-            .flatten()
-        {
+        for part in [code.as_deref(), Some(advice), quote.as_deref()].into_iter().flatten() {
             // Status and code belong together; the rest is separated.
-            let separator = if Some(part) == code.as_deref() {
-                " "
-            } else {
-                ": "
-            };
+            let separator = if Some(part) == code.as_deref() { " " } else { ": " };
             let _ = write!(cause, "{separator}{part}");
         }
         let signed_out = hop == Hop::Token && matches!(status.as_u16(), 400 | 401);
         Failure {
-            permanent: status.is_client_error()
-                && !matches!(status.as_u16(), 408 | 429)
-                && !signed_out,
+            permanent: status.is_client_error() && !matches!(status.as_u16(), 408 | 429) && !signed_out,
             retry_after: retry_after(headers),
             signed_out,
             ..self.failure(hop, cause)
@@ -196,11 +172,7 @@ impl Issuer for Registry {
     async fn login(&self) -> Result<Granted, Failure> {
         let token = self.identity.token().await?;
         let service = self.domain.host();
-        let form = [
-            ("grant_type", "access_token"),
-            ("service", service),
-            ("access_token", token.expose()),
-        ];
+        let form = [("grant_type", "access_token"), ("service", service), ("access_token", token.expose())];
         self.post(Hop::Exchange, "/oauth2/exchange", &form).await
     }
 
@@ -257,9 +229,7 @@ impl Claims {
     /// if it is no JWT; such a token is opaque, not wrong.
     fn read(token: &Secret) -> Self {
         let payload = token.expose().split('.').nth(1).unwrap_or_default();
-        let payload = URL_SAFE_NO_PAD
-            .decode(payload.trim_end_matches('='))
-            .unwrap_or_default();
+        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
         serde_json::from_slice(&payload).unwrap_or_default()
     }
 
@@ -276,22 +246,15 @@ impl Claims {
             (Some(seconds), None) | (None, Some(seconds)) => seconds,
             (None, None) => return Some(ASSUMED_LIFETIME),
         };
-        u64::try_from(seconds)
-            .ok()
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs)
+        u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
 
     /// The wildcard was honoured. A token without an `access` claim says nothing against it.
     fn covers_all(&self) -> bool {
         self.access.as_ref().is_none_or(|access| {
-            access.iter().any(|entry| {
-                entry.name == "*"
-                    && entry
-                        .actions
-                        .iter()
-                        .any(|action| action == "pull" || action == "*")
-            })
+            access
+                .iter()
+                .any(|entry| entry.name == "*" && entry.actions.iter().any(|action| action == "pull" || action == "*"))
         })
     }
 }
@@ -309,12 +272,8 @@ fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
         #[serde(default)]
         message: String,
     }
-    let first = serde_json::from_slice::<Body>(body)
-        .ok()
-        .and_then(|body| body.errors.into_iter().next());
-    first.map_or((None, None), |first| {
-        (quoted(&first.code), quoted(&first.message))
-    })
+    let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
+    first.map_or((None, None), |first| (quoted(&first.code), quoted(&first.message)))
 }
 
 #[cfg(test)]
@@ -337,42 +296,22 @@ mod tests {
             (r"{}", Some(1000), Some(ASSUMED_LIFETIME.as_secs())),
             (r#"{"iat":1000,"exp":5500}"#, Some(5500), None),
             (r#"{"iat":5500,"exp":1000}"#, None, None),
-            (
-                r#"{"iat":-9223372036854775808,"exp":9223372036854775807}"#,
-                None,
-                Some(i64::MAX as u64),
-            ),
+            (r#"{"iat":-9223372036854775808,"exp":9223372036854775807}"#, None, Some(i64::MAX as u64)),
             ("not json", Some(1), Some(ASSUMED_LIFETIME.as_secs())),
         ] {
             let lifetime = Claims::read(&jwt(claims)).lifetime(server);
-            assert_eq!(
-                lifetime,
-                expected.map(Duration::from_secs),
-                "{claims} {server:?}"
-            );
+            assert_eq!(lifetime, expected.map(Duration::from_secs), "{claims} {server:?}");
         }
     }
 
     #[test]
     fn an_ignored_wildcard_is_seen() {
         for (claims, covered) in [
-            (
-                r#"{"access":[{"Type":"repository","Name":"*","Actions":["pull"]}]}"#,
-                true,
-            ),
-            (
-                r#"{"access":[{"type":"repository","name":"*","actions":["pull","push"]}]}"#,
-                true,
-            ),
+            (r#"{"access":[{"Type":"repository","Name":"*","Actions":["pull"]}]}"#, true),
+            (r#"{"access":[{"type":"repository","name":"*","actions":["pull","push"]}]}"#, true),
             (r#"{"access":[]}"#, false),
-            (
-                r#"{"access":[{"Type":"repository","Name":"hub/x","Actions":["pull"]}]}"#,
-                false,
-            ),
-            (
-                r#"{"access":[{"Type":"repository","Name":"*","Actions":["metadata_read"]}]}"#,
-                false,
-            ),
+            (r#"{"access":[{"Type":"repository","Name":"hub/x","Actions":["pull"]}]}"#, false),
+            (r#"{"access":[{"Type":"repository","Name":"*","Actions":["metadata_read"]}]}"#, false),
             (r"{}", true),
         ] {
             assert_eq!(Claims::read(&jwt(claims)).covers_all(), covered, "{claims}");
@@ -382,13 +321,7 @@ mod tests {
     #[test]
     fn an_error_body_is_quoted_if_it_is_one() {
         let body = br#"{"errors":[{"code":"DENIED","message":"retrieving permissions failed"}]}"#;
-        assert_eq!(
-            registry_error(body),
-            (
-                Some("DENIED".to_owned()),
-                Some("retrieving permissions failed".to_owned())
-            )
-        );
+        assert_eq!(registry_error(body), (Some("DENIED".to_owned()), Some("retrieving permissions failed".to_owned())));
         assert_eq!(registry_error(b"<html>"), (None, None));
     }
 }

@@ -23,10 +23,7 @@ struct Fake {
 
 impl Fake {
     fn counts(&self) -> (usize, usize) {
-        (
-            self.logins.load(Ordering::SeqCst),
-            self.accesses.load(Ordering::SeqCst),
-        )
+        (self.logins.load(Ordering::SeqCst), self.accesses.load(Ordering::SeqCst))
     }
 
     fn break_login(&self, failure: Option<Failure>) {
@@ -37,24 +34,14 @@ impl Fake {
         *self.access_fails.lock().expect("lock") = failure;
     }
 
-    async fn answer(
-        &self,
-        failure: Option<Failure>,
-        token: String,
-        lifetime: Duration,
-        abac: bool,
-    ) -> Answer {
+    async fn answer(&self, failure: Option<Failure>, token: String, lifetime: Duration, abac: bool) -> Answer {
         sleep(CALL).await;
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
         match failure {
             Some(failure) => Err(failure),
-            None => Ok(Granted {
-                token: Secret::new(token),
-                lifetime,
-                per_repository: abac,
-            }),
+            None => Ok(Granted { token: Secret::new(token), lifetime, per_repository: abac }),
         }
     }
 }
@@ -64,21 +51,14 @@ impl Issuer for Fake {
     async fn login(&self) -> Answer {
         let number = self.logins.fetch_add(1, Ordering::SeqCst);
         let failure = self.login_fails.lock().expect("lock").clone();
-        self.answer(
-            failure,
-            format!("refresh-{number}"),
-            LOGIN_LIFE,
-            self.abac.load(Ordering::SeqCst),
-        )
-        .await
+        self.answer(failure, format!("refresh-{number}"), LOGIN_LIFE, self.abac.load(Ordering::SeqCst)).await
     }
 
     async fn access(&self, _: &Secret, scope: &str) -> Answer {
         let number = self.accesses.fetch_add(1, Ordering::SeqCst);
         self.scopes.lock().expect("lock").push(scope.to_owned());
         let failure = self.access_fails.lock().expect("lock").clone();
-        self.answer(failure, format!("access-{number}"), ACCESS_LIFE, false)
-            .await
+        self.answer(failure, format!("access-{number}"), ACCESS_LIFE, false).await
     }
 }
 
@@ -114,21 +94,13 @@ async fn a_thousand_first_requests_make_one_exchange_and_one_token_call() {
         let mut requests = JoinSet::new();
         for number in 0..1000 {
             let tokens = Arc::clone(&tokens);
-            requests.spawn(async move {
-                text(&tokens, &format!("hub/r{}", number % repositories)).await
-            });
+            requests.spawn(async move { text(&tokens, &format!("hub/r{}", number % repositories)).await });
         }
         assert_eq!(requests.join_all().await.len(), 1000);
-        assert_eq!(
-            fake.counts(),
-            (1, accesses),
-            "abac {abac}, {repositories} repositories"
-        );
+        assert_eq!(fake.counts(), (1, accesses), "abac {abac}, {repositories} repositories");
         let scopes = fake.scopes.lock().expect("lock").clone();
         assert!(
-            scopes
-                .iter()
-                .all(|scope| scope.ends_with(":pull") && (scope == "repository:*:pull") != abac),
+            scopes.iter().all(|scope| scope.ends_with(":pull") && (scope == "repository:*:pull") != abac),
             "{scopes:?}"
         );
     }
@@ -160,10 +132,7 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
     sleep(ACCESS_LIFE - Duration::from_secs(1)).await;
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
     sleep(Duration::from_secs(2)).await;
-    assert!(
-        tokens.bearer("hub/x").await.is_err(),
-        "an ended token is not served"
-    );
+    assert!(tokens.bearer("hub/x").await.is_err(), "an ended token is not served");
     fake.break_login(None);
     fake.break_access(None);
     sleep(Duration::from_secs(60)).await;
@@ -174,18 +143,8 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
 async fn requests_wait_for_a_call_under_way_and_not_for_a_failed_one() {
     for (hangs, broken, waits, says) in [
         (true, None, WAIT_LIMIT, None),
-        (
-            false,
-            Some(failure(false)),
-            CALL,
-            Some("token exchange: 503"),
-        ),
-        (
-            false,
-            Some(failure(true)),
-            CALL,
-            Some("token exchange: 503"),
-        ),
+        (false, Some(failure(false)), CALL, Some("token exchange: 503")),
+        (false, Some(failure(true)), CALL, Some("token exchange: 503")),
     ] {
         let fake = Fake::default();
         fake.hangs.store(hangs, Ordering::SeqCst);
@@ -196,32 +155,20 @@ async fn requests_wait_for_a_call_under_way_and_not_for_a_failed_one() {
         let unavailable = tokens.bearer("hub/x").await.expect_err("no token");
         assert_eq!(before.elapsed(), waits);
         assert_eq!(
-            unavailable
-                .failure
-                .as_ref()
-                .map(|failure| failure.message.contains(says.unwrap_or_default())),
+            unavailable.failure.as_ref().map(|failure| failure.message.contains(says.unwrap_or_default())),
             says.map(|_| true)
         );
-        assert_eq!(
-            unavailable.retry_after,
-            Duration::from_secs(if permanent { 30 } else { 1 })
-        );
+        assert_eq!(unavailable.retry_after, Duration::from_secs(if permanent { 30 } else { 1 }));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn failed_calls_are_repeated_with_growing_pauses() {
     for (permanent, at_most) in [(false, 120), (true, 25)] {
-        let (_tokens, fake) = store(Fake {
-            login_fails: Mutex::new(Some(failure(permanent))),
-            ..Fake::default()
-        });
+        let (_tokens, fake) = store(Fake { login_fails: Mutex::new(Some(failure(permanent))), ..Fake::default() });
         sleep(Duration::from_secs(600)).await;
         let (tries, _) = fake.counts();
-        assert!(
-            (5..=at_most).contains(&tries),
-            "permanent {permanent}: {tries} tries in ten minutes"
-        );
+        assert!((5..=at_most).contains(&tries), "permanent {permanent}: {tries} tries in ten minutes");
     }
 }
 
@@ -232,12 +179,7 @@ async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
     let mut requests = JoinSet::new();
     for _ in 0..100 {
         let (tokens, seen) = (Arc::clone(&tokens), Arc::clone(&seen));
-        requests.spawn(async move {
-            tokens
-                .replace("hub/x", &seen)
-                .await
-                .map(|bearer| bearer.number)
-        });
+        requests.spawn(async move { tokens.replace("hub/x", &seen).await.map(|bearer| bearer.number) });
     }
     assert_eq!(requests.join_all().await, vec![Some(2); 100]);
     assert_eq!(fake.counts(), (1, 2));
@@ -258,11 +200,7 @@ async fn a_refused_refresh_token_means_a_new_sign_in() {
     text(&tokens, "hub/x").await;
     sleep(Duration::from_secs(60)).await;
     let seen = tokens.bearer("hub/x").await.expect("a token");
-    fake.break_access(Some(Failure {
-        signed_out: true,
-        hop: Hop::Token,
-        ..failure(false)
-    }));
+    fake.break_access(Some(Failure { signed_out: true, hop: Hop::Token, ..failure(false) }));
     assert!(tokens.replace("hub/x", &seen).await.is_none());
     assert!(fake.counts().0 >= 2, "signed in again: {:?}", fake.counts());
     fake.break_access(None);
@@ -279,10 +217,7 @@ async fn the_table_of_repositories_is_bounded_and_idle_ones_are_let_go() {
         text(&tokens, &format!("hub/r{number}")).await;
     }
     assert_eq!(tokens.repositories.load().len(), MAX_SCOPES);
-    assert!(
-        !tokens.repositories.load().contains_key("hub/r0"),
-        "the one that was used longest ago goes first"
-    );
+    assert!(!tokens.repositories.load().contains_key("hub/r0"), "the one that was used longest ago goes first");
     // One is used every minute, the others never again: only that one is renewed.
     let accesses = fake.counts().1;
     for _ in 0..120 {
@@ -290,9 +225,5 @@ async fn the_table_of_repositories_is_bounded_and_idle_ones_are_let_go() {
         text(&tokens, "hub/r500").await;
     }
     assert_eq!(tokens.repositories.load().len(), 1);
-    assert!(
-        fake.counts().1 - accesses <= 6,
-        "{} renewals",
-        fake.counts().1 - accesses
-    );
+    assert!(fake.counts().1 - accesses <= 6, "{} renewals", fake.counts().1 - accesses);
 }

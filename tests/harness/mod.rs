@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Image, Options};
@@ -32,9 +32,7 @@ pub fn options() -> Options {
 
 /// An emulator that holds `hub/library/busybox:latest`.
 pub async fn azure() -> Emulator {
-    let azure = Emulator::start(options())
-        .await
-        .expect("the emulator starts");
+    let azure = Emulator::start(options()).await.expect("the emulator starts");
     azure.push(Image::small("hub/library/busybox", "latest"));
     azure
 }
@@ -49,8 +47,16 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct Log {
+    /// The text, and whether it is at its end.
     lines: Mutex<(String, bool)>,
     grown: Condvar,
+}
+
+impl Log {
+    /// A test that fails with the lock in its hands still shows the log.
+    fn lock(&self) -> MutexGuard<'_, (String, bool)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a proxy is started with: by default the tests' identity and the emulator as its registry.
@@ -71,26 +77,17 @@ impl Setup {
             "upstream:\n  domain: example.azurecr.io:{}\n  prefix: hub\n  addresses: [127.0.0.1]\n",
             azure.registry_addr().port()
         );
-        let rest = format!(
-            "listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n",
-            ca.display()
-        );
+        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
         std::fs::write(&config, upstream + &rest).expect("the configuration is written");
-        Self {
-            args: Vec::new(),
-            environment: Vec::new(),
-            files,
-        }
-        .flag("--config", &config.to_string_lossy())
-        .env("AZURE_AUTHORITY_HOST", &azure.authority())
-        .secret(SECRET)
+        Self { args: Vec::new(), environment: Vec::new(), files }
+            .flag("--config", &config.to_string_lossy())
+            .env("AZURE_AUTHORITY_HOST", &azure.authority())
+            .secret(SECRET)
     }
 
     /// Signs in by client secret.
     pub fn secret(self, secret: &str) -> Self {
-        self.env("AZURE_TENANT_ID", TENANT)
-            .env("AZURE_CLIENT_ID", CLIENT)
-            .env("AZURE_CLIENT_SECRET", secret)
+        self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)
     }
 
     /// Sets a flag, in place of an earlier value of it.
@@ -120,15 +117,8 @@ impl Setup {
     pub fn start(self) -> Proxy {
         let mut proxy = self.spawn();
         let line = proxy.wait_for_log("listening on http://");
-        let address = line
-            .split("http://")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next());
-        proxy.address = Some(
-            address
-                .and_then(|text| text.parse().ok())
-                .expect("the log names the address"),
-        );
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split(' ').next());
+        proxy.address = Some(address.and_then(|text| text.parse().ok()).expect("the log names the address"));
         proxy
     }
 
@@ -149,20 +139,15 @@ impl Setup {
         let writer = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut lines = writer.lines.lock().expect("log");
+                let mut lines = writer.lock();
                 lines.0.push_str(&line);
                 lines.0.push('\n');
                 writer.grown.notify_all();
             }
-            writer.lines.lock().expect("log").1 = true;
+            writer.lock().1 = true;
             writer.grown.notify_all();
         });
-        Proxy {
-            child,
-            log,
-            address: None,
-            _files: self.files,
-        }
+        Proxy { child, log, address: None, _files: self.files }
     }
 }
 
@@ -179,34 +164,27 @@ impl Proxy {
 
     /// Everything it has logged.
     pub fn log(&self) -> String {
-        self.log.lines.lock().expect("log").0.clone()
+        self.log.lock().0.clone()
     }
 
     /// The first line that holds `needle`, as soon as it is there.
     pub fn wait_for_log(&self, needle: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.log.lines.lock().expect("log");
+        let mut lines = self.log.lock();
         loop {
             if let Some(line) = lines.0.lines().find(|line| line.contains(needle)) {
                 return line.to_owned();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(
-                !lines.1 && !left.is_zero(),
-                "no {needle:?} in the log:\n{}",
-                lines.0
-            );
-            lines = self.log.grown.wait_timeout(lines, left).expect("log").0;
+            assert!(!lines.1 && !left.is_zero(), "no {needle:?} in the log:\n{}", lines.0);
+            lines = self.log.grown.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Sends a signal by its name, as `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill")
-            .args(["-s", name, &pid])
-            .status()
-            .expect("kill runs");
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(sent.success());
     }
 

@@ -21,11 +21,7 @@ async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
         let proxy = Setup::new(&azure).start();
         assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
         let answer = manifest(&proxy);
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (503, "UNAVAILABLE"),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status, answer.code().as_str()), (503, "UNAVAILABLE"), "{answer:?}");
         assert_eq!(answer.header("retry-after"), Some("1"));
         let hop = match server {
             Server::Entra => "entra: client secret: ",
@@ -34,20 +30,14 @@ async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
         proxy.wait_for_log(hop);
         azure.clear_faults();
         azure
-            .wait_for(|requests| {
-                requests
-                    .iter()
-                    .any(|request| request.hop == Hop::Token && request.status == 200)
-            })
+            .wait_for(|requests| requests.iter().any(|request| request.hop == Hop::Token && request.status == 200))
             .await;
         assert_eq!(manifest(&proxy).status, 200);
         // One line for the state, not one for each try.
         let lines = proxy
             .log()
             .lines()
-            .filter(|line| {
-                line.contains(" WARN ") && line.contains(hop) && !line.contains("access")
-            })
+            .filter(|line| line.contains(" WARN ") && line.contains(hop) && !line.contains("access"))
             .count();
         assert_eq!(lines, 1, "{}", proxy.log());
     }
@@ -80,27 +70,11 @@ async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
             "token exchange: 403 DENIED: the identity lacks AcrPull or a firewall rule denies this host",
         ),
         (Hop::Exchange, Fault::Status(404), "token exchange: 404"),
-        (
-            Hop::Exchange,
-            Fault::GarbageJson,
-            "token exchange: 200 with a body that is not the JSON of a token",
-        ),
-        (
-            Hop::Exchange,
-            Fault::HugeBody,
-            "token exchange: the answer is larger than 65536 bytes",
-        ),
-        (
-            Hop::Exchange,
-            Fault::ResetMidBody,
-            "token exchange: the connection broke",
-        ),
+        (Hop::Exchange, Fault::GarbageJson, "token exchange: 200 with a body that is not the JSON of a token"),
+        (Hop::Exchange, Fault::HugeBody, "token exchange: the answer is larger than 65536 bytes"),
+        (Hop::Exchange, Fault::ResetMidBody, "token exchange: the connection broke"),
         (Hop::Token, Fault::Status(429), "access token: 429"),
-        (
-            Hop::Token,
-            Fault::TokenExpired,
-            "access token: the registry gave a token that has ended already",
-        ),
+        (Hop::Token, Fault::TokenExpired, "access token: the registry gave a token that has ended already"),
         (Hop::Entra, Fault::Status(500), "entra: client secret: 500"),
         (Hop::Entra, Fault::HugeBody, "entra: client secret: "),
     ] {
@@ -120,16 +94,8 @@ async fn a_wrong_secret_is_called_that_and_no_other_identity_is_tried() {
     let azure = harness::azure().await;
     let proxy = Setup::new(&azure).secret("wrong").start();
     let line = proxy.wait_for_log("entra: ");
-    assert!(
-        line.contains(
-            "client secret: 401 invalid_client: the client secret is wrong: AADSTS7000215"
-        ),
-        "{line}"
-    );
-    assert!(
-        !line.contains("managed identity") && !line.contains("CLI"),
-        "{line}"
-    );
+    assert!(line.contains("client secret: 401 invalid_client: the client secret is wrong: AADSTS7000215"), "{line}");
+    assert!(!line.contains("managed identity") && !line.contains("CLI"), "{line}");
     assert_eq!(manifest(&proxy).header("retry-after"), Some("30"));
 }
 
@@ -143,11 +109,7 @@ async fn without_any_identity_the_log_says_what_each_source_said() {
         .env("PATH", "/nonexistent")
         .start();
     let line = proxy.wait_for_log("entra: ");
-    for source in [
-        "managed identity: ",
-        "; Azure CLI: ",
-        "; Azure Developer CLI: ",
-    ] {
+    for source in ["managed identity: ", "; Azure CLI: ", "; Azure Developer CLI: "] {
         assert!(line.contains(source), "{line}");
     }
 }
@@ -160,11 +122,7 @@ async fn a_revoked_token_is_replaced_and_the_client_sees_nothing() {
     azure.revoke_tokens();
     let answer = manifest(&proxy);
     assert_eq!(answer.status, 200, "{answer:?}");
-    let refused = azure
-        .requests()
-        .iter()
-        .filter(|request| request.hop == Hop::Data && request.status == 401)
-        .count();
+    let refused = azure.requests().iter().filter(|request| request.hop == Hop::Data && request.status == 401).count();
     assert_eq!(refused, 1);
 }
 
@@ -178,23 +136,10 @@ async fn a_second_401_is_an_answer_and_no_challenge() {
     let begun = Instant::now();
     for _ in 0..5 {
         let answer = manifest(&proxy);
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (403, "DENIED"),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status, answer.code().as_str()), (403, "DENIED"), "{answer:?}");
         assert_eq!(answer.header("www-authenticate"), None);
         assert!(answer.body.contains("AcrPull"), "{answer:?}");
     }
-    let calls = azure
-        .requests()
-        .iter()
-        .filter(|request| request.hop == Hop::Token)
-        .count();
-    assert_eq!(
-        calls,
-        1,
-        "one renewal for all of them, after {:?}",
-        begun.elapsed()
-    );
+    let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
+    assert_eq!(calls, 1, "one renewal for all of them, after {:?}", begun.elapsed());
 }

@@ -11,105 +11,35 @@ async fn what_is_not_a_pull_is_refused_here() {
     let proxy = Setup::new(&azure).start();
     let long = "a/".repeat(200);
     for (line, status, code) in [
-        (
-            "PUT /v2/library/busybox/manifests/latest".to_owned(),
-            405,
-            "UNSUPPORTED",
-        ),
-        (
-            "POST /v2/library/busybox/blobs/uploads/".to_owned(),
-            405,
-            "UNSUPPORTED",
-        ),
-        (
-            "PATCH /v2/library/busybox/blobs/uploads/1".to_owned(),
-            405,
-            "UNSUPPORTED",
-        ),
-        (
-            format!("DELETE /v2/library/busybox/manifests/{DIGEST}"),
-            405,
-            "UNSUPPORTED",
-        ),
+        ("PUT /v2/library/busybox/manifests/latest".to_owned(), 405, "UNSUPPORTED"),
+        ("POST /v2/library/busybox/blobs/uploads/".to_owned(), 405, "UNSUPPORTED"),
+        ("PATCH /v2/library/busybox/blobs/uploads/1".to_owned(), 405, "UNSUPPORTED"),
+        (format!("DELETE /v2/library/busybox/manifests/{DIGEST}"), 405, "UNSUPPORTED"),
         ("OPTIONS /v2/".to_owned(), 405, "UNSUPPORTED"),
         ("GET /v2/_catalog".to_owned(), 404, ""),
         ("GET /oauth2/token?service=x&scope=y".to_owned(), 404, ""),
         ("GET /acr/v1/_catalog".to_owned(), 404, ""),
         ("GET /".to_owned(), 404, ""),
         ("GET /v1/search?q=x".to_owned(), 404, ""),
-        (
-            "GET /v2/../v2/library/busybox/manifests/latest".to_owned(),
-            400,
-            "NAME_INVALID",
-        ),
-        (
-            "GET /v2/library/../../other/manifests/latest".to_owned(),
-            400,
-            "NAME_INVALID",
-        ),
-        (
-            "GET /v2/%2e%2e/other/manifests/latest".to_owned(),
-            400,
-            "NAME_INVALID",
-        ),
-        (
-            "GET /v2/library%2fbusybox/manifests/latest".to_owned(),
-            400,
-            "NAME_INVALID",
-        ),
-        (
-            "GET /v2/library//busybox/manifests/latest".to_owned(),
-            400,
-            "NAME_INVALID",
-        ),
-        (
-            "GET /v2/Library/busybox/manifests/latest".to_owned(),
-            400,
-            "NAME_INVALID",
-        ),
-        (
-            format!("GET /v2/{long}x/manifests/latest"),
-            400,
-            "NAME_INVALID",
-        ),
-        (
-            "GET /v2/library/busybox/manifests/-latest".to_owned(),
-            400,
-            "TAG_INVALID",
-        ),
-        (
-            "GET /v2/library/busybox/manifests/sha256:abc".to_owned(),
-            400,
-            "DIGEST_INVALID",
-        ),
-        (
-            "GET /v2/library/busybox/blobs/latest".to_owned(),
-            400,
-            "DIGEST_INVALID",
-        ),
+        ("GET /v2/../v2/library/busybox/manifests/latest".to_owned(), 400, "NAME_INVALID"),
+        ("GET /v2/library/../../other/manifests/latest".to_owned(), 400, "NAME_INVALID"),
+        ("GET /v2/%2e%2e/other/manifests/latest".to_owned(), 400, "NAME_INVALID"),
+        ("GET /v2/library%2fbusybox/manifests/latest".to_owned(), 400, "NAME_INVALID"),
+        ("GET /v2/library//busybox/manifests/latest".to_owned(), 400, "NAME_INVALID"),
+        ("GET /v2/Library/busybox/manifests/latest".to_owned(), 400, "NAME_INVALID"),
+        (format!("GET /v2/{long}x/manifests/latest"), 400, "NAME_INVALID"),
+        ("GET /v2/library/busybox/manifests/-latest".to_owned(), 400, "TAG_INVALID"),
+        ("GET /v2/library/busybox/manifests/sha256:abc".to_owned(), 400, "DIGEST_INVALID"),
+        ("GET /v2/library/busybox/blobs/latest".to_owned(), 400, "DIGEST_INVALID"),
     ] {
         let answer = wire::ask(proxy.address(), &line, "");
         assert_eq!(answer.status, status, "{line}: {answer:?}");
         let found = answer.code();
         assert!(code.is_empty() || found == code, "{line}: {found}");
-        assert_eq!(
-            answer.header("content-type"),
-            Some("application/json"),
-            "{line}"
-        );
-        assert_eq!(
-            answer.header("allow"),
-            (status == 405).then_some("GET, HEAD"),
-            "{line}"
-        );
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{line}");
+        assert_eq!(answer.header("allow"), (status == 405).then_some("GET, HEAD"), "{line}");
     }
-    assert!(
-        azure
-            .requests()
-            .iter()
-            .all(|request| request.hop != Hop::Data),
-        "nothing was sent upstream"
-    );
+    assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "nothing was sent upstream");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,13 +62,7 @@ async fn bytes_that_are_no_request_get_no_further() {
         let status = String::from_utf8_lossy(&answer).split(' ').nth(1).map(str::to_owned);
         assert!(matches!(status.as_deref(), None | Some("400" | "405")), "{:?} -> {status:?}", bytes.escape_ascii().to_string());
     }
-    assert!(
-        azure
-            .requests()
-            .iter()
-            .all(|request| request.hop != Hop::Data),
-        "nothing was sent upstream"
-    );
+    assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "nothing was sent upstream");
     assert!(proxy.is_running());
 }
 
@@ -148,11 +72,5 @@ async fn a_head_is_refused_without_a_body_but_with_its_length() {
     let proxy = Setup::new(&azure).start();
     let answer = wire::ask(proxy.address(), "HEAD /v2/UPPER/manifests/x", "");
     assert_eq!((answer.status, answer.body.as_str()), (400, ""));
-    assert!(
-        answer
-            .header("content-length")
-            .is_some_and(|length| length != "0"),
-        "{}",
-        answer.head
-    );
+    assert!(answer.header("content-length").is_some_and(|length| length != "0"), "{}", answer.head);
 }

@@ -9,11 +9,7 @@ use crate::wire::{self, Answer};
 const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
 
 fn manifest(proxy: &Proxy) -> Answer {
-    wire::ask(
-        proxy.address(),
-        "GET /v2/library/busybox/manifests/latest",
-        ACCEPT,
-    )
+    wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", ACCEPT)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,16 +19,8 @@ async fn a_stalled_registry_is_answered_for_within_30_seconds() {
     azure.inject(Hop::Data, Fault::Hang);
     let begun = Instant::now();
     let answer = manifest(&proxy);
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (504, "UNAVAILABLE"),
-        "{answer:?}"
-    );
-    assert!(
-        begun.elapsed() < Duration::from_secs(30),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (504, "UNAVAILABLE"), "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,11 +33,7 @@ async fn a_request_that_dies_before_its_answer_is_sent_once_more_on_a_fresh_conn
         azure.inject(Hop::Data, Fault::DieBeforeResponse.times(deaths));
         let answer = manifest(&proxy);
         assert_eq!(answer.status, status, "{deaths}: {answer:?}");
-        let requests: Vec<_> = azure
-            .requests()
-            .into_iter()
-            .filter(|request| request.hop == Hop::Data)
-            .collect();
+        let requests: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).collect();
         assert_eq!(requests.len(), 2, "{deaths}");
         assert_ne!(requests[0].connection, requests[1].connection, "{deaths}");
     }
@@ -60,10 +44,7 @@ async fn connections_to_the_registry_are_kept_and_stale_ones_do_no_harm() {
     let azure = harness::azure().await;
     let proxy = Setup::new(&azure).start();
     let connections = || {
-        let requests = azure
-            .requests()
-            .into_iter()
-            .filter(|request| request.hop == Hop::Data);
+        let requests = azure.requests().into_iter().filter(|request| request.hop == Hop::Data);
         let mut connections: Vec<_> = requests.map(|request| request.connection).collect();
         connections.dedup();
         connections.len()
@@ -106,11 +87,7 @@ async fn a_registry_that_is_gone_is_502_and_its_return_is_noticed() {
     assert_eq!(manifest(&proxy).status, 200);
     azure.refuse_connections(Server::Registry, true);
     let answer = manifest(&proxy);
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (502, "UNAVAILABLE"),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{answer:?}");
     azure.refuse_connections(Server::Registry, false);
     assert_eq!(manifest(&proxy).status, 200);
 }
@@ -123,14 +100,8 @@ async fn an_answer_that_breaks_off_is_not_passed_as_whole() {
     for fault in [Fault::CutBody(10), Fault::ResetMidBody] {
         azure.inject(Hop::Data, fault.times(1));
         let answer = manifest(&proxy);
-        let promised: usize = answer
-            .header("content-length")
-            .and_then(|length| length.parse().ok())
-            .expect("a length");
-        assert!(
-            answer.status == 200 && answer.body.len() < promised,
-            "{answer:?}"
-        );
+        let promised: usize = answer.header("content-length").and_then(|length| length.parse().ok()).expect("a length");
+        assert!(answer.status == 200 && answer.body.len() < promised, "{answer:?}");
     }
 }
 
@@ -159,10 +130,7 @@ async fn ssl_cert_file_adds_a_private_ca() {
             azure.registry_addr().port()
         ),
     );
-    let proxy = setup
-        .flag("--config", &config.to_string_lossy())
-        .env("SSL_CERT_FILE", &ca.to_string_lossy())
-        .start();
+    let proxy = setup.flag("--config", &config.to_string_lossy()).env("SSL_CERT_FILE", &ca.to_string_lossy()).start();
     assert_eq!(manifest(&proxy).status, 200);
 }
 
@@ -171,15 +139,9 @@ async fn an_idle_client_connection_is_closed() {
     let azure = harness::azure().await;
     let proxy = Setup::new(&azure).start();
     let mut stream = wire::connect(proxy.address());
-    stream
-        .write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
-        .expect("sent");
+    stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
     let mut answer = Vec::new();
     // The read ends when the proxy closes; without its limit it would run into the test's own.
     stream.read_to_end(&mut answer).expect("closed in time");
-    assert!(
-        answer.starts_with(b"HTTP/1.1 200"),
-        "{}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }

@@ -22,13 +22,9 @@ impl Answer {
 
     /// The code of the first error in an OCI error body.
     pub fn code(&self) -> String {
-        let body: serde_json::Value =
-            serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"));
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"));
         let error = &body["errors"][0];
-        assert!(
-            error["message"].is_string() && error.get("detail").is_some(),
-            "{self:?}"
-        );
+        assert!(error["message"].is_string() && error.get("detail").is_some(), "{self:?}");
         error["code"].as_str().expect("a code").to_owned()
     }
 }
@@ -59,13 +55,8 @@ pub fn ask(address: SocketAddr, line: &str, headers: &str) -> Answer {
 /// Takes an answer apart that was read to its end.
 pub fn parse(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes);
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("no answer: {text:?}"));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Answer {
         status: status.unwrap_or_else(|| panic!("no status: {head}")),
         head: head.to_owned(),

@@ -28,19 +28,11 @@ fn refused(code: u32, message: impl Into<String>) -> Refusal {
 ///
 /// A header with a thumbprint says that a certificate signed it; without one it comes from a
 /// federated issuer, whose keys are out of reach here, so that its claims alone decide.
-pub(super) fn verify(
-    assertion: &str,
-    client: &Client,
-    audiences: &[String],
-    now: i64,
-) -> Result<(), Refusal> {
+pub(super) fn verify(assertion: &str, client: &Client, audiences: &[String], now: i64) -> Result<(), Refusal> {
     let Some(token) = Unverified::parse(assertion) else {
         return Err(refused(50_027, "JWT token is invalid or malformed."));
     };
-    if ["x5t", "x5t#S256"]
-        .iter()
-        .any(|name| token.header.contains_key(*name))
-    {
+    if ["x5t", "x5t#S256"].iter().any(|name| token.header.contains_key(*name)) {
         signed_by_certificate(&token, client)?;
         certificate_claims(&token.claims, client, audiences, now)
     } else {
@@ -62,10 +54,7 @@ fn signed_by_certificate(token: &Unverified<'_>, client: &Client) -> Result<(), 
     let matches = |name: &str, algorithm| {
         // Both base64 alphabets and padding are met in the wild.
         let given = text(&token.header, name);
-        let given = given
-            .trim_end_matches('=')
-            .replace('+', "-")
-            .replace('/', "_");
+        let given = given.trim_end_matches('=').replace('+', "-").replace('/', "_");
         !token.header.contains_key(name) || given == thumbprint(algorithm)
     };
     if !matches("x5t", &SHA1_FOR_LEGACY_USE_ONLY) || !matches("x5t#S256", &SHA256) {
@@ -89,22 +78,13 @@ fn signed_by_certificate(token: &Unverified<'_>, client: &Client) -> Result<(), 
         })
 }
 
-fn certificate_claims(
-    claims: &Claims,
-    client: &Client,
-    audiences: &[String],
-    now: i64,
-) -> Result<(), Refusal> {
+fn certificate_claims(claims: &Claims, client: &Client, audiences: &[String], now: i64) -> Result<(), Refusal> {
     let names_client = |claim| text(claims, claim).eq_ignore_ascii_case(&client.client_id);
     if !names_client("iss") || !names_client("sub") {
-        let message =
-            "Client assertion application identifier doesn't match 'client_id' parameter.";
+        let message = "Client assertion application identifier doesn't match 'client_id' parameter.";
         return Err(refused(700_021, message));
     }
-    if !audiences
-        .iter()
-        .any(|audience| has_audience(claims, audience))
-    {
+    if !audiences.iter().any(|audience| has_audience(claims, audience)) {
         let message = "Client assertion audience claim does not match Realm issuer.";
         return Err(refused(700_023, message));
     }
@@ -115,10 +95,7 @@ fn federated_claims(claims: &Claims, client: &Client, now: i64) -> Result<(), Re
     let subject = text(claims, "sub");
     let issuer = text(claims, "iss");
     let is_registered = client.federated_subject.as_deref() == Some(subject)
-        && client
-            .federated_issuer
-            .as_deref()
-            .is_none_or(|registered| registered == issuer);
+        && client.federated_issuer.as_deref().is_none_or(|registered| registered == issuer);
     if !is_registered {
         let message = format!(
             "No matching federated identity record found for presented assertion subject '{subject}'. Assertion Issuer: '{issuer}'."
@@ -126,8 +103,7 @@ fn federated_claims(claims: &Claims, client: &Client, now: i64) -> Result<(), Re
         return Err(refused(700_213, message));
     }
     if !has_audience(claims, FEDERATED_AUDIENCE) {
-        let message =
-            "No matching federated identity record found for presented assertion audience.";
+        let message = "No matching federated identity record found for presented assertion audience.";
         return Err(refused(700_212, message));
     }
     current(claims, now)
@@ -137,10 +113,7 @@ fn current(claims: &Claims, now: i64) -> Result<(), Refusal> {
     if is_current(claims, now) {
         return Ok(());
     }
-    Err(refused(
-        700_024,
-        "Client assertion is not within its valid time range.",
-    ))
+    Err(refused(700_024, "Client assertion is not within its valid time range."))
 }
 
 /// `aud` is one text or, from Kubernetes, a list of them.

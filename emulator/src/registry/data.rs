@@ -22,21 +22,10 @@ const PAGE: usize = 100;
 enum Resource<'a> {
     Ping,
     Catalog,
-    Manifest {
-        repository: &'a str,
-        reference: &'a str,
-    },
-    Blob {
-        repository: &'a str,
-        digest: &'a str,
-    },
-    Tags {
-        repository: &'a str,
-    },
-    Referrers {
-        repository: &'a str,
-        digest: &'a str,
-    },
+    Manifest { repository: &'a str, reference: &'a str },
+    Blob { repository: &'a str, digest: &'a str },
+    Tags { repository: &'a str },
+    Referrers { repository: &'a str, digest: &'a str },
 }
 
 impl<'a> Resource<'a> {
@@ -54,10 +43,7 @@ impl<'a> Resource<'a> {
         }
         match (kind, last) {
             ("tags", "list") => Some(Resource::Tags { repository }),
-            ("manifests", reference) => Some(Resource::Manifest {
-                repository,
-                reference,
-            }),
+            ("manifests", reference) => Some(Resource::Manifest { repository, reference }),
             ("blobs", digest) => Some(Resource::Blob { repository, digest }),
             ("referrers", digest) => Some(Resource::Referrers { repository, digest }),
             _ => None,
@@ -89,16 +75,10 @@ pub(super) fn answer(state: &State, request: &Request) -> Answer {
     }
     match resource {
         Resource::Ping => Answer::json(200, &json!({})),
-        Resource::Catalog => listed(
-            request,
-            "/v2/_catalog",
-            state.store.names(),
-            |names| json!({ "repositories": names }),
-        ),
-        Resource::Manifest {
-            repository,
-            reference,
-        } => manifest(state, request, repository, reference),
+        Resource::Catalog => {
+            listed(request, "/v2/_catalog", state.store.names(), |names| json!({ "repositories": names }))
+        }
+        Resource::Manifest { repository, reference } => manifest(state, request, repository, reference),
         Resource::Blob { repository, digest } => blob(state, request, repository, digest),
         Resource::Tags { repository } => match state.store.tags(repository) {
             Some(tags) => listed(
@@ -120,10 +100,9 @@ pub(super) fn challenge(state: &State, request: &Request) -> Answer {
 fn authorize(state: &State, request: &Request, resource: Resource<'_>) -> Result<(), Answer> {
     let mut lines = request.header_values("authorization");
     let bearer = match (lines.next(), lines.next()) {
-        (Some(only), None) => only
-            .split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
-            .map(|(_, token)| token),
+        (Some(only), None) => {
+            only.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer")).map(|(_, token)| token)
+        }
         _ => None,
     };
     let Some(access) = bearer.and_then(|token| oauth::access_of(state, token)) else {
@@ -133,11 +112,7 @@ fn authorize(state: &State, request: &Request, resource: Resource<'_>) -> Result
         None => true,
         Some((kind, name, action)) => access.iter().any(|entry| entry.covers(kind, name, action)),
     };
-    if is_enough {
-        Ok(())
-    } else {
-        Err(challenged(state, Some(resource), true))
-    }
+    if is_enough { Ok(()) } else { Err(challenged(state, Some(resource), true)) }
 }
 
 fn challenged(state: &State, resource: Option<Resource<'_>>, is_too_narrow: bool) -> Answer {
@@ -157,39 +132,21 @@ fn challenged(state: &State, resource: Option<Resource<'_>>, is_too_narrow: bool
 
 fn unknown_name(repository: &str) -> Answer {
     let detail = json!({ "name": repository });
-    error(
-        404,
-        "NAME_UNKNOWN",
-        "repository name not known to registry",
-        Some(detail),
-    )
+    error(404, "NAME_UNKNOWN", "repository name not known to registry", Some(detail))
 }
 
 fn manifest(state: &State, request: &Request, repository: &str, reference: &str) -> Answer {
     let Some((digest, manifest)) = state.store.manifest(repository, reference) else {
         return if reference.contains(':') {
             let message = format!("manifest {reference} is not found");
-            error(
-                404,
-                "MANIFEST_UNKNOWN",
-                &message,
-                Some(json!({"Digest": reference})),
-            )
+            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Digest": reference})))
         } else {
             let message = format!("manifest tagged by \"{reference}\" is not found");
-            error(
-                404,
-                "MANIFEST_UNKNOWN",
-                &message,
-                Some(json!({"Tag": reference})),
-            )
+            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Tag": reference})))
         };
     };
     if !is_acceptable(request, &manifest) {
-        let message = format!(
-            "{} found, but accept header does not support it",
-            manifest.media_type
-        );
+        let message = format!("{} found, but accept header does not support it", manifest.media_type);
         return error(404, "MANIFEST_UNKNOWN", &message, Some(Value::Null));
     }
     let etag = format!("\"{digest}\"");
@@ -200,16 +157,11 @@ fn manifest(state: &State, request: &Request, repository: &str, reference: &str)
     let answer = Answer::new(if is_known { 304 } else { 200 })
         .header("Docker-Content-Digest", digest)
         .header("ETag", etag)
-        .header(
-            "Set-Cookie",
-            "ARRAffinity=6d1f7cbb2a; Path=/; HttpOnly; Secure",
-        );
+        .header("Set-Cookie", "ARRAffinity=6d1f7cbb2a; Path=/; HttpOnly; Secure");
     if is_known {
         return answer;
     }
-    answer
-        .header("Content-Type", manifest.media_type)
-        .body(manifest.bytes)
+    answer.header("Content-Type", manifest.media_type).body(manifest.bytes)
 }
 
 /// Docker's single manifest is the default of old clients; all else must be asked for by name,
@@ -224,12 +176,8 @@ fn is_acceptable(request: &Request, manifest: &Manifest) -> bool {
 }
 
 fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64
-            && hex
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Answer {
@@ -239,12 +187,7 @@ fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Ans
     }
     let Some(length) = state.store.blob_length(repository, digest) else {
         let detail = json!({ "digest": digest });
-        return error(
-            404,
-            "BLOB_UNKNOWN",
-            "blob unknown to registry",
-            Some(detail),
-        );
+        return error(404, "BLOB_UNKNOWN", "blob unknown to registry", Some(detail));
     };
     // Unconfirmed on a live registry: the API's description lists both 200 and 307 for HEAD.
     if request.method == Method::HEAD {
@@ -254,10 +197,7 @@ fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Ans
             .header("Docker-Content-Digest", digest);
     }
     let location = storage::location(state, digest);
-    let link = format!(
-        "<a href=\"{}\">Temporary Redirect</a>.\n\n",
-        location.replace('&', "&amp;")
-    );
+    let link = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", location.replace('&', "&amp;"));
     Answer::new(307)
         .header("Content-Type", "text/html")
         .header("Docker-Content-Digest", digest)
@@ -266,12 +206,7 @@ fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Ans
 }
 
 /// One page of names in order, with a relative link to the next (Azure/acr AAD-OAuth.md).
-fn listed(
-    request: &Request,
-    path: &str,
-    names: Vec<String>,
-    body: impl Fn(&[String]) -> Value,
-) -> Answer {
+fn listed(request: &Request, path: &str, names: Vec<String>, body: impl Fn(&[String]) -> Value) -> Answer {
     let size = match request.parameter("n").map(str::parse::<usize>) {
         None => PAGE,
         Some(Ok(size)) if size > 0 => size,
@@ -290,10 +225,7 @@ fn listed(
     match page.last() {
         Some(last) if page.len() < rest.len() => {
             let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
-            answer.header(
-                "Link",
-                format!("<{path}?last={last}&n={size}&orderby=>; rel=\"next\""),
-            )
+            answer.header("Link", format!("<{path}?last={last}&n={size}&orderby=>; rel=\"next\""))
         }
         _ => answer,
     }

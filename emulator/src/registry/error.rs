@@ -49,18 +49,10 @@ pub(super) fn error(status: u16, code: &str, message: &str, detail: Option<Value
 }
 
 fn errors(status: u16, code: &str, message: &str, detail: Option<Detail<'_>>) -> Answer {
-    let errors = Errors {
-        errors: [Entry {
-            code,
-            message,
-            detail,
-        }],
-    };
+    let errors = Errors { errors: [Entry { code, message, detail }] };
     let mut body = serde_json::to_string(&errors).unwrap_or_default();
     body.push('\n');
-    Answer::new(status)
-        .header("Content-Type", "application/json; charset=utf-8")
-        .body(body)
+    Answer::new(status).header("Content-Type", "application/json; charset=utf-8").body(body)
 }
 
 /// 401 `UNAUTHORIZED`; `detail` is left out by the token endpoints (Azure/acr#893).
@@ -74,9 +66,7 @@ pub(super) fn unauthorized(detail: Option<Detail<'_>>) -> Answer {
 
 /// What Go's router says of a path that it does not know.
 pub(super) fn no_such_page() -> Answer {
-    Answer::new(404)
-        .header("Content-Type", "text/plain; charset=utf-8")
-        .body("404 page not found\n")
+    Answer::new(404).header("Content-Type", "text/plain; charset=utf-8").body("404 page not found\n")
 }
 
 /// The error that goes with a status which the registry did not come to by itself.
@@ -92,12 +82,7 @@ pub(crate) fn failure(state: &State, status: u16, request: &Request) -> Answer {
             );
             error(403, "DENIED", &message, None)
         }
-        404 if is_data => error(
-            404,
-            "MANIFEST_UNKNOWN",
-            "manifest unknown",
-            Some(Value::Null),
-        ),
+        404 if is_data => error(404, "MANIFEST_UNKNOWN", "manifest unknown", Some(Value::Null)),
         404 => no_such_page(),
         405 => error(405, "UNSUPPORTED", "The operation is unsupported.", None),
         429 => error(
@@ -109,9 +94,5 @@ pub(crate) fn failure(state: &State, status: u16, request: &Request) -> Answer {
         400 => Answer::new(400),
         _ => error(status, "UNKNOWN", "unknown error", Some(json!({}))),
     };
-    if is_data {
-        super::dressed_as_data(answer)
-    } else {
-        super::dressed(answer)
-    }
+    if is_data { super::dressed_as_data(answer) } else { super::dressed(answer) }
 }

@@ -35,10 +35,7 @@ pub(super) fn exchange(state: &State, request: &Request, expiry: Expiry) -> Answ
     };
     let field = |name: &str| value(&form, name).filter(|value| !value.is_empty());
     // The second one is deprecated, and still what Kubernetes' credential provider sends.
-    if !matches!(
-        field("grant_type"),
-        Some("access_token" | "access_token_refresh_token")
-    ) {
+    if !matches!(field("grant_type"), Some("access_token" | "access_token_refresh_token")) {
         return Answer::new(400);
     }
     let (Some(service), Some(token)) = (field("service"), field("access_token")) else {
@@ -83,9 +80,8 @@ fn token_by_form(state: &State, request: &Request, expiry: Expiry) -> Answer {
     let is_ours = service == state.options.login_server;
     match field("grant_type") {
         Some("refresh_token") => {
-            let Some(claims) = field("refresh_token")
-                .filter(|_| is_ours)
-                .and_then(|token| refresh_claims(state, token))
+            let Some(claims) =
+                field("refresh_token").filter(|_| is_ours).and_then(|token| refresh_claims(state, token))
             else {
                 return unauthorized(None);
             };
@@ -111,14 +107,7 @@ fn token_by_basic(state: &State, request: &Request, expiry: Expiry) -> Answer {
     let Some(credentials) = request.header("authorization") else {
         return anonymous(state, &request.query, expiry);
     };
-    let refused = || {
-        error(
-            401,
-            "UNAUTHORIZED",
-            "Invalid clientid or client secret.",
-            None,
-        )
-    };
+    let refused = || error(401, "UNAUTHORIZED", "Invalid clientid or client secret.", None);
     let Some((user, password)) = basic(credentials) else {
         return refused();
     };
@@ -141,9 +130,7 @@ fn token_by_basic(state: &State, request: &Request, expiry: Expiry) -> Answer {
 
 fn form(request: &Request) -> Option<Vec<(String, String)>> {
     let content_type = request.header("content-type")?;
-    content_type
-        .starts_with("application/x-www-form-urlencoded")
-        .then(|| request.form())
+    content_type.starts_with("application/x-www-form-urlencoded").then(|| request.form())
 }
 
 fn basic(header: &str) -> Option<(String, String)> {
@@ -169,21 +156,13 @@ fn is_audience(state: &State, audience: &str) -> bool {
 
 fn may_pull(state: &State, client_id: &str) -> bool {
     let options = &state.options;
-    options
-        .clients
-        .iter()
-        .any(|client| client.may_pull && client.client_id == client_id)
-        || options
-            .managed_identities
-            .iter()
-            .any(|identity| identity.may_pull && identity.client_id == client_id)
+    options.clients.iter().any(|client| client.may_pull && client.client_id == client_id)
+        || options.managed_identities.iter().any(|identity| identity.may_pull && identity.client_id == client_id)
 }
 
 /// The answers of both endpoints hold one field, and come in chunks.
 fn given(field: &str, token: &str) -> Answer {
-    Answer::json(200, &json!({ field: token }))
-        .header("x-ms-ratelimit-remaining-calls-per-second", "166.4")
-        .chunked()
+    Answer::json(200, &json!({ field: token })).header("x-ms-ratelimit-remaining-calls-per-second", "166.4").chunked()
 }
 
 fn own_claims(state: &State, subject: &str, jti: String, grant_type: &str) -> Claims {
@@ -205,10 +184,7 @@ fn refresh_token(state: &State, entra: &Claims, expiry: Expiry) -> String {
     let lifetime = seconds(state.options.refresh_lifetime);
     set_times(&mut claims, state.clock.now(), lifetime, expiry);
     claims.insert("tenant".to_owned(), json!(text(entra, "tid")));
-    claims.insert(
-        "permissions".to_owned(),
-        json!({"actions": ["read"], "notActions": null}),
-    );
+    claims.insert("permissions".to_owned(), json!({"actions": ["read"], "notActions": null}));
     if state.options.abac {
         // How Azure/acr-cli tells an ABAC registry.
         claims.insert("aad_identity".to_owned(), json!(text(entra, "oid")));
@@ -237,30 +213,13 @@ fn anonymous(state: &State, fields: &[(String, String)], expiry: Expiry) -> Answ
     given("access_token", &token)
 }
 
-fn access_answer(
-    state: &State,
-    subject: &str,
-    fields: &[(String, String)],
-    expiry: Expiry,
-) -> Answer {
+fn access_answer(state: &State, subject: &str, fields: &[(String, String)], expiry: Expiry) -> Answer {
     let lifetime = seconds(state.options.access_lifetime);
-    given(
-        "access_token",
-        &access_token(state, subject, fields, lifetime, expiry),
-    )
+    given("access_token", &access_token(state, subject, fields, lifetime, expiry))
 }
 
-fn access_token(
-    state: &State,
-    subject: &str,
-    fields: &[(String, String)],
-    lifetime: i64,
-    expiry: Expiry,
-) -> String {
-    let scopes = fields
-        .iter()
-        .filter(|(name, _)| name == "scope")
-        .map(|(_, value)| value.as_str());
+fn access_token(state: &State, subject: &str, fields: &[(String, String)], lifetime: i64, expiry: Expiry) -> String {
+    let scopes = fields.iter().filter(|(name, _)| name == "scope").map(|(_, value)| value.as_str());
     let access = grant(scopes, state.options.abac);
     // The identifier ends in a serial number, by which a token can be revoked.
     let random = random::guid();

@@ -37,17 +37,10 @@ impl Access {
 /// Several scopes come in several parameters (Azure/acr AAD-OAuth.md) or in one, joined by
 /// spaces (Azure/acr-cli). An ABAC registry ignores wildcards and the catalog in silence.
 pub(super) fn grant<'a>(scopes: impl Iterator<Item = &'a str>, is_abac: bool) -> Vec<Access> {
-    let asked = scopes
-        .flat_map(str::split_whitespace)
-        .filter_map(Access::parse);
+    let asked = scopes.flat_map(str::split_whitespace).filter_map(Access::parse);
     let mut granted = Vec::new();
     for mut access in asked {
-        let wants = |action: &str| {
-            access
-                .actions
-                .iter()
-                .any(|asked| asked == action || asked == "*")
-        };
+        let wants = |action: &str| access.actions.iter().any(|asked| asked == action || asked == "*");
         let allowed: &[&str] = match (access.kind.as_str(), access.name.as_str()) {
             ("repository", "*") | ("registry", _) if is_abac => &[],
             ("repository", _) if wants("pull") => &["pull"],
@@ -68,27 +61,14 @@ mod tests {
 
     #[test]
     fn a_grant_is_what_is_asked_cut_down_to_pull() {
-        let granted = grant(
-            ["repository:hub/a:pull,push repository:*:*"].into_iter(),
-            false,
-        );
-        let granted: Vec<_> = granted
-            .iter()
-            .map(|access| (access.name.as_str(), access.actions.join(",")))
-            .collect();
-        assert_eq!(
-            granted,
-            [("hub/a", "pull".to_owned()), ("*", "pull".to_owned())]
-        );
+        let granted = grant(["repository:hub/a:pull,push repository:*:*"].into_iter(), false);
+        let granted: Vec<_> = granted.iter().map(|access| (access.name.as_str(), access.actions.join(","))).collect();
+        assert_eq!(granted, [("hub/a", "pull".to_owned()), ("*", "pull".to_owned())]);
     }
 
     #[test]
     fn abac_ignores_wildcards_and_keeps_the_rest() {
-        let scopes = [
-            "repository:*:pull",
-            "registry:catalog:*",
-            "repository:hub/a:pull",
-        ];
+        let scopes = ["repository:*:pull", "registry:catalog:*", "repository:hub/a:pull"];
         let granted = grant(scopes.into_iter(), true);
         assert_eq!(granted.len(), 1);
         assert!(granted[0].covers("repository", "hub/a", "pull"));

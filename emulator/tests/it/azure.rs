@@ -40,20 +40,12 @@ impl Azure {
     }
 
     pub fn registry(&self, path: &str) -> String {
-        format!(
-            "https://{REGISTRY}:{}{path}",
-            self.emulator.registry_addr().port()
-        )
+        format!("https://{REGISTRY}:{}{path}", self.emulator.registry_addr().port())
     }
 
     pub async fn entra(&self, fields: &[(&str, &str)]) -> Response {
         let url = format!("{}{TENANT}/oauth2/v2.0/token", self.emulator.authority());
-        self.client
-            .post(url)
-            .form(fields)
-            .send()
-            .await
-            .expect("Entra answers")
+        self.client.post(url).form(fields).send().await.expect("Entra answers")
     }
 
     pub async fn entra_token(&self) -> String {
@@ -64,35 +56,20 @@ impl Azure {
 
     pub async fn exchange(&self, fields: &[(&str, &str)]) -> Response {
         let url = self.registry("/oauth2/exchange");
-        self.client
-            .post(url)
-            .form(fields)
-            .send()
-            .await
-            .expect("the exchange answers")
+        self.client.post(url).form(fields).send().await.expect("the exchange answers")
     }
 
     pub async fn refresh_token(&self) -> String {
         let entra = self.entra_token().await;
-        let answer = self
-            .exchange(&[
-                ("grant_type", "access_token"),
-                ("service", REGISTRY),
-                ("access_token", &entra),
-            ])
-            .await;
+        let answer =
+            self.exchange(&[("grant_type", "access_token"), ("service", REGISTRY), ("access_token", &entra)]).await;
         assert_eq!(answer.status(), 200);
         field(&json(answer).await, "refresh_token")
     }
 
     pub async fn token(&self, fields: &[(&str, &str)]) -> Response {
         let url = self.registry("/oauth2/token");
-        self.client
-            .post(url)
-            .form(fields)
-            .send()
-            .await
-            .expect("the token endpoint answers")
+        self.client.post(url).form(fields).send().await.expect("the token endpoint answers")
     }
 
     pub async fn access_token(&self, scope: &str) -> String {
@@ -107,11 +84,7 @@ impl Azure {
             .await;
         assert_eq!(answer.status(), 200);
         let body = json(answer).await;
-        assert_eq!(
-            body.as_object().map(|object| object.len()),
-            Some(1),
-            "one field: {body}"
-        );
+        assert_eq!(body.as_object().map(|object| object.len()), Some(1), "one field: {body}");
         field(&body, "access_token")
     }
 
@@ -138,12 +111,7 @@ fn client(emulator: &Emulator) -> Client {
 }
 
 pub fn secret_fields() -> [(&'static str, &'static str); 4] {
-    [
-        ("grant_type", "client_credentials"),
-        ("client_id", CLIENT_ID),
-        ("client_secret", CLIENT_SECRET),
-        ("scope", SCOPE),
-    ]
+    [("grant_type", "client_credentials"), ("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET), ("scope", SCOPE)]
 }
 
 pub async fn json(answer: Response) -> Value {
@@ -152,17 +120,11 @@ pub async fn json(answer: Response) -> Value {
 }
 
 pub fn field(body: &Value, name: &str) -> String {
-    body[name]
-        .as_str()
-        .unwrap_or_else(|| panic!("{name} in {body}"))
-        .to_owned()
+    body[name].as_str().unwrap_or_else(|| panic!("{name} in {body}")).to_owned()
 }
 
 pub fn header(answer: &Response, name: &str) -> String {
-    let value = answer
-        .headers()
-        .get(name)
-        .unwrap_or_else(|| panic!("{name} in {answer:?}"));
+    let value = answer.headers().get(name).unwrap_or_else(|| panic!("{name} in {answer:?}"));
     value.to_str().expect("text").to_owned()
 }
 

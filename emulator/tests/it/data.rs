@@ -15,11 +15,7 @@ async fn every_answer_has_the_headers_of_the_recordings() {
         ("/v2/".to_owned(), &*token, 200),
         (format!("/v2/{REPOSITORY}/manifests/latest"), &token, 200),
         (format!("/v2/{REPOSITORY}/manifests/none"), &token, 404),
-        (
-            format!("/v2/{REPOSITORY}/blobs/{}", pushed.blobs[0]),
-            &token,
-            307,
-        ),
+        (format!("/v2/{REPOSITORY}/blobs/{}", pushed.blobs[0]), &token, 307),
     ] {
         let answer = azure.get(&path, token, INDEX).await;
         assert_eq!(answer.status(), status, "{path}");
@@ -28,10 +24,7 @@ async fn every_answer_has_the_headers_of_the_recordings() {
         assert_eq!(count("access-control-expose-headers"), 4);
         assert_eq!(count("x-ms-correlation-request-id"), 1);
         assert_eq!(count("date"), 1);
-        assert_eq!(
-            header(&answer, "docker-distribution-api-version"),
-            "registry/2.0"
-        );
+        assert_eq!(header(&answer, "docker-distribution-api-version"), "registry/2.0");
         assert_eq!(header(&answer, "x-content-type-options"), "nosniff");
         assert_eq!(header(&answer, "server"), "AzureContainerRegistry");
     }
@@ -42,44 +35,26 @@ async fn a_challenge_names_the_scope_and_says_when_a_token_is_too_narrow() {
     let azure = Azure::start().await;
     let path = format!("/v2/{REPOSITORY}/manifests/latest");
     let realm = azure.registry("/oauth2/token");
-    let expected = format!(
-        "Bearer realm=\"{realm}\",service=\"{REGISTRY}\",scope=\"repository:{REPOSITORY}:pull\""
-    );
+    let expected = format!("Bearer realm=\"{realm}\",service=\"{REGISTRY}\",scope=\"repository:{REPOSITORY}:pull\"");
 
-    let answer = azure
-        .client
-        .get(azure.registry(&path))
-        .send()
-        .await
-        .expect("an answer");
+    let answer = azure.client.get(azure.registry(&path)).send().await.expect("an answer");
     assert_eq!(header(&answer, "www-authenticate"), expected);
     let body = answer.text().await.expect("a body");
     assert!(body.starts_with(r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required, visit https://aka.ms/acr/authorization for more information. CorrelationId: "#), "{body}");
-    assert!(body.ends_with("\"detail\":[{\"Type\":\"repository\",\"Name\":\"hub/library/busybox\",\"Action\":\"pull\"}]}]}\n"), "{body}");
+    assert!(
+        body.ends_with(
+            "\"detail\":[{\"Type\":\"repository\",\"Name\":\"hub/library/busybox\",\"Action\":\"pull\"}]}]}\n"
+        ),
+        "{body}"
+    );
 
-    let narrow = azure
-        .access_token("repository:hub/library/alpine:pull")
-        .await;
+    let narrow = azure.access_token("repository:hub/library/alpine:pull").await;
     let answer = azure.get(&path, &narrow, INDEX).await;
     assert_eq!(answer.status(), 401);
-    assert_eq!(
-        header(&answer, "www-authenticate"),
-        format!("{expected},error=\"insufficient_scope\"")
-    );
+    assert_eq!(header(&answer, "www-authenticate"), format!("{expected},error=\"insufficient_scope\""));
 
-    let answer = azure
-        .client
-        .get(azure.registry("/v2/"))
-        .send()
-        .await
-        .expect("an answer");
-    assert!(
-        answer
-            .text()
-            .await
-            .expect("a body")
-            .ends_with("\"detail\":null}]}\n")
-    );
+    let answer = azure.client.get(azure.registry("/v2/")).send().await.expect("an answer");
+    assert!(answer.text().await.expect("a body").ends_with("\"detail\":null}]}\n"));
 }
 
 #[tokio::test]
@@ -96,11 +71,7 @@ async fn only_a_current_access_token_of_this_registry_opens_it() {
     ] {
         assert_eq!(azure.get("/v2/", &token, "*/*").await.status(), 401);
     }
-    let twice = azure
-        .client
-        .get(azure.registry("/v2/"))
-        .bearer_auth(&good)
-        .bearer_auth(&good);
+    let twice = azure.client.get(azure.registry("/v2/")).bearer_auth(&good).bearer_auth(&good);
     assert_eq!(twice.send().await.expect("an answer").status(), 401);
     assert_eq!(azure.get("/v2/", &good, "*/*").await.status(), 200);
 
@@ -117,34 +88,18 @@ async fn a_manifest_is_served_to_those_who_accept_it() {
     let token = azure.access_token("repository:*:pull").await;
     let by_tag = format!("/v2/{REPOSITORY}/manifests/latest");
     let by_digest = format!("/v2/{REPOSITORY}/manifests/{}", pushed.index_digest);
-    for path in [
-        &by_tag,
-        &by_digest,
-        &by_digest.replace("sha256:", "sha256%3A"),
-    ] {
-        let answer = azure
-            .get(path, &token, &format!("{MANIFEST}, {INDEX};q=0.5, */*"))
-            .await;
+    for path in [&by_tag, &by_digest, &by_digest.replace("sha256:", "sha256%3A")] {
+        let answer = azure.get(path, &token, &format!("{MANIFEST}, {INDEX};q=0.5, */*")).await;
         assert_eq!(answer.status(), 200, "{path}");
-        assert_eq!(
-            header(&answer, "etag"),
-            format!("\"{}\"", pushed.index_digest)
-        );
+        assert_eq!(header(&answer, "etag"), format!("\"{}\"", pushed.index_digest));
         let answer = azure.get(path, &token, &format!("{MANIFEST}, */*")).await;
         assert_eq!(answer.status(), 404, "{path}");
         assert_eq!(code(answer).await, "MANIFEST_UNKNOWN");
     }
 
-    let head = azure
-        .client
-        .head(azure.registry(&by_tag))
-        .bearer_auth(&token)
-        .header("Accept", INDEX);
+    let head = azure.client.head(azure.registry(&by_tag)).bearer_auth(&token).header("Accept", INDEX);
     let head = head.send().await.expect("an answer");
-    let bytes = azure
-        .emulator
-        .manifest(REPOSITORY, "latest")
-        .expect("the index");
+    let bytes = azure.emulator.manifest(REPOSITORY, "latest").expect("the index");
     assert_eq!(header(&head, "content-length"), bytes.len().to_string());
     assert_eq!(header(&head, "docker-content-digest"), pushed.index_digest);
 
@@ -165,27 +120,11 @@ async fn what_is_not_there_is_an_error_of_its_own_kind() {
     let token = azure.access_token("repository:*:pull").await;
     let digest = &elsewhere.index_digest;
     for (path, status, expected) in [
-        (
-            format!("/v2/{REPOSITORY}/manifests/none"),
-            404,
-            "MANIFEST_UNKNOWN",
-        ),
-        (
-            format!("/v2/{REPOSITORY}/manifests/{digest}"),
-            404,
-            "MANIFEST_UNKNOWN",
-        ),
+        (format!("/v2/{REPOSITORY}/manifests/none"), 404, "MANIFEST_UNKNOWN"),
+        (format!("/v2/{REPOSITORY}/manifests/{digest}"), 404, "MANIFEST_UNKNOWN"),
         // A blob belongs to the repositories that it was pushed to.
-        (
-            format!("/v2/{REPOSITORY}/blobs/{}", elsewhere.blobs[0]),
-            404,
-            "BLOB_UNKNOWN",
-        ),
-        (
-            format!("/v2/{REPOSITORY}/blobs/sha256:12"),
-            400,
-            "DIGEST_INVALID",
-        ),
+        (format!("/v2/{REPOSITORY}/blobs/{}", elsewhere.blobs[0]), 404, "BLOB_UNKNOWN"),
+        (format!("/v2/{REPOSITORY}/blobs/sha256:12"), 400, "DIGEST_INVALID"),
         ("/v2/hub/none/tags/list".to_owned(), 404, "NAME_UNKNOWN"),
     ] {
         let answer = azure.get(&path, &token, INDEX).await;
@@ -196,37 +135,16 @@ async fn what_is_not_there_is_an_error_of_its_own_kind() {
         assert_eq!(azure.get(path, &token, INDEX).await.status(), 404, "{path}");
     }
     for method in [Method::PUT, Method::POST, Method::PATCH, Method::DELETE] {
-        let url = azure.registry(&format!(
-            "/v2/{REPOSITORY}/manifests/{}",
-            pushed.index_digest
-        ));
-        let answer = azure
-            .client
-            .request(method, url)
-            .bearer_auth(&token)
-            .send()
-            .await;
+        let url = azure.registry(&format!("/v2/{REPOSITORY}/manifests/{}", pushed.index_digest));
+        let answer = azure.client.request(method, url).bearer_auth(&token).send().await;
         let answer = answer.expect("an answer");
         assert_eq!(answer.status(), 405);
         assert_eq!(code(answer).await, "UNSUPPORTED");
     }
     let head = azure.registry(&format!("/v2/{REPOSITORY}/blobs/{}", pushed.blobs[0]));
-    let head = azure
-        .client
-        .head(head)
-        .bearer_auth(&token)
-        .send()
-        .await
-        .expect("an answer");
-    let length = azure
-        .emulator
-        .blob(&pushed.blobs[0])
-        .expect("the blob")
-        .len();
-    assert_eq!(
-        (head.status().as_u16(), header(&head, "content-length")),
-        (200, length.to_string())
-    );
+    let head = azure.client.head(head).bearer_auth(&token).send().await.expect("an answer");
+    let length = azure.emulator.blob(&pushed.blobs[0]).expect("the blob").len();
+    assert_eq!((head.status().as_u16(), header(&head, "content-length")), (200, length.to_string()));
 }
 
 #[tokio::test]
@@ -236,27 +154,19 @@ async fn lists_come_in_pages_with_a_relative_link() {
     for tag in ["v1", "v2", "v3"] {
         azure.emulator.tag(REPOSITORY, &pushed.index_digest, tag);
     }
-    let token = azure
-        .access_token("repository:*:pull registry:catalog:*")
-        .await;
+    let token = azure.access_token("repository:*:pull registry:catalog:*").await;
     let path = format!("/v2/{REPOSITORY}/tags/list");
     let first = azure.get(&format!("{path}?n=2"), &token, "*/*").await;
     let link = header(&first, "link");
     assert_eq!(link, format!("<{path}?last=v1&n=2&orderby=>; rel=\"next\""));
-    assert_eq!(
-        json(first).await,
-        serde_json::json!({"name": REPOSITORY, "tags": ["latest", "v1"]})
-    );
+    assert_eq!(json(first).await, serde_json::json!({"name": REPOSITORY, "tags": ["latest", "v1"]}));
     let next = link.split(['<', '>']).nth(1).expect("an address");
     let last = azure.get(next, &token, "*/*").await;
     assert!(last.headers().get("link").is_none());
     assert_eq!(json(last).await["tags"], serde_json::json!(["v2", "v3"]));
 
     let catalog = azure.get("/v2/_catalog", &token, "*/*").await;
-    assert_eq!(
-        json(catalog).await,
-        serde_json::json!({"repositories": [REPOSITORY]})
-    );
+    assert_eq!(json(catalog).await, serde_json::json!({"repositories": [REPOSITORY]}));
     let narrow = azure.access_token("repository:*:pull").await;
     let refused = azure.get("/v2/_catalog", &narrow, "*/*").await;
     assert!(header(&refused, "www-authenticate").contains("scope=\"registry:catalog:*\""));
@@ -266,28 +176,15 @@ async fn lists_come_in_pages_with_a_relative_link() {
 async fn referrers_are_filtered_by_artifact_type() {
     let azure = Azure::start().await;
     let subject = azure.push().index_digest;
-    let signature = azure
-        .emulator
-        .attach(REPOSITORY, &subject, "application/x.signature", "s");
-    azure
-        .emulator
-        .attach(REPOSITORY, &subject, "application/x.sbom", "b");
+    let signature = azure.emulator.attach(REPOSITORY, &subject, "application/x.signature", "s");
+    azure.emulator.attach(REPOSITORY, &subject, "application/x.sbom", "b");
     let token = azure.access_token("repository:*:pull").await;
     let path = format!("/v2/{REPOSITORY}/referrers/{subject}");
     let all = azure.get(&path, &token, INDEX).await;
     assert_eq!(header(&all, "content-type"), INDEX);
     assert!(all.headers().get("oci-filters-applied").is_none());
-    assert_eq!(
-        json(all).await["manifests"].as_array().map(Vec::len),
-        Some(2)
-    );
-    let one = azure
-        .get(
-            &format!("{path}?artifactType=application%2Fx.signature"),
-            &token,
-            INDEX,
-        )
-        .await;
+    assert_eq!(json(all).await["manifests"].as_array().map(Vec::len), Some(2));
+    let one = azure.get(&format!("{path}?artifactType=application%2Fx.signature"), &token, INDEX).await;
     assert_eq!(header(&one, "oci-filters-applied"), "artifactType");
     let one = json(one).await;
     assert_eq!(one["manifests"].as_array().map(Vec::len), Some(1));
@@ -297,16 +194,10 @@ async fn referrers_are_filtered_by_artifact_type() {
 #[tokio::test]
 async fn the_clock_may_be_wrong() {
     for skew in [-7_200, 7_200] {
-        let azure = Azure::with(Options {
-            clock_skew: skew,
-            ..Options::default()
-        })
-        .await;
+        let azure = Azure::with(Options { clock_skew: skew, ..Options::default() }).await;
         let token = azure.access_token("repository:*:pull").await;
         assert_eq!(azure.get("/v2/", &token, "*/*").await.status(), 200);
-        let issued = crate::azure::claims(&token)["iat"]
-            .as_i64()
-            .expect("a time");
+        let issued = crate::azure::claims(&token)["iat"].as_i64().expect("a time");
         let now = std::time::UNIX_EPOCH.elapsed().expect("a time").as_secs() as i64;
         assert!((issued - now - skew).abs() < 60);
     }

@@ -36,53 +36,19 @@ async fn each_mistake_has_its_number() {
         secret_fields().map(|(key, old)| (key, if key == name { value } else { old }))
     };
     for (fields, status, error, code) in [
-        (
-            with("client_secret", "wrong"),
-            401,
-            "invalid_client",
-            7_000_215,
-        ),
+        (with("client_secret", "wrong"), 401, "invalid_client", 7_000_215),
         (with("client_secret", ""), 401, "invalid_client", 7_000_216),
-        (
-            with("client_id", "nobody"),
-            400,
-            "unauthorized_client",
-            700_016,
-        ),
+        (with("client_id", "nobody"), 400, "unauthorized_client", 700_016),
         (with("client_id", ""), 400, "invalid_request", 900_144),
-        (
-            with("grant_type", "password"),
-            400,
-            "unsupported_grant_type",
-            70_003,
-        ),
+        (with("grant_type", "password"), 400, "unsupported_grant_type", 70_003),
         (with("scope", ""), 400, "invalid_request", 900_144),
-        (
-            with("scope", "https://containerregistry.azure.net"),
-            400,
-            "invalid_scope",
-            70_011,
-        ),
-        (
-            with("scope", "https://example.azurecr.io/.default"),
-            400,
-            "invalid_resource",
-            500_011,
-        ),
+        (with("scope", "https://containerregistry.azure.net"), 400, "invalid_scope", 70_011),
+        (with("scope", "https://example.azurecr.io/.default"), 400, "invalid_resource", 500_011),
     ] {
         refused(azure.entra(&fields).await, status, error, code).await;
     }
-    let url = format!(
-        "{}no-such-tenant/oauth2/v2.0/token",
-        azure.emulator.authority()
-    );
-    let answer = azure
-        .client
-        .post(url)
-        .form(&secret_fields())
-        .send()
-        .await
-        .expect("an answer");
+    let url = format!("{}no-such-tenant/oauth2/v2.0/token", azure.emulator.authority());
+    let answer = azure.client.post(url).form(&secret_fields()).send().await.expect("an answer");
     refused(answer, 400, "invalid_request", 90_002).await;
 }
 
@@ -92,10 +58,7 @@ async fn discovery_leads_back_to_the_same_host() {
     let base = azure.emulator.authority();
     let url = format!("{base}{TENANT}/v2.0/.well-known/openid-configuration");
     let body = json(azure.client.get(url).send().await.expect("an answer")).await;
-    assert_eq!(
-        field(&body, "token_endpoint"),
-        format!("{base}{TENANT}/oauth2/v2.0/token")
-    );
+    assert_eq!(field(&body, "token_endpoint"), format!("{base}{TENANT}/oauth2/v2.0/token"));
     let url = format!("{base}common/discovery/instance?api-version=1.1");
     let body = json(azure.client.get(url).send().await.expect("an answer")).await;
     assert!(field(&body, "tenant_discovery_endpoint").starts_with(&base));

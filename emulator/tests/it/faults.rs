@@ -20,33 +20,18 @@ fn chain(error: &reqwest::Error) -> String {
 
 /// A request whose connection is new, so that no client repeats it on its own.
 async fn ping(azure: &Azure) -> reqwest::Result<Response> {
-    azure
-        .fresh_client()
-        .get(azure.registry("/v2/"))
-        .send()
-        .await
+    azure.fresh_client().get(azure.registry("/v2/")).send().await
 }
 
 async fn ping_entra(azure: &Azure) -> reqwest::Result<Response> {
-    azure
-        .fresh_client()
-        .get(azure.emulator.authority())
-        .send()
-        .await
+    azure.fresh_client().get(azure.emulator.authority()).send().await
 }
 
 #[tokio::test]
 async fn a_status_comes_with_the_body_of_its_hop() {
     let azure = Azure::start().await;
-    for (status, code) in [
-        (403, "DENIED"),
-        (404, "MANIFEST_UNKNOWN"),
-        (429, "TOOMANYREQUESTS"),
-        (500, "UNKNOWN"),
-    ] {
-        azure
-            .emulator
-            .inject(Hop::Data, Fault::Status(status).times(1));
+    for (status, code) in [(403, "DENIED"), (404, "MANIFEST_UNKNOWN"), (429, "TOOMANYREQUESTS"), (500, "UNKNOWN")] {
+        azure.emulator.inject(Hop::Data, Fault::Status(status).times(1));
         let answer = ping(&azure).await.expect("an answer");
         assert_eq!(answer.status(), status);
         assert_eq!(crate::azure::code(answer).await, code);
@@ -70,14 +55,8 @@ async fn a_status_comes_with_the_body_of_its_hop() {
 #[tokio::test]
 async fn faults_are_counted_and_chosen_by_path() {
     let azure = Azure::start().await;
-    azure.emulator.inject(
-        Hop::Data,
-        Fault::Status(500).on_path("/manifests/").times(1),
-    );
-    azure.emulator.inject(
-        Hop::Data,
-        Fault::Status(503).on_path("/manifests/").times(1),
-    );
+    azure.emulator.inject(Hop::Data, Fault::Status(500).on_path("/manifests/").times(1));
+    azure.emulator.inject(Hop::Data, Fault::Status(503).on_path("/manifests/").times(1));
     let manifest = azure.registry(&format!("/v2/{REPOSITORY}/manifests/latest"));
     assert_eq!(ping(&azure).await.expect("an answer").status(), 401);
     for status in [500, 503, 401] {
@@ -94,16 +73,10 @@ async fn connections_are_refused() {
     let azure = Azure::start().await;
     azure.emulator.inject(Hop::Entra, Fault::RefuseConnections);
     let error = ping_entra(&azure).await.expect_err("a reset");
-    assert!(
-        error.is_connect() && chain(&error).contains("reset"),
-        "{}",
-        chain(&error)
-    );
+    assert!(error.is_connect() && chain(&error).contains("reset"), "{}", chain(&error));
     assert!(azure.emulator.requests().is_empty());
     // The registry has one listener for three hops: the fault waits for the request.
-    azure
-        .emulator
-        .inject(Hop::Exchange, Fault::RefuseConnections);
+    azure.emulator.inject(Hop::Exchange, Fault::RefuseConnections);
     let url = azure.registry("/oauth2/exchange");
     let error = azure.client.post(url).send().await.expect_err("a reset");
     assert!(chain(&error).contains("reset"), "{}", chain(&error));
@@ -118,11 +91,7 @@ async fn connections_are_refused() {
 #[tokio::test]
 async fn bodies_break_in_the_middle() {
     let azure = Azure::start().await;
-    let whole = ping(&azure)
-        .await
-        .expect("an answer")
-        .content_length()
-        .expect("a length");
+    let whole = ping(&azure).await.expect("an answer").content_length().expect("a length");
     for (fault, cause) in [(Fault::ResetMidBody, "reset"), (Fault::CutBody(9), "")] {
         azure.emulator.inject(Hop::Data, fault.clone().times(1));
         let mut answer = ping(&azure).await.expect("a head");
@@ -135,11 +104,7 @@ async fn bodies_break_in_the_middle() {
                 Err(error) => break error,
             }
         };
-        let expected = if fault == Fault::ResetMidBody {
-            whole / 2
-        } else {
-            9
-        };
+        let expected = if fault == Fault::ResetMidBody { whole / 2 } else { 9 };
         assert_eq!(read.len() as u64, expected, "{fault:?}");
         assert!(chain(&error).contains(cause), "{}", chain(&error));
     }
@@ -153,21 +118,14 @@ async fn a_large_blob_is_cut_where_it_was_said() {
     let token = azure.access_token("repository:*:pull").await;
     let path = format!("/v2/{REPOSITORY}/blobs/{}", pushed.blobs[0]);
     let location = header(&azure.get(&path, &token, "*/*").await, "location");
-    azure
-        .emulator
-        .inject(Hop::Storage, Fault::CutBody(5_000_000).times(1));
+    azure.emulator.inject(Hop::Storage, Fault::CutBody(5_000_000).times(1));
     let mut answer = azure.client.get(&location).send().await.expect("a head");
     let mut read = 0;
     while let Ok(Some(chunk)) = answer.chunk().await {
         read += chunk.len();
     }
     assert_eq!(read, 5_000_000);
-    let rest = azure
-        .client
-        .get(&location)
-        .header("Range", "bytes=5000000-")
-        .send()
-        .await;
+    let rest = azure.client.get(&location).header("Range", "bytes=5000000-").send().await;
     assert_eq!(rest.expect("an answer").status(), 206);
 }
 
@@ -176,41 +134,28 @@ async fn no_answer_comes() {
     let azure = Azure::start().await;
     azure.emulator.inject(Hop::Data, Fault::Hang.times(1));
     let hanging = tokio::spawn(azure.fresh_client().get(azure.registry("/v2/")).send());
-    azure
-        .emulator
-        .wait_for(|requests| requests.len() == 1)
-        .await;
+    azure.emulator.wait_for(|requests| requests.len() == 1).await;
     assert_eq!(azure.emulator.requests()[0].status, 0);
     assert!(!hanging.is_finished());
     hanging.abort();
 
-    azure
-        .emulator
-        .inject(Hop::Data, Fault::DieBeforeResponse.times(1));
+    azure.emulator.inject(Hop::Data, Fault::DieBeforeResponse.times(1));
     let error = ping(&azure).await.expect_err("an end");
-    assert!(
-        !error.is_connect() && !error.is_timeout(),
-        "{}",
-        chain(&error)
-    );
+    assert!(!error.is_connect() && !error.is_timeout(), "{}", chain(&error));
     assert_eq!(ping(&azure).await.expect("an answer").status(), 401);
 }
 
 #[tokio::test]
 async fn bodies_are_not_what_they_should_be() {
     let azure = Azure::start().await;
-    azure
-        .emulator
-        .inject(Hop::Entra, Fault::GarbageJson.times(1));
+    azure.emulator.inject(Hop::Entra, Fault::GarbageJson.times(1));
     let answer = azure.entra(&secret_fields()).await;
     assert_eq!(answer.status(), 200);
     assert!(header(&answer, "content-type").starts_with("application/json"));
     let body = answer.bytes().await.expect("a body");
     assert!(serde_json::from_slice::<serde_json::Value>(&body).is_err());
 
-    azure
-        .emulator
-        .inject(Hop::Entra, Fault::WrongContentType.times(1));
+    azure.emulator.inject(Hop::Entra, Fault::WrongContentType.times(1));
     let answer = azure.entra(&secret_fields()).await;
     assert_eq!(header(&answer, "content-type"), "text/html");
     assert!(json(answer).await["access_token"].is_string());
@@ -226,20 +171,11 @@ async fn bodies_are_not_what_they_should_be() {
     let start = Instant::now();
     let mut answer = ping(&azure).await.expect("a head");
     for _ in 0..2 {
-        assert_eq!(
-            answer
-                .chunk()
-                .await
-                .expect("a byte")
-                .map(|chunk| chunk.len()),
-            Some(1)
-        );
+        assert_eq!(answer.chunk().await.expect("a byte").map(|chunk| chunk.len()), Some(1));
     }
     assert!(start.elapsed() >= Duration::from_millis(500));
 
-    azure
-        .emulator
-        .inject(Hop::Data, Fault::Challenge401.times(1));
+    azure.emulator.inject(Hop::Data, Fault::Challenge401.times(1));
     let token = azure.access_token("repository:*:pull").await;
     let path = format!("/v2/{REPOSITORY}/tags/list");
     let answer = azure.get(&path, &token, "*/*").await;
@@ -258,27 +194,15 @@ async fn tokens_lie_about_their_end() {
             let body = match hop {
                 Hop::Entra => json(azure.entra(&secret_fields()).await).await,
                 Hop::Exchange => {
-                    let fields = [
-                        ("grant_type", "access_token"),
-                        ("service", REGISTRY),
-                        ("access_token", &*entra),
-                    ];
+                    let fields = [("grant_type", "access_token"), ("service", REGISTRY), ("access_token", &*entra)];
                     json(azure.exchange(&fields).await).await
                 }
                 _ => {
-                    let fields = [
-                        ("grant_type", "refresh_token"),
-                        ("service", REGISTRY),
-                        ("refresh_token", &*refresh),
-                    ];
+                    let fields = [("grant_type", "refresh_token"), ("service", REGISTRY), ("refresh_token", &*refresh)];
                     json(azure.token(&fields).await).await
                 }
             };
-            let name = if hop == Hop::Exchange {
-                "refresh_token"
-            } else {
-                "access_token"
-            };
+            let name = if hop == Hop::Exchange { "refresh_token" } else { "access_token" };
             let end = claims(&field(&body, name))["exp"].as_i64();
             match fault {
                 Fault::TokenWithoutExp => {
@@ -293,11 +217,7 @@ async fn tokens_lie_about_their_end() {
 #[tokio::test]
 async fn answers_are_late() {
     let latency = Duration::from_millis(40);
-    let azure = Azure::with(Options {
-        latency,
-        ..Options::default()
-    })
-    .await;
+    let azure = Azure::with(Options { latency, ..Options::default() }).await;
     let start = Instant::now();
     ping(&azure).await.expect("an answer");
     assert!(start.elapsed() >= latency);
@@ -306,15 +226,7 @@ async fn answers_are_late() {
 #[tokio::test]
 async fn connections_are_closed_and_dropping_ends_all() {
     let azure = Azure::start().await;
-    let ask = || async {
-        azure
-            .client
-            .get(azure.registry("/v2/"))
-            .send()
-            .await?
-            .bytes()
-            .await
-    };
+    let ask = || async { azure.client.get(azure.registry("/v2/")).send().await?.bytes().await };
     ask().await.expect("an answer");
     azure.emulator.close_connections(Server::Registry);
     // A client may still send on a connection that is being closed, and fail once.

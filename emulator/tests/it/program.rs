@@ -37,10 +37,7 @@ fn it_says_where_it_listens_and_what_it_is_asked() {
     let mut stream = std::net::TcpStream::connect(storage).expect("a connection");
     std::io::Write::write_all(&mut stream, b"GET /x HTTP/1.1\r\nHost: s\r\n\r\n").expect("sent");
     let request = line();
-    assert_eq!(
-        (request["server"].as_str(), request["target"].as_str()),
-        (Some("storage"), Some("/x"))
-    );
+    assert_eq!((request["server"].as_str(), request["target"].as_str()), (Some("storage"), Some("/x")));
     assert_eq!(request["status"], 403);
 }
 
@@ -54,8 +51,5 @@ fn a_port_in_use_is_named() {
         .expect("the program runs");
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        message.contains(&format!("entra on {address}")),
-        "{message}"
-    );
+    assert!(message.contains(&format!("entra on {address}")), "{message}");
 }

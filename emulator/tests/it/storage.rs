@@ -10,10 +10,7 @@ async fn location(azure: &Azure) -> (String, Vec<u8>) {
     let digest = &pushed.blobs[0];
     let path = format!("/v2/{REPOSITORY}/blobs/{digest}");
     let location = header(&azure.get(&path, &token, "*/*").await, "location");
-    (
-        location,
-        azure.emulator.blob(digest).expect("the blob").to_vec(),
-    )
+    (location, azure.emulator.blob(digest).expect("the blob").to_vec())
 }
 
 #[tokio::test]
@@ -21,10 +18,7 @@ async fn an_address_has_the_form_of_the_recordings() {
     let azure = Azure::start().await;
     let (location, _) = location(&azure).await;
     assert!(location.starts_with(&format!("https://{}/", azure.emulator.storage_addr())));
-    assert!(
-        location.contains("//docker/registry/v2/blobs/sha256/"),
-        "{location}"
-    );
+    assert!(location.contains("//docker/registry/v2/blobs/sha256/"), "{location}");
     let names: Vec<&str> = location
         .split_once('?')
         .expect("a query")
@@ -47,36 +41,16 @@ async fn a_signature_is_the_only_credential() {
     assert_eq!(status(location.clone()).await, 200);
     // Any other year is another signature.
     let year = location.split_once("?se=").expect("se").1[..4].to_owned();
-    assert_eq!(
-        status(location.replace(&format!("se={year}"), "se=2999")).await,
-        403
-    );
+    assert_eq!(status(location.replace(&format!("se={year}"), "se=2999")).await, 403);
     assert_eq!(status(location.replace("/data", "/datb")).await, 403);
     assert_eq!(status(location.replace("sp=r", "sp=rw")).await, 403);
-    assert_eq!(
-        status(location.split_once('?').expect("a query").0.to_owned()).await,
-        403
-    );
+    assert_eq!(status(location.split_once('?').expect("a query").0.to_owned()).await, 403);
 
-    let forwarded = azure
-        .client
-        .get(&location)
-        .bearer_auth("anything")
-        .send()
-        .await;
+    let forwarded = azure.client.get(&location).bearer_auth("anything").send().await;
     let forwarded = forwarded.expect("an answer");
     assert_eq!(forwarded.status(), 400);
-    assert_eq!(
-        header(&forwarded, "x-ms-error-code"),
-        "InvalidAuthenticationInfo"
-    );
-    assert!(
-        forwarded
-            .text()
-            .await
-            .expect("XML")
-            .contains("<Code>InvalidAuthenticationInfo</Code>")
-    );
+    assert_eq!(header(&forwarded, "x-ms-error-code"), "InvalidAuthenticationInfo");
+    assert!(forwarded.text().await.expect("XML").contains("<Code>InvalidAuthenticationInfo</Code>"));
     let put = azure.client.put(&location).send().await.expect("an answer");
     assert_eq!(put.status(), 405);
 }
@@ -94,12 +68,7 @@ async fn a_range_is_served_as_far_as_it_goes() {
         (format!("bytes={size}-"), 416, &[]),
         ("bytes=-5".to_owned(), 200, &blob[..]),
     ] {
-        let answer = azure
-            .client
-            .get(&location)
-            .header("Range", &range)
-            .send()
-            .await;
+        let answer = azure.client.get(&location).header("Range", &range).send().await;
         let answer = answer.expect("an answer");
         assert_eq!(answer.status(), status, "{range}");
         if status == 206 {
@@ -109,22 +78,13 @@ async fn a_range_is_served_as_far_as_it_goes() {
             assert_eq!(answer.bytes().await.expect("a body"), expected, "{range}");
         }
     }
-    let head = azure
-        .client
-        .head(&location)
-        .send()
-        .await
-        .expect("an answer");
+    let head = azure.client.head(&location).send().await.expect("an answer");
     assert_eq!(header(&head, "content-length"), size.to_string());
 }
 
 #[tokio::test]
 async fn storage_without_tls_serves_clients_that_lack_the_ca() {
-    let azure = Azure::with(Options {
-        storage_tls: false,
-        ..Options::default()
-    })
-    .await;
+    let azure = Azure::with(Options { storage_tls: false, ..Options::default() }).await;
     let (location, blob) = location(&azure).await;
     assert!(location.starts_with("http://127.0.0.1:"));
     let answer = azure.client.get(location).send().await.expect("an answer");
