@@ -83,8 +83,12 @@ struct ServeArguments {
     /// What goes before every repository name: the cache rule's target without its /* [default: none]
     #[arg(long, value_name = "PATH")]
     upstream_prefix: Option<String>,
-    /// Where to listen: 127.0.0.1:8080, [::1]:8080, or :8080 for every address [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
+    // As an attribute: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "Where to listen: 127.0.0.1:8080, [::1]:8080, or :8080 for every address [default: 127.0.0.1:8080]"
+    )]
     listen_address: Option<String>,
     /// A YAML file of settings; flags win over it
     #[arg(long, value_name = "FILE")]

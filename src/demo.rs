@@ -64,6 +64,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     for step in &pull {
         println!("  {step}");
     }
+    println!("Every manifest and blob has the digest that it was asked for by.");
     println!("\nWhat the stand-in saw:");
     for line in seen(&azure.requests()) {
         println!("  {line}");

@@ -3,8 +3,8 @@
 use log::{LevelFilter, Log, Metadata, Record};
 
 /// Pingora prints whole request headers at debug and trace, hyper whole messages at trace: registry tokens and
-/// client credentials among them. So a dependency is never heard below this level, whatever the filter says.
-const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Info;
+/// client credentials among them, and its steps at info. So a dependency is never heard below this level, whatever the filter says.
+const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Warn;
 /// What is this program's own: its modules, and the access log.
 const OWN: [&str; 2] = [env!("CARGO_CRATE_NAME"), "access"];
 
@@ -44,7 +44,7 @@ mod tests {
     use log::Level;
 
     #[test]
-    fn dependencies_are_not_heard_below_info() {
+    fn dependencies_are_not_heard_below_warn() {
         let lid = Lid(env_logger::Builder::new().parse_filters("trace").build());
         for (target, level, heard) in [
             ("acr_cache_proxy", Level::Trace, true),
@@ -52,7 +52,8 @@ mod tests {
             ("access", Level::Debug, true),
             ("acr_cache_proxy_other", Level::Debug, false),
             ("pingora_proxy", Level::Debug, false),
-            ("pingora_proxy", Level::Info, true),
+            ("pingora_proxy", Level::Info, false),
+            ("pingora_proxy", Level::Warn, true),
             ("hyper::proto", Level::Trace, false),
         ] {
             let metadata = Metadata::builder().target(target).level(level).build();

@@ -60,7 +60,7 @@ impl Refusal {
         Self { status, code, message: message.into(), detail: String::new() }
     }
 
-    /// Quotes what the error is about: the first [`MAX_DETAIL`] characters, control characters escaped.
+    /// Quotes what the error is about: its first 256 characters, control characters escaped.
     pub fn with_detail(mut self, about: &str) -> Self {
         self.detail = about.chars().take(MAX_DETAIL).flat_map(shown).collect();
         self

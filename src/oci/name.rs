@@ -72,7 +72,7 @@ impl<'a> Digest<'a> {
         split_at_colon(text).is_some()
     }
 
-    /// Registered algorithms with exactly their hex digits, others by the grammar; [`MAX_DIGEST`] bytes at most.
+    /// Registered algorithms with exactly their hex digits, others by the grammar; 256 bytes at most.
     pub fn parse(text: &'a str) -> Option<Self> {
         /// The length of the encoded part.
         const REGISTERED: [(&str, usize); 2] = [("sha256", 64), ("sha512", 128)];
@@ -140,7 +140,7 @@ fn plus_separated(algorithm: &str) -> impl Iterator<Item = &str> {
 pub struct Prefix(String);
 
 impl Prefix {
-    /// Empty, or a name of [`MAX_PREFIX`] bytes at most, without a slash at its ends.
+    /// Empty, or a name of 128 bytes at most, without a slash at its ends.
     pub fn parse(text: &str) -> Option<Self> {
         let valid = text.is_empty() || (text.len() <= MAX_PREFIX && Name::parse(text).is_some());
         valid.then(|| Self(text.to_owned()))

@@ -15,7 +15,7 @@ pub struct Context {
     pub endpoint: &'static str,
     /// Path and query in the registry; set when the request is accepted.
     pub target: String,
-    /// Length of the repository's name in `target`, which begins at [`NAME_START`].
+    /// Length of the repository's name in `target`, behind `/v2/`.
     pub name_length: usize,
     /// The token that the request goes with.
     pub bearer: Option<Arc<Bearer>>,

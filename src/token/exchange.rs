@@ -202,7 +202,7 @@ impl Resolve for KnownAddresses {
             if known.is_empty() {
                 return Err("the name has no known address yet".into());
             }
-            Ok(Box::new(known.to_vec().into_iter()) as Addrs)
+            Ok(Box::new(Vec::clone(&known).into_iter()) as Addrs)
         })
     }
 }

@@ -32,11 +32,9 @@ async fn wrong_settings_are_one_sentence_and_status_2() {
         assert_eq!(proxy.wait().code(), Some(2), "{flag} {value}: {}", proxy.log());
         proxy.wait_for_log(says);
     }
-    for (flag, value, says) in [("--ca-file", "/nonexistent.pem", "ca_file /nonexistent.pem: ")] {
-        let mut proxy = Setup::new(&azure).flag(flag, value).spawn();
-        assert_eq!(proxy.wait().code(), Some(1), "{flag} {value}: {}", proxy.log());
-        proxy.wait_for_log(says);
-    }
+    let mut proxy = Setup::new(&azure).flag("--ca-file", "/nonexistent.pem").spawn();
+    assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
+    proxy.wait_for_log("ca_file /nonexistent.pem: ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
