@@ -90,6 +90,9 @@ struct ServeArguments {
         help = "Where to listen: 127.0.0.1:8080, [::1]:8080, or :8080 for every address [default: 127.0.0.1:8080]"
     )]
     listen_address: Option<String>,
+    /// Where /healthz and /readyz are told; :8081 is on loopback [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    admin_address: Option<String>,
     /// A YAML file of settings; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -136,6 +139,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     let flags = Flags {
         config: serve.config,
         listen: serve.listen_address,
+        admin: serve.admin_address,
         domain: serve.upstream_domain,
         prefix: serve.upstream_prefix,
         ca_file: serve.ca_file,

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::oci::name::Prefix;
 
 mod file;
+pub mod identity;
+
+use identity::Identity;
 
 use file::{File, Place};
 
@@ -25,6 +28,8 @@ const MAX_LABEL: usize = 63;
 pub struct Config {
     listen: SocketAddr,
     upstream: Upstream,
+    identity: Identity,
+    admin: Option<SocketAddr>,
     ca_file: Option<PathBuf>,
     log: String,
 }
@@ -44,6 +49,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--listen-address`
     pub listen: Option<String>,
+    /// `--admin-address`
+    pub admin: Option<String>,
     /// `--upstream-domain`
     pub domain: Option<String>,
     /// `--upstream-prefix`
@@ -89,7 +96,8 @@ impl Config {
         let log = settings.first(&[flag("log", &flags.log), rust_log, file.log], parse_log);
         let addresses: Vec<_> =
             file.addresses.into_iter().filter_map(|address| settings.first(&[Some(address)], parse_address)).collect();
-        settings.first(&[file.identity_kind], parse_identity_kind);
+        let admin = settings.first(&[flag("admin-address", &flags.admin), file.admin], parse_admin);
+        let identity = Identity::parse(file.identity, &mut settings.mistakes);
         let ca_file = flags.ca_file.clone().or(file.ca_file);
 
         let Settings { mut mistakes } = settings;
@@ -102,6 +110,8 @@ impl Config {
             Some(domain) if mistakes.is_empty() => Ok(Self {
                 listen: listen.unwrap_or(DEFAULT_LISTEN),
                 upstream: Upstream { domain, prefix: prefix.unwrap_or_default(), addresses },
+                identity,
+                admin,
                 ca_file,
                 log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             }),
@@ -117,6 +127,16 @@ impl Config {
     /// The registry.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    /// Who signs in.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where health and readiness are told; `None` is nowhere.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// A private CA, trusted besides the system's.
@@ -272,11 +292,13 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is no IP address: give the registry's own, such as 10.0.0.5 or fd00::5"))
 }
 
-fn parse_identity_kind(text: &str) -> Result<(), String> {
-    if text == "default" {
-        return Ok(());
+/// As [`parse_listen`], but a port alone is on loopback: who is to see the state from outside says so.
+fn parse_admin(text: &str) -> Result<SocketAddr, String> {
+    let mut address = parse_listen(text)?;
+    if text.starts_with(':') {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
-    Err(format!("{text:?} is no kind of identity: give default"))
+    Ok(address)
 }
 
 /// A list of `level` and `target=level`. `env_logger` itself takes any other word for a target, in silence.

@@ -15,6 +15,7 @@ use pingora_proxy::http_proxy_service;
 
 use crate::addresses::Addresses;
 use crate::config::Config;
+use crate::config::identity::Kind;
 use crate::identity::Identity;
 use crate::proxy::{self, Proxy, Upstream};
 use crate::token::Tokens;
@@ -73,7 +74,10 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 
     let domain = config.upstream().domain();
     let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), config.upstream().addresses()));
-    let identity = Identity::default_chain(&roots).map_err(ServeError::Client)?;
+    let identity = match config.identity().kind() {
+        Kind::Anonymous => None,
+        _ => Some(Identity::new(config.identity(), &roots).map_err(ServeError::Client)?),
+    };
     let registry =
         Registry::new(domain.clone(), identity, Arc::clone(&addresses), &roots).map_err(ServeError::Client)?;
     let tokens = Arc::new(Tokens::default());

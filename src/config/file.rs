@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Mapping, Value};
 
+use super::identity;
+
 /// A configuration has some hundred lines; this is a file of another kind.
 const MAX_FILE: u64 = 1 << 20;
 /// A word this near to a known one was meant as it (Jaro-Winkler).
@@ -30,7 +32,7 @@ impl fmt::Display for Place {
 }
 
 /// A setting as text, with its place.
-type Text = (Place, String);
+pub type Text = (Place, String);
 
 /// What the file says, not yet judged.
 #[derive(Default)]
@@ -40,7 +42,8 @@ pub struct File {
     pub prefix: Option<Text>,
     pub addresses: Vec<Text>,
     pub ca_file: Option<PathBuf>,
-    pub identity_kind: Option<Text>,
+    pub identity: Vec<(String, Text)>,
+    pub admin: Option<Text>,
     pub log: Option<Text>,
 }
 
@@ -67,16 +70,20 @@ impl File {
         };
         let mut document = Document { path, text, mistakes };
         let mut file = Self::default();
-        let root = document
-            .table(&Node { value: &root, steps: Vec::new() }, &["listen", "upstream", "ca_file", "identity", "log"]);
+        let root = document.table(
+            &Node { value: &root, steps: Vec::new() },
+            &["listen", "admin", "upstream", "ca_file", "identity", "log"],
+        );
         for node in root {
             match node.key() {
                 "listen" => file.listen = document.text(&node),
                 "ca_file" => file.ca_file = document.text(&node).map(|(_, text)| PathBuf::from(text)),
                 "log" => file.log = document.text(&node),
+                "admin" => file.admin = document.text(&node),
                 "identity" => {
-                    let kind = document.table(&node, &["kind"]).pop();
-                    file.identity_kind = kind.and_then(|kind| document.text(&kind));
+                    let entries = document.table(&node, &identity::KEYS);
+                    let texts = entries.iter().map(|entry| Some((entry.key().to_owned(), document.text(entry)?)));
+                    file.identity = texts.collect::<Vec<_>>().into_iter().flatten().collect();
                 }
                 _ => {
                     for node in document.table(&node, &["domain", "prefix", "addresses"]) {

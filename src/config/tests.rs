@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::identity::{Assigned, Kind};
 use super::*;
 
 fn domain_flag() -> Flags {
@@ -37,6 +38,7 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
         assert_eq!(config.upstream().domain().authority(), "example.azurecr.io", "{path:?}");
         assert_eq!(config.upstream().prefix().as_str(), "hub", "{path:?}");
         assert!(config.upstream().addresses().is_empty() && config.ca_file().is_none(), "{path:?}");
+        assert_eq!((config.identity(), config.admin()), (&Identity::default(), None), "{path:?}");
     }
 }
 
@@ -80,7 +82,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_line() {
         "config.yaml:5: upstream.prefix: \"/hub\" is no repository path",
         "config.yaml:8: upstream.addresses[1]: \"ten\" is no IP address",
         "config.yaml:9: 5 is no setting",
-        "config.yaml:10: identity.kind: \"guess\" is no kind",
+        "config.yaml:10: identity.kind: \"guess\" is no kind of identity",
         "config.yaml:11: ca_file is a text",
         "config.yaml:12: log: \"loud\" is no log filter",
     ] {
@@ -180,5 +182,73 @@ fn a_domain_is_a_host_and_perhaps_a_port() {
         ("", "no host name"),
     ] {
         assert!(Domain::parse(text).expect_err(text).contains(says), "{text}");
+    }
+}
+
+#[test]
+fn an_identity_takes_the_keys_of_its_kind() {
+    let identity = |text: &str| {
+        load(&format!("upstream: {{domain: a.azurecr.io}}\nidentity: {text}"), Flags::default())
+            .map(|config| config.identity().clone())
+    };
+    let kind = |text: &str| identity(text).map(|identity| identity.kind().clone()).expect(text);
+    assert_eq!(kind("{}"), Kind::Default);
+    assert_eq!(kind("{kind: anonymous}"), Kind::Anonymous);
+    assert_eq!(
+        kind("{kind: managed_identity, object_id: o}"),
+        Kind::ManagedIdentity(Assigned::ObjectId("o".to_owned()))
+    );
+    assert_eq!(
+        kind("{kind: client_secret, tenant_id: t, client_secret_file: /f}"),
+        Kind::ClientSecret { tenant_id: Some("t".to_owned()), client_id: None, secret_file: Some("/f".into()) }
+    );
+    for (text, authority, scope) in [
+        ("{}", None, "https://containerregistry.azure.net/.default"),
+        (
+            "{cloud: usgovernment}",
+            Some("https://login.microsoftonline.us"),
+            "https://containerregistry.azure.net/.default",
+        ),
+        (
+            "{cloud: china, audience: arm}",
+            Some("https://login.chinacloudapi.cn"),
+            "https://management.chinacloudapi.cn/.default",
+        ),
+        ("{audience: arm}", None, "https://management.azure.com/.default"),
+        (
+            "{authority: 'https://Login.Example:8443/', audience: 'https://own.example/'}",
+            Some("https://login.example:8443"),
+            "https://own.example/.default",
+        ),
+    ] {
+        let identity = identity(text).expect(text);
+        assert_eq!((identity.authority(), identity.scope()), (authority, scope), "{text}");
+    }
+    for (text, says) in [
+        ("{kind: guess}", "\"guess\" is no kind of identity: there are default, client_secret"),
+        ("{kind: azure_cli, client_id: c}", "identity.client_id: means nothing for the kind azure_cli: it takes cloud"),
+        ("{kind: anonymous, cloud: china}", "identity.cloud: means nothing for the kind anonymous"),
+        ("{client_id: c}", "identity.client_id: means nothing for the kind default"),
+        ("{cloud: mars}", "\"mars\" is no cloud"),
+        ("{authority: 'http://login.example'}", "is no authority"),
+        ("{audience: graph}", "is no audience"),
+        ("{kind: managed_identity, client_id: c, object_id: o}", "one of client_id, object_id and resource_id"),
+        ("{kind: client_secret, tenant_id: ''}", "identity.tenant_id: is empty"),
+        ("{kind: client_secret, client_secret: x}", "identity.client_secret is no setting"),
+    ] {
+        let mistakes = identity(text).expect_err(text);
+        assert!(
+            mistakes.len() == 1 && mistakes[0].starts_with("config.yaml:2: ") && mistakes[0].contains(says),
+            "{text}: {mistakes:?}"
+        );
+    }
+}
+
+#[test]
+fn an_admin_port_alone_is_on_loopback() {
+    for (text, expected) in [(":8081", "127.0.0.1:8081"), ("0.0.0.0:8081", "0.0.0.0:8081"), ("[::1]:0", "[::1]:0")] {
+        let flags = Flags { admin: Some(text.to_owned()), ..domain_flag() };
+        let admin = Config::load(&flags).expect("valid").admin();
+        assert_eq!(admin.map(|address| address.to_string()).as_deref(), Some(expected));
     }
 }

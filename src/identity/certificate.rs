@@ -4,7 +4,7 @@
 //! ring, since azure_identity's own certificate credential brings openssl.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use azure_core::http::ClientMethodOptions;
 use azure_identity::ClientAssertion;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use p12_keystore::KeyStore;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{RSA_PSS_SHA256, RsaKeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -20,10 +21,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
+
 /// A certificate with its chain and key is a few KiB.
 const MAX_FILE: u64 = 1 << 20;
 /// Entra accepts up to ten minutes; the assertion is used at once.
 const LIFETIME: u64 = 300;
+
+/// Whom an assertion signs in, and where.
+pub struct Application {
+    pub authority: String,
+    pub tenant_id: String,
+    pub client_id: String,
+}
 
 /// A certificate, its key, and whom it is to sign in. `Debug` shows neither.
 pub struct CertificateAssertion {
@@ -34,38 +44,60 @@ pub struct CertificateAssertion {
 }
 
 impl CertificateAssertion {
-    /// Reads a PEM file that holds the certificate (first; a chain may follow) and its unencrypted RSA key, PKCS#8 or PKCS#1.
-    /// The error is one sentence that names the file.
-    pub fn read(path: &Path, authority: &str, tenant: &str, client_id: &str) -> Result<Self, String> {
-        let name = path.display();
-        let size = std::fs::metadata(path).map_err(|cause| format!("{name}: {cause}"))?.len();
-        if size > MAX_FILE {
-            return Err(format!("{name}: {size} bytes are too many for a certificate and its key"));
-        }
-        let text = Zeroizing::new(std::fs::read(path).map_err(|cause| format!("{name}: {cause}"))?);
-        Self::parse(&text, authority, tenant, client_id)
-            .map_err(|cause| format!("{}: {cause}", PathBuf::from(path).display()))
+    /// Reads a certificate (first; a chain may follow) and its RSA key. PEM: the key unencrypted, PKCS#8 or PKCS#1.
+    /// PKCS#12: with its password, if it has one. The error is one sentence that names the file.
+    pub fn read(path: &Path, password: &Secret, application: &Application) -> Result<Self, String> {
+        let read = || {
+            let size = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
+            if size > MAX_FILE {
+                return Err(format!("{size} bytes are too many for a certificate and its key"));
+            }
+            let content = Zeroizing::new(std::fs::read(path).map_err(|cause| cause.to_string())?);
+            // PKCS#12 is DER, which begins with a SEQUENCE.
+            if content.first() == Some(&0x30) {
+                Self::from_pkcs12(&content, password, application)
+            } else {
+                Self::from_pem(&content, application)
+            }
+        };
+        read().map_err(|cause| format!("{}: {cause}", path.display()))
     }
 
-    fn parse(text: &[u8], authority: &str, tenant: &str, client_id: &str) -> Result<Self, String> {
+    fn from_pem(text: &[u8], application: &Application) -> Result<Self, String> {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(text)
             .collect::<Result<_, _>>()
             .map_err(|cause| format!("not a PEM file: {cause:?}"))?;
-        if certificates.is_empty() {
-            return Err(
-                "no PEM block BEGIN CERTIFICATE; turn a .pfx into PEM with: openssl pkcs12 -in FILE -nodes".to_owned()
-            );
-        }
         let key = PrivateKeyDer::from_pem_slice(text)
-            .map_err(|_| "no unencrypted private key in it, a PEM block BEGIN PRIVATE KEY is needed".to_owned())?;
-        let key = match &key {
+            .map_err(|_| "no unencrypted private key in it: a PEM block BEGIN PRIVATE KEY is needed".to_owned())?;
+        Self::new(certificates, &key, application)
+    }
+
+    fn from_pkcs12(content: &[u8], password: &Secret, application: &Application) -> Result<Self, String> {
+        let store = KeyStore::from_pkcs12(content, password.expose())
+            .map_err(|cause| format!("not PKCS#12, or another password opens it: {cause}"))?;
+        let (_, chain) = store.private_key_chain().ok_or("no private key in it")?;
+        let certificates = chain.chain().iter().map(|certificate| certificate.as_der().to_vec().into()).collect();
+        let key = PrivateKeyDer::Pkcs8(chain.key().to_vec().into());
+        Self::new(certificates, &key, application)
+    }
+
+    fn new(
+        certificates: Vec<CertificateDer<'static>>,
+        key: &PrivateKeyDer<'_>,
+        application: &Application,
+    ) -> Result<Self, String> {
+        if certificates.is_empty() {
+            return Err("no certificate in it: a PEM block BEGIN CERTIFICATE is needed".to_owned());
+        }
+        let key = match key {
             PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
             PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
             _ => return Err("Entra ID takes RSA keys only".to_owned()),
         }
         .map_err(|cause| format!("the private key is no RSA key of 2048 bits or more: {cause}"))?;
-        let audience = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
-        Ok(Self { key, certificates, audience, client_id: client_id.to_owned() })
+        let Application { authority, tenant_id, client_id } = application;
+        let audience = format!("{}/{tenant_id}/oauth2/v2.0/token", authority.trim_end_matches('/'));
+        Ok(Self { key, certificates, audience, client_id: client_id.clone() })
     }
 
     fn sign(&self, now: u64) -> Result<String, &'static str> {

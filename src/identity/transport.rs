@@ -1,6 +1,7 @@
 //! How azure_identity reaches the network: bounded in time and size, over our trust roots, and
 //! remembering the last answer, because its errors do not say what was on the wire.
 
+use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,9 +60,41 @@ impl BoundedTransport {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Sends a request for azure_identity, or for Arc, which it does not know.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<Whole> {
+        let answer = request.send().await.map_err(|cause| {
+            self.set(None);
+            let kind = if cause.is_connect() { ErrorKind::Connection } else { ErrorKind::Io };
+            Error::with_error(kind, cause.without_url(), "no answer")
+        })?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let body = read_body(answer).await.map_err(|cause| match cause {
+            BodyError::Connection(cause) => {
+                Error::with_error(ErrorKind::Io, cause.without_url(), "the answer broke off")
+            }
+            BodyError::TooLarge => {
+                Error::with_message(ErrorKind::Io, format!("an answer of more than {MAX_BODY} bytes"))
+            }
+        })?;
+        self.set(Some(Answer::read(status, retry_after(&headers), &body)));
+        Ok(Whole { status, headers, body })
+    }
+
+    /// A GET to build on.
+    pub fn get(&self, url: &str) -> reqwest::RequestBuilder {
+        self.client.get(url)
+    }
+
     fn set(&self, answer: Option<Answer>) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = answer;
     }
+}
+
+/// An answer, read to its end.
+pub struct Whole {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub body: Vec<u8>,
 }
 
 #[async_trait]
@@ -77,21 +110,7 @@ impl HttpClient for BoundedTransport {
         let azure_core::http::Body::Bytes(body) = request.body() else {
             return Err(unsendable("a sign-in request has no streamed body".to_owned()));
         };
-        let answer = outgoing.body(body.clone()).send().await.map_err(|cause| {
-            self.set(None);
-            let kind = if cause.is_connect() { ErrorKind::Connection } else { ErrorKind::Io };
-            Error::with_error(kind, cause.without_url(), "no answer")
-        })?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let body = read_body(answer).await.map_err(|cause| match cause {
-            BodyError::Connection(cause) => {
-                Error::with_error(ErrorKind::Io, cause.without_url(), "the answer broke off")
-            }
-            BodyError::TooLarge => {
-                Error::with_message(ErrorKind::Io, format!("an answer of more than {MAX_BODY} bytes"))
-            }
-        })?;
-        self.set(Some(Answer::read(status, retry_after(&headers), &body)));
+        let Whole { status, headers, body } = self.send(outgoing.body(body.clone())).await?;
         let mut copied = Headers::new();
         for (name, value) in &headers {
             if let Ok(value) = value.to_str() {
@@ -117,5 +136,51 @@ impl Answer {
             error: body.error.and_then(first_line),
             description: body.error_description.and_then(first_line),
         }
+    }
+}
+
+impl Answer {
+    /// Will not mend by itself.
+    pub fn is_permanent(&self) -> bool {
+        (400..500).contains(&self.status) && !matches!(self.status, 404 | 408 | 410 | 429)
+    }
+
+    /// Status, what to do, and the server's own words, last.
+    pub fn explain(&self) -> String {
+        let words = self.description.as_deref().unwrap_or_default();
+        let advice = match words {
+            _ if words.contains("AADSTS7000215") => "the client secret is wrong",
+            _ if words.contains("AADSTS7000222") => "the client secret has ended, make a new one",
+            _ if words.contains("AADSTS700016") => {
+                "no such application in this tenant, check AZURE_CLIENT_ID and AZURE_TENANT_ID"
+            }
+            _ if words.contains("AADSTS90002") => "no such tenant, check AZURE_TENANT_ID",
+            _ if words.contains("AADSTS700027") || words.contains("AADSTS50012") => {
+                "the certificate is not registered with the application"
+            }
+            _ if words.contains("AADSTS70021") => {
+                "no federated credential of the application matches issuer, subject and audience"
+            }
+            _ if words.contains("AADSTS500011") => "the tenant does not know the registry's audience",
+            _ => match self.status {
+                400 if words.to_ascii_lowercase().contains("identity") => {
+                    "no such managed identity is assigned to this machine"
+                }
+                404 | 410 => "the identity endpoint is not ready, trying again",
+                429 => "too many requests for tokens, waiting",
+                200..=299 => "an answer that is no token: is a proxy or captive portal between?",
+                400..=499 => "the sign-in was refused, check the identity's settings",
+                _ => "the service has trouble, trying again",
+            },
+        };
+        let mut text = self.status.to_string();
+        if let Some(error) = &self.error {
+            let _ = write!(text, " {error}");
+        }
+        let _ = write!(text, ": {advice}");
+        if !words.is_empty() {
+            let _ = write!(text, ": {words}");
+        }
+        text
     }
 }

@@ -29,10 +29,14 @@ const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// A token that does not say when it ends is used for this long; a 401 would end it sooner.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
 
+/// Pulling as nobody is renewed like a sign-in, at no cost.
+const NOBODY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// One registry's token endpoints, called over the given addresses and trust roots.
 pub struct Registry {
     domain: Domain,
-    identity: Identity,
+    /// `None` pulls as nobody.
+    identity: Option<Identity>,
     http: reqwest::Client,
 }
 
@@ -40,7 +44,7 @@ impl Registry {
     /// Does no network I/O. `Err` if the TLS client cannot be built from these roots.
     pub fn new(
         domain: Domain,
-        identity: Identity,
+        identity: Option<Identity>,
         addresses: Arc<Addresses>,
         roots: &TrustRoots,
     ) -> reqwest::Result<Self> {
@@ -117,6 +121,7 @@ impl Registry {
                 "the identity has no role on this registry (assign AcrPull), or the registry is of another tenant"
             }
             (Hop::Exchange | Hop::Token, 403) => "the identity lacks AcrPull or a firewall rule denies this host",
+            (Hop::Token, 401 | 403) if self.identity.is_none() => "the registry does not allow anonymous pulls",
             (Hop::Token, 401) => "the registry no longer accepts its refresh token, signing in again",
             (_, 404) => "no such endpoint: is this domain an Azure container registry?",
             (_, 429) => "the registry limits sign-ins, waiting",
@@ -130,7 +135,7 @@ impl Registry {
             let separator = if Some(part) == code.as_deref() { " " } else { ": " };
             let _ = write!(cause, "{separator}{part}");
         }
-        let signed_out = hop == Hop::Token && matches!(status.as_u16(), 400 | 401);
+        let signed_out = hop == Hop::Token && self.identity.is_some() && matches!(status.as_u16(), 400 | 401);
         Failure {
             permanent: status.is_client_error() && !matches!(status.as_u16(), 408 | 429) && !signed_out,
             retry_after: retry_after(headers),
@@ -170,7 +175,11 @@ impl Registry {
 #[async_trait]
 impl Issuer for Registry {
     async fn login(&self) -> Result<Granted, Failure> {
-        let token = self.identity.token().await?;
+        let Some(identity) = &self.identity else {
+            // Nothing to sign in with, and nothing that ends.
+            return Ok(Granted { token: Secret::new(String::new()), lifetime: NOBODY_LIFETIME, per_repository: false });
+        };
+        let token = identity.token().await?;
         let service = self.domain.host();
         let form = [("grant_type", "access_token"), ("service", service), ("access_token", token.expose())];
         self.post(Hop::Exchange, "/oauth2/exchange", &form).await
@@ -178,13 +187,11 @@ impl Issuer for Registry {
 
     async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure> {
         let service = self.domain.host();
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("service", service),
-            ("scope", scope),
-            ("refresh_token", login.expose()),
-        ];
-        let mut granted = self.post(Hop::Token, "/oauth2/token", &form).await?;
+        // Without an identity, a password grant without a password (as azcontainerregistry does it).
+        let grant = if self.identity.is_some() { "refresh_token" } else { "password" };
+        let form = [("grant_type", grant), ("service", service), ("scope", scope), ("refresh_token", login.expose())];
+        let form = if self.identity.is_some() { &form[..] } else { &form[..3] };
+        let mut granted = self.post(Hop::Token, "/oauth2/token", form).await?;
         granted.per_repository &= scope == "repository:*:pull";
         Ok(granted)
     }

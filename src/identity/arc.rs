@@ -1,0 +1,111 @@
+//! Azure Arc: the agent on a machine outside Azure gives tokens to whoever can read a file of its own.
+//!
+//! `GET …/metadata/identity/oauth2/token?api-version=2020-06-01` is answered with 401 and
+//! `WWW-Authenticate: Basic realm=<file>`; the same with the file's content as `Authorization: Basic` gives the token
+//! (Microsoft Learn, "Authenticate against Azure resources with Azure Arc-enabled servers").
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::error::{Error, ErrorKind};
+use azure_core::time::OffsetDateTime;
+use http::{HeaderMap, header};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::transport::{BoundedTransport, Whole};
+use super::variable;
+
+const ENDPOINT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
+const VERSION: &str = "2020-06-01";
+/// Microsoft's own libraries refuse a larger key.
+const MAX_KEY: u64 = 4096;
+/// A token that does not say when it ends is used at once and no later.
+const ASSUMED_LIFETIME: Duration = Duration::from_secs(300);
+
+/// The agent, as a credential.
+#[derive(Debug)]
+pub struct ArcCredential {
+    transport: Arc<BoundedTransport>,
+    key_directory: PathBuf,
+}
+
+impl ArcCredential {
+    /// The endpoint is `IDENTITY_ENDPOINT`'s or the agent's usual one.
+    pub fn new(transport: Arc<BoundedTransport>, key_directory: PathBuf) -> Self {
+        Self { transport, key_directory }
+    }
+
+    async fn ask(&self, resource: &str, key: Option<&str>) -> azure_core::Result<Whole> {
+        let endpoint = variable("IDENTITY_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("api-version", VERSION)
+            .append_pair("resource", resource)
+            .finish();
+        let mut request = self.transport.get(&format!("{endpoint}?{query}")).header("Metadata", "true");
+        if let Some(key) = key {
+            request = request.header(header::AUTHORIZATION, Zeroizing::new(format!("Basic {key}")).as_str());
+        }
+        self.transport.send(request).await
+    }
+
+    /// The file that the challenge names, if it is one of the agent's: no other file's content is sent anywhere.
+    fn key(&self, headers: &HeaderMap) -> Result<Zeroizing<String>, String> {
+        let challenge = headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let path = challenge.split_once("realm=").map(|(_, path)| Path::new(path.trim_matches('"')));
+        let path = path.ok_or("the agent's challenge names no file")?;
+        if path.parent() != Some(&self.key_directory) || path.extension().is_none_or(|extension| extension != "key") {
+            return Err(format!(
+                "the agent's challenge names {}, which is no key in {}",
+                path.display(),
+                self.key_directory.display()
+            ));
+        }
+        let said = |cause: std::io::Error| {
+            format!("{}: {cause}: this program's user has to be in the group himds", path.display())
+        };
+        if std::fs::metadata(path).map_err(said)?.len() > MAX_KEY {
+            return Err(format!("{}: more than {MAX_KEY} bytes are no key", path.display()));
+        }
+        std::fs::read_to_string(path).map(Zeroizing::new).map_err(said)
+    }
+}
+
+#[async_trait]
+impl TokenCredential for ArcCredential {
+    async fn get_token(&self, scopes: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
+        let failed = |cause: String| Error::with_message(ErrorKind::Credential, cause);
+        let resource = scopes.first().map(|scope| scope.trim_end_matches("/.default")).unwrap_or_default();
+        let challenge = self.ask(resource, None).await?;
+        let answer = if challenge.status == 401 {
+            let key = self.key(&challenge.headers).map_err(|cause| {
+                // The challenge is no failure to report; this is.
+                self.transport.forget();
+                failed(cause)
+            })?;
+            self.ask(resource, Some(key.trim_end())).await?
+        } else {
+            challenge
+        };
+        if answer.status != 200 {
+            return Err(failed(format!("status {}", answer.status)));
+        }
+        let token: Token = serde_json::from_slice(&answer.body).map_err(|_| failed("no token in it".to_owned()))?;
+        let expires_on = token.expires_on.as_deref().and_then(|text| text.parse().ok());
+        let expires_on = expires_on.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        Ok(AccessToken::new(
+            token.access_token,
+            expires_on.unwrap_or_else(|| OffsetDateTime::now_utc() + ASSUMED_LIFETIME),
+        ))
+    }
+}
+
+/// Numbers are texts here, as with every managed identity.
+#[derive(Deserialize)]
+struct Token {
+    access_token: String,
+    expires_on: Option<String>,
+}

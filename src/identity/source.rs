@@ -1,0 +1,220 @@
+//! One source of Entra tokens: what it needs, and how it fails.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{AccessToken, Secret as AzureSecret, TokenCredential};
+use azure_core::http::{ClientOptions, RetryOptions, Transport};
+use azure_identity::{
+    AzureCliCredential, AzureDeveloperCliCredential, ClientAssertionCredential, ClientAssertionCredentialOptions,
+    ClientSecretCredential, ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::arc::ArcCredential;
+use super::certificate::{Application, CertificateAssertion};
+use super::transport::BoundedTransport;
+use super::{lock, variable};
+use crate::answer::{chain, quoted};
+use crate::config::identity::{Assigned, Kind};
+use crate::secret::Secret;
+use crate::token::{Failure, Hop};
+
+/// The instance metadata service of a virtual machine; not there, nothing answers.
+const IMDS: &str = "169.254.169.254:80";
+/// Whether it is there is known within this time (DefaultAzureCredential's probe waits as long).
+const IMDS_PROBE: Duration = Duration::from_secs(1);
+/// One source's whole try; azure_identity itself would go on for over a minute. `az` starts in seconds.
+const SOURCE_LIMIT: Duration = Duration::from_secs(15);
+/// A secret or a password in a file is a line.
+const MAX_SECRET_FILE: u64 = 4 << 10;
+
+/// Where tokens come from and what they are for.
+#[derive(Clone)]
+pub struct Cloud {
+    /// Entra ID's address.
+    pub authority: String,
+    /// What a token is asked for.
+    pub scope: String,
+}
+
+/// One source.
+pub struct Source {
+    kind: Kind,
+    explicit: bool,
+    cloud: Cloud,
+    transport: Arc<BoundedTransport>,
+    /// Made at its first use and again after a failure, so that a file that was missing or wrong is read anew.
+    credential: Mutex<Option<Arc<dyn TokenCredential>>>,
+}
+
+impl Source {
+    /// `explicit` if its failure is not to be passed over.
+    pub fn new(kind: Kind, explicit: bool, cloud: Cloud, client: reqwest::Client) -> Self {
+        let transport = Arc::new(BoundedTransport::new(client));
+        Self { kind, explicit, cloud, transport, credential: Mutex::new(None) }
+    }
+
+    /// As messages call it.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Default => "default chain",
+            Kind::ClientSecret { .. } => "client secret",
+            Kind::ClientCertificate { .. } => "client certificate",
+            Kind::WorkloadIdentity { .. } => "workload identity",
+            Kind::ManagedIdentity(_) => "managed identity",
+            Kind::AzureArc { .. } => "Azure Arc",
+            Kind::AzureCli => "Azure CLI",
+            Kind::AzureDeveloperCli => "Azure Developer CLI",
+            Kind::Anonymous => "nobody",
+        }
+    }
+
+    /// Configured on purpose: its failure is the chain's.
+    pub fn is_explicit(&self) -> bool {
+        self.explicit
+    }
+
+    /// A token within [`SOURCE_LIMIT`]. `first` if it is not known yet whether this source is there at all.
+    pub async fn token(&self, first: bool) -> Result<AccessToken, Failure> {
+        let asks_imds = matches!(self.kind, Kind::ManagedIdentity(_)) && variable("IDENTITY_ENDPOINT").is_none();
+        if first && asks_imds && !matches!(timeout(IMDS_PROBE, TcpStream::connect(IMDS)).await, Ok(Ok(_))) {
+            return Err(self.failure("not on a machine with one (no answer from 169.254.169.254)".to_owned(), false));
+        }
+        let built = lock(&self.credential).clone();
+        let credential = match built {
+            Some(credential) => credential,
+            None => self.build().map_err(|cause| self.failure(cause, true))?,
+        };
+        self.transport.forget();
+        let cause = match timeout(SOURCE_LIMIT, credential.get_token(&[&self.cloud.scope], None)).await {
+            Ok(Ok(token)) => {
+                *lock(&self.credential) = Some(credential);
+                return Ok(token);
+            }
+            Ok(Err(cause)) => quoted(&chain(&cause)).unwrap_or_default(),
+            Err(_) => format!("no token within {} s, trying again", SOURCE_LIMIT.as_secs()),
+        };
+        *lock(&self.credential) = None;
+        // What was on the wire says more than what the library makes of it.
+        match self.transport.last() {
+            Some(answer) => Err(Failure {
+                retry_after: answer.retry_after,
+                ..self.failure(answer.explain(), answer.is_permanent())
+            }),
+            None => Err(self.failure(cause, false)),
+        }
+    }
+
+    fn build(&self) -> Result<Arc<dyn TokenCredential>, String> {
+        let said = |cause: azure_core::Error| chain(&cause);
+        Ok(match &self.kind {
+            Kind::ClientSecret { tenant_id, client_id, secret_file } => {
+                let secret = secret("client_secret_file", secret_file.as_deref(), "AZURE_CLIENT_SECRET")?;
+                let secret = secret.ok_or_else(|| missing("client_secret_file", "AZURE_CLIENT_SECRET"))?;
+                let (tenant, client) = (tenant(tenant_id)?, client(client_id)?);
+                let options = ClientSecretCredentialOptions { client_options: self.options() };
+                let secret = AzureSecret::new(secret.expose().to_owned());
+                ClientSecretCredential::new(&tenant, client, secret, Some(options)).map_err(said)?
+            }
+            Kind::ClientCertificate { tenant_id, client_id, certificate_file, password_file } => {
+                let path = or_variable(certificate_file.clone(), "AZURE_CLIENT_CERTIFICATE_PATH");
+                let path = path.ok_or_else(|| missing("certificate_file", "AZURE_CLIENT_CERTIFICATE_PATH"))?;
+                let variable = "AZURE_CLIENT_CERTIFICATE_PASSWORD";
+                let password = secret("certificate_password_file", password_file.as_deref(), variable)?;
+                let application = Application {
+                    authority: self.cloud.authority.clone(),
+                    tenant_id: tenant(tenant_id)?,
+                    client_id: client(client_id)?,
+                };
+                let password = password.unwrap_or_else(|| Secret::new(String::new()));
+                let assertion = CertificateAssertion::read(&path, &password, &application)?;
+                let Application { tenant_id, client_id, .. } = application;
+                let options = ClientAssertionCredentialOptions { client_options: self.options() };
+                ClientAssertionCredential::new(tenant_id, client_id, assertion, Some(options)).map_err(said)?
+            }
+            Kind::WorkloadIdentity { tenant_id, client_id, token_file } => {
+                let path = or_variable(token_file.clone(), "AZURE_FEDERATED_TOKEN_FILE");
+                let path = path.ok_or_else(|| missing("token_file", "AZURE_FEDERATED_TOKEN_FILE"))?;
+                let options = WorkloadIdentityCredentialOptions {
+                    credential_options: ClientAssertionCredentialOptions { client_options: self.options() },
+                    tenant_id: Some(tenant(tenant_id)?),
+                    client_id: Some(client(client_id)?),
+                    token_file_path: Some(path),
+                };
+                WorkloadIdentityCredential::new(Some(options)).map_err(said)?
+            }
+            Kind::ManagedIdentity(assigned) => {
+                let user_assigned_id = match assigned {
+                    Assigned::System => variable("AZURE_CLIENT_ID").map(UserAssignedId::ClientId),
+                    Assigned::ClientId(id) => Some(UserAssignedId::ClientId(id.clone())),
+                    Assigned::ObjectId(id) => Some(UserAssignedId::ObjectId(id.clone())),
+                    Assigned::ResourceId(id) => Some(UserAssignedId::ResourceId(id.clone())),
+                };
+                let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options: self.options() };
+                ManagedIdentityCredential::new(Some(options)).map_err(said)?
+            }
+            Kind::AzureArc { key_directory } => {
+                Arc::new(ArcCredential::new(Arc::clone(&self.transport), key_directory.clone()))
+            }
+            Kind::AzureCli => AzureCliCredential::new(None).map_err(said)?,
+            Kind::AzureDeveloperCli => AzureDeveloperCliCredential::new(None).map_err(said)?,
+            Kind::Default | Kind::Anonymous => return Err("has no token of its own".to_owned()),
+        })
+    }
+
+    fn options(&self) -> ClientOptions {
+        let mut cloud = CustomConfiguration::default();
+        cloud.authority_host.clone_from(&self.cloud.authority);
+        ClientOptions {
+            // The store repeats, by a plan of its own.
+            retry: RetryOptions::none(),
+            transport: Some(Transport::new(Arc::clone(&self.transport) as _)),
+            cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
+            ..ClientOptions::default()
+        }
+    }
+
+    fn failure(&self, cause: String, permanent: bool) -> Failure {
+        Failure {
+            hop: Hop::Identity,
+            message: format!("{}: {cause}", self.name()),
+            permanent,
+            retry_after: None,
+            signed_out: false,
+        }
+    }
+}
+
+fn tenant(setting: &Option<String>) -> Result<String, String> {
+    or_variable(setting.clone(), "AZURE_TENANT_ID").ok_or_else(|| missing("tenant_id", "AZURE_TENANT_ID"))
+}
+
+fn client(setting: &Option<String>) -> Result<String, String> {
+    or_variable(setting.clone(), "AZURE_CLIENT_ID").ok_or_else(|| missing("client_id", "AZURE_CLIENT_ID"))
+}
+
+fn or_variable<T: From<String>>(setting: Option<T>, name: &str) -> Option<T> {
+    setting.or_else(|| variable(name).map(T::from))
+}
+
+fn missing(key: &str, name: &str) -> String {
+    format!("identity.{key} is not set: set it, or the variable {name}")
+}
+
+/// From the file if one is named, without the line break at its end, else from the variable.
+fn secret(key: &str, file: Option<&Path>, name: &str) -> Result<Option<Secret>, String> {
+    let Some(path) = file else { return Ok(variable(name).map(Secret::new)) };
+    let said = |cause: String| format!("identity.{key} {}: {cause}", path.display());
+    let size = std::fs::metadata(path).map_err(|cause| said(cause.to_string()))?.len();
+    if size > MAX_SECRET_FILE {
+        return Err(said(format!("{size} bytes are no secret of one line")));
+    }
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|cause| said(cause.to_string()))?);
+    Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())))
+}
