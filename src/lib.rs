@@ -9,7 +9,7 @@
 //! main -> cli -> config            arguments and file become values that cannot be wrong
 //! serve                            puts the parts together; listener and shutdown are below it
 //!   addresses                      the registry's name, looked up in the background
-//!   identity                       Entra token: the default chain over azure_identity
+//!   identity                       Entra token: a named source or the default chain, over azure_identity
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::exchange              the two calls to the registry
 //!   proxy                          Pingora's phases:
@@ -21,6 +21,7 @@
 //!     fail       fail_to_proxy           the one table of failures
 //!     log        logging                 one line
 //! oci                              the registry's vocabulary, pure: names, requests, errors
+//! admin                            /healthz and /readyz, on a listener of their own
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
 //! demo                             the same program against an embedded stand-in for Azure
 //! ```
@@ -45,6 +46,7 @@
 //! - There is no way to push, no way to list the catalogue, and no cache yet.
 
 pub mod addresses;
+pub mod admin;
 pub mod answer;
 pub mod cli;
 pub mod config;

@@ -11,9 +11,11 @@ use log::{info, warn};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
+use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy_service;
 
 use crate::addresses::Addresses;
+use crate::admin::Admin;
 use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity::Identity;
@@ -36,7 +38,14 @@ const UPSTREAM_POOL: usize = 128;
 #[derive(Debug)]
 pub enum ServeError {
     /// The address cannot be listened on.
-    Listen(SocketAddr, io::Error),
+    Listen {
+        /// This one.
+        address: SocketAddr,
+        /// What sets it.
+        flag: &'static str,
+        /// Why.
+        cause: io::Error,
+    },
     /// The CA certificates cannot be used.
     Trust(TrustError),
     /// The system refuses to hand signals over.
@@ -48,13 +57,13 @@ pub enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(address, cause) if cause.kind() == io::ErrorKind::AddrInUse => {
+            Self::Listen { address, flag, cause } if cause.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
-                    "listen {address}: the address is in use: stop the other program or choose another with --listen-address"
+                    "listen {address}: the address is in use: stop the other program or choose another with {flag}"
                 )
             }
-            Self::Listen(address, cause) => write!(f, "listen {address}: {cause}"),
+            Self::Listen { address, flag, cause } => write!(f, "listen {address}: {cause}: choose another with {flag}"),
             Self::Trust(cause) => cause.fmt(f),
             Self::Signals(cause) => write!(f, "signal handlers: {cause}"),
             Self::Client(cause) => write!(f, "TLS client: {cause}"),
@@ -70,7 +79,11 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
-    let listening = Listening::bind(config.listen()).map_err(|cause| ServeError::Listen(config.listen(), cause))?;
+    let bind = |name, flag, address| {
+        Listening::bind(name, address).map_err(|cause| ServeError::Listen { address, flag, cause })
+    };
+    let listening = bind("the listener", "--listen-address", config.listen())?;
+    let admin = config.admin().map(|address| bind("the admin listener", "--admin-address", address)).transpose()?;
 
     let domain = config.upstream().domain();
     let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), config.upstream().addresses()));
@@ -118,6 +131,11 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     );
     if !listening.address().ip().is_loopback() {
         warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
+    }
+    if let Some(admin) = admin {
+        info!("health and readiness on http://{}/healthz and /readyz", admin.address());
+        let states = vec![(domain.authority().to_owned(), Arc::clone(&tokens))];
+        server.add_service(admin.serve(Service::new("admin".to_owned(), Admin::new(states))));
     }
     let upkeep = Upkeep { addresses, tokens, registry: Arc::new(registry) };
     server.add_service(background_service("upkeep", upkeep));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
@@ -108,6 +108,17 @@ impl Bearer {
     }
 }
 
+/// The state of a registry's tokens.
+#[derive(Debug)]
+pub struct Readiness {
+    /// A good token is at hand; in ABAC mode, a good sign-in, for there is no token before a repository is asked for.
+    pub ready: bool,
+    /// What fails, even if the last good token still holds.
+    pub failure: Option<Arc<Failure>>,
+    /// Since when it fails, by this host's clock.
+    pub since: Option<SystemTime>,
+}
+
 /// No token within the time a request may wait.
 #[derive(Debug)]
 pub struct Unavailable {
@@ -169,6 +180,10 @@ pub struct Tokens {
     per_repository: AtomicBool,
     repositories: ArcSwap<HashMap<Arc<str>, Arc<Slot>>>,
     login_failure: ArcSwapOption<Failure>,
+    /// When the refresh token ends.
+    login_until: ArcSwapOption<Instant>,
+    /// The last failure of the calls that everything hangs on, with the time of the first of its row; for [`Readiness`].
+    trouble: ArcSwapOption<(Arc<Failure>, SystemTime)>,
     login_trying: AtomicBool,
     wake: Notify,
 }
@@ -181,6 +196,8 @@ impl Default for Tokens {
             per_repository: AtomicBool::new(false),
             repositories: ArcSwap::default(),
             login_failure: ArcSwapOption::empty(),
+            login_until: ArcSwapOption::empty(),
+            trouble: ArcSwapOption::empty(),
             login_trying: AtomicBool::new(true),
             wake: Notify::new(),
         }
@@ -246,9 +263,22 @@ impl Tokens {
         }
     }
 
-    /// Why the store has no good token for all of the registry, if it has none.
-    pub fn failure(&self) -> Option<Arc<Failure>> {
-        self.login_failure.load_full().or_else(|| self.all.failure.load_full())
+    /// Whether pulls can be served now, and what goes wrong behind them.
+    pub fn readiness(&self) -> Readiness {
+        let now = Instant::now();
+        let ready = if self.per_repository.load(Ordering::Acquire) {
+            self.login_until.load().as_ref().is_some_and(|until| **until > now)
+        } else {
+            self.all.good().is_some()
+        };
+        let trouble = self.trouble.load_full();
+        let (failure, since) = trouble.map(|trouble| (Arc::clone(&trouble.0), trouble.1)).unzip();
+        Readiness { ready, failure, since }
+    }
+
+    fn in_trouble(&self, failure: &Arc<Failure>) {
+        let since = self.trouble.load().as_ref().map_or_else(SystemTime::now, |trouble| trouble.1);
+        self.trouble.store(Some(Arc::new((Arc::clone(failure), since))));
     }
 
     fn clock(&self) -> u64 {
@@ -474,16 +504,21 @@ impl<'a> Refresher<'a> {
                 if granted.per_repository {
                     self.go_per_repository();
                 }
-                self.login = Some((granted.token, self.login_asked + granted.lifetime));
+                let until = self.login_asked + granted.lifetime;
+                self.login = Some((granted.token, until));
                 self.login_plan.renew(granted.lifetime);
+                self.tokens.login_until.store(Some(Arc::new(until)));
                 self.tokens.login_failure.store(None);
+                self.tokens.trouble.store(None);
             }
             Err(failure) => {
                 self.login_plan.due = Instant::now() + self.login_plan.backoff.next(&failure);
                 self.report(&failure);
-                // While the refresh token holds, its renewal's failure is nobody's business but the log's.
+                let failure = Arc::new(failure);
+                self.tokens.in_trouble(&failure);
+                // While the refresh token holds, its renewal's failure is no business of the requests.
                 if self.login.is_none() {
-                    self.tokens.login_failure.store(Some(Arc::new(failure)));
+                    self.tokens.login_failure.store(Some(failure));
                 }
             }
         }
@@ -528,6 +563,9 @@ impl<'a> Refresher<'a> {
                 slot.failure.store(None);
                 slot.trying.store(false, Ordering::Release);
                 slot.changed.send_replace(());
+                if self.tokens.trouble.load().as_ref().is_some_and(|trouble| trouble.0.hop == Hop::Token) {
+                    self.tokens.trouble.store(None);
+                }
                 if self.logged.take().is_some() {
                     info!("registry token: signed in again");
                 }
@@ -542,7 +580,12 @@ impl<'a> Refresher<'a> {
                     plan.due = now;
                 }
                 self.report(&failure);
-                slot.failed(Arc::new(failure));
+                let failure = Arc::new(failure);
+                // One repository that is refused is that repository's trouble.
+                if **repository == *ALL {
+                    self.tokens.in_trouble(&failure);
+                }
+                slot.failed(failure);
             }
         }
     }

@@ -19,11 +19,12 @@ use super::shutdown::MustNotEnd;
 pub struct Listening {
     socket: OwnedFd,
     address: SocketAddr,
+    name: &'static str,
 }
 
 impl Listening {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(name: &'static str, address: SocketAddr) -> io::Result<Self> {
         let listener = match TcpListener::bind(address) {
             Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| cause)
@@ -31,7 +32,7 @@ impl Listening {
             bound => bound,
         }?;
         listener.set_nonblocking(true)?;
-        Ok(Self { address: listener.local_addr()?, socket: listener.into() })
+        Ok(Self { address: listener.local_addr()?, socket: listener.into(), name })
     }
 
     /// The address it really has.
@@ -43,7 +44,7 @@ impl Listening {
     pub fn serve<A: ServerApp + Send + Sync + 'static>(self, mut service: ListeningService<A>) -> Served<A> {
         let address = self.address.to_string();
         service.add_tcp(&address);
-        Served { service, address, socket: Some(self.socket) }
+        Served { service, address, socket: Some(self.socket), name: self.name }
     }
 }
 
@@ -52,12 +53,13 @@ pub struct Served<A> {
     service: ListeningService<A>,
     address: String,
     socket: Option<OwnedFd>,
+    name: &'static str,
 }
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
     async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
-        let alive = MustNotEnd::new("the listener", shutdown.clone());
+        let alive = MustNotEnd::new(self.name, shutdown.clone());
         if let (Some(fds), Some(socket)) = (&fds, self.socket.take()) {
             fds.lock().add(self.address.clone(), socket.into_raw_fd());
         }
@@ -66,7 +68,7 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
     }
 
     fn name(&self) -> &str {
-        "proxy"
+        self.name
     }
 
     fn listen_addresses(&self) -> Option<Vec<String>> {

@@ -117,11 +117,11 @@ impl Registry {
     fn refused(&self, hop: Hop, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
         let (code, quote) = registry_error(body);
         let advice = match (hop, status.as_u16()) {
+            (Hop::Token, 401 | 403) if self.identity.is_none() => "the registry does not allow anonymous pulls",
             (Hop::Exchange, 401) => {
                 "the identity has no role on this registry (assign AcrPull), or the registry is of another tenant"
             }
             (Hop::Exchange | Hop::Token, 403) => "the identity lacks AcrPull or a firewall rule denies this host",
-            (Hop::Token, 401 | 403) if self.identity.is_none() => "the registry does not allow anonymous pulls",
             (Hop::Token, 401) => "the registry no longer accepts its refresh token, signing in again",
             (_, 404) => "no such endpoint: is this domain an Azure container registry?",
             (_, 429) => "the registry limits sign-ins, waiting",

@@ -85,6 +85,21 @@ impl Setup {
             .secret(SECRET)
     }
 
+    /// Adds lines to the configuration file.
+    pub fn settings(self, lines: &str) -> Self {
+        let path = self.files.path().join("config.yaml");
+        let config = std::fs::read_to_string(&path).expect("written by new");
+        std::fs::write(&path, config + lines + "\n").expect("the configuration is written");
+        self
+    }
+
+    /// Without any of the variables that sign in.
+    pub fn nobody(self) -> Self {
+        ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]
+            .into_iter()
+            .fold(self, |setup, name| setup.env(name, ""))
+    }
+
     /// Signs in by client secret.
     pub fn secret(self, secret: &str) -> Self {
         self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)
@@ -107,10 +122,15 @@ impl Setup {
     }
 
     /// A file of this proxy's own.
-    pub fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.files.path().join(name);
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
         std::fs::write(&path, content).expect("a file is written");
         path
+    }
+
+    /// Where such a file would be.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
     }
 
     /// Starts it and waits until it listens.

@@ -102,12 +102,7 @@ async fn a_wrong_secret_is_called_that_and_no_other_identity_is_tried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_identity_the_log_says_what_each_source_said() {
     let azure = harness::azure().await;
-    let proxy = Setup::new(&azure)
-        .env("AZURE_TENANT_ID", "")
-        .env("AZURE_CLIENT_ID", "")
-        .env("AZURE_CLIENT_SECRET", "")
-        .env("PATH", "/nonexistent")
-        .start();
+    let proxy = Setup::new(&azure).nobody().env("PATH", "/nonexistent").start();
     let line = proxy.wait_for_log("entra: ");
     for source in ["managed identity: ", "; Azure CLI: ", "; Azure Developer CLI: "] {
         assert!(line.contains(source), "{line}");

@@ -3,6 +3,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+/// Health and readiness.
+mod admin;
 /// Signing in: late, refused, revoked.
 mod identity;
 /// Starting, listening and stopping.
@@ -11,6 +13,8 @@ mod process;
 mod pull;
 /// What is refused before anything is sent.
 mod refuse;
+/// Each source of an identity, by name and in the chain.
+mod sources;
 /// A registry that fails or is slow.
 mod upstream;
 /// HTTP as it is on the wire, for requests that no client library would send.

@@ -1,0 +1,67 @@
+use acr_emulator::{Fault, Hop, Server};
+use serde_json::Value;
+
+use crate::harness::{self, Proxy, Setup};
+use crate::wire;
+
+/// Status and body of `/readyz`.
+fn readiness(proxy: &Proxy) -> (u16, Value) {
+    let line = proxy.wait_for_log("health and readiness on http://");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    let address = address.parse().expect("an address");
+    assert_eq!(wire::ask(address, "GET /healthz", "").body, "ok\n");
+    assert_eq!(wire::ask(address, "GET /v2/", "").status, 404);
+    assert_eq!(wire::ask(address, "POST /readyz", "").status, 405);
+    assert_eq!(wire::ask(address, "HEAD /readyz", "").body, "");
+    let answer = wire::ask(address, "GET /readyz", "");
+    (answer.status, serde_json::from_str(&answer.body).expect("JSON"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_says_which_upstream_and_hop_since_when_and_what_to_do() {
+    for (hop, fault, name, says) in [
+        (Hop::Entra, Fault::Status(500), "identity", "the service has trouble, trying again"),
+        (
+            Hop::Exchange,
+            Fault::Status(403),
+            "exchange",
+            "the identity lacks AcrPull or a firewall rule denies this host",
+        ),
+        (Hop::Token, Fault::Status(500), "token", "the registry has trouble, trying again"),
+    ] {
+        let azure = harness::azure().await;
+        azure.inject(hop, fault);
+        let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
+        proxy.wait_for_log(says);
+        let (status, body) = readiness(&proxy);
+        let upstream = &body["upstreams"][0];
+        assert_eq!((status, &body["ready"], &upstream["ready"]), (503, &Value::Bool(false), &Value::Bool(false)));
+        let domain = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        assert_eq!((upstream["domain"].as_str(), upstream["hop"].as_str()), (Some(domain.as_str()), Some(name)));
+        assert!(upstream["message"].as_str().is_some_and(|message| message.contains(says)), "{body}");
+        assert!(upstream["since"].as_str().is_some_and(|since| since.ends_with(" GMT")), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_with_a_good_token_is_ready_even_while_azure_is_away() {
+    for abac in [false, true] {
+        let azure =
+            acr_emulator::Emulator::start(acr_emulator::Options { abac, ..harness::options() }).await.expect("started");
+        azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
+        let proxy = Setup::new(&azure).flag("--admin-address", "127.0.0.1:0").start();
+        let accept = "Accept: application/vnd.oci.image.index.v1+json\r\n";
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", accept).status, 200);
+        azure.refuse_connections(Server::Entra, true);
+        let (status, body) = readiness(&proxy);
+        assert_eq!((status, &body["upstreams"][0]["ready"]), (200, &Value::Bool(true)), "{abac}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_no_admin_listener_unless_asked_for() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    assert_eq!(wire::ask(proxy.address(), "GET /healthz", "").status, 404);
+    assert!(!proxy.log().contains("health and readiness"));
+}
