@@ -62,7 +62,7 @@ impl Mirror {
         ]
         .map(|(name, by_tag, arch, docker_media_types)| {
             let image = Image::small(&format!("hub/library/{name}"), TAG).with_layers(LAYERS, LAYER_BYTES);
-            let image = image.with_arches(&[native, foreign]).with_binary("/bin/busybox");
+            let image = image.with_arches(&[native, foreign]).with_binary(program::installed("busybox"));
             let pushed = azure.push(if docker_media_types { image.with_docker_media_types() } else { image });
             let manifest_of = |wanted: bool| {
                 let mut manifests = pushed.manifests.iter();
