@@ -189,15 +189,20 @@ impl Proxy {
 
     /// The first line that holds `needle`, as soon as it is there.
     pub fn wait_for_log(&self, needle: &str) -> String {
+        self.wait_until(needle, |log| log.lines().find(|line| line.contains(needle)).map(str::to_owned))
+    }
+
+    /// What `look` finds in the log, as soon as it does; `what` says what was looked for.
+    pub fn wait_until<T>(&self, what: &str, look: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.log.lock();
+        let mut lines = self.log.lines.lock().expect("log");
         loop {
-            if let Some(line) = lines.0.lines().find(|line| line.contains(needle)) {
-                return line.to_owned();
+            if let Some(found) = look(&lines.0) {
+                return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!lines.1 && !left.is_zero(), "no {needle:?} in the log:\n{}", lines.0);
-            lines = self.log.grown.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+            assert!(!lines.1 && !left.is_zero(), "no {what:?} in the log:\n{}", lines.0);
+            lines = self.log.grown.wait_timeout(lines, left).expect("log").0;
         }
     }
 

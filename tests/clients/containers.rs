@@ -1,0 +1,121 @@
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::mirror::{Mirror, Pull};
+use crate::program::run;
+
+/// Writes the settings of podman, buildah and skopeo.
+pub fn configure(mirror: &Mirror) {
+    mirror.file(
+        ".config/containers/registries.conf",
+        &format!(
+            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\
+             [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
+            mirror.address()
+        ),
+    );
+    let policy = json!({"default": [{"type": "insecureAcceptAnything"}]});
+    mirror.file(".config/containers/policy.json", &policy.to_string());
+    let home = mirror.home().display();
+    // vfs works on every filesystem, an overlay too.
+    mirror.file(
+        ".config/containers/storage.conf",
+        &format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{home}/graph\"\nrunroot = \"{home}/run\"\n"),
+    );
+}
+
+/// One of the three; root's settings would be those of the machine, so that they are named one by one.
+fn client(mirror: &Mirror, words: &str) -> Command {
+    let mut command = mirror.client(words);
+    let settings = mirror.home().join(".config/containers");
+    command.env("CONTAINERS_REGISTRIES_CONF", settings.join("registries.conf"));
+    command.env("CONTAINERS_STORAGE_CONF", settings.join("storage.conf"));
+    command
+}
+
+/// A client, how its User-Agent begins, and its words for a pull and for the architecture of what was pulled.
+pub struct Client {
+    agent: &'static str,
+    pull: fn(&Pull) -> String,
+    arch: fn(&Pull) -> String,
+}
+
+const PODMAN: Client = Client {
+    agent: "containers/",
+    pull: |pull| format!("podman pull {} {}", arch_flag("--arch", pull), pull.reference),
+    arch: |pull| format!("podman image inspect --format {{{{.Architecture}}}} {}", pull.reference),
+};
+const BUILDAH: Client = Client {
+    agent: "Buildah/",
+    pull: |pull| format!("buildah pull {} {}", arch_flag("--arch", pull), pull.reference),
+    arch: |pull| format!("buildah inspect --type image --format {{{{.OCIv1.Architecture}}}} {}", pull.reference),
+};
+pub const SKOPEO: Client = Client {
+    agent: "skopeo/",
+    pull: |pull| {
+        let flag = arch_flag("--override-arch", pull);
+        format!("skopeo {flag} copy docker://{} oci:layout:{}", pull.reference, pull.name)
+    },
+    arch: |pull| {
+        let flag = arch_flag("--override-arch", pull);
+        format!("skopeo {flag} inspect --config --format {{{{.Architecture}}}} oci:layout:{}", pull.name)
+    },
+};
+
+fn arch_flag(name: &str, pull: &Pull) -> String {
+    pull.platform.map(|arch| format!("{name} {arch}")).unwrap_or_default()
+}
+
+impl Client {
+    /// Every pull of the table.
+    async fn check(&self) {
+        let mirror = Mirror::start().await;
+        configure(&mirror);
+        for pull in mirror.pulls() {
+            self.pull_and_verify(&mirror, pull);
+        }
+    }
+
+    /// One pull, by what was seen of it and by what the client says that it has.
+    pub fn pull_and_verify(&self, mirror: &Mirror, pull: &Pull) {
+        run(&mut client(mirror, &(self.pull)(pull)));
+        mirror.verify(pull, self.agent);
+        let arch = run(&mut client(mirror, &(self.arch)(pull)));
+        assert_eq!(arch.trim(), pull.arch, "{}", pull.reference);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn podman_pulls() {
+    PODMAN.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn buildah_pulls() {
+    BUILDAH.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn skopeo_pulls() {
+    SKOPEO.check().await;
+}
+
+/// `insecure = true` is first TLS and then, if that fails, plain HTTP: the wait for the failure is podman's whole
+/// delay, and CRI-O's.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_tls_client_hello_on_the_plain_port_is_dropped_at_once() {
+    let mirror = Mirror::start().await;
+    configure(&mirror);
+    let pull = &mirror.pulls()[0];
+    let begun = Instant::now();
+    let printed = run(&mut client(&mirror, &format!("podman --log-level debug pull {}", pull.reference)));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: {printed}", begun.elapsed());
+    assert!(printed.contains(&format!("https://{}/v2/", mirror.address())), "it tried TLS: {printed}");
+    mirror.verify(pull, PODMAN.agent);
+}

@@ -1,0 +1,23 @@
+//! Real clients pull through the proxy: what they get, what the registry saw of it, and that nothing went around.
+//!
+//! They need root, and a network namespace with nothing but `lo`, since each of them falls back to Docker Hub when
+//! its mirror fails. `scripts/test` gives them one.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "each test crate uses a part of it")]
+mod harness;
+
+/// containerd, by `ctr` and as a kubelet's container runtime.
+mod containerd;
+/// podman, buildah and skopeo, which share one library.
+mod containers;
+/// dockerd, which also runs what it has pulled.
+mod docker;
+/// The images, the proxy as their mirror, and what must be true of every pull.
+mod mirror;
+/// A registry that is known by name, until the name is gone.
+mod name;
+/// What keeps these tests from the machine's own network and files.
+mod namespace;
+/// Programs that end in time, and daemons that end with their test.
+mod program;

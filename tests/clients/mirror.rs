@@ -1,0 +1,232 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use acr_emulator::{Emulator, Hop, Image, Recorded};
+use serde_json::Value;
+
+use crate::harness::{self, Proxy, Setup};
+use crate::{namespace, program};
+
+/// Large beside all manifests together, so that it shows who carried a layer.
+const LAYER_BYTES: usize = 300_000;
+const LAYERS: usize = 2;
+const TAG: &str = "1.0";
+
+/// A proxy in front of the emulator, as a client's mirror of Docker Hub.
+pub struct Mirror {
+    pub azure: Emulator,
+    pub proxy: Proxy,
+    authority: String,
+    pulls: Vec<Pull>,
+    directory: tempfile::TempDir,
+}
+
+/// One image, how a client is to ask for it, and what of it that client needs.
+pub struct Pull {
+    /// By what the client asks: the image's name.
+    pub name: &'static str,
+    /// As `docker.io/library/by-tag:1.0`.
+    pub reference: String,
+    /// The architecture that is wanted, where it is not that of this machine.
+    pub platform: Option<&'static str>,
+    /// The architecture that is expected.
+    pub arch: &'static str,
+    by_tag: bool,
+    manifest: String,
+    other_manifest: String,
+}
+
+/// This machine's architecture and another one, in the words of an image index.
+const fn architectures() -> [&'static str; 2] {
+    if cfg!(target_arch = "aarch64") { ["arm64", "amd64"] } else { ["amd64", "arm64"] }
+}
+
+impl Mirror {
+    /// A mirror of a registry on a port of the system's choice.
+    pub async fn start() -> Self {
+        namespace::assert_isolated();
+        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let proxy = Setup::new(&azure).flag("--log", "info").start();
+        let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        Self::of(azure, proxy, &authority)
+    }
+
+    /// A mirror of this registry, which goes by `authority` in `Host`. It gets its images here.
+    pub fn of(azure: Emulator, proxy: Proxy, authority: &str) -> Self {
+        let [native, foreign] = architectures();
+        // Each way of asking has an image of its own: no client can answer one pull from another's layers.
+        let pulls = [
+            ("by-tag", true, native, false),
+            ("by-digest", false, native, true),
+            ("other-architecture", true, foreign, false),
+        ]
+        .map(|(name, by_tag, arch, docker_media_types)| {
+            let image = Image::small(&format!("hub/library/{name}"), TAG).with_layers(LAYERS, LAYER_BYTES);
+            let image = image.with_arches(&[native, foreign]).with_binary(program::installed("busybox"));
+            let pushed = azure.push(if docker_media_types { image.with_docker_media_types() } else { image });
+            let manifest_of = |wanted: bool| {
+                let mut manifests = pushed.manifests.iter();
+                manifests.find(|(found, _)| (found == arch) == wanted).expect("two of them").1.clone()
+            };
+            Pull {
+                name,
+                reference: if by_tag {
+                    format!("docker.io/library/{name}:{TAG}")
+                } else {
+                    format!("docker.io/library/{name}@{}", pushed.index_digest)
+                },
+                platform: (arch == foreign).then_some(foreign),
+                arch,
+                by_tag,
+                manifest: manifest_of(true),
+                other_manifest: manifest_of(false),
+            }
+        });
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("ca.pem"), azure.ca_pem()).expect("the CA is written");
+        Self { azure, proxy, authority: authority.to_owned(), pulls: pulls.into(), directory }
+    }
+
+    /// Every way to ask for an image: by tag, by digest, for another architecture.
+    pub fn pulls(&self) -> &[Pull] {
+        &self.pulls
+    }
+
+    /// `127.0.0.1:<port>`, where clients find the proxy.
+    pub fn address(&self) -> String {
+        self.proxy.address().to_string()
+    }
+
+    /// A directory for everything that a client writes.
+    pub fn home(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The CA of the stand-in's storage, for clients that follow a redirect there.
+    pub fn ca(&self) -> PathBuf {
+        self.home().join("ca.pem")
+    }
+
+    /// A file below [`Mirror::home`].
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.home().join(name);
+        std::fs::create_dir_all(path.parent().expect("below home")).expect("a directory");
+        std::fs::write(&path, content).expect("a file is written");
+        path
+    }
+
+    /// A client's command, by whitespace between its words.
+    pub fn client(&self, words: &str) -> Command {
+        let mut words = words.split_whitespace();
+        let mut command = program::client(words.next().expect("a program"), self.home());
+        command.args(words).env("SSL_CERT_FILE", self.ca());
+        command
+    }
+
+    /// Checks what has been seen of a pull that is just over, and again of those before it: by the proxy, the
+    /// registry and its storage. `agent` is how the client's `User-Agent` begins.
+    pub fn verify(&self, pull: &Pull, agent: &str) {
+        let requests = self.azure.requests();
+        let of = |hop| requests.iter().filter(move |request: &&Recorded| request.hop == hop);
+
+        for request in of(Hop::Data) {
+            assert!(request.target.starts_with("/v2/hub/"), "the prefix: {request:?}");
+            assert!(!request.target.contains('?'), "no ns: {request:?}");
+            assert_eq!(request.header("host"), Some(self.authority.as_str()), "{request:?}");
+            assert!(request.header("authorization").is_some_and(|value| value.starts_with("Bearer ")), "{request:?}");
+            assert!(request.header("user-agent").is_some_and(|value| value.starts_with(agent)), "{request:?}");
+        }
+
+        // A request that went around the proxy would be at the registry and not in its log.
+        let arrived = sorted(of(Hop::Data).map(|request| {
+            format!("{} {} {}", request.method, request.target.replacen("/v2/hub/", "/v2/", 1), request.status)
+        }));
+        let answered = self.proxy.wait_until(&format!("the registry's requests {arrived:#?}"), |log| {
+            let answered: Vec<_> = access_lines(log).filter(|line| line.path != "/v2/").collect();
+            let lines = sorted(answered.iter().map(|line| format!("{} {} {}", line.method, line.path, line.status)));
+            (lines == arrived).then_some(answered)
+        });
+
+        // Neither refused nor challenged: a client that sees a 401 asks for a token at a place of the server's choice.
+        let log = self.proxy.log();
+        for line in access_lines(&log) {
+            assert!(matches!(line.status.as_str(), "200" | "307"), "{line:?}");
+        }
+        for request in of(Hop::Token).chain(of(Hop::Exchange)).chain(of(Hop::Entra)) {
+            assert!(request.header("user-agent").is_none_or(|value| !value.starts_with(agent)), "{request:?}");
+        }
+
+        // Blobs come from storage to the client, without any credentials and past the proxy.
+        for request in of(Hop::Storage) {
+            assert_eq!((request.status, request.header("authorization")), (200, None), "{request:?}");
+            assert!(request.header("user-agent").is_some_and(|value| value.starts_with(agent)), "{request:?}");
+        }
+        assert_eq!(of(Hop::Storage).count(), answered.iter().filter(|line| line.status == "307").count());
+        let carried: usize = answered.iter().map(|line| line.bytes).sum();
+        assert!(carried < LAYER_BYTES, "the proxy carried {carried} bytes");
+
+        // The image that was asked for, all of it and no other one.
+        let manifest = |reference: &str| {
+            let target = format!("/v2/hub/library/{}/manifests/{reference}", pull.name);
+            of(Hop::Data).any(|request| request.target == target)
+        };
+        assert_eq!(manifest(TAG), pull.by_tag, "{arrived:#?}");
+        assert!(manifest(&pull.manifest), "{arrived:#?}");
+        let fetched = |digest: &String| {
+            let hex = digest.trim_start_matches("sha256:");
+            of(Hop::Storage).any(|request| request.target.contains(hex))
+        };
+        let wanted = self.blobs(pull, &pull.manifest);
+        assert!(wanted.len() == 1 + LAYERS && wanted.iter().all(fetched), "not all of {wanted:?}: {arrived:#?}");
+        // A client may look at the config of another architecture, but has no use for its layers.
+        let unwanted = self.blobs(pull, &pull.other_manifest);
+        assert!(!unwanted.iter().skip(1).any(fetched), "some of {unwanted:?}: {arrived:#?}");
+    }
+
+    /// The config and the layers that a manifest names.
+    pub fn blobs(&self, pull: &Pull, manifest: &str) -> Vec<String> {
+        let bytes = self.azure.manifest(&format!("hub/library/{}", pull.name), manifest).expect("pushed");
+        let manifest: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let layers = manifest["layers"].as_array().expect("layers").iter();
+        std::iter::once(&manifest["config"])
+            .chain(layers)
+            .map(|blob| blob["digest"].as_str().expect("a digest").to_owned())
+            .collect()
+    }
+
+    /// The config's digest, by which runtimes know an image.
+    pub fn config(&self, pull: &Pull) -> String {
+        self.blobs(pull, &pull.manifest).swap_remove(0)
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        namespace::unmount_below(self.directory.path());
+    }
+}
+
+/// A line of the proxy's access log.
+#[derive(Debug)]
+struct Line {
+    method: String,
+    path: String,
+    status: String,
+    bytes: usize,
+}
+
+fn access_lines(log: &str) -> impl Iterator<Item = Line> {
+    log.lines().filter_map(|line| line.split_once(" access] ")).map(|(_, line)| {
+        let words: Vec<_> = line.split(' ').collect();
+        let bytes = words.get(3).and_then(|word| word.strip_suffix('B')).and_then(|number| number.parse().ok());
+        let bytes = bytes.unwrap_or_else(|| panic!("method, path, status and bytes come first: {line}"));
+        let [method, path, status] = [0, 1, 2].map(|at| words[at].to_owned());
+        Line { method, path, status, bytes }
+    })
+}
+
+fn sorted(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<_> = lines.collect();
+    lines.sort_unstable();
+    lines
+}
