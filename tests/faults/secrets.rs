@@ -15,9 +15,9 @@ pub fn in_log(log: &str, requests: &[Recorded]) -> Option<String> {
         let (name, value) = pair.split_once('=')?;
         FIELDS.contains(&name).then_some(value)
     });
-    let headers = requests.iter().flat_map(|request| &request.headers).filter_map(|(name, value)| {
-        HEADERS.contains(&name.as_str()).then(|| value.rsplit(' ').next().unwrap_or(value))
-    });
+    let headers =
+        requests.iter().flat_map(|request| &request.headers).filter(|(name, _)| HEADERS.contains(&name.as_str()));
+    let headers = headers.map(|(_, value)| value.rsplit(' ').next().unwrap_or(value));
     let found =
         MARKS.into_iter().chain(fields).chain(headers).find(|secret| !secret.is_empty() && log.contains(secret));
     found.map(str::to_owned)
