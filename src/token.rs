@@ -266,6 +266,12 @@ impl Tokens {
         }
     }
 
+    /// Why the last call for a token of `repository` failed, if it did: the token in use is then an old one.
+    pub fn stale(&self, repository: &str) -> Option<Unavailable> {
+        let failure = self.login_failure.load_full().or_else(|| self.slot(repository)?.failure.load_full());
+        failure.map(|failure| Unavailable::after(Some(failure)))
+    }
+
     /// Why the store has no good token for all of the registry, if it has none.
     pub fn failure(&self) -> Option<Arc<Failure>> {
         self.login_failure.load_full().or_else(|| self.all.failure.load_full())
@@ -569,9 +575,11 @@ impl<'a> Refresher<'a> {
             Ok((granted, header)) => {
                 plan.renew(granted.lifetime);
                 self.numbers += 1;
+                /// `iat`, `exp` and `Date` are whole seconds: of the first one some may have passed.
+                const ROUNDING: Duration = Duration::from_secs(1);
                 let bearer = Bearer {
                     header,
-                    expires: asked + granted.lifetime,
+                    expires: asked + granted.lifetime.saturating_sub(ROUNDING),
                     issued: self.tokens.clock(),
                     number: self.numbers,
                 };

@@ -145,7 +145,7 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
     text(&tokens, "hub/x").await;
     fake.break_login(Some(failure(false)));
     fake.break_access(Some(failure(false)));
-    sleep(ACCESS_LIFE - Duration::from_secs(1)).await;
+    sleep(ACCESS_LIFE - Duration::from_secs(2)).await;
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
     sleep(Duration::from_secs(2)).await;
     assert!(tokens.bearer("hub/x").await.is_err(), "an ended token is not served");
