@@ -247,8 +247,8 @@ fn lifetimes(cell: &Cell) -> Options {
     let options = harness::options();
     match (cell.moment, cell.hop) {
         (Moment::Start, _) => options,
-        // An access token whose renewal takes its whole time limit must outlast that.
-        (_, Hop::Token) if matches!(cell.fault.as_str(), "hang" | "slow drip") => {
+        // An access token whose renewal takes its whole time limit, or a server's pause, must outlast that.
+        (_, Hop::Token) if matches!(cell.fault.as_str(), "hang" | "slow drip" | "429 with Retry-After") => {
             Options { access_lifetime: seconds(40), ..options }
         }
         (_, Hop::Token) => Options { access_lifetime: seconds(18), ..options },
