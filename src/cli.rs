@@ -30,7 +30,7 @@ AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is 
 #[derive(Debug)]
 pub enum Command {
     /// Run the proxy; the texts are worth a warning each.
-    Serve(Config, Vec<String>),
+    Serve(Box<Config>, Vec<String>),
     /// Show a pull.
     Demo(DemoOptions),
 }
@@ -147,7 +147,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         rust_log: std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty()),
     };
     let config = Config::load(&flags).map_err(|mistakes| mistake(&mistakes.to_string()))?;
-    Ok(Command::Serve(config, notices))
+    Ok(Command::Serve(Box::new(config), notices))
 }
 
 /// Go's flags take one dash or two; a command line of the Go program works as it is.
@@ -214,7 +214,7 @@ mod tests {
             "-upstream-domain example.azurecr.io -upstream-prefix=hub -listen-address :8081",
             "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
         ] {
-            let Ok(Command::Serve(config, notices)) = run(line) else { panic!("{line}") };
+            let Ok(Command::Serve(Box::new(config), notices)) = run(line) else { panic!("{line}") };
             assert_eq!(config.upstream().domain().host(), "example.azurecr.io", "{line}");
             assert_eq!(config.upstream().prefix().as_str(), "hub", "{line}");
             assert_eq!(config.listen().port(), 8081, "{line}");

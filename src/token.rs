@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use http::HeaderValue;
-use log::{info, warn};
+use log::info;
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -22,8 +22,10 @@ use crate::secret::Secret;
 
 pub mod backoff;
 pub mod exchange;
+mod news;
 
 use backoff::Backoff;
+use news::News;
 
 /// How long a request waits for a token that is on its way. dockerd gives up on a registry's first
 /// answer after 15 s; a wait beyond that serves nobody.
@@ -159,6 +161,11 @@ impl Slot {
         self.bearer.load_full().filter(|bearer| bearer.expires > Instant::now())
     }
 
+    /// No call for it has ended yet.
+    fn is_first_try(&self) -> bool {
+        self.bearer.load().is_none() && self.failure.load().is_none()
+    }
+
     /// Nobody asked for this token in the second half of the time since it came.
     fn idle(&self, now: u64) -> bool {
         let used = self.used.load(Ordering::Relaxed);
@@ -185,6 +192,8 @@ pub struct Tokens {
     /// The last failure of the calls that everything hangs on, with the time of the first of its row; for [`Readiness`].
     trouble: ArcSwapOption<(Arc<Failure>, SystemTime)>,
     login_trying: AtomicBool,
+    /// Rung when a call for one of the repositories is done: a full table may have a place.
+    room: watch::Sender<()>,
     wake: Notify,
 }
 
@@ -199,6 +208,7 @@ impl Default for Tokens {
             login_until: ArcSwapOption::empty(),
             trouble: ArcSwapOption::empty(),
             login_trying: AtomicBool::new(true),
+            room: watch::Sender::new(()),
             wake: Notify::new(),
         }
     }
@@ -211,10 +221,16 @@ impl Tokens {
     pub async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         let deadline = Instant::now() + WAIT_LIMIT;
         loop {
-            let slot = self.slot(repository);
+            let mut room = self.room.subscribe();
+            let Some(slot) = self.slot(repository) else {
+                if timeout_at(deadline, room.changed()).await.is_err() {
+                    return Err(Unavailable::after(None));
+                }
+                continue;
+            };
             let mut changed = slot.changed.subscribe();
+            slot.used.store(self.clock(), Ordering::Relaxed);
             if let Some(bearer) = slot.good() {
-                slot.used.store(self.clock(), Ordering::Relaxed);
                 return Ok(bearer);
             }
             // Without a sign-in no slot makes progress, so its failure speaks first.
@@ -227,6 +243,10 @@ impl Tokens {
             if gave_up || timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(Unavailable::after(failure));
             }
+            // Asked of the slot in hand: it may have lost its place since.
+            if let Some(bearer) = slot.good() {
+                return Ok(bearer);
+            }
         }
     }
 
@@ -235,7 +255,7 @@ impl Tokens {
     /// so recent that the 401 must mean something else.
     pub async fn replace(&self, repository: &str, seen: &Bearer) -> Option<Arc<Bearer>> {
         let deadline = Instant::now() + REPLACE_LIMIT;
-        let slot = self.slot(repository);
+        let slot = self.slot(repository)?;
         let newer = || slot.good().filter(|bearer| bearer.number > seen.number);
         if let Some(bearer) = newer() {
             return Some(bearer);
@@ -281,34 +301,44 @@ impl Tokens {
         self.trouble.store(Some(Arc::new((Arc::clone(failure), since))));
     }
 
+    /// Why the last call for a token of `repository` failed, if it did: the token in use is then an old one.
+    pub fn stale(&self, repository: &str) -> Option<Unavailable> {
+        let failure = self.login_failure.load_full().or_else(|| self.slot(repository)?.failure.load_full());
+        failure.map(|failure| Unavailable::after(Some(failure)))
+    }
+
     fn clock(&self) -> u64 {
         as_millis(self.start.elapsed())
     }
 
-    fn slot(&self, repository: &str) -> Arc<Slot> {
+    /// The slot that serves a repository. `None` if the table is full of calls under way.
+    fn slot(&self, repository: &str) -> Option<Arc<Slot>> {
         if !self.per_repository.load(Ordering::Acquire) {
-            return Arc::clone(&self.all);
+            return Some(Arc::clone(&self.all));
         }
         if let Some(slot) = self.repositories.load().get(repository) {
-            return Arc::clone(slot);
+            return Some(Arc::clone(slot));
         }
         let new = Arc::new(Slot::new());
         new.used.store(self.clock(), Ordering::Relaxed);
         let name: Arc<str> = repository.into();
         self.repositories.rcu(|slots| {
             let mut slots = HashMap::clone(slots);
-            if slots.len() >= MAX_SCOPES {
-                let oldest = slots.iter().min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed));
-                if let Some(oldest) = oldest.map(|(name, _)| Arc::clone(name)) {
-                    slots.remove(&oldest);
-                }
+            if slots.len() >= MAX_SCOPES && !slots.contains_key(&name) {
+                // Whoever waits for a first token keeps its place.
+                let settled = slots.iter().filter(|(_, slot)| !slot.is_first_try());
+                let oldest = settled.min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed));
+                match oldest.map(|(name, _)| Arc::clone(name)) {
+                    Some(oldest) => slots.remove(&oldest),
+                    None => return slots,
+                };
             }
             slots.entry(Arc::clone(&name)).or_insert_with(|| Arc::clone(&new));
             slots
         });
         self.wake.notify_one();
         // Another request may have put its slot in first; that one counts.
-        self.repositories.load().get(repository).map_or(new, Arc::clone)
+        self.repositories.load().get(repository).map(Arc::clone)
     }
 
     fn let_go(&self, repository: &str) {
@@ -378,15 +408,17 @@ struct Refresher<'a> {
     issuer: Arc<dyn Issuer>,
     /// The refresh token and its end.
     login: Option<(Secret, Instant)>,
+    /// Why its renewal fails, if it does. It matters to requests from the end of the refresh token on.
+    login_failure: Option<Arc<Failure>>,
     login_asked: Instant,
     login_plan: Plan,
     plans: HashMap<Arc<str>, Plan>,
     calls: JoinSet<Answer>,
     kinds: HashMap<Id, Call>,
-    all: Arc<str>,
+    /// The one scope of a registry that honours the wildcard.
+    all: Arc<HashMap<Arc<str>, Arc<Slot>>>,
     numbers: u64,
-    /// The sentence last logged, so that a state is logged once and not each try of it.
-    logged: Option<String>,
+    news: News,
 }
 
 impl<'a> Refresher<'a> {
@@ -395,14 +427,15 @@ impl<'a> Refresher<'a> {
             tokens,
             issuer,
             login: None,
+            login_failure: None,
             login_asked: Instant::now(),
             login_plan: Plan::now(),
             plans: HashMap::new(),
             calls: JoinSet::new(),
             kinds: HashMap::new(),
-            all: ALL.into(),
+            all: Arc::new(HashMap::from([(ALL.into(), Arc::clone(&tokens.all))])),
             numbers: 0,
-            logged: None,
+            news: News::default(),
         }
     }
 
@@ -423,7 +456,10 @@ impl<'a> Refresher<'a> {
                     };
                     match self.kinds.remove(&id) {
                         Some(Call::Login) => self.on_login(answer),
-                        Some(Call::Access { repository, asked }) => self.on_access(&repository, asked, answer),
+                        Some(Call::Access { repository, asked }) => {
+                            self.on_access(&repository, asked, answer);
+                            self.tokens.room.send_replace(());
+                        }
                         None => {}
                     }
                 }
@@ -439,8 +475,11 @@ impl<'a> Refresher<'a> {
         const IDLE: Duration = Duration::from_secs(60);
         let now = Instant::now();
         let mut next = now + IDLE;
-        if self.login.as_ref().is_some_and(|(_, expires)| *expires <= now) {
-            self.login = None;
+        if let Some((_, expires)) = &self.login {
+            next = next.min(*expires);
+            if *expires <= now {
+                self.sign_out();
+            }
         }
         if self.login_plan.is_due(now) {
             self.login_plan.in_flight = true;
@@ -453,9 +492,16 @@ impl<'a> Refresher<'a> {
             next = next.min(self.login_plan.due);
         }
         let slots = self.slots();
-        self.plans.retain(|name, plan| plan.in_flight || slots.iter().any(|(slot, _)| slot == name));
-        for (name, slot) in slots {
-            let plan = self.plans.entry(Arc::clone(&name)).or_insert_with(Plan::now);
+        let news = &mut self.news;
+        self.plans.retain(|name, plan| {
+            let kept = plan.in_flight || slots.contains_key(name);
+            if !kept {
+                news.forget(name);
+            }
+            kept
+        });
+        for (name, slot) in slots.iter() {
+            let plan = self.plans.entry(Arc::clone(name)).or_insert_with(Plan::now);
             if slot.rejected.load(Ordering::Acquire) && !plan.in_flight {
                 plan.due = now;
             }
@@ -465,8 +511,8 @@ impl<'a> Refresher<'a> {
                 }
                 continue;
             }
-            if slot.idle(self.tokens.clock()) && name != self.all {
-                self.tokens.let_go(&name);
+            if slot.idle(self.tokens.clock()) && **name != *ALL {
+                self.tokens.let_go(name);
                 continue;
             }
             let Some((login, _)) = &self.login else {
@@ -480,21 +526,18 @@ impl<'a> Refresher<'a> {
             slot.rejected.store(false, Ordering::Release);
             let (issuer, login, scope) = (Arc::clone(&self.issuer), login.clone(), format!("repository:{name}:pull"));
             let id = self.calls.spawn(async move { issuer.access(&login, &scope).await }).id();
-            self.kinds.insert(id, Call::Access { repository: name, asked: now });
+            self.kinds.insert(id, Call::Access { repository: Arc::clone(name), asked: now });
         }
         next
     }
 
     /// The scopes to keep fresh: one for all, or those of the repositories in use.
-    fn slots(&mut self) -> Vec<(Arc<str>, Arc<Slot>)> {
-        if !self.tokens.per_repository.load(Ordering::Acquire) {
-            return vec![(Arc::clone(&self.all), Arc::clone(&self.tokens.all))];
+    fn slots(&self) -> Arc<HashMap<Arc<str>, Arc<Slot>>> {
+        if self.tokens.per_repository.load(Ordering::Acquire) {
+            self.tokens.repositories.load_full()
+        } else {
+            Arc::clone(&self.all)
         }
-        self.tokens.repositories.load().iter().map(|(name, slot)| (Arc::clone(name), Arc::clone(slot))).collect()
-    }
-
-    fn slot(&mut self, repository: &str) -> Option<Arc<Slot>> {
-        self.slots().into_iter().find(|(name, _)| **name == *repository).map(|(_, slot)| slot)
     }
 
     fn on_login(&mut self, answer: Answer) {
@@ -508,14 +551,17 @@ impl<'a> Refresher<'a> {
                 self.login = Some((granted.token, until));
                 self.login_plan.renew(granted.lifetime);
                 self.tokens.login_until.store(Some(Arc::new(until)));
+                self.login_failure = None;
                 self.tokens.login_failure.store(None);
                 self.tokens.trouble.store(None);
+                self.news.signed_in();
             }
             Err(failure) => {
                 self.login_plan.due = Instant::now() + self.login_plan.backoff.next(&failure);
-                self.report(&failure);
+                self.news.not_signed_in(&failure);
                 let failure = Arc::new(failure);
                 self.tokens.in_trouble(&failure);
+                self.login_failure = Some(Arc::clone(&failure));
                 // While the refresh token holds, its renewal's failure is no business of the requests.
                 if self.login.is_none() {
                     self.tokens.login_failure.store(Some(failure));
@@ -523,6 +569,17 @@ impl<'a> Refresher<'a> {
             }
         }
         self.tokens.login_trying.store(false, Ordering::Release);
+        self.tell_all();
+    }
+
+    /// The refresh token is no more: what its renewal said speaks to requests from now on.
+    fn sign_out(&mut self) {
+        self.login = None;
+        self.tokens.login_failure.store(self.login_failure.clone());
+        self.tell_all();
+    }
+
+    fn tell_all(&self) {
         self.tokens.all.changed.send_replace(());
         for slot in self.tokens.repositories.load().values() {
             slot.changed.send_replace(());
@@ -531,7 +588,7 @@ impl<'a> Refresher<'a> {
 
     fn on_access(&mut self, repository: &Arc<str>, asked: Instant, answer: Answer) {
         let now = Instant::now();
-        let slot = self.slot(repository);
+        let slot = self.slots().get(repository).map(Arc::clone);
         let Some(plan) = self.plans.get_mut(repository) else {
             return;
         };
@@ -553,9 +610,11 @@ impl<'a> Refresher<'a> {
             Ok((granted, header)) => {
                 plan.renew(granted.lifetime);
                 self.numbers += 1;
+                /// `iat`, `exp` and `Date` are whole seconds: of the first one some may have passed.
+                const ROUNDING: Duration = Duration::from_secs(1);
                 let bearer = Bearer {
                     header,
-                    expires: asked + granted.lifetime,
+                    expires: asked + granted.lifetime.saturating_sub(ROUNDING),
                     issued: self.tokens.clock(),
                     number: self.numbers,
                 };
@@ -566,20 +625,18 @@ impl<'a> Refresher<'a> {
                 if self.tokens.trouble.load().as_ref().is_some_and(|trouble| trouble.0.hop == Hop::Token) {
                     self.tokens.trouble.store(None);
                 }
-                if self.logged.take().is_some() {
-                    info!("registry token: signed in again");
-                }
+                self.news.granted(repository);
             }
             Err(failure) => {
                 /// A sign-in that is younger than this is not to blame for a refused refresh token.
                 const FRESH_LOGIN: Duration = Duration::from_secs(30);
                 plan.due = now + plan.backoff.next(&failure);
                 if failure.signed_out && now.duration_since(self.login_asked) > FRESH_LOGIN {
-                    self.login = None;
-                    self.login_plan.due = now;
                     plan.due = now;
+                    self.login_plan.due = now;
+                    self.sign_out();
                 }
-                self.report(&failure);
+                self.news.not_granted(repository, &failure);
                 let failure = Arc::new(failure);
                 // One repository that is refused is that repository's trouble.
                 if **repository == *ALL {
@@ -595,13 +652,6 @@ impl<'a> Refresher<'a> {
             info!("registry token: the registry is in ABAC mode, one token a repository");
             self.tokens.all.trying.store(false, Ordering::Release);
             self.tokens.all.changed.send_replace(());
-        }
-    }
-
-    fn report(&mut self, failure: &Failure) {
-        if self.logged.as_deref() != Some(&failure.message) {
-            warn!("{failure}");
-            self.logged = Some(failure.message.clone());
         }
     }
 }

@@ -37,7 +37,8 @@ pub enum Fault {
     SlowDrip,
     /// The right answer, called `text/html`.
     WrongContentType,
-    /// The right answer, but the token says nothing of its end, and neither does the answer.
+    /// The right answer, but the token says nothing of its end, and neither does the answer. The
+    /// registry, which knows its own tokens, takes it all the same.
     TokenWithoutExp,
     /// The right answer, but the token ended an hour ago.
     TokenExpired,

@@ -48,7 +48,9 @@ pub async fn check(response: &ResponseHeader, context: &mut Context, tokens: &To
             return Err(error);
         }
     }
-    context.trouble = Some(Trouble::Unauthorized);
+    // Only of a fresh token does a 401 say anything about roles.
+    let stale = tokens.stale(context.repository());
+    context.trouble = Some(stale.map_or(Trouble::Unauthorized, Trouble::NoToken));
     error.set_retry(false);
     Err(error)
 }

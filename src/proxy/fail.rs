@@ -98,6 +98,8 @@ pub async fn answer(session: &mut Session, error: &Error, context: &mut Context)
     if !began && let Some(trouble) = &context.trouble {
         let reply = trouble.reply(context);
         error_code = reply.status().as_u16();
+        // Pingora ends the connection after a failure, and the client must not send its next request on it.
+        session.set_keepalive(None);
         if reply::write(session, &reply).await.is_err() {
             error_code = 0;
         }

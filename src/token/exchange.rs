@@ -296,6 +296,9 @@ mod tests {
         for (claims, server, expected) in [
             (r#"{"iat":1000,"exp":5500}"#, None, Some(4500)),
             (r#"{"iat":1000,"exp":5500}"#, Some(1000), Some(4500)),
+            // The registry's clock is two hours ahead of where it was, or behind: its own matter.
+            (r#"{"iat":8200,"exp":12700}"#, Some(8200), Some(4500)),
+            (r#"{"iat":-6200,"exp":-1700}"#, Some(-6200), Some(4500)),
             // Handed out late from a cache of the server's: what is left counts.
             (r#"{"iat":1000,"exp":5500}"#, Some(5000), Some(500)),
             (r#"{"exp":5500}"#, Some(1000), Some(4500)),

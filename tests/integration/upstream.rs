@@ -93,6 +93,20 @@ async fn a_registry_that_is_gone_is_502_and_its_return_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_after_which_the_connection_ends_says_so() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    assert_eq!(manifest(&proxy).status, 200);
+    azure.inject(Hop::Data, Fault::Challenge401);
+    let mut stream = wire::connect(proxy.address());
+    write!(stream, "GET /v2/library/busybox/manifests/latest HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("closed in time");
+    let answer = wire::parse(&answer);
+    assert_eq!((answer.status, answer.header("connection")), (403, Some("close")), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off_is_not_passed_as_whole() {
     let azure = harness::azure().await;
     let proxy = Setup::new(&azure).start();

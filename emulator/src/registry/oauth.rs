@@ -12,7 +12,7 @@ use super::error::{error, no_such_page, unauthorized};
 use super::scope::{Access, grant};
 use crate::answer::Answer;
 use crate::entra::{ARM_AUDIENCE, REGISTRY_AUDIENCE, issuer};
-use crate::jwt::{Claims, is_current, text};
+use crate::jwt::{Claims, holds, text};
 use crate::listener::{Request, value};
 use crate::random;
 use crate::state::State;
@@ -147,7 +147,7 @@ fn basic(header: &str) -> Option<(String, String)> {
 fn entra_claims(state: &State, token: &str) -> Option<Claims> {
     let claims = state.entra_signer.verify(token)?;
     let is_issued = text(&claims, "iss") == issuer(text(&claims, "tid"));
-    (is_issued && is_current(&claims, state.clock.now())).then_some(claims)
+    (is_issued && holds(&claims, state.clock.now())).then_some(claims)
 }
 
 fn is_audience(state: &State, audience: &str) -> bool {
@@ -202,7 +202,7 @@ fn own_current(state: &State, token: &str, grant_type: &str) -> Option<Claims> {
     let is_ours = text(&claims, "aud") == state.options.login_server
         && text(&claims, "iss") == ISSUER
         && text(&claims, "grant_type") == grant_type;
-    (is_ours && is_current(&claims, state.clock.now())).then_some(claims)
+    (is_ours && holds(&claims, state.clock.now())).then_some(claims)
 }
 
 fn anonymous(state: &State, fields: &[(String, String)], expiry: Expiry) -> Answer {

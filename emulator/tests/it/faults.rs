@@ -215,6 +215,17 @@ async fn tokens_lie_about_their_end() {
 }
 
 #[tokio::test]
+async fn a_token_that_does_not_say_its_end_is_taken() {
+    let azure = Azure::start().await;
+    for hop in [Hop::Entra, Hop::Exchange, Hop::Token] {
+        azure.emulator.inject(hop, Fault::TokenWithoutExp.times(1));
+        let token = azure.access_token("repository:*:pull").await;
+        let answer = azure.get(&format!("/v2/{REPOSITORY}/tags/list"), &token, "*/*").await;
+        assert_eq!(answer.status(), 200, "{hop:?}");
+    }
+}
+
+#[tokio::test]
 async fn answers_are_late() {
     let latency = Duration::from_millis(40);
     let azure = Azure::with(Options { latency, ..Options::default() }).await;

@@ -1,0 +1,86 @@
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_shorter_than_the_tokens_rest_is_invisible() {
+    // After it the calls are repeated within half a minute, or within a minute if they were refused.
+    for (permanent, pause) in [(false, 35), (true, 65)] {
+        for (login, access) in [(true, false), (false, true), (true, true)] {
+            let (tokens, fake) = store(Fake::default());
+            text(&tokens, "hub/x").await;
+            for _ in 0..3 {
+                // The worst case: it begins as soon as there is a new token.
+                let issued = fake.counts().1;
+                while fake.counts().1 == issued {
+                    sleep(Duration::from_secs(1)).await;
+                }
+                fake.break_login(login.then(|| failure(permanent)));
+                fake.break_access(access.then(|| failure(permanent)));
+                let rest = ACCESS_LIFE - Duration::from_secs(pause);
+                let ends = Instant::now() + rest;
+                while Instant::now() < ends + Duration::from_secs(pause) {
+                    if Instant::now() >= ends {
+                        fake.break_login(None);
+                        fake.break_access(None);
+                    }
+                    let before = Instant::now();
+                    text(&tokens, "hub/x").await;
+                    assert_eq!(before.elapsed(), Duration::ZERO);
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_servers_pause_is_kept_by_each_hop() {
+    let asked = Duration::from_secs(120);
+    let limited = || Some(Failure { retry_after: Some(asked), ..failure(false) });
+    for (login, access) in [(true, false), (false, true)] {
+        let (_tokens, fake) = store(Fake {
+            login_fails: Mutex::new(limited().filter(|_| login)),
+            access_fails: Mutex::new(limited().filter(|_| access)),
+            ..Fake::default()
+        });
+        sleep(Duration::from_secs(1200)).await;
+        let times = if login { fake.login_times.lock() } else { fake.access_times.lock() }.expect("lock").clone();
+        assert!((9..=10).contains(&times.len()), "{} tries in twenty minutes", times.len());
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= asked), "{times:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_are_of_any_length_up_to_a_bound_that_grows_to_its_ceiling() {
+    let (_tokens, fake) = store(Fake { login_fails: Mutex::new(Some(failure(false))), ..Fake::default() });
+    sleep(Duration::from_secs(4 * 3600)).await;
+    let times = fake.login_times.lock().expect("lock").clone();
+    let pauses: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0] - CALL).as_secs_f64()).collect();
+    for (pause, bound) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 8.0, 16.0].into_iter().chain(std::iter::repeat(30.0)))
+    {
+        // Timers are a millisecond late at most.
+        assert!((0.1..=bound + 0.002).contains(pause), "{pause} s, bound {bound} s");
+    }
+    let late = &pauses[6..];
+    for tenth in 0..10 {
+        let (low, high) = (f64::from(tenth) * 3.0, f64::from(tenth + 1) * 3.0);
+        assert!(
+            late.iter().any(|pause| (low..high).contains(pause)),
+            "no pause of {low} to {high} s in {}",
+            late.len()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_in_that_ended_during_its_outage_is_said_at_once() {
+    let (tokens, fake) = store(Fake::default());
+    text(&tokens, "hub/x").await;
+    fake.break_login(Some(failure(true)));
+    fake.break_access(Some(Failure { message: "access token: 503".to_owned(), ..failure(false) }));
+    sleep(LOGIN_LIFE + Duration::from_millis(200)).await;
+    let before = Instant::now();
+    let unavailable = tokens.bearer("hub/x").await.expect_err("no token");
+    assert!(before.elapsed() <= CALL, "{:?}", before.elapsed());
+    let failure = unavailable.failure.expect("a reason");
+    assert!(failure.message.contains("token exchange: 503"), "the hop that everything hangs on: {failure}");
+}

@@ -1,0 +1,38 @@
+use acr_emulator::{Fault, Hop};
+
+use crate::harness::{self, Setup};
+use crate::kept::Kept;
+
+const PULL: &str = "/v2/library/busybox/manifests/latest";
+
+fn answer(status: u16, header: &str, value: String) -> Fault {
+    Fault::StatusWith { status, headers: vec![(header.to_owned(), value)], body: String::new() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host() {
+    let stranger = harness::azure().await;
+    let elsewhere = format!("https://{}/oauth2/token", stranger.registry_addr());
+    let challenge =
+        format!("Bearer realm=\"{elsewhere}\",service=\"example.azurecr.io\",scope=\"repository:hub/x:pull,push\"");
+    for (hop, fault, status) in [
+        (Hop::Data, answer(401, "WWW-Authenticate", challenge.clone()), 403),
+        (Hop::Data, answer(401, "WWW-Authenticate", challenge.replace("https", "http")), 403),
+        (Hop::Exchange, answer(401, "WWW-Authenticate", challenge.clone()), 503),
+        (Hop::Token, answer(401, "WWW-Authenticate", challenge), 503),
+        (Hop::Entra, answer(307, "Location", elsewhere.clone()), 503),
+        (Hop::Exchange, answer(307, "Location", elsewhere.clone()), 503),
+        (Hop::Token, answer(308, "Location", elsewhere.clone()), 503),
+        // A redirect of the data hop is the client's to follow, and goes to it without a token.
+        (Hop::Data, answer(307, "Location", elsewhere.clone()), 307),
+    ] {
+        let azure = harness::azure().await;
+        azure.inject(hop, fault.clone());
+        let proxy = Setup::new(&azure).start();
+        let seen = Kept::new(proxy.address()).get(PULL).expect("an answer");
+        assert_eq!(seen.status, status, "{hop:?} {fault:?}: {seen:?}");
+        let scopes: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Token).collect();
+        assert!(scopes.iter().all(|request| request.body.contains("scope=repository%3A*%3Apull&")), "{scopes:?}");
+    }
+    assert!(stranger.requests().is_empty(), "{:?}", stranger.requests());
+}

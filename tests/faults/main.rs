@@ -1,0 +1,26 @@
+//! Everything behind a token fails in every way, and clients are asked what they saw.
+
+#[allow(dead_code, reason = "each test crate uses its part")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+/// Whose clock counts, and whose lifetime.
+mod clocks;
+/// Where tokens must not go.
+mod elsewhere;
+/// The metadata service at its real address.
+mod imds;
+/// A client's connection, kept from request to request.
+mod kept;
+/// Hop by fault by moment, as the table in `matrix.md` has it.
+mod matrix;
+/// What the log says of a failure that lasts.
+mod news;
+/// One cell of the table, played.
+mod play;
+/// A token that ends before its time while nobody gives a new one.
+mod revoked;
+/// What no log may hold.
+mod secrets;
+/// Full load while tokens turn over and faults come and go.
+mod soak;

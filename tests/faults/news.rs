@@ -1,0 +1,23 @@
+use acr_emulator::{Fault, Hop};
+
+use crate::harness::{self, PATIENCE, Setup};
+
+/// Entra's and the registry's words hold a new identifier each time, and yet they say the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_lasts_is_logged_once() {
+    for (hop, fault, says) in [
+        (Hop::Entra, Fault::Status(500), "entra: client secret: 500 "),
+        (Hop::Exchange, Fault::Status(500), "token exchange: 500 "),
+        (Hop::Token, Fault::Status(401), "access token: 401 "),
+    ] {
+        let azure = harness::azure().await;
+        azure.inject(hop, fault);
+        let proxy = Setup::new(&azure).start();
+        // The one before the last has its answer, and its line if it gets one, before the last is asked.
+        let tries = azure.wait_for(|requests| requests.iter().filter(|request| request.hop == hop).count() == 5);
+        tokio::time::timeout(PATIENCE, tries).await.expect("tried again");
+        let log = proxy.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(says), "{says}: {lines:#?}");
+    }
+}
