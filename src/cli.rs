@@ -214,7 +214,7 @@ mod tests {
             "-upstream-domain example.azurecr.io -upstream-prefix=hub -listen-address :8081",
             "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
         ] {
-            let Ok(Command::Serve(Box::new(config), notices)) = run(line) else { panic!("{line}") };
+            let Ok(Command::Serve(config, notices)) = run(line) else { panic!("{line}") };
             assert_eq!(config.upstream().domain().host(), "example.azurecr.io", "{line}");
             assert_eq!(config.upstream().prefix().as_str(), "hub", "{line}");
             assert_eq!(config.listen().port(), 8081, "{line}");

@@ -18,7 +18,7 @@ async fn a_name_that_vanishes_from_dns_does_no_harm() {
     let ca = setup.file("registry-ca.pem", azure.ca_pem());
     let config = setup.file(
         "name.yaml",
-        &format!(
+        format!(
             "upstream: {{domain: 'example.azurecr.io:443', prefix: hub}}\nlisten: 127.0.0.1:0\nca_file: {}\nlog: info\n",
             ca.display()
         ),
