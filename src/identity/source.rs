@@ -49,7 +49,8 @@ pub struct Source {
     explicit: bool,
     cloud: Cloud,
     transport: Arc<BoundedTransport>,
-    /// Made at its first use and again after a failure, so that a file that was missing or wrong is read anew.
+    /// Made at its first use and again after a failure, so that a file that was missing or wrong is read anew; for a
+    /// federated token at each use.
     credential: Mutex<Option<Arc<dyn TokenCredential>>>,
 }
 
@@ -94,7 +95,9 @@ impl Source {
         self.transport.forget();
         let cause = match timeout(SOURCE_LIMIT, credential.get_token(&[&self.cloud.scope], None)).await {
             Ok(Ok(token)) => {
-                *lock(&self.credential) = Some(credential);
+                // azure_identity keeps a federated token for ten minutes; one that has rotated since is refused.
+                let rotates = matches!(self.kind, Kind::WorkloadIdentity { .. });
+                *lock(&self.credential) = (!rotates).then_some(credential);
                 return Ok(token);
             }
             Ok(Err(cause)) => quoted(&chain(&cause)).unwrap_or_default(),

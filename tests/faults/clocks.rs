@@ -1,9 +1,8 @@
 use std::time::Duration;
 
 use acr_emulator::{Emulator, Hop, Image, Options, Recorded};
-use tokio::time::timeout;
 
-use crate::harness::{self, PATIENCE, Setup};
+use crate::harness::{self, Setup, wait_for};
 use crate::kept::Kept;
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -17,11 +16,6 @@ async fn azure(options: Options) -> Emulator {
 /// The times that a hop has answered well.
 fn answers(requests: &[Recorded], hop: Hop) -> usize {
     requests.iter().filter(|request| request.hop == hop && request.status == 200).count()
-}
-
-async fn wait_for(azure: &Emulator, what: &str, condition: impl Fn(&[Recorded]) -> bool) {
-    let waited = timeout(PATIENCE, azure.wait_for(condition)).await;
-    assert!(waited.is_ok(), "{what} never came: {:?}", azure.requests());
 }
 
 /// The emulator's clock is not this host's, as a host's that has drifted is not Azure's.

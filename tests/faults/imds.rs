@@ -3,7 +3,7 @@ use std::process::Command;
 
 use acr_emulator::{Emulator, Hop, Image, ManagedIdentity, Options, Server};
 
-use crate::harness::{self, PATIENCE, Proxy, Setup};
+use crate::harness::{self, Proxy, Setup, wait_for};
 use crate::kept::Kept;
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -46,8 +46,7 @@ async fn a_machines_identity_is_found_at_its_address_now_or_later() {
     let refused = client.get(PULL).expect("an answer");
     assert_eq!((refused.status, refused.code.as_deref()), (503, Some("UNAVAILABLE")), "{refused:?}");
     azure.refuse_connections(Server::Identity, false);
-    let token = azure.wait_for(|requests| requests.iter().any(|request| request.hop == Hop::Token));
-    tokio::time::timeout(PATIENCE, token).await.expect("signed in");
+    wait_for(&azure, "a token", |requests| requests.iter().any(|request| request.hop == Hop::Token)).await;
     assert_eq!(client.get(PULL).expect("an answer").status, 200);
 }
 

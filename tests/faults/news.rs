@@ -1,6 +1,6 @@
 use acr_emulator::{Fault, Hop};
 
-use crate::harness::{self, PATIENCE, Setup};
+use crate::harness::{self, Setup, wait_for};
 
 /// Entra's and the registry's words hold a new identifier each time, and yet they say the same.
 #[tokio::test(flavor = "multi_thread")]
@@ -14,8 +14,8 @@ async fn a_failure_that_lasts_is_logged_once() {
         azure.inject(hop, fault);
         let proxy = Setup::new(&azure).start();
         // The one before the last has its answer, and its line if it gets one, before the last is asked.
-        let tries = azure.wait_for(|requests| requests.iter().filter(|request| request.hop == hop).count() == 5);
-        tokio::time::timeout(PATIENCE, tries).await.expect("tried again");
+        wait_for(&azure, "a fifth try", |requests| requests.iter().filter(|request| request.hop == hop).count() == 5)
+            .await;
         let log = proxy.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
         assert!(lines.len() == 1 && lines[0].contains(says), "{says}: {lines:#?}");

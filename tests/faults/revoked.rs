@@ -1,6 +1,6 @@
 use acr_emulator::{Fault, Hop};
 
-use crate::harness::{self, Setup};
+use crate::harness::{self, Setup, wait_for};
 use crate::kept::Kept;
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -21,7 +21,7 @@ async fn a_token_that_is_refused_during_an_outage_is_no_missing_role() {
     }
     azure.clear_faults();
     azure.clear_requests();
-    azure.wait_for(|requests| requests.iter().any(|request| request.hop == Hop::Token)).await;
+    wait_for(&azure, "a token call", |requests| requests.iter().any(|request| request.hop == Hop::Token)).await;
     let mut answers = std::iter::repeat_with(|| client.get(PULL).expect("an answer").status);
     assert!(answers.by_ref().take(10).any(|status| status == 200));
 }

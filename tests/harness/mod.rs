@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use acr_emulator::{Emulator, Image, Options};
+use acr_emulator::{Emulator, Image, Options, Recorded};
 
 /// Nothing that is awaited here takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +35,12 @@ pub async fn azure() -> Emulator {
     let azure = Emulator::start(options()).await.expect("the emulator starts");
     azure.push(Image::small("hub/library/busybox", "latest"));
     azure
+}
+
+/// Waits until the emulator's records fulfil the condition; `what` says what was waited for.
+pub async fn wait_for(azure: &Emulator, what: &str, condition: impl Fn(&[Recorded]) -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, azure.wait_for(condition)).await;
+    assert!(waited.is_ok(), "{what} never came: {:?}", azure.requests());
 }
 
 /// A running proxy. Dropping it kills the process.

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use acr_emulator::{Fault, Hop, Server};
 
-use crate::harness::{self, Proxy, Setup};
+use crate::harness::{self, Proxy, Setup, wait_for};
 use crate::wire::{self, Answer};
 
 fn manifest(proxy: &Proxy) -> Answer {
@@ -29,9 +29,10 @@ async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
         };
         proxy.wait_for_log(hop);
         azure.clear_faults();
-        azure
-            .wait_for(|requests| requests.iter().any(|request| request.hop == Hop::Token && request.status == 200))
-            .await;
+        wait_for(&azure, "a token", |requests| {
+            requests.iter().any(|request| request.hop == Hop::Token && request.status == 200)
+        })
+        .await;
         assert_eq!(manifest(&proxy).status, 200);
         // One line for the state, not one for each try.
         let lines = proxy

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
 
-use crate::harness::{self, Setup};
+use crate::harness::{self, Setup, wait_for};
 use crate::wire;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +61,7 @@ async fn sigterm_lets_requests_finish_and_takes_no_new_ones() {
     stream
         .write_all(b"GET /v2/library/busybox/tags/list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .expect("sent");
-    azure.wait_for(|requests| requests.iter().any(|request| request.hop == Hop::Data)).await;
+    wait_for(&azure, "a pull", |requests| requests.iter().any(|request| request.hop == Hop::Data)).await;
     proxy.signal("TERM");
     proxy.wait_for_log("stopping: 1 requests under way");
     let mut rest = Vec::new();

@@ -7,7 +7,7 @@ use p12_keystore::{Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, Ma
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use crate::harness::{CLIENT, Proxy, SECRET, Setup, TENANT};
+use crate::harness::{CLIENT, Proxy, SECRET, Setup, TENANT, wait_for};
 use crate::wire;
 
 /// Throwaway keys, shared with the emulator's own tests.
@@ -381,7 +381,8 @@ async fn a_file_that_was_missing_is_read_when_it_is_there() {
     let proxy = setup.env("AZURE_CLIENT_CERTIFICATE_PATH", &file.to_string_lossy()).start();
     proxy.wait_for_log("late.pem: No such file");
     std::fs::write(&file, format!("{CERTIFICATE}{KEY}")).expect("written");
-    azure.wait_for(|requests| requests.iter().any(|seen| seen.hop == Hop::Token && seen.status == 200)).await;
+    wait_for(&azure, "a token", |requests| requests.iter().any(|seen| seen.hop == Hop::Token && seen.status == 200))
+        .await;
     assert_eq!(status(&proxy), 200);
 }
 
@@ -395,7 +396,8 @@ async fn a_federated_token_is_read_again_when_it_rotates() {
     assert_eq!(status(&proxy), 200);
     let second = service_account_token("second");
     std::fs::write(&file, &second).expect("written");
-    azure
-        .wait_for(move |requests| requests.iter().any(|seen| seen.hop == Hop::Entra && seen.body.contains(&second)))
-        .await;
+    wait_for(&azure, "the second token", |requests| {
+        requests.iter().any(|seen| seen.hop == Hop::Entra && seen.body.contains(&second))
+    })
+    .await;
 }

@@ -217,6 +217,7 @@ async fn tokens_lie_about_their_end() {
 #[tokio::test]
 async fn a_token_that_does_not_say_its_end_is_taken() {
     let azure = Azure::start().await;
+    azure.push();
     for hop in [Hop::Entra, Hop::Exchange, Hop::Token] {
         azure.emulator.inject(hop, Fault::TokenWithoutExp.times(1));
         let token = azure.access_token("repository:*:pull").await;
