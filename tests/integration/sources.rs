@@ -77,7 +77,7 @@ fn pkcs12(password: &str) -> Vec<u8> {
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("a certificate");
     let certificate = Certificate::from_der(&certificate).expect("a certificate");
     let mut store = KeyStore::new();
-    let chain = PrivateKeyChain::new(key.secret_pkcs8_der().to_vec(), [1_u8], [certificate]);
+    let chain = PrivateKeyChain::new(key.secret_pkcs8_der(), [1_u8], [certificate]);
     store.add_entry("client", KeyStoreEntry::PrivateKeyChain(chain));
     store
         .writer(password)
@@ -117,9 +117,10 @@ fn developer_tool(setup: Setup, azure: &Emulator, name: &str, answer: &str) -> S
 }
 
 type Build = fn(&Emulator, Setup) -> Setup;
+type Seen = fn(&Recorded) -> bool;
 
 /// What is set, by which name it signs in, and what the service that gave the token saw.
-const SOURCES: [(&str, Build, &str, fn(&Recorded) -> bool); 16] = [
+const SOURCES: [(&str, Build, &str, Seen); 16] = [
     ("a secret by variables", |_, setup| setup, "client secret", |seen| seen.body.contains("client_secret=")),
     (
         "a secret by name",

@@ -65,7 +65,7 @@ async fn a_refused_connection_tries_the_next_address() {
     // Nothing listens on 127.0.0.2 and 127.0.0.3 at the emulator's port.
     let config = setup.file(
         "addresses.yaml",
-        &format!(
+        format!(
             "upstream: {{domain: 'example.azurecr.io:{}', prefix: hub, addresses: [127.0.0.2, 127.0.0.3, 127.0.0.1]}}\n\
              listen: 127.0.0.1:0\nlog: trace\nca_file: {}\n",
             azure.registry_addr().port(),
@@ -139,7 +139,7 @@ async fn ssl_cert_file_adds_a_private_ca() {
     let ca = setup.file("private.pem", azure.ca_pem());
     let config = setup.file(
         "plain.yaml",
-        &format!(
+        format!(
             "upstream: {{domain: 'example.azurecr.io:{}', prefix: hub, addresses: [127.0.0.1]}}\nlisten: 127.0.0.1:0\n",
             azure.registry_addr().port()
         ),
