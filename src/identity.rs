@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use azure_core::credentials::AccessToken;
 use log::info;
@@ -27,6 +27,9 @@ use source::{Cloud, Source};
 
 /// An Entra token that is used at once needs no more life than this.
 const MIN_LIFE: Duration = Duration::from_secs(30);
+/// While the calls behind it fail, a token this young is not asked for again: each time would run `az`, or spend the
+/// metadata service's few calls. Older, it may have been issued before somebody mended what fails.
+const REUSE: Duration = Duration::from_secs(300);
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 /// Where Arc's agent is on a machine that has one (as Microsoft's own libraries look for it).
 const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
@@ -36,7 +39,7 @@ const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
 pub struct Identity {
     sources: Vec<Source>,
     winner: Mutex<Option<usize>>,
-    last_good: Mutex<Option<AccessToken>>,
+    last_good: Mutex<Option<(AccessToken, Instant)>>,
 }
 
 impl Identity {
@@ -57,6 +60,9 @@ impl Identity {
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked and what it said.
     pub async fn token(&self) -> Result<Secret, Failure> {
+        if let Some(token) = self.last_good(REUSE) {
+            return Ok(token);
+        }
         let winner = *lock(&self.winner);
         let mut failures = Vec::new();
         for (index, source) in self.sources.iter().enumerate() {
@@ -70,12 +76,12 @@ impl Identity {
                         *lock(&self.winner) = Some(index);
                     }
                     let secret = Secret::new(token.token.secret().to_owned());
-                    *lock(&self.last_good) = Some(token);
+                    *lock(&self.last_good) = Some((token, Instant::now()));
                     return Ok(secret);
                 }
                 Err(failure) => {
-                    // azure_identity renews early and reports a failure of that although its old token is good.
-                    if let Some(token) = self.last_good() {
+                    // A failed renewal is none while the old token is good.
+                    if let Some(token) = self.last_good(Duration::MAX) {
                         return Ok(token);
                     }
                     failures.push(failure);
@@ -88,11 +94,12 @@ impl Identity {
         Err(summary(failures))
     }
 
-    fn last_good(&self) -> Option<Secret> {
+    /// The last token, if it still holds and is not older than `age`.
+    fn last_good(&self, age: Duration) -> Option<Secret> {
         let last_good = lock(&self.last_good);
-        let token = last_good.as_ref()?;
+        let (token, since) = last_good.as_ref()?;
         let left = SystemTime::from(token.expires_on).duration_since(SystemTime::now()).ok()?;
-        (left > MIN_LIFE).then(|| Secret::new(token.token.secret().to_owned()))
+        (left > MIN_LIFE && since.elapsed() <= age).then(|| Secret::new(token.token.secret().to_owned()))
     }
 }
 

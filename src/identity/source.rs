@@ -1,7 +1,7 @@
 //! One source of Entra tokens: what it needs, and how it fails.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 
 use super::arc::ArcCredential;
 use super::certificate::{Application, CertificateAssertion};
-use super::transport::BoundedTransport;
-use super::{lock, variable};
+use super::transport::{BoundedTransport, Outcome};
+use super::variable;
 use crate::answer::{chain, quoted};
 use crate::config::identity::{Assigned, Kind};
 use crate::secret::Secret;
@@ -49,16 +49,13 @@ pub struct Source {
     explicit: bool,
     cloud: Cloud,
     transport: Arc<BoundedTransport>,
-    /// Made at its first use and again after a failure, so that a file that was missing or wrong is read anew; for a
-    /// federated token at each use.
-    credential: Mutex<Option<Arc<dyn TokenCredential>>>,
 }
 
 impl Source {
     /// `explicit` if its failure is not to be passed over.
     pub fn new(kind: Kind, explicit: bool, cloud: Cloud, client: reqwest::Client) -> Self {
         let transport = Arc::new(BoundedTransport::new(client));
-        Self { kind, explicit, cloud, transport, credential: Mutex::new(None) }
+        Self { kind, explicit, cloud, transport }
     }
 
     /// As messages call it.
@@ -87,29 +84,22 @@ impl Source {
         if first && asks_imds && !matches!(timeout(IMDS_PROBE, TcpStream::connect(IMDS)).await, Ok(Ok(_))) {
             return Err(self.failure("not on a machine with one (no answer from 169.254.169.254)".to_owned(), false));
         }
-        let built = lock(&self.credential).clone();
-        let credential = match built {
-            Some(credential) => credential,
-            None => self.build().map_err(|cause| self.failure(cause, true))?,
-        };
+        // A credential of azure_identity is made for each sign-in, some two hours apart: a file that was missing, was
+        // mended or has rotated is read anew, and no cache of its own judges a token by this host's clock.
+        let credential = self.build().map_err(|cause| self.failure(cause, true))?;
         self.transport.forget();
         let cause = match timeout(SOURCE_LIMIT, credential.get_token(&[&self.cloud.scope], None)).await {
-            Ok(Ok(token)) => {
-                // azure_identity keeps a federated token for ten minutes; one that has rotated since is refused.
-                let rotates = matches!(self.kind, Kind::WorkloadIdentity { .. });
-                *lock(&self.credential) = (!rotates).then_some(credential);
-                return Ok(token);
-            }
+            Ok(Ok(token)) => return Ok(token),
             Ok(Err(cause)) => quoted(&chain(&cause)).unwrap_or_default(),
             Err(_) => format!("no token within {} s, trying again", SOURCE_LIMIT.as_secs()),
         };
-        *lock(&self.credential) = None;
         // What was on the wire says more than what the library makes of it.
         match self.transport.last() {
-            Some(answer) => Err(Failure {
+            Some(Outcome::Answer(answer)) => Err(Failure {
                 retry_after: answer.retry_after,
                 ..self.failure(answer.explain(), answer.is_permanent())
             }),
+            Some(Outcome::Unreachable(words)) => Err(self.failure(words, false)),
             None => Err(self.failure(cause, false)),
         }
     }

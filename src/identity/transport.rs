@@ -11,7 +11,7 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
 use serde::Deserialize;
 
-use crate::answer::{BodyError, MAX_BODY, quoted, read_body, retry_after};
+use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after};
 use crate::trust::TrustRoots;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -40,11 +40,20 @@ pub struct Answer {
     pub description: Option<String>,
 }
 
+/// How the last request of a source ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// With an answer, good or bad.
+    Answer(Answer),
+    /// Without one: what to do, and why.
+    Unreachable(String),
+}
+
 /// The transport of one source.
 #[derive(Debug)]
 pub struct BoundedTransport {
     client: reqwest::Client,
-    last: Mutex<Option<Answer>>,
+    last: Mutex<Option<Outcome>>,
 }
 
 impl BoundedTransport {
@@ -56,27 +65,23 @@ impl BoundedTransport {
         self.set(None);
     }
 
-    pub fn last(&self) -> Option<Answer> {
+    pub fn last(&self) -> Option<Outcome> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends a request for azure_identity, or for Arc, which it does not know.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<Whole> {
-        let answer = request.send().await.map_err(|cause| {
-            self.set(None);
-            let kind = if cause.is_connect() { ErrorKind::Connection } else { ErrorKind::Io };
-            Error::with_error(kind, cause.without_url(), "no answer")
-        })?;
+        let answer = request.send().await.map_err(|cause| self.unreachable(cause))?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let body = read_body(answer).await.map_err(|cause| match cause {
-            BodyError::Connection(cause) => {
-                Error::with_error(ErrorKind::Io, cause.without_url(), "the answer broke off")
-            }
+            BodyError::Connection(cause) => self.unreachable(cause),
             BodyError::TooLarge => {
-                Error::with_message(ErrorKind::Io, format!("an answer of more than {MAX_BODY} bytes"))
+                let words = format!("an answer of more than {MAX_BODY} bytes: is a captive portal between?");
+                self.set(Some(Outcome::Unreachable(words.clone())));
+                Error::with_message(ErrorKind::Io, words)
             }
         })?;
-        self.set(Some(Answer::read(status, retry_after(&headers), &body)));
+        self.set(Some(Outcome::Answer(Answer::read(status, retry_after(&headers), &body))));
         Ok(Whole { status, headers, body })
     }
 
@@ -85,8 +90,21 @@ impl BoundedTransport {
         self.client.get(url)
     }
 
-    fn set(&self, answer: Option<Answer>) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    fn unreachable(&self, cause: reqwest::Error) -> Error {
+        let cause = cause.without_url();
+        let (kind, advice) = if cause.is_timeout() {
+            (ErrorKind::Io, "no answer in time, trying again")
+        } else if cause.is_connect() {
+            (ErrorKind::Connection, "no connection: check the network path, DNS and the CA")
+        } else {
+            (ErrorKind::Io, "the connection broke, trying again")
+        };
+        self.set(Some(Outcome::Unreachable(format!("{advice}: {}", chain(&cause)))));
+        Error::with_error(kind, cause, advice)
+    }
+
+    fn set(&self, outcome: Option<Outcome>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
     }
 }
 

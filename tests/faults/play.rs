@@ -18,8 +18,6 @@ const CLIENTS: usize = 2;
 const PACE: Duration = Duration::from_millis(50);
 /// Answers that each client sees of a fault under load.
 const ANSWERS: usize = 5;
-/// The identity's own endpoint, as App Service names it.
-const IDENTITY_HEADER: &str = "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a";
 
 /// The fault that a row of the table names.
 pub fn fault(name: &str) -> Option<Fault> {
@@ -75,11 +73,8 @@ pub fn cell(runtime: &Handle, cell: &Cell) -> Result<(), String> {
 
 impl<'a> Stage<'a> {
     fn new(runtime: &'a Handle, cell: &'a Cell) -> Self {
-        let options = Options {
-            identity_listen: (cell.hop == Hop::Imds).then(|| ([127, 0, 0, 1], 0).into()),
-            identity_header: IDENTITY_HEADER.to_owned(),
-            ..lifetimes(cell)
-        };
+        let options =
+            Options { identity_listen: (cell.hop == Hop::Imds).then(|| ([127, 0, 0, 1], 0).into()), ..lifetimes(cell) };
         let azure = runtime.block_on(Emulator::start(options)).expect("the emulator starts");
         let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
         let blob = format!("/v2/library/busybox/blobs/{}", pushed.blobs[0]);
@@ -90,13 +85,7 @@ impl<'a> Stage<'a> {
         let setup = Setup::new(&self.azure);
         match self.azure.identity_addr() {
             None => setup,
-            // Without a command line tool of Azure's, whose start takes its time.
-            Some(address) => ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]
-                .into_iter()
-                .fold(setup, |setup, name| setup.env(name, ""))
-                .env("PATH", "/nonexistent")
-                .env("IDENTITY_ENDPOINT", &format!("http://{address}/msi/token"))
-                .env("IDENTITY_HEADER", IDENTITY_HEADER),
+            Some(_) => setup.managed(&self.azure),
         }
         .start()
     }

@@ -106,6 +106,15 @@ impl Setup {
             .fold(self, |setup, name| setup.env(name, ""))
     }
 
+    /// Signs in as the machine's identity, which App Service's endpoint of the emulator gives, and as nobody else.
+    pub fn managed(self, azure: &Emulator) -> Self {
+        let endpoint = azure.identity_addr().expect("asked for in the options");
+        self.nobody()
+            .env("PATH", "/nonexistent")
+            .env("IDENTITY_ENDPOINT", &format!("http://{endpoint}/msi/token"))
+            .env("IDENTITY_HEADER", &Options::default().identity_header)
+    }
+
     /// Signs in by client secret.
     pub fn secret(self, secret: &str) -> Self {
         self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)

@@ -24,7 +24,7 @@ async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
         assert_eq!((answer.status, answer.code().as_str()), (503, "UNAVAILABLE"), "{answer:?}");
         assert_eq!(answer.header("retry-after"), Some("1"));
         let hop = match server {
-            Server::Entra => "entra: client secret: ",
+            Server::Entra => "entra: client secret: no connection: check the network path, DNS and the CA: ",
             _ => "token exchange: ",
         };
         proxy.wait_for_log(hop);
@@ -77,7 +77,7 @@ async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
         (Hop::Token, Fault::Status(429), "access token: 429"),
         (Hop::Token, Fault::TokenExpired, "access token: the registry gave a token that has ended already"),
         (Hop::Entra, Fault::Status(500), "entra: client secret: 500"),
-        (Hop::Entra, Fault::HugeBody, "entra: client secret: "),
+        (Hop::Entra, Fault::HugeBody, "entra: client secret: an answer of more than 65536 bytes"),
     ] {
         let azure = harness::azure().await;
         azure.inject(hop, fault.clone());

@@ -65,13 +65,6 @@ fn status(proxy: &Proxy) -> u16 {
     wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", accept).status
 }
 
-fn app_service(azure: &Emulator, setup: Setup) -> Setup {
-    setup
-        .nobody()
-        .env("IDENTITY_ENDPOINT", &format!("http://{}/msi/token", endpoint(azure)))
-        .env("IDENTITY_HEADER", &Options::default().identity_header)
-}
-
 fn pkcs12(password: &str) -> Vec<u8> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).expect("a key");
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("a certificate");
@@ -192,14 +185,15 @@ const SOURCES: [(&str, Build, &str, Seen); 16] = [
     ),
     (
         "App Service, picked by AZURE_CLIENT_ID",
-        |azure, setup| app_service(azure, setup).env("AZURE_CLIENT_ID", "c0000000-0000-4000-8000-000000000001"),
+        |azure, setup| setup.managed(azure).env("AZURE_CLIENT_ID", "c0000000-0000-4000-8000-000000000001"),
         "managed identity",
         |seen| seen.target.contains("client_id=c0000000") && seen.header("x-identity-header").is_some(),
     ),
     (
         "App Service, by client id",
         |azure, setup| {
-            app_service(azure, setup)
+            setup
+                .managed(azure)
                 .settings("identity: {kind: managed_identity, client_id: c0000000-0000-4000-8000-000000000001}")
         },
         "managed identity",
@@ -208,7 +202,8 @@ const SOURCES: [(&str, Build, &str, Seen); 16] = [
     (
         "App Service, by object id",
         |azure, setup| {
-            app_service(azure, setup)
+            setup
+                .managed(azure)
                 .settings("identity: {kind: managed_identity, object_id: 0b000000-0000-4000-8000-000000000001}")
         },
         "managed identity",
@@ -263,7 +258,7 @@ const SOURCES: [(&str, Build, &str, Seen); 16] = [
     ),
     (
         "a secret goes before a certificate and a managed identity",
-        |azure, setup| app_service(azure, setup).secret(SECRET).env("AZURE_CLIENT_CERTIFICATE_PATH", "/nonexistent"),
+        |azure, setup| setup.managed(azure).secret(SECRET).env("AZURE_CLIENT_CERTIFICATE_PATH", "/nonexistent"),
         "client secret",
         |seen| seen.body.contains("client_secret="),
     ),
