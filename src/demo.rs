@@ -73,13 +73,25 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         println!("\nThe demo is complete.");
         return Ok(());
     }
-    println!(
-        "\nTry it: docker with {{\"registry-mirrors\": [\"http://{0}\"]}} in /etc/docker/daemon.json, then\n  docker pull {1}\nor\n  curl -i http://{0}/v2/{2}/tags/list\nCtrl-C ends it.",
-        proxy.address,
-        IMAGE.trim_start_matches("library/"),
-        IMAGE,
-    );
+    println!("\n{}", to_paste(proxy.address));
     tokio::signal::ctrl_c().await.map_err(|cause| format!("demo: Ctrl-C: {cause}"))
+}
+
+/// How to pull by other means, ready to be pasted.
+fn to_paste(proxy: SocketAddr) -> String {
+    let short = IMAGE.trim_start_matches("library/");
+    format!(
+        "\
+Try it with curl:
+  curl -i http://{proxy}/v2/{IMAGE}/tags/list
+with docker, after {{\"registry-mirrors\": [\"http://{proxy}\"]}} in /etc/docker/daemon.json and a restart:
+  docker pull {short}
+with containerd:
+  mkdir -p /tmp/acr-demo/docker.io
+  printf '[host.\"http://{proxy}\"]\\n  capabilities = [\"pull\", \"resolve\"]\\n' > /tmp/acr-demo/docker.io/hosts.toml
+  ctr images pull --hosts-dir /tmp/acr-demo docker.io/{IMAGE}:latest
+Ctrl-C ends it."
+    )
 }
 
 /// The child process, stopped when the demo ends however it ends.
