@@ -5,6 +5,8 @@ mod harness;
 
 /// Health and readiness.
 mod admin;
+/// The demo, as a new user runs it.
+mod demo;
 /// Signing in: late, refused, revoked.
 mod identity;
 /// Starting, listening and stopping.
