@@ -215,8 +215,8 @@ mod tests {
             "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
         ] {
             let Ok(Command::Serve(config, notices)) = run(line) else { panic!("{line}") };
-            assert_eq!(config.upstream().domain().host(), "example.azurecr.io", "{line}");
-            assert_eq!(config.upstream().prefix().as_str(), "hub", "{line}");
+            assert_eq!(config.upstreams()[0].domain().host(), "example.azurecr.io", "{line}");
+            assert_eq!(config.routes().get(0).expect("a route").prefix.as_str(), "hub", "{line}");
             assert_eq!(config.listen().port(), 8081, "{line}");
             assert!(notices.is_empty(), "{line}");
         }

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::oci::name::Prefix;
+use crate::route::{Blobs, DOCKER_HUB, OnFailure, Route, Routes, Source};
 
 mod file;
 pub mod identity;
 
 use identity::Identity;
 
-use file::{File, Place};
+use file::{File, Place, RouteTable, Text};
 
 /// Loopback, because clients are not authenticated.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -27,19 +28,20 @@ const MAX_LABEL: usize = 63;
 #[derive(Clone, Debug)]
 pub struct Config {
     listen: SocketAddr,
-    upstream: Upstream,
-    identity: Identity,
+    upstreams: Vec<Upstream>,
+    routes: Routes,
     admin: Option<SocketAddr>,
     ca_file: Option<PathBuf>,
     log: String,
 }
 
-/// One registry.
-#[derive(Clone, Debug)]
+/// One cache registry, with who signs in to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     domain: Domain,
-    prefix: Prefix,
     addresses: Vec<IpAddr>,
+    blob_hosts: Vec<String>,
+    identity: Identity,
 }
 
 /// The same settings as flags, as text; `None` where a flag is not given.
@@ -91,32 +93,38 @@ impl Config {
 
         let mut settings = Settings { mistakes };
         let listen = settings.first(&[flag("listen-address", &flags.listen), file.listen], parse_listen);
-        let domain = settings.first(&[flag("upstream-domain", &flags.domain), file.domain], Domain::parse);
-        let prefix = settings.first(&[flag("upstream-prefix", &flags.prefix), file.prefix], parse_prefix);
         let log = settings.first(&[flag("log", &flags.log), rust_log, file.log], parse_log);
-        let addresses: Vec<_> =
-            file.addresses.into_iter().filter_map(|address| settings.first(&[Some(address)], parse_address)).collect();
         let admin = settings.first(&[flag("admin-address", &flags.admin), file.admin], parse_admin);
         let identity = Identity::parse(file.identity, &mut settings.mistakes);
+        let default = settings.first(&[file.default], parse_registry);
         let ca_file = flags.ca_file.clone().or(file.ca_file);
 
-        let Settings { mut mistakes } = settings;
-        if domain.is_none() && mistakes.is_empty() {
-            mistakes.push(
-                "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io".to_owned(),
-            );
+        let (domain, prefix) = (flag("upstream-domain", &flags.domain), flag("upstream-prefix", &flags.prefix));
+        let mut table = Table::default();
+        if file.routes.is_empty() {
+            let upstream = file.upstream.unwrap_or_default();
+            table.add(&mut settings, upstream, [domain, prefix], &identity);
+        } else {
+            if let Some((place, _)) = domain.or(prefix).or(file.upstream.and_then(|upstream| upstream.domain)) {
+                settings.mistakes.push(format!("{place}: there are routes as well: make it one of them"));
+            }
+            for route in file.routes {
+                table.add(&mut settings, route, [None, None], &identity);
+            }
         }
-        match domain {
-            Some(domain) if mistakes.is_empty() => Ok(Self {
-                listen: listen.unwrap_or(DEFAULT_LISTEN),
-                upstream: Upstream { domain, prefix: prefix.unwrap_or_default(), addresses },
-                identity,
-                admin,
-                ca_file,
-                log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
-            }),
-            _ => Err(Mistakes(mistakes)),
+        let default = table.default_registry(&mut settings.mistakes, default);
+        let Settings { mistakes } = settings;
+        if !mistakes.is_empty() {
+            return Err(Mistakes(mistakes));
         }
+        Ok(Self {
+            listen: listen.unwrap_or(DEFAULT_LISTEN),
+            upstreams: table.upstreams,
+            routes: Routes::new(table.routes, default),
+            admin,
+            ca_file,
+            log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+        })
     }
 
     /// Where clients are waited for.
@@ -124,14 +132,14 @@ impl Config {
         self.listen
     }
 
-    /// The registry.
-    pub fn upstream(&self) -> &Upstream {
-        &self.upstream
+    /// The cache registries, each once, however many routes lead there.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
     }
 
-    /// Who signs in.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    /// Which name leads where.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Where health and readiness are told; `None` is nowhere.
@@ -156,14 +164,90 @@ impl Upstream {
         &self.domain
     }
 
-    /// What goes before every name.
-    pub fn prefix(&self) -> &Prefix {
-        &self.prefix
-    }
-
     /// Addresses to use instead of DNS; empty if DNS is to be asked.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
+    }
+
+    /// Further hosts, or suffixes of hosts with a dot in front, that hold this registry's blobs.
+    pub fn blob_hosts(&self) -> &[String] {
+        &self.blob_hosts
+    }
+
+    /// Who signs in.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+/// The routes while they are put together.
+#[derive(Default)]
+struct Table {
+    upstreams: Vec<Upstream>,
+    routes: Vec<Route>,
+}
+
+impl Table {
+    /// One entry of `routes`, or the `upstream` of a file that has one route only; `flags` are its domain and prefix.
+    fn add(&mut self, settings: &mut Settings, entry: RouteTable, flags: [Option<Text>; 2], identity: &Identity) {
+        let [domain_flag, prefix_flag] = flags;
+        let at = entry.place.clone();
+        let is_named = domain_flag.is_some() || entry.domain.is_some();
+        let domain = settings.first(&[domain_flag, entry.domain], Domain::parse);
+        let prefix = settings.first(&[prefix_flag, entry.prefix], parse_prefix).unwrap_or_default();
+        let source_at = entry.source.as_ref().map(|(place, _)| place.clone());
+        let needs_source = entry.listed && entry.source.is_none();
+        let source = settings.first(&[entry.source], Source::parse);
+        let addresses = settings.all(entry.addresses, parse_address);
+        let blob_hosts = settings.all(entry.blob_hosts, parse_blob_host);
+        let hosts = settings.all(entry.hosts, parse_host);
+        let on_failure = settings.first(&[entry.on_failure], parse_on_failure).unwrap_or_default();
+        let blobs = settings.first(&[entry.blobs], parse_blobs).unwrap_or_default();
+        let identity = match entry.identity {
+            Some(entries) => Identity::parse(entries, &mut settings.mistakes),
+            None => identity.clone(),
+        };
+        if needs_source && let Some(at) = &at {
+            settings.mistakes.push(format!("{at}: has no source: name the registry that it is for, such as docker.io"));
+        }
+        let Some(domain) = domain else {
+            match at.filter(|_| entry.listed) {
+                _ if is_named => {}
+                Some(at) => settings.mistakes.push(format!(
+                    "{at}: has no domain: name the cache registry's login server, such as example.azurecr.io"
+                )),
+                None if settings.mistakes.is_empty() => settings.mistakes.push(
+                    "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io".to_owned(),
+                ),
+                None => {}
+            }
+            return;
+        };
+        let source = source.unwrap_or_else(Source::docker_hub);
+        if let Some(place) = source_at.filter(|_| self.routes.iter().any(|route| route.source == source)) {
+            settings.mistakes.push(format!("{place}: {source} has a route already"));
+        }
+        let upstream = Upstream { domain, addresses, blob_hosts, identity };
+        let known = self.upstreams.iter().position(|known| *known == upstream);
+        let upstream = known.unwrap_or_else(|| {
+            self.upstreams.push(upstream);
+            self.upstreams.len() - 1
+        });
+        self.routes.push(Route { source, prefix, upstream, hosts, on_failure, blobs });
+    }
+
+    /// The registry that is meant where none is named: the one that is set, else Docker Hub if it has a route.
+    fn default_registry(&self, mistakes: &mut Vec<String>, set: Option<String>) -> Option<String> {
+        let has_route = |registry: &str| self.routes.iter().any(|route| route.source.registry() == registry);
+        match set {
+            Some(registry) => {
+                if mistakes.is_empty() && !has_route(&registry) {
+                    mistakes.push(format!("default: {registry} has no route: name the source of one"));
+                }
+                Some(registry)
+            }
+            None => has_route(DOCKER_HUB).then(|| DOCKER_HUB.to_owned()),
+        }
     }
 }
 
@@ -186,6 +270,11 @@ impl Settings {
             }
         }
         found
+    }
+
+    /// All of a list that parse.
+    fn all<T>(&mut self, given: Vec<Text>, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        given.into_iter().filter_map(|text| self.first(&[Some(text)], &parse)).collect()
     }
 }
 
@@ -290,6 +379,43 @@ fn parse_prefix(text: &str) -> Result<Prefix, String> {
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is no IP address: give the registry's own, such as 10.0.0.5 or fd00::5"))
+}
+
+fn parse_registry(text: &str) -> Result<String, String> {
+    match Source::parse(text) {
+        Ok(source) if source.path().is_empty() => Ok(source.registry().to_owned()),
+        _ => Err(format!("{text:?} is no registry: give the host of a route's source, such as docker.io")),
+    }
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    match Domain::parse(text) {
+        Ok(_) => Ok(text.to_ascii_lowercase()),
+        Err(_) => Err(format!("{text:?} is no host: give what clients address, such as ghcr.mirror.internal")),
+    }
+}
+
+fn parse_blob_host(text: &str) -> Result<String, String> {
+    match Domain::parse(text.strip_prefix('.').unwrap_or(text)) {
+        Ok(_) => Ok(text.to_ascii_lowercase()),
+        Err(_) => Err(format!("{text:?} is no host of blobs: give a host, or a suffix such as .blob.internal")),
+    }
+}
+
+fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
+    match text {
+        "fallback" => Ok(OnFailure::Fallback),
+        "closed" => Ok(OnFailure::Closed),
+        _ => Err(format!("{text:?} is nothing to do on a failure: give fallback or closed")),
+    }
+}
+
+fn parse_blobs(text: &str) -> Result<Blobs, String> {
+    match text {
+        "redirect" => Ok(Blobs::Redirect),
+        "proxy" => Ok(Blobs::Proxy),
+        _ => Err(format!("{text:?} is no way to serve blobs: give redirect or proxy")),
+    }
 }
 
 /// As [`parse_listen`], but a port alone is on loopback: who is to see the state from outside says so.

@@ -55,6 +55,7 @@ pub mod identity;
 pub mod logger;
 pub mod oci;
 pub mod proxy;
+pub mod route;
 pub mod secret;
 pub mod serve;
 pub mod token;

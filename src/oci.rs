@@ -5,4 +5,5 @@
 
 pub mod error;
 pub mod name;
+pub mod rename;
 pub mod request;

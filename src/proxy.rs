@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -13,7 +14,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::addresses::Addresses;
 use crate::config::Domain;
-use crate::oci::name::Prefix;
+use crate::route::{OnFailure, Routes};
 use crate::token::Tokens;
 
 mod accept;
@@ -38,28 +39,42 @@ const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
 /// this one only replaces Pingora's 16.
 pub const MAX_TRIES: usize = forward::MAX_CONNECTS + 2;
 
-/// One registry, as requests see it.
+/// One cache registry, as requests see it.
 pub struct Upstream {
     /// Where it is and what it is called: SNI, `Host`.
     pub domain: Domain,
-    /// What is put before every repository name.
-    pub prefix: Prefix,
     /// Kept fresh in the background.
     pub addresses: Arc<Addresses>,
     /// Kept full in the background.
     pub tokens: Arc<Tokens>,
 }
 
+/// Where a route leads.
+pub struct Destination {
+    /// The registry; routes may share one.
+    pub upstream: Arc<Upstream>,
+    /// What a failure asks of clients.
+    pub on_failure: OnFailure,
+}
+
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub struct Proxy {
-    upstream: Upstream,
+    routes: Routes,
+    /// One for each route, in its order.
+    destinations: Vec<Arc<Destination>>,
     in_flight: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    /// `in_flight` counts the requests under way, for a shutdown that waits for them and not longer.
-    pub fn new(upstream: Upstream, in_flight: Arc<AtomicUsize>) -> Self {
-        Self { upstream, in_flight }
+    /// Routes name their registry by its index in `upstreams`. `in_flight` counts the requests under way, for a shutdown
+    /// that waits for them and not longer.
+    pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], in_flight: Arc<AtomicUsize>) -> Self {
+        let destination = |route: &crate::route::Route| {
+            let upstream = Arc::clone(upstreams.get(route.upstream)?);
+            Some(Arc::new(Destination { upstream, on_failure: route.on_failure }))
+        };
+        let destinations = routes.iter().map_while(destination).collect();
+        Self { routes, destinations, in_flight }
     }
 }
 
@@ -83,14 +98,14 @@ impl ProxyHttp for Proxy {
 
     /// Parses the request into the closed set of the pull API or refuses it, then makes sure of a token.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        if !accept::accept(session, context, &self.upstream.prefix).await? {
+        if !accept::accept(session, context, &self.routes, &self.destinations).await? {
             return Ok(true);
         }
-        authorize::authorize(session, context, &self.upstream.tokens).await
+        authorize::authorize(session, context).await
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        forward::peer(&self.upstream, context)
+        forward::peer(context)
     }
 
     fn fail_to_connect(
@@ -100,7 +115,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        forward::connect_failed(&self.upstream, peer, context, error)
+        forward::connect_failed(peer, context, error)
     }
 
     async fn upstream_request_filter(
@@ -109,7 +124,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        forward::rewrite(&self.upstream, session, request, context)
+        forward::rewrite(session, request, context)
     }
 
     async fn upstream_response_filter(
@@ -118,12 +133,27 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        authorize::check(response, context, &self.upstream.tokens).await
+        authorize::check(response, context).await
     }
 
-    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, _: &mut Context) -> Result<()> {
-        relay::clean(response);
-        Ok(())
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        relay::header(session, response, context)
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        relay::body(session, body, end_of_stream, context);
+        Ok(None)
     }
 
     fn error_while_proxy(

@@ -13,11 +13,12 @@ use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy_service;
+use tokio::task::JoinSet;
 
 use crate::addresses::Addresses;
 use crate::admin::Admin;
-use crate::config::Config;
 use crate::config::identity::Kind;
+use crate::config::{self, Config};
 use crate::identity::Identity;
 use crate::proxy::{self, Proxy, Upstream};
 use crate::token::Tokens;
@@ -85,15 +86,13 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let listening = bind("the listener", "--listen-address", config.listen())?;
     let admin = config.admin().map(|address| bind("the admin listener", "--admin-address", address)).transpose()?;
 
-    let domain = config.upstream().domain();
-    let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), config.upstream().addresses()));
-    let identity = match config.identity().kind() {
-        Kind::Anonymous => None,
-        _ => Some(Identity::new(config.identity(), &roots).map_err(ServeError::Client)?),
-    };
-    let registry =
-        Registry::new(domain.clone(), identity, Arc::clone(&addresses), &roots).map_err(ServeError::Client)?;
-    let tokens = Arc::new(Tokens::default());
+    let mut upstreams = Vec::new();
+    let mut upkeep = Vec::new();
+    for settings in config.upstreams() {
+        let (upstream, registry) = build(settings, &roots).map_err(ServeError::Client)?;
+        upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
+        upstreams.push(upstream);
+    }
     let in_flight = Arc::new(AtomicUsize::new(0));
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -113,53 +112,58 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     server.bootstrap();
 
     let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight)).map_err(ServeError::Signals)?;
-    let proxy = Proxy::new(
-        Upstream {
-            domain: domain.clone(),
-            prefix: config.upstream().prefix().clone(),
-            addresses: Arc::clone(&addresses),
-            tokens: Arc::clone(&tokens),
-        },
-        in_flight,
-    );
-    info!(
-        "acr-cache-proxy {}: listening on http://{} for {} with prefix {:?}",
-        env!("CARGO_PKG_VERSION"),
-        listening.address(),
-        domain.authority(),
-        config.upstream().prefix().as_str(),
-    );
+    let proxy = Proxy::new(config.routes().clone(), &upstreams, in_flight);
+    info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
+    for route in config.routes().iter() {
+        let upstream = upstreams.get(route.upstream).map_or("", |upstream| upstream.domain.authority());
+        info!("route: {} -> {upstream}/{}", route.source, route.prefix.as_str());
+    }
     if !listening.address().ip().is_loopback() {
         warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
     }
     if let Some(admin) = admin {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());
-        let states = vec![(domain.authority().to_owned(), Arc::clone(&tokens))];
+        let state = |upstream: &Arc<Upstream>| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
+        let states = upstreams.iter().map(state).collect();
         server.add_service(admin.serve(Service::new("admin".to_owned(), Admin::new(states))));
     }
-    let upkeep = Upkeep { addresses, tokens, registry: Arc::new(registry) };
-    server.add_service(background_service("upkeep", upkeep));
+    server.add_service(background_service("upkeep", Upkeep(upkeep)));
     server.add_service(listening.serve(http_proxy_service(&server.configuration, proxy)));
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())
 }
 
-/// What goes on behind the requests: addresses and tokens are kept fresh.
-struct Upkeep {
-    addresses: Arc<Addresses>,
-    tokens: Arc<Tokens>,
-    registry: Arc<Registry>,
+/// The parts that belong to one cache registry. Does no network I/O.
+fn build(settings: &config::Upstream, roots: &TrustRoots) -> reqwest::Result<(Arc<Upstream>, Registry)> {
+    let domain = settings.domain();
+    let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
+    let identity = match settings.identity().kind() {
+        Kind::Anonymous => None,
+        _ => Some(Identity::new(settings.identity(), roots)?),
+    };
+    let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots)?;
+    let tokens = Arc::new(Tokens::default());
+    Ok((Arc::new(Upstream { domain: domain.clone(), addresses, tokens }), registry))
 }
+
+/// What goes on behind the requests: each registry's addresses and tokens are kept fresh.
+struct Upkeep(Vec<(Arc<Upstream>, Arc<Registry>)>);
 
 #[async_trait]
 impl BackgroundService for Upkeep {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let _alive = MustNotEnd::new("the upkeep of addresses and tokens", shutdown.clone());
-        let issuer = Arc::clone(&self.registry);
+        let mut tasks = JoinSet::new();
+        for (upstream, registry) in &self.0 {
+            let (upstream, issuer) = (Arc::clone(upstream), Arc::clone(registry));
+            tasks.spawn(async move {
+                tokio::join!(upstream.addresses.keep_fresh(), upstream.tokens.run(issuer));
+            });
+        }
         tokio::select! {
-            () = self.addresses.keep_fresh() => {}
-            () = self.tokens.run(issuer) => {}
+            // Each is for ever; the first to end, by a panic, ends this.
+            _ = tasks.join_next() => {}
             _ = shutdown.wait_for(|stop| *stop) => {}
         }
     }

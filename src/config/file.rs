@@ -38,14 +38,35 @@ pub type Text = (Place, String);
 #[derive(Default)]
 pub struct File {
     pub listen: Option<Text>,
-    pub domain: Option<Text>,
-    pub prefix: Option<Text>,
-    pub addresses: Vec<Text>,
+    pub upstream: Option<RouteTable>,
+    pub routes: Vec<RouteTable>,
+    pub default: Option<Text>,
     pub ca_file: Option<PathBuf>,
     pub identity: Vec<(String, Text)>,
     pub admin: Option<Text>,
     pub log: Option<Text>,
 }
+
+/// An entry of `routes`, or the `upstream` table.
+#[derive(Default)]
+pub struct RouteTable {
+    pub place: Option<Place>,
+    /// It stands in `routes`.
+    pub listed: bool,
+    pub source: Option<Text>,
+    pub domain: Option<Text>,
+    pub prefix: Option<Text>,
+    pub addresses: Vec<Text>,
+    pub hosts: Vec<Text>,
+    pub on_failure: Option<Text>,
+    pub blobs: Option<Text>,
+    pub blob_hosts: Vec<Text>,
+    pub identity: Option<Vec<(String, Text)>>,
+}
+
+const KEYS: [&str; 8] = ["listen", "admin", "upstream", "routes", "default", "ca_file", "identity", "log"];
+const ROUTE_KEYS: [&str; 9] =
+    ["source", "domain", "prefix", "addresses", "hosts", "on_failure", "blobs", "blob_hosts", "identity"];
 
 impl File {
     /// Reads what can be read; what is wrong with the shape goes to `mistakes`.
@@ -70,29 +91,18 @@ impl File {
         };
         let mut document = Document { path, text, mistakes };
         let mut file = Self::default();
-        let root = document.table(
-            &Node { value: &root, steps: Vec::new() },
-            &["listen", "admin", "upstream", "ca_file", "identity", "log"],
-        );
-        for node in root {
+        for node in document.table(&Node { value: &root, steps: Vec::new() }, &KEYS) {
             match node.key() {
                 "listen" => file.listen = document.text(&node),
                 "ca_file" => file.ca_file = document.text(&node).map(|(_, text)| PathBuf::from(text)),
                 "log" => file.log = document.text(&node),
                 "admin" => file.admin = document.text(&node),
-                "identity" => {
-                    let entries = document.table(&node, &identity::KEYS);
-                    let texts = entries.iter().map(|entry| Some((entry.key().to_owned(), document.text(entry)?)));
-                    file.identity = texts.collect::<Vec<_>>().into_iter().flatten().collect();
-                }
+                "default" => file.default = document.text(&node),
+                "identity" => file.identity = document.entries(&node),
+                "upstream" => file.upstream = Some(document.route(&node, false)),
                 _ => {
-                    for node in document.table(&node, &["domain", "prefix", "addresses"]) {
-                        match node.key() {
-                            "domain" => file.domain = document.text(&node),
-                            "prefix" => file.prefix = document.text(&node),
-                            _ => file.addresses = document.texts(&node),
-                        }
-                    }
+                    let items = document.items(&node);
+                    file.routes = items.iter().map(|item| document.route(item, true)).collect();
                 }
             }
         }
@@ -200,17 +210,47 @@ impl Document<'_> {
     }
 
     fn texts(&mut self, node: &Node<'_>) -> Vec<Text> {
+        self.items(node).iter().filter_map(|item| self.text(item)).collect()
+    }
+
+    /// The items of a list.
+    fn items<'v>(&mut self, node: &Node<'v>) -> Vec<Node<'v>> {
         match node.value {
             Value::Sequence(items) => {
-                let items = items.iter().enumerate();
-                items.filter_map(|(index, value)| self.text(&node.below(Step::Index(index), value))).collect()
+                items.iter().enumerate().map(|(index, value)| node.below(Step::Index(index), value)).collect()
             }
             Value::Null => Vec::new(),
             _ => {
-                self.wrong(node, "is a list, such as [10.0.0.5]");
+                let example =
+                    if node.key() == "routes" { "each item begins with a dash" } else { "such as [10.0.0.5]" };
+                self.wrong(node, &format!("is a list: {example}"));
                 Vec::new()
             }
         }
+    }
+
+    /// The texts of an identity's table, by their keys.
+    fn entries(&mut self, node: &Node<'_>) -> Vec<(String, Text)> {
+        let entries = self.table(node, &identity::KEYS);
+        entries.iter().filter_map(|entry| Some((entry.key().to_owned(), self.text(entry)?))).collect()
+    }
+
+    fn route(&mut self, node: &Node<'_>, listed: bool) -> RouteTable {
+        let mut route = RouteTable { place: Some(self.place(node)), listed, ..RouteTable::default() };
+        for node in self.table(node, &ROUTE_KEYS) {
+            match node.key() {
+                "source" => route.source = self.text(&node),
+                "domain" => route.domain = self.text(&node),
+                "prefix" => route.prefix = self.text(&node),
+                "addresses" => route.addresses = self.texts(&node),
+                "hosts" => route.hosts = self.texts(&node),
+                "on_failure" => route.on_failure = self.text(&node),
+                "blobs" => route.blobs = self.text(&node),
+                "blob_hosts" => route.blob_hosts = self.texts(&node),
+                _ => route.identity = Some(self.entries(&node)),
+            }
+        }
+        route
     }
 
     fn wrong(&mut self, node: &Node<'_>, what: &str) {

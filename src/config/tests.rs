@@ -7,6 +7,15 @@ fn domain_flag() -> Flags {
     Flags { domain: Some("example.azurecr.io".to_owned()), ..Flags::default() }
 }
 
+/// The routes, each as `source -> domain/prefix`.
+fn lines(config: &Config) -> Vec<String> {
+    let line = |route: &Route| {
+        let domain = config.upstreams()[route.upstream].domain().authority();
+        format!("{} -> {domain}/{}", route.source, route.prefix.as_str())
+    };
+    config.routes().iter().map(line).collect()
+}
+
 /// Loads a file with this text; mistakes as lines, the file's folder cut off.
 fn load(text: &str, flags: Flags) -> Result<Config, Vec<String>> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -35,10 +44,16 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
         let config = load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{path:?}: {mistakes:?}"));
         assert_eq!(config.listen(), DEFAULT_LISTEN, "{path:?}");
         assert_eq!(config.log(), DEFAULT_LOG, "{path:?}");
-        assert_eq!(config.upstream().domain().authority(), "example.azurecr.io", "{path:?}");
-        assert_eq!(config.upstream().prefix().as_str(), "hub", "{path:?}");
-        assert!(config.upstream().addresses().is_empty() && config.ca_file().is_none(), "{path:?}");
-        assert_eq!((config.identity(), config.admin()), (&Identity::default(), None), "{path:?}");
+        assert!(lines(&config).contains(&"docker.io -> example.azurecr.io/hub".to_owned()), "{path:?}");
+        assert_eq!(config.routes().default_registry(), Some("docker.io"), "{path:?}");
+        assert_eq!((config.ca_file(), config.admin()), (None, None), "{path:?}");
+        if path.ends_with("full.yaml") {
+            let upstream = &config.upstreams()[0];
+            assert!(upstream.addresses().is_empty() && upstream.blob_hosts().is_empty());
+            assert_eq!(upstream.identity(), &Identity::default());
+            let route = config.routes().get(0).expect("a route");
+            assert_eq!((route.on_failure, route.blobs), (OnFailure::default(), Blobs::default()));
+        }
     }
 }
 
@@ -47,14 +62,13 @@ fn an_unknown_key_in_any_table_of_a_shipped_file_is_an_error_at_its_line() {
     let mut tables = 0;
     for (path, text) in shipped() {
         let lines: Vec<&str> = text.lines().collect();
-        // A table begins at the top and behind every key that has no value on its line.
-        let starts = std::iter::once((0, "")).chain(
-            lines
-                .iter()
-                .enumerate()
-                .filter(|(_, line)| line.ends_with(':') && !line.starts_with('#'))
-                .map(|(at, _)| (at + 1, "  ")),
-        );
+        // A table begins at the top, behind every key that has no value on its line, and in every item of a list.
+        let starts = std::iter::once((0, String::new())).chain(lines.iter().enumerate().filter_map(|(at, line)| {
+            let depth = line.len() - line.trim_start().len();
+            let begins = line.ends_with(':') && !line.trim_start().starts_with('#') && *line != "routes:";
+            let item = line.trim_start().starts_with("- ");
+            (begins || item).then(|| (at + 1, " ".repeat(depth + 2)))
+        }));
         for (at, indent) in starts {
             tables += 1;
             let mut mutated = lines.clone();
@@ -68,7 +82,7 @@ fn an_unknown_key_in_any_table_of_a_shipped_file_is_an_error_at_its_line() {
             );
         }
     }
-    assert!(tables >= 5, "{tables}");
+    assert!(tables >= 11, "{tables}");
 }
 
 #[test]
@@ -97,7 +111,7 @@ fn a_file_of_another_kind_is_one_clear_error() {
     for (text, says) in [
         ("[1, 2]", "the file is a table of listen"),
         ("upstream: [", "config.yaml: "),
-        ("upstream: x", "config.yaml:1: upstream is a table of domain"),
+        ("upstream: x", "config.yaml:1: upstream is a table of source, domain"),
         ("listen: a\nlisten: b\n", "duplicate"),
         (&huge, "are no configuration"),
         ("", "the registry is not named"),
@@ -127,8 +141,7 @@ fn flags_win_over_the_variable_and_the_file() {
     };
     let config = load(text, flags).expect("valid");
     assert_eq!((config.listen().to_string().as_str(), config.log()), ("[::]:2", "debug"));
-    assert_eq!(config.upstream().domain().host(), "b.azurecr.io");
-    assert_eq!(config.upstream().prefix().as_str(), "");
+    assert_eq!(lines(&config), ["docker.io -> b.azurecr.io/"]);
 }
 
 #[test]
@@ -189,7 +202,7 @@ fn a_domain_is_a_host_and_perhaps_a_port() {
 fn an_identity_takes_the_keys_of_its_kind() {
     let identity = |text: &str| {
         load(&format!("upstream: {{domain: a.azurecr.io}}\nidentity: {text}"), Flags::default())
-            .map(|config| config.identity().clone())
+            .map(|config| config.upstreams()[0].identity().clone())
     };
     let kind = |text: &str| identity(text).map(|identity| identity.kind().clone()).expect(text);
     assert_eq!(kind("{}"), Kind::Default);
@@ -251,4 +264,67 @@ fn an_admin_port_alone_is_on_loopback() {
         let admin = Config::load(&flags).expect("valid").admin();
         assert_eq!(admin.map(|address| address.to_string()).as_deref(), Some(expected));
     }
+}
+
+#[test]
+fn routes_are_a_table_of_sources() {
+    let text = "\
+identity: {kind: anonymous}
+default: ghcr.io
+routes:
+  - {source: docker.io, domain: a.azurecr.io, prefix: hub}
+  - {source: docker.io/library, domain: a.azurecr.io, prefix: official, on_failure: closed}
+  - {source: ghcr.io, domain: b.azurecr.io, hosts: [Ghcr.Internal:8080], blobs: proxy, blob_hosts: [.blob.internal]}
+  - {source: quay.io, domain: b.azurecr.io, prefix: quay, identity: {kind: azure_cli}}
+";
+    let config = load(text, Flags::default()).expect("valid");
+    assert_eq!(
+        lines(&config),
+        [
+            "docker.io/library -> a.azurecr.io/official",
+            "docker.io -> a.azurecr.io/hub",
+            "ghcr.io -> b.azurecr.io/",
+            "quay.io -> b.azurecr.io/quay",
+        ]
+    );
+    // One for a, and two for b: who signs in is another, and so are the storage's hosts.
+    let kinds: Vec<_> = config.upstreams().iter().map(|upstream| upstream.identity().kind().clone()).collect();
+    assert_eq!(kinds, [Kind::Anonymous, Kind::Anonymous, Kind::AzureCli]);
+    assert_eq!(config.routes().default_registry(), Some("ghcr.io"));
+    let route = config.routes().get(2).expect("ghcr.io");
+    assert_eq!((route.hosts.as_slice(), route.blobs), (&["ghcr.internal:8080".to_owned()][..], Blobs::Proxy));
+    assert_eq!(config.upstreams()[route.upstream].blob_hosts(), [".blob.internal"]);
+}
+
+#[test]
+fn a_wrong_route_is_named_by_its_line() {
+    for (text, says) in [
+        ("routes:\n  - {domain: a.azurecr.io}", "config.yaml:2: routes[0]: has no source"),
+        ("routes:\n  - {source: docker.io}", "config.yaml:2: routes[0]: has no domain"),
+        ("routes:\n  - {source: hub, domain: a.azurecr.io}", "config.yaml:2: routes[0].source: \"hub\" is no source"),
+        ("routes: {source: docker.io}", "config.yaml:1: routes is a list: each item begins with a dash"),
+        (
+            "routes:\n  - {source: docker.io, domain: a.io}\n  - {source: index.docker.io, domain: b.io}",
+            "config.yaml:3: routes[1].source: docker.io has a route already",
+        ),
+        ("routes:\n  - {source: ghcr.io, domain: a.io}\ndefault: quay.io", "default: quay.io has no route"),
+        ("routes:\n  - {source: ghcr.io, domain: a.io}\ndefault: docker.io/library", "is no registry"),
+        (
+            "upstream: {domain: a.io}\nroutes:\n  - {source: ghcr.io, domain: a.io}",
+            "config.yaml:1: upstream.domain: there are routes as well",
+        ),
+        (
+            "upstream: {domain: a.io, on_failure: open}",
+            "\"open\" is nothing to do on a failure: give fallback or closed",
+        ),
+        ("upstream: {domain: a.io, blobs: stream}", "\"stream\" is no way to serve blobs: give redirect or proxy"),
+        ("upstream: {domain: a.io, hosts: ['a b']}", "upstream.hosts[0]: \"a b\" is no host"),
+        ("upstream: {domain: a.io, blob_hosts: ['*.x']}", "upstream.blob_hosts[0]: \"*.x\" is no host of blobs"),
+    ] {
+        let mistakes = load(text, Flags::default()).expect_err(text);
+        assert!(mistakes.len() == 1 && mistakes[0].contains(says), "{text}: {mistakes:?}");
+    }
+    let flags = domain_flag();
+    let mistakes = load("routes:\n  - {source: ghcr.io, domain: a.io}", flags).expect_err("two ways");
+    assert!(mistakes[0].starts_with("--upstream-domain: there are routes as well"), "{mistakes:?}");
 }

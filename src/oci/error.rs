@@ -13,6 +13,8 @@ const MAX_DETAIL: usize = 256;
 pub enum Code {
     /// The repository's name breaks the grammar.
     NameInvalid,
+    /// There is no such repository here.
+    NameUnknown,
     /// The tag breaks the grammar.
     TagInvalid,
     /// There is no reference where one must be.
@@ -34,6 +36,7 @@ impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
             Self::TagInvalid => "TAG_INVALID",
             Self::ManifestInvalid => "MANIFEST_INVALID",
             Self::DigestInvalid => "DIGEST_INVALID",

@@ -150,11 +150,42 @@ impl Prefix {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// The length of `<prefix>/<name>`, or of the name where the prefix is empty.
-    pub fn joined_len(&self, name: &Name<'_>) -> usize {
-        let slash = usize::from(!self.0.is_empty());
-        self.0.len() + slash + name.as_str().len()
+/// Where a repository is in the cache registry: `<prefix>/[library/]<rest>`, in parts until it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repository<'a> {
+    parts: [&'a str; 3],
+}
+
+impl<'a> Repository<'a> {
+    /// Each part a valid name or empty, not all of them. `library` is what Docker Hub calls the owner of short names.
+    pub fn new(prefix: &'a str, library: bool, rest: &'a str) -> Self {
+        Self { parts: [prefix, if library { "library" } else { "" }, rest] }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &'a str> {
+        self.parts.into_iter().filter(|part| !part.is_empty())
+    }
+
+    /// The length of the whole name.
+    pub fn len(&self) -> usize {
+        (self.parts().map(|part| part.len() + 1).sum::<usize>()).saturating_sub(1)
+    }
+
+    /// There is no such repository.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends the whole name.
+    pub fn push_to(&self, text: &mut String) {
+        for (index, part) in self.parts().enumerate() {
+            if index > 0 {
+                text.push('/');
+            }
+            text.push_str(part);
+        }
     }
 }
 
@@ -239,8 +270,20 @@ mod tests {
         {
             assert_eq!(Prefix::parse(text).is_some(), valid, "{text:?}");
         }
-        let name = Name::parse("library/busybox").expect("a name");
-        assert_eq!(Prefix::parse("hub").map(|prefix| prefix.joined_len(&name)), Some("hub/library/busybox".len()));
-        assert_eq!(Prefix::default().joined_len(&name), "library/busybox".len());
+    }
+
+    #[test]
+    fn a_repository_is_written_without_its_empty_parts() {
+        for (prefix, library, rest, whole) in [
+            ("hub", true, "busybox", "hub/library/busybox"),
+            ("hub", false, "a/b", "hub/a/b"),
+            ("", true, "busybox", "library/busybox"),
+            ("", false, "a", "a"),
+            ("hub", false, "", "hub"),
+        ] {
+            let (repository, mut text) = (Repository::new(prefix, library, rest), String::new());
+            repository.push_to(&mut text);
+            assert_eq!((text.as_str(), repository.len()), (whole, whole.len()));
+        }
     }
 }

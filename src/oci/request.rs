@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use http::{Method, StatusCode};
 
 use super::error::{Code, Refusal};
-use super::name::{Digest, Name, Prefix, Tag};
+use super::name::{Digest, Name, Repository, Tag};
 
 /// The longest defined query is a media type of 255 characters, percent-encoded; more is no pull.
 const MAX_QUERY: usize = 2048;
@@ -18,14 +18,32 @@ const MAX_MEDIA_TYPE_PART: usize = 127;
 pub enum Request<'a> {
     /// `GET /v2/`: is this a registry?
     Ping,
-    /// `GET /v2/<name>/manifests/<reference>`
-    Manifest(Name<'a>, Reference<'a>),
-    /// `GET /v2/<name>/blobs/<digest>`
-    Blob(Name<'a>, Digest<'a>),
-    /// `GET /v2/<name>/tags/list[?n=&last=]`
-    Tags(Name<'a>, Page<'a>),
-    /// `GET /v2/<name>/referrers/<digest>[?artifactType=]`
-    Referrers(Name<'a>, Digest<'a>, Option<Cow<'a, str>>),
+    /// Something of a repository.
+    Pull(Pull<'a>),
+}
+
+/// What a client asks of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pull<'a> {
+    /// The repository, as the path has it.
+    pub name: Name<'a>,
+    /// The registry that the name is of, as containerd says it in `ns`.
+    pub namespace: Option<Cow<'a, str>>,
+    /// What of it.
+    pub resource: Resource<'a>,
+}
+
+/// The part of a repository that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// `/v2/<name>/manifests/<reference>`
+    Manifest(Reference<'a>),
+    /// `/v2/<name>/blobs/<digest>`
+    Blob(Digest<'a>),
+    /// `/v2/<name>/tags/list[?n=&last=]`
+    Tags(Page<'a>),
+    /// `/v2/<name>/referrers/<digest>[?artifactType=]`
+    Referrers(Digest<'a>, Filter<'a>),
 }
 
 /// A tag or a digest.
@@ -43,6 +61,15 @@ pub struct Page<'a> {
     n: Option<u32>,
     /// A valid tag.
     last: Option<Cow<'a, str>>,
+}
+
+/// Which referrers, and from where on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter<'a> {
+    /// A valid media type.
+    artifact_type: Option<Cow<'a, str>>,
+    /// What a `Link` of the registry's continues a list by; the specification leaves its name open.
+    next: Vec<(&'static str, Cow<'a, str>)>,
 }
 
 impl<'a> Request<'a> {
@@ -76,68 +103,52 @@ impl<'a> Request<'a> {
             ));
         }
         let (name, endpoint) = before.rsplit_once('/').unwrap_or(("", before));
-        match endpoint {
-            "manifests" => Ok(Self::Manifest(parse_name(name)?, Reference::parse(last)?)),
-            "blobs" => Ok(Self::Blob(parse_name(name)?, parse_digest(last)?)),
-            "referrers" => {
-                let name = parse_name(name)?;
-                Ok(Self::Referrers(name, parse_digest(last)?, artifact_type(query)?))
-            }
-            "tags" if last == "list" => Ok(Self::Tags(parse_name(name)?, Page::parse(query)?)),
-            _ if last.contains('%') => Err(invalid(Code::NameInvalid, "a name has no percent-encoding", rest)),
-            _ => Err(unknown(path)),
-        }
+        let (name, resource) = match endpoint {
+            "manifests" => (parse_name(name)?, Resource::Manifest(Reference::parse(last)?)),
+            "blobs" => (parse_name(name)?, Resource::Blob(parse_digest(last)?)),
+            "referrers" => (parse_name(name)?, Resource::Referrers(parse_digest(last)?, Filter::parse(query)?)),
+            "tags" if last == "list" => (parse_name(name)?, Resource::Tags(Page::parse(query)?)),
+            _ if last.contains('%') => return Err(invalid(Code::NameInvalid, "a name has no percent-encoding", rest)),
+            _ => return Err(unknown(path)),
+        };
+        Ok(Self::Pull(Pull { name, namespace: namespace(query)?, resource }))
     }
+}
 
-    /// The repository, if the request is about one.
-    pub fn name(&self) -> Option<&Name<'a>> {
-        match self {
-            Self::Ping => None,
-            Self::Manifest(name, _) | Self::Blob(name, _) | Self::Tags(name, _) | Self::Referrers(name, ..) => {
-                Some(name)
-            }
-        }
-    }
-
+impl Resource<'_> {
     /// One word for the log.
     pub fn endpoint(&self) -> &'static str {
         match self {
-            Self::Ping => "ping",
-            Self::Manifest(..) => "manifest",
-            Self::Blob(..) => "blob",
-            Self::Tags(..) => "tags",
+            Self::Manifest(_) => "manifest",
+            Self::Blob(_) => "blob",
+            Self::Tags(_) => "tags",
             Self::Referrers(..) => "referrers",
         }
     }
+}
 
-    /// Path and query in the registry, `/v2/<prefix>/<name>/…`, written from the parsed parts: nothing of the client's
-    /// own spelling is left in it.
-    pub fn upstream_target(&self, prefix: &Prefix) -> String {
+impl Pull<'_> {
+    /// Path and query in the registry, `/v2/<repository>/…`, written from the parsed parts: nothing of the client's own
+    /// spelling is left in it.
+    pub fn upstream_target(&self, repository: &Repository<'_>) -> String {
         /// Room for `/referrers/` and a sha256 digest; only rarer endpoints grow the buffer.
         const TAIL: usize = 96;
-        let Some(name) = self.name() else {
-            return "/v2/".to_owned();
-        };
-        let mut target = String::with_capacity("/v2/".len() + prefix.joined_len(name) + TAIL);
+        let mut target = String::with_capacity("/v2/".len() + repository.len() + TAIL);
         target.push_str("/v2/");
-        if !prefix.as_str().is_empty() {
-            target.push_str(prefix.as_str());
-            target.push('/');
-        }
-        target.push_str(name.as_str());
+        repository.push_to(&mut target);
         // Writing to a String does not fail.
-        let _ = match self {
-            Self::Ping => Ok(()),
-            Self::Manifest(_, Reference::Tag(tag)) => write!(target, "/manifests/{}", tag.as_str()),
-            Self::Manifest(_, Reference::Digest(digest)) => write!(target, "/manifests/{digest}"),
-            Self::Blob(_, digest) => write!(target, "/blobs/{digest}"),
-            Self::Tags(_, page) => page.write(&mut target),
-            Self::Referrers(_, digest, artifact_type) => {
+        let _ = match &self.resource {
+            Resource::Manifest(Reference::Tag(tag)) => {
+                target.push_str("/manifests/");
+                target.push_str(tag.as_str());
+                Ok(())
+            }
+            Resource::Manifest(Reference::Digest(digest)) => write!(target, "/manifests/{digest}"),
+            Resource::Blob(digest) => write!(target, "/blobs/{digest}"),
+            Resource::Tags(page) => page.write(&mut target),
+            Resource::Referrers(digest, filter) => {
                 let written = write!(target, "/referrers/{digest}");
-                if let Some(artifact_type) = artifact_type {
-                    target.push_str("?artifactType=");
-                    target.extend(form_urlencoded::byte_serialize(artifact_type.as_bytes()));
-                }
+                filter.write(&mut target);
                 written
             }
         };
@@ -201,18 +212,51 @@ impl<'a> Page<'a> {
     }
 }
 
-fn artifact_type(query: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
-    let mut found = None;
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if name != "artifactType" || value.is_empty() {
-            continue;
+/// The names of a continuation that registries are known to use, and how long it may be.
+const CONTINUATIONS: [&str; 3] = ["n", "last", "nextToken"];
+const MAX_CONTINUATION: usize = 1024;
+
+impl<'a> Filter<'a> {
+    fn parse(query: &'a str) -> Result<Self, Refusal> {
+        let mut filter = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if name == "artifactType" && !value.is_empty() {
+                if filter.artifact_type.is_some() || !is_media_type(&value) {
+                    return Err(invalid(Code::Unsupported, "artifactType is one media type", &value));
+                }
+                filter.artifact_type = Some(value);
+            } else if let Some(known) = CONTINUATIONS.iter().find(|known| **known == name) {
+                let twice = filter.next.iter().any(|(name, _)| name == known);
+                if twice || value.len() > MAX_CONTINUATION {
+                    return Err(invalid(Code::Unsupported, "a list is continued from one place", &value));
+                }
+                filter.next.push((known, value));
+            }
         }
-        if found.is_some() || !is_media_type(&value) {
-            return Err(invalid(Code::Unsupported, "artifactType is one media type", &value));
-        }
-        found = Some(value);
+        Ok(filter)
     }
-    Ok(found)
+
+    fn write(&self, target: &mut String) {
+        let artifact_type = self.artifact_type.iter().map(|value| ("artifactType", value));
+        let next = self.next.iter().map(|(name, value)| (*name, value));
+        for (index, (name, value)) in artifact_type.chain(next).enumerate() {
+            target.push(if index == 0 { '?' } else { '&' });
+            target.push_str(name);
+            target.push('=');
+            target.extend(form_urlencoded::byte_serialize(value.as_bytes()));
+        }
+    }
+}
+
+fn namespace(query: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
+    if query.is_empty() {
+        return Ok(None);
+    }
+    let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "ns").map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (_, Some(second)) => Err(invalid(Code::NameInvalid, "ns is one registry", &second)),
+        (first, None) => Ok(first.filter(|value| !value.is_empty())),
+    }
 }
 
 /// RFC 6838 section 4.2.
@@ -266,9 +310,11 @@ mod tests {
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn target(path: &str, query: &str) -> Result<String, Refusal> {
-        let prefix = Prefix::parse("hub").expect("a prefix");
         let query = (!query.is_empty()).then_some(query);
-        Request::parse(&Method::GET, path, query).map(|request| request.upstream_target(&prefix))
+        Request::parse(&Method::GET, path, query).map(|request| match request {
+            Request::Ping => "/v2/".to_owned(),
+            Request::Pull(pull) => pull.upstream_target(&Repository::new("hub", false, pull.name.as_str())),
+        })
     }
 
     #[test]
@@ -292,6 +338,11 @@ mod tests {
                 format!("/v2/hub/a/referrers/{DIGEST}?artifactType=application%2Fvnd.x%2Bjson"),
             ),
             (format!("/v2/a/referrers/{DIGEST}"), "", format!("/v2/hub/a/referrers/{DIGEST}")),
+            (
+                format!("/v2/a/referrers/{DIGEST}"),
+                "nextToken=a%2Bb%2F%26&ns=docker.io",
+                format!("/v2/hub/a/referrers/{DIGEST}?nextToken=a%2Bb%2F%26"),
+            ),
             ("/v2/a/tags/list".to_owned(), "last=v1&n=2&orderby=", "/v2/hub/a/tags/list?n=2&last=v1".to_owned()),
             ("/v2/a/tags/list".to_owned(), "ns=docker.io&last=", "/v2/hub/a/tags/list".to_owned()),
             // Endpoints' words are names, too.
@@ -307,8 +358,8 @@ mod tests {
         }
         assert_eq!(target("/v2/", "").as_deref(), Ok("/v2/"));
         assert_eq!(target("/v2", "").as_deref(), Ok("/v2/"));
-        let root = Request::parse(&Method::HEAD, "/v2/a/b/tags/list", None).expect("a request");
-        assert_eq!(root.upstream_target(&Prefix::default()), "/v2/a/b/tags/list");
+        let Ok(Request::Pull(root)) = Request::parse(&Method::HEAD, "/v2/a/b/tags/list", None) else { panic!() };
+        assert_eq!(root.upstream_target(&Repository::new("", false, "a/b")), "/v2/a/b/tags/list");
     }
 
     #[test]
@@ -355,6 +406,7 @@ mod tests {
             ("/v2/a/tags/list", "n=99999999999", 400, Code::PaginationNumberInvalid),
             ("/v2/a/tags/list", "last=a%26n%3D1", 400, Code::TagInvalid),
             ("/v2/a/tags/list", "last=a&last=b", 400, Code::TagInvalid),
+            ("/v2/a/manifests/b", "ns=docker.io&ns=ghcr.io", 400, Code::NameInvalid),
         ] {
             let refusal = target(path, query).expect_err(path);
             assert_eq!((refusal.status().as_u16(), refusal.code()), (status, code), "{path}?{query}");

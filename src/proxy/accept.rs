@@ -1,47 +1,90 @@
 //! `request_filter`, first half: is this the pull API?
 
+use std::sync::Arc;
+
+use http::{StatusCode, header};
+use pingora::http::RequestHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
+use super::Destination;
 use super::context::Context;
 use super::reply::{self, Reply};
 use crate::oci::error::{Code, Refusal};
-use crate::oci::name::Prefix;
-use crate::oci::request::Request;
+use crate::oci::request::{Pull, Request};
+use crate::route::{Routes, Unrouted};
 
-/// True if the request goes on to the registry, with its target in `context`; false if it has its answer.
-pub async fn accept(session: &mut Session, context: &mut Context, prefix: &Prefix) -> Result<bool> {
+/// RFC 1035 section 2.3.4, and a port.
+const MAX_QUOTED_REGISTRY: usize = 259;
+
+/// True if the request goes on to a registry, with its target in `context`; false if it has its answer.
+pub async fn accept(
+    session: &mut Session,
+    context: &mut Context,
+    routes: &Routes,
+    destinations: &[Arc<Destination>],
+) -> Result<bool> {
     let has_body = !session.is_body_empty();
     let request = session.req_header();
     let pulls = request.method == http::Method::GET || request.method == http::Method::HEAD;
     let parsed = if std::str::from_utf8(request.raw_path()).is_err() {
-        Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::NameInvalid, "the path is not UTF-8"))
+        Err(Refusal::new(StatusCode::BAD_REQUEST, Code::NameInvalid, "the path is not UTF-8"))
     } else if pulls && has_body {
-        Err(Refusal::new(http::StatusCode::BAD_REQUEST, Code::Unsupported, "a pull request has no body"))
+        Err(Refusal::new(StatusCode::BAD_REQUEST, Code::Unsupported, "a pull request has no body"))
     } else {
         Request::parse(&request.method, request.uri.path(), request.uri.query())
     };
-    match parsed {
+    let refusal = match parsed {
         Ok(Request::Ping) => {
-            context.endpoint = Request::Ping.endpoint();
+            context.endpoint = "ping";
             reply::ping(session).await?;
-            Ok(false)
+            return Ok(false);
         }
-        Ok(request) => {
-            context.endpoint = request.endpoint();
-            let target = request.upstream_target(prefix);
-            let name_length = request.name().map_or(0, |name| prefix.joined_len(name));
-            context.target = target;
-            context.name_length = name_length;
-            Ok(true)
-        }
-        Err(refusal) => {
-            // The body of a refused request is not read; the connection ends with the answer.
-            if has_body {
-                session.set_keepalive(None);
-            }
-            reply::write(session, &Reply::refusal(&refusal)).await?;
-            Ok(false)
-        }
+        Ok(Request::Pull(pull)) => match routed(&pull, host(request), routes, destinations, context) {
+            Ok(()) => return Ok(true),
+            Err(refusal) => refusal,
+        },
+        Err(refusal) => refusal,
+    };
+    // The body of a refused request is not read; the connection ends with the answer.
+    if has_body {
+        session.set_keepalive(None);
     }
+    reply::write(session, &Reply::refusal(&refusal)).await?;
+    Ok(false)
+}
+
+fn routed(
+    pull: &Pull<'_>,
+    host: Option<&str>,
+    routes: &Routes,
+    destinations: &[Arc<Destination>],
+    context: &mut Context,
+) -> Result<(), Refusal> {
+    context.endpoint = pull.resource.endpoint();
+    let choice = routes.choose(pull, host).map_err(|unrouted| no_route(&unrouted, pull))?;
+    // There is one destination for each route, so this finds it.
+    context.destination = destinations.get(choice.index).map(Arc::clone);
+    context.target = pull.upstream_target(&choice.repository);
+    context.name_length = choice.repository.len();
+    context.client_name_length = pull.name.as_str().len();
+    Ok(())
+}
+
+/// What the listener was addressed as.
+fn host(request: &RequestHeader) -> Option<&str> {
+    let header = request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
+}
+
+/// 404, so that the client asks the registry itself.
+fn no_route(unrouted: &Unrouted<'_>, pull: &Pull<'_>) -> Refusal {
+    let message = match unrouted.0 {
+        Some(registry) => {
+            let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_REGISTRY).collect::<String>();
+            format!("this proxy has no route for {registry}: ask that registry itself, or add it to routes")
+        }
+        None => "the request names no registry, and there is no default: set default in the settings".to_owned(),
+    };
+    Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message).with_detail(pull.name.as_str())
 }

@@ -1,26 +1,26 @@
 //! The registry token of a request: found before it goes out, judged when the answer comes.
 
+use std::sync::Arc;
+
 use pingora::http::ResponseHeader;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
 use super::fail::Trouble;
-use super::reply;
-use crate::token::Tokens;
-
-const CORRELATION_ID: &str = "x-ms-correlation-request-id";
+use super::reply::{self, CORRELATION_ID};
 
 /// `request_filter`, second half. True (as Pingora wants it) if the request has its answer: there is no token.
-pub async fn authorize(session: &mut Session, context: &mut Context, tokens: &Tokens) -> Result<bool> {
-    match tokens.bearer(context.repository()).await {
+pub async fn authorize(session: &mut Session, context: &mut Context) -> Result<bool> {
+    let destination = Arc::clone(context.destination()?);
+    match destination.upstream.tokens.bearer(context.repository()).await {
         Ok(bearer) => {
             context.bearer = Some(bearer);
             Ok(false)
         }
         Err(unavailable) => {
             let trouble = Trouble::NoToken(unavailable);
-            reply::write(session, &trouble.reply(context)).await?;
+            reply::write(session, &trouble.reply(session, context)).await?;
             context.trouble = Some(trouble);
             Ok(true)
         }
@@ -29,11 +29,13 @@ pub async fn authorize(session: &mut Session, context: &mut Context, tokens: &To
 
 /// `upstream_response_filter`: a 401 renews the token and sends the request again, once. A 401 that remains is
 /// not the client's to solve, so it never sees the challenge.
-pub async fn check(response: &ResponseHeader, context: &mut Context, tokens: &Tokens) -> Result<()> {
+pub async fn check(response: &ResponseHeader, context: &mut Context) -> Result<()> {
     context.correlation = response.headers.get(CORRELATION_ID).cloned();
     if response.status != http::StatusCode::UNAUTHORIZED {
         return Ok(());
     }
+    let destination = Arc::clone(context.destination()?);
+    let tokens = &destination.upstream.tokens;
     let mut error = Error::explain(ErrorType::HTTPStatus(401), "the registry refused the token");
     error.as_up();
     if !context.renewed {

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use pingora_core::{Error, ErrorType, Result};
+
+use super::Destination;
 use super::fail::Trouble;
+use super::relay::Rewriting;
 use crate::token::Bearer;
 
 /// The state of one request.
@@ -13,10 +17,16 @@ pub struct Context {
     started: Instant,
     /// Which part of the API, for the log; set when the request is accepted.
     pub endpoint: &'static str,
+    /// Where the request goes; set when it is accepted.
+    pub destination: Option<Arc<Destination>>,
     /// Path and query in the registry; set when the request is accepted.
     pub target: String,
     /// Length of the repository's name in `target`, behind `/v2/`.
     pub name_length: usize,
+    /// Length of the client's name for it, behind the `/v2/` of its path.
+    pub client_name_length: usize,
+    /// What of the answer's body is to be put in the client's names.
+    pub rewriting: Option<Rewriting>,
     /// The token that the request goes with.
     pub bearer: Option<Arc<Bearer>>,
     /// A 401 was answered with a fresh token once.
@@ -44,8 +54,11 @@ impl Context {
         Self {
             started: Instant::now(),
             endpoint: "",
+            destination: None,
             target: String::new(),
             name_length: 0,
+            client_name_length: 0,
+            rewriting: None,
             bearer: None,
             renewed: false,
             first_address: None,
@@ -61,6 +74,16 @@ impl Context {
     /// The repository's whole name in the registry, prefix included; empty before the request is accepted.
     pub fn repository(&self) -> &str {
         self.target.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
+    }
+
+    /// The repository's name as the client writes it, out of the path of its request.
+    pub fn client_name<'a>(&self, path: &'a str) -> &'a str {
+        path.get(NAME_START..NAME_START + self.client_name_length).unwrap_or_default()
+    }
+
+    /// Where the request goes. Pingora comes to no phase that asks before the request is accepted.
+    pub fn destination(&self) -> Result<&Arc<Destination>> {
+        self.destination.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
     }
 
     /// Time since the request's header was read.

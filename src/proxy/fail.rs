@@ -27,7 +27,7 @@ pub enum Trouble {
 impl Trouble {
     /// What the client gets. The 5xx make dockerd, containerd and podman turn to their next endpoint; a 401 that is
     /// not the client's becomes 403, for a 401 without a challenge is no HTTP.
-    pub fn reply(&self, context: &Context) -> Reply {
+    pub fn reply(&self, session: &Session, context: &Context) -> Reply {
         let (status, code, seconds) = match self {
             Self::NoToken(unavailable) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
@@ -37,7 +37,9 @@ impl Trouble {
             Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
         };
-        let reply = Reply::refusal(&Refusal::new(status, code, self.to_string()).with_detail(context.repository()));
+        let name = context.client_name(session.req_header().uri.path());
+        let reply = Reply::refusal(&Refusal::new(status, code, self.to_string()).with_detail(name));
+        let reply = reply.correlation(context.correlation.clone());
         match seconds {
             Some(seconds) => reply.retry_after(seconds),
             None => reply,
@@ -96,7 +98,7 @@ pub async fn answer(session: &mut Session, error: &Error, context: &mut Context)
     let began = session.response_written().is_some();
     let mut error_code = 0;
     if !began && let Some(trouble) = &context.trouble {
-        let reply = trouble.reply(context);
+        let reply = trouble.reply(session, context);
         error_code = reply.status().as_u16();
         // Pingora ends the connection after a failure, and the client must not send its next request on it.
         session.set_keepalive(None);

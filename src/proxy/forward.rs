@@ -1,5 +1,7 @@
 //! The way to the registry: which peer, which request, and whether to try again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::header;
@@ -8,11 +10,10 @@ use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Upstream;
 use super::context::Context;
 use super::fail::Trouble;
+use super::relay;
 
 /// Addresses that one request tries to connect to.
 pub const MAX_CONNECTS: usize = 3;
@@ -43,7 +44,9 @@ const FORWARDED: [header::HeaderName; 7] = [
 ];
 
 /// `upstream_peer`: an address of the registry that this request has not tried yet, with limits on every wait.
-pub fn peer(upstream: &Upstream, context: &mut Context) -> Result<Box<HttpPeer>> {
+pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
+    let destination = Arc::clone(context.destination()?);
+    let upstream = &destination.upstream;
     let start = *context.first_address.get_or_insert_with(|| upstream.addresses.start());
     let Some(address) = upstream.addresses.candidate(start, context.refused) else {
         context.trouble = Some(Trouble::Unresolved);
@@ -79,12 +82,11 @@ fn limit(options: &mut PeerOptions, left: Duration) {
 }
 
 /// `fail_to_connect`: the next address, if there is one and time for it.
-pub fn connect_failed(
-    upstream: &Upstream,
-    peer: &HttpPeer,
-    context: &mut Context,
-    mut error: Box<Error>,
-) -> Box<Error> {
+pub fn connect_failed(peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    let Ok(destination) = context.destination().map(Arc::clone) else {
+        return error;
+    };
+    let upstream = &destination.upstream;
     if let Some(address) = peer._address.as_inet() {
         upstream.addresses.avoid(*address);
     }
@@ -96,11 +98,16 @@ pub fn connect_failed(
 }
 
 /// `upstream_request_filter`: a request of our own, not the client's with things taken out.
-pub fn rewrite(upstream: &Upstream, session: &Session, request: &mut RequestHeader, context: &Context) -> Result<()> {
+pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context) -> Result<()> {
+    let upstream = &context.destination()?.upstream;
     let target = context.target.as_bytes();
     let mut outgoing = RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
     outgoing.insert_header(header::HOST, upstream.domain.authority())?;
     for name in &FORWARDED {
+        // What is read on its way back is not to come packed.
+        if *name == header::ACCEPT_ENCODING && relay::reads(context.endpoint) {
+            continue;
+        }
         for value in session.req_header().headers.get_all(name) {
             outgoing.append_header(name, value)?;
         }

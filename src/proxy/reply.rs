@@ -1,7 +1,7 @@
 //! Answers that this proxy gives itself.
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
@@ -11,22 +11,31 @@ use crate::oci::error::Refusal;
 /// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
 const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
 
+/// ACR's name for a request, which its support asks for.
+pub const CORRELATION_ID: &str = "x-ms-correlation-request-id";
+
 /// An answer in the form of the distribution specification's errors.
 pub struct Reply {
     status: StatusCode,
     body: Vec<u8>,
     retry_after: Option<u64>,
+    correlation: Option<HeaderValue>,
 }
 
 impl Reply {
     /// A refusal as it is.
     pub fn refusal(refusal: &Refusal) -> Self {
-        Self { status: refusal.status(), body: refusal.body(), retry_after: None }
+        Self { status: refusal.status(), body: refusal.body(), retry_after: None, correlation: None }
     }
 
     /// The same with a `Retry-After` in seconds.
     pub fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// The same with the registry's own name for the request, if it had an answer.
+    pub fn correlation(self, correlation: Option<HeaderValue>) -> Self {
+        Self { correlation, ..self }
     }
 
     /// The HTTP status.
@@ -42,12 +51,15 @@ pub async fn ping(session: &mut Session) -> Result<()> {
 
 /// Writes the answer; to a HEAD without its body, but with its length.
 pub async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
-    let mut response = ResponseHeader::build(reply.status, Some(6))?;
+    let mut response = ResponseHeader::build(reply.status, Some(8))?;
     if reply.status == StatusCode::METHOD_NOT_ALLOWED {
         response.insert_header(header::ALLOW, "GET, HEAD")?;
     }
     if let Some(seconds) = reply.retry_after {
         response.insert_header(header::RETRY_AFTER, seconds.to_string())?;
+    }
+    if let Some(correlation) = &reply.correlation {
+        response.insert_header(CORRELATION_ID, correlation)?;
     }
     send(session, response, Bytes::copy_from_slice(&reply.body)).await
 }

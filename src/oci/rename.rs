@@ -1,0 +1,284 @@
+//! The way back of a name: what the cache registry says of its repository, in the words of the client that asked.
+//!
+//! A function that does not find what it is for answers `None`, and the original passes as it is.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// One repository's two names.
+#[derive(Clone, Copy, Debug)]
+pub struct Renaming<'a> {
+    /// As the cache registry has it.
+    pub from: &'a str,
+    /// As the client has it.
+    pub to: &'a str,
+    /// The registry that the client named in `ns`; a link that it is to follow says it again.
+    pub namespace: Option<&'a str>,
+}
+
+impl Renaming<'_> {
+    /// The body of a tag list with the client's `name`; everything else in it stays byte for byte.
+    pub fn tags(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let Members(members) = serde_json::from_slice(body).ok()?;
+        let mut written = Vec::with_capacity(body.len() + self.to.len());
+        let mut found = false;
+        for (key, value) in members {
+            written.push(if written.is_empty() { b'{' } else { b',' });
+            serde_json::to_writer(&mut written, &key).ok()?;
+            written.push(b':');
+            let is_name = key == "name" && serde_json::from_str::<Cow<'_, str>>(value.get()).ok()? == self.from;
+            if is_name {
+                found = true;
+                serde_json::to_writer(&mut written, self.to).ok()?;
+            } else {
+                written.extend_from_slice(value.get().as_bytes());
+            }
+        }
+        written.push(b'}');
+        found.then_some(written)
+    }
+
+    /// An error body in which every text speaks of the client's repository.
+    pub fn errors(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let mut body: Value = serde_json::from_slice(body).ok()?;
+        let mut found = false;
+        for error in body.get_mut("errors")?.as_array_mut()? {
+            for part in ["message", "detail"] {
+                if let Some(part) = error.get_mut(part) {
+                    found |= self.texts(part);
+                }
+            }
+        }
+        found.then(|| body.to_string().into_bytes())
+    }
+
+    /// Every text below a value. JSON's own parser has bounded the depth.
+    fn texts(&self, value: &mut Value) -> bool {
+        match value {
+            Value::String(text) => match self.text(text) {
+                Some(renamed) => {
+                    *text = renamed;
+                    true
+                }
+                None => false,
+            },
+            Value::Array(items) => items.iter_mut().fold(false, |found, item| self.texts(item) | found),
+            Value::Object(members) => members.values_mut().fold(false, |found, member| self.texts(member) | found),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    /// A text with the name replaced wherever it stands as a whole.
+    fn text(&self, text: &str) -> Option<String> {
+        let mut renamed = String::new();
+        let mut rest = 0;
+        for (at, _) in text.match_indices(self.from) {
+            if at >= rest && is_whole(&text[..at], &text[at + self.from.len()..]) {
+                renamed.push_str(&text[rest..at]);
+                renamed.push_str(self.to);
+                rest = at + self.from.len();
+            }
+        }
+        (rest > 0).then(|| renamed + &text[rest..])
+    }
+
+    /// A `Link` header (RFC 8288) whose targets lead back to this repository by the client's name. `authority` is the
+    /// cache registry's own, for a target that is a whole address.
+    pub fn link(&self, value: &str, authority: &str) -> Option<String> {
+        let mut renamed = String::new();
+        let (mut rest, mut found) = (value, false);
+        while let Some((before, target, after)) = rest
+            .split_once('<')
+            .and_then(|(before, rest)| Some((before, rest.split_once('>')?)))
+            .map(|(before, (target, after))| (before, target, after))
+        {
+            renamed.push_str(before);
+            renamed.push('<');
+            match self.target(target, authority) {
+                Some(target) => {
+                    found = true;
+                    renamed.push_str(&target);
+                    if let Some(namespace) = self.namespace {
+                        renamed.push_str(if target.contains('?') { "&ns=" } else { "?ns=" });
+                        renamed.extend(form_urlencoded::byte_serialize(namespace.as_bytes()));
+                    }
+                }
+                None => renamed.push_str(target),
+            }
+            renamed.push('>');
+            rest = after;
+        }
+        found.then(|| renamed + rest)
+    }
+
+    /// A target of this repository in the cache registry, as a path that leads there through the proxy.
+    pub fn target(&self, target: &str, authority: &str) -> Option<String> {
+        let path = match target.strip_prefix("https://").or_else(|| target.strip_prefix("http://")) {
+            Some(rest) => rest
+                .get(..authority.len())
+                .filter(|host| host.eq_ignore_ascii_case(authority))
+                .map(|_| &rest[authority.len()..])?,
+            None => target,
+        };
+        let rest = path.strip_prefix("/v2/")?.strip_prefix(self.from)?;
+        rest.starts_with('/').then(|| format!("/v2/{}{rest}", self.to))
+    }
+}
+
+/// Whether a name between these two texts is a whole one, and not a part of a longer one.
+fn is_whole(before: &str, after: &str) -> bool {
+    let in_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '/');
+    let mut following = after.chars();
+    let goes_on = match following.next() {
+        // The end of a sentence.
+        Some('.') => following.next().is_some_and(in_a_name),
+        Some(c) => in_a_name(c),
+        None => false,
+    };
+    if before.ends_with("/v2/") {
+        return !goes_on || after.starts_with('/');
+    }
+    !goes_on && !before.ends_with(in_a_name)
+}
+
+/// An object's members in their order, the values unread.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const THERE: Renaming<'_> = Renaming { from: "hub/library/busybox", to: "busybox", namespace: None };
+
+    fn text(body: Option<Vec<u8>>) -> Option<String> {
+        body.map(|body| String::from_utf8(body).expect("UTF-8"))
+    }
+
+    #[test]
+    fn a_tag_list_has_the_clients_name_and_is_otherwise_untouched() {
+        for (body, expected) in [
+            (
+                r#"{"name":"hub/library/busybox","tags":["latest", "1.36"]}"#,
+                Some(r#"{"name":"busybox","tags":["latest", "1.36"]}"#),
+            ),
+            (
+                r#"{ "tags" : null, "x": {"name":"hub/library/busybox"}, "name" : "hub\/library\/busybox" }"#,
+                Some(r#"{"tags":null,"x":{"name":"hub/library/busybox"},"name":"busybox"}"#),
+            ),
+            (r#"{"name":"other","tags":[]}"#, None),
+            (r#"{"name":7}"#, None),
+            (r#"["hub/library/busybox"]"#, None),
+            ("<html>", None),
+            ("", None),
+        ] {
+            assert_eq!(text(THERE.tags(body.as_bytes())).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_error_speaks_of_the_clients_repository() {
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"m","detail":{"name":"hub/library/busybox"}}]}"#,
+                Some(r#"{"errors":[{"code":"NAME_UNKNOWN","detail":{"name":"busybox"},"message":"m"}]}"#),
+            ),
+            (
+                r#"{"errors":[{"detail":[{"Type":"repository","Name":"hub/library/busybox","Action":"pull"}]}]}"#,
+                Some(r#"{"errors":[{"detail":[{"Action":"pull","Name":"busybox","Type":"repository"}]}]}"#),
+            ),
+            (r#"{"errors":[{"message":"hub/library/busybox2 and x/hub/library/busybox"}]}"#, None),
+            (r#"{"errors":"hub/library/busybox"}"#, None),
+            (r#"{"errors":[]}"#, None),
+            ("hub/library/busybox", None),
+        ] {
+            assert_eq!(text(THERE.errors(body.as_bytes())).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_sentence_is_replaced_as_a_whole() {
+        for (text, expected) in [
+            ("hub/library/busybox", Some("busybox")),
+            ("no hub/library/busybox:latest, hub/library/busybox.", Some("no busybox:latest, busybox.")),
+            ("GET /v2/hub/library/busybox/manifests/x", Some("GET /v2/busybox/manifests/x")),
+            ("hub/library/busybox/x", None),
+            ("hub/library/busybox.x", None),
+            ("my-hub/library/busybox", None),
+        ] {
+            assert_eq!(THERE.text(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_link_leads_back_through_the_proxy() {
+        let named = Renaming { namespace: Some("docker.io"), ..THERE };
+        let next = "</v2/hub/library/busybox/tags/list?last=v1&n=2&orderby=>; rel=\"next\"";
+        for (renaming, value, expected) in [
+            (THERE, next, Some("</v2/busybox/tags/list?last=v1&n=2&orderby=>; rel=\"next\"")),
+            (named, next, Some("</v2/busybox/tags/list?last=v1&n=2&orderby=&ns=docker.io>; rel=\"next\"")),
+            (
+                named,
+                "<https://Example.azurecr.io/v2/hub/library/busybox/tags/list>; rel=next, </other>; rel=prev",
+                Some("</v2/busybox/tags/list?ns=docker.io>; rel=next, </other>; rel=prev"),
+            ),
+            (THERE, "<https://elsewhere/v2/hub/library/busybox/tags/list>", None),
+            (THERE, "</v2/hub/library/busybox2/tags/list>", None),
+            (THERE, "</v2/hub/library/busybox", None),
+            (THERE, "", None),
+        ] {
+            assert_eq!(renaming.link(value, "example.azurecr.io").as_deref(), expected, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back_is_where_it_began(
+            name in "[a-z0-9]{1,5}([._-][a-z0-9]{1,5})?(/[a-z0-9]{1,5}){0,3}",
+            prefix in "[a-z]{1,4}(/[a-z]{1,4})?",
+            tail in "/(tags/list|manifests/[a-z]{1,5}|referrers/sha256:[a-f0-9]{64})(\\?[a-z]=[a-z0-9]{1,4})?",
+        ) {
+            let from = format!("{prefix}/{name}");
+            let renaming = Renaming { from: &from, to: &name, namespace: None };
+            let there = format!("/v2/{from}{tail}");
+            prop_assert_eq!(renaming.target(&there, "h"), Some(format!("/v2/{name}{tail}")));
+            let list = format!("{{\"name\":{:?},\"tags\":[]}}", from);
+            prop_assert_eq!(text(renaming.tags(list.as_bytes())), Some(format!("{{\"name\":{name:?},\"tags\":[]}}")));
+        }
+
+        #[test]
+        fn nothing_that_a_registry_says_is_too_much(body in ".{0,200}", from in "[a-z]{1,3}", value in "[<>/v2a;,=\" ]{0,60}") {
+            let renaming = Renaming { from: &from, to: "x", namespace: Some("y") };
+            let (_, _) = (renaming.tags(body.as_bytes()), renaming.errors(body.as_bytes()));
+            let (_, _, _) = (renaming.text(&body), renaming.link(&value, "a"), renaming.target(&value, "a"));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Which repository of the cache stands for the one that a client names.
+//!
+//! A closed world: a registry that no route is for gets no answer but 404, so that the client asks the registry itself.
+//! The table is made once, from the settings; choosing allocates nothing.
+
+use crate::oci::name::{Name, Prefix, Repository};
+use crate::oci::request::Pull;
+
+/// The registry that a client means who names none, as dockerd does.
+pub const DOCKER_HUB: &str = "docker.io";
+/// The names that Docker Hub answers to beside its own.
+const DOCKER_HUB_HOSTS: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+/// What Docker Hub's short names stand in: `busybox` is `library/busybox`.
+const LIBRARY: &str = "library";
+
+/// What a cache rule is for: a registry, and a path in it if the rule is not for all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    registry: String,
+    path: String,
+}
+
+impl Source {
+    /// `ghcr.io`, `docker.io/library`, `registry.example:5000`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (registry, path) = text.split_once('/').unwrap_or((text, ""));
+        let path_is_valid = path.is_empty() && !text.ends_with('/') || Name::parse(path).is_some();
+        if text.contains("://") || !names_a_registry(registry) || !path_is_valid {
+            return Err(format!(
+                "{text:?} is no source: give the registry that the cache rule is for, such as docker.io, ghcr.io or docker.io/library"
+            ));
+        }
+        Ok(Self { registry: known_as(&registry.to_ascii_lowercase()).to_owned(), path: path.to_owned() })
+    }
+
+    /// All of Docker Hub.
+    pub fn docker_hub() -> Self {
+        Self { registry: DOCKER_HUB.to_owned(), path: String::new() }
+    }
+
+    /// The registry's host, with its port if it has one.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The path in the registry that is covered; empty for all of it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What is left of a name behind the path; `None` if the path does not cover it. `short` is a name that Docker Hub
+    /// has under `library`; the answer's own says whether that is still to be written.
+    fn strip<'a>(&self, short: bool, name: &'a str) -> Option<(bool, &'a str)> {
+        if self.path.is_empty() {
+            return Some((short, name));
+        }
+        let path = match self.path.strip_prefix(LIBRARY).filter(|_| short) {
+            Some("") => return Some((false, name)),
+            Some(rest) => rest.strip_prefix('/')?,
+            None if short => return None,
+            None => &self.path,
+        };
+        let rest = name.strip_prefix(path)?;
+        if rest.is_empty() { Some((false, rest)) } else { Some((false, rest.strip_prefix('/')?)) }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.registry)?;
+        if self.path.is_empty() { Ok(()) } else { write!(f, "/{}", self.path) }
+    }
+}
+
+/// What clients are to do when a route cannot serve them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Ask the source itself, at once.
+    #[default]
+    Fallback,
+    /// Fail, and try here again; the source is not to be asked.
+    Closed,
+}
+
+/// How a client gets the content of a blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blobs {
+    /// From storage, by the registry's redirect, untouched.
+    #[default]
+    Redirect,
+    /// Through the proxy, for clients that cannot reach the storage.
+    Proxy,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What it is for.
+    pub source: Source,
+    /// Where in the cache registry it leads: the target of the cache rule.
+    pub prefix: Prefix,
+    /// Which of the cache registries, as an index into the settings' list of them.
+    pub upstream: usize,
+    /// The hosts that mean this source when a client names none: what a listener was addressed as.
+    pub hosts: Vec<String>,
+    /// What a failure asks of clients.
+    pub on_failure: OnFailure,
+    /// How blobs are served.
+    pub blobs: Blobs,
+}
+
+/// The whole table.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// The longest paths first.
+    routes: Vec<Route>,
+    default: Option<String>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    /// Its line, as an index for [`Routes::get`].
+    pub index: usize,
+    /// The repository there.
+    pub repository: Repository<'a>,
+}
+
+/// No route: the registry that was asked for, if one was named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unrouted<'a>(pub Option<&'a str>);
+
+impl Routes {
+    /// `default` is the registry that is meant where none is named; without it such requests have no route.
+    pub fn new(mut routes: Vec<Route>, default: Option<String>) -> Self {
+        routes.sort_by_key(|route| std::cmp::Reverse(route.source.path.len()));
+        Self { routes, default }
+    }
+
+    /// A line of the table.
+    pub fn get(&self, index: usize) -> Option<&Route> {
+        self.routes.get(index)
+    }
+
+    /// Every line, the longest paths first.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter()
+    }
+
+    /// The registry that is meant where none is named.
+    pub fn default_registry(&self) -> Option<&str> {
+        self.default.as_deref()
+    }
+
+    /// The route of a request: by its `ns`, else by a leading path segment that names a registry, else by the `Host` that
+    /// was addressed, else the default; then by the longest path that covers the name.
+    pub fn choose<'a>(&'a self, pull: &'a Pull<'_>, host: Option<&str>) -> Result<Choice<'a>, Unrouted<'a>> {
+        let name = pull.name.as_str();
+        let leading = name.split_once('/').filter(|(first, _)| names_a_registry(first));
+        let (registry, name) = match (pull.namespace.as_deref(), leading) {
+            // A mirror with a path, asked by a client that says `ns` as well.
+            (Some(namespace), Some((first, rest))) if same_registry(namespace, first) => (namespace, rest),
+            (Some(namespace), _) => (namespace, name),
+            (None, Some(leading)) => leading,
+            (None, None) => {
+                let addressed = host.and_then(|host| self.addressed_as(host)).or(self.default.as_deref());
+                (addressed.ok_or(Unrouted(None))?, name)
+            }
+        };
+        let registry = known_as(registry);
+        let short = registry == DOCKER_HUB && !name.contains('/');
+        let covering = self.routes.iter().enumerate().find_map(|(index, route)| {
+            if !route.source.registry.eq_ignore_ascii_case(registry) {
+                return None;
+            }
+            let (library, rest) = route.source.strip(short, name)?;
+            let repository = Repository::new(route.prefix.as_str(), library, rest);
+            (!repository.is_empty()).then_some(Choice { index, repository })
+        });
+        covering.ok_or(Unrouted(Some(registry)))
+    }
+
+    /// The registry that a host stands for, with or without its port.
+    fn addressed_as(&self, host: &str) -> Option<&str> {
+        let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
+        let is_it = |known: &String| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(bare);
+        self.routes.iter().find(|route| route.hosts.iter().any(is_it)).map(|route| route.source.registry())
+    }
+}
+
+/// Docker Hub by its usual name, others by their own.
+fn known_as(registry: &str) -> &str {
+    if DOCKER_HUB_HOSTS.iter().any(|alias| alias.eq_ignore_ascii_case(registry)) { DOCKER_HUB } else { registry }
+}
+
+fn same_registry(a: &str, b: &str) -> bool {
+    known_as(a).eq_ignore_ascii_case(known_as(b))
+}
+
+/// As image references tell a registry from a repository's first part: by a dot or a port, or as `localhost`.
+fn names_a_registry(text: &str) -> bool {
+    let (host, port) = text.split_once(':').unwrap_or((text, "0"));
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let meant = host.contains('.') || text.contains(':') || host == "localhost";
+    meant && host.split('.').all(label) && port.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::request::Request;
+    use http::Method;
+    use proptest::prelude::*;
+
+    fn route(source: &str, prefix: &str, hosts: &[&str]) -> Route {
+        Route {
+            source: Source::parse(source).expect("a source"),
+            prefix: Prefix::parse(prefix).expect("a prefix"),
+            upstream: 0,
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            on_failure: OnFailure::Fallback,
+            blobs: Blobs::Redirect,
+        }
+    }
+
+    fn table() -> Routes {
+        let routes = vec![
+            route("docker.io", "hub", &[]),
+            route("docker.io/bitnami", "vendors/bitnami", &[]),
+            route("docker.io/library/nginx", "pinned/nginx", &[]),
+            route("ghcr.io", "ghcr", &["ghcr.mirror.example", "127.0.0.1:9090"]),
+            route("quay.io/prometheus", "prom", &[]),
+            route("registry.example:5000", "own", &[]),
+        ];
+        Routes::new(routes, Some(DOCKER_HUB.to_owned()))
+    }
+
+    /// The repository that a request for a name reaches, or the registry that has no route.
+    fn chosen(routes: &Routes, name: &str, namespace: &str, host: &str) -> Result<String, Option<String>> {
+        let (path, query) = (format!("/v2/{name}/manifests/latest"), format!("ns={namespace}"));
+        let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, &path, Some(&query)) else { panic!("{path}") };
+        match routes.choose(&pull, Some(host)) {
+            Ok(choice) => {
+                let mut text = String::new();
+                choice.repository.push_to(&mut text);
+                Ok(text)
+            }
+            Err(Unrouted(registry)) => Err(registry.map(str::to_owned)),
+        }
+    }
+
+    #[test]
+    fn ns_then_the_path_then_the_host_then_the_default_name_the_registry_and_the_longest_path_wins() {
+        for (name, namespace, host, expected) in [
+            ("library/busybox", "", "", Ok("hub/library/busybox")),
+            ("busybox", "", "", Ok("hub/library/busybox")),
+            ("busybox", "docker.io", "", Ok("hub/library/busybox")),
+            ("busybox", "index.docker.io", "", Ok("hub/library/busybox")),
+            ("docker.io/busybox", "", "", Ok("hub/library/busybox")),
+            ("docker.io/library/busybox", "docker.io", "", Ok("hub/library/busybox")),
+            ("org/app", "ghcr.io", "", Ok("ghcr/org/app")),
+            ("org/app", "GHCR.io", "", Ok("ghcr/org/app")),
+            ("ghcr.io/org/app", "", "", Ok("ghcr/org/app")),
+            ("ghcr.io/org/app", "ghcr.io", "", Ok("ghcr/org/app")),
+            // What another registry holds under that name.
+            ("ghcr.io/org/app", "docker.io", "", Ok("hub/ghcr.io/org/app")),
+            ("org/app", "", "ghcr.mirror.example", Ok("ghcr/org/app")),
+            ("org/app", "", "GHCR.mirror.example:8080", Ok("ghcr/org/app")),
+            ("org/app", "", "127.0.0.1:9090", Ok("ghcr/org/app")),
+            ("org/app", "", "127.0.0.1:8080", Ok("hub/org/app")),
+            ("org/app", "docker.io", "ghcr.mirror.example", Ok("hub/org/app")),
+            ("app", "ghcr.io", "", Ok("ghcr/app")),
+            ("bitnami/redis", "", "", Ok("vendors/bitnami/redis")),
+            ("bitnamix/redis", "", "", Ok("hub/bitnamix/redis")),
+            ("nginx", "", "", Ok("pinned/nginx")),
+            ("library/nginx", "", "", Ok("pinned/nginx")),
+            ("library/nginx/x", "", "", Ok("pinned/nginx/x")),
+            ("nginxx", "", "", Ok("hub/library/nginxx")),
+            ("prometheus/node", "quay.io", "", Ok("prom/node")),
+            ("x/y", "registry.example:5000", "", Ok("own/x/y")),
+            ("other/x", "quay.io", "", Err(Some("quay.io"))),
+            ("x/y", "registry.example", "", Err(Some("registry.example"))),
+            ("gcr.io/x/y", "", "", Err(Some("gcr.io"))),
+            ("x", "registry.k8s.io", "", Err(Some("registry.k8s.io"))),
+            // Not a registry: there is nothing behind it.
+            ("my.app", "", "", Ok("hub/library/my.app")),
+        ] {
+            let expected = expected.map(str::to_owned).map_err(|registry: Option<&str>| registry.map(str::to_owned));
+            assert_eq!(chosen(&table(), name, namespace, host), expected, "{name} ns={namespace} host={host}");
+        }
+    }
+
+    #[test]
+    fn without_a_default_a_name_alone_has_no_route() {
+        let routes = Routes::new(vec![route("ghcr.io", "", &[])], None);
+        assert_eq!(chosen(&routes, "library/busybox", "", ""), Err(None));
+        assert_eq!(chosen(&routes, "org/app", "ghcr.io", ""), Ok("org/app".to_owned()));
+    }
+
+    #[test]
+    fn a_whole_path_with_nothing_to_put_in_its_place_has_no_route() {
+        let routes = Routes::new(vec![route("quay.io/org", "", &[])], None);
+        assert_eq!(chosen(&routes, "org", "quay.io", ""), Err(Some("quay.io".to_owned())));
+        assert_eq!(chosen(&routes, "org/app", "quay.io", ""), Ok("app".to_owned()));
+    }
+
+    #[test]
+    fn a_source_is_a_registry_and_perhaps_a_path() {
+        for (text, expected) in [
+            ("docker.io", Some("docker.io")),
+            ("index.docker.io/library", Some("docker.io/library")),
+            ("GHCR.io/org", Some("ghcr.io/org")),
+            ("registry.example:5000", Some("registry.example:5000")),
+            ("localhost", Some("localhost")),
+            ("hub", None),
+            ("https://ghcr.io", None),
+            ("ghcr.io/", None),
+            ("ghcr.io/Org", None),
+            ("ghcr.io/*", None),
+            ("ghcr..io", None),
+            ("", None),
+        ] {
+            assert_eq!(Source::parse(text).ok().map(|source| source.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn no_name_gets_out_of_its_routes_prefix(
+            name in "([a-z0-9]{1,4}\\.io/)?[a-z0-9]{1,4}([._-][a-z0-9]{1,3})?(/(library|nginx|bitnami|[a-z]{1,4})){0,3}",
+            namespace in prop::sample::select(vec!["", "docker.io", "ghcr.io", "quay.io", "gcr.io"]),
+        ) {
+            if let Ok(repository) = chosen(&table(), &name, namespace, "") {
+                let prefixes = ["hub/", "vendors/bitnami/", "pinned/nginx", "ghcr/", "prom/", "own/"];
+                prop_assert!(prefixes.iter().any(|prefix| repository.starts_with(prefix)), "{} -> {}", name, repository);
+                prop_assert!(Name::parse(&repository).is_some(), "{} -> {}", name, repository);
+            }
+        }
+    }
+}
