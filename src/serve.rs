@@ -20,7 +20,7 @@ use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
 use crate::identity::Identity;
-use crate::proxy::{self, Proxy, Upstream};
+use crate::proxy::{self, BlobHosts, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
 use crate::trust::{TrustError, TrustRoots};
@@ -144,7 +144,8 @@ fn build(settings: &config::Upstream, roots: &TrustRoots) -> reqwest::Result<(Ar
     };
     let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots)?;
     let tokens = Arc::new(Tokens::default());
-    Ok((Arc::new(Upstream { domain: domain.clone(), addresses, tokens }), registry))
+    let blob_hosts = BlobHosts::new(domain.host(), settings.blob_hosts());
+    Ok((Arc::new(Upstream { domain: domain.clone(), addresses, tokens, blob_hosts }), registry))
 }
 
 /// What goes on behind the requests: each registry's addresses and tokens are kept fresh.

@@ -22,6 +22,8 @@ pub enum Trouble {
     Unreachable(String),
     /// Connected, and no answer in time.
     Silent,
+    /// The registry has the blob, and its storage does not give it; in whole words.
+    Storage(String),
 }
 
 impl Trouble {
@@ -34,7 +36,7 @@ impl Trouble {
             }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
             Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
-            Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
+            Self::Unreachable(_) | Self::Storage(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
         };
         let name = context.client_name(session.req_header().uri.path());
@@ -71,6 +73,7 @@ impl std::fmt::Display for Trouble {
                 "the registry refuses a fresh token: the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
             ),
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
+            Self::Storage(words) => write!(f, "the blob does not come: {words}"),
             Self::Silent => f.write_str("the registry does not answer in time"),
         }
     }

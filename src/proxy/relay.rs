@@ -12,6 +12,7 @@ use pingora_core::Result;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::storage;
 use crate::oci::rename::Renaming;
 use crate::route::OnFailure;
 
@@ -53,6 +54,9 @@ pub fn reads(endpoint: &str) -> bool {
 /// `response_filter`: drops what is the registry's own, and names things as the client does. All else, above all a
 /// manifest and a redirect to storage with its signature, is left alone.
 pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+    if storage::header(response, context)? {
+        return Ok(());
+    }
     for name in DROPPED {
         response.remove_header(name);
     }

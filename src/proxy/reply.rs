@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use crate::oci::error::Refusal;
 
 /// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
-const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
+pub const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
 
 /// ACR's name for a request, which its support asks for.
 pub const CORRELATION_ID: &str = "x-ms-correlation-request-id";
