@@ -5,6 +5,8 @@ mod harness;
 
 /// Health and readiness.
 mod admin;
+/// Blobs that come through the proxy.
+mod blobs;
 /// The demo, as a new user runs it.
 mod demo;
 /// Signing in: late, refused, revoked.
