@@ -32,11 +32,11 @@ pub use storage::BlobHosts;
 
 /// An idle client connection is closed after this; without a limit it would stay for ever (pingora#447).
 /// Container clients open a new one when they need it.
-const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
+pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 /// A client that takes no byte for this long is gone.
 const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client that started a request finishes its header within this.
-const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
+pub const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
 /// Connect tries to a registry and to its storage, one replay of a request that died, one after a 401, and one to follow
 /// a redirect; each has a bound of its own, this one only replaces Pingora's 16.
 pub const MAX_TRIES: usize = 2 * forward::MAX_CONNECTS + 3;

@@ -9,6 +9,8 @@ mod admin;
 mod blobs;
 /// The demo, as a new user runs it.
 mod demo;
+/// HTTP/2 by prior knowledge.
+mod h2c;
 /// Signing in: late, refused, revoked.
 mod identity;
 /// Starting, listening and stopping.
