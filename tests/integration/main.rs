@@ -19,6 +19,8 @@ mod process;
 mod pull;
 /// What is refused before anything is sent.
 mod refuse;
+/// Several sources and registries through one port.
+mod routes;
 /// Each source of an identity, by name and in the chain.
 mod sources;
 /// A registry that fails or is slow.
