@@ -83,23 +83,19 @@ pub fn limit(peer: &mut HttpPeer, context: &Context) {
     }
 }
 
-/// `fail_to_connect`: the next address, if there is one and time for it.
+/// `fail_to_connect`: the next address, if there is time for it.
 pub fn connect_failed(peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    if let Some(another) = storage::connect_failed(context) {
-        error.set_retry(another && has_time(context));
-        return error;
-    }
-    let Ok(destination) = context.destination().map(Arc::clone) else {
-        return error;
+    let refused = match &mut context.storage {
+        Some(storage) => storage.refuse(),
+        None => {
+            if let (Some(address), Ok(destination)) = (peer._address.as_inet(), context.destination()) {
+                destination.upstream.addresses.avoid(*address);
+            }
+            context.refused += 1;
+            context.refused
+        }
     };
-    let upstream = &destination.upstream;
-    if let Some(address) = peer._address.as_inet() {
-        upstream.addresses.avoid(*address);
-    }
-    context.refused += 1;
-    let another = context.refused < MAX_CONNECTS
-        && upstream.addresses.candidate(context.first_address.unwrap_or_default(), context.refused).is_some();
-    error.set_retry(another && has_time(context));
+    error.set_retry(refused < MAX_CONNECTS && has_time(context));
     error
 }
 
