@@ -6,6 +6,9 @@ use acr_cache_proxy::cli::{self, Command};
 use acr_cache_proxy::{demo, logger, serve};
 use log::warn;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1.
 const START_FAILED: u8 = 1;
 

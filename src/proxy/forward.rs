@@ -33,7 +33,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// The headers of a request that the registry needs; all others stay here, whatever they are. Above all:
 /// `Authorization`, `Cookie`, and what a proxy in front adds.
-const FORWARDED: [header::HeaderName; 7] = [
+static FORWARDED: [header::HeaderName; 7] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::IF_MODIFIED_SINCE,
@@ -108,8 +108,9 @@ pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context
     }
     let upstream = &context.destination()?.upstream;
     let target = context.target.as_bytes();
-    let mut outgoing = RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
-    outgoing.insert_header(header::HOST, upstream.domain.authority())?;
+    // Its names are lower case, which HTTP leaves free; to keep the client's would cost a table for each request.
+    let mut outgoing = RequestHeader::build_no_case(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
+    outgoing.insert_header(header::HOST, &upstream.host)?;
     for name in &FORWARDED {
         // What is read on its way back is not to come packed.
         if *name == header::ACCEPT_ENCODING && relay::reads(context.endpoint) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
@@ -16,15 +16,15 @@ use super::{fail, storage};
 use crate::oci::rename::Renaming;
 
 /// Headers that speak of the registry's host or of its sign-in, which the client has no part in.
-const DROPPED: [&str; 8] = [
-    "www-authenticate",
-    "proxy-authenticate",
-    "authentication-info",
-    "set-cookie",
-    "strict-transport-security",
-    "alt-svc",
-    "access-control-expose-headers",
-    "x-ms-ratelimit-remaining-calls-per-second",
+static DROPPED: [HeaderName; 8] = [
+    header::WWW_AUTHENTICATE,
+    header::PROXY_AUTHENTICATE,
+    header::SET_COOKIE,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::ALT_SVC,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    HeaderName::from_static("authentication-info"),
+    HeaderName::from_static("x-ms-ratelimit-remaining-calls-per-second"),
 ];
 /// A body that is put in the client's names is held this far; Docker Hub's longest tag lists have less than a tenth of
 /// it. A longer one passes as it is.
@@ -56,7 +56,7 @@ pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mu
     if storage::header(response, context)? {
         return Ok(());
     }
-    for name in DROPPED {
+    for name in &DROPPED {
         response.remove_header(name);
     }
     let status = fail::passed_on(response.status, context.endpoint, context.destination()?.on_failure);

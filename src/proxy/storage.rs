@@ -201,7 +201,7 @@ pub fn request(session: &Session, method: &http::Method, context: &Context) -> R
     let Some(storage) = &context.storage else {
         return Ok(None);
     };
-    let mut outgoing = RequestHeader::build(method.clone(), &storage.target, Some(FORWARDED.len() + 2))?;
+    let mut outgoing = RequestHeader::build_no_case(method.clone(), &storage.target, Some(FORWARDED.len() + 2))?;
     outgoing.insert_header(header::HOST, &storage.authority)?;
     for name in &FORWARDED {
         for value in session.req_header().headers.get_all(name) {
@@ -229,7 +229,7 @@ pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> 
         answer.insert_header(DIGEST, digest)?;
     }
     if let Some(correlation) = &context.correlation {
-        answer.insert_header(super::reply::CORRELATION_ID, correlation)?;
+        answer.insert_header(&super::reply::CORRELATION_ID, correlation)?;
     }
     *response = answer;
     Ok(true)
