@@ -20,9 +20,12 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         }
         match location(routes, route, mirror) {
             Some(location) => entries.push(entry(&prefix, &location, route.on_failure, mirror)),
-            None => notes.push(format!(
-                "{prefix} is left out: an image reference has no room for the port of its registry in a path, so give its route a name of the mirror in \"hosts\""
-            )),
+            None => {
+                notes.push(format!(
+                    "{prefix} is left out: the path of an image reference has no room for its registry's port, so give its route a name of the mirror in \"hosts\""
+                ));
+                continue;
+            }
         }
         if route.on_failure == OnFailure::Closed {
             notes.push(format!(
@@ -30,7 +33,8 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
             ));
         }
     }
-    Setup { files: vec![File::toml(PATH, &entries.join("\n"))], notes }
+    let file = (!entries.is_empty()).then(|| File::toml(PATH, &entries.join("\n")));
+    Setup { files: file.into_iter().collect(), notes }
 }
 
 /// The next wider route of the same registry; podman takes the longest prefix, as the proxy does.

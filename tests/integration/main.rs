@@ -5,6 +5,8 @@ mod harness;
 
 /// Health and readiness.
 mod admin;
+/// Clients' files, shown and written.
+mod client_config;
 /// The demo, as a new user runs it.
 mod demo;
 /// Signing in: late, refused, revoked.
