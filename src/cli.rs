@@ -135,10 +135,10 @@ struct ClientConfigArguments {
         help = "Where clients reach the proxy, as http://HOST[:PORT] or https:// [default: where it listens]"
     )]
     mirror: Option<String>,
-    /// Put the files in place, never over a file that is not from here; status 1 if something is left to merge
+    /// Put the files in place, never over one that is not from here
     #[arg(long)]
     write: bool,
-    /// With --write: the directory that they are put below, such as the tree of an image [default: /]
+    /// Put them below this directory, such as the tree of an image [default: /]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     #[command(flatten)]

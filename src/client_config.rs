@@ -172,7 +172,7 @@ pub fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, 
     match client {
         Client::Docker => docker::setup(routes, mirror),
         Client::Containerd => Ok(containerd::setup(routes, mirror)),
-        Client::Podman => Ok(podman::setup(routes, mirror)),
+        Client::Podman => podman::setup(routes, mirror),
         Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
         Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
     }

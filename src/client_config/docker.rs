@@ -23,9 +23,8 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
         mirror.named(host)
     };
     let content = format!("{:#}\n", json!({ "registry-mirrors": [mirror.url()] }));
-    let mut notes = vec![format!(
-        "dockerd reads {PATH} after: systemctl reload docker (with the containerd image store: systemctl restart docker)"
-    )];
+    let mut notes =
+        vec![format!("dockerd reads {PATH} after: systemctl reload docker; docker info then lists the mirror")];
     if registries.len() > 1 {
         notes.push(
             "dockerd has mirrors of docker.io only: images of the other routes do not come through here".to_owned(),

@@ -5,7 +5,15 @@ use crate::route::{OnFailure, Route, Routes};
 
 const PATH: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 
-pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+/// The error is about a mirror that an image reference cannot name: podman 4.3 would then fail every pull, without a
+/// try at the source.
+pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
+    if mirror.host.starts_with('[') {
+        return Err(format!(
+            "podman takes no IPv6 address for a mirror, as {} is: give its name with --mirror",
+            mirror.authority()
+        ));
+    }
     let mut notes = vec![
         "podman, buildah and skopeo read the file at each pull; CRI-O after: systemctl reload crio".to_owned(),
         "of two files in registries.conf.d with an entry for one prefix the later one counts, and a user's own ~/.config/containers/registries.conf hides the file of /etc".to_owned(),
@@ -34,7 +42,7 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         }
     }
     let file = (!entries.is_empty()).then(|| File::toml(PATH, &entries.join("\n")));
-    Setup { files: file.into_iter().collect(), notes }
+    Ok(Setup { files: file.into_iter().collect(), notes })
 }
 
 /// The next wider route of the same registry; podman takes the longest prefix, as the proxy does.

@@ -162,6 +162,13 @@ insecure = true
 }
 
 #[test]
+fn podman_gets_no_mirror_that_an_image_reference_cannot_name() {
+    let routes = config(None, &[("docker.io", false, &[])]);
+    let said = setup(Client::Podman, &routes, &mirror("http://[::1]:8080")).expect_err("no reference");
+    assert!(said.starts_with("podman takes no IPv6 address for a mirror, as [::1]:8080 is"), "{said}");
+}
+
+#[test]
 fn podman_has_an_entry_for_a_path_where_it_says_something_else_than_the_one_above_it() {
     for (routes, prefixes) in [
         (&[("docker.io", false), ("docker.io/bitnami", false)][..], &["docker.io"][..]),
