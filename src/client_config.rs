@@ -4,9 +4,9 @@
 //! [`place`] touches the file system.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::config::{Config, Domain};
 use crate::route::{OnFailure, Routes};
@@ -180,18 +180,19 @@ pub fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, 
 
 /// Shows the files, or with a root puts them in place below it. What can be pasted goes to standard output, all words
 /// about it to standard error. The error is one sentence.
-pub fn run(setup: &Setup, root: Option<&PathBuf>) -> Result<(), String> {
+pub fn run(setup: &Setup, root: Option<&Path>) -> Result<(), String> {
     let Some(root) = root else {
         let (files, about) = shown(setup);
-        print!("{files}");
         eprint!("{about}");
-        return Ok(());
+        return io::stdout().write_all(files.as_bytes()).map_err(|cause| format!("standard output: {cause}"));
     };
     let (mut left, mut failed) = (0, 0);
+    // Nobody reading along is no reason to stop half-way.
+    let say = |word: &str, path: &Path| drop(writeln!(io::stdout(), "{word} {}", path.display()));
     for file in &setup.files {
         match place::put(root, file) {
-            Ok((path, Outcome::Written)) => println!("wrote {}", path.display()),
-            Ok((path, Outcome::Unchanged)) => println!("unchanged {}", path.display()),
+            Ok((path, Outcome::Written)) => say("wrote", &path),
+            Ok((path, Outcome::Unchanged)) => say("unchanged", &path),
             Ok((path, Outcome::Left(why))) => {
                 left += 1;
                 eprint!(
@@ -235,11 +236,7 @@ fn shown(setup: &Setup) -> (String, String) {
 }
 
 fn noted(notes: &[String]) -> String {
-    notes.iter().fold(String::new(), |mut text, note| {
-        // Writing to a text cannot fail.
-        let _ = writeln!(text, "acr-cache-proxy: {}", note.trim_end());
-        text
-    })
+    notes.iter().map(|note| format!("acr-cache-proxy: {}\n", note.trim_end())).collect()
 }
 
 /// A registry with its routes taken together, for clients that know registries and no paths.

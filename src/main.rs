@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             serve::serve(&config).map_err(|cause| cause.to_string())
         }
         Ok(Command::Demo(options)) => demo::run(&options),
-        Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_ref()),
+        Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_deref()),
         Err(exit) => {
             if exit.to_stdout {
                 print!("{}", exit.message);
