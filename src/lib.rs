@@ -25,6 +25,7 @@
 //! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of a name
 //! admin                            /healthz and /readyz, on a listener of their own
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
+//! client_config                    files by which clients come here; place writes them
 //! demo                             the same program against an embedded stand-in for Azure
 //! ```
 //!
@@ -54,6 +55,7 @@ pub mod addresses;
 pub mod admin;
 pub mod answer;
 pub mod cli;
+pub mod client_config;
 pub mod config;
 pub mod demo;
 pub mod identity;

@@ -7,6 +7,8 @@ mod harness;
 mod admin;
 /// Blobs that come through the proxy.
 mod blobs;
+/// Clients' files, shown and written.
+mod client_config;
 /// The demo, as a new user runs it.
 mod demo;
 /// HTTP/2 by prior knowledge.
