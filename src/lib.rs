@@ -24,6 +24,7 @@
 //! admin                            /healthz and /readyz, on a listener of their own
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
 //! demo                             the same program against an embedded stand-in for Azure
+//! child                            the proxy as a child process, for demo and bench
 //! ```
 //!
 //! # Flow
@@ -48,6 +49,7 @@
 pub mod addresses;
 pub mod admin;
 pub mod answer;
+pub mod child;
 pub mod cli;
 pub mod config;
 pub mod demo;
