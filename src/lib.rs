@@ -24,6 +24,7 @@
 //! admin                            /healthz and /readyz, on a listener of their own
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
 //! demo                             the same program against an embedded stand-in for Azure
+//! bench                            pulls through a proxy against direct ones; a client, not a part of the proxy
 //! child                            the proxy as a child process, for demo and bench
 //! ```
 //!
@@ -36,8 +37,8 @@
 //! # Invariants
 //!
 //! - `oci` imports neither pingora nor tokio; imports point one way, from `serve` to the leaves.
-//! - The request that goes out is built anew from an allow-list of headers. Only `proxy::forward` sets
-//!   `Authorization`; no header of the client's that carries a credential is read anywhere.
+//! - The request that goes out is built anew from an allow-list of headers. In the proxy, only `proxy::forward`
+//!   sets `Authorization`; no header of the client's that carries a credential is read anywhere.
 //! - The path that goes out is written from parsed parts, so it begins with `/v2/<prefix>/` whatever came in.
 //! - A token goes to the registry's own host over TLS and nowhere else: no redirect is followed.
 //! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's
@@ -49,6 +50,7 @@
 pub mod addresses;
 pub mod admin;
 pub mod answer;
+pub mod bench;
 pub mod child;
 pub mod cli;
 pub mod config;

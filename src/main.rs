@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use acr_cache_proxy::cli::{self, Command};
-use acr_cache_proxy::{demo, logger, serve};
+use acr_cache_proxy::{bench, demo, logger, serve};
 use log::warn;
 
 /// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1.
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             serve::serve(&config).map_err(|cause| cause.to_string())
         }
         Ok(Command::Demo(options)) => demo::run(&options),
+        Ok(Command::Bench(options)) => bench::run(&options),
         Err(exit) => {
             if exit.to_stdout {
                 print!("{}", exit.message);

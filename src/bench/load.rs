@@ -72,8 +72,17 @@ pub struct Tally {
     pub records: Vec<(Side, Record)>,
     /// Pull by pull, if there are two sides.
     pub pairs: Pairs,
+    /// Pulls that were begun, or should have been, on each side.
+    pub begun: Vec<u64>,
     /// Pulls of which one side is done, well or not.
     halves: HashMap<u64, Option<[u64; Phase::ALL.len()]>>,
+}
+
+impl Tally {
+    /// Of these records, pairs and numbers of pulls begun.
+    pub fn of(records: Vec<(Side, Record)>, pairs: Pairs, begun: Vec<u64>) -> Self {
+        Self { records, pairs, begun, halves: HashMap::new() }
+    }
 }
 
 /// The same, shared between those who pull.
@@ -82,11 +91,9 @@ pub struct Ledger(Mutex<Tally>);
 impl Ledger {
     /// Nothing measured yet.
     pub fn new(plan: &Plan) -> Self {
-        Self(Mutex::new(Tally {
-            records: plan.routes.iter().map(|route| (route.side, Record::default())).collect(),
-            pairs: Pairs::new(plan.seed),
-            halves: HashMap::new(),
-        }))
+        let records: Vec<_> = plan.routes.iter().map(|route| (route.side, Record::default())).collect();
+        let begun = vec![0; records.len()];
+        Self(Mutex::new(Tally::of(records, Pairs::new(plan.seed), begun)))
     }
 
     /// What there is.
@@ -94,14 +101,21 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what there is.
-    pub fn into_tally(self) -> Tally {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    /// Takes what there is; a pull that comes to its end later counts no more.
+    pub fn close(&self) -> Tally {
+        let mut tally = self.lock();
+        std::mem::replace(&mut tally, Tally::of(Vec::new(), Pairs::new(0), Vec::new()))
+    }
+
+    fn begin(&self, side: usize) {
+        if let Some(begun) = self.lock().begun.get_mut(side) {
+            *begun += 1;
+        }
     }
 
     fn add(&self, number: u64, side: usize, pulled: Option<&Pulled>) {
         let mut tally = self.lock();
-        let record = &mut tally.records[side].1;
+        let Some((_, record)) = tally.records.get_mut(side) else { return };
         match pulled {
             Some(pulled) => record.add(pulled),
             None => record.dropped += 1,
@@ -194,6 +208,7 @@ async fn closed_loop(run: Arc<Run>) {
             while let Some(number) = run.ticket() {
                 let (_, reversed) = run.plan.draw(number);
                 for side in run.plan.order(reversed) {
+                    run.ledger.begin(side);
                     run.pull(number, side, &pools[side], None).await;
                 }
             }
@@ -215,6 +230,7 @@ async fn open_loop(run: Arc<Run>, rate: f64) {
         let step = interval / u32::try_from(sides.len()).unwrap_or(1);
         for side in run.plan.order(reversed) {
             sleep_until(due.into()).await;
+            run.ledger.begin(side);
             while pulls.try_join_next().is_some() {}
             let turns = Arc::clone(&sides[side]);
             match Arc::clone(&turns.pending).try_acquire_owned() {

@@ -128,13 +128,18 @@ mod tests {
     fn urls_in_their_forms() {
         for (url, shown, path) in [
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080", "/"),
-            ("https://X.blob.core.windows.net:443/a//b?sig=c%2Fd", "https://x.blob.core.windows.net", "/a//b?sig=c%2Fd"),
+            (
+                "https://X.blob.core.windows.net:443/a//b?sig=c%2Fd",
+                "https://x.blob.core.windows.net",
+                "/a//b?sig=c%2Fd",
+            ),
             ("http://[::1]:80/", "http://[::1]", "/"),
         ] {
             let (origin, rest) = Origin::parse_url(url).expect(url);
             assert_eq!((origin.to_string().as_str(), rest.as_str()), (shown, path), "{url}");
         }
-        for url in ["127.0.0.1:8080", "ftp://a/", "http://", "http://a:0/", "http://user:pw@a/", "/v2/", "http://a b/"] {
+        for url in ["127.0.0.1:8080", "ftp://a/", "http://", "http://a:0/", "http://user:pw@a/", "/v2/", "http://a b/"]
+        {
             assert!(Origin::parse_url(url).is_none(), "{url}");
         }
     }

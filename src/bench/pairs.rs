@@ -70,10 +70,8 @@ impl Pairs {
     pub fn difference(&self, phase: Phase) -> Option<Difference> {
         let values: Vec<f64> = self.kept.iter().map(|pair| pair[phase as usize] as f64).collect();
         let chance = &mut self.chance.clone();
-        (values.len() >= 2).then(|| Difference {
-            mean: bootstrap(&values, mean, chance),
-            median: bootstrap(&values, median, chance),
-        })
+        (values.len() >= 2)
+            .then(|| Difference { mean: bootstrap(&values, mean, chance), median: bootstrap(&values, median, chance) })
     }
 }
 
