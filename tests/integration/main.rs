@@ -5,6 +5,8 @@ mod harness;
 
 /// Health and readiness.
 mod admin;
+/// Pulls through the proxy against direct ones.
+mod bench;
 /// Signing in: late, refused, revoked.
 mod identity;
 /// Starting, listening and stopping.

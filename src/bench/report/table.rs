@@ -1,11 +1,9 @@
 //! The table, for a terminal of 110 columns.
 
-use std::fmt::Write as _;
-
 use super::super::pairs::Difference;
 use super::super::phase::Phase;
 use super::super::pull::Side;
-use super::{About, PhaseSummary, SHARES, Summary, digits, mebibytes, shown, verdict};
+use super::{About, PhaseSummary, SHARES, SideSummary, Summary, digits, mebibytes, shown, verdict};
 
 /// Errors' sentences are long; the rest of a line this long would only repeat its beginning.
 const MAX_LINE: usize = 200;
@@ -53,6 +51,10 @@ fn level(text: &mut String, summary: &Summary) {
     for phase in &summary.phases {
         rows(text, summary, phase);
     }
+    if summary.pairs > 1 {
+        *text +=
+            "A difference is the mean over pairs of a pull's whole time in the phase; layers come three at a time.\n";
+    }
     text.push('\n');
     counts(text, summary);
     if let Some(verdict) = verdict(summary) {
@@ -87,26 +89,28 @@ fn rows(text: &mut String, summary: &Summary, phase: &PhaseSummary) {
 }
 
 fn counts(text: &mut String, summary: &Summary) {
-    let mut line = |name: &str, value: &dyn Fn(&super::SideSummary) -> String, always: bool| {
-        let values: Vec<_> = summary.sides.iter().map(value).collect();
-        if always || values.iter().any(|value| value != "0") {
-            let cells: Vec<_> = summary.sides.iter().zip(values).collect();
-            let _ = write!(text, "{name:<20}");
-            for (side, value) in cells {
-                let _ = write!(text, "{:<6}{value:>9}   ", side.side.label());
-            }
-            while text.ends_with(' ') {
-                text.pop();
-            }
-            text.push('\n');
+    let mut header = " ".repeat(20);
+    for side in &summary.sides {
+        header += &format!("{:>12}", side.side.label());
+    }
+    *text += &format!("{header}\n");
+    let is_open = summary.level.rate.is_some();
+    let any_unfinished = summary.sides.iter().any(|side| side.unfinished > 0);
+    let lines: [(&str, bool, &dyn Fn(&SideSummary) -> String); 6] = [
+        ("pulls", true, &|side| side.record.pulls.to_string()),
+        ("errors", true, &|side| side.record.errors.to_string()),
+        ("of them 429", true, &|side| side.record.throttled.to_string()),
+        ("never begun", is_open, &|side| side.record.dropped.to_string()),
+        ("given up", any_unfinished, &|side| side.unfinished.to_string()),
+        ("content, MiB", true, &|side| format!("{:.1}", mebibytes(side.record.bytes))),
+    ];
+    for (name, _, value) in lines.iter().filter(|(_, wanted, _)| *wanted) {
+        *text += &format!("{name:<20}");
+        for side in &summary.sides {
+            *text += &format!("{:>12}", value(side));
         }
-    };
-    line("pulls", &|side| side.record.pulls.to_string(), true);
-    line("errors", &|side| side.record.errors.to_string(), true);
-    line("429", &|side| side.record.throttled.to_string(), true);
-    line("dropped", &|side| side.record.dropped.to_string(), summary.level.rate.is_some());
-    line("given up", &|side| side.unfinished.to_string(), false);
-    line("content, MiB", &|side| format!("{:.1}", mebibytes(side.record.bytes)), true);
+        *text += "\n";
+    }
     for side in &summary.sides {
         for (sentence, count) in side.record.sentences() {
             let sentence: String = sentence.chars().take(MAX_LINE).collect();
