@@ -45,7 +45,7 @@ pub struct Flags {
     /// Connections are kept from request to request and from pull to pull, as containerd does; with --cold, both
     #[arg(long)]
     pub warm: bool,
-    /// What is asked for of layers: none, head (HEAD, redirect followed) or full [default: full]
+    /// What is asked for of layers: none, head (where they are, and HEAD there) or full [default: full]
     #[arg(long, value_name = "HOW")]
     pub layers: Option<String>,
     /// Write the report as JSON; - is standard output, in place of the table

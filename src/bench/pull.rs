@@ -50,7 +50,7 @@ impl Side {
 pub enum Layers {
     /// Nothing.
     None,
-    /// HEAD, redirect followed.
+    /// Where they are, and HEAD there.
     Head,
     /// All bytes.
     Full,
@@ -360,7 +360,8 @@ impl Visit<'_> {
         }
         if how == Layers::Head {
             meter.time(Phase::FirstByte, answer.took());
-            return answer.discard().await;
+            // A registry that does not redirect sends the layer; it is not read, and its connection not kept.
+            return if redirect.is_some() { answer.discard().await } else { Ok(()) };
         }
         let sent = answer.sent;
         let mut first = None;
@@ -375,7 +376,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Asks for a blob and follows to where it is, without credentials. Gives the answer that has the content, and
+    /// Asks for a blob and follows to where it is, there by `method` and without credentials. Gives the answer that has the content, and
     /// how long the answers took that led there.
     async fn blob(
         &self,
@@ -384,7 +385,7 @@ impl Visit<'_> {
         meter: &mut Meter,
     ) -> Result<(Answer<'_>, Option<std::time::Duration>), Failure> {
         let target = format!("/v2/{}/blobs/{digest}", self.repository);
-        let mut answer = self.pool.ask(&self.ask(method.clone(), &target), meter).await?;
+        let mut answer = self.pool.ask(&self.ask(Method::GET, &target), meter).await?;
         let mut led = None;
         for _ in 0..MAX_REDIRECTS {
             if !answer.status.is_redirection() {

@@ -79,6 +79,12 @@ fn legend(summary: &Summary, y: f64) -> String {
     text
 }
 
+/// A number of the grid: as it is said, 0 and 2.5 and 40.
+fn tick_label(value: f64) -> String {
+    let text = digits(value);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 /// The next number above that is 1, 2 or 5 and zeros, so that the grid's lines are at round ones.
 fn round_up(value: f64) -> f64 {
     let power = 10f64.powf(value.max(0.01).log10().floor());
@@ -112,7 +118,7 @@ fn percentiles(summary: &Summary) -> (String, f64) {
             y(ms),
             LEFT - 8.0,
             y(ms) + 4.0,
-            digits(ms)
+            tick_label(ms)
         );
     }
     for (share, label) in [
