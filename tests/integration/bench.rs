@@ -129,7 +129,8 @@ async fn both_sides_are_measured_and_the_counts_are_the_registrys() {
     let bench = Bench::new(&azure).via(&proxy.url("")).direct().args(&format!("--image {IMAGE} --pulls 5"));
     let (json, svg, html) = (bench.path("r.json"), bench.path("r.svg"), bench.path("r.html"));
     let files = format!("--json {} --svg {} --html {}", json.display(), svg.display(), html.display());
-    let output = bench.args(&files).run();
+    let bench = bench.args(&files);
+    let output = bench.run();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 
     let table = text(&output.stdout);
