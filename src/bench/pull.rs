@@ -142,10 +142,7 @@ pub struct Size {
 /// Pulls once. `intended` is when the pull was to begin; its whole time counts from there.
 pub async fn pull(route: &Route, pool: &Pool, what: What<'_>, intended: Option<Instant>) -> Pulled {
     let mut meter = Meter::default();
-    let failure = match measure(route, pool, what, intended, &mut meter).await {
-        Ok(_) => None,
-        Err(failure) => Some(failure),
-    };
+    let failure = measure(route, pool, what, intended, &mut meter).await.err();
     Pulled { meter, failure }
 }
 

@@ -235,14 +235,14 @@ fn verdict(summary: &Summary) -> Option<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::super::connection::Failure;
     use super::super::pairs::Pairs;
     use super::super::record::{Meter, Pulled};
     use super::*;
 
     /// A report of 100 pulls, of which the direct ones take 60 ms more, and one that failed.
-    pub(crate) fn summaries() -> (About, Vec<Summary>) {
+    pub(super) fn summaries() -> (About, Vec<Summary>) {
         let mut records = [Record::default(), Record::default()];
         let mut pairs = Pairs::new(1);
         for number in 0..100 {

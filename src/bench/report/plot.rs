@@ -212,7 +212,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Every element that is opened is closed, in its order, and attributes are quoted: enough for what is written here.
-    pub(crate) fn assert_well_formed(text: &str) {
+    pub(in super::super) fn assert_well_formed(text: &str) {
         let mut open = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('<') {

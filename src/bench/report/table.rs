@@ -96,21 +96,20 @@ fn counts(text: &mut String, summary: &Summary) {
     *text += &format!("{header}\n");
     let is_open = summary.level.rate.is_some();
     let any_unfinished = summary.sides.iter().any(|side| side.unfinished > 0);
-    let lines: [(&str, bool, &dyn Fn(&SideSummary) -> String); 6] = [
-        ("pulls", true, &|side| side.record.pulls.to_string()),
-        ("errors", true, &|side| side.record.errors.to_string()),
-        ("of them 429", true, &|side| side.record.throttled.to_string()),
-        ("never begun", is_open, &|side| side.record.dropped.to_string()),
-        ("given up", any_unfinished, &|side| side.unfinished.to_string()),
-        ("content, MiB", true, &|side| format!("{:.1}", mebibytes(side.record.bytes))),
-    ];
-    for (name, _, value) in lines.iter().filter(|(_, wanted, _)| *wanted) {
-        *text += &format!("{name:<20}");
-        for side in &summary.sides {
-            *text += &format!("{:>12}", value(side));
-        }
-        *text += "\n";
+    let mut line = |name: &str, value: fn(&SideSummary) -> String| {
+        let cells: String = summary.sides.iter().map(|side| format!("{:>12}", value(side))).collect();
+        *text += &format!("{name:<20}{cells}\n");
+    };
+    line("pulls", |side| side.record.pulls.to_string());
+    line("errors", |side| side.record.errors.to_string());
+    line("of them 429", |side| side.record.throttled.to_string());
+    if is_open {
+        line("never begun", |side| side.record.dropped.to_string());
     }
+    if any_unfinished {
+        line("given up", |side| side.unfinished.to_string());
+    }
+    line("content, MiB", |side| format!("{:.1}", mebibytes(side.record.bytes)));
     for side in &summary.sides {
         for (sentence, count) in side.record.sentences() {
             let sentence: String = sentence.chars().take(MAX_LINE).collect();
