@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::bench::flags::Flags as BenchFlags;
+use crate::bench::options::Options as BenchOptions;
 use crate::client_config::{self, Client, Mirror};
 use crate::config::{self, Config, Flags};
 
@@ -29,6 +31,25 @@ Examples:
 The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
 AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI.";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  acr-cache-proxy bench --image library/nginx:1.27 --via http://127.0.0.1:8080 --direct example.azurecr.io/hub
+      50 pulls through the proxy and 50 direct ones, in turns.
+  acr-cache-proxy bench ... --concurrency 1,8,64 --cold --warm --html report.html
+      Six loads one after the other, with and without kept connections, and plots.
+  acr-cache-proxy bench ... --rate 20 --duration 1m --layers head
+      20 pulls a second begin on each side whatever happens; a pull that has to wait counts its wait.
+  acr-cache-proxy bench --emulated --rtt 20ms
+      The same without Azure: stand-in, proxy and distance are built in.
+
+A direct pull does what docker does: GET /v2/, the token that the challenge asks for by the registry's refresh token,
+HEAD of the tag, index, manifest and config by digest, layers by three at a time, redirects followed to blob storage.
+A pull through the proxy does the same without any credentials. Content is checked by its digest and thrown away.
+
+Phases do not overlap: a request counts from when its connection stands, and connecting is a phase of its own. Each
+image is pulled once on each side, without its layers, before the run. Ctrl-C ends the run and prints what there is.
+Exit status: 0 with a report, 1 if the run cannot begin or no pull of a side succeeds, 2 for a wrong flag.";
+
 /// What to do.
 #[derive(Debug)]
 pub enum Command {
@@ -38,6 +59,8 @@ pub enum Command {
     Demo(DemoOptions),
     /// Show a client's files, or put them in place below a root.
     ClientConfig(client_config::Setup, Option<PathBuf>),
+    /// Measure pulls.
+    Bench(Box<BenchOptions>),
 }
 
 /// Settings of the demo.
@@ -79,6 +102,9 @@ enum Subcommands {
     Demo(DemoArguments),
     /// Show the files by which a container client comes through the proxy, or put them in place
     ClientConfig(ClientConfigArguments),
+    /// Measure pulls through a proxy against direct pulls, in turns
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<BenchFlags>),
 }
 
 // All values are texts here: what they have to be is said by config, in the same words as for the file.
@@ -155,6 +181,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
             return Ok(Command::Demo(DemoOptions { listen, once: demo.once }));
         }
         Some(Subcommands::ClientConfig(arguments)) => return client_config(arguments),
+        Some(Subcommands::Bench(flags)) => {
+            let options = BenchOptions::parse(*flags).map_err(|mistakes| mistake(&mistakes.join("\n")))?;
+            return Ok(Command::Bench(Box::new(options)));
+        }
         Some(Subcommands::Serve(serve)) => serve,
         None => arguments.serve,
     };
@@ -239,7 +269,7 @@ fn exit(error: &clap::Error) -> Exit {
         }
         ErrorKind::InvalidSubcommand => {
             let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("there is no command {word:?}: there are serve, client-config and demo")
+            format!("there is no command {word:?}: there are serve, client-config, bench and demo")
         }
         ErrorKind::InvalidValue => format!("{argument} needs a value"),
         ErrorKind::ArgumentConflict => {
@@ -295,6 +325,9 @@ mod tests {
             ("", "the registry is not named: set --upstream-domain"),
             ("start", "there is no command \"start\""),
             ("demo --listen-address here", "--listen-address: \"here\" is no address to listen on"),
+            ("bench", "no image is named: give --image"),
+            ("bench --image X --via http://a", "--image: \"X\" is no image"),
+            ("bench --imgae x", "there is no flag --imgae: did you mean --image?"),
             ("--once", "there is no flag --once"),
             ("client-config", "client-config: name the client: docker, "),
             ("client-config crio", "client-config: \"crio\" is no client that is known: give docker, "),
@@ -322,6 +355,7 @@ mod tests {
             ("--help", "Examples:"),
             ("serve --help", "Examples:"),
             ("client-config --help", "--write"),
+            ("bench --help", "--emulated"),
             ("--version", env!("CARGO_PKG_VERSION")),
         ] {
             let exit = run(line).expect_err(line);

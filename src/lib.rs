@@ -27,6 +27,8 @@
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
 //! client_config                    files by which clients come here; place writes them
 //! demo                             the same program against an embedded stand-in for Azure
+//! bench                            pulls through a proxy against direct ones; a client, not a part of the proxy
+//! child                            the proxy as a child process, for demo and bench
 //! ```
 //!
 //! # Flow
@@ -38,8 +40,8 @@
 //! # Invariants
 //!
 //! - `oci` imports neither pingora nor tokio; imports point one way, from `serve` to the leaves.
-//! - The request that goes out is built anew from an allow-list of headers. Only `proxy::forward` sets
-//!   `Authorization`; no header of the client's that carries a credential is read anywhere.
+//! - The request that goes out is built anew from an allow-list of headers. In the proxy, only `proxy::forward`
+//!   sets `Authorization`; no header of the client's that carries a credential is read anywhere.
 //! - The path that goes out is written from parsed parts, so it begins with `/v2/<prefix>/` whatever came in.
 //! - A registry that no route is for is refused: nobody reaches one cache rule by the name of another.
 //! - Manifests pass byte for byte, and so does a redirect to storage that the client is to follow.
@@ -54,6 +56,8 @@
 pub mod addresses;
 pub mod admin;
 pub mod answer;
+pub mod bench;
+pub mod child;
 pub mod cli;
 pub mod client_config;
 pub mod config;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use acr_cache_proxy::cli::{self, Command};
-use acr_cache_proxy::{client_config, demo, logger, serve};
+use acr_cache_proxy::{bench, client_config, demo, logger, serve};
 use log::warn;
 
 #[global_allocator]
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Demo(options)) => demo::run(&options),
         Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_deref()),
+        Ok(Command::Bench(options)) => bench::run(&options),
         Err(exit) => {
             if exit.to_stdout {
                 print!("{}", exit.message);

@@ -5,6 +5,8 @@ mod harness;
 
 /// Health and readiness.
 mod admin;
+/// Pulls through the proxy against direct ones.
+mod bench;
 /// Blobs that come through the proxy.
 mod blobs;
 /// Clients' files, shown and written.
