@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::connection::{Ask, Failure, Pool};
 use super::origin::Origin;
 use super::record::Meter;
+use crate::oci;
 use crate::secret::Secret;
 use crate::token::exchange::Registry;
 use crate::token::{Granted, Issuer as _};
@@ -87,7 +88,7 @@ fn form(anonymous: bool, service: &str, repository: &str, refresh_token: &Secret
     Bytes::from_owner(Zeroizing::new(form.finish().into_bytes()))
 }
 
-/// `WWW-Authenticate: Bearer realm="https://…/oauth2/token",service="…"` (RFC 9110 section 11.6.1).
+/// A challenge that may be followed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Challenge {
     /// Path and query of the realm.
@@ -98,35 +99,16 @@ pub struct Challenge {
 impl Challenge {
     /// Of this registry. The refresh token goes to no other host, and to none in plain HTTP.
     pub fn parse(header: &str, registry: &Origin) -> Result<Self, String> {
-        let parameters = header
-            .split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, parameters)| parameters)
-            .ok_or("the challenge is not for a bearer token")?;
-        let realm = parameter(parameters, "realm").ok_or("the challenge names no realm")?;
-        let service = parameter(parameters, "service").ok_or("the challenge names no service")?;
-        match Origin::parse_url(&realm) {
-            Some((origin, path)) if origin.is_tls() && origin == *registry => Ok(Self { path, service }),
+        let oci::challenge::Challenge { realm, service } = oci::challenge::Challenge::parse(header)?;
+        match Origin::parse_url(realm) {
+            Some((origin, path)) if origin.is_tls() && origin == *registry => {
+                Ok(Self { path, service: service.to_owned() })
+            }
             _ => Err(format!(
                 "the challenge leads to {}, which is not this registry",
-                crate::answer::quoted(&realm).unwrap_or_default()
+                crate::answer::quoted(realm).unwrap_or_default()
             )),
         }
-    }
-}
-
-/// A parameter's value, quoted or not; a comma in quotes ends nothing.
-fn parameter(mut text: &str, wanted: &str) -> Option<String> {
-    loop {
-        let (name, rest) = text.trim_start_matches([' ', ',']).split_once('=')?;
-        let (value, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"')?,
-            None => rest.split_once(',').unwrap_or((rest, "")),
-        };
-        if name.trim().eq_ignore_ascii_case(wanted) {
-            return Some(value.to_owned());
-        }
-        text = after;
     }
 }
 
