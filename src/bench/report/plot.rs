@@ -212,7 +212,7 @@ pub fn escaped(text: &str) -> String {
 pub(super) mod tests {
     use super::*;
 
-    /// Every element that is opened is closed, in its order, and attributes are quoted: enough for what is written here.
+    /// Every element that is opened is closed, in its order, and attributes are quoted.
     pub(in super::super) fn assert_well_formed(text: &str) {
         let mut open = Vec::new();
         let mut rest = text;
