@@ -219,7 +219,8 @@ async fn closed_loop(run: Arc<Run>) {
 
 /// Pulls begin by the clock, whether or not earlier ones are done, and each side has a schedule of its own, half an
 /// interval apart. A pull that has to wait for its turn waits on its own time: it counts from the intended start, so a
-/// stall shows in every pull that it delayed.
+/// stall shows in every pull that it delayed. Timers are good to a millisecond, late rather than early, which is
+/// counted, too, on both sides alike.
 async fn open_loop(run: Arc<Run>, rate: f64) {
     let interval = Duration::from_secs_f64(1.0 / rate);
     let sides: Vec<_> = run.plan.routes.iter().map(|_| Arc::new(Turns::new(run.level.concurrency))).collect();

@@ -49,7 +49,8 @@ impl Pairs {
         self.seen
     }
 
-    /// Adds the totals of one pull on both sides; beyond those that are kept by reservoir sampling (Vitter's algorithm R).
+    /// Adds the totals of one pull on both sides. Once there are as many as are kept, by reservoir sampling (Vitter's
+    /// algorithm R).
     pub fn add(&mut self, via: &[u64; Phase::ALL.len()], direct: &[u64; Phase::ALL.len()]) {
         let difference = std::array::from_fn(|phase| {
             // Both are below an hour in microseconds.

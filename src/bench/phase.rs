@@ -55,7 +55,7 @@ impl Phase {
             Self::Config => "config",
             Self::Redirect => "blob redirect",
             Self::FirstByte => "layer, first byte",
-            Self::Throughput => "layer, throughput",
+            Self::Throughput => "layer, MiB/s",
             Self::Whole => "whole pull",
         }
     }

@@ -373,8 +373,8 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Asks for a blob and follows to where it is, there by `method` and without credentials. Gives the answer that has the content, and
-    /// how long the answers took that led there.
+    /// Asks for a blob and follows to where it is, there by `method` and without credentials. Gives the answer that has
+    /// the content, and how long the answers took that led there.
     async fn blob(
         &self,
         method: Method,

@@ -7,11 +7,11 @@ use super::super::pull::Side;
 use super::{Summary, digits, shown};
 
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 320.0;
-/// Room for the axis' numbers at the left, a heading above, the axis' labels below.
+const HEIGHT: f64 = 340.0;
+/// Room for the axis' numbers at the left, title, heading and legend above, the axis' labels below.
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 24.0;
-const TOP: f64 = 56.0;
+const TOP: f64 = 78.0;
 const BOTTOM: f64 = 44.0;
 /// A bar and the space to the next pair of them.
 const BAR: f64 = 11.0;
@@ -63,14 +63,20 @@ fn name(side: Side) -> &'static str {
     }
 }
 
-fn legend(summary: &Summary, y: f64) -> String {
-    let mut text = String::new();
+/// Title, heading and legend. A heading of its own line: that of an open loop is long.
+fn above(title: &str, summary: &Summary) -> String {
+    const LEGEND: f64 = 60.0;
+    let mut text = format!(
+        "<text class=\"t\" x=\"{LEFT}\" y=\"20\">{}</text><text class=\"m\" x=\"{LEFT}\" y=\"39\">{}</text>",
+        escaped(title),
+        escaped(&summary.heading)
+    );
     for (index, side) in summary.sides.iter().enumerate() {
         let x = LEFT + index as f64 * 130.0;
         let _ = write!(
             text,
-            "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"{y}\">{}</text>",
-            y - 11.0,
+            "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"{LEGEND}\">{}</text>",
+            LEGEND - 11.0,
             colour(side.side),
             x + 18.0,
             name(side.side)
@@ -104,11 +110,7 @@ fn percentiles(summary: &Summary) -> (String, f64) {
     let x = |share: f64| LEFT + (WIDTH - LEFT - RIGHT) * (-(1.0 - share).log10()).min(nines) / nines;
     let y = |ms: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - ms / top);
 
-    let mut text = format!(
-        "<text class=\"t\" x=\"{LEFT}\" y=\"20\">A whole pull by percentile, in ms: {}</text>{}",
-        escaped(&summary.heading),
-        legend(summary, 42.0)
-    );
+    let mut text = above("A whole pull by percentile, in ms", summary);
     for tick in 0..=TICKS as u32 {
         let ms = top * f64::from(tick) / TICKS;
         let _ = write!(
@@ -173,8 +175,7 @@ fn medians(summary: &Summary) -> (String, f64) {
         |row: &Option<(u64, [u64; super::SHARES.len()])>| row.map(|(_, values)| shown(Phase::Whole, values[0] as f64));
     let longest = phases.iter().flat_map(|phase| &phase.rows).filter_map(median).fold(0.01, f64::max);
     let width = WIDTH - NAMES - RIGHT - 60.0;
-    let mut text =
-        format!("<text class=\"t\" x=\"{LEFT}\" y=\"20\">Median of each phase, in ms</text>{}", legend(summary, 42.0));
+    let mut text = above("Median of each phase, in ms", summary);
     for (index, phase) in phases.iter().enumerate() {
         let y = TOP + GAP + step * index as f64;
         let middle = y + BAR * summary.sides.len() as f64 / 2.0 + 4.0;
@@ -211,7 +212,7 @@ pub fn escaped(text: &str) -> String {
 pub(super) mod tests {
     use super::*;
 
-    /// Every element that is opened is closed, in its order, and attributes are quoted: enough for what is written here.
+    /// Every element that is opened is closed, in its order, and attributes are quoted.
     pub(in super::super) fn assert_well_formed(text: &str) {
         let mut open = Vec::new();
         let mut rest = text;

@@ -1,7 +1,6 @@
 //! The table, for a terminal of 110 columns.
 
 use super::super::pairs::Difference;
-use super::super::phase::Phase;
 use super::super::pull::Side;
 use super::{About, PhaseSummary, SHARES, SideSummary, Summary, digits, mebibytes, shown, verdict};
 
@@ -63,14 +62,13 @@ fn level(text: &mut String, summary: &Summary) {
 }
 
 fn rows(text: &mut String, summary: &Summary, phase: &PhaseSummary) {
-    let label = if phase.phase == Phase::Throughput { "layer, MiB/s" } else { phase.phase.label() };
+    let mut label = phase.phase.label();
     if phase.rows.iter().all(Option::is_none) {
         *text += &format!("{label:<20}-\n");
         return;
     }
     // Whose row comes last has the difference.
     let last = phase.rows.iter().rposition(Option::is_some);
-    let mut label = label;
     for (index, (side, row)) in summary.sides.iter().zip(&phase.rows).enumerate() {
         let Some((count, values)) = row else { continue };
         let mut line = format!("{label:<20}{:<6}{count:>6}", side.side.label());
@@ -120,6 +118,7 @@ fn counts(text: &mut String, summary: &Summary) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::phase::Phase;
     use super::*;
 
     #[test]
@@ -127,7 +126,7 @@ mod tests {
         let (about, summaries) = super::super::tests::summaries();
         let text = render(&about, &summaries, true);
         for phase in Phase::ALL {
-            let label = if phase == Phase::Throughput { "layer, MiB/s" } else { phase.label() };
+            let label = phase.label();
             assert!(text.lines().any(|line| line.starts_with(label)), "{label}: {text}");
         }
         let numbers = text.lines().skip_while(|line| !line.starts_with("milliseconds"));
