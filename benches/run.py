@@ -36,10 +36,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def wait_for(port, process):
+def wait_for(port, process, log):
     for _ in range(200):
         if process.poll() is not None:
-            sys.exit(f"{process.args[0]} ended with status {process.returncode}")
+            sys.exit(f"{process.args[0]} ended with status {process.returncode}:\n{log.read_text()}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -77,6 +77,7 @@ class Bench:
     def __init__(self, arguments):
         self.arguments = arguments
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="acr-cache-proxy-bench-"))
+        self.directory.chmod(0o755)  # nginx's workers are nobody
         self.processes = {}
         self.ports = {name: free_port() for name in ["upstream", "emulator", "nginx", "haproxy", "proxy"]}
 
@@ -89,12 +90,13 @@ class Bench:
         path.write_text(text)
         return str(path)
 
-    def start(self, name, *command, environment=None, quiet=True):
-        log = open(self.directory / f"{name}.out", "wb")
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    def start(self, name, *command):
+        log = self.directory / f"{name}.out"
+        with open(log, "wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output)
         self.processes[name] = process
         if name in self.ports:
-            wait_for(self.ports[name], process)
+            wait_for(self.ports[name], process, log)
         return process
 
     def set_up(self):
@@ -127,11 +129,12 @@ class Bench:
         )
         begun = time.monotonic()
         self.start(name, binary, "--config", str(config))
-        while True:
+        while time.monotonic() - begun < 20:
             answer = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", self.url(name)],
                                     capture_output=True, text=True)
             if answer.stdout == "200":
                 return time.monotonic() - begun
+        sys.exit(f"{name} gives no manifest:\n{(self.directory / (name + '.out')).read_text()[-2000:]}")
 
     def url(self, name):
         return f"http://127.0.0.1:{self.ports[name]}{PATH}"
@@ -261,7 +264,8 @@ def main():
     parser.add_argument("--only", choices=["pass-through"])
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench = Bench(arguments)
     try:
         bench.set_up()
