@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::connection::Connection;
+use crate::gzip::Stored;
 
 /// Time between two bytes of a dripping body.
 const DRIP: Duration = Duration::from_millis(250);
@@ -51,6 +52,17 @@ impl Answer {
     pub(crate) fn chunked(mut self) -> Answer {
         self.chunked = true;
         self
+    }
+
+    /// Packs the body, if there is one.
+    pub(crate) fn gzip(mut self) -> Answer {
+        if self.body.is_empty() {
+            return self;
+        }
+        let mut packed = Stored::new();
+        packed.write(&self.body);
+        self.body = packed.finish().into();
+        self.header("Content-Encoding", "gzip")
     }
 
     /// Replaces a header, or adds it.

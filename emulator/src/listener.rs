@@ -224,6 +224,8 @@ fn decide(
         Fault::DieBeforeResponse => Err(Silence::Close),
         Fault::CutBody(after) => Ok((right(Expiry::Stated), Delivery::Cut(after))),
         Fault::Challenge401 => whole(registry::challenge(state, request)),
+        Fault::Chunked => whole(right(Expiry::Stated).chunked()),
+        Fault::Gzip => whole(right(Expiry::Stated).gzip()),
     }
 }
 
