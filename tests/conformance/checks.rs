@@ -246,11 +246,13 @@ pub fn no_tags_are_refused(upstream: &Upstream) {
     assert_eq!((answer.status, answer.code().as_str()), (400, "PAGINATION_NUMBER_INVALID"), "{answer:?}");
 }
 
-/// `docker-registry` 2.8 looks neither at `n` nor at `last`.
+/// `docker-registry` 2.8 lists its tags as its filesystem does, and looks neither at `n` nor at `last`.
 pub fn tags_come_all_at_once(upstream: &Upstream) {
-    for path in ["tags/list?n=2", "tags/list?last=edge", "tags/list?n=0"] {
+    for path in ["tags/list", "tags/list?n=2", "tags/list?last=edge", "tags/list?n=0"] {
         let answer = upstream.get(path);
-        assert_eq!(tags(&answer), all_tags(upstream));
+        let mut listed = tags(&answer);
+        listed.sort();
+        assert_eq!(listed, all_tags(upstream), "{path}");
         assert_eq!(answer.header("link"), None, "{answer:?}");
     }
 }
@@ -394,9 +396,8 @@ pub fn an_unknown_manifest_is_named_so(upstream: &Upstream) {
 }
 
 pub fn a_broken_name_is_named_so(upstream: &Upstream) {
-    for place in ["A/manifests/latest", "a/../b/tags/list", &format!("a_-b/blobs/{ABSENT}")] {
-        let answer = upstream.ask("GET", &format!("/v2/{}", place.replace("..", "%2e%2e")), &[]);
-        assert_eq!((answer.status, answer.code().as_str()), (400, "NAME_INVALID"), "{place}: {answer:?}");
+    for place in ["A/manifests/latest", "a%2Fb/tags/list", &format!("a_-b/blobs/{ABSENT}")] {
+        check_error(upstream, &format!("/v2/{place}"), 400, "NAME_INVALID");
     }
 }
 
