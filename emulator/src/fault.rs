@@ -50,7 +50,9 @@ pub enum Fault {
     Challenge401,
     /// No fault but a liberty: the right answer in chunks, without its length.
     Chunked,
-    /// Another one: the right answer, its body packed by gzip whether or not the client asked for it.
+    /// Another one: the right answer as HTTP/1.0 has it, without its length and not in chunks. It ends with the connection.
+    UntilClose,
+    /// A third one: the right answer, its body packed by gzip whether or not the client asked for it.
     Gzip,
 }
 

@@ -225,6 +225,7 @@ fn decide(
         Fault::CutBody(after) => Ok((right(Expiry::Stated), Delivery::Cut(after))),
         Fault::Challenge401 => whole(registry::challenge(state, request)),
         Fault::Chunked => whole(right(Expiry::Stated).chunked()),
+        Fault::UntilClose => Ok((right(Expiry::Stated).chunked(), Delivery::UntilClose)),
         Fault::Gzip => whole(right(Expiry::Stated).gzip()),
     }
 }
