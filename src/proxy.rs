@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderValue;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -45,6 +46,8 @@ pub const MAX_TRIES: usize = 2 * forward::MAX_CONNECTS + 3;
 pub struct Upstream {
     /// Where it is and what it is called: SNI, `Host`.
     pub domain: Domain,
+    /// Its `Host`, ready to be sent.
+    pub host: HeaderValue,
     /// Kept fresh in the background.
     pub addresses: Arc<Addresses>,
     /// Kept full in the background.

@@ -147,7 +147,8 @@ fn build(settings: &config::Upstream, roots: &TrustRoots) -> reqwest::Result<(Ar
     let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots)?;
     let tokens = Arc::new(Tokens::default());
     let blob_hosts = BlobHosts::new(domain.host(), settings.blob_hosts());
-    Ok((Arc::new(Upstream { domain: domain.clone(), addresses, tokens, blob_hosts }), registry))
+    let upstream = Upstream { domain: domain.clone(), host: domain.to_header(), addresses, tokens, blob_hosts };
+    Ok((Arc::new(upstream), registry))
 }
 
 /// What goes on behind the requests: each registry's addresses and tokens are kept fresh.

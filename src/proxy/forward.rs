@@ -33,7 +33,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// The headers of a request that the registry needs; all others stay here, whatever they are. Above all:
 /// `Authorization`, `Cookie`, and what a proxy in front adds.
-const FORWARDED: [header::HeaderName; 7] = [
+static FORWARDED: [header::HeaderName; 7] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::IF_MODIFIED_SINCE,
@@ -83,23 +83,19 @@ pub fn limit(peer: &mut HttpPeer, context: &Context) {
     }
 }
 
-/// `fail_to_connect`: the next address, if there is one and time for it.
+/// `fail_to_connect`: the next address, if there is time for it.
 pub fn connect_failed(peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    if let Some(another) = storage::connect_failed(context) {
-        error.set_retry(another && has_time(context));
-        return error;
-    }
-    let Ok(destination) = context.destination().map(Arc::clone) else {
-        return error;
+    let refused = match &mut context.storage {
+        Some(storage) => storage.refuse(),
+        None => {
+            if let (Some(address), Ok(destination)) = (peer._address.as_inet(), context.destination()) {
+                destination.upstream.addresses.avoid(*address);
+            }
+            context.refused += 1;
+            context.refused
+        }
     };
-    let upstream = &destination.upstream;
-    if let Some(address) = peer._address.as_inet() {
-        upstream.addresses.avoid(*address);
-    }
-    context.refused += 1;
-    let another = context.refused < MAX_CONNECTS
-        && upstream.addresses.candidate(context.first_address.unwrap_or_default(), context.refused).is_some();
-    error.set_retry(another && has_time(context));
+    error.set_retry(refused < MAX_CONNECTS && has_time(context));
     error
 }
 
@@ -112,8 +108,9 @@ pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context
     }
     let upstream = &context.destination()?.upstream;
     let target = context.target.as_bytes();
-    let mut outgoing = RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
-    outgoing.insert_header(header::HOST, upstream.domain.authority())?;
+    // Its names are lower case, which HTTP leaves free; to keep the client's would cost a table for each request.
+    let mut outgoing = RequestHeader::build_no_case(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
+    outgoing.insert_header(header::HOST, &upstream.host)?;
     for name in &FORWARDED {
         // What is read on its way back is not to come packed.
         if *name == header::ACCEPT_ENCODING && relay::reads(context.endpoint) {

@@ -55,6 +55,17 @@ impl Storage {
     pub fn host(&self) -> &str {
         &self.host
     }
+
+    /// One more address took no connection: how many by now.
+    pub fn refuse(&mut self) -> usize {
+        self.refused += 1;
+        self.refused
+    }
+
+    /// The next address to try, each in its turn.
+    fn address(&self) -> Option<SocketAddr> {
+        self.addresses.get(self.refused.checked_rem(self.addresses.len())?).copied()
+    }
 }
 
 /// Which hosts hold a registry's blobs.
@@ -173,7 +184,7 @@ pub async fn peer(context: &mut Context) -> Result<Option<Box<HttpPeer>>> {
             },
         };
     }
-    let Some(address) = storage.addresses.get(storage.refused).copied() else {
+    let Some(address) = storage.address() else {
         let words = format!("storage {}: its name is not resolved: check this host's DNS", storage.host);
         context.trouble = Some(Trouble::Storage(words));
         return Err(Error::explain(ErrorType::ConnectNoRoute, "the storage's name has no address").into_up());
@@ -185,19 +196,12 @@ pub async fn peer(context: &mut Context) -> Result<Option<Box<HttpPeer>>> {
     Ok(Some(Box::new(peer)))
 }
 
-/// `fail_to_connect` for the second leg: whether there is another address.
-pub fn connect_failed(context: &mut Context) -> Option<bool> {
-    let storage = context.storage.as_mut()?;
-    storage.refused += 1;
-    Some(storage.refused < storage.addresses.len())
-}
-
 /// `upstream_request_filter` for the second leg; `None` on the first. No header of it comes from the registry's request.
 pub fn request(session: &Session, method: &http::Method, context: &Context) -> Result<Option<RequestHeader>> {
     let Some(storage) = &context.storage else {
         return Ok(None);
     };
-    let mut outgoing = RequestHeader::build(method.clone(), &storage.target, Some(FORWARDED.len() + 2))?;
+    let mut outgoing = RequestHeader::build_no_case(method.clone(), &storage.target, Some(FORWARDED.len() + 2))?;
     outgoing.insert_header(header::HOST, &storage.authority)?;
     for name in &FORWARDED {
         for value in session.req_header().headers.get_all(name) {
@@ -225,7 +229,7 @@ pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> 
         answer.insert_header(DIGEST, digest)?;
     }
     if let Some(correlation) = &context.correlation {
-        answer.insert_header(super::reply::CORRELATION_ID, correlation)?;
+        answer.insert_header(&super::reply::CORRELATION_ID, correlation)?;
     }
     *response = answer;
     Ok(true)

@@ -1,13 +1,12 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::mirror::Mirror;
 use crate::program::{Daemon, run};
 
 const AGENT: &str = "containerd/";
 
-/// containerd with the proxy as its mirror of docker.io; its socket and its registries' directory.
-fn start(mirror: &Mirror) -> (Daemon, PathBuf, PathBuf) {
-    let home = mirror.home().display();
+/// The proxy as the mirror of docker.io, in a registries' directory.
+fn by_hand(mirror: &Mirror) -> PathBuf {
     let hosts = mirror.file(
         "certs/docker.io/hosts.toml",
         &format!(
@@ -15,7 +14,12 @@ fn start(mirror: &Mirror) -> (Daemon, PathBuf, PathBuf) {
             mirror.address()
         ),
     );
-    let hosts = hosts.ancestors().nth(2).expect("two levels").to_owned();
+    hosts.ancestors().nth(2).expect("two levels").to_owned()
+}
+
+/// containerd with a registries' directory; its socket.
+pub fn start(mirror: &Mirror, hosts: &Path) -> (Daemon, PathBuf) {
+    let home = mirror.home().display();
     let socket = mirror.home().join("containerd.sock");
     // The native snapshotter copies: it works on every filesystem, an overlay too.
     let config = mirror.file(
@@ -29,14 +33,15 @@ fn start(mirror: &Mirror) -> (Daemon, PathBuf, PathBuf) {
         ),
     );
     let arguments = ["--config", &config.to_string_lossy()];
-    (Daemon::start("containerd", &arguments, mirror.home(), &mirror.ca(), &socket), socket, hosts)
+    (Daemon::start("containerd", &arguments, mirror.home(), &mirror.ca(), &socket), socket)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn ctr_pulls_by_hosts_toml() {
     let mirror = Mirror::start().await;
-    let (_daemon, socket, hosts) = start(&mirror);
+    let hosts = by_hand(&mirror);
+    let (_daemon, socket) = start(&mirror, &hosts);
     for pull in mirror.pulls() {
         let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
         run(&mut mirror.client(&format!(
@@ -54,7 +59,7 @@ async fn ctr_pulls_by_hosts_toml() {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn cri_pulls_as_for_a_kubelet() {
     let mirror = Mirror::start().await;
-    let (_daemon, socket, _) = start(&mirror);
+    let (_daemon, socket) = start(&mirror, &by_hand(&mirror));
     for pull in mirror.pulls().iter().filter(|pull| pull.platform.is_none()) {
         // PullImageRequest { image: ImageSpec { image: reference } }
         let message = field(&field(pull.reference.as_bytes()));

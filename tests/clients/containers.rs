@@ -27,7 +27,7 @@ pub fn configure(mirror: &Mirror) {
 }
 
 /// One of the three; root's settings would be those of the machine, so that they are named one by one.
-fn client(mirror: &Mirror, words: &str) -> Command {
+pub fn client(mirror: &Mirror, words: &str) -> Command {
     let mut command = mirror.client(words);
     let settings = mirror.home().join(".config/containers");
     command.env("CONTAINERS_REGISTRIES_CONF", settings.join("registries.conf"));

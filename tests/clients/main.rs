@@ -7,6 +7,8 @@
 #[allow(dead_code, reason = "each test crate uses a part of it")]
 mod harness;
 
+/// Each of them by the files that `client-config` has put in place.
+mod client_config;
 /// containerd, by `ctr` and as a kubelet's container runtime.
 mod containerd;
 /// podman, buildah and skopeo, which share one library.
