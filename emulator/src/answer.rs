@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::{Response, StatusCode, Version};
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::connection::Connection;
+use crate::gzip::Stored;
 
 /// Time between two bytes of a dripping body.
 const DRIP: Duration = Duration::from_millis(250);
@@ -53,6 +54,17 @@ impl Answer {
         self
     }
 
+    /// Packs the body, if there is one.
+    pub(crate) fn gzip(mut self) -> Answer {
+        if self.body.is_empty() {
+            return self;
+        }
+        let mut packed = Stored::new();
+        packed.write(&self.body);
+        self.body = packed.finish().into();
+        self.header("Content-Encoding", "gzip")
+    }
+
     /// Replaces a header, or adds it.
     pub(crate) fn set_header(&mut self, name: &str, value: &str) {
         self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
@@ -71,6 +83,9 @@ impl Answer {
             self.headers.push(("Content-Length".to_owned(), length));
         }
         let mut response = Response::new(Payload::new(self.body, delivery, connection));
+        if delivery == Delivery::UntilClose {
+            *response.version_mut() = Version::HTTP_10;
+        }
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in &self.headers {
             let name = HeaderName::from_bytes(name.as_bytes());
@@ -86,6 +101,8 @@ impl Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Whole,
+    /// As HTTP/1.0 does: the end of the connection is that of the body.
+    UntilClose,
     /// Ends by a FIN after so many bytes.
     Cut(u64),
     /// Ends by an RST after half of it.
@@ -117,7 +134,7 @@ impl Payload {
             (body.slice(..length), Kind::Broken { connection, flushes, reset })
         };
         let (rest, kind) = match delivery {
-            Delivery::Whole => (body, Kind::Whole),
+            Delivery::Whole | Delivery::UntilClose => (body, Kind::Whole),
             Delivery::Cut(after) if after >= body.len() as u64 => (body, Kind::Whole),
             Delivery::Cut(after) => broken(after, false),
             Delivery::Reset => broken(body.len() as u64 / 2, true),

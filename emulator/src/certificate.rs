@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
@@ -14,27 +15,36 @@ use tokio_rustls::TlsAcceptor;
 /// A CA made for this run, and the acceptor whose certificate it signed.
 pub(crate) struct Tls {
     pub(crate) ca_pem: String,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
     pub(crate) acceptor: TlsAcceptor,
 }
 
 impl Tls {
     /// Offers HTTP/1.1 alone, as Azure's registries do (google/go-containerregistry logs, cosign#3331).
     pub(crate) fn new(names: Vec<String>) -> io::Result<Tls> {
-        let (ca_pem, chain, key) = issue(names).map_err(io::Error::other)?;
+        let (ca_pem, certificate, key) = issue(names).map_err(io::Error::other)?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
-                builder
-                    .with_no_client_auth()
-                    .with_single_cert(vec![chain], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)))
+                builder.with_no_client_auth().with_single_cert(
+                    vec![certificate.der().clone()],
+                    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+                )
             })
             .map_err(io::Error::other)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Tls { ca_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        Ok(Tls {
+            ca_pem,
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+        })
     }
 }
 
-type Issued = (String, rustls::pki_types::CertificateDer<'static>, Vec<u8>);
+/// The CA in PEM, the certificate that it signed, and the key of that.
+type Issued = (String, Certificate, KeyPair);
 
 fn issue(names: Vec<String>) -> Result<Issued, rcgen::Error> {
     let mut authority = CertificateParams::new(Vec::new())?;
@@ -52,5 +62,5 @@ fn issue(names: Vec<String>) -> Result<Issued, rcgen::Error> {
     server.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = server.signed_by(&key, &issuer)?;
-    Ok((authority_certificate.pem(), certificate.der().clone(), key.serialize_der()))
+    Ok((authority_certificate.pem(), certificate, key))
 }

@@ -48,6 +48,12 @@ pub enum Fault {
     CutBody(u64),
     /// The registry's challenge, whatever token came with the request.
     Challenge401,
+    /// No fault but a liberty: the right answer in chunks, without its length.
+    Chunked,
+    /// Another one: the right answer as HTTP/1.0 has it, without its length and not in chunks. It ends with the connection.
+    UntilClose,
+    /// A third one: the right answer, its body packed by gzip whether or not the client asked for it.
+    Gzip,
 }
 
 impl Fault {

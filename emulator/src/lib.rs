@@ -59,6 +59,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Emulator {
     state: Arc<State>,
     ca_pem: String,
+    certificate_pem: String,
+    key_pem: String,
     registry_addr: SocketAddr,
     entra_addr: SocketAddr,
     identity_addr: Option<SocketAddr>,
@@ -98,7 +100,8 @@ impl Emulator {
             servers.push(spawn(listener, Server::Identity, None));
             identity_addr = Some(address);
         }
-        Ok(Emulator { state, ca_pem: tls.ca_pem, registry_addr, entra_addr, identity_addr, servers })
+        let Tls { ca_pem, certificate_pem, key_pem, .. } = tls;
+        Ok(Emulator { state, ca_pem, certificate_pem, key_pem, registry_addr, entra_addr, identity_addr, servers })
     }
 
     /// Where the registry listens.
@@ -131,6 +134,11 @@ impl Emulator {
         &self.ca_pem
     }
 
+    /// The certificate of all TLS listeners and its key, in PEM, for servers that a test puts beside them.
+    pub fn certificate_and_key_pem(&self) -> (&str, &str) {
+        (&self.certificate_pem, &self.key_pem)
+    }
+
     /// Puts an image into the registry.
     ///
     /// # Panics
@@ -152,6 +160,11 @@ impl Emulator {
     /// Names a manifest that is there by one more tag.
     pub fn tag(&self, repository: &str, digest: &str, tag: &str) {
         self.state.store.tag(repository, digest, tag);
+    }
+
+    /// Puts a manifest of any kind and size under a tag; gives its digest. Nobody looks at what it refers to.
+    pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: impl Into<Bytes>) -> String {
+        self.state.store.put_manifest(repository, tag, media_type, bytes.into())
     }
 
     /// Adds an artifact (a signature, say) that refers to a manifest; gives its digest.

@@ -224,6 +224,9 @@ fn decide(
         Fault::DieBeforeResponse => Err(Silence::Close),
         Fault::CutBody(after) => Ok((right(Expiry::Stated), Delivery::Cut(after))),
         Fault::Challenge401 => whole(registry::challenge(state, request)),
+        Fault::Chunked => whole(right(Expiry::Stated).chunked()),
+        Fault::UntilClose => Ok((right(Expiry::Stated).chunked(), Delivery::UntilClose)),
+        Fault::Gzip => whole(right(Expiry::Stated).gzip()),
     }
 }
 

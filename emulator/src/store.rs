@@ -51,6 +51,17 @@ impl Store {
         built.pushed
     }
 
+    /// Adds a manifest under a tag, and gives its digest.
+    pub(crate) fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) -> String {
+        let digest = digest_of(&bytes);
+        let mut content = crate::lock(&self.content);
+        let place = content.repositories.entry(repository.to_owned()).or_default();
+        let manifest = Manifest { media_type: media_type.to_owned(), bytes, referrer: None };
+        place.manifests.insert(digest.clone(), manifest);
+        place.tags.insert(tag.to_owned(), digest.clone());
+        digest
+    }
+
     /// Adds an artifact that refers to `subject`, and gives its digest.
     pub(crate) fn attach(&self, repository: &str, subject: &str, artifact_type: &str, payload: Bytes) -> String {
         const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -53,6 +53,11 @@ pub fn reads(endpoint: &str) -> bool {
 /// `response_filter`: drops what is the registry's own, and names things as the client does. All else, above all a
 /// manifest and a redirect to storage with its signature, is left alone.
 pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+    // Chunks are nothing that a client of HTTP/1.0 can read (RFC 9112 section 6.1): its body ends with the connection.
+    if session.req_header().version < Version::HTTP_11 && !response.headers.contains_key(header::CONTENT_LENGTH) {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        session.set_keepalive(None);
+    }
     if storage::header(response, context)? {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-use std::io::{self, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -51,11 +51,16 @@ impl Kept {
         )?;
         let head = Head::read(&mut stream)?;
         let mut body = Vec::new();
-        // A connection that breaks ends the body as well as a close does.
-        let _ = stream.by_ref().take(head.length.unwrap_or(LOOK).min(LOOK)).read_to_end(&mut body);
-        let cut = head.length.is_some_and(|length| (body.len() as u64) < length.min(LOOK));
+        let cut = if head.is_chunked {
+            !read_chunks(&mut stream, &mut body)?
+        } else {
+            // A connection that breaks ends the body as well as a close does.
+            let _ = stream.by_ref().take(head.length.unwrap_or(LOOK).min(LOOK)).read_to_end(&mut body);
+            head.length.is_some_and(|length| (body.len() as u64) < length.min(LOOK))
+        };
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        if !cut && !head.closes && head.length.is_some_and(|length| length <= LOOK) {
+        let is_read = head.length.map_or(head.is_chunked, |length| length <= LOOK) && (body.len() as u64) <= LOOK;
+        if !cut && !head.closes && is_read {
             self.stream = Some(stream);
         }
         Ok(Seen {
@@ -68,8 +73,31 @@ impl Kept {
     }
 }
 
+/// Reads chunks until there are none or it is enough; whether they came to an end that is theirs.
+fn read_chunks(stream: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<bool> {
+    while (body.len() as u64) <= LOOK {
+        let mut line = String::new();
+        // A connection that breaks is an end that is not theirs.
+        if stream.read_line(&mut line).unwrap_or(0) == 0 {
+            return Ok(false);
+        }
+        let size = usize::from_str_radix(line.trim_end(), 16).map_err(io::Error::other)?;
+        let start = body.len();
+        body.resize(start + size + "\r\n".len(), 0);
+        if stream.read_exact(&mut body[start..]).is_err() {
+            return Ok(false);
+        }
+        body.truncate(start + size);
+        if size == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(true)
+}
+
 struct Head {
     status: u16,
+    is_chunked: bool,
     length: Option<u64>,
     retry_after: Option<u64>,
     closes: bool,
@@ -81,7 +109,7 @@ impl Head {
         stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no status line: {line:?}")))?;
-        let mut head = Self { status, length: None, retry_after: None, closes: false };
+        let mut head = Self { status, is_chunked: false, length: None, retry_after: None, closes: false };
         loop {
             line.clear();
             stream.read_line(&mut line)?;
@@ -89,6 +117,7 @@ impl Head {
                 return Ok(head);
             };
             match name.to_ascii_lowercase().as_str() {
+                "transfer-encoding" => head.is_chunked = value.eq_ignore_ascii_case("chunked"),
                 "content-length" => head.length = value.parse().ok(),
                 "retry-after" => head.retry_after = value.parse().ok(),
                 "connection" => head.closes = value.eq_ignore_ascii_case("close"),

@@ -65,6 +65,11 @@ impl Log {
     }
 }
 
+/// What registries are called here.
+fn domain(address: SocketAddr) -> String {
+    format!("example.azurecr.io:{}", address.port())
+}
+
 /// What a proxy is started with: by default the tests' identity and the emulator as its registry.
 pub struct Setup {
     args: Vec<String>,
@@ -75,16 +80,31 @@ pub struct Setup {
 impl Setup {
     /// A proxy in front of `azure`, with prefix `hub`, at `trace` level: every test is one of secrets, too.
     pub fn new(azure: &Emulator) -> Self {
+        Self::registry(azure, azure.registry_addr())
+    }
+
+    /// The same with routes in place of the one upstream: a source and its prefix for each of them.
+    pub fn routes(azure: &Emulator, routes: &[(&str, &str)]) -> Self {
+        let domain = domain(azure.registry_addr());
+        let route = |(source, prefix): &(&str, &str)| {
+            format!("  - {{source: {source}, domain: '{domain}', prefix: {prefix}, addresses: [127.0.0.1]}}\n")
+        };
+        Self::with(azure, &format!("routes:\n{}", routes.iter().map(route).collect::<String>()))
+    }
+
+    /// A registry of the test's own at this address, with prefix `hub`; `azure` is Entra ID, and its CA is trusted.
+    pub fn registry(azure: &Emulator, address: SocketAddr) -> Self {
+        let domain = domain(address);
+        Self::with(azure, &format!("upstream:\n  domain: {domain}\n  prefix: hub\n  addresses: [127.0.0.1]\n"))
+    }
+
+    fn with(azure: &Emulator, upstream: &str) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         let ca = files.path().join("ca.pem");
         std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
         let config = files.path().join("config.yaml");
-        let upstream = format!(
-            "upstream:\n  domain: example.azurecr.io:{}\n  prefix: hub\n  addresses: [127.0.0.1]\n",
-            azure.registry_addr().port()
-        );
         let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
-        std::fs::write(&config, upstream + &rest).expect("the configuration is written");
+        std::fs::write(&config, upstream.to_owned() + &rest).expect("the configuration is written");
         Self { args: Vec::new(), environment: Vec::new(), files }
             .flag("--config", &config.to_string_lossy())
             .env("AZURE_AUTHORITY_HOST", &azure.authority())

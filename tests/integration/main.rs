@@ -15,6 +15,8 @@ mod client_config;
 mod demo;
 /// HTTP/2 by prior knowledge.
 mod h2c;
+/// HTTP in every form that clients and registries use.
+mod http;
 /// Signing in: late, refused, revoked.
 mod identity;
 /// Starting, listening and stopping.

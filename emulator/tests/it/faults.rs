@@ -256,3 +256,40 @@ async fn connections_are_closed_and_dropping_ends_all() {
         let _ = answer.bytes().await;
     }
 }
+
+#[tokio::test]
+async fn the_right_answer_comes_in_other_frames() {
+    let azure = Azure::start().await;
+    azure.push();
+    let token = azure.access_token("repository:*:pull").await;
+    let path = format!("/v2/{REPOSITORY}/tags/list");
+    let plain = azure.get(&path, &token, "*/*").await.bytes().await.expect("a body");
+    for (fault, transfer, content, version) in [
+        (Fault::Chunked, Some("chunked"), None, "HTTP/1.1"),
+        (Fault::UntilClose, None, None, "HTTP/1.0"),
+        (Fault::Gzip, None, Some("gzip"), "HTTP/1.1"),
+    ] {
+        azure.emulator.inject(Hop::Data, fault.clone().times(1));
+        let answer = azure.get(&path, &token, "*/*").await;
+        let head = answer.headers().clone();
+        let found = |name: &str| head.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!((found("transfer-encoding"), found("content-encoding")), (transfer, content), "{fault:?}");
+        assert_eq!(found("content-length").is_some(), content.is_some(), "{fault:?}");
+        assert_eq!(format!("{:?}", answer.version()), version, "{fault:?}");
+        let body = answer.bytes().await.expect("a body");
+        assert_eq!(body == plain, content.is_none(), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_of_any_kind_is_had_by_its_tag_and_digest() {
+    let azure = Azure::start().await;
+    let digest = azure.emulator.put_manifest(REPOSITORY, "own", "application/vnd.example", &b"{}"[..]);
+    let token = azure.access_token("repository:*:pull").await;
+    for reference in ["own", &digest] {
+        let answer =
+            azure.get(&format!("/v2/{REPOSITORY}/manifests/{reference}"), &token, "application/vnd.example").await;
+        assert_eq!(header(&answer, "docker-content-digest"), digest);
+        assert_eq!(answer.text().await.expect("a body"), "{}");
+    }
+}

@@ -1,0 +1,202 @@
+use acr_emulator::{Emulator, Fault, Hop, Image};
+use bytes::Bytes;
+use http::HeaderMap;
+use reqwest::redirect::Policy;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::docker_registry::DockerRegistry;
+use crate::harness::{self, PATIENCE, Proxy, Setup};
+
+/// The repository that has everything, as clients call it and as the registry does.
+pub const NAME: &str = "library/busybox";
+pub const REPOSITORY: &str = "hub/library/busybox";
+/// Its tags but for the one that stands in for the referrers API, in lexical order.
+pub const TAGS: [&str; 5] = ["1.35", "1.36", "1.36-musl", "edge", "latest"];
+/// A digest that nothing has.
+pub const ABSENT: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const SIGNATURE: &str = "application/vnd.example.signature";
+pub const SBOM: &str = "application/vnd.example.sbom+json";
+
+/// A registry with known content, and a proxy in front of it that a client asks.
+pub struct Upstream {
+    proxy: Proxy,
+    client: reqwest::Client,
+    /// Entra ID and the content; the registry, too, unless there is another one.
+    azure: Emulator,
+    registry: Option<DockerRegistry>,
+    pub content: Content,
+}
+
+/// What was pushed.
+pub struct Content {
+    /// Of the index that all tags name.
+    pub index: String,
+    /// Of one architecture's manifest, which is in the index.
+    pub manifest: String,
+    pub layer: String,
+    /// Artifacts that refer to the index, with their types.
+    pub referrers: [(String, &'static str); 2],
+    /// The tag under which a registry without the referrers API lists them.
+    pub referrers_tag: String,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// A header that is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// Of the first error in the body; whatever else the specification wants of it has to be there.
+    pub fn code(&self) -> String {
+        let body = self.json();
+        let error = &body["errors"][0];
+        let code = error["code"].as_str().unwrap_or_else(|| panic!("no code: {self:?}"));
+        assert!(code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'), "{self:?}");
+        code.to_owned()
+    }
+}
+
+impl Content {
+    /// Fills the emulator's repository.
+    fn push(azure: &Emulator) -> Self {
+        let image = Image::small(REPOSITORY, TAGS[0]);
+        let pushed = azure.push(image);
+        for tag in &TAGS[1..] {
+            azure.tag(REPOSITORY, &pushed.index_digest, tag);
+        }
+        let attach = |artifact_type| azure.attach(REPOSITORY, &pushed.index_digest, artifact_type, "about the image");
+        let referrers = [SIGNATURE, SBOM].map(|artifact_type| (attach(artifact_type), artifact_type));
+        let descriptors = referrers.each_ref().map(|(digest, artifact_type)| {
+            let size = azure.manifest(REPOSITORY, digest).expect("attached").len();
+            json!({"mediaType": MANIFEST, "digest": digest, "size": size, "artifactType": artifact_type})
+        });
+        let list = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}).to_string();
+        let referrers_tag = pushed.index_digest.replace(':', "-");
+        azure.put_manifest(REPOSITORY, &referrers_tag, INDEX, list);
+        Self {
+            manifest: pushed.manifests[0].1.clone(),
+            layer: pushed.blobs[0].clone(),
+            index: pushed.index_digest,
+            referrers,
+            referrers_tag,
+        }
+    }
+
+    /// Everything that tags and the index lead to, the parts first: reference, media type.
+    pub fn manifests(&self, azure: &Emulator) -> Vec<(String, &'static str)> {
+        let index: Value =
+            serde_json::from_slice(&azure.manifest(REPOSITORY, &self.index).expect("pushed")).expect("JSON");
+        let parts = index["manifests"].as_array().expect("a list").iter();
+        let parts = parts.map(|part| part["digest"].as_str().expect("a digest").to_owned());
+        let artifacts = self.referrers.iter().map(|(digest, _)| digest.clone());
+        let tags = TAGS.iter().copied().chain([self.referrers_tag.as_str()]);
+        let named = tags.map(|tag| (tag.to_owned(), INDEX));
+        parts.chain(artifacts).map(|digest| (digest, MANIFEST)).chain(named).collect()
+    }
+}
+
+impl Upstream {
+    /// The emulator, with nothing else.
+    pub async fn emulator() -> Self {
+        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let content = Content::push(&azure);
+        let proxy = Setup::new(&azure).start();
+        Self { proxy, client: client(&azure), azure, registry: None, content }
+    }
+
+    /// Debian's `docker-registry` with the same content; the emulator is Entra ID alone.
+    pub async fn docker_registry() -> Self {
+        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let content = Content::push(&azure);
+        let client = client(&azure);
+        let registry = DockerRegistry::start(&azure).await;
+        registry.push(&client, &azure, &content).await;
+        let proxy = Setup::registry(&azure, registry.address()).start();
+        Self { proxy, client, azure, registry: Some(registry), content }
+    }
+
+    /// The proxy's answer; no redirect is followed.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.fetch(method, &self.proxy.url(path), headers)
+    }
+
+    /// The answer to `GET` of what is below the repository, such as `manifests/latest`.
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", &format!("/v2/{NAME}/{path}"), &[("Accept", &format!("{INDEX}, {MANIFEST}"))])
+    }
+
+    /// The same as `HEAD`.
+    pub fn head(&self, path: &str) -> Answer {
+        self.ask("HEAD", &format!("/v2/{NAME}/{path}"), &[("Accept", &format!("{INDEX}, {MANIFEST}"))])
+    }
+
+    /// A blob, as a client gets it: by a redirect, if there is one, which is asked for in the same way.
+    pub fn blob(&self, method: &str, digest: &str, headers: &[(&str, &str)]) -> Answer {
+        let answer = self.ask(method, &format!("/v2/{NAME}/blobs/{digest}"), headers);
+        match answer.header("location") {
+            Some(location) => self.fetch(method, location, headers),
+            None => answer,
+        }
+    }
+
+    fn fetch(&self, method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = headers
+            .iter()
+            .fold(self.client.request(method, url), |request, (name, value)| request.header(*name, *value));
+        tokio::task::block_in_place(|| {
+            Handle::current().block_on(async {
+                let answer = request.send().await.unwrap_or_else(|cause| panic!("{url}: {cause:?}"));
+                let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+                Answer { status, headers, body: answer.bytes().await.expect("a whole body") }
+            })
+        })
+    }
+
+    /// The bytes of a manifest as they were pushed.
+    pub fn manifest(&self, reference: &str) -> Bytes {
+        self.azure.manifest(REPOSITORY, reference).expect("pushed")
+    }
+
+    /// The bytes of a blob as they were pushed.
+    pub fn pushed_blob(&self, digest: &str) -> Bytes {
+        self.azure.blob(digest).expect("pushed")
+    }
+
+    /// From now on the registry takes no token that the proxy can have.
+    pub fn refuse_tokens(&self) {
+        match &self.registry {
+            Some(registry) => registry.grant_nothing(),
+            None => self.azure.inject(Hop::Data, Fault::Challenge401),
+        }
+    }
+
+    /// From now on the registry answers with this status, which only the emulator can be made to.
+    pub fn fail(&self, status: u16) {
+        assert!(self.registry.is_none(), "docker-registry does what it does");
+        self.azure.inject(Hop::Data, Fault::Status(status));
+    }
+}
+
+fn client(azure: &Emulator) -> reqwest::Client {
+    // A second call finds the first one's provider, which is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ca = reqwest::Certificate::from_pem(azure.ca_pem().as_bytes()).expect("a CA");
+    let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE);
+    client.tls_certs_only([ca]).build().expect("a client")
+}
