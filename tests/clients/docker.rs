@@ -1,30 +1,57 @@
+use std::process::Command;
+use std::time::Duration;
+
 use serde_json::json;
 
+use crate::harness::PATIENCE;
+use crate::home::Home;
 use crate::mirror::Mirror;
 use crate::program::{Daemon, run};
+
+/// A running dockerd.
+pub struct Docker<'a> {
+    home: &'a Home,
+    listen: String,
+    _daemon: Daemon,
+}
+
+impl<'a> Docker<'a> {
+    /// dockerd with a mirror of Docker Hub.
+    pub fn start(home: &'a Home, mirror: &str) -> Self {
+        let path = home.path().display();
+        let settings = json!({
+            "registry-mirrors": [format!("http://{mirror}")],
+            "data-root": format!("{path}/root"),
+            "exec-root": format!("{path}/exec"),
+            "pidfile": format!("{path}/dockerd.pid"),
+            // Works on every filesystem, an overlay too.
+            "storage-driver": "vfs",
+            "bridge": "none",
+            "iptables": false,
+            "ip6tables": false,
+            // So that one pull does not wait for another one's layers.
+            "max-concurrent-downloads": 100,
+        });
+        let settings = home.file("daemon.json", &settings.to_string());
+        let socket = home.path().join("docker.sock");
+        let listen = format!("unix://{}", socket.display());
+        let words = format!("dockerd --config-file {} --host {listen}", settings.display());
+        let daemon = Daemon::start(home, &words, &socket);
+        Self { home, listen, _daemon: daemon }
+    }
+
+    /// The `docker` command, with words behind its options.
+    pub fn docker(&self, limit: Duration, words: &str) -> Command {
+        self.home.client(limit, &format!("docker --host {} {words}", self.listen))
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn dockerd_pulls_and_runs() {
     let mirror = Mirror::start().await;
-    let home = mirror.home().display();
-    let settings = json!({
-        "registry-mirrors": [format!("http://{}", mirror.address())],
-        "data-root": format!("{home}/root"),
-        "exec-root": format!("{home}/exec"),
-        "pidfile": format!("{home}/dockerd.pid"),
-        // Works on every filesystem, an overlay too.
-        "storage-driver": "vfs",
-        "bridge": "none",
-        "iptables": false,
-        "ip6tables": false,
-    });
-    let settings = mirror.file("daemon.json", &settings.to_string());
-    let socket = mirror.home().join("docker.sock");
-    let listen = format!("unix://{}", socket.display());
-    let arguments = ["--config-file", &settings.to_string_lossy(), "--host", &listen];
-    let _daemon = Daemon::start("dockerd", &arguments, mirror.home(), &mirror.ca(), &socket);
-    let docker = |words: &str| run(&mut mirror.client(&format!("docker --host {listen} {words}")));
+    let daemon = Docker::start(&mirror.home, &mirror.address());
+    let docker = |words: &str| run(&mut daemon.docker(PATIENCE, words));
 
     for pull in mirror.pulls() {
         let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();

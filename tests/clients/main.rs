@@ -13,6 +13,12 @@ mod containerd;
 mod containers;
 /// dockerd, which also runs what it has pulled.
 mod docker;
+/// What each client does with each failure, as the table in `failures.md` has it.
+mod failures;
+/// A client's files.
+mod home;
+/// Azure's registry, and the public ones that clients may turn to.
+mod hub;
 /// The images, the proxy as their mirror, and what must be true of every pull.
 mod mirror;
 /// A registry that is known by name, until the name is gone.
@@ -21,3 +27,5 @@ mod name;
 mod namespace;
 /// Programs that end in time, and daemons that end with their test.
 mod program;
+/// Clients that reach several registries through one port.
+mod registries;

@@ -1,10 +1,8 @@
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use acr_emulator::{Emulator, Hop, Image, Recorded};
 use serde_json::Value;
 
 use crate::harness::{self, Proxy, Setup};
+use crate::home::Home;
 use crate::{namespace, program};
 
 /// Large beside all manifests together, so that it shows who carried a layer.
@@ -16,9 +14,9 @@ const TAG: &str = "1.0";
 pub struct Mirror {
     pub azure: Emulator,
     pub proxy: Proxy,
+    pub home: Home,
     authority: String,
     pulls: Vec<Pull>,
-    directory: tempfile::TempDir,
 }
 
 /// One image, how a client is to ask for it, and what of it that client needs.
@@ -82,9 +80,8 @@ impl Mirror {
                 other_manifest: manifest_of(false),
             }
         });
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(directory.path().join("ca.pem"), azure.ca_pem()).expect("the CA is written");
-        Self { azure, proxy, authority: authority.to_owned(), pulls: pulls.into(), directory }
+        let home = Home::new(&[azure.ca_pem()]);
+        Self { azure, proxy, home, authority: authority.to_owned(), pulls: pulls.into() }
     }
 
     /// Every way to ask for an image: by tag, by digest, for another architecture.
@@ -95,32 +92,6 @@ impl Mirror {
     /// `127.0.0.1:<port>`, where clients find the proxy.
     pub fn address(&self) -> String {
         self.proxy.address().to_string()
-    }
-
-    /// A directory for everything that a client writes.
-    pub fn home(&self) -> &Path {
-        self.directory.path()
-    }
-
-    /// The CA of the stand-in's storage, for clients that follow a redirect there.
-    pub fn ca(&self) -> PathBuf {
-        self.home().join("ca.pem")
-    }
-
-    /// A file below [`Mirror::home`].
-    pub fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.home().join(name);
-        std::fs::create_dir_all(path.parent().expect("below home")).expect("a directory");
-        std::fs::write(&path, content).expect("a file is written");
-        path
-    }
-
-    /// A client's command, by whitespace between its words.
-    pub fn client(&self, words: &str) -> Command {
-        let mut words = words.split_whitespace();
-        let mut command = program::client(words.next().expect("a program"), self.home());
-        command.args(words).env("SSL_CERT_FILE", self.ca());
-        command
     }
 
     /// Checks what has been seen of a pull that is just over, and again of those before it: by the proxy, the
@@ -197,12 +168,6 @@ impl Mirror {
     /// The config's digest, by which runtimes know an image.
     pub fn config(&self, pull: &Pull) -> String {
         self.blobs(pull, &pull.manifest).swap_remove(0)
-    }
-}
-
-impl Drop for Mirror {
-    fn drop(&mut self) {
-        namespace::unmount_below(self.directory.path());
     }
 }
 

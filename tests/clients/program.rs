@@ -5,18 +5,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::PATIENCE;
+use crate::home::Home;
 
 /// Where daemons are is not in every PATH.
 const SYSTEM: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
 /// No test takes longer, so that a daemon is not left behind even if its test is killed.
-const DAEMON_LIMIT: Duration = Duration::from_secs(600);
+pub const DAEMON_LIMIT: Duration = Duration::from_secs(600);
 /// What ignores SIGTERM for so long is killed.
 const TERM_LIMIT: Duration = Duration::from_secs(10);
 
 /// A client's command that ends in time, with nothing of this process' environment: not its proxies, its CA, its
 /// sign-ins.
-pub fn client(program: &str, home: &Path) -> Command {
-    limited(program, home, PATIENCE)
+pub fn client(program: &str, home: &Path, limit: Duration) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .arg(format!("--kill-after={}", TERM_LIMIT.as_secs()))
+        .arg(limit.as_secs().to_string())
+        .arg(installed(program));
+    command.env_clear().env("PATH", SYSTEM).env("HOME", home).current_dir(home).stdin(Stdio::null());
+    command
 }
 
 /// Where a program is. A missing one fails the test, whose outcome would otherwise say less than it seems to.
@@ -25,16 +32,6 @@ pub fn installed(program: &str) -> PathBuf {
     places
         .find(|place| place.exists())
         .unwrap_or_else(|| panic!("{program} is not installed: run scripts/install test"))
-}
-
-fn limited(program: &str, home: &Path, limit: Duration) -> Command {
-    let mut command = Command::new("timeout");
-    command
-        .arg(format!("--kill-after={}", TERM_LIMIT.as_secs()))
-        .arg(limit.as_secs().to_string())
-        .arg(installed(program));
-    command.env_clear().env("PATH", SYSTEM).env("HOME", home).current_dir(home).stdin(Stdio::null());
-    command
 }
 
 /// Runs a command to its end, which has to be a good one; gives what it printed.
@@ -53,22 +50,28 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it in `home` and waits until `socket` takes connections.
-    pub fn start(program: &str, arguments: &[&str], home: &Path, ca: &Path, socket: &Path) -> Self {
-        let log = home.join(format!("{program}.log"));
+    /// Starts it and waits until `socket` takes connections.
+    pub fn start(home: &Home, words: &str, socket: &Path) -> Self {
+        let mut words = words.splitn(2, ' ');
+        let name = words.next().expect("a program").to_owned();
+        let command = home.client(DAEMON_LIMIT, &format!("{name} {}", words.next().unwrap_or_default()));
+        Self::of(name, command, home, socket)
+    }
+
+    /// The same with a command that is there.
+    pub fn of(name: String, mut command: Command, home: &Home, socket: &Path) -> Self {
+        let log = home.path().join(format!("{name}.log"));
         let output = File::create(&log).expect("a log");
-        let child = limited(program, home, DAEMON_LIMIT)
-            .args(arguments)
-            .env("SSL_CERT_FILE", ca)
+        let child = command
             .stdout(output.try_clone().expect("one file for both"))
             .stderr(output)
             .spawn()
             .expect("a daemon starts");
-        let mut daemon = Self { name: program.to_owned(), child, log };
+        let mut daemon = Self { name, child, log };
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(socket).is_err() {
             let ended = daemon.child.try_wait().expect("wait");
-            assert!(ended.is_none() && Instant::now() < deadline, "{program} does not listen: {ended:?}");
+            assert!(ended.is_none() && Instant::now() < deadline, "{} does not listen: {ended:?}", daemon.name);
             // A socket of another process can only be tried; nothing depends on the step.
             std::thread::sleep(Duration::from_millis(20));
         }
