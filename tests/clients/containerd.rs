@@ -1,3 +1,4 @@
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl<'a> Containerd<'a> {
                 hosts.display(),
             ),
         );
-        let daemon = Daemon::start(home, &format!("containerd --config {}", config.display()), &socket);
+        let daemon = Daemon::start(home, &format!("containerd --config {}", config.display()), &[], || UnixStream::connect(&socket).is_ok());
         Self { home, hosts, socket, _daemon: daemon }
     }
 

@@ -1,3 +1,4 @@
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl<'a> Docker<'a> {
         let socket = home.path().join("docker.sock");
         let listen = format!("unix://{}", socket.display());
         let words = format!("dockerd --config-file {} --host {listen}", settings.display());
-        let daemon = Daemon::start(home, &words, &socket);
+        let daemon = Daemon::start(home, &words, &[], || UnixStream::connect(&socket).is_ok());
         Self { home, listen, _daemon: daemon }
     }
 

@@ -26,9 +26,14 @@ pub struct Site {
 impl Site {
     /// Both, and names that lead to the public one.
     pub async fn start() -> Self {
+        Self::start_with(harness::options()).await
+    }
+
+    /// The same with an Azure that is told something.
+    pub async fn start_with(options: Options) -> Self {
         namespace::assert_isolated();
         let files = tempfile::tempdir().expect("a temporary directory");
-        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let azure = Emulator::start(options).await.expect("the emulator starts");
         let hub = Emulator::start(Options {
             login_server: HOSTS[0].to_owned(),
             extra_names: HOSTS.map(str::to_owned).into(),

@@ -7,6 +7,8 @@
 #[allow(dead_code, reason = "each test crate uses a part of it")]
 mod harness;
 
+/// Two proxies behind a balancer, one of which restarts.
+mod balancers;
 /// containerd, by `ctr` and as a kubelet's container runtime.
 mod containerd;
 /// podman, buildah and skopeo, which share one library.

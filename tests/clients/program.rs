@@ -1,5 +1,4 @@
 use std::fs::File;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,7 +41,7 @@ pub fn run(command: &mut Command) -> String {
     printed
 }
 
-/// A daemon that serves on a Unix socket. Dropping it ends the process, and shows its log if the test has failed.
+/// A daemon. Dropping it ends the process, and shows its log if the test has failed.
 pub struct Daemon {
     name: String,
     child: Child,
@@ -50,16 +49,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it and waits until `socket` takes connections.
-    pub fn start(home: &Home, words: &str, socket: &Path) -> Self {
-        let mut words = words.splitn(2, ' ');
-        let name = words.next().expect("a program").to_owned();
-        let command = home.client(DAEMON_LIMIT, &format!("{name} {}", words.next().unwrap_or_default()));
-        Self::of(name, command, home, socket)
+    /// Starts it in its home and waits until it is ready.
+    pub fn start(home: &Home, words: &str, arguments: &[&str], ready: impl Fn() -> bool) -> Self {
+        let mut command = home.client(DAEMON_LIMIT, words);
+        command.args(arguments);
+        Self::of(home, command, words.split(' ').next().unwrap_or_default(), ready)
     }
 
     /// The same with a command that is there.
-    pub fn of(name: String, mut command: Command, home: &Home, socket: &Path) -> Self {
+    pub fn of(home: &Home, mut command: Command, name: &str, ready: impl Fn() -> bool) -> Self {
         let log = home.path().join(format!("{name}.log"));
         let output = File::create(&log).expect("a log");
         let child = command
@@ -67,9 +65,9 @@ impl Daemon {
             .stderr(output)
             .spawn()
             .expect("a daemon starts");
-        let mut daemon = Self { name, child, log };
+        let mut daemon = Self { name: name.to_owned(), child, log };
         let deadline = Instant::now() + PATIENCE;
-        while UnixStream::connect(socket).is_err() {
+        while !ready() {
             let ended = daemon.child.try_wait().expect("wait");
             assert!(ended.is_none() && Instant::now() < deadline, "{} does not listen: {ended:?}", daemon.name);
             // A socket of another process can only be tried; nothing depends on the step.
