@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::Options;
 
-use crate::containerd::Containerd;
+use crate::containerd::{self, Containerd};
 use crate::containers;
 use crate::harness::{self, PATIENCE, Proxy};
 use crate::hub::{Site, TAG};
@@ -24,7 +24,10 @@ const LATENCY: Duration = Duration::from_millis(40);
 /// An instance of the proxy: its settings are the other one's.
 fn start(site: &Site, address: &str) -> Proxy {
     let setup = site.proxy(&[("docker.io", "hub")], "closed");
-    setup.flag("--listen-address", &format!("{address}:8080")).flag("--admin-address", &format!("{address}:8081")).start()
+    setup
+        .flag("--listen-address", &format!("{address}:8080"))
+        .flag("--admin-address", &format!("{address}:8081"))
+        .start()
 }
 
 /// Clients pull all the time, image after image; each of the two instances is stopped and comes back.
@@ -42,7 +45,7 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
 
     // Clients that have nobody else to ask.
     let containerd_home = site.home();
-    let containerd = Containerd::start(&containerd_home, "docker.io", &format!("server = \"http://{ADDRESS}\"\n"));
+    let containerd = Containerd::start(&containerd_home, "docker.io", &containerd::closed(ADDRESS));
     let podman_home = site.home();
     containers::configure(&podman_home, &containers::replaced("docker.io", &format!("{ADDRESS}/docker.io")));
     let ctr = |reference: &str| containerd.pull(PATIENCE, reference);

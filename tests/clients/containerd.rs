@@ -24,6 +24,12 @@ pub fn mirrored(server: Option<&str>, mirror: &str) -> String {
     format!("{server}[host.\"http://{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
 }
 
+/// A `hosts.toml` with the proxy and nobody else. `server` alone says so, too, but containerd 1.6 takes no file without
+/// a `host`, and asks the registry.
+pub fn closed(proxy: &str) -> String {
+    format!("server = \"http://{proxy}\"\n[host.\"http://{proxy}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+}
+
 impl<'a> Containerd<'a> {
     /// containerd with this `hosts.toml` for a registry, or for `_default`.
     pub fn start(home: &'a Home, registry: &str, hosts: &str) -> Self {
@@ -41,7 +47,9 @@ impl<'a> Containerd<'a> {
                 hosts.display(),
             ),
         );
-        let daemon = Daemon::start(home, &format!("containerd --config {}", config.display()), &[], || UnixStream::connect(&socket).is_ok());
+        let daemon = Daemon::start(home, &format!("containerd --config {}", config.display()), &[], || {
+            UnixStream::connect(&socket).is_ok()
+        });
         Self { home, hosts, socket, _daemon: daemon }
     }
 

@@ -1,4 +1,5 @@
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -48,8 +49,9 @@ pub fn client(home: &Home, limit: Duration, words: &str) -> Command {
 
 /// `podman pull` into a store that nothing else uses.
 pub fn pull_into_new_root(home: &Home, limit: Duration, reference: &str) -> Command {
-    let root = home.path().join(reference.replace(['/', ':'], "-"));
-    let root = root.display();
+    // podman takes no runroot of more than 50 characters.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let root = format!("{}/{}", home.path().display(), NEXT.fetch_add(1, Ordering::Relaxed));
     client(
         home,
         limit,

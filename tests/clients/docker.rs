@@ -32,6 +32,8 @@ impl<'a> Docker<'a> {
             "ip6tables": false,
             // So that one pull does not wait for another one's layers.
             "max-concurrent-downloads": 100,
+            // Five by default, with pauses of 5, 10, 15, 20 and 25 s.
+            "max-download-attempts": 2,
         });
         let settings = home.file("daemon.json", &settings.to_string());
         let socket = home.path().join("docker.sock");

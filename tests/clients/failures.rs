@@ -202,7 +202,7 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
         let address = proxy.address().to_string();
         let hosts = match mode {
             Mode::Fallback => containerd::mirrored(Some("registry-1.docker.io"), &address),
-            Mode::Closed => format!("server = \"http://{address}\"\n"),
+            Mode::Closed => containerd::closed(&address),
         };
         (*mode, Containerd::start(home(), "docker.io", &hosts))
     });
