@@ -9,7 +9,7 @@ use crate::containerd::{self, Containerd};
 use crate::containers;
 use crate::harness::{self, PATIENCE, Proxy};
 use crate::hub::{Site, TAG};
-use crate::program::{Daemon, run};
+use crate::program::{DAEMON_LIMIT, Daemon, run};
 
 /// What both files in `conf` have: where clients ask, and where the two instances are.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -39,9 +39,11 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
     let mut instances = INSTANCES.map(|address| start(&site, address));
     let home = site.home();
     let words = words.replace("conf/", concat!(env!("CARGO_MANIFEST_DIR"), "/conf/"));
-    let pid_file = format!("daemon off; pid {}/pid;", home.path().display());
-    let arguments = if words.starts_with("nginx") { vec!["-g", &pid_file] } else { vec![] };
-    let _balancer = Daemon::start(&home, &words, &arguments, || TcpStream::connect(ADDRESS).is_ok());
+    let mut command = home.client(DAEMON_LIMIT, &words);
+    if words.starts_with("nginx") {
+        command.arg("-g").arg(format!("daemon off; pid {}/pid;", home.path().display()));
+    }
+    let _balancer = Daemon::start("balancer", command, &home, || TcpStream::connect(ADDRESS).is_ok());
 
     // Clients that have nobody else to ask.
     let containerd_home = site.home();
@@ -100,7 +102,6 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
         played.expect("the instances stop and come back");
     });
     assert!(site.hub.requests().is_empty(), "{:#?}", site.hub.requests());
-    eprintln!("pulls: {counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

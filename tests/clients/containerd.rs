@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::PATIENCE;
 use crate::home::Home;
 use crate::mirror::Mirror;
-use crate::program::{Daemon, run};
+use crate::program::{DAEMON_LIMIT, Daemon, run};
 
 const AGENT: &str = "containerd/";
 
@@ -47,9 +47,8 @@ impl<'a> Containerd<'a> {
                 hosts.display(),
             ),
         );
-        let daemon = Daemon::start(home, &format!("containerd --config {}", config.display()), &[], || {
-            UnixStream::connect(&socket).is_ok()
-        });
+        let command = home.client(DAEMON_LIMIT, &format!("containerd --config {}", config.display()));
+        let daemon = Daemon::start("containerd", command, home, || UnixStream::connect(&socket).is_ok());
         Self { home, hosts, socket, _daemon: daemon }
     }
 

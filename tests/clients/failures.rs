@@ -7,7 +7,8 @@ use tokio::sync::Semaphore;
 
 use crate::containerd::{self, Containerd};
 use crate::containers;
-use crate::docker::Docker;
+use crate::docker::{Docker, Kind};
+use crate::harness::Proxy;
 use crate::home::Home;
 use crate::hub::{Site, TAG, of_repository, was_sent};
 
@@ -104,7 +105,10 @@ impl fmt::Display for Seen {
             None => "fails",
         };
         write!(f, "{end} in {:.1} s", self.took.as_secs_f32())?;
-        if self.giver.is_none() { write!(f, ": {}", self.printed.trim()) } else { Ok(()) }
+        match self.printed.lines().rfind(|line| !line.trim().is_empty()) {
+            Some(last) if self.giver.is_none() => write!(f, ": {last}"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -194,7 +198,7 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
         let on_failure = if mode == Mode::Fallback { "fallback" } else { "closed" };
         (mode, site.proxy(&[("docker.io", "hub")], on_failure).start())
     });
-    let homes: Vec<Home> = (0..6).map(|_| site.home()).collect();
+    let homes: Vec<Home> = (0..8).map(|_| site.home()).collect();
     let mut homes = homes.iter();
     let runtime = tokio::runtime::Handle::current();
     let mut home = || homes.next().expect("enough");
@@ -207,7 +211,10 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
         (*mode, Containerd::start(home(), "docker.io", &hosts))
     });
     // There is no way to take Docker Hub from dockerd.
-    let dockers = proxies.each_ref().map(|(mode, proxy)| (*mode, Docker::start(home(), &proxy.address().to_string())));
+    let [dockers, newer_dockers] = [Kind::Debian12, Kind::ContainerdStore].map(|kind| {
+        let mut start = |proxy: &Proxy| Docker::start(home(), &proxy.address().to_string(), kind);
+        proxies.each_ref().map(|(mode, proxy)| (*mode, start(proxy)))
+    });
     let podmen = proxies.each_ref().map(|(mode, proxy)| {
         let address = proxy.address();
         let registries = match mode {
@@ -228,6 +235,17 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
     for (mode, docker) in &dockers {
         let pull = |reference: &str| docker.docker(LIMIT, &format!("pull {reference}"));
         pulls.push(Pull { client: "docker", mode: *mode, command: Box::new(pull), succeeded: |_| true });
+    }
+    for (mode, docker) in &newer_dockers {
+        let pull = |reference: &str| docker.docker(LIMIT, &format!("pull {reference}"));
+        pulls.push(Pull {
+            client: "docker with containerd",
+            mode: *mode,
+            command: Box::new(pull),
+            succeeded: |_| true,
+        });
+        let pull = |reference: &str| docker.build(LIMIT, reference, "");
+        pulls.push(Pull { client: "BuildKit", mode: *mode, command: Box::new(pull), succeeded: |_| true });
     }
     for (mode, home) in podmen {
         let pull = |reference: &str| containers::pull_into_new_root(home, LIMIT, reference);

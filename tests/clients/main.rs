@@ -31,3 +31,5 @@ mod namespace;
 mod program;
 /// Clients that reach several registries through one port.
 mod registries;
+/// A newer Debian, whose docker is another one.
+mod tree;

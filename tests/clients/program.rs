@@ -49,15 +49,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it in its home and waits until it is ready.
-    pub fn start(home: &Home, words: &str, arguments: &[&str], ready: impl Fn() -> bool) -> Self {
-        let mut command = home.client(DAEMON_LIMIT, words);
-        command.args(arguments);
-        Self::of(home, command, words.split(' ').next().unwrap_or_default(), ready)
-    }
-
-    /// The same with a command that is there.
-    pub fn of(home: &Home, mut command: Command, name: &str, ready: impl Fn() -> bool) -> Self {
+    /// Starts it in its home, by a command that has a limit, and waits until it is ready.
+    pub fn start(name: &str, mut command: Command, home: &Home, ready: impl Fn() -> bool) -> Self {
         let log = home.path().join(format!("{name}.log"));
         let output = File::create(&log).expect("a log");
         let child = command
