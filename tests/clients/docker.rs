@@ -105,7 +105,7 @@ async fn pulls_and_runs(kind: Kind, agent: &str) {
     }
 }
 
-/// Every pull of the table, as the base of a build.
+/// Every pull of the table, as the base of a build. With containerd's store it is containerd that fetches the layers.
 async fn builds_on_images_of_the_mirror(kind: Kind, agent: &str) {
     let mirror = Mirror::start().await;
     let daemon = Docker::start(&mirror.home, &mirror.address(), kind);
@@ -143,5 +143,5 @@ async fn buildkit_builds() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn buildkit_builds_with_containerds_store() {
-    builds_on_images_of_the_mirror(Kind::ContainerdStore, "buildkit/").await;
+    builds_on_images_of_the_mirror(Kind::ContainerdStore, "buildkit/ containerd/").await;
 }
