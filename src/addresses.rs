@@ -59,14 +59,12 @@ impl Addresses {
         self.preferred.load(Ordering::Relaxed)
     }
 
-    /// The `attempt`-th address to try for a request that began at `start`; `None` when all known ones were tried
-    /// (or none is known yet).
+    /// The `attempt`-th address to try for a request that began at `start`: each in its turn, then from the first again,
+    /// for a packet may have been lost. `None` if none is known yet.
     pub fn candidate(&self, start: usize, attempt: usize) -> Option<SocketAddr> {
         let known = self.known.load();
-        if attempt >= known.len() {
-            return None;
-        }
-        known.get(start.wrapping_add(attempt) % known.len()).copied()
+        let next = start.wrapping_add(attempt).checked_rem(known.len())?;
+        known.get(next).copied()
     }
 
     /// All addresses that are known now.
@@ -207,10 +205,10 @@ mod tests {
         let addresses = Addresses::new("example.azurecr.io", 443, &[]);
         addresses.publish(vec![address(1), address(2), address(2), address(3)]);
         let order = || (0..4).map(|attempt| addresses.candidate(addresses.start(), attempt)).collect::<Vec<_>>();
-        assert_eq!(order(), [Some(address(1)), Some(address(2)), Some(address(3)), None]);
+        assert_eq!(order(), [1, 2, 3, 1].map(|last| Some(address(last))));
         addresses.avoid(address(1));
         addresses.avoid(address(1));
-        assert_eq!(order(), [Some(address(2)), Some(address(3)), Some(address(1)), None]);
+        assert_eq!(order(), [2, 3, 1, 2].map(|last| Some(address(last))));
     }
 
     #[test]

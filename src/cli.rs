@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::bench::flags::Flags as BenchFlags;
+use crate::bench::options::Options as BenchOptions;
+use crate::client_config::{self, Client, Mirror};
 use crate::config::{self, Config, Flags};
 
 /// A wrong flag or setting.
@@ -22,9 +25,30 @@ Examples:
       The same from a file.
   acr-cache-proxy demo --once
       A pull through this program, against a stand-in for Azure that is built in.
+  acr-cache-proxy client-config containerd --config /etc/acr-cache-proxy/config.yaml
+      The files by which containerd comes through the proxy; --write puts them in place.
 
 The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
 AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI.";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  acr-cache-proxy bench --image library/nginx:1.27 --via http://127.0.0.1:8080 --direct example.azurecr.io/hub
+      50 pulls through the proxy and 50 direct ones, in turns.
+  acr-cache-proxy bench ... --concurrency 1,8,64 --cold --warm --html report.html
+      Six loads one after the other, with and without kept connections, and plots.
+  acr-cache-proxy bench ... --rate 20 --duration 1m --layers head
+      20 pulls a second begin on each side whatever happens; a pull that has to wait counts its wait.
+  acr-cache-proxy bench --emulated --rtt 20ms
+      The same without Azure: stand-in, proxy and distance are built in.
+
+A direct pull does what docker does: GET /v2/, the token that the challenge asks for by the registry's refresh token,
+HEAD of the tag, index, manifest and config by digest, layers by three at a time, redirects followed to blob storage.
+A pull through the proxy does the same without any credentials. Content is checked by its digest and thrown away.
+
+Phases do not overlap: a request counts from when its connection stands, and connecting is a phase of its own. Each
+image is pulled once on each side, without its layers, before the run. Ctrl-C ends the run and prints what there is.
+Exit status: 0 with a report, 1 if the run cannot begin or no pull of a side succeeds, 2 for a wrong flag.";
 
 /// What to do.
 #[derive(Debug)]
@@ -33,6 +57,10 @@ pub enum Command {
     Serve(Box<Config>, Vec<String>),
     /// Show a pull.
     Demo(DemoOptions),
+    /// Show a client's files, or put them in place below a root.
+    ClientConfig(client_config::Setup, Option<PathBuf>),
+    /// Measure pulls.
+    Bench(Box<BenchOptions>),
 }
 
 /// Settings of the demo.
@@ -72,6 +100,11 @@ enum Subcommands {
     Serve(ServeArguments),
     /// Pull an image through the proxy from a stand-in for Azure that is built in
     Demo(DemoArguments),
+    /// Show the files by which a container client comes through the proxy, or put them in place
+    ClientConfig(ClientConfigArguments),
+    /// Measure pulls through a proxy against direct pulls, in turns
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<BenchFlags>),
 }
 
 // All values are texts here: what they have to be is said by config, in the same words as for the file.
@@ -117,6 +150,27 @@ struct DemoArguments {
     once: bool,
 }
 
+#[derive(Args)]
+struct ClientConfigArguments {
+    /// docker, containerd, podman (and buildah, skopeo, CRI-O), buildkit or kubernetes
+    client: Option<String>,
+    // As an attribute: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where clients reach the proxy, as http://HOST[:PORT] or https:// [default: where it listens]"
+    )]
+    mirror: Option<String>,
+    /// Put the files in place, never over one that is not from here
+    #[arg(long)]
+    write: bool,
+    /// Put them below this directory, such as the tree of an image [default: /]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeArguments,
+}
+
 /// Takes the arguments, the program's name first. `Err` holds what to print and the exit status.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
     let arguments = Arguments::try_parse_from(arguments.into_iter().map(two_dashes)).map_err(|error| exit(&error))?;
@@ -125,6 +179,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
             let listen = config::parse_listen(&demo.listen_address)
                 .map_err(|wrong| mistake(&format!("--listen-address: {wrong}\n")))?;
             return Ok(Command::Demo(DemoOptions { listen, once: demo.once }));
+        }
+        Some(Subcommands::ClientConfig(arguments)) => return client_config(arguments),
+        Some(Subcommands::Bench(flags)) => {
+            let options = BenchOptions::parse(*flags).map_err(|mistakes| mistake(&mistakes.join("\n")))?;
+            return Ok(Command::Bench(Box::new(options)));
         }
         Some(Subcommands::Serve(serve)) => serve,
         None => arguments.serve,
@@ -136,6 +195,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
                 .to_owned(),
         );
     }
+    let config = load(serve)?;
+    Ok(Command::Serve(Box::new(config), notices))
+}
+
+fn load(serve: ServeArguments) -> Result<Config, Exit> {
     let flags = Flags {
         config: serve.config,
         listen: serve.listen_address,
@@ -146,8 +210,25 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         log: serve.log,
         rust_log: std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty()),
     };
-    let config = Config::load(&flags).map_err(|mistakes| mistake(&mistakes.to_string()))?;
-    Ok(Command::Serve(Box::new(config), notices))
+    Config::load(&flags).map_err(|mistakes| mistake(&mistakes.to_string()))
+}
+
+fn client_config(arguments: ClientConfigArguments) -> Result<Command, Exit> {
+    let ClientConfigArguments { client, mirror, write, root, serve } = arguments;
+    let wrong = |sentence: String| mistake(&format!("{sentence}\n"));
+    let client = client.ok_or_else(|| {
+        wrong("client-config: name the client: docker, containerd, podman, buildkit or kubernetes".to_owned())
+    })?;
+    let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
+    if root.is_some() && !write {
+        return Err(wrong("--root is where --write puts the files: give both, or none to see them".to_owned()));
+    }
+    let mirror = mirror.map(|url| Mirror::parse(&url).map_err(|sentence| wrong(format!("--mirror: {sentence}"))));
+    let mirror = mirror.transpose()?;
+    let config = load(serve)?;
+    let mirror = mirror.map_or_else(|| Mirror::at(config.listen()).map_err(wrong), Ok)?;
+    let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;
+    Ok(Command::ClientConfig(setup, write.then(|| root.unwrap_or_else(|| PathBuf::from("/")))))
 }
 
 /// Go's flags take one dash or two; a command line of the Go program works as it is.
@@ -188,7 +269,7 @@ fn exit(error: &clap::Error) -> Exit {
         }
         ErrorKind::InvalidSubcommand => {
             let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("there is no command {word:?}: there are serve and demo")
+            format!("there is no command {word:?}: there are serve, client-config, bench and demo")
         }
         ErrorKind::InvalidValue => format!("{argument} needs a value"),
         ErrorKind::ArgumentConflict => {
@@ -244,7 +325,23 @@ mod tests {
             ("", "the registry is not named: set --upstream-domain"),
             ("start", "there is no command \"start\""),
             ("demo --listen-address here", "--listen-address: \"here\" is no address to listen on"),
+            ("bench", "no image is named: give --image"),
+            ("bench --image X --via http://a", "--image: \"X\" is no image"),
+            ("bench --imgae x", "there is no flag --imgae: did you mean --image?"),
             ("--once", "there is no flag --once"),
+            ("client-config", "client-config: name the client: docker, "),
+            ("client-config crio", "client-config: \"crio\" is no client that is known: give docker, "),
+            ("client-config docker", "the registry is not named: set --upstream-domain"),
+            (
+                "client-config docker --upstream-domain a.azurecr.io --listen-address :0",
+                "listen: [::]:0 has a port only once the proxy runs",
+            ),
+            (
+                "client-config docker --upstream-domain a.azurecr.io --mirror mirror.internal",
+                "--mirror: \"mirror.internal\" is no address of a mirror",
+            ),
+            ("client-config docker --upstream-domain a.azurecr.io --root /tmp", "--root is where --write puts"),
+            ("client-config docker --wirte", "there is no flag --wirte: did you mean --write?"),
         ] {
             let exit = run(line).expect_err(line);
             assert!(exit.message.starts_with(&format!("acr-cache-proxy: {says}")), "{line}: {}", exit.message);
@@ -254,9 +351,13 @@ mod tests {
 
     #[test]
     fn help_and_version_go_to_standard_output() {
-        for (line, says) in
-            [("--help", "Examples:"), ("serve --help", "Examples:"), ("--version", env!("CARGO_PKG_VERSION"))]
-        {
+        for (line, says) in [
+            ("--help", "Examples:"),
+            ("serve --help", "Examples:"),
+            ("client-config --help", "--write"),
+            ("bench --help", "--emulated"),
+            ("--version", env!("CARGO_PKG_VERSION")),
+        ] {
             let exit = run(line).expect_err(line);
             assert!(exit.to_stdout && exit.status == 0 && exit.message.contains(says), "{line}: {}", exit.message);
         }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use http::HeaderValue;
+
 use crate::oci::name::Prefix;
 use crate::route::{Blobs, DOCKER_HUB, OnFailure, Route, Routes, Source};
 
@@ -331,6 +333,12 @@ impl Domain {
     /// What goes into `Host`: the port only where it is not 443.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// The same as a header's value.
+    pub fn to_header(&self) -> HeaderValue {
+        // A host is letters, digits, hyphens, dots, colons and brackets: each is good in a header.
+        HeaderValue::from_str(&self.authority).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
     /// What the certificate has to be for: the host without brackets.

@@ -4,16 +4,13 @@
 //! variables that a user would set.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Client, Emulator, Hop, Image, Options, Recorded};
 use serde_json::Value;
 
+use crate::child::{ProxyProcess, Scratch};
 use crate::cli::DemoOptions;
 
 /// The identity that the stand-in knows. It opens nothing anywhere else.
@@ -22,8 +19,8 @@ const CLIENT_ID: &str = "00000000-0000-4000-8000-0000000c11e7";
 const SECRET: &str = "only-for-the-demo";
 const PREFIX: &str = "hub";
 const IMAGE: &str = "library/hello";
-/// The child listens within milliseconds; this is for a very busy machine.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// A step of the pull takes milliseconds; this is for a very busy machine.
+const STEP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs until Ctrl-C, or with `--once` until one image is pulled. The error is one sentence.
 pub fn run(options: &DemoOptions) -> Result<(), String> {
@@ -56,11 +53,12 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         azure.storage_addr()
     );
     println!("It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would.\n");
-    let proxy = ProxyProcess::start(&azure, options.listen)?;
-    println!("The proxy is ready on http://{}.\n", proxy.address);
+    let files = Scratch::new("demo").map_err(|cause| format!("demo: {cause}"))?;
+    let proxy = proxy(&azure, options.listen, &files)?;
+    println!("The proxy is ready on http://{}.\n", proxy.address());
 
     println!("A pull of {IMAGE}:latest, as docker does it, without any credentials:");
-    let pull = pull(proxy.address).await.map_err(|cause| format!("demo: pull: {cause}"))?;
+    let pull = pull(proxy.address()).await.map_err(|cause| format!("demo: pull: {cause}"))?;
     for step in &pull {
         println!("  {step}");
     }
@@ -73,7 +71,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         println!("\nThe demo is complete.");
         return Ok(());
     }
-    println!("\n{}", to_paste(proxy.address));
+    println!("\n{}", to_paste(proxy.address()));
     tokio::signal::ctrl_c().await.map_err(|cause| format!("demo: Ctrl-C: {cause}"))
 }
 
@@ -94,78 +92,38 @@ Ctrl-C ends it."
     )
 }
 
-/// The child process, stopped when the demo ends however it ends.
-struct ProxyProcess {
-    child: Child,
-    address: SocketAddr,
-    ca: PathBuf,
-}
-
-impl ProxyProcess {
-    fn start(azure: &Emulator, listen: SocketAddr) -> Result<Self, String> {
-        let ca = std::env::temp_dir().join(format!("acr-cache-proxy-demo-{}.pem", std::process::id()));
-        std::fs::write(&ca, azure.ca_pem()).map_err(|cause| format!("demo: {}: {cause}", ca.display()))?;
-        let binary = std::env::current_exe().map_err(|cause| format!("demo: own binary: {cause}"))?;
-        let arguments = [
-            "--upstream-domain".to_owned(),
-            format!("127.0.0.1:{}", azure.registry_addr().port()),
-            "--upstream-prefix".to_owned(),
-            PREFIX.to_owned(),
-            "--listen-address".to_owned(),
-            listen.to_string(),
-            "--ca-file".to_owned(),
-            ca.to_string_lossy().into_owned(),
-            "--log".to_owned(),
-            "info".to_owned(),
-        ];
-        let variables = [
-            ("AZURE_AUTHORITY_HOST", azure.authority()),
-            ("AZURE_TENANT_ID", TENANT.to_owned()),
-            ("AZURE_CLIENT_ID", CLIENT_ID.to_owned()),
-            ("AZURE_CLIENT_SECRET", SECRET.to_owned()),
-        ];
-        println!("The proxy, started as on any machine, by a client secret in its environment:");
-        println!("  acr-cache-proxy {}\n", arguments.join(" "));
-        let mut child = Command::new(binary)
-            .args(&arguments)
-            .envs(variables)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|cause| format!("demo: proxy: {cause}"))?;
-        let stderr = child.stderr.take();
-        // From here on the child is stopped on every way out.
-        let mut process = Self { child, address: listen, ca };
-        let (ready, wait) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
-                eprintln!("  | {line}");
-                let address = line.split("listening on http://").nth(1).and_then(|rest| rest.split(' ').next());
-                if let Some(Ok(address)) = address.map(str::parse::<SocketAddr>) {
-                    let _ = ready.send(address);
-                }
-            }
-        });
-        process.address = wait
-            .recv_timeout(START_LIMIT)
-            .map_err(|_| "demo: the proxy did not start, its reason is above".to_owned())?;
-        Ok(process)
-    }
-}
-
-impl Drop for ProxyProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.ca);
-    }
+/// The proxy, with the flags and variables that a user would set; its log is shown.
+fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch) -> Result<ProxyProcess, String> {
+    let ca = files.write("ca.pem", azure.ca_pem()).map_err(|cause| format!("demo: {cause}"))?;
+    let arguments = [
+        "--upstream-domain".to_owned(),
+        format!("127.0.0.1:{}", azure.registry_addr().port()),
+        "--upstream-prefix".to_owned(),
+        PREFIX.to_owned(),
+        "--listen-address".to_owned(),
+        listen.to_string(),
+        "--ca-file".to_owned(),
+        ca.to_string_lossy().into_owned(),
+        "--log".to_owned(),
+        "info".to_owned(),
+    ];
+    let variables = [
+        ("AZURE_AUTHORITY_HOST", azure.authority()),
+        ("AZURE_TENANT_ID", TENANT.to_owned()),
+        ("AZURE_CLIENT_ID", CLIENT_ID.to_owned()),
+        ("AZURE_CLIENT_SECRET", SECRET.to_owned()),
+    ];
+    println!("The proxy, started as on any machine, by a client secret in its environment:");
+    println!("  acr-cache-proxy {}\n", arguments.join(" "));
+    ProxyProcess::start(&arguments, &variables, |line| eprintln!("  | {line}"))
+        .map_err(|cause| format!("demo: {cause}"))
 }
 
 /// A pull in dockerd's order: ping, HEAD of the tag, index, manifest of a platform, config and layers. Every
 /// digest is checked.
 async fn pull(proxy: SocketAddr) -> Result<Vec<String>, String> {
     let client =
-        reqwest::Client::builder().no_proxy().timeout(START_LIMIT).build().map_err(|cause| cause.to_string())?;
+        reqwest::Client::builder().no_proxy().timeout(STEP_LIMIT).build().map_err(|cause| cause.to_string())?;
     let mut steps = Vec::new();
     get(&client, &mut steps, proxy, "GET", "/v2/").await?;
     let head = get(&client, &mut steps, proxy, "HEAD", &format!("/v2/{IMAGE}/manifests/latest")).await?;

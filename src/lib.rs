@@ -7,23 +7,28 @@
 //!
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong
-//! serve                            puts the parts together; listener and shutdown are below it
+//! serve                            puts the parts together; listener, downstream and shutdown are below it
 //!   addresses                      the registry's name, looked up in the background
 //!   identity                       Entra token: a named source or the default chain, over azure_identity
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::exchange              the two calls to the registry
 //!   proxy                          Pingora's phases:
-//!     accept     request_filter          oci::request parses, or refuses
+//!     accept     request_filter          oci::request parses, route chooses, or it is refused
 //!     authorize  request_filter          a token for the repository, waited for if it is on its way
 //!     forward    upstream_peer, upstream_request_filter, fail_to_connect, error_while_proxy
 //!     authorize  upstream_response_filter   a 401 renews the token and replays, once
-//!     relay      response_filter         drops what is not the client's, touches no Location
+//!     storage    upstream_response_filter   a blob's redirect is followed here, where a route says so
+//!     relay      response_filter, response_body_filter   drops what is not the client's, puts names in its words
 //!     fail       fail_to_proxy           the one table of failures
 //!     log        logging                 one line
-//! oci                              the registry's vocabulary, pure: names, requests, errors
+//! route                            which repository of which cache registry stands for the one that is asked for
+//! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of a name
 //! admin                            /healthz and /readyz, on a listener of their own
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
+//! client_config                    files by which clients come here; place writes them
 //! demo                             the same program against an embedded stand-in for Azure
+//! bench                            pulls through a proxy against direct ones; a client, not a part of the proxy
+//! child                            the proxy as a child process, for demo and bench
 //! ```
 //!
 //! # Flow
@@ -35,10 +40,13 @@
 //! # Invariants
 //!
 //! - `oci` imports neither pingora nor tokio; imports point one way, from `serve` to the leaves.
-//! - The request that goes out is built anew from an allow-list of headers. Only `proxy::forward` sets
-//!   `Authorization`; no header of the client's that carries a credential is read anywhere.
+//! - The request that goes out is built anew from an allow-list of headers. In the proxy, only `proxy::forward`
+//!   sets `Authorization`; no header of the client's that carries a credential is read anywhere.
 //! - The path that goes out is written from parsed parts, so it begins with `/v2/<prefix>/` whatever came in.
-//! - A token goes to the registry's own host over TLS and nowhere else: no redirect is followed.
+//! - A registry that no route is for is refused: nobody reaches one cache rule by the name of another.
+//! - Manifests pass byte for byte, and so does a redirect to storage that the client is to follow.
+//! - A token goes to the registry's own host over TLS and nowhere else. The one redirect that is followed, a blob's to
+//!   storage that is known by name, is followed without it.
 //! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's
 //!   clock as the token tells it, not by this host's.
 //! - Constructors do no network I/O: the program listens whether or not Azure is there.
@@ -48,7 +56,10 @@
 pub mod addresses;
 pub mod admin;
 pub mod answer;
+pub mod bench;
+pub mod child;
 pub mod cli;
+pub mod client_config;
 pub mod config;
 pub mod demo;
 pub mod identity;

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use acr_cache_proxy::cli::{self, Command};
-use acr_cache_proxy::{demo, logger, serve};
+use acr_cache_proxy::{bench, client_config, demo, logger, serve};
 use log::warn;
 
-/// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1.
-const START_FAILED: u8 = 1;
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1, and so is a file that is not written.
+const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()) {
@@ -19,6 +22,8 @@ fn main() -> ExitCode {
             serve::serve(&config).map_err(|cause| cause.to_string())
         }
         Ok(Command::Demo(options)) => demo::run(&options),
+        Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_deref()),
+        Ok(Command::Bench(options)) => bench::run(&options),
         Err(exit) => {
             if exit.to_stdout {
                 print!("{}", exit.message);
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             eprintln!("acr-cache-proxy: {cause}");
-            ExitCode::from(START_FAILED)
+            ExitCode::from(FAILED)
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderValue;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -14,7 +15,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::addresses::Addresses;
 use crate::config::Domain;
-use crate::route::{OnFailure, Routes};
+use crate::route::{Blobs, OnFailure, Routes};
 use crate::token::Tokens;
 
 mod accept;
@@ -25,28 +26,34 @@ mod forward;
 mod log;
 mod relay;
 mod reply;
+mod storage;
 
 pub use context::Context;
+pub use storage::BlobHosts;
 
 /// An idle client connection is closed after this; without a limit it would stay for ever (pingora#447).
 /// Container clients open a new one when they need it.
-const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
+pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 /// A client that takes no byte for this long is gone.
 const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client that started a request finishes its header within this.
-const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
-/// Connect tries, one replay of a request that died and one after a 401; each has a bound of its own,
-/// this one only replaces Pingora's 16.
-pub const MAX_TRIES: usize = forward::MAX_CONNECTS + 2;
+pub const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
+/// Connect tries to a registry and to its storage, one replay of a request that died, one after a 401, and one to follow
+/// a redirect; each has a bound of its own, this one only replaces Pingora's 16.
+pub const MAX_TRIES: usize = 2 * forward::MAX_CONNECTS + 3;
 
 /// One cache registry, as requests see it.
 pub struct Upstream {
     /// Where it is and what it is called: SNI, `Host`.
     pub domain: Domain,
+    /// Its `Host`, ready to be sent.
+    pub host: HeaderValue,
     /// Kept fresh in the background.
     pub addresses: Arc<Addresses>,
     /// Kept full in the background.
     pub tokens: Arc<Tokens>,
+    /// Where its blobs are.
+    pub blob_hosts: BlobHosts,
 }
 
 /// Where a route leads.
@@ -55,6 +62,8 @@ pub struct Destination {
     pub upstream: Arc<Upstream>,
     /// What a failure asks of clients.
     pub on_failure: OnFailure,
+    /// How its blobs are served.
+    pub blobs: Blobs,
 }
 
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
@@ -71,7 +80,7 @@ impl Proxy {
     pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], in_flight: Arc<AtomicUsize>) -> Self {
         let destination = |route: &crate::route::Route| {
             let upstream = Arc::clone(upstreams.get(route.upstream)?);
-            Some(Arc::new(Destination { upstream, on_failure: route.on_failure }))
+            Some(Arc::new(Destination { upstream, on_failure: route.on_failure, blobs: route.blobs }))
         };
         let destinations = routes.iter().map_while(destination).collect();
         Self { routes, destinations, in_flight }
@@ -105,7 +114,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        forward::peer(context)
+        match storage::peer(context).await? {
+            Some(peer) => Ok(peer),
+            None => forward::peer(context),
+        }
     }
 
     fn fail_to_connect(
@@ -133,7 +145,10 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        authorize::check(response, context).await
+        if context.storage.is_none() {
+            authorize::check(response, context).await?;
+        }
+        storage::follow(response, context)
     }
 
     async fn response_filter(

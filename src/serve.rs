@@ -12,7 +12,6 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_core::services::listening::Service;
-use pingora_proxy::http_proxy_service;
 use tokio::task::JoinSet;
 
 use crate::addresses::Addresses;
@@ -20,14 +19,16 @@ use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
 use crate::identity::Identity;
-use crate::proxy::{self, Proxy, Upstream};
+use crate::proxy::{self, BlobHosts, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
 use crate::trust::{TrustError, TrustRoots};
 
+mod downstream;
 mod listener;
 mod shutdown;
 
+use downstream::Downstream;
 use listener::Listening;
 use shutdown::MustNotEnd;
 
@@ -128,7 +129,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         server.add_service(admin.serve(Service::new("admin".to_owned(), Admin::new(states))));
     }
     server.add_service(background_service("upkeep", Upkeep(upkeep)));
-    server.add_service(listening.serve(http_proxy_service(&server.configuration, proxy)));
+    let downstream = Downstream::new(&server.configuration, proxy);
+    server.add_service(listening.serve(Service::new("proxy".to_owned(), downstream)));
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())
@@ -144,7 +146,9 @@ fn build(settings: &config::Upstream, roots: &TrustRoots) -> reqwest::Result<(Ar
     };
     let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots)?;
     let tokens = Arc::new(Tokens::default());
-    Ok((Arc::new(Upstream { domain: domain.clone(), addresses, tokens }), registry))
+    let blob_hosts = BlobHosts::new(domain.host(), settings.blob_hosts());
+    let upstream = Upstream { domain: domain.clone(), host: domain.to_header(), addresses, tokens, blob_hosts };
+    Ok((Arc::new(upstream), registry))
 }
 
 /// What goes on behind the requests: each registry's addresses and tokens are kept fresh.

@@ -88,6 +88,14 @@ impl TrustRoots {
         self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()
     }
 
+    /// The same set for a TLS client of our own.
+    pub fn root_store(&self) -> RootCertStore {
+        let mut store = RootCertStore::empty();
+        // Each was accepted by such a store before.
+        store.add_parsable_certificates(self.certificates.iter().cloned());
+        store
+    }
+
     /// The same set as a PEM file in memory. Pingora reads its CA bundle from a path, panics on a
     /// file that it cannot read and forgets the system's own roots; this one is whole and checked.
     pub fn bundle(&self) -> Result<Bundle, TrustError> {

@@ -31,8 +31,12 @@ pub struct Options {
     pub identity_listen: Option<SocketAddr>,
     /// Whether storage speaks TLS; without it a client that lacks the CA can follow a redirect.
     pub storage_tls: bool,
-    /// The host of `Location` in blob redirects; the port is that of the listener.
+    /// The host of `Location` in blob redirects; the port is [`Options::storage_port`].
     pub storage_host: String,
+    /// The port in a challenge's realm, where something stands in front of the registry; else the listener's.
+    pub registry_port: Option<u16>,
+    /// The port of `Location` in blob redirects, where something stands in front of storage; else the listener's.
+    pub storage_port: Option<u16>,
     /// Role assignments by repository: the wildcard scope is ignored in silence.
     pub abac: bool,
     /// Whether a token is given to callers without credentials.
@@ -71,6 +75,8 @@ impl Default for Options {
             identity_listen: None,
             storage_tls: true,
             storage_host: "127.0.0.1".to_owned(),
+            registry_port: None,
+            storage_port: None,
             abac: false,
             anonymous_pull: false,
             accept_arm_audience: true,

@@ -61,7 +61,7 @@ impl State {
     /// Where a challenge sends clients: the login server, with the port if it is not Azure's.
     pub(crate) fn realm(&self) -> String {
         let server = &self.options.login_server;
-        match self.registry_addr.port() {
+        match self.options.registry_port.unwrap_or_else(|| self.registry_addr.port()) {
             443 => format!("https://{server}/oauth2/token"),
             port => format!("https://{server}:{port}/oauth2/token"),
         }

@@ -32,7 +32,7 @@ pub(crate) fn location(state: &State, digest: &str) -> String {
     format!(
         "{scheme}://{}:{}{path}?se={}&sig={}&sp=r&spr={}&sr=b&sv={VERSION}&regid={}",
         state.options.storage_host,
-        state.storage_addr.port(),
+        state.options.storage_port.unwrap_or_else(|| state.storage_addr.port()),
         encoded(&expiry),
         encoded(&signature),
         encoded(protocols),

@@ -30,7 +30,7 @@ pub async fn authorize(session: &mut Session, context: &mut Context) -> Result<b
 /// `upstream_response_filter`: a 401 renews the token and sends the request again, once. A 401 that remains is
 /// not the client's to solve, so it never sees the challenge.
 pub async fn check(response: &ResponseHeader, context: &mut Context) -> Result<()> {
-    context.correlation = response.headers.get(CORRELATION_ID).cloned();
+    context.correlation = response.headers.get(&CORRELATION_ID).cloned();
     if response.status != http::StatusCode::UNAUTHORIZED {
         return Ok(());
     }

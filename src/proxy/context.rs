@@ -10,6 +10,7 @@ use pingora_core::{Error, ErrorType, Result};
 use super::Destination;
 use super::fail::Trouble;
 use super::relay::Rewriting;
+use super::storage::Storage;
 use crate::token::Bearer;
 
 /// The state of one request.
@@ -25,6 +26,8 @@ pub struct Context {
     pub name_length: usize,
     /// Length of the client's name for it, behind the `/v2/` of its path.
     pub client_name_length: usize,
+    /// Where the registry's redirect of a blob leads, if it is followed here.
+    pub storage: Option<Storage>,
     /// What of the answer's body is to be put in the client's names.
     pub rewriting: Option<Rewriting>,
     /// The token that the request goes with.
@@ -58,6 +61,7 @@ impl Context {
             target: String::new(),
             name_length: 0,
             client_name_length: 0,
+            storage: None,
             rewriting: None,
             bearer: None,
             renewed: false,

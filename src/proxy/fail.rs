@@ -7,6 +7,7 @@ use pingora_proxy::{FailToProxy, Session};
 use super::context::Context;
 use super::reply::{self, Reply};
 use crate::oci::error::{Code, Refusal};
+use crate::route::OnFailure;
 use crate::token::Unavailable;
 
 /// Why a request that was accepted has no answer of the registry's.
@@ -22,6 +23,8 @@ pub enum Trouble {
     Unreachable(String),
     /// Connected, and no answer in time.
     Silent,
+    /// The registry has the blob, and its storage does not give it; in whole words.
+    Storage(String),
 }
 
 impl Trouble {
@@ -34,7 +37,7 @@ impl Trouble {
             }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
             Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
-            Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
+            Self::Unreachable(_) | Self::Storage(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
         };
         let name = context.client_name(session.req_header().uri.path());
@@ -71,8 +74,21 @@ impl std::fmt::Display for Trouble {
                 "the registry refuses a fresh token: the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
             ),
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
+            Self::Storage(words) => write!(f, "the blob does not come: {words}"),
             Self::Silent => f.write_str("the registry does not answer in time"),
         }
+    }
+}
+
+/// The status that a client is told of an answer of the registry's. It is the registry's own, with one exception:
+/// containerd asks six times at once after a 429, and podman waits half a minute. After a 503 both turn to their next
+/// endpoint, as they should where there is one. A blob keeps its 429, for podman has no other endpoint by then, and waits.
+pub fn passed_on(status: StatusCode, endpoint: &str, on_failure: OnFailure) -> StatusCode {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS if endpoint == "manifest" && on_failure == OnFailure::Fallback => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        status => status,
     }
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use http::header;
 use pingora::http::RequestHeader;
 use pingora_core::protocols::TcpKeepalive;
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
 use super::fail::Trouble;
-use super::relay;
+use super::{relay, storage};
 
 /// Addresses that one request tries to connect to.
 pub const MAX_CONNECTS: usize = 3;
@@ -33,7 +33,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// The headers of a request that the registry needs; all others stay here, whatever they are. Above all:
 /// `Authorization`, `Cookie`, and what a proxy in front adds.
-const FORWARDED: [header::HeaderName; 7] = [
+static FORWARDED: [header::HeaderName; 7] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::IF_MODIFIED_SINCE,
@@ -54,18 +54,14 @@ pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
     };
     context.address = Some(address);
     let mut peer = HttpPeer::new(address, true, upstream.domain.server_name().to_owned());
-    let left = ANSWER_LIMIT.saturating_sub(context.elapsed());
-    limit(&mut peer.options, left);
-    if context.replays > 0 {
-        // A key of its own finds no pooled connection: what died once may have been stale, and so may the next one.
-        static REPLAYS: AtomicU64 = AtomicU64::new(1);
-        peer.group_key = REPLAYS.fetch_add(1, Ordering::Relaxed);
-        peer.options.idle_timeout = Some(Duration::ZERO);
-    }
+    limit(&mut peer, context);
     Ok(Box::new(peer))
 }
 
-fn limit(options: &mut PeerOptions, left: Duration) {
+/// A bound on every wait, and a fresh connection for a replay.
+pub fn limit(peer: &mut HttpPeer, context: &Context) {
+    let left = ANSWER_LIMIT.saturating_sub(context.elapsed());
+    let options = &mut peer.options;
     options.connection_timeout = Some(CONNECT_LIMIT);
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
     options.read_timeout = Some(READ_LIMIT.min(left.saturating_sub(HANDSHAKE_LIMIT)).max(MIN_READ_LIMIT));
@@ -79,30 +75,42 @@ fn limit(options: &mut PeerOptions, left: Duration) {
         user_timeout: Duration::ZERO,
     });
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+    if context.replays > 0 {
+        // A key of its own finds no pooled connection: what died once may have been stale, and so may the next one.
+        static REPLAYS: AtomicU64 = AtomicU64::new(1);
+        peer.group_key = REPLAYS.fetch_add(1, Ordering::Relaxed);
+        peer.options.idle_timeout = Some(Duration::ZERO);
+    }
 }
 
-/// `fail_to_connect`: the next address, if there is one and time for it.
+/// `fail_to_connect`: the next address, if there is time for it.
 pub fn connect_failed(peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    let Ok(destination) = context.destination().map(Arc::clone) else {
-        return error;
+    let refused = match &mut context.storage {
+        Some(storage) => storage.refuse(),
+        None => {
+            if let (Some(address), Ok(destination)) = (peer._address.as_inet(), context.destination()) {
+                destination.upstream.addresses.avoid(*address);
+            }
+            context.refused += 1;
+            context.refused
+        }
     };
-    let upstream = &destination.upstream;
-    if let Some(address) = peer._address.as_inet() {
-        upstream.addresses.avoid(*address);
-    }
-    context.refused += 1;
-    let another = context.refused < MAX_CONNECTS
-        && upstream.addresses.candidate(context.first_address.unwrap_or_default(), context.refused).is_some();
-    error.set_retry(another && has_time(context));
+    error.set_retry(refused < MAX_CONNECTS && has_time(context));
     error
 }
 
 /// `upstream_request_filter`: a request of our own, not the client's with things taken out.
 pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context) -> Result<()> {
+    if let Some(mut outgoing) = storage::request(session, &request.method, context)? {
+        outgoing.set_version(request.version);
+        *request = outgoing;
+        return Ok(());
+    }
     let upstream = &context.destination()?.upstream;
     let target = context.target.as_bytes();
-    let mut outgoing = RequestHeader::build(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
-    outgoing.insert_header(header::HOST, upstream.domain.authority())?;
+    // Its names are lower case, which HTTP leaves free; to keep the client's would cost a table for each request.
+    let mut outgoing = RequestHeader::build_no_case(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
+    outgoing.insert_header(header::HOST, &upstream.host)?;
     for name in &FORWARDED {
         // What is read on its way back is not to come packed.
         if *name == header::ACCEPT_ENCODING && relay::reads(context.endpoint) {

@@ -5,6 +5,7 @@ use pingora_core::Error;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::storage::Storage;
 
 /// `logging`: who, what, outcome, how long. What is written is an allow-list: no header of either
 /// side but ACR's correlation id, and no query, for a redirect's would carry a signature.
@@ -18,7 +19,7 @@ pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
     let status = session.response_written().map_or(0, |response| response.status.as_u16());
     log!(
         target: "access", level,
-        "{} {} {status} {}B {}ms client={} repository={} upstream={} tries={}{}{}",
+        "{} {} {status} {}B {}ms client={} repository={} upstream={} tries={}{}{}{}",
         request.method,
         request.uri.path(),
         session.body_bytes_sent(),
@@ -27,6 +28,7 @@ pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
         if context.repository().is_empty() { "-" } else { context.repository() },
         Show(context.address),
         1 + context.refused + context.replays as usize + usize::from(context.renewed),
+        Prefixed(" storage=", context.storage.as_ref().map(Storage::host)),
         Prefixed(" correlation=", context.correlation.as_ref().and_then(|value| value.to_str().ok())),
         Prefixed(" error=", outcome(error, context).as_deref()),
     );

@@ -6,25 +6,25 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::{fail, storage};
 use crate::oci::rename::Renaming;
-use crate::route::OnFailure;
 
 /// Headers that speak of the registry's host or of its sign-in, which the client has no part in.
-const DROPPED: [&str; 8] = [
-    "www-authenticate",
-    "proxy-authenticate",
-    "authentication-info",
-    "set-cookie",
-    "strict-transport-security",
-    "alt-svc",
-    "access-control-expose-headers",
-    "x-ms-ratelimit-remaining-calls-per-second",
+static DROPPED: [HeaderName; 8] = [
+    header::WWW_AUTHENTICATE,
+    header::PROXY_AUTHENTICATE,
+    header::SET_COOKIE,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::ALT_SVC,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    HeaderName::from_static("authentication-info"),
+    HeaderName::from_static("x-ms-ratelimit-remaining-calls-per-second"),
 ];
 /// A body that is put in the client's names is held this far; Docker Hub's longest tag lists have less than a tenth of
 /// it. A longer one passes as it is.
@@ -53,15 +53,14 @@ pub fn reads(endpoint: &str) -> bool {
 /// `response_filter`: drops what is the registry's own, and names things as the client does. All else, above all a
 /// manifest and a redirect to storage with its signature, is left alone.
 pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
-    for name in DROPPED {
+    if storage::header(response, context)? {
+        return Ok(());
+    }
+    for name in &DROPPED {
         response.remove_header(name);
     }
-    // containerd asks six times at once after a 429, podman waits half a minute; after a 503 both turn to their next
-    // endpoint, as they should where there is one.
-    let falls_back = context.destination()?.on_failure == OnFailure::Fallback;
-    if response.status == StatusCode::TOO_MANY_REQUESTS && context.endpoint == "manifest" && falls_back {
-        response.set_status(StatusCode::SERVICE_UNAVAILABLE)?;
-    }
+    let status = fail::passed_on(response.status, context.endpoint, context.destination()?.on_failure);
+    response.set_status(status)?;
     let kind = kind(response, context.endpoint);
     let speaks = [header::LINK, header::LOCATION].iter().any(|name| response.headers.contains_key(name));
     if kind.is_none() && !speaks {

@@ -1,7 +1,7 @@
 //! Answers that this proxy gives itself.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
@@ -9,10 +9,10 @@ use pingora_proxy::Session;
 use crate::oci::error::Refusal;
 
 /// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
-const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
+pub const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
 
 /// ACR's name for a request, which its support asks for.
-pub const CORRELATION_ID: &str = "x-ms-correlation-request-id";
+pub static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 
 /// An answer in the form of the distribution specification's errors.
 pub struct Reply {
@@ -59,7 +59,7 @@ pub async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
         response.insert_header(header::RETRY_AFTER, seconds.to_string())?;
     }
     if let Some(correlation) = &reply.correlation {
-        response.insert_header(CORRELATION_ID, correlation)?;
+        response.insert_header(&CORRELATION_ID, correlation)?;
     }
     send(session, response, Bytes::copy_from_slice(&reply.body)).await
 }

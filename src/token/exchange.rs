@@ -267,7 +267,7 @@ impl Claims {
 }
 
 /// Code and message of the first error in an OCI error body, if it is one.
-fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
+pub fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
     struct Body {
         errors: Vec<Entry>,

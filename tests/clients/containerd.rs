@@ -34,7 +34,12 @@ impl<'a> Containerd<'a> {
     /// containerd with this `hosts.toml` for a registry, or for `_default`.
     pub fn start(home: &'a Home, registry: &str, hosts: &str) -> Self {
         home.file(&format!("certs/{registry}/hosts.toml"), hosts);
-        let (path, hosts) = (home.path().display(), home.path().join("certs"));
+        Self::start_by(home, home.path().join("certs"))
+    }
+
+    /// containerd with a directory of registries.
+    pub fn start_by(home: &'a Home, hosts: PathBuf) -> Self {
+        let path = home.path().display();
         let socket = home.path().join("containerd.sock");
         // The native snapshotter copies: it works on every filesystem, an overlay too.
         let config = home.file(

@@ -9,6 +9,8 @@ mod harness;
 
 /// Two proxies behind a balancer, one of which restarts.
 mod balancers;
+/// Each of them by the files that `client-config` has put in place.
+mod client_config;
 /// containerd, by `ctr` and as a kubelet's container runtime.
 mod containerd;
 /// podman, buildah and skopeo, which share one library.

@@ -41,6 +41,15 @@ pub fn run(command: &mut Command) -> String {
     printed
 }
 
+/// Runs a command to its end, which has to be a bad one; gives what it printed.
+pub fn fail(command: &mut Command) -> String {
+    let output = command.output().expect("a command starts");
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    // 124 is `timeout`'s own: it has not failed by itself.
+    assert!(!matches!(output.status.code(), Some(0 | 124) | None), "{command:?}: {}\n{printed}", output.status);
+    printed
+}
+
 /// A daemon. Dropping it ends the process, and shows its log if the test has failed.
 pub struct Daemon {
     name: String,

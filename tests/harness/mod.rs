@@ -99,6 +99,14 @@ impl Setup {
         self
     }
 
+    /// Adds lines to the `upstream` table, indented by two spaces.
+    pub fn upstream(self, lines: &str) -> Self {
+        let path = self.files.path().join("config.yaml");
+        let config = std::fs::read_to_string(&path).expect("written by new");
+        std::fs::write(&path, config.replacen("upstream:\n", &format!("upstream:\n{lines}"), 1)).expect("written");
+        self
+    }
+
     /// Without any of the variables that sign in.
     pub fn nobody(self) -> Self {
         ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]
@@ -239,6 +247,13 @@ impl Proxy {
             // The only way to wait for a process with a limit; nothing depends on the step.
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The memory that it has now, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        const PAGE: usize = 4096;
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it runs");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages") * PAGE
     }
 
     /// Whether the process still runs.

@@ -5,8 +5,16 @@ mod harness;
 
 /// Health and readiness.
 mod admin;
+/// Pulls through the proxy against direct ones.
+mod bench;
+/// Blobs that come through the proxy.
+mod blobs;
+/// Clients' files, shown and written.
+mod client_config;
 /// The demo, as a new user runs it.
 mod demo;
+/// HTTP/2 by prior knowledge.
+mod h2c;
 /// Signing in: late, refused, revoked.
 mod identity;
 /// Starting, listening and stopping.
@@ -15,6 +23,8 @@ mod process;
 mod pull;
 /// What is refused before anything is sent.
 mod refuse;
+/// Several sources and registries through one port.
+mod routes;
 /// Each source of an identity, by name and in the chain.
 mod sources;
 /// A registry that fails or is slow.

@@ -1,0 +1,47 @@
+//! Whatever a registry says of its repository is put in the client's words, or is left alone.
+//!
+//! The input is the repository's name there, a line break, its name here, a line break, and a body or a header.
+
+#![no_main]
+#![allow(dead_code, reason = "the modules are whole, and this uses a part of them")]
+
+mod oci;
+
+use libfuzzer_sys::fuzz_target;
+use oci::name::Name;
+use oci::rename::Renaming;
+use serde_json::Value;
+
+fuzz_target!(|input: &str| {
+    let mut parts = input.splitn(3, '\n');
+    let (Some(from), Some(to), Some(said)) = (parts.next(), parts.next(), parts.next()) else {
+        return;
+    };
+    if Name::parse(from).is_none() || Name::parse(to).is_none() {
+        return;
+    }
+    let there = Renaming { from, to, namespace: Some("docker.io") };
+    if let Some(tags) = there.tags(said.as_bytes()) {
+        let (before, after): (Value, Value) = (parsed(said.as_bytes()), parsed(&tags));
+        assert_eq!(before["tags"], after["tags"]);
+        assert_eq!(after["name"], to);
+    }
+    if let Some(errors) = there.errors(said.as_bytes()) {
+        let (before, after): (Value, Value) = (parsed(said.as_bytes()), parsed(&errors));
+        let codes = |body: &Value| body["errors"].as_array().map(|all| all.iter().map(|one| one["code"].clone()).collect::<Vec<_>>());
+        assert_eq!(codes(&before), codes(&after));
+    }
+    if let Some(target) = there.target(said, "example.azurecr.io") {
+        assert!(target.starts_with(&format!("/v2/{to}/")), "{target}");
+        let back = Renaming { from: to, to: from, namespace: None };
+        let path = &said[said.find("/v2/").expect("it is in there")..];
+        assert_eq!(back.target(&target, "example.azurecr.io").as_deref(), Some(path));
+    }
+    if let Some(link) = there.link(said, "example.azurecr.io") {
+        assert!(link.contains(&format!("</v2/{to}/")) && link.contains("ns=docker.io>"), "{link}");
+    }
+});
+
+fn parsed(body: &[u8]) -> Value {
+    serde_json::from_slice(body).expect("it was parsed before, or written by us")
+}

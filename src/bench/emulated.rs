@@ -1,0 +1,97 @@
+//! `--emulated`: both sides against the stand-in for Azure, as if it were a round trip away, so that the effect can be
+//! seen without Azure.
+
+use std::time::Duration;
+
+use acr_emulator::{Client, Emulator, Image, Options};
+use tokio::task::JoinSet;
+
+use super::origin::Origin;
+use super::wire::Wire;
+use crate::child::{ProxyProcess, Scratch};
+use crate::config::{Config, Flags};
+
+/// The identity that the stand-in knows. It opens nothing anywhere else.
+const TENANT: &str = "00000000-0000-4000-8000-0000000be9c4";
+const CLIENT_ID: &str = "00000000-0000-4000-8000-0000000c11e7";
+const SECRET: &str = "only-for-the-bench";
+const HOST: &str = "127.0.0.1";
+const PREFIX: &str = "hub";
+/// The image that is there, as common ones are: some layers, of some megabytes together.
+pub const IMAGE: &str = "library/sample:latest";
+const LAYERS: usize = 5;
+const LAYER_BYTES: usize = 1 << 20;
+/// The stand-in remembers every request until it is told to forget; a long run must not fill the memory.
+const FORGET: Duration = Duration::from_secs(1);
+
+/// Everything that such a run needs; dropping it stops all of it.
+pub struct Emulated {
+    /// The child proxy.
+    pub via: Origin,
+    /// What direct pulls and the child are configured with.
+    pub config: Config,
+    _tasks: JoinSet<()>,
+    _proxy: ProxyProcess,
+    _files: Scratch,
+}
+
+impl Emulated {
+    /// The stand-in in this process, its registry and storage behind wires that take `rtt`, a proxy as a child process.
+    pub async fn start(rtt: Duration) -> Result<Self, String> {
+        let io = |cause: std::io::Error| format!("stand-in for Azure: {cause}");
+        let registry = Wire::bind().await.map_err(io)?;
+        let storage = Wire::bind().await.map_err(io)?;
+        let port = registry.address().map_err(io)?.port();
+        let azure = Emulator::start(Options {
+            clients: vec![Client {
+                tenant: TENANT.to_owned(),
+                client_id: CLIENT_ID.to_owned(),
+                secret: Some(SECRET.to_owned()),
+                ..Client::default()
+            }],
+            login_server: HOST.to_owned(),
+            registry_port: Some(port),
+            storage_port: Some(storage.address().map_err(io)?.port()),
+            ..Options::default()
+        })
+        .await
+        .map_err(io)?;
+        let (repository, tag) = IMAGE.split_once(':').unwrap_or((IMAGE, "latest"));
+        let image = Image::small(&format!("{PREFIX}/{repository}"), tag).with_layers(LAYERS, LAYER_BYTES);
+        azure.try_push(&image).map_err(io)?;
+
+        let files = Scratch::new("bench")?;
+        let ca = files.write("ca.pem", azure.ca_pem())?;
+        let secret = files.write("client-secret", SECRET)?;
+        // By a file, since the variables of this process are its user's.
+        let settings = files.write(
+            "config.yaml",
+            &format!(
+                "listen: 127.0.0.1:0\nupstream:\n  domain: {HOST}:{port}\n  prefix: {PREFIX}\nca_file: {ca}\nidentity:\n  kind: client_secret\n  authority: {authority}\n  tenant_id: {TENANT}\n  client_id: {CLIENT_ID}\n  client_secret_file: {secret}\nlog: info,access=off\n",
+                ca = ca.display(),
+                secret = secret.display(),
+                authority = azure.authority(),
+            ),
+        )?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(registry.forward(azure.registry_addr(), rtt));
+        tasks.spawn(storage.forward(azure.storage_addr(), rtt));
+        let flags = Flags { config: Some(settings.clone()), ..Flags::default() };
+        let config = Config::load(&flags).map_err(|mistakes| mistakes.to_string().trim_end().to_owned())?;
+        // The child's own start waits for a line of its log, on a thread that may.
+        let arguments = ["--config".to_owned(), settings.to_string_lossy().into_owned()];
+        let variables = [("RUST_LOG", String::new())];
+        let proxy = tokio::task::spawn_blocking(move || ProxyProcess::start(&arguments, &variables, |_| {}))
+            .await
+            .map_err(|cause| format!("proxy: {cause}"))??;
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(FORGET).await;
+                azure.clear_requests();
+            }
+        });
+        let (via, _) = Origin::parse_url(&format!("http://{}", proxy.address()))
+            .ok_or_else(|| format!("proxy: {} is no address", proxy.address()))?;
+        Ok(Self { via, config, _tasks: tasks, _proxy: proxy, _files: files })
+    }
+}

@@ -1,0 +1,66 @@
+//! The flags of `bench` as texts; what they have to be is said by [`super::options`].
+
+use std::path::PathBuf;
+
+/// The flags of `bench`, not yet judged.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Flags {
+    /// An image such as library/nginx:1.27 or library/nginx@sha256:..., may be repeated
+    #[arg(long = "image", value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// A file of images, one a line, each with a weight in front if they are not equal: 3 library/nginx:1.27
+    #[arg(long, value_name = "FILE")]
+    pub mix: Option<PathBuf>,
+    /// The proxy, such as http://127.0.0.1:8080
+    #[arg(long, value_name = "URL")]
+    pub via: Option<String>,
+    /// The registry and the cache rule's prefix, such as example.azurecr.io/hub, pulled from as docker does
+    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    pub direct: Option<String>,
+    /// The proxy's configuration file, for the identity of direct pulls [default: the default chain]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A PEM file of private CA certificates, trusted besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Which manifest of an index [default: linux/amd64]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<String>,
+    /// Pulls under way at once on each side; a list runs one after the other, as 1,8,64 [default: 1, with --rate 256]
+    #[arg(long, value_name = "N[,N...]")]
+    pub concurrency: Option<String>,
+    /// Open loop: so many pulls a second on each side, whether or not earlier ones are done; a pull's time counts from
+    /// its place in the schedule
+    #[arg(long, value_name = "PULLS")]
+    pub rate: Option<String>,
+    /// Pulls on each side [default: 50, with --duration any number]
+    #[arg(long, value_name = "N")]
+    pub pulls: Option<String>,
+    /// No new pulls after this time, such as 30s or 5m
+    #[arg(long, value_name = "TIME")]
+    pub duration: Option<String>,
+    /// A new connection for each request, as dockerd makes it (Connection: close); this is the default
+    #[arg(long)]
+    pub cold: bool,
+    /// Connections are kept from request to request and from pull to pull, as containerd does; with --cold, both
+    #[arg(long)]
+    pub warm: bool,
+    /// What is asked for of layers: none, head (where they are, and HEAD there) or full [default: full]
+    #[arg(long, value_name = "HOW")]
+    pub layers: Option<String>,
+    /// Write the report as JSON; - is standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draw the plots
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write table and plots as one page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Measure against the built-in stand-in for Azure, with a proxy of its own; nothing else has to be there
+    #[arg(long)]
+    pub emulated: bool,
+    /// The time to the stand-in and back, as if it were far away [default: 20ms]
+    #[arg(long, value_name = "TIME")]
+    pub rtt: Option<String>,
+}

@@ -1,0 +1,179 @@
+//! Which images: a reference, and the mix that pulls are drawn from.
+
+use std::fmt;
+
+use super::chance::Chance;
+use crate::oci::name::{Digest, MAX_NAME, Name, Tag};
+
+/// Images of one run; the preflight pulls each of them.
+const MAX_IMAGES: usize = 64;
+/// Weights are relative; larger ones say nothing more.
+const MAX_WEIGHT: u32 = 1_000_000;
+
+/// A repository and a tag or digest, valid by construction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    repository: String,
+    reference: String,
+}
+
+impl Image {
+    /// `library/nginx`, `library/nginx:1.27`, `library/nginx@sha256:…`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| Err(format!("{text:?} is no image: {what}, such as library/nginx:1.27"));
+        if text.contains("://") {
+            return wrong("it has a scheme: give repository and tag alone");
+        }
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (text, None),
+        };
+        // A colon before the last slash is a host's port.
+        let (repository, tag) = match name.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+            _ => (name, None),
+        };
+        let first = repository.split('/').next().unwrap_or_default();
+        if first.contains(':') || ["docker.io", "index.docker.io", "localhost"].contains(&first) {
+            return wrong("it names a host: give repository and tag alone");
+        }
+        if Name::parse(repository).is_none() {
+            return wrong(&format!("a repository is lower case, {MAX_NAME} bytes at most: give repository and tag"));
+        }
+        if tag.is_some_and(|tag| Tag::parse(tag).is_none()) {
+            return wrong("what follows the colon is no tag: give repository and tag");
+        }
+        let reference = match digest {
+            Some(digest) if digest.starts_with("sha256:") && Digest::parse(digest).is_some() => digest,
+            Some(_) => return wrong("what follows the @ is no sha256 digest: give repository and tag"),
+            None => tag.unwrap_or("latest"),
+        };
+        Ok(Self { repository: repository.to_owned(), reference: reference.to_owned() })
+    }
+
+    /// The repository, without any prefix.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag, or the digest.
+    pub fn reference(&self) -> &str {
+        &self.reference
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.reference.contains(':') { '@' } else { ':' };
+        write!(f, "{}{separator}{}", self.repository, self.reference)
+    }
+}
+
+/// Images and how often each is pulled; never empty.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    images: Vec<(Image, u32)>,
+    total: u64,
+}
+
+impl Mix {
+    /// Of these; the error says what is wrong with their number.
+    pub fn new(images: Vec<(Image, u32)>) -> Result<Self, String> {
+        if images.is_empty() {
+            return Err("no image is named: give --image, such as --image library/nginx:1.27, or --mix".to_owned());
+        }
+        if images.len() > MAX_IMAGES {
+            return Err(format!("{} images are more than the {MAX_IMAGES} that one run takes", images.len()));
+        }
+        let total = images.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        Ok(Self { images, total })
+    }
+
+    /// A line of a mix file, `[WEIGHT ]IMAGE`; `None` if it is empty or a comment.
+    pub fn parse_line(line: &str) -> Result<Option<(Image, u32)>, String> {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let (weight, image) = match line.split_once(char::is_whitespace) {
+            Some((weight, image)) => {
+                let parsed = weight.parse().ok().filter(|weight| (1..=MAX_WEIGHT).contains(weight));
+                let wrong = || format!("{weight:?} is no weight: give a whole number from 1 to {MAX_WEIGHT}");
+                (parsed.ok_or_else(wrong)?, image.trim())
+            }
+            None => (1, line),
+        };
+        Ok(Some((Image::parse(image)?, weight)))
+    }
+
+    /// All of them.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        self.images.iter().map(|(image, _)| image)
+    }
+
+    /// One by chance, by weight.
+    pub fn pick(&self, chance: &mut Chance) -> &Image {
+        let mut left = chance.below(self.total);
+        for (image, weight) in &self.images {
+            match left.checked_sub(u64::from(*weight)) {
+                Some(rest) => left = rest,
+                None => return image,
+            }
+        }
+        // Not reached: `left` began below the sum of the weights.
+        &self.images[0].0
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.images[..] {
+            [(image, _)] => image.fmt(f),
+            images => write!(f, "{} images", images.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_in_their_forms() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        for (text, repository, reference) in [
+            ("library/nginx", "library/nginx", "latest"),
+            ("library/nginx:1.27", "library/nginx", "1.27"),
+            ("a/b/c:V_1", "a/b/c", "V_1"),
+            (&format!("library/nginx@{digest}"), "library/nginx", &digest),
+            (&format!("library/nginx:1.27@{digest}"), "library/nginx", &digest),
+        ] {
+            let image = Image::parse(text).expect(text);
+            assert_eq!((image.repository(), image.reference()), (repository, reference), "{text}");
+        }
+        for (text, says) in [
+            ("", "a repository is lower case"),
+            ("Library/nginx", "a repository is lower case"),
+            ("library/nginx:", "no tag"),
+            ("library/nginx:a b", "no tag"),
+            ("library/nginx@sha256:ab", "no sha256 digest"),
+            ("docker.io/library/nginx", "names a host"),
+            ("localhost:5000/nginx", "names a host"),
+            ("https://example.azurecr.io/hub/nginx", "has a scheme"),
+        ] {
+            let wrong = Image::parse(text).expect_err(text);
+            assert!(wrong.contains(says) && wrong.contains("such as library/nginx:1.27"), "{text}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_mix_is_drawn_by_weight() {
+        let lines = ["# what a node pulls", "", "3 library/nginx:1.27", "library/redis # one in four"];
+        let images = lines.iter().filter_map(|line| Mix::parse_line(line).expect("a line")).collect();
+        let mix = Mix::new(images).expect("two images");
+        let mut chance = Chance::new(7);
+        let count = (0..10_000).filter(|_| mix.pick(&mut chance).repository() == "library/nginx").count();
+        assert!((7_200..7_800).contains(&count), "{count}");
+        assert!(Mix::parse_line("0 library/nginx").is_err() && Mix::parse_line("x library/nginx").is_err());
+    }
+}

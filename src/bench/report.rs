@@ -1,0 +1,303 @@
+//! What came out: the same summary as a table, as JSON and as plots.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::load::{Level, Tally};
+use super::pairs::Difference;
+use super::phase::Phase;
+use super::pull::{Layers, Side};
+use super::record::Record;
+
+mod json;
+mod page;
+mod plot;
+mod table;
+
+/// The percentiles of every table, by their share; the last is the maximum.
+pub const SHARES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// What was measured, for all levels alike.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// As the preflight found them.
+    pub images: Vec<Sized>,
+    /// Of an index.
+    pub platform: String,
+    /// How much of them.
+    pub layers: Layers,
+    /// Who was asked.
+    pub sides: Vec<(Side, String)>,
+    /// How far the stand-in was, if it was one.
+    pub rtt: Option<Duration>,
+}
+
+/// An image and what it turned out to be.
+#[derive(Clone, Debug)]
+pub struct Sized {
+    /// As it was asked for.
+    pub name: String,
+    /// Its layers.
+    pub layers: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// One level.
+#[derive(Debug)]
+pub struct Run {
+    /// Its setting.
+    pub level: Level,
+    /// How long it ran.
+    pub elapsed: Duration,
+    /// What it measured.
+    pub tally: Tally,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Report {
+    /// What was measured.
+    pub about: About,
+    /// The levels, in their order.
+    pub runs: Vec<Run>,
+    /// Ctrl-C ended it early.
+    pub interrupted: bool,
+}
+
+/// A level as it is shown: percentiles and differences instead of histograms and pairs.
+struct Summary {
+    /// `concurrency 8, cold connections`
+    heading: String,
+    level: Level,
+    elapsed: Duration,
+    sides: Vec<SideSummary>,
+    phases: Vec<PhaseSummary>,
+    pairs: u64,
+    /// How much longer the whole pull takes through the proxy, in microseconds.
+    whole: Option<Difference>,
+}
+
+struct SideSummary {
+    side: Side,
+    record: Record,
+    /// Pulls that Ctrl-C ended, or that still waited.
+    unfinished: u64,
+}
+
+struct PhaseSummary {
+    phase: Phase,
+    /// By side: the number of samples and the values of [`SHARES`].
+    rows: Vec<Option<(u64, [u64; SHARES.len()])>>,
+    difference: Option<Difference>,
+}
+
+impl Summary {
+    fn new(run: Run) -> Self {
+        let Run { level, elapsed, tally } = run;
+        let connections = if level.warm { "warm connections" } else { "cold connections" };
+        let load = match level.rate {
+            Some(rate) => format!("open loop, {rate} pulls a second a side, {} at once at most", level.concurrency),
+            None => format!("closed loop, concurrency {}", level.concurrency),
+        };
+        let mut phases = Vec::new();
+        for phase in Phase::ALL {
+            let row = |record: &Record| {
+                let values = SHARES.map(|(_, share)| record.percentile(phase, share));
+                let count = record.histogram(phase).len();
+                (count > 0).then(|| (count, values.map(Option::unwrap_or_default)))
+            };
+            let rows: Vec<_> = tally.records.iter().map(|(_, record)| row(record)).collect();
+            let (any, all) = (rows.iter().any(Option::is_some), rows.iter().all(Option::is_some));
+            let comparable = if phase.is_speed() { all } else { any };
+            let difference = if comparable { tally.pairs.difference(phase) } else { None };
+            phases.push(PhaseSummary { phase, rows, difference });
+        }
+        let whole = tally.pairs.difference(Phase::Whole);
+        let sides = tally.records.into_iter().zip(&tally.begun).map(|((side, record), begun)| {
+            let unfinished = begun.saturating_sub(record.pulls + record.errors + record.dropped);
+            SideSummary { side, record, unfinished }
+        });
+        Self {
+            heading: format!("{load}, {connections}"),
+            level,
+            elapsed,
+            sides: sides.collect(),
+            phases,
+            pairs: tally.pairs.seen(),
+            whole,
+        }
+    }
+}
+
+impl About {
+    /// `library/nginx:1.27 for linux/amd64, 7 layers of 67.9 MiB, in full`
+    fn text(&self) -> String {
+        let how = match self.layers {
+            Layers::None => "which are not pulled",
+            Layers::Head => "HEAD only",
+            Layers::Full => "in full",
+        };
+        let images: Vec<_> = self
+            .images
+            .iter()
+            .map(|image| format!("{} ({} layers, {:.1} MiB)", image.name, image.layers, mebibytes(image.bytes)))
+            .collect();
+        format!("{} for {}, layers: {how}", images.join(", "), self.platform)
+    }
+}
+
+impl Report {
+    /// The table goes to standard output, unless JSON does. Fails if a file cannot be written, or if no pull of a side
+    /// succeeded, which leaves nothing to be read off.
+    pub fn write(self, json: Option<&Path>, svg: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
+        let Self { about, runs, interrupted } = self;
+        let summaries: Vec<_> = runs.into_iter().map(Summary::new).collect();
+        let json_text = || json::render(&about, &summaries, interrupted);
+        if json == Some(Path::new("-")) {
+            print(&json_text())?;
+        } else {
+            print(&table::render(&about, &summaries, interrupted))?;
+            if let Some(path) = json {
+                write(path, &json_text())?;
+            }
+        }
+        if let Some(path) = svg {
+            write(path, &plot::render(&summaries))?;
+        }
+        if let Some(path) = html {
+            write(path, &page::render(&about, &summaries, interrupted))?;
+        }
+        for side in summaries.iter().flat_map(|summary| &summary.sides) {
+            if side.record.pulls == 0 && side.record.errors > 0 {
+                let cause = side.record.sentences().next().map(|(cause, _)| cause).unwrap_or_default();
+                return Err(format!("bench: no {} pull succeeded: {cause}", side.side.label()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever read it has seen enough.
+        Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|cause| format!("bench: standard output: {cause}")),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|cause| format!("bench: {}: {cause}", path.display()))
+}
+
+/// A number with about three digits: 0.12, 4.56, 45.6, 456.
+fn digits(value: f64) -> String {
+    // An interval that ends at nothing ends at 0, not at -0.
+    let value = if value.abs() < 0.005 { 0.0 } else { value };
+    match value.abs() {
+        small if small < 9.995 => format!("{value:.2}"),
+        middle if middle < 99.95 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// A measured value in the unit that is shown: milliseconds, or MiB a second.
+fn shown(phase: Phase, value: f64) -> f64 {
+    value / if phase.is_speed() { 1024.0 } else { 1000.0 }
+}
+
+/// What the pairs say of the whole pull, as a sentence.
+fn verdict(summary: &Summary) -> Option<String> {
+    let Difference { mean, median } = summary.whole?;
+    let ms = |value: f64| digits(shown(Phase::Whole, value.abs()));
+    let pairs = summary.pairs;
+    if mean.low <= 0.0 && mean.high >= 0.0 {
+        return Some(format!(
+            "Through the proxy a pull takes as long as a direct one, as far as {pairs} pairs can tell: the mean difference is\nbetween {} and {} ms (95 %).",
+            digits(shown(Phase::Whole, mean.low)),
+            digits(shown(Phase::Whole, mean.high))
+        ));
+    }
+    let (word, near, far) = if mean.high < 0.0 { ("less", mean.high, mean.low) } else { ("more", mean.low, mean.high) };
+    let middle = if (median.value < 0.0) == (mean.value < 0.0) { "" } else { " the other way" };
+    Some(format!(
+        "Through the proxy a pull takes {} ms {word} than a direct one: mean of {pairs} pairs, {} to {} ms with 95 %\nconfidence; the median difference is {} ms{middle}.",
+        ms(mean.value),
+        ms(near),
+        ms(far),
+        ms(median.value)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::Failure;
+    use super::super::pairs::Pairs;
+    use super::super::record::{Meter, Pulled};
+    use super::*;
+
+    /// A report of 100 pulls, of which the direct ones take 60 ms more, and one that failed.
+    pub(super) fn summaries() -> (About, Vec<Summary>) {
+        let mut records = [Record::default(), Record::default()];
+        let mut pairs = Pairs::new(1);
+        for number in 0..100 {
+            let totals = [20, 80].map(|base| {
+                let mut meter = Meter::default();
+                meter.time(Phase::Ping, Duration::from_micros(300 + number));
+                if base == 80 {
+                    meter.time(Phase::Token, Duration::from_millis(40));
+                }
+                meter.speed(5 << 20, Duration::from_millis(10 + number));
+                meter.time(Phase::Whole, Duration::from_micros(base * 1000 + number * 100));
+                meter
+            });
+            pairs.add(&totals[0].totals(), &totals[1].totals());
+            for (record, meter) in records.iter_mut().zip(totals) {
+                record.add(&Pulled { meter, failure: None });
+            }
+        }
+        let failure = Failure { sentence: "GET /v2/<a>: 429 \"TOO&MANY\"".to_owned(), throttled: true };
+        records[1].add(&Pulled { meter: Meter::default(), failure: Some(failure) });
+        let [via, direct] = records;
+        let tally = Tally::of(vec![(Side::Via, via), (Side::Direct, direct)], pairs, vec![100, 101]);
+        let level = Level { warm: false, concurrency: 8, rate: None };
+        let about = About {
+            images: vec![Sized { name: "library/nginx:1.27".to_owned(), layers: 7, bytes: 70 << 20 }],
+            platform: "linux/amd64".to_owned(),
+            layers: Layers::Full,
+            sides: vec![
+                (Side::Via, "http://127.0.0.1:8080".to_owned()),
+                (Side::Direct, "example.azurecr.io/hub".to_owned()),
+            ],
+            rtt: Some(Duration::from_millis(20)),
+        };
+        (about, vec![Summary::new(Run { level, elapsed: Duration::from_secs(12), tally })])
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (value, text) in [
+            (0.0, "0.00"),
+            (-0.001, "0.00"),
+            (0.1234, "0.12"),
+            (9.996, "10.0"),
+            (99.96, "100"),
+            (-61.23, "-61.2"),
+            (1234.5, "1234"),
+        ] {
+            assert_eq!(digits(value), text, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_verdict_says_who_is_faster() {
+        let (_, summaries) = summaries();
+        let verdict = verdict(&summaries[0]).expect("pairs");
+        assert!(verdict.starts_with("Through the proxy a pull takes 60.0 ms less than a direct one"), "{verdict}");
+    }
+}

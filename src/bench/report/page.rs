@@ -1,0 +1,30 @@
+//! One page with everything, which needs nothing else.
+
+use super::plot::{self, escaped};
+use super::{About, Summary, table};
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:880px;margin:2em auto;padding:0 1em}pre{font:12px/1.45 ui-monospace,monospace;overflow-x:auto;background:#f6f6f4;padding:1em}svg{max-width:100%;height:auto}";
+
+pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
+    let mut body = format!("<pre>{}</pre>", escaped(&table::render(about, summaries, interrupted)));
+    for summary in summaries {
+        body += &format!("<h2>{}</h2>", escaped(&summary.heading));
+        for plot in plot::of_level(summary) {
+            body += &format!("<p>{plot}</p>");
+        }
+    }
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>acr-cache-proxy bench</title><style>{STYLE}</style></head><body><h1>Pulls through the proxy, and direct ones</h1>{body}</body></html>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_is_well_formed() {
+        let (about, summaries) = super::super::tests::summaries();
+        let page = super::render(&about, &summaries, false);
+        super::super::plot::tests::assert_well_formed(&page);
+        assert!(page.contains("GET /v2/&lt;a&gt;") && page.contains("<svg"), "{page}");
+    }
+}

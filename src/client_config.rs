@@ -1,0 +1,273 @@
+//! `client-config`: the files by which container clients come through the proxy, made from the settings.
+//!
+//! What each client reads is in a module of its own, pure: settings and an address become files and notes. Only
+//! [`place`] touches the file system.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use crate::config::{Config, Domain};
+use crate::route::{OnFailure, Routes};
+
+mod buildkit;
+mod containerd;
+mod docker;
+mod kubernetes;
+pub mod place;
+mod podman;
+
+use place::Outcome;
+
+/// How the line begins by which a file of this command is known again.
+const MARKER: &str = "# Written by acr-cache-proxy client-config";
+/// The rest of that line, for whoever edits the file.
+const MARKER_REST: &str = ", which writes it anew: take this line out to keep changes.";
+
+/// Whose files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// dockerd, with either image store.
+    Docker,
+    /// containerd, by `hosts.toml`.
+    Containerd,
+    /// podman, buildah, skopeo and CRI-O, which share a library.
+    Podman,
+    /// BuildKit as a daemon of its own.
+    Buildkit,
+    /// A node whose kubelet pulls through containerd.
+    Kubernetes,
+}
+
+impl Client {
+    /// By its name on the command line. The error says which there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "docker" => Ok(Self::Docker),
+            "containerd" => Ok(Self::Containerd),
+            "podman" => Ok(Self::Podman),
+            "buildkit" => Ok(Self::Buildkit),
+            "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err(format!(
+                "{text:?} is no client that is known: give docker, containerd, podman, buildkit or kubernetes"
+            )),
+        }
+    }
+}
+
+/// Where clients find the proxy: a scheme and an authority, without a path, since dockerd takes none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    tls: bool,
+    host: String,
+    /// With its colon; empty for the scheme's own.
+    port: String,
+}
+
+impl Mirror {
+    /// `http://mirror.internal:8080`, `https://mirror.internal`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is no address of a mirror: give scheme and host as clients reach the proxy, such as http://mirror.internal:8080"
+            )
+        };
+        let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err(wrong()),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let host = Domain::parse(rest).map_err(|_| wrong())?.host().to_owned();
+        let mut port = rest[host.len()..].to_owned();
+        // In an image reference a first part without a dot or a port would be a repository of Docker Hub.
+        if port.is_empty() && !host.contains(['.', ':']) {
+            port = if tls { ":443" } else { ":80" }.to_owned();
+        }
+        Ok(Self { tls, host, port })
+    }
+
+    /// What a proxy that listens there is for clients of its own host. The error says what is missing.
+    pub fn at(listen: SocketAddr) -> Result<Self, String> {
+        if listen.port() == 0 {
+            return Err(format!(
+                "listen: {listen} has a port only once the proxy runs: name one, or the clients' address with --mirror"
+            ));
+        }
+        let host = match listen.ip() {
+            ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        Ok(Self { tls: false, host, port: format!(":{}", listen.port()) })
+    }
+
+    /// `http://127.0.0.1:8080`
+    fn url(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+
+    /// `127.0.0.1:8080`
+    fn authority(&self) -> String {
+        format!("{}{}", self.host, self.port)
+    }
+
+    /// The same proxy by another name; the name's own port wins.
+    fn named(&self, host: &str) -> Self {
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let port = if has_port { String::new() } else { self.port.clone() };
+        Self { tls: self.tls, host: host.to_owned(), port }
+    }
+}
+
+/// Which language a file is in, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Toml,
+    /// No comments, so no marker either.
+    Json,
+    /// The first line is the interpreter's.
+    Shell,
+}
+
+/// One file of a client's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    path: String,
+    content: String,
+    language: Language,
+    /// Another file of the list holds this one, so that it need not be shown by itself.
+    held: bool,
+}
+
+impl File {
+    fn toml(path: impl Into<String>, content: &str) -> Self {
+        let content = format!("{MARKER}{MARKER_REST}\n{content}");
+        Self { path: path.into(), content, language: Language::Toml, held: false }
+    }
+
+    /// Absolute, below the root that the client will see.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What somebody has to take over who has the file already.
+    fn to_merge(&self) -> String {
+        self.content.lines().filter(|line| !line.starts_with(MARKER)).map(|line| format!("  {line}\n")).collect()
+    }
+}
+
+/// Everything that one client needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    files: Vec<File>,
+    /// What the files cannot say, and what is left to do; a text may have further lines.
+    notes: Vec<String>,
+}
+
+/// The files for one client. The error is one sentence about settings that this client cannot be served with.
+pub fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, String> {
+    let routes = config.routes();
+    match client {
+        Client::Docker => docker::setup(routes, mirror),
+        Client::Containerd => Ok(containerd::setup(routes, mirror)),
+        Client::Podman => podman::setup(routes, mirror),
+        Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
+        Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
+    }
+}
+
+/// Shows the files, or with a root puts them in place below it. What can be pasted goes to standard output, all words
+/// about it to standard error. The error is one sentence.
+pub fn run(setup: &Setup, root: Option<&Path>) -> Result<(), String> {
+    let Some(root) = root else {
+        let (files, about) = shown(setup);
+        eprint!("{about}");
+        return io::stdout().write_all(files.as_bytes()).map_err(|cause| format!("standard output: {cause}"));
+    };
+    let (mut left, mut failed) = (0, 0);
+    // Nobody reading along is no reason to stop half-way.
+    let say = |word: &str, path: &Path| drop(writeln!(io::stdout(), "{word} {}", path.display()));
+    for file in &setup.files {
+        match place::put(root, file) {
+            Ok((path, Outcome::Written)) => say("wrote", &path),
+            Ok((path, Outcome::Unchanged)) => say("unchanged", &path),
+            Ok((path, Outcome::Left(why))) => {
+                left += 1;
+                eprint!(
+                    "acr-cache-proxy: {} {why} and is left as it is; merge this into it:\n\n{}\n",
+                    path.display(),
+                    file.to_merge()
+                );
+            }
+            Err(cause) => {
+                failed += 1;
+                eprintln!("acr-cache-proxy: {cause}");
+            }
+        }
+    }
+    eprint!("{}", noted(&setup.notes));
+    match (left, failed) {
+        (0, 0) => Ok(()),
+        (left, 0) => Err(format!("files that were left as they are: {left}")),
+        (0, failed) => Err(format!("files that could not be written: {failed}")),
+        (left, failed) => {
+            Err(format!("files that were left as they are: {left}; files that could not be written: {failed}"))
+        }
+    }
+}
+
+/// What goes to standard output, and to standard error.
+fn shown(setup: &Setup) -> (String, String) {
+    let (mut files, mut about) = (String::new(), String::new());
+    for file in setup.files.iter().filter(|file| !file.held) {
+        if !files.is_empty() {
+            files.push('\n');
+        }
+        match file.language {
+            Language::Toml => files += &format!("# {}\n", file.path),
+            // A path above it would make another file of it.
+            Language::Json | Language::Shell => about += &format!("acr-cache-proxy: this is {}\n", file.path),
+        }
+        files += &file.content;
+    }
+    (files, about + &noted(&setup.notes))
+}
+
+fn noted(notes: &[String]) -> String {
+    notes.iter().map(|note| format!("acr-cache-proxy: {}\n", note.trim_end())).collect()
+}
+
+/// A registry with its routes taken together, for clients that know registries and no paths.
+struct Registry {
+    /// One of its routes is closed.
+    closed: bool,
+    /// One of its routes is not.
+    open: bool,
+    /// One of its routes is for all of it.
+    whole: bool,
+}
+
+/// By name, so that the same settings always give the same files.
+fn registries(routes: &Routes) -> BTreeMap<&str, Registry> {
+    let mut found = BTreeMap::new();
+    for route in routes.iter() {
+        let registry =
+            found.entry(route.source.registry()).or_insert(Registry { closed: false, open: false, whole: false });
+        match route.on_failure {
+            OnFailure::Closed => registry.closed = true,
+            OnFailure::Fallback => registry.open = true,
+        }
+        registry.whole |= route.source.path().is_empty();
+    }
+    found
+}
+
+/// A TOML basic string. A JSON string is one, but for the character DEL, which no host and no path has.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests;

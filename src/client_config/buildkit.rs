@@ -1,0 +1,27 @@
+use super::{File, Mirror, Setup, quoted, registries};
+use crate::route::Routes;
+
+const PATH: &str = "/etc/buildkit/buildkitd.toml";
+
+/// BuildKit names the registry in `ns`, as containerd does, so that one address is the mirror of all.
+pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+    let authority = quoted(&mirror.authority());
+    let mut content = String::new();
+    let mut notes = vec![
+        format!(
+            "buildkitd reads {PATH} at its start; a builder of buildx is made with it: docker buildx create --driver docker-container --buildkitd-config {PATH}"
+        ),
+        "127.0.0.1 is the container's own for a builder in a container: give it the host's network (--driver-opt network=host), or an address that it can reach with --mirror".to_owned(),
+        "BuildKit always asks the registry itself when a mirror fails".to_owned(),
+    ];
+    for (name, registry) in registries(routes) {
+        content += &format!("[registry.{}]\n  mirrors = [{authority}]\n\n", quoted(name));
+        if registry.closed {
+            notes.push(format!(
+                "{name} is closed, which BuildKit cannot be told: deny it that registry in the firewall"
+            ));
+        }
+    }
+    content += &format!("[registry.{authority}]\n  http = {}\n", !mirror.tls);
+    Setup { files: vec![File::toml(PATH, &content)], notes }
+}

@@ -1,0 +1,27 @@
+use super::{File, Language, MARKER, MARKER_REST, Mirror, Setup, containerd};
+use crate::route::Routes;
+
+const PATH: &str = "/etc/acr-cache-proxy/setup-node.sh";
+const BEGIN: &str = include_str!("kubernetes/begin.sh");
+const END: &str = include_str!("kubernetes/end.sh");
+
+/// A script for each node, with containerd's files in it; both are written, and the script is shown.
+pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+    let mut files = containerd::files(routes, mirror);
+    let mut content = format!("#!/bin/sh\n{MARKER}{MARKER_REST}\n{}", BEGIN.replace("@MARKER@", MARKER));
+    for file in &mut files {
+        file.held = true;
+        let directory = file.path.rsplit('/').nth(1).unwrap_or_default();
+        // Nothing in a file of these ends the quotation: names of registries have no line breaks.
+        content += &format!("\nplace '{directory}' <<'END'\n{}END\n", file.content);
+    }
+    content += &END.replace("@CONFIG_PATH@", containerd::CONFIG_PATH.trim_end());
+    let mut notes = vec![
+        format!("run it as root on each node, by cloud-init or in the build of the node's image: sh {PATH}"),
+        "it is for nodes with containerd; for CRI-O the files are those of: acr-cache-proxy client-config podman"
+            .to_owned(),
+    ];
+    notes.extend(containerd::about_closed(routes));
+    files.push(File { path: PATH.to_owned(), content, language: Language::Shell, held: false });
+    Setup { files, notes }
+}

@@ -1,0 +1,88 @@
+use std::collections::BTreeMap;
+
+use super::{File, Mirror, Setup, quoted};
+use crate::route::{OnFailure, Route, Routes};
+
+const PATH: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
+
+/// The error is about a mirror that an image reference cannot name: podman 4.3 would then fail every pull, without a
+/// try at the source.
+pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
+    if mirror.host.starts_with('[') {
+        return Err(format!(
+            "podman takes no IPv6 address for a mirror, as {} is: give its name with --mirror",
+            mirror.authority()
+        ));
+    }
+    let mut notes = vec![
+        "podman, buildah and skopeo read the file at each pull; CRI-O after: systemctl reload crio".to_owned(),
+        "of two files in registries.conf.d with an entry for one prefix the later one counts, and a user's own ~/.config/containers/registries.conf hides the file of /etc".to_owned(),
+    ];
+    let mut entries = Vec::new();
+    // The shortest first, to be read from the general to the particular.
+    let sorted: BTreeMap<_, _> = routes.iter().map(|route| (route.source.to_string(), route)).collect();
+    for (prefix, route) in sorted {
+        let covered = covering(routes, route);
+        if covered.is_some_and(|wider| wider.on_failure == route.on_failure) {
+            continue;
+        }
+        match location(routes, route, mirror) {
+            Some(location) => entries.push(entry(&prefix, &location, route.on_failure, mirror)),
+            None => {
+                notes.push(format!(
+                    "{prefix} is left out: the path of an image reference has no room for its registry's port, so give its route a name of the mirror in \"hosts\""
+                ));
+                continue;
+            }
+        }
+        if route.on_failure == OnFailure::Closed {
+            notes.push(format!(
+                "{prefix} is closed: nobody else is asked for it, and a push to it comes here and is refused"
+            ));
+        }
+    }
+    let file = (!entries.is_empty()).then(|| File::toml(PATH, &entries.join("\n")));
+    Ok(Setup { files: file.into_iter().collect(), notes })
+}
+
+/// The next wider route of the same registry; podman takes the longest prefix, as the proxy does.
+fn covering<'a>(routes: &'a Routes, route: &Route) -> Option<&'a Route> {
+    // Routes come with the longest paths first.
+    routes.iter().find(|wider| {
+        let (path, wider_path) = (route.source.path(), wider.source.path());
+        wider.source.registry() == route.source.registry()
+            && path.len() > wider_path.len()
+            && (wider_path.is_empty() || path.strip_prefix(wider_path).is_some_and(|rest| rest.starts_with('/')))
+    })
+}
+
+/// Where a source is in the mirror. Podman does not say what it mirrors, so the path does, from which the proxy takes it
+/// off again. A path has no room for a port: then the mirror's name says it, or nothing where that is the default.
+fn location(routes: &Routes, route: &Route, mirror: &Mirror) -> Option<String> {
+    let source = &route.source;
+    if !source.registry().contains(':') {
+        return Some(format!("{}/{source}", mirror.authority()));
+    }
+    let named = || {
+        let mut of_it = routes.iter().filter(|other| other.source.registry() == source.registry());
+        of_it.find_map(|other| other.hosts.first()).map(|host| mirror.named(host))
+    };
+    let is_default = routes.default_registry() == Some(source.registry());
+    let mirror = if is_default { mirror.clone() } else { named()? };
+    let path = if source.path().is_empty() { String::new() } else { format!("/{}", source.path()) };
+    Some(format!("{}{path}", mirror.authority()))
+}
+
+fn entry(prefix: &str, location: &str, on_failure: OnFailure, mirror: &Mirror) -> String {
+    // Without it they speak TLS only. They try TLS first all the same.
+    let insecure = if mirror.tls { "" } else { "insecure = true\n" };
+    let (prefix, location) = (quoted(prefix), quoted(location));
+    match on_failure {
+        OnFailure::Fallback => format!(
+            "[[registry]]\nprefix = {prefix}\nlocation = {prefix}\n\n[[registry.mirror]]\nlocation = {location}\n{insecure}"
+        ),
+        OnFailure::Closed => format!(
+            "# Closed: there is nobody else to ask.\n[[registry]]\nprefix = {prefix}\nlocation = {location}\n{insecure}"
+        ),
+    }
+}

@@ -1,0 +1,267 @@
+//! Blobs through the proxy: the registry's redirect is followed here, once, for clients that cannot reach the storage.
+//!
+//! What signs the request is in the redirect's address, so the registry's token stays behind, and the address goes into
+//! no log and to no client.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode, Uri, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+use tokio::time::timeout;
+
+use super::context::Context;
+use super::fail::Trouble;
+use super::forward::{self, MAX_CONNECTS};
+use crate::route::Blobs;
+
+/// Where Azure keeps blobs, in each of its clouds; the name in front is the storage account's.
+const AZURE: [&str; 3] = [".blob.core.windows.net", ".blob.core.usgovcloudapi.net", ".blob.core.chinacloudapi.cn"];
+/// The registry has answered by then, and its client waits.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
+/// The headers of a request that storage needs.
+const FORWARDED: [header::HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::USER_AGENT];
+/// The headers of its answer that a client needs: of a registry's answer for a blob, the rest is unknown to it.
+const RELAYED: [header::HeaderName; 6] = [
+    header::ACCEPT_RANGES,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::DATE,
+    header::LAST_MODIFIED,
+    header::TRANSFER_ENCODING,
+];
+const DIGEST: &str = "docker-content-digest";
+
+/// Where a redirect leads.
+pub struct Storage {
+    host: String,
+    authority: String,
+    port: u16,
+    /// Path and query as they came: the signature covers them.
+    target: Vec<u8>,
+    /// What the registry said of the blob.
+    digest: Option<HeaderValue>,
+    addresses: Vec<SocketAddr>,
+    /// How many of them took no connection.
+    refused: usize,
+}
+
+impl Storage {
+    /// The storage's name, for the log.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// One more address took no connection: how many by now.
+    pub fn refuse(&mut self) -> usize {
+        self.refused += 1;
+        self.refused
+    }
+
+    /// The next address to try, each in its turn.
+    fn address(&self) -> Option<SocketAddr> {
+        self.addresses.get(self.refused.checked_rem(self.addresses.len())?).copied()
+    }
+}
+
+/// Which hosts hold a registry's blobs.
+#[derive(Clone, Debug)]
+pub struct BlobHosts {
+    /// The registry's own data endpoints, `<name>.<region>.data.azurecr.io`: how they begin and end.
+    data: Option<(String, String)>,
+    /// Further ones: whole, or as a suffix with a dot in front.
+    further: Vec<String>,
+}
+
+impl BlobHosts {
+    /// For a registry's login server, with what the settings add.
+    pub fn new(login_server: &str, further: &[String]) -> Self {
+        let zone = login_server.find(".azurecr.").map(|at| &login_server[at..]);
+        let name = login_server.split('.').next();
+        let data = name.zip(zone).map(|(name, zone)| (format!("{name}."), format!(".data{zone}")));
+        Self { data, further: further.to_vec() }
+    }
+
+    /// Azure's own only at the port of `https`.
+    fn allow(&self, host: &str, port: u16) -> bool {
+        let authority = format!("{host}:{port}");
+        let is_data = self.data.as_ref().is_some_and(|(name, zone)| host.starts_with(name) && host.ends_with(zone));
+        let is_further = |known: &String| match known.strip_prefix('.') {
+            Some(_) => port == HTTPS && host.ends_with(known.as_str()),
+            None => *known == authority || (port == HTTPS && known == host),
+        };
+        let is_azures = AZURE.iter().any(|zone| host.ends_with(zone)) || is_data;
+        (port == HTTPS && is_azures) || self.further.iter().any(is_further)
+    }
+}
+
+const HTTPS: u16 = 443;
+
+/// `upstream_response_filter`: takes the registry's redirect of a blob, and has the request sent again, to where it
+/// leads. Then it sees to it that what comes from there is the blob.
+pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
+    if context.storage.is_some() {
+        return arrived(response, context);
+    }
+    let destination = Arc::clone(context.destination()?);
+    if destination.blobs == Blobs::Redirect || context.endpoint != "blob" || !response.status.is_redirection() {
+        return Ok(());
+    }
+    let Some(location) = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
+        return Ok(());
+    };
+    let authority = destination.upstream.domain.authority();
+    let to_itself = location.starts_with('/') && !location.starts_with("//");
+    let uri = location.parse::<Uri>().ok();
+    let target = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16().unwrap_or(HTTPS))));
+    let Some(("https", host, port)) = target else {
+        return if to_itself { Ok(()) } else { refused(context, "an address that is no https:// one".to_owned()) };
+    };
+    if uri.as_ref().and_then(Uri::authority).is_some_and(|found| found.as_str() == authority) {
+        return Ok(());
+    }
+    let host = host.to_ascii_lowercase();
+    if !destination.upstream.blob_hosts.allow(&host, port) {
+        return refused(
+            context,
+            format!("{host}:{port}, which is no storage that it is known by: blob_hosts can add it"),
+        );
+    }
+    // As it came, not as a parser would write it: after the authority begins what is signed.
+    let rest = location.splitn(4, '/').nth(3).unwrap_or_default();
+    context.storage = Some(Storage {
+        authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
+        target: format!("/{rest}").into_bytes(),
+        digest: response.headers.get(DIGEST).cloned(),
+        addresses: Vec::new(),
+        refused: 0,
+        host,
+        port,
+    });
+    let mut error = Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "the blob is in storage");
+    error.as_up();
+    error.set_retry(true);
+    Err(error)
+}
+
+fn refused(context: &mut Context, to: String) -> Result<()> {
+    context.trouble = Some(Trouble::Storage(format!("the registry redirects to {to}")));
+    let mut error = Error::explain(ErrorType::HTTPStatus(502), "a redirect that is not followed");
+    error.as_up();
+    Err(error)
+}
+
+/// Only the blob, a part of it, or the word that there is no such part goes to the client.
+fn arrived(response: &ResponseHeader, context: &mut Context) -> Result<()> {
+    if response.status.is_success() || response.status == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Ok(());
+    }
+    let status = response.status.as_u16();
+    let host = context.storage.as_ref().map_or("", Storage::host);
+    context.trouble = Some(Trouble::Storage(format!("storage {host} answers {status} to the registry's own redirect")));
+    let mut error = Error::explain(ErrorType::HTTPStatus(status), "the storage refuses");
+    error.as_up();
+    Err(error)
+}
+
+/// `upstream_peer` for the second leg. The name is looked up for this request: accounts are many, and each is asked
+/// for by few.
+pub async fn peer(context: &mut Context) -> Result<Option<Box<HttpPeer>>> {
+    let Some(storage) = &mut context.storage else {
+        return Ok(None);
+    };
+    if storage.addresses.is_empty() {
+        storage.addresses = match storage.host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => vec![(address, storage.port).into()],
+            Err(_) => match timeout(LOOKUP_LIMIT, tokio::net::lookup_host((storage.host.as_str(), storage.port))).await
+            {
+                Ok(Ok(addresses)) => addresses.take(MAX_CONNECTS).collect(),
+                Ok(Err(_)) | Err(_) => Vec::new(),
+            },
+        };
+    }
+    let Some(address) = storage.address() else {
+        let words = format!("storage {}: its name is not resolved: check this host's DNS", storage.host);
+        context.trouble = Some(Trouble::Storage(words));
+        return Err(Error::explain(ErrorType::ConnectNoRoute, "the storage's name has no address").into_up());
+    };
+    let server_name = storage.host.trim_matches(['[', ']']).to_owned();
+    context.address = Some(address);
+    let mut peer = HttpPeer::new(address, true, server_name);
+    forward::limit(&mut peer, context);
+    Ok(Some(Box::new(peer)))
+}
+
+/// `upstream_request_filter` for the second leg; `None` on the first. No header of it comes from the registry's request.
+pub fn request(session: &Session, method: &http::Method, context: &Context) -> Result<Option<RequestHeader>> {
+    let Some(storage) = &context.storage else {
+        return Ok(None);
+    };
+    let mut outgoing = RequestHeader::build_no_case(method.clone(), &storage.target, Some(FORWARDED.len() + 2))?;
+    outgoing.insert_header(header::HOST, &storage.authority)?;
+    for name in &FORWARDED {
+        for value in session.req_header().headers.get_all(name) {
+            outgoing.append_header(name, value)?;
+        }
+    }
+    Ok(Some(outgoing))
+}
+
+/// `response_filter` for the second leg: the answer of a registry that serves its blobs itself. False on the first.
+pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> {
+    let Some(storage) = &context.storage else {
+        return Ok(false);
+    };
+    let mut answer = ResponseHeader::build(response.status, Some(RELAYED.len() + 4))?;
+    answer.set_version(response.version);
+    for name in &RELAYED {
+        if let Some(value) = response.headers.get(name) {
+            answer.insert_header(name, value)?;
+        }
+    }
+    answer.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
+    answer.insert_header(super::reply::API_VERSION.0, super::reply::API_VERSION.1)?;
+    if let Some(digest) = &storage.digest {
+        answer.insert_header(DIGEST, digest)?;
+    }
+    if let Some(correlation) = &context.correlation {
+        answer.insert_header(&super::reply::CORRELATION_ID, correlation)?;
+    }
+    *response = answer;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_come_from_azures_storage_the_registrys_own_endpoints_and_what_is_added() {
+        let hosts = BlobHosts::new("example.azurecr.io", &[".blob.internal".to_owned(), "127.0.0.1:9000".to_owned()]);
+        for (host, port, allowed) in [
+            ("wusmanaged91.blob.core.windows.net", 443, true),
+            ("x.blob.core.chinacloudapi.cn", 443, true),
+            ("x.blob.core.windows.net", 8443, false),
+            ("blob.core.windows.net", 443, false),
+            ("x.blob.core.windows.net.evil.example", 443, false),
+            ("evilblob.core.windows.net", 443, false),
+            ("example.westeurope.data.azurecr.io", 443, true),
+            ("other.westeurope.data.azurecr.io", 443, false),
+            ("example.azurecr.io", 443, false),
+            ("a.blob.internal", 443, true),
+            ("a.blob.internal", 80, false),
+            ("127.0.0.1", 9000, true),
+            ("127.0.0.1", 443, false),
+            ("169.254.169.254", 443, false),
+        ] {
+            assert_eq!(hosts.allow(host, port), allowed, "{host}:{port}");
+        }
+        let regional = BlobHosts::new("example.westeurope.geo.azurecr.us", &[]);
+        assert!(regional.allow("example.westeurope.data.azurecr.us", 443));
+        assert!(!BlobHosts::new("registry.example", &[]).allow("registry.data.example", 443));
+    }
+}

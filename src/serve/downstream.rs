@@ -1,0 +1,84 @@
+//! A client's connection: HTTP/1 or, by prior knowledge, HTTP/2.
+//!
+//! Pingora tells them apart by the 24 bytes of HTTP/2's preface, and waits for so many without a limit; a request of
+//! HTTP/1.0 can be shorter. Three are enough, for no method begins as the preface does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp as _, HttpServerOptions, ServerApp};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::time::timeout;
+
+use crate::proxy::{CLIENT_KEEPALIVE, CLIENT_READ_LIMIT, Proxy};
+
+/// RFC 9113 section 3.4: how HTTP/2 begins, of 24 bytes.
+const PREFACE: [u8; 3] = *b"PRI";
+const PREFACE_LENGTH: usize = 24;
+/// An HTTP/2 client keeps its connection for a pull; one without streams for this long has gone.
+const H2_IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What is done with each connection that is accepted.
+pub struct Downstream {
+    proxy: Arc<HttpProxy<Proxy>>,
+}
+
+impl Downstream {
+    /// Serves connections with this proxy.
+    pub fn new(settings: &Arc<ServerConf>, proxy: Proxy) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(H2_IDLE_LIMIT);
+        let mut proxy = http_proxy(settings, proxy);
+        proxy.server_options = Some(options);
+        Self { proxy: Arc::new(proxy) }
+    }
+
+    /// Whether the connection speaks HTTP/2; `None` if it says nothing in time, or goes.
+    async fn speaks_h2(stream: &mut Stream) -> Option<bool> {
+        let mut first = [0; PREFACE.len()];
+        stream.try_peek(&mut first).await.ok()?;
+        if first != PREFACE {
+            return Some(false);
+        }
+        // Pingora reads these again, and finds them there.
+        stream.try_peek(&mut [0; PREFACE_LENGTH]).await.ok()?;
+        Some(true)
+    }
+
+    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let mut session = ServerSession::new_http1(stream);
+        session.set_keepalive((!*shutdown.borrow()).then_some(CLIENT_KEEPALIVE.as_secs()));
+        let mut reused = self.proxy.process_new_http(session, shutdown).await;
+        while let Some((stream, settings)) = reused.map(|reused| reused.consume()) {
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            reused = self.proxy.process_new_http(session, shutdown).await;
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Downstream {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        match timeout(CLIENT_READ_LIMIT, Self::speaks_h2(&mut stream)).await {
+            Ok(Some(true)) => self.proxy.process_new(stream, shutdown).await,
+            Ok(Some(false)) => {
+                self.serve_http1(stream, shutdown).await;
+                None
+            }
+            Ok(None) | Err(_) => None,
+        }
+    }
+
+    async fn cleanup(&self) {
+        ServerApp::cleanup(&*self.proxy).await;
+    }
+}

@@ -1,0 +1,53 @@
+//! How often a request allocates on its way through our own code. There is one test here: the counter sees all threads.
+
+use std::alloc::System;
+use std::hint::black_box;
+
+use acr_cache_proxy::oci::request::Request;
+use http::Method;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+mod scene;
+
+#[global_allocator]
+static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Another thread of the test program may allocate meanwhile, so the least of some tries is what the code does.
+const TRIES: usize = 20;
+
+fn allocations<T>(mut run: impl FnMut() -> T) -> usize {
+    let count = |run: &mut dyn FnMut() -> T| {
+        let region = Region::new(COUNTED);
+        let value = black_box(run());
+        let change = region.change();
+        drop(value);
+        change.allocations + change.reallocations
+    };
+    (0..TRIES).map(|_| count(&mut run)).min().unwrap_or_default()
+}
+
+#[test]
+fn a_request_allocates_its_target_and_nothing_else() {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let routes = scene::routes();
+    let (runtime, tokens) = scene::warm();
+    for path in [
+        "/v2/library/nginx/manifests/1.27".to_owned(),
+        format!("/v2/library/nginx/manifests/{digest}"),
+        format!("/v2/library/nginx/blobs/{digest}"),
+    ] {
+        let parse = || Request::parse(&Method::GET, &path, Some("ns=docker.io")).expect("a request");
+        assert_eq!(allocations(parse), 0, "{path}: parsing borrows");
+        let pull = scene::pull(&path);
+        let choose = || routes.choose(&pull, Some("127.0.0.1:8080")).expect("a route");
+        assert_eq!(allocations(choose), 0, "{path}: choosing borrows");
+        let repository = choose().repository;
+        assert_eq!(
+            allocations(|| pull.upstream_target(&repository)),
+            1,
+            "{path}: the target, at its full size at once"
+        );
+    }
+    let bearer = || runtime.block_on(async { tokens.bearer("hub/library/nginx").await.expect("a token").header() });
+    assert_eq!(allocations(bearer), 0, "the header shares the store's buffer");
+}

@@ -1,0 +1,169 @@
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+use acr_emulator::{Emulator, Hop, Image};
+
+use crate::containerd::Containerd;
+use crate::harness::{self, PATIENCE, Setup};
+use crate::mirror::Mirror;
+use crate::program::{self, DAEMON_LIMIT, Daemon, fail, run};
+use crate::{containers, namespace};
+
+/// What no route's cache holds, in a registry that has a source to fall back to and in a closed one.
+const MISSING_OPEN: &str = "docker.io/library/missing:1.0";
+const MISSING_CLOSED: &str = "ghcr.io/org/missing:1.0";
+/// In the closed registry.
+const APP: &str = "ghcr.io/org/app:1.0";
+
+/// A proxy with two routes, and a tree with a client's files.
+struct Site {
+    mirror: Mirror,
+    config: PathBuf,
+}
+
+impl Site {
+    async fn start() -> Self {
+        namespace::assert_isolated();
+        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        let setup = Setup::new(&azure);
+        let route = |source: &str, prefix: &str, on_failure: &str| {
+            format!(
+                "- {{source: {source}, prefix: {prefix}, on_failure: {on_failure}, domain: '{authority}', addresses: [127.0.0.1]}}\n"
+            )
+        };
+        let routes = route("docker.io", "hub", "fallback") + &route("ghcr.io", "ghcr", "closed");
+        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: info\n", setup.path("ca.pem").display());
+        let config = setup.file("routes.yaml", format!("routes:\n{routes}{rest}"));
+        let proxy = setup.flag("--config", &config.to_string_lossy()).start();
+        let mirror = Mirror::of(azure, proxy, &authority);
+        let app = Image::small("ghcr/org/app", "1.0").with_arches(&[mirror.pulls()[0].arch]);
+        mirror.azure.push(app.with_binary(program::installed("busybox")));
+        Self { mirror, config }
+    }
+
+    /// The command, for this proxy.
+    fn client_config(&self, client: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["client-config", client, "--config"]).arg(&self.config);
+        command.args(["--mirror", &self.mirror.proxy.url("")]);
+        command
+    }
+
+    /// The tree that a client's files are written to.
+    fn written(&self, client: &str) -> PathBuf {
+        let tree = self.mirror.home.path().join("tree");
+        std::fs::create_dir_all(&tree).expect("a directory");
+        run(self.client_config(client).arg("--write").arg("--root").arg(&tree));
+        tree
+    }
+
+    /// Whether the cache was asked for the image of the closed registry, and gave it.
+    fn has_given_the_app(&self) -> bool {
+        let manifest = "/v2/ghcr/org/app/manifests/";
+        self.mirror
+            .azure
+            .requests()
+            .iter()
+            .any(|request| request.hop == Hop::Data && request.status == 200 && request.target.starts_with(manifest))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn containerd_pulls_by_the_written_files() {
+    let site = Site::start().await;
+    let hosts = site.written("containerd").join("etc/containerd/certs.d");
+    ctr_pulls(&site, &Containerd::start_by(&site.mirror.home, hosts));
+}
+
+fn ctr_pulls(site: &Site, containerd: &Containerd<'_>) {
+    let ctr = |reference: &str| containerd.pull(PATIENCE, reference);
+    let pull = &site.mirror.pulls()[0];
+    run(&mut ctr(&pull.reference));
+    site.mirror.verify(pull, "containerd/");
+    run(&mut ctr(APP));
+    assert!(site.has_given_the_app());
+    // In this namespace nobody answers: what is asked shows in the error.
+    let said = fail(&mut ctr(MISSING_OPEN));
+    assert!(said.contains("https://registry-1.docker.io/"), "{said}");
+    let said = fail(&mut ctr(MISSING_CLOSED));
+    assert!(said.contains("not found") && !said.contains("https://ghcr.io"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn podman_pulls_by_the_written_file() {
+    let site = Site::start().await;
+    let conf = site.written("podman").join("etc/containers/registries.conf.d/50-acr-cache-proxy.conf");
+    containers::configure(&site.mirror.home, "");
+    let podman = |reference: &str| {
+        let mut podman = containers::client(&site.mirror.home, PATIENCE, &format!("podman pull {reference}"));
+        podman.env("CONTAINERS_REGISTRIES_CONF", &conf);
+        podman
+    };
+    run(&mut podman(&site.mirror.pulls()[0].reference));
+    run(&mut podman(APP));
+    assert!(site.has_given_the_app());
+    let log = site.mirror.proxy.log();
+    assert!(log.contains("/v2/docker.io/library/by-tag/manifests/") && log.contains("/v2/ghcr.io/org/app/"), "{log}");
+    let said = fail(&mut podman(MISSING_OPEN));
+    assert!(said.contains("https://registry-1.docker.io/"), "{said}");
+    let said = fail(&mut podman(MISSING_CLOSED));
+    assert!(!said.contains("https://ghcr.io"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn dockerd_pulls_by_the_written_file() {
+    let site = Site::start().await;
+    let settings = site.written("docker").join("etc/docker/daemon.json");
+    let home = &site.mirror.home;
+    let path = home.path().display();
+    let socket = home.path().join("docker.sock");
+    let listen = format!("unix://{}", socket.display());
+    let arguments = format!(
+        "--config-file {} --host {listen} --data-root {path}/root --exec-root {path}/exec --pidfile {path}/dockerd.pid \
+         --storage-driver vfs --bridge none --iptables=false --ip6tables=false",
+        settings.display()
+    );
+    let command = home.client(DAEMON_LIMIT, &format!("dockerd {arguments}"));
+    let _daemon = Daemon::start("dockerd", command, home, || UnixStream::connect(&socket).is_ok());
+    let pull = &site.mirror.pulls()[0];
+    run(&mut home.client(PATIENCE, &format!("docker --host {listen} pull --quiet {}", pull.reference)));
+    site.mirror.verify(pull, "docker/");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_nodes_script_writes_the_files_and_looks_whether_containerd_reads_them() {
+    let site = Site::start().await;
+    let script = site.written("kubernetes").join("etc/acr-cache-proxy/setup-node.sh");
+    let certs = site.mirror.home.path().join("node-certs");
+    let node = |config: &str| {
+        let config = site.mirror.home.file("node.toml", config);
+        let mut node = site.mirror.home.client(PATIENCE, &format!("sh {}", script.display()));
+        node.env("CERTS_D", &certs).env("CONTAINERD_CONFIG", config);
+        node
+    };
+    let said = fail(&mut node("version = 2\n"));
+    assert!(said.contains("io.containerd.cri.v1.images") && said.contains("looks for hosts.toml in \"\""), "{said}");
+    let elsewhere = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/elsewhere\"\n";
+    assert!(fail(&mut node(elsewhere)).contains("in \"/elsewhere\""));
+    let right = elsewhere.replace("/elsewhere", &certs.to_string_lossy());
+    run(&mut node(&right));
+
+    let hub = certs.join("docker.io/hosts.toml");
+    let ours = std::fs::read(&hub).expect("written");
+    let in_the_tree = site.mirror.home.path().join("tree/etc/containerd/certs.d/docker.io/hosts.toml");
+    assert_eq!(ours, std::fs::read(in_the_tree).expect("written"));
+    std::fs::write(&hub, "# by hand\n").expect("written");
+    let said = fail(&mut node(&right));
+    assert!(said.contains("is left as it is") && said.contains("[host.\"http://127.0.0.1:"), "{said}");
+    assert_eq!(std::fs::read_to_string(&hub).expect("there"), "# by hand\n");
+    std::fs::write(&hub, &ours).expect("written");
+    run(&mut node(&right));
+
+    ctr_pulls(&site, &Containerd::start_by(&site.mirror.home, certs));
+}

@@ -1,0 +1,339 @@
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use acr_emulator::{Emulator, Fault, Hop, Image, Recorded};
+use serde_json::Value;
+
+use crate::harness::{self, CLIENT, PATIENCE, SECRET, Setup, TENANT, wait_for};
+
+/// As the table has them, in its order.
+const LABELS: [&str; 11] = [
+    "TCP+TLS connect",
+    "ping",
+    "challenge and token",
+    "manifest HEAD",
+    "index",
+    "platform manifest",
+    "config",
+    "blob redirect",
+    "layer, first byte",
+    "layer, MiB/s",
+    "whole pull",
+];
+/// Of the harness' image: two layers.
+const IMAGE: &str = "library/busybox:latest";
+
+/// A `bench` with the tests' identity and CA, in a directory of its own.
+struct Bench {
+    files: tempfile::TempDir,
+    args: Vec<String>,
+    secret: String,
+    authority: String,
+    ca: PathBuf,
+    domain: String,
+}
+
+impl Bench {
+    fn new(azure: &Emulator) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let ca = files.path().join("ca.pem");
+        std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
+        let domain = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        let authority = azure.authority();
+        Self { files, args: vec!["bench".to_owned()], secret: SECRET.to_owned(), authority, ca, domain }
+    }
+
+    fn args(mut self, line: &str) -> Self {
+        self.args.extend(line.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// Asks `via`, trusting the CA.
+    fn via(self, url: &str) -> Self {
+        let ca = self.ca.display().to_string();
+        self.args(&format!("--via {url} --ca-file {ca}"))
+    }
+
+    /// Asks the emulator's registry, whose name is not in DNS.
+    fn direct(self) -> Self {
+        let config = self.path("config.yaml");
+        let text =
+            format!("upstream: {{domain: {}, addresses: [127.0.0.1]}}\nca_file: {}\n", self.domain, self.ca.display());
+        std::fs::write(&config, text).expect("the configuration is written");
+        let direct = format!("--direct {}/hub --config {}", self.domain, config.display());
+        self.args(&direct)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    fn spawn(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+            .args(&self.args)
+            .env_clear()
+            .env("AZURE_AUTHORITY_HOST", &self.authority)
+            .env("AZURE_TENANT_ID", TENANT)
+            .env("AZURE_CLIENT_ID", CLIENT)
+            .env("AZURE_CLIENT_SECRET", &self.secret)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts")
+    }
+
+    fn run(&self) -> Output {
+        end(self.spawn())
+    }
+
+    /// The report of a run that goes well.
+    fn report(self) -> Value {
+        let output = self.args("--json -").run();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+}
+
+/// What it said, when it has ended. Its output is less than a pipe holds.
+fn end(mut child: Child) -> Output {
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().expect("wait").is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("still running: {:?}", child.wait_with_output());
+        }
+        // The only way to wait for a process with a limit; nothing depends on the step.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().expect("output")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn count(requests: &[Recorded], is: impl Fn(&Recorded) -> bool) -> u64 {
+    requests.iter().filter(|request| is(request)).count() as u64
+}
+
+fn is_layer(request: &Recorded) -> bool {
+    request.hop == Hop::Data && request.target.contains("/blobs/")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_are_measured_and_the_counts_are_the_registrys() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let bench = Bench::new(&azure).via(&proxy.url("")).direct().args(&format!("--image {IMAGE} --pulls 5"));
+    let (json, svg, html) = (bench.path("r.json"), bench.path("r.svg"), bench.path("r.html"));
+    let files = format!("--json {} --svg {} --html {}", json.display(), svg.display(), html.display());
+    let bench = bench.args(&files);
+    let output = bench.run();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+
+    let table = text(&output.stdout);
+    let mut rest = table.as_str();
+    for label in LABELS {
+        rest = rest.split_once(&format!("\n{label}")).unwrap_or_else(|| panic!("no {label} in {table}")).1;
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
+    let run = &report["runs"][0];
+    for side in ["via", "direct"] {
+        assert_eq!(run["sides"][side]["pulls"], 5, "{run:#}");
+        assert_eq!(run["sides"][side]["errors"], 0, "{run:#}");
+        assert_eq!(run["phases"]["whole_pull"][side]["count"], 5, "{run:#}");
+        assert_eq!(run["phases"]["blob_redirect"][side]["count"], 10, "{run:#}");
+    }
+    assert_eq!(run["sides"]["via"]["bytes"], run["sides"]["direct"]["bytes"]);
+    assert_eq!(run["pairs"], 5);
+    assert!(run["phases"]["whole_pull"]["difference"]["mean"]["low"].is_f64(), "{run:#}");
+    assert_eq!(run["phases"]["challenge_and_token"]["direct"]["count"], 5);
+    assert!(run["phases"]["challenge_and_token"]["via"].is_null());
+    // Each request has a connection of its own: two a blob, and the token's.
+    assert_eq!(run["phases"]["connect"]["via"]["count"], 5 * 10);
+    assert_eq!(run["phases"]["connect"]["direct"]["count"], 5 * 11);
+
+    // The preflight is one pull more on each side, without its layers.
+    let requests = azure.requests();
+    let challenged = |request: &Recorded| request.hop == Hop::Data && request.target == "/v2/" && request.status == 401;
+    assert_eq!(count(&requests, challenged), 6);
+    let of_one = |request: &Recorded| request.hop == Hop::Token && request.body.contains("hub%2Flibrary%2Fbusybox");
+    assert_eq!(count(&requests, of_one), 6);
+    assert_eq!(count(&requests, |request| request.hop == Hop::Exchange), 2, "the proxy's and the direct side's");
+    assert_eq!(count(&requests, |request| request.hop == Hop::Storage), 2 * (5 * 3 + 1));
+    let leaked = |request: &Recorded| request.hop == Hop::Storage && request.header("authorization").is_some();
+    assert_eq!(count(&requests, leaked), 0);
+    for (path, begins) in [(svg, "<svg"), (html, "<!doctype html>")] {
+        assert!(std::fs::read_to_string(path).expect("written").starts_with(begins));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_one_sentence_before_the_run() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
+    let new = || Bench::new(&azure);
+    let image = format!("--image {IMAGE}");
+    for (bench, says) in [
+        (
+            new().via(&proxy.url("")).args("--image library/none:1"),
+            format!("via {}: GET /v2/library/none/manifests/1: 404 ", proxy.url("")),
+        ),
+        (
+            new().direct().args("--image library/busybox:none"),
+            format!("direct {authority}: GET /v2/hub/library/busybox/manifests/none: 404 MANIFEST_UNKNOWN"),
+        ),
+        (
+            new().via(&format!("http://{closed}")).args(&image),
+            format!("via http://{closed}: GET /v2/: connect {closed}: "),
+        ),
+        (new().args("--direct nosuch.invalid/hub").args(&image), "direct nosuch.invalid: DNS look-up: ".to_owned()),
+        (
+            Bench { secret: "wrong".to_owned(), ..new() }.direct().args(&image),
+            format!("direct {authority}: entra: client secret: 401 invalid_client: the client secret is wrong"),
+        ),
+        (
+            new().direct().args(&image).args("--platform plan9/mips"),
+            "the index has no manifest for plan9/mips".to_owned(),
+        ),
+    ] {
+        azure.clear_requests();
+        let output = bench.run();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{says}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.starts_with("acr-cache-proxy: bench: ") && said.contains(&says), "{says}: {said}");
+        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+        assert_eq!(count(&azure.requests(), is_layer), 0, "{says}");
+    }
+    let output = new().args("--image X --via here --pulls 0").run();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stderr).lines().count(), 3, "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxys_side_has_no_credentials() {
+    let azure = harness::azure().await;
+    // The registry itself in the proxy's place sees what a proxy would.
+    let output =
+        Bench::new(&azure).via(&format!("https://{}", azure.registry_addr())).args(&format!("--image {IMAGE}")).run();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("GET /v2/: 401 UNAUTHORIZED"), "{}", text(&output.stderr));
+    let requests = azure.requests();
+    assert!(!requests.is_empty() && requests.iter().all(|request| request.header("authorization").is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_asked_for_as_told() {
+    let azure = harness::azure().await;
+    for (how, method, bytes) in [("none", "GET", false), ("head", "HEAD", false), ("full", "GET", true)] {
+        azure.clear_requests();
+        let bench = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 2 --layers {how}"));
+        let report = bench.report();
+        let redirects = &report["runs"][0]["phases"]["blob_redirect"]["direct"]["count"];
+        let layers = if how == "none" { 0 } else { 4 };
+        assert_eq!(redirects.as_u64().unwrap_or(0), layers, "{how}: {report:#}");
+        // Three configs, one of them the preflight's, and the layers.
+        let requests = azure.requests();
+        let storage: Vec<_> = requests.iter().filter(|request| request.hop == Hop::Storage).collect();
+        assert_eq!(storage.len() as u64, 3 + layers, "{how}: {storage:?}");
+        let asked = storage.iter().filter(|request| request.method == method).count() as u64;
+        assert_eq!(asked, if method == "HEAD" { layers } else { 3 + layers }, "{how}");
+        let loaded = report["runs"][0]["sides"]["direct"]["bytes"].as_u64().expect("bytes");
+        assert_eq!(loaded > 2 * 2 * 20_000, bytes, "{how}: {loaded}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warm_connections_are_kept_and_cold_ones_are_not() {
+    let azure = harness::azure().await;
+    let bench = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 6 --warm --cold"));
+    let report = bench.report();
+    let connects = |run: usize| report["runs"][run]["phases"]["connect"]["direct"]["count"].as_u64().expect("a count");
+    assert_eq!(report["runs"][0]["connections"], "cold");
+    assert_eq!(connects(0), 6 * 11);
+    // One worker, three layers at a time: no more than that to the registry, and to storage.
+    assert!(connects(1) <= 6, "{}", connects(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_loop_counts_from_the_intended_start() {
+    /// Of each answer; a pull has seven in a row: ping, token, HEAD, index, manifest, config and its redirect.
+    const LATENCY: Duration = Duration::from_millis(20);
+    const PULLS: u32 = 10;
+    const RATE: u32 = 50;
+    let options = acr_emulator::Options { latency: LATENCY, ..harness::options() };
+    let azure = Emulator::start(options).await.expect("the emulator starts");
+    azure.push(Image::small("hub/library/busybox", "latest"));
+    let line = format!("--image {IMAGE} --pulls {PULLS} --layers none --warm --rate {RATE} --concurrency 1");
+    let open = Bench::new(&azure).direct().args(&line).report();
+    let longest = open["runs"][0]["phases"]["whole_pull"]["direct"]["max"].as_u64().expect("a time");
+    let longest = Duration::from_micros(longest);
+    // The last pull is meant to begin after (PULLS - 1) intervals and ends after all of them, one by one. HdrHistogram
+    // is right to a thousandth.
+    let queued = LATENCY * 7 * PULLS - Duration::from_secs(1) / RATE * (PULLS - 1);
+    assert!(longest >= queued - queued / 1000, "{longest:?} {queued:?}");
+    assert_eq!(open["runs"][0]["sides"]["direct"]["pulls"], PULLS);
+    assert_eq!(open["runs"][0]["sides"]["direct"]["dropped"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_reports_what_there_is_and_429_is_an_error() {
+    let azure = harness::azure().await;
+    let bench = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 1000000 --concurrency 2 --json -"));
+    let child = bench.spawn();
+    wait_for(&azure, "some pulls", |requests| count(requests, is_layer) > 20).await;
+    azure.inject(Hop::Data, Fault::Status(429).times(1));
+    let throttled = |request: &Recorded| request.status == 429;
+    wait_for(&azure, "a 429", |requests| count(requests, throttled) > 0).await;
+    let so_far = count(&azure.requests(), is_layer);
+    wait_for(&azure, "more pulls", |requests| count(requests, is_layer) > so_far + 20).await;
+    let sent = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+    let output = end(child);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let side = &report["runs"][0]["sides"]["direct"];
+    assert_eq!(report["interrupted"], true);
+    assert!(side["pulls"].as_u64().is_some_and(|pulls| pulls > 0), "{side:#}");
+    assert_eq!((&side["errors"], &side["status_429"]), (&1.into(), &1.into()), "{side:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mix_is_drawn_from() {
+    let azure = harness::azure().await;
+    azure.push(Image::small("hub/library/alpine", "3"));
+    let bench = Bench::new(&azure).direct();
+    let mix = bench.path("mix");
+    std::fs::write(&mix, "# two\n1 library/busybox\n3 library/alpine:3\n").expect("written");
+    let report = bench.args(&format!("--mix {} --pulls 20 --layers none", mix.display())).report();
+    assert_eq!(report["images"].as_array().map(Vec::len), Some(2));
+    assert_eq!(report["runs"][0]["sides"]["direct"]["pulls"], 20);
+    // The preflight's one of each comes on top.
+    let of = |name: &str| count(&azure.requests(), |request| request.method == "HEAD" && request.target.contains(name));
+    assert_eq!(of("/busybox/") + of("/alpine/"), 22);
+}
+
+#[test]
+fn emulated_needs_nothing() {
+    let output = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+        .args(["bench", "--emulated", "--rtt", "20ms", "--pulls", "3", "--json", "-"])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(end)
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let run = &report["runs"][0];
+    assert_eq!((&run["sides"]["via"]["pulls"], &run["sides"]["direct"]["pulls"]), (&3.into(), &3.into()));
+    // At least a round trip for TCP and one for TLS, and one for the challenge; the proxy is near.
+    let fastest = |phase: &str| run["phases"][phase]["direct"]["p50"].as_u64().expect("a time");
+    assert!(fastest("connect") >= 40_000 && fastest("ping") >= 20_000, "{run:#}");
+}

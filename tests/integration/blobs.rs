@@ -1,0 +1,156 @@
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
+
+use crate::harness::{self, Proxy, Setup};
+use crate::wire;
+
+/// An emulator with one image, and a proxy that serves its blobs itself, from storage that it is told of or not.
+async fn proxied(storage_is_known: bool) -> (Emulator, Pushed, Proxy) {
+    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
+    let hosts = if storage_is_known { azure.storage_addr().to_string() } else { "storage.example".to_owned() };
+    let proxy = Setup::new(&azure).upstream(&format!("  blobs: proxy\n  blob_hosts: ['{hosts}']\n")).start();
+    (azure, pushed, proxy)
+}
+
+fn path(pushed: &Pushed) -> String {
+    format!("/v2/library/busybox/blobs/{}", pushed.blobs[1])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxied_blob_comes_from_here_whole_or_in_part_and_no_token_goes_to_storage() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    let whole = azure.blob(&pushed.blobs[1]).expect("pushed");
+    let length = whole.len().to_string();
+    for (method, range, status, expected) in [
+        ("GET", "", 200, &whole[..]),
+        ("GET", "Range: bytes=100-199\r\n", 206, &whole[100..200]),
+        ("GET", "Range: bytes=20000-\r\n", 206, &whole[20000..]),
+        ("HEAD", "", 200, &[][..]),
+    ] {
+        let headers = format!("{range}Authorization: Basic aHVidXNlcjpodWJwYXNzd29yZA==\r\nCookie: clients=own\r\n");
+        let request = format!("{method} {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n", path(&pushed));
+        let answer = wire::send(proxy.address(), request.as_bytes());
+        let end = answer.windows(4).position(|at| at == b"\r\n\r\n").expect("a head") + 4;
+        let head = wire::parse(&answer[..end]);
+        assert_eq!(head.status, status, "{method} {range}{}", head.head);
+        assert!(answer[end..] == *expected, "{method} {range}{} bytes", answer.len() - end);
+        let promised = if method == "HEAD" { &length } else { &expected.len().to_string() };
+        assert_eq!(head.header("content-length"), Some(promised.as_str()), "{}", head.head);
+        assert_eq!(head.header("docker-content-digest"), Some(pushed.blobs[1].as_str()), "{}", head.head);
+        let storages = if method == "HEAD" { &[][..] } else { &["server", "x-ms-request-id"] };
+        for absent in ["location", "set-cookie"].iter().chain(storages) {
+            assert_eq!(head.header(absent), None, "{}", head.head);
+        }
+    }
+    let seen = azure.requests();
+    let storage: Vec<_> = seen.iter().filter(|request| request.hop == Hop::Storage).collect();
+    assert_eq!(storage.len(), 3, "HEAD is the registry's own: {storage:?}");
+    for request in storage {
+        assert!(request.status < 300 && request.target.contains("sig="), "{request:?}");
+        for absent in ["authorization", "cookie", "x-forwarded-for"] {
+            assert_eq!(request.header(absent), None, "{request:?}");
+        }
+    }
+    assert!(!proxy.log().contains("sig="), "{}", proxy.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_to_a_host_that_is_no_storage_is_refused() {
+    let (azure, pushed, proxy) = proxied(false).await;
+    let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");
+    assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{answer:?}");
+    assert!(answer.body.contains("which is no storage that it is known by: blob_hosts can add it"), "{answer:?}");
+    let seen = azure.requests();
+    assert!(seen.iter().all(|request| request.hop != Hop::Storage), "{seen:?}");
+    assert_eq!(seen.iter().filter(|request| request.hop == Hop::Data).count(), 1, "asked once");
+    assert!(!proxy.log().contains("sig="), "{}", proxy.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_storage_says_instead_of_a_blob_is_no_answer_of_a_registry() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    for (fault, status, says) in [
+        (Fault::Status(403), 502, "answers 403 to the registry's own redirect"),
+        (Fault::Status(500), 502, "answers 500"),
+        (Fault::RefuseConnections, 502, "not reachable"),
+        (Fault::Hang, 504, "does not answer in time"),
+    ] {
+        azure.inject(Hop::Storage, fault.clone());
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");
+        assert_eq!((answer.status, answer.code().as_str()), (status, "UNAVAILABLE"), "{fault:?}: {answer:?}");
+        assert!(answer.body.contains(says), "{fault:?}: {answer:?}");
+        azure.clear_faults();
+    }
+    assert_eq!(wire::ask(proxy.address(), &format!("HEAD {}", path(&pushed)), "").status, 200);
+}
+
+/// How many pulls at once, and how long the layer is in MiB; `scripts/soak` makes it 1 GiB.
+fn size(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_many_pulls_does_not_grow_with_the_layer() {
+    const LIMIT: usize = 100 << 20;
+    let (pulls, bytes) = (size("BLOB_PULLS", 64), size("BLOB_MIB", 16) << 20);
+    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let image = Image::small("hub/library/busybox", "latest").with_layers(1, bytes).with_arches(&["amd64"]);
+    let pushed = azure.push(image);
+    let layer = pushed.blobs.iter().max_by_key(|digest| azure.blob(digest).map_or(0, |blob| blob.len()));
+    let layer = layer.expect("a layer").clone();
+    let proxy = Setup::new(&azure)
+        .flag("--log", "info")
+        .upstream(&format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr()))
+        .start();
+    let (address, length) = (proxy.address(), azure.blob(&layer).expect("pushed").len());
+    // All of them are answered before the first one reads on: what storage sends meanwhile must stay there.
+    let answered = Arc::new(Barrier::new(pulls));
+    let pull = || {
+        let (layer, answered) = (layer.clone(), Arc::clone(&answered));
+        move || read(address, &layer, length, &answered)
+    };
+    let clients: Vec<_> = (0..pulls).map(|_| std::thread::spawn(pull())).collect();
+    let mut peak = 0;
+    while !clients.iter().all(std::thread::JoinHandle::is_finished) {
+        peak = peak.max(proxy.resident_bytes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for client in clients {
+        client.join().expect("a whole layer");
+    }
+    println!("{pulls} pulls of {} MiB: {} MiB resident at most", bytes >> 20, peak >> 20);
+    assert!(peak > 0 && peak < LIMIT, "{peak} bytes");
+}
+
+/// Reads a blob to its end, keeping nothing of it, and no faster than lets 64 of them have their share of two cores.
+fn read(address: SocketAddr, digest: &str, length: usize, answered: &Barrier) {
+    const PAUSE: Duration = Duration::from_millis(40);
+    let mut stream = wire::connect(address);
+    let request = format!("GET /v2/library/busybox/blobs/{digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut buffer = vec![0; 256 << 10];
+    let mut read = stream.read(&mut buffer).expect("an answer");
+    answered.wait();
+    let head = buffer[..read].windows(4).position(|at| at == b"\r\n\r\n").expect("a head") + 4;
+    assert!(buffer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..head]));
+    let mut since_pause = 0;
+    loop {
+        match stream.read(&mut buffer).expect("the body goes on") {
+            0 => break,
+            count => {
+                read += count;
+                since_pause += count;
+            }
+        }
+        if since_pause >= buffer.len() {
+            since_pause = 0;
+            std::thread::sleep(PAUSE);
+        }
+    }
+    assert_eq!(read - head, length);
+}
