@@ -21,6 +21,9 @@ const PULLS: usize = 2;
 /// So long takes an answer of Azure's, for a stop to come amid many.
 const LATENCY: Duration = Duration::from_millis(40);
 
+/// A client's command that pulls.
+type Pull<'a> = &'a (dyn Fn(&str) -> Command + Sync);
+
 /// An instance of the proxy: its settings are the other one's.
 fn start(site: &Site, address: &str) -> Proxy {
     let setup = site.proxy(&[("docker.io", "hub")], "closed");
@@ -52,7 +55,7 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
     containers::configure(&podman_home, &containers::replaced("docker.io", &format!("{ADDRESS}/docker.io")));
     let ctr = |reference: &str| containerd.pull(PATIENCE, reference);
     let podman = |reference: &str| containers::pull_into_new_root(&podman_home, PATIENCE, reference);
-    let kinds: [(&str, &(dyn Fn(&str) -> Command + Sync)); 2] = [("ctr", &ctr), ("podman", &podman)];
+    let kinds: [(&str, Pull<'_>); 2] = [("ctr", &ctr), ("podman", &podman)];
 
     let (done, counts) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 2 * EACH]);
     std::thread::scope(|scope| {
@@ -80,6 +83,7 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
                 while counts.iter().zip(goals).any(|(count, goal)| count.load(Ordering::SeqCst) < goal) {
                     assert!(!clients.iter().any(|client| client.is_finished()), "a client gave up");
                     assert!(Instant::now() < deadline, "clients got stuck: {counts:?}");
+                    // Nothing depends on the step.
                     std::thread::sleep(Duration::from_millis(20));
                 }
             };
