@@ -32,6 +32,8 @@ pub struct Image {
     pub docker_media_types: bool,
     /// False: the tag names the first architecture's manifest, and there is no index.
     pub index: bool,
+    /// The repository whose bytes these are, where it is another one: a cache has the same image as its source.
+    pub copy_of: Option<String>,
 }
 
 impl Image {
@@ -46,6 +48,7 @@ impl Image {
             binary: None,
             docker_media_types: false,
             index: true,
+            copy_of: None,
         }
     }
 
@@ -75,6 +78,13 @@ impl Image {
     #[must_use]
     pub fn with_arches(mut self, arches: &[&str]) -> Image {
         self.arches = arches.iter().map(|arch| (*arch).to_owned()).collect();
+        self
+    }
+
+    /// The same with the bytes that another repository's image of this tag has.
+    #[must_use]
+    pub fn copy_of(mut self, repository: &str) -> Image {
+        self.copy_of = Some(repository.to_owned());
         self
     }
 
@@ -145,7 +155,8 @@ pub(crate) fn build(image: &Image) -> io::Result<Built> {
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
         for number in 0..image.layers {
-            let seed = format!("{}:{} {arch} {number}", image.repository, image.tag);
+            let repository = image.copy_of.as_ref().unwrap_or(&image.repository);
+            let seed = format!("{repository}:{} {arch} {number}", image.tag);
             let mut layer = Layer::new();
             layer.directory("data/");
             layer.noise(&format!("data/{number}.bin"), image.layer_bytes, &seed);

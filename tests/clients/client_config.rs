@@ -1,12 +1,14 @@
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 
 use acr_emulator::{Emulator, Hop, Image};
 
-use crate::harness::{self, Setup};
+use crate::containerd::Containerd;
+use crate::harness::{self, PATIENCE, Setup};
 use crate::mirror::Mirror;
-use crate::program::{self, Daemon, fail, run};
-use crate::{containerd, containers, namespace};
+use crate::program::{self, DAEMON_LIMIT, Daemon, fail, run};
+use crate::{containers, namespace};
 
 /// What no route's cache holds, in a registry that has a source to fall back to and in a closed one.
 const MISSING_OPEN: &str = "docker.io/library/missing:1.0";
@@ -51,7 +53,7 @@ impl Site {
 
     /// The tree that a client's files are written to.
     fn written(&self, client: &str) -> PathBuf {
-        let tree = self.mirror.home().join("tree");
+        let tree = self.mirror.home.path().join("tree");
         std::fs::create_dir_all(&tree).expect("a directory");
         run(self.client_config(client).arg("--write").arg("--root").arg(&tree));
         tree
@@ -73,16 +75,11 @@ impl Site {
 async fn containerd_pulls_by_the_written_files() {
     let site = Site::start().await;
     let hosts = site.written("containerd").join("etc/containerd/certs.d");
-    let (_daemon, socket) = containerd::start(&site.mirror, &hosts);
-    ctr_pulls(&site, &socket, &hosts);
+    ctr_pulls(&site, &Containerd::start_by(&site.mirror.home, hosts));
 }
 
-fn ctr_pulls(site: &Site, socket: &Path, hosts: &Path) {
-    let ctr = |reference: &str| {
-        let (socket, hosts) = (socket.display(), hosts.display());
-        site.mirror
-            .client(&format!("ctr --address {socket} images pull --snapshotter native --hosts-dir {hosts} {reference}"))
-    };
+fn ctr_pulls(site: &Site, containerd: &Containerd<'_>) {
+    let ctr = |reference: &str| containerd.pull(PATIENCE, reference);
     let pull = &site.mirror.pulls()[0];
     run(&mut ctr(&pull.reference));
     site.mirror.verify(pull, "containerd/");
@@ -100,9 +97,9 @@ fn ctr_pulls(site: &Site, socket: &Path, hosts: &Path) {
 async fn podman_pulls_by_the_written_file() {
     let site = Site::start().await;
     let conf = site.written("podman").join("etc/containers/registries.conf.d/50-acr-cache-proxy.conf");
-    containers::configure(&site.mirror);
+    containers::configure(&site.mirror.home, "");
     let podman = |reference: &str| {
-        let mut podman = containers::client(&site.mirror, &format!("podman pull {reference}"));
+        let mut podman = containers::client(&site.mirror.home, PATIENCE, &format!("podman pull {reference}"));
         podman.env("CONTAINERS_REGISTRIES_CONF", &conf);
         podman
     };
@@ -122,18 +119,19 @@ async fn podman_pulls_by_the_written_file() {
 async fn dockerd_pulls_by_the_written_file() {
     let site = Site::start().await;
     let settings = site.written("docker").join("etc/docker/daemon.json");
-    let home = site.mirror.home().display();
-    let socket = site.mirror.home().join("docker.sock");
+    let home = &site.mirror.home;
+    let path = home.path().display();
+    let socket = home.path().join("docker.sock");
     let listen = format!("unix://{}", socket.display());
     let arguments = format!(
-        "--config-file {} --host {listen} --data-root {home}/root --exec-root {home}/exec --pidfile {home}/dockerd.pid \
+        "--config-file {} --host {listen} --data-root {path}/root --exec-root {path}/exec --pidfile {path}/dockerd.pid \
          --storage-driver vfs --bridge none --iptables=false --ip6tables=false",
         settings.display()
     );
-    let arguments: Vec<_> = arguments.split_whitespace().collect();
-    let _daemon = Daemon::start("dockerd", &arguments, site.mirror.home(), &site.mirror.ca(), &socket);
+    let command = home.client(DAEMON_LIMIT, &format!("dockerd {arguments}"));
+    let _daemon = Daemon::start("dockerd", command, home, || UnixStream::connect(&socket).is_ok());
     let pull = &site.mirror.pulls()[0];
-    run(&mut site.mirror.client(&format!("docker --host {listen} pull --quiet {}", pull.reference)));
+    run(&mut home.client(PATIENCE, &format!("docker --host {listen} pull --quiet {}", pull.reference)));
     site.mirror.verify(pull, "docker/");
 }
 
@@ -142,10 +140,10 @@ async fn dockerd_pulls_by_the_written_file() {
 async fn a_nodes_script_writes_the_files_and_looks_whether_containerd_reads_them() {
     let site = Site::start().await;
     let script = site.written("kubernetes").join("etc/acr-cache-proxy/setup-node.sh");
-    let certs = site.mirror.home().join("node-certs");
+    let certs = site.mirror.home.path().join("node-certs");
     let node = |config: &str| {
-        let config = site.mirror.file("node.toml", config);
-        let mut node = site.mirror.client(&format!("sh {}", script.display()));
+        let config = site.mirror.home.file("node.toml", config);
+        let mut node = site.mirror.home.client(PATIENCE, &format!("sh {}", script.display()));
         node.env("CERTS_D", &certs).env("CONTAINERD_CONFIG", config);
         node
     };
@@ -158,7 +156,7 @@ async fn a_nodes_script_writes_the_files_and_looks_whether_containerd_reads_them
 
     let hub = certs.join("docker.io/hosts.toml");
     let ours = std::fs::read(&hub).expect("written");
-    let in_the_tree = site.mirror.home().join("tree/etc/containerd/certs.d/docker.io/hosts.toml");
+    let in_the_tree = site.mirror.home.path().join("tree/etc/containerd/certs.d/docker.io/hosts.toml");
     assert_eq!(ours, std::fs::read(in_the_tree).expect("written"));
     std::fs::write(&hub, "# by hand\n").expect("written");
     let said = fail(&mut node(&right));
@@ -167,6 +165,5 @@ async fn a_nodes_script_writes_the_files_and_looks_whether_containerd_reads_them
     std::fs::write(&hub, &ours).expect("written");
     run(&mut node(&right));
 
-    let (_daemon, socket) = containerd::start(&site.mirror, &certs);
-    ctr_pulls(&site, &socket, &certs);
+    ctr_pulls(&site, &Containerd::start_by(&site.mirror.home, certs));
 }

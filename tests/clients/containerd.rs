@@ -1,55 +1,104 @@
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
+use crate::harness::PATIENCE;
+use crate::home::Home;
 use crate::mirror::Mirror;
-use crate::program::{Daemon, run};
+use crate::program::{DAEMON_LIMIT, Daemon, run};
 
 const AGENT: &str = "containerd/";
 
-/// The proxy as the mirror of docker.io, in a registries' directory.
-fn by_hand(mirror: &Mirror) -> PathBuf {
-    let hosts = mirror.file(
-        "certs/docker.io/hosts.toml",
-        &format!(
-            "server = \"https://registry-1.docker.io\"\n[host.\"http://{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
-            mirror.address()
-        ),
-    );
-    hosts.ancestors().nth(2).expect("two levels").to_owned()
+/// A running containerd.
+pub struct Containerd<'a> {
+    home: &'a Home,
+    hosts: PathBuf,
+    socket: PathBuf,
+    _daemon: Daemon,
 }
 
-/// containerd with a registries' directory; its socket.
-pub fn start(mirror: &Mirror, hosts: &Path) -> (Daemon, PathBuf) {
-    let home = mirror.home().display();
-    let socket = mirror.home().join("containerd.sock");
-    // The native snapshotter copies: it works on every filesystem, an overlay too.
-    let config = mirror.file(
-        "containerd.toml",
-        &format!(
-            "version = 2\nroot = \"{home}/root\"\nstate = \"{home}/state\"\n[grpc]\n  address = \"{}\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  snapshotter = \"native\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
-            socket.display(),
-            hosts.display(),
-        ),
-    );
-    let arguments = ["--config", &config.to_string_lossy()];
-    (Daemon::start("containerd", &arguments, mirror.home(), &mirror.ca(), &socket), socket)
+/// A `hosts.toml` with the proxy as a mirror of `server`; without one, of whatever registry the file is for.
+pub fn mirrored(server: Option<&str>, mirror: &str) -> String {
+    let server = server.map(|server| format!("server = \"https://{server}\"\n")).unwrap_or_default();
+    format!("{server}[host.\"http://{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+}
+
+/// A `hosts.toml` with the proxy and nobody else. `server` alone says so, too, but containerd 1.6 takes no file without
+/// a `host`, and asks the registry.
+pub fn closed(proxy: &str) -> String {
+    format!("server = \"http://{proxy}\"\n[host.\"http://{proxy}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+}
+
+impl<'a> Containerd<'a> {
+    /// containerd with this `hosts.toml` for a registry, or for `_default`.
+    pub fn start(home: &'a Home, registry: &str, hosts: &str) -> Self {
+        home.file(&format!("certs/{registry}/hosts.toml"), hosts);
+        Self::start_by(home, home.path().join("certs"))
+    }
+
+    /// containerd with a directory of registries.
+    pub fn start_by(home: &'a Home, hosts: PathBuf) -> Self {
+        let path = home.path().display();
+        let socket = home.path().join("containerd.sock");
+        // The native snapshotter copies: it works on every filesystem, an overlay too.
+        let config = home.file(
+            "containerd.toml",
+            &format!(
+                "version = 2\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n[grpc]\n  address = \"{}\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  snapshotter = \"native\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
+                socket.display(),
+                hosts.display(),
+            ),
+        );
+        let command = home.client(DAEMON_LIMIT, &format!("containerd --config {}", config.display()));
+        let daemon = Daemon::start("containerd", command, home, || UnixStream::connect(&socket).is_ok());
+        Self { home, hosts, socket, _daemon: daemon }
+    }
+
+    /// `ctr`, with words behind its options.
+    pub fn ctr(&self, limit: Duration, words: &str) -> Command {
+        self.home.client(limit, &format!("ctr --address {} {words}", self.socket.display()))
+    }
+
+    /// `ctr images pull`.
+    pub fn pull(&self, limit: Duration, words: &str) -> Command {
+        let hosts = self.hosts.display();
+        self.ctr(limit, &format!("images pull --snapshotter native --hosts-dir {hosts} {words}"))
+    }
+
+    /// What a kubelet asks of its container runtime for a pull. The answer has `grpc-status: 0` if it succeeds.
+    pub fn cri_pull(&self, limit: Duration, reference: &str) -> Command {
+        // PullImageRequest { image: ImageSpec { image: reference } }
+        let message = field(&field(reference.as_bytes()));
+        let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+        let request = self.home.path().join(format!("request-{}", reference.replace('/', "-")));
+        std::fs::write(&request, [&[0][..], &length, &message].concat()).expect("a file is written");
+        // gRPC is a POST in HTTP/2 whose outcome is in the trailers, which curl prints among the headers.
+        let mut curl =
+            self.home.client(limit, "curl --silent --show-error --http2-prior-knowledge --include --output -");
+        curl.arg("--unix-socket").arg(&self.socket).arg("--data-binary").arg(format!("@{}", request.display()));
+        curl.args(["--header", "Content-Type: application/grpc", "--header", "TE: trailers"]);
+        curl.arg("http://localhost/runtime.v1.ImageService/PullImage");
+        curl
+    }
+}
+
+/// Whether what curl printed is a pull that succeeded.
+pub fn cri_succeeded(answer: &str) -> bool {
+    answer.contains("grpc-status: 0\r\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn ctr_pulls_by_hosts_toml() {
     let mirror = Mirror::start().await;
-    let hosts = by_hand(&mirror);
-    let (_daemon, socket) = start(&mirror, &hosts);
+    let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
+    let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
     for pull in mirror.pulls() {
         let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
-        run(&mut mirror.client(&format!(
-            "ctr --address {} images pull --snapshotter native --hosts-dir {} {platform} {}",
-            socket.display(),
-            hosts.display(),
-            pull.reference
-        )));
+        run(&mut containerd.pull(PATIENCE, &format!("{platform} {}", pull.reference)));
         mirror.verify(pull, AGENT);
     }
 }
@@ -59,19 +108,11 @@ async fn ctr_pulls_by_hosts_toml() {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn cri_pulls_as_for_a_kubelet() {
     let mirror = Mirror::start().await;
-    let (_daemon, socket) = start(&mirror, &by_hand(&mirror));
+    let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
+    let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
     for pull in mirror.pulls().iter().filter(|pull| pull.platform.is_none()) {
-        // PullImageRequest { image: ImageSpec { image: reference } }
-        let message = field(&field(pull.reference.as_bytes()));
-        let length = u32::try_from(message.len()).expect("short").to_be_bytes();
-        let request = mirror.home().join("request");
-        std::fs::write(&request, [&[0][..], &length, &message].concat()).expect("a file is written");
-        // gRPC is a POST in HTTP/2 whose outcome is in the trailers, which curl prints among the headers.
-        let mut curl = mirror.client("curl --silent --show-error --http2-prior-knowledge --include --output -");
-        curl.arg("--unix-socket").arg(&socket).arg("--data-binary").arg(format!("@{}", request.display()));
-        curl.args(["--header", "Content-Type: application/grpc", "--header", "TE: trailers"]);
-        let answer = run(curl.arg("http://localhost/runtime.v1.ImageService/PullImage"));
-        assert!(answer.contains("grpc-status: 0\r\n"), "{answer}");
+        let answer = run(&mut containerd.cri_pull(PATIENCE, &pull.reference));
+        assert!(cri_succeeded(&answer), "{answer}");
         assert!(answer.contains(&mirror.config(pull)), "the image's id: {answer}");
         mirror.verify(pull, AGENT);
     }

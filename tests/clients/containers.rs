@@ -1,38 +1,62 @@
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::harness::PATIENCE;
+use crate::home::Home;
 use crate::mirror::{Mirror, Pull};
 use crate::program::run;
 
-/// Writes the settings of podman, buildah and skopeo.
-pub fn configure(mirror: &Mirror) {
-    mirror.file(
-        ".config/containers/registries.conf",
-        &format!(
-            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\
-             [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
-            mirror.address()
-        ),
-    );
+/// Docker Hub with a mirror before it, for podman, buildah and skopeo.
+pub fn mirrored(mirror: &str) -> String {
+    mirrored_registry("docker.io", mirror)
+}
+
+/// A registry with a mirror before it; the mirror may have a path.
+pub fn mirrored_registry(registry: &str, mirror: &str) -> String {
+    let mirror = format!("[[registry.mirror]]\nlocation = \"{mirror}\"\ninsecure = true\n");
+    format!("[[registry]]\nprefix = \"{registry}\"\nlocation = \"{registry}\"\n{mirror}")
+}
+
+/// A registry in whose place another address is asked, and nobody else.
+pub fn replaced(registry: &str, location: &str) -> String {
+    format!("[[registry]]\nprefix = \"{registry}\"\nlocation = \"{location}\"\ninsecure = true\n")
+}
+
+/// Writes the settings of the three.
+pub fn configure(home: &Home, registries: &str) {
+    home.file(".config/containers/registries.conf", registries);
     let policy = json!({"default": [{"type": "insecureAcceptAnything"}]});
-    mirror.file(".config/containers/policy.json", &policy.to_string());
-    let home = mirror.home().display();
+    home.file(".config/containers/policy.json", &policy.to_string());
+    let path = home.path().display();
     // vfs works on every filesystem, an overlay too.
-    mirror.file(
+    home.file(
         ".config/containers/storage.conf",
-        &format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{home}/graph\"\nrunroot = \"{home}/run\"\n"),
+        &format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{path}/graph\"\nrunroot = \"{path}/run\"\n"),
     );
 }
 
 /// One of the three; root's settings would be those of the machine, so that they are named one by one.
-pub fn client(mirror: &Mirror, words: &str) -> Command {
-    let mut command = mirror.client(words);
-    let settings = mirror.home().join(".config/containers");
+pub fn client(home: &Home, limit: Duration, words: &str) -> Command {
+    let mut command = home.client(limit, words);
+    let settings = home.path().join(".config/containers");
     command.env("CONTAINERS_REGISTRIES_CONF", settings.join("registries.conf"));
     command.env("CONTAINERS_STORAGE_CONF", settings.join("storage.conf"));
     command
+}
+
+/// `podman pull` into a store that nothing else uses.
+pub fn pull_into_new_root(home: &Home, limit: Duration, reference: &str) -> Command {
+    // podman takes no runroot of more than 50 characters.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let root = format!("{}/{}", home.path().display(), NEXT.fetch_add(1, Ordering::Relaxed));
+    client(
+        home,
+        limit,
+        &format!("podman --root {root}/graph --runroot {root}/run --storage-driver vfs pull {reference}"),
+    )
 }
 
 /// A client, how its User-Agent begins, and its words for a pull and for the architecture of what was pulled.
@@ -72,7 +96,7 @@ impl Client {
     /// Every pull of the table.
     async fn check(&self) {
         let mirror = Mirror::start().await;
-        configure(&mirror);
+        configure(&mirror.home, &mirrored(&mirror.address()));
         for pull in mirror.pulls() {
             self.pull_and_verify(&mirror, pull);
         }
@@ -80,9 +104,9 @@ impl Client {
 
     /// One pull, by what was seen of it and by what the client says that it has.
     pub fn pull_and_verify(&self, mirror: &Mirror, pull: &Pull) {
-        run(&mut client(mirror, &(self.pull)(pull)));
+        run(&mut client(&mirror.home, PATIENCE, &(self.pull)(pull)));
         mirror.verify(pull, self.agent);
-        let arch = run(&mut client(mirror, &(self.arch)(pull)));
+        let arch = run(&mut client(&mirror.home, PATIENCE, &(self.arch)(pull)));
         assert_eq!(arch.trim(), pull.arch, "{}", pull.reference);
     }
 }
@@ -111,10 +135,11 @@ async fn skopeo_pulls() {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_tls_client_hello_on_the_plain_port_is_dropped_at_once() {
     let mirror = Mirror::start().await;
-    configure(&mirror);
+    configure(&mirror.home, &mirrored(&mirror.address()));
     let pull = &mirror.pulls()[0];
     let begun = Instant::now();
-    let printed = run(&mut client(&mirror, &format!("podman --log-level debug pull {}", pull.reference)));
+    let printed =
+        run(&mut client(&mirror.home, PATIENCE, &format!("podman --log-level debug pull {}", pull.reference)));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: {printed}", begun.elapsed());
     assert!(printed.contains(&format!("https://{}/v2/", mirror.address())), "it tried TLS: {printed}");
     mirror.verify(pull, PODMAN.agent);

@@ -7,6 +7,8 @@
 #[allow(dead_code, reason = "each test crate uses a part of it")]
 mod harness;
 
+/// Two proxies behind a balancer, one of which restarts.
+mod balancers;
 /// Each of them by the files that `client-config` has put in place.
 mod client_config;
 /// containerd, by `ctr` and as a kubelet's container runtime.
@@ -15,6 +17,12 @@ mod containerd;
 mod containers;
 /// dockerd, which also runs what it has pulled.
 mod docker;
+/// What each client does with each failure, as the table in `failures.md` has it.
+mod failures;
+/// A client's files.
+mod home;
+/// Azure's registry, and the public ones that clients may turn to.
+mod hub;
 /// The images, the proxy as their mirror, and what must be true of every pull.
 mod mirror;
 /// A registry that is known by name, until the name is gone.
@@ -23,3 +31,7 @@ mod name;
 mod namespace;
 /// Programs that end in time, and daemons that end with their test.
 mod program;
+/// Clients that reach several registries through one port.
+mod registries;
+/// A newer Debian, whose docker is another one.
+mod tree;

@@ -1,10 +1,8 @@
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use acr_emulator::{Emulator, Hop, Image, Recorded};
 use serde_json::Value;
 
 use crate::harness::{self, Proxy, Setup};
+use crate::home::Home;
 use crate::{namespace, program};
 
 /// Large beside all manifests together, so that it shows who carried a layer.
@@ -16,9 +14,9 @@ const TAG: &str = "1.0";
 pub struct Mirror {
     pub azure: Emulator,
     pub proxy: Proxy,
+    pub home: Home,
     authority: String,
     pulls: Vec<Pull>,
-    directory: tempfile::TempDir,
 }
 
 /// One image, how a client is to ask for it, and what of it that client needs.
@@ -82,9 +80,8 @@ impl Mirror {
                 other_manifest: manifest_of(false),
             }
         });
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(directory.path().join("ca.pem"), azure.ca_pem()).expect("the CA is written");
-        Self { azure, proxy, authority: authority.to_owned(), pulls: pulls.into(), directory }
+        let home = Home::new(&[azure.ca_pem()]);
+        Self { azure, proxy, home, authority: authority.to_owned(), pulls: pulls.into() }
     }
 
     /// Every way to ask for an image: by tag, by digest, for another architecture.
@@ -97,35 +94,10 @@ impl Mirror {
         self.proxy.address().to_string()
     }
 
-    /// A directory for everything that a client writes.
-    pub fn home(&self) -> &Path {
-        self.directory.path()
-    }
-
-    /// The CA of the stand-in's storage, for clients that follow a redirect there.
-    pub fn ca(&self) -> PathBuf {
-        self.home().join("ca.pem")
-    }
-
-    /// A file below [`Mirror::home`].
-    pub fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.home().join(name);
-        std::fs::create_dir_all(path.parent().expect("below home")).expect("a directory");
-        std::fs::write(&path, content).expect("a file is written");
-        path
-    }
-
-    /// A client's command, by whitespace between its words.
-    pub fn client(&self, words: &str) -> Command {
-        let mut words = words.split_whitespace();
-        let mut command = program::client(words.next().expect("a program"), self.home());
-        command.args(words).env("SSL_CERT_FILE", self.ca());
-        command
-    }
-
     /// Checks what has been seen of a pull that is just over, and again of those before it: by the proxy, the
-    /// registry and its storage. `agent` is how the client's `User-Agent` begins.
-    pub fn verify(&self, pull: &Pull, agent: &str) {
+    /// registry and its storage. `agents` is how the client's `User-Agent` begins; by whitespace, if it has several.
+    pub fn verify(&self, pull: &Pull, agents: &str) {
+        let is_client = |value: &str| agents.split(' ').any(|agent| value.starts_with(agent));
         let requests = self.azure.requests();
         let of = |hop| requests.iter().filter(move |request: &&Recorded| request.hop == hop);
 
@@ -134,7 +106,7 @@ impl Mirror {
             assert!(!request.target.contains('?'), "no ns: {request:?}");
             assert_eq!(request.header("host"), Some(self.authority.as_str()), "{request:?}");
             assert!(request.header("authorization").is_some_and(|value| value.starts_with("Bearer ")), "{request:?}");
-            assert!(request.header("user-agent").is_some_and(|value| value.starts_with(agent)), "{request:?}");
+            assert!(request.header("user-agent").is_some_and(is_client), "{request:?}");
         }
 
         // A request that went around the proxy would be at the registry and not in its log.
@@ -153,13 +125,13 @@ impl Mirror {
             assert!(matches!(line.status.as_str(), "200" | "307"), "{line:?}");
         }
         for request in of(Hop::Token).chain(of(Hop::Exchange)).chain(of(Hop::Entra)) {
-            assert!(request.header("user-agent").is_none_or(|value| !value.starts_with(agent)), "{request:?}");
+            assert!(request.header("user-agent").is_none_or(|value| !is_client(value)), "{request:?}");
         }
 
         // Blobs come from storage to the client, without any credentials and past the proxy.
         for request in of(Hop::Storage) {
             assert_eq!((request.status, request.header("authorization")), (200, None), "{request:?}");
-            assert!(request.header("user-agent").is_some_and(|value| value.starts_with(agent)), "{request:?}");
+            assert!(request.header("user-agent").is_some_and(is_client), "{request:?}");
         }
         assert_eq!(of(Hop::Storage).count(), answered.iter().filter(|line| line.status == "307").count());
         let carried: usize = answered.iter().map(|line| line.bytes).sum();
@@ -197,12 +169,6 @@ impl Mirror {
     /// The config's digest, by which runtimes know an image.
     pub fn config(&self, pull: &Pull) -> String {
         self.blobs(pull, &pull.manifest).swap_remove(0)
-    }
-}
-
-impl Drop for Mirror {
-    fn drop(&mut self) {
-        namespace::unmount_below(self.directory.path());
     }
 }
 

@@ -29,7 +29,7 @@ async fn a_name_that_vanishes_from_dns_does_no_harm() {
     hosts.rewrite(&format!("{localhost}127.0.0.1 example.azurecr.io\n"));
     let proxy = setup.flag("--config", &config.to_string_lossy()).start();
     let mirror = Mirror::of(azure, proxy, "example.azurecr.io");
-    containers::configure(&mirror);
+    containers::configure(&mirror.home, &containers::mirrored(&mirror.address()));
 
     let [known, rest @ ..] = mirror.pulls() else { unreachable!("there are three") };
     containers::SKOPEO.pull_and_verify(&mirror, known);

@@ -1,22 +1,28 @@
 use std::fs::File;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::PATIENCE;
+use crate::home::Home;
 
 /// Where daemons are is not in every PATH.
 const SYSTEM: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
 /// No test takes longer, so that a daemon is not left behind even if its test is killed.
-const DAEMON_LIMIT: Duration = Duration::from_secs(600);
+pub const DAEMON_LIMIT: Duration = Duration::from_secs(600);
 /// What ignores SIGTERM for so long is killed.
 const TERM_LIMIT: Duration = Duration::from_secs(10);
 
 /// A client's command that ends in time, with nothing of this process' environment: not its proxies, its CA, its
 /// sign-ins.
-pub fn client(program: &str, home: &Path) -> Command {
-    limited(program, home, PATIENCE)
+pub fn client(program: &str, home: &Path, limit: Duration) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .arg(format!("--kill-after={}", TERM_LIMIT.as_secs()))
+        .arg(limit.as_secs().to_string())
+        .arg(installed(program));
+    command.env_clear().env("PATH", SYSTEM).env("HOME", home).current_dir(home).stdin(Stdio::null());
+    command
 }
 
 /// Where a program is. A missing one fails the test, whose outcome would otherwise say less than it seems to.
@@ -25,16 +31,6 @@ pub fn installed(program: &str) -> PathBuf {
     places
         .find(|place| place.exists())
         .unwrap_or_else(|| panic!("{program} is not installed: run scripts/install test"))
-}
-
-fn limited(program: &str, home: &Path, limit: Duration) -> Command {
-    let mut command = Command::new("timeout");
-    command
-        .arg(format!("--kill-after={}", TERM_LIMIT.as_secs()))
-        .arg(limit.as_secs().to_string())
-        .arg(installed(program));
-    command.env_clear().env("PATH", SYSTEM).env("HOME", home).current_dir(home).stdin(Stdio::null());
-    command
 }
 
 /// Runs a command to its end, which has to be a good one; gives what it printed.
@@ -54,7 +50,7 @@ pub fn fail(command: &mut Command) -> String {
     printed
 }
 
-/// A daemon that serves on a Unix socket. Dropping it ends the process, and shows its log if the test has failed.
+/// A daemon. Dropping it ends the process, and shows its log if the test has failed.
 pub struct Daemon {
     name: String,
     child: Child,
@@ -62,22 +58,20 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it in `home` and waits until `socket` takes connections.
-    pub fn start(program: &str, arguments: &[&str], home: &Path, ca: &Path, socket: &Path) -> Self {
-        let log = home.join(format!("{program}.log"));
+    /// Starts it in its home, by a command that has a limit, and waits until it is ready.
+    pub fn start(name: &str, mut command: Command, home: &Home, ready: impl Fn() -> bool) -> Self {
+        let log = home.path().join(format!("{name}.log"));
         let output = File::create(&log).expect("a log");
-        let child = limited(program, home, DAEMON_LIMIT)
-            .args(arguments)
-            .env("SSL_CERT_FILE", ca)
+        let child = command
             .stdout(output.try_clone().expect("one file for both"))
             .stderr(output)
             .spawn()
             .expect("a daemon starts");
-        let mut daemon = Self { name: program.to_owned(), child, log };
+        let mut daemon = Self { name: name.to_owned(), child, log };
         let deadline = Instant::now() + PATIENCE;
-        while UnixStream::connect(socket).is_err() {
+        while !ready() {
             let ended = daemon.child.try_wait().expect("wait");
-            assert!(ended.is_none() && Instant::now() < deadline, "{program} does not listen: {ended:?}");
+            assert!(ended.is_none() && Instant::now() < deadline, "{} does not listen: {ended:?}", daemon.name);
             // A socket of another process can only be tried; nothing depends on the step.
             std::thread::sleep(Duration::from_millis(20));
         }

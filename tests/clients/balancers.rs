@@ -1,0 +1,121 @@
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use acr_emulator::Options;
+
+use crate::containerd::{self, Containerd};
+use crate::containers;
+use crate::harness::{self, PATIENCE, Proxy};
+use crate::hub::{Site, TAG};
+use crate::program::{DAEMON_LIMIT, Daemon, run};
+
+/// What both files in `conf` have: where clients ask, and where the two instances are.
+const ADDRESS: &str = "127.0.0.1:8080";
+const INSTANCES: [&str; 2] = ["192.0.2.11", "192.0.2.12"];
+/// Clients of each kind that pull at once.
+const EACH: usize = 2;
+/// Pulls of every client between one event and the next.
+const PULLS: usize = 2;
+/// So long takes an answer of Azure's, for a stop to come amid many.
+const LATENCY: Duration = Duration::from_millis(40);
+
+/// A client's command that pulls.
+type Pull<'a> = &'a (dyn Fn(&str) -> Command + Sync);
+
+/// An instance of the proxy: its settings are the other one's.
+fn start(site: &Site, address: &str) -> Proxy {
+    let setup = site.proxy(&[("docker.io", "hub")], "closed");
+    setup
+        .flag("--listen-address", &format!("{address}:8080"))
+        .flag("--admin-address", &format!("{address}:8081"))
+        .start()
+}
+
+/// Clients pull all the time, image after image; each of the two instances is stopped and comes back.
+async fn no_pull_fails_while_instances_restart(words: &str) {
+    let site = Site::start_with(Options { latency: LATENCY, ..harness::options() }).await;
+    for address in INSTANCES {
+        run(Command::new("ip").args(["address", "replace", &format!("{address}/32"), "dev", "lo"]));
+    }
+    let mut instances = INSTANCES.map(|address| start(&site, address));
+    let home = site.home();
+    let words = words.replace("conf/", concat!(env!("CARGO_MANIFEST_DIR"), "/conf/"));
+    let mut command = home.client(DAEMON_LIMIT, &words);
+    if words.starts_with("nginx") {
+        command.arg("-g").arg(format!("daemon off; pid {}/pid;", home.path().display()));
+    }
+    let _balancer = Daemon::start("balancer", command, &home, || TcpStream::connect(ADDRESS).is_ok());
+
+    // Clients that have nobody else to ask.
+    let containerd_home = site.home();
+    let containerd = Containerd::start(&containerd_home, "docker.io", &containerd::closed(ADDRESS));
+    let podman_home = site.home();
+    containers::configure(&podman_home, &containers::replaced("docker.io", &format!("{ADDRESS}/docker.io")));
+    let ctr = |reference: &str| containerd.pull(PATIENCE, reference);
+    let podman = |reference: &str| containers::pull_into_new_root(&podman_home, PATIENCE, reference);
+    let kinds: [(&str, Pull<'_>); 2] = [("ctr", &ctr), ("podman", &podman)];
+
+    let (done, counts) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 2 * EACH]);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = counts
+            .iter()
+            .enumerate()
+            .map(|(number, count)| {
+                let (kind, pull) = kinds[number % kinds.len()];
+                let (site, done) = (&site, &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::SeqCst) {
+                        let name = format!("library/{kind}-{number}-{}", count.load(Ordering::SeqCst));
+                        site.put("hub", &name);
+                        run(&mut pull(&format!("docker.io/{name}:{TAG}")));
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        // Whatever fails here, the clients end before it is told.
+        let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let pulls = || {
+                let goals = counts.each_ref().map(|count| count.load(Ordering::SeqCst) + PULLS);
+                let deadline = Instant::now() + PATIENCE;
+                while counts.iter().zip(goals).any(|(count, goal)| count.load(Ordering::SeqCst) < goal) {
+                    assert!(!clients.iter().any(|client| client.is_finished()), "a client gave up");
+                    assert!(Instant::now() < deadline, "clients got stuck: {counts:?}");
+                    // Nothing depends on the step.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            };
+            pulls();
+            for (instance, address) in instances.iter_mut().zip(INSTANCES) {
+                instance.wait_for_log(" access] GET /v2/");
+                instance.signal("TERM");
+                assert!(instance.wait().success(), "{}", instance.log());
+                pulls();
+                *instance = start(&site, address);
+                // The balancer has found it again.
+                instance.wait_for_log(" access] GET /v2/");
+                pulls();
+            }
+        }));
+        done.store(true, Ordering::SeqCst);
+        for client in clients {
+            client.join().expect("no pull fails");
+        }
+        played.expect("the instances stop and come back");
+    });
+    assert!(site.hub.requests().is_empty(), "{:#?}", site.hub.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn behind_haproxy_no_pull_fails_while_instances_restart() {
+    no_pull_fails_while_instances_restart("haproxy -db -f conf/haproxy.cfg").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn behind_nginx_no_pull_fails_while_instances_restart() {
+    no_pull_fails_while_instances_restart("nginx -e stderr -c conf/nginx-stream.conf").await;
+}

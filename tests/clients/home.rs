@@ -1,0 +1,51 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::{namespace, program};
+
+/// A directory for everything that a client writes, with the CAs that it trusts.
+pub struct Home {
+    directory: tempfile::TempDir,
+}
+
+impl Home {
+    /// `authorities` are certificates in PEM.
+    pub fn new(authorities: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("ca.pem"), authorities.concat()).expect("the CAs are written");
+        Self { directory }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The CAs of the stand-ins, for clients that follow a redirect to storage or fall back.
+    pub fn ca(&self) -> PathBuf {
+        self.path().join("ca.pem")
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("in here")).expect("a directory");
+        std::fs::write(&path, content).expect("a file is written");
+        path
+    }
+
+    /// A client's command, by whitespace between its words.
+    pub fn client(&self, limit: Duration, words: &str) -> Command {
+        let mut words = words.split_whitespace();
+        let mut command = program::client(words.next().expect("a program"), self.path(), limit);
+        command.args(words).env("SSL_CERT_FILE", self.ca());
+        command
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        namespace::unmount_below(self.path());
+    }
+}

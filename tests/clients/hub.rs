@@ -1,0 +1,96 @@
+use std::net::{Ipv4Addr, SocketAddr};
+
+use acr_emulator::{Emulator, Hop, Image, Options, Pushed, Recorded};
+
+use crate::harness::{self, Setup};
+use crate::home::Home;
+use crate::namespace::{self, Bound};
+
+/// Where public registries are in this network.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// The hosts of Docker Hub and of the other registries that clients may turn to.
+const HOSTS: [&str; 5] = ["registry-1.docker.io", "auth.docker.io", "docker.io", "ghcr.io", "quay.io"];
+/// The tag of every image here.
+pub const TAG: &str = "1.0";
+
+/// A registry in Azure, and the public ones behind the clients' backs: these know the same images, give them to
+/// everybody and write down who asks.
+pub struct Site {
+    pub azure: Emulator,
+    /// Docker Hub, and whatever other registry a client means.
+    pub hub: Emulator,
+    _names: Bound,
+    _files: tempfile::TempDir,
+}
+
+impl Site {
+    /// Both, and names that lead to the public one.
+    pub async fn start() -> Self {
+        Self::start_with(harness::options()).await
+    }
+
+    /// The same with an Azure that is told something.
+    pub async fn start_with(options: Options) -> Self {
+        namespace::assert_isolated();
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let azure = Emulator::start(options).await.expect("the emulator starts");
+        let hub = Emulator::start(Options {
+            login_server: HOSTS[0].to_owned(),
+            extra_names: HOSTS.map(str::to_owned).into(),
+            registry_listen: SocketAddr::from((ADDRESS, 443)),
+            storage_listen: SocketAddr::from((ADDRESS, 0)),
+            storage_host: ADDRESS.to_string(),
+            anonymous_pull: true,
+            ..Options::default()
+        });
+        let hub = hub.await.expect("the emulator starts");
+        let names = format!("127.0.0.1 localhost\n{ADDRESS} {}\n", HOSTS.join(" "));
+        let names = Bound::new(files.path().join("hosts"), "/etc/hosts", &names);
+        Self { azure, hub, _names: names, _files: files }
+    }
+
+    /// Puts an image of one architecture, this machine's, into the public registry and, below `prefix`, into the cache.
+    pub fn put(&self, prefix: &str, name: &str) -> Pushed {
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let public = Image::small(name, TAG).with_arches(&[arch]);
+        let cached = Image { repository: format!("{prefix}/{name}"), ..public.clone() }.copy_of(name);
+        let pushed = self.azure.push(cached);
+        assert_eq!(pushed, self.hub.push(public), "the same image");
+        pushed
+    }
+
+    /// A proxy with routes of source and prefix.
+    pub fn proxy(&self, routes: &[(&str, &str)], on_failure: &str) -> Setup {
+        let setup = Setup::new(&self.azure);
+        let ca = setup.path("ca.pem");
+        let port = self.azure.registry_addr().port();
+        let routes = routes.iter().map(|(source, prefix)| {
+            format!(
+                "  - {{source: {source}, prefix: {prefix}, domain: 'example.azurecr.io:{port}', \
+                 addresses: [127.0.0.1], on_failure: {on_failure}}}\n"
+            )
+        });
+        let routes: String = routes.collect();
+        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: info\n", ca.display());
+        let config = setup.file("routes.yaml", format!("routes:\n{routes}{rest}"));
+        setup.flag("--config", &config.to_string_lossy())
+    }
+
+    /// A client's home that trusts both.
+    pub fn home(&self) -> Home {
+        Home::new(&[self.azure.ca_pem(), self.hub.ca_pem()])
+    }
+}
+
+/// Requests of a registry's data plane for a repository, of those recorded.
+pub fn of_repository(requests: &[Recorded], repository: &str) -> Vec<Recorded> {
+    let (data, below) = (|request: &&Recorded| request.hop == Hop::Data, format!("/v2/{repository}/"));
+    requests.iter().filter(data).filter(|request| request.target.starts_with(&below)).cloned().collect()
+}
+
+/// Whether storage has sent a blob, or a part of it.
+pub fn was_sent(requests: &[Recorded], digest: &str) -> bool {
+    let hex = digest.trim_start_matches("sha256:");
+    let sent = |request: &Recorded| request.hop == Hop::Storage && matches!(request.status, 200 | 206);
+    requests.iter().any(|request| sent(request) && request.target.contains(hex))
+}
