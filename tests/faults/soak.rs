@@ -52,7 +52,7 @@ impl Pair {
         .await
         .expect("the emulator starts");
         for number in 0..REPOSITORIES {
-            azure.push(Image::small(&format!("hub/r{number}"), "latest"));
+            azure.push(Image::small(&format!("hub/soak/r{number}"), "latest"));
         }
         // A line for each of a hundred thousand requests would only fill the memory; the matrix has those.
         let proxy = Setup::new(&azure).flag("--log", "trace,access=warn").start();
@@ -77,7 +77,7 @@ impl Pair {
     }
 
     fn look(&self, client: &mut Kept, number: usize) -> Result<(), String> {
-        let path = format!("/v2/r{}/manifests/latest", number % REPOSITORIES);
+        let path = format!("/v2/soak/r{}/manifests/latest", number % REPOSITORIES);
         let seen = client.get(&path).map_err(|cause| format!("{}: {path}: no answer: {cause}", self.name))?;
         if seen.status != 200 || seen.cut {
             return Err(format!("{}: {path}: {seen:?}", self.name));
