@@ -269,11 +269,13 @@ impl Proxy {
         }
     }
 
-    /// The memory that it has now, in bytes.
+    /// The memory that it has now, in bytes, without the pages of its program: those of a debug build are many.
     pub fn resident_bytes(&self) -> usize {
         const PAGE: usize = 4096;
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it runs");
-        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages") * PAGE
+        let mut pages = statm.split(' ').skip(1).map(|pages| pages.parse::<usize>().expect("a number of pages"));
+        let (resident, of_files) = (pages.next().expect("resident"), pages.next().expect("shared"));
+        resident.saturating_sub(of_files) * PAGE
     }
 
     /// Whether the process still runs.
