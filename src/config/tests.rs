@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use super::identity::{Assigned, Kind};
 use super::*;
+use crate::route::{Blobs, OnFailure, Route};
 
 fn domain_flag() -> Flags {
     Flags { domain: Some("example.azurecr.io".to_owned()), ..Flags::default() }
