@@ -1,0 +1,73 @@
+//! Fixed batches of work for `scripts/instructions`, which counts the instructions of each.
+
+#![allow(dead_code, reason = "the modules are whole, and this uses a part of them")]
+
+mod oci;
+#[path = "../../../src/route.rs"]
+mod route;
+
+use std::hint::black_box;
+
+use http::Method;
+use oci::name::Prefix;
+use oci::rename::Renaming;
+use oci::request::{Pull, Request};
+use route::{Blobs, OnFailure, Route, Routes, Source};
+
+/// Of each thing that a batch does.
+const TIMES: usize = 2000;
+
+fn main() {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let by_tag = "/v2/library/nginx/manifests/1.27".to_owned();
+    let by_digest = format!("/v2/library/nginx/manifests/{digest}");
+    let blob = format!("/v2/library/nginx/blobs/{digest}");
+    let paths = [by_tag, by_digest, blob];
+    let batch = std::env::args().nth(1).unwrap_or_default();
+    for _ in 0..TIMES {
+        match batch.as_str() {
+            "parse" => paths.iter().for_each(|path| drop(black_box(pull(black_box(path))))),
+            "route" => {
+                let routes = routes();
+                for path in &paths {
+                    let pull = pull(path);
+                    let choice = routes.choose(&pull, None).expect("a route");
+                    drop(black_box(pull.upstream_target(&choice.repository)));
+                }
+            }
+            "tags" => {
+                let body = br#"{"name":"hub/library/nginx","tags":["1.25","1.26","1.27","latest","stable","alpine"]}"#;
+                drop(black_box(names().tags(black_box(body))));
+            }
+            "errors" => {
+                let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest tagged by \"x\" is not found","detail":{"name":"hub/library/nginx"}}]}"#;
+                drop(black_box(names().errors(black_box(body))));
+            }
+            "nothing" => {}
+            other => panic!("{other:?} is no batch"),
+        }
+    }
+}
+
+fn pull(path: &str) -> Pull<'_> {
+    match Request::parse(&Method::GET, path, Some("ns=docker.io")) {
+        Ok(Request::Pull(pull)) => pull,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn routes() -> Routes {
+    let route = |(source, prefix): (&str, &str)| Route {
+        source: Source::parse(source).expect("a source"),
+        prefix: Prefix::parse(prefix).expect("a prefix"),
+        upstream: 0,
+        hosts: Vec::new(),
+        on_failure: OnFailure::Fallback,
+        blobs: Blobs::Redirect,
+    };
+    Routes::new([("ghcr.io", "ghcr"), ("docker.io", "hub")].map(route).into(), Some("docker.io".to_owned()))
+}
+
+fn names() -> Renaming<'static> {
+    Renaming { from: "hub/library/nginx", to: "library/nginx", namespace: None }
+}
