@@ -11,6 +11,7 @@
 //!   addresses                      the registry's name, looked up in the background
 //!   identity                       Entra token: a named source or the default chain, over azure_identity
 //!   token                          registry tokens: one background task calls, requests only read
+//!     token::refresh               that task: renews what is there before it ends
 //!     token::exchange              the two calls to the registry
 //!   proxy                          Pingora's phases:
 //!     accept     request_filter          oci::request parses, route chooses, or it is refused

@@ -3,7 +3,9 @@ use std::sync::atomic::AtomicUsize;
 
 use tokio::time::sleep;
 
+use super::refresh::Answer;
 use super::*;
+use tokio::task::JoinSet;
 
 /// What is logged, and how often.
 mod news;

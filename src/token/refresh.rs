@@ -1,0 +1,304 @@
+//! The background task behind the store: it alone calls the issuer, and renews what is there before it ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use log::info;
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::backoff::Backoff;
+use super::news::News;
+use super::{ALL, Bearer, Failure, Granted, Hop, Issuer, Slot, Tokens};
+use crate::secret::Secret;
+
+/// Token calls under way at once: ACR allows some 160 a second, and a burst of new repositories must not spend that.
+const MAX_CALLS: usize = 16;
+/// When the next call for something is due, and how its last ones went.
+struct Plan {
+    due: Instant,
+    backoff: Backoff,
+    in_flight: bool,
+}
+
+impl Plan {
+    fn now() -> Self {
+        Self { due: Instant::now(), backoff: Backoff::default(), in_flight: false }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        !self.in_flight && self.due <= now
+    }
+
+    /// Renew between half and two thirds of the lifetime: early enough to outlast a long outage, and
+    /// spread, so that many hosts that started together do not call together.
+    fn renew(&mut self, lifetime: Duration) {
+        self.backoff = Backoff::default();
+        self.due = Instant::now() + lifetime.mul_f64(0.5 + rand::random::<f64>() / 6.0);
+    }
+}
+
+/// What a finished call was for.
+enum Call {
+    Login,
+    Access { repository: Arc<str>, asked: Instant },
+}
+
+/// What a call gives.
+pub type Answer = Result<Granted, Failure>;
+
+/// The state of the background task; nobody else touches it.
+pub struct Refresher<'a> {
+    tokens: &'a Tokens,
+    issuer: Arc<dyn Issuer>,
+    /// The refresh token and its end.
+    login: Option<(Secret, Instant)>,
+    /// Why its renewal fails, if it does. It matters to requests from the end of the refresh token on.
+    login_failure: Option<Arc<Failure>>,
+    login_asked: Instant,
+    login_plan: Plan,
+    plans: HashMap<Arc<str>, Plan>,
+    calls: JoinSet<Answer>,
+    kinds: HashMap<Id, Call>,
+    /// The one scope of a registry that honours the wildcard.
+    all: Arc<HashMap<Arc<str>, Arc<Slot>>>,
+    numbers: u64,
+    news: News,
+}
+
+impl<'a> Refresher<'a> {
+    pub fn new(tokens: &'a Tokens, issuer: Arc<dyn Issuer>) -> Self {
+        Self {
+            tokens,
+            issuer,
+            login: None,
+            login_failure: None,
+            login_asked: Instant::now(),
+            login_plan: Plan::now(),
+            plans: HashMap::new(),
+            calls: JoinSet::new(),
+            kinds: HashMap::new(),
+            all: Arc::new(HashMap::from([(ALL.into(), Arc::clone(&tokens.all))])),
+            numbers: 0,
+            news: News::default(),
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            let next = self.start_calls();
+            tokio::select! {
+                Some(done) = self.calls.join_next_with_id(), if !self.calls.is_empty() => {
+                    let (id, answer) = match done {
+                        Ok((id, answer)) => (id, answer),
+                        Err(crash) => (crash.id(), Err(Failure {
+                            hop: Hop::Token,
+                            message: format!("token call ended without an answer: {crash}"),
+                            permanent: false,
+                            retry_after: None,
+                            signed_out: false,
+                        })),
+                    };
+                    match self.kinds.remove(&id) {
+                        Some(Call::Login) => self.on_login(answer),
+                        Some(Call::Access { repository, asked }) => {
+                            self.on_access(&repository, asked, answer);
+                            self.tokens.room.send_replace(());
+                        }
+                        None => {}
+                    }
+                }
+                () = self.tokens.wake.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Starts what is due and says when to look again.
+    fn start_calls(&mut self) -> Instant {
+        /// Look at least this often; every other event wakes the task by itself.
+        const IDLE: Duration = Duration::from_secs(60);
+        let now = Instant::now();
+        let mut next = now + IDLE;
+        if let Some((_, expires)) = &self.login {
+            next = next.min(*expires);
+            if *expires <= now {
+                self.sign_out();
+            }
+        }
+        if self.login_plan.is_due(now) {
+            self.login_plan.in_flight = true;
+            self.login_asked = now;
+            self.tokens.login_trying.store(true, Ordering::Release);
+            let issuer = Arc::clone(&self.issuer);
+            let id = self.calls.spawn(async move { issuer.login().await }).id();
+            self.kinds.insert(id, Call::Login);
+        } else if !self.login_plan.in_flight {
+            next = next.min(self.login_plan.due);
+        }
+        let slots = self.slots();
+        let news = &mut self.news;
+        self.plans.retain(|name, plan| {
+            let kept = plan.in_flight || slots.contains_key(name);
+            if !kept {
+                news.forget(name);
+            }
+            kept
+        });
+        for (name, slot) in slots.iter() {
+            let plan = self.plans.entry(Arc::clone(name)).or_insert_with(Plan::now);
+            if slot.rejected.load(Ordering::Acquire) && !plan.in_flight {
+                plan.due = now;
+            }
+            if !plan.is_due(now) {
+                if !plan.in_flight {
+                    next = next.min(plan.due);
+                }
+                continue;
+            }
+            if slot.idle(self.tokens.clock()) && **name != *ALL {
+                self.tokens.let_go(name);
+                continue;
+            }
+            let Some((login, _)) = &self.login else {
+                continue;
+            };
+            if self.calls.len() >= MAX_CALLS {
+                continue;
+            }
+            plan.in_flight = true;
+            slot.trying.store(true, Ordering::Release);
+            slot.rejected.store(false, Ordering::Release);
+            let (issuer, login, scope) = (Arc::clone(&self.issuer), login.clone(), format!("repository:{name}:pull"));
+            let id = self.calls.spawn(async move { issuer.access(&login, &scope).await }).id();
+            self.kinds.insert(id, Call::Access { repository: Arc::clone(name), asked: now });
+        }
+        next
+    }
+
+    /// The scopes to keep fresh: one for all, or those of the repositories in use.
+    fn slots(&self) -> Arc<HashMap<Arc<str>, Arc<Slot>>> {
+        if self.tokens.per_repository.load(Ordering::Acquire) {
+            self.tokens.repositories.load_full()
+        } else {
+            Arc::clone(&self.all)
+        }
+    }
+
+    fn on_login(&mut self, answer: Answer) {
+        self.login_plan.in_flight = false;
+        match answer {
+            Ok(granted) => {
+                if granted.per_repository {
+                    self.go_per_repository();
+                }
+                let until = self.login_asked + granted.lifetime;
+                self.login = Some((granted.token, until));
+                self.login_plan.renew(granted.lifetime);
+                self.tokens.login_until.store(Some(Arc::new(until)));
+                self.login_failure = None;
+                self.tokens.login_failure.store(None);
+                self.tokens.trouble.store(None);
+                self.news.signed_in();
+            }
+            Err(failure) => {
+                self.login_plan.due = Instant::now() + self.login_plan.backoff.next(&failure);
+                self.news.not_signed_in(&failure);
+                let failure = Arc::new(failure);
+                self.tokens.in_trouble(&failure);
+                self.login_failure = Some(Arc::clone(&failure));
+                // While the refresh token holds, its renewal's failure is no business of the requests.
+                if self.login.is_none() {
+                    self.tokens.login_failure.store(Some(failure));
+                }
+            }
+        }
+        self.tokens.login_trying.store(false, Ordering::Release);
+        self.tell_all();
+    }
+
+    /// The refresh token is no more: what its renewal said speaks to requests from now on.
+    fn sign_out(&mut self) {
+        self.login = None;
+        self.tokens.login_failure.store(self.login_failure.clone());
+        self.tell_all();
+    }
+
+    fn tell_all(&self) {
+        self.tokens.all.changed.send_replace(());
+        for slot in self.tokens.repositories.load().values() {
+            slot.changed.send_replace(());
+        }
+    }
+
+    fn on_access(&mut self, repository: &Arc<str>, asked: Instant, answer: Answer) {
+        let now = Instant::now();
+        let slot = self.slots().get(repository).map(Arc::clone);
+        let Some(plan) = self.plans.get_mut(repository) else {
+            return;
+        };
+        plan.in_flight = false;
+        // A repository that was let go meanwhile needs no token.
+        let Some(slot) = slot else { return };
+        let answer = answer.and_then(|granted| match granted.token.to_bearer() {
+            Some(header) => Ok((granted, header)),
+            None => Err(Failure {
+                hop: Hop::Token,
+                message: "registry token holds a character that no header may carry".to_owned(),
+                permanent: false,
+                retry_after: None,
+                signed_out: false,
+            }),
+        });
+        match answer {
+            Ok((granted, _)) if granted.per_repository && **repository == *ALL => self.go_per_repository(),
+            Ok((granted, header)) => {
+                plan.renew(granted.lifetime);
+                self.numbers += 1;
+                /// `iat`, `exp` and `Date` are whole seconds: of the first one some may have passed.
+                const ROUNDING: Duration = Duration::from_secs(1);
+                let bearer = Bearer {
+                    header,
+                    expires: asked + granted.lifetime.saturating_sub(ROUNDING),
+                    issued: self.tokens.clock(),
+                    number: self.numbers,
+                };
+                slot.bearer.store(Some(Arc::new(bearer)));
+                slot.failure.store(None);
+                slot.trying.store(false, Ordering::Release);
+                slot.changed.send_replace(());
+                if self.tokens.trouble.load().as_ref().is_some_and(|trouble| trouble.0.hop == Hop::Token) {
+                    self.tokens.trouble.store(None);
+                }
+                self.news.granted(repository);
+            }
+            Err(failure) => {
+                /// A sign-in that is younger than this is not to blame for a refused refresh token.
+                const FRESH_LOGIN: Duration = Duration::from_secs(30);
+                plan.due = now + plan.backoff.next(&failure);
+                if failure.signed_out && now.duration_since(self.login_asked) > FRESH_LOGIN {
+                    plan.due = now;
+                    self.login_plan.due = now;
+                    self.sign_out();
+                }
+                self.news.not_granted(repository, &failure);
+                let failure = Arc::new(failure);
+                // One repository that is refused is that repository's trouble.
+                if **repository == *ALL {
+                    self.tokens.in_trouble(&failure);
+                }
+                slot.failed(failure);
+            }
+        }
+    }
+
+    fn go_per_repository(&mut self) {
+        if !self.tokens.per_repository.swap(true, Ordering::AcqRel) {
+            info!("registry token: the registry is in ABAC mode, one token a repository");
+            self.tokens.all.trying.store(false, Ordering::Release);
+            self.tokens.all.changed.send_replace(());
+        }
+    }
+}
