@@ -18,6 +18,8 @@ use crate::gzip::Stored;
 
 /// Time between two bytes of a dripping body.
 const DRIP: Duration = Duration::from_millis(250);
+/// A body is handed over in parts of this size: hyper would make a copy of a larger one.
+const PART: usize = 64 * 1024;
 /// Size of a body that no client should read to its end.
 const HUGE: u64 = 256 * 1024 * 1024;
 
@@ -155,7 +157,7 @@ impl Body for Payload {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Payload { rest, kind } = &mut *self;
         let next = match kind {
-            Kind::Whole => std::mem::take(rest),
+            Kind::Whole => rest.split_to(rest.len().min(PART)),
             Kind::Broken { connection, flushes, reset } => {
                 if rest.is_empty() {
                     ready!(connection.poll_flushed(*flushes, context));
