@@ -157,8 +157,8 @@ class Bench:
             "command": " ".join(command),
         }
         for percentile in ["50", "99"]:
-            value, unit = re.search(rf"\n\s+{percentile}%\s+([\d.]+)(us|ms|s)\n", output).groups()
-            found[f"p{percentile}_ms"] = float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+            value, unit = re.search(rf"\n\s+{percentile}%\s+([\d.]+)(us|ms|s|m)\n", output).groups()
+            found[f"p{percentile}_ms"] = float(value) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit]
         errors = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
         sockets = re.search(r"Socket errors: (.*)", output)
         found["errors"] = int(errors.group(1)) if errors else 0
@@ -185,7 +185,7 @@ class Bench:
     def growth(self):
         rows = []
         for close in [False, True]:
-            for connections in [1, 10, 100, 1000, 10000]:
+            for connections in [1, 10, 100, 1000]:
                 row = self.load("proxy", max(2, connections), self.arguments.seconds, close)
                 rows.append(row | {"connections": connections, "close": close})
                 print(f"{'close' if close else 'kept'} {connections} connections {row['rate']:.0f}/s "

@@ -6,9 +6,6 @@ use acr_cache_proxy::cli::{self, Command};
 use acr_cache_proxy::{bench, client_config, demo, logger, serve};
 use log::warn;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1, and so is a file that is not written.
 const FAILED: u8 = 1;
 
