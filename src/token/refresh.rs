@@ -205,14 +205,15 @@ impl<'a> Refresher<'a> {
             }
             Err(failure) => {
                 self.login_plan.due = Instant::now() + self.login_plan.backoff.next(&failure);
-                self.news.not_signed_in(&failure);
                 let failure = Arc::new(failure);
                 self.tokens.in_trouble(&failure);
                 self.login_failure = Some(Arc::clone(&failure));
                 // While the refresh token holds, its renewal's failure is no business of the requests.
                 if self.login.is_none() {
-                    self.tokens.login_failure.store(Some(failure));
+                    self.tokens.login_failure.store(Some(Arc::clone(&failure)));
                 }
+                // Last: whoever reads the line and then asks finds what it says.
+                self.news.not_signed_in(&failure);
             }
         }
         self.tokens.login_trying.store(false, Ordering::Release);
@@ -283,13 +284,13 @@ impl<'a> Refresher<'a> {
                     self.login_plan.due = now;
                     self.sign_out();
                 }
-                self.news.not_granted(repository, &failure);
                 let failure = Arc::new(failure);
                 // One repository that is refused is that repository's trouble.
                 if **repository == *ALL {
                     self.tokens.in_trouble(&failure);
                 }
-                slot.failed(failure);
+                slot.failed(Arc::clone(&failure));
+                self.news.not_granted(repository, &failure);
             }
         }
     }
