@@ -132,6 +132,9 @@ struct ServeArguments {
     /// A PEM file of private CA certificates, trusted besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// How many threads carry requests [default: 1; one a core, 4 at most, where a route has blobs: proxy]
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<String>,
     /// A log level, or a list such as warn,access=info; RUST_LOG does the same [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -207,6 +210,7 @@ fn load(serve: ServeArguments) -> Result<Config, Exit> {
         domain: serve.upstream_domain,
         prefix: serve.upstream_prefix,
         ca_file: serve.ca_file,
+        threads: serve.threads,
         log: serve.log,
         rust_log: std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty()),
     };

@@ -1,6 +1,11 @@
 //! Log lines on standard error, with a lid on what dependencies may say.
 
+use env_logger::Target;
 use log::{LevelFilter, Log, Metadata, Record};
+
+mod lines;
+
+use lines::Lines;
 
 /// Pingora prints whole request headers at debug and trace, hyper whole messages at trace: registry tokens and
 /// client credentials among them, and its steps at info. So a dependency is never heard below this level, whatever the filter says.
@@ -8,32 +13,42 @@ const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Warn;
 /// What is this program's own: its modules, and the access log.
 const OWN: [&str; 2] = [env!("CARGO_CRATE_NAME"), "access"];
 
-struct Lid(env_logger::Logger);
+struct Lid {
+    logger: env_logger::Logger,
+    /// Where its lines go; `None` if it writes them itself.
+    lines: Option<Lines>,
+}
 
 impl Log for Lid {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let own = OWN.iter().any(|name| {
             metadata.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         });
-        (own || metadata.level() <= DEPENDENCY_LEVEL) && self.0.enabled(metadata)
+        (own || metadata.level() <= DEPENDENCY_LEVEL) && self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.log(record);
+            self.logger.log(record);
         }
     }
 
+    /// Before the process ends: its last lines are still on their way.
     fn flush(&self) {
-        self.0.flush();
+        if let Some(lines) = &self.lines {
+            lines.drain();
+        }
     }
 }
 
 /// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.
 pub fn start(filter: &str) {
-    let logger = env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().build();
+    // Without a thread for them, lines are written where they arise.
+    let lines = Lines::to(std::io::stderr()).ok();
+    let target = lines.clone().map_or(Target::Stderr, |lines| Target::Pipe(Box::new(lines)));
+    let logger = env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().target(target).build();
     let level = logger.filter();
-    if log::set_boxed_logger(Box::new(Lid(logger))).is_ok() {
+    if log::set_boxed_logger(Box::new(Lid { logger, lines })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -45,7 +60,8 @@ mod tests {
 
     #[test]
     fn dependencies_are_not_heard_below_warn() {
-        let lid = Lid(env_logger::Builder::new().parse_filters("trace").build());
+        let logger = env_logger::Builder::new().parse_filters("trace").build();
+        let lid = Lid { logger, lines: None };
         for (target, level, heard) in [
             ("acr_cache_proxy", Level::Trace, true),
             ("acr_cache_proxy::token", Level::Trace, true),

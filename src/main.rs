@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use acr_cache_proxy::cli::{self, Command};
 use acr_cache_proxy::{bench, client_config, demo, logger, serve};
 use log::warn;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1, and so is a file that is not written.
 const FAILED: u8 = 1;
@@ -30,6 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit.status);
         }
     };
+    log::logger().flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {

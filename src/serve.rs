@@ -32,7 +32,7 @@ use downstream::Downstream;
 use listener::Listening;
 use shutdown::MustNotEnd;
 
-/// Idle connections to the registry that are kept, all addresses together. A host pulls three layers at a time and
+/// Idle connections to the registry that are kept, all threads and addresses together. A host pulls three layers at a time and
 /// image; a shared mirror serves some tens of hosts at once.
 const UPSTREAM_POOL: usize = 128;
 
@@ -96,13 +96,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     }
     let in_flight = Arc::new(AtomicUsize::new(0));
 
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = config.threads();
     let mut server = Server::new_with_opt_and_conf(
         None,
         ServerConf {
             threads,
             max_retries: proxy::MAX_TRIES,
-            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            // Pingora multiplies it by the number of threads.
+            upstream_keepalive_pool_size: UPSTREAM_POOL.div_ceil(threads),
             ca_file: Some(bundle.path()),
             // The drain ends by itself when the last request does; this is its bound.
             grace_period_seconds: Some(shutdown::DRAIN_LIMIT.as_secs()),
@@ -126,9 +127,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());
         let state = |upstream: &Arc<Upstream>| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
         let states = upstreams.iter().map(state).collect();
-        server.add_service(admin.serve(Service::new("admin".to_owned(), Admin::new(states))));
+        let mut service = Service::new("admin".to_owned(), Admin::new(states));
+        service.threads = Some(1);
+        server.add_service(admin.serve(service));
     }
-    server.add_service(background_service("upkeep", Upkeep(upkeep)));
+    let mut upkeep = background_service("upkeep", Upkeep(upkeep));
+    // A thread of its own: what requests do holds up no renewal.
+    upkeep.threads = Some(1);
+    server.add_service(upkeep);
     let downstream = Downstream::new(&server.configuration, proxy);
     server.add_service(listening.serve(Service::new("proxy".to_owned(), downstream)));
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });

@@ -44,6 +44,7 @@ pub struct File {
     pub ca_file: Option<PathBuf>,
     pub identity: Vec<(String, Text)>,
     pub admin: Option<Text>,
+    pub threads: Option<Text>,
     pub log: Option<Text>,
 }
 
@@ -64,7 +65,7 @@ pub struct RouteTable {
     pub identity: Option<Vec<(String, Text)>>,
 }
 
-const KEYS: [&str; 8] = ["listen", "admin", "upstream", "routes", "default", "ca_file", "identity", "log"];
+const KEYS: [&str; 9] = ["listen", "admin", "upstream", "routes", "default", "ca_file", "identity", "threads", "log"];
 const ROUTE_KEYS: [&str; 9] =
     ["source", "domain", "prefix", "addresses", "hosts", "on_failure", "blobs", "blob_hosts", "identity"];
 
@@ -96,6 +97,7 @@ impl File {
                 "listen" => file.listen = document.text(&node),
                 "ca_file" => file.ca_file = document.text(&node).map(|(_, text)| PathBuf::from(text)),
                 "log" => file.log = document.text(&node),
+                "threads" => file.threads = document.number(&node),
                 "admin" => file.admin = document.text(&node),
                 "default" => file.default = document.text(&node),
                 "identity" => file.identity = document.entries(&node),
@@ -206,6 +208,14 @@ impl Document<'_> {
                 self.wrong(node, "is a text: put it into quotes");
                 None
             }
+        }
+    }
+
+    /// A number, with or without quotes.
+    fn number(&mut self, node: &Node<'_>) -> Option<Text> {
+        match node.value {
+            Value::Number(number) => Some((self.place(node), number.to_string())),
+            _ => self.text(node),
         }
     }
 

@@ -49,6 +49,7 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
         assert_eq!(config.routes().default_registry(), Some("docker.io"), "{path:?}");
         assert_eq!((config.ca_file(), config.admin()), (None, None), "{path:?}");
         if path.ends_with("full.yaml") {
+            assert_eq!(config.threads(), DEFAULT_THREADS);
             let upstream = &config.upstreams()[0];
             assert!(upstream.addresses().is_empty() && upstream.blob_hosts().is_empty());
             assert_eq!(upstream.identity(), &Identity::default());
@@ -264,6 +265,34 @@ fn an_admin_port_alone_is_on_loopback() {
         let flags = Flags { admin: Some(text.to_owned()), ..domain_flag() };
         let admin = Config::load(&flags).expect("valid").admin();
         assert_eq!(admin.map(|address| address.to_string()).as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn threads_are_counted_by_whether_blobs_come_through_here() {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for (settings, expected) in [
+        ("upstream: {domain: example.azurecr.io}", Some(1)),
+        ("upstream: {domain: example.azurecr.io, blobs: proxy}", Some(cores.min(DEFAULT_THREADS_FOR_BLOBS))),
+        ("upstream: {domain: example.azurecr.io, blobs: proxy}\nthreads: 1", Some(1)),
+        ("upstream: {domain: example.azurecr.io}\nthreads: 8", Some(8)),
+        ("upstream: {domain: example.azurecr.io}\nthreads: '8'", Some(8)),
+        ("upstream: {domain: example.azurecr.io}\nthreads: 0", None),
+        ("upstream: {domain: example.azurecr.io}\nthreads: 513", None),
+        ("upstream: {domain: example.azurecr.io}\nthreads: many", None),
+    ] {
+        let threads = load(settings, Flags::default()).map(|config| config.threads());
+        match (threads, expected) {
+            (Ok(threads), Some(expected)) => assert_eq!(threads, expected, "{settings}"),
+            (Err(mistakes), None) => {
+                let sentence = format!("{mistakes:?}");
+                assert!(
+                    sentence.contains("config.yaml:2: threads: ") && sentence.contains("from 1 to 512"),
+                    "{sentence}"
+                );
+            }
+            (threads, _) => panic!("{settings}: {threads:?}"),
+        }
     }
 }
 

@@ -82,6 +82,10 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
         self.name
     }
 
+    fn threads(&self) -> Option<usize> {
+        self.service.threads
+    }
+
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Some(vec![self.address.clone()])
     }

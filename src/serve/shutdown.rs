@@ -76,6 +76,7 @@ pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>) -> io::Result<Sh
                 () = signals.end() => warn!("stopped by a second signal"),
             }
         });
+        log::logger().flush();
         std::process::exit(0);
     });
     Ok(Shutdown(shutdown))
@@ -118,6 +119,7 @@ impl Drop for MustNotEnd {
     fn drop(&mut self) {
         if !*self.shutdown.borrow() {
             error!("{} ended by itself, exiting", self.part);
+            log::logger().flush();
             std::process::exit(1);
         }
     }
