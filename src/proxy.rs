@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -94,6 +95,10 @@ impl ProxyHttp for Proxy {
     fn new_ctx(&self) -> Context {
         Context::new(&self.in_flight)
     }
+
+    /// None: what comes is passed on as it is packed. Pingora's own choice is its compression, switched off, which still
+    /// looks at each request.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
         // Only where the connection is to be kept at all: setting it would revive one that is to be closed.
