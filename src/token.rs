@@ -16,6 +16,7 @@ use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::DEFAULT_TOKEN_WAIT;
 use crate::secret::Secret;
 
 pub mod backoff;
@@ -29,9 +30,6 @@ use slot::Slot;
 
 pub use slot::Bearer;
 
-/// How long a request waits for a token that is on its way. dockerd gives up on a registry's first
-/// answer after 15 s; a wait beyond that serves nobody.
-pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request that met a 401 waits for the next token: less than for a first one, for it has been on its way.
 const REPLACE_LIMIT: Duration = Duration::from_secs(5);
 /// Tokens of an ABAC registry, one a repository. A host pulls from tens; 1,024 tokens are about 2 MiB.
@@ -146,7 +144,7 @@ pub struct Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self::new(WAIT_LIMIT)
+        Self::new(DEFAULT_TOKEN_WAIT)
     }
 }
 
@@ -247,7 +245,7 @@ impl Tokens {
         seen: &Bearer,
         left: Duration,
     ) -> Result<Option<Arc<Bearer>>, Unavailable> {
-        let deadline = Instant::now() + REPLACE_LIMIT.min(left);
+        let deadline = Instant::now() + REPLACE_LIMIT.min(self.wait).min(left);
         let slot = self.slot(repository).ok_or_else(|| Unavailable::after(None))?;
         let mut changed = slot.changed.subscribe();
         slot.used.store(self.clock(), Ordering::Relaxed);

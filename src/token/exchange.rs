@@ -26,7 +26,7 @@ use crate::trust::TrustRoots;
 
 /// A TCP and TLS set-up that takes longer is tried again instead.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A whole call; within [`super::WAIT_LIMIT`], so that one that hangs is reported to those who wait.
+/// A whole call; less than requests wait by default, so that one that hangs is reported to those who do.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// A token that does not say when it ends is used for this long; a 401 would end it sooner.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);

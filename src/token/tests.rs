@@ -97,7 +97,7 @@ fn failure(permanent: bool) -> Failure {
 
 /// A store whose background task runs against a fake issuer.
 fn store(fake: Fake) -> (Arc<Tokens>, Arc<Fake>) {
-    store_that_waits(WAIT_LIMIT, fake)
+    store_that_waits(DEFAULT_TOKEN_WAIT, fake)
 }
 
 fn store_that_waits(wait: Duration, fake: Fake) -> (Arc<Tokens>, Arc<Fake>) {
@@ -170,10 +170,10 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
 async fn requests_wait_for_a_call_under_way_and_not_for_a_failed_one() {
     let short = Duration::from_secs(2);
     for (wait, hangs, broken, waits, says) in [
-        (WAIT_LIMIT, true, None, WAIT_LIMIT, None),
+        (DEFAULT_TOKEN_WAIT, true, None, DEFAULT_TOKEN_WAIT, None),
         (short, true, None, short, None),
-        (WAIT_LIMIT, false, Some(failure(false)), CALL, Some("token exchange: 503")),
-        (WAIT_LIMIT, false, Some(failure(true)), CALL, Some("token exchange: 503")),
+        (DEFAULT_TOKEN_WAIT, false, Some(failure(false)), CALL, Some("token exchange: 503")),
+        (DEFAULT_TOKEN_WAIT, false, Some(failure(true)), CALL, Some("token exchange: 503")),
     ] {
         let fake = Fake::default();
         fake.hangs.store(hangs, Ordering::SeqCst);
