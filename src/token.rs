@@ -238,7 +238,7 @@ impl Tokens {
     /// What to send in place of `seen`, which the registry answered with 401: a token that was asked for since. A
     /// thousand requests that meet the same 401 cause one renewal. `Ok(None)` if `seen` is itself so fresh an answer to
     /// a 401 that this one must mean something else. `Err` if there is none in time: [`REPLACE_LIMIT`], or `left` if
-    /// that is less.
+    /// that is less: without any, no token helps.
     pub async fn replace(
         &self,
         repository: &str,
@@ -258,12 +258,12 @@ impl Tokens {
         }
         loop {
             // A token that is merely newer may have been asked for before the registry took back both.
-            if let Some(bearer) = slot.good().filter(|bearer| bearer.replaces >= seen.number) {
+            if let Some(bearer) = slot.good().filter(|bearer| bearer.replaces >= seen.number && !left.is_zero()) {
                 return Ok(Some(bearer));
             }
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 let under_way = || {
-                    let message = "a new one in place of one that the registry refused is still under way";
+                    let message = "the registry refused one, and a new one did not come in time";
                     Arc::new(Failure::new(Hop::Token, message.to_owned()))
                 };
                 return Err(Unavailable::after(Some(self.failure(&slot).0.unwrap_or_else(under_way))));

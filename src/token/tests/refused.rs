@@ -59,7 +59,7 @@ async fn a_token_that_does_not_come_in_time_is_no_word_about_roles() {
         let unavailable = tokens.replace("hub/x", &seen, left).await.expect_err("none in time");
         assert_eq!(before.elapsed(), waits);
         let failure = unavailable.failure.expect("words");
-        assert!(failure.message.contains("in place of one that the registry refused"), "{failure}");
+        assert!(failure.message.contains("a new one did not come in time"), "{failure}");
     }
     // And one that fails says why.
     let (tokens, fake) = store(Fake::default());
@@ -77,6 +77,9 @@ async fn a_request_without_time_still_reports_its_401() {
     sleep(2 * CALL).await;
     assert_eq!(fake.counts(), (1, 2));
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-1");
+    // A token that is there by now comes too late for who has no time to send it.
+    assert!(tokens.replace("hub/x", &seen, Duration::ZERO).await.is_err());
+    assert!(tokens.replace("hub/x", &seen, CALL).await.is_ok_and(|newer| newer.is_some()));
 }
 
 #[tokio::test(start_paused = true)]
