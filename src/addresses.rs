@@ -88,8 +88,8 @@ impl Addresses {
         timeout(limit, resolved.wait_for(|resolved| *resolved)).await.is_ok_and(|waited| waited.is_ok())
     }
 
-    /// Looks the name up again and again, for ever. One look-up is under way at a time, so a
-    /// resolver that hangs holds one thread and no request.
+    /// Looks the name up again and again, for ever. One look-up is under way at a time: the system's cannot be broken
+    /// off, and the next one waits for it, so that a resolver that hangs holds one thread and no request.
     pub async fn keep_fresh(&self) {
         if self.fixed {
             return std::future::pending().await;
@@ -106,19 +106,20 @@ impl Addresses {
         F: Future<Output = io::Result<Vec<SocketAddr>>>,
     {
         let mut failing = false;
+        let mut under_way = Box::pin(lookup());
         loop {
-            let answer = match timeout(LOOKUP_LIMIT, lookup()).await {
-                Ok(Ok(addresses)) if addresses.is_empty() => Err("the name has no address".to_owned()),
-                Ok(answer) => answer.map_err(|cause| cause.to_string()),
-                Err(_) => Err(format!("no answer within {} s", LOOKUP_LIMIT.as_secs())),
+            let (answer, ended) = match timeout(LOOKUP_LIMIT, &mut under_way).await {
+                Ok(Ok(addresses)) if addresses.is_empty() => (Err("the name has no address".to_owned()), true),
+                Ok(answer) => (answer.map_err(|cause| cause.to_string()), true),
+                Err(_) => (Err(format!("no answer within {} s", LOOKUP_LIMIT.as_secs())), false),
             };
             let pause = match answer {
                 Ok(addresses) => {
+                    self.publish(addresses);
                     if failing {
                         info!("acr {}: DNS look-up works again", self.host);
                     }
                     failing = false;
-                    self.publish(addresses);
                     REFRESH
                 }
                 Err(cause) => {
@@ -137,7 +138,10 @@ impl Addresses {
                     RETRY
                 }
             };
-            sleep(pause).await;
+            if ended {
+                sleep(pause).await;
+                under_way.set(lookup());
+            }
         }
     }
 
@@ -197,6 +201,22 @@ mod tests {
         look_up(&addresses, vec![Err(io::Error::other("no network yet"))], Duration::from_secs(60)).await;
         assert_eq!(addresses.candidate(0, 0), None);
         look_up(&addresses, vec![Ok(vec![address(1)])], Duration::from_secs(1)).await;
+        assert_eq!(addresses.candidate(0, 0), Some(address(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_that_takes_its_time_is_waited_for_and_no_second_one_begun() {
+        let addresses = Addresses::new("example.azurecr.io", 443, &[]);
+        let begun = AtomicUsize::new(0);
+        let run = addresses.keep_fresh_by(|| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            async {
+                sleep(4 * LOOKUP_LIMIT + RETRY).await;
+                Ok(vec![address(1)])
+            }
+        });
+        let _ = timeout(5 * LOOKUP_LIMIT, run).await;
+        assert_eq!(begun.load(Ordering::Relaxed), 1);
         assert_eq!(addresses.candidate(0, 0), Some(address(1)));
     }
 

@@ -4,7 +4,11 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
+use zeroize::Zeroizing;
+
+/// ACR's name for a request, which its support asks for.
+pub static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 
 /// Real answers with a token have 1 to 4 KiB.
 pub const MAX_BODY: usize = 64 << 10;
@@ -19,9 +23,10 @@ pub enum BodyError {
     TooLarge,
 }
 
-/// The whole body, [`MAX_BODY`] bytes at most.
-pub async fn read_body(mut answer: reqwest::Response) -> Result<Vec<u8>, BodyError> {
-    let mut body = Vec::new();
+/// The whole body, [`MAX_BODY`] bytes at most. It may be a token, so it is wiped, and never moved while it grows: that
+/// would leave copies.
+pub async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, BodyError> {
+    let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(chunk) = answer.chunk().await.map_err(BodyError::Connection)? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(BodyError::TooLarge);

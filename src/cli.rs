@@ -13,7 +13,7 @@ use crate::client_config::{self, Client, Mirror};
 use crate::config::{self, Config, Flags};
 
 /// A wrong flag or setting.
-const WRONG: u8 = 2;
+pub const WRONG: u8 = 2;
 /// An own default, so that a proxy on the usual port does not keep the demo from starting.
 const DEMO_LISTEN: &str = "127.0.0.1:0";
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -14,11 +15,16 @@ mod routes;
 
 use identity::Identity;
 
-use file::{File, Place, Text};
+use file::{File, Text};
+
+pub use file::Place;
 use routes::Table;
 
 /// Loopback, because clients are not authenticated.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// How long a request waits for a token that is on its way. dockerd gives up on a registry's first answer after 15 s; a
+/// wait beyond that serves nobody.
+pub const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);
 /// One line a request, one for each change of state.
 const DEFAULT_LOG: &str = "info";
 /// One thread carries some 20,000 requests a second, a registry allows 20,000 a minute, and a thread that shares nothing
@@ -41,7 +47,8 @@ pub struct Config {
     upstreams: Vec<Upstream>,
     routes: Routes,
     admin: Option<SocketAddr>,
-    ca_file: Option<PathBuf>,
+    ca_file: Option<(Place, PathBuf)>,
+    token_wait: Duration,
     threads: usize,
     log: String,
 }
@@ -111,7 +118,9 @@ impl Config {
         let threads = settings.first(&[flag("threads", &flags.threads), file.threads], parse_threads);
         let identity = Identity::parse(file.identity, &mut settings.mistakes);
         let default = settings.first(&[file.default], routes::parse_registry);
-        let ca_file = flags.ca_file.clone().or(file.ca_file);
+        let ca_flag = flags.ca_file.clone().map(|path| (Place::new("--ca-file"), path));
+        let ca_file = ca_flag.or(file.ca_file.map(|(place, text)| (place, text.into())));
+        let token_wait = settings.first(&[file.token_wait], parse_token_wait);
 
         let (domain, prefix) = (flag("upstream-domain", &flags.domain), flag("upstream-prefix", &flags.prefix));
         let mut table = Table::default();
@@ -139,6 +148,7 @@ impl Config {
             routes: Routes::new(table.routes, default),
             admin,
             ca_file,
+            token_wait: token_wait.unwrap_or(DEFAULT_TOKEN_WAIT),
             log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
         })
     }
@@ -165,7 +175,17 @@ impl Config {
 
     /// A private CA, trusted besides the system's.
     pub fn ca_file(&self) -> Option<&Path> {
-        self.ca_file.as_deref()
+        self.ca_file.as_ref().map(|(_, path)| path.as_path())
+    }
+
+    /// What names that file, for a message about it: `--ca-file`, or a line of the configuration.
+    pub fn ca_file_place(&self) -> Option<&Place> {
+        self.ca_file.as_ref().map(|(place, _)| place)
+    }
+
+    /// How long a request waits for a token that is on its way.
+    pub fn token_wait(&self) -> Duration {
+        self.token_wait
     }
 
     /// How many threads carry requests; 1 or more.
@@ -349,6 +369,16 @@ fn default_threads(routes: &[Route]) -> usize {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.min(DEFAULT_THREADS_FOR_BLOBS)
+}
+
+/// Seconds, as `10s`. A request has its answer within 28 s whatever happens, and a registry that fetches an image needs
+/// some of them.
+fn parse_token_wait(text: &str) -> Result<Duration, String> {
+    const RANGE: std::ops::RangeInclusive<u64> = 1..=20;
+    match text.strip_suffix('s').and_then(|seconds| seconds.parse().ok()).filter(|seconds| RANGE.contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(format!("{text:?} is no time to wait for a token: give 1s to 20s")),
+    }
 }
 
 /// A list of `level` and `target=level`. `env_logger` itself takes any other word for a target, in silence.

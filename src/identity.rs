@@ -20,7 +20,9 @@ use crate::trust::TrustRoots;
 
 mod arc;
 mod certificate;
+mod managed;
 mod source;
+mod tool;
 mod transport;
 
 use source::{Cloud, Source};
@@ -30,6 +32,9 @@ const MIN_LIFE: Duration = Duration::from_secs(30);
 /// While the calls behind it fail, a token this young is not asked for again: each time would run `az`, or spend the
 /// metadata service's few calls. Older, it may have been issued before somebody mended what fails.
 const REUSE: Duration = Duration::from_secs(300);
+/// No token is used for longer, whatever is said of its end: Entra's longest hold for a day or so, and a time of some ages
+/// from now is more than a clock can count to.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 /// Where Arc's agent is on a machine that has one (as Microsoft's own libraries look for it).
 const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
@@ -39,7 +44,14 @@ const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
 pub struct Identity {
     sources: Vec<Source>,
     winner: Mutex<Option<usize>>,
-    last_good: Mutex<Option<(AccessToken, Instant)>>,
+    last_good: Mutex<Option<Good>>,
+}
+
+/// A token and its time. Once it is here no clock that somebody sets has a say in it.
+struct Good {
+    token: Secret,
+    since: Instant,
+    ends: Instant,
 }
 
 impl Identity {
@@ -71,12 +83,13 @@ impl Identity {
             }
             match source.token(winner.is_none()).await {
                 Ok(token) => {
+                    let good = Good::new(&token);
+                    let secret = good.token.clone();
+                    *lock(&self.last_good) = Some(good);
+                    *lock(&self.winner) = Some(index);
                     if winner.is_none() {
                         info!("entra: signed in by {}", source.name());
-                        *lock(&self.winner) = Some(index);
                     }
-                    let secret = Secret::new(token.token.secret().to_owned());
-                    *lock(&self.last_good) = Some((token, Instant::now()));
                     return Ok(secret);
                 }
                 Err(failure) => {
@@ -97,9 +110,18 @@ impl Identity {
     /// The last token, if it still holds and is not older than `age`.
     fn last_good(&self, age: Duration) -> Option<Secret> {
         let last_good = lock(&self.last_good);
-        let (token, since) = last_good.as_ref()?;
-        let left = SystemTime::from(token.expires_on).duration_since(SystemTime::now()).ok()?;
-        (left > MIN_LIFE && since.elapsed() <= age).then(|| Secret::new(token.token.secret().to_owned()))
+        let good = last_good.as_ref()?;
+        let left = good.ends.saturating_duration_since(Instant::now());
+        (left > MIN_LIFE && good.since.elapsed() <= age).then(|| good.token.clone())
+    }
+}
+
+impl Good {
+    /// Its end is a time on this host's clock as that is now.
+    fn new(token: &AccessToken) -> Self {
+        let left = SystemTime::from(token.expires_on).duration_since(SystemTime::now()).unwrap_or_default();
+        let since = Instant::now();
+        Self { token: Secret::new(token.token.secret().to_owned()), since, ends: since + left.min(MAX_LIFE) }
     }
 }
 
@@ -143,11 +165,9 @@ fn summary(failures: Vec<Failure>) -> Failure {
         let _ = write!(message, "{}{failure}", if index == 0 { "" } else { "; " });
     }
     Failure {
-        hop: Hop::Identity,
-        message,
         permanent: failures.iter().all(|failure| failure.permanent),
         retry_after: failures.iter().filter_map(|failure| failure.retry_after).max(),
-        signed_out: false,
+        ..Failure::new(Hop::Identity, message)
     }
 }
 

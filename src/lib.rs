@@ -9,7 +9,7 @@
 //! main -> cli -> config            arguments and file become values that cannot be wrong
 //! serve                            puts the parts together; listener, downstream and shutdown are below it
 //!   addresses                      the registry's name, looked up in the background
-//!   identity                       Entra token: a named source or the default chain, over azure_identity
+//!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::refresh               that task: renews what is there before it ends
 //!     token::exchange              the two calls to the registry
@@ -35,7 +35,7 @@
 //! # Flow
 //!
 //! The `upkeep` service owns every call that is not a pull: DNS, Entra ID, `/oauth2/exchange`, `/oauth2/token`. A request
-//! takes the token that is there. If none is there yet it waits for the call under way, 10 s at most; it never
+//! takes the token that is there. If none is there yet it waits for the call under way, `token_wait` at most; it never
 //! makes a call of its own, so a thousand requests cause one.
 //!
 //! # Invariants

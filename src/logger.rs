@@ -13,6 +13,10 @@ const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Warn;
 /// What is this program's own: its modules, and the access log.
 const OWN: [&str; 2] = [env!("CARGO_CRATE_NAME"), "access"];
 
+/// Never heard: Pingora's small HTTP server, which the admin port runs on, quotes what it cannot read at error, and that
+/// may be a credential. (The proxy's own says nothing: see `ProxyHttp::suppress_error_log`.)
+const SILENT: &str = "pingora_core::apps::http_app";
+
 struct Lid {
     logger: env_logger::Logger,
     /// Where its lines go; `None` if it writes them itself.
@@ -24,7 +28,7 @@ impl Log for Lid {
         let own = OWN.iter().any(|name| {
             metadata.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         });
-        (own || metadata.level() <= DEPENDENCY_LEVEL) && self.logger.enabled(metadata)
+        (own || (metadata.level() <= DEPENDENCY_LEVEL && metadata.target() != SILENT)) && self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -59,7 +63,7 @@ mod tests {
     use log::Level;
 
     #[test]
-    fn dependencies_are_not_heard_below_warn() {
+    fn dependencies_are_not_heard_below_warn_nor_where_they_quote_requests() {
         let logger = env_logger::Builder::new().parse_filters("trace").build();
         let lid = Lid { logger, lines: None };
         for (target, level, heard) in [
@@ -71,6 +75,8 @@ mod tests {
             ("pingora_proxy", Level::Info, false),
             ("pingora_proxy", Level::Warn, true),
             ("hyper::proto", Level::Trace, false),
+            ("pingora_core::apps::http_app", Level::Error, false),
+            ("pingora_core::apps", Level::Error, true),
         ] {
             let metadata = Metadata::builder().target(target).level(level).build();
             assert_eq!(lid.enabled(&metadata), heard, "{target} {level}");

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use acr_cache_proxy::cli::{self, Command};
+use acr_cache_proxy::serve::ServeError;
 use acr_cache_proxy::{bench, client_config, demo, logger, serve};
 use log::warn;
 use mimalloc::MiMalloc;
@@ -10,7 +11,7 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1, and so is a file that is not written.
+/// A start that fails is 1, and so is a file that is not written; a wrong flag or setting is 2, mostly said by [`cli`].
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
@@ -20,7 +21,13 @@ fn main() -> ExitCode {
             for notice in notices {
                 warn!("{notice}");
             }
-            serve::serve(&config).map_err(|cause| cause.to_string())
+            match serve::serve(&config) {
+                Err(cause @ ServeError::Setting(_)) => {
+                    eprintln!("acr-cache-proxy: {cause}");
+                    return ExitCode::from(cli::WRONG);
+                }
+                outcome => outcome.map_err(|cause| cause.to_string()),
+            }
         }
         Ok(Command::Demo(options)) => demo::run(&options),
         Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_deref()),

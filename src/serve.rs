@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{info, warn};
@@ -48,6 +49,8 @@ pub enum ServeError {
         /// Why.
         cause: io::Error,
     },
+    /// A setting that turns out wrong: where it stands, and what is wrong.
+    Setting(String),
     /// The CA certificates cannot be used.
     Trust(TrustError),
     /// The system refuses to hand signals over.
@@ -66,6 +69,7 @@ impl fmt::Display for ServeError {
                 )
             }
             Self::Listen { address, flag, cause } => write!(f, "listen {address}: {cause}: choose another with {flag}"),
+            Self::Setting(wrong) => f.write_str(wrong),
             Self::Trust(cause) => cause.fmt(f),
             Self::Signals(cause) => write!(f, "signal handlers: {cause}"),
             Self::Client(cause) => write!(f, "TLS client: {cause}"),
@@ -79,7 +83,12 @@ impl std::error::Error for ServeError {}
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
+    let roots = TrustRoots::load(config.ca_file()).map_err(|cause| match (cause, config.ca_file_place()) {
+        (TrustError::File(path, cause), Some(place)) => {
+            ServeError::Setting(format!("{place}: {}: {cause}", path.display()))
+        }
+        (cause, _) => ServeError::Trust(cause),
+    })?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
     let bind = |name, flag, address| {
         Listening::bind(name, address).map_err(|cause| ServeError::Listen { address, flag, cause })
@@ -90,7 +99,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let mut upstreams = Vec::new();
     let mut upkeep = Vec::new();
     for settings in config.upstreams() {
-        let (upstream, registry) = build(settings, &roots).map_err(ServeError::Client)?;
+        let (upstream, registry) = build(settings, config.token_wait(), &roots).map_err(ServeError::Client)?;
         upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
         upstreams.push(upstream);
     }
@@ -143,7 +152,11 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 }
 
 /// The parts that belong to one cache registry. Does no network I/O.
-fn build(settings: &config::Upstream, roots: &TrustRoots) -> reqwest::Result<(Arc<Upstream>, Registry)> {
+fn build(
+    settings: &config::Upstream,
+    token_wait: Duration,
+    roots: &TrustRoots,
+) -> reqwest::Result<(Arc<Upstream>, Registry)> {
     let domain = settings.domain();
     let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
     let identity = match settings.identity().kind() {
@@ -151,7 +164,7 @@ fn build(settings: &config::Upstream, roots: &TrustRoots) -> reqwest::Result<(Ar
         _ => Some(Identity::new(settings.identity(), roots)?),
     };
     let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots)?;
-    let tokens = Arc::new(Tokens::default());
+    let tokens = Arc::new(Tokens::new(token_wait));
     let blob_hosts = BlobHosts::new(domain.host(), settings.blob_hosts());
     let upstream = Upstream { domain: domain.clone(), host: domain.to_header(), addresses, tokens, blob_hosts };
     Ok((Arc::new(upstream), registry))

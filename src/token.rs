@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -16,22 +16,22 @@ use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::DEFAULT_TOKEN_WAIT;
 use crate::secret::Secret;
 
 pub mod backoff;
 pub mod exchange;
 mod news;
 mod refresh;
+mod slot;
 
 use refresh::Refresher;
+use slot::Slot;
 
-/// How long a request waits for a token that is on its way. dockerd gives up on a registry's first
-/// answer after 15 s; a wait beyond that serves nobody.
-pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a request that met a 401 waits for the next token, before it reports the 401.
+pub use slot::Bearer;
+
+/// How long a request that met a 401 waits for the next token: less than for a first one, for it has been on its way.
 const REPLACE_LIMIT: Duration = Duration::from_secs(5);
-/// After a forced renewal, a further 401 within this time is an answer, not a reason to renew again.
-const REPLACE_MEMORY: Duration = Duration::from_secs(30);
 /// Tokens of an ABAC registry, one a repository. A host pulls from tens; 1,024 tokens are about 2 MiB.
 const MAX_SCOPES: usize = 1024;
 /// The scope that covers every repository, where the registry honours it.
@@ -61,6 +61,17 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The server refused the refresh token itself: a new sign-in may help.
     pub signed_out: bool,
+    /// The server wants fewer calls of this kind, whatever they are for: a 429, or a pause that it names.
+    pub limited: bool,
+    /// The registry's name for the call (`X-Ms-Correlation-Request-Id`), if it had an answer.
+    pub correlation: Option<HeaderValue>,
+}
+
+impl Failure {
+    /// One that may pass by itself, soon.
+    pub fn new(hop: Hop, message: String) -> Self {
+        Self { hop, message, permanent: false, retry_after: None, signed_out: false, limited: false, correlation: None }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -89,23 +100,6 @@ pub trait Issuer: Send + Sync {
     async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure>;
 }
 
-/// An access token, ready to be sent.
-#[derive(Debug)]
-pub struct Bearer {
-    header: HeaderValue,
-    expires: Instant,
-    /// The store's clock when it came; see [`Slot::idle`].
-    issued: u64,
-    number: u64,
-}
-
-impl Bearer {
-    /// The value of the `Authorization` header; a clone of it copies no token.
-    pub fn header(&self) -> HeaderValue {
-        self.header.clone()
-    }
-}
-
 /// The state of a registry's tokens.
 #[derive(Debug)]
 pub struct Readiness {
@@ -126,67 +120,22 @@ pub struct Unavailable {
     pub retry_after: Duration,
 }
 
-/// The access token of one scope.
-struct Slot {
-    bearer: ArcSwapOption<Bearer>,
-    failure: ArcSwapOption<Failure>,
-    /// A call is under way or about to start.
-    trying: AtomicBool,
-    /// A request met a 401 with the current token.
-    rejected: AtomicBool,
-    /// Milliseconds since the store's start: last use, last forced renewal (0: never).
-    used: AtomicU64,
-    replaced: AtomicU64,
-    changed: watch::Sender<()>,
-}
-
-impl Slot {
-    fn new() -> Self {
-        Self {
-            bearer: ArcSwapOption::empty(),
-            failure: ArcSwapOption::empty(),
-            trying: AtomicBool::new(true),
-            rejected: AtomicBool::new(false),
-            used: AtomicU64::new(0),
-            replaced: AtomicU64::new(0),
-            changed: watch::Sender::new(()),
-        }
-    }
-
-    fn good(&self) -> Option<Arc<Bearer>> {
-        self.bearer.load_full().filter(|bearer| bearer.expires > Instant::now())
-    }
-
-    /// No call for it has ended yet.
-    fn is_first_try(&self) -> bool {
-        self.bearer.load().is_none() && self.failure.load().is_none()
-    }
-
-    /// Nobody asked for this token in the second half of the time since it came.
-    fn idle(&self, now: u64) -> bool {
-        let used = self.used.load(Ordering::Relaxed);
-        let issued = self.bearer.load().as_ref().map(|bearer| bearer.issued);
-        issued.is_some_and(|issued| now.saturating_sub(used) > now.saturating_sub(issued) / 2)
-    }
-
-    fn failed(&self, failure: Arc<Failure>) {
-        self.failure.store(Some(failure));
-        self.trying.store(false, Ordering::Release);
-        self.changed.send_replace(());
-    }
-}
+/// What fails now, and the time of the first failure of its row.
+type Trouble = ArcSwapOption<(Arc<Failure>, SystemTime)>;
 
 /// The tokens of one registry. Cheap to share; reading takes no lock that a renewal holds.
 pub struct Tokens {
     start: Instant,
+    wait: Duration,
     all: Arc<Slot>,
     per_repository: AtomicBool,
     repositories: ArcSwap<HashMap<Arc<str>, Arc<Slot>>>,
     login_failure: ArcSwapOption<Failure>,
     /// When the refresh token ends.
     login_until: ArcSwapOption<Instant>,
-    /// The last failure of the calls that everything hangs on, with the time of the first of its row; for [`Readiness`].
-    trouble: ArcSwapOption<(Arc<Failure>, SystemTime)>,
+    /// For [`Readiness`]: the sign-in, and the calls for access tokens. Either may fail while the other works.
+    login_trouble: Trouble,
+    access_trouble: Trouble,
     login_trying: AtomicBool,
     /// Rung when a call for one of the repositories is done: a full table may have a place.
     room: watch::Sender<()>,
@@ -195,24 +144,31 @@ pub struct Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
+        Self::new(DEFAULT_TOKEN_WAIT)
+    }
+}
+
+impl Tokens {
+    /// No tokens yet; requests wait for one as long as `wait`.
+    pub fn new(wait: Duration) -> Self {
         Self {
             start: Instant::now(),
-            all: Arc::new(Slot::new()),
+            wait,
+            all: Arc::new(Slot::new(0)),
             per_repository: AtomicBool::new(false),
             repositories: ArcSwap::default(),
             login_failure: ArcSwapOption::empty(),
             login_until: ArcSwapOption::empty(),
-            trouble: ArcSwapOption::empty(),
+            login_trouble: Trouble::empty(),
+            access_trouble: Trouble::empty(),
             login_trying: AtomicBool::new(true),
             room: watch::Sender::new(()),
             wake: Notify::new(),
         }
     }
-}
 
-impl Tokens {
     /// A token that can pull `repository` (its name in the registry). At once if there is one, else
-    /// after the call that is under way, [`WAIT_LIMIT`] at most. While the calls fail and pause, the answer is an
+    /// after the call that is under way, within the store's limit. While the calls fail and pause, the answer is an
     /// immediate [`Unavailable`]: the client can turn elsewhere.
     pub async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         match self.at_hand(repository) {
@@ -235,7 +191,7 @@ impl Tokens {
     }
 
     async fn awaited(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
-        let deadline = Instant::now() + WAIT_LIMIT;
+        let deadline = Instant::now() + self.wait;
         loop {
             let mut room = self.room.subscribe();
             let Some(slot) = self.slot(repository) else {
@@ -246,56 +202,72 @@ impl Tokens {
             };
             let mut changed = slot.changed.subscribe();
             slot.used.store(self.clock(), Ordering::Relaxed);
-            if let Some(bearer) = slot.good() {
-                return Ok(bearer);
+            if let Some(verdict) = self.verdict(&slot) {
+                return verdict;
             }
-            // Without a sign-in no slot makes progress, so its failure speaks first.
-            let login_failure = self.login_failure.load_full();
-            let (failure, trying) = match &login_failure {
-                Some(_) => (login_failure, self.login_trying.load(Ordering::Acquire)),
-                None => (slot.failure.load_full(), slot.trying.load(Ordering::Acquire)),
-            };
-            let gave_up = failure.is_some() && !trying;
-            if gave_up || timeout_at(deadline, changed.changed()).await.is_err() {
-                return Err(Unavailable::after(failure));
+            if timeout_at(deadline, changed.changed()).await.is_err() {
+                return Err(Unavailable::after(self.failure(&slot).0));
             }
             // Asked of the slot in hand: it may have lost its place since.
-            if let Some(bearer) = slot.good() {
-                return Ok(bearer);
+            if let Some(verdict) = self.verdict(&slot) {
+                return verdict;
             }
         }
     }
 
-    /// A newer token than `seen`, which the registry answered with 401. A thousand requests that meet
-    /// the same 401 cause one renewal. `None` if there is none in time, or if the last forced renewal is
-    /// so recent that the 401 must mean something else.
-    pub async fn replace(&self, repository: &str, seen: &Bearer) -> Option<Arc<Bearer>> {
-        let deadline = Instant::now() + REPLACE_LIMIT;
-        let slot = self.slot(repository)?;
-        let newer = || slot.good().filter(|bearer| bearer.number > seen.number);
-        if let Some(bearer) = newer() {
-            return Some(bearer);
+    /// What a request gets now; `None` if it is worth its while to wait.
+    fn verdict(&self, slot: &Slot) -> Option<Result<Arc<Bearer>, Unavailable>> {
+        if let Some(bearer) = slot.good() {
+            return Some(Ok(bearer));
         }
-        let replaced = slot.replaced.load(Ordering::Acquire);
-        let now = self.clock();
-        let waits = slot.rejected.load(Ordering::Acquire) || slot.trying.load(Ordering::Acquire);
-        if !waits {
-            let recent = replaced != 0 && now.saturating_sub(replaced) < as_millis(REPLACE_MEMORY);
-            // Of all who get here at once, one wins the exchange and forces the renewal; the rest wait for it.
-            if recent {
-                return None;
-            }
-            if slot.replaced.compare_exchange(replaced, now.max(1), Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                slot.rejected.store(true, Ordering::Release);
-                self.wake.notify_one();
-            }
+        match self.failure(slot) {
+            (failure @ Some(_), false) => Some(Err(Unavailable::after(failure))),
+            _ => None,
         }
+    }
+
+    /// Why there is no token, and whether a call for it is under way. Without a sign-in no slot makes progress, so its
+    /// failure speaks first.
+    fn failure(&self, slot: &Slot) -> (Option<Arc<Failure>>, bool) {
+        match self.login_failure.load_full() {
+            failure @ Some(_) => (failure, self.login_trying.load(Ordering::Acquire)),
+            None => (slot.failure.load_full(), slot.trying.load(Ordering::Acquire)),
+        }
+    }
+
+    /// What to send in place of `seen`, which the registry answered with 401: a token that was asked for since. A
+    /// thousand requests that meet the same 401 cause one renewal. `Ok(None)` if `seen` is itself so fresh an answer to
+    /// a 401 that this one must mean something else. `Err` if there is none in time: [`REPLACE_LIMIT`], or `left` if
+    /// that is less: without any, no token helps.
+    pub async fn replace(
+        &self,
+        repository: &str,
+        seen: &Bearer,
+        left: Duration,
+    ) -> Result<Option<Arc<Bearer>>, Unavailable> {
+        let deadline = Instant::now() + REPLACE_LIMIT.min(self.wait).min(left);
+        let slot = self.slot(repository).ok_or_else(|| Unavailable::after(None))?;
         let mut changed = slot.changed.subscribe();
-        loop {
-            if let Some(bearer) = newer() {
-                return Some(bearer);
+        slot.used.store(self.clock(), Ordering::Relaxed);
+        if slot.refused.load(Ordering::Acquire) < seen.number {
+            if seen.is_last_word() {
+                return Ok(None);
             }
-            timeout_at(deadline, changed.changed()).await.ok()?.ok()?;
+            slot.refused.fetch_max(seen.number, Ordering::AcqRel);
+            self.wake.notify_one();
+        }
+        loop {
+            // A token that is merely newer may have been asked for before the registry took back both.
+            if let Some(bearer) = slot.good().filter(|bearer| bearer.replaces >= seen.number && !left.is_zero()) {
+                return Ok(Some(bearer));
+            }
+            if timeout_at(deadline, changed.changed()).await.is_err() {
+                let under_way = || {
+                    let message = "the registry refused one, and a new one did not come in time";
+                    Arc::new(Failure::new(Hop::Token, message.to_owned()))
+                };
+                return Err(Unavailable::after(Some(self.failure(&slot).0.unwrap_or_else(under_way))));
+            }
         }
     }
 
@@ -307,20 +279,10 @@ impl Tokens {
         } else {
             self.all.good().is_some()
         };
-        let trouble = self.trouble.load_full();
+        // Nothing mends before the sign-in does.
+        let trouble = self.login_trouble.load_full().or_else(|| self.access_trouble.load_full());
         let (failure, since) = trouble.map(|trouble| (Arc::clone(&trouble.0), trouble.1)).unzip();
         Readiness { ready, failure, since }
-    }
-
-    fn in_trouble(&self, failure: &Arc<Failure>) {
-        let since = self.trouble.load().as_ref().map_or_else(SystemTime::now, |trouble| trouble.1);
-        self.trouble.store(Some(Arc::new((Arc::clone(failure), since))));
-    }
-
-    /// Why the last call for a token of `repository` failed, if it did: the token in use is then an old one.
-    pub fn stale(&self, repository: &str) -> Option<Unavailable> {
-        let failure = self.login_failure.load_full().or_else(|| self.slot(repository)?.failure.load_full());
-        failure.map(|failure| Unavailable::after(Some(failure)))
     }
 
     fn clock(&self) -> u64 {
@@ -335,15 +297,16 @@ impl Tokens {
         if let Some(slot) = self.repositories.load().get(repository) {
             return Some(Arc::clone(slot));
         }
-        let new = Arc::new(Slot::new());
-        new.used.store(self.clock(), Ordering::Relaxed);
+        let new = Arc::new(Slot::new(self.clock()));
         let name: Arc<str> = repository.into();
         self.repositories.rcu(|slots| {
             let mut slots = HashMap::clone(slots);
             if slots.len() >= MAX_SCOPES && !slots.contains_key(&name) {
-                // Whoever waits for a first token keeps its place.
+                // Whoever waits for a first token keeps its place, and what has none goes before what has one: names that
+                // somebody invents are to push out no others.
                 let settled = slots.iter().filter(|(_, slot)| !slot.is_first_try());
-                let oldest = settled.min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed));
+                let oldest =
+                    settled.min_by_key(|(_, slot)| (slot.bearer.load().is_some(), slot.used.load(Ordering::Relaxed)));
                 match oldest.map(|(name, _)| Arc::clone(name)) {
                     Some(oldest) => slots.remove(&oldest),
                     None => return slots,
@@ -384,6 +347,12 @@ impl Unavailable {
         };
         Self { failure, retry_after }
     }
+}
+
+/// Remembers since when it fails.
+fn in_trouble(trouble: &Trouble, failure: &Arc<Failure>) {
+    let since = trouble.load().as_ref().map_or_else(SystemTime::now, |trouble| trouble.1);
+    trouble.store(Some(Arc::new((Arc::clone(failure), since))));
 }
 
 fn as_millis(duration: Duration) -> u64 {

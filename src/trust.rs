@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use log::warn;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -60,11 +61,16 @@ impl std::error::Error for TrustError {}
 
 impl TrustRoots {
     /// The system's certificates, those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and those of `ca_file`.
-    /// A broken entry of the system's bundle is passed over, a broken `ca_file` is an error:
-    /// somebody asked for it by name.
+    /// A broken entry of the system's bundle is passed over; what a variable names and cannot be used is said in the log,
+    /// for other programs' sake it may be there; a broken `ca_file` is an error: somebody asked for it by name.
     pub fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
-        let mut found = rustls_native_certs::load_native_certs().certs;
+        let native = rustls_native_certs::load_native_certs();
+        let mut found = native.certs;
         if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some()) {
+            // Of a bundle's many mistakes one is enough.
+            if let Some(cause) = native.errors.first() {
+                warn!("SSL_CERT_FILE, SSL_CERT_DIR: {cause}: the system's CA certificates are trusted all the same");
+            }
             for bundle in SYSTEM_BUNDLES {
                 found.extend(rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs);
             }

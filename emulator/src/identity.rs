@@ -139,16 +139,20 @@ fn issue(state: &State, request: &Request, expiry: Expiry) -> Answer {
     Answer::json(200, &body)
 }
 
+/// The identity that the request names. The two services have parameters of their own: what is another's means nothing.
 fn chosen<'a>(state: &'a State, request: &Request) -> Option<&'a ManagedIdentity> {
+    let (object_ids, resource_id): (&[&str], &str) = match request.path.as_str() {
+        "/msi/token" => (&["object_id", "principal_id"], "mi_res_id"),
+        _ => (&["object_id"], "msi_res_id"),
+    };
     let identities = &state.options.managed_identities;
-    let named = |names: [&str; 2]| names.into_iter().find_map(|name| request.parameter(name));
     if let Some(id) = request.parameter("client_id") {
         return identities.iter().find(|identity| identity.client_id.eq_ignore_ascii_case(id));
     }
-    if let Some(id) = named(["object_id", "principal_id"]) {
+    if let Some(id) = object_ids.iter().find_map(|name| request.parameter(name)) {
         return identities.iter().find(|identity| identity.object_id.eq_ignore_ascii_case(id));
     }
-    if let Some(id) = named(["msi_res_id", "mi_res_id"]) {
+    if let Some(id) = request.parameter(resource_id) {
         return identities
             .iter()
             .find(|identity| identity.resource_id.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(id)));

@@ -139,9 +139,9 @@ pub struct ManagedIdentity {
     pub tenant: String,
     /// What `client_id` names.
     pub client_id: String,
-    /// What `object_id` or `principal_id` names.
+    /// What `object_id` names, and App Service's `principal_id`.
     pub object_id: String,
-    /// What `msi_res_id` or `mi_res_id` names.
+    /// What the metadata service's `msi_res_id` and App Service's `mi_res_id` names.
     pub resource_id: Option<String>,
     /// Whether the identity holds AcrPull on the registry.
     pub may_pull: bool,

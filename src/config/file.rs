@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Mapping, Value};
@@ -41,7 +41,8 @@ pub struct File {
     pub upstream: Option<RouteTable>,
     pub routes: Vec<RouteTable>,
     pub default: Option<Text>,
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<Text>,
+    pub token_wait: Option<Text>,
     pub identity: Vec<(String, Text)>,
     pub admin: Option<Text>,
     pub threads: Option<Text>,
@@ -65,7 +66,8 @@ pub struct RouteTable {
     pub identity: Option<Vec<(String, Text)>>,
 }
 
-const KEYS: [&str; 9] = ["listen", "admin", "upstream", "routes", "default", "ca_file", "identity", "threads", "log"];
+const KEYS: [&str; 10] =
+    ["listen", "admin", "upstream", "routes", "default", "ca_file", "identity", "token_wait", "threads", "log"];
 const ROUTE_KEYS: [&str; 9] =
     ["source", "domain", "prefix", "addresses", "hosts", "on_failure", "blobs", "blob_hosts", "identity"];
 
@@ -95,7 +97,8 @@ impl File {
         for node in document.table(&Node { value: &root, steps: Vec::new() }, &KEYS) {
             match node.key() {
                 "listen" => file.listen = document.text(&node),
-                "ca_file" => file.ca_file = document.text(&node).map(|(_, text)| PathBuf::from(text)),
+                "ca_file" => file.ca_file = document.text(&node),
+                "token_wait" => file.token_wait = document.text(&node),
                 "log" => file.log = document.text(&node),
                 "threads" => file.threads = document.number(&node),
                 "admin" => file.admin = document.text(&node),

@@ -48,6 +48,7 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
         assert!(lines(&config).contains(&"docker.io -> example.azurecr.io/hub".to_owned()), "{path:?}");
         assert_eq!(config.routes().default_registry(), Some("docker.io"), "{path:?}");
         assert_eq!((config.ca_file(), config.admin()), (None, None), "{path:?}");
+        assert_eq!(config.token_wait(), DEFAULT_TOKEN_WAIT, "{path:?}");
         if path.ends_with("full.yaml") {
             assert_eq!(config.threads(), DEFAULT_THREADS);
             let upstream = &config.upstreams()[0];
@@ -144,6 +145,22 @@ fn flags_win_over_the_variable_and_the_file() {
     let config = load(text, flags).expect("valid");
     assert_eq!((config.listen().to_string().as_str(), config.log()), ("[::]:2", "debug"));
     assert_eq!(lines(&config), ["docker.io -> b.azurecr.io/"]);
+}
+
+#[test]
+fn the_wait_for_a_token_is_of_some_seconds() {
+    for (text, expected) in
+        [("1s", Some(1)), ("20s", Some(20)), ("0s", None), ("21s", None), ("10", None), ("-1s", None), ("1m", None)]
+    {
+        let config = load(&format!("token_wait: '{text}'\nupstream: {{domain: a.azurecr.io}}"), Flags::default());
+        match (config, expected) {
+            (Ok(config), Some(seconds)) => assert_eq!(config.token_wait().as_secs(), seconds),
+            (Err(mistakes), None) => {
+                assert!(mistakes[0].starts_with("config.yaml:1: token_wait: ") && mistakes[0].contains("1s to 20s"));
+            }
+            (other, _) => panic!("{text}: {other:?}"),
+        }
+    }
 }
 
 #[test]

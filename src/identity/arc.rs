@@ -6,16 +6,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::error::{Error, ErrorKind};
-use azure_core::time::OffsetDateTime;
 use http::{HeaderMap, header};
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::managed::{access_token, resource};
 use super::transport::{BoundedTransport, Whole};
 use super::variable;
 
@@ -23,8 +21,6 @@ const ENDPOINT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
 const VERSION: &str = "2020-06-01";
 /// Microsoft's own libraries refuse a larger key.
 const MAX_KEY: u64 = 4096;
-/// A token that does not say when it ends is used at once and no later.
-const ASSUMED_LIFETIME: Duration = Duration::from_secs(300);
 
 /// The agent, as a credential.
 #[derive(Debug)]
@@ -77,35 +73,18 @@ impl ArcCredential {
 #[async_trait]
 impl TokenCredential for ArcCredential {
     async fn get_token(&self, scopes: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
-        let failed = |cause: String| Error::with_message(ErrorKind::Credential, cause);
-        let resource = scopes.first().map(|scope| scope.trim_end_matches("/.default")).unwrap_or_default();
+        let resource = resource(scopes);
         let challenge = self.ask(resource, None).await?;
         let answer = if challenge.status == 401 {
             let key = self.key(&challenge.headers).map_err(|cause| {
                 // The challenge is no failure to report; this is.
                 self.transport.forget();
-                failed(cause)
+                Error::with_message(ErrorKind::Credential, cause)
             })?;
             self.ask(resource, Some(key.trim_end())).await?
         } else {
             challenge
         };
-        if answer.status != 200 {
-            return Err(failed(format!("status {}", answer.status)));
-        }
-        let token: Token = serde_json::from_slice(&answer.body).map_err(|_| failed("no token in it".to_owned()))?;
-        let expires_on = token.expires_on.as_deref().and_then(|text| text.parse().ok());
-        let expires_on = expires_on.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-        Ok(AccessToken::new(
-            token.access_token,
-            expires_on.unwrap_or_else(|| OffsetDateTime::now_utc() + ASSUMED_LIFETIME),
-        ))
+        access_token(&answer)
     }
-}
-
-/// Numbers are texts here, as with every managed identity.
-#[derive(Deserialize)]
-struct Token {
-    access_token: String,
-    expires_on: Option<String>,
 }

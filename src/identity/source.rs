@@ -8,9 +8,9 @@ use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::{AccessToken, Secret as AzureSecret, TokenCredential};
 use azure_core::http::{ClientOptions, RetryOptions, Transport};
 use azure_identity::{
-    AzureCliCredential, AzureDeveloperCliCredential, ClientAssertionCredential, ClientAssertionCredentialOptions,
-    ClientSecretCredential, ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
-    UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+    AzureCliCredential, AzureCliCredentialOptions, AzureDeveloperCliCredential, AzureDeveloperCliCredentialOptions,
+    ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,18 +18,20 @@ use zeroize::Zeroizing;
 
 use super::arc::ArcCredential;
 use super::certificate::{Application, CertificateAssertion};
+use super::managed::{Endpoint, IMDS, ManagedCredential};
+use super::tool::Tool;
 use super::transport::{BoundedTransport, Outcome};
 use super::variable;
 use crate::answer::{chain, quoted};
-use crate::config::identity::{Assigned, Kind};
+use crate::config::identity::Kind;
 use crate::secret::Secret;
 use crate::token::{Failure, Hop};
 
-/// The instance metadata service of a virtual machine; not there, nothing answers.
-const IMDS: &str = "169.254.169.254:80";
-/// Whether it is there is known within this time (DefaultAzureCredential's probe waits as long).
+/// Whether IMDS is there is known within this time (DefaultAzureCredential's probe waits as long).
 const IMDS_PROBE: Duration = Duration::from_secs(1);
-/// One source's whole try; azure_identity itself would go on for over a minute. `az` starts in seconds.
+/// A managed identity's endpoint is not asked again sooner, if it does not say when (entra-docs, how-to-use-vm-token).
+const MANAGED_PAUSE: Duration = Duration::from_secs(1);
+/// One source's whole try, of several calls or of a program: `az` starts in seconds.
 const SOURCE_LIMIT: Duration = Duration::from_secs(15);
 /// A secret or a password in a file is a line.
 const MAX_SECRET_FILE: u64 = 4 << 10;
@@ -80,7 +82,8 @@ impl Source {
 
     /// A token within [`SOURCE_LIMIT`]. `first` if it is not known yet whether this source is there at all.
     pub async fn token(&self, first: bool) -> Result<AccessToken, Failure> {
-        let asks_imds = matches!(self.kind, Kind::ManagedIdentity(_)) && variable("IDENTITY_ENDPOINT").is_none();
+        let is_managed = matches!(self.kind, Kind::ManagedIdentity(_));
+        let asks_imds = is_managed && matches!(Endpoint::find(), Ok(Endpoint::Imds));
         if first && asks_imds && !matches!(timeout(IMDS_PROBE, TcpStream::connect(IMDS)).await, Ok(Ok(_))) {
             return Err(self.failure("not on a machine with one (no answer from 169.254.169.254)".to_owned(), false));
         }
@@ -96,7 +99,7 @@ impl Source {
         // What was on the wire says more than what the library makes of it.
         match self.transport.last() {
             Some(Outcome::Answer(answer)) => Err(Failure {
-                retry_after: answer.retry_after,
+                retry_after: answer.retry_after.or(is_managed.then_some(MANAGED_PAUSE)),
                 ..self.failure(answer.explain(), answer.is_permanent())
             }),
             Some(Outcome::Unreachable(words)) => Err(self.failure(words, false)),
@@ -143,20 +146,25 @@ impl Source {
                 WorkloadIdentityCredential::new(Some(options)).map_err(said)?
             }
             Kind::ManagedIdentity(assigned) => {
-                let user_assigned_id = match assigned {
-                    Assigned::System => variable("AZURE_CLIENT_ID").map(UserAssignedId::ClientId),
-                    Assigned::ClientId(id) => Some(UserAssignedId::ClientId(id.clone())),
-                    Assigned::ObjectId(id) => Some(UserAssignedId::ObjectId(id.clone())),
-                    Assigned::ResourceId(id) => Some(UserAssignedId::ResourceId(id.clone())),
-                };
-                let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options: self.options() };
-                ManagedIdentityCredential::new(Some(options)).map_err(said)?
+                Arc::new(ManagedCredential::new(Arc::clone(&self.transport), Endpoint::find()?, assigned))
             }
             Kind::AzureArc { key_directory } => {
                 Arc::new(ArcCredential::new(Arc::clone(&self.transport), key_directory.clone()))
             }
-            Kind::AzureCli => AzureCliCredential::new(None).map_err(said)?,
-            Kind::AzureDeveloperCli => AzureDeveloperCliCredential::new(None).map_err(said)?,
+            Kind::AzureCli => {
+                let options = AzureCliCredentialOptions {
+                    executor: Some(Arc::new(Tool)),
+                    ..AzureCliCredentialOptions::default()
+                };
+                AzureCliCredential::new(Some(options)).map_err(said)?
+            }
+            Kind::AzureDeveloperCli => {
+                let options = AzureDeveloperCliCredentialOptions {
+                    executor: Some(Arc::new(Tool)),
+                    ..AzureDeveloperCliCredentialOptions::default()
+                };
+                AzureDeveloperCliCredential::new(Some(options)).map_err(said)?
+            }
             Kind::Default | Kind::Anonymous => return Err("has no token of its own".to_owned()),
         })
     }
@@ -174,13 +182,7 @@ impl Source {
     }
 
     fn failure(&self, cause: String, permanent: bool) -> Failure {
-        Failure {
-            hop: Hop::Identity,
-            message: format!("{}: {cause}", self.name()),
-            permanent,
-            retry_after: None,
-            signed_out: false,
-        }
+        Failure { permanent, ..Failure::new(Hop::Identity, format!("{}: {cause}", self.name())) }
     }
 }
 

@@ -9,13 +9,16 @@ use async_trait::async_trait;
 use azure_core::error::{Error, ErrorKind};
 use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
+use bytes::Bytes;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after};
 use crate::trust::TrustRoots;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// A whole call; so much less than a request waits that one that hangs is reported to those who do.
+const CALL_LIMIT: Duration = Duration::from_secs(8);
 
 /// A client for Entra ID and the metadata endpoints: no redirects, no proxy from the environment
 /// (the metadata service refuses proxied requests), no retries of its own.
@@ -69,7 +72,7 @@ impl BoundedTransport {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends a request for azure_identity, or for Arc, which it does not know.
+    /// Sends a request for azure_identity, or for a source of our own.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<Whole> {
         let answer = request.send().await.map_err(|cause| self.unreachable(cause))?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
@@ -112,7 +115,7 @@ impl BoundedTransport {
 pub struct Whole {
     pub status: u16,
     pub headers: http::HeaderMap,
-    pub body: Vec<u8>,
+    pub body: Zeroizing<Vec<u8>>,
 }
 
 #[async_trait]
@@ -135,7 +138,7 @@ impl HttpClient for BoundedTransport {
                 copied.insert(name.as_str().to_owned(), value.to_owned());
             }
         }
-        Ok(AsyncRawResponse::from_bytes(StatusCode::from(status), copied, body))
+        Ok(AsyncRawResponse::from_bytes(StatusCode::from(status), copied, Bytes::from_owner(body)))
     }
 }
 

@@ -8,7 +8,9 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::fail::Trouble;
+use super::forward;
 use super::reply::{self, CORRELATION_ID};
+use crate::token::Unavailable;
 
 /// `request_filter`, second half. True (as Pingora wants it) if the request has its answer: there is no token.
 pub async fn authorize(session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -19,7 +21,7 @@ pub async fn authorize(session: &mut Session, context: &mut Context) -> Result<b
             Ok(false)
         }
         Err(unavailable) => {
-            let trouble = Trouble::NoToken(unavailable);
+            let trouble = no_token(unavailable, context);
             reply::write(session, &trouble.reply(session, context)).await?;
             context.trouble = Some(trouble);
             Ok(true)
@@ -38,21 +40,30 @@ pub async fn check(response: &ResponseHeader, context: &mut Context) -> Result<(
     let tokens = &destination.upstream.tokens;
     let mut error = Error::explain(ErrorType::HTTPStatus(401), "the registry refused the token");
     error.as_up();
-    if !context.renewed {
-        context.renewed = true;
-        let newer = match &context.bearer {
-            Some(seen) => tokens.replace(context.repository(), seen).await,
-            None => None,
-        };
-        if newer.is_some() {
-            context.bearer = newer;
+    let replaced = match &context.bearer {
+        Some(seen) if !context.renewed => {
+            tokens.replace(context.repository(), seen, forward::spare_time(context)).await
+        }
+        _ => Ok(None),
+    };
+    match replaced {
+        Ok(Some(newer)) => {
+            context.renewed = true;
+            context.bearer = Some(newer);
             error.set_retry(true);
             return Err(error);
         }
+        // Only of a fresh token does a 401 say anything about roles.
+        Ok(None) => context.trouble = Some(Trouble::Unauthorized),
+        Err(unavailable) => context.trouble = Some(no_token(unavailable, context)),
     }
-    // Only of a fresh token does a 401 say anything about roles.
-    let stale = tokens.stale(context.repository());
-    context.trouble = Some(stale.map_or(Trouble::Unauthorized, Trouble::NoToken));
     error.set_retry(false);
     Err(error)
+}
+
+/// The answer that says so comes of a token call, if that had one.
+fn no_token(unavailable: Unavailable, context: &mut Context) -> Trouble {
+    let correlation = unavailable.failure.as_ref().and_then(|failure| failure.correlation.clone());
+    context.correlation = correlation.or(context.correlation.take());
+    Trouble::NoToken(unavailable)
 }

@@ -146,5 +146,10 @@ pub fn replay_once(session: &Session, context: &mut Context, mut error: Box<Erro
 }
 
 fn has_time(context: &Context) -> bool {
-    context.elapsed() + HANDSHAKE_LIMIT + MIN_READ_LIMIT < ANSWER_LIMIT
+    !spare_time(context).is_zero()
+}
+
+/// How long this request can still wait for something, and be sent once more after it.
+pub fn spare_time(context: &Context) -> Duration {
+    ANSWER_LIMIT.saturating_sub(context.elapsed() + HANDSHAKE_LIMIT + MIN_READ_LIMIT)
 }

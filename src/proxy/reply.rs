@@ -1,18 +1,17 @@
 //! Answers that this proxy gives itself.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
 use crate::oci::error::Refusal;
 
+pub use crate::answer::CORRELATION_ID;
+
 /// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
 pub const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
-
-/// ACR's name for a request, which its support asks for.
-pub static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 
 /// An answer in the form of the distribution specification's errors.
 pub struct Reply {

@@ -22,6 +22,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Nothing has failed since the last success.
+    pub fn is_clear(&self) -> bool {
+        self.failures == 0
+    }
+
     /// The pause after one more failure; never shorter than what the server asked for.
     pub fn next(&mut self, failure: &Failure) -> Duration {
         self.failures = self.failures.saturating_add(1);
@@ -45,13 +50,8 @@ mod tests {
     use crate::token::Hop;
 
     fn failure(permanent: bool, retry_after: Option<u64>) -> Failure {
-        Failure {
-            hop: Hop::Exchange,
-            message: String::new(),
-            permanent,
-            retry_after: retry_after.map(Duration::from_secs),
-            signed_out: false,
-        }
+        let retry_after = retry_after.map(Duration::from_secs);
+        Failure { permanent, retry_after, ..Failure::new(Hop::Exchange, String::new()) }
     }
 
     #[test]

@@ -10,13 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::{Failure, Granted, Hop, Issuer};
 use crate::addresses::Addresses;
-use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after, server_time};
+use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, quoted, read_body, retry_after, server_time};
 use crate::config::Domain;
 use crate::identity::Identity;
 use crate::secret::Secret;
@@ -24,11 +26,13 @@ use crate::trust::TrustRoots;
 
 /// A TCP and TLS set-up that takes longer is tried again instead.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A whole call; within [`super::WAIT_LIMIT`], so that one that hangs is reported to those who wait.
+/// A whole call; less than requests wait by default, so that one that hangs is reported to those who do.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// A token that does not say when it ends is used for this long; a 401 would end it sooner.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
-
+/// No token is used for longer, whatever it says of itself: a registry's hold for hours, and a time of some ages from now
+/// is more than a clock can count to.
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pulling as nobody is renewed like a sign-in, at no cost.
 const NOBODY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -68,14 +72,16 @@ impl Registry {
             .http
             .post(url)
             .header(header::ACCEPT, "application/json")
-            .form(form)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form_body(form))
             .send()
             .await
             .map_err(|cause| self.unreachable(hop, cause))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = read_body(answer).await;
         if status != StatusCode::OK {
-            return Err(self.refused(hop, status, &headers, &body.unwrap_or_default()));
+            let body = body.ok().unwrap_or_default();
+            return Err(self.refused(hop, status, &headers, &body));
         }
         let body = body.map_err(|cause| match cause {
             BodyError::Connection(cause) => self.unreachable(hop, cause),
@@ -139,7 +145,9 @@ impl Registry {
         Failure {
             permanent: status.is_client_error() && !matches!(status.as_u16(), 408 | 429) && !signed_out,
             retry_after: retry_after(headers),
+            limited: status == StatusCode::TOO_MANY_REQUESTS || retry_after(headers).is_some(),
             signed_out,
+            correlation: headers.get(&CORRELATION_ID).cloned(),
             ..self.failure(hop, cause)
         }
     }
@@ -162,13 +170,7 @@ impl Registry {
             Hop::Exchange => "token exchange",
             Hop::Token => "access token",
         };
-        Failure {
-            hop,
-            message: format!("acr {}: {call}: {cause}", self.domain.authority()),
-            permanent: false,
-            retry_after: None,
-            signed_out: false,
-        }
+        Failure::new(hop, format!("acr {}: {call}: {cause}", self.domain.authority()))
     }
 }
 
@@ -195,6 +197,14 @@ impl Issuer for Registry {
         granted.per_repository &= scope == "repository:*:pull";
         Ok(granted)
     }
+}
+
+/// A form as a body that is wiped when it is sent. (What TLS and HTTP copy of it on its way is not ours to wipe.)
+fn form_body(form: &[(&str, &str)]) -> reqwest::Body {
+    // No character takes more than three, so the text is not moved while it grows.
+    let length = form.iter().map(|(name, value)| 3 * (name.len() + value.len()) + "=&".len()).sum();
+    let mut text = form_urlencoded::Serializer::new(String::with_capacity(length));
+    Bytes::from_owner(Zeroizing::new(text.extend_pairs(form).finish().into_bytes())).into()
 }
 
 /// Gives reqwest the addresses that the data path uses, so that a token call depends on DNS no more than a pull does.
@@ -253,7 +263,8 @@ impl Claims {
             (Some(seconds), None) | (None, Some(seconds)) => seconds,
             (None, None) => return Some(ASSUMED_LIFETIME),
         };
-        u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+        let lifetime = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        lifetime.map(|lifetime| lifetime.min(MAX_LIFETIME))
     }
 
     /// The wildcard was honoured. A token without an `access` claim says nothing against it.
@@ -306,7 +317,8 @@ mod tests {
             (r"{}", Some(1000), Some(ASSUMED_LIFETIME.as_secs())),
             (r#"{"iat":1000,"exp":5500}"#, Some(5500), None),
             (r#"{"iat":5500,"exp":1000}"#, None, None),
-            (r#"{"iat":-9223372036854775808,"exp":9223372036854775807}"#, None, Some(i64::MAX as u64)),
+            (r#"{"iat":-9223372036854775808,"exp":9223372036854775807}"#, None, Some(MAX_LIFETIME.as_secs())),
+            (r#"{"iat":0,"exp":9223372036854775807}"#, Some(0), Some(MAX_LIFETIME.as_secs())),
             ("not json", Some(1), Some(ASSUMED_LIFETIME.as_secs())),
         ] {
             let lifetime = Claims::read(&jwt(claims)).lifetime(server);

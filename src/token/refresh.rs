@@ -11,21 +11,24 @@ use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
 use super::news::News;
-use super::{ALL, Bearer, Failure, Granted, Hop, Issuer, Slot, Tokens};
+use super::{ALL, Bearer, Failure, Granted, Hop, Issuer, Slot, Tokens, in_trouble};
 use crate::secret::Secret;
 
 /// Token calls under way at once: ACR allows some 160 a second, and a burst of new repositories must not spend that.
 const MAX_CALLS: usize = 16;
+
 /// When the next call for something is due, and how its last ones went.
 struct Plan {
     due: Instant,
     backoff: Backoff,
     in_flight: bool,
+    /// The last token of which a 401 was known when its last call started.
+    refused: u64,
 }
 
 impl Plan {
     fn now() -> Self {
-        Self { due: Instant::now(), backoff: Backoff::default(), in_flight: false }
+        Self { due: Instant::now(), backoff: Backoff::default(), in_flight: false, refused: 0 }
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -40,26 +43,62 @@ impl Plan {
     }
 }
 
+/// The refresh token.
+struct Login {
+    token: Secret,
+    asked: Instant,
+    ends: Instant,
+}
+
 /// What a finished call was for.
 enum Call {
     Login,
-    Access { repository: Arc<str>, asked: Instant },
+    Access(Asked),
+}
+
+/// A call for an access token: when, with which sign-in's refresh token, and the last token of which a 401 was known.
+struct Asked {
+    repository: Arc<str>,
+    at: Instant,
+    login: Instant,
+    refused: u64,
 }
 
 /// What a call gives.
 pub type Answer = Result<Granted, Failure>;
 
+/// The registry wants fewer token calls, of whatever scope: none is made until this ends.
+#[derive(Default)]
+struct Pause {
+    until: Option<(Instant, Arc<Failure>)>,
+    backoff: Backoff,
+}
+
+impl Pause {
+    /// Its end, and what the registry said.
+    fn at(&self, now: Instant) -> Option<(Instant, Arc<Failure>)> {
+        self.until.clone().filter(|(until, _)| *until > now)
+    }
+
+    /// Calls that were under way together are refused together, and are one refusal.
+    fn begin(&mut self, now: Instant, failure: &Arc<Failure>) {
+        if self.at(now).is_none() {
+            self.until = Some((now + self.backoff.next(failure), Arc::clone(failure)));
+        }
+    }
+}
+
 /// The state of the background task; nobody else touches it.
 pub struct Refresher<'a> {
     tokens: &'a Tokens,
     issuer: Arc<dyn Issuer>,
-    /// The refresh token and its end.
-    login: Option<(Secret, Instant)>,
+    login: Option<Login>,
     /// Why its renewal fails, if it does. It matters to requests from the end of the refresh token on.
     login_failure: Option<Arc<Failure>>,
     login_asked: Instant,
     login_plan: Plan,
     plans: HashMap<Arc<str>, Plan>,
+    pause: Pause,
     calls: JoinSet<Answer>,
     kinds: HashMap<Id, Call>,
     /// The one scope of a registry that honours the wildcard.
@@ -78,6 +117,7 @@ impl<'a> Refresher<'a> {
             login_asked: Instant::now(),
             login_plan: Plan::now(),
             plans: HashMap::new(),
+            pause: Pause::default(),
             calls: JoinSet::new(),
             kinds: HashMap::new(),
             all: Arc::new(HashMap::from([(ALL.into(), Arc::clone(&tokens.all))])),
@@ -93,18 +133,15 @@ impl<'a> Refresher<'a> {
                 Some(done) = self.calls.join_next_with_id(), if !self.calls.is_empty() => {
                     let (id, answer) = match done {
                         Ok((id, answer)) => (id, answer),
-                        Err(crash) => (crash.id(), Err(Failure {
-                            hop: Hop::Token,
-                            message: format!("token call ended without an answer: {crash}"),
-                            permanent: false,
-                            retry_after: None,
-                            signed_out: false,
-                        })),
+                        Err(crash) => {
+                            let message = format!("token call ended without an answer: {crash}");
+                            (crash.id(), Err(Failure::new(Hop::Token, message)))
+                        }
                     };
                     match self.kinds.remove(&id) {
                         Some(Call::Login) => self.on_login(answer),
-                        Some(Call::Access { repository, asked }) => {
-                            self.on_access(&repository, asked, answer);
+                        Some(Call::Access(asked)) => {
+                            self.on_access(&asked, answer);
                             self.tokens.room.send_replace(());
                         }
                         None => {}
@@ -122,9 +159,9 @@ impl<'a> Refresher<'a> {
         const IDLE: Duration = Duration::from_secs(60);
         let now = Instant::now();
         let mut next = now + IDLE;
-        if let Some((_, expires)) = &self.login {
-            next = next.min(*expires);
-            if *expires <= now {
+        if let Some(login) = &self.login {
+            next = next.min(login.ends);
+            if login.ends <= now {
                 self.sign_out();
             }
         }
@@ -139,6 +176,7 @@ impl<'a> Refresher<'a> {
             next = next.min(self.login_plan.due);
         }
         let slots = self.slots();
+        let pause = self.pause.at(now);
         let news = &mut self.news;
         self.plans.retain(|name, plan| {
             let kept = plan.in_flight || slots.contains_key(name);
@@ -149,7 +187,9 @@ impl<'a> Refresher<'a> {
         });
         for (name, slot) in slots.iter() {
             let plan = self.plans.entry(Arc::clone(name)).or_insert_with(Plan::now);
-            if slot.rejected.load(Ordering::Acquire) && !plan.in_flight {
+            let refused = slot.refused.load(Ordering::Acquire);
+            // A 401 is a reason to renew at once, but not to forget that renewals fail.
+            if refused > plan.refused && !plan.in_flight && plan.backoff.is_clear() {
                 plan.due = now;
             }
             if !plan.is_due(now) {
@@ -158,22 +198,31 @@ impl<'a> Refresher<'a> {
                 }
                 continue;
             }
-            if slot.idle(self.tokens.clock()) && **name != *ALL {
+            if slot.is_idle(self.tokens.clock()) && **name != *ALL {
                 self.tokens.let_go(name);
                 continue;
             }
-            let Some((login, _)) = &self.login else {
+            let Some(login) = &self.login else {
                 continue;
             };
+            if let Some((until, failure)) = &pause {
+                next = next.min(*until);
+                if slot.trying.load(Ordering::Acquire) {
+                    slot.failed(Arc::clone(failure));
+                }
+                continue;
+            }
             if self.calls.len() >= MAX_CALLS {
                 continue;
             }
             plan.in_flight = true;
+            plan.refused = refused;
             slot.trying.store(true, Ordering::Release);
-            slot.rejected.store(false, Ordering::Release);
-            let (issuer, login, scope) = (Arc::clone(&self.issuer), login.clone(), format!("repository:{name}:pull"));
-            let id = self.calls.spawn(async move { issuer.access(&login, &scope).await }).id();
-            self.kinds.insert(id, Call::Access { repository: Arc::clone(name), asked: now });
+            let asked = Asked { repository: Arc::clone(name), at: now, login: login.asked, refused };
+            let (issuer, token, scope) =
+                (Arc::clone(&self.issuer), login.token.clone(), format!("repository:{name}:pull"));
+            let id = self.calls.spawn(async move { issuer.access(&token, &scope).await }).id();
+            self.kinds.insert(id, Call::Access(asked));
         }
         next
     }
@@ -194,19 +243,19 @@ impl<'a> Refresher<'a> {
                 if granted.per_repository {
                     self.go_per_repository();
                 }
-                let until = self.login_asked + granted.lifetime;
-                self.login = Some((granted.token, until));
+                let (asked, ends) = (self.login_asked, self.login_asked + granted.lifetime);
+                self.login = Some(Login { token: granted.token, asked, ends });
                 self.login_plan.renew(granted.lifetime);
-                self.tokens.login_until.store(Some(Arc::new(until)));
+                self.tokens.login_until.store(Some(Arc::new(ends)));
                 self.login_failure = None;
                 self.tokens.login_failure.store(None);
-                self.tokens.trouble.store(None);
+                self.tokens.login_trouble.store(None);
                 self.news.signed_in();
             }
             Err(failure) => {
                 self.login_plan.due = Instant::now() + self.login_plan.backoff.next(&failure);
                 let failure = Arc::new(failure);
-                self.tokens.in_trouble(&failure);
+                in_trouble(&self.tokens.login_trouble, &failure);
                 self.login_failure = Some(Arc::clone(&failure));
                 // While the refresh token holds, its renewal's failure is no business of the requests.
                 if self.login.is_none() {
@@ -234,8 +283,8 @@ impl<'a> Refresher<'a> {
         }
     }
 
-    fn on_access(&mut self, repository: &Arc<str>, asked: Instant, answer: Answer) {
-        let now = Instant::now();
+    fn on_access(&mut self, asked: &Asked, answer: Answer) {
+        let (now, repository) = (Instant::now(), &asked.repository);
         let slot = self.slots().get(repository).map(Arc::clone);
         let Some(plan) = self.plans.get_mut(repository) else {
             return;
@@ -245,51 +294,61 @@ impl<'a> Refresher<'a> {
         let Some(slot) = slot else { return };
         let answer = answer.and_then(|granted| match granted.token.to_bearer() {
             Some(header) => Ok((granted, header)),
-            None => Err(Failure {
-                hop: Hop::Token,
-                message: "registry token holds a character that no header may carry".to_owned(),
-                permanent: false,
-                retry_after: None,
-                signed_out: false,
-            }),
+            None => {
+                let message = "registry token holds a character that no header may carry";
+                Err(Failure::new(Hop::Token, message.to_owned()))
+            }
         });
         match answer {
             Ok((granted, _)) if granted.per_repository && **repository == *ALL => self.go_per_repository(),
             Ok((granted, header)) => {
                 plan.renew(granted.lifetime);
+                self.pause.backoff = Backoff::default();
                 self.numbers += 1;
                 /// `iat`, `exp` and `Date` are whole seconds: of the first one some may have passed.
                 const ROUNDING: Duration = Duration::from_secs(1);
-                let bearer = Bearer {
+                let replaced = slot.bearer.load().as_ref().map_or(0, |bearer| bearer.replaces);
+                slot.granted(Bearer {
                     header,
-                    expires: asked + granted.lifetime.saturating_sub(ROUNDING),
+                    expires: asked.at + granted.lifetime.saturating_sub(ROUNDING),
+                    asked: asked.at,
                     issued: self.tokens.clock(),
                     number: self.numbers,
-                };
-                slot.bearer.store(Some(Arc::new(bearer)));
-                slot.failure.store(None);
-                slot.trying.store(false, Ordering::Release);
-                slot.changed.send_replace(());
-                if self.tokens.trouble.load().as_ref().is_some_and(|trouble| trouble.0.hop == Hop::Token) {
-                    self.tokens.trouble.store(None);
-                }
+                    replaces: asked.refused,
+                    forced: asked.refused > replaced,
+                });
+                self.tokens.access_trouble.store(None);
                 self.news.granted(repository);
             }
             Err(failure) => {
                 /// A sign-in that is younger than this is not to blame for a refused refresh token.
                 const FRESH_LOGIN: Duration = Duration::from_secs(30);
                 plan.due = now + plan.backoff.next(&failure);
-                if failure.signed_out && now.duration_since(self.login_asked) > FRESH_LOGIN {
-                    plan.due = now;
-                    self.login_plan.due = now;
-                    self.sign_out();
-                }
+                let signed_out = failure.signed_out && asked.at.duration_since(asked.login) > FRESH_LOGIN;
                 let failure = Arc::new(failure);
-                // One repository that is refused is that repository's trouble.
-                if **repository == *ALL {
-                    self.tokens.in_trouble(&failure);
+                if failure.limited {
+                    self.pause.begin(now, &failure);
                 }
-                slot.failed(Arc::clone(&failure));
+                // One repository that is refused is that repository's trouble.
+                if **repository == *ALL || failure.limited {
+                    in_trouble(&self.tokens.access_trouble, &failure);
+                }
+                if signed_out {
+                    // What is missing is a sign-in, and whoever waits for the token waits for that.
+                    plan.due = now;
+                    slot.failure.store(None);
+                    slot.trying.store(true, Ordering::Release);
+                    // Of several calls that were refused together the first ends the sign-in.
+                    if self.login.as_ref().is_some_and(|login| login.asked == asked.login) {
+                        if self.login_plan.backoff.is_clear() {
+                            self.login_plan.due = now;
+                            self.tokens.login_trying.store(true, Ordering::Release);
+                        }
+                        self.sign_out();
+                    }
+                } else {
+                    slot.failed(Arc::clone(&failure));
+                }
                 self.news.not_granted(repository, &failure);
             }
         }
@@ -298,6 +357,7 @@ impl<'a> Refresher<'a> {
     fn go_per_repository(&mut self) {
         if !self.tokens.per_repository.swap(true, Ordering::AcqRel) {
             info!("registry token: the registry is in ABAC mode, one token a repository");
+            self.tokens.access_trouble.store(None);
             self.tokens.all.trying.store(false, Ordering::Release);
             self.tokens.all.changed.send_replace(());
         }

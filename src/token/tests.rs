@@ -11,6 +11,10 @@ use tokio::task::JoinSet;
 mod news;
 /// Failures that last, and tokens that outlast them.
 mod outage;
+/// What `/readyz` is told.
+mod readiness;
+/// Tokens, and refresh tokens, that the registry takes back.
+mod refused;
 /// When tokens are renewed.
 mod renewal;
 /// Which scopes are kept.
@@ -28,6 +32,8 @@ struct Fake {
     narrow: AtomicBool,
     login_fails: Mutex<Option<Failure>>,
     access_fails: Mutex<Option<Failure>>,
+    /// The refresh token that is no longer accepted.
+    refuses: Mutex<Option<String>>,
     hangs: AtomicBool,
     logins: AtomicUsize,
     accesses: AtomicUsize,
@@ -70,29 +76,32 @@ impl Issuer for Fake {
         self.answer(failure, format!("refresh-{number}"), LOGIN_LIFE, self.abac.load(Ordering::SeqCst)).await
     }
 
-    async fn access(&self, _: &Secret, scope: &str) -> Answer {
+    async fn access(&self, login: &Secret, scope: &str) -> Answer {
         let number = self.accesses.fetch_add(1, Ordering::SeqCst);
         self.access_times.lock().expect("lock").push(Instant::now());
         self.scopes.lock().expect("lock").push(scope.to_owned());
-        let failure = self.access_fails.lock().expect("lock").clone();
+        let mut failure = self.access_fails.lock().expect("lock").clone();
+        if self.refuses.lock().expect("lock").as_deref() == Some(login.expose()) {
+            let refused = Failure::new(Hop::Token, "acr example.azurecr.io: access token: 401".to_owned());
+            failure = Some(Failure { signed_out: true, ..refused });
+        }
         let narrow = scope == "repository:*:pull" && self.narrow.load(Ordering::SeqCst);
         self.answer(failure, format!("access-{number}"), ACCESS_LIFE, narrow).await
     }
 }
 
 fn failure(permanent: bool) -> Failure {
-    Failure {
-        hop: Hop::Exchange,
-        message: "acr example.azurecr.io: token exchange: 503".to_owned(),
-        permanent,
-        retry_after: None,
-        signed_out: false,
-    }
+    let message = "acr example.azurecr.io: token exchange: 503".to_owned();
+    Failure { permanent, ..Failure::new(Hop::Exchange, message) }
 }
 
 /// A store whose background task runs against a fake issuer.
 fn store(fake: Fake) -> (Arc<Tokens>, Arc<Fake>) {
-    let (tokens, fake) = (Arc::new(Tokens::default()), Arc::new(fake));
+    store_that_waits(DEFAULT_TOKEN_WAIT, fake)
+}
+
+fn store_that_waits(wait: Duration, fake: Fake) -> (Arc<Tokens>, Arc<Fake>) {
+    let (tokens, fake) = (Arc::new(Tokens::new(wait)), Arc::new(fake));
     let (running, issuer) = (Arc::clone(&tokens), Arc::clone(&fake) as Arc<dyn Issuer>);
     tokio::spawn(async move { running.run(issuer).await });
     (tokens, fake)
@@ -159,16 +168,18 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_a_call_under_way_and_not_for_a_failed_one() {
-    for (hangs, broken, waits, says) in [
-        (true, None, WAIT_LIMIT, None),
-        (false, Some(failure(false)), CALL, Some("token exchange: 503")),
-        (false, Some(failure(true)), CALL, Some("token exchange: 503")),
+    let short = Duration::from_secs(2);
+    for (wait, hangs, broken, waits, says) in [
+        (DEFAULT_TOKEN_WAIT, true, None, DEFAULT_TOKEN_WAIT, None),
+        (short, true, None, short, None),
+        (DEFAULT_TOKEN_WAIT, false, Some(failure(false)), CALL, Some("token exchange: 503")),
+        (DEFAULT_TOKEN_WAIT, false, Some(failure(true)), CALL, Some("token exchange: 503")),
     ] {
         let fake = Fake::default();
         fake.hangs.store(hangs, Ordering::SeqCst);
         let permanent = broken.as_ref().is_some_and(|failure| failure.permanent);
         fake.break_login(broken);
-        let (tokens, _) = store(fake);
+        let (tokens, _) = store_that_waits(wait, fake);
         let before = Instant::now();
         let unavailable = tokens.bearer("hub/x").await.expect_err("no token");
         assert_eq!(before.elapsed(), waits);
@@ -188,42 +199,6 @@ async fn failed_calls_are_repeated_with_growing_pauses() {
         let (tries, _) = fake.counts();
         assert!((5..=at_most).contains(&tries), "permanent {permanent}: {tries} tries in ten minutes");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
-    let (tokens, fake) = store(Fake::default());
-    let seen = tokens.bearer("hub/x").await.expect("a token");
-    let mut requests = JoinSet::new();
-    for _ in 0..100 {
-        let (tokens, seen) = (Arc::clone(&tokens), Arc::clone(&seen));
-        requests.spawn(async move { tokens.replace("hub/x", &seen).await.map(|bearer| bearer.number) });
-    }
-    assert_eq!(requests.join_all().await, vec![Some(2); 100]);
-    assert_eq!(fake.counts(), (1, 2));
-    // The fresh one is refused, too: within the memory that is the answer, after it a reason to try again.
-    let fresh = tokens.bearer("hub/x").await.expect("a token");
-    assert!(tokens.replace("hub/x", &fresh).await.is_none());
-    assert_eq!(fake.counts(), (1, 2));
-    sleep(REPLACE_MEMORY).await;
-    assert!(tokens.replace("hub/x", &fresh).await.is_some());
-    // Whoever comes late with the old token gets the new one without a call.
-    assert!(tokens.replace("hub/x", &seen).await.is_some());
-    assert_eq!(fake.counts(), (1, 3));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refused_refresh_token_means_a_new_sign_in() {
-    let (tokens, fake) = store(Fake::default());
-    text(&tokens, "hub/x").await;
-    sleep(Duration::from_secs(60)).await;
-    let seen = tokens.bearer("hub/x").await.expect("a token");
-    fake.break_access(Some(Failure { signed_out: true, hop: Hop::Token, ..failure(false) }));
-    assert!(tokens.replace("hub/x", &seen).await.is_none());
-    assert!(fake.counts().0 >= 2, "signed in again: {:?}", fake.counts());
-    fake.break_access(None);
-    sleep(Duration::from_secs(60)).await;
-    assert!(tokens.replace("hub/x", &seen).await.is_some());
 }
 
 #[tokio::test(start_paused = true)]

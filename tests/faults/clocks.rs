@@ -28,6 +28,8 @@ async fn two_hours_of_clock_skew_either_way_do_no_harm() {
             clock_skew: skew,
             refresh_lifetime: Duration::from_secs(8),
             access_lifetime: Duration::from_secs(8),
+            // Used after its end, on this host's clock, it would be refused.
+            entra_lifetime: Duration::from_secs(8),
             identity_listen: Some(([127, 0, 0, 1], 0).into()),
             ..harness::options()
         })
@@ -65,7 +67,7 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
         let proxy = Setup::new(&azure).start();
         let mut client = Kept::new(proxy.address());
         match renewed {
-            Some(hop) => wait_for(&azure, "a renewal", |requests| answers(requests, hop) == 4).await,
+            Some(hop) => wait_for(&azure, "a renewal", |requests| answers(requests, hop) >= 4).await,
             // Nothing is to happen; the end of the short one passes while a client asks.
             None => {
                 let begun = std::time::Instant::now();
@@ -77,8 +79,9 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
         assert_eq!(client.get(PULL).expect("an answer").status, 200);
         let requests = azure.requests();
         for hop in [Hop::Entra, Hop::Exchange, Hop::Token] {
-            let expected = if renewed == Some(hop) { 4 } else { 1 };
-            assert_eq!(answers(&requests, hop), expected, "{hop:?}; renewed: {renewed:?}");
+            let count = answers(&requests, hop);
+            let expected = if renewed == Some(hop) { count >= 4 } else { count == 1 };
+            assert!(expected, "{count} of {hop:?}; renewed: {renewed:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use acr_emulator::{Emulator, Hop, Image, ManagedIdentity, Options, Server};
+use acr_emulator::{Emulator, Fault, Hop, Image, ManagedIdentity, Options, Server};
 
 use crate::harness::{self, Proxy, Setup, wait_for};
 use crate::kept::Kept;
@@ -48,6 +48,41 @@ async fn a_machines_identity_is_found_at_its_address_now_or_later() {
     azure.refuse_connections(Server::Identity, false);
     wait_for(&azure, "a token", |requests| requests.iter().any(|request| request.hop == Hop::Token)).await;
     assert_eq!(client.get(PULL).expect("an answer").status, 200);
+}
+
+/// How often it is asked again is the proxy's own plan: a client is told at once what the service said, and when to come
+/// back.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn what_the_metadata_service_answers_is_said_at_once_and_asked_again_in_its_time() {
+    let limited = || Fault::StatusWith {
+        status: 429,
+        headers: vec![("Retry-After".to_owned(), "7".to_owned())],
+        body: r#"{"error":"too_many_requests","error_description":"Too many requests"}"#.to_owned(),
+    };
+    for (fault, retry_after, says) in [
+        (Fault::Status(400), 30, "400 invalid_request: no such managed identity is assigned to this machine"),
+        (Fault::Status(404), 1, "404 not_found: the identity endpoint is not ready, trying again"),
+        (Fault::Status(410), 1, "410 gone: the identity endpoint is not ready, trying again"),
+        (limited(), 7, "429 too_many_requests: too many requests for tokens, waiting"),
+        (Fault::Status(500), 1, "500 unknown: the service has trouble, trying again"),
+        (Fault::Hang, 1, "no answer in time, trying again"),
+    ] {
+        let azure = machine().await;
+        azure.inject(Hop::Imds, fault.clone());
+        let proxy = Setup::new(&azure).nobody().settings("identity: {kind: managed_identity}").start();
+        let mut client = Kept::new(proxy.address());
+        let seen = client.get(PULL).expect("an answer");
+        let told = (seen.status, seen.code.as_deref(), seen.retry_after);
+        assert_eq!(told, (503, Some("UNAVAILABLE"), Some(retry_after)), "{fault:?}: {}", proxy.log());
+        let line = proxy.wait_for_log(" access] GET ");
+        assert!(line.contains(&format!("no registry token: entra: managed identity: {says}")), "{fault:?}: {line}");
+        if retry_after != 30 {
+            azure.clear_faults();
+            wait_for(&azure, "a token", |requests| requests.iter().any(|request| request.hop == Hop::Token)).await;
+            assert_eq!(client.get(PULL).expect("an answer").status, 200, "{fault:?}: {}", proxy.log());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,21 @@
+use std::net::SocketAddr;
+
 use acr_emulator::{Fault, Hop, Server};
 use serde_json::Value;
 
 use crate::harness::{self, Proxy, Setup};
 use crate::wire;
 
-/// Status and body of `/readyz`.
-fn readiness(proxy: &Proxy) -> (u16, Value) {
+/// Where health and readiness are told.
+fn admin(proxy: &Proxy) -> SocketAddr {
     let line = proxy.wait_for_log("health and readiness on http://");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
-    let address = address.parse().expect("an address");
+    address.parse().expect("an address")
+}
+
+/// Status and body of `/readyz`.
+fn readiness(proxy: &Proxy) -> (u16, Value) {
+    let address = admin(proxy);
     assert_eq!(wire::ask(address, "GET /healthz", "").body, "ok\n");
     assert_eq!(wire::ask(address, "GET /v2/", "").status, 404);
     assert_eq!(wire::ask(address, "POST /readyz", "").status, 405);
@@ -64,4 +71,24 @@ async fn there_is_no_admin_listener_unless_asked_for() {
     let proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), "GET /healthz", "").status, 404);
     assert!(!proxy.log().contains("health and readiness"));
+}
+
+/// Pingora quotes what it cannot read, and that may hold a credential: this port's is for balancers, but anybody may err.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_read_leaves_no_credential_in_the_log() {
+    const CREDENTIAL: &str = "Y2xpZW50Om93bi1wYXNzd29yZA==";
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
+    let admin = admin(&proxy);
+    for address in [admin, proxy.address()] {
+        for broken in ["not a header\r\n", "Na me: x\r\n", "X: \x00\r\n"] {
+            let request = format!("GET /readyz HTTP/1.1\r\nAuthorization: Basic {CREDENTIAL}\r\n{broken}\r\n");
+            let answer = String::from_utf8_lossy(&wire::send(address, request.as_bytes())).into_owned();
+            assert!(!answer.starts_with("HTTP/1.1 2"), "{broken:?}: {answer}");
+        }
+    }
+    // What it has to say of them comes before what it says of this.
+    proxy.signal("HUP");
+    proxy.wait_for_log("SIGHUP");
+    assert!(!proxy.log().contains(CREDENTIAL), "{}", proxy.log());
 }

@@ -103,9 +103,15 @@ async fn a_wrong_secret_is_called_that_and_no_other_identity_is_tried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_identity_the_log_says_what_each_source_said() {
     let azure = harness::azure().await;
-    let proxy = Setup::new(&azure).nobody().env("PATH", "/nonexistent").start();
+    // An endpoint of its own, so that this machine's metadata service is not asked.
+    let proxy = Setup::new(&azure)
+        .nobody()
+        .env("PATH", "/nonexistent")
+        .env("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi/token")
+        .env("IDENTITY_HEADER", "x")
+        .start();
     let line = proxy.wait_for_log("entra: ");
-    for source in ["managed identity: ", "; Azure CLI: ", "; Azure Developer CLI: "] {
+    for source in ["managed identity: no connection", "; Azure CLI: ", "; Azure Developer CLI: "] {
         assert!(line.contains(source), "{line}");
     }
 }
@@ -138,4 +144,29 @@ async fn a_second_401_is_an_answer_and_no_challenge() {
     }
     let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
     assert_eq!(calls, 1, "one renewal for all of them, after {:?}", begun.elapsed());
+}
+
+/// ACR's support asks for the id of a call, and the one that failed is the registry's token call.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registrys_id_of_a_failed_token_call_reaches_client_and_log() {
+    for (hop, status, revoke) in [(Hop::Exchange, 500, false), (Hop::Token, 403, false), (Hop::Token, 500, true)] {
+        let azure = harness::azure().await;
+        let proxy = Setup::new(&azure);
+        let proxy = if revoke {
+            let proxy = proxy.start();
+            assert_eq!(manifest(&proxy).status, 200);
+            azure.inject(hop, Fault::Status(status));
+            azure.revoke_tokens();
+            proxy
+        } else {
+            azure.inject(hop, Fault::Status(status));
+            proxy.start()
+        };
+        let answer = manifest(&proxy);
+        assert_eq!(answer.status, 503, "{answer:?}");
+        let id = answer.header("x-ms-correlation-request-id").expect("an id").to_owned();
+        assert_eq!(id.len(), 36, "{id}");
+        let line = proxy.wait_for_log(&format!("correlation={id}"));
+        assert!(line.contains(" access] GET ") && line.contains(&format!(": {status} ")), "{line}");
+    }
 }

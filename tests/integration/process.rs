@@ -32,9 +32,32 @@ async fn wrong_settings_are_one_sentence_and_status_2() {
         assert_eq!(proxy.wait().code(), Some(2), "{flag} {value}: {}", proxy.log());
         proxy.wait_for_log(says);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_that_is_of_no_use_is_a_wrong_setting_named_as_it_was_given() {
+    let azure = harness::azure().await;
     let mut proxy = Setup::new(&azure).flag("--ca-file", "/nonexistent.pem").spawn();
-    assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
-    proxy.wait_for_log("ca_file /nonexistent.pem: ");
+    assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
+    proxy.wait_for_log("acr-cache-proxy: --ca-file: /nonexistent.pem: No such file");
+    let setup = Setup::new(&azure);
+    let ca = setup.file("ca.pem", "no certificate\n");
+    let mut proxy = setup.spawn();
+    assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
+    let line = proxy.wait_for_log(": it has no PEM block BEGIN CERTIFICATE");
+    assert!(line.contains(&format!("config.yaml:6: ca_file: {}: ", ca.display())), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_for_ca_certificates_that_names_nothing_is_said_once() {
+    let azure = harness::azure().await;
+    for (name, value) in [("SSL_CERT_FILE", "/nonexistent.pem"), ("SSL_CERT_DIR", "/nonexistent")] {
+        let proxy = Setup::new(&azure).env(name, value).start();
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+        let log = proxy.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(value)).collect();
+        assert!(lines.len() == 1 && lines[0].contains(" WARN ") && lines[0].contains("SSL_CERT_FILE"), "{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

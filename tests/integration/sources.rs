@@ -7,7 +7,7 @@ use p12_keystore::{Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, Ma
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use crate::harness::{CLIENT, Proxy, SECRET, Setup, TENANT, wait_for};
+use crate::harness::{CLIENT, PATIENCE, Proxy, SECRET, Setup, TENANT, wait_for};
 use crate::wire;
 
 /// Throwaway keys, shared with the emulator's own tests.
@@ -101,7 +101,12 @@ fn developer_tool(setup: Setup, azure: &Emulator, name: &str, answer: &str) -> S
         ca.display(),
         azure.authority()
     );
-    let path = setup.file(name, &script);
+    tool(setup, name, &script)
+}
+
+/// A program on the path of a proxy that has no other identity.
+fn tool(setup: Setup, name: &str, script: &str) -> Setup {
+    let path = setup.file(name, script);
     let mut permissions = std::fs::metadata(&path).expect("written").permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
     std::fs::set_permissions(&path, permissions).expect("made executable");
@@ -113,7 +118,7 @@ type Build = fn(&Emulator, Setup) -> Setup;
 type Seen = fn(&Recorded) -> bool;
 
 /// What is set, by which name it signs in, and what the service that gave the token saw.
-const SOURCES: [(&str, Build, &str, Seen); 16] = [
+const SOURCES: [(&str, Build, &str, Seen); 17] = [
     ("a secret by variables", |_, setup| setup, "client secret", |seen| seen.body.contains("client_secret=")),
     (
         "a secret by name",
@@ -208,6 +213,14 @@ const SOURCES: [(&str, Build, &str, Seen); 16] = [
         },
         "managed identity",
         |seen| seen.target.contains("=0b000000"),
+    ),
+    (
+        "App Service, by resource id",
+        |azure, setup| {
+            setup.managed(azure).settings(&format!("identity: {{kind: managed_identity, resource_id: {RESOURCE_ID}}}"))
+        },
+        "managed identity",
+        |seen| seen.target.contains("mi_res_id=%2Fsubscriptions%2Fs%2F") && seen.header("metadata").is_none(),
     ),
     (
         "the Azure CLI by name",
@@ -320,7 +333,7 @@ async fn nobody_pulls_from_a_registry_that_allows_it_and_is_told_where_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_source_lacks_is_said_by_name() {
     let stranger = |setup: &Setup| setup.file("stranger.pem", STRANGER);
-    let cases: [(&str, Build, &str); 6] = [
+    let cases: [(&str, Build, &str); 8] = [
         (
             "no secret",
             |_, setup| setup.nobody().settings("identity: {kind: client_secret}"),
@@ -350,6 +363,22 @@ async fn what_a_source_lacks_is_said_by_name() {
             "not PKCS#12, or another password opens it",
         ),
         (
+            "Azure Arc's variables",
+            |_, setup| {
+                let setup = setup.nobody().env("IDENTITY_ENDPOINT", "http://127.0.0.1:1/").env("IMDS_ENDPOINT", "x");
+                setup.settings("identity: {kind: managed_identity}")
+            },
+            "entra: managed identity: IDENTITY_ENDPOINT without IDENTITY_HEADER is Azure Arc's",
+        ),
+        (
+            "Service Fabric's variables",
+            |azure, setup| {
+                let setup = setup.managed(azure).env("IDENTITY_SERVER_THUMBPRINT", "x");
+                setup.settings("identity: {kind: managed_identity}")
+            },
+            "entra: managed identity: Service Fabric's managed identity is not supported",
+        ),
+        (
             "no az",
             |_, setup| setup.nobody().env("PATH", "/nonexistent").settings("identity: {kind: azure_cli}"),
             "entra: Azure CLI: ",
@@ -377,8 +406,9 @@ async fn a_file_that_was_missing_is_read_when_it_is_there() {
     let proxy = setup.env("AZURE_CLIENT_CERTIFICATE_PATH", &file.to_string_lossy()).start();
     proxy.wait_for_log("late.pem: No such file");
     std::fs::write(&file, format!("{CERTIFICATE}{KEY}")).expect("written");
-    wait_for(&azure, "a token", |requests| requests.iter().any(|seen| seen.hop == Hop::Token && seen.status == 200))
-        .await;
+    // It is looked at again after half a minute to a minute: a person has to mend it.
+    let token = azure.wait_for(|requests| requests.iter().any(|seen| seen.hop == Hop::Token && seen.status == 200));
+    tokio::time::timeout(2 * PATIENCE, token).await.expect("a token");
     assert_eq!(status(&proxy), 200);
 }
 
@@ -396,4 +426,25 @@ async fn a_federated_token_is_read_again_when_it_rotates() {
         requests.iter().any(|seen| seen.hop == Hop::Entra && seen.body.contains(&second))
     })
     .await;
+}
+
+/// The shell that runs it and what it runs itself would otherwise stay, one more for each try.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_hangs_ends_with_the_try_that_ran_it() {
+    let azure = azure(Options::default()).await;
+    let setup = Setup::new(&azure);
+    let pids = setup.path("pids");
+    let script = format!("#!/bin/sh\nsleep 3600 &\necho $$ $! >> {}\nwait\n", pids.display());
+    let proxy = tool(setup, "az", &script).settings("identity: {kind: azure_cli}").start();
+    proxy.wait_for_log("entra: Azure CLI: no token within 15 s, trying again");
+    let text = std::fs::read_to_string(&pids).expect("it ran");
+    let first: Vec<_> = text.lines().next().expect("a line").split(' ').collect();
+    assert_eq!(first.len(), 2, "{text}");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    // A process that has ended and is not yet waited for has no command line.
+    let runs = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    while first.iter().any(|pid| runs(pid)) {
+        assert!(std::time::Instant::now() < deadline, "{text} still run");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }

@@ -75,9 +75,19 @@ async fn app_service_asks_for_its_header() {
     let target = format!("/msi/token?api-version=2019-08-01&resource={RESOURCE}");
     assert_eq!(send(request(&azure, &target)).await.status(), 401);
     let secret = Options::default().identity_header;
-    let body = json(send(request(&azure, &target).header("X-IDENTITY-HEADER", secret)).await).await;
+    let body = json(send(request(&azure, &target).header("X-IDENTITY-HEADER", &secret)).await).await;
     assert!(field(&body, "expires_on").parse::<u64>().is_ok());
     assert!(body.get("expires_in").is_none());
+    // The metadata service's name for a resource id means nothing here, so it picks no other identity than the first.
+    for (choice, appid) in [
+        ("mi_res_id=%2Fsubscriptions%2F1%2Fid", "72f988bf-0000-4000-8000-000000000005"),
+        ("principal_id=72f988bf-0000-4000-8000-000000000006", "72f988bf-0000-4000-8000-000000000005"),
+        ("msi_res_id=%2Fsubscriptions%2F1%2Fid", "72f988bf-0000-4000-8000-000000000003"),
+    ] {
+        let request = request(&azure, &format!("{target}&{choice}")).header("X-IDENTITY-HEADER", &secret);
+        let body = json(send(request).await).await;
+        assert_eq!(claims(&field(&body, "access_token"))["appid"], appid, "{choice}");
+    }
 }
 
 #[tokio::test]

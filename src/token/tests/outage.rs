@@ -84,3 +84,52 @@ async fn a_sign_in_that_ended_during_its_outage_is_said_at_once() {
     let failure = unavailable.failure.expect("a reason");
     assert!(failure.message.contains("token exchange: 503"), "the hop that everything hangs on: {failure}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_limits_token_calls_is_left_alone_by_all_repositories() {
+    let asked = Duration::from_secs(60);
+    let fake = Fake::default();
+    fake.abac.store(true, Ordering::SeqCst);
+    let (tokens, fake) = store(fake);
+    text(&tokens, "hub/x").await;
+    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let limited = Failure::new(Hop::Token, "acr example.azurecr.io: access token: 429".to_owned());
+    fake.break_access(Some(Failure { limited: true, retry_after: Some(asked), ..limited }));
+    assert!(tokens.bearer("hub/y").await.is_err());
+    let (begun, calls) = (Instant::now(), fake.counts().1);
+    fake.break_access(None);
+    // Neither a new repository nor one whose token was refused causes a call; who asks is told at once, and what is
+    // there is served.
+    for number in 0..20 {
+        let unavailable = tokens.bearer(&format!("hub/new{number}")).await.expect_err("no call is made");
+        assert!(unavailable.failure.is_some_and(|failure| failure.message.contains("429")));
+        assert_eq!(unavailable.retry_after, Duration::from_secs(30));
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(tokens.replace("hub/x", &seen, Duration::from_secs(1)).await.is_err());
+    text(&tokens, "hub/x").await;
+    let readiness = tokens.readiness();
+    assert!(readiness.ready && readiness.failure.is_some_and(|failure| failure.message.contains("429")));
+    sleep(asked - begun.elapsed() - CALL).await;
+    assert_eq!(fake.counts().1, calls);
+    sleep(Duration::from_secs(2)).await;
+    text(&tokens, "hub/new0").await;
+    assert!(tokens.readiness().failure.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_does_not_shorten_the_pause_after_failures() {
+    let (tokens, fake) = store(Fake::default());
+    let seen = tokens.bearer("hub/x").await.expect("a token");
+    fake.break_access(Some(Failure { retry_after: Some(Duration::from_secs(60)), ..failure(false) }));
+    while fake.counts().1 == 1 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    sleep(2 * CALL).await;
+    for _ in 0..25 {
+        assert!(tokens.replace("hub/x", &seen, Duration::from_secs(2)).await.is_err());
+    }
+    assert_eq!(fake.counts().1, 2, "the renewal that failed");
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(fake.counts().1, 3, "and one after the pause");
+}

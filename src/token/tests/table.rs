@@ -74,3 +74,40 @@ async fn a_repository_that_is_asked_for_during_an_outage_is_not_idle() {
     let quick = late.windows(2).filter(|pair| *pair[0] - *pair[1] < Duration::from_millis(60)).count();
     assert_eq!(quick, 0);
 }
+
+/// A name that somebody made up, or that the identity may not pull, is not asked for for ever.
+#[tokio::test(start_paused = true)]
+async fn a_repository_that_never_had_a_token_is_let_go_when_nobody_asks() {
+    for permanent in [true, false] {
+        let (tokens, fake) = abac();
+        text(&tokens, "hub/x").await;
+        fake.break_access(Some(failure(permanent)));
+        assert!(tokens.bearer("hub/invented").await.is_err());
+        // Whoever was told to wait comes back and finds the pause that its failures have come to.
+        sleep(Duration::from_secs(30)).await;
+        assert!(tokens.bearer("hub/invented").await.is_err());
+        assert!(tokens.repositories.load().contains_key("hub/invented"));
+        sleep(Duration::from_secs(180)).await;
+        assert!(!tokens.repositories.load().contains_key("hub/invented"), "permanent {permanent}");
+        let calls = fake.counts().1;
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(fake.counts().1, calls, "permanent {permanent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn invented_names_push_out_no_repository_that_has_a_token() {
+    let (tokens, fake) = abac();
+    text(&tokens, "hub/x").await;
+    fake.break_access(Some(failure(true)));
+    for batch in 0..6 {
+        let mut requests = JoinSet::new();
+        for number in 0..MAX_SCOPES / 4 {
+            let tokens = Arc::clone(&tokens);
+            requests.spawn(async move { tokens.bearer(&format!("hub/invented{batch}-{number}")).await.is_err() });
+        }
+        assert!(requests.join_all().await.into_iter().all(|told| told));
+    }
+    assert_eq!(tokens.repositories.load().len(), MAX_SCOPES);
+    assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
+}

@@ -1,0 +1,183 @@
+//! A managed identity: from a virtual machine's metadata service (IMDS), or from App Service and Container Apps.
+//!
+//! IMDS: `GET http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=…` with
+//! `Metadata: true` (entra-docs, how-to-use-vm-token). App Service: `GET $IDENTITY_ENDPOINT?api-version=2019-08-01&resource=…`
+//! with `X-IDENTITY-HEADER` (azure-docs, overview-managed-identity). azure_identity knows both, but takes no resource id
+//! for App Service, and repeats its calls to IMDS for more than a minute whatever it is told.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::error::{Error, ErrorKind};
+use azure_core::time::OffsetDateTime;
+use http::HeaderValue;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::transport::{BoundedTransport, Whole};
+use super::{MAX_LIFE, variable};
+use crate::answer::server_time;
+use crate::config::identity::Assigned;
+
+/// Where IMDS is, on every virtual machine; elsewhere nothing answers.
+pub const IMDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
+const IMDS_VERSION: &str = "2018-02-01";
+const APP_SERVICE_VERSION: &str = "2019-08-01";
+/// A token that does not say when it ends is used at once and no later.
+const ASSUMED_LIFE: Duration = Duration::from_secs(300);
+
+/// Who gives tokens on this machine.
+#[derive(Debug)]
+pub enum Endpoint {
+    /// A virtual machine's metadata service, if this is one.
+    Imds,
+    /// App Service or Container Apps: an address, and a secret that proves that it is the app that asks.
+    AppService { url: String, header: HeaderValue },
+}
+
+impl Endpoint {
+    /// By the variables that the platform sets. `Err` if they are another platform's, or of no use.
+    pub fn find() -> Result<Self, String> {
+        let (url, header) = (variable("IDENTITY_ENDPOINT"), variable("IDENTITY_HEADER"));
+        match (url, header) {
+            _ if variable("IDENTITY_SERVER_THUMBPRINT").is_some() => {
+                Err("Service Fabric's managed identity is not supported".to_owned())
+            }
+            (Some(url), Some(header)) => {
+                let mut header =
+                    HeaderValue::try_from(header).map_err(|_| "IDENTITY_HEADER is not fit for a header".to_owned())?;
+                header.set_sensitive(true);
+                Ok(Self::AppService { url, header })
+            }
+            (Some(_), None) => {
+                Err("IDENTITY_ENDPOINT without IDENTITY_HEADER is Azure Arc's: set identity.kind to azure_arc"
+                    .to_owned())
+            }
+            (None, _) => Ok(Self::Imds),
+        }
+    }
+}
+
+/// One of the machine's identities, as a credential.
+#[derive(Debug)]
+pub struct ManagedCredential {
+    transport: Arc<BoundedTransport>,
+    endpoint: Endpoint,
+    /// The parameter that picks it, if it is not the system's.
+    id: Option<(&'static str, String)>,
+}
+
+impl ManagedCredential {
+    /// Without an id of its own it is `AZURE_CLIENT_ID`'s, or the system's.
+    pub fn new(transport: Arc<BoundedTransport>, endpoint: Endpoint, assigned: &Assigned) -> Self {
+        let id = match assigned {
+            Assigned::System => variable("AZURE_CLIENT_ID").map(|id| ("client_id", id)),
+            Assigned::ClientId(id) => Some(("client_id", id.clone())),
+            Assigned::ObjectId(id) => Some(("object_id", id.clone())),
+            Assigned::ResourceId(id) => match endpoint {
+                Endpoint::Imds => Some(("msi_res_id", id.clone())),
+                Endpoint::AppService { .. } => Some(("mi_res_id", id.clone())),
+            },
+        };
+        Self { transport, endpoint, id }
+    }
+
+    fn query(&self, resource: &str) -> String {
+        let version = match self.endpoint {
+            Endpoint::Imds => IMDS_VERSION,
+            Endpoint::AppService { .. } => APP_SERVICE_VERSION,
+        };
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("api-version", version).append_pair("resource", resource);
+        if let Some((name, id)) = &self.id {
+            query.append_pair(name, id);
+        }
+        query.finish()
+    }
+}
+
+#[async_trait]
+impl TokenCredential for ManagedCredential {
+    async fn get_token(&self, scopes: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
+        let query = self.query(resource(scopes));
+        let request = match &self.endpoint {
+            Endpoint::Imds => {
+                self.transport.get(&format!("http://{IMDS}{IMDS_PATH}?{query}")).header("Metadata", "true")
+            }
+            Endpoint::AppService { url, header } => {
+                self.transport.get(&format!("{url}?{query}")).header("X-IDENTITY-HEADER", header)
+            }
+        };
+        access_token(&self.transport.send(request).await?)
+    }
+}
+
+/// The audience that a scope is for, in the older terms of these endpoints.
+pub fn resource<'a>(scopes: &[&'a str]) -> &'a str {
+    scopes.first().map(|scope| scope.trim_end_matches("/.default")).unwrap_or_default()
+}
+
+/// The token in an endpoint's answer. Its end is on this host's clock, as azure_identity's credentials give it, but
+/// reckoned from what is left by the clock of whoever issued it.
+pub fn access_token(answer: &Whole) -> azure_core::Result<AccessToken> {
+    let failed = |cause: String| Error::with_message(ErrorKind::Credential, cause);
+    if answer.status != 200 {
+        return Err(failed(format!("status {}", answer.status)));
+    }
+    let token: Token = serde_json::from_slice(&answer.body).map_err(|_| failed("no token in it".to_owned()))?;
+    let life = token.life(server_time(&answer.headers));
+    Ok(AccessToken::new(token.access_token, OffsetDateTime::now_utc() + life))
+}
+
+/// Numbers are texts here, on every platform; App Service gives `expires_on` alone.
+#[derive(Deserialize)]
+struct Token {
+    access_token: String,
+    expires_in: Option<Value>,
+    expires_on: Option<Value>,
+}
+
+impl Token {
+    /// How long it holds yet; nothing if it has ended, which is the registry's to judge.
+    fn life(&self, server: Option<i64>) -> Duration {
+        let seconds = |value: &Option<Value>| match value {
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(Value::Number(number)) => number.as_i64(),
+            _ => None,
+        };
+        let this_host = || UNIX_EPOCH.elapsed().ok().and_then(|since| i64::try_from(since.as_secs()).ok());
+        let left = seconds(&self.expires_in).or_else(|| {
+            let ends: i64 = seconds(&self.expires_on)?;
+            Some(ends.saturating_sub(server.or_else(this_host)?))
+        });
+        let life = left.map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
+        life.unwrap_or(ASSUMED_LIFE).min(MAX_LIFE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokens_life_is_reckoned_on_the_clock_of_whoever_issued_it() {
+        for (body, server, expected) in [
+            (r#"{"access_token":"x","expires_in":"3599","expires_on":"1"}"#, Some(5), 3599),
+            (r#"{"access_token":"x","expires_in":3599}"#, None, 3599),
+            // App Service's; this host's clock, decades away, plays no part.
+            (r#"{"access_token":"x","expires_on":"8600"}"#, Some(5000), 3600),
+            (r#"{"access_token":"x","expires_on":8600}"#, Some(5000), 3600),
+            (r#"{"access_token":"x","expires_on":"4000"}"#, Some(5000), 0),
+            (r#"{"access_token":"x"}"#, Some(5000), ASSUMED_LIFE.as_secs()),
+            (r#"{"access_token":"x","expires_on":"9223372036854775807"}"#, Some(-1), MAX_LIFE.as_secs()),
+            (r#"{"access_token":"x","expires_in":"-9223372036854775808"}"#, None, 0),
+        ] {
+            let token: Token = serde_json::from_str(body).expect("a token");
+            assert_eq!(token.life(server), Duration::from_secs(expected), "{body} {server:?}");
+        }
+    }
+}
