@@ -9,8 +9,8 @@ use pingora_core::{Error, ErrorType, Result};
 
 use super::Destination;
 use super::fail::Trouble;
-use super::relay::Rewriting;
 use super::storage::Storage;
+use crate::oci::rewrite::Rewriting;
 use crate::token::Bearer;
 
 /// The state of one request.

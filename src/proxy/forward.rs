@@ -43,6 +43,9 @@ static FORWARDED: [header::HeaderName; 7] = [
     header::USER_AGENT,
 ];
 
+/// Of these, what asks for an answer that cannot be read.
+static UNREADABLE: [header::HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE, header::RANGE];
+
 /// `upstream_peer`: an address of the registry that this request has not tried yet, with limits on every wait.
 pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
     let destination = Arc::clone(context.destination()?);
@@ -112,8 +115,8 @@ pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context
     let mut outgoing = RequestHeader::build_no_case(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
     outgoing.insert_header(header::HOST, &upstream.host)?;
     for name in &FORWARDED {
-        // What is read on its way back is not to come packed.
-        if *name == header::ACCEPT_ENCODING && relay::reads(context.endpoint) {
+        // What is read on its way back is to come whole, and not packed.
+        if relay::reads(context.endpoint) && UNREADABLE.contains(name) {
             continue;
         }
         for value in session.req_header().headers.get_all(name) {
