@@ -468,7 +468,9 @@ async fn tags_are_listed_page_by_page_in_the_clients_names() {
             }
             let Some((link, tags)) = found.into_inner() else { panic!("no answer") };
             listed.extend(serde_json::from_value::<Vec<String>>(tags).expect("tags"));
-            assert!(stage.last().target.starts_with(&format!("/v2/{repository}/tags/list?n=4")), "{:?}", stage.last());
+            // The second page is asked for by all that the registry's own `Link` says.
+            let asked = if pages.borrow().len() == 1 { "n=4" } else { "n=4&last=latest&orderby=" };
+            assert_eq!(stage.last().target, format!("/v2/{repository}/tags/list?{asked}"));
             let Some(link) = link else { break };
             assert!(link.starts_with(&start), "{link}");
             let says = namespace.map(|namespace| format!("&ns={namespace}")).unwrap_or_default();
@@ -587,7 +589,8 @@ async fn referrers_are_listed_page_by_page_and_filtered() {
             let index = json_of(answer);
             assert!(index["manifests"].as_array().is_some_and(|list| !list.is_empty()), "{what}: {index}");
         });
-        let continued = "artifactType=application%2Fvnd.example.sbom%2Bjson&nextToken=a%2Bb%2F%3D";
+        // By a name that no specification has.
+        let continued = "artifactType=application%2Fvnd.example.sbom%2Bjson&skipTo=a%2Bb%2F%3D";
         let link = format!("</v2/{repository}/referrers/{subject}?{continued}>; rel=\"next\"");
         let headers = [("Content-Type", INDEX), ("Link", &link), ("OCI-Filters-Applied", "artifactType")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
