@@ -180,11 +180,14 @@ impl Routes {
         covering.ok_or(Unrouted(Some(registry)))
     }
 
-    /// The registry that a host stands for, with or without its port.
+    /// The registry that a host stands for: with its port, else without.
     fn addressed_as(&self, host: &str) -> Option<&str> {
-        let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-        let is_it = |known: &String| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(bare);
-        self.routes.iter().find(|route| route.hosts.iter().any(is_it)).map(|route| route.source.registry())
+        let registry = |host: &str| {
+            let is_it = |known: &String| known.eq_ignore_ascii_case(host);
+            self.routes.iter().find(|route| route.hosts.iter().any(is_it)).map(|route| route.source.registry())
+        };
+        let bare = host.rsplit_once(':').map(|(bare, _)| bare);
+        registry(host).or_else(|| bare.and_then(registry))
     }
 }
 
@@ -234,7 +237,7 @@ mod tests {
             route("docker.io/bitnami", "vendors/bitnami", &[]),
             route("docker.io/library/nginx", "pinned/nginx", &[]),
             route("ghcr.io", "ghcr", &["ghcr.mirror.example", "127.0.0.1:9090"]),
-            route("quay.io/prometheus", "prom", &[]),
+            route("quay.io/prometheus", "prom", &["127.0.0.1"]),
             route("registry.example:5000", "own", &[]),
         ];
         Routes::new(routes, Some(DOCKER_HUB.to_owned()))
@@ -272,7 +275,10 @@ mod tests {
             ("org/app", "", "ghcr.mirror.example", Ok("ghcr/org/app")),
             ("org/app", "", "GHCR.mirror.example:8080", Ok("ghcr/org/app")),
             ("org/app", "", "127.0.0.1:9090", Ok("ghcr/org/app")),
-            ("org/app", "", "127.0.0.1:8080", Ok("hub/org/app")),
+            ("org/app", "", "localhost:8080", Ok("hub/org/app")),
+            ("prometheus/node", "", "127.0.0.1:8080", Ok("prom/node")),
+            ("prometheus/node", "", "127.0.0.1", Ok("prom/node")),
+            ("other/node", "", "127.0.0.1", Err(Some("quay.io"))),
             ("org/app", "docker.io", "ghcr.mirror.example", Ok("hub/org/app")),
             ("app", "ghcr.io", "", Ok("ghcr/app")),
             ("bitnami/redis", "", "", Ok("vendors/bitnami/redis")),
