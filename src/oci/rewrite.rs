@@ -49,38 +49,30 @@ impl Kind {
 pub struct Rewriting {
     kind: Kind,
     gzip: bool,
-    length: Option<Length>,
+    /// How long the body is as it comes, and as it goes, where that is known.
+    comes: Option<usize>,
+    goes: Option<usize>,
     held: Vec<u8>,
     /// It grew too long: the rest passes.
     passes: bool,
-}
-
-/// How long the body is as it comes, and as it goes.
-#[derive(Clone, Copy)]
-struct Length {
-    comes: usize,
-    goes: usize,
 }
 
 impl Rewriting {
     /// `length` is what the registry says, if it does. `None` if that is more than is held: such a body passes as it is.
     pub fn new(kind: Kind, gzip: bool, length: Option<u64>, names: &Renaming<'_>) -> Option<Self> {
         let growth = names.to.len().saturating_sub(names.from.len());
-        let length = match length {
+        let comes = match length {
             None => None,
-            Some(length) => {
-                let comes = usize::try_from(length).ok().filter(|length| *length <= kind.limit())?;
-                // How long a longer text is when it is packed, nobody knows.
-                let is_known = growth == 0 || !gzip;
-                is_known.then(|| Length { comes, goes: comes + growth * kind.mentions() })
-            }
+            Some(length) => Some(usize::try_from(length).ok().filter(|length| *length <= kind.limit())?),
         };
-        Some(Self { kind, gzip, length, held: Vec::new(), passes: false })
+        // How long a longer text is when it is packed, nobody knows.
+        let goes = comes.filter(|_| growth == 0 || !gzip).map(|comes| comes + growth * kind.mentions());
+        Some(Self { kind, gzip, comes, goes, held: Vec::new(), passes: false })
     }
 
     /// The length that the client is to be told; none, and its end has to be told in another way.
     pub fn promised(&self) -> Option<usize> {
-        self.length.map(|length| length.goes)
+        self.goes
     }
 
     /// Takes a part; gives what can go out before the end has come.
@@ -97,17 +89,16 @@ impl Rewriting {
     }
 
     /// What is left to go out: the body in the client's names, packed as it came and as long as promised; or as it came,
-    /// where it cannot be read or finds no room. What came shorter than it should is not filled up.
+    /// where it cannot be read or finds no room. What came shorter than it should is left alone.
     pub fn finish(self, names: &Renaming<'_>) -> Bytes {
-        let Self { kind, gzip, length, held, passes } = self;
-        if passes || length.is_some_and(|length| length.comes != held.len()) {
+        let Self { kind, gzip, comes, goes: room, held, passes } = self;
+        if passes || comes.is_some_and(|comes| comes != held.len()) {
             return held.into();
         }
         let rename = |body: &[u8]| match kind {
             Kind::Tags => names.tags(body),
             Kind::Errors => names.errors(body),
         };
-        let room = length.map(|length| length.goes);
         let renamed = if gzip {
             unpacked(&held, kind.limit()).and_then(|body| rename(&body)).and_then(|body| packed(&body, room))
         } else {
@@ -256,10 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_came_short_is_not_filled_up() {
-        let mut rewriting = Rewriting::new(Kind::Tags, false, Some(100), &SHORTER).expect("short enough");
-        assert_eq!(rewriting.feed(Bytes::from_static(b"{}")), None);
-        assert_eq!(rewriting.finish(&SHORTER), Bytes::from_static(b"{}"));
+    fn a_body_that_came_short_is_not_made_whole() {
+        let list = format!("{{\"name\":\"{}\",\"tags\":[]}}", LONGER.from);
+        for (packs, body) in [(false, list.clone().into_bytes()), (true, gzip(list.as_bytes(), 6))] {
+            let mut rewriting =
+                Rewriting::new(Kind::Tags, packs, Some(body.len() as u64 + 1), &LONGER).expect("short enough");
+            assert_eq!(rewriting.feed(Bytes::copy_from_slice(&body)), None);
+            assert_eq!(rewriting.finish(&LONGER), body, "packed: {packs}");
+        }
     }
 
     proptest! {
