@@ -90,6 +90,13 @@ impl Context {
         self.destination.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
     }
 
+    /// As if the request had come so much earlier.
+    #[cfg(test)]
+    pub fn aged(mut self, by: Duration) -> Self {
+        self.started = self.started.checked_sub(by).expect("this machine runs for longer than that");
+        self
+    }
+
     /// Time since the request's header was read.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()

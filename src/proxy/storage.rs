@@ -241,7 +241,63 @@ pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
+    use crate::addresses::Addresses;
+    use crate::config::Domain;
+    use crate::proxy::{Destination, Upstream};
+    use crate::route::OnFailure;
+    use crate::token::Tokens;
+
+    /// A request for a blob of a route with `blobs: proxy`, as old as this.
+    fn blob(age: Duration) -> Context {
+        let domain = Domain::parse("example.azurecr.io").expect("a domain");
+        let upstream = Arc::new(Upstream {
+            host: domain.to_header(),
+            addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
+            tokens: Arc::new(Tokens::default()),
+            blob_hosts: BlobHosts::new(domain.host(), &[]),
+            domain,
+        });
+        let mut context = Context::new(&Arc::new(AtomicUsize::new(0))).aged(age);
+        let (on_failure, blobs) = (OnFailure::Fallback, Blobs::Proxy);
+        context.destination = Some(Arc::new(Destination { upstream, on_failure, blobs }));
+        context.endpoint = "blob";
+        context
+    }
+
+    fn redirect(location: &str) -> ResponseHeader {
+        let mut response = ResponseHeader::build(307, None).expect("a status");
+        response.insert_header(header::LOCATION, location).expect("a header");
+        response
+    }
+
+    #[test]
+    fn a_redirect_is_followed_while_there_is_time_for_it() {
+        let location = "https://x.blob.core.windows.net/a//data?sig=s";
+        for (age, is_followed) in [(0, true), (21, true), (23, false), (40, false)] {
+            let mut context = blob(Duration::from_secs(age));
+            let error = follow(&redirect(location), &mut context).expect_err("one leg ends");
+            assert_eq!((error.retry(), context.storage.is_some()), (is_followed, is_followed), "{age}");
+            assert_eq!(matches!(context.trouble, Some(Trouble::Silent)), !is_followed, "{age}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_of_the_registry_to_itself_goes_to_the_client_also_by_its_default_port() {
+        for location in ["/v2/hub/x/blobs/y", "https://example.azurecr.io:443/v2/x", "https://EXAMPLE.azurecr.io/v2/x"]
+        {
+            let mut context = blob(Duration::ZERO);
+            assert!(follow(&redirect(location), &mut context).is_ok(), "{location}");
+            assert!(context.storage.is_none() && context.trouble.is_none(), "{location}");
+        }
+        for location in ["https://example.azurecr.io:8443/v2/x", "//example.azurecr.io/v2/x", "x"] {
+            let mut context = blob(Duration::ZERO);
+            assert!(follow(&redirect(location), &mut context).is_err(), "{location}");
+            assert!(matches!(context.trouble, Some(Trouble::Storage(_))), "{location}");
+        }
+    }
 
     #[test]
     fn blobs_come_from_azures_storage_the_registrys_own_endpoints_and_what_is_added() {
