@@ -44,7 +44,8 @@ fn rewrite(criterion: &mut Criterion) {
 fn tags(criterion: &mut Criterion) {
     let tags: Vec<_> = (0..1000).map(|tag| format!("\"1.{tag}-alpine\"")).collect();
     let body = format!("{{\"name\":\"hub/library/nginx\",\"tags\":[{}]}}", tags.join(","));
-    let names = Renaming { from: "hub/library/nginx", to: "library/nginx", namespace: None };
+    let names =
+        Renaming { from: "hub/library/nginx", to: "library/nginx", namespace: None, authority: "example.azurecr.io" };
     criterion.bench_function("tag list of 1,000 in the client's name", |bencher| {
         bencher.iter(|| names.tags(black_box(body.as_bytes())));
     });

@@ -128,7 +128,10 @@ impl Config {
             let upstream = file.upstream.unwrap_or_default();
             table.add(&mut settings, upstream, [domain, prefix], &identity);
         } else {
-            if let Some((place, _)) = domain.or(prefix).or(file.upstream.and_then(|upstream| upstream.domain)) {
+            let flag = domain.or(prefix).map(|(place, _)| place);
+            let upstream =
+                file.upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
+            if let Some(place) = flag.or(upstream) {
                 settings.mistakes.push(format!("{place}: there are routes as well: make it one of them"));
             }
             for route in file.routes {

@@ -23,7 +23,7 @@
 //!     fail       fail_to_proxy           the one table of failures
 //!     log        logging                 one line
 //! route                            which repository of which cache registry stands for the one that is asked for
-//! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of a name
+//! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //! admin                            /healthz and /readyz, on a listener of their own
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
 //! client_config                    files by which clients come here; place writes them

@@ -8,3 +8,4 @@ pub mod error;
 pub mod name;
 pub mod rename;
 pub mod request;
+pub mod rewrite;

@@ -172,7 +172,7 @@ impl ProxyHttp for Proxy {
         end_of_stream: bool,
         context: &mut Context,
     ) -> Result<Option<Duration>> {
-        relay::body(session, body, end_of_stream, context);
+        relay::body(session, body, end_of_stream, context)?;
         Ok(None)
     }
 

@@ -180,11 +180,14 @@ impl Routes {
         covering.ok_or(Unrouted(Some(registry)))
     }
 
-    /// The registry that a host stands for, with or without its port.
+    /// The registry that a host stands for: with its port, else without.
     fn addressed_as(&self, host: &str) -> Option<&str> {
-        let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-        let is_it = |known: &String| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(bare);
-        self.routes.iter().find(|route| route.hosts.iter().any(is_it)).map(|route| route.source.registry())
+        let registry = |host: &str| {
+            let is_it = |known: &String| known.eq_ignore_ascii_case(host);
+            self.routes.iter().find(|route| route.hosts.iter().any(is_it)).map(|route| route.source.registry())
+        };
+        let bare = host.rsplit_once(':').map(|(bare, _)| bare);
+        registry(host).or_else(|| bare.and_then(registry))
     }
 }
 
@@ -210,6 +213,11 @@ fn names_a_registry(text: &str) -> bool {
     meant && host.split('.').all(label) && port.parse::<u16>().is_ok()
 }
 
+/// The property that the fuzzer checks, too, which has this file by another path.
+#[cfg(test)]
+#[path = "route/there_and_back.rs"]
+mod there_and_back;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +242,7 @@ mod tests {
             route("docker.io/bitnami", "vendors/bitnami", &[]),
             route("docker.io/library/nginx", "pinned/nginx", &[]),
             route("ghcr.io", "ghcr", &["ghcr.mirror.example", "127.0.0.1:9090"]),
-            route("quay.io/prometheus", "prom", &[]),
+            route("quay.io/prometheus", "prom", &["127.0.0.1"]),
             route("registry.example:5000", "own", &[]),
         ];
         Routes::new(routes, Some(DOCKER_HUB.to_owned()))
@@ -272,7 +280,10 @@ mod tests {
             ("org/app", "", "ghcr.mirror.example", Ok("ghcr/org/app")),
             ("org/app", "", "GHCR.mirror.example:8080", Ok("ghcr/org/app")),
             ("org/app", "", "127.0.0.1:9090", Ok("ghcr/org/app")),
-            ("org/app", "", "127.0.0.1:8080", Ok("hub/org/app")),
+            ("org/app", "", "localhost:8080", Ok("hub/org/app")),
+            ("prometheus/node", "", "127.0.0.1:8080", Ok("prom/node")),
+            ("prometheus/node", "", "127.0.0.1", Ok("prom/node")),
+            ("other/node", "", "127.0.0.1", Err(Some("quay.io"))),
             ("org/app", "docker.io", "ghcr.mirror.example", Ok("hub/org/app")),
             ("app", "ghcr.io", "", Ok("ghcr/app")),
             ("bitnami/redis", "", "", Ok("vendors/bitnami/redis")),
@@ -329,8 +340,47 @@ mod tests {
         }
     }
 
+    /// Routes of every shape: paths within paths, empty prefixes, hosts, with a default and without.
+    fn tables() -> impl Strategy<Value = Routes> {
+        let source = (
+            prop::sample::select(vec!["docker.io", "ghcr.io", "quay.io", "a.io", "registry.example:5000"]),
+            prop::sample::select(vec!["", "", "", "/library", "/library/nginx", "/nginx", "/a", "/a/b", "/org"]),
+        );
+        let prefix = prop_oneof![Just(String::new()), "[a-z]{1,3}([._-][a-z]{1,2})?(/(library|[a-z]{1,3})){0,2}"];
+        let host = prop::sample::select(vec!["m.example", "m.example:8080", "127.0.0.1"]);
+        let row = (source, prefix, prop::option::of(host))
+            .prop_map(|((registry, path), prefix, host)| route(&format!("{registry}{path}"), &prefix, host.as_slice()));
+        let default = prop::option::of(prop::sample::select(vec!["docker.io", "ghcr.io"]));
+        (prop::collection::vec(row, 4..10), default)
+            .prop_map(|(routes, default)| Routes::new(routes, default.map(str::to_owned)))
+    }
+
+    /// Paths and queries that are requests more often than not.
+    fn requests() -> impl Strategy<Value = (String, String)> {
+        let name =
+            "((docker|ghcr|quay|a|gcr)\\.io/)?[a-z0-9]{1,4}([._-][a-z0-9]{1,3})?(/(library|nginx|org|[a-z]{1,4})){0,3}";
+        let rest = prop_oneof![
+            "manifests/[a-zA-Z0-9_][a-zA-Z0-9._-]{0,9}",
+            "(manifests|blobs|referrers)/sha256(:|%3A|%3a)[a-f0-9]{64}",
+            "blobs/a%2[bB]b:[a-zA-Z0-9=_-]{1,9}",
+            Just("tags/list".to_owned()),
+        ];
+        let query = "(ns=(docker|index\\.docker|ghcr|quay|a|gcr)\\.io&)?(n=[0-9]{1,3}&)?(last=[a-z0-9]{1,5}&)?\
+            (artifactType=a/[a-z]{1,5}%2Bjson&)?([a-zA-Z$]{1,5}=[a-zA-Z0-9/%+.=-]{0,8})?";
+        (name, rest, query).prop_map(|(name, rest, query)| (format!("/v2/{name}/{rest}"), query))
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2048))]
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn there_and_back_is_where_it_began(
+            routes in tables(),
+            (path, query) in requests(),
+            host in prop::sample::select(vec!["", "m.example", "m.example:8080", "m.example:1", "127.0.0.1:1"]),
+        ) {
+            there_and_back::check(&routes, &path, Some(&query), Some(host));
+        }
 
         #[test]
         fn no_name_gets_out_of_its_routes_prefix(
@@ -338,10 +388,25 @@ mod tests {
             namespace in prop::sample::select(vec!["", "docker.io", "ghcr.io", "quay.io", "gcr.io"]),
         ) {
             if let Ok(repository) = chosen(&table(), &name, namespace, "") {
-                let prefixes = ["hub/", "vendors/bitnami/", "pinned/nginx", "ghcr/", "prom/", "own/"];
-                prop_assert!(prefixes.iter().any(|prefix| repository.starts_with(prefix)), "{} -> {}", name, repository);
+                let prefixes = ["hub", "vendors/bitnami", "pinned/nginx", "ghcr", "prom", "own"];
+                let below = |prefix: &&str| {
+                    repository.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                };
+                prop_assert!(prefixes.iter().any(below), "{} -> {}", name, repository);
                 prop_assert!(Name::parse(&repository).is_some(), "{} -> {}", name, repository);
             }
         }
+    }
+
+    #[test]
+    fn requests_of_the_property_are_most_often_routed() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let mut routed = 0;
+        for _ in 0..500 {
+            let one = (tables(), requests()).new_tree(&mut runner).expect("a value");
+            let (routes, (path, query)) = prop::strategy::ValueTree::current(&one);
+            routed += usize::from(there_and_back::check(&routes, &path, Some(&query), Some("m.example")));
+        }
+        assert!(routed > 100, "a property of nothing: {routed} of 500");
     }
 }

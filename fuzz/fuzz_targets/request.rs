@@ -8,13 +8,13 @@
 mod oci;
 #[path = "../../src/route.rs"]
 mod route;
+#[path = "../../src/route/there_and_back.rs"]
+mod there_and_back;
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use oci::name::{Name, Prefix};
-use oci::rename::Renaming;
-use oci::request::{Request, Resource};
+use oci::name::Prefix;
 use route::{Blobs, OnFailure, Route, Routes, Source};
 
 /// Paths within paths, a registry with a port, an empty prefix and a host: every way in which routes are chosen.
@@ -44,37 +44,5 @@ fuzz_target!(|input: &str| {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    let Ok(Request::Pull(pull)) = Request::parse(&http::Method::GET, path, query) else {
-        return;
-    };
-    let Ok(choice) = ROUTES.choose(&pull, Some(host)) else {
-        return;
-    };
-    let prefix = ROUTES.get(choice.index).expect("the route that was chosen").prefix.as_str();
-    let mut repository = String::new();
-    choice.repository.push_to(&mut repository);
-    assert!(Name::parse(&repository).is_some() || repository.len() > 255, "{repository}");
-    assert!(prefix.is_empty() || repository == prefix || repository.starts_with(&format!("{prefix}/")), "{repository}");
-
-    let there = pull.upstream_target(&choice.repository);
-    let (there_path, there_query) = there.split_once('?').unwrap_or((&there, ""));
-    assert!(there_path.starts_with(&format!("/v2/{repository}/")), "{there}");
-    assert!(there_path.split('/').all(|segment| segment != "." && segment != ".."), "{there}");
-    assert!(!there_path.contains("//") && !there_path.contains(['%', '\\']), "{there}");
-    assert!(there.bytes().all(|byte| byte.is_ascii_graphic()), "{there}");
-    assert!(there_query.split('&').all(|pair| !pair.starts_with("ns=")), "{there}");
-
-    let renaming = Renaming { from: &repository, to: pull.name.as_str(), namespace: None };
-    let back = renaming.target(&there, "example.azurecr.io").expect("this repository's own path");
-    let Ok(Request::Pull(again)) = Request::parse(&http::Method::GET, back.split('?').next().unwrap_or(""), None) else {
-        panic!("{back} is no request");
-    };
-    assert_eq!(again.name, pull.name);
-    match (&again.resource, &pull.resource) {
-        (Resource::Tags(_), Resource::Tags(_)) => {}
-        (Resource::Referrers(again, _), Resource::Referrers(pull, _)) => assert_eq!(again.to_string(), pull.to_string()),
-        (Resource::Blob(again), Resource::Blob(pull)) => assert_eq!(again.to_string(), pull.to_string()),
-        (Resource::Manifest(_), Resource::Manifest(_)) => {}
-        (again, pull) => panic!("{pull:?} became {again:?}"),
-    }
+    there_and_back::check(&ROUTES, path, query, Some(host));
 });

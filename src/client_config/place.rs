@@ -47,20 +47,18 @@ pub fn put(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
         }
     };
     let path = directory.join(name);
-    let outcome = match look(&path, file).map_err(|cause| failed(&path, &cause))? {
-        Found::TheSame => Outcome::Unchanged,
-        Found::Foreign(why) => Outcome::Left(why.to_owned()),
-        Found::Nothing | Found::Ours => {
-            // Of this process only, so that two of them do not write into one file.
-            let new = directory.join(format!(".{name}.{}.new", std::process::id()));
-            replace(&new, &path, &file.content).map_err(|cause| {
-                // The first error is the one to tell.
-                let _ = fs::remove_file(&new);
-                failed(&path, &cause)
-            })?;
-            Outcome::Written
-        }
+    let step = match look(&path, file).map_err(|cause| failed(&path, &cause))? {
+        Found::TheSame => return Ok((path, Outcome::Unchanged)),
+        Found::Foreign(why) => return Ok((path, Outcome::Left(why.to_owned()))),
+        Found::Nothing => appear,
+        Found::Ours => replace,
     };
+    // Of this process only, so that two of them do not write into one file.
+    let new = directory.join(format!(".{name}.{}.new", std::process::id()));
+    let outcome = write(&new, &file.content).and_then(|()| step(&new, &path));
+    // Gone, if it was renamed; and the first error is the one to tell.
+    let _ = fs::remove_file(&new);
+    let outcome = outcome.map_err(|cause| failed(&path, &cause))?;
     Ok((path, outcome))
 }
 
@@ -130,13 +128,25 @@ fn says(content: &[u8], wanted: &str) -> bool {
     wanted.iter().all(|(key, value)| has.get(key) == Some(value))
 }
 
-/// Whoever reads `path` meanwhile sees the old content or the new one.
-fn replace(new: &Path, path: &Path, content: &str) -> io::Result<()> {
+fn write(new: &Path, content: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(new)?;
     file.write_all(content.as_bytes())?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    file.sync_all()?;
-    fs::rename(new, path)
+    file.sync_all()
+}
+
+/// Whoever reads `path` meanwhile sees the old content or the new one.
+fn replace(new: &Path, path: &Path) -> io::Result<Outcome> {
+    fs::rename(new, path).map(|()| Outcome::Written)
+}
+
+/// A link is never made over a file, so one that has come since it was looked for stays.
+fn appear(new: &Path, path: &Path) -> io::Result<Outcome> {
+    match fs::hard_link(new, path) {
+        Ok(()) => Ok(Outcome::Written),
+        Err(cause) if cause.kind() == ErrorKind::AlreadyExists => Ok(Outcome::Left("has just come".to_owned())),
+        Err(cause) => Err(cause),
+    }
 }
 
 fn failed(path: &Path, cause: &io::Error) -> String {
@@ -207,6 +217,19 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(root.path().join(&PATH[1..])).expect("made");
         assert!(matches!(outcome(root.path(), &File::toml(PATH, "a = 1\n")), Outcome::Left(_)), "a directory");
+    }
+
+    #[test]
+    fn a_file_that_came_since_it_was_looked_for_is_left() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (new, path) = (root.path().join("new"), root.path().join("hosts.toml"));
+        write(&new, "ours").expect("written");
+        fs::write(&path, "somebody else's").expect("written");
+        assert_eq!(appear(&new, &path).ok(), Some(Outcome::Left("has just come".to_owned())));
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), "somebody else's");
+        fs::remove_file(&path).expect("removed");
+        symlink("/nonexistent", &path).expect("linked");
+        assert_eq!(appear(&new, &path).ok(), Some(Outcome::Left("has just come".to_owned())));
     }
 
     #[test]

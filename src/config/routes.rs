@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::file::{RouteTable, Text};
+use super::file::{Place, RouteTable, Text};
 use super::identity::Identity;
 use super::{Domain, Settings, Upstream};
 use crate::oci::name::Prefix;
@@ -13,6 +13,8 @@ use crate::route::{Blobs, DOCKER_HUB, OnFailure, Route, Source};
 pub struct Table {
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
+    /// The `hosts` of all routes, each with its registry.
+    hosts: Vec<(Place, String, String)>,
 }
 
 impl Table {
@@ -28,7 +30,8 @@ impl Table {
         let source = settings.first(&[entry.source], Source::parse);
         let addresses = settings.all(entry.addresses, parse_address);
         let blob_hosts = settings.all(entry.blob_hosts, parse_blob_host);
-        let hosts = settings.all(entry.hosts, parse_host);
+        let places: Vec<_> = entry.hosts.iter().map(|(place, _)| place.clone()).collect();
+        let hosts: Vec<_> = entry.hosts.into_iter().map(|text| settings.first(&[Some(text)], parse_host)).collect();
         let on_failure = settings.first(&[entry.on_failure], parse_on_failure).unwrap_or_default();
         let blobs = settings.first(&[entry.blobs], parse_blobs).unwrap_or_default();
         let identity = match entry.identity {
@@ -55,6 +58,16 @@ impl Table {
         if let Some(place) = source_at.filter(|_| self.routes.iter().any(|route| route.source == source)) {
             settings.mistakes.push(format!("{place}: {source} has a route already"));
         }
+        for (place, host) in places.into_iter().zip(&hosts).filter_map(|(place, host)| Some((place, host.clone()?))) {
+            let registry = source.registry();
+            if let Some((other, _, meant)) =
+                self.hosts.iter().find(|(_, known, meant)| *known == host && meant != registry)
+            {
+                settings.mistakes.push(format!("{place}: {host} means {meant} already, by {other}"));
+            }
+            self.hosts.push((place, host, registry.to_owned()));
+        }
+        let hosts = hosts.into_iter().flatten().collect();
         let upstream = Upstream { domain, addresses, blob_hosts, identity };
         let known = self.upstreams.iter().position(|known| *known == upstream);
         let upstream = known.unwrap_or_else(|| {

@@ -361,6 +361,14 @@ fn a_wrong_route_is_named_by_its_line() {
             "config.yaml:1: upstream.domain: there are routes as well",
         ),
         (
+            "upstream: {prefix: hub}\nroutes:\n  - {source: ghcr.io, domain: a.io}",
+            "config.yaml:1: upstream: there are routes as well",
+        ),
+        (
+            "routes:\n  - {source: ghcr.io, domain: a.io, hosts: [x, m.io]}\n  - {source: quay.io, domain: a.io, hosts: [M.io]}",
+            "config.yaml:3: routes[1].hosts[0]: m.io means ghcr.io already, by config.yaml:2: routes[0].hosts[1]",
+        ),
+        (
             "upstream: {domain: a.io, on_failure: open}",
             "\"open\" is nothing to do on a failure: give fallback or closed",
         ),
@@ -371,6 +379,9 @@ fn a_wrong_route_is_named_by_its_line() {
         let mistakes = load(text, Flags::default()).expect_err(text);
         assert!(mistakes.len() == 1 && mistakes[0].contains(says), "{text}: {mistakes:?}");
     }
+    // Of one registry's routes, each may be reached by the same name, and a port makes it another.
+    let text = "routes:\n  - {source: ghcr.io, domain: a.io, hosts: [m.io]}\n  - {source: ghcr.io/x, domain: a.io, prefix: x, hosts: [m.io]}\n  - {source: quay.io, domain: a.io, hosts: ['m.io:81']}";
+    assert!(load(text, Flags::default()).is_ok());
     let flags = domain_flag();
     let mistakes = load("routes:\n  - {source: ghcr.io, domain: a.io}", flags).expect_err("two ways");
     assert!(mistakes[0].starts_with("--upstream-domain: there are routes as well"), "{mistakes:?}");

@@ -29,6 +29,8 @@ pub enum Code {
     Denied,
     /// The registry, or the sign-in to it, does not work at the moment (from the Docker registry API).
     Unavailable,
+    /// This proxy has failed (from the Docker registry API).
+    Unknown,
 }
 
 impl Code {
@@ -44,6 +46,7 @@ impl Code {
             Self::Unsupported => "UNSUPPORTED",
             Self::Denied => "DENIED",
             Self::Unavailable => "UNAVAILABLE",
+            Self::Unknown => "UNKNOWN",
         }
     }
 }

@@ -16,9 +16,16 @@ pub struct Renaming<'a> {
     pub from: &'a str,
     /// As the client has it.
     pub to: &'a str,
-    /// The registry that the client named in `ns`; a link that it is to follow says it again.
+    /// The registry that the client named in `ns`; an address that it is to follow says it again.
     pub namespace: Option<&'a str>,
+    /// The cache registry's own host, with its port if that is not 443.
+    pub authority: &'a str,
 }
+
+/// The rest of a path behind a repository's name.
+const ENDPOINTS: [&str; 4] = ["/manifests/", "/blobs/", "/tags/list", "/referrers/"];
+/// The members of an error's detail that are nothing but a repository's name, in any case.
+const NAMES: [&str; 2] = ["name", "repository"];
 
 impl Renaming<'_> {
     /// The body of a tag list with the client's `name`; everything else in it stays byte for byte.
@@ -49,7 +56,7 @@ impl Renaming<'_> {
         for error in body.get_mut("errors")?.as_array_mut()? {
             for part in ["message", "detail"] {
                 if let Some(part) = error.get_mut(part) {
-                    found |= self.texts(part);
+                    found |= self.texts(part, false);
                 }
             }
         }
@@ -57,8 +64,12 @@ impl Renaming<'_> {
     }
 
     /// Every text below a value. JSON's own parser has bounded the depth.
-    fn texts(&self, value: &mut Value) -> bool {
+    fn texts(&self, value: &mut Value, is_name: bool) -> bool {
         match value {
+            Value::String(text) if is_name && text == self.from => {
+                self.to.clone_into(text);
+                true
+            }
             Value::String(text) => match self.text(text) {
                 Some(renamed) => {
                     *text = renamed;
@@ -66,19 +77,24 @@ impl Renaming<'_> {
                 }
                 None => false,
             },
-            Value::Array(items) => items.iter_mut().fold(false, |found, item| self.texts(item) | found),
-            Value::Object(members) => members.values_mut().fold(false, |found, member| self.texts(member) | found),
+            Value::Array(items) => items.iter_mut().fold(false, |found, item| self.texts(item, false) | found),
+            Value::Object(members) => members.iter_mut().fold(false, |found, (key, member)| {
+                let is_name = NAMES.iter().any(|name| name.eq_ignore_ascii_case(key));
+                self.texts(member, is_name) | found
+            }),
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
     }
 
-    /// A text with the name replaced wherever it stands as a whole.
+    /// A text with the name replaced wherever it stands as a whole; the registry's host in front of it goes, too.
     fn text(&self, text: &str) -> Option<String> {
         let mut renamed = String::new();
         let mut rest = 0;
         for (at, _) in text.match_indices(self.from) {
-            if at >= rest && is_whole(&text[..at], &text[at + self.from.len()..]) {
-                renamed.push_str(&text[rest..at]);
+            let after = &text[at + self.from.len()..];
+            let begin = if ends_a_name(after) { self.begin(&text[..at]) } else { None };
+            if let Some(begin) = begin.filter(|begin| *begin >= rest) {
+                renamed.push_str(&text[rest..begin]);
                 renamed.push_str(self.to);
                 rest = at + self.from.len();
             }
@@ -86,9 +102,27 @@ impl Renaming<'_> {
         (rest > 0).then(|| renamed + &text[rest..])
     }
 
-    /// A `Link` header (RFC 8288) whose targets lead back to this repository by the client's name. `authority` is the
-    /// cache registry's own, for a target that is a whole address.
-    pub fn link(&self, value: &str, authority: &str) -> Option<String> {
+    /// Where a name behind this text begins; `None` if the text ends in a longer one. A name of one word may be any word
+    /// of a sentence, so it is one only behind what nothing but a name follows.
+    fn begin(&self, before: &str) -> Option<usize> {
+        if before.ends_with("/v2/") {
+            return Some(before.len());
+        }
+        let host = before.strip_suffix('/').and_then(|before| {
+            let at = before.len().checked_sub(self.authority.len())?;
+            before.get(at..)?.eq_ignore_ascii_case(self.authority).then_some(&before[..at])
+        });
+        match host {
+            Some(scheme) if scheme.ends_with("://") => Some(before.len()),
+            Some(words) => {
+                (!words.ends_with(|c: char| c.is_ascii_alphanumeric() || ".-/".contains(c))).then_some(words.len())
+            }
+            None => (self.from.contains('/') && !before.ends_with(in_a_name)).then_some(before.len()),
+        }
+    }
+
+    /// A `Link` header (RFC 8288) whose targets lead back to this repository by the client's name.
+    pub fn link(&self, value: &str) -> Option<String> {
         let mut renamed = String::new();
         let (mut rest, mut found) = (value, false);
         while let Some((before, target, after)) = rest
@@ -98,14 +132,10 @@ impl Renaming<'_> {
         {
             renamed.push_str(before);
             renamed.push('<');
-            match self.target(target, authority) {
+            match self.location(target) {
                 Some(target) => {
                     found = true;
                     renamed.push_str(&target);
-                    if let Some(namespace) = self.namespace {
-                        renamed.push_str(if target.contains('?') { "&ns=" } else { "?ns=" });
-                        renamed.extend(form_urlencoded::byte_serialize(namespace.as_bytes()));
-                    }
                 }
                 None => renamed.push_str(target),
             }
@@ -115,34 +145,53 @@ impl Renaming<'_> {
         found.then(|| renamed + rest)
     }
 
+    /// Where a client goes on that is sent to this repository: through the proxy, by the same route.
+    pub fn location(&self, target: &str) -> Option<String> {
+        let mut here = self.target(target)?;
+        if let Some(namespace) = self.namespace {
+            here.push_str(if here.contains('?') { "&ns=" } else { "?ns=" });
+            here.extend(form_urlencoded::byte_serialize(namespace.as_bytes()));
+        }
+        Some(here)
+    }
+
     /// A target of this repository in the cache registry, as a path that leads there through the proxy.
-    pub fn target(&self, target: &str, authority: &str) -> Option<String> {
-        let path = match target.strip_prefix("https://").or_else(|| target.strip_prefix("http://")) {
-            Some(rest) => rest
-                .get(..authority.len())
-                .filter(|host| host.eq_ignore_ascii_case(authority))
-                .map(|_| &rest[authority.len()..])?,
-            None => target,
-        };
-        let rest = path.strip_prefix("/v2/")?.strip_prefix(self.from)?;
+    pub fn target(&self, target: &str) -> Option<String> {
+        let rest = own_path(target, self.authority)?.strip_prefix("/v2/")?.strip_prefix(self.from)?;
         rest.starts_with('/').then(|| format!("/v2/{}{rest}", self.to))
     }
 }
 
-/// Whether a name between these two texts is a whole one, and not a part of a longer one.
-fn is_whole(before: &str, after: &str) -> bool {
-    let in_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '/');
-    let mut following = after.chars();
-    let goes_on = match following.next() {
-        // The end of a sentence.
-        Some('.') => following.next().is_some_and(in_a_name),
-        Some(c) => in_a_name(c),
-        None => false,
-    };
-    if before.ends_with("/v2/") {
-        return !goes_on || after.starts_with('/');
+/// The path and query of an address that is the registry's own: a path alone, or one behind its host, in any case and
+/// with or without the scheme's own port (RFC 9110 section 4.2.3).
+pub fn own_path<'a>(target: &'a str, authority: &str) -> Option<&'a str> {
+    if target.starts_with('/') {
+        return (!target.starts_with("//")).then_some(target);
     }
-    !goes_on && !before.ends_with(in_a_name)
+    let (scheme, rest) = target.split_once("://")?;
+    let port = match scheme {
+        _ if scheme.eq_ignore_ascii_case("https") => ":443",
+        _ if scheme.eq_ignore_ascii_case("http") => ":80",
+        _ => return None,
+    };
+    let (host, path) = rest.split_at(rest.find('/')?);
+    host.strip_suffix(port).unwrap_or(host).eq_ignore_ascii_case(authority).then_some(path)
+}
+
+fn in_a_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '/')
+}
+
+/// Whether a name before this text ends there.
+fn ends_a_name(after: &str) -> bool {
+    let mut following = after.chars();
+    match following.next() {
+        Some('/') => ENDPOINTS.iter().any(|endpoint| after.starts_with(endpoint)),
+        // The end of a sentence.
+        Some('.') => !following.next().is_some_and(in_a_name),
+        Some(c) => !in_a_name(c),
+        None => true,
+    }
 }
 
 /// An object's members in their order, the values unread.
@@ -177,7 +226,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const THERE: Renaming<'_> = Renaming { from: "hub/library/busybox", to: "busybox", namespace: None };
+    const THERE: Renaming<'_> =
+        Renaming { from: "hub/library/busybox", to: "busybox", namespace: None, authority: "example.azurecr.io" };
 
     fn text(body: Option<Vec<u8>>) -> Option<String> {
         body.map(|body| String::from_utf8(body).expect("UTF-8"))
@@ -230,11 +280,72 @@ mod tests {
             ("hub/library/busybox", Some("busybox")),
             ("no hub/library/busybox:latest, hub/library/busybox.", Some("no busybox:latest, busybox.")),
             ("GET /v2/hub/library/busybox/manifests/x", Some("GET /v2/busybox/manifests/x")),
+            (
+                "https://example.azurecr.io/v2/hub/library/busybox/tags/list",
+                Some("https://example.azurecr.io/v2/busybox/tags/list"),
+            ),
+            (
+                "hub/library/busybox/manifests/x and hub/library/busybox/blobs/y",
+                Some("busybox/manifests/x and busybox/blobs/y"),
+            ),
+            ("pull example.azurecr.io/hub/library/busybox:1 failed", Some("pull busybox:1 failed")),
+            ("\"Example.azurecr.io/hub/library/busybox\"", Some("\"busybox\"")),
+            ("https://example.azurecr.io/hub/library/busybox", Some("https://example.azurecr.io/busybox")),
+            ("my-example.azurecr.io/hub/library/busybox", None),
+            ("example.azurecr.io/x/hub/library/busybox", None),
+            ("elsewhere.example/hub/library/busybox", None),
+            ("/v2/hub/library/busybox/x/manifests/y", None),
             ("hub/library/busybox/x", None),
             ("hub/library/busybox.x", None),
             ("my-hub/library/busybox", None),
         ] {
             assert_eq!(THERE.text(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_one_word_is_no_word_of_a_sentence() {
+        let one = Renaming { from: "repository", to: "quay.io/repository", ..THERE };
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"detail":[{"Action":"pull","Name":"repository","Type":"repository"}]}]}"#,
+                Some(r#"{"errors":[{"detail":[{"Action":"pull","Name":"quay.io/repository","Type":"repository"}]}]}"#),
+            ),
+            (
+                r#"{"errors":[{"message":"repository unknown: GET /v2/repository/tags/list"}]}"#,
+                Some(r#"{"errors":[{"message":"repository unknown: GET /v2/quay.io/repository/tags/list"}]}"#),
+            ),
+            (
+                r#"{"errors":[{"message":"no repository example.azurecr.io/repository"}]}"#,
+                Some(r#"{"errors":[{"message":"no repository quay.io/repository"}]}"#),
+            ),
+            (r#"{"errors":[{"detail":"repository","message":"repository name not known to registry"}]}"#, None),
+        ] {
+            assert_eq!(text(one.errors(body.as_bytes())).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_address_leads_back_through_the_proxy_if_it_is_the_registrys_own() {
+        let named = Renaming { namespace: Some("docker.io"), ..THERE };
+        let path = "/v2/hub/library/busybox/blobs/x";
+        for (authority, target, is_own) in [
+            ("example.azurecr.io", path.to_owned(), true),
+            ("example.azurecr.io", format!("https://example.azurecr.io{path}"), true),
+            ("example.azurecr.io", format!("https://Example.azurecr.io:443{path}"), true),
+            ("example.azurecr.io", format!("HTTPS://example.azurecr.io:443{path}"), true),
+            ("example.azurecr.io", format!("http://example.azurecr.io:80{path}"), true),
+            ("example.azurecr.io", format!("https://example.azurecr.io:80{path}"), false),
+            ("example.azurecr.io", format!("https://example.azurecr.io:8443{path}"), false),
+            ("example.azurecr.io", format!("https://example.azurecr.io.evil.example{path}"), false),
+            ("example.azurecr.io", format!("//example.azurecr.io{path}"), false),
+            ("example.azurecr.io", format!("ftp://example.azurecr.io{path}"), false),
+            ("example.azurecr.io", "https://example.azurecr.io".to_owned(), false),
+            ("example.azurecr.io:5000", format!("https://example.azurecr.io:5000{path}"), true),
+            ("example.azurecr.io:5000", format!("https://example.azurecr.io{path}"), false),
+        ] {
+            let expected = is_own.then(|| "/v2/busybox/blobs/x?ns=docker.io".to_owned());
+            assert_eq!(Renaming { authority, ..named }.location(&target), expected, "{authority} {target}");
         }
     }
 
@@ -247,7 +358,7 @@ mod tests {
             (named, next, Some("</v2/busybox/tags/list?last=v1&n=2&orderby=&ns=docker.io>; rel=\"next\"")),
             (
                 named,
-                "<https://Example.azurecr.io/v2/hub/library/busybox/tags/list>; rel=next, </other>; rel=prev",
+                "<https://Example.azurecr.io:443/v2/hub/library/busybox/tags/list>; rel=next, </other>; rel=prev",
                 Some("</v2/busybox/tags/list?ns=docker.io>; rel=next, </other>; rel=prev"),
             ),
             (THERE, "<https://elsewhere/v2/hub/library/busybox/tags/list>", None),
@@ -255,7 +366,7 @@ mod tests {
             (THERE, "</v2/hub/library/busybox", None),
             (THERE, "", None),
         ] {
-            assert_eq!(renaming.link(value, "example.azurecr.io").as_deref(), expected, "{value}");
+            assert_eq!(renaming.link(value).as_deref(), expected, "{value}");
         }
     }
 
@@ -267,18 +378,18 @@ mod tests {
             tail in "/(tags/list|manifests/[a-z]{1,5}|referrers/sha256:[a-f0-9]{64})(\\?[a-z]=[a-z0-9]{1,4})?",
         ) {
             let from = format!("{prefix}/{name}");
-            let renaming = Renaming { from: &from, to: &name, namespace: None };
+            let renaming = Renaming { from: &from, to: &name, ..THERE };
             let there = format!("/v2/{from}{tail}");
-            prop_assert_eq!(renaming.target(&there, "h"), Some(format!("/v2/{name}{tail}")));
+            prop_assert_eq!(renaming.target(&there), Some(format!("/v2/{name}{tail}")));
             let list = format!("{{\"name\":{:?},\"tags\":[]}}", from);
             prop_assert_eq!(text(renaming.tags(list.as_bytes())), Some(format!("{{\"name\":{name:?},\"tags\":[]}}")));
         }
 
         #[test]
         fn nothing_that_a_registry_says_is_too_much(body in ".{0,200}", from in "[a-z]{1,3}", value in "[<>/v2a;,=\" ]{0,60}") {
-            let renaming = Renaming { from: &from, to: "x", namespace: Some("y") };
+            let renaming = Renaming { from: &from, to: "x", namespace: Some("y"), authority: "a" };
             let (_, _) = (renaming.tags(body.as_bytes()), renaming.errors(body.as_bytes()));
-            let (_, _, _) = (renaming.text(&body), renaming.link(&value, "a"), renaming.target(&value, "a"));
+            let (_, _, _) = (renaming.text(&body), renaming.link(&value), renaming.target(&value));
         }
     }
 }

@@ -61,6 +61,7 @@ pub struct Page<'a> {
     n: Option<u32>,
     /// A valid tag.
     last: Option<Cow<'a, str>>,
+    next: Continuation<'a>,
 }
 
 /// Which referrers, and from where on.
@@ -68,9 +69,13 @@ pub struct Page<'a> {
 pub struct Filter<'a> {
     /// A valid media type.
     artifact_type: Option<Cow<'a, str>>,
-    /// What a `Link` of the registry's continues a list by; the specification leaves its name open.
-    next: Vec<(&'static str, Cow<'a, str>)>,
+    next: Continuation<'a>,
 }
+
+/// What a `Link` of the registry's continues a list by. The specification leaves open what that is, so whatever stands in
+/// the query of a list is handed back to who may have written it: a few pairs, each name once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Continuation<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Request<'a> {
     /// Decides from the end of the path, since a name may hold any word that an endpoint has. Whatever is not in the
@@ -145,7 +150,10 @@ impl Pull<'_> {
             }
             Resource::Manifest(Reference::Digest(digest)) => write!(target, "/manifests/{digest}"),
             Resource::Blob(digest) => write!(target, "/blobs/{digest}"),
-            Resource::Tags(page) => page.write(&mut target),
+            Resource::Tags(page) => {
+                page.write(&mut target);
+                Ok(())
+            }
             Resource::Referrers(digest, filter) => {
                 let written = write!(target, "/referrers/{digest}");
                 filter.write(&mut target);
@@ -191,60 +199,102 @@ impl<'a> Page<'a> {
                     return Err(invalid(Code::TagInvalid, "last is one tag", &value));
                 }
                 "last" => page.last = Some(value),
-                _ => {}
+                _ => page.next.add(name, value)?,
             }
         }
         Ok(page)
     }
 
-    fn write(&self, target: &mut String) -> std::fmt::Result {
+    fn write(&self, target: &mut String) {
         target.push_str("/tags/list");
-        let mut separator = '?';
+        let mut query = Query { target, separator: '?' };
         if let Some(n) = self.n {
-            write!(target, "{separator}n={n}")?;
-            separator = '&';
+            query.push("n", &n.to_string());
         }
-        match &self.last {
-            // A tag needs no encoding.
-            Some(last) => write!(target, "{separator}last={last}"),
-            None => Ok(()),
+        if let Some(last) = &self.last {
+            query.push("last", last);
         }
+        self.next.write(&mut query);
     }
 }
-
-/// The names of a continuation that registries are known to use, and how long it may be.
-const CONTINUATIONS: [&str; 3] = ["n", "last", "nextToken"];
-const MAX_CONTINUATION: usize = 1024;
 
 impl<'a> Filter<'a> {
     fn parse(query: &'a str) -> Result<Self, Refusal> {
         let mut filter = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if name == "artifactType" && !value.is_empty() {
-                if filter.artifact_type.is_some() || !is_media_type(&value) {
+            match name.as_ref() {
+                "artifactType" if value.is_empty() => {}
+                "artifactType" if filter.artifact_type.is_some() || !is_media_type(&value) => {
                     return Err(invalid(Code::Unsupported, "artifactType is one media type", &value));
                 }
-                filter.artifact_type = Some(value);
-            } else if let Some(known) = CONTINUATIONS.iter().find(|known| **known == name) {
-                let twice = filter.next.iter().any(|(name, _)| name == known);
-                if twice || value.len() > MAX_CONTINUATION {
-                    return Err(invalid(Code::Unsupported, "a list is continued from one place", &value));
-                }
-                filter.next.push((known, value));
+                "artifactType" => filter.artifact_type = Some(value),
+                _ => filter.next.add(name, value)?,
             }
         }
         Ok(filter)
     }
 
     fn write(&self, target: &mut String) {
-        let artifact_type = self.artifact_type.iter().map(|value| ("artifactType", value));
-        let next = self.next.iter().map(|(name, value)| (*name, value));
-        for (index, (name, value)) in artifact_type.chain(next).enumerate() {
-            target.push(if index == 0 { '?' } else { '&' });
-            target.push_str(name);
-            target.push('=');
-            target.extend(form_urlencoded::byte_serialize(value.as_bytes()));
+        let mut query = Query { target, separator: '?' };
+        if let Some(artifact_type) = &self.artifact_type {
+            query.push("artifactType", artifact_type);
         }
+        self.next.write(&mut query);
+    }
+}
+
+impl<'a> Continuation<'a> {
+    /// Known ones have two or three.
+    const MAX_PAIRS: usize = 8;
+    /// The client's own words to this proxy, and what no list is continued by: a credential goes no further, not even in a
+    /// query.
+    const NOT_PASSED_ON: [&'static str; 12] = [
+        "ns",
+        "access_token",
+        "refresh_token",
+        "id_token",
+        "token",
+        "authorization",
+        "username",
+        "password",
+        "client_secret",
+        "secret",
+        "sig",
+        "signature",
+    ];
+
+    fn add(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Refusal> {
+        if name.is_empty() || Self::NOT_PASSED_ON.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+            return Ok(());
+        }
+        if self.0.len() == Self::MAX_PAIRS || self.0.iter().any(|(known, _)| *known == name) {
+            return Err(invalid(Code::Unsupported, "a list is continued from one place, by a few parameters", &name));
+        }
+        self.0.push((name, value));
+        Ok(())
+    }
+
+    fn write(&self, query: &mut Query<'_>) {
+        for (name, value) in &self.0 {
+            query.push(name, value);
+        }
+    }
+}
+
+/// A query while it is written.
+struct Query<'a> {
+    target: &'a mut String,
+    separator: char,
+}
+
+impl Query<'_> {
+    /// Both encoded, whatever they are.
+    fn push(&mut self, name: &str, value: &str) {
+        self.target.push(self.separator);
+        self.separator = '&';
+        self.target.extend(form_urlencoded::byte_serialize(name.as_bytes()));
+        self.target.push('=');
+        self.target.extend(form_urlencoded::byte_serialize(value.as_bytes()));
     }
 }
 
@@ -334,8 +384,8 @@ mod tests {
             (format!("/v2/library/busybox/blobs/{coded}"), "", format!("/v2/hub/library/busybox/blobs/{DIGEST}")),
             (
                 format!("/v2/a/referrers/{DIGEST}"),
-                "artifactType=application%2Fvnd.x%2Bjson&x=1",
-                format!("/v2/hub/a/referrers/{DIGEST}?artifactType=application%2Fvnd.x%2Bjson"),
+                "x=1&artifactType=application%2Fvnd.x%2Bjson",
+                format!("/v2/hub/a/referrers/{DIGEST}?artifactType=application%2Fvnd.x%2Bjson&x=1"),
             ),
             (format!("/v2/a/referrers/{DIGEST}"), "", format!("/v2/hub/a/referrers/{DIGEST}")),
             (
@@ -343,7 +393,23 @@ mod tests {
                 "nextToken=a%2Bb%2F%26&ns=docker.io",
                 format!("/v2/hub/a/referrers/{DIGEST}?nextToken=a%2Bb%2F%26"),
             ),
-            ("/v2/a/tags/list".to_owned(), "last=v1&n=2&orderby=", "/v2/hub/a/tags/list?n=2&last=v1".to_owned()),
+            (
+                "/v2/a/tags/list".to_owned(),
+                "last=v1&n=2&orderby=&ns=docker.io",
+                "/v2/hub/a/tags/list?n=2&last=v1&orderby=".to_owned(),
+            ),
+            // Whatever a registry calls it.
+            (
+                "/v2/a/tags/list".to_owned(),
+                "c%C3%B3ntinue=%2F..%2F%23%26ns=%0d",
+                "/v2/hub/a/tags/list?c%C3%B3ntinue=%2F..%2F%23%26ns%3D%0D".to_owned(),
+            ),
+            (
+                "/v2/a/tags/list".to_owned(),
+                "Access_Token=x&password=y&sig=z&nextToken=t&=v",
+                "/v2/hub/a/tags/list?nextToken=t".to_owned(),
+            ),
+            ("/v2/a/manifests/b".to_owned(), "nextToken=t&ns=docker.io", "/v2/hub/a/manifests/b".to_owned()),
             ("/v2/a/tags/list".to_owned(), "ns=docker.io&last=", "/v2/hub/a/tags/list".to_owned()),
             // Endpoints' words are names, too.
             (
@@ -407,6 +473,8 @@ mod tests {
             ("/v2/a/tags/list", "last=a%26n%3D1", 400, Code::TagInvalid),
             ("/v2/a/tags/list", "last=a&last=b", 400, Code::TagInvalid),
             ("/v2/a/manifests/b", "ns=docker.io&ns=ghcr.io", 400, Code::NameInvalid),
+            ("/v2/a/tags/list", "next=a&next=b", 400, Code::Unsupported),
+            ("/v2/a/tags/list", "a=&b=&c=&d=&e=&f=&g=&h=&i=", 400, Code::Unsupported),
         ] {
             let refusal = target(path, query).expect_err(path);
             assert_eq!((refusal.status().as_u16(), refusal.code()), (status, code), "{path}?{query}");

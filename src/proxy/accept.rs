@@ -46,8 +46,9 @@ pub async fn accept(
         },
         Err(refusal) => refusal,
     };
-    // The body of a refused request is not read; the connection ends with the answer.
-    if has_body {
+    // The body of a refused request is not read, and what follows a CONNECT is not meant for this proxy: the connection
+    // ends with the answer.
+    if has_body || session.req_header().method == http::Method::CONNECT {
         session.set_keepalive(None);
     }
     reply::write(session, &Reply::refusal(&refusal)).await?;
@@ -62,7 +63,10 @@ fn routed(
     context: &mut Context,
 ) -> Result<(), Refusal> {
     context.endpoint = pull.resource.endpoint();
-    let choice = routes.choose(pull, host).map_err(|unrouted| no_route(&unrouted, pull))?;
+    let choice = routes.choose(pull, host).map_err(|unrouted| match unrouted {
+        Unrouted(Some(registry)) => no_route(registry).with_detail(pull.name.as_str()),
+        Unrouted(None) => no_default().with_detail(pull.name.as_str()),
+    })?;
     // There is one destination for each route, so this finds it.
     context.destination = destinations.get(choice.index).map(Arc::clone);
     context.target = pull.upstream_target(&choice.repository);
@@ -78,13 +82,13 @@ fn host(request: &RequestHeader) -> Option<&str> {
 }
 
 /// 404, so that the client asks the registry itself.
-fn no_route(unrouted: &Unrouted<'_>, pull: &Pull<'_>) -> Refusal {
-    let message = match unrouted.0 {
-        Some(registry) => {
-            let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_REGISTRY).collect::<String>();
-            format!("this proxy has no route for {registry}: ask that registry itself, or add it to routes")
-        }
-        None => "the request names no registry, and there is no default: set default in the settings".to_owned(),
-    };
-    Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message).with_detail(pull.name.as_str())
+pub fn no_route(registry: &str) -> Refusal {
+    let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_REGISTRY).collect::<String>();
+    let message = format!("this proxy has no route for {registry}: ask that registry itself, or add it to routes");
+    Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message)
+}
+
+fn no_default() -> Refusal {
+    let message = "the request names no registry, and there is no default: set default in the settings";
+    Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message)
 }

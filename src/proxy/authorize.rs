@@ -42,7 +42,7 @@ pub async fn check(response: &ResponseHeader, context: &mut Context) -> Result<(
     error.as_up();
     let replaced = match &context.bearer {
         Some(seen) if !context.renewed => {
-            tokens.replace(context.repository(), seen, forward::spare_time(context)).await
+            tokens.replace(context.repository(), seen, forward::spare(context.elapsed())).await
         }
         _ => Ok(None),
     };

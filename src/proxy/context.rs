@@ -9,8 +9,8 @@ use pingora_core::{Error, ErrorType, Result};
 
 use super::Destination;
 use super::fail::Trouble;
-use super::relay::Rewriting;
 use super::storage::Storage;
+use crate::oci::rewrite::Rewriting;
 use crate::token::Bearer;
 
 /// The state of one request.
@@ -88,6 +88,13 @@ impl Context {
     /// Where the request goes. Pingora comes to no phase that asks before the request is accepted.
     pub fn destination(&self) -> Result<&Arc<Destination>> {
         self.destination.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
+    }
+
+    /// As if the request had come so much earlier.
+    #[cfg(test)]
+    pub fn aged(mut self, by: Duration) -> Self {
+        self.started = self.started.checked_sub(by).expect("this machine runs for longer than that");
+        self
     }
 
     /// Time since the request's header was read.

@@ -6,6 +6,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::context::Context;
 use super::reply::{self, Reply};
+use super::storage::Storage;
 use crate::oci::error::{Code, Refusal};
 use crate::route::OnFailure;
 use crate::token::Unavailable;
@@ -19,27 +20,22 @@ pub enum Trouble {
     Unresolved,
     /// The registry says 401 to a fresh token.
     Unauthorized,
-    /// No connection to any address, or it broke before the answer.
+    /// No connection to any address, one that broke before the answer, or an answer that is no HTTP.
     Unreachable(String),
     /// Connected, and no answer in time.
     Silent,
     /// The registry has the blob, and its storage does not give it; in whole words.
     Storage(String),
+    /// The storage of this name gives no answer in time.
+    StorageSilent(String),
+    /// A fault of this proxy's own.
+    Internal(String),
 }
 
 impl Trouble {
-    /// What the client gets. The 5xx make dockerd, containerd and podman turn to their next endpoint; a 401 that is
-    /// not the client's becomes 403, for a 401 without a challenge is no HTTP.
+    /// What the client gets.
     pub fn reply(&self, session: &Session, context: &Context) -> Reply {
-        let (status, code, seconds) = match self {
-            Self::NoToken(unavailable) => {
-                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
-            }
-            Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
-            Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
-            Self::Unreachable(_) | Self::Storage(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
-            Self::Silent => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
-        };
+        let (status, code, seconds) = self.answer();
         let name = context.client_name(session.req_header().uri.path());
         let reply = Reply::refusal(&Refusal::new(status, code, self.to_string()).with_detail(name));
         let reply = reply.correlation(context.correlation.clone());
@@ -49,17 +45,32 @@ impl Trouble {
         }
     }
 
-    fn of(error: &Error) -> Option<Self> {
-        match (error.esource(), error.etype()) {
-            (ErrorSource::Downstream, _) => None,
-            (
-                _,
-                ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout
-                | ErrorType::ConnectTimedout
-                | ErrorType::TLSHandshakeTimedout,
-            ) => Some(Self::Silent),
-            _ => Some(Self::Unreachable(reason(error))),
+    /// Status, code, and `Retry-After` in seconds. The 5xx make dockerd, containerd and podman turn to their next
+    /// endpoint; a 401 that is not the client's becomes 403, for a 401 without a challenge is no HTTP.
+    fn answer(&self) -> (StatusCode, Code, Option<u64>) {
+        match self {
+            Self::NoToken(unavailable) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
+            }
+            Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
+            Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
+            Self::Unreachable(_) | Self::Storage(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
+            Self::Silent | Self::StorageSilent(_) => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, None),
+        }
+    }
+
+    /// `storage` is the host that the registry has redirected to, if the request is on its way there.
+    fn of(error: &Error, storage: Option<&str>) -> Option<Self> {
+        match (error.esource(), error.etype(), storage) {
+            (ErrorSource::Downstream, _, _) => None,
+            (ErrorSource::Internal, _, _) | (_, ErrorType::InternalError, _) => Some(Self::Internal(reason(error))),
+            (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout, None) => Some(Self::Silent),
+            (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout, Some(host)) => {
+                Some(Self::StorageSilent(host.to_owned()))
+            }
+            (_, _, None) => Some(Self::Unreachable(reason(error))),
+            (_, _, Some(host)) => Some(Self::Storage(format!("storage {host} is not reachable: {}", reason(error)))),
         }
     }
 }
@@ -76,6 +87,8 @@ impl std::fmt::Display for Trouble {
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
             Self::Storage(words) => write!(f, "the blob does not come: {words}"),
             Self::Silent => f.write_str("the registry does not answer in time"),
+            Self::StorageSilent(host) => write!(f, "the blob does not come: storage {host} does not answer in time"),
+            Self::Internal(what) => write!(f, "this proxy failed: {what}"),
         }
     }
 }
@@ -97,6 +110,7 @@ fn reason(error: &Error) -> String {
     let words = match error.etype() {
         ErrorType::ConnectRefused => "connection refused",
         ErrorType::ConnectNoRoute => "no route",
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => "no connection in time",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "TLS handshake failed",
         ErrorType::InvalidCert => "its certificate is not trusted: a private CA goes into ca_file",
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "the connection broke",
@@ -109,7 +123,7 @@ fn reason(error: &Error) -> String {
 /// `fail_to_proxy`: the answer, if the client can still have one. The client's own faults need none.
 pub async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
     if context.trouble.is_none() {
-        context.trouble = Trouble::of(error);
+        context.trouble = Trouble::of(error, context.storage.as_ref().map(Storage::host));
     }
     let began = session.response_written().is_some();
     let mut error_code = 0;
@@ -123,4 +137,129 @@ pub async fn answer(session: &mut Session, error: &Error, context: &mut Context)
         }
     }
     FailToProxy { error_code, can_reuse_downstream: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// The rows of the README's table: whose, when, status and code, `Retry-After`.
+    fn table() -> Vec<[&'static str; 4]> {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("\n### What a client gets\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+        let rows = section.expect("the table").trim().lines().skip(2);
+        let row = |line: &'static str| {
+            let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+            cells.try_into().unwrap_or_else(|_| panic!("four cells: {line}"))
+        };
+        rows.map(row).collect()
+    }
+
+    /// How the rows for a failure begin in their second cell.
+    fn rows(trouble: &Trouble) -> &'static [&'static str] {
+        match trouble {
+            Trouble::NoToken(_) => &["There is no token for the registry", "The same for its own two calls"],
+            Trouble::Unresolved => &["The registry's name was never resolved"],
+            Trouble::Unauthorized => &["401 to a fresh token"],
+            Trouble::Unreachable(_) => &["No connection (three tries)", "An answer that is no HTTP"],
+            Trouble::Silent => &["Connected, and no answer in time"],
+            Trouble::Storage(_) => {
+                &["Its name is not resolved", "No connection to it", "It answers the registry's redirect with an error"]
+            }
+            Trouble::StorageSilent(_) => &["Connected to it, and no answer in time"],
+            Trouble::Internal(_) => &["A fault of its own"],
+        }
+    }
+
+    /// The rows that say what another part answers, or the registry.
+    const OTHERS: [&str; 5] = [
+        "What is no pull",
+        "A registry without a route",
+        "429 for a manifest",
+        "Any other answer",
+        "An answer that breaks off",
+    ];
+
+    #[test]
+    fn the_readme_has_the_table_of_failures() {
+        let table = table();
+        let found = |begin: &str| {
+            let rows: Vec<_> = table.iter().filter(|row| row[1].starts_with(begin)).collect();
+            assert_eq!(rows.len(), 1, "{begin}");
+            rows[0]
+        };
+        let no_token = Unavailable { retry_after: Duration::ZERO, failure: None };
+        let mut seen = OTHERS.len();
+        for trouble in [
+            Trouble::NoToken(no_token),
+            Trouble::Unresolved,
+            Trouble::Unauthorized,
+            Trouble::Unreachable(String::new()),
+            Trouble::Silent,
+            Trouble::Storage(String::new()),
+            Trouble::StorageSilent(String::new()),
+            Trouble::Internal(String::new()),
+        ] {
+            let (status, code, seconds) = trouble.answer();
+            for begin in rows(&trouble) {
+                let row = found(begin);
+                assert_eq!(row[2], format!("{} `{}`", status.as_u16(), code.as_str()), "{row:?}");
+                let said = seconds.map_or_else(String::new, |seconds| format!("{seconds} s"));
+                assert!(row[3] == said || matches!(trouble, Trouble::NoToken(_)), "{row:?}");
+                seen += 1;
+            }
+        }
+        assert!(found("There is no token for the registry")[3].starts_with("1 s; "));
+        assert_eq!(seen, table.len(), "a row for each, and no other: {table:#?}");
+
+        let refusal = super::super::accept::no_route("gcr.io");
+        let row = found("A registry without a route");
+        assert_eq!(row[2], format!("{} `{}`", refusal.status().as_u16(), refusal.code().as_str()));
+        let limited = StatusCode::TOO_MANY_REQUESTS;
+        let as_told =
+            [OnFailure::Fallback, OnFailure::Closed].map(|route| passed_on(limited, "manifest", route).as_u16());
+        assert_eq!(found("429 for a manifest")[2], format!("{} or {} `TOOMANYREQUESTS`", as_told[0], as_told[1]));
+        for (status, endpoint) in
+            [(limited, "blob"), (StatusCode::NOT_FOUND, "manifest"), (StatusCode::FAILED_DEPENDENCY, "blob")]
+        {
+            assert_eq!(passed_on(status, endpoint, OnFailure::Fallback), status, "{endpoint}");
+        }
+        assert_eq!(found("Any other answer")[2], "the registry's own");
+    }
+
+    #[test]
+    fn a_failure_is_told_as_that_of_the_hop_that_failed() {
+        let host = "x.blob.core.windows.net";
+        for (kind, status, of_registry, of_storage) in [
+            (
+                ErrorType::ConnectTimedout,
+                502,
+                "not reachable: no connection in time",
+                "not reachable: no connection in time",
+            ),
+            (ErrorType::TLSHandshakeTimedout, 502, "no connection in time", "no connection in time"),
+            (ErrorType::ConnectRefused, 502, "connection refused", "connection refused"),
+            (ErrorType::InvalidCert, 502, "its certificate is not trusted", "its certificate is not trusted"),
+            (ErrorType::InvalidHTTPHeader, 502, "its answer is no HTTP", "its answer is no HTTP"),
+            (ErrorType::ReadTimedout, 504, "the registry does not answer", "does not answer in time"),
+            (ErrorType::InternalError, 500, "this proxy failed", "this proxy failed"),
+        ] {
+            let error = Error::explain(kind.clone(), "secret words").into_up();
+            for (storage, words) in [(None, of_registry), (Some(host), of_storage)] {
+                let trouble = Trouble::of(&error, storage).expect("not the client's");
+                let said = trouble.to_string();
+                assert_eq!(trouble.answer().0.as_u16(), status, "{kind:?}");
+                assert!(said.contains(words) && !said.contains("secret words"), "{kind:?}: {said}");
+                let is_storages = storage.is_some() && status != 500;
+                assert_eq!(
+                    (said.contains(host), said.contains("registry")),
+                    (is_storages, !is_storages && status != 500),
+                    "{said}"
+                );
+            }
+        }
+        let error = Error::explain(ErrorType::WriteError, "gone").into_down();
+        assert!(Trouble::of(&error, None).is_none());
+    }
 }

@@ -27,6 +27,10 @@ const READ_LIMIT: Duration = Duration::from_secs(20);
 const ANSWER_LIMIT: Duration = Duration::from_secs(28);
 /// Less is not worth a try.
 const MIN_READ_LIMIT: Duration = Duration::from_secs(2);
+/// The same of storage. Pingora has one limit for the head of an answer and for each part of its body, and a layer may
+/// falter: its client gets an answer this much later than [`ANSWER_LIMIT`], less two seconds, if the registry's redirect
+/// came at the last moment and storage is silent, too.
+const MIN_STORAGE_READ_LIMIT: Duration = Duration::from_secs(10);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Azure's load balancers forget an idle connection after 4 minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
@@ -42,6 +46,9 @@ static FORWARDED: [header::HeaderName; 7] = [
     header::RANGE,
     header::USER_AGENT,
 ];
+
+/// Of these, what asks for an answer that cannot be read.
+static UNREADABLE: [header::HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE, header::RANGE];
 
 /// `upstream_peer`: an address of the registry that this request has not tried yet, with limits on every wait.
 pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
@@ -60,11 +67,11 @@ pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
 
 /// A bound on every wait, and a fresh connection for a replay.
 pub fn limit(peer: &mut HttpPeer, context: &Context) {
-    let left = ANSWER_LIMIT.saturating_sub(context.elapsed());
+    let least = if context.storage.is_some() { MIN_STORAGE_READ_LIMIT } else { MIN_READ_LIMIT };
     let options = &mut peer.options;
     options.connection_timeout = Some(CONNECT_LIMIT);
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
-    options.read_timeout = Some(READ_LIMIT.min(left.saturating_sub(HANDSHAKE_LIMIT)).max(MIN_READ_LIMIT));
+    options.read_timeout = Some(read_limit(context.elapsed(), least));
     options.write_timeout = Some(WRITE_LIMIT);
     options.idle_timeout = Some(IDLE_LIMIT);
     options.tcp_keepalive = Some(TcpKeepalive {
@@ -112,8 +119,8 @@ pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context
     let mut outgoing = RequestHeader::build_no_case(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
     outgoing.insert_header(header::HOST, &upstream.host)?;
     for name in &FORWARDED {
-        // What is read on its way back is not to come packed.
-        if *name == header::ACCEPT_ENCODING && relay::reads(context.endpoint) {
+        // What is read on its way back is to come whole, and not packed.
+        if relay::reads(context.endpoint) && UNREADABLE.contains(name) {
             continue;
         }
         for value in session.req_header().headers.get_all(name) {
@@ -145,11 +152,39 @@ pub fn replay_once(session: &Session, context: &mut Context, mut error: Box<Erro
     error
 }
 
-fn has_time(context: &Context) -> bool {
-    !spare_time(context).is_zero()
+/// Whether there is time for another try.
+pub fn has_time(context: &Context) -> bool {
+    !spare(context.elapsed()).is_zero()
 }
 
-/// How long this request can still wait for something, and be sent once more after it.
-pub fn spare_time(context: &Context) -> Duration {
-    ANSWER_LIMIT.saturating_sub(context.elapsed() + HANDSHAKE_LIMIT + MIN_READ_LIMIT)
+/// What is left of the time for an answer beside that of one more try.
+pub fn spare(elapsed: Duration) -> Duration {
+    ANSWER_LIMIT.saturating_sub(elapsed + HANDSHAKE_LIMIT + MIN_READ_LIMIT)
+}
+
+fn read_limit(elapsed: Duration, least: Duration) -> Duration {
+    READ_LIMIT.min(ANSWER_LIMIT.saturating_sub(elapsed + HANDSHAKE_LIMIT)).max(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wait_has_what_is_left_of_the_time_for_an_answer() {
+        for (elapsed, spare_time, registry, storage) in [
+            (0, 22, 20, 20),
+            (4, 18, 20, 20),
+            (10, 12, 14, 14),
+            (15, 7, 9, 10),
+            (21, 1, 3, 10),
+            (22, 0, 2, 10),
+            (40, 0, 2, 10),
+        ] {
+            let of = Duration::from_secs;
+            assert_eq!(spare(of(elapsed)), of(spare_time), "{elapsed}");
+            assert_eq!(read_limit(of(elapsed), MIN_READ_LIMIT), of(registry), "{elapsed}");
+            assert_eq!(read_limit(of(elapsed), MIN_STORAGE_READ_LIMIT), of(storage), "{elapsed}");
+        }
+    }
 }

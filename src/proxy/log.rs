@@ -1,5 +1,7 @@
 //! One line a request.
 
+use std::fmt::Write as _;
+
 use log::{Level, log};
 use pingora_core::Error;
 use pingora_proxy::Session;
@@ -21,7 +23,7 @@ pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
         target: "access", level,
         "{} {} {status} {}B {}ms client={} repository={} upstream={} tries={}{}{}{}",
         request.method,
-        request.uri.path(),
+        Path(request.uri.path()),
         session.body_bytes_sent(),
         context.elapsed().as_millis(),
         Show(session.client_addr()),
@@ -39,6 +41,24 @@ fn outcome(error: Option<&Error>, context: &Context) -> Option<String> {
         (Some(trouble), _) => Some(trouble.to_string()),
         (None, Some(error)) => Some(format!("{} {}", error.esource().as_str(), error.etype().as_str())),
         (None, None) => None,
+    }
+}
+
+/// The longest path that is a pull has a name, an endpoint and a digest.
+const MAX_PATH: usize = 1024;
+
+/// A client's path as one word: what is no visible ASCII is escaped, and a longer one is cut.
+struct Path<'a>(&'a str);
+
+impl std::fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.len() <= MAX_PATH && self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return f.write_str(self.0);
+        }
+        for c in self.0.chars().take(MAX_PATH) {
+            if c.is_ascii_graphic() { f.write_char(c) } else { write!(f, "{}", c.escape_unicode()) }?;
+        }
+        if self.0.len() > MAX_PATH { f.write_str("...") } else { Ok(()) }
     }
 }
 
@@ -62,6 +82,23 @@ impl std::fmt::Display for Prefixed<'_> {
         match self.1 {
             Some(value) => write!(f, "{}{value}", self.0),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_bounded_word_of_visible_ascii() {
+        let long = "a".repeat(MAX_PATH + 1);
+        for (path, expected) in [
+            ("/v2/library/busybox/manifests/latest", "/v2/library/busybox/manifests/latest"),
+            ("/v2/\u{9b}31m \x1b\u{e9}", "/v2/\\u{9b}31m\\u{20}\\u{1b}\\u{e9}"),
+            (&long, &format!("{}...", &long[1..])),
+        ] {
+            assert_eq!(Path(path).to_string(), expected);
         }
     }
 }

@@ -13,10 +13,12 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::fail::Trouble;
 use super::forward::{self, MAX_CONNECTS};
+use crate::oci::rename::own_path;
 use crate::route::Blobs;
 
 /// Where Azure keeps blobs, in each of its clouds; the name in front is the storage account's.
@@ -41,8 +43,8 @@ pub struct Storage {
     host: String,
     authority: String,
     port: u16,
-    /// Path and query as they came: the signature covers them.
-    target: Vec<u8>,
+    /// Path and query as they came: the signature covers them, and is in them.
+    target: Zeroizing<Vec<u8>>,
     /// What the registry said of the blob.
     digest: Option<HeaderValue>,
     addresses: Vec<SocketAddr>,
@@ -114,16 +116,14 @@ pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
     let Some(location) = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
         return Ok(());
     };
-    let authority = destination.upstream.domain.authority();
-    let to_itself = location.starts_with('/') && !location.starts_with("//");
+    if own_path(location, destination.upstream.domain.authority()).is_some() {
+        return Ok(());
+    }
     let uri = location.parse::<Uri>().ok();
     let target = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16().unwrap_or(HTTPS))));
     let Some(("https", host, port)) = target else {
-        return if to_itself { Ok(()) } else { refused(context, "an address that is no https:// one".to_owned()) };
+        return refused(context, "an address that is no https:// one".to_owned());
     };
-    if uri.as_ref().and_then(Uri::authority).is_some_and(|found| found.as_str() == authority) {
-        return Ok(());
-    }
     let host = host.to_ascii_lowercase();
     if !destination.upstream.blob_hosts.allow(&host, port) {
         return refused(
@@ -131,11 +131,15 @@ pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
             format!("{host}:{port}, which is no storage that it is known by: blob_hosts can add it"),
         );
     }
+    if !forward::has_time(context) {
+        context.trouble = Some(Trouble::Silent);
+        return Err(Error::explain(ErrorType::ReadTimedout, "the redirect came too late").into_up());
+    }
     // As it came, not as a parser would write it: after the authority begins what is signed.
     let rest = location.splitn(4, '/').nth(3).unwrap_or_default();
     context.storage = Some(Storage {
         authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
-        target: format!("/{rest}").into_bytes(),
+        target: Zeroizing::new(format!("/{rest}").into_bytes()),
         digest: response.headers.get(DIGEST).cloned(),
         addresses: Vec::new(),
         refused: 0,
@@ -171,14 +175,14 @@ fn arrived(response: &ResponseHeader, context: &mut Context) -> Result<()> {
 /// `upstream_peer` for the second leg. The name is looked up for this request: accounts are many, and each is asked
 /// for by few.
 pub async fn peer(context: &mut Context) -> Result<Option<Box<HttpPeer>>> {
+    let limit = LOOKUP_LIMIT.min(forward::spare(context.elapsed()));
     let Some(storage) = &mut context.storage else {
         return Ok(None);
     };
     if storage.addresses.is_empty() {
         storage.addresses = match storage.host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(address) => vec![(address, storage.port).into()],
-            Err(_) => match timeout(LOOKUP_LIMIT, tokio::net::lookup_host((storage.host.as_str(), storage.port))).await
-            {
+            Err(_) => match timeout(limit, tokio::net::lookup_host((storage.host.as_str(), storage.port))).await {
                 Ok(Ok(addresses)) => addresses.take(MAX_CONNECTS).collect(),
                 Ok(Err(_)) | Err(_) => Vec::new(),
             },
@@ -237,7 +241,63 @@ pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
+    use crate::addresses::Addresses;
+    use crate::config::Domain;
+    use crate::proxy::{Destination, Upstream};
+    use crate::route::OnFailure;
+    use crate::token::Tokens;
+
+    /// A request for a blob of a route with `blobs: proxy`, as old as this.
+    fn blob(age: Duration) -> Context {
+        let domain = Domain::parse("example.azurecr.io").expect("a domain");
+        let upstream = Arc::new(Upstream {
+            host: domain.to_header(),
+            addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
+            tokens: Arc::new(Tokens::default()),
+            blob_hosts: BlobHosts::new(domain.host(), &[]),
+            domain,
+        });
+        let mut context = Context::new(&Arc::new(AtomicUsize::new(0))).aged(age);
+        let (on_failure, blobs) = (OnFailure::Fallback, Blobs::Proxy);
+        context.destination = Some(Arc::new(Destination { upstream, on_failure, blobs }));
+        context.endpoint = "blob";
+        context
+    }
+
+    fn redirect(location: &str) -> ResponseHeader {
+        let mut response = ResponseHeader::build(307, None).expect("a status");
+        response.insert_header(header::LOCATION, location).expect("a header");
+        response
+    }
+
+    #[test]
+    fn a_redirect_is_followed_while_there_is_time_for_it() {
+        let location = "https://x.blob.core.windows.net/a//data?sig=s";
+        for (age, is_followed) in [(0, true), (21, true), (23, false), (40, false)] {
+            let mut context = blob(Duration::from_secs(age));
+            let error = follow(&redirect(location), &mut context).expect_err("one leg ends");
+            assert_eq!((error.retry(), context.storage.is_some()), (is_followed, is_followed), "{age}");
+            assert_eq!(matches!(context.trouble, Some(Trouble::Silent)), !is_followed, "{age}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_of_the_registry_to_itself_goes_to_the_client_also_by_its_default_port() {
+        for location in ["/v2/hub/x/blobs/y", "https://example.azurecr.io:443/v2/x", "https://EXAMPLE.azurecr.io/v2/x"]
+        {
+            let mut context = blob(Duration::ZERO);
+            assert!(follow(&redirect(location), &mut context).is_ok(), "{location}");
+            assert!(context.storage.is_none() && context.trouble.is_none(), "{location}");
+        }
+        for location in ["https://example.azurecr.io:8443/v2/x", "//example.azurecr.io/v2/x", "x"] {
+            let mut context = blob(Duration::ZERO);
+            assert!(follow(&redirect(location), &mut context).is_err(), "{location}");
+            assert!(matches!(context.trouble, Some(Trouble::Storage(_))), "{location}");
+        }
+    }
 
     #[test]
     fn blobs_come_from_azures_storage_the_registrys_own_endpoints_and_what_is_added() {

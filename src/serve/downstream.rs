@@ -33,6 +33,8 @@ impl Downstream {
     pub fn new(settings: &Arc<ServerConf>, proxy: Proxy) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
+        // Refused as every other method that is no pull, and not by Pingora with an empty body.
+        options.allow_connect_method_proxying = true;
         options.h2_idle_timeout = Some(H2_IDLE_LIMIT);
         let mut proxy = http_proxy(settings, proxy);
         proxy.server_options = Some(options);

@@ -75,10 +75,10 @@ async fn a_redirect_to_a_host_that_is_no_storage_is_refused() {
 async fn what_storage_says_instead_of_a_blob_is_no_answer_of_a_registry() {
     let (azure, pushed, proxy) = proxied(true).await;
     for (fault, status, says) in [
-        (Fault::Status(403), 502, "answers 403 to the registry's own redirect"),
-        (Fault::Status(500), 502, "answers 500"),
-        (Fault::RefuseConnections, 502, "not reachable"),
-        (Fault::Hang, 504, "does not answer in time"),
+        (Fault::Status(403), 502, "storage 127.0.0.1 answers 403 to the registry's own redirect"),
+        (Fault::Status(500), 502, "storage 127.0.0.1 answers 500"),
+        (Fault::RefuseConnections, 502, "storage 127.0.0.1 is not reachable"),
+        (Fault::Hang, 504, "storage 127.0.0.1 does not answer in time"),
     ] {
         azure.inject(Hop::Storage, fault.clone());
         let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");

@@ -175,6 +175,18 @@ async fn a_range_goes_to_the_registry_which_has_the_last_word() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_what_is_read_on_its_way_back_is_not_asked_for() {
+    let stage = stage().await;
+    for path in ["tags/list", &format!("referrers/{}", stage.index)] {
+        let headers = "Range: bytes=3-9\r\nIf-Range: \"x\"\r\n";
+        let answer = stage.ask("GET", &format!("/v2/library/busybox/{path}"), headers);
+        assert_eq!((answer.status(), answer.header("content-range")), (200, None), "{answer:?}");
+        let seen = stage.last();
+        assert_eq!((seen.header("range"), seen.header("if-range")), (None, None), "{path}");
+    }
+}
+
 /// As containerd's parallel fetch does, which asks for the rest of a layer from many places and reads a part of each.
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_ranges_that_are_cut_short_leave_nothing_behind() {
@@ -279,6 +291,42 @@ async fn head_is_everywhere_and_is_get_without_a_body() {
             assert_eq!(length, whole.body.len().to_string(), "{path}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_has_the_length_of_its_get_in_every_way() {
+    let stage = stage().await;
+    for (name, namespace, repository) in NAMES {
+        for rest in ["tags/list?n=2", "tags/list", "manifests/latest", "manifests/none"] {
+            let path = path_of(name, namespace, rest);
+            for (version, headers, _) in WAYS {
+                for frame in FRAMES {
+                    stage.azure.clear_faults();
+                    if let Some(fault) = frame.clone() {
+                        stage.azure.inject(Hop::Data, fault);
+                    }
+                    let ask = |method: &str| {
+                        let mut client = Kept::new(stage.proxy.address());
+                        client.ask(method, &path, version, &format!("{ACCEPT}{headers}"))
+                    };
+                    let (whole, bare) = (ask("GET"), ask("HEAD"));
+                    let what = format!("{path} {version} {headers:?} {frame:?}: {whole:?} {bare:?}");
+                    assert_eq!(bare.status(), whole.status(), "{what}");
+                    let length = whole.header("content-length").map(str::to_owned);
+                    assert_eq!(bare.header("content-length").map(str::to_owned), length, "{what}");
+                    // Only where the registry says none is there none; and of gzip of a longer name nobody knows it.
+                    let is_rewritten = rest != "manifests/latest";
+                    let is_known = match frame {
+                        None => true,
+                        Some(Fault::Gzip) => !is_rewritten || name.len() <= repository.len(),
+                        Some(_) => false,
+                    };
+                    assert_eq!(length.is_some(), is_known, "{what}");
+                }
+            }
+        }
+    }
+    stage.azure.clear_faults();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,7 +468,9 @@ async fn tags_are_listed_page_by_page_in_the_clients_names() {
             }
             let Some((link, tags)) = found.into_inner() else { panic!("no answer") };
             listed.extend(serde_json::from_value::<Vec<String>>(tags).expect("tags"));
-            assert!(stage.last().target.starts_with(&format!("/v2/{repository}/tags/list?n=4")), "{:?}", stage.last());
+            // The second page is asked for by all that the registry's own `Link` says.
+            let asked = if pages.borrow().len() == 1 { "n=4" } else { "n=4&last=edge&orderby=" };
+            assert_eq!(stage.last().target, format!("/v2/{repository}/tags/list?{asked}"));
             let Some(link) = link else { break };
             assert!(link.starts_with(&start), "{link}");
             let says = namespace.map(|namespace| format!("&ns={namespace}")).unwrap_or_default();
@@ -433,33 +483,52 @@ async fn tags_are_listed_page_by_page_in_the_clients_names() {
     }
 }
 
+/// An answer of the registry's in JSON.
+fn said(status: u16, body: &str) -> Fault {
+    let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+    Fault::StatusWith { status, headers, body: body.to_owned() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_list_that_is_too_long_to_be_held_passes_as_it_is() {
+async fn a_body_that_is_too_long_to_be_held_or_is_none_passes_as_it_is() {
+    const LONG_ERROR: usize = 64 << 10;
     let stage = stage().await;
     let tag = "x".repeat(100);
     let list = json!({"name": "hub/library/busybox", "tags": vec![tag; LARGE / 100]}).to_string();
-    assert!(list.len() > LARGE);
-    let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
-    stage.azure.inject(Hop::Data, Fault::StatusWith { status: 200, headers, body: list.clone() });
-    for (version, headers, _) in WAYS {
-        let mut client = Kept::new(stage.proxy.address());
-        let answer = client.ask("GET", "/v2/busybox/tags/list", version, headers);
-        assert!(answer.status() == 200 && answer.body == list.as_bytes(), "{version} {headers}: {:?}", answer.head);
+    let message = "hub/library/busybox ".repeat(LONG_ERROR / 20 + 1);
+    let error = json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
+    assert!(list.len() > LARGE && error.len() > LONG_ERROR);
+    for (status, path, body) in [
+        (200, "/v2/busybox/tags/list", list.as_str()),
+        (403, "/v2/busybox/manifests/latest", &error),
+        (403, "/v2/busybox/manifests/latest", "hub/library/busybox: no JSON"),
+        (200, "/v2/busybox/tags/list", "{\"name\":\"hub/library/busybox\""),
+    ] {
+        stage.azure.inject(Hop::Data, said(status, body));
+        for (version, headers, _) in WAYS {
+            let mut client = Kept::new(stage.proxy.address());
+            let answer = client.ask("GET", path, version, headers);
+            let seen = (answer.status(), answer.end);
+            assert!(seen == (status, End::Length) && answer.body == body.as_bytes(), "{version}: {:?}", answer.head);
+        }
+        stage.azure.clear_faults();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_breaks_off_while_it_is_held_is_not_passed_as_whole() {
     let stage = stage().await;
-    for fault in [Fault::CutBody(10), Fault::ResetMidBody] {
-        for path in ["/v2/busybox/tags/list", "/v2/none/tags/list"] {
-            stage.azure.inject(Hop::Data, fault.clone().times(1));
-            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            let answer = wire::send(stage.proxy.address(), request.as_bytes());
-            let text = String::from_utf8_lossy(&answer);
-            // Either a failure that says so, or chunks without their end.
-            let is_whole = text.ends_with("\r\n0\r\n\r\n") || text.ends_with('}');
-            assert!(text.starts_with("HTTP/1.1 502 ") || !is_whole, "{fault:?} {path}: {text}");
+    for (version, headers, _) in WAYS {
+        for fault in [Fault::CutBody(10), Fault::ResetMidBody] {
+            for path in ["/v2/busybox/tags/list", "/v2/none/tags/list", "/v2/ghcr.io/org/app/tags/list"] {
+                stage.azure.inject(Hop::Data, fault.clone().times(1));
+                let request = format!("GET {path} {version}\r\nHost: x\r\n{headers}\r\n");
+                let answer = wire::parse(&wire::send(stage.proxy.address(), request.as_bytes()));
+                let what = format!("{version} {headers:?} {fault:?} {path}: {answer:?}");
+                let length = answer.header("content-length").and_then(|length| length.parse::<usize>().ok());
+                let length = length.unwrap_or_else(|| panic!("no length: {what}"));
+                assert!(answer.status == 502 || answer.body.len() < length, "{what}");
+            }
         }
     }
 }
@@ -520,7 +589,8 @@ async fn referrers_are_listed_page_by_page_and_filtered() {
             let index = json_of(answer);
             assert!(index["manifests"].as_array().is_some_and(|list| !list.is_empty()), "{what}: {index}");
         });
-        let continued = "artifactType=application%2Fvnd.example.sbom%2Bjson&nextToken=a%2Bb%2F%3D";
+        // By a name that no specification has.
+        let continued = "artifactType=application%2Fvnd.example.sbom%2Bjson&skipTo=a%2Bb%2F%3D";
         let link = format!("</v2/{repository}/referrers/{subject}?{continued}>; rel=\"next\"");
         let headers = [("Content-Type", INDEX), ("Link", &link), ("OCI-Filters-Applied", "artifactType")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -542,11 +612,36 @@ async fn referrers_are_listed_page_by_page_and_filtered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_of_several_links_is_the_clients() {
+    let stage = stage().await;
+    let authority = format!("example.azurecr.io:{}", stage.azure.registry_addr().port());
+    let links = [
+        "</v2/hub/library/busybox/tags/list?last=a>; rel=\"next\"",
+        "<https://elsewhere.example/x>; rel=\"help\"",
+        &format!("<https://{authority}/v2/hub/library/busybox/tags/list>; rel=\"first\""),
+    ];
+    let headers = links.map(|link| ("Link".to_owned(), link.to_owned())).into();
+    stage.azure.inject(Hop::Data, Fault::StatusWith { status: 200, headers, body: String::new() });
+    let answer = stage.ask("GET", "/v2/busybox/tags/list?ns=docker.io", "");
+    let lines = answer.head.head.lines().filter_map(|line| line.strip_prefix("Link: ").or(line.strip_prefix("link: ")));
+    assert_eq!(
+        lines.collect::<Vec<_>>(),
+        [
+            "</v2/busybox/tags/list?last=a&ns=docker.io>; rel=\"next\"",
+            "<https://elsewhere.example/x>; rel=\"help\"",
+            "</v2/busybox/tags/list?ns=docker.io>; rel=\"first\"",
+        ],
+        "{answer:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_of_the_registry_to_itself_leads_back_here_and_any_other_is_left_alone() {
     let stage = stage().await;
     let authority = format!("example.azurecr.io:{}", stage.azure.registry_addr().port());
     for (name, namespace, repository) in NAMES {
-        let (there, here) = (format!("/v2/{repository}/blobs/{ABSENT}"), format!("/v2/{name}/blobs/{ABSENT}"));
+        let (there, here) =
+            (format!("/v2/{repository}/blobs/{ABSENT}"), path_of(name, namespace, &format!("blobs/{ABSENT}")));
         for (location, expected) in [
             (there.clone(), here.clone()),
             (format!("https://{authority}{there}"), here),
@@ -564,6 +659,10 @@ async fn a_redirect_of_the_registry_to_itself_leads_back_here_and_any_other_is_l
                     let answer = Kept::new(stage.proxy.address()).ask(method, &path, version, headers);
                     let seen = (answer.status(), answer.header("location"));
                     assert_eq!(seen, (307, Some(expected.as_str())), "{method} {path}: {answer:?}");
+                    if expected.starts_with('/') {
+                        Kept::new(stage.proxy.address()).ask(method, &expected, version, headers);
+                        assert_eq!(stage.last().target, there, "{method} {path}");
+                    }
                 }
             }
             stage.azure.clear_faults();

@@ -16,6 +16,8 @@ async fn what_is_not_a_pull_is_refused_here() {
         ("PATCH /v2/library/busybox/blobs/uploads/1".to_owned(), 405, "UNSUPPORTED"),
         (format!("DELETE /v2/library/busybox/manifests/{DIGEST}"), 405, "UNSUPPORTED"),
         ("OPTIONS /v2/".to_owned(), 405, "UNSUPPORTED"),
+        ("CONNECT mirror:443".to_owned(), 405, "UNSUPPORTED"),
+        ("CONNECT /v2/library/busybox/manifests/latest".to_owned(), 405, "UNSUPPORTED"),
         ("GET /v2/_catalog".to_owned(), 404, ""),
         ("GET /oauth2/token?service=x&scope=y".to_owned(), 404, ""),
         ("GET /acr/v1/_catalog".to_owned(), 404, ""),
@@ -73,4 +75,28 @@ async fn a_head_is_refused_without_a_body_but_with_its_length() {
     let answer = wire::ask(proxy.address(), "HEAD /v2/UPPER/manifests/x", "");
     assert_eq!((answer.status, answer.body.as_str()), (400, ""));
     assert!(answer.header("content-length").is_some_and(|length| length != "0"), "{}", answer.head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_behind_a_connect_is_read_as_a_request() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let head = "CONNECT mirror:443 HTTP/1.1\r\nHost: mirror:443\r\n\r\n";
+    let bytes = format!("{head}GET /v2/library/busybox/tags/list HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = wire::parse(&wire::send(proxy.address(), bytes.as_bytes()));
+    assert_eq!((answer.status, answer.code().as_str()), (405, "UNSUPPORTED"), "one answer: {answer:?}");
+    assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "nothing was sent upstream");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_does_not_write_to_the_terminal_of_whoever_reads_the_log() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).flag("--log", "info").start();
+    let long = "x".repeat(50_000);
+    for path in ["/v2/a\u{9b}31m\u{202e}/manifests/x", &format!("/v2/{long}/manifests/x")] {
+        let answer = wire::ask(proxy.address(), &format!("GET {path}"), "");
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+    proxy.wait_for_log("GET /v2/a\\u{9b}31m\\u{202e}/manifests/x 400 ");
+    assert!(proxy.wait_for_log("GET /v2/xxx").len() < 2000);
 }

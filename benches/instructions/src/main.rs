@@ -69,5 +69,5 @@ fn routes() -> Routes {
 }
 
 fn names() -> Renaming<'static> {
-    Renaming { from: "hub/library/nginx", to: "library/nginx", namespace: None }
+    Renaming { from: "hub/library/nginx", to: "library/nginx", namespace: None, authority: "example.azurecr.io" }
 }

@@ -10,3 +10,5 @@ pub mod name;
 pub mod rename;
 #[path = "../../../src/oci/request.rs"]
 pub mod request;
+#[path = "../../../src/oci/rewrite.rs"]
+pub mod rewrite;

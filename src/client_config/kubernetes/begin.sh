@@ -12,13 +12,16 @@ place() {
   mkdir -p "$certs/$1"
   new=$(mktemp "$certs/$1/.hosts.toml.XXXXXX")
   cat >"$new"
-  if [ -L "$file" ] || { [ -e "$file" ] && ! head -n 2 "$file" | grep -q '^@MARKER@'; }; then
+  chmod 0644 "$new"
+  # A link is never made over a file, so one that comes meanwhile stays.
+  if [ ! -e "$file" ] && [ ! -L "$file" ] && ln "$new" "$file"; then
+    rm "$new"
+  elif [ ! -L "$file" ] && head -n 2 "$file" | grep -q '^@MARKER@'; then
+    mv "$new" "$file"
+  else
     echo "setup-node: $file was not written from here and is left as it is; merge this into it:" >&2
     cat "$new" >&2
     rm "$new"
     left=1
-  else
-    chmod 0644 "$new"
-    mv "$new" "$file"
   fi
 }
