@@ -11,7 +11,6 @@ use log::{info, warn};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
-use pingora_core::services::listening::Service;
 use tokio::task::JoinSet;
 
 use crate::addresses::Addresses;
@@ -30,7 +29,7 @@ mod shutdown;
 
 use downstream::Downstream;
 use listener::Listening;
-use shutdown::MustNotEnd;
+use shutdown::{Arriving, MustNotEnd};
 
 /// Idle connections to the registry that are kept, all addresses together. A host pulls three layers at a time and
 /// image; a shared mirror serves some tens of hosts at once.
@@ -95,6 +94,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         upstreams.push(upstream);
     }
     let in_flight = Arc::new(AtomicUsize::new(0));
+    let arriving = Arriving::default();
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut server = Server::new_with_opt_and_conf(
@@ -112,7 +112,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     );
     server.bootstrap();
 
-    let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight)).map_err(ServeError::Signals)?;
+    let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight), arriving.clone());
+    let shutdown = shutdown.map_err(ServeError::Signals)?;
     let proxy = Proxy::new(config.routes().clone(), &upstreams, in_flight);
     info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
     for route in config.routes().iter() {
@@ -126,11 +127,11 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());
         let state = |upstream: &Arc<Upstream>| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
         let states = upstreams.iter().map(state).collect();
-        server.add_service(admin.serve(Service::new("admin".to_owned(), Admin::new(states))));
+        server.add_service(admin.serve(Admin::new(states), &arriving));
     }
     server.add_service(background_service("upkeep", Upkeep(upkeep)));
-    let downstream = Downstream::new(&server.configuration, proxy);
-    server.add_service(listening.serve(Service::new("proxy".to_owned(), downstream)));
+    let downstream = Downstream::new(&server.configuration, proxy, arriving.clone());
+    server.add_service(listening.serve(downstream, &arriving));
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())

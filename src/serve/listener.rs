@@ -1,23 +1,37 @@
-//! The listening socket, bound before anything else is started.
+//! The listening socket: bound before anything else is started, and empty before it is closed.
 //!
 //! Left to itself, Pingora binds late, tries for 30 s, then panics in a task and leaves a process without
-//! a listener. Here the socket is bound at once or the start fails, and Pingora is handed the open one.
+//! a listener; and at the end it closes the socket with clients in its queue, to whom the kernel has said that they are
+//! connected, and who are reset. Here the socket is bound at once or the start fails, and the queue is served to its end.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use log::error;
 use pingora_core::apps::ServerApp;
+use pingora_core::protocols::GetSocketDigest as _;
+use pingora_core::protocols::SocketDigest;
+use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use pingora_core::services::listening::Service as ListeningService;
+use tokio::net::TcpStream;
 
-use super::shutdown::MustNotEnd;
+use super::shutdown::{Arriving, MustNotEnd};
+
+/// A connection that cannot be accepted stays in the queue, as for want of file descriptors: trying on at once would
+/// only take the processor from those who could give some back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A bound socket that is not yet served. Connections queue in the kernel meanwhile.
 pub struct Listening {
-    socket: OwnedFd,
+    socket: TcpListener,
     address: SocketAddr,
     name: &'static str,
 }
@@ -25,14 +39,14 @@ pub struct Listening {
 impl Listening {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
     pub fn bind(name: &'static str, address: SocketAddr) -> io::Result<Self> {
-        let listener = match TcpListener::bind(address) {
+        let socket = match TcpListener::bind(address) {
             Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| cause)
             }
             bound => bound,
         }?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { address: listener.local_addr()?, socket: listener.into(), name })
+        socket.set_nonblocking(true)?;
+        Ok(Self { address: socket.local_addr()?, socket, name })
     }
 
     /// The address it really has.
@@ -40,38 +54,91 @@ impl Listening {
         self.address
     }
 
-    /// The service that will accept on this socket.
-    pub fn serve<A: ServerApp + Send + Sync + 'static>(self, mut service: ListeningService<A>) -> Served<A> {
-        let address = self.address.to_string();
-        service.add_tcp(&address);
-        Served { service, address, socket: Some(self.socket), name: self.name }
+    /// The service that accepts on this socket; `arriving` counts what the process must not end on.
+    pub fn serve<A: ServerApp + Send + Sync + 'static>(self, app: A, arriving: &Arriving) -> Served<A> {
+        Served { app: Arc::new(app), socket: Some(self.socket), name: self.name, arriving: arriving.clone() }
     }
 }
 
-/// Pingora's service with its socket ready.
+/// An app with its socket, as one of Pingora's services.
 pub struct Served<A> {
-    service: ListeningService<A>,
-    address: String,
-    socket: Option<OwnedFd>,
+    app: Arc<A>,
+    socket: Option<TcpListener>,
     name: &'static str,
+    arriving: Arriving,
+}
+
+impl<A: ServerApp + Send + Sync + 'static> Served<A> {
+    /// Accepts until the shutdown, and then what is in the queue.
+    async fn accept(&self, socket: TcpListener, shutdown: &ShutdownWatch) -> io::Result<()> {
+        let _open = self.arriving.enter();
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        let mut stopping = shutdown.clone();
+        while !*stopping.borrow_and_update() {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.serve(stream, peer, shutdown),
+                    Err(cause) => {
+                        error!("{}: accept: {cause}", self.name);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                changed = stopping.changed() => if changed.is_err() { break },
+            }
+        }
+        // The runtime may not have heard of the last ones yet; the kernel has.
+        let queue = listener.into_std()?;
+        while let Ok((stream, peer)) = queue.accept() {
+            stream.set_nonblocking(true)?;
+            self.serve(TcpStream::from_std(stream)?, peer, shutdown);
+        }
+        Ok(())
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, shutdown: &ShutdownWatch) {
+        let (app, shutdown) = (Arc::clone(&self.app), shutdown.clone());
+        let mut arriving = Some(self.arriving.enter());
+        tokio::spawn(async move {
+            let Ok(stream) = prepared(stream, peer) else {
+                return;
+            };
+            let mut serving = pin!(ListeningService::handle_event(Box::new(stream), app, shutdown));
+            // By the end of its first step the app counts the connection itself, if it wants to.
+            poll_fn(|context| {
+                let state = serving.as_mut().poll(context);
+                arriving = None;
+                state
+            })
+            .await;
+        });
+    }
+}
+
+/// What Pingora does with a connection that it accepts.
+fn prepared(stream: TcpStream, peer: SocketAddr) -> pingora_core::Result<Stream> {
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    // Known already, which saves asking the kernel; nobody else has set it.
+    let _ = digest.peer_addr.set(Some(peer.into()));
+    let mut stream = Stream::from(stream);
+    stream.set_socket_digest(digest);
+    stream.set_nodelay()?;
+    Ok(stream)
 }
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
-    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+    async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         let alive = MustNotEnd::new(self.name, shutdown.clone());
-        if let (Some(fds), Some(socket)) = (&fds, self.socket.take()) {
-            fds.lock().add(self.address.clone(), socket.into_raw_fd());
+        if let Some(socket) = self.socket.take() {
+            if let Err(cause) = self.accept(socket, &shutdown).await {
+                error!("{}: {cause}", self.name);
+            }
+            self.app.cleanup().await;
         }
-        Service::start_service(&mut self.service, fds, shutdown, listeners_per_fd).await;
         drop(alive);
     }
 
     fn name(&self) -> &str {
         self.name
-    }
-
-    fn listen_addresses(&self) -> Option<Vec<String>> {
-        Some(vec![self.address.clone()])
     }
 }
