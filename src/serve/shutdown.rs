@@ -153,3 +153,40 @@ impl Drop for MustNotEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tokio::sync::watch;
+
+    use super::MustNotEnd;
+
+    /// Set for this test program when a test runs it again, to see it end.
+    const STOPPING: &str = "MUST_NOT_END_STOPPING";
+
+    /// A part that panics; before the shutdown, or amid it.
+    async fn part(stopping: bool) {
+        let (_shutdown, watch) = watch::channel(stopping);
+        let _alive = MustNotEnd::new("a part", watch);
+        panic!("as a defect does");
+    }
+
+    #[test]
+    fn a_part_that_panics_ends_the_process_unless_that_ends_anyway() {
+        if let Ok(stopping) = std::env::var(STOPPING) {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let ended = runtime.block_on(runtime.spawn(part(stopping == "true")));
+            assert!(ended.is_err_and(|cause| cause.is_panic()), "the panic was survived");
+            return;
+        }
+        // 1 is the program's own word; 101 would be that of a failed test.
+        for (stopping, status) in [("false", 1), ("true", 0)] {
+            let this = std::env::current_exe().expect("a test program");
+            let name = "serve::shutdown::tests::a_part_that_panics_ends_the_process_unless_that_ends_anyway";
+            let output = Command::new(this).args(["--exact", name]).env(STOPPING, stopping).output().expect("it runs");
+            assert_eq!(output.status.code(), Some(status), "{stopping}: {output:?}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), status == 0, "{output:?}");
+        }
+    }
+}
