@@ -1,14 +1,18 @@
 //! `demo`: this same program against an embedded stand-in for Azure, so that a pull can be seen without any.
 //!
 //! The stand-in runs in this process. The proxy is a child process of the same binary, started with the flags and
-//! variables that a user would set.
+//! variables that a user would set, and ends with this one.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use acr_emulator::{Client, Emulator, Hop, Image, Options, Recorded};
+use acr_emulator::{Client, Emulator, Hop, Image, Options, Recorded, static_busybox};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::child::{ProxyProcess, Scratch};
 use crate::cli::DemoOptions;
@@ -22,11 +26,38 @@ const IMAGE: &str = "library/hello";
 /// A step of the pull takes milliseconds; this is for a very busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs until Ctrl-C, or with `--once` until one image is pulled. The error is one sentence.
+/// Runs until Ctrl-C, SIGTERM or the end of its terminal, or with `--once` until one image is pulled. The error is one
+/// sentence.
 pub fn run(options: &DemoOptions) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().map_err(|cause| format!("demo: runtime: {cause}"))?;
-    runtime.block_on(demo(options))
+    runtime.block_on(async {
+        let ended = ended().map_err(|cause| format!("demo: signals: {cause}"))?;
+        tokio::select! {
+            shown = demo(options) => shown,
+            // What was started is stopped by being dropped.
+            () = ended => Ok(()),
+        }
+    })
+}
+
+/// Resolves at the first signal that asks for the end.
+fn ended() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// Prints a line. Whoever reads may have left, as `head` does.
+fn say(line: impl Display) -> Result<(), String> {
+    writeln!(io::stdout(), "{line}").map_err(|cause| format!("demo: output: {cause}"))
 }
 
 async fn demo(options: &DemoOptions) -> Result<(), String> {
@@ -44,46 +75,56 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     })
     .await
     .map_err(|cause| format!("demo: stand-in for Azure: {cause}"))?;
-    azure.push(Image::small(&format!("{PREFIX}/{IMAGE}"), "latest"));
+    let binary = static_busybox();
+    let mut image = Image::small(&format!("{PREFIX}/{IMAGE}"), "latest");
+    image.binary.clone_from(&binary);
+    azure.try_push(&image).map_err(|cause| format!("demo: image: {cause}"))?;
 
-    println!(
+    say(format_args!(
         "A stand-in for Azure runs in this process: Entra ID on {}, a registry on {}, its blob storage on {}.",
         azure.entra_addr(),
         azure.registry_addr(),
         azure.storage_addr()
-    );
-    println!("It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would.\n");
+    ))?;
+    say(format_args!("It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would."))?;
+    say(match &binary {
+        Some(binary) => format!("The image runs: in it is {} of this machine.\n", binary.display()),
+        None => "The image can be pulled and not run: this machine has no static busybox to put in it.\n".to_owned(),
+    })?;
     let files = Scratch::new("demo").map_err(|cause| format!("demo: {cause}"))?;
-    let proxy = proxy(&azure, options.listen, &files)?;
-    println!("The proxy is ready on http://{}.\n", proxy.address());
+    let proxy = proxy(&azure, options.listen, &files).await?;
+    say(format_args!("The proxy is ready on http://{}.\n", proxy.address()))?;
 
-    println!("A pull of {IMAGE}:latest, as docker does it, without any credentials:");
+    say(format_args!("A pull of {IMAGE}:latest, as docker does it, without any credentials:"))?;
     let pull = pull(proxy.address()).await.map_err(|cause| format!("demo: pull: {cause}"))?;
     for step in &pull {
-        println!("  {step}");
+        say(format_args!("  {step}"))?;
     }
-    println!("Every manifest and blob has the digest that it was asked for by.");
-    println!("\nWhat the stand-in saw:");
+    say("Every manifest and blob has the digest that it was asked for by.")?;
+    say("\nWhat the stand-in saw:")?;
     for line in seen(&azure.requests()) {
-        println!("  {line}");
+        say(format_args!("  {line}"))?;
     }
     if options.once {
-        println!("\nThe demo is complete.");
-        return Ok(());
+        return say("\nThe demo is complete.");
     }
-    println!("\n{}", to_paste(proxy.address()));
-    tokio::signal::ctrl_c().await.map_err(|cause| format!("demo: Ctrl-C: {cause}"))
+    say(format_args!("\n{}", to_paste(proxy.address(), binary.as_deref())))?;
+    std::future::pending().await
 }
 
 /// How to pull by other means, ready to be pasted.
-fn to_paste(proxy: SocketAddr) -> String {
+fn to_paste(proxy: SocketAddr, binary: Option<&Path>) -> String {
     let short = IMAGE.trim_start_matches("library/");
+    let docker = match binary {
+        Some(_) => format!("docker run --rm {short} /bin/sh -c 'echo it runs'"),
+        None => format!("docker pull {short}"),
+    };
     format!(
         "\
 Try it with curl:
   curl -i http://{proxy}/v2/{IMAGE}/tags/list
 with docker, after {{\"registry-mirrors\": [\"http://{proxy}\"]}} in /etc/docker/daemon.json and a restart:
-  docker pull {short}
+  {docker}
 with containerd:
   mkdir -p /tmp/acr-demo/docker.io
   printf '[host.\"http://{proxy}\"]\\n  capabilities = [\"pull\", \"resolve\"]\\n' > /tmp/acr-demo/docker.io/hosts.toml
@@ -93,7 +134,7 @@ Ctrl-C ends it."
 }
 
 /// The proxy, with the flags and variables that a user would set; its log is shown.
-fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch) -> Result<ProxyProcess, String> {
+async fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch) -> Result<ProxyProcess, String> {
     let ca = files.write("ca.pem", azure.ca_pem()).map_err(|cause| format!("demo: {cause}"))?;
     let arguments = [
         "--upstream-domain".to_owned(),
@@ -113,10 +154,18 @@ fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch) -> Result<ProxyP
         ("AZURE_CLIENT_ID", CLIENT_ID.to_owned()),
         ("AZURE_CLIENT_SECRET", SECRET.to_owned()),
     ];
-    println!("The proxy, started as on any machine, by a client secret in its environment:");
-    println!("  acr-cache-proxy {}\n", arguments.join(" "));
-    ProxyProcess::start(&arguments, &variables, |line| eprintln!("  | {line}"))
-        .map_err(|cause| format!("demo: {cause}"))
+    say(
+        "The proxy, started as on any machine, with a client secret in its environment; its log is behind the | lines:",
+    )?;
+    say(format_args!("  acr-cache-proxy {}\n", arguments.join(" ")))?;
+    // It waits for a line of the log, on a thread that may.
+    let started = tokio::task::spawn_blocking(move || {
+        ProxyProcess::start(&arguments, &variables, |line| {
+            let _ = writeln!(io::stderr(), "  | {line}");
+        })
+    });
+    let started = started.await.map_err(|cause| format!("demo: proxy: {cause}"))?;
+    started.map_err(|cause| format!("demo: {cause}"))
 }
 
 /// A pull in dockerd's order: ping, HEAD of the tag, index, manifest of a platform, config and layers. Every

@@ -1,9 +1,10 @@
 //! Arguments -> command -> exit status.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use acr_cache_proxy::cli::{self, Command};
-use acr_cache_proxy::{bench, client_config, demo, logger, serve};
+use acr_cache_proxy::{bench, child, client_config, demo, logger, serve};
 use log::warn;
 
 /// A wrong flag or setting is 2 (said by [`cli`]); a start that fails is 1, and so is a file that is not written.
@@ -12,6 +13,7 @@ const FAILED: u8 = 1;
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(config, notices)) => {
+            child::end_with_parent();
             logger::start(config.log());
             for notice in notices {
                 warn!("{notice}");
@@ -22,11 +24,12 @@ fn main() -> ExitCode {
         Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_deref()),
         Ok(Command::Bench(options)) => bench::run(&options),
         Err(exit) => {
-            if exit.to_stdout {
-                print!("{}", exit.message);
+            // Whoever reads may have left, as `head` does.
+            let _ = if exit.to_stdout {
+                write!(io::stdout(), "{}", exit.message)
             } else {
-                eprint!("{}", exit.message);
-            }
+                write!(io::stderr(), "{}", exit.message)
+            };
             return ExitCode::from(exit.status);
         }
     };
