@@ -57,7 +57,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A running stand-in for Azure.
 ///
-/// Dropping it stops the servers and closes their connections.
+/// Dropping it stops the servers and closes their connections, a moment later on a runtime that goes on: its ports are
+/// free when that has ended.
 pub struct Emulator {
     state: Arc<State>,
     ca_pem: String,

@@ -9,10 +9,10 @@ use crate::kept::Kept;
 const PULL: &str = "/v2/library/busybox/manifests/latest";
 
 /// A virtual machine: the metadata service is at its address, which this namespace then has.
-async fn machine() -> Emulator {
+async fn machine(options: Options) -> Emulator {
     // A second test of this namespace finds the address there.
     let _ = Command::new("ip").args(["addr", "add", "169.254.169.254/32", "dev", "lo"]).output().expect("ip runs");
-    let options = Options { identity_listen: Some(SocketAddr::from(([169, 254, 169, 254], 80))), ..harness::options() };
+    let options = Options { identity_listen: Some(SocketAddr::from(([169, 254, 169, 254], 80))), ..options };
     let azure = Emulator::start(options).await.expect("the emulator starts");
     azure.push(Image::small("hub/library/busybox", "latest"));
     azure
@@ -30,7 +30,7 @@ fn proxy(azure: &Emulator) -> Proxy {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_machines_identity_is_found_at_its_address_now_or_later() {
-    let azure = machine().await;
+    let azure = machine(harness::options()).await;
     {
         let proxy = proxy(&azure);
         assert_eq!(Kept::new(proxy.address()).get(PULL).expect("an answer").status, 200);
@@ -55,24 +55,15 @@ async fn a_machines_identity_is_found_at_its_address_now_or_later() {
 async fn one_of_a_machines_identities_is_picked_by_any_of_its_ids() {
     const RESOURCE: &str =
         "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/p";
-    let machine = || async {
-        let _ = Command::new("ip").args(["addr", "add", "169.254.169.254/32", "dev", "lo"]).output().expect("ip runs");
-        let identity = |may_pull, number: &str, resource_id| ManagedIdentity {
-            client_id: format!("c0000000-0000-4000-8000-00000000000{number}"),
-            object_id: format!("0b000000-0000-4000-8000-00000000000{number}"),
-            resource_id,
-            may_pull,
-            ..ManagedIdentity::default()
-        };
-        let azure = Emulator::start(Options {
-            identity_listen: Some(SocketAddr::from(([169, 254, 169, 254], 80))),
-            managed_identities: vec![identity(false, "1", None), identity(true, "2", Some(RESOURCE.to_owned()))],
-            ..harness::options()
-        });
-        let azure = azure.await.expect("the emulator starts");
-        azure.push(Image::small("hub/library/busybox", "latest"));
-        azure
+    let identity = |may_pull, number: &str, resource_id| ManagedIdentity {
+        client_id: format!("c0000000-0000-4000-8000-00000000000{number}"),
+        object_id: format!("0b000000-0000-4000-8000-00000000000{number}"),
+        resource_id,
+        may_pull,
+        ..ManagedIdentity::default()
     };
+    let identities = vec![identity(false, "1", None), identity(true, "2", Some(RESOURCE.to_owned()))];
+    let azure = machine(Options { managed_identities: identities, ..harness::options() }).await;
     for (setting, status) in [
         ("", 503),
         ("client_id: c0000000-0000-4000-8000-000000000002", 200),
@@ -83,7 +74,6 @@ async fn one_of_a_machines_identities_is_picked_by_any_of_its_ids() {
         ),
         ("client_id: c0000000-0000-4000-8000-000000000003", 503),
     ] {
-        let azure = machine().await;
         let settings = format!("identity: {{kind: managed_identity, {setting}}}");
         let proxy = Setup::new(&azure).nobody().settings(&settings).start();
         assert_eq!(
