@@ -68,7 +68,7 @@ impl ProxyProcess {
                 if last.len() == LAST_LINES {
                     last.remove(0);
                 }
-                last.push(line);
+                last.push(line.trim_start_matches("acr-cache-proxy: ").to_owned());
             }
             let _ = sender.send(Err(last.join("; ")));
         });

@@ -118,7 +118,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
     for route in config.routes().iter() {
         let upstream = upstreams.get(route.upstream).map_or("", |upstream| upstream.domain.authority());
-        info!("route: {} -> {upstream}/{}", route.source, route.prefix.as_str());
+        let prefix = route.prefix.as_str();
+        info!("route: {} -> {upstream}{}{prefix}", route.source, if prefix.is_empty() { "" } else { "/" });
     }
     if !listening.address().ip().is_loopback() {
         warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());

@@ -24,10 +24,13 @@ struct Arguments {
     /// One more name or address for the certificate
     #[arg(long = "extra-name")]
     extra_names: Vec<String>,
+    /// Where the registry listens, over TLS; port 0 is a free one
     #[arg(long, default_value_t = ANY_PORT)]
     registry_listen: SocketAddr,
+    /// Where Entra ID listens, over TLS
     #[arg(long, default_value_t = ANY_PORT)]
     entra_listen: SocketAddr,
+    /// Where blob storage listens
     #[arg(long, default_value_t = ANY_PORT)]
     storage_listen: SocketAddr,
     /// Serve managed identity endpoints too, in plain HTTP
@@ -45,10 +48,13 @@ struct Arguments {
     /// Give tokens to callers without credentials
     #[arg(long)]
     anonymous_pull: bool,
+    /// The tenant of the one application that Entra ID knows
     #[arg(long, default_value = TENANT)]
     tenant: String,
+    /// Its client id
     #[arg(long, default_value = CLIENT_ID)]
     client_id: String,
+    /// Its secret
     #[arg(long, default_value = CLIENT_SECRET)]
     client_secret: String,
     /// The certificate that signs the client's assertions, a PEM file
