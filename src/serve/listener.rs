@@ -21,13 +21,17 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use pingora_core::services::listening::Service as ListeningService;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::shutdown::{Arriving, MustNotEnd};
 
 /// A connection that cannot be accepted stays in the queue, as for want of file descriptors: trying on at once would
 /// only take the processor from those who could give some back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client
+/// hears nothing and tries again after a second, and hosts that pull do it all at once.
+const QUEUE: u32 = 4096;
 
 /// A bound socket that is not yet served. Connections queue in the kernel meanwhile.
 pub struct Listening {
@@ -39,13 +43,12 @@ pub struct Listening {
 impl Listening {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
     pub fn bind(name: &'static str, address: SocketAddr) -> io::Result<Self> {
-        let socket = match TcpListener::bind(address) {
+        let socket = match listen(address) {
             Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| cause)
+                listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))).map_err(|_| cause)
             }
             bound => bound,
         }?;
-        socket.set_nonblocking(true)?;
         Ok(Self { address: socket.local_addr()?, socket, name })
     }
 
@@ -58,6 +61,16 @@ impl Listening {
     pub fn serve<A: ServerApp + Send + Sync + 'static>(self, app: A, arriving: &Arriving) -> Served<A> {
         Served { app: Arc::new(app), socket: Some(self.socket), name: self.name, arriving: arriving.clone() }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    // The standard library's queue is one of 128, and tokio's sockets belong to a runtime; this one is for nothing else.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _inside = runtime.enter();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)?.into_std()
 }
 
 /// An app with its socket, as one of Pingora's services.

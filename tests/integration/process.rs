@@ -83,8 +83,8 @@ async fn sigterm_lets_requests_finish_and_takes_no_new_ones() {
 /// tries again after that.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_connected_when_the_signal_comes_is_answered() {
-    /// Fewer than a socket's queue takes.
-    const CLIENTS: usize = 100;
+    /// More than most queues take, fewer than the proxy's own.
+    const CLIENTS: usize = 300;
     /// So long a first request may be on its way.
     const FAR_AWAY: Duration = Duration::from_millis(200);
     const PING: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
