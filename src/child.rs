@@ -15,6 +15,20 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// What a child that does not start says last is its reason; what comes before is of less use.
 const LAST_LINES: usize = 4;
 
+/// Set for a child alone: its standard input is a pipe that ends with its parent.
+const ENDS_WITH_STDIN: &str = "ACR_CACHE_PROXY_ENDS_WITH_STDIN";
+
+/// For `main`: a child ends when its parent has ended, in whatever way, SIGKILL included. Nothing happens elsewhere.
+pub fn end_with_parent() {
+    if std::env::var_os(ENDS_WITH_STDIN).is_some() {
+        std::thread::spawn(|| {
+            // Nothing is ever sent; an error means as much as the end.
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            std::process::exit(0);
+        });
+    }
+}
+
 /// A running proxy, stopped when this value is dropped.
 pub struct ProxyProcess {
     child: Child,
@@ -32,7 +46,8 @@ impl ProxyProcess {
         let mut child = Command::new(binary)
             .args(arguments)
             .envs(variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .env(ENDS_WITH_STDIN, "1")
+            .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             // A Ctrl-C is for the parent, which stops the child in its own time.
             .process_group(0)
@@ -53,7 +68,7 @@ impl ProxyProcess {
                 if last.len() == LAST_LINES {
                     last.remove(0);
                 }
-                last.push(line);
+                last.push(line.trim_start_matches("acr-cache-proxy: ").to_owned());
             }
             let _ = sender.send(Err(last.join("; ")));
         });

@@ -26,7 +26,7 @@ Examples:
   acr-cache-proxy demo --once
       A pull through this program, against a stand-in for Azure that is built in.
   acr-cache-proxy client-config containerd --config /etc/acr-cache-proxy/config.yaml
-      The files by which containerd comes through the proxy; --write puts them in place.
+      The files with which containerd pulls through the proxy; --write puts them in place.
 
 The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
 AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI.";
@@ -98,9 +98,9 @@ enum Subcommands {
     /// Run the proxy; this is what happens without a subcommand, too
     #[command(after_help = EXAMPLES)]
     Serve(ServeArguments),
-    /// Pull an image through the proxy from a stand-in for Azure that is built in
+    /// Show a pull through the proxy without Azure: a stand-in for it is built in
     Demo(DemoArguments),
-    /// Show the files by which a container client comes through the proxy, or put them in place
+    /// Show the files with which a container client pulls through the proxy, or put them in place
     ClientConfig(ClientConfigArguments),
     /// Measure pulls through a proxy against direct pulls, in turns
     #[command(after_help = BENCH_EXAMPLES)]
@@ -123,7 +123,7 @@ struct ServeArguments {
         help = "Where to listen: 127.0.0.1:8080, [::1]:8080, or :8080 for every address [default: 127.0.0.1:8080]"
     )]
     listen_address: Option<String>,
-    /// Where /healthz and /readyz are told; :8081 is on loopback [default: nowhere]
+    /// Where /healthz and /readyz answer; :8081 is 127.0.0.1:8081 [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     admin_address: Option<String>,
     /// A YAML file of settings; flags win over it
@@ -138,7 +138,7 @@ struct ServeArguments {
     /// A log level, or a list such as warn,access=info; RUST_LOG does the same [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// Accepted for older command lines, without effect
+    /// Has no effect; accepted because older command lines have it
     #[arg(long, value_name = "HOST")]
     masquerade_domain: Option<String>,
 }
@@ -164,7 +164,7 @@ struct ClientConfigArguments {
         help = "Where clients reach the proxy, as http://HOST[:PORT] or https:// [default: where it listens]"
     )]
     mirror: Option<String>,
-    /// Put the files in place, never over one that is not from here
+    /// Put the files in place, but never over a file that this program did not write
     #[arg(long)]
     write: bool,
     /// Put them below this directory, such as the tree of an image [default: /]

@@ -1,14 +1,19 @@
 //! `demo`: this same program against an embedded stand-in for Azure, so that a pull can be seen without any.
 //!
 //! The stand-in runs in this process. The proxy is a child process of the same binary, started with the flags and
-//! variables that a user would set.
+//! variables that a user would set, and ends with this one.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use acr_emulator::{Client, Emulator, Hop, Image, Options, Recorded};
+use acr_emulator::{Client, Emulator, Hop, Image, Options, Recorded, static_busybox};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::child::{ProxyProcess, Scratch};
 use crate::cli::DemoOptions;
@@ -21,12 +26,79 @@ const PREFIX: &str = "hub";
 const IMAGE: &str = "library/hello";
 /// A step of the pull takes milliseconds; this is for a very busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(20);
+/// The line of a request is written right behind its answer; a busy machine may have to do other things first.
+const LOG_LIMIT: Duration = Duration::from_secs(2);
+const LOG_STEP: Duration = Duration::from_millis(5);
 
-/// Runs until Ctrl-C, or with `--once` until one image is pulled. The error is one sentence.
+/// Runs until Ctrl-C, SIGTERM or the end of its terminal, or with `--once` until one image is pulled. The error is one
+/// sentence.
 pub fn run(options: &DemoOptions) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().map_err(|cause| format!("demo: runtime: {cause}"))?;
-    runtime.block_on(demo(options))
+    runtime.block_on(async {
+        let ended = ended().map_err(|cause| format!("demo: signals: {cause}"))?;
+        tokio::select! {
+            shown = demo(options) => shown,
+            // What was started is stopped by being dropped.
+            () = ended => Ok(()),
+        }
+    })
+}
+
+/// Resolves at the first signal that asks for the end.
+fn ended() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// What the proxy logs: kept until it is shown, and from then on shown as it comes.
+#[derive(Clone)]
+struct ProxyLog(Arc<Mutex<Option<Vec<String>>>>);
+
+impl ProxyLog {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, line: &str) {
+        match &mut *self.lock() {
+            Some(kept) => kept.push(line.to_owned()),
+            None => {
+                let _ = writeln!(io::stderr(), "  | {line}");
+            }
+        }
+    }
+
+    /// Waits for the lines of so many requests, but not for long.
+    async fn of_requests(&self, requests: usize) {
+        let begun = Instant::now();
+        let is_access = |line: &&String| line.contains(" access] ");
+        while begun.elapsed() < LOG_LIMIT && self.lock().iter().flatten().filter(is_access).count() < requests {
+            tokio::time::sleep(LOG_STEP).await;
+        }
+    }
+
+    fn show(&self) -> Result<(), String> {
+        say("\nWhat the proxy logged:")?;
+        self.lock().take().unwrap_or_default().iter().try_for_each(|line| say(format_args!("  | {line}")))
+    }
+}
+
+/// Prints a line. Whoever reads may have left, as `head` does.
+fn say(line: impl Display) -> Result<(), String> {
+    writeln!(io::stdout(), "{line}").map_err(|cause| format!("demo: output: {cause}"))
 }
 
 async fn demo(options: &DemoOptions) -> Result<(), String> {
@@ -44,46 +116,64 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     })
     .await
     .map_err(|cause| format!("demo: stand-in for Azure: {cause}"))?;
-    azure.push(Image::small(&format!("{PREFIX}/{IMAGE}"), "latest"));
+    let binary = static_busybox();
+    let mut image = Image::small(&format!("{PREFIX}/{IMAGE}"), "latest");
+    image.binary.clone_from(&binary);
+    azure.try_push(&image).map_err(|cause| format!("demo: image: {cause}"))?;
 
-    println!(
+    say(format_args!(
         "A stand-in for Azure runs in this process: Entra ID on {}, a registry on {}, its blob storage on {}.",
         azure.entra_addr(),
         azure.registry_addr(),
         azure.storage_addr()
-    );
-    println!("It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would.\n");
+    ))?;
+    say(format_args!("It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would."))?;
+    say(match &binary {
+        Some(binary) => format!("The image runs: in it is {} of this machine.\n", binary.display()),
+        None => "The image can be pulled and not run: this machine has no static busybox to put in it.\n".to_owned(),
+    })?;
     let files = Scratch::new("demo").map_err(|cause| format!("demo: {cause}"))?;
-    let proxy = proxy(&azure, options.listen, &files)?;
-    println!("The proxy is ready on http://{}.\n", proxy.address());
+    let log = ProxyLog::new();
+    let proxy = proxy(&azure, options.listen, &files, &log).await?;
+    say(format_args!("The proxy is ready on http://{}.\n", proxy.address()))?;
 
-    println!("A pull of {IMAGE}:latest, as docker does it, without any credentials:");
-    let pull = pull(proxy.address()).await.map_err(|cause| format!("demo: pull: {cause}"))?;
-    for step in &pull {
-        println!("  {step}");
+    say(format_args!("A pull of {IMAGE}:latest, as docker does it, without any credentials:"))?;
+    let mut steps = Vec::new();
+    let pulled = pull(proxy.address(), &mut steps).await;
+    for step in &steps {
+        say(format_args!("  {step}"))?;
     }
-    println!("Every manifest and blob has the digest that it was asked for by.");
-    println!("\nWhat the stand-in saw:");
+    log.of_requests(steps.len()).await;
+    if let Err(cause) = pulled {
+        log.show()?;
+        return Err(format!("demo: pull: {cause}"));
+    }
+    say("Every manifest and blob has the digest that it was asked for by.")?;
+    say("\nWhat the stand-in saw:")?;
     for line in seen(&azure.requests()) {
-        println!("  {line}");
+        say(format_args!("  {line}"))?;
     }
+    log.show()?;
     if options.once {
-        println!("\nThe demo is complete.");
-        return Ok(());
+        return say("\nThe demo is complete.");
     }
-    println!("\n{}", to_paste(proxy.address()));
-    tokio::signal::ctrl_c().await.map_err(|cause| format!("demo: Ctrl-C: {cause}"))
+    say(format_args!("\n{}", to_paste(proxy.address(), binary.as_deref())))?;
+    std::future::pending().await
 }
 
 /// How to pull by other means, ready to be pasted.
-fn to_paste(proxy: SocketAddr) -> String {
+fn to_paste(proxy: SocketAddr, binary: Option<&Path>) -> String {
     let short = IMAGE.trim_start_matches("library/");
+    let docker = match binary {
+        Some(_) => format!("docker run --rm {short} /bin/sh -c 'echo it runs'"),
+        None => format!("docker pull {short}"),
+    };
     format!(
         "\
 Try it with curl:
   curl -i http://{proxy}/v2/{IMAGE}/tags/list
 with docker, after {{\"registry-mirrors\": [\"http://{proxy}\"]}} in /etc/docker/daemon.json and a restart:
-  docker pull {short}
+  {docker}
 with containerd:
   mkdir -p /tmp/acr-demo/docker.io
   printf '[host.\"http://{proxy}\"]\\n  capabilities = [\"pull\", \"resolve\"]\\n' > /tmp/acr-demo/docker.io/hosts.toml
@@ -93,7 +183,7 @@ Ctrl-C ends it."
 }
 
 /// The proxy, with the flags and variables that a user would set; its log is shown.
-fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch) -> Result<ProxyProcess, String> {
+async fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch, log: &ProxyLog) -> Result<ProxyProcess, String> {
     let ca = files.write("ca.pem", azure.ca_pem()).map_err(|cause| format!("demo: {cause}"))?;
     let arguments = [
         "--upstream-domain".to_owned(),
@@ -113,32 +203,35 @@ fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch) -> Result<ProxyP
         ("AZURE_CLIENT_ID", CLIENT_ID.to_owned()),
         ("AZURE_CLIENT_SECRET", SECRET.to_owned()),
     ];
-    println!("The proxy, started as on any machine, by a client secret in its environment:");
-    println!("  acr-cache-proxy {}\n", arguments.join(" "));
-    ProxyProcess::start(&arguments, &variables, |line| eprintln!("  | {line}"))
-        .map_err(|cause| format!("demo: {cause}"))
+    say("The proxy, started as on any machine, with a client secret in its environment:")?;
+    say(format_args!("  acr-cache-proxy {}\n", arguments.join(" ")))?;
+    // It waits for a line of the log, on a thread that may.
+    let log = log.clone();
+    let started =
+        tokio::task::spawn_blocking(move || ProxyProcess::start(&arguments, &variables, move |line| log.hear(line)));
+    let started = started.await.map_err(|cause| format!("demo: proxy: {cause}"))?;
+    started.map_err(|cause| format!("demo: {cause}"))
 }
 
 /// A pull in dockerd's order: ping, HEAD of the tag, index, manifest of a platform, config and layers. Every
-/// digest is checked.
-async fn pull(proxy: SocketAddr) -> Result<Vec<String>, String> {
+/// digest is checked; each step that has an answer is told in `steps`.
+async fn pull(proxy: SocketAddr, steps: &mut Vec<String>) -> Result<(), String> {
     let client =
         reqwest::Client::builder().no_proxy().timeout(STEP_LIMIT).build().map_err(|cause| cause.to_string())?;
-    let mut steps = Vec::new();
-    get(&client, &mut steps, proxy, "GET", "/v2/").await?;
-    let head = get(&client, &mut steps, proxy, "HEAD", &format!("/v2/{IMAGE}/manifests/latest")).await?;
+    get(&client, steps, proxy, "GET", "/v2/").await?;
+    let head = get(&client, steps, proxy, "HEAD", &format!("/v2/{IMAGE}/manifests/latest")).await?;
     let digest = head.digest.ok_or("the HEAD answer names no digest")?;
-    let index = get(&client, &mut steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{digest}")).await?;
+    let index = get(&client, steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{digest}")).await?;
     let index: Value = serde_json::from_slice(&index.body).map_err(|cause| cause.to_string())?;
     let manifest = index.pointer("/manifests/0/digest").and_then(Value::as_str).ok_or("the index lists no manifest")?;
-    let manifest = get(&client, &mut steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{manifest}")).await?;
+    let manifest = get(&client, steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{manifest}")).await?;
     let manifest: Value = serde_json::from_slice(&manifest.body).map_err(|cause| cause.to_string())?;
     let layers = manifest.get("layers").and_then(Value::as_array).into_iter().flatten();
     for blob in manifest.get("config").into_iter().chain(layers) {
         let digest = blob.get("digest").and_then(Value::as_str).ok_or("a blob without a digest")?;
-        get(&client, &mut steps, proxy, "GET", &format!("/v2/{IMAGE}/blobs/{digest}")).await?;
+        get(&client, steps, proxy, "GET", &format!("/v2/{IMAGE}/blobs/{digest}")).await?;
     }
-    Ok(steps)
+    Ok(())
 }
 
 struct Got {

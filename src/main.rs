@@ -1,10 +1,11 @@
 //! Arguments -> command -> exit status.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use acr_cache_proxy::cli::{self, Command};
 use acr_cache_proxy::serve::ServeError;
-use acr_cache_proxy::{bench, client_config, demo, logger, serve};
+use acr_cache_proxy::{bench, child, client_config, demo, logger, serve};
 use log::warn;
 use mimalloc::MiMalloc;
 
@@ -17,6 +18,7 @@ const FAILED: u8 = 1;
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(config, notices)) => {
+            child::end_with_parent();
             logger::start(config.log());
             for notice in notices {
                 warn!("{notice}");
@@ -33,11 +35,12 @@ fn main() -> ExitCode {
         Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_deref()),
         Ok(Command::Bench(options)) => bench::run(&options),
         Err(exit) => {
-            if exit.to_stdout {
-                print!("{}", exit.message);
+            // Whoever reads may have left, as `head` does.
+            let _ = if exit.to_stdout {
+                write!(io::stdout(), "{}", exit.message)
             } else {
-                eprint!("{}", exit.message);
-            }
+                write!(io::stderr(), "{}", exit.message)
+            };
             return ExitCode::from(exit.status);
         }
     };

@@ -12,7 +12,6 @@ use log::{info, warn};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
-use pingora_core::services::listening::Service;
 use tokio::task::JoinSet;
 
 use crate::addresses::Addresses;
@@ -25,13 +24,14 @@ use crate::token::Tokens;
 use crate::token::exchange::Registry;
 use crate::trust::{TrustError, TrustRoots};
 
+mod connection;
 mod downstream;
 mod listener;
 mod shutdown;
 
 use downstream::Downstream;
 use listener::Listening;
-use shutdown::MustNotEnd;
+use shutdown::{Arriving, MustNotEnd};
 
 /// Idle connections to the registry that are kept, all threads and addresses together. A host pulls three layers at a time and
 /// image; a shared mirror serves some tens of hosts at once.
@@ -104,6 +104,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         upstreams.push(upstream);
     }
     let in_flight = Arc::new(AtomicUsize::new(0));
+    let arriving = Arriving::default();
 
     let threads = config.threads();
     let mut server = Server::new_with_opt_and_conf(
@@ -122,12 +123,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     );
     server.bootstrap();
 
-    let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight)).map_err(ServeError::Signals)?;
+    let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight), arriving.clone());
+    let shutdown = shutdown.map_err(ServeError::Signals)?;
     let proxy = Proxy::new(config.routes().clone(), &upstreams, in_flight);
     info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
     for route in config.routes().iter() {
         let upstream = upstreams.get(route.upstream).map_or("", |upstream| upstream.domain.authority());
-        info!("route: {} -> {upstream}/{}", route.source, route.prefix.as_str());
+        let prefix = route.prefix.as_str();
+        info!("route: {} -> {upstream}{}{prefix}", route.source, if prefix.is_empty() { "" } else { "/" });
     }
     if !listening.address().ip().is_loopback() {
         warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
@@ -136,16 +139,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());
         let state = |upstream: &Arc<Upstream>| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
         let states = upstreams.iter().map(state).collect();
-        let mut service = Service::new("admin".to_owned(), Admin::new(states));
-        service.threads = Some(1);
-        server.add_service(admin.serve(service));
+        server.add_service(admin.serve(Admin::new(states), 1, &arriving));
     }
     let mut upkeep = background_service("upkeep", Upkeep(upkeep));
     // A thread of its own: what requests do holds up no renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let downstream = Downstream::new(&server.configuration, proxy);
-    server.add_service(listening.serve(Service::new("proxy".to_owned(), downstream)));
+    let downstream = Downstream::new(&server.configuration, proxy, arriving.clone());
+    server.add_service(listening.serve(downstream, threads, &arriving));
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())

@@ -12,6 +12,7 @@
 //! module names its own. What is inferred is said to be so.
 
 mod answer;
+mod busybox;
 mod certificate;
 mod clock;
 mod connection;
@@ -39,6 +40,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
+pub use crate::busybox::static_busybox;
 pub use crate::fault::{Fault, Injection};
 pub use crate::image::{Image, Pushed};
 pub use crate::options::{CLIENT_ID, CLIENT_SECRET, Client, ManagedIdentity, Options, TENANT};
@@ -55,7 +57,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A running stand-in for Azure.
 ///
-/// Dropping it stops the servers and closes their connections.
+/// Dropping it stops the servers and closes their connections, a moment later on a runtime that goes on: its ports are
+/// free when that has ended.
 pub struct Emulator {
     state: Arc<State>,
     ca_pem: String,

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use acr_emulator::{CLIENT_ID, CLIENT_SECRET, Client, Emulator, Image, Options, TENANT};
+use acr_emulator::{CLIENT_ID, CLIENT_SECRET, Client, Emulator, Image, Options, TENANT, static_busybox};
 use clap::Parser;
 use serde_json::json;
 
@@ -24,10 +24,13 @@ struct Arguments {
     /// One more name or address for the certificate
     #[arg(long = "extra-name")]
     extra_names: Vec<String>,
+    /// Where the registry listens, over TLS; port 0 is a free one
     #[arg(long, default_value_t = ANY_PORT)]
     registry_listen: SocketAddr,
+    /// Where Entra ID listens, over TLS
     #[arg(long, default_value_t = ANY_PORT)]
     entra_listen: SocketAddr,
+    /// Where blob storage listens
     #[arg(long, default_value_t = ANY_PORT)]
     storage_listen: SocketAddr,
     /// Serve managed identity endpoints too, in plain HTTP
@@ -45,10 +48,13 @@ struct Arguments {
     /// Give tokens to callers without credentials
     #[arg(long)]
     anonymous_pull: bool,
+    /// The tenant of the one application that Entra ID knows
     #[arg(long, default_value = TENANT)]
     tenant: String,
+    /// Its client id
     #[arg(long, default_value = CLIENT_ID)]
     client_id: String,
+    /// Its secret
     #[arg(long, default_value = CLIENT_SECRET)]
     client_secret: String,
     /// The certificate that signs the client's assertions, a PEM file
@@ -72,7 +78,8 @@ struct Arguments {
     /// An image to hold; may be repeated
     #[arg(long = "image", value_name = "REPOSITORY:TAG", default_value = "hub/library/busybox:latest")]
     images: Vec<String>,
-    /// A static program that becomes bin/sh of the images, so that they run
+    /// A static program that becomes bin/sh of the images, so that they run [default: busybox, if this machine has a
+    /// static one]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Layers of each image
@@ -103,7 +110,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> io::Result<()> {
-    let images = arguments.images()?;
+    let binary = arguments.binary.clone().or_else(static_busybox);
+    let images = arguments.images(binary.as_deref())?;
     let emulator = Emulator::start(arguments.options()?).await?;
     for image in &images {
         emulator.try_push(image)?;
@@ -119,6 +127,9 @@ async fn run(arguments: Arguments) -> io::Result<()> {
         "identity": emulator.identity_addr(),
         "authority": emulator.authority(),
         "ca": arguments.ca_out,
+        "images": images.iter().map(|image| format!("{}:{}", image.repository, image.tag)).collect::<Vec<_>>(),
+        // Without one they can be pulled, and not run.
+        "binary": binary,
     }}))?;
     let stop = stopped()?;
     tokio::pin!(stop);
@@ -153,14 +164,14 @@ fn print(line: &serde_json::Value) -> io::Result<()> {
 }
 
 impl Arguments {
-    fn images(&self) -> io::Result<Vec<Image>> {
+    fn images(&self, binary: Option<&Path>) -> io::Result<Vec<Image>> {
         let image = |name: &String| {
             let (repository, tag) = name.rsplit_once(':').ok_or_else(|| {
                 let message = format!("--image {name}: a tag is missing, as in {name}:latest");
                 io::Error::new(io::ErrorKind::InvalidInput, message)
             })?;
             let mut image = Image::small(repository, tag).with_layers(self.layers, self.layer_bytes);
-            image.binary.clone_from(&self.binary);
+            image.binary = binary.map(Path::to_owned);
             image.docker_media_types = self.docker_media_types;
             Ok(image)
         };

@@ -33,15 +33,15 @@ pub(crate) fn location(state: &State, digest: &str) -> String {
         "{scheme}://{}:{}{path}?se={}&sig={}&sp=r&spr={}&sr=b&sv={VERSION}&regid={}",
         state.options.storage_host,
         state.options.storage_port.unwrap_or_else(|| state.storage_addr.port()),
-        encoded(&expiry),
-        encoded(&signature),
-        encoded(protocols),
+        query_escape(&expiry),
+        query_escape(&signature),
+        query_escape(protocols),
         state.registry_id,
     )
 }
 
 /// Encodes what Go's `url.QueryEscape` does, of the characters that occur here.
-fn encoded(text: &str) -> String {
+pub(crate) fn query_escape(text: &str) -> String {
     const GO: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, GO).to_string()
 }

@@ -77,7 +77,7 @@ impl File {
         match read_bounded(path) {
             Ok(text) => Self::parse(path, &text, mistakes),
             Err(cause) => {
-                mistakes.push(format!("{}: {cause}", path.display()));
+                mistakes.push(format!("--config {}: {cause}", path.display()));
                 Self::default()
             }
         }

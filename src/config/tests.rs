@@ -124,7 +124,7 @@ fn a_file_of_another_kind_is_one_clear_error() {
     }
     let flags = Flags { config: Some("/nonexistent.yaml".into()), ..domain_flag() };
     let mistakes = Config::load(&flags).expect_err("no file").to_string();
-    assert!(mistakes.starts_with("/nonexistent.yaml: No such file"), "{mistakes}");
+    assert!(mistakes.starts_with("--config /nonexistent.yaml: No such file"), "{mistakes}");
 }
 
 #[test]

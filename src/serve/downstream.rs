@@ -15,6 +15,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::time::timeout;
 
+use super::shutdown::{Arrival, Arriving};
 use crate::proxy::{CLIENT_KEEPALIVE, CLIENT_READ_LIMIT, Proxy};
 
 /// RFC 9113 section 3.4: how HTTP/2 begins, of 24 bytes.
@@ -26,11 +27,12 @@ const H2_IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// What is done with each connection that is accepted.
 pub struct Downstream {
     proxy: Arc<HttpProxy<Proxy>>,
+    arriving: Arriving,
 }
 
 impl Downstream {
-    /// Serves connections with this proxy.
-    pub fn new(settings: &Arc<ServerConf>, proxy: Proxy) -> Self {
+    /// Serves connections with this proxy; `arriving` counts those that have not had a request yet.
+    pub fn new(settings: &Arc<ServerConf>, proxy: Proxy, arriving: Arriving) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         // Refused as every other method that is no pull, and not by Pingora with an empty body.
@@ -38,7 +40,7 @@ impl Downstream {
         options.h2_idle_timeout = Some(H2_IDLE_LIMIT);
         let mut proxy = http_proxy(settings, proxy);
         proxy.server_options = Some(options);
-        Self { proxy: Arc::new(proxy) }
+        Self { proxy: Arc::new(proxy), arriving }
     }
 
     /// Whether the connection speaks HTTP/2; `None` if it says nothing in time, or goes.
@@ -53,10 +55,12 @@ impl Downstream {
         Some(true)
     }
 
-    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
+    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch, arrival: Arrival) {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive((!*shutdown.borrow()).then_some(CLIENT_KEEPALIVE.as_secs()));
         let mut reused = self.proxy.process_new_http(session, shutdown).await;
+        // A connection that was of use may be closed: clients repeat on a new one what they send at that moment.
+        drop(arrival);
         while let Some((stream, settings)) = reused.map(|reused| reused.consume()) {
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
@@ -70,10 +74,14 @@ impl Downstream {
 #[async_trait]
 impl ServerApp for Downstream {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let arrival = self.arriving.enter();
         match timeout(CLIENT_READ_LIMIT, Self::speaks_h2(&mut stream)).await {
-            Ok(Some(true)) => self.proxy.process_new(stream, shutdown).await,
+            Ok(Some(true)) => {
+                drop(arrival);
+                self.proxy.process_new(stream, shutdown).await
+            }
             Ok(Some(false)) => {
-                self.serve_http1(stream, shutdown).await;
+                self.serve_http1(stream, shutdown, arrival).await;
                 None
             }
             Ok(None) | Err(_) => None,

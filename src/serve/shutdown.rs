@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use log::{error, info, warn};
@@ -14,8 +14,37 @@ use tokio::sync::watch;
 
 /// Requests under way may finish for this long after a signal; a kubelet kills after 30 s.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
+/// A client that is connected when the signal comes has this long to send its first request. It sends it at once, and
+/// gets no second chance: no client repeats what fails on a connection that was never of use.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(1);
 /// How often the drain looks whether the last request has ended.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// Counts what may still bring a request that nobody counts yet: listeners that are open, and connections that have
+/// not said anything.
+#[derive(Clone, Default)]
+pub struct Arriving(Arc<AtomicUsize>);
+
+impl Arriving {
+    /// One more, until the value that is returned is dropped.
+    pub fn enter(&self) -> Arrival {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Arrival(Arc::clone(&self.0))
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// One of them.
+pub struct Arrival(Arc<AtomicUsize>);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// SIGTERM, SIGINT and SIGQUIT drain; a second one ends at once. SIGHUP, which would kill a process that ignores
 /// the matter, is answered in the log: there is no reload yet.
@@ -59,7 +88,7 @@ impl ShutdownSignalWatch for Shutdown {
 
 /// Takes over the process's signals; they are handled from its return on. After the first one the process ends as
 /// soon as nothing is under way. Pingora itself would sleep through the whole grace period, requests or not.
-pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>) -> io::Result<Shutdown> {
+pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>, arriving: Arriving) -> io::Result<Shutdown> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
@@ -72,7 +101,7 @@ pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>) -> io::Result<Sh
             signals.end().await;
             end.send_replace(true);
             tokio::select! {
-                () = drained(&mut phases, &in_flight) => info!("stopped"),
+                () = drained(&mut phases, &in_flight, &arriving) => info!("stopped"),
                 () = signals.end() => warn!("stopped by a second signal"),
             }
         });
@@ -83,7 +112,7 @@ pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>) -> io::Result<Sh
 }
 
 /// No listener is open and no request is under way.
-async fn drained(phases: &mut broadcast::Receiver<ExecutionPhase>, in_flight: &AtomicUsize) {
+async fn drained(phases: &mut broadcast::Receiver<ExecutionPhase>, in_flight: &AtomicUsize, arriving: &Arriving) {
     loop {
         match phases.recv().await {
             Ok(ExecutionPhase::ShutdownGracePeriod) | Err(RecvError::Closed) => break,
@@ -92,10 +121,12 @@ async fn drained(phases: &mut broadcast::Receiver<ExecutionPhase>, in_flight: &A
     }
     let waiting = in_flight.load(Ordering::Acquire);
     info!("stopping: {waiting} requests under way, at most {} s", DRAIN_LIMIT.as_secs());
+    let begun = Instant::now();
     // The step first: a request whose header has just come in is counted by then.
     loop {
         tokio::time::sleep(DRAIN_STEP).await;
-        if in_flight.load(Ordering::Acquire) == 0 {
+        let awaited = if begun.elapsed() < ARRIVAL_LIMIT { arriving.count() } else { 0 };
+        if awaited + in_flight.load(Ordering::Acquire) == 0 {
             break;
         }
     }
@@ -121,6 +152,43 @@ impl Drop for MustNotEnd {
             error!("{} ended by itself, exiting", self.part);
             log::logger().flush();
             std::process::exit(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tokio::sync::watch;
+
+    use super::MustNotEnd;
+
+    /// Set for this test program when a test runs it again, to see it end.
+    const STOPPING: &str = "MUST_NOT_END_STOPPING";
+
+    /// A part that panics; before the shutdown, or amid it.
+    async fn part(stopping: bool) {
+        let (_shutdown, watch) = watch::channel(stopping);
+        let _alive = MustNotEnd::new("a part", watch);
+        panic!("as a defect does");
+    }
+
+    #[test]
+    fn a_part_that_panics_ends_the_process_unless_that_ends_anyway() {
+        if let Ok(stopping) = std::env::var(STOPPING) {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let ended = runtime.block_on(runtime.spawn(part(stopping == "true")));
+            assert!(ended.is_err_and(|cause| cause.is_panic()), "the panic was survived");
+            return;
+        }
+        // 1 is the program's own word; 101 would be that of a failed test.
+        for (stopping, status) in [("false", 1), ("true", 0)] {
+            let this = std::env::current_exe().expect("a test program");
+            let name = "serve::shutdown::tests::a_part_that_panics_ends_the_process_unless_that_ends_anyway";
+            let output = Command::new(this).args(["--exact", name]).env(STOPPING, stopping).output().expect("it runs");
+            assert_eq!(output.status.code(), Some(status), "{stopping}: {output:?}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), status == 0, "{output:?}");
         }
     }
 }

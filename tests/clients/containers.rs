@@ -1,10 +1,11 @@
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::PATIENCE;
+use crate::harness::{AT_ONCE, PATIENCE};
 use crate::home::Home;
 use crate::mirror::{Mirror, Pull};
 use crate::program::run;
@@ -137,10 +138,17 @@ async fn a_tls_client_hello_on_the_plain_port_is_dropped_at_once() {
     let mirror = Mirror::start().await;
     configure(&mirror.home, &mirrored(&mirror.address()));
     let pull = &mirror.pulls()[0];
-    let begun = Instant::now();
-    let printed =
-        run(&mut client(&mirror.home, PATIENCE, &format!("podman --log-level debug pull {}", pull.reference)));
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: {printed}", begun.elapsed());
-    assert!(printed.contains(&format!("https://{}/v2/", mirror.address())), "it tried TLS: {printed}");
+    let words = format!("podman --log-level debug pull {}", pull.reference);
+    let mut podman = client(&mirror.home, PATIENCE, &words).stderr(Stdio::piped()).spawn().expect("podman starts");
+    let printed = BufReader::new(podman.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let printed: Vec<_> = printed.map(|line| (Instant::now(), line)).collect();
+    assert!(podman.wait().expect("it ends").success(), "{printed:#?}");
+    let asked = |scheme: &str| {
+        let asks = format!("GET {scheme}://{}/v2/", mirror.address());
+        let line = printed.iter().find(|(_, line)| line.contains(&asks));
+        line.unwrap_or_else(|| panic!("no {asks}: {printed:#?}")).0
+    };
+    let took = asked("http").duration_since(asked("https"));
+    assert!(took < AT_ONCE, "{took:?}: {printed:#?}");
     mirror.verify(pull, PODMAN.agent);
 }

@@ -16,7 +16,7 @@ use crate::hub::{Site, TAG, of_repository, was_sent};
 const TABLE: &str = include_str!("failures.md");
 /// No client has an answer to any failure that takes longer.
 const LIMIT: Duration = Duration::from_secs(330);
-/// What a machine under load may add to any bound.
+/// What a machine under load may add to any bound, besides what the same client takes there when nothing fails.
 const SLACK: Duration = Duration::from_secs(15);
 /// What takes longer waits for most of it, and needs no processor meanwhile.
 const PATIENT: Duration = Duration::from_secs(15);
@@ -89,13 +89,13 @@ impl Outcome {
         Some(Self { end, within: Duration::from_secs(within.parse().ok()?) })
     }
 
-    fn holds(&self, seen: &Seen) -> bool {
+    fn holds(&self, seen: &Seen, unfailing: Duration) -> bool {
         let ends = match (&self.end, seen.giver) {
             (End::From(expected), Some(giver)) => *expected == giver,
             (End::Fails(words), None) => !words.is_empty() && seen.words().contains(words) && !seen.asked_hub,
             _ => false,
         };
-        ends && seen.took <= self.within + SLACK
+        ends && seen.took <= self.within + SLACK + unfailing
     }
 }
 
@@ -287,9 +287,13 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("a cell that ends")).collect()
     });
+    let unfailing = |client: &str| {
+        let pulls = played.iter().filter(|(cell, _)| (cell.client, cell.fault) == (client, "none"));
+        pulls.map(|(_, seen)| seen.took).max().expect("a row of the table")
+    };
     let wrong: Vec<String> = played
         .iter()
-        .filter(|(cell, seen)| !cell.expected.holds(seen))
+        .filter(|(cell, seen)| !cell.expected.holds(seen, unfailing(cell.client)))
         .map(|(cell, seen)| format!("{} × {} × {:?}: {seen}", cell.client, cell.fault, cell.mode))
         .collect();
     assert!(wrong.is_empty(), "{} of {} cells:\n{}", wrong.len(), played.len(), wrong.join("\n"));

@@ -20,7 +20,7 @@ pub type Stream = server::TlsStream<TcpStream>;
 /// Takes connections on a port of the system's choice, with the emulator's certificate.
 pub async fn serve<F, Served>(azure: &Emulator, each: F) -> (SocketAddr, AbortHandle)
 where
-    F: Fn(Stream) -> Served + Send + 'static,
+    F: Fn(Stream) -> Served + Send + Sync + 'static,
     Served: Future<Output = io::Result<()>> + Send + 'static,
 {
     let (certificate, key) = azure.certificate_and_key_pem();
@@ -30,12 +30,11 @@ where
     let acceptor = TlsAcceptor::from(Arc::new(config.expect("they fit")));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("bound");
+    let each = Arc::new(each);
     let accepting = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let accepted = acceptor.accept(stream);
-            if let Ok(stream) = accepted.await {
-                tokio::spawn(each(stream));
-            }
+            let (acceptor, each) = (acceptor.clone(), Arc::clone(&each));
+            tokio::spawn(async move { each(acceptor.accept(stream).await?).await });
         }
     });
     (address, accepting.abort_handle())

@@ -9,10 +9,10 @@ use crate::kept::Kept;
 const PULL: &str = "/v2/library/busybox/manifests/latest";
 
 /// A virtual machine: the metadata service is at its address, which this namespace then has.
-async fn machine() -> Emulator {
+async fn machine(options: Options) -> Emulator {
     // A second test of this namespace finds the address there.
     let _ = Command::new("ip").args(["addr", "add", "169.254.169.254/32", "dev", "lo"]).output().expect("ip runs");
-    let options = Options { identity_listen: Some(SocketAddr::from(([169, 254, 169, 254], 80))), ..harness::options() };
+    let options = Options { identity_listen: Some(SocketAddr::from(([169, 254, 169, 254], 80))), ..options };
     let azure = Emulator::start(options).await.expect("the emulator starts");
     azure.push(Image::small("hub/library/busybox", "latest"));
     azure
@@ -30,7 +30,7 @@ fn proxy(azure: &Emulator) -> Proxy {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_machines_identity_is_found_at_its_address_now_or_later() {
-    let azure = machine().await;
+    let azure = machine(harness::options()).await;
     {
         let proxy = proxy(&azure);
         assert_eq!(Kept::new(proxy.address()).get(PULL).expect("an answer").status, 200);
@@ -60,6 +60,7 @@ async fn what_the_metadata_service_answers_is_said_at_once_and_asked_again_in_it
         headers: vec![("Retry-After".to_owned(), "7".to_owned())],
         body: r#"{"error":"too_many_requests","error_description":"Too many requests"}"#.to_owned(),
     };
+    let azure = machine(harness::options()).await;
     for (fault, retry_after, says) in [
         (Fault::Status(400), 30, "400 invalid_request: no such managed identity is assigned to this machine"),
         (Fault::Status(404), 1, "404 not_found: the identity endpoint is not ready, trying again"),
@@ -68,7 +69,8 @@ async fn what_the_metadata_service_answers_is_said_at_once_and_asked_again_in_it
         (Fault::Status(500), 1, "500 unknown: the service has trouble, trying again"),
         (Fault::Hang, 1, "no answer in time, trying again"),
     ] {
-        let azure = machine().await;
+        azure.clear_faults();
+        azure.clear_requests();
         azure.inject(Hop::Imds, fault.clone());
         let proxy = Setup::new(&azure).nobody().settings("identity: {kind: managed_identity}").start();
         let mut client = Kept::new(proxy.address());
@@ -90,24 +92,15 @@ async fn what_the_metadata_service_answers_is_said_at_once_and_asked_again_in_it
 async fn one_of_a_machines_identities_is_picked_by_any_of_its_ids() {
     const RESOURCE: &str =
         "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/p";
-    let machine = || async {
-        let _ = Command::new("ip").args(["addr", "add", "169.254.169.254/32", "dev", "lo"]).output().expect("ip runs");
-        let identity = |may_pull, number: &str, resource_id| ManagedIdentity {
-            client_id: format!("c0000000-0000-4000-8000-00000000000{number}"),
-            object_id: format!("0b000000-0000-4000-8000-00000000000{number}"),
-            resource_id,
-            may_pull,
-            ..ManagedIdentity::default()
-        };
-        let azure = Emulator::start(Options {
-            identity_listen: Some(SocketAddr::from(([169, 254, 169, 254], 80))),
-            managed_identities: vec![identity(false, "1", None), identity(true, "2", Some(RESOURCE.to_owned()))],
-            ..harness::options()
-        });
-        let azure = azure.await.expect("the emulator starts");
-        azure.push(Image::small("hub/library/busybox", "latest"));
-        azure
+    let identity = |may_pull, number: &str, resource_id| ManagedIdentity {
+        client_id: format!("c0000000-0000-4000-8000-00000000000{number}"),
+        object_id: format!("0b000000-0000-4000-8000-00000000000{number}"),
+        resource_id,
+        may_pull,
+        ..ManagedIdentity::default()
     };
+    let identities = vec![identity(false, "1", None), identity(true, "2", Some(RESOURCE.to_owned()))];
+    let azure = machine(Options { managed_identities: identities, ..harness::options() }).await;
     for (setting, status) in [
         ("", 503),
         ("client_id: c0000000-0000-4000-8000-000000000002", 200),
@@ -118,7 +111,6 @@ async fn one_of_a_machines_identities_is_picked_by_any_of_its_ids() {
         ),
         ("client_id: c0000000-0000-4000-8000-000000000003", 503),
     ] {
-        let azure = machine().await;
         let settings = format!("identity: {{kind: managed_identity, {setting}}}");
         let proxy = Setup::new(&azure).nobody().settings(&settings).start();
         assert_eq!(

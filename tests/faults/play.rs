@@ -65,7 +65,7 @@ pub fn cell(runtime: &Handle, cell: &Cell) -> Result<(), String> {
         Moment::FirstRefresh | Moment::Load => stage.at_refresh(fault)?,
     };
     stage.requests.extend(stage.azure.take_requests());
-    match secrets::in_log(&proxy.log(), &stage.requests) {
+    match secrets::in_log(&proxy.end(), &stage.requests) {
         Some(secret) => Err(format!("a secret is in the log: {secret}")),
         None => Ok(()),
     }

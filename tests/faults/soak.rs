@@ -76,6 +76,20 @@ impl Pair {
         Ok(())
     }
 
+    /// Waits until each repository has been pulled since: by a client that has been through all of them, as one has
+    /// after so many answers.
+    async fn every_repository(&self) {
+        let goal = self.answers.load(Ordering::Relaxed) + 2 * (CLIENTS * REPOSITORIES) as u64;
+        let pulled = async {
+            while self.answers.load(Ordering::Relaxed) < goal {
+                // Nothing depends on the step.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let pulled = tokio::time::timeout(PATIENCE, pulled).await;
+        assert!(pulled.is_ok(), "{}: pulls came to an end:\n{}", self.name, self.proxy.log());
+    }
+
     fn look(&self, client: &mut Kept, number: usize) -> Result<(), String> {
         let path = format!("/v2/soak/r{}/manifests/latest", number % REPOSITORIES);
         let seen = client.get(&path).map_err(|cause| format!("{}: {path}: no answer: {cause}", self.name))?;
@@ -145,10 +159,11 @@ async fn no_pull_fails_while_tokens_turn_over_and_faults_come_and_go() {
         let login = (if rounds % 2 == 0 { Hop::Entra } else { Hop::Exchange }, &FAULTS[rounds % FAULTS.len()]);
         let access = (Hop::Token, &FAULTS[(rounds + 3) % FAULTS.len()]);
         for (pair, tally) in pairs.iter().zip(&mut tallies) {
-            tally.take(pair);
             for (hop, fault) in [login, access] {
                 pair.azure.inject(hop, fault.clone().times(OUTAGE));
             }
+            // What is counted from here on has met them.
+            tally.take(pair);
         }
         for pair in &pairs {
             for (hop, fault) in [login, access] {
@@ -160,6 +175,9 @@ async fn no_pull_fails_while_tokens_turn_over_and_faults_come_and_go() {
             // All is well now: tokens that end before their time are replaced unseen.
             pairs.iter().for_each(|pair| pair.azure.revoke_tokens());
             (revoked, revocations) = (Instant::now(), revocations + 1);
+            for pair in &pairs {
+                pair.every_repository().await;
+            }
         }
     }
     done.store(true, Ordering::Relaxed);

@@ -11,6 +11,9 @@ use acr_emulator::{Emulator, Image, Options, Recorded};
 
 /// Nothing that is awaited here takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// What is done at once is done by then, even on a loaded machine; what waits for one of the proxy's limits, of 25 s and
+/// of 30 s, is not.
+pub const AT_ONCE: Duration = Duration::from_secs(15);
 
 /// The identity that every emulator of these tests knows.
 pub const TENANT: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
@@ -249,6 +252,17 @@ impl Proxy {
         }
     }
 
+    /// Stops it, and gives everything that it has logged, to its last line.
+    pub fn end(mut self) -> String {
+        self.signal("TERM");
+        self.wait();
+        let lines = self.log.lock();
+        let (lines, waited) =
+            self.log.grown.wait_timeout_while(lines, PATIENCE, |(_, at_its_end)| !*at_its_end).expect("log");
+        assert!(!waited.timed_out(), "the log has no end:\n{}", lines.0);
+        lines.0.clone()
+    }
+
     /// Sends a signal by its name, as `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
@@ -267,6 +281,14 @@ impl Proxy {
             // The only way to wait for a process with a limit; nothing depends on the step.
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The most memory that it ever had, in bytes: all of it, as the kernel counts.
+    pub fn peak_resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5)");
+        let kilobytes = line.trim().strip_suffix(" kB").and_then(|number| number.parse::<usize>().ok());
+        kilobytes.expect("a number of kB") << 10
     }
 
     /// The memory that it has now, in bytes, without the pages of its program: those of a debug build are many.

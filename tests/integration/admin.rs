@@ -70,7 +70,7 @@ async fn there_is_no_admin_listener_unless_asked_for() {
     let azure = harness::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), "GET /healthz", "").status, 404);
-    assert!(!proxy.log().contains("health and readiness"));
+    assert!(!proxy.end().contains("health and readiness"));
 }
 
 /// Pingora quotes what it cannot read, and that may hold a credential: this port's is for balancers, but anybody may err.

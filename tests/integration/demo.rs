@@ -1,4 +1,9 @@
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::harness::PATIENCE;
 
 /// The command that a new user types first.
 #[test]
@@ -7,7 +12,12 @@ fn the_demo_shows_a_whole_pull_and_what_went_over_which_hop() {
         Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy")).args(["demo", "--once"]).output().expect("it runs");
     let (said, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{log}");
+    let runs = match acr_emulator::static_busybox() {
+        Some(binary) => format!("The image runs: in it is {} of this machine.", binary.display()),
+        None => "The image can be pulled and not run".to_owned(),
+    };
     for line in [
+        &runs,
         "GET /v2/ -> 200",
         "HEAD /v2/library/hello/manifests/latest -> 200",
         ", 307 to blob storage",
@@ -15,8 +25,63 @@ fn the_demo_shows_a_whole_pull_and_what_went_over_which_hop() {
         "registry: POST /oauth2/exchange -> 200",
         "registry: HEAD /v2/hub/library/hello/manifests/latest -> 200, with a bearer token",
         " -> 200, without any credentials",
+        "What the proxy logged:\n",
+        " access] HEAD /v2/library/hello/manifests/latest 200 ",
         "The demo is complete.",
     ] {
         assert!(said.contains(line), "no {line:?} in\n{said}");
     }
+}
+
+#[test]
+fn however_the_demo_ends_its_proxy_ends_and_its_files_are_gone() {
+    for (signal, status) in [("INT", Some(0)), ("TERM", Some(0)), ("HUP", Some(0)), ("KILL", None)] {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+            .arg("demo")
+            .env("TMPDIR", files.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let mut proxy: Option<SocketAddr> = None;
+        for line in BufReader::new(demo.stdout.take().expect("piped")).lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("The proxy is ready on http://") {
+                proxy = address.trim_end_matches('.').parse().ok();
+            }
+            if line == "Ctrl-C ends it." {
+                break;
+            }
+        }
+        let proxy = proxy.expect("the demo says where its proxy is");
+        TcpStream::connect(proxy).expect("it stays up");
+        let sent = Command::new("kill").args(["-s", signal, &demo.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        assert_eq!(demo.wait().expect("it ends").code(), status, "{signal}");
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(proxy).is_ok() {
+            assert!(Instant::now() < deadline, "{signal}: the proxy lives on");
+            // The end of a process that is nobody's child can only be looked for; nothing depends on the step.
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let left: Vec<_> = files.path().read_dir().expect("a directory").map_while(Result::ok).collect();
+        // What is killed outright cannot clean up.
+        assert!(left.is_empty() || signal == "KILL", "{signal}: {left:?}");
+    }
+}
+
+/// As `head` does.
+#[test]
+fn who_leaves_in_the_middle_of_the_demo_is_no_panic() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+        .args(["demo", "--once"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(demo.stdout.take());
+    let output = demo.wait_with_output().expect("it ends");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("acr-cache-proxy: demo: output: ") && !log.contains("panicked"), "{log}");
 }

@@ -1,6 +1,8 @@
+use std::time::Instant;
+
 use acr_emulator::Hop;
 
-use crate::harness::{self, Setup};
+use crate::harness::{self, AT_ONCE, Setup};
 use crate::wire;
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -60,7 +62,9 @@ async fn bytes_that_are_no_request_get_no_further() {
         b"CONNECT example.azurecr.io:443 HTTP/1.1\r\nHost: x\r\n\r\n",
     ] {
         // Read to the end: each of them is answered or dropped at once, and the connection closed.
+        let begun = Instant::now();
         let answer = wire::send(proxy.address(), bytes);
+        assert!(begun.elapsed() < AT_ONCE, "{:?} after {:?}", bytes.escape_ascii().to_string(), begun.elapsed());
         let status = String::from_utf8_lossy(&answer).split(' ').nth(1).map(str::to_owned);
         assert!(matches!(status.as_deref(), None | Some("400" | "405")), "{:?} -> {status:?}", bytes.escape_ascii().to_string());
     }

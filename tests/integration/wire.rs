@@ -36,14 +36,16 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends bytes and reads until the proxy closes.
+/// Sends bytes and reads until the proxy closes, which it has to do in time.
 pub fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
     stream.write_all(bytes).expect("sent");
     let mut answer = Vec::new();
-    // A reset ends it as well as a close.
-    let _ = stream.read_to_end(&mut answer);
-    answer
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => answer,
+        Err(cause) if cause.kind() == io::ErrorKind::ConnectionReset => answer,
+        Err(cause) => panic!("{cause}, behind {:?}", String::from_utf8_lossy(&answer)),
+    }
 }
 
 /// Sends `<line> HTTP/1.1` with these further header lines and closes.

@@ -3,7 +3,6 @@
 //! Sources: the distribution specification; azure-sdk-for-net recordings for headers and bodies.
 
 use hyper::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::error::{Detail, Missing, error, no_such_page, unauthorized};
@@ -224,7 +223,7 @@ fn listed(request: &Request, path: &str, names: Vec<String>, body: impl Fn(&[Str
     let answer = Answer::json(200, &body(page));
     match page.last() {
         Some(last) if page.len() < rest.len() => {
-            let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
+            let last = storage::query_escape(last);
             answer.header("Link", format!("<{path}?last={last}&n={size}&orderby=>; rel=\"next\""))
         }
         _ => answer,

@@ -32,6 +32,9 @@ fn it_says_where_it_listens_and_what_it_is_asked() {
     for name in ["registry", "entra", "storage", "authority"] {
         assert!(ready[name].is_string(), "{ready}");
     }
+    assert_eq!(ready["images"], serde_json::json!(["a/b:1", "c:2"]));
+    let binary = acr_emulator::static_busybox().map(|file| file.to_string_lossy().into_owned());
+    assert_eq!(ready["binary"], serde_json::json!(binary), "what makes them run, if there is such a thing here");
     // Storage speaks plain HTTP here, so that this test needs no TLS of its own.
     let storage = ready["storage"].as_str().expect("an address");
     let mut stream = std::net::TcpStream::connect(storage).expect("a connection");
