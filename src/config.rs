@@ -17,6 +17,8 @@ use identity::Identity;
 use file::{File, Place, Text};
 use routes::Table;
 
+pub(crate) use routes::parse_blobs;
+
 /// Loopback, because clients are not authenticated.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// One line a request, one for each change of state.

@@ -96,7 +96,6 @@ struct PhaseSummary {
 impl Summary {
     fn new(run: Run) -> Self {
         let Run { level, elapsed, tally } = run;
-        let connections = if level.warm { "warm connections" } else { "cold connections" };
         let load = match level.rate {
             Some(rate) => format!("open loop, {rate} pulls a second a side, {} at once at most", level.concurrency),
             None => format!("closed loop, concurrency {}", level.concurrency),
@@ -120,7 +119,7 @@ impl Summary {
             SideSummary { side, record, unfinished }
         });
         Self {
-            heading: format!("{load}, {connections}"),
+            heading: format!("{load}; {}", level.connections.label()),
             level,
             elapsed,
             sides: sides.collect(),
@@ -237,6 +236,7 @@ fn verdict(summary: &Summary) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::connection::Failure;
+    use super::super::load::Connections;
     use super::super::pairs::Pairs;
     use super::super::record::{Meter, Pulled};
     use super::*;
@@ -265,7 +265,7 @@ mod tests {
         records[1].add(&Pulled { meter: Meter::default(), failure: Some(failure) });
         let [via, direct] = records;
         let tally = Tally::of(vec![(Side::Via, via), (Side::Direct, direct)], pairs, vec![100, 101]);
-        let level = Level { warm: false, concurrency: 8, rate: None };
+        let level = Level { connections: Connections::Cold, concurrency: 8, rate: None };
         let about = About {
             images: vec![Sized { name: "library/nginx:1.27".to_owned(), layers: 7, bytes: 70 << 20 }],
             platform: "linux/amd64".to_owned(),

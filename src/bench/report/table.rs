@@ -24,7 +24,7 @@ pub fn head(about: &About) -> String {
     for (side, name) in &about.sides {
         text += &match side {
             Side::Via => format!("via     the proxy {name}\n"),
-            Side::Direct => format!("direct  {name}, as docker pulls: challenge, token, redirect\n"),
+            Side::Direct => format!("direct  {name}, as an engine pulls: challenge, token, redirect\n"),
         };
     }
     if let Some(rtt) = about.rtt {
