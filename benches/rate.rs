@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     let mut last = None;
     thread::scope(|scope| {
         let load = &load;
-        let workers: Vec<_> = (0..load.connections).map(|number| scope.spawn(move || work(load, number, begun))).collect();
+        let workers: Vec<_> =
+            (0..load.connections).map(|number| scope.spawn(move || work(load, number, begun))).collect();
         for worker in workers {
             let Ok((measured, failed, why)) = worker.join() else { continue };
             latencies.extend(measured);
@@ -49,7 +50,8 @@ fn main() -> ExitCode {
         }
     });
     latencies.sort_unstable();
-    let figures: Vec<_> = SHARES.iter().map(|(name, share)| format!("\"{name}\": {}", at(&latencies, *share))).collect();
+    let figures: Vec<_> =
+        SHARES.iter().map(|(name, share)| format!("\"{name}\": {}", at(&latencies, *share))).collect();
     println!("{{\"requests\": {}, \"errors\": {failures}, {}}}", latencies.len(), figures.join(", "));
     if let Some(why) = last {
         eprintln!("rate: {failures} failed, such as: {why}");

@@ -43,6 +43,7 @@ impl Emulated {
         let registry = Wire::bind().await.map_err(io)?;
         let storage = Wire::bind().await.map_err(io)?;
         let port = registry.address().map_err(io)?.port();
+        let storage_port = storage.address().map_err(io)?.port();
         let azure = Emulator::start(Options {
             clients: vec![Client {
                 tenant: TENANT.to_owned(),
@@ -52,7 +53,7 @@ impl Emulated {
             }],
             login_server: HOST.to_owned(),
             registry_port: Some(port),
-            storage_port: Some(storage.address().map_err(io)?.port()),
+            storage_port: Some(storage_port),
             ..Options::default()
         })
         .await
@@ -66,7 +67,7 @@ impl Emulated {
         let secret = files.write("client-secret", SECRET)?;
         let blobs = match blobs {
             Blobs::Redirect => String::new(),
-            Blobs::Proxy => format!("  blobs: proxy\n  blob_hosts: [{HOST}]\n"),
+            Blobs::Proxy => format!("  blobs: proxy\n  blob_hosts: ['{HOST}:{storage_port}']\n"),
         };
         // By a file, since the variables of this process are its user's.
         let settings = files.write(

@@ -22,7 +22,9 @@ const NAMES: f64 = 150.0;
 const STEPS: usize = 200;
 /// Lines of the grid.
 const TICKS: f64 = 5.0;
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#222}.t{font-weight:600;font-size:15px}.m{fill:#666}.g{stroke:#ddd}.e{text-anchor:end}.c{text-anchor:middle}";
+/// On light ground, and on dark where the reader's screen is. The sides are apart in hue and in lightness, so that a print
+/// without colour shows both.
+const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#222}.t{font-weight:600;font-size:15px}.m{fill:#666}.s{font-size:10px}.g{stroke:#ddd}.e{text-anchor:end}.c{text-anchor:middle}.b{fill:#fff}.via{fill:#0b62c4;stroke:#0b62c4}.direct{fill:#e08a1e;stroke:#e08a1e}@media(prefers-color-scheme:dark){text{fill:#e6e6e6}.m{fill:#9aa3ad}.g{stroke:#30363d}.b{fill:#0d1117}.via{fill:#4c9bf5;stroke:#4c9bf5}.direct{fill:#e9a94a;stroke:#e9a94a}}";
 
 /// One drawing of all levels, one under the other.
 pub fn render(summaries: &[Summary]) -> String {
@@ -44,16 +46,8 @@ pub fn of_level(summary: &Summary) -> [String; 2] {
 
 fn frame(body: &str, height: f64) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\"><style>{STYLE}</style><rect width=\"{WIDTH}\" height=\"{height:.0}\" fill=\"#fff\"/>{body}</svg>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\"><style>{STYLE}</style><rect class=\"b\" width=\"{WIDTH}\" height=\"{height:.0}\"/>{body}</svg>\n"
     )
-}
-
-/// Apart in hue and in lightness, so that a print without colour shows both.
-fn colour(side: Side) -> &'static str {
-    match side {
-        Side::Via => "#0b62c4",
-        Side::Direct => "#e08a1e",
-    }
 }
 
 fn name(side: Side) -> &'static str {
@@ -75,9 +69,9 @@ fn above(title: &str, summary: &Summary) -> String {
         let x = LEFT + index as f64 * 130.0;
         let _ = write!(
             text,
-            "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"{LEGEND}\">{}</text>",
+            "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" class=\"{}\"/><text x=\"{}\" y=\"{LEGEND}\">{}</text>",
             LEGEND - 11.0,
-            colour(side.side),
+            side.side.label(),
             x + 18.0,
             name(side.side)
         );
@@ -155,8 +149,8 @@ fn percentiles(summary: &Summary) -> (String, f64) {
             .collect();
         let _ = write!(
             text,
-            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"2\" points=\"{}\"/>",
-            colour(side.side),
+            "<polyline class=\"{}\" style=\"fill:none;stroke-width:2\" points=\"{}\"/>",
+            side.side.label(),
             points.join(" ")
         );
     }
@@ -191,9 +185,9 @@ fn medians(summary: &Summary) -> (String, f64) {
             let long = (width * value / longest).max(1.0);
             let _ = write!(
                 text,
-                "<rect x=\"{NAMES}\" y=\"{y:.1}\" width=\"{long:.1}\" height=\"{}\" fill=\"{}\"/><text class=\"m\" style=\"font-size:10px\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                "<rect x=\"{NAMES}\" y=\"{y:.1}\" width=\"{long:.1}\" height=\"{}\" class=\"{}\"/><text class=\"m s\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 BAR - 1.0,
-                colour(side.side),
+                side.side.label(),
                 NAMES + long + 5.0,
                 y + BAR - 2.0,
                 digits(value)
