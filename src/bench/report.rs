@@ -131,7 +131,7 @@ impl Summary {
 }
 
 impl About {
-    /// `library/nginx:1.27 for linux/amd64, 7 layers of 67.9 MiB, in full`
+    /// A line for each image, `library/nginx:1.27 (7 layers, 67.9 MiB)`, and one for what is pulled of them.
     fn text(&self) -> String {
         let how = match self.layers {
             Layers::None => "which are not pulled",
@@ -141,9 +141,9 @@ impl About {
         let images: Vec<_> = self
             .images
             .iter()
-            .map(|image| format!("{} ({} layers, {:.1} MiB)", image.name, image.layers, mebibytes(image.bytes)))
+            .map(|image| format!("{} ({} layers, {:.1} MiB)\n", image.name, image.layers, mebibytes(image.bytes)))
             .collect();
-        format!("{} for {}, layers: {how}", images.join(", "), self.platform)
+        format!("{}for {}, layers: {how}", images.concat(), self.platform)
     }
 }
 

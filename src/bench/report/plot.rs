@@ -85,10 +85,10 @@ fn tick_label(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// The next number above that is 1, 2 or 5 and zeros, so that the grid's lines are at round ones.
+/// The next number above whose fifths are short, so that the grid's lines are at round numbers.
 fn round_up(value: f64) -> f64 {
     let power = 10f64.powf(value.max(0.01).log10().floor());
-    [1.0, 2.0, 2.5, 5.0, 10.0]
+    [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
         .into_iter()
         .map(|factor| factor * power)
         .find(|top| *top >= value)
@@ -98,7 +98,8 @@ fn round_up(value: f64) -> f64 {
 fn percentiles(summary: &Summary) -> (String, f64) {
     let samples = summary.sides.iter().map(|side| side.record.histogram(Phase::Whole).len()).max().unwrap_or_default();
     // As many nines as there are samples to show them, each as wide as the others (HdrHistogram's own way of plotting).
-    let nines = (samples.max(10) as f64).log10().clamp(1.0, 5.0);
+    // Behind the last one, half a sample's share of 1 is left for the maximum.
+    let nines = (samples.max(10) as f64 * 2.0).log10().min(5.0);
     let top = summary.sides.iter().map(|side| side.record.histogram(Phase::Whole).max()).max().unwrap_or_default();
     let top = round_up(shown(Phase::Whole, top as f64));
     let x = |share: f64| LEFT + (WIDTH - LEFT - RIGHT) * (-(1.0 - share).log10()).min(nines) / nines;
@@ -239,7 +240,7 @@ pub(super) mod tests {
 
     #[test]
     fn axes_end_at_round_numbers() {
-        for (value, top) in [(0.3, 0.5), (1.0, 1.0), (17.0, 20.0), (22.0, 25.0), (93.0, 100.0), (101.0, 200.0)] {
+        for (value, top) in [(0.31, 0.4), (1.0, 1.0), (17.0, 20.0), (22.0, 25.0), (93.0, 100.0), (101.0, 150.0)] {
             assert!((round_up(value) - top).abs() < 1e-9, "{value}: {}", round_up(value));
         }
     }
