@@ -165,7 +165,7 @@ fn medians(summary: &Summary) -> (String, f64) {
         .filter(|phase| !phase.phase.is_speed() && phase.rows.iter().any(Option::is_some))
         .collect();
     let step = BAR * summary.sides.len() as f64 + GAP;
-    let height = TOP + step * phases.len() as f64 + GAP;
+    let height = TOP + step * phases.len() as f64 + 3.0 * GAP;
     let median =
         |row: &Option<(u64, [u64; super::SHARES.len()])>| row.map(|(_, values)| shown(Phase::Whole, values[0] as f64));
     let longest = phases.iter().flat_map(|phase| &phase.rows).filter_map(median).fold(0.01, f64::max);
