@@ -8,7 +8,7 @@ import statistics
 import sys
 from xml.sax.saxutils import escape
 
-WIDTH, LEFT, RIGHT = 760, 190, 70
+WIDTH, LEFT, RIGHT = 760, 235, 60
 ROW, GAP = 15, 12
 COLOURS = {"nginx": "nginx", "haproxy": "HAProxy", "proxy": "acr-cache-proxy", "other": "acr-cache-proxy, other build"}
 STYLE = """
@@ -107,8 +107,7 @@ def peers(found):
     drawing.title("CPU a request, in µs", "a manifest of 2 KB over TLS from the registry; the process's own time, user and system")
     drawing.legend(names)
     loads = [(found["pass_through"], ", full load"), (found["fixed_rate"], ", fixed rate")]
-    bars(drawing, [(way.replace("connections", "").replace("connection ", "").strip() + load,
-                    [(name, median(rows, name, close, "cpu_us")) for name in names])
+    bars(drawing, [(way + load, [(name, median(rows, name, close, "cpu_us")) for name in names])
                    for close, way in ways for rows, load in loads])
     rates = [next(row["offered_rate"] for row in found["fixed_rate"] if row["close"] == close) for close, _ in ways]
     drawing.title("Latency at a fixed rate, in ms: p50, p90, p99, p99.9",
@@ -120,12 +119,13 @@ def peers(found):
 
 
 def lines(drawing, title, rows, key, scale, unit):
-    """By connections, both ways: kept ones drawn through, a connection a request broken."""
-    drawing.text(16, drawing.height + 16, f"{title}, {unit}")
+    """By connections, both ways: kept ones drawn through, a connection a request broken. Both axes are logarithmic."""
+    drawing.text(16, drawing.height + 16, title)
+    drawing.text(16, drawing.height + 32, unit, "m")
     levels = sorted({row["connections"] for row in rows})
-    height, top = 110, drawing.height + 30
+    height, top = 130, drawing.height + 18
     values = [row[key] * scale for row in rows if row[key] > 0]
-    low, high = min(values) / 1.3, max(values) * 1.3
+    low, high = min(values) / 2.5, max(values) * 1.4
     x = lambda level: LEFT + (WIDTH - LEFT - RIGHT) * levels.index(level) / max(1, len(levels) - 1)
     y = lambda value: top + height * (1 - math.log(value / low) / math.log(high / low))
     for level in levels:
@@ -139,14 +139,17 @@ def lines(drawing, title, rows, key, scale, unit):
                     style=f"fill:none;stroke-dasharray:{dashes}")
         for a, b, value in points:
             drawing.add("circle", cx=float(a), cy=float(b), r=3.0, class_="proxy")
-            drawing.text(a, b + (16 if close else -8), digits(value), "m c s")
+            others = [row[key] * scale for row in rows if x(row["connections"]) == a and row["close"] != close]
+            # The upper one's number is above it, the lower one's below.
+            below = any(value < other or (value == other and close) for other in others)
+            drawing.text(a, b + (16 if below else -8), digits(value), "m c s")
     drawing.height = top + height + 34
 
 
 def load(found):
     drawing = Drawing()
-    drawing.title("The proxy by the number of connections", "on two cores that it shares with the load and the registry; "
-                  "drawn through: kept; broken: a connection a request")
+    drawing.title("The proxy by the number of connections", "line: kept connections; "
+                  "broken line: a connection a request; both axes are logarithmic")
     rows = found["growth"]
     lines(drawing, "Throughput", rows, "rate", 1e-3, "thousand requests a second")
     lines(drawing, "p99", rows, "p99_ms", 1, "ms")
