@@ -184,8 +184,8 @@ class Bench:
             name = f"load-{'close' if close else 'kept'}"
             self.start_proxy(name, self.arguments.proxy)
             for connections in levels(GROWTH):
-                # To open 10,000 of them takes a while.
-                row = self.load(name, connections, self.arguments.seconds * (2 if connections > 1000 else 1), close)
+                # To open 10,000 of them takes a while, and so does an answer for each.
+                row = self.load(name, connections, self.arguments.seconds * (4 if connections > 1000 else 1), close)
                 rows.append(row | {"connections": connections, "close": close})
                 print(f"{WAYS[close]}, {connections}: {row['rate']:.0f}/s {row['cpu_us']:.1f} us, p99 {row['p99_ms']:.2f} "
                       f"ms, {row['rss_kib'] / 1024:.0f} MiB, errors {row['errors']} {row['socket_errors']}",
