@@ -5,6 +5,7 @@ Called by scripts/bench. What it measures and how is said in benches/README.md; 
 """
 
 import argparse
+import http.client
 import json
 import os
 import pathlib
@@ -12,7 +13,6 @@ import platform
 import re
 import resource
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -20,57 +20,25 @@ import sys
 import tempfile
 import time
 
+import plot
+from process import Processes, cpu_seconds, free_port, listens, memory
+
 HERE = pathlib.Path(__file__).resolve().parent
-TICK = os.sysconf("SC_CLK_TCK")
 PATH = "/v2/library/busybox/manifests/latest?ns=docker.io"
 ACCEPT = (
     "Accept: application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.oci.image.manifest.v1+json, */*"
 )
 TOKEN = "x" * 1200  # as long as one of ACR's
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_for(port, process, log):
-    for _ in range(200):
-        if process.poll() is not None:
-            sys.exit(f"{process.args[0]} ended with status {process.returncode}:\n{log.read_text()}")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    sys.exit(f"{process.args[0]} does not listen on port {port}")
-
-
-def tree(pid):
-    """A process and its children."""
-    found = [pid]
-    for entry in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [child for text in entry.read_text().split() for child in tree(int(text))]
-    return found
-
-
-def stat(pid, name):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    return int(fields[{"utime": 11, "stime": 12}[name]])
-
-
-def cpu_seconds(pid):
-    return sum(stat(each, "utime") + stat(each, "stime") for each in tree(pid)) / TICK
-
-
-def memory(pid, field="VmRSS"):
-    """In KiB, of a process and its children."""
-    total = 0
-    for each in tree(pid):
-        match = re.search(rf"{field}:\s+(\d+)", pathlib.Path(f"/proc/{each}/status").read_text())
-        total += int(match.group(1)) if match else 0
-    return total
+CONNECTIONS = 32  # of the comparison
+# Requests a second that every peer does with ease on two cores which it shares with the load and the registry.
+RATES = {False: 3000, True: 1500}
+GROWTH = [1, 10, 100, 1000, 10000]
+IDLE = [1000, 10000]
+# A connection is one descriptor of the load's and one of the proxy's, which may have one more to the registry.
+DESCRIPTORS = 2 * GROWTH[-1] + 1000
+STARTS = 5
+WAYS = {False: "kept connections", True: "a connection a request"}
 
 
 class Bench:
@@ -78,7 +46,7 @@ class Bench:
         self.arguments = arguments
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="acr-cache-proxy-bench-"))
         self.directory.chmod(0o755)  # nginx's workers are nobody
-        self.processes = {}
+        self.processes = Processes(self.directory)
         self.ports = {name: free_port() for name in ["upstream", "emulator", "nginx", "haproxy", "proxy"]}
 
     def text(self, name):
@@ -91,13 +59,7 @@ class Bench:
         return str(path)
 
     def start(self, name, *command):
-        log = self.directory / f"{name}.out"
-        with open(log, "wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output)
-        self.processes[name] = process
-        if name in self.ports:
-            wait_for(self.ports[name], process, log)
-        return process
+        self.processes.start(name, command, listens(self.ports[name]))
 
     def set_up(self):
         manifest = self.directory / "manifest.json"
@@ -110,54 +72,70 @@ class Bench:
             "/CN=example.azurecr.io", "-keyout", "server.key", "-out", "server.csr")
         run("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-days", "2", "-extfile", "names", "-out", "server.pem")
+        run("rustc", "--edition", "2024", "-O", "-o", "rate", HERE / "rate.rs")
         self.start("emulator", self.arguments.emulator, "--anonymous-pull", "--registry-listen",
-                   f"127.0.0.1:{self.ports['emulator']}")
+                   f"127.0.0.1:{self.ports['emulator']}", "--ca-out", self.directory / "emulator-ca.pem")
         self.start("upstream", "nginx", "-c", self.text("upstream.conf"))
+
+    def set_up_peers(self):
         self.start("nginx", "nginx", "-c", self.text("nginx.conf"))
         self.start("haproxy", "haproxy", "-db", "-f", self.text("haproxy.cfg"))
         self.start_proxy("proxy", self.arguments.proxy)
         if self.arguments.other:
-            self.ports["other"] = free_port()
             self.start_proxy("other", self.arguments.other)
 
-    def start_proxy(self, name, binary):
+    def start_proxy(self, name, binary, upstream="upstream", ca="ca.pem"):
+        """Gives how long it took from the start to the first manifest."""
+        port = self.ports.setdefault(name, free_port())
         config = self.directory / f"{name}.yaml"
         config.write_text(
-            f"listen: 127.0.0.1:{self.ports[name]}\n"
-            f"upstream: {{domain: 'example.azurecr.io:{self.ports['upstream']}', prefix: hub, addresses: [127.0.0.1]}}\n"
-            f"ca_file: {self.directory}/ca.pem\nidentity: {{kind: anonymous}}\n"
+            f"listen: 127.0.0.1:{port}\n"
+            f"upstream: {{domain: 'example.azurecr.io:{self.ports[upstream]}', prefix: hub, addresses: [127.0.0.1]}}\n"
+            f"ca_file: {self.directory}/{ca}\nidentity: {{kind: anonymous}}\n"
         )
+
+        def ready():
+            try:
+                client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+                client.request("GET", PATH, headers=dict([ACCEPT.split(": ", 1)]))
+                return client.getresponse().status == 200
+            except OSError:
+                return False
+
         begun = time.monotonic()
-        self.start(name, binary, "--config", str(config))
-        while time.monotonic() - begun < 20:
-            answer = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", self.url(name)],
-                                    capture_output=True, text=True)
-            if answer.stdout == "200":
-                return time.monotonic() - begun
-        sys.exit(f"{name} gives no manifest:\n{(self.directory / (name + '.out')).read_text()[-2000:]}")
+        self.processes.start(name, [binary, "--config", config], ready)
+        return time.monotonic() - begun
 
     def url(self, name):
         return f"http://127.0.0.1:{self.ports[name]}{PATH}"
 
     def load(self, name, connections, seconds, close):
-        """One run of wrk: requests a second, latencies, and the CPU that the peer's own processes spent."""
-        command = ["wrk", "-t2", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", ACCEPT]
+        """One run of wrk: requests a second, latencies, and what the peer's own processes took."""
+        command = ["wrk", f"-t{min(2, connections)}", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s",
+                   "-H", ACCEPT]
         command += ["-H", "Connection: close"] if close else []
-        pid = self.processes[name].pid
-        before = cpu_seconds(pid)
-        output = subprocess.run([*command, self.url(name)], capture_output=True, text=True, check=True).stdout
-        used = cpu_seconds(pid) - before
+        pid = self.processes.pid(name)
+        before, most = cpu_seconds(pid), 0
+        wrk = subprocess.Popen([*command, self.url(name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while True:
+            try:
+                output = wrk.communicate(timeout=0.2)[0]
+                break
+            except subprocess.TimeoutExpired:
+                most = max(most, memory(pid))
+        if wrk.returncode:
+            sys.exit(f"{' '.join(command)}: status {wrk.returncode}\n{output}")
         requests = int(re.search(r"(\d+) requests in", output).group(1))
         found = {
             "peer": name,
             "requests": requests,
             "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1)),
-            "cpu_us": used / requests * 1e6,
-            "rss_kib": memory(pid),
+            "cpu_us": (cpu_seconds(pid) - before) / max(1, requests) * 1e6,
+            "rss_kib": most,
             "command": " ".join(command),
         }
         for percentile in ["50", "99"]:
-            value, unit = re.search(rf"\n\s+{percentile}%\s+([\d.]+)(us|ms|s|m)\n", output).groups()
+            value, unit = re.search(rf"\n\s+{percentile}%\s+([\d.]+)(us|ms|s|m)\s*\n", output).groups()
             found[f"p{percentile}_ms"] = float(value) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit]
         errors = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
         sockets = re.search(r"Socket errors: (.*)", output)
@@ -165,92 +143,168 @@ class Bench:
         found["socket_errors"] = sockets.group(1) if sockets else ""
         return found
 
+    def fixed(self, name, seconds, close):
+        """The same work at a rate that all peers keep up with: an open loop, so that latency is what a client sees."""
+        command = [self.directory / "rate", f"127.0.0.1:{self.ports[name]}", PATH, RATES[close], seconds, CONNECTIONS,
+                   "close" if close else "kept", ACCEPT]
+        pid = self.processes.pid(name)
+        before = cpu_seconds(pid)
+        done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout)
+        used = (cpu_seconds(pid) - before) / max(1, found["requests"]) * 1e6
+        return {"peer": name, "offered_rate": RATES[close], "cpu_us": used} | found
+
     def peers(self):
         return ["nginx", "haproxy", "proxy"] + (["other"] if self.arguments.other else [])
 
     def pass_through(self):
         """All peers in turn, several rounds, so that what the machine does meanwhile meets each of them."""
-        rows = []
-        for close in [False, True]:
+        saturated, fixed = [], []
+        for close in WAYS:
             for name in self.peers():
-                self.load(name, 32, 1, close)
+                self.load(name, CONNECTIONS, 1, close)
             for round in range(self.arguments.rounds):
+                where = {"close": close, "round": round}
                 for name in self.peers():
-                    row = self.load(name, 32, self.arguments.seconds, close)
-                    rows.append(row | {"close": close, "round": round})
-                    print(f"{'close' if close else 'kept'} {round} {name:8} {row['rate']:9.0f}/s "
-                          f"{row['cpu_us']:6.1f} us p99 {row['p99_ms']:.2f} ms", file=sys.stderr)
-        return rows
+                    row = self.load(name, CONNECTIONS, self.arguments.seconds, close)
+                    saturated.append(row | where)
+                    print(f"{WAYS[close]}, {round}: {name:8}{row['rate']:7.0f}/s {row['cpu_us']:6.1f} us, "
+                          f"p99 {row['p99_ms']:.2f} ms, errors {row['errors']} {row['socket_errors']}", file=sys.stderr)
+                for name in self.peers():
+                    row = self.fixed(name, self.arguments.seconds, close)
+                    fixed.append(row | where)
+                    print(f"{WAYS[close]}, {round}: {name:8}{row['offered_rate']:7.0f}/s {row['cpu_us']:6.1f} us, "
+                          f"p99 {row['p99'] / 1e3:.2f} ms, errors {row['errors']}", file=sys.stderr)
+        return {"pass_through": saturated, "fixed_rate": fixed}
 
     def growth(self):
+        """From 1 to 10,000 connections, by a process of its own for either way, so that memory is what that way takes."""
         rows = []
-        for close in [False, True]:
-            for connections in [1, 10, 100, 1000]:
-                row = self.load("proxy", max(2, connections), self.arguments.seconds, close)
+        for close in WAYS:
+            name = f"load-{'close' if close else 'kept'}"
+            self.start_proxy(name, self.arguments.proxy)
+            for connections in levels(GROWTH):
+                # To open 10,000 of them takes a while, and so does an answer for each.
+                row = self.load(name, connections, self.arguments.seconds * (4 if connections > 1000 else 1), close)
                 rows.append(row | {"connections": connections, "close": close})
-                print(f"{'close' if close else 'kept'} {connections} connections {row['rate']:.0f}/s "
-                      f"p99 {row['p99_ms']:.2f} ms {row['rss_kib'] // 1024} MiB {row['socket_errors']}", file=sys.stderr)
+                print(f"{WAYS[close]}, {connections}: {row['rate']:.0f}/s {row['cpu_us']:.1f} us, p99 {row['p99_ms']:.2f} "
+                      f"ms, {row['rss_kib'] / 1024:.0f} MiB, errors {row['errors']} {row['socket_errors']}",
+                      file=sys.stderr)
+            self.processes.stop(name)
         return rows
 
-    def idle(self):
-        """Memory with 10,000 connections that say nothing, from a process of its own."""
-        port = free_port()
-        self.ports["idle"] = port
-        start = self.start_proxy("idle", self.arguments.proxy)
-        pid = self.processes["idle"].pid
-        empty = memory(pid)
+    def size(self):
+        """The binary, its start, and memory at rest and with connections that say nothing, of a process of its own."""
+        starts = []
+        for _ in range(STARTS):
+            if starts:
+                self.processes.stop("size")
+            starts.append(self.start_proxy("size", self.arguments.proxy))
+        pid = self.processes.pid("size")
+        rss = {0: memory(pid)}
         held = []
-        for _ in range(10000):
-            client = socket.create_connection(("127.0.0.1", port))
-            held.append(client)
-        time.sleep(1)
-        full = memory(pid)
+        for connections in levels(IDLE):
+            while len(held) < connections:
+                held.append(socket.create_connection(("127.0.0.1", self.ports["size"])))
+            time.sleep(1)  # they are accepted after they stand
+            rss[connections] = memory(pid)
         for client in held:
             client.close()
         return {
             "binary_bytes": os.path.getsize(self.arguments.proxy),
-            "start_to_first_answer_ms": round(start * 1000, 1),
-            "rss_idle_kib": empty,
-            "rss_10000_idle_kib": full,
+            "start_to_first_answer_ms": [round(start * 1000, 1) for start in starts],
+            "rss_kib_by_idle_connections": rss,
         }
 
+    def train(self):
+        """The load that scripts/pgo has its compiler learn from: pass-through and whole pulls, in both ways."""
+        self.start_proxy("proxy", self.arguments.proxy)
+        self.start_proxy("pulls", self.arguments.proxy, "emulator", "emulator-ca.pem")
+        for close in WAYS:
+            row = self.load("proxy", CONNECTIONS, self.arguments.seconds, close)
+            print(f"{WAYS[close]}: {row['requests']} requests, errors {row['errors']} {row['socket_errors']}")
+        command = [self.arguments.proxy, "bench", "--via", f"http://127.0.0.1:{self.ports['pulls']}", "--image",
+                   "library/busybox:latest", "--ca-file", self.directory / "emulator-ca.pem", "--cold", "--per-pull",
+                   "--concurrency", "8", "--duration", f"{self.arguments.seconds}s"]
+        # What this client does is not what is to be learnt.
+        environment = os.environ | {"LLVM_PROFILE_FILE": "/dev/null"}
+        subprocess.run([str(word) for word in command], env=environment, check=True)
+
     def stop(self):
-        for process in self.processes.values():
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes.values():
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        self.processes.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def descriptors():
+    """As many as may be had, for this process and those that it starts."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, DESCRIPTORS), max(most, DESCRIPTORS)))
+    except ValueError:  # only root may raise its own limit, and not every root
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def levels(wanted):
+    """Those for which there are descriptors enough."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = [level for level in wanted if 2 * level <= most]
+    for level in wanted[len(possible):]:
+        print(f"{level} connections: NOT measured: the limit of open files, {most}, is below {2 * level}", file=sys.stderr)
+    return possible
 
 
 def machine():
     model = re.search(r"model name\s*:\s*(.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    version = lambda *command: (subprocess.run(command, capture_output=True, text=True).stdout or
-                                subprocess.run(command, capture_output=True, text=True).stderr).splitlines()[0]
+
+    def version(*command):
+        done = subprocess.run(command, capture_output=True, text=True)
+        return (done.stdout or done.stderr).splitlines()[0]
+
     return {
         "cpu": model.group(1) if model else platform.machine(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),
+        "load_before": os.getloadavg()[0],
         "nginx": version("nginx", "-v"),
         "haproxy": version("haproxy", "-v"),
         "rustc": version("rustc", "--version"),
     }
 
 
+def comparison(rows, keys):
+    """Medians over the rounds, as ratios to nginx in the same run."""
+    lines = []
+    for close, way in WAYS.items():
+        some = [row for row in rows if row["close"] == close]
+        median = lambda name, key: statistics.median(row[key] for row in some if row["peer"] == name)
+        for name in dict.fromkeys(row["peer"] for row in some):
+            cells = " | ".join(f"{median(name, key) / median('nginx', key):.2f}" for key in keys)
+            failed = sum(row["errors"] for row in some if row["peer"] == name)
+            lines.append(f"| {way}: {name} | {median(name, 'cpu_us'):.1f} us | {cells} | {failed} |")
+    return lines
+
+
 def summary(found):
-    """Markdown: medians over the rounds, as ratios to nginx in the same run."""
-    lines = ["| | CPU a request, of nginx | requests/s, of nginx | p99, of nginx |", "|---|---|---|---|"]
-    for close in [False, True]:
-        rows = [row for row in found["pass_through"] if row["close"] == close]
-        names = list(dict.fromkeys(row["peer"] for row in rows))
-        median = lambda name, key: statistics.median(row[key] for row in rows if row["peer"] == name)
-        for name in names:
-            ratios = [median(name, key) / median("nginx", key) for key in ["cpu_us", "rate", "p99_ms"]]
-            kind = "a connection a request" if close else "kept connections"
-            cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
-            lines.append(f"| {kind}: {name} ({median(name, 'cpu_us'):.1f} us) | {cells} |")
+    """Markdown."""
+    lines = [f"As fast as {CONNECTIONS} connections go, of nginx:", "",
+             "| | CPU a request | of nginx | requests/s | p99 | errors |", "|---|---|---|---|---|---|"]
+    lines += comparison(found["pass_through"], ["cpu_us", "rate", "p99_ms"])
+    rates = f"{RATES[False]} requests a second on kept connections, {RATES[True]} with a connection a request"
+    lines += ["", f"At a fixed rate, {rates}, of nginx:", "",
+              "| | CPU a request | of nginx | p50 | p99 | errors |", "|---|---|---|---|---|---|"]
+    lines += comparison(found["fixed_rate"], ["cpu_us", "p50", "p99"])
+    if "growth" in found:
+        lines += ["", "| The proxy by connections | requests/s | CPU a request | p50, ms | p99, ms | RSS, MiB | errors |",
+                  "|---|---|---|---|---|---|---|"]
+        for row in found["growth"]:
+            errors = ", ".join(filter(None, [str(row["errors"]), row["socket_errors"]]))
+            lines.append(f"| {WAYS[row['close']]}: {row['connections']} | {row['rate']:.0f} | {row['cpu_us']:.1f} us | "
+                         f"{row['p50_ms']:.2f} | {row['p99_ms']:.2f} | {row['rss_kib'] / 1024:.1f} | {errors} |")
+        size = found["size"]
+        lines += ["", "| Size | |", "|---|---|", f"| binary | {size['binary_bytes'] / 2**20:.1f} MiB |",
+                  f"| start to first manifest | {statistics.median(size['start_to_first_answer_ms']):.0f} ms |"]
+        for connections, rss in size["rss_kib_by_idle_connections"].items():
+            lines.append(f"| RSS with {connections} idle connections | {rss / 1024:.1f} MiB |")
     return "\n".join(lines) + "\n"
 
 
@@ -261,18 +315,21 @@ def main():
     parser.add_argument("--emulator", required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--only", choices=["pass-through"])
+    parser.add_argument("--only", choices=["pass-through", "train"])
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    descriptors()
+    about = {"machine": machine(), "command": sys.argv}
     bench = Bench(arguments)
     try:
         bench.set_up()
-        found = {"machine": machine(), "command": sys.argv, "pass_through": bench.pass_through()}
+        if arguments.only == "train":
+            bench.train()
+            return
+        bench.set_up_peers()
+        found = about | bench.pass_through()
         if not arguments.only:
-            found["growth"] = bench.growth()
-            found["size"] = bench.idle()
+            found |= {"growth": bench.growth(), "size": bench.size()}
     finally:
         bench.stop()
     text = summary(found)
@@ -281,6 +338,7 @@ def main():
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "pass-through.json").write_text(json.dumps(found, indent=1) + "\n")
         (arguments.out / "pass-through.md").write_text(text)
+        plot.draw(arguments.out)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ use image::{Image, Mix};
 use load::{Ledger, Plan};
 use options::{Options, Target};
 use origin::Origin;
-use pull::{Layers, Route, Side, What};
+use pull::{Layers, Order, Route, Side, What};
 use report::{Report, Run};
 
 /// Measures, and writes the report. The error is one sentence.
@@ -106,8 +106,8 @@ impl Setup {
             Target::Named { mix, via, direct, ca_file } => {
                 (mix.clone(), via.clone(), direct.as_deref().cloned(), ca_file.clone(), None, None)
             }
-            Target::Emulated { rtt } => {
-                let emulated = Emulated::start(*rtt).await.map_err(|cause| format!("bench: {cause}"))?;
+            Target::Emulated { blobs, rtt } => {
+                let emulated = Emulated::start(*rtt, *blobs).await.map_err(|cause| format!("bench: {cause}"))?;
                 let image = Image::parse(emulated::IMAGE).map_err(|wrong| format!("bench: {wrong}"))?;
                 let config = emulated.config.clone();
                 let ca_file = config.ca_file().map(Path::to_owned);
@@ -202,7 +202,7 @@ async fn preflight(plan: &Plan, connector: &Arc<Connector>) -> Result<Vec<report
     for image in plan.mix.images() {
         let mut sized = None;
         for route in &plan.routes {
-            let what = What { image, platform: &plan.platform, layers: Layers::None };
+            let what = What { image, platform: &plan.platform, layers: Layers::None, order: Order::Docker };
             let pool = Pool::new(Arc::clone(connector), true);
             let size = pull::look(route, &pool, what)
                 .await

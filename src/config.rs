@@ -20,6 +20,8 @@ use file::{File, Text};
 pub use file::Place;
 use routes::Table;
 
+pub(crate) use routes::parse_blobs;
+
 /// Loopback, because clients are not authenticated.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// How long a request waits for a token that is on its way. dockerd gives up on a registry's first answer after 15 s; a

@@ -10,6 +10,7 @@ use super::origin::Origin;
 use super::wire::Wire;
 use crate::child::{ProxyProcess, Scratch};
 use crate::config::{Config, Flags};
+use crate::route::Blobs;
 
 /// The identity that the stand-in knows. It opens nothing anywhere else.
 const TENANT: &str = "00000000-0000-4000-8000-0000000be9c4";
@@ -37,11 +38,12 @@ pub struct Emulated {
 
 impl Emulated {
     /// The stand-in in this process, its registry and storage behind wires that take `rtt`, a proxy as a child process.
-    pub async fn start(rtt: Duration) -> Result<Self, String> {
+    pub async fn start(rtt: Duration, blobs: Blobs) -> Result<Self, String> {
         let io = |cause: std::io::Error| format!("stand-in for Azure: {cause}");
         let registry = Wire::bind().await.map_err(io)?;
         let storage = Wire::bind().await.map_err(io)?;
         let port = registry.address().map_err(io)?.port();
+        let storage_port = storage.address().map_err(io)?.port();
         let azure = Emulator::start(Options {
             clients: vec![Client {
                 tenant: TENANT.to_owned(),
@@ -51,7 +53,7 @@ impl Emulated {
             }],
             login_server: HOST.to_owned(),
             registry_port: Some(port),
-            storage_port: Some(storage.address().map_err(io)?.port()),
+            storage_port: Some(storage_port),
             ..Options::default()
         })
         .await
@@ -63,11 +65,15 @@ impl Emulated {
         let files = Scratch::new("bench")?;
         let ca = files.write("ca.pem", azure.ca_pem())?;
         let secret = files.write("client-secret", SECRET)?;
+        let blobs = match blobs {
+            Blobs::Redirect => String::new(),
+            Blobs::Proxy => format!("  blobs: proxy\n  blob_hosts: ['{HOST}:{storage_port}']\n"),
+        };
         // By a file, since the variables of this process are its user's.
         let settings = files.write(
             "config.yaml",
             &format!(
-                "listen: 127.0.0.1:0\nupstream:\n  domain: {HOST}:{port}\n  prefix: {PREFIX}\nca_file: {ca}\nidentity:\n  kind: client_secret\n  authority: {authority}\n  tenant_id: {TENANT}\n  client_id: {CLIENT_ID}\n  client_secret_file: {secret}\nlog: info,access=off\n",
+                "listen: 127.0.0.1:0\nupstream:\n  domain: {HOST}:{port}\n  prefix: {PREFIX}\n{blobs}ca_file: {ca}\nidentity:\n  kind: client_secret\n  authority: {authority}\n  tenant_id: {TENANT}\n  client_id: {CLIENT_ID}\n  client_secret_file: {secret}\nlog: info,access=off\n",
                 ca = ca.display(),
                 secret = secret.display(),
                 authority = azure.authority(),

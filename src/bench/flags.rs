@@ -42,7 +42,10 @@ pub struct Flags {
     /// A new connection for each request, as dockerd makes it (Connection: close); this is the default
     #[arg(long)]
     pub cold: bool,
-    /// Connections are kept from request to request and from pull to pull, as containerd does; with --cold, both
+    /// New connections each pull, kept within it, and containerd's order of requests
+    #[arg(long)]
+    pub per_pull: bool,
+    /// Connections are kept from pull to pull; each of the three that is given is a run of its own
     #[arg(long)]
     pub warm: bool,
     /// What is asked for of layers: none, head (where they are, and HEAD there) or full [default: full]
@@ -63,4 +66,7 @@ pub struct Flags {
     /// The time to the stand-in and back, as if it were far away [default: 20ms]
     #[arg(long, value_name = "TIME")]
     pub rtt: Option<String>,
+    /// How the stand-in's proxy serves blobs, as in its settings: redirect or proxy [default: redirect]
+    #[arg(long, value_name = "HOW")]
+    pub blobs: Option<String>,
 }

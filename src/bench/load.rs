@@ -14,18 +14,59 @@ use super::connection::{Connector, Pool};
 use super::image::Mix;
 use super::pairs::Pairs;
 use super::phase::Phase;
-use super::pull::{Layers, Platform, Route, Side, What, pull};
+use super::pull::{Layers, Order, Platform, Route, Side, What, pull};
 use super::record::{Pulled, Record};
 
 /// Pulls of an open loop on one side that are under way or wait for their turn. 4,096 are minutes of delay at any rate
 /// that a registry keeps up with; what comes on top is not begun and counted as dropped.
 const MAX_PENDING: usize = 4_096;
 
+/// How long a connection lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// For one request, as dockerd's.
+    Cold,
+    /// For one pull, as containerd's; the pull is containerd's, too.
+    PerPull,
+    /// From pull to pull, so that what a pull takes without any set-up can be seen.
+    Warm,
+}
+
+impl Connections {
+    /// All, in the order in which a run takes them.
+    pub const ALL: [Self; 3] = [Self::Cold, Self::PerPull, Self::Warm];
+
+    /// The name in flags and JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::PerPull => "per-pull",
+            Self::Warm => "warm",
+        }
+    }
+
+    /// In the heading of a table.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Cold => "a connection a request, as dockerd",
+            Self::PerPull => "new connections each pull, as containerd",
+            Self::Warm => "warm connections, kept from pull to pull",
+        }
+    }
+
+    fn order(self) -> Order {
+        match self {
+            Self::Cold | Self::Warm => Order::Docker,
+            Self::PerPull => Order::Containerd,
+        }
+    }
+}
+
 /// One setting of the load; a run may have several, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
-    /// Connections are kept.
-    pub warm: bool,
+    /// How long connections live.
+    pub connections: Connections,
     /// Pulls under way at once on each side.
     pub concurrency: usize,
     /// Pulls a second on each side, in an open loop.
@@ -52,10 +93,10 @@ pub struct Plan {
 
 impl Plan {
     /// Which image the pull of this number is of, and which side comes first: the same for both sides.
-    fn draw(&self, number: u64) -> (What<'_>, bool) {
+    fn draw(&self, number: u64, order: Order) -> (What<'_>, bool) {
         let mut chance = Chance::new(self.seed.wrapping_add(number.wrapping_mul(0xD134_2543_DE82_EF95)));
         let image = self.mix.pick(&mut chance);
-        (What { image, platform: &self.platform, layers: self.layers }, chance.coin())
+        (What { image, platform: &self.platform, layers: self.layers, order }, chance.coin())
     }
 
     /// Indices of the sides in the order of this pull.
@@ -187,13 +228,20 @@ impl Run {
     }
 
     fn pool(&self) -> Pool {
-        Pool::new(Arc::clone(&self.connector), self.level.warm)
+        Pool::new(Arc::clone(&self.connector), self.level.connections != Connections::Cold)
     }
 
-    async fn pull(&self, number: u64, side: usize, pool: &Pool, intended: Option<Instant>) {
-        let (what, _) = self.plan.draw(number);
-        let pulled = pull(&self.plan.routes[side], pool, what, intended).await;
+    fn draw(&self, number: u64) -> (What<'_>, bool) {
+        self.plan.draw(number, self.level.connections.order())
+    }
+
+    /// Pulls with connections that are left from the pull before, if there are any, and gives them back.
+    async fn pull(&self, number: u64, side: usize, kept: Option<Pool>, intended: Option<Instant>) -> Option<Pool> {
+        let pool = kept.unwrap_or_else(|| self.pool());
+        let (what, _) = self.draw(number);
+        let pulled = pull(&self.plan.routes[side], &pool, what, intended).await;
         self.ledger.add(number, side, Some(&pulled));
+        (self.level.connections == Connections::Warm).then_some(pool)
     }
 }
 
@@ -204,12 +252,12 @@ async fn closed_loop(run: Arc<Run>) {
     for _ in 0..run.level.concurrency {
         let run = Arc::clone(&run);
         workers.spawn(async move {
-            let pools: Vec<_> = run.plan.routes.iter().map(|_| run.pool()).collect();
+            let mut pools: Vec<_> = run.plan.routes.iter().map(|_| None).collect();
             while let Some(number) = run.ticket() {
-                let (_, reversed) = run.plan.draw(number);
+                let (_, reversed) = run.draw(number);
                 for side in run.plan.order(reversed) {
                     run.ledger.begin(side);
-                    run.pull(number, side, &pools[side], None).await;
+                    pools[side] = run.pull(number, side, pools[side].take(), None).await;
                 }
             }
         });
@@ -227,7 +275,7 @@ async fn open_loop(run: Arc<Run>, rate: f64) {
     let mut pulls = JoinSet::new();
     let mut due = Instant::now();
     while let Some(number) = run.ticket() {
-        let (_, reversed) = run.plan.draw(number);
+        let (_, reversed) = run.draw(number);
         let step = interval / u32::try_from(sides.len()).unwrap_or(1);
         for side in run.plan.order(reversed) {
             sleep_until(due.into()).await;
@@ -241,8 +289,7 @@ async fn open_loop(run: Arc<Run>, rate: f64) {
                         let _pending = pending;
                         // The semaphore is never closed.
                         let _turn = turns.under_way.acquire().await;
-                        let pool = turns.take().unwrap_or_else(|| run.pool());
-                        run.pull(number, side, &pool, Some(due)).await;
+                        let pool = run.pull(number, side, turns.take(), Some(due)).await;
                         turns.give_back(pool);
                     });
                 }
@@ -275,7 +322,7 @@ impl Turns {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn give_back(&self, pool: Pool) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+    fn give_back(&self, pool: Option<Pool>) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).extend(pool);
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::flags::Flags;
 use super::image::{Image, Mix};
-use super::load::Level;
+use super::load::{Connections, Level};
 use super::origin::Origin;
 use super::pull::{Layers, Platform};
 use crate::config::{self, Config, Domain};
 use crate::oci::name::Prefix;
+use crate::route::Blobs;
 
 /// Of a pull that the flags do not say.
 const PLATFORM: &str = "linux/amd64";
@@ -72,6 +73,8 @@ pub enum Target {
     },
     /// The stand-in for Azure, so far away.
     Emulated {
+        /// How the proxy serves blobs.
+        blobs: Blobs,
         /// There and back.
         rtt: Duration,
     },
@@ -91,14 +94,15 @@ impl Options {
             judge.flag("--concurrency", flags.concurrency.as_deref(), parse_concurrency).unwrap_or_else(usual);
         let target = if flags.emulated { judge.emulated(&flags) } else { judge.named(&flags) };
 
-        let connections: &[bool] = match (flags.cold, flags.warm) {
-            (true, true) => &[false, true],
-            (false, true) => &[true],
-            (_, false) => &[false],
-        };
-        let levels: Vec<_> = connections
-            .iter()
-            .flat_map(|&warm| concurrency.iter().map(move |&concurrency| Level { warm, concurrency, rate }))
+        let asked = [flags.cold, flags.per_pull, flags.warm];
+        let none = asked == [false; 3];
+        let levels: Vec<_> = Connections::ALL
+            .into_iter()
+            .zip(asked)
+            .filter(|(connections, asked)| *asked || (none && *connections == Connections::Cold))
+            .flat_map(|(connections, _)| {
+                concurrency.iter().map(move |&concurrency| Level { connections, concurrency, rate })
+            })
             .collect();
         match (target, platform) {
             (Some(target), Some(platform)) if judge.mistakes.is_empty() => Ok(Self {
@@ -148,12 +152,19 @@ impl Judge {
             Some(text) => self.flag("--rtt", Some(text), |text| parse_time(text, MAX_RTT))?,
             None => DEFAULT_RTT,
         };
-        Some(Target::Emulated { rtt })
+        let blobs = match &flags.blobs {
+            Some(text) => self.flag("--blobs", Some(text), config::parse_blobs)?,
+            None => Blobs::default(),
+        };
+        Some(Target::Emulated { blobs, rtt })
     }
 
     fn named(&mut self, flags: &Flags) -> Option<Target> {
         if flags.rtt.is_some() {
             self.mistakes.push("--rtt: means nothing without --emulated: the network is as far as it is".to_owned());
+        }
+        if flags.blobs.is_some() {
+            self.mistakes.push("--blobs: means nothing without --emulated: it is the proxy's own setting".to_owned());
         }
         let mix = self.mix(flags);
         let via = self.flag("--via", flags.via.as_deref(), parse_via);
@@ -318,17 +329,18 @@ mod tests {
     #[test]
     fn defaults_are_a_cold_closed_loop() {
         let options = Options::parse(flags()).expect("valid");
-        assert_eq!(options.levels, [Level { warm: false, concurrency: 1, rate: None }]);
+        assert_eq!(options.levels, [Level { connections: Connections::Cold, concurrency: 1, rate: None }]);
         assert_eq!((options.pulls, options.duration, options.layers), (Some(DEFAULT_PULLS), None, Layers::Full));
     }
 
     #[test]
     fn cold_and_warm_and_a_list_are_levels() {
         let (concurrency, duration) = (Some("1,8,64".to_owned()), Some("1.5s".to_owned()));
-        let options = Options::parse(Flags { cold: true, warm: true, concurrency, duration, ..flags() });
-        let options = options.expect("valid");
-        let levels: Vec<_> = options.levels.iter().map(|level| (level.warm, level.concurrency)).collect();
-        assert_eq!(levels, [(false, 1), (false, 8), (false, 64), (true, 1), (true, 8), (true, 64)]);
+        let all = Flags { cold: true, per_pull: true, warm: true, concurrency, duration, ..flags() };
+        let options = Options::parse(all).expect("valid");
+        let levels: Vec<_> = options.levels.iter().map(|level| (level.connections, level.concurrency)).collect();
+        let expected = Connections::ALL.map(|connections| [1, 8, 64].map(|concurrency| (connections, concurrency)));
+        assert_eq!(levels, expected.concat());
         assert_eq!((options.pulls, options.duration), (None, Some(Duration::from_millis(1500))));
     }
 
@@ -353,6 +365,8 @@ mod tests {
             (Flags { layers: some("all"), ..flags() }, "--layers: \"all\" is no way"),
             (Flags { platform: some("amd64"), ..flags() }, "--platform: \"amd64\" is no platform"),
             (Flags { rtt: some("20ms"), ..flags() }, "--rtt: means nothing without --emulated"),
+            (Flags { blobs: some("proxy"), ..flags() }, "--blobs: means nothing without --emulated"),
+            (Flags { emulated: true, blobs: some("x"), ..Flags::default() }, "--blobs: \"x\" is no way to serve"),
             (Flags { emulated: true, ..flags() }, "--image: means nothing with --emulated"),
             (Flags { config: Some("x.yaml".into()), ..flags() }, "--config: means nothing without --direct"),
             (Flags { mix: Some("/nonexistent".into()), ..flags() }, "--mix: /nonexistent: "),

@@ -56,3 +56,34 @@ fn line(plan: &Plan, level: Level, ledger: &Ledger, elapsed: Duration) -> String
     }
     format!("{line}, {} s", elapsed.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::image::{Image, Mix};
+    use super::super::load::Connections;
+    use super::super::pull::{Layers, Platform};
+    use super::*;
+
+    #[test]
+    fn the_bar_is_as_full_as_what_is_further_pulls_or_time() {
+        let image = Image::parse("library/nginx:1.27").expect("an image");
+        let mut plan = Plan {
+            routes: Vec::new(),
+            mix: Mix::new(vec![(image, 1)]).expect("a mix"),
+            platform: Platform::parse("linux/amd64").expect("a platform"),
+            layers: Layers::Full,
+            pulls: None,
+            duration: None,
+            seed: 0,
+        };
+        let level = Level { connections: Connections::Cold, concurrency: 8, rate: None };
+        for (pulls, seconds, filled, goal) in
+            [(None, Some(20), 12, "0 pulls"), (Some(50), None, 0, "0/50 pulls"), (Some(50), Some(5), 24, "0/50 pulls")]
+        {
+            (plan.pulls, plan.duration) = (pulls, seconds.map(Duration::from_secs));
+            let line = line(&plan, level, &Ledger::new(&plan), Duration::from_secs(10));
+            let bar = format!("[{}{}] {goal} at 8", "#".repeat(filled), "-".repeat(WIDTH - filled));
+            assert!(line.starts_with(&bar) && line.ends_with(", 10 s"), "{line}");
+        }
+    }
+}

@@ -1,8 +1,8 @@
-//! One pull, in dockerd's order, on either side: ping, challenge, HEAD, index, manifest, config, layers.
+//! One pull on either side, in an engine's order: sign-in, HEAD, index, manifest, config, layers.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, header};
 use ring::digest::{Context, SHA256};
@@ -14,6 +14,7 @@ use super::image::Image;
 use super::origin::Origin;
 use super::phase::Phase;
 use super::record::{Meter, Pulled};
+use crate::secret::Secret;
 
 /// dockerd's `max-concurrent-downloads` and containerd's default.
 pub const LAYERS_AT_ONCE: usize = 3;
@@ -119,6 +120,16 @@ impl fmt::Display for Route {
     }
 }
 
+/// How an engine goes about a pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// dockerd: a ping, whose challenge is answered once for the whole pull.
+    Docker,
+    /// containerd: no ping. It asks for the tag without a token and answers the challenge; what fetches by digest then
+    /// knows nothing of that token, so it is challenged once more.
+    Containerd,
+}
+
 /// What is pulled, and how much of it.
 #[derive(Clone, Copy, Debug)]
 pub struct What<'a> {
@@ -128,6 +139,8 @@ pub struct What<'a> {
     pub platform: &'a Platform,
     /// Of its layers, so much.
     pub layers: Layers,
+    /// In this order.
+    pub order: Order,
 }
 
 /// What an image turned out to be.
@@ -164,18 +177,16 @@ async fn measure(
         None => None,
     };
     let begun = intended.unwrap_or_else(Instant::now);
-    let mut visit =
-        Visit { route, pool, repository: format!("{}{}", route.prefix, what.image.repository()), bearer: None };
+    let repository = format!("{}{}", route.prefix, what.image.repository());
+    let mut visit = Visit { route, pool, repository, refresh_token, bearer: None };
 
-    let challenge = visit.ping(meter).await?;
-    if let (Some(challenge), Some(sign_in), Some(refresh_token)) = (challenge, &route.sign_in, &refresh_token) {
-        let (token, took) =
-            sign_in.access(pool, &challenge, &route.origin, &visit.repository, refresh_token, meter).await?;
-        meter.time(Phase::Token, took);
-        let unsendable = || Failure::new("POST /oauth2/token: the token has a character that no header may carry");
-        visit.bearer = Some(token.to_bearer().ok_or_else(unsendable)?);
+    if what.order == Order::Docker {
+        visit.ping(meter).await?;
     }
     let digest = visit.head(what.image.reference(), meter).await?;
+    if what.order == Order::Containerd {
+        visit.bearer = None;
+    }
     let manifest = visit.manifest(&digest, what.platform, meter).await?;
     visit.config(&manifest.config, meter).await?;
     visit.layers(&manifest.layers, what.layers, meter).await?;
@@ -221,6 +232,8 @@ struct Visit<'a> {
     route: &'a Route,
     pool: &'a Pool,
     repository: String,
+    /// What a challenge is answered with.
+    refresh_token: Option<Secret>,
     bearer: Option<HeaderValue>,
 }
 
@@ -229,26 +242,71 @@ impl Visit<'_> {
         Ask { bearer: self.bearer.clone(), ..Ask::new(&self.route.origin, method, target) }
     }
 
-    async fn ping(&self, meter: &mut Meter) -> Result<Option<Challenge>, Failure> {
+    async fn ping(&mut self, meter: &mut Meter) -> Result<(), Failure> {
         let answer = self.pool.ask(&self.ask(Method::GET, "/v2/"), meter).await?;
-        let challenge = match (answer.status, &self.route.sign_in) {
-            (StatusCode::OK, _) => None,
-            (StatusCode::UNAUTHORIZED, Some(_)) => {
-                let header = answer.header("www-authenticate").unwrap_or_default();
-                Some(Challenge::parse(header, &self.route.origin).map_err(|wrong| answer.wrong(&wrong))?)
-            }
-            _ => return Err(answer.refused().await),
-        };
-        let sent = answer.sent;
-        answer.discard().await?;
-        meter.time(Phase::Ping, sent.elapsed());
-        Ok(challenge)
+        if answer.status == StatusCode::OK {
+            let sent = answer.sent;
+            answer.discard().await?;
+            meter.time(Phase::Ping, sent.elapsed());
+            return Ok(());
+        }
+        let (challenge, took) = self.challenge(answer).await?;
+        meter.time(Phase::Ping, took);
+        let took = self.answer(&challenge, meter).await?;
+        meter.time(Phase::Token, took);
+        Ok(())
     }
 
-    async fn head(&self, reference: &str, meter: &mut Meter) -> Result<String, Failure> {
-        let target = format!("/v2/{}/manifests/{reference}", self.repository);
-        let ask = Ask { accept: Some(ACCEPT), ..self.ask(Method::HEAD, &target) };
+    /// What an answer that is no success demands, and how long it took to say so.
+    async fn challenge(&self, answer: Answer<'_>) -> Result<(Challenge, Duration), Failure> {
+        if answer.status != StatusCode::UNAUTHORIZED || self.route.sign_in.is_none() {
+            return Err(answer.refused().await);
+        }
+        let header = answer.header("www-authenticate").unwrap_or_default();
+        let challenge = Challenge::parse(header, &self.route.origin).map_err(|wrong| answer.wrong(&wrong))?;
+        let sent = answer.sent;
+        answer.discard().await?;
+        Ok((challenge, sent.elapsed()))
+    }
+
+    /// A token for the repository, and how long it took.
+    async fn answer(&mut self, challenge: &Challenge, meter: &mut Meter) -> Result<Duration, Failure> {
+        let (Some(sign_in), Some(refresh_token)) = (&self.route.sign_in, &self.refresh_token) else {
+            return Ok(Duration::ZERO);
+        };
+        let (token, took) =
+            sign_in.access(self.pool, challenge, &self.route.origin, &self.repository, refresh_token, meter).await?;
+        let unsendable = || Failure::new("POST /oauth2/token: the token has a character that no header may carry");
+        self.bearer = Some(token.to_bearer().ok_or_else(unsendable)?);
+        Ok(took)
+    }
+
+    /// Asks for a manifest; whoever has no token yet answers the challenge and asks again.
+    async fn ask_manifest<'t>(
+        &mut self,
+        method: Method,
+        target: &'t str,
+        meter: &mut Meter,
+    ) -> Result<Answer<'t>, Failure>
+    where
+        Self: 't,
+    {
+        let ask = Ask { accept: Some(ACCEPT), ..self.ask(method.clone(), target) };
         let answer = self.pool.ask(&ask, meter).await?;
+        let unsigned = self.bearer.is_none() && self.route.sign_in.is_some();
+        if !unsigned || answer.status != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let (challenge, said) = self.challenge(answer).await?;
+        let took = self.answer(&challenge, meter).await?;
+        meter.time(Phase::Token, said + took);
+        let ask = Ask { accept: Some(ACCEPT), ..self.ask(method, target) };
+        self.pool.ask(&ask, meter).await
+    }
+
+    async fn head(&mut self, reference: &str, meter: &mut Meter) -> Result<String, Failure> {
+        let target = format!("/v2/{}/manifests/{reference}", self.repository);
+        let answer = self.ask_manifest(Method::HEAD, &target, meter).await?;
         if answer.status != StatusCode::OK {
             // A HEAD has no body; the same as GET says why.
             let ask = Ask { accept: Some(ACCEPT), ..self.ask(Method::GET, &target) };
@@ -263,7 +321,7 @@ impl Visit<'_> {
         Ok(digest)
     }
 
-    async fn manifest(&self, digest: &str, platform: &Platform, meter: &mut Meter) -> Result<Manifest, Failure> {
+    async fn manifest(&mut self, digest: &str, platform: &Platform, meter: &mut Meter) -> Result<Manifest, Failure> {
         let (document, took) = self.document(digest, meter).await?;
         let Some(entries) = &document.manifests else {
             meter.time(Phase::Manifest, took);
@@ -277,10 +335,9 @@ impl Visit<'_> {
         whole(document, &entry.digest)
     }
 
-    async fn document(&self, digest: &str, meter: &mut Meter) -> Result<(Document, std::time::Duration), Failure> {
+    async fn document(&mut self, digest: &str, meter: &mut Meter) -> Result<(Document, Duration), Failure> {
         let target = format!("/v2/{}/manifests/{digest}", self.repository);
-        let ask = Ask { accept: Some(ACCEPT), ..self.ask(Method::GET, &target) };
-        let answer = self.pool.ask(&ask, meter).await?;
+        let answer = self.ask_manifest(Method::GET, &target, meter).await?;
         if answer.status != StatusCode::OK {
             return Err(answer.refused().await);
         }
@@ -380,7 +437,7 @@ impl Visit<'_> {
         method: Method,
         digest: &str,
         meter: &mut Meter,
-    ) -> Result<(Answer<'_>, Option<std::time::Duration>), Failure> {
+    ) -> Result<(Answer<'_>, Option<Duration>), Failure> {
         let target = format!("/v2/{}/blobs/{digest}", self.repository);
         let mut answer = self.pool.ask(&self.ask(Method::GET, &target), meter).await?;
         let mut led = None;

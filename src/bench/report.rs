@@ -96,7 +96,6 @@ struct PhaseSummary {
 impl Summary {
     fn new(run: Run) -> Self {
         let Run { level, elapsed, tally } = run;
-        let connections = if level.warm { "warm connections" } else { "cold connections" };
         let load = match level.rate {
             Some(rate) => format!("open loop, {rate} pulls a second a side, {} at once at most", level.concurrency),
             None => format!("closed loop, concurrency {}", level.concurrency),
@@ -120,7 +119,7 @@ impl Summary {
             SideSummary { side, record, unfinished }
         });
         Self {
-            heading: format!("{load}, {connections}"),
+            heading: format!("{load}; {}", level.connections.label()),
             level,
             elapsed,
             sides: sides.collect(),
@@ -132,7 +131,7 @@ impl Summary {
 }
 
 impl About {
-    /// `library/nginx:1.27 for linux/amd64, 7 layers of 67.9 MiB, in full`
+    /// A line for each image, `library/nginx:1.27 (7 layers, 67.9 MiB)`, and one for what is pulled of them.
     fn text(&self) -> String {
         let how = match self.layers {
             Layers::None => "which are not pulled",
@@ -142,9 +141,9 @@ impl About {
         let images: Vec<_> = self
             .images
             .iter()
-            .map(|image| format!("{} ({} layers, {:.1} MiB)", image.name, image.layers, mebibytes(image.bytes)))
+            .map(|image| format!("{} ({} layers, {:.1} MiB)\n", image.name, image.layers, mebibytes(image.bytes)))
             .collect();
-        format!("{} for {}, layers: {how}", images.join(", "), self.platform)
+        format!("{}for {}, layers: {how}", images.concat(), self.platform)
     }
 }
 
@@ -237,6 +236,7 @@ fn verdict(summary: &Summary) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::connection::Failure;
+    use super::super::load::Connections;
     use super::super::pairs::Pairs;
     use super::super::record::{Meter, Pulled};
     use super::*;
@@ -265,7 +265,7 @@ mod tests {
         records[1].add(&Pulled { meter: Meter::default(), failure: Some(failure) });
         let [via, direct] = records;
         let tally = Tally::of(vec![(Side::Via, via), (Side::Direct, direct)], pairs, vec![100, 101]);
-        let level = Level { warm: false, concurrency: 8, rate: None };
+        let level = Level { connections: Connections::Cold, concurrency: 8, rate: None };
         let about = About {
             images: vec![Sized { name: "library/nginx:1.27".to_owned(), layers: 7, bytes: 70 << 20 }],
             platform: "linux/amd64".to_owned(),

@@ -132,7 +132,7 @@ fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
     }
 }
 
-fn parse_blobs(text: &str) -> Result<Blobs, String> {
+pub(crate) fn parse_blobs(text: &str) -> Result<Blobs, String> {
     match text {
         "redirect" => Ok(Blobs::Redirect),
         "proxy" => Ok(Blobs::Proxy),

@@ -35,7 +35,7 @@ fn run(summary: &Summary) -> Value {
     let phases: Map<_, _> = summary.phases.iter().map(|of| (of.phase.key().to_owned(), phase(summary, of))).collect();
     let sides: Map<_, _> = summary.sides.iter().map(|of| (of.side.label().to_owned(), side(of))).collect();
     json!({
-        "connections": if summary.level.warm { "warm" } else { "cold" },
+        "connections": summary.level.connections.key(),
         "concurrency": summary.level.concurrency,
         "rate": summary.level.rate,
         "seconds": summary.elapsed.as_secs_f64(),

@@ -22,7 +22,9 @@ const NAMES: f64 = 150.0;
 const STEPS: usize = 200;
 /// Lines of the grid.
 const TICKS: f64 = 5.0;
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#222}.t{font-weight:600;font-size:15px}.m{fill:#666}.g{stroke:#ddd}.e{text-anchor:end}.c{text-anchor:middle}";
+/// On light ground, and on dark where the reader's screen is. The sides are apart in hue and in lightness, so that a print
+/// without colour shows both.
+const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#222}.t{font-weight:600;font-size:15px}.m{fill:#666}.s{font-size:10px}.g{stroke:#ddd}.e{text-anchor:end}.c{text-anchor:middle}.b{fill:#fff}.via{fill:#0b62c4;stroke:#0b62c4}.direct{fill:#e08a1e;stroke:#e08a1e}@media(prefers-color-scheme:dark){text{fill:#e6e6e6}.m{fill:#9aa3ad}.g{stroke:#30363d}.b{fill:#0d1117}.via{fill:#4c9bf5;stroke:#4c9bf5}.direct{fill:#e9a94a;stroke:#e9a94a}}";
 
 /// One drawing of all levels, one under the other.
 pub fn render(summaries: &[Summary]) -> String {
@@ -44,16 +46,8 @@ pub fn of_level(summary: &Summary) -> [String; 2] {
 
 fn frame(body: &str, height: f64) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\"><style>{STYLE}</style><rect width=\"{WIDTH}\" height=\"{height:.0}\" fill=\"#fff\"/>{body}</svg>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\"><style>{STYLE}</style><rect class=\"b\" width=\"{WIDTH}\" height=\"{height:.0}\"/>{body}</svg>\n"
     )
-}
-
-/// Apart in hue and in lightness, so that a print without colour shows both.
-fn colour(side: Side) -> &'static str {
-    match side {
-        Side::Via => "#0b62c4",
-        Side::Direct => "#e08a1e",
-    }
 }
 
 fn name(side: Side) -> &'static str {
@@ -75,9 +69,9 @@ fn above(title: &str, summary: &Summary) -> String {
         let x = LEFT + index as f64 * 130.0;
         let _ = write!(
             text,
-            "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"{LEGEND}\">{}</text>",
+            "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" class=\"{}\"/><text x=\"{}\" y=\"{LEGEND}\">{}</text>",
             LEGEND - 11.0,
-            colour(side.side),
+            side.side.label(),
             x + 18.0,
             name(side.side)
         );
@@ -91,10 +85,10 @@ fn tick_label(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// The next number above that is 1, 2 or 5 and zeros, so that the grid's lines are at round ones.
+/// The next number above whose fifths are short, so that the grid's lines are at round numbers.
 fn round_up(value: f64) -> f64 {
     let power = 10f64.powf(value.max(0.01).log10().floor());
-    [1.0, 2.0, 2.5, 5.0, 10.0]
+    [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
         .into_iter()
         .map(|factor| factor * power)
         .find(|top| *top >= value)
@@ -104,7 +98,8 @@ fn round_up(value: f64) -> f64 {
 fn percentiles(summary: &Summary) -> (String, f64) {
     let samples = summary.sides.iter().map(|side| side.record.histogram(Phase::Whole).len()).max().unwrap_or_default();
     // As many nines as there are samples to show them, each as wide as the others (HdrHistogram's own way of plotting).
-    let nines = (samples.max(10) as f64).log10().clamp(1.0, 5.0);
+    // Behind the last one, half a sample's share of 1 is left for the maximum.
+    let nines = (samples.max(10) as f64 * 2.0).log10().min(5.0);
     let top = summary.sides.iter().map(|side| side.record.histogram(Phase::Whole).max()).max().unwrap_or_default();
     let top = round_up(shown(Phase::Whole, top as f64));
     let x = |share: f64| LEFT + (WIDTH - LEFT - RIGHT) * (-(1.0 - share).log10()).min(nines) / nines;
@@ -155,8 +150,8 @@ fn percentiles(summary: &Summary) -> (String, f64) {
             .collect();
         let _ = write!(
             text,
-            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"2\" points=\"{}\"/>",
-            colour(side.side),
+            "<polyline class=\"{}\" style=\"fill:none;stroke-width:2\" points=\"{}\"/>",
+            side.side.label(),
             points.join(" ")
         );
     }
@@ -170,7 +165,7 @@ fn medians(summary: &Summary) -> (String, f64) {
         .filter(|phase| !phase.phase.is_speed() && phase.rows.iter().any(Option::is_some))
         .collect();
     let step = BAR * summary.sides.len() as f64 + GAP;
-    let height = TOP + step * phases.len() as f64 + GAP;
+    let height = TOP + step * phases.len() as f64 + 3.0 * GAP;
     let median =
         |row: &Option<(u64, [u64; super::SHARES.len()])>| row.map(|(_, values)| shown(Phase::Whole, values[0] as f64));
     let longest = phases.iter().flat_map(|phase| &phase.rows).filter_map(median).fold(0.01, f64::max);
@@ -191,9 +186,9 @@ fn medians(summary: &Summary) -> (String, f64) {
             let long = (width * value / longest).max(1.0);
             let _ = write!(
                 text,
-                "<rect x=\"{NAMES}\" y=\"{y:.1}\" width=\"{long:.1}\" height=\"{}\" fill=\"{}\"/><text class=\"m\" style=\"font-size:10px\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                "<rect x=\"{NAMES}\" y=\"{y:.1}\" width=\"{long:.1}\" height=\"{}\" class=\"{}\"/><text class=\"m s\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 BAR - 1.0,
-                colour(side.side),
+                side.side.label(),
                 NAMES + long + 5.0,
                 y + BAR - 2.0,
                 digits(value)
@@ -245,7 +240,7 @@ pub(super) mod tests {
 
     #[test]
     fn axes_end_at_round_numbers() {
-        for (value, top) in [(0.3, 0.5), (1.0, 1.0), (17.0, 20.0), (22.0, 25.0), (93.0, 100.0), (101.0, 200.0)] {
+        for (value, top) in [(0.31, 0.4), (1.0, 1.0), (17.0, 20.0), (22.0, 25.0), (93.0, 100.0), (101.0, 150.0)] {
             assert!((round_up(value) - top).abs() < 1e-9, "{value}: {}", round_up(value));
         }
     }

@@ -6,14 +6,19 @@ use super::{About, PhaseSummary, SHARES, SideSummary, Summary, digits, mebibytes
 
 /// Errors' sentences are long; the rest of a line this long would only repeat its beginning.
 const MAX_LINE: usize = 200;
+/// Of a run that was ended early.
+pub const INTERRUPTED: &str = "Interrupted: this is what there was until then.";
 
 pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
     let mut text = head(about);
     for summary in summaries {
-        level(&mut text, summary);
+        text += &format!("\n{}\n", level(summary));
     }
+    // The last table ends the text.
+    text.truncate(text.trim_end().len());
+    text += "\n";
     if interrupted {
-        text += "\nInterrupted: this is what there was until then.\n";
+        text += &format!("\n{INTERRUPTED}\n");
     }
     text
 }
@@ -24,7 +29,7 @@ pub fn head(about: &About) -> String {
     for (side, name) in &about.sides {
         text += &match side {
             Side::Via => format!("via     the proxy {name}\n"),
-            Side::Direct => format!("direct  {name}, as docker pulls: challenge, token, redirect\n"),
+            Side::Direct => format!("direct  {name}, as an engine pulls: challenge, token, redirect\n"),
         };
     }
     if let Some(rtt) = about.rtt {
@@ -36,8 +41,9 @@ pub fn head(about: &About) -> String {
     text
 }
 
-fn level(text: &mut String, summary: &Summary) {
-    *text += &format!("\n{}, {} s\n\n", summary.heading, digits(summary.elapsed.as_secs_f64()));
+/// One level: its heading, its phases, what came of its pulls.
+pub fn level(summary: &Summary) -> String {
+    let mut text = format!("{}, {} s\n\n", summary.heading, digits(summary.elapsed.as_secs_f64()));
     let mut header = format!("{:<20}{:<6}{:>6}", "milliseconds", "side", "n");
     for (name, _) in SHARES {
         header += &format!("{name:>9}");
@@ -45,20 +51,21 @@ fn level(text: &mut String, summary: &Summary) {
     if summary.sides.len() > 1 {
         header += "   via - direct, 95 % interval";
     }
-    *text += &header;
-    *text += "\n";
+    text += &header;
+    text += "\n";
     for phase in &summary.phases {
-        rows(text, summary, phase);
+        rows(&mut text, summary, phase);
     }
     if summary.pairs > 1 {
-        *text +=
+        text +=
             "A difference is the mean over pairs of a pull's whole time in the phase; layers come three at a time.\n";
     }
     text.push('\n');
-    counts(text, summary);
+    counts(&mut text, summary);
     if let Some(verdict) = verdict(summary) {
-        *text += &format!("\n{verdict}\n");
+        text += &format!("\n{verdict}\n");
     }
+    text
 }
 
 fn rows(text: &mut String, summary: &Summary, phase: &PhaseSummary) {
