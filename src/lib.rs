@@ -16,6 +16,7 @@
 //!   proxy                          Pingora's phases:
 //!     accept     request_filter          oci::request parses, route chooses, or it is refused
 //!     authorize  request_filter          a token for the repository, waited for if it is on its way
+//!     locate     request_filter          where a blob is, if it is to come through here
 //!     forward    upstream_peer, upstream_request_filter, fail_to_connect, error_while_proxy
 //!     authorize  upstream_response_filter   a 401 renews the token and replays, once
 //!     storage    upstream_response_filter   a blob's redirect is followed here, where a route says so

@@ -24,12 +24,14 @@ mod authorize;
 mod context;
 mod fail;
 mod forward;
+mod locate;
 mod log;
 mod relay;
 mod reply;
 mod storage;
 
 pub use context::Context;
+pub use locate::Locator;
 pub use storage::BlobHosts;
 
 /// An idle client connection is closed after this; without a limit it would stay for ever (pingora#447).
@@ -72,19 +74,20 @@ pub struct Proxy {
     routes: Routes,
     /// One for each route, in its order.
     destinations: Vec<Arc<Destination>>,
+    locator: Locator,
     in_flight: Arc<AtomicUsize>,
 }
 
 impl Proxy {
     /// Routes name their registry by its index in `upstreams`. `in_flight` counts the requests under way, for a shutdown
     /// that waits for them and not longer.
-    pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], in_flight: Arc<AtomicUsize>) -> Self {
+    pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], locator: Locator, in_flight: Arc<AtomicUsize>) -> Self {
         let destination = |route: &crate::route::Route| {
             let upstream = Arc::clone(upstreams.get(route.upstream)?);
             Some(Arc::new(Destination { upstream, on_failure: route.on_failure, blobs: route.blobs }))
         };
         let destinations = routes.iter().map_while(destination).collect();
-        Self { routes, destinations, in_flight }
+        Self { routes, destinations, locator, in_flight }
     }
 }
 
@@ -115,7 +118,11 @@ impl ProxyHttp for Proxy {
         if !accept::accept(session, context, &self.routes, &self.destinations).await? {
             return Ok(true);
         }
-        authorize::authorize(session, context).await
+        if authorize::authorize(session, context).await? {
+            return Ok(true);
+        }
+        self.locator.locate(session, context).await?;
+        Ok(false)
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {

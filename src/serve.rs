@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{info, warn};
+use pingora_core::connectors::ConnectorOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
@@ -19,7 +20,7 @@ use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
 use crate::identity::Identity;
-use crate::proxy::{self, BlobHosts, Proxy, Upstream};
+use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
 use crate::trust::{TrustError, TrustRoots};
@@ -33,9 +34,10 @@ use downstream::Downstream;
 use listener::Listening;
 use shutdown::{Arriving, MustNotEnd};
 
-/// Idle connections to the registry that are kept, all threads and addresses together. A host pulls three layers at a time and
-/// image; a shared mirror serves some tens of hosts at once.
-const UPSTREAM_POOL: usize = 128;
+/// Idle connections to registries and storage that are kept, all threads and addresses together: as many as a shared
+/// mirror has requests under way when hundreds of hosts pull at once, for what is not kept is a TLS handshake a request.
+/// They end after 90 s without use; each takes about 90 KiB.
+const UPSTREAM_POOL: usize = 1024;
 
 /// Why the program does not start; prints as one sentence.
 #[derive(Debug)]
@@ -125,7 +127,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 
     let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight), arriving.clone());
     let shutdown = shutdown.map_err(ServeError::Signals)?;
-    let proxy = Proxy::new(config.routes().clone(), &upstreams, in_flight);
+    let locator = Locator::new(ConnectorOptions::from_server_conf(&server.configuration));
+    let proxy = Proxy::new(config.routes().clone(), &upstreams, locator, in_flight);
     info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
     for route in config.routes().iter() {
         let upstream = upstreams.get(route.upstream).map_or("", |upstream| upstream.domain.authority());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header;
+use http::{Method, header};
 use pingora::http::RequestHeader;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -113,10 +113,18 @@ pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context
         *request = outgoing;
         return Ok(());
     }
+    let mut outgoing = self::request(session, &request.method, context)?;
+    outgoing.set_version(request.version);
+    *request = outgoing;
+    Ok(())
+}
+
+/// What the registry is asked, with the token.
+pub fn request(session: &Session, method: &Method, context: &Context) -> Result<RequestHeader> {
     let upstream = &context.destination()?.upstream;
     let target = context.target.as_bytes();
     // Its names are lower case, which HTTP leaves free; to keep the client's would cost a table for each request.
-    let mut outgoing = RequestHeader::build_no_case(request.method.clone(), target, Some(FORWARDED.len() + 8))?;
+    let mut outgoing = RequestHeader::build_no_case(method.clone(), target, Some(FORWARDED.len() + 8))?;
     outgoing.insert_header(header::HOST, &upstream.host)?;
     for name in &FORWARDED {
         // What is read on its way back is to come whole, and not packed.
@@ -130,9 +138,7 @@ pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context
     if let Some(bearer) = &context.bearer {
         outgoing.insert_header(header::AUTHORIZATION, bearer.header())?;
     }
-    outgoing.set_version(request.version);
-    *request = outgoing;
-    Ok(())
+    Ok(outgoing)
 }
 
 /// `error_while_proxy`: a GET or HEAD that died before its response began is sent once more, on a fresh

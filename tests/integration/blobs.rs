@@ -50,6 +50,13 @@ async fn a_proxied_blob_comes_from_here_whole_or_in_part_and_no_token_goes_to_st
     let seen = azure.requests();
     let storage: Vec<_> = seen.iter().filter(|request| request.hop == Hop::Storage).collect();
     assert_eq!(storage.len(), 3, "HEAD is the registry's own: {storage:?}");
+    for hop in [Hop::Data, Hop::Storage] {
+        let gets = seen.iter().filter(|request| request.hop == hop && request.method == "GET");
+        let mut connections: Vec<_> = gets.map(|request| request.connection).collect();
+        assert_eq!(connections.len(), 3, "one question a blob: {seen:?}");
+        connections.dedup();
+        assert_eq!(connections.len(), 1, "a redirect that is followed ended the connection to {hop:?}");
+    }
     for request in storage {
         assert!(request.status < 300 && request.target.contains("sig="), "{request:?}");
         for absent in ["authorization", "cookie", "x-forwarded-for"] {
