@@ -305,12 +305,13 @@ impl<'a> Refresher<'a> {
                 plan.renew(granted.lifetime);
                 self.pause.backoff = Backoff::default();
                 self.numbers += 1;
-                /// `iat`, `exp` and `Date` are whole seconds: of the first one some may have passed.
-                const ROUNDING: Duration = Duration::from_secs(1);
+                /// `iat`, `exp` and `Date` are whole seconds: of the first one some may have passed. And a request that
+                /// goes out with a token has to arrive before its end.
+                const MARGIN: Duration = Duration::from_millis(1500);
                 let replaced = slot.bearer.load().as_ref().map_or(0, |bearer| bearer.replaces);
                 slot.granted(Bearer {
                     header,
-                    expires: asked.at + granted.lifetime.saturating_sub(ROUNDING),
+                    expires: asked.at + granted.lifetime.saturating_sub(MARGIN),
                     asked: asked.at,
                     issued: self.tokens.clock(),
                     number: self.numbers,
