@@ -1,7 +1,6 @@
 //! What servers say that are called here: read within bounds, quoted safely.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, header};
@@ -59,18 +58,22 @@ pub fn quoted(text: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// An error with its causes, the innermost last, none said twice.
+/// An error with its causes, the innermost last, none said twice: one that ends with its cause stands for both, and one
+/// that only wraps its cause in advice is left out.
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            let _ = write!(text, ": {said}");
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let said = error.to_string();
+        next = error.source();
+        match parts.last() {
+            Some(last) if last.ends_with(&said) => continue,
+            Some(last) if last.contains(&said) => drop(parts.pop()),
+            _ => {}
         }
-        source = cause.source();
+        parts.push(said);
     }
-    text
+    parts.join(": ")
 }
 
 #[cfg(test)]
@@ -91,6 +94,31 @@ mod tests {
             (&[][..], None),
         ] {
             assert_eq!(retry_after(&headers(pairs)), expected.map(Duration::from_secs), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_nothing_twice() {
+        #[derive(Debug)]
+        struct Chained(&'static str, Option<Box<Chained>>);
+        impl std::fmt::Display for Chained {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+        impl Error for Chained {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                self.1.as_deref().map(|cause| cause as &(dyn Error + 'static))
+            }
+        }
+        for (parts, expected) in [
+            (&["read key.pem", "No such file"][..], "read key.pem: No such file"),
+            (&["read key.pem: No such file", "No such file"], "read key.pem: No such file"),
+            (&["sign-in failed. az not found To troubleshoot, visit x", "az not found"], "az not found"),
+            (&["a", "b", "c"], "a: b: c"),
+        ] {
+            let error = parts.iter().rev().fold(None, |cause, text| Some(Box::new(Chained(text, cause))));
+            assert_eq!(chain(&*error.expect("one at least")), expected);
         }
     }
 

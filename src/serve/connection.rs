@@ -40,19 +40,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// `Err` if the client has gone already.
-    pub fn new(stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
+    /// Of a listener whose connections are without delay; see [`super::listener`].
+    pub fn new(stream: TcpStream, peer: SocketAddr) -> Self {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         // Known already, which saves asking the kernel; nobody else has set it.
         let _ = digest.peer_addr.set(Some(peer.into()));
-        Ok(Self {
+        Self {
             stream: BufStream::with_capacity(READ_BUFFER, WRITE_BUFFER, stream),
             front: [0; MAX_PEEK],
             peeked: 0,
             digest: Arc::new(digest),
             established: SystemTime::now(),
-        })
+        }
     }
 }
 
@@ -100,8 +99,9 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    /// No half of a connection is ever closed: Pingora drops it right after this, and the kernel's close says the rest.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
     }
 }
 
@@ -128,7 +128,6 @@ impl Peek for Connection {
 
 #[async_trait]
 impl Shutdown for Connection {
-    /// Pingora drops a connection right after this, and the kernel's close says the rest.
     async fn shutdown(&mut self) {
         // A client that has gone needs no last bytes.
         let _ = self.flush().await;
@@ -177,7 +176,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
         let (stream, peer) = listener.accept().await.expect("accepted");
-        (Connection::new(stream, peer).expect("it is there"), client)
+        (Connection::new(stream, peer), client)
     }
 
     #[tokio::test]
