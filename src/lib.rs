@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong
-//! serve                            puts the parts together; listener, downstream and shutdown are below it
+//! serve                            puts the parts together; below it listener, connection, downstream and shutdown
 //!   addresses                      the registry's name, looked up in the background
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read

@@ -237,7 +237,7 @@ impl Tokens {
 
     /// What to send in place of `seen`, which the registry answered with 401: a token that was asked for since. A
     /// thousand requests that meet the same 401 cause one renewal. `Ok(None)` if `seen` is itself so fresh an answer to
-    /// a 401 that this one must mean something else. `Err` if there is none in time: [`REPLACE_LIMIT`], or `left` if
+    /// a 401 that this one must mean something else. `Err` if there is none in time: 5 s, or `left` if
     /// that is less: without any, no token helps.
     pub async fn replace(
         &self,
