@@ -132,7 +132,7 @@ struct ServeArguments {
     /// A PEM file of private CA certificates, trusted besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// How many threads carry requests [default: 1; one a core, 4 at most, where a route has blobs: proxy]
+    /// How many threads carry requests [default: 1, or 2 where a route has blobs: proxy]
     #[arg(long, value_name = "NUMBER")]
     threads: Option<String>,
     /// A log level, or a list such as warn,access=info; RUST_LOG does the same [default: info]
