@@ -319,7 +319,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     descriptors()
-    about = {"machine": machine(), "command": sys.argv}
+    about = {"machine": machine(), "command": [word.removeprefix(f"{HERE.parent}/") for word in sys.argv]}
     bench = Bench(arguments)
     try:
         bench.set_up()
