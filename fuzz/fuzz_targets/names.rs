@@ -24,14 +24,20 @@ fuzz_target!(|input: &str| {
     }
     let there = Renaming { from, to, namespace: Some("docker.io"), authority: AUTHORITY };
     if let Some(tags) = there.tags(said.as_bytes()) {
-        let (before, after): (Value, Value) = (parsed(said.as_bytes()), parsed(&tags));
-        assert_eq!(before["tags"], after["tags"]);
-        // Of two members with one name the last one counts, and it may be another's.
-        let name = if before["name"] == from { Value::from(to) } else { before["name"].clone() };
-        assert_eq!(after["name"], name);
+        let (before, after) = (parsed(said.as_bytes()), parsed(&tags));
+        // What is not read stays as it is, a number that fits no type among it.
+        assert_eq!(before.is_some(), after.is_some());
+        if let (Some(before), Some(after)) = (before, after) {
+            assert_eq!(before["tags"], after["tags"]);
+            // Of two members with one name the last one counts, and it may be another's.
+            let name = if before["name"] == from { Value::from(to) } else { before["name"].clone() };
+            assert_eq!(after["name"], name);
+        }
     }
     if let Some(errors) = there.errors(said.as_bytes()) {
-        let (before, after): (Value, Value) = (parsed(said.as_bytes()), parsed(&errors));
+        let (Some(before), Some(after)) = (parsed(said.as_bytes()), parsed(&errors)) else {
+            panic!("a body that is read whole is one: {said}");
+        };
         let codes = |body: &Value| {
             body["errors"].as_array().map(|all| all.iter().map(|one| one["code"].clone()).collect::<Vec<_>>())
         };
@@ -50,6 +56,6 @@ fuzz_target!(|input: &str| {
     }
 });
 
-fn parsed(body: &[u8]) -> Value {
-    serde_json::from_slice(body).expect("it was parsed before, or written by us")
+fn parsed(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok()
 }
