@@ -74,14 +74,20 @@ pub struct Proxy {
     routes: Routes,
     /// One for each route, in its order.
     destinations: Vec<Arc<Destination>>,
-    locator: Locator,
+    /// Where a route has its blobs served from here.
+    locator: Option<Locator>,
     in_flight: Arc<AtomicUsize>,
 }
 
 impl Proxy {
     /// Routes name their registry by its index in `upstreams`. `in_flight` counts the requests under way, for a shutdown
     /// that waits for them and not longer.
-    pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], locator: Locator, in_flight: Arc<AtomicUsize>) -> Self {
+    pub fn new(
+        routes: Routes,
+        upstreams: &[Arc<Upstream>],
+        locator: Option<Locator>,
+        in_flight: Arc<AtomicUsize>,
+    ) -> Self {
         let destination = |route: &crate::route::Route| {
             let upstream = Arc::clone(upstreams.get(route.upstream)?);
             Some(Arc::new(Destination { upstream, on_failure: route.on_failure, blobs: route.blobs }))
@@ -121,7 +127,9 @@ impl ProxyHttp for Proxy {
         if authorize::authorize(session, context).await? {
             return Ok(true);
         }
-        self.locator.locate(session, context).await?;
+        if let Some(locator) = &self.locator {
+            locator.locate(session, context).await?;
+        }
         Ok(false)
     }
 
