@@ -3,6 +3,7 @@
 use env_logger::Target;
 use log::{LevelFilter, Log, Metadata, Record};
 
+mod line;
 mod lines;
 
 use lines::Lines;
@@ -25,14 +26,12 @@ struct Lid {
 
 impl Log for Lid {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let own = OWN.iter().any(|name| {
-            metadata.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        });
-        (own || (metadata.level() <= DEPENDENCY_LEVEL && metadata.target() != SILENT)) && self.logger.enabled(metadata)
+        is_heard(metadata) && self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
+        if is_heard(record.metadata()) {
+            // It asks its filter itself.
             self.logger.log(record);
         }
     }
@@ -45,12 +44,20 @@ impl Log for Lid {
     }
 }
 
+/// Whether anybody is heard on this, whatever the filter says.
+fn is_heard(metadata: &Metadata<'_>) -> bool {
+    let is_own = OWN
+        .iter()
+        .any(|name| metadata.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")));
+    is_own || (metadata.level() <= DEPENDENCY_LEVEL && metadata.target() != SILENT)
+}
+
 /// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.
 pub fn start(filter: &str) {
     // Without a thread for them, lines are written where they arise.
     let lines = Lines::to(std::io::stderr()).ok();
     let target = lines.clone().map_or(Target::Stderr, |lines| Target::Pipe(Box::new(lines)));
-    let logger = env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().target(target).build();
+    let logger = env_logger::Builder::new().parse_filters(filter).format(line::write).target(target).build();
     let level = logger.filter();
     if log::set_boxed_logger(Box::new(Lid { logger, lines })).is_ok() {
         log::set_max_level(level);

@@ -124,11 +124,15 @@ impl ProxyHttp for Proxy {
         if !accept::accept(session, context, &self.routes, &self.destinations).await? {
             return Ok(true);
         }
+        forward::strip(session.req_header_mut());
         if authorize::authorize(session, context).await? {
             return Ok(true);
         }
-        if let Some(locator) = &self.locator {
-            locator.locate(session, context).await?;
+        if let Some(locator) = &self.locator
+            && Locator::is_for(session, context)?
+        {
+            // In a box, as what is rare is in all of these: each request has room made for the largest step of a phase.
+            Box::pin(locator.locate(session, context)).await?;
         }
         Ok(false)
     }

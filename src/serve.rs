@@ -114,6 +114,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         None,
         ServerConf {
             threads,
+            // One thread has nobody to share its work with, and a runtime for several costs it a tenth more.
+            work_stealing: threads > 1,
             max_retries: proxy::MAX_TRIES,
             // Pingora multiplies it by the number of threads.
             upstream_keepalive_pool_size: UPSTREAM_POOL.div_ceil(threads),

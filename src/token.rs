@@ -173,7 +173,8 @@ impl Tokens {
     pub async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         match self.at_hand(repository) {
             Some(bearer) => Ok(bearer),
-            None => self.awaited(repository).await,
+            // In a box: it is rare, and a request has room for the token that is there.
+            None => Box::pin(self.awaited(repository)).await,
         }
     }
 
@@ -186,8 +187,9 @@ impl Tokens {
         } else {
             &self.all
         };
-        slot.used.store(self.clock(), Ordering::Relaxed);
-        slot.good()
+        let now = Instant::now();
+        slot.used.store(as_millis(now - self.start), Ordering::Relaxed);
+        slot.good(now)
     }
 
     async fn awaited(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
@@ -217,7 +219,7 @@ impl Tokens {
 
     /// What a request gets now; `None` if it is worth its while to wait.
     fn verdict(&self, slot: &Slot) -> Option<Result<Arc<Bearer>, Unavailable>> {
-        if let Some(bearer) = slot.good() {
+        if let Some(bearer) = slot.good(Instant::now()) {
             return Some(Ok(bearer));
         }
         match self.failure(slot) {
@@ -258,7 +260,9 @@ impl Tokens {
         }
         loop {
             // A token that is merely newer may have been asked for before the registry took back both.
-            if let Some(bearer) = slot.good().filter(|bearer| bearer.replaces >= seen.number && !left.is_zero()) {
+            if let Some(bearer) =
+                slot.good(Instant::now()).filter(|bearer| bearer.replaces >= seen.number && !left.is_zero())
+            {
                 return Ok(Some(bearer));
             }
             if timeout_at(deadline, changed.changed()).await.is_err() {
@@ -277,7 +281,7 @@ impl Tokens {
         let ready = if self.per_repository.load(Ordering::Acquire) {
             self.login_until.load().as_ref().is_some_and(|until| **until > now)
         } else {
-            self.all.good().is_some()
+            self.all.good(Instant::now()).is_some()
         };
         // Nothing mends before the sign-in does.
         let trouble = self.login_trouble.load_full().or_else(|| self.access_trouble.load_full());

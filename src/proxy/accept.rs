@@ -37,7 +37,7 @@ pub async fn accept(
     let refusal = match parsed {
         Ok(Request::Ping) => {
             context.endpoint = "ping";
-            reply::ping(session).await?;
+            Box::pin(reply::ping(session)).await?;
             return Ok(false);
         }
         Ok(Request::Pull(pull)) => match routed(&pull, host(request), routes, destinations, context) {
@@ -51,7 +51,7 @@ pub async fn accept(
     if has_body || session.req_header().method == http::Method::CONNECT {
         session.set_keepalive(None);
     }
-    reply::write(session, &Reply::refusal(&refusal)).await?;
+    Box::pin(reply::write(session, &Reply::refusal(&refusal))).await?;
     Ok(false)
 }
 

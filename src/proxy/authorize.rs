@@ -22,7 +22,7 @@ pub async fn authorize(session: &mut Session, context: &mut Context) -> Result<b
         }
         Err(unavailable) => {
             let trouble = no_token(unavailable, context);
-            reply::write(session, &trouble.reply(session, context)).await?;
+            Box::pin(reply::write(session, &trouble.reply(session, context))).await?;
             context.trouble = Some(trouble);
             Ok(true)
         }
@@ -42,7 +42,7 @@ pub async fn check(response: &ResponseHeader, context: &mut Context) -> Result<(
     error.as_up();
     let replaced = match &context.bearer {
         Some(seen) if !context.renewed => {
-            tokens.replace(context.repository(), seen, forward::spare(context.elapsed())).await
+            Box::pin(tokens.replace(context.repository(), seen, forward::spare(context.elapsed()))).await
         }
         _ => Ok(None),
     };

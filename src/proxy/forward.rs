@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Method, header};
+use http::{HeaderName, header};
 use pingora::http::RequestHeader;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -35,9 +35,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Azure's load balancers forget an idle connection after 4 minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
-/// The headers of a request that the registry needs; all others stay here, whatever they are. Above all:
-/// `Authorization`, `Cookie`, and what a proxy in front adds.
-static FORWARDED: [header::HeaderName; 7] = [
+/// The headers of a request that the registry needs, beside its `Host`, which is replaced.
+static FORWARDED: [HeaderName; 7] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::IF_MODIFIED_SINCE,
@@ -48,7 +47,25 @@ static FORWARDED: [header::HeaderName; 7] = [
 ];
 
 /// Of these, what asks for an answer that cannot be read.
-static UNREADABLE: [header::HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE, header::RANGE];
+static UNREADABLE: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE, header::RANGE];
+
+/// `request_filter`, first of all behind the parser: of the client's headers only those that a registry needs are
+/// left, whoever asks for them later. All others go no further, whatever they are: above all `Authorization`, `Cookie`, and
+/// what a proxy in front adds.
+pub fn strip(request: &mut RequestHeader) {
+    // The letter case of their names, which HTTP leaves free, goes as well: it would be copied for each request.
+    let mut parts = http::request::Parts::from(std::mem::replace(request, empty()));
+    let needed = |name: &HeaderName| *name == header::HOST || FORWARDED.contains(name);
+    let others: Vec<_> = parts.headers.keys().filter(|name| !needed(name)).cloned().collect();
+    for name in others {
+        parts.headers.remove(name);
+    }
+    *request = parts.into();
+}
+
+fn empty() -> RequestHeader {
+    http::Request::new(()).into_parts().0.into()
+}
 
 /// `upstream_peer`: an address of the registry that this request has not tried yet, with limits on every wait.
 pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
@@ -81,7 +98,8 @@ pub fn limit(peer: &mut HttpPeer, context: &Context) {
         #[cfg(target_os = "linux")]
         user_timeout: Duration::ZERO,
     });
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+    // [`strip`] has left nothing that speaks of the connection or asks for an upgrade.
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     if context.replays > 0 {
         // A key of its own finds no pooled connection: what died once may have been stale, and so may the next one.
         static REPLAYS: AtomicU64 = AtomicU64::new(1);
@@ -106,39 +124,31 @@ pub fn connect_failed(peer: &HttpPeer, context: &mut Context, mut error: Box<Err
     error
 }
 
-/// `upstream_request_filter`: a request of our own, not the client's with things taken out.
+/// `upstream_request_filter`: what is left of the client's request, for the host that it goes to.
 pub fn rewrite(session: &Session, request: &mut RequestHeader, context: &Context) -> Result<()> {
     if let Some(mut outgoing) = storage::request(session, &request.method, context)? {
         outgoing.set_version(request.version);
         *request = outgoing;
         return Ok(());
     }
-    let mut outgoing = self::request(session, &request.method, context)?;
-    outgoing.set_version(request.version);
-    *request = outgoing;
-    Ok(())
+    aim(request, context)
 }
 
-/// What the registry is asked, with the token.
-pub fn request(session: &Session, method: &Method, context: &Context) -> Result<RequestHeader> {
+/// What the registry is asked, with the token: the client's request after [`strip`], by the registry's names.
+pub fn aim(request: &mut RequestHeader, context: &Context) -> Result<()> {
     let upstream = &context.destination()?.upstream;
-    let target = context.target.as_bytes();
-    // Its names are lower case, which HTTP leaves free; to keep the client's would cost a table for each request.
-    let mut outgoing = RequestHeader::build_no_case(method.clone(), target, Some(FORWARDED.len() + 8))?;
-    outgoing.insert_header(header::HOST, &upstream.host)?;
-    for name in &FORWARDED {
-        // What is read on its way back is to come whole, and not packed.
-        if relay::reads(context.endpoint) && UNREADABLE.contains(name) {
-            continue;
-        }
-        for value in session.req_header().headers.get_all(name) {
-            outgoing.append_header(name, value)?;
+    request.set_raw_path(context.target.as_bytes())?;
+    request.insert_header(header::HOST, &upstream.host)?;
+    // What is read on its way back is to come whole, and not packed.
+    if relay::reads(context.endpoint) {
+        for name in &UNREADABLE {
+            request.remove_header(name);
         }
     }
     if let Some(bearer) = &context.bearer {
-        outgoing.insert_header(header::AUTHORIZATION, bearer.header())?;
+        request.insert_header(header::AUTHORIZATION, bearer.header())?;
     }
-    Ok(outgoing)
+    Ok(())
 }
 
 /// `error_while_proxy`: a GET or HEAD that died before its response began is sent once more, on a fresh

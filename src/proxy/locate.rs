@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, Version};
 use pingora::http::ResponseHeader;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::v1::Connector;
@@ -34,14 +34,15 @@ impl Locator {
         Self { connector: Connector::new(Some(options)) }
     }
 
-    /// `request_filter`, third part, where blobs are served from here: the registry's redirect becomes the request's
-    /// destination. Any other answer, and a connection that fails, is for the usual way, which asks again and knows all of
+    /// Whether a request is for a blob that is served from here.
+    pub fn is_for(session: &Session, context: &Context) -> Result<bool> {
+        let proxies = context.destination()?.blobs == Blobs::Proxy && context.endpoint == "blob";
+        Ok(proxies && session.req_header().method == Method::GET)
+    }
+
+    /// `request_filter`, third part, for such a request: the registry's redirect becomes its destination. Any other answer, and a connection that fails, is for the usual way, which asks again and knows all of
     /// them. `Err` if the redirect is refused, or if the registry is silent: there is no time to ask again.
     pub async fn locate(&self, session: &Session, context: &mut Context) -> Result<()> {
-        let proxies = context.destination()?.blobs == Blobs::Proxy && context.endpoint == "blob";
-        if !proxies || session.req_header().method != Method::GET {
-            return Ok(());
-        }
         match self.ask(session, context).await {
             Ok(response) => {
                 context.correlation = response.headers.get(&CORRELATION_ID).cloned();
@@ -61,7 +62,9 @@ impl Locator {
 
     async fn ask(&self, session: &Session, context: &mut Context) -> Result<ResponseHeader> {
         let peer = forward::peer(context)?;
-        let request = forward::request(session, &Method::GET, context)?;
+        let mut request = session.req_header().clone();
+        request.set_version(Version::HTTP_11);
+        forward::aim(&mut request, context)?;
         let (mut upstream, _) = self.connector.get_http_session(&*peer).await?;
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;

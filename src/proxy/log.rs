@@ -14,9 +14,6 @@ use super::storage::Storage;
 pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
     let failed = context.trouble.is_some() || error.is_some();
     let level = if failed { Level::Warn } else { Level::Info };
-    if !log::log_enabled!(target: "access", level) {
-        return;
-    }
     let request = session.req_header();
     let status = session.response_written().map_or(0, |response| response.status.as_u16());
     log!(

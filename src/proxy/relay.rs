@@ -12,16 +12,20 @@ use crate::oci::rename::Renaming;
 use crate::oci::rewrite::{Kind, Rewriting};
 
 /// Headers that speak of the registry's host or of its sign-in, which the client has no part in.
-static DROPPED: [HeaderName; 8] = [
-    header::WWW_AUTHENTICATE,
-    header::PROXY_AUTHENTICATE,
-    header::SET_COOKIE,
-    header::STRICT_TRANSPORT_SECURITY,
-    header::ALT_SVC,
-    header::ACCESS_CONTROL_EXPOSE_HEADERS,
-    HeaderName::from_static("authentication-info"),
-    HeaderName::from_static("x-ms-ratelimit-remaining-calls-per-second"),
-];
+fn is_the_registrys(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "www-authenticate"
+            | "proxy-authenticate"
+            | "authentication-info"
+            | "set-cookie"
+            | "strict-transport-security"
+            | "alt-svc"
+            | "access-control-expose-headers"
+            | "x-ms-ratelimit-remaining-calls-per-second"
+    )
+}
+
 /// Whether answers of this part of the API are read on their way back.
 pub fn reads(endpoint: &str) -> bool {
     matches!(endpoint, "tags" | "referrers")
@@ -38,7 +42,8 @@ pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mu
     if storage::header(response, context)? {
         return Ok(());
     }
-    for name in &DROPPED {
+    let dropped: Vec<_> = response.headers.keys().filter(|name| is_the_registrys(name)).cloned().collect();
+    for name in &dropped {
         response.remove_header(name);
     }
     let status = fail::passed_on(response.status, context.endpoint, context.destination()?.on_failure);
@@ -103,17 +108,15 @@ fn length(response: &ResponseHeader) -> Option<u64> {
 
 /// Which body this is, if it is one that names the repository and that can be read.
 fn kind(response: &ResponseHeader, endpoint: &str) -> Option<Kind> {
+    let kind = match response.status.as_u16() {
+        200 if endpoint == "tags" => Kind::Tags,
+        400.. => Kind::Errors,
+        _ => return None,
+    };
     let text = |name| response.headers.get(name).map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
     let readable = matches!(text(header::CONTENT_ENCODING).as_deref(), None | Some("gzip" | "x-gzip"));
     let json = text(header::CONTENT_TYPE).is_some_and(|value| value.contains("json"));
-    if !readable || !json {
-        return None;
-    }
-    match response.status.as_u16() {
-        200 if endpoint == "tags" => Some(Kind::Tags),
-        400.. => Some(Kind::Errors),
-        _ => None,
-    }
+    (readable && json).then_some(kind)
 }
 
 /// `response_body_filter`: holds such a body to its end, and lets every other one through.

@@ -87,9 +87,15 @@ impl<A: ServerApp + Send + Sync + 'static> Served<A> {
     async fn accept(&self, socket: TcpListener, shutdown: &ShutdownWatch) -> io::Result<()> {
         let _open = self.arriving.enter();
         let listener = tokio::net::TcpListener::from_std(socket)?;
-        let mut stopping = shutdown.clone();
-        while !*stopping.borrow_and_update() {
+        let mut watch = shutdown.clone();
+        let mut stopping = pin!(async {
+            // Nobody is left who could say it: that is a shutdown, too.
+            let _ = watch.wait_for(|stop| *stop).await;
+        });
+        loop {
             tokio::select! {
+                biased;
+                () = &mut stopping => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => self.serve(stream, peer, shutdown),
                     Err(cause) => {
@@ -97,7 +103,6 @@ impl<A: ServerApp + Send + Sync + 'static> Served<A> {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                changed = stopping.changed() => if changed.is_err() { break },
             }
         }
         // The runtime may not have heard of the last ones yet; the kernel has.

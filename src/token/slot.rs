@@ -71,8 +71,8 @@ impl Slot {
         }
     }
 
-    pub fn good(&self) -> Option<Arc<Bearer>> {
-        self.bearer.load_full().filter(|bearer| bearer.expires > Instant::now())
+    pub fn good(&self, now: Instant) -> Option<Arc<Bearer>> {
+        self.bearer.load_full().filter(|bearer| bearer.expires > now)
     }
 
     /// No call for it has ended yet.
