@@ -42,8 +42,9 @@
 //! # Invariants
 //!
 //! - `oci` imports neither pingora nor tokio; imports point one way, from `serve` to the leaves.
-//! - The request that goes out is built anew from an allow-list of headers. In the proxy, only `proxy::forward`
-//!   sets `Authorization`; no header of the client's that carries a credential is read anywhere.
+//! - Once a request is parsed, only an allow-list of its headers is left (`proxy::forward::strip`), and the request that
+//!   goes out is made of these. In the proxy, only `proxy::forward` sets `Authorization`; no header of the client's that
+//!   carries a credential is read anywhere.
 //! - The path that goes out is written from parsed parts, so it begins with `/v2/<prefix>/` whatever came in.
 //! - A registry that no route is for is refused: nobody reaches one cache rule by the name of another.
 //! - Manifests pass byte for byte, and so does a redirect to storage that the client is to follow.
