@@ -50,12 +50,12 @@ static FORWARDED: [HeaderName; 7] = [
 static UNREADABLE: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE, header::RANGE];
 
 /// `request_filter`, first of all behind the parser: of the client's headers only those that a registry needs are
-/// left, whoever asks for them later. All others go no further, whatever they are: above all `Authorization`, `Cookie`, and
-/// what a proxy in front adds.
+/// left, whoever asks for them later, and `Connection`, which Pingora judges before it takes that out. All others go no
+/// further, whatever they are: above all `Authorization`, `Cookie`, and what a proxy in front adds.
 pub fn strip(request: &mut RequestHeader) {
     // The letter case of their names, which HTTP leaves free, goes as well: it would be copied for each request.
     let mut parts = http::request::Parts::from(std::mem::replace(request, empty()));
-    let needed = |name: &HeaderName| *name == header::HOST || FORWARDED.contains(name);
+    let needed = |name: &HeaderName| [header::HOST, header::CONNECTION].contains(name) || FORWARDED.contains(name);
     let others: Vec<_> = parts.headers.keys().filter(|name| !needed(name)).cloned().collect();
     for name in others {
         parts.headers.remove(name);
@@ -98,8 +98,9 @@ pub fn limit(peer: &mut HttpPeer, context: &Context) {
         #[cfg(target_os = "linux")]
         user_timeout: Duration::ZERO,
     });
-    // [`strip`] has left nothing that speaks of the connection or asks for an upgrade.
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    // [`strip`] has left no other header that speaks of the connection.
+    options.http_upstream_request_policy =
+        HttpUpstreamRequestPolicy { strip_hop_by_hop: false, ..HttpUpstreamRequestPolicy::deny_upgrades() };
     if context.replays > 0 {
         // A key of its own finds no pooled connection: what died once may have been stale, and so may the next one.
         static REPLAYS: AtomicU64 = AtomicU64::new(1);
@@ -139,6 +140,8 @@ pub fn aim(request: &mut RequestHeader, context: &Context) -> Result<()> {
     let upstream = &context.destination()?.upstream;
     request.set_raw_path(context.target.as_bytes())?;
     request.insert_header(header::HOST, &upstream.host)?;
+    // The client's own, where Pingora has not taken it out before.
+    request.remove_header(&header::CONNECTION);
     // What is read on its way back is to come whole, and not packed.
     if relay::reads(context.endpoint) {
         for name in &UNREADABLE {

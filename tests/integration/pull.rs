@@ -80,6 +80,14 @@ async fn only_what_the_registry_needs_of_a_request_passes() {
     );
     // Naming Host in Connection, or two hosts, is an attack on hop-by-hop rules; it gets no further.
     assert_eq!(answer.status, 400, "{answer:?}");
+    for nomination in ["Host", "x-forwarded-for", ":authority", "\"X-A\"", "keep-alive, a b"] {
+        let request = format!(
+            "GET /v2/library/busybox/manifests/latest HTTP/1.1\r\nHost: mirror\r\nAccept: */*\r\nConnection: {nomination}\r\n\r\n"
+        );
+        let answer = wire::send(proxy.address(), request.as_bytes());
+        // Pingora ends the connection.
+        assert_eq!(String::from_utf8_lossy(&answer), "", "{nomination}");
+    }
     assert!(data(&azure).is_empty());
 
     let answer = wire::ask(
