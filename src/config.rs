@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::route::{Blobs, Route, Routes};
+use crate::route::Routes;
 
 mod file;
 pub mod identity;
@@ -146,12 +146,12 @@ impl Config {
         if !mistakes.is_empty() {
             return Err(Mistakes(mistakes));
         }
-        let threads = threads.unwrap_or_else(|| default_threads(&table.routes));
+        let routes = Routes::new(table.routes, default);
         Ok(Self {
-            threads,
+            threads: threads.unwrap_or_else(|| default_threads(&routes)),
             listen: listen.unwrap_or(DEFAULT_LISTEN),
             upstreams: table.upstreams,
-            routes: Routes::new(table.routes, default),
+            routes,
             admin,
             ca_file,
             token_wait: token_wait.unwrap_or(DEFAULT_TOKEN_WAIT),
@@ -369,8 +369,8 @@ fn parse_threads(text: &str) -> Result<usize, String> {
     }
 }
 
-fn default_threads(routes: &[Route]) -> usize {
-    if routes.iter().all(|route| route.blobs == Blobs::Redirect) {
+fn default_threads(routes: &Routes) -> usize {
+    if !routes.proxy_blobs() {
         return DEFAULT_THREADS;
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

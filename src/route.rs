@@ -147,6 +147,11 @@ impl Routes {
         self.routes.iter()
     }
 
+    /// Whether blobs of any route come through here.
+    pub fn proxy_blobs(&self) -> bool {
+        self.routes.iter().any(|route| route.blobs == Blobs::Proxy)
+    }
+
     /// The registry that is meant where none is named.
     pub fn default_registry(&self) -> Option<&str> {
         self.default.as_deref()

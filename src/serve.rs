@@ -21,7 +21,6 @@ use crate::config::identity::Kind;
 use crate::config::{self, Config};
 use crate::identity::Identity;
 use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
-use crate::route::Blobs;
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
 use crate::trust::{TrustError, TrustRoots};
@@ -130,8 +129,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 
     let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight), arriving.clone());
     let shutdown = shutdown.map_err(ServeError::Signals)?;
-    let proxies_blobs = config.routes().iter().any(|route| route.blobs == Blobs::Proxy);
-    let locator = proxies_blobs.then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
+    let locator =
+        config.routes().proxy_blobs().then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
     let proxy = Proxy::new(config.routes().clone(), &upstreams, locator, in_flight);
     info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
     for route in config.routes().iter() {

@@ -40,8 +40,8 @@ impl Locator {
         Ok(proxies && session.req_header().method == Method::GET)
     }
 
-    /// `request_filter`, third part, for such a request: the registry's redirect becomes its destination. Any other answer, and a connection that fails, is for the usual way, which asks again and knows all of
-    /// them. `Err` if the redirect is refused, or if the registry is silent: there is no time to ask again.
+    /// `request_filter`, third part, for such a request: the registry's redirect becomes its destination. Any other
+    /// answer, and a connection that fails, is for the usual way, which asks again and knows all of them. `Err` if the redirect is refused, or if the registry is silent: there is no time to ask again.
     pub async fn locate(&self, session: &Session, context: &mut Context) -> Result<()> {
         match self.ask(session, context).await {
             Ok(response) => {
