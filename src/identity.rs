@@ -47,6 +47,14 @@ pub struct Identity {
     last_good: Mutex<Option<Good>>,
 }
 
+/// An Entra token for the registry's audience.
+pub struct EntraToken {
+    /// The token itself.
+    pub secret: Secret,
+    /// Its source gave it just now; else it was kept from an earlier sign-in.
+    pub fresh: bool,
+}
+
 /// A token and its time. Once it is here no clock that somebody sets has a say in it.
 struct Good {
     token: Secret,
@@ -71,9 +79,9 @@ impl Identity {
     }
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked and what it said.
-    pub async fn token(&self) -> Result<Secret, Failure> {
-        if let Some(token) = self.last_good(REUSE) {
-            return Ok(token);
+    pub async fn token(&self) -> Result<EntraToken, Failure> {
+        if let Some(secret) = self.last_good(REUSE) {
+            return Ok(EntraToken { secret, fresh: false });
         }
         let winner = *lock(&self.winner);
         let mut failures = Vec::new();
@@ -90,12 +98,12 @@ impl Identity {
                     if winner.is_none() {
                         info!("entra: signed in by {}", source.name());
                     }
-                    return Ok(secret);
+                    return Ok(EntraToken { secret, fresh: true });
                 }
                 Err(failure) => {
                     // A failed renewal is none while the old token is good.
-                    if let Some(token) = self.last_good(Duration::MAX) {
-                        return Ok(token);
+                    if let Some(secret) = self.last_good(Duration::MAX) {
+                        return Ok(EntraToken { secret, fresh: false });
                     }
                     failures.push(failure);
                     if source.is_explicit() {
@@ -105,6 +113,12 @@ impl Identity {
             }
         }
         Err(summary(failures))
+    }
+
+    /// Drops the token that is kept: the registry refused it. A session that was revoked or a host that slept makes a
+    /// token useless before the end that was stated for it.
+    pub fn forget(&self) {
+        *lock(&self.last_good) = None;
     }
 
     /// The last token, if it still holds and is not older than `age`.

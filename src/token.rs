@@ -59,8 +59,8 @@ pub struct Failure {
     pub permanent: bool,
     /// The server asked for this pause.
     pub retry_after: Option<Duration>,
-    /// The server refused the refresh token itself: a new sign-in may help.
-    pub signed_out: bool,
+    /// The server refused the token that the call was made with: a new sign-in may help.
+    pub token_refused: bool,
     /// The server wants fewer calls of this kind, whatever they are for: a 429, or a pause that it names.
     pub limited: bool,
     /// The registry's name for the call (`X-Ms-Correlation-Request-Id`), if it had an answer.
@@ -70,7 +70,15 @@ pub struct Failure {
 impl Failure {
     /// One that may pass by itself, soon.
     pub fn new(hop: Hop, message: String) -> Self {
-        Self { hop, message, permanent: false, retry_after: None, signed_out: false, limited: false, correlation: None }
+        Self {
+            hop,
+            message,
+            permanent: false,
+            retry_after: None,
+            token_refused: false,
+            limited: false,
+            correlation: None,
+        }
     }
 }
 

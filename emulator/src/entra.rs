@@ -234,7 +234,9 @@ pub(crate) fn access_token(
     claims.insert("oid".to_owned(), json!(object_id));
     claims.insert("sub".to_owned(), json!(object_id));
     claims.insert("tid".to_owned(), json!(tenant));
-    claims.insert("uti".to_owned(), json!(random::guid()));
+    // The identifier ends in a serial number, by which a session can be revoked.
+    let random = random::guid();
+    claims.insert("uti".to_owned(), json!(format!("{}-{:012x}", &random[..23], state.sessions.next_serial())));
     claims.insert("ver".to_owned(), json!("1.0"));
     state.entra_signer.sign(&claims)
 }

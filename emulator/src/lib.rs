@@ -239,7 +239,13 @@ impl Emulator {
 
     /// From now on every access token issued so far is answered with 401.
     pub fn revoke_tokens(&self) {
-        self.state.revoke_all();
+        self.state.access_tokens.revoke_all();
+    }
+
+    /// From now on the registry's exchange refuses every Entra token issued so far with 401, as after a session that was
+    /// revoked. For a token of a host that slept the effect is the same: it has ended, and the host does not know.
+    pub fn revoke_entra_tokens(&self) {
+        self.state.sessions.revoke_all();
     }
 }
 

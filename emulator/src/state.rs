@@ -14,6 +14,30 @@ use crate::random;
 use crate::record::{Journal, Server};
 use crate::store::Store;
 
+/// Serial numbers of tokens, by which all that were issued so far can be revoked.
+#[derive(Default)]
+pub(crate) struct Serials {
+    next: AtomicU64,
+    revoked_before: AtomicU64,
+}
+
+impl Serials {
+    /// The serial number of a new token.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Whether a token is revoked; `id` is its identifier, which ends in the serial number. One without is none of ours.
+    pub(crate) fn is_revoked(&self, id: &str) -> bool {
+        let serial = id.rsplit_once('-').and_then(|(_, serial)| u64::from_str_radix(serial, 16).ok());
+        serial.is_none_or(|serial| serial < self.revoked_before.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn revoke_all(&self) {
+        self.revoked_before.store(self.next.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
 /// Everything behind the listeners.
 pub(crate) struct State {
     pub(crate) options: Options,
@@ -30,8 +54,10 @@ pub(crate) struct State {
     /// The registry's identifier, part of every blob's address.
     pub(crate) registry_id: String,
     connections: AtomicU64,
-    serial: AtomicU64,
-    revoked_before: AtomicU64,
+    /// The registry's access tokens.
+    pub(crate) access_tokens: Serials,
+    /// Entra's tokens.
+    pub(crate) sessions: Serials,
     refusing: [AtomicBool; 4],
     closing: [watch::Sender<()>; 4],
 }
@@ -51,8 +77,8 @@ impl State {
             account_key: random::bytes(),
             registry_id: random::guid().replace('-', ""),
             connections: AtomicU64::new(0),
-            serial: AtomicU64::new(0),
-            revoked_before: AtomicU64::new(0),
+            access_tokens: Serials::default(),
+            sessions: Serials::default(),
             refusing: Default::default(),
             closing: Default::default(),
         })
@@ -69,19 +95,6 @@ impl State {
 
     pub(crate) fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    /// The serial number of a new access token.
-    pub(crate) fn next_serial(&self) -> u64 {
-        self.serial.fetch_add(1, Ordering::SeqCst)
-    }
-
-    pub(crate) fn is_revoked(&self, serial: u64) -> bool {
-        serial < self.revoked_before.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn revoke_all(&self) {
-        self.revoked_before.store(self.serial.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     pub(crate) fn is_refusing(&self, server: Server) -> bool {

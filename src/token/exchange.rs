@@ -66,6 +66,12 @@ impl Registry {
         Ok(Self { domain, identity, http })
     }
 
+    async fn exchange(&self, entra: &Secret) -> Result<Granted, Failure> {
+        let service = self.domain.host();
+        let form = [("grant_type", "access_token"), ("service", service), ("access_token", entra.expose())];
+        self.post(Hop::Exchange, "/oauth2/exchange", &form).await
+    }
+
     async fn post(&self, hop: Hop, path: &str, form: &[(&str, &str)]) -> Result<Granted, Failure> {
         let url = format!("https://{}{path}", self.domain.authority());
         let answer = self
@@ -144,9 +150,9 @@ impl Registry {
         let signed_out = hop == Hop::Token && self.identity.is_some() && matches!(status.as_u16(), 400 | 401);
         Failure {
             permanent: status.is_client_error() && !matches!(status.as_u16(), 408 | 429) && !signed_out,
+            token_refused: signed_out || (hop == Hop::Exchange && status == StatusCode::UNAUTHORIZED),
             retry_after: retry_after(headers),
             limited: status == StatusCode::TOO_MANY_REQUESTS || retry_after(headers).is_some(),
-            signed_out,
             correlation: headers.get(&CORRELATION_ID).cloned(),
             ..self.failure(hop, cause)
         }
@@ -182,9 +188,30 @@ impl Issuer for Registry {
             return Ok(Granted { token: Secret::new(String::new()), lifetime: NOBODY_LIFETIME, per_repository: false });
         };
         let token = identity.token().await?;
-        let service = self.domain.host();
-        let form = [("grant_type", "access_token"), ("service", service), ("access_token", token.expose())];
-        self.post(Hop::Exchange, "/oauth2/exchange", &form).await
+        let answer = self.exchange(&token.secret).await;
+        if !answer.as_ref().is_err_and(|failure| failure.token_refused) {
+            return answer;
+        }
+        identity.forget();
+        if token.fresh {
+            return answer;
+        }
+        // Of a token that was kept a 401 says only that it is too old: once more, with one from its source.
+        let renewed = identity.token().await?;
+        if renewed.secret.expose() == token.secret.expose() {
+            let cause = "401: the registry refuses the Entra token, and the identity's source still gives the same one: \
+                         wait until the source renews it, or restart the source";
+            return Err(Failure {
+                permanent: true,
+                token_refused: true,
+                ..self.failure(Hop::Exchange, cause.to_owned())
+            });
+        }
+        let answer = self.exchange(&renewed.secret).await;
+        if answer.as_ref().is_err_and(|failure| failure.token_refused) {
+            identity.forget();
+        }
+        answer
     }
 
     async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure> {

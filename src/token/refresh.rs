@@ -325,7 +325,7 @@ impl<'a> Refresher<'a> {
                 /// A sign-in that is younger than this is not to blame for a refused refresh token.
                 const FRESH_LOGIN: Duration = Duration::from_secs(30);
                 plan.due = now + plan.backoff.next(&failure);
-                let signed_out = failure.signed_out && asked.at.duration_since(asked.login) > FRESH_LOGIN;
+                let signed_out = failure.token_refused && asked.at.duration_since(asked.login) > FRESH_LOGIN;
                 let failure = Arc::new(failure);
                 if failure.limited {
                     self.pause.begin(now, &failure);

@@ -83,7 +83,7 @@ impl Issuer for Fake {
         let mut failure = self.access_fails.lock().expect("lock").clone();
         if self.refuses.lock().expect("lock").as_deref() == Some(login.expose()) {
             let refused = Failure::new(Hop::Token, "acr example.azurecr.io: access token: 401".to_owned());
-            failure = Some(Failure { signed_out: true, ..refused });
+            failure = Some(Failure { token_refused: true, ..refused });
         }
         let narrow = scope == "repository:*:pull" && self.narrow.load(Ordering::SeqCst);
         self.answer(failure, format!("access-{number}"), ACCESS_LIFE, narrow).await

@@ -170,3 +170,37 @@ async fn the_registrys_id_of_a_failed_token_call_reaches_client_and_log() {
         assert!(line.contains(" access] GET ") && line.contains(&format!(": {status} ")), "{line}");
     }
 }
+
+/// A host that slept, or a session that was revoked: the Entra token that is kept has ended, and nothing here knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entra_token_that_the_exchange_refuses_is_not_used_again() {
+    let azure = harness::azure().await;
+    // The sign-in works and the exchange does not, so the Entra token is kept for the next try.
+    azure.inject(Hop::Exchange, Fault::Status(503));
+    let proxy = Setup::new(&azure).start();
+    wait_for(&azure, "an exchange", |requests| requests.iter().any(|request| request.hop == Hop::Exchange)).await;
+    azure.revoke_entra_tokens();
+    azure.clear_faults();
+    wait_for(&azure, "a token", |requests| {
+        requests.iter().any(|request| request.hop == Hop::Token && request.status == 200)
+    })
+    .await;
+    assert_eq!(manifest(&proxy).status, 200);
+    let requests = azure.requests();
+    let count = |hop, status| requests.iter().filter(|seen| seen.hop == hop && seen.status == status).count();
+    assert_eq!((count(Hop::Exchange, 401), count(Hop::Exchange, 200)), (1, 1), "one refusal, then a new sign-in");
+    assert!(!proxy.log().contains("no role"), "a 401 to a token that was kept says nothing about roles");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_refuses_every_entra_token_is_asked_twice_and_then_left_alone() {
+    let azure = harness::azure().await;
+    azure.inject(Hop::Exchange, Fault::Status(503).times(1));
+    azure.inject(Hop::Exchange, Fault::Status(401));
+    let proxy = Setup::new(&azure).start();
+    let line = proxy.wait_for_log("token exchange: 401 UNAUTHORIZED: the identity has no role");
+    let refused = azure.requests().iter().filter(|seen| seen.hop == Hop::Exchange && seen.status == 401).count();
+    assert_eq!(refused, 2, "with the token that was kept and with a new one: {line}");
+    let answer = manifest(&proxy);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("30")), "{answer:?}");
+}

@@ -143,11 +143,12 @@ fn basic(header: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-/// Signature, issuer and time of a token of Entra.
+/// Signature, issuer, time and session of a token of Entra.
 fn entra_claims(state: &State, token: &str) -> Option<Claims> {
     let claims = state.entra_signer.verify(token)?;
     let is_issued = text(&claims, "iss") == issuer(text(&claims, "tid"));
-    (is_issued && holds(&claims, state.clock.now())).then_some(claims)
+    let is_current = holds(&claims, state.clock.now()) && !state.sessions.is_revoked(text(&claims, "uti"));
+    (is_issued && is_current).then_some(claims)
 }
 
 fn is_audience(state: &State, audience: &str) -> bool {
@@ -223,7 +224,7 @@ fn access_token(state: &State, subject: &str, fields: &[(String, String)], lifet
     let access = grant(scopes, state.options.abac);
     // The identifier ends in a serial number, by which a token can be revoked.
     let random = random::guid();
-    let jti = format!("{}-{:012x}", &random[..23], state.next_serial());
+    let jti = format!("{}-{:012x}", &random[..23], state.access_tokens.next_serial());
     let mut claims = own_claims(state, subject, jti, "access_token");
     set_times(&mut claims, state.clock.now(), lifetime, expiry);
     claims.insert("access".to_owned(), json!(access));
@@ -233,8 +234,7 @@ fn access_token(state: &State, subject: &str, fields: &[(String, String)], lifet
 /// What the bearer of an access token may do; nothing when the token is no good.
 pub(super) fn access_of(state: &State, token: &str) -> Option<Vec<Access>> {
     let claims = own_current(state, token, "access_token")?;
-    let serial = text(&claims, "jti").rsplit_once('-')?.1;
-    if state.is_revoked(u64::from_str_radix(serial, 16).ok()?) {
+    if state.access_tokens.is_revoked(text(&claims, "jti")) {
         return None;
     }
     serde_json::from_value(claims.get("access").cloned().unwrap_or(Value::Null)).ok()

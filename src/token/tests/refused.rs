@@ -88,7 +88,7 @@ async fn a_refused_refresh_token_means_a_new_sign_in() {
     text(&tokens, "hub/x").await;
     sleep(Duration::from_secs(60)).await;
     let seen = tokens.bearer("hub/x").await.expect("a token");
-    fake.break_access(Some(Failure { signed_out: true, ..Failure::new(Hop::Token, "401".to_owned()) }));
+    fake.break_access(Some(Failure { token_refused: true, ..Failure::new(Hop::Token, "401".to_owned()) }));
     assert!(replaced(&tokens, &seen).await.is_err());
     assert!(fake.counts().0 >= 2, "signed in again: {:?}", fake.counts());
     fake.break_access(None);
