@@ -42,6 +42,9 @@ struct Arguments {
     /// The host in blob redirects
     #[arg(long, default_value = "127.0.0.1")]
     storage_host: String,
+    /// Dedicated data endpoints: blob redirects have another form of address
+    #[arg(long)]
+    data_endpoints: bool,
     /// Role assignments by repository: the wildcard scope is ignored
     #[arg(long)]
     abac: bool,
@@ -199,6 +202,7 @@ impl Arguments {
             identity_listen: self.identity_listen,
             storage_tls: self.storage_tls,
             storage_host: self.storage_host.clone(),
+            data_endpoints: self.data_endpoints,
             abac: self.abac,
             anonymous_pull: self.anonymous_pull,
             refresh_lifetime: seconds(self.refresh_lifetime, defaults.refresh_lifetime),

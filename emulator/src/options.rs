@@ -37,6 +37,8 @@ pub struct Options {
     pub registry_port: Option<u16>,
     /// The port of `Location` in blob redirects, where something stands in front of storage; else the listener's.
     pub storage_port: Option<u16>,
+    /// Dedicated data endpoints: blob redirects have another form of address, without a path.
+    pub data_endpoints: bool,
     /// Role assignments by repository: the wildcard scope is ignored in silence.
     pub abac: bool,
     /// Whether a token is given to callers without credentials.
@@ -77,6 +79,7 @@ impl Default for Options {
             storage_host: "127.0.0.1".to_owned(),
             registry_port: None,
             storage_port: None,
+            data_endpoints: false,
             abac: false,
             anonymous_pull: false,
             accept_arm_audience: true,

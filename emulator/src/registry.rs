@@ -2,7 +2,10 @@
 
 mod data;
 mod error;
+mod front;
+mod manifest;
 mod oauth;
+mod resource;
 mod scope;
 
 use crate::answer::Answer;
@@ -24,6 +27,9 @@ pub(crate) fn hop(path: &str) -> Hop {
 }
 
 pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer {
+    if let Some(refusal) = front::refusal(&request.headers) {
+        return refusal;
+    }
     match hop(&request.path) {
         Hop::Exchange => dressed(oauth::exchange(state, request, expiry)),
         Hop::Token => dressed(oauth::token(state, request, expiry)),

@@ -1,14 +1,14 @@
-//! Blob storage: addresses with a shared access signature (SAS), and the blobs behind them.
+//! Blob storage: the addresses that a registry redirects to, and the blobs behind them.
 //!
-//! Sources: azure-sdk-for-net recordings for the address; Azure Storage's REST reference
-//! (create-service-sas, get-blob, status-and-error-codes) for the rest.
+//! Sources: Azure Storage's REST reference (get-blob, status-and-error-codes); for the addresses see `sas` and
+//! `data_endpoint`. What a data endpoint answers is inferred to be what storage does.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+mod data_endpoint;
+mod sas;
+
 use bytes::Bytes;
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use ring::hmac;
 
 use crate::answer::Answer;
 use crate::clock::{http_date, iso_date};
@@ -16,47 +16,26 @@ use crate::listener::Request;
 use crate::random;
 use crate::state::State;
 
-/// Life of a signature in seconds: `se` was exactly `Date` and 20 minutes in every recording.
-const SIGNATURE_LIFETIME: i64 = 20 * 60;
-/// The version of the service that the registry signs for.
-const VERSION: &str = "2016-05-31";
+/// Life of an address in seconds: `se` was exactly `Date` and 20 minutes in every recording.
+const ADDRESS_LIFETIME: i64 = 20 * 60;
 
-/// The address of a blob for the next twenty minutes; the double slash is Azure's.
-pub(crate) fn location(state: &State, digest: &str) -> String {
-    let hex = digest.trim_start_matches("sha256:");
-    let account = format!("{}-{}", state.registry_id, &random::guid()[..8]);
-    let path = format!("/{account}//docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
-    let expiry = iso_date(state.clock.now() + SIGNATURE_LIFETIME);
-    let (scheme, protocols) = if state.options.storage_tls { ("https", "https") } else { ("http", "https,http") };
-    let signature = BASE64_STANDARD.encode(sign(state, &path, &expiry, protocols).as_ref());
-    format!(
-        "{scheme}://{}:{}{path}?se={}&sig={}&sp=r&spr={}&sr=b&sv={VERSION}&regid={}",
-        state.options.storage_host,
-        state.options.storage_port.unwrap_or_else(|| state.storage_addr.port()),
-        query_escape(&expiry),
-        query_escape(&signature),
-        query_escape(protocols),
-        state.registry_id,
-    )
+/// The address of a blob for the next twenty minutes.
+pub(crate) fn location(state: &State, repository: &str, digest: &str) -> String {
+    let options = &state.options;
+    let scheme = if options.storage_tls { "https" } else { "http" };
+    let port = options.storage_port.unwrap_or_else(|| state.storage_addr.port());
+    let target = if options.data_endpoints {
+        data_endpoint::target(state, repository, digest)
+    } else {
+        sas::target(state, digest)
+    };
+    format!("{scheme}://{}:{port}{target}", options.storage_host)
 }
 
 /// Encodes what Go's `url.QueryEscape` does, of the characters that occur here.
 pub(crate) fn query_escape(text: &str) -> String {
     const GO: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, GO).to_string()
-}
-
-/// Covers all that a client could change to its advantage.
-fn text_to_sign(path: &str, expiry: &str, protocols: &str) -> String {
-    format!("r\n{expiry}\n{path}\n{protocols}\nb\n{VERSION}")
-}
-
-fn key(state: &State) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, &state.account_key)
-}
-
-fn sign(state: &State, path: &str, expiry: &str, protocols: &str) -> hmac::Tag {
-    hmac::sign(&key(state), text_to_sign(path, expiry, protocols).as_bytes())
 }
 
 pub(crate) fn answer(state: &State, request: &Request) -> Answer {
@@ -108,7 +87,7 @@ fn dressed(answer: Answer) -> Answer {
     answer
         .header("Server", "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0")
         .header("x-ms-request-id", random::guid())
-        .header("x-ms-version", VERSION)
+        .header("x-ms-version", sas::VERSION)
 }
 
 fn served(state: &State, request: &Request) -> Result<Answer, Refusal> {
@@ -124,9 +103,10 @@ fn served(state: &State, request: &Request) -> Result<Answer, Refusal> {
         );
         return Err(Refusal::new(400, words));
     }
-    check_signature(state, request)?;
-    let blob = digest(&request.path)
-        .and_then(|digest| state.store.blob(&digest))
+    let digest =
+        if state.options.data_endpoints { data_endpoint::digest(state, request) } else { sas::digest(state, request) };
+    let digest = digest.ok_or_else(|| Refusal::new(403, AUTHENTICATION_FAILED))?;
+    let blob = (state.store.blob(&digest))
         .ok_or_else(|| Refusal::new(404, ("BlobNotFound", "The specified blob does not exist.")))?;
     let length = blob.len();
     let answer = Answer::new(200)
@@ -173,25 +153,4 @@ impl Range {
         }
         Some(if first >= length { Range::Outside } else { Range::Part { first, last: last.min(length - 1) } })
     }
-}
-
-fn check_signature(state: &State, request: &Request) -> Result<(), Refusal> {
-    let refused = || Refusal::new(403, AUTHENTICATION_FAILED);
-    let parameter = |name| request.parameter(name).ok_or_else(refused);
-    let expiry = parameter("se")?;
-    let fixed = [("sp", "r"), ("sr", "b"), ("sv", VERSION)];
-    if fixed.iter().any(|(name, value)| request.parameter(name) != Some(value)) {
-        return Err(refused());
-    }
-    let signature = BASE64_STANDARD.decode(parameter("sig")?).map_err(|_| refused())?;
-    let text = text_to_sign(&request.path, expiry, parameter("spr")?);
-    hmac::verify(&key(state), text.as_bytes(), &signature).map_err(|_| refused())?;
-    // Both are the same fixed-width form, in which the order of text is the order of time.
-    if expiry <= iso_date(state.clock.now()).as_str() { Err(refused()) } else { Ok(()) }
-}
-
-/// The digest in `…/sha256/d2/<hex>/data`.
-fn digest(path: &str) -> Option<String> {
-    let hex = path.strip_suffix("/data")?.rsplit('/').next()?;
-    Some(format!("sha256:{hex}"))
 }

@@ -169,9 +169,9 @@ impl<'a> Ask<'a> {
     /// How it is named in a sentence: without query, which may hold a signature.
     fn name(&self) -> String {
         let path = self.target.split('?').next().unwrap_or_default();
-        match path.contains("/blobs/sha256/") {
-            true => format!("{} from blob storage {}", self.method, self.origin.authority()),
-            false => format!("{} {path}", self.method),
+        match path.starts_with("/v2/") || path.starts_with("/oauth2/") {
+            true => format!("{} {path}", self.method),
+            false => format!("{} from blob storage {}", self.method, self.origin.authority()),
         }
     }
 }

@@ -46,8 +46,10 @@ impl Origin {
             Some(port) => port.as_str().parse().ok().filter(|port| *port != 0)?,
             None => Self::usual_port(tls),
         };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Some((Self { tls, host: authority.host().to_ascii_lowercase(), port }, path.to_owned()))
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        // A data endpoint's address may have a query and no path.
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Some((Self { tls, host: authority.host().to_ascii_lowercase(), port }, format!("{slash}{target}")))
     }
 
     fn usual_port(tls: bool) -> u16 {
@@ -133,6 +135,7 @@ mod tests {
                 "https://x.blob.core.windows.net",
                 "/a//b?sig=c%2Fd",
             ),
+            ("https://x.westeurope.data.azurecr.io?r=a/b&s=c", "https://x.westeurope.data.azurecr.io", "/?r=a/b&s=c"),
             ("http://[::1]:80/", "http://[::1]", "/"),
         ] {
             let (origin, rest) = Origin::parse_url(url).expect(url);

@@ -248,7 +248,7 @@ impl<'a> Continuation<'a> {
     const MAX_PAIRS: usize = 8;
     /// The client's own words to this proxy, and what no list is continued by: a credential goes no further, not even in a
     /// query.
-    const NOT_PASSED_ON: [&'static str; 12] = [
+    const NOT_PASSED_ON: [&'static str; 13] = [
         "ns",
         "access_token",
         "refresh_token",
@@ -260,6 +260,8 @@ impl<'a> Continuation<'a> {
         "client_secret",
         "secret",
         "sig",
+        // A data endpoint's signature.
+        "s",
         "signature",
     ];
 
@@ -406,7 +408,7 @@ mod tests {
             ),
             (
                 "/v2/a/tags/list".to_owned(),
-                "Access_Token=x&password=y&sig=z&nextToken=t&=v",
+                "Access_Token=x&password=y&sig=z&s=a&nextToken=t&=v",
                 "/v2/hub/a/tags/list?nextToken=t".to_owned(),
             ),
             ("/v2/a/manifests/b".to_owned(), "nextToken=t&ns=docker.io", "/v2/hub/a/manifests/b".to_owned()),

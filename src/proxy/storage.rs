@@ -135,11 +135,9 @@ pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
         context.trouble = Some(Trouble::Silent);
         return Err(Error::explain(ErrorType::ReadTimedout, "the redirect came too late").into_up());
     }
-    // As it came, not as a parser would write it: after the authority begins what is signed.
-    let rest = location.splitn(4, '/').nth(3).unwrap_or_default();
     context.storage = Some(Storage {
         authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
-        target: Zeroizing::new(format!("/{rest}").into_bytes()),
+        target: Zeroizing::new(signed_target(location).into_bytes()),
         digest: response.headers.get(DIGEST).cloned(),
         addresses: Vec::new(),
         refused: 0,
@@ -150,6 +148,15 @@ pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
     error.as_up();
     error.set_retry(true);
     Err(error)
+}
+
+/// Path and query of an address, byte for byte: a parser that writes them anew would break the signature. The address of
+/// a data endpoint may have no path, only a query; a request needs one.
+fn signed_target(location: &str) -> String {
+    let rest = location.split_once("://").map_or(location, |(_, rest)| rest);
+    let rest = rest.split('#').next().unwrap_or_default();
+    let target = &rest[rest.find(['/', '?']).unwrap_or(rest.len())..];
+    if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
 }
 
 fn refused(context: &mut Context, to: String) -> Result<()> {
@@ -281,6 +288,19 @@ mod tests {
             let error = follow(&redirect(location), &mut context).expect_err("one leg ends");
             assert_eq!((error.retry(), context.storage.is_some()), (is_followed, is_followed), "{age}");
             assert_eq!(matches!(context.trouble, Some(Trouble::Silent)), !is_followed, "{age}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_data_endpoint_that_has_no_path_keeps_its_query() {
+        for (location, target) in [
+            ("https://x.blob.core.windows.net/a//data?se=1&sig=a%2Fb", "/a//data?se=1&sig=a%2Fb"),
+            ("https://x.westeurope.data.azurecr.io?r=a/b&d=sha256:0&s=c&v=1", "/?r=a/b&d=sha256:0&s=c&v=1"),
+            ("https://x.westeurope.data.azurecr.io/?r=a/b&s=c", "/?r=a/b&s=c"),
+            ("https://x.blob.core.windows.net/a?sig=b#part", "/a?sig=b"),
+            ("https://x.blob.core.windows.net", "/"),
+        ] {
+            assert_eq!(signed_target(location), target, "{location}");
         }
     }
 

@@ -3,8 +3,9 @@ use acr_emulator::Recorded;
 use crate::harness::{SECRET, TENANT};
 use crate::kept::CREDENTIALS;
 
-/// What marks a secret wherever it is: every JWT begins so, and so does every SAS signature's value.
-const MARKS: [&str; 5] = ["eyJ", "sig=", SECRET, CREDENTIALS, "Bearer e"];
+/// What marks a secret wherever it is: every JWT begins so, and so does the signature in an address of blob storage or of
+/// a data endpoint.
+const MARKS: [&str; 6] = ["eyJ", "sig=", "&s=", SECRET, CREDENTIALS, "Bearer e"];
 /// Form fields and headers that carry one, though it may be no JWT.
 const FIELDS: [&str; 5] = ["client_secret", "client_assertion", "access_token", "refresh_token", "code"];
 const HEADERS: [&str; 2] = ["authorization", "x-identity-header"];
@@ -41,6 +42,7 @@ fn a_secret_in_a_log_is_found() {
         ("got x-1234", &[("x-identity-header", "x-1234")][..], "", Some("x-1234")),
         ("Authorization: Bearer abc", &[("authorization", "Bearer abc")][..], "", Some("abc")),
         ("location=https://blob/x?se=1&sig=abc", &[][..], "", Some("sig=")),
+        ("location=https://data/?t=1&p=2&s=abc&v=1", &[][..], "", Some("&s=")),
         ("token eyJhbGciOi", &[][..], "", Some("eyJ")),
     ] {
         assert_eq!(in_log(log, &[request(headers, body)]).as_deref(), found, "{log}");

@@ -57,6 +57,10 @@ async fn a_pull_waits_for_the_first_token_that_is_on_its_way() {
     assert_eq!(manifest(&proxy).status, 200);
 }
 
+fn refused_without_a_word() -> Fault {
+    Fault::StatusWith { status: 401, headers: Vec::new(), body: String::new() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
     for (hop, fault, says) in [
@@ -70,6 +74,9 @@ async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
             Fault::Status(403),
             "token exchange: 403 DENIED: the identity lacks AcrPull or a firewall rule denies this host",
         ),
+        // A wrong tenant, and a refresh token that is no good.
+        (Hop::Exchange, refused_without_a_word(), "token exchange: 401: the identity has no role on this registry"),
+        (Hop::Token, refused_without_a_word(), "access token: 401: the registry no longer accepts its refresh token"),
         (Hop::Exchange, Fault::Status(404), "token exchange: 404"),
         (Hop::Exchange, Fault::GarbageJson, "token exchange: 200 with a body that is not the JSON of a token"),
         (Hop::Exchange, Fault::HugeBody, "token exchange: the answer is larger than 65536 bytes"),

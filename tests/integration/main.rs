@@ -5,6 +5,8 @@ mod harness;
 
 /// Health and readiness.
 mod admin;
+/// What Azure's registries do that others do not.
+mod azure;
 /// Pulls through the proxy against direct ones.
 mod bench;
 /// Blobs that come through the proxy.

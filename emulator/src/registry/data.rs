@@ -1,66 +1,21 @@
 //! The data plane: `/v2/` and what is under it, for reading.
 //!
-//! Sources: the distribution specification; azure-sdk-for-net recordings for headers and bodies.
+//! Sources: the distribution specification; recordings of azure-sdk-for-net and azure-sdk-for-go for headers and bodies.
 
 use hyper::Method;
 use serde_json::{Value, json};
 
 use super::error::{Detail, Missing, error, no_such_page, unauthorized};
+use super::manifest::manifest;
 use super::oauth;
+use super::resource::Resource;
 use crate::answer::Answer;
 use crate::listener::Request;
 use crate::state::State;
 use crate::storage;
-use crate::store::Manifest;
 
 /// Names or tags on a page when the request does not say; AAD-OAuth.md's listings come in hundreds.
 const PAGE: usize = 100;
-
-/// What a path asks for.
-#[derive(Clone, Copy)]
-enum Resource<'a> {
-    Ping,
-    Catalog,
-    Manifest { repository: &'a str, reference: &'a str },
-    Blob { repository: &'a str, digest: &'a str },
-    Tags { repository: &'a str },
-    Referrers { repository: &'a str, digest: &'a str },
-}
-
-impl<'a> Resource<'a> {
-    fn parse(path: &'a str) -> Option<Resource<'a>> {
-        let rest = path.strip_prefix("/v2/")?;
-        match rest {
-            "" => return Some(Resource::Ping),
-            "_catalog" => return Some(Resource::Catalog),
-            _ => {}
-        }
-        let (head, last) = rest.rsplit_once('/')?;
-        let (repository, kind) = head.rsplit_once('/')?;
-        if repository.is_empty() || last.is_empty() {
-            return None;
-        }
-        match (kind, last) {
-            ("tags", "list") => Some(Resource::Tags { repository }),
-            ("manifests", reference) => Some(Resource::Manifest { repository, reference }),
-            ("blobs", digest) => Some(Resource::Blob { repository, digest }),
-            ("referrers", digest) => Some(Resource::Referrers { repository, digest }),
-            _ => None,
-        }
-    }
-
-    /// Type, name and action of the access that it takes; none for the ping.
-    fn access(self) -> Option<(&'static str, &'a str, &'static str)> {
-        match self {
-            Resource::Ping => None,
-            Resource::Catalog => Some(("registry", "catalog", "*")),
-            Resource::Manifest { repository, .. }
-            | Resource::Blob { repository, .. }
-            | Resource::Tags { repository }
-            | Resource::Referrers { repository, .. } => Some(("repository", repository, "pull")),
-        }
-    }
-}
 
 pub(super) fn answer(state: &State, request: &Request) -> Answer {
     let Some(resource) = Resource::parse(&request.path) else {
@@ -134,46 +89,7 @@ fn unknown_name(repository: &str) -> Answer {
     error(404, "NAME_UNKNOWN", "repository name not known to registry", Some(detail))
 }
 
-fn manifest(state: &State, request: &Request, repository: &str, reference: &str) -> Answer {
-    let Some((digest, manifest)) = state.store.manifest(repository, reference) else {
-        return if reference.contains(':') {
-            let message = format!("manifest {reference} is not found");
-            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Digest": reference})))
-        } else {
-            let message = format!("manifest tagged by \"{reference}\" is not found");
-            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Tag": reference})))
-        };
-    };
-    if !is_acceptable(request, &manifest) {
-        let message = format!("{} found, but accept header does not support it", manifest.media_type);
-        return error(404, "MANIFEST_UNKNOWN", &message, Some(Value::Null));
-    }
-    let etag = format!("\"{digest}\"");
-    let is_known = request
-        .header_values("if-none-match")
-        .flat_map(|line| line.split(','))
-        .any(|known| known.trim().trim_start_matches("W/") == etag);
-    let answer = Answer::new(if is_known { 304 } else { 200 })
-        .header("Docker-Content-Digest", digest)
-        .header("ETag", etag)
-        .header("Set-Cookie", "ARRAffinity=6d1f7cbb2a; Path=/; HttpOnly; Secure");
-    if is_known {
-        return answer;
-    }
-    answer.header("Content-Type", manifest.media_type).body(manifest.bytes)
-}
-
-/// Docker's single manifest is the default of old clients; all else must be asked for by name,
-/// for `*/*` does not count in the distribution that ACR descends from (2.8).
-fn is_acceptable(request: &Request, manifest: &Manifest) -> bool {
-    manifest.media_type == "application/vnd.docker.distribution.manifest.v2+json"
-        || request
-            .header_values("accept")
-            .flat_map(|line| line.split(','))
-            .filter_map(|range| range.split(';').next())
-            .any(|accepted| accepted.trim() == manifest.media_type)
-}
-
+/// A digest that this registry can hold. The router lets more through (see [`Resource::parse`]).
 fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:")
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
@@ -188,14 +104,15 @@ fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Ans
         let detail = json!({ "digest": digest });
         return error(404, "BLOB_UNKNOWN", "blob unknown to registry", Some(detail));
     };
-    // Unconfirmed on a live registry: the API's description lists both 200 and 307 for HEAD.
+    // The registry answers HEAD itself, without a redirect, an `ETag` or `Accept-Ranges` (azure-sdk-for-go recording of
+    // CheckBlobExists, 2024-08).
     if request.method == Method::HEAD {
         return Answer::new(200)
             .header("Content-Type", "application/octet-stream")
             .header("Content-Length", length.to_string())
             .header("Docker-Content-Digest", digest);
     }
-    let location = storage::location(state, digest);
+    let location = storage::location(state, repository, digest);
     let link = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", location.replace('&', "&amp;"));
     Answer::new(307)
         .header("Content-Type", "text/html")

@@ -1,6 +1,6 @@
 //! `/oauth2/exchange` and `/oauth2/token`.
 //!
-//! Sources: Azure/acr AAD-OAuth.md and Token-BasicAuth.md, azure-sdk-for-net recordings. The
+//! Sources: Azure/acr AAD-OAuth.md and Token-BasicAuth.md, recordings of azure-sdk-for-net and azure-sdk-for-go. The
 //! answers to malformed forms and to a wrong `service` are inferred: nobody has published them.
 
 use base64::Engine;
@@ -52,7 +52,7 @@ pub(super) fn exchange(state: &State, request: &Request, expiry: Expiry) -> Answ
     }
     let tenant = text(&claims, "tid");
     if field("tenant").is_some_and(|given| !given.eq_ignore_ascii_case(tenant)) {
-        return unauthorized(None);
+        return silent_refusal();
     }
     if !may_pull(state, text(&claims, "appid")) {
         return unauthorized(None);
@@ -80,10 +80,11 @@ fn token_by_form(state: &State, request: &Request, expiry: Expiry) -> Answer {
     let is_ours = service == state.options.login_server;
     match field("grant_type") {
         Some("refresh_token") => {
-            let Some(claims) =
-                field("refresh_token").filter(|_| is_ours).and_then(|token| refresh_claims(state, token))
-            else {
+            if !is_ours {
                 return unauthorized(None);
+            }
+            let Some(claims) = field("refresh_token").and_then(|token| refresh_claims(state, token)) else {
+                return silent_refusal();
             };
             access_answer(state, text(&claims, "sub"), &form, expiry)
         }
@@ -126,6 +127,12 @@ fn token_by_basic(state: &State, request: &Request, expiry: Expiry) -> Answer {
         Some(client) => access_answer(state, &client.client_id, &request.query, expiry),
         None => refused(),
     }
+}
+
+/// A refresh token that is no good, and a tenant that is not the token's, get neither a body nor a challenge
+/// (azure-sdk-for-go recordings of the `_fail` tests of its authentication client, 2024-01).
+fn silent_refusal() -> Answer {
+    Answer::new(401)
 }
 
 fn form(request: &Request) -> Option<Vec<(String, String)>> {

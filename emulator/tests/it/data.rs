@@ -113,6 +113,111 @@ async fn a_manifest_is_served_to_those_who_accept_it() {
 }
 
 #[tokio::test]
+async fn a_docker_list_by_tag_is_its_amd64_child_for_who_names_schema_2_alone() {
+    const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    const SCHEMA_2: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    let azure = Azure::start().await;
+    let pushed = azure.emulator.push(Image::small(REPOSITORY, "docker").with_docker_media_types());
+    let token = azure.access_token("repository:*:pull").await;
+    let child = &pushed.manifests[0].1;
+    let list = &pushed.index_digest;
+    for (reference, accept, media_type, digest) in [
+        ("docker", &*format!("{SCHEMA_2}, {LIST}"), LIST, list),
+        ("docker", "application/json, application/vnd.docker.distribution.manifest.v2+json", SCHEMA_2, child),
+        (list, SCHEMA_2, LIST, list),
+        (child, "*/*", SCHEMA_2, child),
+    ] {
+        let answer = azure.get(&format!("/v2/{REPOSITORY}/manifests/{reference}"), &token, accept).await;
+        assert_eq!(answer.status(), 200, "{reference} {accept}");
+        assert_eq!(header(&answer, "content-type"), media_type, "{reference} {accept}");
+        assert_eq!(header(&answer, "docker-content-digest"), *digest, "{reference} {accept}");
+        assert_eq!(header(&answer, "etag"), format!("\"{digest}\""), "{reference} {accept}");
+        assert!(answer.headers().get("vary").is_none());
+        let bytes = azure.emulator.manifest(REPOSITORY, digest).expect("pushed");
+        assert_eq!(answer.bytes().await.expect("a body"), bytes, "{reference} {accept}");
+    }
+    let answer = azure.get(&format!("/v2/{REPOSITORY}/manifests/docker"), &token, "*/*").await;
+    assert_eq!((answer.status().as_u16(), code(answer).await), (404, "MANIFEST_UNKNOWN".to_owned()));
+}
+
+#[tokio::test]
+async fn an_oci_type_that_is_not_accepted_is_told_in_the_recorded_words() {
+    let azure = Azure::start().await;
+    let pushed = azure.push();
+    let token = azure.access_token("repository:*:pull").await;
+    for (reference, accept, found, kind) in [
+        ("latest", "*/*", "OCI index", "OCI indexes"),
+        (&*pushed.index_digest, MANIFEST, "OCI index", "OCI indexes"),
+        (&*pushed.manifests[0].1, "*/*", "OCI manifest", "OCI manifests"),
+    ] {
+        let answer = azure.get(&format!("/v2/{REPOSITORY}/manifests/{reference}"), &token, accept).await;
+        assert_eq!(answer.status(), 404, "{reference}");
+        let expected = format!(
+            "{{\"errors\":[{{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"{found} found, but accept header does not support {kind}\"}}]}}\n"
+        );
+        assert_eq!(answer.text().await.expect("a body"), expected, "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_digest_is_404_in_plain_text_before_any_sign_in() {
+    let azure = Azure::start().await;
+    azure.push();
+    for path in ["blobs/sha256:12", "blobs/wrong", "manifests/sha256:12", "manifests/.a", "referrers/sha256:12"] {
+        for method in [Method::GET, Method::HEAD] {
+            let is_get = method == Method::GET;
+            let request = azure.client.request(method, azure.registry(&format!("/v2/{REPOSITORY}/{path}")));
+            let answer = request.send().await.expect("an answer");
+            assert_eq!(answer.status(), 404, "{path}");
+            assert!(answer.headers().get("www-authenticate").is_none(), "{path}");
+            assert_eq!(header(&answer, "content-type"), "text/plain; charset=utf-8", "{path}");
+            let body = if is_get { "404 page not found\n" } else { "" };
+            assert_eq!(answer.text().await.expect("a body"), body, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_registry_itself_answers_head_of_a_blob() {
+    let azure = Azure::start().await;
+    let digest = azure.push().blobs.remove(0);
+    let token = azure.access_token("repository:*:pull").await;
+    let url = azure.registry(&format!("/v2/{REPOSITORY}/blobs/{digest}"));
+    let head = azure.client.head(url).bearer_auth(&token).send().await.expect("an answer");
+    assert_eq!(head.status(), 200);
+    let length = azure.emulator.blob(&digest).expect("the blob").len();
+    assert_eq!(header(&head, "content-length"), length.to_string());
+    assert_eq!(header(&head, "content-type"), "application/octet-stream");
+    assert_eq!(header(&head, "docker-content-digest"), digest);
+    for name in ["location", "etag", "accept-ranges"] {
+        assert!(head.headers().get(name).is_none(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_is_too_large_is_nginxs_page_and_the_end_of_the_connection() {
+    const LONGEST_LINE: usize = 8192 - "x-1: \r\n".len();
+    let azure = Azure::start().await;
+    let token = azure.access_token("repository:*:pull").await;
+    for (count, length, status) in [(1, LONGEST_LINE, 200), (1, LONGEST_LINE + 1, 400), (5, LONGEST_LINE, 400)] {
+        let request = azure.client.get(azure.registry("/v2/")).bearer_auth(&token);
+        let request = (0..count).fold(request, |request, n| request.header(format!("x-{n}"), "a".repeat(length)));
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{count} of {length}");
+        if status == 400 {
+            assert_eq!(header(&answer, "content-type"), "text/html");
+            assert_eq!(header(&answer, "connection"), "close");
+            assert_eq!(header(&answer, "server"), "AzureContainerRegistry");
+            let page = answer.text().await.expect("a body");
+            assert!(
+                page.starts_with("<html>\r\n<head><title>400 Request Header Or Cookie Too Large</title>"),
+                "{page}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_an_error_of_its_own_kind() {
     let azure = Azure::start().await;
     let pushed = azure.push();
@@ -124,7 +229,8 @@ async fn what_is_not_there_is_an_error_of_its_own_kind() {
         (format!("/v2/{REPOSITORY}/manifests/{digest}"), 404, "MANIFEST_UNKNOWN"),
         // A blob belongs to the repositories that it was pushed to.
         (format!("/v2/{REPOSITORY}/blobs/{}", elsewhere.blobs[0]), 404, "BLOB_UNKNOWN"),
-        (format!("/v2/{REPOSITORY}/blobs/sha256:12"), 400, "DIGEST_INVALID"),
+        // The router takes it for a digest.
+        (format!("/v2/{REPOSITORY}/blobs/md5:d41d8cd98f00b204e9800998ecf8427e"), 400, "DIGEST_INVALID"),
         ("/v2/hub/none/tags/list".to_owned(), 404, "NAME_UNKNOWN"),
     ] {
         let answer = azure.get(&path, &token, INDEX).await;
@@ -141,10 +247,6 @@ async fn what_is_not_there_is_an_error_of_its_own_kind() {
         assert_eq!(answer.status(), 405);
         assert_eq!(code(answer).await, "UNSUPPORTED");
     }
-    let head = azure.registry(&format!("/v2/{REPOSITORY}/blobs/{}", pushed.blobs[0]));
-    let head = azure.client.head(head).bearer_auth(&token).send().await.expect("an answer");
-    let length = azure.emulator.blob(&pushed.blobs[0]).expect("the blob").len();
-    assert_eq!((head.status().as_u16(), header(&head, "content-length")), (200, length.to_string()));
 }
 
 #[tokio::test]

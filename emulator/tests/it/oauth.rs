@@ -116,6 +116,31 @@ async fn a_token_is_refused_for_every_wrong_field() {
 }
 
 #[tokio::test]
+async fn a_bad_refresh_token_and_a_wrong_tenant_are_refused_without_a_word() {
+    let azure = Azure::start().await;
+    let entra = azure.entra_token().await;
+    let elsewhere = "11111111-2222-4333-8444-000000000000";
+    let exchanged = azure
+        .exchange(&[
+            ("grant_type", "access_token"),
+            ("service", REGISTRY),
+            ("tenant", elsewhere),
+            ("access_token", &entra),
+        ])
+        .await;
+    let granted = azure
+        .token(&[("grant_type", "refresh_token"), ("service", REGISTRY), ("scope", "a"), ("refresh_token", "wrong")])
+        .await;
+    for answer in [exchanged, granted] {
+        assert_eq!(answer.status(), 401);
+        assert_eq!(header(&answer, "content-length"), "0");
+        for name in ["www-authenticate", "content-type"] {
+            assert!(answer.headers().get(name).is_none(), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn scopes_repeat_or_are_joined_by_spaces() {
     let azure = Azure::start().await;
     let refresh = azure.refresh_token().await;

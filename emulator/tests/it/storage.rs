@@ -56,6 +56,28 @@ async fn a_signature_is_the_only_credential() {
 }
 
 #[tokio::test]
+async fn a_data_endpoints_address_is_a_long_query_behind_the_host() {
+    let azure = Azure::with(Options { data_endpoints: true, ..Options::default() }).await;
+    let (location, blob) = location(&azure).await;
+    let query = location.strip_prefix(&format!("https://{}?", azure.emulator.storage_addr())).expect("no path");
+    assert!(location.len() > 1024, "{location}");
+    let names: Vec<&str> = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.0)).collect();
+    assert_eq!(names, ["t", "h", "c", "r", "d", "p", "s", "v"]);
+    assert!(location.contains("&r=hub/library/busybox&d=sha256:"), "{location}");
+
+    let get = async |url: String| azure.client.get(url).send().await.expect("an answer");
+    let answer = get(location.clone()).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.bytes().await.expect("a body"), blob);
+    // With the slash that clients put in.
+    assert_eq!(get(location.replacen('?', "/?", 1)).await.status(), 200);
+    for (part, other) in [("&r=hub/", "&r=bub/"), ("&v=1", "&v=2"), ("&s=", "&x="), ("?t=", "/v2/?t="), ("&p=", "&p=A")]
+    {
+        assert_eq!(get(location.replacen(part, other, 1)).await.status(), 403, "{part}");
+    }
+}
+
+#[tokio::test]
 async fn a_range_is_served_as_far_as_it_goes() {
     let azure = Azure::start().await;
     let (location, blob) = location(&azure).await;

@@ -1,0 +1,134 @@
+//! Manifests, and which of them a client gets that accepts some types and not others.
+//!
+//! Media types are compared to the letter; `*/*` and `q=` count for nothing, and no answer has a `Vary`. Sources:
+//! azure-sdk-for-go recordings of GetManifest and GetTagProperties (the child of a Docker list), Azure/acr-cli#132,
+//! Azure/acr#764 and Azure/azure-cli#25280 (the words for OCI types), distribution 2.8 (when which of them is said).
+
+use serde_json::{Value, json};
+
+use super::error::error;
+use crate::answer::Answer;
+use crate::listener::Request;
+use crate::state::State;
+use crate::store::Manifest;
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+pub(super) fn manifest(state: &State, request: &Request, repository: &str, reference: &str) -> Answer {
+    let Some((digest, manifest)) = state.store.manifest(repository, reference) else {
+        return if reference.contains(':') {
+            let message = format!("manifest {reference} is not found");
+            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Digest": reference})))
+        } else {
+            let message = format!("manifest tagged by \"{reference}\" is not found");
+            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Tag": reference})))
+        };
+    };
+    let is_by_tag = digest != reference;
+    match offer(&manifest.media_type, is_by_tag, |media_type| accepts(request, media_type)) {
+        Offer::Itself => served(request, &digest, manifest),
+        Offer::Child => match default_child(&manifest).and_then(|child| state.store.manifest(repository, &child)) {
+            Some((digest, child)) => served(request, &digest, child),
+            None => not_accepted("manifest list", "manifest lists"),
+        },
+        Offer::Nothing { found, kind } => not_accepted(found, kind),
+    }
+}
+
+/// What of a manifest a client gets.
+#[derive(Debug, PartialEq, Eq)]
+enum Offer {
+    Itself,
+    /// Of a list, the manifest for linux/amd64.
+    Child,
+    /// How its type is called, and many of that type.
+    Nothing {
+        found: &'static str,
+        kind: &'static str,
+    },
+}
+
+/// Only a tag may stand for another manifest: what is asked for by digest has that digest, and a Docker list passes then
+/// whatever is accepted. A list that is not accepted, and no child of it either, is refused here; it was converted to
+/// schema 1 once, which ACR no longer serves (inferred, as its words are).
+fn offer(media_type: &str, is_by_tag: bool, accepts: impl Fn(&str) -> bool) -> Offer {
+    match media_type {
+        OCI_INDEX if !accepts(OCI_INDEX) => Offer::Nothing { found: "OCI index", kind: "OCI indexes" },
+        OCI_MANIFEST if !accepts(OCI_MANIFEST) => Offer::Nothing { found: "OCI manifest", kind: "OCI manifests" },
+        DOCKER_LIST if is_by_tag && !accepts(DOCKER_LIST) => {
+            if accepts(DOCKER_MANIFEST) {
+                Offer::Child
+            } else {
+                Offer::Nothing { found: "manifest list", kind: "manifest lists" }
+            }
+        }
+        _ => Offer::Itself,
+    }
+}
+
+fn accepts(request: &Request, media_type: &str) -> bool {
+    request
+        .header_values("accept")
+        .flat_map(|line| line.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|accepted| accepted.trim() == media_type)
+}
+
+/// Without a `detail`, unlike other errors (Azure/acr#764).
+fn not_accepted(found: &str, kind: &str) -> Answer {
+    let message = format!("{found} found, but accept header does not support {kind}");
+    error(404, "MANIFEST_UNKNOWN", &message, None)
+}
+
+/// The digest of a list's manifest for linux/amd64, which distribution takes for who does not know lists.
+fn default_child(list: &Manifest) -> Option<String> {
+    let list: Value = serde_json::from_slice(&list.bytes).ok()?;
+    let platform = json!({"architecture": "amd64", "os": "linux"});
+    let child = list["manifests"].as_array()?.iter().find(|child| child["platform"] == platform)?;
+    Some(child["digest"].as_str()?.to_owned())
+}
+
+fn served(request: &Request, digest: &str, manifest: Manifest) -> Answer {
+    let etag = format!("\"{digest}\"");
+    let is_known = request
+        .header_values("if-none-match")
+        .flat_map(|line| line.split(','))
+        .any(|known| known.trim().trim_start_matches("W/") == etag);
+    let answer = Answer::new(if is_known { 304 } else { 200 })
+        .header("Docker-Content-Digest", digest)
+        .header("ETag", etag)
+        .header("Set-Cookie", "ARRAffinity=6d1f7cbb2a; Path=/; HttpOnly; Secure");
+    if is_known {
+        return answer;
+    }
+    answer.header("Content-Type", manifest.media_type).body(manifest.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Offer, offer};
+
+    #[test]
+    fn what_is_accepted_decides_what_is_served() {
+        let no_list = || Offer::Nothing { found: "manifest list", kind: "manifest lists" };
+        for (media_type, is_by_tag, accepted, expected) in [
+            (OCI_INDEX, false, OCI_INDEX, Offer::Itself),
+            (OCI_INDEX, true, "*/*", Offer::Nothing { found: "OCI index", kind: "OCI indexes" }),
+            (OCI_INDEX, false, OCI_MANIFEST, Offer::Nothing { found: "OCI index", kind: "OCI indexes" }),
+            (OCI_MANIFEST, true, OCI_INDEX, Offer::Nothing { found: "OCI manifest", kind: "OCI manifests" }),
+            (OCI_MANIFEST, true, OCI_MANIFEST, Offer::Itself),
+            (DOCKER_LIST, true, DOCKER_LIST, Offer::Itself),
+            (DOCKER_LIST, true, DOCKER_MANIFEST, Offer::Child),
+            (DOCKER_LIST, true, "*/*", no_list()),
+            (DOCKER_LIST, true, "application/*", no_list()),
+            (DOCKER_LIST, false, DOCKER_MANIFEST, Offer::Itself),
+            (DOCKER_MANIFEST, true, "*/*", Offer::Itself),
+        ] {
+            let offered = offer(media_type, is_by_tag, |asked| asked == accepted);
+            assert_eq!(offered, expected, "{media_type} {is_by_tag} {accepted}");
+        }
+    }
+}
