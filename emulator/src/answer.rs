@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::connection::Connection;
 use crate::gzip::Stored;
+use crate::script;
 
 /// Time between two bytes of a dripping body.
 const DRIP: Duration = Duration::from_millis(250);
@@ -73,6 +74,19 @@ impl Answer {
         self.headers.push((name.to_owned(), value.to_owned()));
     }
 
+    /// The head of the answer as HTTP/1.1 has it, after which the connection ends.
+    pub(crate) fn head(&self) -> String {
+        let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+        let headers = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        format!(
+            "HTTP/1.1 {} {}\r\n{}Content-Length: {}\r\nConnection: close\r\n\r\n",
+            self.status,
+            reason.unwrap_or_default(),
+            headers.collect::<String>(),
+            self.body.len(),
+        )
+    }
+
     fn has(&self, name: &str) -> bool {
         self.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
     }
@@ -110,8 +124,12 @@ pub(crate) enum Delivery {
     /// Ends by an RST after half of it.
     Reset,
     Drip,
+    /// Is silent for so long after half of it.
+    Pause(Duration),
     /// Ignores the body for an enormous one.
     Huge,
+    /// Not by hyper.
+    Script(script::Kind),
 }
 
 /// A body on its way.
@@ -122,8 +140,18 @@ pub(crate) struct Payload {
 
 enum Kind {
     Whole,
-    Broken { connection: Arc<Connection>, flushes: u64, reset: bool },
+    Broken {
+        connection: Arc<Connection>,
+        flushes: u64,
+        reset: bool,
+    },
     Drip(Pin<Box<Sleep>>),
+    /// So much of the rest comes before the pause.
+    Pause {
+        half: usize,
+        pause: Pin<Box<Sleep>>,
+        length: Duration,
+    },
     Huge(u64),
 }
 
@@ -136,7 +164,11 @@ impl Payload {
             (body.slice(..length), Kind::Broken { connection, flushes, reset })
         };
         let (rest, kind) = match delivery {
-            Delivery::Whole | Delivery::UntilClose => (body, Kind::Whole),
+            Delivery::Whole | Delivery::UntilClose | Delivery::Script(_) => (body, Kind::Whole),
+            Delivery::Pause(pause) => {
+                let half = body.len() / 2;
+                (body, Kind::Pause { half, pause: Box::pin(sleep(pause)), length: pause })
+            }
             Delivery::Cut(after) if after >= body.len() as u64 => (body, Kind::Whole),
             Delivery::Cut(after) => broken(after, false),
             Delivery::Reset => broken(body.len() as u64 / 2, true),
@@ -178,6 +210,18 @@ impl Body for Payload {
                 timer.as_mut().reset(Instant::now() + DRIP);
                 rest.split_to(1)
             }
+            Kind::Pause { half, pause, length } => {
+                if *half > 0 {
+                    let part = rest.split_to((*half).min(PART));
+                    *half -= part.len();
+                    // It begins once the half is handed over.
+                    pause.as_mut().reset(Instant::now() + *length);
+                    part
+                } else {
+                    ready!(pause.as_mut().poll(context));
+                    rest.split_to(rest.len().min(PART))
+                }
+            }
             Kind::Huge(left) => {
                 static BLANK: [u8; 64 * 1024] = [b' '; 64 * 1024];
                 let length = (*left).min(BLANK.len() as u64);
@@ -190,7 +234,7 @@ impl Body for Payload {
 
     fn is_end_stream(&self) -> bool {
         match self.kind {
-            Kind::Whole | Kind::Drip(_) => self.rest.is_empty(),
+            Kind::Whole | Kind::Drip(_) | Kind::Pause { .. } => self.rest.is_empty(),
             Kind::Broken { .. } => false,
             Kind::Huge(left) => left == 0,
         }

@@ -12,18 +12,28 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
+use crate::script::Handover;
+
 /// What a request needs to know of the connection that carries it.
 pub(crate) struct Connection {
     pub(crate) id: u64,
     /// Rung by a fault that wants the connection reset.
     pub(crate) reset: Notify,
+    /// Given by a fault whose answer hyper would not write.
+    pub(crate) script: Handover,
     flushes: AtomicU64,
     waiting: Mutex<Option<Waker>>,
 }
 
 impl Connection {
     pub(crate) fn new(id: u64) -> Connection {
-        Connection { id, reset: Notify::new(), flushes: AtomicU64::new(0), waiting: Mutex::default() }
+        Connection {
+            id,
+            reset: Notify::new(),
+            script: Handover::default(),
+            flushes: AtomicU64::new(0),
+            waiting: Mutex::default(),
+        }
     }
 
     pub(crate) fn flushes(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! Failures that the servers play on demand.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::record::Hop;
 
@@ -54,6 +55,18 @@ pub enum Fault {
     UntilClose,
     /// A third one: the right answer, its body packed by gzip whether or not the client asked for it.
     Gzip,
+    /// The right answer, the first half of its body, silence for so long, then the rest.
+    PauseMidBody(Duration),
+    /// The head of the right answer, one byte every three seconds.
+    DripHead,
+    /// An interim answer of this status (RFC 9110 section 15.2), then the right one, then the connection is closed.
+    Interim(u16),
+    /// The same, but the connection is closed (FIN) in place of the right answer.
+    InterimThenClose(u16),
+    /// An interim answer of this status every second, and never a final one.
+    InterimForever(u16),
+    /// 101 to a request that asked for no other protocol; what comes in after it is not read.
+    SwitchProtocols,
 }
 
 impl Fault {

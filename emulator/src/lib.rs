@@ -27,6 +27,7 @@ mod options;
 mod random;
 mod record;
 mod registry;
+mod script;
 mod state;
 mod storage;
 mod store;

@@ -21,6 +21,7 @@ use crate::answer::{Answer, Delivery, Payload};
 use crate::connection::{Connection, Wire, reset};
 use crate::fault::Fault;
 use crate::record::{Hop, Recorded, Server};
+use crate::script::{Kind, Script};
 use crate::state::State;
 use crate::token::Expiry;
 use crate::{entra, identity, registry, storage};
@@ -110,14 +111,20 @@ async fn connection(stream: TcpStream, server: Server, tls: Option<TlsAcceptor>,
     };
     let service = service_fn(|request| handle(request, server, Arc::clone(&state), Arc::clone(&connection)));
     let mut serving = http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(wire), service);
-    let is_reset = tokio::select! {
+    let script = tokio::select! {
         biased;
-        _ = &mut serving => false,
-        () = connection.reset.notified() => true,
-        _ = closing.changed() => false,
+        _ = &mut serving => return,
+        () = connection.reset.notified() => None,
+        script = connection.script.taken() => Some(script),
+        _ = closing.changed() => return,
     };
-    if is_reset {
-        serving.into_parts().io.into_inner().reset();
+    let wire = serving.into_parts().io.into_inner();
+    match script {
+        None => wire.reset(),
+        Some(script) => tokio::select! {
+            () = script.play(wire) => {}
+            _ = closing.changed() => {}
+        },
     }
 }
 
@@ -161,7 +168,10 @@ async fn handle(
     match outcome {
         Ok((mut answer, delivery)) => {
             answer.set_header("Date", &crate::clock::http_date(state.clock.now()));
-            Ok(answer.into_response(delivery, &connection))
+            match delivery {
+                Delivery::Script(kind) => play(Script::new(kind, answer), &connection).await,
+                delivery => Ok(answer.into_response(delivery, &connection)),
+            }
         }
         Err(Silence::Hang) => pending().await,
         Err(Silence::Close) => Err(io::Error::other("closed by a fault")),
@@ -170,6 +180,12 @@ async fn handle(
             pending().await
         }
     }
+}
+
+/// What hyper would not write takes the connection over.
+async fn play(script: Script, connection: &Connection) -> io::Result<Response<Payload>> {
+    connection.script.give(script);
+    pending().await
 }
 
 /// A request that gets no answer.
@@ -227,6 +243,14 @@ fn decide(
         Fault::Chunked => whole(right(Expiry::Stated).chunked()),
         Fault::UntilClose => Ok((right(Expiry::Stated).chunked(), Delivery::UntilClose)),
         Fault::Gzip => whole(right(Expiry::Stated).gzip()),
+        Fault::PauseMidBody(pause) => Ok((right(Expiry::Stated), Delivery::Pause(pause))),
+        Fault::DripHead => Ok((right(Expiry::Stated), Delivery::Script(Kind::DripHead))),
+        Fault::Interim(status) => Ok((right(Expiry::Stated), Delivery::Script(Kind::Interim(status)))),
+        Fault::InterimThenClose(status) => {
+            Ok((right(Expiry::Stated), Delivery::Script(Kind::InterimThenClose(status))))
+        }
+        Fault::InterimForever(status) => Ok((right(Expiry::Stated), Delivery::Script(Kind::InterimForever(status)))),
+        Fault::SwitchProtocols => Ok((right(Expiry::Stated), Delivery::Script(Kind::SwitchProtocols))),
     }
 }
 
