@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong
-//! serve                            puts the parts together; below it listener, connection, downstream and shutdown
+//! serve                            puts the parts together; below it listener, connection, downstream, watched and shutdown
 //!   addresses                      the registry's name, looked up in the background
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read
@@ -16,8 +16,10 @@
 //!   proxy                          Pingora's phases:
 //!     accept     request_filter          oci::request parses, route chooses, or it is refused
 //!     authorize  request_filter          a token for the repository, waited for if it is on its way
-//!     locate     request_filter          where a blob is, if it is to come through here
+//!     locate     request_filter          where a blob is, if it is to come through here; what else is said goes to the client
 //!     forward    upstream_peer, upstream_request_filter, fail_to_connect, error_while_proxy
+//!     epoch      which kept connections may still be used
+//!     deadline   connected_to_upstream: the one of an answer's whole header
 //!     authorize  upstream_response_filter   a 401 renews the token and replays, once
 //!     storage    upstream_response_filter   a blob's redirect is followed here, where a route says so
 //!     relay      response_filter, response_body_filter   drops what is not the client's, puts names in its words

@@ -1,6 +1,7 @@
 //! The proxy itself: Pingora's phases of a request, in their order, each a few lines that call the
 //! module that does the work.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -22,6 +24,8 @@ use crate::token::Tokens;
 mod accept;
 mod authorize;
 mod context;
+mod deadline;
+mod epoch;
 mod fail;
 mod forward;
 mod locate;
@@ -31,6 +35,7 @@ mod reply;
 mod storage;
 
 pub use context::Context;
+pub use deadline::watched;
 pub use locate::Locator;
 pub use storage::BlobHosts;
 
@@ -42,8 +47,8 @@ const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client that started a request finishes its header within this.
 pub const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
 /// Connect tries to a registry and to its storage, one replay of a request that died, one after a 401, and one to follow
-/// a redirect; each has a bound of its own, this one only replaces Pingora's 16.
-pub const MAX_TRIES: usize = 2 * forward::MAX_CONNECTS + 3;
+/// a redirect, and that for each repeat; each has a bound of its own, this one only replaces Pingora's 16.
+pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CONNECTS + 3);
 
 /// One cache registry, as requests see it.
 pub struct Upstream {
@@ -116,6 +121,9 @@ impl ProxyHttp for Proxy {
         }
         session.set_read_timeout(Some(CLIENT_READ_LIMIT));
         session.set_write_timeout(Some(CLIENT_WRITE_LIMIT));
+        // No client of ours waits for an interim answer, HTTP/1.0 knows none, and once one is written a request that
+        // fails could neither be sent again nor get an answer of its own.
+        session.set_ignore_info_resp(true);
         Ok(())
     }
 
@@ -132,12 +140,13 @@ impl ProxyHttp for Proxy {
             && Locator::is_for(session, context)?
         {
             // In a box, as what is rare is in all of these: each request has room made for the largest step of a phase.
-            Box::pin(locator.locate(session, context)).await?;
+            return Box::pin(locator.locate(session, context)).await;
         }
         Ok(false)
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        forward::pause(context).await;
         match storage::peer(context).await? {
             Some(peer) => Ok(peer),
             None => forward::peer(context),
@@ -146,12 +155,25 @@ impl ProxyHttp for Proxy {
 
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         peer: &HttpPeer,
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        forward::connect_failed(peer, context, error)
+        forward::connect_failed(peer, session, context, error)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _reused: bool,
+        _: &HttpPeer,
+        socket: RawFd,
+        _: Option<&Digest>,
+        context: &mut Context,
+    ) -> Result<()> {
+        forward::connected(socket, context);
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -165,12 +187,22 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if context.storage.is_none() {
-            authorize::check(response, context).await?;
+        if relay::is_interim(response)? {
+            return Ok(());
+        }
+        if deadline::end() {
+            return Err(forward::late());
+        }
+        if context.storage.is_some() {
+            return storage::check(response, session, context);
+        }
+        authorize::check(response, context).await?;
+        if forward::repeat(session, context, Some(response)) {
+            return Err(relay::again(response));
         }
         storage::follow(response, context)
     }
@@ -181,6 +213,9 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
         relay::header(session, response, context)
     }
 
@@ -197,13 +232,13 @@ impl ProxyHttp for Proxy {
 
     fn error_while_proxy(
         &self,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
         context: &mut Context,
-        _client_reused: bool,
+        was_pooled: bool,
     ) -> Box<Error> {
-        forward::replay_once(session, context, error)
+        forward::replay_once(peer, session, context, error, was_pooled)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {

@@ -29,6 +29,7 @@ mod connection;
 mod downstream;
 mod listener;
 mod shutdown;
+mod watched;
 
 use downstream::Downstream;
 use listener::Listening;

@@ -29,6 +29,8 @@ pub enum Code {
     Denied,
     /// The registry, or the sign-in to it, does not work at the moment (from the Docker registry API).
     Unavailable,
+    /// The registry's storage is asked too often.
+    TooManyRequests,
     /// This proxy has failed (from the Docker registry API).
     Unknown,
 }
@@ -46,6 +48,7 @@ impl Code {
             Self::Unsupported => "UNSUPPORTED",
             Self::Denied => "DENIED",
             Self::Unavailable => "UNAVAILABLE",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Unknown => "UNKNOWN",
         }
     }

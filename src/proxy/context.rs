@@ -38,8 +38,14 @@ pub struct Context {
     pub first_address: Option<usize>,
     /// Addresses that took no connection.
     pub refused: usize,
-    /// Replays on a fresh connection.
+    /// Replays after a connection that died.
     pub replays: u32,
+    /// The next try takes no pooled connection.
+    pub needs_fresh: bool,
+    /// How often a part of a blob was asked for again after a failure that may be short.
+    pub repeats: usize,
+    /// The next try begins after this.
+    pub pause: Duration,
     /// Where the request went.
     pub address: Option<SocketAddr>,
     /// Why the request fails, where a phase knows better than Pingora's error.
@@ -68,6 +74,9 @@ impl Context {
             first_address: None,
             refused: 0,
             replays: 0,
+            needs_fresh: false,
+            repeats: 0,
+            pause: Duration::ZERO,
             address: None,
             trouble: None,
             correlation: None,

@@ -1,5 +1,7 @@
 //! The one table of failures: whose it is, what the client is told.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
@@ -26,6 +28,15 @@ pub enum Trouble {
     Silent,
     /// The registry has the blob, and its storage does not give it; in whole words.
     Storage(String),
+    /// The same, in a way that clients know what to do about.
+    StorageSays {
+        /// Its name.
+        host: String,
+        /// 429 or 503; 400 or 501 to several ranges.
+        status: StatusCode,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
     /// The storage of this name gives no answer in time.
     StorageSilent(String),
     /// A fault of this proxy's own.
@@ -54,6 +65,14 @@ impl Trouble {
             }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
             Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
+            Self::StorageSays { status, retry_after, .. } => {
+                let code = match *status {
+                    StatusCode::TOO_MANY_REQUESTS => Code::TooManyRequests,
+                    StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+                    _ => Code::Unsupported,
+                };
+                (*status, code, retry_after.map(|pause| pause.as_secs()))
+            }
             Self::Unreachable(_) | Self::Storage(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
             Self::Silent | Self::StorageSilent(_) => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, None),
@@ -86,6 +105,9 @@ impl std::fmt::Display for Trouble {
             ),
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
             Self::Storage(words) => write!(f, "the blob does not come: {words}"),
+            Self::StorageSays { host, status, .. } => {
+                write!(f, "the blob does not come: storage {host} answers {}", status.as_u16())
+            }
             Self::Silent => f.write_str("the registry does not answer in time"),
             Self::StorageSilent(host) => write!(f, "the blob does not come: storage {host} does not answer in time"),
             Self::Internal(what) => write!(f, "this proxy failed: {what}"),
@@ -142,7 +164,6 @@ pub async fn answer(session: &mut Session, error: &Error, context: &mut Context)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     /// The rows of the README's table: whose, when, status and code, `Retry-After`.
     fn table() -> Vec<[&'static str; 4]> {
@@ -164,9 +185,16 @@ mod tests {
             Trouble::Unauthorized => &["401 to a fresh token"],
             Trouble::Unreachable(_) => &["No connection (three tries)", "An answer that is no HTTP"],
             Trouble::Silent => &["Connected, and no answer in time"],
-            Trouble::Storage(_) => {
-                &["Its name is not resolved", "No connection to it", "It answers the registry's redirect with an error"]
-            }
+            Trouble::Storage(_) => &[
+                "Its name is not resolved",
+                "No connection to it",
+                "It answers the registry's redirect with another error",
+            ],
+            Trouble::StorageSays { status, .. } => match status.as_u16() {
+                429 => &["Its 429"],
+                503 => &["Its 503"],
+                _ => &["Its 400 or 501 to several ranges"],
+            },
             Trouble::StorageSilent(_) => &["Connected to it, and no answer in time"],
             Trouble::Internal(_) => &["A fault of its own"],
         }
@@ -189,6 +217,7 @@ mod tests {
             assert_eq!(rows.len(), 1, "{begin}");
             rows[0]
         };
+        let says = |status| Trouble::StorageSays { host: String::new(), status, retry_after: None };
         let no_token = Unavailable { retry_after: Duration::ZERO, failure: None };
         let mut seen = OTHERS.len();
         for trouble in [
@@ -198,14 +227,21 @@ mod tests {
             Trouble::Unreachable(String::new()),
             Trouble::Silent,
             Trouble::Storage(String::new()),
+            says(StatusCode::TOO_MANY_REQUESTS),
+            says(StatusCode::SERVICE_UNAVAILABLE),
+            says(StatusCode::BAD_REQUEST),
             Trouble::StorageSilent(String::new()),
             Trouble::Internal(String::new()),
         ] {
             let (status, code, seconds) = trouble.answer();
             for begin in rows(&trouble) {
                 let row = found(begin);
-                assert_eq!(row[2], format!("{} `{}`", status.as_u16(), code.as_str()), "{row:?}");
-                let said = seconds.map_or_else(String::new, |seconds| format!("{seconds} s"));
+                let told = format!("{} `{}`", status.as_u16(), code.as_str());
+                assert!(row[2] == told || row[2].starts_with("400 or 501 `UNSUPPORTED`"), "{row:?}");
+                let said = match trouble {
+                    Trouble::StorageSays { .. } if code != Code::Unsupported => "the storage's".to_owned(),
+                    _ => seconds.map_or_else(String::new, |seconds| format!("{seconds} s")),
+                };
                 assert!(row[3] == said || matches!(trouble, Trouble::NoToken(_)), "{row:?}");
                 seen += 1;
             }

@@ -1,19 +1,23 @@
 //! The way to the registry: which peer, which request, and whether to try again.
 
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, header};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
+use tokio::time::{Instant, sleep};
 
 use super::context::Context;
 use super::fail::Trouble;
-use super::{relay, storage};
+use super::{deadline, epoch, relay, storage};
+use crate::answer::retry_after;
 
 /// Addresses that one request tries to connect to.
 pub const MAX_CONNECTS: usize = 3;
@@ -21,16 +25,19 @@ pub const MAX_CONNECTS: usize = 3;
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// TCP and TLS to one address.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
-/// The first byte of an answer. A manifest that ACR has to fetch from the source takes seconds.
-const READ_LIMIT: Duration = Duration::from_secs(20);
+/// An answer, to the end of its header. A manifest that ACR has to fetch from the source takes seconds.
+const HEADER_LIMIT: Duration = Duration::from_secs(20);
 /// Whatever happens, the client has an answer within this: dockerd itself waits for ever.
 const ANSWER_LIMIT: Duration = Duration::from_secs(28);
 /// Less is not worth a try.
-const MIN_READ_LIMIT: Duration = Duration::from_secs(2);
-/// The same of storage. Pingora has one limit for the head of an answer and for each part of its body, and a layer may
-/// falter: its client gets an answer this much later than [`ANSWER_LIMIT`], less two seconds, if the registry's redirect
-/// came at the last moment and storage is silent, too.
-const MIN_STORAGE_READ_LIMIT: Duration = Duration::from_secs(10);
+const MIN_HEADER_LIMIT: Duration = Duration::from_secs(2);
+/// A blob may falter for as long as with nginx (`proxy_read_timeout`); clients go on where it breaks off, but not all do.
+pub const BLOB_READ_LIMIT: Duration = Duration::from_secs(60);
+/// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the
+/// kernel sends the first after 0.2 s. A kept connection whose packets are dropped is found out by it.
+pub const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(4);
+/// Pauses before a part of a blob is asked for again; see [`repeat`].
+pub const REPEATS: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Azure's load balancers forget an idle connection after 4 minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
@@ -82,13 +89,19 @@ pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
     Ok(Box::new(peer))
 }
 
-/// A bound on every wait, and a fresh connection for a replay.
+/// A bound on every wait, and which pooled connections may be taken.
 pub fn limit(peer: &mut HttpPeer, context: &Context) {
-    let least = if context.storage.is_some() { MIN_STORAGE_READ_LIMIT } else { MIN_READ_LIMIT };
+    if let Some(address) = peer._address.as_inet() {
+        peer.group_key = epoch::current(*address);
+    }
     let options = &mut peer.options;
     options.connection_timeout = Some(CONNECT_LIMIT);
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
-    options.read_timeout = Some(read_limit(context.elapsed(), least));
+    // Pingora's one limit for each read of a header and of a body. See [`connected`] for the whole header.
+    options.read_timeout = Some(match context.storage {
+        Some(_) => BLOB_READ_LIMIT,
+        None => header_limit(context.elapsed() + HANDSHAKE_LIMIT),
+    });
     options.write_timeout = Some(WRITE_LIMIT);
     options.idle_timeout = Some(IDLE_LIMIT);
     options.tcp_keepalive = Some(TcpKeepalive {
@@ -96,21 +109,38 @@ pub fn limit(peer: &mut HttpPeer, context: &Context) {
         interval: Duration::from_secs(10),
         count: 3,
         #[cfg(target_os = "linux")]
-        user_timeout: Duration::ZERO,
+        user_timeout: UNACKNOWLEDGED_LIMIT,
     });
     // [`strip`] has left no other header that speaks of the connection.
     options.http_upstream_request_policy =
         HttpUpstreamRequestPolicy { strip_hop_by_hop: false, ..HttpUpstreamRequestPolicy::deny_upgrades() };
-    if context.replays > 0 {
+    if context.needs_fresh {
         // A key of its own finds no pooled connection: what died once may have been stale, and so may the next one.
-        static REPLAYS: AtomicU64 = AtomicU64::new(1);
-        peer.group_key = REPLAYS.fetch_add(1, Ordering::Relaxed);
+        static FRESH: AtomicU64 = AtomicU64::new(1);
+        // No epoch comes as far as the upper half of these numbers.
+        peer.group_key = !FRESH.fetch_add(1, Ordering::Relaxed);
         peer.options.idle_timeout = Some(Duration::ZERO);
     }
 }
 
+/// `connected_to_upstream`: from now on the answer's header has a deadline. It is a registry's first read that Pingora
+/// itself bounds as tightly.
+pub fn connected(socket: RawFd, context: &Context) {
+    let until = Instant::now() + header_limit(context.elapsed());
+    deadline::begin(socket, until, context.storage.is_none());
+}
+
+/// The next try waits until a failure that may be short is over.
+pub async fn pause(context: &mut Context) {
+    let pause = std::mem::take(&mut context.pause);
+    if !pause.is_zero() {
+        // In a box, for it is rare.
+        Box::pin(sleep(pause)).await;
+    }
+}
+
 /// `fail_to_connect`: the next address, if there is time for it.
-pub fn connect_failed(peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+pub fn connect_failed(peer: &HttpPeer, session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
     let refused = match &mut context.storage {
         Some(storage) => storage.refuse(),
         None => {
@@ -121,7 +151,8 @@ pub fn connect_failed(peer: &HttpPeer, context: &mut Context, mut error: Box<Err
             context.refused
         }
     };
-    error.set_retry(refused < MAX_CONNECTS && has_time(context));
+    let again = refused % MAX_CONNECTS != 0 && has_time(context);
+    error.set_retry(again || repeat(session, context, None));
     error
 }
 
@@ -154,21 +185,68 @@ pub fn aim(request: &mut RequestHeader, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// `error_while_proxy`: a GET or HEAD that died before its response began is sent once more, on a fresh
-/// connection. A registry that is silent is not asked again: its time is up.
-pub fn replay_once(session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+/// `error_while_proxy`: a GET or HEAD that died before its response began is sent once more, on another connection. A
+/// registry that is silent is not asked again: its time is up.
+pub fn replay_once(
+    peer: &HttpPeer,
+    session: &Session,
+    context: &mut Context,
+    mut error: Box<Error>,
+    was_pooled: bool,
+) -> Box<Error> {
+    if deadline::end() {
+        return late();
+    }
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error;
     }
     let died = *error.esource() == ErrorSource::Upstream
         && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
         && session.response_written().is_none();
-    let again = died && context.replays == 0 && has_time(context);
+    let in_silence = was_pooled && died_in_silence(&error);
+    if in_silence && let Some(address) = peer._address.as_inet() {
+        epoch::end(*address, peer.group_key);
+    }
+    let again = died && has_time(context) && (context.replays == 0 || repeat(session, context, None));
     if again {
         context.replays += 1;
+        // What is pooled in a new epoch has been made since, and the connection of this try is worth keeping.
+        context.needs_fresh = !in_silence;
     }
     error.set_retry(again);
     error
+}
+
+/// The header was not whole at its deadline.
+pub fn late() -> Box<Error> {
+    Error::explain(ErrorType::ReadTimedout, "the header was not whole in time").into_up()
+}
+
+/// The other side acknowledged nothing, or no way leads there any longer; a reset or an end would be a word of it.
+fn died_in_silence(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(cause, Some(io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable))
+}
+
+/// Whether to ask for a part of a blob again after a failure that may be short: an answer of 500, 502, 503 or 504, or
+/// none. Clients that fetch a layer in parts, as containerd can, turn to no other host in its middle, and one failure
+/// ends their pull. All others are told at once, for they have somewhere else to go.
+pub fn repeat(session: &Session, context: &mut Context, answer: Option<&ResponseHeader>) -> bool {
+    let request = session.req_header();
+    let is_part = context.endpoint == "blob" && request.headers.contains_key(header::RANGE);
+    let Some(pause) = REPEATS.get(context.repeats).copied().filter(|_| is_part) else {
+        return false;
+    };
+    let is_short = answer.is_none_or(|answer| {
+        let may_pass = matches!(answer.status.as_u16(), 500 | 502..=504);
+        may_pass && retry_after(&answer.headers).is_none_or(|wanted| wanted <= pause)
+    });
+    let again = is_short && spare(context.elapsed()) > pause;
+    if again {
+        context.repeats += 1;
+        context.pause = pause;
+    }
+    again
 }
 
 /// Whether there is time for another try.
@@ -178,11 +256,12 @@ pub fn has_time(context: &Context) -> bool {
 
 /// What is left of the time for an answer beside that of one more try.
 pub fn spare(elapsed: Duration) -> Duration {
-    ANSWER_LIMIT.saturating_sub(elapsed + HANDSHAKE_LIMIT + MIN_READ_LIMIT)
+    ANSWER_LIMIT.saturating_sub(elapsed + HANDSHAKE_LIMIT + MIN_HEADER_LIMIT)
 }
 
-fn read_limit(elapsed: Duration, least: Duration) -> Duration {
-    READ_LIMIT.min(ANSWER_LIMIT.saturating_sub(elapsed + HANDSHAKE_LIMIT)).max(least)
+/// How long an answer's header may take.
+pub fn header_limit(elapsed: Duration) -> Duration {
+    HEADER_LIMIT.min(ANSWER_LIMIT.saturating_sub(elapsed)).max(MIN_HEADER_LIMIT)
 }
 
 #[cfg(test)]
@@ -191,19 +270,22 @@ mod tests {
 
     #[test]
     fn every_wait_has_what_is_left_of_the_time_for_an_answer() {
-        for (elapsed, spare_time, registry, storage) in [
-            (0, 22, 20, 20),
-            (4, 18, 20, 20),
-            (10, 12, 14, 14),
-            (15, 7, 9, 10),
-            (21, 1, 3, 10),
-            (22, 0, 2, 10),
-            (40, 0, 2, 10),
-        ] {
+        for (elapsed, spare_time, header) in
+            [(0, 22, 20), (4, 18, 20), (10, 12, 18), (15, 7, 13), (21, 1, 7), (22, 0, 6), (40, 0, 2)]
+        {
             let of = Duration::from_secs;
             assert_eq!(spare(of(elapsed)), of(spare_time), "{elapsed}");
-            assert_eq!(read_limit(of(elapsed), MIN_READ_LIMIT), of(registry), "{elapsed}");
-            assert_eq!(read_limit(of(elapsed), MIN_STORAGE_READ_LIMIT), of(storage), "{elapsed}");
+            assert_eq!(header_limit(of(elapsed)), of(header), "{elapsed}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_dies_in_silence_is_told_from_one_that_is_closed() {
+        for (number, expected) in [(110, true), (113, true), (101, true), (104, false), (32, false)] {
+            let cause = io::Error::from_raw_os_error(number);
+            let error = Error::because(ErrorType::ReadError, "while reading response headers", cause);
+            assert_eq!(died_in_silence(&error.into_up()), expected, "{number}");
+        }
+        assert!(!died_in_silence(&Error::explain(ErrorType::ConnectionClosed, "end").into_up()));
     }
 }

@@ -1,9 +1,9 @@
 //! The way back: what of the registry's answer is for the client, and in whose names.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
-use pingora_core::Result;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -29,6 +29,22 @@ fn is_the_registrys(name: &HeaderName) -> bool {
 /// Whether answers of this part of the API are read on their way back.
 pub fn reads(endpoint: &str) -> bool {
     matches!(endpoint, "tags" | "referrers")
+}
+
+/// Whether an answer of the registry or of storage is an interim one, which goes to no client (RFC 9110 section 15.2).
+/// `Err` for 101: no request of ours asks for another protocol, and Pingora would open a tunnel.
+pub fn is_interim(response: &ResponseHeader) -> Result<bool> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request without Upgrade").into_up());
+    }
+    Ok(response.status.is_informational())
+}
+
+/// This answer goes to no client: the request is sent again.
+pub fn again(response: &ResponseHeader) -> Box<Error> {
+    let mut error = Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "asked again").into_up();
+    error.set_retry(true);
+    error
 }
 
 /// `response_filter`: drops what is the registry's own, and names things as the client does. All else, above all a

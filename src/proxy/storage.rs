@@ -18,6 +18,8 @@ use zeroize::Zeroizing;
 use super::context::Context;
 use super::fail::Trouble;
 use super::forward::{self, MAX_CONNECTS};
+use super::relay;
+use crate::answer;
 use crate::oci::rename::own_path;
 use crate::route::Blobs;
 
@@ -104,11 +106,8 @@ impl BlobHosts {
 const HTTPS: u16 = 443;
 
 /// `upstream_response_filter`: takes the registry's redirect of a blob, and has the request sent again, to where it
-/// leads. Then it sees to it that what comes from there is the blob.
+/// leads.
 pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
-    if context.storage.is_some() {
-        return arrived(response, context);
-    }
     let destination = Arc::clone(context.destination()?);
     if destination.blobs == Blobs::Redirect || context.endpoint != "blob" || !response.status.is_redirection() {
         return Ok(());
@@ -144,10 +143,7 @@ pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
         host,
         port,
     });
-    let mut error = Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "the blob is in storage");
-    error.as_up();
-    error.set_retry(true);
-    Err(error)
+    Err(relay::again(response))
 }
 
 /// Path and query of an address, byte for byte: a parser that writes them anew would break the signature. The address of
@@ -166,17 +162,37 @@ fn refused(context: &mut Context, to: String) -> Result<()> {
     Err(error)
 }
 
-/// Only the blob, a part of it, or the word that there is no such part goes to the client.
-fn arrived(response: &ResponseHeader, context: &mut Context) -> Result<()> {
+/// `upstream_response_filter` for the second leg: the blob, a part of it, or the word that there is no such part goes to
+/// the client. So does the status of an error that clients act on, never its body: that is written for the storage
+/// account's owner.
+pub fn check(response: &ResponseHeader, session: &Session, context: &mut Context) -> Result<()> {
     if response.status.is_success() || response.status == StatusCode::RANGE_NOT_SATISFIABLE {
         return Ok(());
     }
-    let status = response.status.as_u16();
-    let host = context.storage.as_ref().map_or("", Storage::host);
-    context.trouble = Some(Trouble::Storage(format!("storage {host} answers {status} to the registry's own redirect")));
-    let mut error = Error::explain(ErrorType::HTTPStatus(status), "the storage refuses");
-    error.as_up();
-    Err(error)
+    let status = response.status;
+    if forward::repeat(session, context, Some(response)) {
+        return Err(relay::again(response));
+    }
+    let host = context.storage.as_ref().map_or("", Storage::host).to_owned();
+    let is_told = match status {
+        // containerd repeats them on its last host, which it does not with 502, and podman waits.
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,
+        // Clients that want several ranges turn to single ones after these, and only after these.
+        StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => wants_several_ranges(session),
+        _ => false,
+    };
+    context.trouble = Some(if is_told {
+        Trouble::StorageSays { host, status, retry_after: answer::retry_after(&response.headers) }
+    } else {
+        Trouble::Storage(format!("storage {host} answers {} to the registry's own redirect", status.as_u16()))
+    });
+    Err(Error::explain(ErrorType::HTTPStatus(status.as_u16()), "the storage refuses").into_up())
+}
+
+/// `Range: bytes=0-1,4-5` (RFC 9110 section 14.2).
+fn wants_several_ranges(session: &Session) -> bool {
+    let ranges = session.req_header().headers.get_all(header::RANGE);
+    ranges.iter().any(|value| value.as_bytes().contains(&b','))
 }
 
 /// `upstream_peer` for the second leg. The name is looked up for this request: accounts are many, and each is asked
@@ -234,7 +250,12 @@ pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> 
             answer.insert_header(name, value)?;
         }
     }
-    answer.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
+    // Several ranges come as one body, and the boundary between them is named here (RFC 9110 section 14.6).
+    let kind = response.headers.get(header::CONTENT_TYPE).filter(|_| response.status == StatusCode::PARTIAL_CONTENT);
+    match kind.filter(|kind| is_byte_ranges(kind)) {
+        Some(kind) => answer.insert_header(header::CONTENT_TYPE, kind)?,
+        None => answer.insert_header(header::CONTENT_TYPE, "application/octet-stream")?,
+    }
     answer.insert_header(super::reply::API_VERSION.0, super::reply::API_VERSION.1)?;
     if let Some(digest) = &storage.digest {
         answer.insert_header(DIGEST, digest)?;
@@ -244,6 +265,11 @@ pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> 
     }
     *response = answer;
     Ok(true)
+}
+
+fn is_byte_ranges(kind: &HeaderValue) -> bool {
+    const TYPE: &[u8] = b"multipart/byteranges";
+    kind.as_bytes().get(..TYPE.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(TYPE))
 }
 
 #[cfg(test)]

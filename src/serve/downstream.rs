@@ -16,7 +16,8 @@ use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::time::timeout;
 
 use super::shutdown::{Arrival, Arriving};
-use crate::proxy::{CLIENT_KEEPALIVE, CLIENT_READ_LIMIT, Proxy};
+use super::watched::Watched;
+use crate::proxy::{CLIENT_KEEPALIVE, CLIENT_READ_LIMIT, Proxy, watched};
 
 /// RFC 9113 section 3.4: how HTTP/2 begins, of 24 bytes.
 const PREFACE: [u8; 3] = *b"PRI";
@@ -58,7 +59,7 @@ impl Downstream {
     async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch, arrival: Arrival) {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive((!*shutdown.borrow()).then_some(CLIENT_KEEPALIVE.as_secs()));
-        let mut reused = self.proxy.process_new_http(session, shutdown).await;
+        let mut reused = watched(self.proxy.process_new_http(session, shutdown)).await;
         // A connection that was of use may be closed: clients repeat on a new one what they send at that moment.
         drop(arrival);
         while let Some((stream, settings)) = reused.map(|reused| reused.consume()) {
@@ -66,7 +67,7 @@ impl Downstream {
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            reused = self.proxy.process_new_http(session, shutdown).await;
+            reused = watched(self.proxy.process_new_http(session, shutdown)).await;
         }
     }
 }
@@ -78,7 +79,7 @@ impl ServerApp for Downstream {
         match timeout(CLIENT_READ_LIMIT, Self::speaks_h2(&mut stream)).await {
             Ok(Some(true)) => {
                 drop(arrival);
-                self.proxy.process_new(stream, shutdown).await
+                Arc::new(Watched(Arc::clone(&self.proxy))).process_new(stream, shutdown).await
             }
             Ok(Some(false)) => {
                 self.serve_http1(stream, shutdown, arrival).await;

@@ -98,6 +98,55 @@ async fn what_storage_says_instead_of_a_blob_is_no_answer_of_a_registry() {
     assert_eq!(wire::ask(proxy.address(), &format!("HEAD {}", path(&pushed)), "").status, 200);
 }
 
+/// What storage says in Azure's words, with headers and a body that are not the client's.
+fn said(status: u16, headers: &[(&str, &str)]) -> Fault {
+    let headers = [("x-ms-request-id", "its-own"), ("Content-Type", "application/xml")].iter().chain(headers);
+    Fault::StatusWith {
+        status,
+        headers: headers.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: "<Error><Code>ServerBusy</Code><Message>account wusmanaged91</Message></Error>".to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_storage_that_clients_act_on_keeps_its_status_and_its_retry_after() {
+    const SEVERAL: &str = "Range: bytes=0-1,4-5\r\n";
+    let (azure, pushed, proxy) = proxied(true).await;
+    for (status, retry_after, headers, told, code, promised) in [
+        (503, "7", "", 503, "UNAVAILABLE", Some("7")),
+        (429, "7", "", 429, "TOOMANYREQUESTS", Some("7")),
+        (503, "soon", "", 503, "UNAVAILABLE", None),
+        (400, "", SEVERAL, 400, "UNSUPPORTED", None),
+        (501, "", SEVERAL, 501, "UNSUPPORTED", None),
+        (400, "", "Range: bytes=0-1\r\n", 502, "UNAVAILABLE", None),
+        (501, "", "", 502, "UNAVAILABLE", None),
+    ] {
+        azure.inject(Hop::Storage, said(status, &[("Retry-After", retry_after)]));
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), headers);
+        assert_eq!((answer.status, answer.code().as_str()), (told, code), "{status} {headers}: {answer:?}");
+        assert_eq!(answer.header("retry-after"), promised, "{status} {headers}: {answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
+        assert!(!answer.body.contains("wusmanaged91") && answer.header("x-ms-request-id").is_none(), "{answer:?}");
+        azure.clear_faults();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_ranges_of_a_blob_keep_the_boundary_between_them() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    let kind = "multipart/byteranges; boundary=3d6b6a416f9b5";
+    let parts = "--3d6b6a416f9b5\r\nContent-Range: bytes 0-1/9\r\n\r\nab\r\n--3d6b6a416f9b5--\r\n";
+    for (status, sent, expected) in
+        [(206, kind, kind), (206, "text/html", "application/octet-stream"), (200, kind, "application/octet-stream")]
+    {
+        let headers = vec![("Content-Type".to_owned(), sent.to_owned())];
+        azure.inject(Hop::Storage, Fault::StatusWith { status, headers, body: parts.to_owned() }.times(1));
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "Range: bytes=0-1,4-5\r\n");
+        assert_eq!((answer.status, answer.header("content-type")), (status, Some(expected)), "{answer:?}");
+        assert_eq!(answer.body, parts);
+    }
+}
+
 /// How many pulls at once, and how long the layer is in MiB; `scripts/soak` makes it 1 GiB.
 fn size(name: &str, default: usize) -> usize {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))

@@ -21,6 +21,8 @@ mod h2c;
 mod http;
 /// Signing in: late, refused, revoked.
 mod identity;
+/// Answers before the answer.
+mod interim;
 /// Starting, listening and stopping.
 mod process;
 /// A whole pull, and what must not pass in either direction.

@@ -1,0 +1,179 @@
+//! The deadline of an answer's header, over the whole of it.
+//!
+//! Pingora's limit is one for each read, so a registry that sends a byte in three seconds, or interim answers without
+//! end, would keep a client for minutes. Pingora has no hook to end a request from outside; but a socket can be shut
+//! down by whoever knows its number, and then the read that waits on it fails as one of a broken connection does.
+//!
+//! [`watched`] polls a request and then its watch, which [`begin`] and [`end`] set from the request's phases. A header
+//! that comes in one piece costs no timer: the watch of a registry's answer takes one only when its request has been
+//! woken and still waits, for Pingora's own limit bounds the first read.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::os::fd::RawFd;
+use std::pin::{Pin, pin};
+use std::task::Context;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+tokio::task_local! {
+    static WATCH: Watch;
+}
+
+/// What a request waits for.
+#[derive(Default)]
+struct Watch(Cell<State>);
+
+#[derive(Clone, Copy, Default)]
+enum State {
+    /// For no header.
+    #[default]
+    Idle,
+    /// For one that is to come on this connection until then.
+    Header { socket: RawFd, until: Instant, has_timer: bool },
+    /// For Pingora to notice that it was late.
+    Late,
+}
+
+/// Runs a request with a watch of its own.
+pub async fn watched<F: Future>(request: F) -> F::Output {
+    let mut request = pin!(request);
+    let mut timer = pin!(None);
+    let both = poll_fn(|context| {
+        let polled = request.as_mut().poll(context);
+        if polled.is_pending() {
+            WATCH.with(|watch| watch.poll(timer.as_mut(), context));
+        }
+        polled
+    });
+    WATCH.scope(Watch::default(), both).await
+}
+
+/// A request is about to be sent on this connection, whose answer's header has to be whole by then. `first_read` says
+/// that its first read has a limit of Pingora's, no later one.
+///
+/// `socket` must be that of the connection which Pingora holds for the request. It holds it until the final header has
+/// been seen in `upstream_response_filter`, or until it calls `error_while_proxy`, without a wait between; both call
+/// [`end`], and a request that is dropped takes its watch along. The watch is polled by the request's own task, never
+/// beside it. So the number cannot have been closed and given to another connection when it is used.
+pub fn begin(socket: RawFd, until: Instant, first_read: bool) {
+    // Without a watch, as in unit tests, Pingora's limits are all there is.
+    let _ = WATCH.try_with(|watch| watch.0.set(State::Header { socket, until, has_timer: !first_read }));
+}
+
+/// The header is here, or the try is over. True if it was late: then the connection is of no use.
+pub fn end() -> bool {
+    let last = WATCH.try_with(|watch| watch.0.take()).unwrap_or_default();
+    matches!(last, State::Late)
+}
+
+impl Watch {
+    /// The request waits: for how long may it?
+    fn poll(&self, mut timer: Pin<&mut Option<Sleep>>, context: &mut Context<'_>) {
+        let State::Header { socket, until, has_timer } = self.0.get() else {
+            timer.set(None);
+            return;
+        };
+        if !has_timer {
+            self.0.set(State::Header { socket, until, has_timer: true });
+            return;
+        }
+        if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() != until) {
+            timer.set(Some(sleep_until(until)));
+        }
+        if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(context).is_ready()) {
+            timer.set(None);
+            self.0.set(State::Late);
+            // It wakes the request, whose read or write fails. One that has failed already says the same.
+            let _ = shutdown(socket, Shutdown::Both);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::{interval, sleep};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        (client, listener.accept().await.expect("accepted").0)
+    }
+
+    /// Reads until the connection ends; the watch ends after so many bytes. What was read, and whether that was late.
+    async fn read(mut client: TcpStream, first_read: bool, header: usize) -> (usize, bool) {
+        watched(async move {
+            begin(client.as_raw_fd(), Instant::now() + LIMIT, first_read);
+            let (mut length, mut late) = (0, None);
+            loop {
+                // An error is an end as well.
+                if client.read(&mut [0]).await.unwrap_or(0) == 0 {
+                    return (length, late.unwrap_or_else(end));
+                }
+                length += 1;
+                if length == header {
+                    late = Some(end());
+                }
+            }
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_in_drips_ends_at_the_deadline_and_one_that_is_whole_does_not() {
+        for (first_read, header, expected) in [(true, 100, true), (false, 100, true), (true, 3, false)] {
+            let (client, mut server) = pair().await;
+            let dripping = async {
+                let mut ticks = interval(Duration::from_secs(3));
+                for _ in 0..20 {
+                    ticks.tick().await;
+                    if server.write_all(b"x").await.is_err() {
+                        break;
+                    }
+                }
+                drop(server);
+            };
+            let begun = Instant::now();
+            let reading = async {
+                let seen = read(client, first_read, header).await;
+                (seen, begun.elapsed())
+            };
+            let (((length, late), took), ()) = tokio::join!(reading, dripping);
+            assert_eq!(late, expected, "{first_read} {header}: {length}");
+            assert_eq!(took < LIMIT + Duration::from_secs(1), expected, "{took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_ended_where_no_other_limit_is_there() {
+        let (client, _server) = pair().await;
+        let begun = Instant::now();
+        assert_eq!(read(client, false, 1).await, (0, true));
+        assert_eq!(begun.elapsed().as_secs(), LIMIT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_has_ended_leaves_the_connection_alone() {
+        let (client, mut server) = pair().await;
+        let ended = watched(async {
+            begin(client.as_raw_fd(), Instant::now() + LIMIT, false);
+            sleep(Duration::from_secs(1)).await;
+            let late = end();
+            sleep(2 * LIMIT).await;
+            late
+        });
+        assert!(!ended.await);
+        server.write_all(b"x").await.expect("still open");
+        client.readable().await.expect("still open");
+    }
+}
