@@ -11,8 +11,12 @@ pub static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlatio
 
 /// Real answers with a token have 1 to 4 KiB.
 pub const MAX_BODY: usize = 64 << 10;
-/// What a server says about an error is quoted up to this many characters.
-const MAX_QUOTE: usize = 300;
+/// Of what a server says about an error that much is quoted from its beginning, in characters,
+const MAX_HEAD: usize = 300;
+/// and that much from its end: there Azure puts its trace and correlation ids and the time, which its support asks for.
+/// Entra ID's take 131 characters.
+const MAX_TAIL: usize = 160;
+const CUT: &str = " ... ";
 
 /// Why a body could not be read.
 pub enum BodyError {
@@ -52,10 +56,19 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
-/// A server's words, safe to log: one line, bounded; `None` if there are none.
+/// A server's words, safe to log: one line, bounded; `None` if there are none. A long text loses its middle, and is cut
+/// between words.
 pub fn quoted(text: &str) -> Option<String> {
-    let text: String = text.trim().chars().take(MAX_QUOTE).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    (!text.is_empty()).then_some(text)
+    let text: Vec<char> = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.len() <= MAX_HEAD + MAX_TAIL {
+        return (!text.is_empty()).then(|| text.into_iter().collect());
+    }
+    let (head, rest) = text.split_at(MAX_HEAD);
+    let tail = &rest[rest.len() - MAX_TAIL..];
+    // A word that is longer than either is cut all the same.
+    let head = head.rsplitn(2, |c| *c == ' ').last().unwrap_or(head);
+    let tail = tail.splitn(2, |c| *c == ' ').last().unwrap_or(tail);
+    Some(head.iter().chain(&CUT.chars().collect::<Vec<_>>()).chain(tail).collect())
 }
 
 /// An error with its causes, the innermost last, none said twice: one that ends with its cause stands for both, and one
@@ -125,7 +138,19 @@ mod tests {
     #[test]
     fn what_a_server_says_is_one_bounded_line() {
         assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
-        assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_QUOTE));
+        assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_HEAD + CUT.len() + MAX_TAIL));
         assert_eq!(quoted(" \n"), None);
+    }
+
+    #[test]
+    fn a_long_text_keeps_azures_ids_and_is_cut_between_words() {
+        let ids = "Trace ID: 0f6a1b2c-0000-4000-8000-000000000000 Correlation ID: 1f6a1b2c-0000-4000-8000-000000000000 \
+                   Timestamp: 2026-11-25 10:00:00Z";
+        let long = format!("AADSTS7000215: {}{ids}", "some words ".repeat(40));
+        let text = quoted(&long).expect("words");
+        assert!(text.starts_with("AADSTS7000215: some words") && text.ends_with(ids), "{text}");
+        assert!(text.contains(" some ... words "), "{text}");
+        let fits = format!("AADSTS7000215: {}{ids}", "some words ".repeat(20));
+        assert_eq!(quoted(&fits), Some(fits));
     }
 }

@@ -184,7 +184,7 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     let client = |cause: reqwest::Error| failed(format!("TLS client: {cause}"));
     let identity = match upstream.identity().kind() {
         Kind::Anonymous => None,
-        _ => Some(Identity::new(upstream.identity(), roots).map_err(client)?),
+        _ => Some(Identity::new(upstream.identity(), roots).map_err(|cause| failed(cause.to_string()))?),
     };
     let anonymous = identity.is_none();
     let registry = Registry::new(domain.clone(), identity, addresses, roots).map_err(client)?;

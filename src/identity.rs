@@ -5,15 +5,14 @@
 //! Azure Developer CLI. What the environment configures explicitly is not passed over when
 //! it fails: pulling as somebody else would hide the mistake.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::fmt::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use azure_core::credentials::AccessToken;
 use log::info;
 
-use crate::config::identity::{ARC_KEY_DIRECTORY, Assigned, Identity as Settings, Kind};
+use crate::config::identity::{Identity as Settings, Kind};
 use crate::secret::Secret;
 use crate::token::{Failure, Hop};
 use crate::trust::TrustRoots;
@@ -24,6 +23,7 @@ mod managed;
 mod source;
 mod tool;
 mod transport;
+mod variables;
 
 use source::{Cloud, Source};
 
@@ -36,8 +36,26 @@ const REUSE: Duration = Duration::from_secs(300);
 /// from now is more than a clock can count to.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORITY: &str = "https://login.microsoftonline.com";
-/// Where Arc's agent is on a machine that has one (as Microsoft's own libraries look for it).
-const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
+
+/// Why nobody can sign in with these settings, whatever Azure says; prints as one sentence.
+#[derive(Debug)]
+pub enum IdentityError {
+    /// A variable that cannot be right: which, and why.
+    Variable(String),
+    /// The TLS client cannot be made.
+    Client(reqwest::Error),
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable(wrong) => f.write_str(wrong),
+            Self::Client(cause) => write!(f, "TLS client: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for IdentityError {}
 
 /// Who signs in: one source, or the default chain. One winner is kept: later tokens come from the source that gave the
 /// first.
@@ -64,17 +82,24 @@ struct Good {
 
 impl Identity {
     /// Reads variables, does no network I/O. A source that cannot work yet, because a file is missing or a variable,
-    /// says so when it is its turn, and is tried again.
-    pub fn new(settings: &Settings, roots: &TrustRoots) -> reqwest::Result<Self> {
-        let authority = settings.authority().map(str::to_owned).or_else(|| variable("AZURE_AUTHORITY_HOST"));
-        let cloud =
-            Cloud { authority: authority.unwrap_or_else(|| AUTHORITY.to_owned()), scope: settings.scope().to_owned() };
-        let client = transport::client(roots)?;
-        let source = |kind, explicit| Source::new(kind, explicit, cloud.clone(), client.clone());
-        let sources = match settings.kind() {
-            Kind::Default => default_chain().into_iter().map(|(kind, explicit)| source(kind, explicit)).collect(),
-            kind => vec![source(kind.clone(), true)],
+    /// says so when it is its turn, and is tried again; a variable that cannot be right is an error at once.
+    pub fn new(settings: &Settings, roots: &TrustRoots) -> Result<Self, IdentityError> {
+        let kinds = match settings.kind() {
+            Kind::Default => variables::default_chain().map_err(IdentityError::Variable)?,
+            kind => vec![(kind.clone(), true)],
         };
+        for (kind, _) in &kinds {
+            variables::check(kind).map_err(IdentityError::Variable)?;
+        }
+        let authority = match settings.authority() {
+            None if kinds.iter().any(|(kind, _)| kind.asks_entra()) => variables::authority(),
+            setting => Ok(setting.map(str::to_owned)),
+        };
+        let authority = authority.map_err(IdentityError::Variable)?.unwrap_or_else(|| AUTHORITY.to_owned());
+        let cloud = Cloud { authority, scope: settings.scope().to_owned() };
+        let client = transport::client(roots).map_err(IdentityError::Client)?;
+        let source = |(kind, explicit)| Source::new(kind, explicit, cloud.clone(), client.clone());
+        let sources = kinds.into_iter().map(source).collect();
         Ok(Self { sources, winner: Mutex::new(None), last_good: Mutex::new(None) })
     }
 
@@ -137,39 +162,6 @@ impl Good {
         let since = Instant::now();
         Self { token: Secret::new(token.token.secret().to_owned()), since, ends: since + left.min(MAX_LIFE) }
     }
-}
-
-/// The sources that this environment has, and whether each was configured on purpose.
-fn default_chain() -> Vec<(Kind, bool)> {
-    let is_set = |name| variable(name).is_some();
-    let mut chain = Vec::new();
-    if is_set("AZURE_TENANT_ID") && is_set("AZURE_CLIENT_ID") {
-        if is_set("AZURE_CLIENT_SECRET") {
-            chain.push((Kind::ClientSecret { tenant_id: None, client_id: None, secret_file: None }, true));
-        } else if is_set("AZURE_CLIENT_CERTIFICATE_PATH") {
-            let (tenant_id, client_id) = (None, None);
-            let kind = Kind::ClientCertificate { tenant_id, client_id, certificate_file: None, password_file: None };
-            chain.push((kind, true));
-        }
-        if is_set("AZURE_FEDERATED_TOKEN_FILE") {
-            chain.push((Kind::WorkloadIdentity { tenant_id: None, client_id: None, token_file: None }, true));
-        }
-    }
-    // Arc sets an endpoint, too, but App Service's comes with a secret.
-    let app_service = is_set("IDENTITY_ENDPOINT") && is_set("IDENTITY_HEADER");
-    let arc = is_set("IMDS_ENDPOINT") || Path::new(ARC_AGENT).exists();
-    chain.push(if arc && !app_service {
-        (Kind::AzureArc { key_directory: PathBuf::from(ARC_KEY_DIRECTORY) }, false)
-    } else {
-        (Kind::ManagedIdentity(Assigned::System), false)
-    });
-    chain.extend([(Kind::AzureCli, false), (Kind::AzureDeveloperCli, false)]);
-    chain
-}
-
-/// A variable; an empty one is as good as none.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// One failure of all: permanent only if each is, and after the longest pause that was asked for.

@@ -28,6 +28,7 @@
 //! route                            which repository of which cache registry stands for the one that is asked for
 //! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //! admin                            /healthz and /readyz, on a listener of their own
+//! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
 //! client_config                    files by which clients come here; place writes them
 //! demo                             the same program against an embedded stand-in for Azure
@@ -67,6 +68,7 @@ pub mod cli;
 pub mod client_config;
 pub mod config;
 pub mod demo;
+pub mod file;
 pub mod identity;
 pub mod logger;
 pub mod oci;
@@ -76,3 +78,4 @@ pub mod secret;
 pub mod serve;
 pub mod token;
 pub mod trust;
+pub mod value;

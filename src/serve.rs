@@ -19,7 +19,7 @@ use crate::addresses::Addresses;
 use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
@@ -102,7 +102,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let mut upstreams = Vec::new();
     let mut upkeep = Vec::new();
     for settings in config.upstreams() {
-        let (upstream, registry) = build(settings, config.token_wait(), &roots).map_err(ServeError::Client)?;
+        let (upstream, registry) = build(settings, config.token_wait(), &roots)?;
         upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
         upstreams.push(upstream);
     }
@@ -164,14 +164,18 @@ fn build(
     settings: &config::Upstream,
     token_wait: Duration,
     roots: &TrustRoots,
-) -> reqwest::Result<(Arc<Upstream>, Registry)> {
+) -> Result<(Arc<Upstream>, Registry), ServeError> {
     let domain = settings.domain();
     let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
     let identity = match settings.identity().kind() {
         Kind::Anonymous => None,
-        _ => Some(Identity::new(settings.identity(), roots)?),
+        _ => Some(Identity::new(settings.identity(), roots).map_err(|cause| match cause {
+            IdentityError::Variable(wrong) => ServeError::Setting(wrong),
+            IdentityError::Client(cause) => ServeError::Client(cause),
+        })?),
     };
-    let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots)?;
+    let registry =
+        Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots).map_err(ServeError::Client)?;
     let tokens = Arc::new(Tokens::new(token_wait));
     let blob_hosts = BlobHosts::new(domain.host(), settings.blob_hosts());
     let upstream = Upstream { domain: domain.clone(), host: domain.to_header(), addresses, tokens, blob_hosts };

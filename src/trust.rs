@@ -16,6 +16,9 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use crate::file;
+use crate::value;
+
 /// Where the common distributions keep their bundle (Debian, RHEL, openSUSE, Alpine). They are read
 /// by name only when `SSL_CERT_FILE` or `SSL_CERT_DIR` would otherwise *replace* them.
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -39,6 +42,8 @@ pub struct TrustRoots {
 pub enum TrustError {
     /// The file of the `ca_file` setting cannot be used, and why.
     File(PathBuf, String),
+    /// The files of the system, or of the two variables, cannot be read in time.
+    Native(String),
     /// Neither the system nor the settings have a single usable certificate.
     Empty,
     /// The bundle could not be handed to Pingora.
@@ -49,6 +54,7 @@ impl fmt::Display for TrustError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, cause) => write!(f, "ca_file {}: {cause}", path.display()),
+            Self::Native(cause) => write!(f, "CA certificates of SSL_CERT_FILE, SSL_CERT_DIR or the system: {cause}"),
             Self::Empty => f.write_str(
                 "no CA certificate found: install the system's ca-certificates, or name a PEM file with ca_file or SSL_CERT_FILE",
             ),
@@ -64,17 +70,8 @@ impl TrustRoots {
     /// A broken entry of the system's bundle is passed over; what a variable names and cannot be used is said in the log,
     /// for other programs' sake it may be there; a broken `ca_file` is an error: somebody asked for it by name.
     pub fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
-        let native = rustls_native_certs::load_native_certs();
-        let mut found = native.certs;
-        if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some()) {
-            // Of a bundle's many mistakes one is enough.
-            if let Some(cause) = native.errors.first() {
-                warn!("SSL_CERT_FILE, SSL_CERT_DIR: {cause}: the system's CA certificates are trusted all the same");
-            }
-            for bundle in SYSTEM_BUNDLES {
-                found.extend(rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs);
-            }
-        }
+        // A FIFO that a variable names, or a mount that hangs, is to be told and not waited for.
+        let mut found = file::at_start(|| Ok(native())).map_err(TrustError::Native)?;
         found.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
         found.dedup();
         let mut store = RootCertStore::empty();
@@ -128,16 +125,30 @@ impl Bundle {
     }
 }
 
+/// The system's certificates, and those of the two variables.
+fn native() -> Vec<CertificateDer<'static>> {
+    let native = rustls_native_certs::load_native_certs();
+    let mut found = native.certs;
+    if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some()) {
+        // Of a bundle's many mistakes one is enough.
+        if let Some(cause) = native.errors.first() {
+            warn!("SSL_CERT_FILE, SSL_CERT_DIR: {cause}: the system's CA certificates are trusted all the same");
+        }
+        for bundle in SYSTEM_BUNDLES {
+            found.extend(rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs);
+        }
+    }
+    found
+}
+
 fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let error = |cause: String| TrustError::File(path.to_owned(), cause);
-    let size = std::fs::metadata(path).map_err(|cause| error(cause.to_string()))?.len();
-    if size > MAX_CA_FILE {
-        return Err(error(format!("{size} bytes are too many for a PEM file of certificates")));
-    }
-    let text = std::fs::read(path).map_err(|cause| error(cause.to_string()))?;
+    let file = path.to_owned();
+    let content = file::at_start(move || file::read(&file, MAX_CA_FILE)).map_err(error)?;
+    let text = value::unmarked(&content).map_err(error)?;
     let mut store = RootCertStore::empty();
     let mut certificates = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
+    for certificate in CertificateDer::pem_slice_iter(text) {
         let certificate = certificate.map_err(|cause| error(format!("not a PEM file: {cause:?}")))?;
         store.add(certificate.clone()).map_err(|cause| error(format!("a certificate in it is unusable: {cause}")))?;
         certificates.push(certificate);

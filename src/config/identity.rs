@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::file::{Place, Text};
+use crate::value::{self, Form};
 
 /// Where Azure Arc's agent puts the keys that prove local access.
 pub const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
@@ -57,6 +58,13 @@ pub enum Kind {
     AzureDeveloperCli,
     /// Nobody: the registry allows anonymous pulls.
     Anonymous,
+}
+
+impl Kind {
+    /// Entra ID itself is asked, at an address that differs from cloud to cloud.
+    pub fn asks_entra(&self) -> bool {
+        matches!(self, Self::ClientSecret { .. } | Self::ClientCertificate { .. } | Self::WorkloadIdentity { .. })
+    }
 }
 
 /// Which of a machine's identities.
@@ -220,11 +228,18 @@ impl Table<'_> {
 
     fn text(&mut self, key: &str) -> Option<String> {
         let (place, text) = self.take(key)?;
-        if text.is_empty() {
-            self.mistakes.push(format!("{place}: is empty"));
-            return None;
-        }
-        Some(text)
+        let form = match key {
+            TENANT | CLIENT | OBJECT => Form::Id,
+            RESOURCE => Form::Resource,
+            _ => Form::Line,
+        };
+        let wrong = match value::clean(&text, form) {
+            Ok("") => "is empty".to_owned(),
+            Ok(clean) => return Some(clean.to_owned()),
+            Err(wrong) => wrong,
+        };
+        self.mistakes.push(format!("{place}: {wrong}"));
+        None
     }
 
     fn path(&mut self, key: &str) -> Option<PathBuf> {
@@ -242,16 +257,7 @@ impl Table<'_> {
 
     fn authority(&mut self) -> Option<String> {
         let (place, text) = self.take("authority")?;
-        let host = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
-        match host.and_then(|host| super::Domain::parse(host).ok()) {
-            Some(domain) => Some(format!("https://{}", domain.authority())),
-            None => {
-                self.mistakes.push(format!(
-                    "{place}: {text:?} is no authority: give Entra ID's host, such as https://login.microsoftonline.com"
-                ));
-                None
-            }
-        }
+        parse_authority(&text).map_err(|wrong| self.mistakes.push(format!("{place}: {wrong}"))).ok()
     }
 
     fn scope(&mut self, cloud: (&str, &str, &str)) -> String {
@@ -279,6 +285,17 @@ impl Table<'_> {
             .or_else(|| self.text(OBJECT).map(Assigned::ObjectId))
             .or_else(|| self.text(RESOURCE).map(Assigned::ResourceId))
             .unwrap_or_default()
+    }
+}
+
+/// Entra ID's address, as `https://login.microsoftonline.com/`, without the slash. The error says what would be right.
+pub fn parse_authority(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+    match host.and_then(|host| super::Domain::parse(host).ok()) {
+        Some(domain) => Ok(format!("https://{}", domain.authority())),
+        None => {
+            Err(format!("{text:?} is no authority: give Entra ID's host, such as https://login.microsoftonline.com"))
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use zeroize::Zeroizing;
 
 use super::managed::{access_token, resource};
 use super::transport::{BoundedTransport, Whole};
-use super::variable;
+use super::variables;
+use crate::file::{self, Reader};
+use crate::value::{self, Form};
 
 const ENDPOINT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
 const VERSION: &str = "2020-06-01";
@@ -26,22 +28,24 @@ const MAX_KEY: u64 = 4096;
 #[derive(Debug)]
 pub struct ArcCredential {
     transport: Arc<BoundedTransport>,
+    reader: Arc<Reader>,
+    endpoint: String,
     key_directory: PathBuf,
 }
 
 impl ArcCredential {
     /// The endpoint is `IDENTITY_ENDPOINT`'s or the agent's usual one.
-    pub fn new(transport: Arc<BoundedTransport>, key_directory: PathBuf) -> Self {
-        Self { transport, key_directory }
+    pub fn new(transport: Arc<BoundedTransport>, reader: Arc<Reader>, key_directory: PathBuf) -> Result<Self, String> {
+        let endpoint = variables::endpoint()?.unwrap_or_else(|| ENDPOINT.to_owned());
+        Ok(Self { transport, reader, endpoint, key_directory })
     }
 
     async fn ask(&self, resource: &str, key: Option<&str>) -> azure_core::Result<Whole> {
-        let endpoint = variable("IDENTITY_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("api-version", VERSION)
             .append_pair("resource", resource)
             .finish();
-        let mut request = self.transport.get(&format!("{endpoint}?{query}")).header("Metadata", "true");
+        let mut request = self.transport.get(&format!("{}?{query}", self.endpoint)).header("Metadata", "true");
         if let Some(key) = key {
             request = request.header(header::AUTHORIZATION, Zeroizing::new(format!("Basic {key}")).as_str());
         }
@@ -49,7 +53,7 @@ impl ArcCredential {
     }
 
     /// The file that the challenge names, if it is one of the agent's: no other file's content is sent anywhere.
-    fn key(&self, headers: &HeaderMap) -> Result<Zeroizing<String>, String> {
+    async fn key(&self, headers: &HeaderMap) -> Result<Zeroizing<String>, String> {
         let challenge = headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let path = challenge.split_once("realm=").map(|(_, path)| Path::new(path.trim_matches('"')));
         let path = path.ok_or("the agent's challenge names no file")?;
@@ -60,13 +64,14 @@ impl ArcCredential {
                 self.key_directory.display()
             ));
         }
-        let said = |cause: std::io::Error| {
-            format!("{}: {cause}: this program's user has to be in the group himds", path.display())
+        let path = path.to_owned();
+        let name = path.display().to_string();
+        let read = move || {
+            let content = file::read(&path, MAX_KEY)
+                .map_err(|cause| format!("{cause}: this program's user has to be in the group himds"))?;
+            value::clean(value::text(&content)?, Form::Token).map(|key| Zeroizing::new(key.to_owned()))
         };
-        if std::fs::metadata(path).map_err(said)?.len() > MAX_KEY {
-            return Err(format!("{}: more than {MAX_KEY} bytes are no key", path.display()));
-        }
-        std::fs::read_to_string(path).map(Zeroizing::new).map_err(said)
+        self.reader.run(read).await.map_err(|cause| format!("{name}: {cause}"))
     }
 }
 
@@ -76,12 +81,12 @@ impl TokenCredential for ArcCredential {
         let resource = resource(scopes);
         let challenge = self.ask(resource, None).await?;
         let answer = if challenge.status == 401 {
-            let key = self.key(&challenge.headers).map_err(|cause| {
+            let key = self.key(&challenge.headers).await.map_err(|cause| {
                 // The challenge is no failure to report; this is.
                 self.transport.forget();
                 Error::with_message(ErrorKind::Credential, cause)
             })?;
-            self.ask(resource, Some(key.trim_end())).await?
+            self.ask(resource, Some(&key)).await?
         } else {
             challenge
         };

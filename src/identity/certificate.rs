@@ -4,7 +4,6 @@
 //! ring, since azure_identity's own certificate credential brings openssl.
 
 use std::fmt;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -19,12 +18,14 @@ use ring::signature::{RSA_PSS_SHA256, RsaKeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
-use zeroize::Zeroizing;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer as _;
 
+use crate::answer::quoted;
 use crate::secret::Secret;
+use crate::value;
 
-/// A certificate with its chain and key is a few KiB.
-const MAX_FILE: u64 = 1 << 20;
 /// Entra accepts up to ten minutes; the assertion is used at once.
 const LIFETIME: u64 = 300;
 
@@ -38,75 +39,40 @@ pub struct Application {
 /// A certificate, its key, and whom it is to sign in. `Debug` shows neither.
 pub struct CertificateAssertion {
     key: RsaKeyPair,
-    certificates: Vec<CertificateDer<'static>>,
+    /// The key's certificate first, each behind it has signed the one before.
+    chain: Vec<CertificateDer<'static>>,
     audience: String,
     client_id: String,
 }
 
 impl CertificateAssertion {
-    /// Reads a certificate (first; a chain may follow) and its RSA key. PEM: the key unencrypted, PKCS#8 or PKCS#1.
-    /// PKCS#12: with its password, if it has one. The error is one sentence that names the file.
-    pub fn read(path: &Path, password: &Secret, application: &Application) -> Result<Self, String> {
-        let read = || {
-            let size = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
-            if size > MAX_FILE {
-                return Err(format!("{size} bytes are too many for a certificate and its key"));
-            }
-            let content = Zeroizing::new(std::fs::read(path).map_err(|cause| cause.to_string())?);
-            // PKCS#12 is DER, which begins with a SEQUENCE.
-            if content.first() == Some(&0x30) {
-                Self::from_pkcs12(&content, password, application)
-            } else {
-                Self::from_pem(&content, application)
-            }
+    /// From a file's content: PEM or PKCS#12, with an RSA key and its certificate, and the certificates that signed
+    /// that one, in any order. PEM has its key unencrypted, as PKCS#8 or PKCS#1; PKCS#12 may have a password.
+    pub fn parse(content: &[u8], password: &Secret, application: Application) -> Result<Self, String> {
+        // PKCS#12 is DER, which begins with a SEQUENCE.
+        let (key, certificates) = match content.first() {
+            Some(0x30) => from_pkcs12(content, password)?,
+            _ => from_pem(value::unmarked(content)?)?,
         };
-        read().map_err(|cause| format!("{}: {cause}", path.display()))
-    }
-
-    fn from_pem(text: &[u8], application: &Application) -> Result<Self, String> {
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(text)
-            .collect::<Result<_, _>>()
-            .map_err(|cause| format!("not a PEM file: {cause:?}"))?;
-        let key = PrivateKeyDer::from_pem_slice(text)
-            .map_err(|_| "no unencrypted private key in it: a PEM block BEGIN PRIVATE KEY is needed".to_owned())?;
-        Self::new(certificates, &key, application)
-    }
-
-    fn from_pkcs12(content: &[u8], password: &Secret, application: &Application) -> Result<Self, String> {
-        let store = KeyStore::from_pkcs12(content, password.expose())
-            .map_err(|cause| format!("not PKCS#12, or another password opens it: {cause}"))?;
-        let (_, chain) = store.private_key_chain().ok_or("no private key in it")?;
-        let certificates = chain.chain().iter().map(|certificate| certificate.as_der().to_vec().into()).collect();
-        let key = PrivateKeyDer::Pkcs8(chain.key().to_vec().into());
-        Self::new(certificates, &key, application)
-    }
-
-    fn new(
-        certificates: Vec<CertificateDer<'static>>,
-        key: &PrivateKeyDer<'_>,
-        application: &Application,
-    ) -> Result<Self, String> {
-        if certificates.is_empty() {
-            return Err("no certificate in it: a PEM block BEGIN CERTIFICATE is needed".to_owned());
-        }
-        let key = match key {
+        let key = match &key {
             PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
             PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
-            _ => return Err("Entra ID takes RSA keys only".to_owned()),
+            _ => return Err("its private key is not an RSA key, and Entra ID takes no other".to_owned()),
         }
-        .map_err(|cause| format!("the private key is no RSA key of 2048 bits or more: {cause}"))?;
+        .map_err(|cause| format!("its private key is no RSA key of 2048 to 4096 bits: {cause}"))?;
+        let chain = chain(certificates, key.public().as_ref())?;
         let Application { authority, tenant_id, client_id } = application;
         let audience = format!("{}/{tenant_id}/oauth2/v2.0/token", authority.trim_end_matches('/'));
-        Ok(Self { key, certificates, audience, client_id: client_id.clone() })
+        Ok(Self { key, chain, audience, client_id })
     }
 
     fn sign(&self, now: u64) -> Result<String, &'static str> {
         let random = SystemRandom::new();
         let mut id = [0; 16];
         random.fill(&mut id).map_err(|_| "no random numbers")?;
-        let certificate = self.certificates.first().ok_or("no certificate")?;
+        let certificate = self.chain.first().ok_or("no certificate")?;
         let thumbprint = ring::digest::digest(&ring::digest::SHA256, certificate);
-        let chain: Vec<_> = self.certificates.iter().map(|certificate| STANDARD.encode(certificate)).collect();
+        let chain: Vec<_> = self.chain.iter().map(|certificate| STANDARD.encode(certificate)).collect();
         // With the chain in the header, subject-name authentication works as well as a registered thumbprint.
         let header = json!({
             "alg": "PS256", "typ": "JWT", "x5t#S256": URL_SAFE_NO_PAD.encode(thumbprint), "x5c": chain,
@@ -136,5 +102,185 @@ impl ClientAssertion for CertificateAssertion {
 impl fmt::Debug for CertificateAssertion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateAssertion").finish_non_exhaustive()
+    }
+}
+
+/// A private key and the certificates beside it, as a file has them.
+type Found = (PrivateKeyDer<'static>, Vec<CertificateDer<'static>>);
+
+fn from_pem(text: &[u8]) -> Result<Found, String> {
+    // RFC 1421's header, which openssl puts into an encrypted PKCS#1 key, and the label of encrypted PKCS#8.
+    let begins = |mark: &str| text.split(|byte| *byte == b'\n').any(|line| line.starts_with(mark.as_bytes()));
+    if begins("Proc-Type: 4,ENCRYPTED") || begins("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
+        return Err("its private key is encrypted, and PEM can have no password here: \
+                    decrypt it with `openssl pkey`, or make a PKCS#12 file with `openssl pkcs12 -export`"
+            .to_owned());
+    }
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(text)
+        .collect::<Result<_, _>>()
+        .map_err(|cause| format!("not a PEM file: {cause:?}"))?;
+    let key = PrivateKeyDer::from_pem_slice(text)
+        .map_err(|_| "no private key in it: a PEM block BEGIN PRIVATE KEY is needed".to_owned())?;
+    if certificates.is_empty() {
+        return Err("no certificate in it: a PEM block BEGIN CERTIFICATE is needed".to_owned());
+    }
+    Ok((key, certificates))
+}
+
+fn from_pkcs12(content: &[u8], password: &Secret) -> Result<Found, String> {
+    let store = KeyStore::from_pkcs12(content, password.expose())
+        .map_err(|cause| format!("not PKCS#12, or another password opens it: {cause}"))?;
+    let (_, chain) = store.private_key_chain().ok_or("no private key with a certificate in it")?;
+    let certificates = chain.chain().iter().map(|certificate| certificate.as_der().to_vec().into()).collect();
+    Ok((PrivateKeyDer::Pkcs8(chain.key().to_vec().into()), certificates))
+}
+
+/// The certificate of the key, which is `public_key` (RSAPublicKey in DER), then its issuer, and so on. What belongs to
+/// neither is left out: Entra ID takes the first for the one that signs.
+fn chain(
+    certificates: Vec<CertificateDer<'static>>,
+    public_key: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut parsed = Vec::new();
+    for (index, certificate) in certificates.iter().enumerate() {
+        let (_, certificate) = X509Certificate::from_der(certificate)
+            .map_err(|cause| format!("certificate {} in it cannot be read: {cause}", index + 1))?;
+        parsed.push((index, certificate));
+    }
+    let of_key = |(_, certificate): &(usize, X509Certificate<'_>)| {
+        *certificate.public_key().subject_public_key.data == *public_key
+    };
+    let mut next = parsed.iter().position(of_key);
+    if next.is_none() {
+        let subjects: Vec<_> = parsed.iter().map(|(_, certificate)| certificate.subject().to_string()).collect();
+        return Err(format!(
+            "no certificate in it belongs to its private key, but to other keys: {}",
+            quoted(&subjects.join("; ")).unwrap_or_default()
+        ));
+    }
+    let mut order = Vec::new();
+    while let Some(at) = next {
+        // What is taken is gone, so that a circle of issuers ends.
+        let (index, certificate) = parsed.remove(at);
+        order.push(index);
+        let is_root = certificate.issuer().as_raw() == certificate.subject().as_raw();
+        next = parsed.iter().position(|(_, issuer)| !is_root && has_issued(issuer, &certificate));
+    }
+    Ok(order.into_iter().filter_map(|index| certificates.get(index).cloned()).collect())
+}
+
+/// By name, and by key id where both have one: a CA that has renewed its key keeps its name.
+fn has_issued(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> bool {
+    let authority = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref(),
+        _ => None,
+    });
+    let subject = issuer.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id),
+        _ => None,
+    });
+    let same_key = authority.zip(subject).is_none_or(|(authority, subject)| authority == subject);
+    certificate.issuer().as_raw() == issuer.subject().as_raw() && same_key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    const KEY: &str = include_str!("../../emulator/tests/it/keys/registered.key");
+    const SELF_SIGNED: &str = include_str!("../../emulator/tests/it/keys/registered.crt");
+    const STRANGER: &str = include_str!("../../emulator/tests/it/keys/other.crt");
+
+    fn parse(content: impl AsRef<[u8]>) -> Result<CertificateAssertion, String> {
+        let [authority, tenant_id, client_id] = ["https://login.example", "t", "c"].map(str::to_owned);
+        let password = Secret::new(String::new());
+        CertificateAssertion::parse(content.as_ref(), &password, Application { authority, tenant_id, client_id })
+    }
+
+    fn params(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+
+    fn ca(name: &str) -> CertificateParams {
+        let mut params = params(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    /// A root, an intermediate, a second intermediate of the same name with another key, and the key's certificate.
+    fn certificates() -> [String; 4] {
+        let key = || KeyPair::generate().expect("a key");
+        let (root_key, intermediate_key, renewed_key) = (key(), key(), key());
+        let root_pem = ca("root").self_signed(&root_key).expect("signed").pem();
+        let root = Issuer::new(ca("root"), root_key);
+        let intermediate_pem = ca("intermediate").signed_by(&intermediate_key, &root).expect("signed").pem();
+        let renewed_pem = ca("intermediate").signed_by(&renewed_key, &root).expect("signed").pem();
+        let intermediate = Issuer::new(ca("intermediate"), intermediate_key);
+        let leaf_key = KeyPair::from_pem(KEY).expect("a key");
+        let leaf_pem = params("leaf").signed_by(&leaf_key, &intermediate).expect("signed").pem();
+        [root_pem, intermediate_pem, renewed_pem, leaf_pem]
+    }
+
+    fn header(assertion: &CertificateAssertion) -> serde_json::Value {
+        let token = assertion.sign(0).expect("signed");
+        let header = URL_SAFE_NO_PAD.decode(token.split('.').next().expect("a header")).expect("base64url");
+        serde_json::from_slice(&header).expect("JSON")
+    }
+
+    #[test]
+    fn a_key_vaults_order_sends_the_leafs_thumbprint_and_its_chain_once_each() {
+        let [root, intermediate, renewed, leaf] = &certificates();
+        let der = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let thumbprint = URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, &der(leaf)));
+        let chain: Vec<_> = [leaf, intermediate, root].map(|pem| STANDARD.encode(der(pem))).into();
+        for parts in [
+            vec![KEY, root, intermediate, leaf],
+            vec![KEY, renewed, intermediate, root, leaf],
+            vec![leaf, root, KEY, renewed, intermediate, leaf, intermediate],
+            vec!["\u{feff}", KEY, STRANGER, intermediate, leaf, root],
+        ] {
+            let assertion = parse(parts.concat()).expect("good");
+            let header = header(&assertion);
+            assert_eq!((&header["x5t#S256"], &header["x5c"]), (&json!(thumbprint), &json!(chain)), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_sign_in_is_told() {
+        let [root, ..] = &certificates();
+        let encrypted = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+                         -----END RSA PRIVATE KEY-----\n";
+        let elliptic = KeyPair::generate().expect("a key").serialize_pem();
+        for (parts, says) in [
+            (vec![KEY, STRANGER], "no certificate in it belongs to its private key, but to other keys: CN=other"),
+            (vec![KEY, root, STRANGER], "but to other keys: CN=root; CN=other"),
+            (vec![KEY], "no certificate in it: a PEM block BEGIN CERTIFICATE is needed"),
+            (vec![SELF_SIGNED], "no private key in it: a PEM block BEGIN PRIVATE KEY is needed"),
+            (vec![encrypted, SELF_SIGNED], "its private key is encrypted"),
+            (
+                vec![
+                    "-----BEGIN ENCRYPTED PRIVATE KEY-----\r\nAAAA\r\n-----END ENCRYPTED PRIVATE KEY-----\r\n",
+                    SELF_SIGNED,
+                ],
+                "its private key is encrypted",
+            ),
+            (vec![&elliptic, SELF_SIGNED], "its private key is no RSA key of 2048 to 4096 bits"),
+        ] {
+            let said = parse(parts.concat()).expect_err("cannot sign in");
+            assert!(said.contains(says), "{parts:?}: {said}");
+        }
+        let stranger = CertificateDer::from_pem_slice(STRANGER.as_bytes()).expect("a certificate");
+        let stranger = p12_keystore::Certificate::from_der(&stranger).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).expect("a key");
+        let pair = p12_keystore::PrivateKeyChain::new(key.secret_der(), [1_u8], [stranger]);
+        let mut store = KeyStore::new();
+        store.add_entry("pair", p12_keystore::KeyStoreEntry::PrivateKeyChain(pair));
+        let said = parse(store.writer("").write().expect("written")).expect_err("cannot sign in");
+        assert!(said.contains("no certificate in it belongs to its private key"), "{said}");
+        assert_eq!(parse(b"\xff\xfe-\0").expect_err("no PEM"), "it is text in UTF-16: save it as UTF-8");
     }
 }

@@ -17,10 +17,12 @@ use http::HeaderValue;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::MAX_LIFE;
 use super::transport::{BoundedTransport, Whole};
-use super::{MAX_LIFE, variable};
+use super::variables::{self, CLIENT, HEADER, variable};
 use crate::answer::server_time;
 use crate::config::identity::Assigned;
+use crate::value::Form;
 
 /// Where IMDS is, on every virtual machine; elsewhere nothing answers.
 pub const IMDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
@@ -42,9 +44,9 @@ pub enum Endpoint {
 impl Endpoint {
     /// By the variables that the platform sets. `Err` if they are another platform's, or of no use.
     pub fn find() -> Result<Self, String> {
-        let (url, header) = (variable("IDENTITY_ENDPOINT"), variable("IDENTITY_HEADER"));
+        let (url, header) = (variables::endpoint()?, variable(HEADER, Form::Token)?);
         match (url, header) {
-            _ if variable("IDENTITY_SERVER_THUMBPRINT").is_some() => {
+            _ if variables::is_set("IDENTITY_SERVER_THUMBPRINT") => {
                 Err("Service Fabric's managed identity is not supported".to_owned())
             }
             (Some(url), Some(header)) => {
@@ -73,9 +75,9 @@ pub struct ManagedCredential {
 
 impl ManagedCredential {
     /// Without an id of its own it is `AZURE_CLIENT_ID`'s, or the system's.
-    pub fn new(transport: Arc<BoundedTransport>, endpoint: Endpoint, assigned: &Assigned) -> Self {
+    pub fn new(transport: Arc<BoundedTransport>, endpoint: Endpoint, assigned: &Assigned) -> Result<Self, String> {
         let id = match assigned {
-            Assigned::System => variable("AZURE_CLIENT_ID").map(|id| ("client_id", id)),
+            Assigned::System => variable(CLIENT, Form::Id)?.map(|id| ("client_id", id)),
             Assigned::ClientId(id) => Some(("client_id", id.clone())),
             Assigned::ObjectId(id) => Some(("object_id", id.clone())),
             Assigned::ResourceId(id) => match endpoint {
@@ -83,7 +85,7 @@ impl ManagedCredential {
                 Endpoint::AppService { .. } => Some(("mi_res_id", id.clone())),
             },
         };
-        Self { transport, endpoint, id }
+        Ok(Self { transport, endpoint, id })
     }
 
     fn query(&self, resource: &str) -> String {

@@ -38,7 +38,7 @@ pub fn client(roots: &TrustRoots) -> reqwest::Result<reqwest::Client> {
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<Duration>,
-    /// OAuth's `error` and the first line of its `error_description` (RFC 6749 section 5.2).
+    /// OAuth's `error` and `error_description` (RFC 6749 section 5.2). The latter ends with Entra's ids of the call.
     pub error: Option<String>,
     pub description: Option<String>,
 }
@@ -150,13 +150,8 @@ impl Answer {
             error_description: Option<String>,
         }
         let body: OauthError = serde_json::from_slice(body).unwrap_or_default();
-        let first_line = |text: String| quoted(text.lines().next().unwrap_or_default());
-        Self {
-            status,
-            retry_after,
-            error: body.error.and_then(first_line),
-            description: body.error_description.and_then(first_line),
-        }
+        let words = |text: Option<String>| text.and_then(|text| quoted(&text));
+        Self { status, retry_after, error: words(body.error), description: words(body.error_description) }
     }
 }
 

@@ -130,6 +130,15 @@ impl Setup {
         self
     }
 
+    /// Replaces the configuration's registry by these entries of `routes`.
+    pub fn only_routes(self, routes: &str) -> Self {
+        let path = self.files.path().join("config.yaml");
+        let config = std::fs::read_to_string(&path).expect("written by new");
+        let rest = config.split_once("listen:").map(|(_, rest)| rest).expect("it has one");
+        std::fs::write(&path, format!("routes:\n{routes}listen:{rest}")).expect("the configuration is written");
+        self
+    }
+
     /// Without any of the variables that sign in.
     pub fn nobody(self) -> Self {
         ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]

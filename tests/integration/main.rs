@@ -13,6 +13,8 @@ mod bench;
 mod blobs;
 /// Clients' files, shown and written.
 mod client_config;
+/// Secrets, ids and files of a sign-in as editors, shells and templates spoil them.
+mod credentials;
 /// The demo, as a new user runs it.
 mod demo;
 /// HTTP/2 by prior knowledge.

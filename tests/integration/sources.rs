@@ -11,9 +11,9 @@ use crate::harness::{CLIENT, PATIENCE, Proxy, SECRET, Setup, TENANT, wait_for};
 use crate::wire;
 
 /// Throwaway keys, shared with the emulator's own tests.
-const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");
-const KEY: &str = include_str!("../../emulator/tests/it/keys/registered.key");
-const STRANGER: &str = concat!(
+pub const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");
+pub const KEY: &str = include_str!("../../emulator/tests/it/keys/registered.key");
+pub const STRANGER: &str = concat!(
     include_str!("../../emulator/tests/it/keys/other.crt"),
     include_str!("../../emulator/tests/it/keys/other.key")
 );
@@ -23,7 +23,7 @@ const RESOURCE_ID: &str =
 
 /// An Azure that knows one application by three proofs, and two managed identities: the system's, which may not pull,
 /// and an assigned one, which may.
-async fn azure(options: Options) -> Emulator {
+pub async fn azure(options: Options) -> Emulator {
     let client = Client {
         tenant: TENANT.to_owned(),
         client_id: CLIENT.to_owned(),
@@ -60,12 +60,12 @@ fn endpoint(azure: &Emulator) -> SocketAddr {
     azure.identity_addr().expect("asked for in the options")
 }
 
-fn status(proxy: &Proxy) -> u16 {
+pub fn status(proxy: &Proxy) -> u16 {
     let accept = "Accept: application/vnd.oci.image.index.v1+json\r\n";
     wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", accept).status
 }
 
-fn pkcs12(password: &str) -> Vec<u8> {
+pub fn pkcs12(password: &str) -> Vec<u8> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).expect("a key");
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("a certificate");
     let certificate = Certificate::from_der(&certificate).expect("a certificate");
@@ -81,7 +81,7 @@ fn pkcs12(password: &str) -> Vec<u8> {
 }
 
 /// A federated token as a cluster signs it; the emulator looks at its claims.
-fn service_account_token(id: &str) -> String {
+pub fn service_account_token(id: &str) -> String {
     let now = std::time::UNIX_EPOCH.elapsed().expect("a time").as_secs();
     let encode = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = serde_json::json!({
@@ -105,7 +105,7 @@ fn developer_tool(setup: Setup, azure: &Emulator, name: &str, answer: &str) -> S
 }
 
 /// A program on the path of a proxy that has no other identity.
-fn tool(setup: Setup, name: &str, script: &str) -> Setup {
+pub fn tool(setup: Setup, name: &str, script: &str) -> Setup {
     let path = setup.file(name, script);
     let mut permissions = std::fs::metadata(&path).expect("written").permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);

@@ -1,0 +1,159 @@
+//! Secrets, ids and paths as variables, files and settings give them: what editors and shells add to a value is taken
+//! off, and what cannot be in it is refused before it goes anywhere.
+
+/// What a value is, which says what may be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An id of a tenant, an application or an identity; a tenant's may be its domain.
+    Id,
+    /// A token, a key or an address: it goes into a header, a form or a URL as it is.
+    Token,
+    /// An Azure resource id; names of resource groups may have letters of any language.
+    Resource,
+    /// A client secret.
+    Secret,
+    /// A password or a path: anything that fits on one line.
+    Line,
+}
+
+impl Form {
+    fn allows(self, c: char) -> bool {
+        match self {
+            Self::Id => c.is_ascii_alphanumeric() || c == '-' || c == '.',
+            Self::Token => c.is_ascii_graphic(),
+            Self::Resource => !c.is_whitespace() && !c.is_control(),
+            Self::Secret | Self::Line => !c.is_control(),
+        }
+    }
+
+    fn rule(self) -> &'static str {
+        match self {
+            Self::Id => "an id has letters, digits, dots and hyphens only",
+            Self::Token => "it has visible ASCII characters only",
+            Self::Resource => "a resource id has no white space",
+            Self::Secret => "a client secret is one line without white space around it",
+            Self::Line => "it has to be one line",
+        }
+    }
+}
+
+/// The value without a byte-order mark in front and line ends behind, which editors, `echo` and templates add. `Err`
+/// says what is wrong with it, and never quotes it.
+pub fn clean(text: &str, form: Form) -> Result<&str, String> {
+    let text = without_mark(text);
+    let wrong = |(at, c): (usize, char)| format!("character {} is {}: {}", at + 1, described(c), form.rule());
+    if let Some(found) = text.chars().enumerate().find(|(_, c)| !form.allows(*c)) {
+        return Err(wrong(found));
+    }
+    let last = text.chars().count().saturating_sub(1);
+    let ends = [(0, text.chars().next()), (last, text.chars().next_back())];
+    let around = ends.into_iter().find_map(|(at, c)| c.filter(|c| c.is_whitespace()).map(|c| (at, c)));
+    match around {
+        Some(found) if form == Form::Secret => Err(wrong(found)),
+        _ => Ok(text),
+    }
+}
+
+/// Whether nothing is left of a value when it is cleaned.
+pub fn is_empty(text: &str) -> bool {
+    without_mark(text).is_empty()
+}
+
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches(['\r', '\n'])
+}
+
+/// A file's content without its byte-order mark, for PEM, of which the comments may be in any encoding. UTF-16 is called
+/// that: Windows' PowerShell writes it.
+pub fn unmarked(content: &[u8]) -> Result<&[u8], String> {
+    match content {
+        [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err("it is text in UTF-16: save it as UTF-8".to_owned()),
+        _ => Ok(content),
+    }
+}
+
+/// A file's content as text, without its byte-order mark.
+pub fn text(content: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(unmarked(content)?).map_err(|_| "it is not text in UTF-8".to_owned())
+}
+
+fn described(c: char) -> String {
+    match c {
+        '\n' | '\r' => "a line break".to_owned(),
+        '\t' => "a tab".to_owned(),
+        ' ' => "a space".to_owned(),
+        '"' | '\'' => "a quotation mark".to_owned(),
+        c if c.is_ascii_graphic() => format!("{c:?}"),
+        c => format!("U+{:04X}", u32::from(c)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_editors_add_goes_and_what_cannot_be_is_refused() {
+        const ID: &str = "11111111-2222-4333-8444-555555555555";
+        const REFUSED: Option<&str> = None;
+        for (form, given, expected) in [
+            (Form::Id, ID.to_owned(), Some(ID)),
+            (Form::Id, format!("{ID}\r\n"), Some(ID)),
+            (Form::Id, format!("\u{feff}{ID}\n\n"), Some(ID)),
+            (Form::Id, format!("{ID} "), REFUSED),
+            (Form::Id, format!("\"{ID}\""), REFUSED),
+            (Form::Id, "contoso.onmicrosoft.com\n".to_owned(), Some("contoso.onmicrosoft.com")),
+            (Form::Id, "\u{a0}x".to_owned(), REFUSED),
+            (Form::Token, "eyJ.eyJ.sig\n".to_owned(), Some("eyJ.eyJ.sig")),
+            (Form::Token, "eyJ\n.eyJ.sig".to_owned(), REFUSED),
+            (Form::Token, "eyJ\u{e9}".to_owned(), REFUSED),
+            (
+                Form::Resource,
+                "/subscriptions/s/resourceGroups/gr\u{fc}n(1)/x\n".to_owned(),
+                Some("/subscriptions/s/resourceGroups/gr\u{fc}n(1)/x"),
+            ),
+            (Form::Resource, "/subscriptions/s /x".to_owned(), REFUSED),
+            (Form::Secret, "a~b c.\n".to_owned(), Some("a~b c.")),
+            (Form::Secret, " a".to_owned(), REFUSED),
+            (Form::Secret, "a ".to_owned(), REFUSED),
+            (Form::Secret, "a \n".to_owned(), REFUSED),
+            (Form::Secret, "\na".to_owned(), REFUSED),
+            (Form::Secret, "a\u{feff}".to_owned(), Some("a\u{feff}")),
+            (Form::Line, " pass word \r\n".to_owned(), Some(" pass word ")),
+            (Form::Line, "pass\0word".to_owned(), REFUSED),
+            (Form::Line, "\n".to_owned(), Some("")),
+        ] {
+            let cleaned = clean(&given, form);
+            assert_eq!(cleaned.as_ref().ok().copied(), expected, "{form:?} {given:?}: {cleaned:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_where_and_does_not_quote_the_value() {
+        for (form, given, expected) in [
+            (Form::Id, "1111 2222", "character 5 is a space: an id has letters, digits, dots and hyphens only"),
+            (Form::Id, "\"1111\"", "character 1 is a quotation mark: an id has letters, digits, dots and hyphens only"),
+            (
+                Form::Secret,
+                "hunter2\nhunter3",
+                "character 8 is a line break: a client secret is one line without white space around it",
+            ),
+            (
+                Form::Secret,
+                "hunter2\u{a0}",
+                "character 8 is U+00A0: a client secret is one line without white space around it",
+            ),
+            (Form::Token, "eyJ\u{7}", "character 4 is U+0007: it has visible ASCII characters only"),
+        ] {
+            assert_eq!(clean(given, form), Err(expected.to_owned()), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_files_encoding_is_told() {
+        assert_eq!(text(b"\xef\xbb\xbf-----BEGIN"), Ok("-----BEGIN"));
+        assert_eq!(text(b"\xff\xfea\0"), Err("it is text in UTF-16: save it as UTF-8".to_owned()));
+        assert_eq!(text(b"caf\xe9"), Err("it is not text in UTF-8".to_owned()));
+    }
+}

@@ -1,0 +1,217 @@
+use acr_emulator::{Emulator, Hop, Options};
+
+use crate::harness::{CLIENT, Proxy, SECRET, Setup, TENANT, wait_for};
+use crate::sources::{CERTIFICATE, KEY, STRANGER, azure, service_account_token, status, tool};
+
+/// What the log says of a sign-in that fails.
+fn fails(azure: &Emulator, build: impl Fn(&Emulator, Setup) -> Setup) -> (Proxy, String) {
+    let proxy = build(azure, Setup::new(azure)).start();
+    let line = proxy.wait_for_log("entra: ");
+    assert!(line.contains(" WARN "), "{line}");
+    (proxy, line)
+}
+
+/// What a start that a variable forbids prints, after its status was looked at.
+fn forbidden(setup: Setup) -> String {
+    let mut proxy = setup.spawn();
+    assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
+    proxy.wait_for_log("acr-cache-proxy: ")
+}
+
+fn fifo(setup: &Setup, name: &str) -> String {
+    let path = setup.path(name);
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+    assert!(made.success());
+    path.to_string_lossy().into_owned()
+}
+
+/// One that is a FIFO without a writer stopped sign-in and DNS of all registries, in silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_a_fifo_is_an_error_and_the_other_registry_signs_in() {
+    type Settings = fn(&str) -> String;
+    let cases: [(&str, Settings); 4] = [
+        ("client_secret_file", |file| format!("kind: client_secret, client_secret_file: {file}")),
+        ("certificate_file", |file| format!("kind: client_certificate, certificate_file: {file}")),
+        ("certificate_password_file", |file| {
+            format!("kind: client_certificate, certificate_file: /dev/null, certificate_password_file: {file}")
+        }),
+        ("token_file", |file| format!("kind: workload_identity, token_file: {file}")),
+    ];
+    for (key, settings) in cases {
+        let (bad, good) = (azure(Options::default()).await, azure(Options::default()).await);
+        let setup = Setup::new(&good);
+        let file = fifo(&setup, "credential");
+        let route = |source: &str, azure: &Emulator, identity: &str| {
+            let address = azure.registry_addr();
+            format!(
+                "  - {{source: {source}, domain: 'example.azurecr.io:{}', prefix: hub, addresses: [127.0.0.1]{identity}}}\n",
+                address.port()
+            )
+        };
+        let routes =
+            route("ghcr.io", &bad, &format!(", identity: {{{}}}", settings(&file))) + &route("docker.io", &good, "");
+        let proxy = setup.only_routes(&routes).start();
+        proxy.wait_for_log(&format!("identity.{key} {file}: it is a FIFO: name a regular file"));
+        assert_eq!(status(&proxy), 200, "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_that_is_no_regular_file_ends_the_start() {
+    let azure = azure(Options::default()).await;
+    let setup = Setup::new(&azure);
+    let file = fifo(&setup, "ca");
+    let said = forbidden(setup.flag("--ca-file", &file));
+    assert!(said.contains(&format!("--ca-file: {file}: it is a FIFO: name a regular file")), "{said}");
+    let said = forbidden(Setup::new(&azure).flag("--ca-file", "/"));
+    assert!(said.contains("--ca-file: /: it is a directory: name a regular file"), "{said}");
+}
+
+/// Each of these signs in: what editors, `echo` and templates add is taken off.
+#[tokio::test(flavor = "multi_thread")]
+async fn line_ends_and_byte_order_marks_are_no_part_of_a_secret() {
+    type Build = fn(Setup) -> Setup;
+    let cases: [(&str, Build); 6] = [
+        ("variables", |setup| {
+            setup
+                .env("AZURE_CLIENT_SECRET", &format!("{SECRET}\n"))
+                .env("AZURE_CLIENT_ID", &format!("{CLIENT}\r\n"))
+                .env("AZURE_TENANT_ID", &format!("\u{feff}{TENANT}\n"))
+        }),
+        ("a secret's file", |setup| {
+            let file = setup.file("secret", format!("\u{feff}{SECRET}\r\n"));
+            setup.settings(&format!("identity: {{kind: client_secret, client_secret_file: {}}}", file.display()))
+        }),
+        ("the settings' ids", |setup| {
+            setup.env("AZURE_TENANT_ID", "").env("AZURE_CLIENT_ID", "").settings(&format!(
+                "identity:\n  kind: client_secret\n  tenant_id: |\n    {TENANT}\n  client_id: |\n    {CLIENT}"
+            ))
+        }),
+        ("a federated token", |setup| {
+            let file = setup.file("token", service_account_token("1") + "\n");
+            setup.env("AZURE_CLIENT_SECRET", "").env("AZURE_FEDERATED_TOKEN_FILE", &file.to_string_lossy())
+        }),
+        ("PEM", |setup| {
+            let file = setup.file("client.pem", format!("\u{feff}{KEY}{STRANGER}{CERTIFICATE}"));
+            let file = format!("{}\n", file.display());
+            setup.env("AZURE_CLIENT_SECRET", "").env("AZURE_CLIENT_CERTIFICATE_PATH", &file)
+        }),
+        ("a CA file", |setup| {
+            let ca = std::fs::read_to_string(setup.path("ca.pem")).expect("written by new");
+            let file = setup.file("marked.pem", format!("\u{feff}{ca}"));
+            setup.flag("--ca-file", &file.to_string_lossy())
+        }),
+    ];
+    for (what, build) in cases {
+        let azure = azure(Options::default()).await;
+        let proxy = build(Setup::new(&azure)).start();
+        assert_eq!(status(&proxy), 200, "{what}: {}", proxy.log());
+        let sent = azure.requests().into_iter().find(|seen| seen.hop == Hop::Entra).expect("a sign-in");
+        assert!(!sent.body.contains("%0A") && !sent.body.contains("%0D"), "{what}: {sent:?}");
+    }
+}
+
+/// A variable stays as it is while the program runs, so a wrong one ends the start; none of it is quoted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_cannot_be_right_ends_the_start_by_its_name() {
+    let azure = azure(Options::default()).await;
+    for (name, value, says) in [
+        (
+            "AZURE_AUTHORITY_HOST",
+            "127.0.0.1",
+            "AZURE_AUTHORITY_HOST: \"127.0.0.1\" is no authority: give Entra ID's host, such as https://",
+        ),
+        ("AZURE_CLIENT_ID", "1111 2222", "AZURE_CLIENT_ID: character 5 is a space"),
+        ("AZURE_TENANT_ID", "\"1111\"", "AZURE_TENANT_ID: character 1 is a quotation mark"),
+        ("AZURE_CLIENT_SECRET", "hunter\n2", "AZURE_CLIENT_SECRET: character 7 is a line break"),
+        (
+            "AZURE_CLIENT_SECRET",
+            "",
+            "AZURE_CLIENT_SECRET is set but empty, beside AZURE_TENANT_ID and AZURE_CLIENT_ID: give its value, or unset it",
+        ),
+        ("AZURE_CLIENT_SECRET", "\n", "AZURE_CLIENT_SECRET is set but empty"),
+        ("AZURE_TENANT_ID", "", "AZURE_TENANT_ID is set but empty, beside AZURE_CLIENT_SECRET: give its value"),
+    ] {
+        let said = forbidden(Setup::new(&azure).env(name, value));
+        assert!(said.contains(says) && !said.contains("hunter"), "{name} {value:?}: {said}");
+    }
+    assert!(azure.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_file_that_cannot_be_right_is_told_and_not_sent() {
+    for (content, says) in [
+        (&b""[..], "it is empty"),
+        (b"hunter2 \n", "character 8 is a space: a client secret is one line without white space around it"),
+        (b"hunter2\nhunter3\n", "character 8 is a line break"),
+        (b"\xff\xfeh\0u\0", "it is text in UTF-16: save it as UTF-8"),
+        (b"caf\xe9", "it is not text in UTF-8"),
+    ] {
+        let azure = azure(Options::default()).await;
+        let (_proxy, line) = fails(&azure, |_, setup| {
+            let file = setup.file("secret", content);
+            setup.settings(&format!("identity: {{kind: client_secret, client_secret_file: {}}}", file.display()))
+        });
+        assert!(line.contains("client_secret_file") && line.contains(says) && !line.contains("hunter"), "{line}");
+        assert!(azure.requests().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_certificate_is_refused_before_anything_is_sent() {
+    let azure = azure(Options::default()).await;
+    let other = STRANGER.split_inclusive("-----END CERTIFICATE-----\n").next().expect("a certificate");
+    let (_proxy, line) = fails(&azure, |_, setup| {
+        let file = setup.file("client.pem", format!("{KEY}{other}"));
+        setup.settings(&format!("identity: {{kind: client_certificate, certificate_file: {}}}", file.display()))
+    });
+    assert!(line.contains("no certificate in it belongs to its private key, but to other keys: CN=other"), "{line}");
+    assert!(azure.requests().is_empty());
+}
+
+/// Microsoft's support asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn entras_correlation_id_is_in_the_log_as_a_whole() {
+    let azure = azure(Options::default()).await;
+    let (_proxy, line) = fails(&azure, |_, setup| setup.secret("wrong"));
+    let id = line.split("Correlation ID: ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an id");
+    assert_eq!(id.len(), 36, "{line}");
+    assert!(line.contains("Timestamp: "), "{line}");
+}
+
+/// `az` starts a process that reports its use and outlives it, with the same standard output.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_az_that_leaves_a_child_with_its_output_has_answered_when_it_ends() {
+    let azure = azure(Options::default()).await;
+    let setup = Setup::new(&azure);
+    let pid = setup.path("pid");
+    let answer = r#"{"accessToken":"x","expires_on":'$(($(date +%s)+3600))',"tokenType":"Bearer"}"#;
+    let script = format!("#!/bin/sh\nsleep 600 &\necho $! > {}\necho '{answer}'\n", pid.display());
+    let proxy = tool(setup, "az", &script).settings("identity: {kind: azure_cli}").start();
+    proxy.wait_for_log("entra: signed in by Azure CLI");
+    wait_for(&azure, "the token's exchange", |requests| {
+        requests.iter().any(|seen| seen.hop == Hop::Exchange && seen.body.contains("access_token=x"))
+    })
+    .await;
+    let pid = std::fs::read_to_string(pid).expect("written");
+    let killed = std::process::Command::new("kill").arg(pid.trim()).status().expect("kill runs");
+    assert!(killed.success(), "what the tool started is its own and still runs");
+}
+
+/// serde's messages quote what is wrong, and that may be the token.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tool_says_in_the_wrong_type_is_not_quoted() {
+    for (name, kind, answer) in [
+        ("az", "azure_cli", r#"{"accessToken":"x","expires_on":"eyJhunter","tokenType":"Bearer"}"#),
+        ("az", "azure_cli", r#"{"accessToken":["eyJhunter"],"expires_on":1,"tokenType":"Bearer"}"#),
+        ("azd", "azure_developer_cli", r#"{"token":"x","expiresOn":"eyJhunter"}"#),
+        ("azd", "azure_developer_cli", r#"eyJhunter"#),
+    ] {
+        let azure = azure(Options::default()).await;
+        let script = format!("#!/bin/sh\nprintf '%s' '{answer}'\n");
+        let (_proxy, line) =
+            fails(&azure, |_, setup| tool(setup, name, &script).settings(&format!("identity: {{kind: {kind}}}")));
+        assert!(line.contains("the answer is not the JSON of a token: line 1, column "), "{line}");
+        assert!(!line.contains("hunter"), "{line}");
+    }
+}
