@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::bench::flags::Flags as BenchFlags;
 use crate::bench::options::Options as BenchOptions;
-use crate::client_config::{self, Client, Mirror};
+use crate::client_config::{self, Client, Mirror, Task};
 use crate::config::{self, Config, Flags};
 
 /// A wrong flag or setting.
@@ -57,8 +57,8 @@ pub enum Command {
     Serve(Box<Config>, Vec<String>),
     /// Show a pull.
     Demo(DemoOptions),
-    /// Show a client's files, or put them in place below a root.
-    ClientConfig(client_config::Setup, Option<PathBuf>),
+    /// Show a client's files, put them in place or remove them.
+    ClientConfig(client_config::Task),
     /// Measure pulls.
     Bench(Box<BenchOptions>),
 }
@@ -167,7 +167,13 @@ struct ClientConfigArguments {
     /// Put the files in place, but never over a file that this program did not write
     #[arg(long)]
     write: bool,
-    /// Put them below this directory, such as the tree of an image [default: /]
+    /// Also remove files that this program wrote for routes that are gone; without --write, only list them
+    #[arg(long)]
+    prune: bool,
+    /// Remove every file that this program wrote for the client; without --write, only list them; needs no settings
+    #[arg(long)]
+    remove: bool,
+    /// The directory below which files are, such as the tree of an image [default: /]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     #[command(flatten)]
@@ -218,21 +224,32 @@ fn load(serve: ServeArguments) -> Result<Config, Exit> {
 }
 
 fn client_config(arguments: ClientConfigArguments) -> Result<Command, Exit> {
-    let ClientConfigArguments { client, mirror, write, root, serve } = arguments;
+    let ClientConfigArguments { client, mirror, write, prune, remove, root, serve } = arguments;
     let wrong = |sentence: String| mistake(&format!("{sentence}\n"));
     let client = client.ok_or_else(|| {
         wrong("client-config: name the client: docker, containerd, podman, buildkit or kubernetes".to_owned())
     })?;
     let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
-    if root.is_some() && !write {
+    if root.is_some() && !(write || prune || remove) {
         return Err(wrong("--root is where --write puts the files: give both, or none to see them".to_owned()));
+    }
+    let root = root.unwrap_or_else(|| PathBuf::from("/"));
+    if prune && remove {
+        return Err(wrong("--remove removes what --prune would and all the rest: give one of them".to_owned()));
+    }
+    if remove {
+        return Ok(Command::ClientConfig(Task::Remove { client, root, write }));
     }
     let mirror = mirror.map(|url| Mirror::parse(&url).map_err(|sentence| wrong(format!("--mirror: {sentence}"))));
     let mirror = mirror.transpose()?;
     let config = load(serve)?;
     let mirror = mirror.map_or_else(|| Mirror::at(config.listen()).map_err(wrong), Ok)?;
     let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;
-    Ok(Command::ClientConfig(setup, write.then(|| root.unwrap_or_else(|| PathBuf::from("/")))))
+    Ok(Command::ClientConfig(if write {
+        Task::Write { setup, root, prune }
+    } else {
+        Task::Show(setup, prune.then_some(root))
+    }))
 }
 
 /// Go's flags take one dash or two; a command line of the Go program works as it is.
@@ -345,6 +362,7 @@ mod tests {
                 "--mirror: \"mirror.internal\" is no address of a mirror",
             ),
             ("client-config docker --upstream-domain a.azurecr.io --root /tmp", "--root is where --write puts"),
+            ("client-config docker --prune --remove", "--remove removes what --prune would"),
             ("client-config docker --wirte", "there is no flag --wirte: did you mean --write?"),
         ] {
             let exit = run(line).expect_err(line);

@@ -1,12 +1,10 @@
 //! `client-config`: the files by which container clients come through the proxy, made from the settings.
 //!
 //! What each client reads is in a module of its own, pure: settings and an address become files and notes. Only
-//! [`place`] touches the file system.
+//! [`place`] and [`prune`] touch the file system.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 
 use crate::config::{Config, Domain};
 use crate::route::{OnFailure, Routes};
@@ -17,8 +15,10 @@ mod docker;
 mod kubernetes;
 pub mod place;
 mod podman;
+pub mod prune;
+mod task;
 
-use place::Outcome;
+pub use task::{Task, run};
 
 /// How the line begins by which a file of this command is known again.
 const MARKER: &str = "# Written by acr-cache-proxy client-config";
@@ -52,6 +52,28 @@ impl Client {
             _ => Err(format!(
                 "{text:?} is no client that is known: give docker, containerd, podman, buildkit or kubernetes"
             )),
+        }
+    }
+
+    /// Where this command has ever written a file for the client, by which those are found that no route needs any more.
+    fn paths(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker => docker::PATHS,
+            Self::Containerd => containerd::PATHS,
+            Self::Podman => podman::PATHS,
+            Self::Buildkit => buildkit::PATHS,
+            Self::Kubernetes => kubernetes::PATHS,
+        }
+    }
+
+    /// What is left to do once all of its files are removed.
+    fn after_removal(self) -> &'static str {
+        match self {
+            Self::Docker => docker::AFTER_REMOVAL,
+            Self::Containerd => containerd::AFTER_REMOVAL,
+            Self::Podman => podman::AFTER_REMOVAL,
+            Self::Buildkit => buildkit::AFTER_REMOVAL,
+            Self::Kubernetes => kubernetes::AFTER_REMOVAL,
         }
     }
 }
@@ -124,7 +146,8 @@ impl Mirror {
 /// Which language a file is in, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
-    Toml,
+    /// TOML or YAML: what begins with `#` is a comment.
+    Commented,
     /// No comments, so no marker either.
     Json,
     /// The first line is the interpreter's.
@@ -142,9 +165,9 @@ pub struct File {
 }
 
 impl File {
-    fn toml(path: impl Into<String>, content: &str) -> Self {
+    fn commented(path: impl Into<String>, content: &str) -> Self {
         let content = format!("{MARKER}{MARKER_REST}\n{content}");
-        Self { path: path.into(), content, language: Language::Toml, held: false }
+        Self { path: path.into(), content, language: Language::Commented, held: false }
     }
 
     /// Absolute, below the root that the client will see.
@@ -161,6 +184,7 @@ impl File {
 /// Everything that one client needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
+    client: Client,
     files: Vec<File>,
     /// What the files cannot say, and what is left to do; a text may have further lines.
     notes: Vec<String>,
@@ -170,73 +194,12 @@ pub struct Setup {
 pub fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, String> {
     let routes = config.routes();
     match client {
-        Client::Docker => docker::setup(routes, mirror),
+        Client::Docker => Ok(docker::setup(routes, mirror)),
         Client::Containerd => Ok(containerd::setup(routes, mirror)),
         Client::Podman => podman::setup(routes, mirror),
         Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
         Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
     }
-}
-
-/// Shows the files, or with a root puts them in place below it. What can be pasted goes to standard output, all words
-/// about it to standard error. The error is one sentence.
-pub fn run(setup: &Setup, root: Option<&Path>) -> Result<(), String> {
-    let Some(root) = root else {
-        let (files, about) = shown(setup);
-        eprint!("{about}");
-        return io::stdout().write_all(files.as_bytes()).map_err(|cause| format!("standard output: {cause}"));
-    };
-    let (mut left, mut failed) = (0, 0);
-    // Nobody reading along is no reason to stop half-way.
-    let say = |word: &str, path: &Path| drop(writeln!(io::stdout(), "{word} {}", path.display()));
-    for file in &setup.files {
-        match place::put(root, file) {
-            Ok((path, Outcome::Written)) => say("wrote", &path),
-            Ok((path, Outcome::Unchanged)) => say("unchanged", &path),
-            Ok((path, Outcome::Left(why))) => {
-                left += 1;
-                eprint!(
-                    "acr-cache-proxy: {} {why} and is left as it is; merge this into it:\n\n{}\n",
-                    path.display(),
-                    file.to_merge()
-                );
-            }
-            Err(cause) => {
-                failed += 1;
-                eprintln!("acr-cache-proxy: {cause}");
-            }
-        }
-    }
-    eprint!("{}", noted(&setup.notes));
-    match (left, failed) {
-        (0, 0) => Ok(()),
-        (left, 0) => Err(format!("files that were left as they are: {left}")),
-        (0, failed) => Err(format!("files that could not be written: {failed}")),
-        (left, failed) => {
-            Err(format!("files that were left as they are: {left}; files that could not be written: {failed}"))
-        }
-    }
-}
-
-/// What goes to standard output, and to standard error.
-fn shown(setup: &Setup) -> (String, String) {
-    let (mut files, mut about) = (String::new(), String::new());
-    for file in setup.files.iter().filter(|file| !file.held) {
-        if !files.is_empty() {
-            files.push('\n');
-        }
-        match file.language {
-            Language::Toml => files += &format!("# {}\n", file.path),
-            // A path above it would make another file of it.
-            Language::Json | Language::Shell => about += &format!("acr-cache-proxy: this is {}\n", file.path),
-        }
-        files += &file.content;
-    }
-    (files, about + &noted(&setup.notes))
-}
-
-fn noted(notes: &[String]) -> String {
-    notes.iter().map(|note| format!("acr-cache-proxy: {}\n", note.trim_end())).collect()
 }
 
 /// A registry with its routes taken together, for clients that know registries and no paths.

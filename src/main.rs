@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             }
         }
         Ok(Command::Demo(options)) => demo::run(&options),
-        Ok(Command::ClientConfig(setup, root)) => client_config::run(&setup, root.as_deref()),
+        Ok(Command::ClientConfig(task)) => client_config::run(&task),
         Ok(Command::Bench(options)) => bench::run(&options),
         Err(exit) => {
             // Whoever reads may have left, as `head` does.

@@ -1,7 +1,9 @@
-use super::{File, Mirror, Setup, quoted, registries};
+use super::{Client, File, Mirror, Setup, quoted, registries};
 use crate::route::Routes;
 
 const PATH: &str = "/etc/buildkit/buildkitd.toml";
+pub const PATHS: &[&str] = &[PATH];
+pub const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create";
 
 /// BuildKit names the registry in `ns`, as containerd does, so that one address is the mirror of all.
 pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
@@ -23,5 +25,5 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         }
     }
     content += &format!("[registry.{authority}]\n  http = {}\n", !mirror.tls);
-    Setup { files: vec![File::toml(PATH, &content)], notes }
+    Setup { client: Client::Buildkit, files: vec![File::commented(PATH, &content)], notes }
 }

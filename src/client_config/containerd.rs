@@ -1,24 +1,26 @@
-use super::{File, Mirror, Registry, Setup, quoted, registries};
+use super::{Client, File, Mirror, Registry, Setup, quoted, registries};
 use crate::route::{DOCKER_HUB, Routes};
 
 /// Where containerd looks if it is told as in [`CONFIG_PATH`].
 const CERTS_D: &str = "/etc/containerd/certs.d";
+pub const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml"];
+pub const AFTER_REMOVAL: &str = "containerd reads hosts.toml at each pull, so there is nothing to restart; config_path in its config.toml does no harm";
 /// One directory: some releases name two by default, with a colon between, and then find neither.
-pub const CONFIG_PATH: &str = r#"  # containerd 2
+pub const CONFIG_PATH: &str = r#"  # version = 3, read by containerd 2; or version = 4, read by containerd 2.3 and later
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = "/etc/containerd/certs.d"
 
-  # containerd 1
+  # version = 2, read by containerd 1 and 2
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "/etc/containerd/certs.d"
 "#;
 
 pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let mut notes = vec![format!(
-        "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has one of these (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
+        "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has the one of these that goes with the version in its first lines (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
     )];
     notes.extend(about_closed(routes));
-    Setup { files: files(routes, mirror), notes }
+    Setup { client: Client::Containerd, files: files(routes, mirror), notes }
 }
 
 /// One `hosts.toml` for each registry.
@@ -26,7 +28,7 @@ pub fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
     registries(routes)
         .into_iter()
         .map(|(name, registry)| {
-            File::toml(format!("{CERTS_D}/{}/hosts.toml", directory(name)), &hosts(name, &registry, mirror))
+            File::commented(format!("{CERTS_D}/{}/hosts.toml", directory(name)), &hosts(name, &registry, mirror))
         })
         .collect()
 }
@@ -39,15 +41,20 @@ pub fn about_closed(routes: &Routes) -> Vec<String> {
         .flat_map(|(name, registry)| {
             let pushes =
                 format!("{name} is closed: containerd asks nobody else for any image of it, and cannot push to it");
-            let others = registry.open.then(|| {
-                format!("{name}: one of its routes is closed, which closes all of them for containerd, since it knows no paths")
-            });
-            let missing = (!registry.whole).then(|| {
-                format!("{name}: containerd cannot pull what no route is for: add a route for all of {name}, or let none of its routes be closed")
-            });
-            [Some(pushes), others, missing].into_iter().flatten()
+            [pushes].into_iter().chain(about_paths(name, registry, "containerd"))
         })
         .collect()
+}
+
+/// What it means that a closed registry is not closed, or not routed, as a whole for a client that knows no paths.
+pub fn about_paths(name: &str, registry: &Registry, client: &str) -> impl Iterator<Item = String> {
+    let others = registry.open.then(|| {
+        format!("{name}: one of its routes is closed, which closes all of them for {client}, since it knows no paths")
+    });
+    let missing = (!registry.whole).then(|| {
+        format!("{name}: {client} cannot pull what no route is for: add a route for all of {name}, or let none of its routes be closed")
+    });
+    others.into_iter().chain(missing)
 }
 
 /// What containerd looks for first: a colon is not for every file system.
@@ -58,13 +65,23 @@ fn directory(registry: &str) -> String {
     }
 }
 
-fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
+/// A registry's `hosts.toml`.
+pub fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
     let mirror = quoted(&mirror.url());
     // The host is named in either case: containerd 1.6 takes a file without one for none at all, and goes to the source.
     let server = match name {
         _ if registry.closed => format!("# Closed: there is nobody else to ask.\nserver = {mirror}"),
-        DOCKER_HUB => "server = \"https://registry-1.docker.io\"".to_owned(),
-        name => format!("server = {}", quoted(&format!("https://{name}"))),
+        name => format!("server = {}", quoted(&source(name))),
     };
     format!("{server}\n\n[host.{mirror}]\n  capabilities = [\"pull\", \"resolve\"]\n")
+}
+
+/// Where a registry answers.
+pub fn source(registry: &str) -> String {
+    format!("https://{}", host(registry))
+}
+
+/// Its host, with its port if it has one: Docker Hub's is not its name.
+pub fn host(registry: &str) -> &str {
+    if registry == DOCKER_HUB { "registry-1.docker.io" } else { registry }
 }

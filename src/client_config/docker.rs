@@ -1,40 +1,77 @@
 use serde_json::json;
 
-use super::{File, Language, Mirror, Setup, registries};
+use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted, registries};
 use crate::route::{DOCKER_HUB, Routes};
 
-const PATH: &str = "/etc/docker/daemon.json";
+const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+const CERTS_D: &str = "/etc/docker/certs.d";
+pub const PATHS: &[&str] = &["/etc/docker/certs.d/*/hosts.toml"];
+pub const AFTER_REMOVAL: &str = "/etc/docker/daemon.json is not removed, for it has no comment by which it is known: take the proxy out of its registry-mirrors, then: systemctl reload docker";
 
-/// dockerd has mirrors of Docker Hub only. With its own image store it does not say what it mirrors, so Docker Hub has
-/// to be what the proxy takes a bare name for.
-pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
+/// dockerd knows two ways. `registry-mirrors` in `daemon.json` is for Docker Hub only, and every release reads it.
+/// `hosts.toml` is for any registry, and counts since dockerd 28 (`daemon/hosts.go` in moby), for pulls into the
+/// containerd image store and for every build.
+pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let registries = registries(routes);
-    let Some(hub) = registries.get(DOCKER_HUB) else {
-        return Err("no route is for docker.io, and dockerd asks a mirror for nothing else".to_owned());
-    };
-    let mirror = if routes.default_registry() == Some(DOCKER_HUB) {
-        mirror.clone()
-    } else {
-        let mut hosts =
-            routes.iter().filter(|route| route.source.registry() == DOCKER_HUB).flat_map(|route| &route.hosts);
-        let host = hosts.next().ok_or(
-            "dockerd names no registry, and \"default\" is another one than docker.io: give the route of docker.io a name of the mirror in \"hosts\"",
-        )?;
-        mirror.named(host)
-    };
-    let content = format!("{:#}\n", json!({ "registry-mirrors": [mirror.url()] }));
-    let mut notes =
-        vec![format!("dockerd reads {PATH} after: systemctl reload docker; docker info then lists the mirror")];
-    if registries.len() > 1 {
-        notes.push(
-            "dockerd has mirrors of docker.io only: images of the other routes do not come through here".to_owned(),
-        );
+    let mut files = Vec::new();
+    let mut notes = Vec::new();
+    match hub_mirror(routes, mirror) {
+        Ok(mirror) => {
+            let content = format!("{:#}\n", json!({ "registry-mirrors": [mirror.url()] }));
+            files.push(File { path: DAEMON_JSON.to_owned(), content, language: Language::Json, held: false });
+            notes.push(format!(
+                "dockerd reads {DAEMON_JSON} after: systemctl reload docker; docker info then lists the mirror"
+            ));
+        }
+        Err(why) => notes.push(format!(
+            "there is nothing for {DAEMON_JSON}: {why}; if it names this proxy from an earlier time, take that out"
+        )),
     }
-    if hub.closed {
-        notes.push(
-            "docker.io is closed, and dockerd asks Docker Hub by itself when its mirror fails, whatever its settings are: deny it registry-1.docker.io in the firewall, or send that name to 0.0.0.0 in /etc/hosts".to_owned(),
-        );
+    notes.push(format!(
+        "dockerd reads {CERTS_D}/*/hosts.toml at each pull, since release 28: for pulls if docker info says \"driver-type: io.containerd.snapshotter.v1\", and for builds; before 28, and for pulls into its own image store, it mirrors nothing but docker.io, and that by {DAEMON_JSON}"
+    ));
+    for (name, registry) in &registries {
+        // The name as it is: so dockerd's own directory is called, with a CA of the registry's perhaps.
+        files.push(File::commented(format!("{CERTS_D}/{name}/hosts.toml"), &hosts(name, registry, mirror)));
+        if registry.closed {
+            notes.push(format!(
+                "{name} is closed: dockerd asks nobody else for any image of it, and cannot push to it; where dockerd does not read hosts.toml it asks {host} all the same, so reject that name in the firewall, or send it to 0.0.0.0 in /etc/hosts",
+                host = containerd::host(name)
+            ));
+            notes.extend(containerd::about_paths(name, registry, "dockerd"));
+        }
     }
-    let file = File { path: PATH.to_owned(), content, language: Language::Json, held: false };
-    Ok(Setup { files: vec![file], notes })
+    Setup { client: Client::Docker, files, notes }
+}
+
+/// dockerd's own image store does not say what it mirrors, so Docker Hub has to be what the proxy takes a bare name for.
+fn hub_mirror(routes: &Routes, mirror: &Mirror) -> Result<Mirror, &'static str> {
+    let mut of_hub = routes.iter().filter(|route| route.source.registry() == DOCKER_HUB).peekable();
+    if of_hub.peek().is_none() {
+        return Err("no route is for docker.io");
+    }
+    if routes.default_registry() == Some(DOCKER_HUB) {
+        return Ok(mirror.clone());
+    }
+    let host = of_hub.flat_map(|route| &route.hosts).next().ok_or(
+        "it cannot say that it means docker.io, and \"default\" is another registry: give the route of docker.io a name of the mirror in \"hosts\"",
+    )?;
+    Ok(mirror.named(host))
+}
+
+/// dockerd 29 asks for referrers at each pull of an attested image, and asks the source where the proxy may not be asked.
+/// `referrers` among the proxy's capabilities would do, but dockerd 28, as every containerd before 2.2, does not know the
+/// word and ignores the file that has it. A `server` without capabilities has all that the release knows and comes last;
+/// so it is the proxy once more, and what it alone has is referrers. The source comes after the proxy for pulls, and is
+/// the first that takes pushes.
+fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
+    if registry.closed {
+        return containerd::hosts(name, registry, mirror);
+    }
+    let (source, mirror) = (quoted(&containerd::source(name)), quoted(&mirror.url()));
+    format!(
+        "# Asked last, and for what is not named below: dockerd 29 looks for referrers.\nserver = {mirror}\n\n\
+         [host.{mirror}]\n  capabilities = [\"pull\", \"resolve\"]\n\n\
+         [host.{source}]\n  capabilities = [\"pull\", \"resolve\", \"push\"]\n"
+    )
 }

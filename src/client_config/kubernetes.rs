@@ -1,7 +1,9 @@
-use super::{File, Language, MARKER, MARKER_REST, Mirror, Setup, containerd};
+use super::{Client, File, Language, MARKER, MARKER_REST, Mirror, Setup, containerd};
 use crate::route::Routes;
 
 const PATH: &str = "/etc/acr-cache-proxy/setup-node.sh";
+pub const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml", PATH];
+pub const AFTER_REMOVAL: &str = "on each node where the script has run: sh setup-node.sh --remove";
 const BEGIN: &str = include_str!("kubernetes/begin.sh");
 const END: &str = include_str!("kubernetes/end.sh");
 
@@ -23,5 +25,5 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     ];
     notes.extend(containerd::about_closed(routes));
     files.push(File { path: PATH.to_owned(), content, language: Language::Shell, held: false });
-    Setup { files, notes }
+    Setup { client: Client::Kubernetes, files, notes }
 }

@@ -63,7 +63,7 @@ pub fn put(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
 }
 
 /// The directory, made where it is missing; or the link that leads out of the root.
-fn directory(root: &Path, relative: &Path) -> Result<Result<PathBuf, PathBuf>, String> {
+pub fn directory(root: &Path, relative: &Path) -> Result<Result<PathBuf, PathBuf>, String> {
     let mut at = root.to_owned();
     for component in relative.components() {
         // Paths from here have no others.
@@ -110,9 +110,19 @@ fn look(path: &Path, file: &File) -> io::Result<Found> {
     }
     Ok(match file.language {
         Language::Json if says(&content, &file.content) => Found::TheSame,
-        Language::Toml | Language::Shell if is_ours(&content) => Found::Ours,
+        Language::Commented | Language::Shell if is_ours(&content) => Found::Ours,
         _ => foreign,
     })
+}
+
+/// Whether there is a file that carries the marker. A symbolic link is none, wherever it leads.
+pub fn carries_marker(path: &Path) -> io::Result<bool> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(cause) => return Err(cause),
+    };
+    Ok(found.is_file() && found.len() <= LONGEST && is_ours(&fs::read(path)?))
 }
 
 fn is_ours(content: &[u8]) -> bool {
@@ -149,7 +159,8 @@ fn appear(new: &Path, path: &Path) -> io::Result<Outcome> {
     }
 }
 
-fn failed(path: &Path, cause: &io::Error) -> String {
+/// An error in one sentence.
+pub fn failed(path: &Path, cause: &io::Error) -> String {
     format!("{}: {cause}", path.display())
 }
 
@@ -181,7 +192,7 @@ mod tests {
     #[test]
     fn a_file_is_made_with_its_directories_left_if_it_is_the_same_and_replaced_if_it_is_an_older_one() {
         let root = tempfile::tempdir().expect("a directory");
-        let (old, new) = (File::toml(PATH, "a = 1\n"), File::toml(PATH, "a = 2\n"));
+        let (old, new) = (File::commented(PATH, "a = 1\n"), File::commented(PATH, "a = 2\n"));
         let path = root.path().canonicalize().expect("it is there").join(&PATH[1..]);
         assert_eq!(put(root.path(), &old), Ok((path.clone(), Outcome::Written)));
         assert_eq!((mode(&path), mode(path.parent().expect("a parent"))), (0o644, 0o755));
@@ -210,13 +221,13 @@ mod tests {
             let path = root.path().join(&PATH[1..]);
             fs::create_dir_all(path.parent().expect("a parent")).expect("made");
             fs::write(&path, content).expect("written");
-            let outcome = outcome(root.path(), &File::toml(PATH, "a = 1\n"));
+            let outcome = outcome(root.path(), &File::commented(PATH, "a = 1\n"));
             assert_eq!(matches!(outcome, Outcome::Left(_)), left, "{outcome:?}");
             assert_eq!(fs::read(&path).expect("it is there") == content, left);
         }
         let root = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(root.path().join(&PATH[1..])).expect("made");
-        assert!(matches!(outcome(root.path(), &File::toml(PATH, "a = 1\n")), Outcome::Left(_)), "a directory");
+        assert!(matches!(outcome(root.path(), &File::commented(PATH, "a = 1\n")), Outcome::Left(_)), "a directory");
     }
 
     #[test]
@@ -258,7 +269,7 @@ mod tests {
     fn a_link_is_followed_inside_the_root_only_and_never_as_the_file_itself() {
         let outside = tempfile::tempdir().expect("a directory");
         let root = tempfile::tempdir().expect("a directory");
-        let file = File::toml(PATH, "a = 1\n");
+        let file = File::commented(PATH, "a = 1\n");
         fs::create_dir_all(root.path().join("etc")).expect("made");
         symlink(outside.path(), root.path().join("etc/client")).expect("linked");
         let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
@@ -284,10 +295,10 @@ mod tests {
     fn what_cannot_be_written_is_one_sentence() {
         let root = tempfile::tempdir().expect("a directory");
         let missing = root.path().join("missing");
-        let said = put(&missing, &File::toml(PATH, "")).expect_err("no such root");
+        let said = put(&missing, &File::commented(PATH, "")).expect_err("no such root");
         assert!(said.starts_with(&format!("{}: ", missing.display())), "{said}");
         fs::write(root.path().join("etc"), "a file").expect("written");
-        let said = put(root.path(), &File::toml(PATH, "")).expect_err("no directory");
+        let said = put(root.path(), &File::commented(PATH, "")).expect_err("no directory");
         assert!(said.contains("etc/client: "), "{said}");
     }
 }

@@ -1,9 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{File, Mirror, Setup, quoted};
+use super::{Client, File, Mirror, Setup, quoted};
 use crate::route::{OnFailure, Route, Routes};
 
-const PATH: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
+const REGISTRIES_CONF: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
+const REGISTRIES_D: &str = "/etc/containers/registries.d/50-acr-cache-proxy.yaml";
+pub const PATHS: &[&str] = &[REGISTRIES_CONF, REGISTRIES_D];
+pub const AFTER_REMOVAL: &str =
+    "podman, buildah and skopeo read their files at each pull; CRI-O after: systemctl reload crio";
 
 /// The error is about a mirror that an image reference cannot name: podman 4.3 would then fail every pull, without a
 /// try at the source.
@@ -15,10 +19,14 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
         ));
     }
     let mut notes = vec![
-        "podman, buildah and skopeo read the file at each pull; CRI-O after: systemctl reload crio".to_owned(),
+        "podman, buildah and skopeo read the files at each pull; CRI-O after: systemctl reload crio".to_owned(),
         "of two files in registries.conf.d with an entry for one prefix the later one counts, and a user's own ~/.config/containers/registries.conf hides the file of /etc".to_owned(),
+        format!(
+            "by {REGISTRIES_D} they look for sigstore signatures here, too, as a policy of sigstoreSigned needs; no other file in registries.d may have an entry for the same address"
+        ),
     ];
     let mut entries = Vec::new();
+    let mut addresses = BTreeSet::new();
     // The shortest first, to be read from the general to the particular.
     let sorted: BTreeMap<_, _> = routes.iter().map(|route| (route.source.to_string(), route)).collect();
     for (prefix, route) in sorted {
@@ -27,7 +35,10 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
             continue;
         }
         match location(routes, route, mirror) {
-            Some(location) => entries.push(entry(&prefix, &location, route.on_failure, mirror)),
+            Some(location) => {
+                entries.push(entry(&prefix, &location, route.on_failure, mirror));
+                addresses.insert(location.split('/').next().unwrap_or_default().to_owned());
+            }
             None => {
                 notes.push(format!(
                     "{prefix} is left out: the path of an image reference has no room for its registry's port, so give its route a name of the mirror in \"hosts\""
@@ -41,8 +52,20 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
             ));
         }
     }
-    let file = (!entries.is_empty()).then(|| File::toml(PATH, &entries.join("\n")));
-    Ok(Setup { files: file.into_iter().collect(), notes })
+    let mut files = Vec::new();
+    if !entries.is_empty() {
+        files.push(File::commented(REGISTRIES_CONF, &entries.join("\n")));
+        files.push(File::commented(REGISTRIES_D, &signatures(&addresses)));
+    }
+    Ok(Setup { client: Client::Podman, files, notes })
+}
+
+/// Where signatures are looked for is chosen by the address that is asked, so an entry for the source says nothing about
+/// the mirror. Without one for the mirror, a policy of `sigstoreSigned` refuses every image that comes from it.
+fn signatures(addresses: &BTreeSet<String>) -> String {
+    let entries =
+        addresses.iter().map(|address| format!("  {}:\n    use-sigstore-attachments: true\n", quoted(address)));
+    format!("docker:\n{}", entries.collect::<String>())
 }
 
 /// The next wider route of the same registry; podman takes the longest prefix, as the proxy does.

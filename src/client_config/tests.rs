@@ -1,3 +1,4 @@
+use super::task::shown;
 use super::*;
 use crate::config::Flags;
 
@@ -157,6 +158,8 @@ insecure = true
 ";
     assert_eq!(text, expected);
     assert!(says(&setup, "ghcr.io is closed") && !says(&setup, "docker.io is closed"), "{setup:?}");
+    let signatures = "docker:\n  \"127.0.0.1:8080\":\n    use-sigstore-attachments: true\n";
+    assert_eq!(content(&setup, "/etc/containers/registries.d/50-acr-cache-proxy.yaml"), signatures);
     let (text, _) = podman(&routes, &mirror("https://mirror.internal"));
     assert!(text.contains("location = \"mirror.internal/docker.io\"") && !text.contains("insecure"), "{text}");
 }
@@ -195,8 +198,12 @@ fn podman_reaches_a_registry_with_a_port_by_the_mirrors_name() {
         let routes = config(default, &[("registry.example:5000/team", false, hosts)]);
         match location {
             Some(location) => {
-                let (text, _) = podman(&routes, &local());
+                let (text, setup) = podman(&routes, &local());
                 assert!(text.contains(&format!("location = \"{location}\"\n")), "{text}");
+                // Where signatures are looked for goes by the name that is asked.
+                let address = location.split('/').next().expect("a host");
+                let signatures = content(&setup, "/etc/containers/registries.d/50-acr-cache-proxy.yaml");
+                assert!(signatures.contains(&format!("\n  \"{address}\":\n")), "{signatures}");
             }
             None => {
                 let setup = made(Client::Podman, &routes, &local());
@@ -228,28 +235,64 @@ fn buildkit_has_one_mirror_for_all_registries() {
 }
 
 #[test]
-fn dockerd_has_a_mirror_of_docker_hub_and_of_nothing_else() {
-    let two = [("docker.io", false, &[][..]), ("ghcr.io", false, &[])];
-    let setup = made(Client::Docker, &config(None, &two), &local());
-    assert_eq!(paths(&setup), ["/etc/docker/daemon.json"]);
+fn dockerd_has_its_mirror_of_docker_hub_and_a_hosts_toml_for_each_registry() {
+    let routes = [("docker.io", false, &[][..]), ("ghcr.io", true, &[]), ("registry.example:5000", false, &[])];
+    let setup = made(Client::Docker, &config(None, &routes), &local());
+    let at = |registry: &str| format!("/etc/docker/certs.d/{registry}/hosts.toml");
+    let daemon = "/etc/docker/daemon.json".to_owned();
+    assert_eq!(paths(&setup), [daemon, at("docker.io"), at("ghcr.io"), at("registry.example:5000")]);
     assert_eq!(setup.files[0].content, "{\n  \"registry-mirrors\": [\n    \"http://127.0.0.1:8080\"\n  ]\n}\n");
-    assert!(says(&setup, "other routes do not come") && !says(&setup, "closed"), "{setup:?}");
-    let closed = made(Client::Docker, &config(None, &[("docker.io", true, &[])]), &local());
-    assert!(says(&closed, "deny it registry-1.docker.io") && !says(&closed, "other routes"), "{closed:?}");
-    for (default, routes, says) in [
+    for (registry, source) in
+        [("docker.io", "https://registry-1.docker.io"), ("registry.example:5000", "https://registry.example:5000")]
+    {
+        let expected = format!(
+            "\
+# Asked last, and for what is not named below: dockerd 29 looks for referrers.
+server = \"http://127.0.0.1:8080\"
+
+[host.\"http://127.0.0.1:8080\"]
+  capabilities = [\"pull\", \"resolve\"]
+
+[host.\"{source}\"]
+  capabilities = [\"pull\", \"resolve\", \"push\"]
+"
+        );
+        assert_eq!(content(&setup, &at(registry)), expected);
+    }
+    let containerd = made(Client::Containerd, &config(None, &routes), &local());
+    let closed = content(&containerd, "/etc/containerd/certs.d/ghcr.io/hosts.toml");
+    assert_eq!(content(&setup, &at("ghcr.io")), closed, "a closed registry has the same for both");
+    assert!(says(&setup, "since release 28") && says(&setup, "ghcr.io is closed"), "{setup:?}");
+    assert!(says(&setup, "reject that name in the firewall"), "{setup:?}");
+}
+
+/// dockerd 28 and every containerd before 2.2 ignore a file with a capability that they do not know, and ask the source.
+#[test]
+fn no_hosts_toml_names_a_capability_that_older_releases_do_not_know() {
+    let routes = config(None, &[("docker.io", false, &[]), ("ghcr.io", true, &[])]);
+    for client in [Client::Docker, Client::Containerd] {
+        for file in made(client, &routes, &local()).files {
+            let lines = file.content.lines().filter(|line| line.trim_start().starts_with("capabilities"));
+            assert!(lines.clone().all(|line| !line.contains("referrers")), "{client:?}: {}", file.content);
+        }
+    }
+}
+
+#[test]
+fn dockerd_has_no_daemon_json_where_it_would_mean_another_registry() {
+    let hub_and_other = [("docker.io", false, &[][..]), ("ghcr.io", false, &[])];
+    for (default, routes, why) in [
         (None, &[("ghcr.io", false, &[][..])][..], "no route is for docker.io"),
-        (Some("ghcr.io"), &two, "dockerd names no registry"),
+        (Some("ghcr.io"), &hub_and_other, "\"default\" is another registry"),
     ] {
-        let said = setup_error(&config(default, routes));
-        assert!(said.starts_with(says), "{said}");
+        let setup = made(Client::Docker, &config(default, routes), &local());
+        assert!(setup.files.iter().all(|file| file.path.ends_with("/hosts.toml")), "{setup:?}");
+        assert_eq!(setup.files.len(), routes.len());
+        assert!(says(&setup, why), "{setup:?}");
     }
     let named = config(Some("ghcr.io"), &[("docker.io", false, &["hub.mirror.internal"]), ("ghcr.io", false, &[])]);
     let setup = made(Client::Docker, &named, &local());
     assert!(setup.files[0].content.contains("\"http://hub.mirror.internal:8080\""), "{setup:?}");
-}
-
-fn setup_error(config: &Config) -> String {
-    setup(Client::Docker, config, &local()).expect_err("not for dockerd")
 }
 
 #[test]
@@ -275,13 +318,35 @@ fn a_nodes_script_holds_containerds_files() {
 #[test]
 fn what_is_shown_can_be_pasted() {
     let routes = config(None, &[("docker.io", false, &[]), ("ghcr.io", false, &[])]);
-    let (out, about) = shown(&made(Client::Docker, &routes, &local()));
-    assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
-    assert!(about.starts_with("acr-cache-proxy: this is /etc/docker/daemon.json\n"), "{about}");
+    let (out, _) = shown(&made(Client::Docker, &routes, &local()));
+    let (first, rest) = out.split_once('\n').expect("two lines");
+    assert_eq!(first, "# /etc/docker/daemon.json (without this line: JSON has no comments)");
+    let (json, rest) = rest.split_once("\n\n").expect("another file");
+    assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{out}");
+    assert!(rest.starts_with("# /etc/docker/certs.d/docker.io/hosts.toml\n# Written by"), "{out}");
     let (out, about) = shown(&made(Client::Containerd, &routes, &local()));
     let begin = "# /etc/containerd/certs.d/docker.io/hosts.toml\n# Written by acr-cache-proxy client-config";
     assert!(out.starts_with(begin) && out.contains("\n\n# /etc/containerd/certs.d/ghcr.io/hosts.toml\n"), "{out}");
     assert!(about.lines().all(|line| !line.contains("hosts.toml\n")), "{about}");
+}
+
+/// What the files are found by again, once their routes are gone.
+#[test]
+fn every_file_is_at_a_path_where_it_is_looked_for_later() {
+    let routes = config(None, &[("docker.io", false, &[]), ("registry.example:5000", true, &["own.mirror.internal"])]);
+    for client in [Client::Docker, Client::Containerd, Client::Podman, Client::Buildkit, Client::Kubernetes] {
+        for file in made(client, &routes, &local()).files.iter().filter(|file| file.language != Language::Json) {
+            let fits = |pattern: &&str| match pattern.split_once('*') {
+                Some((before, after)) => file
+                    .path
+                    .strip_prefix(before)
+                    .and_then(|rest| rest.strip_suffix(after))
+                    .is_some_and(|directory| !directory.contains('/')),
+                None => file.path == *pattern,
+            };
+            assert!(client.paths().iter().any(fits), "{client:?}: {}", file.path);
+        }
+    }
 }
 
 #[test]

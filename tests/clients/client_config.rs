@@ -1,13 +1,13 @@
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
 use acr_emulator::{Emulator, Hop, Image};
 
 use crate::containerd::Containerd;
+use crate::docker::{Docker, Kind};
 use crate::harness::{self, PATIENCE, Setup};
 use crate::mirror::Mirror;
-use crate::program::{self, DAEMON_LIMIT, Daemon, fail, run};
+use crate::program::{self, fail, run};
 use crate::{containers, namespace};
 
 /// What no route's cache holds, in a registry that has a source to fall back to and in a closed one.
@@ -114,25 +114,35 @@ async fn podman_pulls_by_the_written_file() {
     assert!(!said.contains("https://ghcr.io"), "{said}");
 }
 
+/// Before 28 dockerd has mirrors of Docker Hub only, and so has 28 where the images are in its own store.
+async fn dockerd_pulls_from_docker_hub_by_the_written_files(kind: Kind) {
+    let site = Site::start().await;
+    let tree = site.written("docker");
+    let daemon = Docker::start_by(&site.mirror.home, &tree, kind);
+    let pull = &site.mirror.pulls()[0];
+    run(&mut daemon.docker(PATIENCE, &format!("pull --quiet {}", pull.reference)));
+    site.mirror.verify(pull, "docker/");
+    let said = fail(&mut daemon.docker(PATIENCE, &format!("pull {APP}")));
+    assert!(said.contains("https://ghcr.io/v2/"), "{said}");
+    assert!(!site.has_given_the_app());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
-async fn dockerd_pulls_by_the_written_file() {
-    let site = Site::start().await;
-    let settings = site.written("docker").join("etc/docker/daemon.json");
-    let home = &site.mirror.home;
-    let path = home.path().display();
-    let socket = home.path().join("docker.sock");
-    let listen = format!("unix://{}", socket.display());
-    let arguments = format!(
-        "--config-file {} --host {listen} --data-root {path}/root --exec-root {path}/exec --pidfile {path}/dockerd.pid \
-         --storage-driver vfs --bridge none --iptables=false --ip6tables=false",
-        settings.display()
-    );
-    let command = home.client(DAEMON_LIMIT, &format!("dockerd {arguments}"));
-    let _daemon = Daemon::start("dockerd", command, home, || UnixStream::connect(&socket).is_ok());
-    let pull = &site.mirror.pulls()[0];
-    run(&mut home.client(PATIENCE, &format!("docker --host {listen} pull --quiet {}", pull.reference)));
-    site.mirror.verify(pull, "docker/");
+async fn dockerd_20_pulls_by_the_written_files() {
+    dockerd_pulls_from_docker_hub_by_the_written_files(Kind::Debian12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn dockerd_26_with_containerds_store_pulls_by_the_written_files() {
+    dockerd_pulls_from_docker_hub_by_the_written_files(Kind::ContainerdStore).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn dockerd_28_with_its_own_store_pulls_by_the_written_files() {
+    dockerd_pulls_from_docker_hub_by_the_written_files(Kind::Debian14).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

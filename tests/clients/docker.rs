@@ -1,8 +1,9 @@
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::PATIENCE;
 use crate::home::Home;
@@ -19,6 +20,25 @@ pub enum Kind {
     Debian13,
     /// Debian 13's, with containerd's store.
     ContainerdStore,
+    /// Debian 14's, with a store of its own.
+    Debian14,
+    /// Debian 14's, with containerd's store.
+    Debian14ContainerdStore,
+}
+
+impl Kind {
+    /// The release whose tree it is in, if it is not this machine's.
+    fn release(self) -> Option<u8> {
+        match self {
+            Self::Debian12 => None,
+            Self::Debian13 | Self::ContainerdStore => Some(13),
+            Self::Debian14 | Self::Debian14ContainerdStore => Some(14),
+        }
+    }
+
+    fn has_containerds_store(self) -> bool {
+        matches!(self, Self::ContainerdStore | Self::Debian14ContainerdStore)
+    }
 }
 
 /// A running dockerd.
@@ -33,11 +53,27 @@ pub struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// dockerd with a mirror of Docker Hub.
     pub fn start(home: &'a Home, mirror: &str, kind: Kind) -> Self {
-        let tree = (!matches!(kind, Kind::Debian12)).then(|| Tree::mount(home));
-        let containerd_store = matches!(kind, Kind::ContainerdStore);
+        Self::start_with(home, kind, json!({"registry-mirrors": [format!("http://{mirror}")]}), None)
+    }
+
+    /// dockerd by what is written below `tree` for it.
+    pub fn start_by(home: &'a Home, tree: &Path, kind: Kind) -> Self {
+        let directory = tree.join("etc/docker");
+        let settings = match std::fs::read(directory.join("daemon.json")) {
+            Ok(content) => serde_json::from_slice(&content).expect("JSON"),
+            Err(_) => json!({}),
+        };
+        Self::start_with(home, kind, settings, Some(&directory.join("certs.d")))
+    }
+
+    fn start_with(home: &'a Home, kind: Kind, mut settings: Value, certs: Option<&Path>) -> Self {
+        let tree = kind.release().map(|release| Tree::mount(home, release));
+        if let (Some(tree), Some(certs)) = (&tree, certs) {
+            tree.bind(certs, "/etc/docker/certs.d");
+        }
+        let containerd_store = kind.has_containerds_store();
         let path = home.path().display();
-        let settings = json!({
-            "registry-mirrors": [format!("http://{mirror}")],
+        let own = json!({
             "data-root": format!("{path}/root"),
             "exec-root": format!("{path}/exec"),
             "pidfile": format!("{path}/dockerd.pid"),
@@ -52,6 +88,8 @@ impl<'a> Docker<'a> {
             // Five by default, with a longer pause after each.
             "max-download-attempts": 1,
         });
+        let (Value::Object(all), Value::Object(own)) = (&mut settings, own) else { panic!("objects") };
+        all.extend(own);
         let settings = home.file("daemon.json", &settings.to_string());
         let socket = home.path().join("docker.sock");
         let listen = format!("unix://{}", socket.display());
@@ -94,7 +132,7 @@ async fn pulls_and_runs(kind: Kind, agent: &str) {
         docker(&format!("pull --quiet {platform} {}", pull.reference));
         mirror.verify(pull, agent);
         // containerd's store has the index under the name, and answers for this machine's architecture.
-        if pull.platform.is_none() || !matches!(kind, Kind::ContainerdStore) {
+        if pull.platform.is_none() || !kind.has_containerds_store() {
             let arch = docker(&format!("image inspect --format {{{{.Architecture}}}} {}", pull.reference));
             assert_eq!(arch.trim(), pull.arch, "{}", pull.reference);
         }
@@ -132,6 +170,18 @@ async fn a_newer_dockerd_pulls_and_runs() {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn dockerd_with_containerds_store_pulls_and_runs() {
     pulls_and_runs(Kind::ContainerdStore, "docker/26").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn the_dockerd_of_debian_14_pulls_and_runs() {
+    pulls_and_runs(Kind::Debian14, "docker/").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn the_dockerd_of_debian_14_with_containerds_store_pulls_and_runs() {
+    pulls_and_runs(Kind::Debian14ContainerdStore, "docker/ containerd/").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

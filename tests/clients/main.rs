@@ -17,6 +17,8 @@ mod containerd;
 mod containers;
 /// dockerd, which also runs what it has pulled.
 mod docker;
+/// dockerd 28, which also reads `hosts.toml`, with public registries behind its back.
+mod docker_hosts;
 /// What each client does with each failure, as the table in `failures.md` has it.
 mod failures;
 /// A client's files.
