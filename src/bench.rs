@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Names};
 use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity::Identity;
@@ -184,7 +184,9 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     let client = |cause: reqwest::Error| failed(format!("TLS client: {cause}"));
     let identity = match upstream.identity().kind() {
         Kind::Anonymous => None,
-        _ => Some(Identity::new(upstream.identity(), roots).map_err(|cause| failed(cause.to_string()))?),
+        _ => Some(
+            Identity::new(upstream.identity(), roots, &Names::sign_in()).map_err(|cause| failed(cause.to_string()))?,
+        ),
     };
     let anonymous = identity.is_none();
     let registry = Registry::new(domain.clone(), identity, addresses, roots).map_err(client)?;

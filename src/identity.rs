@@ -6,12 +6,13 @@
 //! it fails: pulling as somebody else would hide the mistake.
 
 use std::fmt::{self, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use azure_core::credentials::AccessToken;
 use log::info;
 
+use crate::addresses::Names;
 use crate::config::identity::{Identity as Settings, Kind};
 use crate::secret::Secret;
 use crate::token::{Failure, Hop};
@@ -26,6 +27,7 @@ mod transport;
 mod variables;
 
 use source::{Cloud, Source};
+use transport::BoundedTransport;
 
 /// An Entra token that is used at once needs no more life than this.
 const MIN_LIFE: Duration = Duration::from_secs(30);
@@ -83,7 +85,7 @@ struct Good {
 impl Identity {
     /// Reads variables, does no network I/O. A source that cannot work yet, because a file is missing or a variable,
     /// says so when it is its turn, and is tried again; a variable that cannot be right is an error at once.
-    pub fn new(settings: &Settings, roots: &TrustRoots) -> Result<Self, IdentityError> {
+    pub fn new(settings: &Settings, roots: &TrustRoots, names: &Arc<Names>) -> Result<Self, IdentityError> {
         let kinds = match settings.kind() {
             Kind::Default => variables::default_chain().map_err(IdentityError::Variable)?,
             kind => vec![(kind.clone(), true)],
@@ -97,8 +99,9 @@ impl Identity {
         };
         let authority = authority.map_err(IdentityError::Variable)?.unwrap_or_else(|| AUTHORITY.to_owned());
         let cloud = Cloud { authority, scope: settings.scope().to_owned() };
-        let client = transport::client(roots).map_err(IdentityError::Client)?;
-        let source = |(kind, explicit)| Source::new(kind, explicit, cloud.clone(), client.clone());
+        let client = transport::client(roots, names).map_err(IdentityError::Client)?;
+        let transport = || BoundedTransport::new(client.clone(), Arc::clone(names));
+        let source = |(kind, explicit)| Source::new(kind, explicit, cloud.clone(), transport());
         let sources = kinds.into_iter().map(source).collect();
         Ok(Self { sources, winner: Mutex::new(None), last_good: Mutex::new(None) })
     }

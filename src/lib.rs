@@ -8,7 +8,8 @@
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong
 //! serve                            puts the parts together; below it listener, connection, downstream, watched and shutdown
-//!   addresses                      the registry's name, looked up in the background
+//!   addresses                      names of registries, storage and sign-in: looked up in the background, connected to
+//!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::refresh               that task: renews what is there before it ends
@@ -38,7 +39,8 @@
 //!
 //! # Flow
 //!
-//! The `upkeep` service owns every call that is not a pull: DNS, Entra ID, `/oauth2/exchange`, `/oauth2/token`. A request
+//! The `upkeep` service owns every call that is not a pull: the registry's DNS, Entra ID, `/oauth2/exchange`,
+//! `/oauth2/token`. Only storage's names are looked up for requests, once for all that want the same name. A request
 //! takes the token that is there. If none is there yet it waits for the call under way, `token_wait` at most; it never
 //! makes a call of its own, so a thousand requests cause one.
 //!

@@ -16,7 +16,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Names};
 use crate::config::Domain;
 use crate::route::{Blobs, OnFailure, Routes};
 use crate::token::Tokens;
@@ -62,6 +62,8 @@ pub struct Upstream {
     pub tokens: Arc<Tokens>,
     /// Where its blobs are.
     pub blob_hosts: BlobHosts,
+    /// The addresses of these hosts, all registries' together.
+    pub storage_names: Arc<Names>,
 }
 
 /// Where a route leads.
@@ -149,18 +151,18 @@ impl ProxyHttp for Proxy {
         forward::pause(context).await;
         match storage::peer(context).await? {
             Some(peer) => Ok(peer),
-            None => forward::peer(context),
+            None => forward::peer(context).await,
         }
     }
 
     fn fail_to_connect(
         &self,
         session: &mut Session,
-        peer: &HttpPeer,
+        _: &HttpPeer,
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        forward::connect_failed(peer, session, context, error)
+        forward::connect_failed(session, context, error)
     }
 
     async fn connected_to_upstream(

@@ -15,7 +15,7 @@ use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use tokio::task::JoinSet;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Names};
 use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
@@ -101,8 +101,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 
     let mut upstreams = Vec::new();
     let mut upkeep = Vec::new();
+    let names = (Names::storage(), Names::sign_in());
     for settings in config.upstreams() {
-        let (upstream, registry) = build(settings, config.token_wait(), &roots)?;
+        let (upstream, registry) = build(settings, config.token_wait(), &roots, &names)?;
         upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
         upstreams.push(upstream);
     }
@@ -164,12 +165,13 @@ fn build(
     settings: &config::Upstream,
     token_wait: Duration,
     roots: &TrustRoots,
+    (storage_names, sign_in_names): &(Arc<Names>, Arc<Names>),
 ) -> Result<(Arc<Upstream>, Registry), ServeError> {
     let domain = settings.domain();
     let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
     let identity = match settings.identity().kind() {
         Kind::Anonymous => None,
-        _ => Some(Identity::new(settings.identity(), roots).map_err(|cause| match cause {
+        _ => Some(Identity::new(settings.identity(), roots, sign_in_names).map_err(|cause| match cause {
             IdentityError::Variable(wrong) => ServeError::Setting(wrong),
             IdentityError::Client(cause) => ServeError::Client(cause),
         })?),
@@ -178,7 +180,9 @@ fn build(
         Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots).map_err(ServeError::Client)?;
     let tokens = Arc::new(Tokens::new(token_wait));
     let blob_hosts = BlobHosts::new(domain.host(), settings.blob_hosts());
-    let upstream = Upstream { domain: domain.clone(), host: domain.to_header(), addresses, tokens, blob_hosts };
+    let storage_names = Arc::clone(storage_names);
+    let (domain, host) = (domain.clone(), domain.to_header());
+    let upstream = Upstream { domain, host, addresses, tokens, blob_hosts, storage_names };
     Ok((Arc::new(upstream), registry))
 }
 

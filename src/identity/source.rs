@@ -64,9 +64,8 @@ pub struct Source {
 
 impl Source {
     /// `explicit` if its failure is not to be passed over.
-    pub fn new(kind: Kind, explicit: bool, cloud: Cloud, client: reqwest::Client) -> Self {
-        let transport = Arc::new(BoundedTransport::new(client));
-        Self { kind, explicit, cloud, transport, reader: Arc::default() }
+    pub fn new(kind: Kind, explicit: bool, cloud: Cloud, transport: BoundedTransport) -> Self {
+        Self { kind, explicit, cloud, transport: Arc::new(transport), reader: Arc::default() }
     }
 
     /// As messages call it.

@@ -2,7 +2,7 @@
 //! remembering the last answer, because its errors do not say what was on the wire.
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::addresses::{CALL_WAIT, Names, Resolver};
 use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after};
 use crate::trust::TrustRoots;
 
@@ -22,13 +23,14 @@ const CALL_LIMIT: Duration = Duration::from_secs(8);
 
 /// A client for Entra ID and the metadata endpoints: no redirects, no proxy from the environment
 /// (the metadata service refuses proxied requests), no retries of its own.
-pub fn client(roots: &TrustRoots) -> reqwest::Result<reqwest::Client> {
+pub fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_LIMIT)
         .timeout(CALL_LIMIT)
+        .dns_resolver(Arc::new(Resolver(Arc::clone(names))))
         .tls_certs_only(roots.reqwest_certificates()?)
         .build()
 }
@@ -56,12 +58,13 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct BoundedTransport {
     client: reqwest::Client,
+    names: Arc<Names>,
     last: Mutex<Option<Outcome>>,
 }
 
 impl BoundedTransport {
-    pub fn new(client: reqwest::Client) -> Self {
-        Self { client, last: Mutex::new(None) }
+    pub fn new(client: reqwest::Client, names: Arc<Names>) -> Self {
+        Self { client, names, last: Mutex::new(None) }
     }
 
     pub fn forget(&self) {
@@ -74,10 +77,19 @@ impl BoundedTransport {
 
     /// Sends a request for azure_identity, or for a source of our own.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<Whole> {
-        let answer = request.send().await.map_err(|cause| self.unreachable(cause))?;
+        let request = request.build().map_err(|cause| self.unreachable(cause))?;
+        // Not a part of the call, which has a limit of its own.
+        let addresses = self.names.get(request.url().host_str().unwrap_or_default(), 0);
+        addresses.resolve(CALL_WAIT).await.map_err(|unresolved| {
+            self.set(Some(Outcome::Unreachable(unresolved.to_string())));
+            Error::with_error(ErrorKind::Connection, unresolved, "the name is not resolved")
+        })?;
+        let call = addresses.call();
+        let answer = self.client.execute(request).await.inspect(|answer| call.answered(answer));
+        let answer = answer.map_err(|cause| self.unreachable(call.failed(cause)))?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let body = read_body(answer).await.map_err(|cause| match cause {
-            BodyError::Connection(cause) => self.unreachable(cause),
+            BodyError::Connection(cause) => self.unreachable(call.failed(cause)),
             BodyError::TooLarge => {
                 let words = format!("an answer of more than {MAX_BODY} bytes: is a captive portal between?");
                 self.set(Some(Outcome::Unreachable(words.clone())));

@@ -10,6 +10,7 @@ use pingora_core::{Error, ErrorType, Result};
 use super::Destination;
 use super::fail::Trouble;
 use super::storage::Storage;
+use crate::addresses::Attempt;
 use crate::oci::rewrite::Rewriting;
 use crate::token::Bearer;
 
@@ -34,9 +35,7 @@ pub struct Context {
     pub bearer: Option<Arc<Bearer>>,
     /// A 401 was answered with a fresh token once.
     pub renewed: bool,
-    /// Which of the registry's addresses was tried first.
-    pub first_address: Option<usize>,
-    /// Addresses that took no connection.
+    /// Tries to connect to the registry that came to nothing.
     pub refused: usize,
     /// Replays after a connection that died.
     pub replays: u32,
@@ -46,8 +45,8 @@ pub struct Context {
     pub repeats: usize,
     /// The next try begins after this.
     pub pause: Duration,
-    /// Where the request went.
-    pub address: Option<SocketAddr>,
+    /// The way to the registry or to storage, whichever was asked last.
+    pub attempt: Option<Arc<Attempt>>,
     /// Why the request fails, where a phase knows better than Pingora's error.
     pub trouble: Option<Trouble>,
     /// ACR's id of the request, for its support.
@@ -71,13 +70,12 @@ impl Context {
             rewriting: None,
             bearer: None,
             renewed: false,
-            first_address: None,
             refused: 0,
             replays: 0,
             needs_fresh: false,
             repeats: 0,
             pause: Duration::ZERO,
-            address: None,
+            attempt: None,
             trouble: None,
             correlation: None,
             _in_flight: InFlight::enter(in_flight),
@@ -92,6 +90,11 @@ impl Context {
     /// The repository's name as the client writes it, out of the path of its request.
     pub fn client_name<'a>(&self, path: &'a str) -> &'a str {
         path.get(NAME_START..NAME_START + self.client_name_length).unwrap_or_default()
+    }
+
+    /// Where the request went last.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.attempt.as_ref().map(|attempt| attempt.address())
     }
 
     /// Where the request goes. Pingora comes to no phase that asks before the request is accepted.

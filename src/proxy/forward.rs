@@ -17,13 +17,14 @@ use tokio::time::{Instant, sleep};
 use super::context::Context;
 use super::fail::Trouble;
 use super::{deadline, epoch, relay, storage};
+use crate::addresses::Attempt;
 use crate::answer::retry_after;
 
-/// Addresses that one request tries to connect to.
+/// How often one request tries to connect, each time to all addresses that are known.
 pub const MAX_CONNECTS: usize = 3;
-/// TCP to one address; a SYN is repeated after 1 s, and a further one would come too late.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// TCP and TLS to one address.
+/// Where no address takes a connection, the time for DNS to say that the registry has moved.
+pub const MOVE_WAIT: Duration = Duration::from_secs(2);
+/// TCP to whichever address answers first, and TLS to that one.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
 /// An answer, to the end of its header. A manifest that ACR has to fetch from the source takes seconds.
 const HEADER_LIMIT: Duration = Duration::from_secs(20);
@@ -74,28 +75,36 @@ fn empty() -> RequestHeader {
     http::Request::new(()).into_parts().0.into()
 }
 
-/// `upstream_peer`: an address of the registry that this request has not tried yet, with limits on every wait.
-pub fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
+/// `upstream_peer`: the registry's addresses, with limits on every wait.
+pub async fn peer(context: &mut Context) -> Result<Box<HttpPeer>> {
     let destination = Arc::clone(context.destination()?);
     let upstream = &destination.upstream;
-    let start = *context.first_address.get_or_insert_with(|| upstream.addresses.start());
-    let Some(address) = upstream.addresses.candidate(start, context.refused) else {
+    if context.refused > 0 {
+        upstream.addresses.renewed(MOVE_WAIT).await;
+    }
+    let Some(attempt) = Attempt::new(&upstream.addresses) else {
         context.trouble = Some(Trouble::Unresolved);
         return Err(Error::explain(ErrorType::ConnectNoRoute, "the registry's name has no known address").into_up());
     };
-    context.address = Some(address);
-    let mut peer = HttpPeer::new(address, true, upstream.domain.server_name().to_owned());
+    Ok(Box::new(peer_of(attempt, upstream.domain.server_name(), context)))
+}
+
+/// A peer that connects by this attempt, which `context` keeps, with limits on every wait.
+pub fn peer_of(attempt: Arc<Attempt>, server_name: &str, context: &mut Context) -> HttpPeer {
+    let mut peer = HttpPeer::new(attempt.first(), true, server_name.to_owned());
+    peer.options.custom_l4 = Some(Arc::<Attempt>::clone(&attempt));
+    context.attempt = Some(attempt);
     limit(&mut peer, context);
-    Ok(Box::new(peer))
+    peer
 }
 
 /// A bound on every wait, and which pooled connections may be taken.
-pub fn limit(peer: &mut HttpPeer, context: &Context) {
+fn limit(peer: &mut HttpPeer, context: &Context) {
     if let Some(address) = peer._address.as_inet() {
         peer.group_key = epoch::current(*address);
     }
     let options = &mut peer.options;
-    options.connection_timeout = Some(CONNECT_LIMIT);
+    // The time for TCP alone is the attempt's: Pingora's own limit on it does not hold for `custom_l4`.
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
     // Pingora's one limit for each read of a header and of a body. See [`connected`] for the whole header.
     options.read_timeout = Some(match context.storage {
@@ -139,14 +148,14 @@ pub async fn pause(context: &mut Context) {
     }
 }
 
-/// `fail_to_connect`: the next address, if there is time for it.
-pub fn connect_failed(peer: &HttpPeer, session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+/// `fail_to_connect`: once more, if there is time for it.
+pub fn connect_failed(session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    if let Some(attempt) = &context.attempt {
+        attempt.connect_failed();
+    }
     let refused = match &mut context.storage {
         Some(storage) => storage.refuse(),
         None => {
-            if let (Some(address), Ok(destination)) = (peer._address.as_inet(), context.destination()) {
-                destination.upstream.addresses.avoid(*address);
-            }
             context.refused += 1;
             context.refused
         }
@@ -191,14 +200,21 @@ pub fn replay_once(
     peer: &HttpPeer,
     session: &Session,
     context: &mut Context,
-    mut error: Box<Error>,
+    error: Box<Error>,
     was_pooled: bool,
 ) -> Box<Error> {
-    if deadline::end() {
-        return late();
-    }
+    let mut error = if deadline::end() { late() } else { error };
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error;
+    }
+    if *error.esource() == ErrorSource::Upstream
+        && let Some(attempt) = &context.attempt
+    {
+        let is_silent = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        // That a kept connection has ended says nothing of its address.
+        if is_silent || (!was_pooled && session.response_written().is_none()) {
+            attempt.failed();
+        }
     }
     let died = *error.esource() == ErrorSource::Upstream
         && !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)

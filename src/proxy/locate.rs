@@ -45,7 +45,7 @@ impl Locator {
     pub async fn locate(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         loop {
             forward::pause(context).await;
-            let peer = forward::peer(context)?;
+            let peer = forward::peer(context).await?;
             let (mut upstream, response) = match self.ask(&peer, session, context).await {
                 Ok(answered) => answered,
                 Err(error) if error.retry() => return Ok(false),
@@ -84,7 +84,7 @@ impl Locator {
         forward::aim(&mut request, context)?;
         let (mut upstream, was_pooled) = match self.connector.get_http_session(peer).await {
             Ok(connected) => connected,
-            Err(error) => return Err(forward::connect_failed(peer, session, context, error.into_up())),
+            Err(error) => return Err(forward::connect_failed(session, context, error.into_up())),
         };
         upstream.read_timeout = peer.options.read_timeout;
         upstream.write_timeout = peer.options.write_timeout;

@@ -25,7 +25,7 @@ pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
         context.elapsed().as_millis(),
         Show(session.client_addr()),
         if context.repository().is_empty() { "-" } else { context.repository() },
-        Show(context.address),
+        Show(context.address()),
         1 + context.refused + context.replays as usize + usize::from(context.renewed),
         Prefixed(" storage=", context.storage.as_ref().map(Storage::host)),
         Prefixed(" correlation=", context.correlation.as_ref().and_then(|value| value.to_str().ok())),

@@ -3,30 +3,26 @@
 //! What signs the request is in the redirect's address, so the registry's token stays behind, and the address goes into
 //! no log and to no client.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, Uri, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::fail::Trouble;
-use super::forward::{self, MAX_CONNECTS};
+use super::forward::{self, MOVE_WAIT};
 use super::relay;
+use crate::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::answer;
 use crate::oci::rename::own_path;
 use crate::route::Blobs;
 
 /// Where Azure keeps blobs, in each of its clouds; the name in front is the storage account's.
 const AZURE: [&str; 3] = [".blob.core.windows.net", ".blob.core.usgovcloudapi.net", ".blob.core.chinacloudapi.cn"];
-/// The registry has answered by then, and its client waits.
-const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 /// The headers of a request that storage needs.
 const FORWARDED: [header::HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::USER_AGENT];
 /// The headers of its answer that a client needs: of a registry's answer for a blob, the rest is unknown to it.
@@ -49,8 +45,7 @@ pub struct Storage {
     target: Zeroizing<Vec<u8>>,
     /// What the registry said of the blob.
     digest: Option<HeaderValue>,
-    addresses: Vec<SocketAddr>,
-    /// How many of them took no connection.
+    /// Tries to connect to it that came to nothing.
     refused: usize,
 }
 
@@ -60,15 +55,10 @@ impl Storage {
         &self.host
     }
 
-    /// One more address took no connection: how many by now.
+    /// One more try to connect came to nothing: how many by now.
     pub fn refuse(&mut self) -> usize {
         self.refused += 1;
         self.refused
-    }
-
-    /// The next address to try, each in its turn.
-    fn address(&self) -> Option<SocketAddr> {
-        self.addresses.get(self.refused.checked_rem(self.addresses.len())?).copied()
     }
 }
 
@@ -138,7 +128,6 @@ pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
         authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
         target: Zeroizing::new(signed_target(location).into_bytes()),
         digest: response.headers.get(DIGEST).cloned(),
-        addresses: Vec::new(),
         refused: 0,
         host,
         port,
@@ -195,32 +184,23 @@ fn wants_several_ranges(session: &Session) -> bool {
     ranges.iter().any(|value| value.as_bytes().contains(&b','))
 }
 
-/// `upstream_peer` for the second leg. The name is looked up for this request: accounts are many, and each is asked
-/// for by few.
+/// `upstream_peer` for the second leg; `None` on the first. A name that was used before has addresses to go to at once.
 pub async fn peer(context: &mut Context) -> Result<Option<Box<HttpPeer>>> {
-    let limit = LOOKUP_LIMIT.min(forward::spare(context.elapsed()));
-    let Some(storage) = &mut context.storage else {
+    let Some(storage) = &context.storage else {
         return Ok(None);
     };
-    if storage.addresses.is_empty() {
-        storage.addresses = match storage.host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            Ok(address) => vec![(address, storage.port).into()],
-            Err(_) => match timeout(limit, tokio::net::lookup_host((storage.host.as_str(), storage.port))).await {
-                Ok(Ok(addresses)) => addresses.take(MAX_CONNECTS).collect(),
-                Ok(Err(_)) | Err(_) => Vec::new(),
-            },
-        };
+    let (host, server_name) = (storage.host.clone(), storage.host.trim_matches(['[', ']']).to_owned());
+    let addresses = context.destination()?.upstream.storage_names.get(&host, storage.port);
+    if storage.refused > 0 {
+        addresses.renewed(MOVE_WAIT).await;
     }
-    let Some(address) = storage.address() else {
-        let words = format!("storage {}: its name is not resolved: check this host's DNS", storage.host);
-        context.trouble = Some(Trouble::Storage(words));
+    let resolved = addresses.resolve(LOOKUP_LIMIT.min(forward::spare(context.elapsed()))).await;
+    let Some(attempt) = Attempt::new(&addresses) else {
+        let cause = resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string());
+        context.trouble = Some(Trouble::Storage(format!("storage {host}: {cause}")));
         return Err(Error::explain(ErrorType::ConnectNoRoute, "the storage's name has no address").into_up());
     };
-    let server_name = storage.host.trim_matches(['[', ']']).to_owned();
-    context.address = Some(address);
-    let mut peer = HttpPeer::new(address, true, server_name);
-    forward::limit(&mut peer, context);
-    Ok(Some(Box::new(peer)))
+    Ok(Some(Box::new(forward::peer_of(attempt, &server_name, context))))
 }
 
 /// `upstream_request_filter` for the second leg; `None` on the first. No header of it comes from the registry's request.
@@ -275,9 +255,10 @@ fn is_byte_ranges(kind: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use super::*;
-    use crate::addresses::Addresses;
+    use crate::addresses::{Addresses, Names};
     use crate::config::Domain;
     use crate::proxy::{Destination, Upstream};
     use crate::route::OnFailure;
@@ -291,6 +272,7 @@ mod tests {
             addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
             tokens: Arc::new(Tokens::default()),
             blob_hosts: BlobHosts::new(domain.host(), &[]),
+            storage_names: Names::storage(),
             domain,
         });
         let mut context = Context::new(&Arc::new(AtomicUsize::new(0))).aged(age);

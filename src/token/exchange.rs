@@ -12,12 +12,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Failure, Granted, Hop, Issuer};
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, CALL_WAIT, Single};
 use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, quoted, read_body, retry_after, server_time};
 use crate::config::Domain;
 use crate::identity::Identity;
@@ -41,6 +40,7 @@ pub struct Registry {
     domain: Domain,
     /// `None` pulls as nobody.
     identity: Option<Identity>,
+    addresses: Arc<Addresses>,
     http: reqwest::Client,
 }
 
@@ -60,10 +60,10 @@ impl Registry {
             .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_LIMIT)
             .timeout(CALL_LIMIT)
-            .dns_resolver(Arc::new(KnownAddresses(addresses)))
+            .dns_resolver(Arc::new(Single(Arc::clone(&addresses))))
             .tls_certs_only(roots.reqwest_certificates()?)
             .build()?;
-        Ok(Self { domain, identity, http })
+        Ok(Self { domain, identity, addresses, http })
     }
 
     async fn exchange(&self, entra: &Secret) -> Result<Granted, Failure> {
@@ -74,6 +74,9 @@ impl Registry {
 
     async fn post(&self, hop: Hop, path: &str, form: &[(&str, &str)]) -> Result<Granted, Failure> {
         let url = format!("https://{}{path}", self.domain.authority());
+        // Not a part of the call, which has a limit of its own.
+        self.addresses.resolve(CALL_WAIT).await.map_err(|unresolved| self.failure(hop, unresolved.to_string()))?;
+        let call = self.addresses.call();
         let answer = self
             .http
             .post(url)
@@ -82,7 +85,8 @@ impl Registry {
             .body(form_body(form))
             .send()
             .await
-            .map_err(|cause| self.unreachable(hop, cause))?;
+            .inspect(|answer| call.answered(answer))
+            .map_err(|cause| self.unreachable(hop, call.failed(cause)))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = read_body(answer).await;
         if status != StatusCode::OK {
@@ -90,7 +94,7 @@ impl Registry {
             return Err(self.refused(hop, status, &headers, &body));
         }
         let body = body.map_err(|cause| match cause {
-            BodyError::Connection(cause) => self.unreachable(hop, cause),
+            BodyError::Connection(cause) => self.unreachable(hop, call.failed(cause)),
             BodyError::TooLarge => {
                 self.failure(hop, format!("the answer is larger than {MAX_BODY} bytes: is this an Azure registry?"))
             }
@@ -232,23 +236,6 @@ fn form_body(form: &[(&str, &str)]) -> reqwest::Body {
     let length = form.iter().map(|(name, value)| 3 * (name.len() + value.len()) + "=&".len()).sum();
     let mut text = form_urlencoded::Serializer::new(String::with_capacity(length));
     Bytes::from_owner(Zeroizing::new(text.extend_pairs(form).finish().into_bytes())).into()
-}
-
-/// Gives reqwest the addresses that the data path uses, so that a token call depends on DNS no more than a pull does.
-struct KnownAddresses(Arc<Addresses>);
-
-impl Resolve for KnownAddresses {
-    fn resolve(&self, _: Name) -> Resolving {
-        let addresses = Arc::clone(&self.0);
-        Box::pin(async move {
-            addresses.wait(CONNECT_LIMIT).await;
-            let known = addresses.all();
-            if known.is_empty() {
-                return Err("the name has no known address yet".into());
-            }
-            Ok(Box::new(Vec::clone(&known).into_iter()) as Addrs)
-        })
-    }
 }
 
 /// The claims that matter here. ACR writes the keys of `access` capitalised or not (both are on record).

@@ -1,0 +1,270 @@
+//! TCP to the first address that takes a connection (RFC 8305, "happy eyeballs").
+
+use std::future::Future;
+use std::io::{Error as IoError, ErrorKind, Result as IoResult};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::errno::Errno;
+use pingora_core::connectors::L4Connect;
+use pingora_core::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::{Error, ErrorType, Result};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Addresses;
+
+/// From the start of one address to that of the next (RFC 8305 section 5 recommends 250 ms).
+const STAGGER: Duration = Duration::from_millis(250);
+/// The same where only addresses are left that failed lately. A SYN is repeated after 1 s, so by then those under way have
+/// lost a packet or are dead.
+const STAGGER_FAILED: Duration = Duration::from_secs(1);
+/// To one address: its SYN is repeated once, and a further one would come too late.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// To all of them.
+const RACE_LIMIT: Duration = Duration::from_secs(3);
+
+/// The way of one request to one of a name's addresses. It is the connector that Pingora uses if it has no kept
+/// connection to the first one, and knows afterwards where the request went.
+pub struct Attempt {
+    addresses: Arc<Addresses>,
+    first: SocketAddr,
+    /// Which address took the connection, if a new one was made.
+    winner: OnceLock<SocketAddr>,
+}
+
+impl Attempt {
+    /// `None` if the name has no known address.
+    pub fn new(addresses: &Arc<Addresses>) -> Option<Arc<Self>> {
+        let first = addresses.first()?;
+        Some(Arc::new(Self { addresses: Arc::clone(addresses), first, winner: OnceLock::new() }))
+    }
+
+    /// The address under which Pingora keeps connections: the one that is tried first. A connection to another one is
+    /// used once and not kept; the next request has that address as its first.
+    pub fn first(&self) -> SocketAddr {
+        self.first
+    }
+
+    /// Where the request went.
+    pub fn address(&self) -> SocketAddr {
+        self.winner.get().copied().unwrap_or(self.first)
+    }
+
+    /// The address that took the connection does not answer, or breaks off: others go first from now on.
+    pub fn failed(&self) {
+        self.addresses.failed(self.address());
+    }
+
+    /// There is no connection. Addresses that took none are known already; what is left is a failure of TLS.
+    pub fn connect_failed(&self) {
+        if let Some(winner) = self.winner.get() {
+            self.addresses.failed(*winner);
+        }
+    }
+}
+
+impl std::fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attempt")
+            .field("addresses", &self.addresses)
+            .field("first", &self.first)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl L4Connect for Attempt {
+    async fn connect(&self, _: &PeerAddr) -> Result<Stream> {
+        let (winner, stream) = race(&self.addresses, self.first, TcpStream::connect).await.map_err(explain)?;
+        let _ = self.winner.set(winner);
+        Ok(stream.into())
+    }
+}
+
+/// In Pingora's terms, as its own connector puts them.
+fn explain(cause: IoError) -> Box<Error> {
+    let kind = match (cause.kind(), cause.raw_os_error()) {
+        (ErrorKind::ConnectionRefused, _) => ErrorType::ConnectRefused,
+        (ErrorKind::TimedOut, _) => ErrorType::ConnectTimedout,
+        (ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::PermissionDenied, _) => {
+            ErrorType::ConnectNoRoute
+        }
+        _ if is_this_hosts(&cause) => ErrorType::InternalError,
+        _ => ErrorType::ConnectError,
+    };
+    Error::because(kind, "no address takes a connection", cause)
+}
+
+/// No file descriptors are left: no address is to blame, and no other one would do better.
+fn is_this_hosts(cause: &IoError) -> bool {
+    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| cause.raw_os_error() == Some(*errno as i32))
+}
+
+/// Starts with `first`, then each further address when the one before has failed or is late. The first connection wins;
+/// the others are given up. `Err` is the first address's, if no other one was silent.
+async fn race<S, F>(
+    name: &Arc<Addresses>,
+    first: SocketAddr,
+    connect: impl Fn(SocketAddr) -> F,
+) -> IoResult<(SocketAddr, S)>
+where
+    S: Send + 'static,
+    F: Future<Output = IoResult<S>> + Send + 'static,
+{
+    let mut waiting = name.candidates(first).into_iter().peekable();
+    let mut under_way = JoinSet::new();
+    let mut started: Vec<(SocketAddr, Instant)> = Vec::new();
+    let mut failure: Option<IoError> = None;
+    let end = Instant::now() + RACE_LIMIT;
+    let mut next = Instant::now();
+    loop {
+        let now = Instant::now();
+        let is_due = next <= now || under_way.is_empty();
+        if let Some((address, _)) = waiting.next_if(|_| is_due) {
+            let connection = connect(address);
+            under_way.spawn(async move {
+                let late = |_| Err(ErrorKind::TimedOut.into());
+                (address, timeout(CONNECT_LIMIT, connection).await.unwrap_or_else(late))
+            });
+            started.push((address, now));
+        }
+        if under_way.is_empty() {
+            return Err(failure.unwrap_or_else(|| ErrorKind::TimedOut.into()));
+        }
+        if is_due {
+            let is_untroubled = waiting.peek().is_some_and(|(_, is_untroubled)| *is_untroubled);
+            next = now + if is_untroubled { STAGGER } else { STAGGER_FAILED };
+        }
+        let step = if waiting.peek().is_some() { next.min(end) } else { end };
+        tokio::select! {
+            ended = under_way.join_next() => {
+                let Some(Ok((address, result))) = ended else {
+                    continue;
+                };
+                started.retain(|(other, _)| *other != address);
+                match result {
+                    Ok(stream) => {
+                        give_up(name, &started);
+                        name.connected(address);
+                        return Ok((address, stream));
+                    }
+                    Err(cause) if is_this_hosts(&cause) => return Err(cause),
+                    Err(cause) => {
+                        name.failed(address);
+                        if failure.is_none() || cause.kind() == ErrorKind::TimedOut {
+                            failure = Some(cause);
+                        }
+                        if waiting.peek().is_some_and(|(_, is_untroubled)| *is_untroubled) {
+                            next = Instant::now();
+                        }
+                    }
+                }
+            }
+            () = sleep_until(step) => {
+                if Instant::now() >= end {
+                    give_up(name, &started);
+                    return Err(ErrorKind::TimedOut.into());
+                }
+            }
+        }
+    }
+}
+
+/// Of the addresses that are still under way, those that have lost a packet count as failed; the others were only slower.
+fn give_up(name: &Arc<Addresses>, under_way: &[(SocketAddr, Instant)]) {
+    for (address, since) in under_way {
+        if since.elapsed() >= STAGGER_FAILED {
+            name.failed(*address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::super::alternate;
+    use super::super::tests::{address, address6, resolved};
+    use super::*;
+
+    /// What an address does: connect or refuse after so many milliseconds, or nothing.
+    #[derive(Clone, Copy, Debug)]
+    enum Does {
+        Takes(u64),
+        Refuses(u64),
+        Nothing,
+    }
+
+    async fn run(name: &Arc<Addresses>, does: &[(SocketAddr, Does)]) -> (IoResult<SocketAddr>, u128) {
+        let begun = Instant::now();
+        let connect = |to: SocketAddr| {
+            let does = does.iter().find(|(address, _)| *address == to).map_or(Does::Nothing, |(_, does)| *does);
+            async move {
+                match does {
+                    Does::Takes(after) => Ok(sleep(Duration::from_millis(after)).await),
+                    Does::Refuses(after) => {
+                        sleep(Duration::from_millis(after)).await;
+                        Err(IoError::from(ErrorKind::ConnectionRefused))
+                    }
+                    Does::Nothing => std::future::pending().await,
+                }
+            }
+        };
+        let first = name.first().expect("known");
+        let result = race(name, first, connect).await.map(|(winner, ())| winner);
+        (result, begun.elapsed().as_millis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_address_starts_while_the_first_is_silent() {
+        use Does::{Nothing, Refuses, Takes};
+        let (a, b) = (address, address6);
+        for (does, winner, takes) in [
+            (vec![(a(1), Takes(100)), (a(2), Takes(0))], Some(a(1)), 100),
+            (vec![(a(1), Nothing), (a(2), Takes(10))], Some(a(2)), 260),
+            (vec![(a(1), Takes(300)), (a(2), Takes(200))], Some(a(1)), 300),
+            (vec![(a(1), Refuses(5)), (a(2), Refuses(5)), (a(3), Takes(5))], Some(a(3)), 15),
+            // Three dead IPv6 addresses and a good IPv4 one, whichever way they come.
+            (vec![(b(1), Nothing), (b(2), Nothing), (b(3), Nothing), (a(1), Takes(1))], Some(a(1)), 251),
+            (vec![(a(1), Nothing), (a(2), Nothing), (a(3), Nothing), (a(4), Takes(1))], Some(a(4)), 751),
+            (vec![(a(1), Refuses(1)), (a(2), Refuses(1))], None, 2),
+            (vec![(a(1), Nothing)], None, 2000),
+            (vec![(a(1), Nothing), (a(2), Nothing)], None, 2250),
+            ((1..17).map(|last| (a(last), Nothing)).collect(), None, 3000),
+        ] {
+            let addresses = alternate(does.iter().map(|(address, _)| *address).collect());
+            let (result, took) = run(&resolved(&addresses), &does).await;
+            assert_eq!((result.ok(), took), (winner, takes), "{does:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_winner_goes_first_next_time_and_what_failed_lately_starts_late() {
+        use Does::{Nothing, Takes};
+        let name = resolved(&[address(1), address(2), address(3)]);
+        let does = [(address(1), Nothing), (address(2), Takes(1)), (address(3), Takes(1))];
+        assert_eq!(run(&name, &does).await.1, 251);
+        assert_eq!(run(&name, &does).await.1, 1);
+        name.failed(address(2));
+        name.failed(address(3));
+        // The only one that has not failed is dead: the others have their turn after a second, and it has failed then.
+        assert_eq!(name.first(), Some(address(1)));
+        let (result, took) = run(&name, &does).await;
+        assert_eq!((result.expect("one takes it"), took), (address(2), 1001));
+        assert_eq!(name.all(), [2, 3, 1].map(address));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_without_descriptors_blames_no_address() {
+        let name = resolved(&[address(1), address(2)]);
+        let none_left = |_| async { Err::<(), _>(IoError::from_raw_os_error(Errno::EMFILE as i32)) };
+        let cause = race(&name, address(1), none_left).await.expect_err("no connection");
+        assert_eq!(*explain(cause).etype(), ErrorType::InternalError);
+        assert_eq!(name.first(), Some(address(1)));
+    }
+}

@@ -1,0 +1,444 @@
+//! When a name is looked up, and who waits for it.
+//!
+//! glibc waits 5 s for a name server before it asks again, so one lost packet makes a look-up that long, and two make it
+//! 10 s. A look-up that takes longer is given up by those who wait, and goes on by itself: `getaddrinfo` cannot be
+//! cancelled, and its late answer is as good as any.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{info, warn};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::{Addresses, State};
+
+/// How long a look-up is waited for: two of glibc's waits.
+pub const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+/// Azure moves names by CNAMEs that hold for 60 s and less (Traffic Manager), and `getaddrinfo` does not say for how long
+/// an answer holds.
+const REFRESH: Duration = Duration::from_secs(30);
+/// Answers older than this are used only if a look-up gives nothing within [`STALE_WAIT`].
+const STALE: Duration = Duration::from_secs(300);
+/// RFC 8767 section 5 recommends 1.8 s before a stale answer is given.
+const STALE_WAIT: Duration = Duration::from_millis(1800);
+/// From the end of a look-up that failed to the next one of a name that is kept fresh.
+const RETRY: Duration = Duration::from_secs(2);
+/// From the end of a look-up to the next one, whoever wants it.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Look-ups of one name at a time. The second one starts when the first has been under way for [`LOOKUP_LIMIT`]: it may
+/// be asking a name server that this host no longer has.
+pub const MAX_FLIGHTS: usize = 2;
+
+/// What asks the system, or stands for it in a test.
+pub type Lookup = Arc<dyn Fn(String, u16) -> Answer + Send + Sync>;
+type Answer = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// `getaddrinfo`, on a thread for blocking calls.
+pub fn system() -> Lookup {
+    Arc::new(|host, port| {
+        Box::pin(async move {
+            let call = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            tokio::task::spawn_blocking(call).await.unwrap_or_else(|crash| Err(io::Error::other(crash)))
+        })
+    })
+}
+
+/// A name without an address. Prints what to do and why, the cause last.
+#[derive(Clone, Debug)]
+pub struct Unresolved {
+    host: String,
+    cause: String,
+}
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DNS look-up of {}: check the name and this host's resolver: {}", self.host, self.cause)
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
+/// The look-ups of one name.
+#[derive(Default)]
+pub struct Progress {
+    under_way: usize,
+    /// The newest one's number, and when it began.
+    newest: u64,
+    began: Option<Instant>,
+    /// When one last ended.
+    ended: Option<Instant>,
+    /// When one last gave addresses, and its number.
+    good: Option<(Instant, u64)>,
+    /// Since when they fail, if they do, and why.
+    failing: Option<(Instant, String)>,
+}
+
+impl Progress {
+    /// When the next one may begin; `None` while as many as may be are under way.
+    fn next(&self) -> Option<Instant> {
+        match self.under_way {
+            0 => Some(self.ended.map_or_else(Instant::now, |ended| ended + PAUSE)),
+            MAX_FLIGHTS.. => None,
+            _ => self.began.map(|began| began + LOOKUP_LIMIT),
+        }
+    }
+
+    /// When the next one is due for a name that is kept fresh.
+    fn due(&self) -> Option<Instant> {
+        let wanted = match (&self.failing, self.good, self.ended) {
+            (None, Some((good, _)), _) => good + REFRESH,
+            (_, _, Some(ended)) => ended + RETRY,
+            (_, _, None) => Instant::now(),
+        };
+        self.next().map(|next| next.max(wanted))
+    }
+
+    /// Whether one is under way that may still end in time.
+    fn is_promising(&self) -> bool {
+        self.under_way > 0 && self.began.is_some_and(|began| began.elapsed() < LOOKUP_LIMIT)
+    }
+}
+
+impl Addresses {
+    /// Looks the name up again and again, for ever. A request then finds its addresses here and never waits for DNS.
+    pub async fn keep_fresh(self: &Arc<Self>) {
+        if self.fixed {
+            return std::future::pending().await;
+        }
+        let mut ended = self.ended.subscribe();
+        loop {
+            let due = self.lock().progress.due();
+            let wait = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => self.look_up(),
+                _ = ended.changed() => {}
+            }
+        }
+    }
+
+    /// Makes sure that there are addresses to use, for a name that nobody keeps fresh. Known ones are used at once while a
+    /// look-up runs behind; unknown ones are waited for, `limit` at most. A resolver's error is no last word: it is asked
+    /// again until the name has failed for [`LOOKUP_LIMIT`], and from then on its error is given at once.
+    pub async fn resolve(self: &Arc<Self>, limit: Duration) -> Result<(), Unresolved> {
+        if self.fixed {
+            return Ok(());
+        }
+        let deadline = Instant::now() + limit;
+        let mut ended = self.ended.subscribe();
+        loop {
+            ended.borrow_and_update();
+            let age = self.lock().progress.good.map(|(good, _)| good.elapsed());
+            if age.is_some_and(|age| age < REFRESH) {
+                return Ok(());
+            }
+            self.look_up();
+            if let Some(age) = age {
+                if age >= STALE && self.lock().progress.is_promising() {
+                    let _ = timeout_at(deadline.min(Instant::now() + STALE_WAIT), ended.changed()).await;
+                }
+                return Ok(());
+            }
+            let now = Instant::now();
+            let until = {
+                let state = self.lock();
+                let progress = &state.progress;
+                let lasts = progress.failing.as_ref().is_some_and(|(since, _)| now - *since >= LOOKUP_LIMIT);
+                if now >= deadline || (lasts && !progress.is_promising()) {
+                    return Err(self.unresolved(&state, limit));
+                }
+                match progress.next() {
+                    Some(next) => deadline.min(next),
+                    None => deadline,
+                }
+            };
+            let _ = timeout_at(until, ended.changed()).await;
+        }
+    }
+
+    /// Where every known address has failed, waits for the look-up that this began, `limit` at most: the name may have
+    /// moved.
+    pub async fn renewed(self: &Arc<Self>, limit: Duration) {
+        if self.fixed || !self.all_failed() {
+            return;
+        }
+        let mut ended = self.ended.subscribe();
+        self.look_up();
+        if self.lock().progress.is_promising() {
+            let _ = timeout(limit, ended.changed()).await;
+        }
+    }
+
+    /// Begins a look-up, unless one is under way or has just ended.
+    pub(super) fn look_up(self: &Arc<Self>) {
+        if self.fixed {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let number = {
+            let mut state = self.lock();
+            let progress = &mut state.progress;
+            let now = Instant::now();
+            if progress.next().is_none_or(|next| next > now) {
+                return;
+            }
+            progress.under_way += 1;
+            progress.newest += 1;
+            progress.began = Some(now);
+            progress.newest
+        };
+        let name = Arc::clone(self);
+        runtime.spawn(async move { name.fly(number).await });
+    }
+
+    async fn fly(&self, number: u64) {
+        let began = Instant::now();
+        let mut answer = pin!(async {
+            let _slot = self.slots.acquire().await;
+            (self.lookup)(self.host.clone(), self.port).await
+        });
+        let answer = match timeout(LOOKUP_LIMIT, &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let cause = format!("no answer within {} s", LOOKUP_LIMIT.as_secs());
+                self.no_answer(&mut self.lock(), number, began, cause);
+                self.ended.send_modify(|count| *count += 1);
+                answer.await
+            }
+        };
+        {
+            let mut state = self.lock();
+            state.progress.under_way -= 1;
+            match answer {
+                Ok(addresses) if !addresses.is_empty() => self.answered(&mut state, number, addresses),
+                Ok(_) => self.no_answer(&mut state, number, began, "the name has no address".to_owned()),
+                Err(cause) => {
+                    let cause = cause.to_string();
+                    // What the standard library puts in front of the resolver's own words.
+                    let words = cause.strip_prefix("failed to lookup address information: ").unwrap_or(&cause);
+                    self.no_answer(&mut state, number, began, words.to_owned());
+                }
+            }
+            state.progress.ended = Some(Instant::now());
+        }
+        self.ended.send_modify(|count| *count += 1);
+    }
+
+    fn answered(&self, state: &mut State, number: u64, addresses: Vec<SocketAddr>) {
+        // An older look-up's late answer is older, too.
+        if state.progress.good.is_some_and(|(_, newer)| newer > number) {
+            return;
+        }
+        state.progress.good = Some((Instant::now(), number));
+        if state.progress.failing.take().is_some() {
+            info!("{} {}: DNS look-up works again", self.role, self.host);
+        }
+        self.publish(state, addresses);
+    }
+
+    /// A look-up that began then failed, or has taken too long. Said once, until it works again.
+    fn no_answer(&self, state: &mut State, number: u64, began: Instant, cause: String) {
+        let progress = &mut state.progress;
+        if number < progress.newest {
+            return;
+        }
+        // Failures far apart are not one that lasts.
+        let goes_on = progress.ended.is_some_and(|ended| began.saturating_duration_since(ended) < REFRESH);
+        let known = progress.failing.take();
+        let since = known.as_ref().filter(|_| goes_on).map_or(began, |(since, _)| *since);
+        if known.is_none() {
+            let advice = if state.resolved.is_empty() {
+                "check the name and this host's resolver"
+            } else {
+                "the last good addresses stay in use"
+            };
+            warn!("{} {}: DNS look-up: {advice}: {cause}", self.role, self.host);
+        }
+        progress.failing = Some((since, cause));
+    }
+
+    fn unresolved(&self, state: &State, limit: Duration) -> Unresolved {
+        let cause = state.progress.failing.as_ref().map(|(_, cause)| cause.clone());
+        let cause = cause.unwrap_or_else(|| format!("no answer within {} s", limit.as_secs()));
+        Unresolved { host: self.host.clone(), cause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+    use tokio::time::sleep;
+
+    use super::super::tests::address;
+    use super::*;
+
+    /// What a look-up of a script does.
+    #[derive(Clone, Copy)]
+    enum Step {
+        Gives(u8),
+        Fails,
+        After(u64, u8),
+        FailsAfter(u64),
+        Hangs,
+    }
+
+    /// A name whose look-ups do what the script says, and its last step from then on; and how many there were.
+    fn scripted(script: &[Step]) -> (Arc<Addresses>, Arc<AtomicUsize>) {
+        let script = Mutex::new(script.to_vec());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        let lookup: Lookup = Arc::new(move |_, _| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let mut script = script.lock().expect("one thread");
+            let step = if script.len() > 1 { script.remove(0) } else { script[0] };
+            Box::pin(async move {
+                let failure = || Err(io::Error::other("failed to lookup address information: Temporary failure"));
+                match step {
+                    Step::Gives(last) => Ok(vec![address(last)]),
+                    Step::Fails => failure(),
+                    Step::After(seconds, last) => {
+                        sleep(Duration::from_secs(seconds)).await;
+                        Ok(vec![address(last)])
+                    }
+                    Step::FailsAfter(seconds) => {
+                        sleep(Duration::from_secs(seconds)).await;
+                        failure()
+                    }
+                    Step::Hangs => std::future::pending().await,
+                }
+            })
+        });
+        let slots = Arc::new(Semaphore::new(MAX_FLIGHTS));
+        (Arc::new(Addresses::build("acr", ("example.azurecr.io", 443), &[], lookup, slots)), count)
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_there_by_the_first_look_up_that_gives_it_and_its_failure_is_said_in_time() {
+        for (script, limit, takes, expected) in [
+            (&[Step::Gives(1)][..], 10, 0, Ok(1)),
+            // One lost packet, and two.
+            (&[Step::After(5, 1)], 10, 5, Ok(1)),
+            (&[Step::After(10, 1)], 12, 10, Ok(1)),
+            (&[Step::Fails, Step::Fails, Step::Gives(1)], 10, 2, Ok(1)),
+            (&[Step::FailsAfter(5), Step::Gives(1)], 10, 6, Ok(1)),
+            (&[Step::Fails], 30, 10, Err("Temporary failure")),
+            (&[Step::Fails], 3, 3, Err("Temporary failure")),
+            (&[Step::Hangs], 9, 9, Err("no answer within 9 s")),
+            (&[Step::Hangs, Step::Gives(1)], 30, 10, Ok(1)),
+            (&[Step::Hangs], 30, 20, Err("no answer within 10 s")),
+        ] {
+            let (name, _) = scripted(script);
+            let begun = Instant::now();
+            let result = name.resolve(seconds(limit)).await;
+            assert_eq!(begun.elapsed().as_secs(), takes, "{expected:?}");
+            let cause = expected.err().map(|cause| {
+                format!("DNS look-up of example.azurecr.io: check the name and this host's resolver: {cause}")
+            });
+            assert_eq!(result.err().map(|unresolved| unresolved.to_string()), cause);
+            assert_eq!(name.first(), expected.ok().map(address));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_lasts_is_given_at_once_and_one_of_an_hour_ago_is_another() {
+        let (name, count) = scripted(&[Step::Fails]);
+        for (pause, takes) in [(0, 10), (0, 0), (2, 0), (3600, 10)] {
+            sleep(seconds(pause)).await;
+            let begun = Instant::now();
+            assert!(name.resolve(seconds(20)).await.is_err());
+            assert_eq!(begun.elapsed().as_secs(), takes, "after {pause} s");
+        }
+        let looked_up = count.load(Ordering::Relaxed);
+        assert!((12..30).contains(&looked_up), "{looked_up}: one a second, while somebody waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_requests_for_a_name_that_hangs_hold_two_look_ups() {
+        let (name, count) = scripted(&[Step::Hangs]);
+        let mut requests = tokio::task::JoinSet::new();
+        for _ in 0..650 {
+            let name = Arc::clone(&name);
+            requests.spawn(async move { name.resolve(seconds(60)).await });
+        }
+        while let Some(result) = requests.join_next().await {
+            assert!(result.expect("no panic").is_err());
+        }
+        assert_eq!(count.load(Ordering::Relaxed), MAX_FLIGHTS);
+        let begun = Instant::now();
+        assert!(name.resolve(seconds(60)).await.is_err());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_known_name_is_used_at_once_while_a_look_up_runs_behind() {
+        let (name, count) = scripted(&[Step::Gives(1), Step::After(5, 2), Step::FailsAfter(5), Step::After(1, 3)]);
+        // After so many seconds, it takes so many milliseconds, is this, and so many look-ups have begun.
+        for (pause, takes, known, looked_up) in
+            [(0, 0, 1, 1), (1, 0, 1, 1), (31, 0, 1, 2), (1, 0, 1, 2), (5, 0, 2, 2), (400, 1800, 2, 3), (5, 1000, 3, 4)]
+        {
+            sleep(seconds(pause)).await;
+            let begun = Instant::now();
+            assert!(name.resolve(seconds(10)).await.is_ok());
+            assert_eq!((begun.elapsed().as_millis(), name.first()), (takes, Some(address(known))), "after {pause} s");
+            tokio::task::yield_now().await;
+            assert_eq!(count.load(Ordering::Relaxed), looked_up, "after {pause} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dns_failure_keeps_the_last_good_addresses() {
+        let (name, count) = scripted(&[Step::Gives(1), Step::Fails]);
+        let _ = timeout(seconds(300), name.keep_fresh()).await;
+        assert_eq!(name.first(), Some(address(1)));
+        let looked_up = count.load(Ordering::Relaxed);
+        assert!((130..140).contains(&looked_up), "{looked_up}: every two seconds after the first thirty");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_is_kept_fresh_is_looked_up_every_thirty_seconds_and_a_late_resolver_waited_for() {
+        let (name, count) = scripted(&[Step::Fails, Step::After(45, 1), Step::Hangs, Step::Gives(2)]);
+        let upkeep = Arc::clone(&name);
+        let upkeep = tokio::spawn(async move { upkeep.keep_fresh().await });
+        sleep(seconds(20)).await;
+        assert_eq!((name.first(), count.load(Ordering::Relaxed)), (None, 3), "the second look-up takes its time");
+        sleep(seconds(30)).await;
+        assert_eq!(name.first(), Some(address(1)), "its late answer counts");
+        sleep(seconds(100)).await;
+        assert_eq!(name.first(), Some(address(2)));
+        let looked_up = count.load(Ordering::Relaxed);
+        assert!((6..14).contains(&looked_up), "{looked_up}");
+        upkeep.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_moved_is_looked_up_as_soon_as_its_last_address_fails() {
+        let (name, count) = scripted(&[Step::Gives(1), Step::After(1, 2)]);
+        name.resolve(seconds(10)).await.expect("known");
+        sleep(PAUSE).await;
+        name.failed(address(1));
+        name.failed(address(1));
+        let begun = Instant::now();
+        name.renewed(seconds(2)).await;
+        assert_eq!((begun.elapsed().as_secs(), name.first()), (1, Some(address(2))));
+        name.renewed(seconds(2)).await;
+        assert_eq!((begun.elapsed().as_secs(), count.load(Ordering::Relaxed)), (1, 2), "nothing has failed");
+    }
+}
