@@ -206,7 +206,10 @@ mod tests {
             let does = does.iter().find(|(address, _)| *address == to).map_or(Does::Nothing, |(_, does)| *does);
             async move {
                 match does {
-                    Does::Takes(after) => Ok(sleep(Duration::from_millis(after)).await),
+                    Does::Takes(after) => {
+                        sleep(Duration::from_millis(after)).await;
+                        Ok(())
+                    }
                     Does::Refuses(after) => {
                         sleep(Duration::from_millis(after)).await;
                         Err(IoError::from(ErrorKind::ConnectionRefused))

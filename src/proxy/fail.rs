@@ -183,7 +183,9 @@ mod tests {
             Trouble::NoToken(_) => &["There is no token for the registry", "The same for its own two calls"],
             Trouble::Unresolved => &["The registry's name was never resolved"],
             Trouble::Unauthorized => &["401 to a fresh token"],
-            Trouble::Unreachable(_) => &["No connection (three tries)", "An answer that is no HTTP"],
+            Trouble::Unreachable(_) => {
+                &["No connection (three tries, each to all addresses)", "An answer that is no HTTP"]
+            }
             Trouble::Silent => &["Connected, and no answer in time"],
             Trouble::Storage(_) => &[
                 "Its name is not resolved",
