@@ -8,19 +8,22 @@
 //!     direct           challenge and token, as docker answers them
 //!     connection       HTTP over connections that are timed by themselves; origin: whom to ask
 //!   record, pairs      histograms by side and phase; the difference, pull by pull
-//! report               table, JSON, plots
+//! report               table, page, JSON, plots; output: where they go
 //! ```
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::addresses::{Addresses, Names};
 use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity::Identity;
+use crate::logger;
 use crate::route::Source;
 use crate::token::exchange::Registry;
 use crate::trust::TrustRoots;
@@ -34,6 +37,7 @@ pub mod image;
 pub mod load;
 pub mod options;
 pub mod origin;
+pub mod output;
 pub mod pairs;
 pub mod phase;
 mod progress;
@@ -62,15 +66,27 @@ pub fn run(options: &Options) -> Result<(), String> {
     outcome
 }
 
-/// Ctrl-C ends the load and leads to the report; a second one ends everything at once.
+/// `timeout` and service managers signal a process and its group, which is one wish told twice.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// Ctrl-C or SIGTERM ends the load and leads to the report; a second one ends everything at once.
 async fn bench(options: &Options) -> Result<(), String> {
     let (sender, stop) = watch::channel(false);
-    let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
-        .map_err(|cause| format!("bench: signals: {cause}"))?;
+    let listen = |kind| signal(kind).map_err(|cause| format!("bench: signals: {cause}"));
+    let (mut interrupts, mut terminations) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut told = async move || {
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
+        }
+    };
     let interrupted_twice = async move {
-        interrupts.recv().await;
+        told().await;
         sender.send_replace(true);
-        interrupts.recv().await;
+        let first = Instant::now();
+        while first.elapsed() < SAME_SIGNAL {
+            told().await;
+        }
     };
     tokio::select! {
         outcome = measure_and_report(options, stop) => outcome,
@@ -85,9 +101,9 @@ async fn measure_and_report(options: &Options, stop: watch::Receiver<bool>) -> R
         _ = interrupted.wait_for(|stop| *stop) => return Err("bench: interrupted before the first pull".to_owned()),
     };
     let report = setup.measure(options, stop).await;
-    let (json, svg, html) = (options.json.clone(), options.svg.clone(), options.html.clone());
+    let outputs = options.outputs.clone();
     // Percentiles and bootstraps take a moment of one processor.
-    tokio::task::spawn_blocking(move || report.write(json.as_deref(), svg.as_deref(), html.as_deref()))
+    tokio::task::spawn_blocking(move || report.write(&outputs))
         .await
         .map_err(|cause| format!("bench: report: {cause}"))?
 }
@@ -135,11 +151,19 @@ impl Setup {
         };
         let images = preflight(&plan, &connector).await?;
         let sides = plan.routes.iter().map(|route| (route.side, route_name(route))).collect();
-        let about = report::About { images, platform: plan.platform.to_string(), layers: plan.layers, sides, rtt };
+        let about = report::About {
+            date: date(),
+            command: command_line(std::env::args_os().skip(1)),
+            images,
+            platform: plan.platform.to_string(),
+            layers: plan.layers,
+            sides,
+            rtt,
+        };
         Ok(Self { plan: Arc::new(plan), connector, about, _emulated: emulated })
     }
 
-    /// All levels, or those up to Ctrl-C.
+    /// All levels, or those up to the signal to end.
     async fn measure(&self, options: &Options, stop: watch::Receiver<bool>) -> Report {
         let mut runs = Vec::new();
         for &level in &options.levels {
@@ -157,6 +181,25 @@ impl Setup {
         let interrupted = *stop.borrow();
         Report { about: self.about.clone(), runs, interrupted }
     }
+}
+
+/// When the run began, as `2026-11-25T14:18:00Z`.
+fn date() -> String {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}Z", logger::stamp(since_1970.as_secs()))
+}
+
+/// The arguments as a shell takes them. None is a secret: an address with a password was refused as a flag.
+fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:,=+@%".contains(&byte);
+    arguments.fold("acr-cache-proxy".to_owned(), |line, argument| {
+        let argument = argument.to_string_lossy();
+        if !argument.is_empty() && argument.bytes().all(plain) {
+            format!("{line} {argument}")
+        } else {
+            format!("{line} '{}'", argument.replace('\'', "'\\''"))
+        }
+    })
 }
 
 /// As the report names a side: with the prefix.
@@ -215,4 +258,18 @@ async fn preflight(plan: &Plan, connector: &Arc<Connector>) -> Result<Vec<report
         images.push(report::Sized { name: image.to_string(), layers: size.layers, bytes: size.bytes });
     }
     Ok(images)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_can_be_pasted_into_a_shell() {
+        let arguments = ["bench", "--image", "library/nginx:1.27", "--html", "my report's.html", ""];
+        assert_eq!(
+            command_line(arguments.into_iter().map(OsString::from)),
+            r"acr-cache-proxy bench --image library/nginx:1.27 --html 'my report'\''s.html' ''"
+        );
+    }
 }

@@ -8,6 +8,8 @@ mod lines;
 
 use lines::Lines;
 
+pub use line::stamp;
+
 /// Pingora prints whole request headers at debug and trace, hyper whole messages at trace: registry tokens and
 /// client credentials among them, and its steps at info. So a dependency is never heard below this level, whatever the filter says.
 const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Warn;

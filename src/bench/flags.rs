@@ -51,13 +51,13 @@ pub struct Flags {
     /// What is asked for of layers: none, head (where they are, and HEAD there) or full [default: full]
     #[arg(long, value_name = "HOW")]
     pub layers: Option<String>,
-    /// Write the report as JSON; - is standard output, in place of the table
+    /// Write the report as JSON; - is standard output, in place of the table, here as for the next two
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Draw the plots
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// Write table and plots as one page
+    /// Write the report as a page, with the plots
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Measure against the built-in stand-in for Azure, with a proxy of its own; nothing else has to be there

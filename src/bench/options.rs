@@ -7,6 +7,7 @@ use super::flags::Flags;
 use super::image::{Image, Mix};
 use super::load::{Connections, Level};
 use super::origin::Origin;
+use super::output::{Output, Outputs};
 use super::pull::{Layers, Platform};
 use crate::config::{self, Config, Domain};
 use crate::oci::name::Prefix;
@@ -49,12 +50,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// One after the other; never empty.
     pub levels: Vec<Level>,
-    /// `-` is standard output.
-    pub json: Option<PathBuf>,
-    /// The plots.
-    pub svg: Option<PathBuf>,
-    /// The page.
-    pub html: Option<PathBuf>,
+    /// Where the report goes.
+    pub outputs: Outputs,
 }
 
 /// Whom to ask.
@@ -93,6 +90,7 @@ impl Options {
         let concurrency =
             judge.flag("--concurrency", flags.concurrency.as_deref(), parse_concurrency).unwrap_or_else(usual);
         let target = if flags.emulated { judge.emulated(&flags) } else { judge.named(&flags) };
+        let outputs = judge.outputs(&flags);
 
         let asked = [flags.cold, flags.per_pull, flags.warm];
         let none = asked == [false; 3];
@@ -112,17 +110,10 @@ impl Options {
                 pulls: pulls.or_else(|| duration.is_none().then_some(DEFAULT_PULLS)),
                 duration,
                 levels,
-                json: flags.json,
-                svg: flags.svg,
-                html: flags.html,
+                outputs,
             }),
             _ => Err(judge.mistakes),
         }
-    }
-
-    /// Standard output is for JSON, so the table is not printed.
-    pub fn json_only(&self) -> bool {
-        self.json.as_deref() == Some(Path::new("-"))
     }
 }
 
@@ -134,6 +125,21 @@ struct Judge {
 impl Judge {
     fn flag<T>(&mut self, name: &str, text: Option<&str>, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         parse(text?).map_err(|wrong| self.mistakes.push(format!("{name}: {wrong}"))).ok()
+    }
+
+    fn outputs(&mut self, flags: &Flags) -> Outputs {
+        let mut output = |flag: &str, path: Option<&Path>| {
+            Output::parse(path?).map_err(|wrong| self.mistakes.push(format!("{flag}: {wrong}"))).ok()
+        };
+        let outputs = Outputs {
+            json: output("--json", flags.json.as_deref()),
+            svg: output("--svg", flags.svg.as_deref()),
+            html: output("--html", flags.html.as_deref()),
+        };
+        if let Some((flag, earlier, output)) = outputs.clash() {
+            self.mistakes.push(format!("{flag}: {output} is taken by {earlier}: give another file"));
+        }
+        outputs
     }
 
     fn emulated(&mut self, flags: &Flags) -> Option<Target> {
@@ -272,7 +278,13 @@ fn parse_concurrency(text: &str) -> Result<Vec<usize>, String> {
     numbers.filter(fits).ok_or_else(wrong)
 }
 
+/// Said without the text, which holds a password.
+const NO_CREDENTIALS: &str = "an address has no user name or password here";
+
 fn parse_via(text: &str) -> Result<Origin, String> {
+    if text.contains('@') {
+        return Err(format!("{NO_CREDENTIALS}: the proxy asks for none"));
+    }
     match Origin::parse_url(text) {
         Some((origin, path)) if path == "/" => Ok(origin),
         _ => {
@@ -282,6 +294,9 @@ fn parse_via(text: &str) -> Result<Origin, String> {
 }
 
 fn parse_direct(text: &str) -> Result<(Domain, Prefix), String> {
+    if text.contains('@') {
+        return Err(format!("{NO_CREDENTIALS}: --config says who signs in"));
+    }
     if text.contains("://") {
         return Err(format!(
             "{text:?} has a scheme: give login server and prefix alone, such as example.azurecr.io/hub"
@@ -363,6 +378,10 @@ mod tests {
             (Flags { duration: some("30"), ..flags() }, "--duration: \"30\" is no time"),
             (Flags { duration: some("0s"), ..flags() }, "--duration: \"0s\" is not above 0"),
             (Flags { layers: some("all"), ..flags() }, "--layers: \"all\" is no way"),
+            (Flags { via: some("http://user:pass@a/"), ..flags() }, "--via: an address has no user name or password"),
+            (Flags { direct: some("user:pass@a.azurecr.io"), ..flags() }, "--direct: an address has no user name"),
+            (Flags { html: Some("/nonexistent/a.html".into()), ..flags() }, "--html: /nonexistent/a.html: there is no"),
+            (Flags { json: Some("-".into()), html: Some("-".into()), ..flags() }, "--html: standard output is taken"),
             (Flags { platform: some("amd64"), ..flags() }, "--platform: \"amd64\" is no platform"),
             (Flags { rtt: some("20ms"), ..flags() }, "--rtt: means nothing without --emulated"),
             (Flags { blobs: some("proxy"), ..flags() }, "--blobs: means nothing without --emulated"),
@@ -373,6 +392,7 @@ mod tests {
         ] {
             let mistakes = Options::parse(flags).expect_err(says);
             assert!(mistakes.iter().any(|mistake| mistake.starts_with(says)), "{says}: {mistakes:?}");
+            assert!(!mistakes.concat().contains("user:pass"), "{mistakes:?}");
         }
         let two = Flags { pulls: some("x"), rate: some("x"), ..flags() };
         assert_eq!(Options::parse(two).expect_err("two").len(), 2);

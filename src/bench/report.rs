@@ -1,15 +1,16 @@
-//! What came out: the same summary as a table, as JSON and as plots.
+//! What came out: the same summary as a table, as a page, as JSON and as plots. All of them begin with the answer.
 
-use std::io::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use super::load::{Level, Tally};
+use super::output::{Output, Outputs, print};
 use super::pairs::Difference;
 use super::phase::Phase;
 use super::pull::{Layers, Side};
 use super::record::Record;
 
+mod answer;
+mod cells;
 mod json;
 mod page;
 mod plot;
@@ -21,6 +22,10 @@ pub const SHARES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99),
 /// What was measured, for all levels alike.
 #[derive(Clone, Debug)]
 pub struct About {
+    /// When it began, in UTC (RFC 3339).
+    pub date: String,
+    /// What a shell is told to measure it again.
+    pub command: String,
     /// As the preflight found them.
     pub images: Vec<Sized>,
     /// Of an index.
@@ -62,7 +67,7 @@ pub struct Report {
     pub about: About,
     /// The levels, in their order.
     pub runs: Vec<Run>,
-    /// Ctrl-C ended it early.
+    /// Ctrl-C or SIGTERM ended it early.
     pub interrupted: bool,
 }
 
@@ -82,7 +87,7 @@ struct Summary {
 struct SideSummary {
     side: Side,
     record: Record,
-    /// Pulls that Ctrl-C ended, or that still waited.
+    /// Pulls that Ctrl-C or SIGTERM ended, or that still waited.
     unfinished: u64,
 }
 
@@ -130,44 +135,28 @@ impl Summary {
     }
 }
 
-impl About {
-    /// A line for each image, `library/nginx:1.27 (7 layers, 67.9 MiB)`, and one for what is pulled of them.
-    fn text(&self) -> String {
-        let how = match self.layers {
-            Layers::None => "which are not pulled",
-            Layers::Head => "HEAD only",
-            Layers::Full => "in full",
-        };
-        let images: Vec<_> = self
-            .images
-            .iter()
-            .map(|image| format!("{} ({} layers, {:.1} MiB)\n", image.name, image.layers, mebibytes(image.bytes)))
-            .collect();
-        format!("{}for {}, layers: {how}", images.concat(), self.platform)
-    }
-}
-
 impl Report {
-    /// The table goes to standard output, unless JSON does. Fails if a file cannot be written, or if no pull of a side
-    /// succeeded, which leaves nothing to be read off.
-    pub fn write(self, json: Option<&Path>, svg: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
+    /// The table goes to standard output, unless another part does. Fails if a part cannot be written, after the others
+    /// are, or if no pull of a side succeeded, which leaves nothing to be read off.
+    pub fn write(self, outputs: &Outputs) -> Result<(), String> {
         let Self { about, runs, interrupted } = self;
         let summaries: Vec<_> = runs.into_iter().map(Summary::new).collect();
-        let json_text = || json::render(&about, &summaries, interrupted);
-        if json == Some(Path::new("-")) {
-            print(&json_text())?;
-        } else {
-            print(&table::render(&about, &summaries, interrupted))?;
-            if let Some(path) = json {
-                write(path, &json_text())?;
-            }
+        let put = |output: &Option<Output>, render: &dyn Fn() -> String| match output {
+            Some(output) => output.write(&render()),
+            None => Ok(()),
+        };
+        let mut written = Ok(());
+        if !outputs.take_stdout() {
+            written = print(&table::render(&about, &summaries, interrupted));
         }
-        if let Some(path) = svg {
-            write(path, &plot::render(&summaries))?;
+        for part in [
+            put(&outputs.json, &|| json::render(&about, &summaries, interrupted)),
+            put(&outputs.svg, &|| plot::render(&summaries)),
+            put(&outputs.html, &|| page::render(&about, &summaries, interrupted)),
+        ] {
+            written = written.and(part);
         }
-        if let Some(path) = html {
-            write(path, &page::render(&about, &summaries, interrupted))?;
-        }
+        written?;
         for side in summaries.iter().flat_map(|summary| &summary.sides) {
             if side.record.pulls == 0 && side.record.errors > 0 {
                 let cause = side.record.sentences().next().map(|(cause, _)| cause).unwrap_or_default();
@@ -176,18 +165,6 @@ impl Report {
         }
         Ok(())
     }
-}
-
-fn print(text: &str) -> Result<(), String> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever read it has seen enough.
-        Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|cause| format!("bench: standard output: {cause}")),
-    }
-}
-
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|cause| format!("bench: {}: {cause}", path.display()))
 }
 
 /// A number with about three digits: 0.12, 4.56, 45.6, 456.
@@ -208,29 +185,6 @@ fn mebibytes(bytes: u64) -> f64 {
 /// A measured value in the unit that is shown: milliseconds, or MiB a second.
 fn shown(phase: Phase, value: f64) -> f64 {
     value / if phase.is_speed() { 1024.0 } else { 1000.0 }
-}
-
-/// What the pairs say of the whole pull, as a sentence.
-fn verdict(summary: &Summary) -> Option<String> {
-    let Difference { mean, median } = summary.whole?;
-    let ms = |value: f64| digits(shown(Phase::Whole, value.abs()));
-    let pairs = summary.pairs;
-    if mean.low <= 0.0 && mean.high >= 0.0 {
-        return Some(format!(
-            "Through the proxy a pull takes as long as a direct one, as far as {pairs} pairs can tell: the mean difference is\nbetween {} and {} ms (95 %).",
-            digits(shown(Phase::Whole, mean.low)),
-            digits(shown(Phase::Whole, mean.high))
-        ));
-    }
-    let (word, near, far) = if mean.high < 0.0 { ("less", mean.high, mean.low) } else { ("more", mean.low, mean.high) };
-    let middle = if (median.value < 0.0) == (mean.value < 0.0) { "" } else { " the other way" };
-    Some(format!(
-        "Through the proxy a pull takes {} ms {word} than a direct one: mean of {pairs} pairs, {} to {} ms with 95 %\nconfidence; the median difference is {} ms{middle}.",
-        ms(mean.value),
-        ms(near),
-        ms(far),
-        ms(median.value)
-    ))
 }
 
 #[cfg(test)]
@@ -267,6 +221,8 @@ mod tests {
         let tally = Tally::of(vec![(Side::Via, via), (Side::Direct, direct)], pairs, vec![100, 101]);
         let level = Level { connections: Connections::Cold, concurrency: 8, rate: None };
         let about = About {
+            date: "2026-11-25T14:18:00Z".to_owned(),
+            command: "acr-cache-proxy bench --image 'a & b'".to_owned(),
             images: vec![Sized { name: "library/nginx:1.27".to_owned(), layers: 7, bytes: 70 << 20 }],
             platform: "linux/amd64".to_owned(),
             layers: Layers::Full,
@@ -292,12 +248,5 @@ mod tests {
         ] {
             assert_eq!(digits(value), text, "{value}");
         }
-    }
-
-    #[test]
-    fn the_verdict_says_who_is_faster() {
-        let (_, summaries) = summaries();
-        let verdict = verdict(&summaries[0]).expect("pairs");
-        assert!(verdict.starts_with("Through the proxy a pull takes 60.0 ms less than a direct one"), "{verdict}");
     }
 }

@@ -72,7 +72,8 @@ fn digit(value: u32) -> char {
 }
 
 /// Empty for a time that has no date.
-fn stamp(second: u64) -> String {
+/// A second since 1970 as `2026-11-25T14:18:00`, in UTC.
+pub fn stamp(second: u64) -> String {
     let date = i64::try_from(second).ok().and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok());
     date.map_or_else(String::new, |at| {
         let (month, day) = (u8::from(at.month()), at.day());

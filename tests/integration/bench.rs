@@ -3,6 +3,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Recorded};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness::{self, CLIENT, PATIENCE, SECRET, Setup, TENANT, wait_for};
@@ -165,8 +167,58 @@ async fn both_sides_are_measured_and_the_counts_are_the_registrys() {
     assert_eq!(count(&requests, |request| request.hop == Hop::Storage), 2 * (5 * 3 + 1));
     let leaked = |request: &Recorded| request.hop == Hop::Storage && request.header("authorization").is_some();
     assert_eq!(count(&requests, leaked), 0);
-    for (path, begins) in [(svg, "<svg"), (html, "<!doctype html>")] {
-        assert!(std::fs::read_to_string(path).expect("written").starts_with(begins));
+    let read = |path: &PathBuf| std::fs::read_to_string(path).expect("written");
+    assert!(read(&svg).starts_with("<svg") && read(&html).starts_with("<!doctype html>"));
+    assert!(table.starts_with("Through the proxy a pull takes ") && table.contains(" ms, a direct one "), "{table}");
+    let command = format!("acr-cache-proxy bench --via {}", proxy.url(""));
+    for written in [table, read(&json), read(&html)] {
+        assert!(written.contains(&command) && written.contains("version"), "{written}");
+        assert!(!written.contains(SECRET) && !written.contains("sig="), "{written}");
+    }
+    // Nothing is left of how they were written.
+    let names: Vec<_> = std::fs::read_dir(bench.files.path()).expect("there").flatten().collect();
+    assert!(names.iter().all(|entry| !entry.file_name().to_string_lossy().ends_with(".new")), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_without_a_place_is_told_before_anything_is_asked() {
+    let azure = harness::azure().await;
+    for flag in ["--json", "--svg", "--html"] {
+        let output = Bench::new(&azure).direct().args(&format!("--image {IMAGE} {flag} /nonexistent/report")).run();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let expected = format!("acr-cache-proxy: {flag}: /nonexistent/report: there is no directory /nonexistent");
+        assert!(said.starts_with(&expected) && said.lines().count() == 1, "{said}");
+    }
+    assert!(azure.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_part_goes_to_standard_output_in_place_of_the_table() {
+    let azure = harness::azure().await;
+    for (part, begins, ends) in [("--html", "<!doctype html>", "</html>\n"), ("--svg", "<svg", "</svg>\n")] {
+        let output = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 2 {part} -")).run();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert!(said.starts_with(begins) && said.ends_with(ends), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_pull_follows_to_a_data_endpoint_whose_secret_is_in_no_report() {
+    let options = acr_emulator::Options { data_endpoints: true, ..harness::options() };
+    let azure = Emulator::start(options).await.expect("the emulator starts");
+    let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
+    let report = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 2")).report();
+    let side = &report["runs"][0]["sides"]["direct"];
+    assert_eq!((&side["pulls"], &side["errors"]), (&2.into(), &0.into()), "{report:#}");
+    // What an error quotes of a request is as little.
+    azure.inject(Hop::Storage, Fault::Status(403));
+    let output = Bench::new(&azure).direct().args(&format!("--image {IMAGE}")).run();
+    let said = text(&output.stderr);
+    assert!(said.contains("GET from blob storage 127.0.0.1:") && said.contains(": 403 AuthenticationFailed"), "{said}");
+    for written in [said, report.to_string()] {
+        assert!(!written.contains("s=") && !written.contains(&pushed.blobs[0]), "{written}");
     }
 }
 
@@ -234,6 +286,7 @@ async fn layers_are_asked_for_as_told() {
         azure.clear_requests();
         let bench = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 2 --layers {how}"));
         let report = bench.report();
+        assert_eq!(report["layers"], how);
         let redirects = &report["runs"][0]["phases"]["blob_redirect"]["direct"]["count"];
         let layers = if how == "none" { 0 } else { 4 };
         assert_eq!(redirects.as_u64().unwrap_or(0), layers, "{how}: {report:#}");
@@ -309,24 +362,30 @@ async fn an_open_loop_counts_from_the_intended_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_reports_what_there_is_and_429_is_an_error() {
-    let azure = harness::azure().await;
-    let bench = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 1000000 --concurrency 2 --json -"));
-    let child = bench.spawn();
-    wait_for(&azure, "some pulls", |requests| count(requests, is_layer) > 20).await;
-    azure.inject(Hop::Data, Fault::Status(429).times(1));
-    let throttled = |request: &Recorded| request.status == 429;
-    wait_for(&azure, "a 429", |requests| count(requests, throttled) > 0).await;
-    let so_far = count(&azure.requests(), is_layer);
-    wait_for(&azure, "more pulls", |requests| count(requests, is_layer) > so_far + 20).await;
-    let sent = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(sent.success());
-    let output = end(child);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let side = &report["runs"][0]["sides"]["direct"];
-    assert_eq!(report["interrupted"], true);
-    assert!(side["pulls"].as_u64().is_some_and(|pulls| pulls > 0), "{side:#}");
-    assert_eq!((&side["errors"], &side["status_429"]), (&1.into(), &1.into()), "{side:#}");
+    // `timeout` and service managers signal the process, and then its group.
+    for signals in [&[Signal::SIGINT][..], &[Signal::SIGTERM], &[Signal::SIGTERM, Signal::SIGTERM]] {
+        let azure = harness::azure().await;
+        let line = format!("--image {IMAGE} --pulls 1000000 --concurrency 2 --json -");
+        let bench = Bench::new(&azure).direct().args(&line);
+        let child = bench.spawn();
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process"));
+        wait_for(&azure, "some pulls", |requests| count(requests, is_layer) > 20).await;
+        azure.inject(Hop::Data, Fault::Status(429).times(1));
+        let throttled = |request: &Recorded| request.status == 429;
+        wait_for(&azure, "a 429", |requests| count(requests, throttled) > 0).await;
+        let so_far = count(&azure.requests(), is_layer);
+        wait_for(&azure, "more pulls", |requests| count(requests, is_layer) > so_far + 20).await;
+        for signal in signals {
+            kill(pid, *signal).expect("it runs");
+        }
+        let output = end(child);
+        assert_eq!(output.status.code(), Some(0), "{signals:?}: {}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let side = &report["runs"][0]["sides"]["direct"];
+        assert_eq!(report["interrupted"], true, "{signals:?}");
+        assert!(side["pulls"].as_u64().is_some_and(|pulls| pulls > 0), "{side:#}");
+        assert_eq!((&side["errors"], &side["status_429"]), (&1.into(), &1.into()), "{side:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::pairs::{Difference, Estimate};
 use super::super::pull::Layers;
-use super::{About, PhaseSummary, SHARES, SideSummary, Summary};
+use super::{About, PhaseSummary, SHARES, SideSummary, Summary, answer};
 
 pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
     let sides: Map<_, _> = about.sides.iter().map(|(side, name)| (side.label().to_owned(), json!(name))).collect();
@@ -15,6 +15,9 @@ pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String
         .collect();
     let report = json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "date": about.date,
+        "command": about.command,
+        "answer": answer::render(summaries, interrupted),
         "sides": sides,
         "images": images,
         "platform": about.platform,
@@ -86,6 +89,8 @@ mod tests {
     fn it_parses_and_has_the_figures() {
         let (about, summaries) = super::super::tests::summaries();
         let report: Value = serde_json::from_str(&render(&about, &summaries, false)).expect("JSON");
+        assert_eq!((&report["date"], &report["version"]), (&about.date.into(), &env!("CARGO_PKG_VERSION").into()));
+        assert!(report["command"].as_str().is_some_and(|line| line.starts_with("acr-cache-proxy bench ")));
         let run = &report["runs"][0];
         assert_eq!(run["sides"]["direct"]["status_429"], 1);
         assert_eq!(run["phases"]["whole_pull"]["via"]["count"], 100);

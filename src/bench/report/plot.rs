@@ -98,8 +98,9 @@ fn round_up(value: f64) -> f64 {
 fn percentiles(summary: &Summary) -> (String, f64) {
     let samples = summary.sides.iter().map(|side| side.record.histogram(Phase::Whole).len()).max().unwrap_or_default();
     // As many nines as there are samples to show them, each as wide as the others (HdrHistogram's own way of plotting).
-    // Behind the last one, half a sample's share of 1 is left for the maximum.
-    let nines = (samples.max(10) as f64 * 2.0).log10().min(5.0);
+    // Behind the last one, half a sample's share of 1 is left for the maximum. However few the samples, p99 has its tick:
+    // it is in the table, too.
+    let nines = (samples as f64 * 2.0).max(1.0).log10().clamp(2.0, 5.0);
     let top = summary.sides.iter().map(|side| side.record.histogram(Phase::Whole).max()).max().unwrap_or_default();
     let top = round_up(shown(Phase::Whole, top as f64));
     let x = |share: f64| LEFT + (WIDTH - LEFT - RIGHT) * (-(1.0 - share).log10()).min(nines) / nines;
@@ -236,6 +237,15 @@ pub(super) mod tests {
         assert_well_formed(&text);
         assert_eq!(text.matches("<polyline").count(), 2);
         assert!(text.contains("challenge and token") && text.contains("99 %"), "{text}");
+    }
+
+    #[test]
+    fn p99_has_a_tick_however_few_the_pulls() {
+        let (_, mut summaries) = super::super::tests::summaries();
+        for side in &mut summaries[0].sides {
+            side.record = super::super::Record::default();
+        }
+        assert!(render(&summaries).contains(">99 %</text>"));
     }
 
     #[test]
