@@ -52,7 +52,7 @@ fn tags(criterion: &mut Criterion) {
 }
 
 fn token(criterion: &mut Criterion) {
-    let (runtime, tokens) = scene::warm();
+    let (runtime, tokens) = scene::warm(false);
     criterion.bench_function("token, with the runtime's entry", |bencher| {
         bencher.iter(|| {
             runtime

@@ -13,6 +13,7 @@
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::refresh               that task: renews what is there before it ends
+//!     token::table, newcomers      tokens of single repositories, and who waits for a first one, in order of arrival
 //!     token::exchange              the two calls to the registry
 //!   proxy                          Pingora's phases:
 //!     accept     request_filter          oci::request parses, route chooses, or it is refused
@@ -21,7 +22,7 @@
 //!     forward    upstream_peer, upstream_request_filter, fail_to_connect, error_while_proxy
 //!     epoch      which kept connections may still be used
 //!     deadline   connected_to_upstream: the one of an answer's whole header
-//!     authorize  upstream_response_filter   a 401 renews the token and replays, once
+//!     authorize  upstream_response_filter   a 401 renews the token and replays, once; then one of the repository's own
 //!     storage    upstream_response_filter   a blob's redirect is followed here, where a route says so
 //!     relay      response_filter, response_body_filter   drops what is not the client's, puts names in its words
 //!     fail       fail_to_proxy           the one table of failures

@@ -1,19 +1,23 @@
-//! The token store: a registry token is at hand before a request asks for it.
+//! The token store: a registry token is there before a request asks for it.
 //!
 //! Requests read [`Tokens`] without a lock. One background task ([`Tokens::run`]) does all the calls: it signs
 //! in, asks for access tokens and renews both by clocks of their own. A token stays in use until its
 //! own end, whatever fails behind it.
+//!
+//! There is one token for all repositories, or one for each: in ABAC mode, and where the registry refuses the one for all
+//! and accepts one for the repository. Tokens are in the [`table`], whose places are for names that the registry knows;
+//! who has none yet waits among the [`newcomers`].
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use http::HeaderValue;
-use tokio::sync::{Notify, watch};
+use log::info;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::DEFAULT_TOKEN_WAIT;
@@ -21,12 +25,17 @@ use crate::secret::Secret;
 
 pub mod backoff;
 pub mod exchange;
+mod newcomers;
 mod news;
+mod plan;
 mod refresh;
 mod slot;
+mod table;
 
+use newcomers::{Joined, Newcomers};
 use refresh::Refresher;
-use slot::Slot;
+use slot::{Failing, Slot};
+use table::Table;
 
 pub use slot::Bearer;
 
@@ -128,25 +137,27 @@ pub struct Unavailable {
     pub retry_after: Duration,
 }
 
-/// What fails now, and the time of the first failure of its row.
-type Trouble = ArcSwapOption<(Arc<Failure>, SystemTime)>;
-
 /// The tokens of one registry. Cheap to share; reading takes no lock that a renewal holds.
 pub struct Tokens {
     start: Instant,
     wait: Duration,
+    /// The one token of a registry that honours the wildcard.
     all: Arc<Slot>,
     per_repository: AtomicBool,
-    repositories: ArcSwap<HashMap<Arc<str>, Arc<Slot>>>,
-    login_failure: ArcSwapOption<Failure>,
+    /// Repositories that have a token of their own.
+    table: Table,
+    /// Those that have none yet.
+    newcomers: Mutex<Newcomers>,
+    /// Why no call for a token can be made: there is no sign-in, or the registry wants fewer calls for now.
+    signed_out: ArcSwapOption<Failing>,
+    limited: ArcSwapOption<Failing>,
     /// When the refresh token ends.
     login_until: ArcSwapOption<Instant>,
     /// For [`Readiness`]: the sign-in, and the calls for access tokens. Either may fail while the other works.
-    login_trouble: Trouble,
-    access_trouble: Trouble,
-    login_trying: AtomicBool,
-    /// Rung when a call for one of the repositories is done: a full table may have a place.
-    room: watch::Sender<()>,
+    login_failing: ArcSwapOption<Failing>,
+    access_failing: ArcSwapOption<Failing>,
+    /// A token met a 401 since the background task last looked.
+    refused: AtomicBool,
     wake: Notify,
 }
 
@@ -164,22 +175,23 @@ impl Tokens {
             wait,
             all: Arc::new(Slot::new(0)),
             per_repository: AtomicBool::new(false),
-            repositories: ArcSwap::default(),
-            login_failure: ArcSwapOption::empty(),
+            table: Table::default(),
+            newcomers: Mutex::default(),
+            signed_out: ArcSwapOption::empty(),
+            limited: ArcSwapOption::empty(),
             login_until: ArcSwapOption::empty(),
-            login_trouble: Trouble::empty(),
-            access_trouble: Trouble::empty(),
-            login_trying: AtomicBool::new(true),
-            room: watch::Sender::new(()),
+            login_failing: ArcSwapOption::empty(),
+            access_failing: ArcSwapOption::empty(),
+            refused: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
 
-    /// A token that can pull `repository` (its name in the registry). At once if there is one, else
-    /// after the call that is under way, within the store's limit. While the calls fail and pause, the answer is an
-    /// immediate [`Unavailable`]: the client can turn elsewhere.
+    /// A token that can pull `repository` (its name in the registry). At once if there is one, else after the calls that
+    /// are under way, within the store's limit. While they fail for longer than half a minute, or for a reason that
+    /// somebody has to mend, the answer is an immediate [`Unavailable`]: the client can turn elsewhere.
     pub async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
-        match self.at_hand(repository) {
+        match self.cached(repository) {
             Some(bearer) => Ok(bearer),
             // In a box: it is rare, and a request has room for the token that is there.
             None => Box::pin(self.awaited(repository)).await,
@@ -187,62 +199,63 @@ impl Tokens {
     }
 
     /// The token that is there: the way of almost every request. It takes no lock and allocates nothing.
-    fn at_hand(&self, repository: &str) -> Option<Arc<Bearer>> {
-        let repositories;
-        let slot = if self.per_repository.load(Ordering::Acquire) {
-            repositories = self.repositories.load();
-            repositories.get(repository)?
-        } else {
-            &self.all
-        };
+    fn cached(&self, repository: &str) -> Option<Arc<Bearer>> {
         let now = Instant::now();
-        slot.used.store(as_millis(now - self.start), Ordering::Relaxed);
-        slot.good(now)
+        let used = as_millis(now - self.start);
+        let good = |slot: &Arc<Slot>| {
+            slot.used.store(used, Ordering::Relaxed);
+            slot.good(now)
+        };
+        if self.per_repository.load(Ordering::Acquire) { self.table.read(repository, good)? } else { good(&self.all) }
     }
 
     async fn awaited(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         let deadline = Instant::now() + self.wait;
+        // Kept while the next one is looked up: a name that nobody waits for loses its place in the queue.
+        let mut joined;
         loop {
-            let mut room = self.room.subscribe();
-            let Some(slot) = self.slot(repository) else {
-                if timeout_at(deadline, room.changed()).await.is_err() {
-                    return Err(Unavailable::after(None));
-                }
-                continue;
-            };
-            let mut changed = slot.changed.subscribe();
+            joined = self.join(repository)?;
+            let (slot, changed) = &mut joined;
             slot.used.store(self.clock(), Ordering::Relaxed);
-            if let Some(verdict) = self.verdict(&slot) {
+            if let Some(verdict) = self.verdict(slot, deadline) {
                 return verdict;
             }
+            if slot.is_evicted() {
+                continue;
+            }
             if timeout_at(deadline, changed.changed()).await.is_err() {
-                return Err(Unavailable::after(self.failure(&slot).0));
+                return Err(Unavailable::after(self.last_failure(slot)));
             }
             // Asked of the slot in hand: it may have lost its place since.
-            if let Some(verdict) = self.verdict(&slot) {
+            if let Some(verdict) = self.verdict(slot, deadline) {
                 return verdict;
             }
         }
     }
 
     /// What a request gets now; `None` if it is worth its while to wait.
-    fn verdict(&self, slot: &Slot) -> Option<Result<Arc<Bearer>, Unavailable>> {
+    fn verdict(&self, slot: &Slot, deadline: Instant) -> Option<Result<Arc<Bearer>, Unavailable>> {
         if let Some(bearer) = slot.good(Instant::now()) {
             return Some(Ok(bearer));
         }
-        match self.failure(slot) {
-            (failure @ Some(_), false) => Some(Err(Unavailable::after(failure))),
-            _ => None,
-        }
+        let failing = self.failing(slot).filter(|failing| !failing.is_worth_a_wait(deadline))?;
+        Some(Err(Unavailable::after(Some(Arc::clone(&failing.failure)))))
     }
 
-    /// Why there is no token, and whether a call for it is under way. Without a sign-in no slot makes progress, so its
-    /// failure speaks first.
-    fn failure(&self, slot: &Slot) -> (Option<Arc<Failure>>, bool) {
-        match self.login_failure.load_full() {
-            failure @ Some(_) => (failure, self.login_trying.load(Ordering::Acquire)),
-            None => (slot.failure.load_full(), slot.trying.load(Ordering::Acquire)),
+    /// Why there is no token. Without a sign-in no slot makes progress, nor while the registry limits the calls, so these
+    /// failures speak first.
+    fn failing(&self, slot: &Slot) -> Option<Arc<Failing>> {
+        let limited = || self.limited.load_full().filter(|limited| limited.next > Instant::now());
+        self.signed_out.load_full().or_else(limited).or_else(|| slot.failing.load_full())
+    }
+
+    /// What a request is told whose time is up; `None` while the first sign-in is under way.
+    fn last_failure(&self, slot: &Slot) -> Option<Arc<Failure>> {
+        if let Some(failing) = self.failing(slot) {
+            return Some(Arc::clone(&failing.failure));
         }
+        let under_way = "access token: the call for this repository has not ended in time";
+        self.is_signed_in().then(|| Arc::new(Failure::new(Hop::Token, under_way.to_owned())))
     }
 
     /// What to send in place of `seen`, which the registry answered with 401: a token that was asked for since. A
@@ -255,89 +268,153 @@ impl Tokens {
         seen: &Bearer,
         left: Duration,
     ) -> Result<Option<Arc<Bearer>>, Unavailable> {
-        let deadline = Instant::now() + REPLACE_LIMIT.min(self.wait).min(left);
-        let slot = self.slot(repository).ok_or_else(|| Unavailable::after(None))?;
-        let mut changed = slot.changed.subscribe();
-        slot.used.store(self.clock(), Ordering::Relaxed);
+        if !seen.own && self.per_repository.load(Ordering::Acquire) {
+            return self.narrow(repository, left).await;
+        }
+        let slot = if seen.own { self.join_own(repository)?.0 } else { Arc::clone(&self.all) };
         if slot.refused.load(Ordering::Acquire) < seen.number {
             if seen.is_last_word() {
                 return Ok(None);
             }
-            slot.refused.fetch_max(seen.number, Ordering::AcqRel);
-            self.wake.notify_one();
+            self.refuse(&slot, seen);
         }
-        loop {
-            // A token that is merely newer may have been asked for before the registry took back both.
-            if let Some(bearer) =
-                slot.good(Instant::now()).filter(|bearer| bearer.replaces >= seen.number && !left.is_zero())
-            {
-                return Ok(Some(bearer));
+        // A token that is merely newer may have been asked for before the registry took back both.
+        self.token_of(&slot, left, |bearer| bearer.replaces >= seen.number).await.map(Some)
+    }
+
+    /// After a 401 to a token for all repositories to which [`Self::replace`] knows no answer, where the challenge asks
+    /// for a token of this repository: one of that scope. `Ok(None)` if such a one has been refused within half a minute.
+    /// What the registry makes of it has to be told: [`Self::accepted`] or [`Self::in_vain`]. Only a token that is
+    /// accepted shows that the registry wants one a repository; a cache rule with an unhealthy credential set answers 401
+    /// to both, and nothing is to change for the other repositories then.
+    pub async fn narrow(&self, repository: &str, left: Duration) -> Result<Option<Arc<Bearer>>, Unavailable> {
+        let (slot, _waits) = self.join_own(repository)?;
+        slot.used.store(self.clock(), Ordering::Relaxed);
+        let refused = slot.good(Instant::now()).filter(|bearer| bearer.in_vain.load(Ordering::Acquire));
+        let mut after = 0;
+        if let Some(refused) = refused {
+            if refused.is_fresh() {
+                return Ok(None);
             }
-            if timeout_at(deadline, changed.changed()).await.is_err() {
+            self.refuse(&slot, &refused);
+            after = refused.number;
+        }
+        self.token_of(&slot, left, |bearer| bearer.replaces >= after).await.map(Some)
+    }
+
+    /// The registry served something for this token.
+    pub fn accepted(&self, bearer: &Bearer) {
+        if !bearer.accepted.load(Ordering::Relaxed) {
+            bearer.accepted.store(true, Ordering::Relaxed);
+            if bearer.own {
+                self.go_per_repository("the registry refuses tokens for all repositories");
+            }
+        }
+    }
+
+    /// The registry answered 401 to a token that [`Self::narrow`] gave.
+    pub fn in_vain(&self, bearer: &Bearer) {
+        bearer.in_vain.store(true, Ordering::Release);
+    }
+
+    /// Has the token of a slot renewed, because of a 401.
+    fn refuse(&self, slot: &Slot, seen: &Bearer) {
+        slot.refused.fetch_max(seen.number, Ordering::AcqRel);
+        self.refused.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// A token of this slot that will do, in time for a request that met a 401.
+    async fn token_of(
+        &self,
+        slot: &Slot,
+        left: Duration,
+        will_do: impl Fn(&Bearer) -> bool,
+    ) -> Result<Arc<Bearer>, Unavailable> {
+        let deadline = Instant::now() + REPLACE_LIMIT.min(self.wait).min(left);
+        let mut changed = slot.changed.subscribe();
+        slot.used.store(self.clock(), Ordering::Relaxed);
+        loop {
+            if let Some(bearer) = slot.good(Instant::now()).filter(|bearer| will_do(bearer) && !left.is_zero()) {
+                return Ok(bearer);
+            }
+            let failing = self.failing(slot).is_some_and(|failing| !failing.is_worth_a_wait(deadline));
+            if failing || slot.is_evicted() || timeout_at(deadline, changed.changed()).await.is_err() {
                 let under_way = || {
                     let message = "the registry refused one, and a new one did not come in time";
                     Arc::new(Failure::new(Hop::Token, message.to_owned()))
                 };
-                return Err(Unavailable::after(Some(self.failure(&slot).0.unwrap_or_else(under_way))));
+                let failure = self.failing(slot).map_or_else(under_way, |failing| Arc::clone(&failing.failure));
+                return Err(Unavailable::after(Some(failure)));
             }
         }
     }
 
     /// Whether pulls can be served now, and what goes wrong behind them.
     pub fn readiness(&self) -> Readiness {
-        let now = Instant::now();
         let ready = if self.per_repository.load(Ordering::Acquire) {
-            self.login_until.load().as_ref().is_some_and(|until| **until > now)
+            self.is_signed_in()
         } else {
             self.all.good(Instant::now()).is_some()
         };
         // Nothing mends before the sign-in does.
-        let trouble = self.login_trouble.load_full().or_else(|| self.access_trouble.load_full());
-        let (failure, since) = trouble.map(|trouble| (Arc::clone(&trouble.0), trouble.1)).unzip();
+        let failing = self.login_failing.load_full().or_else(|| self.access_failing.load_full());
+        let (failure, since) = failing.map(|failing| (Arc::clone(&failing.failure), failing.since_time)).unzip();
         Readiness { ready, failure, since }
+    }
+
+    fn is_signed_in(&self) -> bool {
+        self.login_until.load().as_ref().is_some_and(|until| **until > Instant::now())
     }
 
     fn clock(&self) -> u64 {
         as_millis(self.start.elapsed())
     }
 
-    /// The slot that serves a repository. `None` if the table is full of calls under way.
-    fn slot(&self, repository: &str) -> Option<Arc<Slot>> {
-        if !self.per_repository.load(Ordering::Acquire) {
-            return Some(Arc::clone(&self.all));
+    /// The slot that serves a repository, and its changes from now on.
+    fn join(&self, repository: &str) -> Result<Joined, Unavailable> {
+        if self.per_repository.load(Ordering::Acquire) {
+            return self.join_own(repository);
         }
-        if let Some(slot) = self.repositories.load().get(repository) {
-            return Some(Arc::clone(slot));
-        }
-        let new = Arc::new(Slot::new(self.clock()));
-        let name: Arc<str> = repository.into();
-        self.repositories.rcu(|slots| {
-            let mut slots = HashMap::clone(slots);
-            if slots.len() >= MAX_SCOPES && !slots.contains_key(&name) {
-                // Whoever waits for a first token keeps its place, and what has none goes before what has one: names that
-                // somebody invents are to push out no others.
-                let settled = slots.iter().filter(|(_, slot)| !slot.is_first_try());
-                let oldest =
-                    settled.min_by_key(|(_, slot)| (slot.bearer.load().is_some(), slot.used.load(Ordering::Relaxed)));
-                match oldest.map(|(name, _)| Arc::clone(name)) {
-                    Some(oldest) => slots.remove(&oldest),
-                    None => return slots,
-                };
-            }
-            slots.entry(Arc::clone(&name)).or_insert_with(|| Arc::clone(&new));
-            slots
-        });
-        self.wake.notify_one();
-        // Another request may have put its slot in first; that one counts.
-        self.repositories.load().get(repository).map(Arc::clone)
+        Ok((Arc::clone(&self.all), self.all.changed.subscribe()))
     }
 
-    fn let_go(&self, repository: &str) {
-        self.repositories.rcu(|slots| {
-            let mut slots = HashMap::clone(slots);
-            slots.remove(repository);
-            slots
-        });
+    /// The same for a slot of the repository's own. One that has none waits for its turn from now on.
+    fn join_own(&self, repository: &str) -> Result<Joined, Unavailable> {
+        let joined = |slot: &Arc<Slot>| (Arc::clone(slot), slot.changed.subscribe());
+        if let Some(joined) = self.table.read(repository, joined) {
+            return Ok(joined);
+        }
+        let mut newcomers = self.newcomers();
+        // Looked up again: a repository enters the table before it leaves the newcomers.
+        if let Some(joined) = self.table.read(repository, joined) {
+            return Ok(joined);
+        }
+        let Some((joined, is_new)) = newcomers.join(repository, self.clock()) else {
+            let message = "access token: too many repositories wait for their first one";
+            return Err(Unavailable::after(Some(Arc::new(Failure::new(Hop::Token, message.to_owned())))));
+        };
+        drop(newcomers);
+        if is_new {
+            self.wake.notify_one();
+        }
+        Ok(joined)
+    }
+
+    /// A poisoned lock guards plain values here, so what is in it is whole.
+    fn newcomers(&self) -> MutexGuard<'_, Newcomers> {
+        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on each repository has a token of its own. Nothing leads back before the next start: the price is one
+    /// call for each repository.
+    fn go_per_repository(&self, reason: &str) {
+        if !self.per_repository.swap(true, Ordering::AcqRel) {
+            info!("registry token: {reason}, one token a repository");
+            self.access_failing.store(None);
+            self.all.changed.send_replace(());
+            self.wake.notify_one();
+        }
     }
 
     /// Keeps the store full, for ever: the only caller of the issuer.
@@ -359,12 +436,6 @@ impl Unavailable {
         };
         Self { failure, retry_after }
     }
-}
-
-/// Remembers since when it fails.
-fn in_trouble(trouble: &Trouble, failure: &Arc<Failure>) {
-    let since = trouble.load().as_ref().map_or_else(SystemTime::now, |trouble| trouble.1);
-    trouble.store(Some(Arc::new((Arc::clone(failure), since))));
 }
 
 fn as_millis(duration: Duration) -> u64 {

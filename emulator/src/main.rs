@@ -48,6 +48,9 @@ struct Arguments {
     /// Role assignments by repository: the wildcard scope is ignored
     #[arg(long)]
     abac: bool,
+    /// Grant tokens for all repositories and then refuse them.
+    #[arg(long)]
+    refuse_wildcard_tokens: bool,
     /// Give tokens to callers without credentials
     #[arg(long)]
     anonymous_pull: bool,
@@ -204,6 +207,7 @@ impl Arguments {
             storage_host: self.storage_host.clone(),
             data_endpoints: self.data_endpoints,
             abac: self.abac,
+            refuses_wildcard_tokens: self.refuse_wildcard_tokens,
             anonymous_pull: self.anonymous_pull,
             refresh_lifetime: seconds(self.refresh_lifetime, defaults.refresh_lifetime),
             access_lifetime: seconds(self.access_lifetime, defaults.access_lifetime),

@@ -41,6 +41,9 @@ pub struct Options {
     pub data_endpoints: bool,
     /// Role assignments by repository: the wildcard scope is ignored in silence.
     pub abac: bool,
+    /// A registry that grants the wildcard scope, claim and all, and then answers a token of it with 401 and a challenge
+    /// for the repository.
+    pub refuses_wildcard_tokens: bool,
     /// Whether a token is given to callers without credentials.
     pub anonymous_pull: bool,
     /// False is `azureADAuthenticationAsArmPolicy=disabled`: only the registry's own audience will do.
@@ -81,6 +84,7 @@ impl Default for Options {
             storage_port: None,
             data_endpoints: false,
             abac: false,
+            refuses_wildcard_tokens: false,
             anonymous_pull: false,
             accept_arm_audience: true,
             refresh_lifetime: Duration::from_secs(3 * 60 * 60),

@@ -99,7 +99,7 @@ pub struct Challenge {
 impl Challenge {
     /// Of this registry. The refresh token goes to no other host, and to none in plain HTTP.
     pub fn parse(header: &str, registry: &Origin) -> Result<Self, String> {
-        let oci::challenge::Challenge { realm, service } = oci::challenge::Challenge::parse(header)?;
+        let oci::challenge::Challenge { realm, service, .. } = oci::challenge::Challenge::parse(header)?;
         match Origin::parse_url(realm) {
             Some((origin, path)) if origin.is_tls() && origin == *registry => {
                 Ok(Self { path, service: service.to_owned() })

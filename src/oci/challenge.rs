@@ -8,11 +8,19 @@ pub struct Challenge<'a> {
     pub realm: &'a str,
     /// What the token is for.
     pub service: &'a str,
+    /// The access that was missing, as `repository:<name>:pull`; several are separated by blanks.
+    pub scope: Option<&'a str>,
 }
+
+/// A real challenge has some 200 bytes, and a repository's name 255 at most.
+const MAX_CHALLENGE: usize = 4 << 10;
 
 impl<'a> Challenge<'a> {
     /// The error says what is missing.
     pub fn parse(header: &'a str) -> Result<Self, &'static str> {
+        if header.len() > MAX_CHALLENGE {
+            return Err("the challenge is longer than 4 KiB");
+        }
         let parameters = header
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
@@ -20,7 +28,13 @@ impl<'a> Challenge<'a> {
             .ok_or("the challenge is not for a bearer token")?;
         let realm = parameter(parameters, "realm").ok_or("the challenge names no realm")?;
         let service = parameter(parameters, "service").ok_or("the challenge names no service")?;
-        Ok(Self { realm, service })
+        Ok(Self { realm, service, scope: parameter(parameters, "scope") })
+    }
+
+    /// Whether what it asks for is to pull this repository, and nothing else.
+    pub fn is_for_pull_of(&self, repository: &str) -> bool {
+        let name = self.scope.and_then(|scope| scope.strip_prefix("repository:")?.strip_suffix(":pull"));
+        name == Some(repository)
     }
 }
 
@@ -36,5 +50,40 @@ fn parameter<'a>(mut text: &'a str, wanted: &str) -> Option<&'a str> {
             return Some(value);
         }
         text = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_pull_of_the_repository_that_was_asked_for_counts() {
+        for (scope, counts) in [
+            (r#",scope="repository:hub/x:pull""#, true),
+            (r#",scope="repository:hub/x:pull",error="insufficient_scope""#, true),
+            (",scope=repository:hub/x:pull", true),
+            ("", false),
+            (r#",scope="""#, false),
+            (r#",scope="repository:hub/y:pull""#, false),
+            (r#",scope="repository:*:pull""#, false),
+            (r#",scope="repository:hub/x:pull,push""#, false),
+            (r#",scope="repository:hub/x:push""#, false),
+            (r#",scope="repository:hub/x:*""#, false),
+            (r#",scope="repository:hub/x:pull repository:hub/y:pull""#, false),
+            (r#",scope="registry:catalog:*""#, false),
+        ] {
+            let header = format!(r#"Bearer realm="https://r.example/oauth2/token",service="r.example"{scope}"#);
+            let challenge = Challenge::parse(&header).expect(&header);
+            assert_eq!(challenge.is_for_pull_of("hub/x"), counts, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_of_another_kind_or_without_measure_is_none() {
+        let long = format!(r#"Bearer realm="x",service="{}""#, "x".repeat(MAX_CHALLENGE));
+        for header in ["", "Bearer", "Basic realm=\"x\"", "Bearer realm=\"x\"", "Bearer realm=\"x", long.as_str()] {
+            assert!(Challenge::parse(header).is_err(), "{header}");
+        }
     }
 }

@@ -35,6 +35,8 @@ pub struct Context {
     pub bearer: Option<Arc<Bearer>>,
     /// A 401 was answered with a fresh token once.
     pub renewed: bool,
+    /// A 401 to a fresh token was answered with one of the repository's own.
+    pub narrowed: bool,
     /// Tries to connect to the registry that came to nothing.
     pub refused: usize,
     /// Replays after a connection that died.
@@ -70,6 +72,7 @@ impl Context {
             rewriting: None,
             bearer: None,
             renewed: false,
+            narrowed: false,
             refused: 0,
             replays: 0,
             needs_fresh: false,

@@ -65,7 +65,7 @@ impl Locator {
             let _ = timeout(REST_LIMIT, self.keep(upstream, &peer)).await;
             match error.retry() {
                 true if context.storage.is_some() => return Ok(false),
-                // Each of the two that say so is bounded: a fresh token, once, and the repeats.
+                // Each of those that say so is bounded: a fresh token and one of the repository's own, once each, and the repeats.
                 true => {}
                 false => return Err(error),
             }

@@ -26,7 +26,7 @@ pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
         Show(session.client_addr()),
         if context.repository().is_empty() { "-" } else { context.repository() },
         Show(context.address()),
-        1 + context.refused + context.replays as usize + usize::from(context.renewed),
+        1 + context.refused + context.replays as usize + usize::from(context.renewed) + usize::from(context.narrowed),
         Prefixed(" storage=", context.storage.as_ref().map(Storage::host)),
         Prefixed(" correlation=", context.correlation.as_ref().and_then(|value| value.to_str().ok())),
         Prefixed(" error=", outcome(error, context).as_deref()),

@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Failure;
+
+/// A failure that may pass by itself and has not lasted for longer is waited out by requests. When a machine starts, its
+/// identity endpoint says 404, 410 or 500 for some seconds; after half a minute an engine is better off elsewhere.
+pub const WAITED_OUT: Duration = Duration::from_secs(30);
 
 /// The first pause is at most this.
 const BASE: Duration = Duration::from_millis(500);
 /// The longest pause after a failure that may pass by itself.
 const CEILING: Duration = Duration::from_secs(30);
+/// The longest pause while requests wait for the end of the failure, so that a wait of 10 s has several tries in it. The
+/// metadata service allows 20 calls a second and wants one second between two after an error.
+const EARLY_CEILING: Duration = Duration::from_secs(2);
 /// The pause after one that will not: somebody has to assign a role or mend a secret first.
 const PERMANENT: Duration = Duration::from_secs(60);
 /// A server's `Retry-After` is honoured up to here; ACR counts down from 60 s.
@@ -19,9 +28,22 @@ const FLOOR: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
+    first: Option<Instant>,
+    /// Everything waits for this call: see [`EARLY_CEILING`].
+    awaited: bool,
 }
 
 impl Backoff {
+    /// For a call that all requests wait for. One of many, as for a single repository, gives its server more time.
+    pub fn awaited() -> Self {
+        Self { awaited: true, ..Self::default() }
+    }
+
+    /// The call has succeeded.
+    pub fn reset(&mut self) {
+        (self.failures, self.first) = (0, None);
+    }
+
     /// Nothing has failed since the last success.
     pub fn is_clear(&self) -> bool {
         self.failures == 0
@@ -30,12 +52,14 @@ impl Backoff {
     /// The pause after one more failure; never shorter than what the server asked for.
     pub fn next(&mut self, failure: &Failure) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        let is_early = self.first.get_or_insert_with(Instant::now).elapsed() < WAITED_OUT;
         let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_LIMIT);
         let bound = if failure.permanent {
             PERMANENT
         } else {
             // 2^6 half-seconds are past the ceiling; a larger exponent would only overflow.
-            CEILING.min(BASE * 2u32.pow((self.failures - 1).min(6)))
+            let ceiling = if self.awaited && is_early { EARLY_CEILING } else { CEILING };
+            ceiling.min(BASE * 2u32.pow((self.failures - 1).min(6)))
         };
         let jittered = bound.mul_f64(rand::random::<f64>());
         let pause = if failure.permanent { bound / 2 + jittered / 2 } else { jittered };

@@ -30,7 +30,6 @@ fn allocations<T>(mut run: impl FnMut() -> T) -> usize {
 fn a_request_allocates_its_target_and_nothing_else() {
     let digest = format!("sha256:{}", "ab".repeat(32));
     let routes = scene::routes();
-    let (runtime, tokens) = scene::warm();
     for path in [
         "/v2/library/nginx/manifests/1.27".to_owned(),
         format!("/v2/library/nginx/manifests/{digest}"),
@@ -48,6 +47,9 @@ fn a_request_allocates_its_target_and_nothing_else() {
             "{path}: the target, at its full size at once"
         );
     }
-    let bearer = || runtime.block_on(async { tokens.bearer("hub/library/nginx").await.expect("a token").header() });
-    assert_eq!(allocations(bearer), 0, "the header shares the store's buffer");
+    for per_repository in [false, true] {
+        let (runtime, tokens) = scene::warm(per_repository);
+        let bearer = || runtime.block_on(async { tokens.bearer("hub/library/nginx").await.expect("a token").header() });
+        assert_eq!(allocations(bearer), 0, "the header shares the store's buffer; per repository: {per_repository}");
+    }
 }

@@ -13,30 +13,35 @@ use http::Method;
 
 const LIFE: Duration = Duration::from_secs(3600);
 
-struct Willing;
+struct Willing {
+    per_repository: bool,
+}
 
-fn granted() -> Result<Granted, Failure> {
-    // As long as a real one.
-    Ok(Granted { token: Secret::new("x".repeat(1500)), lifetime: LIFE, per_repository: false })
+impl Willing {
+    fn granted(&self) -> Result<Granted, Failure> {
+        // As long as a real one.
+        let token = Secret::new("x".repeat(1500));
+        Ok(Granted { token, lifetime: LIFE, per_repository: self.per_repository })
+    }
 }
 
 #[async_trait]
 impl Issuer for Willing {
     async fn login(&self) -> Result<Granted, Failure> {
-        granted()
+        self.granted()
     }
 
     async fn access(&self, _: &Secret, _: &str) -> Result<Granted, Failure> {
-        granted()
+        self.granted()
     }
 }
 
-/// A store with a token for every repository, and the runtime that it is asked on.
-pub fn warm() -> (tokio::runtime::Runtime, Arc<Tokens>) {
+/// A store with a token for one repository, or for all of them, and the runtime that it is asked on.
+pub fn warm(per_repository: bool) -> (tokio::runtime::Runtime, Arc<Tokens>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let tokens = Arc::new(Tokens::default());
     let upkeep = Arc::clone(&tokens);
-    runtime.spawn(async move { upkeep.run(Arc::new(Willing)).await });
+    runtime.spawn(async move { upkeep.run(Arc::new(Willing { per_repository })).await });
     runtime.block_on(tokens.bearer("hub/library/nginx")).expect("a token");
     (runtime, tokens)
 }

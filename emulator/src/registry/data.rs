@@ -64,7 +64,9 @@ fn authorize(state: &State, request: &Request, resource: Resource<'_>) -> Result
     };
     let is_enough = match resource.access() {
         None => true,
-        Some((kind, name, action)) => access.iter().any(|entry| entry.covers(kind, name, action)),
+        Some((kind, name, action)) => access.iter().any(|entry| {
+            entry.covers(kind, name, action) && (entry.names(name) || !state.options.refuses_wildcard_tokens)
+        }),
     };
     if is_enough { Ok(()) } else { Err(challenged(state, Some(resource), true)) }
 }

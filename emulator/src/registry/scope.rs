@@ -24,6 +24,11 @@ impl Access {
         })
     }
 
+    /// Whether it is this name that the entry is for, and not all of them.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// Whether this entry allows an action; `*` as a name stands for all repositories.
     pub(super) fn covers(&self, kind: &str, name: &str, action: &str) -> bool {
         self.kind == kind

@@ -1,3 +1,4 @@
+use super::backoff::WAITED_OUT;
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -55,12 +56,15 @@ async fn pauses_are_of_any_length_up_to_a_bound_that_grows_to_its_ceiling() {
     sleep(Duration::from_secs(4 * 3600)).await;
     let times = fake.login_times.lock().expect("lock").clone();
     let pauses: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0] - CALL).as_secs_f64()).collect();
-    for (pause, bound) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 8.0, 16.0].into_iter().chain(std::iter::repeat(30.0)))
-    {
+    let mut elapsed = 0.0;
+    for (number, pause) in pauses.iter().enumerate() {
+        // Requests wait for the first half minute of a failure, so its calls follow each other quickly.
+        let bound = if elapsed < WAITED_OUT.as_secs_f64() { [0.5, 1.0, 2.0][number.min(2)] } else { 30.0 };
         // Timers are a millisecond late at most.
         assert!((0.1..=bound + 0.002).contains(pause), "{pause} s, bound {bound} s");
+        elapsed += pause + CALL.as_secs_f64();
     }
-    let late = &pauses[6..];
+    let late = &pauses[pauses.len() / 4..];
     for tenth in 0..10 {
         let (low, high) = (f64::from(tenth) * 3.0, f64::from(tenth + 1) * 3.0);
         assert!(
@@ -128,8 +132,64 @@ async fn a_401_does_not_shorten_the_pause_after_failures() {
     sleep(2 * CALL).await;
     for _ in 0..25 {
         assert!(tokens.replace("hub/x", &seen, Duration::from_secs(2)).await.is_err());
+        sleep(Duration::from_secs(2)).await;
     }
     assert_eq!(fake.counts().1, 2, "the renewal that failed");
     sleep(Duration::from_secs(12)).await;
     assert_eq!(fake.counts().1, 3, "and one after the pause");
+}
+
+/// When a machine starts, its identity endpoint says 404, 410 or 500 for some seconds.
+#[tokio::test(start_paused = true)]
+async fn what_passes_by_itself_is_waited_out_by_the_first_pull() {
+    for abac in [false, true] {
+        for (login, access) in [(true, false), (false, true)] {
+            let fake = Fake { login_fails: Mutex::new(login.then(|| failure(false))), ..Fake::default() };
+            fake.abac.store(abac, Ordering::SeqCst);
+            fake.break_access(access.then(|| failure(false)));
+            let (tokens, fake) = store(fake);
+            let begun = Instant::now();
+            let waiting = Arc::clone(&tokens);
+            let pull = tokio::spawn(async move { waiting.bearer("hub/x").await.is_ok() });
+            sleep(Duration::from_secs(5)).await;
+            fake.break_login(None);
+            fake.break_access(None);
+            assert!(pull.await.expect("no panic"), "abac {abac}, login {login}");
+            assert!(begun.elapsed() <= DEFAULT_TOKEN_WAIT, "{:?}", begun.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_for_half_a_minute_is_answered_at_once() {
+    for abac in [false, true] {
+        for (login, access) in [(true, false), (false, true)] {
+            let fake = Fake { login_fails: Mutex::new(login.then(|| failure(false))), ..Fake::default() };
+            fake.abac.store(abac, Ordering::SeqCst);
+            fake.break_access(access.then(|| failure(false)));
+            let (tokens, _) = store(fake);
+            assert!(tokens.bearer("hub/x").await.is_err());
+            sleep(WAITED_OUT).await;
+            for name in ["hub/x", "hub/another"] {
+                let before = Instant::now();
+                assert!(tokens.bearer(name).await.is_err());
+                // A repository that is new to the outage has one try of its own.
+                assert!(before.elapsed() <= CALL, "{name}: {:?}, abac {abac}, login {login}", before.elapsed());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_call_that_comes_too_late() {
+    let limited = Failure { retry_after: Some(Duration::from_secs(60)), ..failure(false) };
+    let (tokens, _) = store(Fake { login_fails: Mutex::new(Some(limited)), ..Fake::default() });
+    let before = Instant::now();
+    assert!(tokens.bearer("hub/x").await.is_err());
+    assert_eq!(before.elapsed(), CALL);
+    // Without such a pause there is more than one try within the wait.
+    let (tokens, fake) = store(Fake { login_fails: Mutex::new(Some(failure(false))), ..Fake::default() });
+    let before = Instant::now();
+    assert!(tokens.bearer("hub/x").await.is_err());
+    assert!(before.elapsed() <= DEFAULT_TOKEN_WAIT && fake.counts().0 >= 4, "{:?}", fake.counts());
 }

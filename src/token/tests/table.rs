@@ -1,5 +1,6 @@
 use tokio::task::JoinSet;
 
+use super::refresh::MAX_FAILED;
 use super::*;
 
 fn abac() -> (Arc<Tokens>, Arc<Fake>) {
@@ -17,10 +18,9 @@ async fn of_a_full_table_the_least_recently_used_goes_first() {
     sleep(Duration::from_secs(1)).await;
     text(&tokens, "hub/r0").await;
     text(&tokens, "hub/new").await;
-    let kept = tokens.repositories.load();
-    assert_eq!(kept.len(), MAX_SCOPES);
-    assert!(kept.contains_key("hub/r0") && kept.contains_key("hub/new"));
-    assert!(!kept.contains_key("hub/r1"), "used longest ago");
+    assert_eq!(tokens.table.len(), MAX_SCOPES);
+    assert!(has(&tokens, "hub/r0") && has(&tokens, "hub/new"));
+    assert!(!has(&tokens, "hub/r1"), "used longest ago");
 }
 
 #[tokio::test(start_paused = true)]
@@ -33,7 +33,7 @@ async fn more_first_requests_than_the_table_has_places_are_all_served() {
     }
     let served = requests.join_all().await.into_iter().filter(|served| *served).count();
     assert_eq!(served, MAX_SCOPES + 100);
-    assert!(tokens.repositories.load().len() <= MAX_SCOPES);
+    assert!(tokens.table.len() <= MAX_SCOPES);
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,9 +86,9 @@ async fn a_repository_that_never_had_a_token_is_let_go_when_nobody_asks() {
         // Whoever was told to wait comes back and finds the pause that its failures have come to.
         sleep(Duration::from_secs(30)).await;
         assert!(tokens.bearer("hub/invented").await.is_err());
-        assert!(tokens.repositories.load().contains_key("hub/invented"));
+        assert_eq!(tokens.newcomers().len(), 1);
         sleep(Duration::from_secs(180)).await;
-        assert!(!tokens.repositories.load().contains_key("hub/invented"), "permanent {permanent}");
+        assert_eq!(tokens.newcomers().len(), 0, "permanent {permanent}");
         let calls = fake.counts().1;
         sleep(Duration::from_secs(600)).await;
         assert_eq!(fake.counts().1, calls, "permanent {permanent}");
@@ -96,7 +96,7 @@ async fn a_repository_that_never_had_a_token_is_let_go_when_nobody_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invented_names_push_out_no_repository_that_has_a_token() {
+async fn invented_names_that_are_refused_push_out_no_repository_that_has_a_token() {
     let (tokens, fake) = abac();
     text(&tokens, "hub/x").await;
     fake.break_access(Some(failure(true)));
@@ -108,6 +108,122 @@ async fn invented_names_push_out_no_repository_that_has_a_token() {
         }
         assert!(requests.join_all().await.into_iter().all(|told| told));
     }
-    assert_eq!(tokens.repositories.load().len(), MAX_SCOPES);
+    assert!(tokens.newcomers().len() <= MAX_FAILED, "{}", tokens.newcomers().len());
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
+}
+
+/// More invented names than the table has places, under way at once: who has a good token gets it at once.
+#[tokio::test(start_paused = true)]
+async fn invented_names_under_way_push_out_no_good_token() {
+    let (tokens, fake) = abac();
+    let real: Vec<_> = (0..40).map(|number| format!("hub/real{number}")).collect();
+    for name in &real {
+        text(&tokens, name).await;
+        tokens.accepted(&tokens.bearer(name).await.expect("a token"));
+    }
+    let mut requests = JoinSet::new();
+    for number in 0..3 * MAX_SCOPES {
+        let tokens = Arc::clone(&tokens);
+        // The registry does not say that a name is invented: it has a token for each.
+        requests.spawn(async move { tokens.bearer(&format!("hub/invented{number}")).await.is_ok() });
+    }
+    let flood = Instant::now();
+    while fake.counts().1 < real.len() + 2 * MAX_SCOPES {
+        sleep(CALL).await;
+        let asked = Instant::now();
+        for (number, name) in real.iter().enumerate() {
+            assert_eq!(text(&tokens, name).await, format!("Bearer access-{number}"));
+        }
+        assert_eq!(asked.elapsed(), Duration::ZERO, "no wait for a token that is there");
+    }
+    assert!(tokens.table.len() <= MAX_SCOPES, "{}", tokens.table.len());
+    assert!(flood.elapsed() < DEFAULT_TOKEN_WAIT);
+    requests.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_tries_are_served_in_the_order_in_which_they_came() {
+    let (tokens, fake) = abac();
+    text(&tokens, "hub/x").await;
+    let mut requests = JoinSet::new();
+    for number in 0..2 * MAX_SCOPES {
+        let tokens = Arc::clone(&tokens);
+        requests.spawn(async move { tokens.bearer(&format!("hub/r{number}")).await.is_ok() });
+    }
+    // Joined by a thousand others that ask for one of them and wait no longer than it takes.
+    for _ in 0..1000 {
+        let tokens = Arc::clone(&tokens);
+        requests.spawn(async move { tokens.bearer("hub/r7").await.is_ok() });
+    }
+    assert!(requests.join_all().await.into_iter().all(|served| served));
+    let scopes = fake.scopes.lock().expect("lock").clone();
+    let expected = (0..2 * MAX_SCOPES).map(|number| format!("repository:hub/r{number}:pull"));
+    assert!(scopes.iter().skip(1).eq(expected.collect::<Vec<_>>().iter()), "{scopes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_does_not_wait_for_first_tries() {
+    let (tokens, fake) = abac();
+    let seen = tokens.bearer("hub/x").await.expect("a token");
+    fake.hangs.store(true, Ordering::SeqCst);
+    let mut requests = JoinSet::new();
+    for number in 0..MAX_SCOPES {
+        let tokens = Arc::clone(&tokens);
+        requests.spawn(async move { tokens.bearer(&format!("hub/invented{number}")).await.is_ok() });
+    }
+    sleep(2 * CALL).await;
+    fake.hangs.store(false, Ordering::SeqCst);
+    let newer = tokens.replace("hub/x", &seen, Duration::from_secs(1)).await.expect("in time");
+    assert!(newer.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_whose_requests_are_gone_cost_no_call() {
+    let (tokens, fake) = abac();
+    text(&tokens, "hub/x").await;
+    let mut requests = JoinSet::new();
+    for number in 0..MAX_SCOPES {
+        let tokens = Arc::clone(&tokens);
+        requests.spawn(async move { tokens.bearer(&format!("hub/invented{number}")).await.is_ok() });
+    }
+    sleep(CALL / 2).await;
+    requests.shutdown().await;
+    let before = Instant::now();
+    text(&tokens, "hub/real").await;
+    assert!(before.elapsed() <= 2 * CALL, "{:?}", before.elapsed());
+    assert!(fake.counts().1 < 20, "{:?}", fake.counts());
+}
+
+/// All of a full table are in use. Whoever comes has its token and takes no place.
+#[tokio::test(start_paused = true)]
+async fn a_full_table_of_tokens_in_use_gives_no_place_away() {
+    let (tokens, fake) = abac();
+    for number in 0..MAX_SCOPES {
+        tokens.accepted(&tokens.bearer(&format!("hub/r{number}")).await.expect("a token"));
+    }
+    for _ in 0..3 {
+        text(&tokens, "hub/new").await;
+    }
+    assert_eq!((tokens.table.len(), tokens.newcomers().len()), (MAX_SCOPES, 0));
+    assert_eq!(fake.counts().1, MAX_SCOPES + 3);
+    // One that nobody has used for long makes room.
+    sleep(Duration::from_secs(301)).await;
+    text(&tokens, "hub/new").await;
+    assert!(has(&tokens, "hub/new"));
+}
+
+/// The registry says nothing of a name that nobody has pulled: it gives a token for each.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_were_accepted_outlast_those_of_invented_names() {
+    let (tokens, _) = abac();
+    for number in 0..40 {
+        tokens.accepted(&tokens.bearer(&format!("hub/real{number}")).await.expect("a token"));
+    }
+    sleep(Duration::from_secs(1)).await;
+    // Each of these is used later than any of the real ones.
+    for number in 0..3 * MAX_SCOPES {
+        text(&tokens, &format!("hub/invented{number}")).await;
+    }
+    assert_eq!(tokens.table.len(), MAX_SCOPES);
+    assert!((0..40).all(|number| has(&tokens, &format!("hub/real{number}"))));
 }

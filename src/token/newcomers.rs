@@ -1,0 +1,85 @@
+//! Repositories without a token: those that wait for their first call, in order of arrival, and those whose call is under
+//! way or has failed. They have no place in the table of tokens, so names that somebody invents push nothing out of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::slot::Slot;
+
+/// Names that wait for their first call. Each has a request that waits for it, which costs far more than the 300 bytes
+/// that it takes here; one more is refused at once.
+pub(super) const MAX_WAITING: usize = 4096;
+
+/// All of them by name, and the names that wait.
+#[derive(Default)]
+pub(super) struct Newcomers {
+    slots: HashMap<Arc<str>, Arc<Slot>>,
+    queue: VecDeque<Arc<str>>,
+}
+
+/// A repository's slot, and its changes from now on.
+pub(super) type Joined = (Arc<Slot>, watch::Receiver<()>);
+
+impl Newcomers {
+    /// The slot of this repository; true if it has just joined the end of the queue. `None` if the queue is full.
+    /// Subscribed here, under the caller's lock: a name that nobody waits for is dropped when its turn comes.
+    pub fn join(&mut self, name: &str, clock: u64) -> Option<(Joined, bool)> {
+        if let Some(slot) = self.slots.get(name) {
+            return Some(((Arc::clone(slot), slot.changed.subscribe()), false));
+        }
+        if self.queue.len() >= MAX_WAITING {
+            self.drop_abandoned();
+        }
+        if self.queue.len() >= MAX_WAITING {
+            return None;
+        }
+        let slot = Arc::new(Slot::new(clock));
+        let changed = slot.changed.subscribe();
+        let name: Arc<str> = name.into();
+        self.queue.push_back(Arc::clone(&name));
+        self.slots.insert(name, Arc::clone(&slot));
+        Some(((slot, changed), true))
+    }
+
+    /// The repository whose turn it is. It stays a newcomer until [`Self::remove`].
+    pub fn next(&mut self) -> Option<(Arc<str>, Arc<Slot>)> {
+        while let Some(name) = self.queue.pop_front() {
+            let Some(slot) = self.slots.get(&name) else { continue };
+            if slot.changed.receiver_count() > 0 {
+                return Some((name, Arc::clone(slot)));
+            }
+            if let Some(slot) = self.slots.remove(&name) {
+                slot.evict();
+            }
+        }
+        None
+    }
+
+    /// It has a token now, or nobody asks for it any more.
+    pub fn remove(&mut self, name: &str) {
+        self.slots.remove(name);
+    }
+
+    /// Those whose requests wait for news.
+    pub fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.slots.values()
+    }
+
+    fn drop_abandoned(&mut self) {
+        let slots = &mut self.slots;
+        self.queue.retain(|name| {
+            let kept = slots.get(name).is_some_and(|slot| slot.changed.receiver_count() > 0);
+            if !kept && let Some(slot) = slots.remove(name) {
+                slot.evict();
+            }
+            kept
+        });
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+}

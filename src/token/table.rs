@@ -1,0 +1,61 @@
+//! The repositories that have a token of their own: read by every request, written by the background task alone.
+
+use std::array;
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::slot::Slot;
+
+/// A change copies one part of the table and not all of it: some 16 entries of a full one.
+const SHARDS: usize = 64;
+
+type Shard = HashMap<Arc<str>, Arc<Slot>>;
+
+/// Slots by repository. Reading takes no lock and allocates nothing. There is one writer, so a change is a load and a
+/// store.
+pub(super) struct Table {
+    hasher: RandomState,
+    shards: [ArcSwap<Shard>; SHARDS],
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), shards: array::from_fn(|_| ArcSwap::default()) }
+    }
+}
+
+impl Table {
+    /// What `read` makes of the slot of this repository, if there is one.
+    pub fn read<T>(&self, name: &str, read: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
+        self.shard(name)?.load().get(name).map(read)
+    }
+
+    pub fn insert(&self, name: &Arc<str>, slot: &Arc<Slot>) {
+        self.change(name, |shard| shard.insert(Arc::clone(name), Arc::clone(slot)));
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.change(name, |shard| shard.remove(name));
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Shard) -> Option<Arc<Slot>>) {
+        let Some(shard) = self.shard(name) else { return };
+        let mut changed = Shard::clone(&shard.load());
+        change(&mut changed);
+        shard.store(Arc::new(changed));
+    }
+
+    fn shard(&self, name: &str) -> Option<&ArcSwap<Shard>> {
+        // The remainder is below 64, so it fits and the shard is there.
+        let index = self.hasher.hash_one(name) % SHARDS as u64;
+        self.shards.get(usize::try_from(index).ok()?)
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.load().len()).sum()
+    }
+}
