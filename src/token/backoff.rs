@@ -29,12 +29,13 @@ const FLOOR: Duration = Duration::from_millis(100);
 pub struct Backoff {
     failures: u32,
     first: Option<Instant>,
-    /// Everything waits for this call: see [`EARLY_CEILING`].
+    /// Requests wait for this call: see [`EARLY_CEILING`].
     awaited: bool,
 }
 
 impl Backoff {
-    /// For a call that all requests wait for. One of many, as for a single repository, gives its server more time.
+    /// For a call that requests wait for: the sign-in, or a first token. The renewal of one of a thousand tokens, each of
+    /// which is still good, gives the server more time.
     pub fn awaited() -> Self {
         Self { awaited: true, ..Self::default() }
     }

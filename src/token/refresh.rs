@@ -22,8 +22,9 @@ const MAX_CALLS: usize = 16;
 /// for names that somebody invents.
 const MAX_NEWCOMER_CALLS: usize = 12;
 /// Repositories whose last call failed and that never had a token. Whoever asks again finds the pause that their failures
-/// have come to; of more, the one that was asked for longest ago is forgotten.
-pub(super) const MAX_FAILED: usize = 256;
+/// have come to; of more, the one that was asked for longest ago is forgotten. Each may be called once a second at first,
+/// of the 160 calls that ACR allows.
+pub(super) const MAX_FAILED: usize = 128;
 /// A token that the registry has accepted and that was used within this time is not given up for a new one: the requests
 /// of a pull follow each other more quickly.
 const IN_USE: Duration = Duration::from_secs(5 * 60);
@@ -196,7 +197,7 @@ impl<'a> Refresher<'a> {
     fn start_first_calls(&mut self, now: Instant) {
         while self.calls.len() < MAX_CALLS && self.newcomer_calls < MAX_NEWCOMER_CALLS {
             let Some((name, slot)) = self.tokens.newcomers().next() else { return };
-            self.scopes.insert(Arc::clone(&name), Scope::new(slot, Backoff::default(), true));
+            self.scopes.insert(Arc::clone(&name), Scope::new(slot, Backoff::awaited(), true));
             self.call(&name, now);
         }
     }
@@ -410,6 +411,7 @@ impl<'a> Refresher<'a> {
         }
         let Some(scope) = self.scopes.get_mut(repository) else { return };
         scope.is_newcomer = false;
+        scope.plan.backoff = Backoff::default();
         self.in_table += 1;
         self.tokens.table.insert(repository, &scope.slot);
         self.tokens.newcomers().remove(repository);
