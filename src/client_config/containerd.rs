@@ -6,18 +6,18 @@ const CERTS_D: &str = "/etc/containerd/certs.d";
 pub const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml"];
 pub const AFTER_REMOVAL: &str = "containerd reads hosts.toml at each pull, so there is nothing to restart; config_path in its config.toml does no harm";
 /// One directory: some releases name two by default, with a colon between, and then find neither.
-pub const CONFIG_PATH: &str = r#"  # version = 3, read by containerd 2; or version = 4, read by containerd 2.3 and later
+pub const CONFIG_PATH: &str = r#"  # version = 3 (containerd 2.0 and later), version = 4 (containerd 2.3 and later)
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = "/etc/containerd/certs.d"
 
-  # version = 2, read by containerd 1 and 2
+  # version = 2 (containerd 1, and 2 reads it, too)
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "/etc/containerd/certs.d"
 "#;
 
 pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let mut notes = vec![format!(
-        "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has the one of these that goes with the version in its first lines (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
+        "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has the one of these that goes with its version (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
     )];
     notes.extend(about_closed(routes));
     Setup { client: Client::Containerd, files: files(routes, mirror), notes }

@@ -3,13 +3,15 @@ use std::process::Command;
 
 use acr_emulator::{Emulator, Hop, Image};
 
-use crate::containerd::Containerd;
+use crate::containerd::{self, Containerd};
 use crate::docker::{Docker, Kind};
 use crate::harness::{self, PATIENCE, Setup};
 use crate::mirror::Mirror;
 use crate::program::{self, fail, run};
 use crate::{containers, namespace};
 
+/// Where the files are unless they are elsewhere.
+const CERTS_D: &str = "/etc/containerd/certs.d";
 /// What no route's cache holds, in a registry that has a source to fall back to and in a closed one.
 const MISSING_OPEN: &str = "docker.io/library/missing:1.0";
 const MISSING_CLOSED: &str = "ghcr.io/org/missing:1.0";
@@ -90,6 +92,39 @@ fn ctr_pulls(site: &Site, containerd: &Containerd<'_>) {
     assert!(said.contains("https://registry-1.docker.io/"), "{said}");
     let said = fail(&mut ctr(MISSING_CLOSED));
     assert!(said.contains("not found") && !said.contains("https://ghcr.io"), "{said}");
+}
+
+/// Each lines for `config.toml` that the program prints, in a file of each version that they are said to be for, in the
+/// containerd that they are said to be for. What a kubelet asks for then comes by the files.
+async fn containerd_finds_the_files_by_the_printed_lines(release: Option<u8>, version: u8) {
+    let site = Site::start().await;
+    let hosts = site.written("containerd").join("etc/containerd/certs.d");
+    let printed = run(&mut site.client_config("containerd"));
+    let mut lines = printed.lines().skip_while(|line| {
+        !line.contains(&format!("# version = {version} (")) && !line.contains(&format!(", version = {version} ("))
+    });
+    lines.next().unwrap_or_else(|| panic!("no lines for version {version}: {printed}"));
+    let lines: Vec<_> = lines.take(2).map(|line| line.replace(CERTS_D, &hosts.to_string_lossy())).collect();
+    let config = format!("version = {version}\n{}\n", lines.join("\n"));
+    let containerd = Containerd::start_with(&site.mirror.home, hosts, release, &config);
+    for reference in [&site.mirror.pulls()[0].reference, APP] {
+        let answer = run(&mut containerd.cri_pull(PATIENCE, reference));
+        assert!(containerd::cri_succeeded(&answer), "{reference}: {answer}");
+    }
+    assert!(site.has_given_the_app());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn containerd_1_finds_the_files_by_the_printed_lines() {
+    containerd_finds_the_files_by_the_printed_lines(None, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn containerd_2_finds_the_files_by_the_printed_lines_for_itself_and_for_containerd_1() {
+    containerd_finds_the_files_by_the_printed_lines(Some(14), 3).await;
+    containerd_finds_the_files_by_the_printed_lines(Some(14), 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,6 +208,26 @@ async fn a_nodes_script_writes_the_files_and_looks_whether_containerd_reads_them
     assert!(said.contains("is left as it is") && said.contains("[host.\"http://127.0.0.1:"), "{said}");
     assert_eq!(std::fs::read_to_string(&hub).expect("there"), "# by hand\n");
     std::fs::write(&hub, &ours).expect("written");
+    run(&mut node(&right));
+
+    let mut without = node(&right);
+    let said = fail(without.env("CONTAINERD_CONFIG", site.mirror.home.path().join("none.toml")));
+    assert!(said.contains("there is no ") && said.contains("# version = 2 (containerd 1"), "{said}");
+
+    let (stale, foreign) = (certs.join("gone.example/hosts.toml"), certs.join("foreign.example/hosts.toml"));
+    for (file, content) in [(&stale, &ours[..]), (&foreign, b"# by hand\n")] {
+        std::fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+        std::fs::write(file, content).expect("written");
+    }
+    let said = run(&mut node(&right));
+    assert!(said.matches("is left from a route that is gone").count() == 1 && said.contains("gone.example"), "{said}");
+    let said = run(node(&right).arg("--prune"));
+    assert_eq!(said, format!("removed {}\n", stale.display()));
+    let left = |of: &str| certs.join(of).exists();
+    assert!(!left("gone.example") && left("foreign.example/hosts.toml") && left("docker.io/hosts.toml"));
+    assert!(fail(node(&right).arg("--purge")).contains("--purge is neither --prune nor --remove"));
+    run(node(&right).arg("--remove"));
+    assert!(left("foreign.example/hosts.toml") && !left("docker.io") && !left("ghcr.io"));
     run(&mut node(&right));
 
     ctr_pulls(&site, &Containerd::start_by(&site.mirror.home, certs));

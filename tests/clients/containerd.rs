@@ -7,6 +7,7 @@ use crate::harness::PATIENCE;
 use crate::home::Home;
 use crate::mirror::Mirror;
 use crate::program::{DAEMON_LIMIT, Daemon, run};
+use crate::tree::Tree;
 
 const AGENT: &str = "containerd/";
 
@@ -39,20 +40,38 @@ impl<'a> Containerd<'a> {
 
     /// containerd with a directory of registries.
     pub fn start_by(home: &'a Home, hosts: PathBuf) -> Self {
+        let config = format!(
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
+            hosts.display()
+        );
+        Self::start_with(home, hosts, None, &config)
+    }
+
+    /// The containerd of a release by its number, or this machine's, with the lines that say where CRI finds `hosts`; the
+    /// first is the version.
+    pub fn start_with(home: &'a Home, hosts: PathBuf, release: Option<u8>, lines: &str) -> Self {
         let path = home.path().display();
         let socket = home.path().join("containerd.sock");
+        let (version, lines) = lines.split_once('\n').expect("a version");
         // The native snapshotter copies: it works on every filesystem, an overlay too.
+        let snapshotter = if version.ends_with(" 2") {
+            "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  snapshotter = \"native\"\n"
+        } else {
+            "[plugins.\"io.containerd.cri.v1.images\"]\n  snapshotter = \"native\"\n\
+             [[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = \"linux\"\n  snapshotter = \"native\"\n"
+        };
         let config = home.file(
             "containerd.toml",
             &format!(
-                "version = 2\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n[grpc]\n  address = \"{}\"\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  snapshotter = \"native\"\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
+                "{version}\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n[grpc]\n  address = \"{}\"\n{snapshotter}{lines}",
                 socket.display(),
-                hosts.display(),
             ),
         );
-        let command = home.client(DAEMON_LIMIT, &format!("containerd --config {}", config.display()));
+        let words = format!("containerd --config {}", config.display());
+        let command = match release {
+            Some(release) => Tree::mount(home, release).program(DAEMON_LIMIT, &words),
+            None => home.client(DAEMON_LIMIT, &words),
+        };
         let daemon = Daemon::start("containerd", command, home, || UnixStream::connect(&socket).is_ok());
         Self { home, hosts, socket, _daemon: daemon }
     }

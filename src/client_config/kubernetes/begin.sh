@@ -1,13 +1,32 @@
-# Run it as root on a node, or in the build of a node's image. It may be run again at any time.
+# Run it as root on a node, or in the build of a node's image. It may be run again at any time:
+#   sh setup-node.sh            puts the files in place, and tells which are left from routes that are gone
+#   sh setup-node.sh --prune    removes those, too
+#   sh setup-node.sh --remove   removes all files from here, and does nothing else
 set -eu
 
 # Elsewhere with k3s and RKE2: below /var/lib/rancher.
 certs=${CERTS_D:-/etc/containerd/certs.d}
 config=${CONTAINERD_CONFIG:-/etc/containerd/config.toml}
+task=${1-}
+placed=
 left=0
+
+case $task in
+  '' | --prune | --remove) ;;
+  *)
+    echo "setup-node: $task is neither --prune nor --remove" >&2
+    exit 2
+    ;;
+esac
+
+is_ours() {
+  [ -f "$1" ] && [ ! -L "$1" ] && head -n 2 "$1" | grep -q '^@MARKER@'
+}
 
 # In one step, and never over a file that is not from here.
 place() {
+  placed="$placed /$1/"
+  [ "$task" != --remove ] || return 0
   file=$certs/$1/hosts.toml
   mkdir -p "$certs/$1"
   new=$(mktemp "$certs/$1/.hosts.toml.XXXXXX")
@@ -16,7 +35,7 @@ place() {
   # A link is never made over a file, so one that comes meanwhile stays.
   if [ ! -e "$file" ] && [ ! -L "$file" ] && ln "$new" "$file"; then
     rm "$new"
-  elif [ ! -L "$file" ] && head -n 2 "$file" | grep -q '^@MARKER@'; then
+  elif is_ours "$file"; then
     mv "$new" "$file"
   else
     echo "setup-node: $file was not written from here and is left as it is; merge this into it:" >&2
@@ -24,4 +43,24 @@ place() {
     rm "$new"
     left=1
   fi
+}
+
+# What is left from routes that are gone; with --remove, everything. A directory goes if nothing else is in it.
+clear_away() {
+  for file in "$certs"/*/hosts.toml; do
+    directory=${file%/*}
+    if [ -L "$directory" ] || ! is_ours "$file"; then
+      continue
+    fi
+    if [ "$task" != --remove ]; then
+      case $placed in *"/${directory##*/}/"*) continue ;; esac
+    fi
+    if [ -z "$task" ]; then
+      echo "setup-node: $file is left from a route that is gone, and the proxy refuses the pulls that it sends here: --prune removes it" >&2
+    else
+      rm "$file"
+      rmdir "$directory" 2>/dev/null || true
+      echo "removed $file"
+    fi
+  done
 }

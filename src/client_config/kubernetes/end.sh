@@ -1,4 +1,20 @@
 
+clear_away
+if [ "$task" = --remove ]; then
+  # hosts.toml is read at each pull: nothing is to be restarted.
+  exit 0
+fi
+
+if [ ! -e "$config" ]; then
+  cat >&2 <<END
+setup-node: there is no $config, and by its defaults containerd does not find hosts.toml in $certs; make that file with the
+version and the lines of one of these, with that directory, and run this again:
+
+@CONFIG_PATH@
+END
+  exit 1
+fi
+
 # What containerd makes of its settings; where there is no containerd, what the file says.
 if command -v containerd >/dev/null; then
   settings=$(containerd --config "$config" config dump)
@@ -10,8 +26,8 @@ reads=$(printf '%s\n' "$settings" | awk -F = '
   here && $1 ~ /^[ \t]*config_path[ \t]*$/ { print $2; exit }' | tr -d "\"' \t")
 if [ "$reads" != "$certs" ]; then
   cat >&2 <<END
-setup-node: containerd looks for hosts.toml in "$reads" and not in $certs; merge one of these into $config, with that
-directory, and run this again:
+setup-node: containerd looks for hosts.toml in "$reads" and not in $certs; merge into $config the one of
+these that goes with its version, with that directory, and run this again:
 
 @CONFIG_PATH@
 END
