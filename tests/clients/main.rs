@@ -35,5 +35,9 @@ mod namespace;
 mod program;
 /// Clients that reach several registries through one port.
 mod registries;
+/// Signatures, which podman looks for by the address that it asks.
+mod signatures;
+/// Lists of tags, which no mirror is asked for.
+mod tags;
 /// A newer Debian, whose docker is another one.
 mod tree;

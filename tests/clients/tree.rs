@@ -25,7 +25,7 @@ impl<'a> Tree<'a> {
         for directory in ["dev", "proc", "sys"] {
             mount("--rbind", &Path::new("/").join(directory), &root.join(directory));
         }
-        for directory in ["tmp", "run", "var/lib"] {
+        for directory in ["tmp", "run", "var/lib", "var/tmp"] {
             mount("-t tmpfs", Path::new("tmpfs"), &root.join(directory));
         }
         mount("--bind", Path::new("/etc/hosts"), &root.join("etc/hosts"));

@@ -1,0 +1,162 @@
+use std::path::PathBuf;
+use std::process::Command;
+
+use acr_emulator::Emulator;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use serde_json::json;
+
+use crate::containers;
+use crate::harness::{PATIENCE, Proxy};
+use crate::home::Home;
+use crate::hub::{Site, TAG, of_repository};
+use crate::program::{DAEMON_LIMIT, fail, run};
+use crate::tree::Tree;
+
+const PREFIX: &str = "hub";
+const SIGNED: &str = "library/signed";
+const UNSIGNED: &str = "library/unsigned";
+const NO_SIGNATURE: &str = "A signature was required, but no signature exists";
+
+/// A proxy before a registry in which one image is signed as cosign does it, and a home with what `client-config podman`
+/// has written and a policy that takes nothing else from Docker Hub.
+struct Scene {
+    site: Site,
+    home: Home,
+    proxy: Proxy,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let site = Site::start().await;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        for name in [SIGNED, UNSIGNED] {
+            site.put(PREFIX, name);
+        }
+        sign(&site.azure, SIGNED, &key);
+
+        let setup = site.proxy(&[("docker.io", PREFIX)], "fallback");
+        let (config, home) = (setup.path("routes.yaml"), site.home());
+        let proxy = setup.start();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["client-config", "podman", "--mirror", &proxy.url(""), "--write", "--config"]).arg(config);
+        run(command.arg("--root").arg(home.path()));
+
+        containers::configure(&home, "");
+        let key_path = home.file("key.pem", &key.public_key_pem());
+        let signed = json!([{"type": "sigstoreSigned", "keyPath": key_path}]);
+        let policy = json!({"default": [{"type": "reject"}], "transports": {"docker": {"docker.io": signed}}});
+        home.file(".config/containers/policy.json", &policy.to_string());
+        Self { site, home, proxy }
+    }
+
+    /// A file that was written for the client.
+    fn written(&self, path: &str) -> PathBuf {
+        self.home.path().join("etc/containers").join(path)
+    }
+
+    /// Puts the written file for signatures where a user's own is.
+    fn look_for_signatures(&self) {
+        let content = std::fs::read_to_string(self.written("registries.d/50-acr-cache-proxy.yaml")).expect("written");
+        self.home.file(".config/containers/registries.d/50-acr-cache-proxy.yaml", &content);
+    }
+
+    /// By the podman of a tree, or this machine's.
+    fn pull(&self, tree: Option<&Tree<'_>>, name: &str) -> Command {
+        let words = format!("podman pull docker.io/{name}:{TAG}");
+        let mut command = match tree {
+            Some(tree) => tree.program(DAEMON_LIMIT, &words),
+            None => containers::client(&self.home, PATIENCE, &words),
+        };
+        command.env("CONTAINERS_STORAGE_CONF", self.home.path().join(".config/containers/storage.conf"));
+        let conf = self.written("registries.conf.d/50-acr-cache-proxy.conf");
+        command.env("CONTAINERS_REGISTRIES_CONF", conf);
+        command
+    }
+
+    /// Whether the proxy was asked for these, and nobody else for anything.
+    fn check_log(&self, parts: &[&str]) {
+        assert!(self.site.hub.requests().is_empty(), "{:#?}", self.site.hub.requests());
+        for part in parts {
+            self.proxy.wait_for_log(part);
+        }
+    }
+}
+
+/// Signs every manifest of the tag, as cosign does it: an artifact by a tag that is made of the manifest's digest.
+fn sign(registry: &Emulator, name: &str, key: &KeyPair) {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+    let random = SystemRandom::new();
+    let signer =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.serialize_der(), &random).expect("a key");
+    let repository = format!("{PREFIX}/{name}");
+    let index = registry.manifest(&repository, TAG).expect("pushed");
+    let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+    for digest in index["manifests"].as_array().expect("an index").iter().map(|manifest| &manifest["digest"]) {
+        let digest = digest.as_str().expect("a digest");
+        let payload = json!({
+            "critical": {
+                "type": "cosign container image signature",
+                "image": {"docker-manifest-digest": digest},
+                "identity": {"docker-reference": format!("docker.io/{name}:{TAG}")},
+            },
+            "optional": null,
+        })
+        .to_string();
+        let signature = signer.sign(&random, payload.as_bytes()).expect("a signature");
+        // It is there for its blobs.
+        let holder = registry.attach(&repository, digest, PAYLOAD, payload);
+        let holder = registry.manifest(&repository, &holder).expect("attached");
+        let mut manifest: serde_json::Value = serde_json::from_slice(&holder).expect("JSON");
+        let layer = &mut manifest["layers"][0];
+        layer["annotations"] = json!({"dev.cosignproject.cosign/signature": BASE64.encode(signature)});
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": manifest["config"],
+            "layers": manifest["layers"],
+        });
+        let tag = format!("{}.sig", digest.replace(':', "-"));
+        registry.put_manifest(&repository, &tag, MANIFEST, manifest.to_string());
+    }
+}
+
+/// Debian 12's podman is built without sigstore, and refuses what such a policy is for.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn podman_5_finds_sigstore_signatures_at_the_mirror() {
+    let scene = Scene::new().await;
+    let tree = Tree::mount(&scene.home, 14);
+    scene.home.file(".config/containers/registries.d/empty.yaml", "docker: {}\n");
+    let said = fail(&mut scene.pull(Some(&tree), SIGNED));
+    assert!(said.contains(NO_SIGNATURE), "{said}");
+    scene.look_for_signatures();
+    run(&mut scene.pull(Some(&tree), SIGNED));
+    let said = fail(&mut scene.pull(Some(&tree), UNSIGNED));
+    assert!(said.contains(NO_SIGNATURE), "{said}");
+    scene.check_log(&[".sig 200 ", ".sig 404 "]);
+}
+
+/// Who has no such policy pays with one request a pull.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn looking_for_signatures_costs_one_request_where_there_are_none() {
+    for newer in [false, true] {
+        let scene = Scene::new().await;
+        let policy = json!({"default": [{"type": "insecureAcceptAnything"}]});
+        scene.home.file(".config/containers/policy.json", &policy.to_string());
+        scene.look_for_signatures();
+        let tree = newer.then(|| Tree::mount(&scene.home, 14));
+        run(&mut scene.pull(tree.as_ref(), UNSIGNED));
+        scene.check_log(&[".sig 404 "]);
+        let asked = of_repository(&scene.site.azure.requests(), &format!("{PREFIX}/{UNSIGNED}"));
+        let (for_signatures, rest): (Vec<_>, Vec<_>) =
+            asked.iter().partition(|request| request.target.ends_with(".sig"));
+        // The index, the manifest, the config and two layers.
+        assert_eq!((for_signatures.len(), rest.len()), (1, 5), "newer: {newer}: {asked:#?}");
+    }
+}
