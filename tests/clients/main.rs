@@ -9,6 +9,8 @@ mod harness;
 
 /// Two proxies behind a balancer, one of which restarts.
 mod balancers;
+/// A layer in chunks, as containerd 2 fetches it where it is told to.
+mod chunks;
 /// Each of them by the files that `client-config` has put in place.
 mod client_config;
 /// containerd, by `ctr` and as a kubelet's container runtime.
