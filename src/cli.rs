@@ -76,7 +76,7 @@ pub struct DemoOptions {
 /// The program ends here, with these words.
 #[derive(Debug)]
 pub struct Exit {
-    /// Ends with a line break.
+    /// A line for each sentence.
     pub message: String,
     /// Asked for, as by `--help`.
     pub to_stdout: bool,
@@ -183,7 +183,9 @@ struct ClientConfigArguments {
 
 /// Takes the arguments, the program's name first. `Err` holds what to print and the exit status.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
-    let arguments = Arguments::try_parse_from(arguments.into_iter().map(two_dashes)).map_err(|error| exit(&error))?;
+    let arguments: Vec<_> = arguments.into_iter().map(two_dashes).collect();
+    let command = arguments.get(1).and_then(|word| word.to_str());
+    let arguments = Arguments::try_parse_from(&arguments).map_err(|error| exit(&error, command))?;
     let serve = match arguments.command {
         Some(Subcommands::Demo(demo)) => {
             let listen = config::parse_listen(&demo.listen_address)
@@ -253,50 +255,67 @@ fn client_config(arguments: ClientConfigArguments) -> Result<Command, Exit> {
     }))
 }
 
-/// Go's flags take one dash or two; a command line of the Go program works as it is.
+/// Go's flags take one dash or two; a command line of the Go program works as it is, and so does every other long flag with
+/// one dash. A short flag has one letter, and no value begins with a dash.
 fn two_dashes(argument: OsString) -> OsString {
-    let Some(text) = argument.to_str() else {
-        return argument;
-    };
-    let Some(name) = text.strip_prefix('-').filter(|rest| !rest.starts_with('-')) else {
-        return argument;
-    };
-    let name = name.split('=').next().unwrap_or_default();
-    let command = Arguments::command();
-    let known = command.get_arguments().any(|argument| argument.get_long() == Some(name));
-    if known { format!("-{text}").into() } else { argument }
+    let is_long = |name: &str| name.len() > 1 && name.starts_with(|c: char| c.is_ascii_alphabetic());
+    match argument.to_str().filter(|text| text.strip_prefix('-').is_some_and(is_long)) {
+        Some(text) => format!("-{text}").into(),
+        None => argument,
+    }
 }
 
 fn mistake(sentences: &str) -> Exit {
-    let message = sentences.lines().map(|line| format!("acr-cache-proxy: {line}\n")).collect();
-    Exit { message, to_stdout: false, status: WRONG }
+    Exit { message: sentences.trim_end().to_owned() + "\n", to_stdout: false, status: WRONG }
 }
 
-/// clap's error as one sentence; what was asked for by `--help` or `--version` as it is.
-fn exit(error: &clap::Error) -> Exit {
+/// clap's error as one sentence; what was asked for by `--help` or `--version` as it is. `first` is the first word, which is
+/// the command if there is one.
+fn exit(error: &clap::Error, first: Option<&str>) -> Exit {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
         _ => None,
     };
     let argument = text(ContextKind::InvalidArg).unwrap_or_default();
+    let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+    let program = Arguments::command();
+    let command = first.and_then(|first| program.find_subcommand(first));
     let sentence = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             return Exit { message: error.to_string(), to_stdout: true, status: 0 };
         }
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => match command.map(clap::Command::get_name) {
+            Some("client-config") => {
+                format!("{argument:?} is one word too many: client-config takes one client, and flags")
+            }
+            Some(name) => format!("{argument:?} is one word too many: {name} takes flags only"),
+            None => format!("{argument:?} is one word too many: all settings are flags"),
+        },
         ErrorKind::UnknownArgument => {
-            let near =
-                text(ContextKind::SuggestedArg).map(|near| format!(": did you mean {near}?")).unwrap_or_default();
-            format!("there is no flag {argument}{near}")
+            let name = argument.trim_start_matches('-');
+            let has = |command: &&clap::Command| command.get_arguments().any(|known| known.get_long() == Some(name));
+            let owners: Vec<_> = program.get_subcommands().filter(has).map(clap::Command::get_name).collect();
+            let of_command = command.map(|command| format!(" of {}", command.get_name())).unwrap_or_default();
+            let right = match text(ContextKind::SuggestedArg) {
+                Some(near) => format!(": did you mean {near}?"),
+                None if owners.is_empty() => String::new(),
+                None => format!(": it is one of {}", owners.join(", ")),
+            };
+            format!("there is no flag {argument}{of_command}{right}")
         }
         ErrorKind::InvalidSubcommand => {
-            let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
             format!("there is no command {word:?}: there are serve, client-config, bench and demo")
         }
         ErrorKind::InvalidValue => format!("{argument} needs a value"),
-        ErrorKind::ArgumentConflict => {
-            format!("{argument} is given twice, or before a command instead of after it")
+        ErrorKind::TooManyValues => format!("{argument} takes no value"),
+        ErrorKind::ArgumentConflict if program.find_subcommand(&word).is_some() => {
+            format!("the command {word} comes before its flags: acr-cache-proxy {word} --flag ...")
         }
+        ErrorKind::ArgumentConflict if !word.is_empty() => {
+            format!("{word:?} is one word too many: all settings are flags")
+        }
+        ErrorKind::ArgumentConflict => format!("{argument} is given twice"),
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     mistake(&format!("{sentence}\nsee acr-cache-proxy --help"))
@@ -349,10 +368,25 @@ mod tests {
             ("demo --listen-address here", "--listen-address: \"here\" is no address to listen on"),
             ("bench", "no image is named: give --image"),
             ("bench --image X --via http://a", "--image: \"X\" is no image"),
-            ("bench --imgae x", "there is no flag --imgae: did you mean --image?"),
-            ("--once", "there is no flag --once"),
+            ("bench --imgae x", "there is no flag --imgae of bench: did you mean --image?"),
+            ("--once", "there is no flag --once: it is one of demo"),
+            ("-write", "there is no flag --write: it is one of client-config"),
+            ("demo --config f", "there is no flag --config of demo: it is one of serve, client-config, bench"),
+            ("-upstream-domian=a", "there is no flag --upstream-domian: did you mean --upstream-domain?"),
+            ("-x", "there is no flag -x\n"),
+            ("--config f demo", "the command demo comes before its flags: acr-cache-proxy demo --flag ..."),
+            ("--config f client-config docker", "the command client-config comes before its flags: "),
+            ("--upstream-domain a.azurecr.io extra", "\"extra\" is one word too many: all settings are flags"),
+            ("serve extra", "\"extra\" is one word too many: serve takes flags only"),
+            ("bench extra", "\"extra\" is one word too many: bench takes flags only"),
+            (
+                "client-config docker podman",
+                "\"podman\" is one word too many: client-config takes one client, and flags",
+            ),
+            ("demo --once=yes", "--once takes no value"),
+            ("--config f --config g", "--config <FILE> is given twice"),
             ("client-config", "client-config: name the client: docker, "),
-            ("client-config crio", "client-config: \"crio\" is no client that is known: give docker, "),
+            ("client-config oci", "client-config: \"oci\" is no client that is known: give docker, "),
             ("client-config docker", "the registry is not named: set --upstream-domain"),
             (
                 "client-config docker --upstream-domain a.azurecr.io --listen-address :0",
@@ -364,11 +398,63 @@ mod tests {
             ),
             ("client-config docker --upstream-domain a.azurecr.io --root /tmp", "--root is where --write puts"),
             ("client-config docker --prune --remove", "--remove removes what --prune would"),
-            ("client-config docker --wirte", "there is no flag --wirte: did you mean --write?"),
+            ("client-config docker --wirte", "there is no flag --wirte of client-config: did you mean --write?"),
         ] {
             let exit = run(line).expect_err(line);
-            assert!(exit.message.starts_with(&format!("acr-cache-proxy: {says}")), "{line}: {}", exit.message);
+            assert!(exit.message.starts_with(says), "{line}: {}", exit.message);
             assert!(!exit.to_stdout && exit.status == 2, "{line}");
+        }
+    }
+
+    /// The long flags of a command, each as its parser wants it: with a value if it takes one.
+    fn long_flags(command: &clap::Command) -> Vec<String> {
+        let long = |argument: &clap::Arg| {
+            let value = if argument.get_action().takes_values() { "=x" } else { "" };
+            argument.get_long().map(|name| format!("{name}{value}"))
+        };
+        command.get_arguments().filter_map(long).collect()
+    }
+
+    #[test]
+    fn every_long_flag_of_every_command_may_have_one_dash() {
+        let mut program = Arguments::command();
+        // Only this adds --help and --version.
+        program.build();
+        let mut commands = vec![(String::new(), long_flags(&program))];
+        commands
+            .extend(program.get_subcommands().map(|command| (format!("{} ", command.get_name()), long_flags(command))));
+        let mut seen = 0;
+        for (command, flags) in commands {
+            for flag in flags {
+                let said = |dashes: &str| match run(&format!("{command}{dashes}{flag}")) {
+                    Ok(command) => format!("{command:?}"),
+                    Err(exit) => exit.message,
+                };
+                let (one, two) = (said("-"), said("--"));
+                assert_eq!(one, two, "{command}{flag}");
+                assert!(!one.contains("there is no flag"), "{command}{flag}: {one}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "{seen}");
+    }
+
+    #[test]
+    fn clients_are_known_by_their_programs_names() {
+        for (client, other) in [
+            ("podman", &["crio", "cri-o", "buildah", "skopeo"][..]),
+            ("kubernetes", &["k8s"]),
+            ("docker", &["dockerd"]),
+            ("buildkit", &["buildkitd", "buildx"]),
+        ] {
+            for name in other {
+                let setup = |name: &str| {
+                    let line = format!("client-config {name} --upstream-domain a.azurecr.io");
+                    let Ok(Command::ClientConfig(Task::Show(setup, None))) = run(&line) else { panic!("{line}") };
+                    setup
+                };
+                assert_eq!(setup(name), setup(client), "{name}");
+            }
         }
     }
 

@@ -41,14 +41,14 @@ pub enum Client {
 }
 
 impl Client {
-    /// By its name on the command line. The error says which there are.
+    /// By its name on the command line, or that of a program that reads the same files. The error says which there are.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "docker" => Ok(Self::Docker),
+            "docker" | "dockerd" => Ok(Self::Docker),
             "containerd" => Ok(Self::Containerd),
-            "podman" => Ok(Self::Podman),
-            "buildkit" => Ok(Self::Buildkit),
-            "kubernetes" => Ok(Self::Kubernetes),
+            "podman" | "buildah" | "skopeo" | "crio" | "cri-o" => Ok(Self::Podman),
+            "buildkit" | "buildkitd" | "buildx" => Ok(Self::Buildkit),
+            "kubernetes" | "k8s" => Ok(Self::Kubernetes),
             _ => Err(format!(
                 "{text:?} is no client that is known: give docker, containerd, podman, buildkit or kubernetes"
             )),

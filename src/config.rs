@@ -2,23 +2,29 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::logger;
 use crate::route::Routes;
 
 mod file;
 pub mod identity;
+mod listener;
 mod routes;
-
-use identity::Identity;
+mod tree;
 
 use file::{File, Text};
+use identity::Identity;
+use listener::parse_admin;
+use routes::Table;
+use tree::Position;
 
 pub use file::Place;
-use routes::Table;
+pub use listener::parse_listen;
 
 pub(crate) use routes::parse_blobs;
 
@@ -88,14 +94,37 @@ pub struct Flags {
     pub rust_log: Option<String>,
 }
 
-/// All that is wrong with the settings, a sentence each, with its flag or its place in the file.
-#[derive(Debug)]
-pub struct Mistakes(Vec<String>);
+/// All that is wrong with the settings, a sentence each, with its flag or its place in the file. They are shown in the
+/// order of the file, flags first.
+#[derive(Debug, Default)]
+pub struct Mistakes(Vec<(Position, String)>);
+
+impl Mistakes {
+    /// What is wrong with the setting of that place.
+    pub fn add(&mut self, place: &Place, wrong: impl fmt::Display) {
+        self.0.push((place.position(), format!("{place}: {wrong}")));
+    }
+
+    /// What is wrong with no setting in particular.
+    fn add_general(&mut self, sentence: &str) {
+        self.0.push((Position::default(), sentence.to_owned()));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+}
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for mistake in &self.0 {
-            writeln!(f, "{mistake}")?;
+        let mut sorted: Vec<_> = self.0.iter().collect();
+        sorted.sort_by_key(|(position, _)| *position);
+        for (_, sentence) in sorted {
+            writeln!(f, "{sentence}")?;
         }
         Ok(())
     }
@@ -106,7 +135,7 @@ impl std::error::Error for Mistakes {}
 impl Config {
     /// Reads the file that the flags name, if any, and puts both together. All mistakes are reported at once.
     pub fn load(flags: &Flags) -> Result<Self, Mistakes> {
-        let mut mistakes = Vec::new();
+        let mut mistakes = Mistakes::default();
         let file = match &flags.config {
             Some(path) => File::read(path, &mut mistakes),
             None => File::default(),
@@ -115,12 +144,23 @@ impl Config {
         let rust_log = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
 
         let mut settings = Settings { mistakes };
-        let listen = settings.first(&[flag("listen-address", &flags.listen), file.listen], parse_listen);
-        let log = settings.first(&[flag("log", &flags.log), rust_log, file.log], parse_log);
-        let admin = settings.first(&[flag("admin-address", &flags.admin), file.admin], parse_admin);
+        let log_flag = settings.first(&[flag("log", &flags.log)], logger::parse_filter);
+        let log_variable = settings.first(&[rust_log], logger::parse_shared_filter);
+        let log = log_flag.or(log_variable).or(settings.first(&[file.log], logger::parse_filter));
+        let (listen_flag, admin_flag) = (flag("listen-address", &flags.listen), flag("admin-address", &flags.admin));
+        let admin_place = admin_flag.as_ref().or(file.admin.as_ref()).map(|(place, _)| place.clone());
+        let before = settings.mistakes.count();
+        let listen = settings.first(&[listen_flag, file.listen], parse_listen).unwrap_or(DEFAULT_LISTEN);
+        let admin = settings.first(&[admin_flag, file.admin], parse_admin);
+        let colliding = admin.filter(|admin| listener::collide(listen, *admin));
+        if let (Some(place), Some(admin), true) = (admin_place, colliding, settings.mistakes.count() == before) {
+            let sentence = format_args!("{admin} is taken by the listener for clients, {listen}: give another port");
+            settings.mistakes.add(&place, sentence);
+        }
         let threads = settings.first(&[flag("threads", &flags.threads), file.threads], parse_threads);
         let identity = Identity::parse(file.identity, &mut settings.mistakes);
-        let default = settings.first(&[file.default], routes::parse_registry);
+        let default_place = file.default.as_ref().map(|(place, _)| place.clone());
+        let default = default_place.zip(settings.first(&[file.default], routes::parse_registry));
         let ca_flag = flags.ca_file.clone().map(|path| (Place::new("--ca-file"), path));
         let ca_file = ca_flag.or(file.ca_file.map(|(place, text)| (place, text.into())));
         let token_wait = settings.first(&[file.token_wait], parse_token_wait);
@@ -135,7 +175,7 @@ impl Config {
             let upstream =
                 file.upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
             if let Some(place) = flag.or(upstream) {
-                settings.mistakes.push(format!("{place}: there are routes as well: make it one of them"));
+                settings.mistakes.add(&place, "there are routes as well: make it one of them");
             }
             for route in file.routes {
                 table.add(&mut settings, route, [None, None], &identity);
@@ -144,12 +184,12 @@ impl Config {
         let default = table.default_registry(&mut settings.mistakes, default);
         let Settings { mistakes } = settings;
         if !mistakes.is_empty() {
-            return Err(Mistakes(mistakes));
+            return Err(mistakes);
         }
         let routes = Routes::new(table.routes, default);
         Ok(Self {
             threads: threads.unwrap_or_else(|| default_threads(&routes)),
-            listen: listen.unwrap_or(DEFAULT_LISTEN),
+            listen,
             upstreams: table.upstreams,
             routes,
             admin,
@@ -229,7 +269,7 @@ impl Upstream {
 
 /// Collects mistakes while settings are parsed.
 struct Settings {
-    mistakes: Vec<String>,
+    mistakes: Mistakes,
 }
 
 impl Settings {
@@ -242,7 +282,7 @@ impl Settings {
                 Ok(value) => {
                     found.get_or_insert(value);
                 }
-                Err(wrong) => self.mistakes.push(format!("{place}: {wrong}")),
+                Err(wrong) => self.mistakes.add(place, wrong),
             }
         }
         found
@@ -333,35 +373,6 @@ fn is_host_name(text: &str) -> bool {
     text.len() <= MAX_HOST && text.split('.').all(label) && !last_is_number
 }
 
-/// An address to listen on, in Go's forms: `:8080` is every address, `localhost` is 127.0.0.1.
-pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let wrong = || {
-        format!(
-            "{text:?} is no address to listen on: give an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address"
-        )
-    };
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let port: u16 = port.parse().map_err(|_| wrong())?;
-    let ip: IpAddr = match host {
-        "" => Ipv6Addr::UNSPECIFIED.into(),
-        "localhost" => Ipv4Addr::LOCALHOST.into(),
-        host => match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(literal) => literal.parse::<Ipv6Addr>().map_err(|_| wrong())?.into(),
-            None => host.parse::<Ipv4Addr>().map_err(|_| wrong())?.into(),
-        },
-    };
-    Ok(SocketAddr::new(ip, port))
-}
-
-/// As [`parse_listen`], but a port alone is on loopback: who is to see the state from outside says so.
-fn parse_admin(text: &str) -> Result<SocketAddr, String> {
-    let mut address = parse_listen(text)?;
-    if text.starts_with(':') {
-        address.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
-    Ok(address)
-}
-
 fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads @ 1..=MAX_THREADS) => Ok(threads),
@@ -377,30 +388,25 @@ fn default_threads(routes: &Routes) -> usize {
     cores.min(DEFAULT_THREADS_FOR_BLOBS)
 }
 
-/// Seconds, as `10s`. A request has its answer within 28 s whatever happens, and a registry that fetches an image needs
-/// some of them.
+/// A request has its answer within 28 s whatever happens, and a registry that fetches an image needs some of them.
 fn parse_token_wait(text: &str) -> Result<Duration, String> {
-    const RANGE: std::ops::RangeInclusive<u64> = 1..=20;
-    match text.strip_suffix('s').and_then(|seconds| seconds.parse().ok()).filter(|seconds| RANGE.contains(seconds)) {
-        Some(seconds) => Ok(Duration::from_secs(seconds)),
-        None => Err(format!("{text:?} is no time to wait for a token: give 1s to 20s")),
-    }
+    parse_seconds(text, 1..=20, "time to wait for a token")
 }
 
-/// A list of `level` and `target=level`. `env_logger` itself takes any other word for a target, in silence.
-fn parse_log(text: &str) -> Result<String, String> {
-    let valid = text.split(',').all(|directive| {
-        let level = directive.rsplit('=').next().unwrap_or_default().trim();
-        directive.matches('=').count() <= 1
-            && ["off", "error", "warn", "info", "debug", "trace"].iter().any(|known| known.eq_ignore_ascii_case(level))
-    });
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
-            "{text:?} is no log filter: give a level (error, warn, info, debug, trace, off), or a list such as warn,access=info"
-        ))
+/// Whole seconds, as `10s`; `noun` is what the setting is. The error says what would be right.
+fn parse_seconds(text: &str, range: RangeInclusive<u64>, noun: &str) -> Result<Duration, String> {
+    let within = |seconds: &u64| range.contains(seconds);
+    if let Some(seconds) = text.strip_suffix('s').and_then(|seconds| seconds.parse().ok()).filter(within) {
+        return Ok(Duration::from_secs(seconds));
     }
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = number.parse::<u64>().ok().and_then(|number| match unit.trim() {
+        "" | "s" | "S" | "sec" | "secs" | "second" | "seconds" => Some(number),
+        "m" | "min" | "minute" | "minutes" => number.checked_mul(60),
+        _ => None,
+    });
+    let meant = seconds.filter(within).map(|seconds| format!("{seconds}s; it may be ")).unwrap_or_default();
+    Err(format!("{text:?} is no {noun}: give {meant}{}s to {}s", range.start(), range.end()))
 }
 
 #[cfg(test)]

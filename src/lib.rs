@@ -26,7 +26,7 @@
 //!     storage    upstream_response_filter   a blob's redirect is followed here, where a route says so
 //!     relay      response_filter, response_body_filter   drops what is not the client's, puts names in its words
 //!     fail       fail_to_proxy           the one table of failures
-//!     log        logging                 one line
+//!     log        logging                 one line, of bounded fields
 //! route                            which repository of which cache registry stands for the one that is asked for
 //! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //! admin                            /healthz and /readyz, on a listener of their own

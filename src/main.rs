@@ -25,7 +25,8 @@ fn main() -> ExitCode {
             }
             match serve::serve(&config) {
                 Err(cause @ ServeError::Setting(_)) => {
-                    eprintln!("acr-cache-proxy: {cause}");
+                    log::logger().flush();
+                    logger::complain(&cause.to_string());
                     return ExitCode::from(cli::WRONG);
                 }
                 outcome => outcome.map_err(|cause| cause.to_string()),
@@ -35,12 +36,12 @@ fn main() -> ExitCode {
         Ok(Command::ClientConfig(task)) => client_config::run(&task),
         Ok(Command::Bench(options)) => bench::run(&options),
         Err(exit) => {
-            // Whoever reads may have left, as `head` does.
-            let _ = if exit.to_stdout {
-                write!(io::stdout(), "{}", exit.message)
+            if exit.to_stdout {
+                // Whoever reads may have left, as `head` does.
+                let _ = write!(io::stdout(), "{}", exit.message);
             } else {
-                write!(io::stderr(), "{}", exit.message)
-            };
+                logger::complain(&exit.message);
+            }
             return ExitCode::from(exit.status);
         }
     };
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            eprintln!("acr-cache-proxy: {cause}");
+            logger::complain(&cause);
             ExitCode::from(FAILED)
         }
     }

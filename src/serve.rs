@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{info, warn};
+use nix::sys::resource::{Resource, getrlimit};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
@@ -40,6 +41,12 @@ use shutdown::{Arriving, MustNotEnd};
 /// They end after 90 s without use; each takes about 90 KiB.
 const UPSTREAM_POOL: usize = 1024;
 
+/// Descriptors of a start with one registry, without its threads: the runtimes of the upkeep, the admin listener, the
+/// signals and the look-ups, their sockets, and a few for the first connections. A start was seen to need 30.
+const START_DESCRIPTORS: u64 = 56;
+/// Each thread has a runtime with an epoll instance, an eventfd and a socket for signals.
+const THREAD_DESCRIPTORS: u64 = 8;
+
 /// Why the program does not start; prints as one sentence.
 #[derive(Debug)]
 pub enum ServeError {
@@ -47,10 +54,17 @@ pub enum ServeError {
     Listen {
         /// This one.
         address: SocketAddr,
-        /// What sets it.
-        flag: &'static str,
+        /// What sets it: a flag and a key of the file.
+        setting: &'static str,
         /// Why.
         cause: io::Error,
+    },
+    /// The process may open fewer files than it needs to start.
+    Descriptors {
+        /// So many it may.
+        allowed: u64,
+        /// So many it needs.
+        needed: u64,
     },
     /// A setting that turns out wrong: where it stands, and what is wrong.
     Setting(String),
@@ -65,13 +79,26 @@ pub enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { address, flag, cause } if cause.kind() == io::ErrorKind::AddrInUse => {
-                write!(
-                    f,
-                    "listen {address}: the address is in use: stop the other program or choose another with {flag}"
-                )
+            Self::Listen { address, setting, cause } => {
+                write!(f, "listen {address}: ")?;
+                match cause.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        write!(f, "the address is in use: stop the other program or choose another with {setting}")
+                    }
+                    io::ErrorKind::PermissionDenied => write!(
+                        f,
+                        "a port below 1024 needs the capability CAP_NET_BIND_SERVICE: give it to the program (AmbientCapabilities= in a unit), or choose another with {setting}"
+                    ),
+                    io::ErrorKind::AddrNotAvailable => {
+                        write!(f, "this host has no such address: choose another with {setting}")
+                    }
+                    _ => write!(f, "{cause}: choose another with {setting}"),
+                }
             }
-            Self::Listen { address, flag, cause } => write!(f, "listen {address}: {cause}: choose another with {flag}"),
+            Self::Descriptors { allowed, needed } => write!(
+                f,
+                "{allowed} file descriptors are too few: allow {needed} or more (ulimit -n, or LimitNOFILE= in a unit)"
+            ),
             Self::Setting(wrong) => f.write_str(wrong),
             Self::Trust(cause) => cause.fmt(f),
             Self::Signals(cause) => write!(f, "signal handlers: {cause}"),
@@ -84,6 +111,7 @@ impl std::error::Error for ServeError {}
 
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
+    check_descriptors(config.threads())?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(|cause| match (cause, config.ca_file_place()) {
@@ -93,11 +121,13 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         (cause, _) => ServeError::Trust(cause),
     })?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
-    let bind = |name, flag, address| {
-        Listening::bind(name, address).map_err(|cause| ServeError::Listen { address, flag, cause })
+    let bind = |name, setting, address| {
+        Listening::bind(name, address).map_err(|cause| ServeError::Listen { address, setting, cause })
     };
-    let listening = bind("the listener", "--listen-address", config.listen())?;
-    let admin = config.admin().map(|address| bind("the admin listener", "--admin-address", address)).transpose()?;
+    let listening = bind("the listener", "--listen-address (listen in the file)", config.listen())?;
+    let admin = config.admin();
+    let admin = admin.map(|address| bind("the admin listener", "--admin-address (admin in the file)", address));
+    let admin = admin.transpose()?;
 
     let mut upstreams = Vec::new();
     let mut upkeep = Vec::new();
@@ -158,6 +188,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())
+}
+
+/// What no start can do without is checked before it: tokio and Pingora panic where they get no descriptor.
+fn check_descriptors(threads: usize) -> Result<(), ServeError> {
+    let needed = START_DESCRIPTORS + THREAD_DESCRIPTORS * threads as u64;
+    // Where the system does not say, it will when one is refused.
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(needed, |(soft, _)| soft);
+    if allowed < needed { Err(ServeError::Descriptors { allowed, needed }) } else { Ok(()) }
 }
 
 /// The parts that belong to one cache registry. Does no network I/O.

@@ -58,6 +58,9 @@ impl fmt::Display for TrustError {
             Self::Empty => f.write_str(
                 "no CA certificate found: install the system's ca-certificates, or name a PEM file with ca_file or SSL_CERT_FILE",
             ),
+            Self::Bundle(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                f.write_str("the CA bundle is read by way of /proc/self/fd, and /proc is not mounted: mount it")
+            }
             Self::Bundle(cause) => write!(f, "CA bundle in memory: {cause}"),
         }
     }
@@ -109,7 +112,10 @@ impl TrustRoots {
             }
             Ok(file.into())
         };
-        write().map(|file| Bundle { file }).map_err(TrustError::Bundle)
+        let bundle = Bundle { file: write().map_err(TrustError::Bundle)? };
+        // Where Pingora could not read it, it would panic.
+        File::open(bundle.path()).map_err(TrustError::Bundle)?;
+        Ok(bundle)
     }
 }
 

@@ -4,10 +4,8 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::Path;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_yaml::{Mapping, Value};
-
-use super::identity;
+use super::tree::{self, Position, Step, Tree};
+use super::{Mistakes, identity};
 
 /// A configuration has some hundred lines; this is a file of another kind.
 const MAX_FILE: u64 = 1 << 20;
@@ -16,18 +14,26 @@ const NEAR: f64 = 0.8;
 
 /// Where a setting stands: a flag, or a file, line and key. Prints as what a sentence about it begins with.
 #[derive(Clone, Debug)]
-pub struct Place(String);
+pub struct Place {
+    name: String,
+    position: Position,
+}
 
 impl Place {
     /// A flag or a variable.
     pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
+        Self { name: name.into(), position: Position::default() }
+    }
+
+    /// Where in the file it is; a flag is before all of it.
+    pub(super) fn position(&self) -> Position {
+        self.position
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
@@ -55,6 +61,8 @@ pub struct RouteTable {
     pub place: Option<Place>,
     /// It stands in `routes`.
     pub listed: bool,
+    /// Something of it is not understood, so what seems to be missing may be there under a wrong name.
+    pub flawed: bool,
     pub source: Option<Text>,
     pub domain: Option<Text>,
     pub prefix: Option<Text>,
@@ -73,22 +81,23 @@ const ROUTE_KEYS: [&str; 9] =
 
 impl File {
     /// Reads what can be read; what is wrong with the shape goes to `mistakes`.
-    pub fn read(path: &Path, mistakes: &mut Vec<String>) -> Self {
+    pub fn read(path: &Path, mistakes: &mut Mistakes) -> Self {
         match read_bounded(path) {
             Ok(text) => Self::parse(path, &text, mistakes),
             Err(cause) => {
-                mistakes.push(format!("--config {}: {cause}", path.display()));
+                mistakes.add(&Place::new(format!("--config {}", path.display())), cause);
                 Self::default()
             }
         }
     }
 
-    fn parse(path: &Path, text: &str, mistakes: &mut Vec<String>) -> Self {
-        let root = match serde_yaml::from_str::<Value>(text) {
-            Ok(Value::Null) => Value::Mapping(Mapping::new()),
+    fn parse(path: &Path, text: &str, mistakes: &mut Mistakes) -> Self {
+        let root = match tree::parse(text) {
+            Ok(Tree::Null) => Tree::Table(Vec::new()),
             Ok(root) => root,
-            Err(cause) => {
-                mistakes.push(format!("{}: {cause}", path.display()));
+            Err((position, cause)) => {
+                let line = if position.line > 0 { format!(":{}", position.line) } else { String::new() };
+                mistakes.add(&Place { name: format!("{}{line}", path.display()), position }, cause);
                 return Self::default();
             }
         };
@@ -100,10 +109,10 @@ impl File {
                 "ca_file" => file.ca_file = document.text(&node),
                 "token_wait" => file.token_wait = document.text(&node),
                 "log" => file.log = document.text(&node),
-                "threads" => file.threads = document.number(&node),
+                "threads" => file.threads = document.text(&node),
                 "admin" => file.admin = document.text(&node),
                 "default" => file.default = document.text(&node),
-                "identity" => file.identity = document.entries(&node),
+                "identity" => file.identity = document.identity(&node),
                 "upstream" => file.upstream = Some(document.route(&node, false)),
                 _ => {
                     let items = document.items(&node);
@@ -115,31 +124,30 @@ impl File {
     }
 }
 
+/// The whole file without a byte-order mark, which some editors put before UTF-8.
 fn read_bounded(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|cause| cause.to_string())?;
-    let mut text = String::new();
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|cause| cause.to_string())?;
-    if text.len() as u64 > MAX_FILE {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| cause.to_string())?;
+    if bytes.len() as u64 > MAX_FILE {
         return Err(format!("more than {MAX_FILE} bytes are no configuration"));
     }
-    Ok(text)
-}
-
-/// A step from a node to one below it.
-#[derive(Clone)]
-enum Step {
-    Key(String),
-    Index(usize),
+    let text = String::from_utf8(bytes).map_err(|cause| {
+        let good = cause.as_bytes().get(..cause.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line} is not UTF-8: save the file as UTF-8")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// A value and the way to it.
 struct Node<'a> {
-    value: &'a Value,
+    value: &'a Tree,
     steps: Vec<Step>,
 }
 
 impl<'a> Node<'a> {
-    fn below(&self, step: Step, value: &'a Value) -> Self {
+    fn below(&self, step: Step, value: &'a Tree) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
         Self { value, steps }
@@ -148,7 +156,7 @@ impl<'a> Node<'a> {
     /// The key that it stands under.
     fn key(&self) -> &str {
         match self.steps.last() {
-            Some(Step::Key(key)) => key,
+            Some(Step::Key(key, _)) => key,
             _ => "",
         }
     }
@@ -156,8 +164,8 @@ impl<'a> Node<'a> {
     /// `upstream.addresses[1]`
     fn dotted(&self) -> String {
         self.steps.iter().fold(String::new(), |path, step| match step {
-            Step::Key(key) if path.is_empty() => key.clone(),
-            Step::Key(key) => format!("{path}.{key}"),
+            Step::Key(key, _) if path.is_empty() => key.clone(),
+            Step::Key(key, _) => format!("{path}.{key}"),
             Step::Index(index) => format!("{path}[{index}]"),
         })
     }
@@ -167,58 +175,65 @@ impl<'a> Node<'a> {
 struct Document<'a> {
     path: &'a Path,
     text: &'a str,
-    mistakes: &'a mut Vec<String>,
+    mistakes: &'a mut Mistakes,
 }
 
 impl Document<'_> {
-    /// The known entries of a table; every other key is a mistake.
+    /// The known entries of a table, the first of each name; every other key is a mistake.
     fn table<'v>(&mut self, node: &Node<'v>, known: &[&str]) -> Vec<Node<'v>> {
-        let Value::Mapping(mapping) = node.value else {
-            self.wrong(node, &format!("is a table of {}", known.join(", ")));
-            return Vec::new();
-        };
-        let mut entries = Vec::new();
-        for (key, value) in mapping {
-            let name = match key {
-                Value::String(name) => name.clone(),
-                other => serde_yaml::to_string(other).unwrap_or_default().trim().to_owned(),
-            };
-            let entry = node.below(Step::Key(name.clone()), value);
-            if known.contains(&name.as_str()) {
-                entries.push(entry);
-                continue;
+        let table = match node.value {
+            Tree::Table(table) => table,
+            Tree::Null => {
+                self.wrong(node, "nothing is behind it: indent its keys below it, or take it out");
+                return Vec::new();
             }
-            let nearest = known
-                .iter()
-                .map(|known| (strsim::jaro_winkler(known, &name), *known))
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            match nearest {
-                Some((nearness, nearest)) if nearness >= NEAR => {
-                    self.wrong(&entry, &format!("is no setting: did you mean {nearest}?"))
+            _ => {
+                self.wrong(node, format!("must be a table of {}", known.join(", ")));
+                return Vec::new();
+            }
+        };
+        let mut entries: Vec<Node<'v>> = Vec::new();
+        for (index, (name, value)) in table.iter().enumerate() {
+            let before = table.iter().take(index).filter(|(earlier, _)| earlier == name).count();
+            let entry = node.below(Step::Key(name.clone(), before), value);
+            if before > 0 {
+                let first = self.place(&node.below(Step::Key(name.clone(), 0), value)).position.line;
+                self.wrong(&entry, format!("is set twice, first in line {first}: take one of the two out"));
+            } else if known.contains(&name.as_str()) {
+                entries.push(entry);
+            } else {
+                let nearness = |known: &&&str| strsim::jaro_winkler(known, name);
+                let nearest = known.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
+                match nearest.filter(|nearest| nearness(nearest) >= NEAR) {
+                    Some(nearest) => self.wrong(&entry, format!("unknown setting: did you mean {nearest}?")),
+                    None => self.wrong(&entry, format!("unknown setting: there are {}", known.join(", "))),
                 }
-                _ => self.wrong(&entry, &format!("is no setting: there are {}", known.join(", "))),
             }
         }
         entries
     }
 
-    /// A text; a null is as good as nothing.
+    /// A text, or a number as it is written: whether it will do is for the setting to say. Nothing at all is what a
+    /// template leaves of a variable that is not set, and is never taken for a value.
     fn text(&mut self, node: &Node<'_>) -> Option<Text> {
         match node.value {
-            Value::String(text) => Some((self.place(node), text.clone())),
-            Value::Null => None,
-            _ => {
-                self.wrong(node, "is a text: put it into quotes");
+            Tree::Text(text) => Some((self.place(node), text.clone())),
+            Tree::Scalar => tree::raw(self.text, &node.steps).map(|text| (self.place(node), text)),
+            Tree::Null if node.key() == "prefix" => {
+                self.wrong(
+                    node,
+                    "nothing is behind it: give the cache rule's target without its /*, such as hub, or prefix: '' to open the whole registry",
+                );
                 None
             }
-        }
-    }
-
-    /// A number, with or without quotes.
-    fn number(&mut self, node: &Node<'_>) -> Option<Text> {
-        match node.value {
-            Value::Number(number) => Some((self.place(node), number.to_string())),
-            _ => self.text(node),
+            Tree::Null => {
+                self.wrong(node, "nothing is behind it: give a value, or take it out");
+                None
+            }
+            Tree::List(_) | Tree::Table(_) => {
+                self.wrong(node, "must be a text");
+                None
+            }
         }
     }
 
@@ -228,27 +243,40 @@ impl Document<'_> {
 
     /// The items of a list.
     fn items<'v>(&mut self, node: &Node<'v>) -> Vec<Node<'v>> {
+        let example = match node.key() {
+            "routes" => "each item begins with a dash",
+            "addresses" => "such as [10.0.0.5]",
+            "blob_hosts" => "such as [.blobs.internal]",
+            _ => "such as [ghcr.mirror.internal]",
+        };
         match node.value {
-            Value::Sequence(items) => {
+            Tree::List(items) => {
                 items.iter().enumerate().map(|(index, value)| node.below(Step::Index(index), value)).collect()
             }
-            Value::Null => Vec::new(),
+            Tree::Null => {
+                self.wrong(node, format!("nothing is behind it: give a list ({example}), [] for none, or take it out"));
+                Vec::new()
+            }
             _ => {
-                let example =
-                    if node.key() == "routes" { "each item begins with a dash" } else { "such as [10.0.0.5]" };
-                self.wrong(node, &format!("is a list: {example}"));
+                self.wrong(node, format!("must be a list: {example}"));
                 Vec::new()
             }
         }
     }
 
-    /// The texts of an identity's table, by their keys.
-    fn entries(&mut self, node: &Node<'_>) -> Vec<(String, Text)> {
+    /// The texts of an identity's table, by their keys. Without a kind that is understood there is nothing that the others
+    /// could be judged by.
+    fn identity(&mut self, node: &Node<'_>) -> Vec<(String, Text)> {
+        let before = self.mistakes.count();
         let entries = self.table(node, &identity::KEYS);
-        entries.iter().filter_map(|entry| Some((entry.key().to_owned(), self.text(entry)?))).collect()
+        let entries: Vec<_> =
+            entries.iter().filter_map(|entry| Some((entry.key().to_owned(), self.text(entry)?))).collect();
+        let has_kind = entries.iter().any(|(key, _)| key == "kind");
+        if has_kind || self.mistakes.count() == before { entries } else { Vec::new() }
     }
 
     fn route(&mut self, node: &Node<'_>, listed: bool) -> RouteTable {
+        let before = self.mistakes.count();
         let mut route = RouteTable { place: Some(self.place(node)), listed, ..RouteTable::default() };
         for node in self.table(node, &ROUTE_KEYS) {
             match node.key() {
@@ -260,112 +288,23 @@ impl Document<'_> {
                 "on_failure" => route.on_failure = self.text(&node),
                 "blobs" => route.blobs = self.text(&node),
                 "blob_hosts" => route.blob_hosts = self.texts(&node),
-                _ => route.identity = Some(self.entries(&node)),
+                _ => route.identity = Some(self.identity(&node)),
             }
         }
+        route.flawed = self.mistakes.count() > before;
         route
     }
 
-    fn wrong(&mut self, node: &Node<'_>, what: &str) {
+    fn wrong(&mut self, node: &Node<'_>, what: impl fmt::Display) {
         let place = self.place(node);
-        self.mistakes.push(format!("{place} {what}"));
+        self.mistakes.add(&place, what);
     }
 
     fn place(&self, node: &Node<'_>) -> Place {
         let name = if node.steps.is_empty() { "the file".to_owned() } else { node.dotted() };
-        match line_of(self.text, &node.steps) {
-            Some(line) => Place(format!("{}:{line}: {name}", self.path.display())),
-            None => Place(format!("{}: {name}", self.path.display())),
+        match tree::find(self.text, &node.steps) {
+            Some(position) => Place { name: format!("{}:{}: {name}", self.path.display(), position.line), position },
+            None => Place { name: format!("{}: {name}", self.path.display()), position: Position::default() },
         }
-    }
-}
-
-/// The line of a node. serde_yaml keeps no positions in its values but puts one into every error, so the text is
-/// read once more and an error raised at the node.
-fn line_of(text: &str, steps: &[Step]) -> Option<usize> {
-    let failed = Descent(steps).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-    Some(failed.location()?.line())
-}
-
-struct Descent<'a>(&'a [Step]);
-
-impl<'de> DeserializeSeed<'de> for Descent<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.0.first() {
-            None => deserializer.deserialize_any(Here),
-            Some(Step::Key(_)) => deserializer.deserialize_map(self),
-            Some(Step::Index(_)) => deserializer.deserialize_seq(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Descent<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the way to the node")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Step::Key(wanted), rest)) = self.0.split_first() else {
-            return Ok(());
-        };
-        while let Some(found) = map.next_key_seed(Key { wanted, fails: rest.is_empty() })? {
-            if found {
-                map.next_value_seed(Descent(rest))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Some((Step::Index(wanted), rest)) = self.0.split_first() else {
-            return Ok(());
-        };
-        for _ in 0..*wanted {
-            items.next_element::<IgnoredAny>()?;
-        }
-        items.next_element_seed(Descent(rest)).map(|_| ())
-    }
-}
-
-/// Takes no value at all, so that each is an error where it stands.
-struct Here;
-
-impl Visitor<'_> for Here {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nothing")
-    }
-}
-
-/// Whether this is the wanted key; if the way ends with it, that is an error where it stands.
-struct Key<'a> {
-    wanted: &'a str,
-    fails: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
-        if key == self.wanted && self.fails { Err(E::custom("here")) } else { Ok(key == self.wanted) }
     }
 }

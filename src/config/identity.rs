@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Mistakes;
 use super::file::{Place, Text};
 use crate::value::{self, Form};
 
@@ -144,17 +145,13 @@ const KINDS: [(&str, &[&str]); 9] = [
 
 impl Identity {
     /// From the table's entries; what is wrong goes to `mistakes`.
-    pub fn parse(entries: Vec<(String, Text)>, mistakes: &mut Vec<String>) -> Self {
+    pub fn parse(entries: Vec<(String, Text)>, mistakes: &mut Mistakes) -> Self {
         let mut table = Table { entries, mistakes };
         let name = table.take("kind").unwrap_or_else(|| (Place::new("identity.kind"), "default".to_owned()));
         let Some((kind, keys)) = KINDS.iter().find(|(kind, _)| *kind == name.1) else {
             let kinds: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
-            table.mistakes.push(format!(
-                "{}: {:?} is no kind of identity: there are {}",
-                name.0,
-                name.1,
-                kinds.join(", ")
-            ));
+            let sentence = format!("{:?} is no kind of identity: there are {}", name.1, kinds.join(", "));
+            table.mistakes.add(&name.0, sentence);
             return Self::default();
         };
         for (key, (place, _)) in &table.entries {
@@ -164,7 +161,7 @@ impl Identity {
                 } else {
                     format!("it takes {}", keys.join(", "))
                 };
-                table.mistakes.push(format!("{place}: means nothing for the kind {kind}: {known}"));
+                table.mistakes.add(place, format_args!("means nothing for the kind {kind}: {known}"));
             }
         }
         let cloud = table.cloud();
@@ -217,7 +214,7 @@ impl Identity {
 
 struct Table<'a> {
     entries: Vec<(String, Text)>,
-    mistakes: &'a mut Vec<String>,
+    mistakes: &'a mut Mistakes,
 }
 
 impl Table<'_> {
@@ -238,7 +235,7 @@ impl Table<'_> {
             Ok(clean) => return Some(clean.to_owned()),
             Err(wrong) => wrong,
         };
-        self.mistakes.push(format!("{place}: {wrong}"));
+        self.mistakes.add(&place, wrong);
         None
     }
 
@@ -250,14 +247,14 @@ impl Table<'_> {
         let (place, name) = self.take("cloud")?;
         let found = CLOUDS.iter().find(|(known, ..)| *known == name);
         if found.is_none() {
-            self.mistakes.push(format!("{place}: {name:?} is no cloud: there are public, usgovernment, china"));
+            self.mistakes.add(&place, format_args!("{name:?} is no cloud: there are public, usgovernment, china"));
         }
         found.copied()
     }
 
     fn authority(&mut self) -> Option<String> {
         let (place, text) = self.take("authority")?;
-        parse_authority(&text).map_err(|wrong| self.mistakes.push(format!("{place}: {wrong}"))).ok()
+        parse_authority(&text).map_err(|wrong| self.mistakes.add(&place, wrong)).ok()
     }
 
     fn scope(&mut self, cloud: (&str, &str, &str)) -> String {
@@ -267,8 +264,8 @@ impl Table<'_> {
             "arm" => scope(cloud.2),
             own if own.starts_with("https://") && own.len() > "https://".len() => scope(own.trim_end_matches('/')),
             _ => {
-                self.mistakes
-                    .push(format!("{place}: {text:?} is no audience: give registry, arm or an https:// address"));
+                let sentence = "is no audience: give registry, arm or an https:// address";
+                self.mistakes.add(&place, format_args!("{text:?} {sentence}"));
                 String::new()
             }
         }
@@ -277,8 +274,7 @@ impl Table<'_> {
     fn assigned(&mut self) -> Assigned {
         let mut places = self.entries.iter().filter(|(key, _)| [CLIENT, OBJECT, RESOURCE].contains(&key.as_str()));
         if let (Some(_), Some((_, (place, _)))) = (places.next(), places.next()) {
-            let mistake = format!("{place}: one of client_id, object_id and resource_id names the identity");
-            self.mistakes.push(mistake);
+            self.mistakes.add(place, "one of client_id, object_id and resource_id names the identity");
         }
         self.text(CLIENT)
             .map(Assigned::ClientId)

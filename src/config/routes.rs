@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::file::{Place, RouteTable, Text};
 use super::identity::Identity;
-use super::{Domain, Settings, Upstream};
+use super::{Domain, Mistakes, Settings, Upstream};
 use crate::oci::name::Prefix;
 use crate::route::{Blobs, DOCKER_HUB, OnFailure, Route, Source};
 
@@ -26,7 +26,8 @@ impl Table {
         let domain = settings.first(&[domain_flag, entry.domain], Domain::parse);
         let prefix = settings.first(&[prefix_flag, entry.prefix], parse_prefix).unwrap_or_default();
         let source_at = entry.source.as_ref().map(|(place, _)| place.clone());
-        let needs_source = entry.listed && entry.source.is_none();
+        // A source that is wrong, or hidden under a wrong key, is told once; the entry is then judged no further.
+        let (is_sourced, is_flawed) = (!entry.listed || entry.source.is_some(), entry.flawed);
         let source = settings.first(&[entry.source], Source::parse);
         let addresses = settings.all(entry.addresses, parse_address);
         let blob_hosts = settings.all(entry.blob_hosts, parse_blob_host);
@@ -38,32 +39,36 @@ impl Table {
             Some(entries) => Identity::parse(entries, &mut settings.mistakes),
             None => identity.clone(),
         };
-        if needs_source && let Some(at) = &at {
-            settings.mistakes.push(format!("{at}: has no source: name the registry that it is for, such as docker.io"));
+        if let Some(at) = at.as_ref().filter(|_| !is_sourced && !is_flawed) {
+            settings.mistakes.add(at, "has no source: name the registry that it is for, such as docker.io");
         }
         let Some(domain) = domain else {
             match at.filter(|_| entry.listed) {
-                _ if is_named => {}
-                Some(at) => settings.mistakes.push(format!(
-                    "{at}: has no domain: name the cache registry's login server, such as example.azurecr.io"
-                )),
-                None if settings.mistakes.is_empty() => settings.mistakes.push(
-                    "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io".to_owned(),
+                _ if is_named || is_flawed => {}
+                Some(at) => settings
+                    .mistakes
+                    .add(&at, "has no domain: name the cache registry's login server, such as example.azurecr.io"),
+                None if settings.mistakes.is_empty() => settings.mistakes.add_general(
+                    "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io",
                 ),
                 None => {}
             }
             return;
         };
-        let source = source.unwrap_or_else(Source::docker_hub);
+        let source = match source {
+            Some(source) => source,
+            None if source_at.is_some() || !is_sourced => return,
+            None => Source::docker_hub(),
+        };
         if let Some(place) = source_at.filter(|_| self.routes.iter().any(|route| route.source == source)) {
-            settings.mistakes.push(format!("{place}: {source} has a route already"));
+            settings.mistakes.add(&place, format_args!("{source} has a route already"));
         }
         for (place, host) in places.into_iter().zip(&hosts).filter_map(|(place, host)| Some((place, host.clone()?))) {
             let registry = source.registry();
             if let Some((other, _, meant)) =
                 self.hosts.iter().find(|(_, known, meant)| *known == host && meant != registry)
             {
-                settings.mistakes.push(format!("{place}: {host} means {meant} already, by {other}"));
+                settings.mistakes.add(&place, format_args!("{host} means {meant} already, by {other}"));
             }
             self.hosts.push((place, host, registry.to_owned()));
         }
@@ -78,12 +83,12 @@ impl Table {
     }
 
     /// The registry that is meant where none is named: the one that is set, else Docker Hub if it has a route.
-    pub fn default_registry(&self, mistakes: &mut Vec<String>, set: Option<String>) -> Option<String> {
+    pub fn default_registry(&self, mistakes: &mut Mistakes, set: Option<(Place, String)>) -> Option<String> {
         let has_route = |registry: &str| self.routes.iter().any(|route| route.source.registry() == registry);
         match set {
-            Some(registry) => {
+            Some((place, registry)) => {
                 if mistakes.is_empty() && !has_route(&registry) {
-                    mistakes.push(format!("default: {registry} has no route: name the source of one"));
+                    mistakes.add(&place, format_args!("{registry} has no route: name the source of one"));
                 }
                 Some(registry)
             }

@@ -1,4 +1,5 @@
-//! How a log line looks: `[2026-11-25T14:18:00.123Z INFO  access] ...`, in UTC.
+//! How a log line looks: `[2026-11-25T14:18:00.123Z INFO  access] ...`, in UTC; for the journal, which has a time of its
+//! own for each line, `<6>[INFO  access] ...`.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -7,6 +8,33 @@ use std::time::{Duration, SystemTime};
 
 use log::{Level, Record};
 use time::OffsetDateTime;
+
+use super::field;
+
+/// More than the longest line of ours, which is one of the access log with all its fields full.
+const MAX_MESSAGE: usize = 8 << 10;
+
+/// Who reads the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A person, a file, a container engine.
+    Any,
+    /// The journal of systemd, which reads a priority off the start of each line (`sd-daemon(3)`).
+    Journal,
+}
+
+impl Reader {
+    /// What a line of this level begins with.
+    pub fn priority(self, level: Level) -> &'static str {
+        match (self, level) {
+            (Self::Any, _) => "",
+            (Self::Journal, Level::Error) => "<3>",
+            (Self::Journal, Level::Warn) => "<4>",
+            (Self::Journal, Level::Info) => "<6>",
+            (Self::Journal, Level::Debug | Level::Trace) => "<7>",
+        }
+    }
+}
 
 thread_local! {
     static LINE: RefCell<Line> = RefCell::default();
@@ -22,47 +50,56 @@ struct Line {
 }
 
 /// `env_logger`'s format.
-pub fn write(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+pub fn write(reader: Reader, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     // What a line shows might want to say something as well; the inner line then has a buffer of its own.
     let mut line = LINE.with(RefCell::take);
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let outcome = out.write_all(line.format(since_1970, record).as_bytes());
+    let outcome = out.write_all(line.format(reader, since_1970, record).as_bytes());
     LINE.set(line);
     outcome
 }
 
 impl Line {
-    fn format(&mut self, since_1970: Duration, record: &Record<'_>) -> &str {
-        let second = since_1970.as_secs();
-        if self.second != Some(second) {
-            self.second = Some(second);
-            self.stamp = stamp(second);
-        }
+    /// One record is one line, whatever it says.
+    fn format(&mut self, reader: Reader, since_1970: Duration, record: &Record<'_>) -> &str {
         self.text.clear();
+        self.text.push_str(reader.priority(record.level()));
         self.text.push('[');
-        self.text.push_str(&self.stamp);
-        self.text.push('.');
-        let millis = since_1970.subsec_millis();
-        self.text.extend([millis / 100, millis / 10 % 10, millis % 10].map(digit));
+        if reader == Reader::Any {
+            self.push_time(since_1970);
+        }
         self.text.push_str(match record.level() {
-            Level::Error => "Z ERROR ",
-            Level::Warn => "Z WARN  ",
-            Level::Info => "Z INFO  ",
-            Level::Debug => "Z DEBUG ",
-            Level::Trace => "Z TRACE ",
+            Level::Error => "ERROR ",
+            Level::Warn => "WARN  ",
+            Level::Info => "INFO  ",
+            Level::Debug => "DEBUG ",
+            Level::Trace => "TRACE ",
         });
         self.text.push_str(record.target());
         self.text.push_str("] ");
         let start = self.text.len();
         // A `String` takes everything; only what is shown may fail, and then the line ends there.
         let _ = self.text.write_fmt(*record.args());
-        if self.text.get(start..).is_some_and(|message| message.contains('\n')) {
-            // One record is one line and what is indented below it.
-            let message = self.text.split_off(start).replace('\n', "\n    ");
-            self.text.push_str(&message);
+        let message = self.text.get(start..).unwrap_or_default();
+        if message.len() > MAX_MESSAGE || !message.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            let message = self.text.split_off(start);
+            let _ = field::escape(&mut self.text, MAX_MESSAGE, &message, field::is_harmless);
         }
         self.text.push('\n');
         &self.text
+    }
+
+    fn push_time(&mut self, since_1970: Duration) {
+        let second = since_1970.as_secs();
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.stamp = stamp(second);
+        }
+        self.text.push_str(&self.stamp);
+        self.text.push('.');
+        let millis = since_1970.subsec_millis();
+        self.text.extend([millis / 100, millis / 10 % 10, millis % 10].map(digit));
+        self.text.push_str("Z ");
     }
 }
 
@@ -85,19 +122,47 @@ pub fn stamp(second: u64) -> String {
 mod tests {
     use super::*;
 
+    fn format(reader: Reader, millis: u64, level: Level, target: &str, message: &str) -> String {
+        let args = format_args!("{message}");
+        let record = Record::builder().level(level).target(target).args(args).build();
+        Line::default().format(reader, Duration::from_millis(millis), &record).to_owned()
+    }
+
     #[test]
-    fn a_line_has_its_date_level_and_target_and_further_ones_are_indented() {
-        let mut line = Line::default();
+    fn a_line_has_its_date_level_and_target() {
         for (millis, level, target, message, expected) in [
             (0, Level::Info, "access", "a", "[1970-01-01T00:00:00.000Z INFO  access] a\n"),
             (951_782_399_999, Level::Warn, "x::y", "b", "[2000-02-28T23:59:59.999Z WARN  x::y] b\n"),
-            (951_782_400_001, Level::Error, "x", "c\nd", "[2000-02-29T00:00:00.001Z ERROR x] c\n    d\n"),
+            (951_782_400_001, Level::Error, "x", "c", "[2000-02-29T00:00:00.001Z ERROR x] c\n"),
             (951_782_400_020, Level::Info, "x", "e", "[2000-02-29T00:00:00.020Z INFO  x] e\n"),
             (1_795_616_280_123, Level::Info, "x", "", "[2026-11-25T14:18:00.123Z INFO  x] \n"),
         ] {
-            let args = format_args!("{message}");
-            let record = Record::builder().level(level).target(target).args(args).build();
-            assert_eq!(line.format(Duration::from_millis(millis), &record), expected);
+            assert_eq!(format(Reader::Any, millis, level, target, message), expected);
         }
+    }
+
+    #[test]
+    fn the_journal_gets_a_priority_and_no_second_time_stamp() {
+        for (level, expected) in [
+            (Level::Error, "<3>[ERROR x] a\n"),
+            (Level::Warn, "<4>[WARN  x] a\n"),
+            (Level::Info, "<6>[INFO  x] a\n"),
+            (Level::Debug, "<7>[DEBUG x] a\n"),
+        ] {
+            assert_eq!(format(Reader::Journal, 951_782_399_999, level, "x", "a"), expected);
+        }
+    }
+
+    #[test]
+    fn one_record_is_one_bounded_line() {
+        for (message, expected) in [
+            ("c\nd", "<6>[INFO  x] c\\u{a}d\n"),
+            ("c\r\x1b[2K", "<6>[INFO  x] c\\u{d}\\u{1b}[2K\n"),
+            ("caf\u{e9} \u{202e}", "<6>[INFO  x] caf\u{e9} \\u{202e}\n"),
+        ] {
+            assert_eq!(format(Reader::Journal, 0, Level::Info, "x", message), expected);
+        }
+        let line = format(Reader::Journal, 0, Level::Info, "x", &"y".repeat(1 << 20));
+        assert!(line.len() < MAX_MESSAGE + 30 && line.ends_with("y...\n"), "{}", line.len());
     }
 }

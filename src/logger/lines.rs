@@ -38,11 +38,12 @@ struct Pending {
 }
 
 impl Lines {
-    /// Starts the thread that writes to `out`. `Err` if the system gives no thread.
-    pub fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread that writes to `out`; a line of its own begins with `priority`. `Err` if the system gives no
+    /// thread.
+    pub fn to(out: impl Write + Send + 'static, priority: &'static str) -> io::Result<Self> {
         let lines = Self::default();
         let source = lines.clone();
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || source.carry(out))?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || source.carry(out, priority))?;
         Ok(lines)
     }
 
@@ -63,7 +64,7 @@ impl Lines {
     }
 
     /// For ever: waits for a line, then for its company, then writes them.
-    fn carry(&self, mut out: impl Write) {
+    fn carry(&self, mut out: impl Write, priority: &str) {
         let mut batch = Vec::new();
         loop {
             let mut pending = self.pending();
@@ -85,7 +86,7 @@ impl Lines {
             // There is nobody to tell that standard error is gone.
             let _ = out.write_all(&batch);
             if dropped > 0 {
-                let _ = writeln!(out, "{dropped} log lines were dropped: standard error was not read");
+                let _ = writeln!(out, "{priority}{dropped} log lines were dropped: standard error was not read");
             }
             batch.clear();
             self.pending().writing = false;
@@ -152,7 +153,7 @@ mod tests {
     fn taker() -> (Lines, mpsc::Sender<()>, mpsc::Receiver<Vec<u8>>) {
         let (tell, told) = mpsc::channel();
         let (taken, batches) = mpsc::channel();
-        (Lines::to(Taker { told, taken }).expect("a thread"), tell, batches)
+        (Lines::to(Taker { told, taken }, "<4>").expect("a thread"), tell, batches)
     }
 
     #[test]
@@ -184,6 +185,6 @@ mod tests {
         lines.drain();
         let text: Vec<u8> = batches.try_iter().flatten().collect();
         assert!(text.len() <= 2 * MAX_PENDING + 100, "{}", text.len());
-        assert!(String::from_utf8_lossy(&text).contains("log lines were dropped"));
+        assert!(String::from_utf8_lossy(&text).contains(" log lines were dropped"));
     }
 }

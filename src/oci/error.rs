@@ -85,6 +85,11 @@ impl Refusal {
         self.code
     }
 
+    /// What is wrong, in a sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The JSON body: `{"errors":[{"code":…,"message":…,"detail":…}]}`.
     pub fn body(&self) -> Vec<u8> {
         let error = json!({"code": self.code.as_str(), "message": self.message, "detail": self.detail});

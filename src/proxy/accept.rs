@@ -51,7 +51,9 @@ pub async fn accept(
     if has_body || session.req_header().method == http::Method::CONNECT {
         session.set_keepalive(None);
     }
-    Box::pin(reply::write(session, &Reply::refusal(&refusal))).await?;
+    let reply = Reply::refusal(&refusal);
+    context.refusal = Some(refusal);
+    Box::pin(reply::write(session, &reply)).await?;
     Ok(false)
 }
 
@@ -84,7 +86,7 @@ fn host(request: &RequestHeader) -> Option<&str> {
 /// 404, so that the client asks the registry itself.
 pub fn no_route(registry: &str) -> Refusal {
     let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_REGISTRY).collect::<String>();
-    let message = format!("this proxy has no route for {registry}: ask that registry itself, or add it to routes");
+    let message = format!("no route for {registry}: ask that registry itself, or add it to routes");
     Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message)
 }
 

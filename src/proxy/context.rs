@@ -11,6 +11,7 @@ use super::Destination;
 use super::fail::Trouble;
 use super::storage::Storage;
 use crate::addresses::Attempt;
+use crate::oci::error::Refusal;
 use crate::oci::rewrite::Rewriting;
 use crate::token::Bearer;
 
@@ -49,6 +50,8 @@ pub struct Context {
     pub pause: Duration,
     /// The way to the registry or to storage, whichever was asked last.
     pub attempt: Option<Arc<Attempt>>,
+    /// Why the request was not accepted.
+    pub refusal: Option<Refusal>,
     /// Why the request fails, where a phase knows better than Pingora's error.
     pub trouble: Option<Trouble>,
     /// ACR's id of the request, for its support.
@@ -79,6 +82,7 @@ impl Context {
             repeats: 0,
             pause: Duration::ZERO,
             attempt: None,
+            refusal: None,
             trouble: None,
             correlation: None,
             _in_flight: InFlight::enter(in_flight),

@@ -1,101 +1,235 @@
 //! One line a request.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use log::{Level, log};
-use pingora_core::Error;
+use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::fail::Trouble;
 use super::storage::Storage;
+use crate::logger::{Rest, Word};
 
-/// `logging`: who, what, outcome, how long. What is written is an allow-list: no header of either
-/// side but ACR's correlation id, and no query, for a redirect's would carry a signature.
-pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
-    let failed = context.trouble.is_some() || error.is_some();
-    let level = if failed { Level::Warn } else { Level::Info };
-    let request = session.req_header();
-    let status = session.response_written().map_or(0, |response| response.status.as_u16());
-    log!(
-        target: "access", level,
-        "{} {} {status} {}B {}ms client={} repository={} upstream={} tries={}{}{}{}",
-        request.method,
-        Path(request.uri.path()),
-        session.body_bytes_sent(),
-        context.elapsed().as_millis(),
-        Show(session.client_addr()),
-        if context.repository().is_empty() { "-" } else { context.repository() },
-        Show(context.address()),
-        1 + context.refused + context.replays as usize + usize::from(context.renewed) + usize::from(context.narrowed),
-        Prefixed(" storage=", context.storage.as_ref().map(Storage::host)),
-        Prefixed(" correlation=", context.correlation.as_ref().and_then(|value| value.to_str().ok())),
-        Prefixed(" error=", outcome(error, context).as_deref()),
-    );
-}
-
-fn outcome(error: Option<&Error>, context: &Context) -> Option<String> {
-    match (&context.trouble, error) {
-        (Some(trouble), _) => Some(trouble.to_string()),
-        (None, Some(error)) => Some(format!("{} {}", error.esource().as_str(), error.etype().as_str())),
-        (None, None) => None,
-    }
-}
-
+/// The longest method of HTTP's registry has 17 letters.
+const MAX_METHOD: usize = 32;
 /// The longest path that is a pull has a name, an endpoint and a digest.
 const MAX_PATH: usize = 1024;
+/// A host name has 253 bytes (RFC 1035 section 2.3.4), and a port.
+const MAX_HOST: usize = 259;
+/// ACR's ids have 36 characters.
+const MAX_CORRELATION: usize = 64;
+/// The reason of a failure: a sentence of ours, which may quote two of a server's.
+const MAX_ERROR: usize = 1024;
 
-/// A client's path as one word: what is no visible ASCII is escaped, and a longer one is cut.
-struct Path<'a>(&'a str);
+/// `logging`: who, what, outcome, how long.
+pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
+    let request = session.req_header();
+    let line = Line {
+        method: request.method.as_str(),
+        path: request.uri.path(),
+        status: session.response_written().map_or(0, |response| response.status.as_u16()),
+        sent: session.body_bytes_sent(),
+        elapsed: context.elapsed(),
+        client: session.client_addr(),
+        repository: context.repository(),
+        upstream: context.address(),
+        tries: 1
+            + context.refused
+            + context.replays as usize
+            + usize::from(context.renewed)
+            + usize::from(context.narrowed),
+        storage: context.storage.as_ref().map(Storage::host),
+        correlation: context.correlation.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes())),
+        outcome: Outcome::of(error, context),
+    };
+    log!(target: "access", line.outcome.level(), "{line}");
+}
 
-impl std::fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.len() <= MAX_PATH && self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return f.write_str(self.0);
+/// What is written is an allow-list: no header of either side but ACR's correlation id, and no query, for a redirect's would
+/// carry a signature. Every field that others can choose is a bounded word, and what is wrong, in free words, comes last.
+struct Line<'a, C, U> {
+    method: &'a str,
+    path: &'a str,
+    /// 0 if nothing was sent.
+    status: u16,
+    sent: usize,
+    elapsed: Duration,
+    client: Option<C>,
+    repository: &'a str,
+    upstream: Option<U>,
+    tries: usize,
+    storage: Option<&'a str>,
+    correlation: Option<Cow<'a, str>>,
+    outcome: Outcome<'a>,
+}
+
+impl<C: Display, U: Display> Display for Line<'_, C, U> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} {} {}B {}ms client={} repository={} upstream={} tries={}",
+            Word(self.method, MAX_METHOD),
+            Word(self.path, MAX_PATH),
+            self.status,
+            self.sent,
+            self.elapsed.as_millis(),
+            Word(Present(self.client.as_ref()), MAX_HOST),
+            Word(self.repository, MAX_PATH),
+            Word(Present(self.upstream.as_ref()), MAX_HOST),
+            self.tries,
+        )?;
+        if let Some(storage) = self.storage {
+            write!(f, " storage={}", Word(storage, MAX_HOST))?;
         }
-        for c in self.0.chars().take(MAX_PATH) {
-            if c.is_ascii_graphic() { f.write_char(c) } else { write!(f, "{}", c.escape_unicode()) }?;
+        if let Some(correlation) = &self.correlation {
+            write!(f, " correlation={}", Word(correlation, MAX_CORRELATION))?;
         }
-        if self.0.len() > MAX_PATH { f.write_str("...") } else { Ok(()) }
+        self.outcome.fmt(f)
     }
 }
 
-/// A value or a dash.
-struct Show<T>(Option<T>);
+/// How a request went, as far as there is something to say.
+enum Outcome<'a> {
+    Answered,
+    /// The client asked for what is not done here, and was told why.
+    Refused(&'a str),
+    /// The client did not take its answer; engines do it every day.
+    Left(&'static str),
+    Failed(&'a Trouble),
+    /// By an error that no phase has a word for.
+    Broken(&'a Error),
+}
 
-impl<T: std::fmt::Display> std::fmt::Display for Show<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("-"),
+impl<'a> Outcome<'a> {
+    fn of(error: Option<&'a Error>, context: &'a Context) -> Self {
+        match (&context.trouble, error, &context.refusal) {
+            (Some(trouble), ..) => Self::Failed(trouble),
+            (None, Some(error), _) if *error.esource() == ErrorSource::Downstream => Self::Left(left(error)),
+            (None, Some(error), _) => Self::Broken(error),
+            (None, None, Some(refusal)) => Self::Refused(refusal.message()),
+            (None, None, None) => Self::Answered,
+        }
+    }
+
+    /// What clients do is no warning: nobody has to do anything about it.
+    fn level(&self) -> Level {
+        match self {
+            Self::Answered | Self::Refused(_) | Self::Left(_) => Level::Info,
+            Self::Failed(_) | Self::Broken(_) => Level::Warn,
         }
     }
 }
 
-/// A labelled value or nothing.
-struct Prefixed<'a>(&'a str, Option<&'a str>);
-
-impl std::fmt::Display for Prefixed<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.1 {
-            Some(value) => write!(f, "{}{value}", self.0),
-            None => Ok(()),
+/// The whole field, or nothing.
+impl Display for Outcome<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered => Ok(()),
+            Self::Refused(why) => write!(f, " error={}", Rest(why, MAX_ERROR)),
+            Self::Left(how) => write!(f, " error={how}"),
+            Self::Failed(trouble) => write!(f, " error={}", Rest(trouble, MAX_ERROR)),
+            Self::Broken(error) => write!(f, " error={} {}", error.esource().as_str(), error.etype().as_str()),
         }
+    }
+}
+
+/// In which way the client is to blame.
+fn left(error: &Error) -> &'static str {
+    match error.etype() {
+        ErrorType::ReadTimedout => "client sent half a request",
+        ErrorType::WriteTimedout => "client stopped reading",
+        ErrorType::InvalidHTTPHeader => "client sent no valid HTTP",
+        _ => "client left",
+    }
+}
+
+/// A value or nothing.
+struct Present<T>(Option<T>);
+
+impl<T: Display> Display for Present<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |value| value.fmt(f))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    const LABELS: [&str; 7] = ["client", "repository", "upstream", "tries", "storage", "correlation", "error"];
+
+    fn line<'a>(method: &'a str, path: &'a str, other: &'a str, outcome: Outcome<'a>) -> Line<'a, &'a str, &'a str> {
+        Line {
+            method,
+            path,
+            status: 502,
+            sent: 0,
+            elapsed: Duration::from_millis(3),
+            client: Some(other),
+            repository: other,
+            upstream: None,
+            tries: 1,
+            storage: Some(other),
+            correlation: Some(other.into()),
+            outcome,
+        }
+    }
+
     #[test]
-    fn a_path_is_one_bounded_word_of_visible_ascii() {
-        let long = "a".repeat(MAX_PATH + 1);
-        for (path, expected) in [
-            ("/v2/library/busybox/manifests/latest", "/v2/library/busybox/manifests/latest"),
-            ("/v2/\u{9b}31m \x1b\u{e9}", "/v2/\\u{9b}31m\\u{20}\\u{1b}\\u{e9}"),
-            (&long, &format!("{}...", &long[1..])),
+    fn a_line_has_its_fields_and_a_reason_that_is_told_last() {
+        let trouble = Trouble::Unreachable("a b\nerror=c".to_owned());
+        for (outcome, level, says) in [
+            (Outcome::Answered, Level::Info, ""),
+            (Outcome::Refused("no route for x: ask it"), Level::Info, " error=no route for x: ask it"),
+            (Outcome::Left("client left"), Level::Info, " error=client left"),
+            (Outcome::Failed(&trouble), Level::Warn, " error=the registry is not reachable: a b\\u{a}error\\u{3d}c"),
         ] {
-            assert_eq!(Path(path).to_string(), expected);
+            assert_eq!(outcome.level(), level, "{says}");
+            let line = line("GET", "/v2/a/tags/list", "x y", outcome).to_string();
+            let other = "x\\u{20}y";
+            assert_eq!(
+                line,
+                format!(
+                    "GET /v2/a/tags/list 502 0B 3ms client={other} repository={other} upstream=- tries=1 storage={other} correlation={other}{says}"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_line_is_bounded() {
+        let long = " ".repeat(1 << 20);
+        let line = line(&long, &long, &long, Outcome::Refused(&long)).to_string();
+        assert!(line.len() < 6 << 10, "{}", line.len());
+    }
+
+    proptest! {
+        /// Whoever reads lines by blanks and labels finds each label once, and behind `error=` nothing but its text.
+        #[test]
+        fn no_input_makes_a_second_line_or_field(
+            method in any::<String>(),
+            path in any::<String>(),
+            other in prop_oneof![any::<String>(), Just(" error=none\n".to_owned())],
+            words in prop_oneof![any::<String>(), Just("a error=b client=c\u{2028}".to_owned())],
+            fails in any::<bool>(),
+        ) {
+            let trouble = Trouble::Storage(words.clone());
+            let outcome = if fails { Outcome::Failed(&trouble) } else { Outcome::Refused(&words) };
+            let line = line(&method, &path, &other, outcome).to_string();
+            prop_assert_eq!(line.lines().count(), 1, "{}", line);
+            prop_assert!(!line.chars().any(char::is_control), "{:?}", line);
+            for label in LABELS {
+                let field = format!("{label}=");
+                let found = line.split(' ').filter(|word| word.starts_with(&field)).count();
+                prop_assert_eq!(found, 1, "{} in {}", field, line);
+            }
+            let (fields, _) = line.split_once(" error=").expect("its own");
+            prop_assert_eq!(fields.split(' ').count(), 11, "{}", line);
         }
     }
 }

@@ -68,9 +68,10 @@ async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) 
     response.insert_header(header::CONTENT_TYPE, "application/json")?;
     response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     let bodiless = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(response), bodiless).await?;
+    // Whoever does not take the answer, it is the client: Pingora's error does not say so.
+    session.write_response_header(Box::new(response), bodiless).await.map_err(|error| error.into_down())?;
     if !bodiless {
-        session.write_response_body(Some(body), true).await?;
+        session.write_response_body(Some(body), true).await.map_err(|error| error.into_down())?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -77,6 +78,7 @@ fn domain(address: SocketAddr) -> String {
 pub struct Setup {
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    journal: Option<bool>,
     files: tempfile::TempDir,
 }
 
@@ -108,7 +110,7 @@ impl Setup {
         let config = files.path().join("config.yaml");
         let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
         std::fs::write(&config, upstream.to_owned() + &rest).expect("the configuration is written");
-        Self { args: Vec::new(), environment: Vec::new(), files }
+        Self { args: Vec::new(), environment: Vec::new(), journal: None, files }
             .flag("--config", &config.to_string_lossy())
             .env("AZURE_AUTHORITY_HOST", &azure.authority())
             .secret(SECRET)
@@ -197,20 +199,33 @@ impl Setup {
         proxy
     }
 
+    /// Says, as systemd does, that its standard error is the journal: this stream, or another one.
+    pub fn journal(mut self, is_standard_error: bool) -> Self {
+        self.journal = Some(is_standard_error);
+        self
+    }
+
     /// Starts it without expecting anything.
     pub fn spawn(self) -> Proxy {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+        let (stderr, writer) = std::io::pipe().expect("a pipe");
+        let stream = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let journal = self.journal.map(|is_standard_error| {
+            let of = stream.metadata().expect("an open pipe");
+            let inode = if is_standard_error { of.ino() } else { of.ino() + 1 };
+            ("JOURNAL_STREAM", format!("{}:{inode}", of.dev()))
+        });
+        let child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
             .args(&self.args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(journal)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::from(stream))
             .spawn()
             .expect("the binary starts");
         let log = Arc::new(Log::default());
-        let stderr = child.stderr.take().expect("piped");
         let writer = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {

@@ -25,6 +25,8 @@ mod http;
 mod identity;
 /// Answers before the answer.
 mod interim;
+/// What the log says of requests, and what it is not made to say.
+mod log;
 /// Starting, listening and stopping.
 mod process;
 /// A whole pull, and what must not pass in either direction.

@@ -1,0 +1,171 @@
+//! Addresses to listen on, in Go's forms, and what was meant where it is none.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Where clients are waited for: `:8080` is every address, `localhost` is 127.0.0.1. The error says what would be right.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    parse(text).ok_or_else(|| {
+        let right = match meant(text) {
+            Meant::Port(port) => {
+                format!(":{port} for every address of this host, 127.0.0.1:{port} for this host alone")
+            }
+            Meant::Address(address) => address.to_string(),
+            Meant::Unknown => {
+                "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address".to_owned()
+            }
+        };
+        format!("{text:?} is no address to listen on: give {right}")
+    })
+}
+
+/// The same for the admin listener, where a port alone is on loopback: who is to see the state from outside says so.
+pub fn parse_admin(text: &str) -> Result<SocketAddr, String> {
+    let mut address = parse(text).ok_or_else(|| {
+        let right = match meant(text) {
+            Meant::Port(port) => {
+                format!(
+                    ":{port} or 127.0.0.1:{port} for this host alone, 0.0.0.0:{port} for every address of this host"
+                )
+            }
+            Meant::Address(address) => address.to_string(),
+            Meant::Unknown => {
+                "an IP address and a port, such as 127.0.0.1:8081, or :8081, which is the same".to_owned()
+            }
+        };
+        format!("{text:?} is no address to listen on: give {right}")
+    })?;
+    if text.starts_with(':') {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(address)
+}
+
+/// Whether only one of two listeners could have its address: `[::]` takes IPv4 as well.
+pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let every = |ip: IpAddr| ip == IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let covers = |ip: IpAddr, other: IpAddr| every(ip) || (ip.is_unspecified() && other.is_ipv4());
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+}
+
+fn parse(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let ip: IpAddr = match host {
+        "" => Ipv6Addr::UNSPECIFIED.into(),
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        host => match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(literal) => literal.parse::<Ipv6Addr>().ok()?.into(),
+            None => host.parse::<Ipv4Addr>().ok()?.into(),
+        },
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// What somebody meant who wrote no address.
+enum Meant {
+    /// A port alone, or with a sign for every address.
+    Port(u16),
+    /// This address, as it is written right.
+    Address(SocketAddr),
+    Unknown,
+}
+
+fn meant(text: &str) -> Meant {
+    const PORT: u16 = 8080;
+    let text = text.trim();
+    let bare = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
+    if let Ok(port) = bare.strip_prefix("*:").or(bare.strip_prefix(':')).unwrap_or(bare).parse() {
+        return Meant::Port(port);
+    }
+    // `::1:8080`: the last part is meant as the port, although it can be read as one of the address.
+    let unbracketed = bare.rsplit_once(':').and_then(|(host, port)| {
+        let port = port.parse::<u16>().ok().filter(|port| *port > 999)?;
+        Some(SocketAddr::new(host.parse::<Ipv6Addr>().ok()?.into(), port))
+    });
+    let with_default_port = |host: &str| {
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let ip = if literal == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { literal.parse().ok() };
+        ip.map(|ip| SocketAddr::new(ip, PORT))
+    };
+    parse(bare)
+        .or(unbracketed)
+        .or_else(|| with_default_port(bare.trim_end_matches(':')))
+        .map_or(Meant::Unknown, Meant::Address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_to_listen_on_have_gos_forms() {
+        for (text, expected) in [
+            (":8080", Some("[::]:8080")),
+            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
+            ("[::1]:8080", Some("[::1]:8080")),
+            ("localhost:0", Some("127.0.0.1:0")),
+            ("0.0.0.0:80", Some("0.0.0.0:80")),
+            ("8080", None),
+            ("::1:8080", None),
+            ("127.0.0.1", None),
+            ("127.0.0.1:", None),
+            ("127.0.0.1:65536", None),
+            ("mirror.internal:8080", None),
+            ("http://127.0.0.1:8080", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_listen(text).ok().map(|address| address.to_string()).as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_what_would_be_right() {
+        const ALL: &str = "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address";
+        for (text, right) in [
+            ("8080", ":8080 for every address of this host, 127.0.0.1:8080 for this host alone"),
+            ("*:80", ":80 for every address of this host, 127.0.0.1:80 for this host alone"),
+            (" :8080", ":8080 for every address of this host, 127.0.0.1:8080 for this host alone"),
+            ("127.0.0.1", "127.0.0.1:8080"),
+            ("127.0.0.1:", "127.0.0.1:8080"),
+            ("localhost", "127.0.0.1:8080"),
+            ("::1", "[::1]:8080"),
+            ("[::1]", "[::1]:8080"),
+            ("::1:5000", "[::1]:5000"),
+            ("http://10.0.0.5:8080/", "10.0.0.5:8080"),
+            ("mirror.internal:8080", ALL),
+            ("127.0.0.1:65536", ALL),
+            ("80800", ALL),
+            ("", ALL),
+        ] {
+            let sentence = parse_listen(text).expect_err(text);
+            assert_eq!(sentence, format!("{text:?} is no address to listen on: give {right}"));
+        }
+        let sentence = parse_admin("8081").expect_err("a port alone");
+        assert!(sentence.ends_with(
+            "give :8081 or 127.0.0.1:8081 for this host alone, 0.0.0.0:8081 for every address of this host"
+        ));
+        assert!(
+            parse_admin("here").expect_err("a name").ends_with("such as 127.0.0.1:8081, or :8081, which is the same")
+        );
+    }
+
+    #[test]
+    fn addresses_collide_where_one_takes_the_others() {
+        for (one, other, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "[::1]:1", false),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let [one, other] = [one, other].map(|text| text.parse().expect("an address"));
+            assert_eq!((collide(one, other), collide(other, one)), (expected, expected), "{one} {other}");
+        }
+    }
+}

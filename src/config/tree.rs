@@ -1,0 +1,281 @@
+//! The YAML text as a tree that keeps what stands in it twice, and where in the text each node is.
+
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A node of the file. Unlike `serde_yaml::Value` it keeps both of two keys with one name, so that both can be shown.
+pub enum Tree {
+    /// Nothing behind a key, `~` or `null`.
+    Null,
+    /// A text.
+    Text(String),
+    /// A number, `true` or `false`; [`raw`] has it as it was written.
+    Scalar,
+    /// A list.
+    List(Vec<Tree>),
+    /// A table, in the order of the text.
+    Table(Vec<(String, Tree)>),
+}
+
+/// A step from a node to one below it.
+#[derive(Clone)]
+pub enum Step {
+    /// A key, and how many of the same name stand before it in the table.
+    Key(String, usize),
+    /// An item of a list.
+    Index(usize),
+}
+
+/// Line and column, from 1. A flag's is [`Position::default`], before all of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+/// Reads the text. The error is a sentence with the place that it is about, if it is about one.
+pub fn parse(text: &str) -> Result<Tree, (Position, String)> {
+    serde_yaml::from_str(text).map_err(|cause| {
+        let at = position(&cause).unwrap_or_default();
+        if let Some(line) = first_tab(text, at.line) {
+            let sentence = "the line begins with a tab: indent with spaces";
+            return (Position { line, column: 1 }, sentence.to_owned());
+        }
+        let hint = unquoted(text, at.line).map(|c| format!(": a value that begins with {c} needs quotes around it"));
+        (at, format!("not YAML: {cause}{}", hint.unwrap_or_default()))
+    })
+}
+
+/// The first line, up to this one, with a tab in its indentation. YAML allows it in places, so it counts only where the
+/// text cannot be read.
+fn first_tab(text: &str, last: usize) -> Option<usize> {
+    let begins_with_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
+    text.lines().take(last).position(begins_with_tab).map(|index| index + 1)
+}
+
+/// The character that YAML takes for a sign of its own at the start of this line's value, as in `listen: [::1]:8080`.
+fn unquoted(text: &str, line: usize) -> Option<char> {
+    let line = text.lines().nth(line.checked_sub(1)?)?;
+    let (_, value) = line.split_once(": ")?;
+    value.trim_start().chars().next().filter(|c| "[{*&!%@`".contains(*c))
+}
+
+fn position(cause: &serde_yaml::Error) -> Option<Position> {
+    cause.location().map(|at| Position { line: at.line(), column: at.column() })
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Nodes)
+    }
+}
+
+struct Nodes;
+
+impl<'de> Visitor<'de> for Nodes {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, a number, a list or a table")
+    }
+
+    fn visit_unit<E>(self) -> Result<Tree, E> {
+        Ok(Tree::Null)
+    }
+
+    /// The same of a file without a node.
+    fn visit_none<E>(self) -> Result<Tree, E> {
+        Ok(Tree::Null)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Tree, E> {
+        Ok(Tree::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Tree, E> {
+        Ok(Tree::Scalar)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Tree, E> {
+        Ok(Tree::Scalar)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Tree, E> {
+        Ok(Tree::Scalar)
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Tree, E> {
+        Ok(Tree::Scalar)
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Tree, E> {
+        Ok(Tree::Scalar)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Tree, E> {
+        Ok(Tree::Scalar)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Tree::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
+        let mut table = Vec::new();
+        while let Some(Raw(key)) = map.next_key()? {
+            table.push((key, map.next_value()?));
+        }
+        Ok(Tree::Table(table))
+    }
+}
+
+/// A scalar as it is written, whatever YAML takes it for: `1.10` stays `1.10`.
+struct Raw(String);
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Raw;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
+                Ok(Raw(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Where a node is: at its key, or at the item of a list. serde_yaml keeps no positions in its values but puts one into
+/// every error, so the text is read once more and an error raised at the node.
+pub fn find(text: &str, steps: &[Step]) -> Option<Position> {
+    let mut raw = None;
+    let descent = Descent { steps, stop: Stop::Here, raw: &mut raw };
+    position(&descent.deserialize(serde_yaml::Deserializer::from_str(text)).err()?)
+}
+
+/// The scalar at a node as it is written.
+pub fn raw(text: &str, steps: &[Step]) -> Option<String> {
+    let mut raw = None;
+    let descent = Descent { steps, stop: Stop::Read, raw: &mut raw };
+    // An error behind the node was there when the whole was read.
+    let _ = descent.deserialize(serde_yaml::Deserializer::from_str(text));
+    raw
+}
+
+/// What to do at the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Raise an error, at its key if it has one.
+    Here,
+    /// Read its text.
+    Read,
+}
+
+struct Descent<'a> {
+    steps: &'a [Step],
+    stop: Stop,
+    raw: &'a mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Descent<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match (self.steps.first(), self.stop) {
+            (None, Stop::Here) => deserializer.deserialize_any(Nothing),
+            (None, Stop::Read) => Raw::deserialize(deserializer).map(|Raw(text)| *self.raw = Some(text)),
+            (Some(Step::Key(..)), _) => deserializer.deserialize_map(self),
+            (Some(Step::Index(_)), _) => deserializer.deserialize_seq(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Descent<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the way to the node")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Step::Key(wanted, before), rest)) = self.steps.split_first() else {
+            return Ok(());
+        };
+        let mut left = *before;
+        let raise = rest.is_empty() && self.stop == Stop::Here;
+        while let Some(found) = map.next_key_seed(Key { wanted, raise: raise && left == 0 })? {
+            match (found, left) {
+                (true, 0) => {
+                    map.next_value_seed(Descent { steps: rest, stop: self.stop, raw: &mut *self.raw })?;
+                    left = usize::MAX;
+                }
+                (found, _) => {
+                    left -= usize::from(found && left != usize::MAX);
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Some((Step::Index(wanted), rest)) = self.steps.split_first() else {
+            return Ok(());
+        };
+        for _ in 0..*wanted {
+            items.next_element::<IgnoredAny>()?;
+        }
+        items.next_element_seed(Descent { steps: rest, stop: self.stop, raw: self.raw })?;
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Takes no value at all, so that each is an error where it stands.
+struct Nothing;
+
+impl Visitor<'_> for Nothing {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing")
+    }
+}
+
+/// Whether this is the wanted key; with `raise`, that is an error where it stands.
+struct Key<'a> {
+    wanted: &'a str,
+    raise: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
+        if key == self.wanted && self.raise { Err(E::custom("here")) } else { Ok(key == self.wanted) }
+    }
+}

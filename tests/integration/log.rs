@@ -1,0 +1,169 @@
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
+
+use crate::harness::{self, Proxy, Setup, wait_for};
+use crate::wire;
+
+/// The lines of the access log about this path.
+fn lines<'a>(log: &'a str, path: &str) -> Vec<&'a str> {
+    log.lines().filter(|line| line.contains("access] ") && line.contains(path)).collect()
+}
+
+/// What is a warning or worse.
+fn warnings(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("WARN ") || line.contains("ERROR ") || line.contains("panicked")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_why_and_is_no_warning() {
+    let azure = harness::azure().await;
+    let proxy = Setup::routes(&azure, &[("docker.io", "hub")]).start();
+    for (line, says) in [
+        (
+            "GET /v2/pause/manifests/3.9?ns=registry.k8s.io",
+            "error=no route for registry.k8s.io: ask that registry itself",
+        ),
+        ("GET /v2/UPPER/manifests/latest", "error=a name is lower-case letters"),
+        ("GET /v2/_catalog", "error="),
+        ("DELETE /v2/library/busybox/manifests/latest", "error="),
+    ] {
+        let answer = wire::ask(proxy.address(), line, "");
+        assert!(answer.status >= 400, "{line}: {answer:?}");
+        let path = line.split([' ', '?']).nth(1).expect("a path");
+        let logged = proxy.wait_for_log(path);
+        assert!(logged.contains("INFO  access] ") && logged.contains(says), "{line}: {logged}");
+    }
+    // The answer and the log have the same words.
+    let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/-x", "");
+    let message: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    let message = message["errors"][0]["message"].as_str().expect("a message");
+    assert!(proxy.wait_for_log("/manifests/-x ").ends_with(&format!(" error={message}")), "{message}");
+    assert_eq!(warnings(&proxy.end()), [""; 0]);
+}
+
+/// An emulator with an image of large layers, and a proxy that serves them itself.
+async fn large() -> (Emulator, Pushed, Proxy) {
+    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let pushed = azure.push(Image { layer_bytes: 8 << 20, ..Image::small("hub/library/busybox", "latest") });
+    let hosts = azure.storage_addr();
+    let proxy = Setup::new(&azure).upstream(&format!("  blobs: proxy\n  blob_hosts: ['{hosts}']\n")).start();
+    (azure, pushed, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_is_no_warning() {
+    let (azure, pushed, proxy) = large().await;
+    let blob = format!("/v2/library/busybox/blobs/{}", pushed.blobs[1]);
+    // Amid a layer, as containerd does with each chunk but the last, and podman when a pull is stopped.
+    for (case, range) in [("whole", ""), ("range", "Range: bytes=1-\r\n")] {
+        let mut stream = wire::connect(proxy.address());
+        write!(stream, "GET {blob}?{case} HTTP/1.1\r\nHost: x\r\n{range}\r\n").expect("sent");
+        stream.read_exact(&mut [0; 4096]).expect("a beginning");
+    }
+    proxy.wait_until("two who left", |log| {
+        let left = lines(log, &blob).iter().filter(|line| line.contains(" error=client left")).count();
+        (left == 2).then_some(())
+    });
+    // While the registry thinks.
+    azure.inject(Hop::Data, Fault::Hang);
+    let mut stream = wire::connect(proxy.address());
+    stream.write_all(b"GET /v2/library/busybox/manifests/gone HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    wait_for(&azure, "the request", |seen| seen.iter().any(|request| request.target.contains("/gone"))).await;
+    drop(stream);
+    let line = proxy.wait_for_log("/manifests/gone ");
+    assert!(line.contains("/gone 0 0B ") && line.ends_with(" error=client left"), "{line}");
+    azure.clear_faults();
+    // By HTTP/2 as well.
+    azure.inject(Hop::Storage, Fault::SlowDrip);
+    let mut curl = Command::new("curl")
+        .args(["--silent", "--noproxy", "*", "--no-buffer", "--http2-prior-knowledge", &proxy.url(&blob)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl runs");
+    curl.stdout.take().expect("piped").read_exact(&mut [0]).expect("a beginning");
+    curl.kill().and_then(|()| curl.wait()).expect("it ends");
+    proxy.wait_until("a third who left", |log| {
+        let left = lines(log, &blob).iter().filter(|line| line.contains(" error=client left")).count();
+        (left == 3).then_some(())
+    });
+    let log = proxy.end();
+    assert_eq!(warnings(&log), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_request_is_no_warning() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    for bytes in [
+        &b"GET /v2/library/busybox/manifests/latest HTTP/1.1\r\nHost: x\r\n"[..],
+        b"GET /v2/",
+        b"G",
+        b"",
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    ] {
+        let mut stream = wire::connect(proxy.address());
+        stream.write_all(bytes).expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("ended");
+        // What comes, if anything, is of no interest, nor whether the end is a reset.
+        let _ = stream.read_to_end(&mut Vec::new());
+        // Without a reader for the answer.
+        wire::connect(proxy.address()).write_all(bytes).expect("sent");
+    }
+    let log = proxy.end();
+    assert_eq!(warnings(&log), [""; 0]);
+    assert!(log.lines().any(|line| line.contains("INFO ") && line.contains("a client: ")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_field_of_a_line_is_made_by_those_whom_it_is_about() {
+    const FORGED: &str = "1 error=none client=10.0.0.1:1";
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let answer = wire::ask(proxy.address(), &format!("{} /v2/long/manifests/x", "M".repeat(30_000)), "");
+    assert_eq!(answer.status, 405, "{answer:?}");
+    let line = proxy.wait_for_log("/v2/long/manifests/x ");
+    assert!(line.len() < 300 && line.contains("MMM... /v2/long/manifests/x 405 "), "{line}");
+    // The registry's id of a request; what it says about an error is in the client's answer, and no log.
+    let headers = vec![("x-ms-correlation-request-id".to_owned(), FORGED.to_owned())];
+    let busy = Fault::StatusWith { status: 503, headers: headers.clone(), body: "{}".to_owned() };
+    azure.inject(Hop::Data, busy.times(1));
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "").status, 503);
+    let line = proxy.wait_for_log("/manifests/latest ");
+    assert!(line.ends_with(" correlation=1\\u{20}error=none\\u{20}client=10.0.0.1:1"), "{line}");
+    // What the token endpoint says is quoted behind `error=`, where there are no fields any more.
+    let words = r#"{"errors":[{"code":"DENIED","message":"no\nerror=none client=10.0.0.1:1"}]}"#;
+    azure.inject(Hop::Token, Fault::StatusWith { status: 403, headers, body: words.to_owned() });
+    azure.revoke_tokens();
+    let answer = wire::ask(proxy.address(), "GET /v2/library/other/manifests/latest", "");
+    assert!(answer.status >= 403, "{answer:?}");
+    let line = proxy.wait_for_log("/v2/library/other/manifests/latest ");
+    for label in ["client=", "error="] {
+        assert_eq!(line.split(' ').filter(|word| word.starts_with(label)).count(), 1, "{label}: {line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_gets_priorities_and_no_second_time_stamp() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).journal(true).flag("--listen-address", "[::]:0").start();
+    proxy.signal("HUP");
+    proxy.wait_for_log("SIGHUP");
+    let log = proxy.end();
+    assert!(log.lines().all(|line| line.starts_with("<6>[INFO  ") || line.starts_with("<4>[WARN  ")), "{log}");
+    assert!(log.contains("<4>[WARN  acr_cache_proxy::serve] clients are not authenticated"), "{log}");
+    assert!(log.contains("<6>[INFO  acr_cache_proxy::serve] acr-cache-proxy "), "{log}");
+    // Why it does not start is an error there.
+    let mut proxy = Setup::new(&azure).journal(true).flag("--listen-address", "8080").spawn();
+    assert_eq!(proxy.wait().code(), Some(2));
+    proxy.wait_for_log("<3>acr-cache-proxy: --listen-address: \"8080\" is no address");
+    // The variable is inherited by whatever a service starts; what is not the journal gets lines with a time.
+    let log = Setup::new(&azure).journal(false).start().end();
+    assert!(log.lines().all(|line| line.starts_with("[20")), "{log}");
+}
