@@ -80,22 +80,22 @@ pub struct Progress {
 
 impl Progress {
     /// When the next one may begin; `None` while as many as may be are under way.
-    fn next(&self) -> Option<Instant> {
+    fn next(&self, now: Instant) -> Option<Instant> {
         match self.under_way {
-            0 => Some(self.ended.map_or_else(Instant::now, |ended| ended + PAUSE)),
+            0 => Some(self.ended.map_or(now, |ended| ended + PAUSE)),
             MAX_FLIGHTS.. => None,
             _ => self.began.map(|began| began + LOOKUP_LIMIT),
         }
     }
 
     /// When the next one is due for a name that is kept fresh.
-    fn due(&self) -> Option<Instant> {
+    fn due(&self, now: Instant) -> Option<Instant> {
         let wanted = match (&self.failing, self.good, self.ended) {
             (None, Some((good, _)), _) => good + REFRESH,
             (_, _, Some(ended)) => ended + RETRY,
-            (_, _, None) => Instant::now(),
+            (_, _, None) => now,
         };
-        self.next().map(|next| next.max(wanted))
+        self.next(now).map(|next| next.max(wanted))
     }
 
     /// Whether one is under way that may still end in time.
@@ -112,7 +112,7 @@ impl Addresses {
         }
         let mut ended = self.ended.subscribe();
         loop {
-            let due = self.lock().progress.due();
+            let due = self.lock().progress.due(Instant::now());
             let wait = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -156,7 +156,7 @@ impl Addresses {
                 if now >= deadline || (lasts && !progress.is_promising()) {
                     return Err(self.unresolved(&state, limit));
                 }
-                match progress.next() {
+                match progress.next(now) {
                     Some(next) => deadline.min(next),
                     None => deadline,
                 }
@@ -190,7 +190,7 @@ impl Addresses {
             let mut state = self.lock();
             let progress = &mut state.progress;
             let now = Instant::now();
-            if progress.next().is_none_or(|next| next > now) {
+            if progress.next(now).is_none_or(|next| next > now) {
                 return;
             }
             progress.under_way += 1;
@@ -355,6 +355,13 @@ mod tests {
             assert_eq!(result.err().map(|unresolved| unresolved.to_string()), cause);
             assert_eq!(name.first(), expected.ok().map(address));
         }
+    }
+
+    /// All other tests here have a clock that stands still between two looks at it.
+    #[tokio::test]
+    async fn a_first_look_up_begins_by_a_clock_that_goes_on() {
+        let (name, _) = scripted(&[Step::Gives(1)]);
+        assert!(name.resolve(LOOKUP_LIMIT).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
