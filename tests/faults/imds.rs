@@ -72,7 +72,7 @@ async fn what_the_metadata_service_answers_is_said_and_asked_again_in_its_time()
         azure.clear_faults();
         azure.clear_requests();
         azure.inject(Hop::Imds, fault.clone());
-        let proxy = Setup::new(&azure).nobody().settings("identity: {kind: managed_identity}\ntoken_wait: 1s").start();
+        let proxy = Setup::new(&azure).nobody().settings("identity: {kind: managed_identity}").start();
         let mut client = Kept::new(proxy.address());
         let seen = client.get(PULL).expect("an answer");
         let told = (seen.status, seen.code.as_deref(), seen.retry_after);

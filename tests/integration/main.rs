@@ -33,6 +33,8 @@ mod process;
 mod pull;
 /// What is refused before anything is sent.
 mod refuse;
+/// One token a repository: in ABAC mode, and where one for all is refused.
+mod repositories;
 /// Several sources and registries through one port.
 mod routes;
 /// Each source of an identity, by name and in the chain.

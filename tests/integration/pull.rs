@@ -1,4 +1,4 @@
-use acr_emulator::{Emulator, Fault, Hop, Recorded, Server};
+use acr_emulator::{Emulator, Hop, Recorded, Server};
 use reqwest::redirect::Policy;
 
 use crate::harness::{self, SECRET, Setup};
@@ -153,64 +153,4 @@ async fn no_secret_is_in_the_log_at_trace() {
     for secret in secrets {
         assert!(!log.contains(&secret), "a secret is in the log: {secret}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_abac_registry_gets_one_scope_a_repository() {
-    let azure = Emulator::start(acr_emulator::Options { abac: true, ..harness::options() }).await.expect("started");
-    azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
-    azure.push(acr_emulator::Image::small("hub/library/alpine", "latest"));
-    let proxy = Setup::new(&azure).start();
-    for _ in 0..3 {
-        for name in ["busybox", "alpine"] {
-            let line = format!("GET /v2/library/{name}/manifests/latest");
-            assert_eq!(wire::ask(proxy.address(), &line, &format!("Accept: {ACCEPT}\r\n")).status, 200);
-        }
-    }
-    let scopes: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Token).collect();
-    assert_eq!(scopes.len(), 2, "one call a repository: {scopes:?}");
-}
-
-/// The claim says all repositories, and the data plane takes it for none.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_granted_for_all_and_then_refused_is_followed_by_one_a_repository() {
-    let options = acr_emulator::Options { refuses_wildcard_tokens: true, ..harness::options() };
-    let azure = Emulator::start(options).await.expect("started");
-    for name in ["busybox", "alpine", "debian"] {
-        azure.push(acr_emulator::Image::small(&format!("hub/library/{name}"), "latest"));
-    }
-    let proxy = Setup::new(&azure).start();
-    for _ in 0..3 {
-        for name in ["busybox", "alpine", "debian"] {
-            let line = format!("GET /v2/library/{name}/manifests/latest");
-            let answer = wire::ask(proxy.address(), &line, &format!("Accept: {ACCEPT}\r\n"));
-            assert_eq!(answer.status, 200, "{answer:?}");
-        }
-    }
-    let requests = azure.requests();
-    let refused = requests.iter().filter(|request| request.hop == Hop::Data && request.status == 401).count();
-    assert_eq!(refused, 2, "the token that was there and a fresh one, once for all repositories");
-    let calls = requests.iter().filter(|request| request.hop == Hop::Token).count();
-    assert_eq!(calls, 2 + 3, "two for all repositories, then one for each");
-    assert_eq!(proxy.log().matches("one token a repository").count(), 1, "{}", proxy.log());
-}
-
-/// A cache rule with an unhealthy credential set answers 401 to any token, with the same challenge.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repository_that_refuses_every_token_changes_nothing_for_the_others() {
-    let azure = harness::azure().await;
-    azure.push(acr_emulator::Image::small("hub/library/alpine", "latest"));
-    azure.push(acr_emulator::Image::small("hub/library/debian", "latest"));
-    azure.inject(Hop::Data, Fault::Challenge401.on_path("alpine"));
-    let proxy = Setup::new(&azure).start();
-    for _ in 0..3 {
-        for (name, status) in [("alpine", 403), ("busybox", 200), ("debian", 200)] {
-            let line = format!("GET /v2/library/{name}/manifests/latest");
-            let answer = wire::ask(proxy.address(), &line, &format!("Accept: {ACCEPT}\r\n"));
-            assert_eq!(answer.status, status, "{answer:?}");
-        }
-    }
-    let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
-    assert_eq!(calls, 3, "two for all repositories, one for the one that is refused");
-    assert!(!proxy.log().contains("one token a repository"), "{}", proxy.log());
 }
