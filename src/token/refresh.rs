@@ -351,7 +351,9 @@ impl<'a> Refresher<'a> {
         self.next_due = self.next_due.min(due);
         let failure = Arc::new(failure);
         if !failure.permanent {
-            self.access_failing = Some(Failing::again(self.access_failing.as_ref(), &failure, due));
+            // A failure that was not followed by another call is the end of its row.
+            let row = self.access_failing.take().filter(|row| row.next + IDLE > now);
+            self.access_failing = Some(Failing::again(row.as_ref(), &failure, due));
         }
         if failure.limited
             && let Some(limited) = self.pause.begin(now, &failure)

@@ -448,3 +448,25 @@ async fn a_tool_that_hangs_ends_with_the_try_that_ran_it() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }
+
+/// `az` and the metadata service keep tokens of their own, which a revoked session makes useless as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_token_that_its_source_gives_again_is_not_called_a_missing_role() {
+    let azure = azure(Options::default()).await;
+    azure.inject(Hop::Exchange, acr_emulator::Fault::Status(503));
+    let setup = Setup::new(&azure);
+    let kept = setup.path("token-cache");
+    let answer = format!(
+        "[ -f {0} ] || echo \"$token\" > {0}\nprintf '{{\"accessToken\":\"%s\",\"expires_on\":%s,\"tokenType\":\"Bearer\"}}' \
+         $(cat {0}) $(($(date +%s)+3600))",
+        kept.display()
+    );
+    let proxy = developer_tool(setup, &azure, "az", &answer).settings("identity: {kind: azure_cli}").start();
+    wait_for(&azure, "an exchange", |requests| requests.iter().any(|request| request.hop == Hop::Exchange)).await;
+    azure.revoke_entra_tokens();
+    azure.clear_faults();
+    let line = proxy.wait_for_log("token exchange: 401");
+    assert!(line.contains("still gives the same one") && !line.contains("no role"), "{line}");
+    let refused = azure.requests().iter().filter(|seen| seen.hop == Hop::Exchange && seen.status == 401).count();
+    assert_eq!(refused, 1, "the same token is not sent twice");
+}

@@ -125,3 +125,59 @@ async fn requests_wait_for_the_sign_in_that_a_refused_refresh_token_calls_for() 
         assert_eq!(fake.counts().0, 2);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_token_of_the_repositorys_own_answers_all_who_met_the_401_of_one_for_all() {
+    let (tokens, fake) = store(Fake::default());
+    text(&tokens, "hub/x").await;
+    let mut requests = JoinSet::new();
+    for _ in 0..100 {
+        let tokens = Arc::clone(&tokens);
+        requests.spawn(async move { tokens.narrow("hub/x", LEFT).await.expect("in time").map(|own| own.number) });
+    }
+    assert_eq!(requests.join_all().await, vec![Some(2); 100]);
+    assert_eq!(fake.scopes.lock().expect("lock").clone(), ["repository:*:pull", "repository:hub/x:pull"]);
+    // Until the registry has accepted it nothing changes for anybody.
+    assert_eq!((text(&tokens, "hub/x").await, text(&tokens, "hub/y").await), twice("Bearer access-0"));
+    tokens.accepted(&tokens.narrow("hub/x", LEFT).await.expect("in time").expect("the same"));
+    assert_eq!(text(&tokens, "hub/x").await, "Bearer access-1");
+    assert_eq!(text(&tokens, "hub/y").await, "Bearer access-2");
+}
+
+fn twice(text: &str) -> (String, String) {
+    (text.to_owned(), text.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_under_way_with_a_token_for_all_goes_on_with_one_of_its_repositorys_own() {
+    let (tokens, _) = store(Fake::default());
+    let seen = tokens.bearer("hub/y").await.expect("a token");
+    // Not even a fresh one for all is the last word then.
+    let fresh = tokens.replace("hub/y", &seen, LEFT).await.expect("in time").expect("a newer one");
+    tokens.accepted(&tokens.narrow("hub/x", LEFT).await.expect("in time").expect("its own"));
+    for seen in [seen, fresh] {
+        let own = tokens.replace("hub/y", &seen, LEFT).await.expect("in time").expect("one of its own");
+        assert!(own.is_own());
+    }
+}
+
+/// A cache rule with an unhealthy credential set answers 401 to every token.
+#[tokio::test(start_paused = true)]
+async fn a_repositorys_own_token_that_is_refused_as_well_is_asked_for_again_after_half_a_minute() {
+    let (tokens, fake) = store(Fake::default());
+    text(&tokens, "hub/x").await;
+    let own = tokens.narrow("hub/x", LEFT).await.expect("in time").expect("its own");
+    tokens.in_vain(&own);
+    for _ in 0..10 {
+        assert!(tokens.narrow("hub/x", LEFT).await.expect("an answer").is_none());
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(fake.counts(), (1, 2));
+    sleep(REPLACE_MEMORY).await;
+    let newer = tokens.narrow("hub/x", LEFT).await.expect("in time").expect("a newer one");
+    assert!(newer.number > own.number);
+    assert_eq!(fake.counts(), (1, 3));
+    // Nobody pulls it any more, so its token is let go at its first renewal.
+    sleep(ACCESS_LIFE).await;
+    assert_eq!(tokens.table.len(), 0);
+}
