@@ -46,9 +46,9 @@ pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client that started a request finishes its header within this.
 pub const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
-/// Connect tries to a registry and to its storage, one replay of a request that died, two after a 401, and one to follow
-/// a redirect, and that for each repeat; each has a bound of its own, this one only replaces Pingora's 16.
-pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CONNECTS + 4);
+/// Connect tries to a registry and to its storage, a replay of a request that died at each, two after a 401, and one to
+/// follow a redirect, and that for each repeat; each has a bound of its own, this one only replaces Pingora's 16.
+pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CONNECTS + 5);
 
 /// One cache registry, as requests see it.
 pub struct Upstream {

@@ -87,7 +87,7 @@ impl Answer {
         )
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
     }
 

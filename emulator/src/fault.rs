@@ -17,7 +17,8 @@ pub enum Fault {
     StatusWith {
         /// The status.
         status: u16,
-        /// Headers, beside those that every answer has.
+        /// Headers, beside those that every answer has. `Transfer-Encoding: chunked` and `Connection: close` take the
+        /// place of its `Content-Length`, and the body is framed so.
         headers: Vec<(String, String)>,
         /// The body.
         body: String,

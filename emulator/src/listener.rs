@@ -216,7 +216,10 @@ fn decide(
         Fault::Status(status) => whole(failure(state, hop, status, request)),
         Fault::StatusWith { status, headers, body } => {
             let answer = Answer::new(status).body(body);
-            whole(headers.iter().fold(answer, |answer, (name, value)| answer.header(name, value)))
+            let answer = headers.iter().fold(answer, |answer, (name, value)| answer.header(name, value));
+            let (is_chunked, is_last) = (answer.has("transfer-encoding"), answer.has("connection"));
+            let answer = if is_chunked || is_last { answer.chunked() } else { answer };
+            Ok((answer, if is_last { Delivery::UntilClose } else { Delivery::Whole }))
         }
         Fault::RefuseConnections => Err(Silence::Reset),
         Fault::ResetMidBody => Ok((right(Expiry::Stated), Delivery::Reset)),

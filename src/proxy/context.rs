@@ -40,8 +40,10 @@ pub struct Context {
     pub narrowed: bool,
     /// Tries to connect to the registry that came to nothing.
     pub refused: usize,
-    /// Replays after a connection that died.
+    /// How often it was sent again after a connection that died or a failure that may be short.
     pub replays: u32,
+    /// One of these was the replay after a connection that died, which each leg has once.
+    pub is_replayed: bool,
     /// The next try takes no pooled connection.
     pub needs_fresh: bool,
     /// How often a part of a blob was asked for again after a failure that may be short.
@@ -78,6 +80,7 @@ impl Context {
             narrowed: false,
             refused: 0,
             replays: 0,
+            is_replayed: false,
             needs_fresh: false,
             repeats: 0,
             pause: Duration::ZERO,

@@ -223,9 +223,10 @@ pub fn replay_once(
     if in_silence && let Some(address) = peer._address.as_inet() {
         epoch::end(*address, peer.group_key);
     }
-    let again = died && has_time(context) && (context.replays == 0 || repeat(session, context, None));
+    let again = died && has_time(context) && (!context.is_replayed || repeat(session, context, None));
     if again {
         context.replays += 1;
+        context.is_replayed = true;
         // What is pooled in a new epoch has been made since, and the connection of this try is worth keeping.
         context.needs_fresh = !in_silence;
     }
@@ -260,6 +261,7 @@ pub fn repeat(session: &Session, context: &mut Context, answer: Option<&Response
     let again = is_short && spare(context.elapsed()) > pause;
     if again {
         context.repeats += 1;
+        context.replays += u32::from(answer.is_some());
         context.pause = pause;
     }
     again

@@ -124,6 +124,8 @@ pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
         context.trouble = Some(Trouble::Silent);
         return Err(Error::explain(ErrorType::ReadTimedout, "the redirect came too late").into_up());
     }
+    // The second leg has a replay of its own.
+    (context.is_replayed, context.needs_fresh) = (false, false);
     context.storage = Some(Storage {
         authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
         target: Zeroizing::new(signed_target(location).into_bytes()),

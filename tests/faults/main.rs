@@ -22,5 +22,7 @@ mod play;
 mod revoked;
 /// What no log may hold.
 mod secrets;
+/// Connections whose packets nobody answers any more.
+mod silence;
 /// Full load while tokens turn over and faults come and go.
 mod soak;

@@ -15,6 +15,8 @@ mod blobs;
 mod client_config;
 /// Secrets, ids and files of a sign-in as editors, shells and templates spoil them.
 mod credentials;
+/// An answer's header, and how long it may take.
+mod deadline;
 /// The demo, as a new user runs it.
 mod demo;
 /// HTTP/2 by prior knowledge.
@@ -25,6 +27,8 @@ mod http;
 mod identity;
 /// Answers before the answer.
 mod interim;
+/// What the registry says where it is asked for a blob that comes through the proxy.
+mod located;
 /// What the log says of requests, and what it is not made to say.
 mod log;
 /// Starting, listening and stopping.

@@ -1,0 +1,170 @@
+use acr_emulator::{Emulator, Fault, Hop, Image, Injection, Pushed, Server};
+
+use crate::harness::{self, Proxy, Setup};
+use crate::wire::{self, Kept};
+
+/// An emulator with one image, and a proxy that serves its blobs itself.
+async fn proxied() -> (Emulator, Pushed, Proxy) {
+    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
+    let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
+    let proxy = Setup::new(&azure).upstream(&hosts).start();
+    // There is a token from now on.
+    assert_eq!(wire::ask(proxy.address(), "HEAD /v2/library/busybox/manifests/latest", "").status, 404);
+    azure.clear_requests();
+    (azure, pushed, proxy)
+}
+
+fn path(pushed: &Pushed) -> String {
+    format!("/v2/library/busybox/blobs/{}", pushed.blobs[1])
+}
+
+fn requests(azure: &Emulator, hop: Hop) -> usize {
+    azure.requests().iter().filter(|request| request.hop == hop).count()
+}
+
+/// What the registry says in the repository's own name, with headers that are not the client's.
+fn said(status: u16, body: &str) -> Fault {
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Set-Cookie", "registry=own"),
+        ("Retry-After", "7"),
+        ("Docker-Content-Digest", "sha256:its"),
+    ];
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Fault::StatusWith { status, headers, body: body.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_no_redirect_is_the_answer_and_the_registry_is_asked_once() {
+    const ERROR: &str = r#"{"errors":[{"code":"X","message":"hub/library/busybox","detail":null}]}"#;
+    let (azure, pushed, proxy) = proxied().await;
+    for (fault, status) in [
+        (said(404, ERROR), 404),
+        (said(403, ERROR), 403),
+        (said(429, ERROR), 429),
+        (said(500, ERROR), 500),
+        (said(503, ERROR), 503),
+        (said(200, "a small blob"), 200),
+        (said(206, "a part of it"), 206),
+        (Fault::Status(304), 304),
+        (Fault::Chunked, 307),
+    ] {
+        for version in ["HTTP/1.0", "HTTP/1.1"] {
+            azure.clear_requests();
+            azure.inject(Hop::Data, fault.clone());
+            let mut client = Kept::new(proxy.address());
+            let answer = client.ask("GET", &path(&pushed), version, "");
+            azure.clear_faults();
+            assert_eq!(requests(&azure, Hop::Data), 1, "{fault:?} {version}");
+            if status == 307 {
+                // A redirect however its body is framed.
+                assert_eq!(answer.status(), 200, "{answer:?}");
+                continue;
+            }
+            assert_eq!(answer.status(), status, "{fault:?} {version}");
+            assert_eq!(answer.header("set-cookie"), None, "{:?}", answer.head);
+            if status == 304 {
+                continue;
+            }
+            assert_eq!(answer.header("retry-after"), Some("7"), "{:?}", answer.head);
+            let body = String::from_utf8(answer.body).expect("text");
+            assert!(!body.contains("hub/"), "the client's own names: {body}");
+            assert!(status >= 400 || body.starts_with("a "), "{body}");
+            if version == "HTTP/1.1" {
+                assert_eq!(client.ask("GET", "/v2/", version, "").status(), 200, "the connection is kept");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_for_a_blob_that_is_served_from_here_costs_one_token_and_one_more_question() {
+    for (challenges, status) in [(1, 200), (9, 403)] {
+        // A token that was renewed a moment ago is not renewed again.
+        let (azure, pushed, proxy) = proxied().await;
+        azure.inject(Hop::Data, Fault::Challenge401.times(challenges));
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");
+        assert_eq!(answer.status, status, "{challenges}: {answer:.200?}");
+        assert_eq!(requests(&azure, Hop::Data), 2, "{challenges}");
+        assert_eq!(requests(&azure, Hop::Token), 1, "{challenges}");
+        let data: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).collect();
+        assert_eq!(data[0].connection, data[1].connection, "a challenge ended the connection");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_dies_is_asked_once_more() {
+    let (azure, pushed, proxy) = proxied().await;
+    for (deaths, status) in [(1, 200), (9, 502)] {
+        azure.clear_faults();
+        azure.clear_requests();
+        azure.inject(Hop::Data, Fault::DieBeforeResponse.times(deaths));
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");
+        assert_eq!(answer.status, status, "{deaths}: {answer:.200?}");
+        assert_eq!(requests(&azure, Hop::Data), 2, "{deaths}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_leg_of_a_blob_may_die_once() {
+    let (azure, pushed, proxy) = proxied().await;
+    azure.inject(Hop::Data, Fault::DieBeforeResponse.times(1));
+    azure.inject(Hop::Storage, Fault::DieBeforeResponse.times(1));
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "").status, 200);
+    assert_eq!((requests(&azure, Hop::Data), requests(&azure, Hop::Storage)), (2, 2));
+    proxy.wait_for_log("tries=3 storage=");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_the_registry_itself_comes_whole_in_every_framing_and_its_end_is_seen() {
+    let (azure, pushed, proxy) = proxied().await;
+    let body = "x".repeat(100_000);
+    for framing in [None, Some(("Transfer-Encoding", "chunked")), Some(("Connection", "close"))] {
+        for version in ["HTTP/1.1", "HTTP/1.0"] {
+            let headers = framing.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            azure.inject(Hop::Data, Fault::StatusWith { status: 200, headers, body: body.clone() }.times(1));
+            let answer = Kept::new(proxy.address()).ask("GET", &path(&pushed), version, "");
+            assert_eq!(answer.status(), 200, "{version} {framing:?}");
+            assert!(answer.body == body.as_bytes(), "{version} {framing:?}: {} bytes", answer.body.len());
+        }
+    }
+}
+
+/// A part is asked for in the middle of a layer, where clients have no other host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_failure_does_not_cost_a_part_of_a_layer_and_a_whole_one_is_told_at_once() {
+    const PART: &str = "Range: bytes=100-199\r\n";
+    let (azure, pushed, proxy) = proxied().await;
+    let twice = |fault: Fault| fault.times(2);
+    for (hop, fault, headers, status, asked) in [
+        (Hop::Data, twice(Fault::Status(503)), PART, 206, 3),
+        (Hop::Storage, twice(Fault::Status(503)), PART, 206, 3),
+        (Hop::Storage, twice(Fault::Status(500)), PART, 206, 3),
+        (Hop::Data, twice(Fault::DieBeforeResponse), PART, 206, 3),
+        (Hop::Storage, twice(Fault::DieBeforeResponse), PART, 206, 3),
+        (Hop::Data, twice(Fault::Status(503)), "", 503, 1),
+        (Hop::Storage, twice(Fault::Status(503)), "", 503, 1),
+        (Hop::Data, said(503, "{}").times(2), PART, 503, 1),
+        (Hop::Data, twice(Fault::Status(404)), PART, 404, 1),
+        (Hop::Data, Injection::from(Fault::Status(502)), PART, 502, 4),
+        (Hop::Storage, Injection::from(Fault::Status(502)), PART, 502, 4),
+    ] {
+        azure.clear_requests();
+        azure.inject(hop, fault.clone());
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), headers);
+        azure.clear_faults();
+        assert_eq!(answer.status, status, "{hop:?} {fault:?} {headers}: {answer:.300?}");
+        assert_eq!(requests(&azure, hop), asked, "{hop:?} {fault:?} {headers}");
+    }
+    // A registry that is away for a moment.
+    azure.refuse_connections(Server::Registry, true);
+    azure.close_connections(Server::Registry);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), PART));
+        // Three tries, of which each is refused at once; the next ones come after the first pause.
+        proxy.wait_until("nothing: the registry is back before the pauses are over", |_| Some(()));
+        azure.refuse_connections(Server::Registry, false);
+        assert_eq!(client.join().expect("a client").status, 206);
+    });
+}
