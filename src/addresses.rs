@@ -33,6 +33,9 @@ pub use connect::Attempt;
 pub use lookup::{LOOKUP_LIMIT, Lookup, Unresolved};
 pub use table::Names;
 
+/// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the
+/// kernel sends the first after 0.2 s. A kept connection whose packets are dropped is found out by it.
+pub const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(4);
 /// More addresses of one name than this are no help: a connection needs one.
 const MAX_ADDRESSES: usize = 16;
 /// How long an address that failed is tried last. It still is tried when all others fail, so a long time does no harm,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::addresses::{CALL_WAIT, Names, Resolver};
+use crate::addresses::{CALL_WAIT, Names, Resolver, UNACKNOWLEDGED_LIMIT};
 use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after};
 use crate::trust::TrustRoots;
 
@@ -30,6 +30,7 @@ pub fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_LIMIT)
         .timeout(CALL_LIMIT)
+        .tcp_user_timeout(UNACKNOWLEDGED_LIMIT)
         .dns_resolver(Arc::new(Resolver(Arc::clone(names))))
         .tls_certs_only(roots.reqwest_certificates()?)
         .build()

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::context::Context;
 use super::fail::Trouble;
 use super::{deadline, epoch, relay, storage};
-use crate::addresses::Attempt;
+use crate::addresses::{Attempt, UNACKNOWLEDGED_LIMIT};
 use crate::answer::retry_after;
 
 /// How often one request tries to connect, each time to all addresses that are known.
@@ -34,9 +34,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(28);
 const MIN_HEADER_LIMIT: Duration = Duration::from_secs(2);
 /// A blob may falter for as long as with nginx (`proxy_read_timeout`); clients go on where it breaks off, but not all do.
 pub const BLOB_READ_LIMIT: Duration = Duration::from_secs(60);
-/// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the
-/// kernel sends the first after 0.2 s. A kept connection whose packets are dropped is found out by it.
-pub const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(4);
 /// Pauses before a part of a blob is asked for again; see [`repeat`].
 pub const REPEATS: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 const WRITE_LIMIT: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Failure, Granted, Hop, Issuer};
-use crate::addresses::{Addresses, CALL_WAIT, Single};
+use crate::addresses::{Addresses, CALL_WAIT, Single, UNACKNOWLEDGED_LIMIT};
 use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, quoted, read_body, retry_after, server_time};
 use crate::config::Domain;
 use crate::identity::Identity;
@@ -60,6 +60,7 @@ impl Registry {
             .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_LIMIT)
             .timeout(CALL_LIMIT)
+            .tcp_user_timeout(UNACKNOWLEDGED_LIMIT)
             .dns_resolver(Arc::new(Single(Arc::clone(&addresses))))
             .tls_certs_only(roots.reqwest_certificates()?)
             .build()?;

@@ -79,15 +79,16 @@ async fn an_answer_that_is_no_redirect_is_the_answer_and_the_registry_is_asked_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_401_for_a_blob_that_is_served_from_here_costs_one_token_and_one_more_question() {
-    for (challenges, status) in [(1, 200), (9, 403)] {
+async fn a_401_for_a_blob_that_is_served_from_here_is_followed_by_a_question_for_each_new_token() {
+    // One token in place of the refused one, then one of this repository alone, which the challenge asks for.
+    for (challenges, status, tokens) in [(1, 200, 1), (9, 403, 2)] {
         // A token that was renewed a moment ago is not renewed again.
         let (azure, pushed, proxy) = proxied().await;
         azure.inject(Hop::Data, Fault::Challenge401.times(challenges));
         let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");
         assert_eq!(answer.status, status, "{challenges}: {answer:.200?}");
-        assert_eq!(requests(&azure, Hop::Data), 2, "{challenges}");
-        assert_eq!(requests(&azure, Hop::Token), 1, "{challenges}");
+        assert_eq!(requests(&azure, Hop::Token), tokens, "{challenges}");
+        assert_eq!(requests(&azure, Hop::Data), 1 + tokens, "{challenges}");
         let data: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).collect();
         assert_eq!(data[0].connection, data[1].connection, "a challenge ended the connection");
     }
