@@ -32,7 +32,7 @@
 //! admin                            /healthz and /readyz, on a listener of their own
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
-//! client_config                    files by which clients come here; place writes them
+//! client_config                    files by which clients come here; place writes them, prune finds and removes them
 //! demo                             the same program against an embedded stand-in for Azure
 //! bench                            pulls through a proxy against direct ones; a client, not a part of the proxy
 //! child                            the proxy as a child process, for demo and bench

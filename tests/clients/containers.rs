@@ -9,6 +9,7 @@ use crate::harness::{AT_ONCE, PATIENCE};
 use crate::home::Home;
 use crate::mirror::{Mirror, Pull};
 use crate::program::run;
+use crate::tree::Tree;
 
 /// Docker Hub with a mirror before it, for podman, buildah and skopeo.
 pub fn mirrored(mirror: &str) -> String {
@@ -50,14 +51,21 @@ pub fn client(home: &Home, limit: Duration, words: &str) -> Command {
 
 /// `podman pull` into a store that nothing else uses.
 pub fn pull_into_new_root(home: &Home, limit: Duration, reference: &str) -> Command {
+    pull_into_new_root_by(home, None, limit, reference)
+}
+
+/// The same by the podman of a tree, with the file that `client-config` has written below the home.
+pub fn pull_into_new_root_by(home: &Home, tree: Option<&Tree<'_>>, limit: Duration, reference: &str) -> Command {
     // podman takes no runroot of more than 50 characters.
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let root = format!("{}/{}", home.path().display(), NEXT.fetch_add(1, Ordering::Relaxed));
-    client(
-        home,
-        limit,
-        &format!("podman --root {root}/graph --runroot {root}/run --storage-driver vfs pull {reference}"),
-    )
+    let words = format!("podman --root {root}/graph --runroot {root}/run --storage-driver vfs pull {reference}");
+    let Some(tree) = tree else { return client(home, limit, &words) };
+    let mut command = tree.program(limit, &words);
+    let conf = home.path().join("etc/containers/registries.conf.d/50-acr-cache-proxy.conf");
+    command.env("CONTAINERS_REGISTRIES_CONF", conf);
+    command.env("CONTAINERS_STORAGE_CONF", home.path().join(".config/containers/storage.conf"));
+    command
 }
 
 /// A client, how its User-Agent begins, and its words for a pull and for the architecture of what was pulled.

@@ -32,9 +32,7 @@ impl Scene {
         let setup = site.proxy(&REGISTRIES.map(|(registry, prefix, _)| (registry, prefix)), on_failure);
         let (config, home) = (setup.path("routes.yaml"), site.home());
         let proxy = setup.start();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        command.args(["client-config", "docker", "--mirror", &proxy.url(""), "--write", "--config"]).arg(config);
-        run(command.arg("--root").arg(home.path()));
+        home.write_client_config("docker", &config, &proxy);
         Self { site, proxy, home }
     }
 

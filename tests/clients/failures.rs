@@ -11,6 +11,7 @@ use crate::docker::{Docker, Kind};
 use crate::harness::Proxy;
 use crate::home::Home;
 use crate::hub::{Site, TAG, of_repository, was_sent};
+use crate::tree::Tree;
 
 /// The table itself.
 const TABLE: &str = include_str!("failures.md");
@@ -102,7 +103,9 @@ impl Outcome {
 impl Seen {
     /// What the user reads last.
     fn words(&self) -> &str {
-        self.printed.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim()
+        // What gRPC has besides is the same message once more, in base64.
+        let is_word = |line: &&str| !line.trim().is_empty() && !line.starts_with("grpc-status-details-bin");
+        self.printed.lines().rfind(is_word).unwrap_or_default().trim()
     }
 }
 
@@ -212,11 +215,14 @@ struct Pull<'a> {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn each_client_does_with_each_failure_what_the_table_says() {
     let site = Site::start().await;
+    let mut configs = Vec::new();
     let proxies = [Mode::Fallback, Mode::Closed].map(|mode| {
         let on_failure = if mode == Mode::Fallback { "fallback" } else { "closed" };
-        (mode, site.proxy(&[("docker.io", "hub")], on_failure).start())
+        let setup = site.proxy(&[("docker.io", "hub")], on_failure);
+        configs.push(setup.path("routes.yaml"));
+        (mode, setup.start())
     });
-    let homes: Vec<Home> = (0..8).map(|_| site.home()).collect();
+    let homes: Vec<Home> = (0..14).map(|_| site.home()).collect();
     let mut homes = homes.iter();
     let runtime = tokio::runtime::Handle::current();
     let mut home = || homes.next().expect("enough");
@@ -243,7 +249,46 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
         containers::configure(home, &registries);
         (*mode, home)
     });
+    // These read what client-config writes, and the newest dockerd can be told to leave Docker Hub alone.
+    let mut written = |client: &str, at: usize| {
+        let home = home();
+        home.write_client_config(client, &configs[at], &proxies[at].1);
+        home
+    };
+    let newest =
+        [0, 1].map(|at| (proxies[at].0, written("docker", at), written("containerd", at), written("podman", at)));
+    let newest_dockers =
+        newest.map(|(mode, home, ..)| (mode, Docker::start_by(home, home.path(), Kind::Debian14ContainerdStore)));
+    let newest_containerds = newest.map(|(mode, _, home, _)| {
+        let hosts = home.path().join("etc/containerd/certs.d");
+        let config = format!(
+            "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{}\"\n",
+            hosts.display()
+        );
+        (mode, Containerd::start_with(home, hosts, Some(14), &config))
+    });
+    let newest_podmen = newest.map(|(mode, .., home)| {
+        containers::configure(home, "");
+        (mode, home, Tree::mount(home, 14))
+    });
     let mut pulls = Vec::new();
+    for (mode, docker) in &newest_dockers {
+        let pull = |reference: &str| docker.docker(LIMIT, &format!("pull {reference}"));
+        pulls.push(Pull { client: "docker 28", mode: *mode, command: Box::new(pull), succeeded: |_| true });
+    }
+    for (mode, containerd) in &newest_containerds {
+        let pull = |reference: &str| containerd.cri_pull(LIMIT, reference);
+        pulls.push(Pull {
+            client: "CRI of 2",
+            mode: *mode,
+            command: Box::new(pull),
+            succeeded: containerd::cri_succeeded,
+        });
+    }
+    for (mode, home, tree) in &newest_podmen {
+        let pull = |reference: &str| containers::pull_into_new_root_by(home, Some(tree), LIMIT, reference);
+        pulls.push(Pull { client: "podman 5", mode: *mode, command: Box::new(pull), succeeded: |_| true });
+    }
     for (mode, containerd) in &containerds {
         let pull = |reference: &str| containerd.pull(LIMIT, reference);
         pulls.push(Pull { client: "ctr", mode: *mode, command: Box::new(pull), succeeded: |_| true });

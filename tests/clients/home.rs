@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::Proxy;
 use crate::{namespace, program};
 
 /// A directory for everything that a client writes, with the CAs that it trusts.
@@ -33,6 +34,13 @@ impl Home {
         std::fs::create_dir_all(path.parent().expect("in here")).expect("a directory");
         std::fs::write(&path, content).expect("a file is written");
         path
+    }
+
+    /// Puts what `client-config` writes for a client below this home, for a proxy with these settings.
+    pub fn write_client_config(&self, client: &str, config: &Path, proxy: &Proxy) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["client-config", client, "--mirror", &proxy.url(""), "--write", "--config"]).arg(config);
+        program::run(command.arg("--root").arg(self.path()));
     }
 
     /// A client's command, by whitespace between its words.

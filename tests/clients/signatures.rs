@@ -41,9 +41,7 @@ impl Scene {
         let setup = site.proxy(&[("docker.io", PREFIX)], "fallback");
         let (config, home) = (setup.path("routes.yaml"), site.home());
         let proxy = setup.start();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        command.args(["client-config", "podman", "--mirror", &proxy.url(""), "--write", "--config"]).arg(config);
-        run(command.arg("--root").arg(home.path()));
+        home.write_client_config("podman", &config, &proxy);
 
         containers::configure(&home, "");
         let key_path = home.file("key.pem", &key.public_key_pem());
