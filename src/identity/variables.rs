@@ -74,6 +74,8 @@ pub fn default_chain() -> Result<Vec<(Kind, bool)>, String> {
     chain.push(if arc && !app_service {
         (Kind::AzureArc { key_directory: PathBuf::from(ARC_KEY_DIRECTORY) }, false)
     } else {
+        // An id that cannot be one is a mistake of somebody's, and not a reason to go on to the next source.
+        variable(CLIENT, Form::Id)?;
         (Kind::ManagedIdentity(Assigned::System), false)
     });
     chain.extend([(Kind::AzureCli, false), (Kind::AzureDeveloperCli, false)]);

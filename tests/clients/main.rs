@@ -27,6 +27,8 @@ mod failures;
 mod home;
 /// Azure's registry, and the public ones that clients may turn to.
 mod hub;
+/// What has to be in an image of the proxy.
+mod image;
 /// The images, the proxy as their mirror, and what must be true of every pull.
 mod mirror;
 /// A registry that is known by name, until the name is gone.
@@ -37,6 +39,8 @@ mod namespace;
 mod program;
 /// Clients that reach several registries through one port.
 mod registries;
+/// What scripts/install leaves on a machine, and what scripts/test asks of its user.
+mod scripts;
 /// Signatures, which podman looks for by the address that it asks.
 mod signatures;
 /// Lists of tags, which no mirror is asked for.

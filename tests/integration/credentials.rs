@@ -135,7 +135,12 @@ async fn a_variable_that_cannot_be_right_ends_the_start_by_its_name() {
         let said = forbidden(Setup::new(&azure).env(name, value));
         assert!(said.contains(says) && !said.contains("hunter"), "{name} {value:?}: {said}");
     }
+    let setup = Setup::new(&azure).nobody().env("AZURE_CLIENT_ID", "\"1111\"");
+    let said = forbidden(setup.env("IDENTITY_ENDPOINT", "http://127.0.0.1:1/").env("IDENTITY_HEADER", "x"));
+    assert!(said.contains("AZURE_CLIENT_ID: character 1 is a quotation mark"), "{said}");
     assert!(azure.requests().is_empty());
+    // Another platform's variable is nothing to the secret that signs in.
+    assert_eq!(status(&Setup::new(&azure).env("IDENTITY_ENDPOINT", "/another/platform's").start()), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
