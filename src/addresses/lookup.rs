@@ -165,16 +165,23 @@ impl Addresses {
         }
     }
 
-    /// Where every known address has failed, waits for the look-up that this began, `limit` at most: the name may have
-    /// moved.
+    /// Where every known address has failed, waits for a look-up to end, `limit` at most: the name may have moved.
     pub async fn renewed(self: &Arc<Self>, limit: Duration) {
-        if self.fixed || !self.all_failed() {
-            return;
-        }
+        let deadline = Instant::now() + limit;
         let mut ended = self.ended.subscribe();
-        self.look_up();
-        if self.lock().progress.is_promising() {
-            let _ = timeout(limit, ended.changed()).await;
+        while !self.fixed && self.all_failed() && Instant::now() < deadline {
+            self.look_up();
+            let until = {
+                let progress = &self.lock().progress;
+                match progress.next(Instant::now()) {
+                    _ if progress.is_promising() => deadline,
+                    Some(next) => deadline.min(next),
+                    None => return,
+                }
+            };
+            if timeout_at(until, ended.changed()).await.is_ok() {
+                return;
+            }
         }
     }
 
@@ -292,6 +299,7 @@ mod tests {
         Gives(u8),
         Fails,
         After(u64, u8),
+        AfterMillis(u64, u8),
         FailsAfter(u64),
         Hangs,
     }
@@ -312,6 +320,10 @@ mod tests {
                     Step::Fails => failure(),
                     Step::After(seconds, last) => {
                         sleep(Duration::from_secs(seconds)).await;
+                        Ok(vec![address(last)])
+                    }
+                    Step::AfterMillis(millis, last) => {
+                        sleep(Duration::from_millis(millis)).await;
                         Ok(vec![address(last)])
                     }
                     Step::FailsAfter(seconds) => {
@@ -437,15 +449,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_registry_that_moved_is_looked_up_as_soon_as_its_last_address_fails() {
-        let (name, count) = scripted(&[Step::Gives(1), Step::After(1, 2)]);
+        // The last look-up ended so many milliseconds before.
+        for (pause, takes) in [(2000, 500), (1000, 500), (100, 1400)] {
+            let (name, count) = scripted(&[Step::Gives(1), Step::AfterMillis(500, 2)]);
+            name.resolve(seconds(10)).await.expect("known");
+            sleep(Duration::from_millis(pause)).await;
+            name.failed(address(1));
+            name.failed(address(1));
+            let begun = Instant::now();
+            name.renewed(seconds(2)).await;
+            assert_eq!((begun.elapsed().as_millis(), name.first()), (takes, Some(address(2))), "{pause}");
+            name.renewed(seconds(2)).await;
+            assert_eq!((begun.elapsed().as_millis(), count.load(Ordering::Relaxed)), (takes, 2), "nothing has failed");
+        }
+        // Of a resolver that hangs, a request waits for no more than its limit.
+        let (name, _) = scripted(&[Step::Gives(1), Step::Hangs]);
         name.resolve(seconds(10)).await.expect("known");
-        sleep(PAUSE).await;
         name.failed(address(1));
-        name.failed(address(1));
-        let begun = Instant::now();
-        name.renewed(seconds(2)).await;
-        assert_eq!((begun.elapsed().as_secs(), name.first()), (1, Some(address(2))));
-        name.renewed(seconds(2)).await;
-        assert_eq!((begun.elapsed().as_secs(), count.load(Ordering::Relaxed)), (1, 2), "nothing has failed");
+        for _ in 0..2 {
+            let begun = Instant::now();
+            name.renewed(seconds(2)).await;
+            assert_eq!((begun.elapsed().as_secs(), name.first()), (2, Some(address(1))));
+        }
     }
 }

@@ -6,6 +6,8 @@ mod harness;
 
 /// Whose clock counts, and whose lifetime.
 mod clocks;
+/// A DNS server of the tests' own, and addresses from which nothing comes back.
+mod dns;
 /// Where tokens must not go.
 mod elsewhere;
 /// The metadata service at its real address.
@@ -14,6 +16,8 @@ mod imds;
 mod kept;
 /// Hop by fault by moment, as the table in `matrix.md` has it.
 mod matrix;
+/// Names that DNS gives late, wrongly or not at all, and addresses that are dead.
+mod names;
 /// What the log says of a failure that lasts.
 mod news;
 /// One cell of the table, played.

@@ -307,6 +307,11 @@ impl Proxy {
         }
     }
 
+    /// How many threads it has now.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").count()
+    }
+
     /// The most memory that it ever had, in bytes: all of it, as the kernel counts.
     pub fn peak_resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
