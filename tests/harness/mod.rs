@@ -308,6 +308,7 @@ impl Proxy {
     }
 
     /// How many threads it has now.
+    #[allow(dead_code, reason = "not every test crate asks")]
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").count()
     }
