@@ -30,3 +30,5 @@ mod secrets;
 mod silence;
 /// Full load while tokens turn over and faults come and go.
 mod soak;
+/// What a start needs of its host.
+mod start;

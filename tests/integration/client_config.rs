@@ -123,7 +123,7 @@ fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
     let output = client_config(&["podman", "--write", "--root", "/nonexistent"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(text(&output.stderr).starts_with("acr-cache-proxy: /nonexistent: "), "{output:?}");
-    for arguments in [&["crio"][..], &["docker", "--mirror", "mirror"], &["docker", "--listen-address", ":0"]] {
+    for arguments in [&["oci"][..], &["docker", "--mirror", "mirror"], &["docker", "--listen-address", ":0"]] {
         let output = client_config(arguments);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
         assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");

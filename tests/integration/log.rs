@@ -76,14 +76,24 @@ async fn a_client_that_leaves_is_no_warning() {
     assert!(line.contains("/gone 0 0B ") && line.ends_with(" error=client left"), "{line}");
     azure.clear_faults();
     // By HTTP/2 as well.
+    let curl = |path: &str| {
+        Command::new("curl")
+            .args(["--silent", "--noproxy", "*", "--no-buffer", "--http2-prior-knowledge", &proxy.url(path)])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("curl runs")
+    };
+    azure.inject(Hop::Data, Fault::Hang);
+    let mut leaving = curl("/v2/library/busybox/manifests/gone-by-h2");
+    wait_for(&azure, "the request", |seen| seen.iter().any(|request| request.target.contains("/gone-by-h2"))).await;
+    leaving.kill().and_then(|()| leaving.wait()).expect("it ends");
+    let line = proxy.wait_for_log("/manifests/gone-by-h2 ");
+    assert!(line.contains(" 0 0B ") && line.ends_with(" error=client left"), "{line}");
+    azure.clear_faults();
     azure.inject(Hop::Storage, Fault::SlowDrip);
-    let mut curl = Command::new("curl")
-        .args(["--silent", "--noproxy", "*", "--no-buffer", "--http2-prior-knowledge", &proxy.url(&blob)])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("curl runs");
-    curl.stdout.take().expect("piped").read_exact(&mut [0]).expect("a beginning");
-    curl.kill().and_then(|()| curl.wait()).expect("it ends");
+    let mut leaving = curl(&blob);
+    leaving.stdout.take().expect("piped").read_exact(&mut [0]).expect("a beginning");
+    leaving.kill().and_then(|()| leaving.wait()).expect("it ends");
     proxy.wait_until("a third who left", |log| {
         let left = lines(log, &blob).iter().filter(|line| line.contains(" error=client left")).count();
         (left == 3).then_some(())

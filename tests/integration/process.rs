@@ -19,6 +19,21 @@ async fn a_port_in_use_ends_the_start_at_once() {
     second.wait_for_log(&format!("listen {address}: the address is in use"));
 }
 
+#[test]
+fn too_few_descriptors_are_one_sentence_and_no_panic() {
+    for allowed in [8, 12, 24, 40] {
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("ulimit -n {allowed} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_acr-cache-proxy")])
+            .args(["--upstream-domain", "example.azurecr.io", "--listen-address", "127.0.0.1:0"])
+            .output()
+            .expect("sh runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let sentence = format!("acr-cache-proxy: {allowed} file descriptors are too few: allow ");
+        assert!(said.starts_with(&sentence) && said.lines().count() == 1, "{said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_settings_are_one_sentence_and_status_2() {
     let azure = harness::azure().await;
@@ -28,8 +43,10 @@ async fn wrong_settings_are_one_sentence_and_status_2() {
         ("--listen-address", "8080", "--listen-address"),
         ("--upstream-domian", "example.azurecr.io", "--upstream-domain"),
         ("--config", "/nonexistent.yaml", "/nonexistent.yaml"),
+        ("--log", "acess=info", "did you mean access? there are access, a line for each request, acr_cache_proxy"),
+        ("--admin-address", ":8080", "--admin-address: 127.0.0.1:8080 is taken by the listener for clients"),
     ] {
-        let mut proxy = Setup::new(&azure).flag(flag, value).spawn();
+        let mut proxy = Setup::new(&azure).flag("--listen-address", "127.0.0.1:8080").flag(flag, value).spawn();
         assert_eq!(proxy.wait().code(), Some(2), "{flag} {value}: {}", proxy.log());
         proxy.wait_for_log(says);
     }
