@@ -1,0 +1,195 @@
+use super::*;
+
+/// All that is said about a file, without the folder.
+fn said(text: &str) -> Vec<String> {
+    load(text, Flags::default()).err().unwrap_or_default()
+}
+
+#[test]
+fn a_key_with_nothing_behind_it_is_never_taken_for_a_value() {
+    const OPEN: &str = "nothing is behind it: give the cache rule's target without its /*, such as hub, or prefix: '' to open the whole registry";
+    const VALUE: &str = "nothing is behind it: give a value, or take it out";
+    const TABLE: &str = "nothing is behind it: indent its keys below it, or take it out";
+    let list = |example: &str| format!("nothing is behind it: give a list ({example}), [] for none, or take it out");
+    let upstream = "upstream:\n  domain: a.azurecr.io\n";
+    for null in ["", " ~", " null", " # a comment"] {
+        for (before, key, says) in [
+            (upstream, "  prefix", OPEN),
+            (upstream, "listen", VALUE),
+            (upstream, "admin", VALUE),
+            (upstream, "default", VALUE),
+            (upstream, "ca_file", VALUE),
+            (upstream, "token_wait", VALUE),
+            (upstream, "threads", VALUE),
+            (upstream, "log", VALUE),
+            (upstream, "identity", TABLE),
+            (upstream, "  identity", TABLE),
+            (upstream, "  source", VALUE),
+            (upstream, "  on_failure", VALUE),
+            (upstream, "  blobs", VALUE),
+            (upstream, "  addresses", &list("such as [10.0.0.5]")),
+            (upstream, "  hosts", &list("such as [ghcr.mirror.internal]")),
+            (upstream, "  blob_hosts", &list("such as [.blobs.internal]")),
+            (upstream, "routes", &list("each item begins with a dash")),
+            ("\nupstream:\n", "  domain", VALUE),
+            ("\n\n", "upstream", TABLE),
+            ("upstream: {domain: a.azurecr.io}\nidentity:\n", "  kind", VALUE),
+            ("upstream: {domain: a.azurecr.io}\nidentity:\n", "  client_id", VALUE),
+            ("routes:\n  - source: docker.io\n", "    domain", VALUE),
+            ("routes:\n  - domain: a.azurecr.io\n", "    source", VALUE),
+            ("routes:\n  - {source: docker.io, domain: a.azurecr.io}\n", "  -", TABLE),
+        ] {
+            let text = format!("{before}{key}{}{null}\n", if key.ends_with('-') { "" } else { ":" });
+            let mistakes = said(&text);
+            assert!(mistakes.len() == 1 && mistakes[0].ends_with(&format!(": {says}")), "{text:?}: {mistakes:?}");
+            assert!(mistakes[0].starts_with("config.yaml:3: "), "{text:?}: {mistakes:?}");
+        }
+    }
+    let meant = load("upstream: {domain: a.azurecr.io, prefix: ''}", Flags::default()).expect("said to be meant");
+    assert_eq!(lines(&meant), ["docker.io -> a.azurecr.io/"]);
+}
+
+#[test]
+fn a_number_is_the_text_that_it_is_written_as() {
+    let config = load(
+        "upstream: {domain: a.azurecr.io, prefix: 1.10}\nidentity: {kind: managed_identity, client_id: 00000001e1}",
+        Flags::default(),
+    )
+    .expect("valid");
+    assert_eq!(lines(&config), ["docker.io -> a.azurecr.io/1.10"]);
+    let kind = config.upstreams()[0].identity().kind();
+    assert_eq!(kind, &Kind::ManagedIdentity(Assigned::ClientId("00000001e1".to_owned())));
+}
+
+#[test]
+fn a_wrong_value_is_told_with_all_that_would_be_right() {
+    let every = ":8080 for every address of this host, 127.0.0.1:8080 for this host alone";
+    let admin = ":8081 or 127.0.0.1:8081 for this host alone, 0.0.0.0:8081 for every address of this host";
+    for (setting, says) in [
+        ("listen: 8080", format!("listen: \"8080\" is no address to listen on: give {every}")),
+        ("listen: '8080'", format!("listen: \"8080\" is no address to listen on: give {every}")),
+        ("admin: 8081", format!("admin: \"8081\" is no address to listen on: give {admin}")),
+        ("token_wait: 10", "token_wait: \"10\" is no time to wait for a token: give 10s; it may be 1s to 20s".to_owned()),
+        ("token_wait: 10sec", "token_wait: \"10sec\" is no time to wait for a token: give 10s; it may be 1s to 20s".to_owned()),
+        ("token_wait: 1m", "token_wait: \"1m\" is no time to wait for a token: give 1s to 20s".to_owned()),
+        ("token_wait: 30", "token_wait: \"30\" is no time to wait for a token: give 1s to 20s".to_owned()),
+        ("token_wait: 1.5", "token_wait: \"1.5\" is no time to wait for a token: give 1s to 20s".to_owned()),
+        ("threads: true", "threads: \"true\" is no number of threads: give one from 1 to 512".to_owned()),
+        (
+            "listen: [::1]:8080",
+            "not YAML: did not find expected node content at line 2 column 10, while parsing a flow node: a value that begins with [ needs quotes around it".to_owned(),
+        ),
+    ] {
+        let text = format!("upstream: {{domain: a.azurecr.io}}\n{setting}\n");
+        assert_eq!(said(&text), [format!("config.yaml:2: {says}")]);
+    }
+}
+
+#[test]
+fn a_file_of_another_editor_is_read_or_told_what_it_is() {
+    let marked = "\u{feff}listen: 127.0.0.1:1\nupstream: {domain: a.azurecr.io}\nlog: loud\n";
+    assert!(said(marked)[0].starts_with("config.yaml:3: log: \"loud\""), "{:?}", said(marked));
+    assert!(load(&marked.replace("loud", "info"), Flags::default()).is_ok());
+    assert!(load("upstream:\r\n  domain: a.azurecr.io\r\n  prefix: hub\r\n", Flags::default()).is_ok());
+    for text in ["upstream:\n\tdomain: a.azurecr.io\n", "upstream:\n \tdomain: a.azurecr.io\n"] {
+        assert_eq!(said(text), ["config.yaml:2: the line begins with a tab: indent with spaces"], "{text:?}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    for (bytes, line) in [(&b"log: info\n# caf\xe9\n"[..], 2), (b"\xff\xfel\0o\0g\0", 1)] {
+        std::fs::write(&path, bytes).expect("written");
+        let mistakes = Config::load(&Flags { config: Some(path.clone()), ..domain_flag() }).expect_err("not UTF-8");
+        let expected = format!("--config {}: line {line} is not UTF-8: save the file as UTF-8\n", path.display());
+        assert_eq!(mistakes.to_string(), expected);
+    }
+}
+
+#[test]
+fn mistakes_come_in_the_order_of_lines_and_none_follows_from_another() {
+    for (text, expected) in [
+        (
+            "token_wait: 1h\nidentity: {kind: guess}\nthreads: none\nupstream: {domain: 'a b'}\nlisten: x:1\n",
+            &[
+                "config.yaml:1: token_wait: ",
+                "config.yaml:2: identity.kind: ",
+                "config.yaml:3: threads: ",
+                "config.yaml:4: upstream.domain: ",
+                "config.yaml:5: listen: ",
+            ][..],
+        ),
+        // Of one line, in the order of columns.
+        (
+            "upstream: {prefix: Hub, domain: 'a b'}",
+            &["config.yaml:1: upstream.prefix: ", "config.yaml:1: upstream.domain: "],
+        ),
+        // What is missing is there under a wrong name, or wrong itself.
+        (
+            "routes:\n  - {source: docker.io, domian: a.io}",
+            &["config.yaml:2: routes[0].domian: unknown setting: did you mean domain?"],
+        ),
+        (
+            "routes:\n  - {sorce: docker.io, domain: a.io}",
+            &["config.yaml:2: routes[0].sorce: unknown setting: did you mean source?"],
+        ),
+        ("upstream: {domian: a.io}", &["config.yaml:1: upstream.domian: unknown setting: did you mean domain?"]),
+        (
+            "routes:\n  - {source: hub, domain: a.io}\n  - {source: docker.io, domain: a.io}",
+            &["config.yaml:2: routes[0].source: \"hub\" is no source"],
+        ),
+        (
+            "routes:\n  - {source: hub, domain: a.io, hosts: [m.io]}\n  - {source: ghcr.io, domain: a.io, hosts: [m.io]}\ndefault: hub.io",
+            &["config.yaml:2: routes[0].source: \"hub\" is no source"],
+        ),
+        (
+            "upstream: {domain: a.io}\nidentity: {knd: client_secret, tenant_id: t}",
+            &["config.yaml:2: identity.knd: unknown setting: did you mean kind?"],
+        ),
+        (
+            "upstream: {domain: a.io}\nidentity: {kind: guess, tenant_id: t}",
+            &["config.yaml:2: identity.kind: \"guess\" is no kind"],
+        ),
+        (
+            "upstream: {domain: a.io}\nidentity: {kind: [x], tenant_id: t}",
+            &["config.yaml:2: identity.kind: must be a text"],
+        ),
+        ("listen: x\nadmin: :8080\nupstream: {domain: a.io}", &["config.yaml:1: listen: \"x\" is no address"]),
+        (
+            "upstream:\n  domain: a.io\n  domain: 'b c'\nlog: info\nlog: warn\nidentity: {kind: default, kind: default}",
+            &[
+                "config.yaml:3: upstream.domain: is set twice, first in line 2: take one of the two out",
+                "config.yaml:5: log: is set twice, first in line 4: take one of the two out",
+                "config.yaml:6: identity.kind: is set twice, first in line 6: take one of the two out",
+            ],
+        ),
+    ] {
+        let mistakes = said(text);
+        let are_told = mistakes.iter().zip(expected).all(|(mistake, expected)| mistake.starts_with(expected));
+        assert!(mistakes.len() == expected.len() && are_told, "{text}\n{mistakes:#?}");
+    }
+}
+
+#[test]
+fn the_admin_listener_cannot_have_the_clients_address() {
+    for (text, expected) in [
+        (
+            "listen: 127.0.0.1:9000\nadmin: :9000",
+            "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, 127.0.0.1:9000: give another port",
+        ),
+        (
+            "listen: :9000\nadmin: 127.0.0.1:9000",
+            "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, [::]:9000: give another port",
+        ),
+        (
+            "# the default\nadmin: :8080",
+            "config.yaml:3: admin: 127.0.0.1:8080 is taken by the listener for clients, 127.0.0.1:8080: give another port",
+        ),
+    ] {
+        assert_eq!(said(&format!("upstream: {{domain: a.io}}\n{text}")), [expected]);
+    }
+    let flags = Flags { admin: Some("127.0.0.1:1".to_owned()), listen: Some(":1".to_owned()), ..domain_flag() };
+    let mistakes = Config::load(&flags).expect_err("the same port").to_string();
+    assert!(
+        mistakes.starts_with("--admin-address: 127.0.0.1:1 is taken by the listener for clients, [::]:1"),
+        "{mistakes}"
+    );
+}
