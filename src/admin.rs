@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -10,17 +11,20 @@ use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
+use crate::browser;
+use crate::load::{Bound, Load};
 use crate::token::{Hop, Tokens};
 
 /// What can be asked: `/healthz` (the process answers) and `/readyz` (every registry has a token that is good).
 pub struct Admin {
     upstreams: Vec<(String, Arc<Tokens>)>,
+    load: Arc<Load>,
 }
 
 impl Admin {
     /// Each registry by its name, with its tokens.
-    pub fn new(upstreams: Vec<(String, Arc<Tokens>)>) -> Self {
-        Self { upstreams }
+    pub fn new(upstreams: Vec<(String, Arc<Tokens>)>, load: Arc<Load>) -> Self {
+        Self { upstreams, load }
     }
 
     fn answer(&self, path: &str) -> (StatusCode, &'static str, String) {
@@ -55,7 +59,17 @@ impl Admin {
                 upstream
             })
             .collect();
-        (ready, json!({ "ready": ready, "upstreams": upstreams }))
+        (ready, json!({ "ready": ready, "upstreams": upstreams, "load": self.load() }))
+    }
+
+    fn load(&self) -> Value {
+        let Load { connections, requests, bad_headers } = &*self.load;
+        let bound = |bound: &Bound| json!({ "now": bound.count(), "max": bound.max(), "refused": bound.refused() });
+        json!({
+            "connections": bound(connections),
+            "requests": bound(requests),
+            "bad_headers": bad_headers.load(Ordering::Relaxed),
+        })
     }
 }
 
@@ -80,6 +94,10 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let request = session.req_header();
         let (status, kind, body) = match request.method {
+            // Names of registries and what is wrong with them are not for pages.
+            _ if browser::asks(&request.headers) => {
+                (StatusCode::FORBIDDEN, "text/plain", "not for pages in a browser\n".to_owned())
+            }
             Method::GET | Method::HEAD => self.answer(request.uri.path()),
             _ => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET or HEAD\n".to_owned()),
         };

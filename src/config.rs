@@ -33,6 +33,9 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 /// How long a request waits for a token that is on its way. dockerd gives up on a registry's first answer after 15 s; a
 /// wait beyond that serves nobody.
 pub const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);
+/// Longer than the minute after which common balancers end an idle connection: who ends it first should be the one that
+/// sends the next request.
+pub const DEFAULT_CLIENT_KEEPALIVE: Duration = Duration::from_secs(75);
 /// One line a request, one for each change of state.
 const DEFAULT_LOG: &str = "info";
 /// One thread carries some 20,000 requests a second, a registry allows 20,000 a minute, and a thread that shares nothing
@@ -58,6 +61,7 @@ pub struct Config {
     admin: Option<SocketAddr>,
     ca_file: Option<(Place, PathBuf)>,
     token_wait: Duration,
+    client_keepalive: Duration,
     threads: usize,
     log: String,
 }
@@ -164,6 +168,7 @@ impl Config {
         let ca_flag = flags.ca_file.clone().map(|path| (Place::new("--ca-file"), path));
         let ca_file = ca_flag.or(file.ca_file.map(|(place, text)| (place, text.into())));
         let token_wait = settings.first(&[file.token_wait], parse_token_wait);
+        let client_keepalive = settings.first(&[file.client_keepalive], parse_client_keepalive);
 
         let (domain, prefix) = (flag("upstream-domain", &flags.domain), flag("upstream-prefix", &flags.prefix));
         let mut table = Table::default();
@@ -195,6 +200,7 @@ impl Config {
             admin,
             ca_file,
             token_wait: token_wait.unwrap_or(DEFAULT_TOKEN_WAIT),
+            client_keepalive: client_keepalive.unwrap_or(DEFAULT_CLIENT_KEEPALIVE),
             log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
         })
     }
@@ -232,6 +238,11 @@ impl Config {
     /// How long a request waits for a token that is on its way.
     pub fn token_wait(&self) -> Duration {
         self.token_wait
+    }
+
+    /// How long a client's connection is kept without a request.
+    pub fn client_keepalive(&self) -> Duration {
+        self.client_keepalive
     }
 
     /// How many threads carry requests; 1 or more.
@@ -391,6 +402,11 @@ fn default_threads(routes: &Routes) -> usize {
 /// A request has its answer within 28 s whatever happens, and a registry that fetches an image needs some of them.
 fn parse_token_wait(text: &str) -> Result<Duration, String> {
     parse_seconds(text, 1..=20, "time to wait for a token")
+}
+
+/// An hour is the longest that any balancer keeps an idle connection by default.
+fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
+    parse_seconds(text, 1..=3600, "time to keep an idle connection")
 }
 
 /// Whole seconds, as `10s`; `noun` is what the setting is. The error says what would be right.

@@ -7,7 +7,12 @@
 //!
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong
-//! serve                            puts the parts together; below it listener, connection, downstream, watched and shutdown
+//! serve                            puts the parts together; below it:
+//!   listener, downstream           accept a connection, and read its requests' headers within bounds
+//!   connection, header, frames     its bytes, where a header ends, and how long a frame of HTTP/2 takes
+//!   descriptors, refusal           how much is taken on, and what the rest is told
+//!   watched                        each request with its deadline, over HTTP/2 too
+//!   shutdown                       signals, and the end of the requests under way
 //!   addresses                      names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
@@ -31,6 +36,8 @@
 //! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //! admin                            /healthz and /readyz, on a listener of their own
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
+//! browser                          requests of a page, which no container client is
+//! load                             connections and requests under way, counted, with their bounds
 //! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
 //! client_config                    files by which clients come here; place writes them, prune finds and removes them
 //! demo                             the same program against an embedded stand-in for Azure
@@ -59,13 +66,16 @@
 //! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's
 //!   clock as the token tells it, not by this host's.
 //! - Constructors do no network I/O: the program listens whether or not Azure is there.
-//! - Every wait, body, retry and table has a named bound.
+//! - Every wait, body, header, retry and table has a named bound, and so have connections and requests. What is beyond one is
+//!   refused at once, and descriptors are kept back for the admin listener and for registries.
+//! - On a connection, nothing behind a request with a body is served: where such a body ends is no question here.
 //! - There is no way to push, no way to list the catalogue, and no cache yet.
 
 pub mod addresses;
 pub mod admin;
 pub mod answer;
 pub mod bench;
+pub mod browser;
 pub mod child;
 pub mod cli;
 pub mod client_config;
@@ -73,6 +83,7 @@ pub mod config;
 pub mod demo;
 pub mod file;
 pub mod identity;
+pub mod load;
 pub mod logger;
 pub mod oci;
 pub mod proxy;

@@ -3,7 +3,6 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +17,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::addresses::{Addresses, Names};
 use crate::config::Domain;
+use crate::load::Bound;
 use crate::route::{Blobs, OnFailure, Routes};
 use crate::token::Tokens;
 
@@ -34,18 +34,16 @@ mod relay;
 mod reply;
 mod storage;
 
+use context::Asked;
+use fail::Trouble;
+
 pub use context::Context;
 pub use deadline::watched;
 pub use locate::Locator;
 pub use storage::BlobHosts;
 
-/// An idle client connection is closed after this; without a limit it would stay for ever (pingora#447).
-/// Container clients open a new one when they need it.
-pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 /// A client that takes no byte for this long is gone.
-const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
-/// A client that started a request finishes its header within this.
-pub const CLIENT_READ_LIMIT: Duration = Duration::from_secs(30);
+pub const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// Connect tries to a registry and to its storage, a replay of a request that died at each, two after a 401, and one to
 /// follow a redirect, and that for each repeat; each has a bound of its own, this one only replaces Pingora's 16.
 pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CONNECTS + 5);
@@ -83,24 +81,18 @@ pub struct Proxy {
     destinations: Vec<Arc<Destination>>,
     /// Where a route has its blobs served from here.
     locator: Option<Locator>,
-    in_flight: Arc<AtomicUsize>,
+    requests: Arc<Bound>,
 }
 
 impl Proxy {
-    /// Routes name their registry by its index in `upstreams`. `in_flight` counts the requests under way, for a shutdown
-    /// that waits for them and not longer.
-    pub fn new(
-        routes: Routes,
-        upstreams: &[Arc<Upstream>],
-        locator: Option<Locator>,
-        in_flight: Arc<AtomicUsize>,
-    ) -> Self {
+    /// Routes name their registry by its index in `upstreams`. `requests` counts those under way and bounds them.
+    pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
         let destination = |route: &crate::route::Route| {
             let upstream = Arc::clone(upstreams.get(route.upstream)?);
             Some(Arc::new(Destination { upstream, on_failure: route.on_failure, blobs: route.blobs }))
         };
         let destinations = routes.iter().map_while(destination).collect();
-        Self { routes, destinations, locator, in_flight }
+        Self { routes, destinations, locator, requests: Arc::clone(requests) }
     }
 }
 
@@ -109,28 +101,34 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(&self.in_flight)
+        Context::new(&self.requests)
     }
 
     /// None: what comes is passed on as it is packed. Pingora's own choice is its compression, switched off, which still
     /// looks at each request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
-        // Only where the connection is to be kept at all: setting it would revive one that is to be closed.
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(CLIENT_KEEPALIVE.as_secs()));
-        }
-        session.set_read_timeout(Some(CLIENT_READ_LIMIT));
+    async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        let request = session.req_header();
+        let client = session.client_addr().and_then(|address| address.as_inet().copied());
+        context.asked = Some(Asked { method: request.method.clone(), uri: request.uri.clone(), client });
+        // Each stream of HTTP/2; a connection of HTTP/1 has the same limit by itself.
         session.set_write_timeout(Some(CLIENT_WRITE_LIMIT));
         // No client of ours waits for an interim answer, HTTP/1.0 knows none, and once one is written a request that
         // fails could neither be sent again nor get an answer of its own.
         session.set_ignore_info_resp(true);
+        if !session.is_body_empty() {
+            // Nothing is served behind a body: where it ends is no question here.
+            session.set_keepalive(None);
+        }
         Ok(())
     }
 
     /// Parses the request into the closed set of the pull API or refuses it, then makes sure of a token.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        if context.is_too_many() {
+            return fail::refuse(session, context, Trouble::Busy).await;
+        }
         if !accept::accept(session, context, &self.routes, &self.destinations).await? {
             return Ok(true);
         }
@@ -218,7 +216,9 @@ impl ProxyHttp for Proxy {
         if response.status.is_informational() {
             return Ok(());
         }
-        relay::header(session, response, context)
+        relay::header(session, response, context)?;
+        context.status = response.status.as_u16();
+        Ok(())
     }
 
     fn response_body_filter(
@@ -229,6 +229,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         relay::body(session, body, end_of_stream, context)?;
+        context.body_bytes += body.as_ref().map_or(0, Bytes::len);
         Ok(None)
     }
 
@@ -257,6 +258,11 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        if context.is_too_many() {
+            // They are counted: a line for each would be another load.
+            context.asked = None;
+            return;
+        }
         log::line(session, error, context);
     }
 }

@@ -4,16 +4,17 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{info, warn};
-use nix::sys::resource::{Resource, getrlimit};
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::connectors::ConnectorOptions;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
+use pingora_proxy::http_proxy;
 use tokio::task::JoinSet;
 
 use crate::addresses::{Addresses, Names};
@@ -21,14 +22,19 @@ use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
 use crate::identity::{Identity, IdentityError};
+use crate::load::{Bound, Load};
 use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
 use crate::trust::{TrustError, TrustRoots};
 
 mod connection;
+mod descriptors;
 mod downstream;
+mod frames;
+mod header;
 mod listener;
+mod refusal;
 mod shutdown;
 mod watched;
 
@@ -36,16 +42,15 @@ use downstream::Downstream;
 use listener::Listening;
 use shutdown::{Arriving, MustNotEnd};
 
-/// Idle connections to registries and storage that are kept, all threads and addresses together: as many as a shared
-/// mirror has requests under way when hundreds of hosts pull at once, for what is not kept is a TLS handshake a request.
-/// They end after 90 s without use; each takes about 90 KiB.
-const UPSTREAM_POOL: usize = 1024;
-
-/// Descriptors of a start with one registry, without its threads: the runtimes of the upkeep, the admin listener, the
-/// signals and the look-ups, their sockets, and a few for the first connections. A start was seen to need 30.
-const START_DESCRIPTORS: u64 = 56;
-/// Each thread has a runtime with an epoll instance, an eventfd and a socket for signals.
-const THREAD_DESCRIPTORS: u64 = 8;
+/// A request's header ends within this, from its first byte on, and the first of a connection from when that is accepted.
+/// It comes in a packet or two; packets that are lost three times over come in 15 s.
+const HEADER_LIMIT: Duration = Duration::from_secs(20);
+/// Connections to the admin listener at once. They have a bound of their own, so that clients do not take all of it.
+const MAX_ADMIN_CONNECTIONS: usize = 32;
+/// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
+const MAX_STREAMS: u32 = 32;
+/// What one stream keeps ready for its client.
+const MAX_STREAM_BUFFER: usize = 128 << 10;
 
 /// Why the program does not start; prints as one sentence.
 #[derive(Debug)]
@@ -62,9 +67,9 @@ pub enum ServeError {
     /// The process may open fewer files than it needs to start.
     Descriptors {
         /// So many it may.
-        allowed: u64,
+        allowed: usize,
         /// So many it needs.
-        needed: u64,
+        needed: usize,
     },
     /// A setting that turns out wrong: where it stands, and what is wrong.
     Setting(String),
@@ -111,7 +116,8 @@ impl std::error::Error for ServeError {}
 
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
-    check_descriptors(config.threads())?;
+    let threads = config.threads();
+    let shares = descriptors::share_out(threads)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(|cause| match (cause, config.ca_file_place()) {
@@ -137,10 +143,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
         upstreams.push(upstream);
     }
-    let in_flight = Arc::new(AtomicUsize::new(0));
+    let load = Arc::new(Load::new(shares.connections, shares.requests));
     let arriving = Arriving::default();
 
-    let threads = config.threads();
     let mut server = Server::new_with_opt_and_conf(
         None,
         ServerConf {
@@ -149,7 +154,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             work_stealing: threads > 1,
             max_retries: proxy::MAX_TRIES,
             // Pingora multiplies it by the number of threads.
-            upstream_keepalive_pool_size: UPSTREAM_POOL.div_ceil(threads),
+            upstream_keepalive_pool_size: shares.pool.div_ceil(threads),
             ca_file: Some(bundle.path()),
             // The drain ends by itself when the last request does; this is its bound.
             grace_period_seconds: Some(shutdown::DRAIN_LIMIT.as_secs()),
@@ -159,11 +164,11 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     );
     server.bootstrap();
 
-    let shutdown = shutdown::on_signals(&server, Arc::clone(&in_flight), arriving.clone());
+    let shutdown = shutdown::on_signals(&server, Arc::clone(&load), arriving.clone());
     let shutdown = shutdown.map_err(ServeError::Signals)?;
     let locator =
         config.routes().proxy_blobs().then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
-    let proxy = Proxy::new(config.routes().clone(), &upstreams, locator, in_flight);
+    let proxy = Proxy::new(config.routes().clone(), &upstreams, locator, &load.requests);
     info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
     for route in config.routes().iter() {
         let upstream = upstreams.get(route.upstream).map_or("", |upstream| upstream.domain.authority());
@@ -177,25 +182,41 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());
         let state = |upstream: &Arc<Upstream>| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
         let states = upstreams.iter().map(state).collect();
-        server.add_service(admin.serve(Admin::new(states), 1, &arriving));
+        let app = Admin::new(states, Arc::clone(&load));
+        let downstream = Downstream::new(app, config.client_keepalive(), false, &arriving, &load);
+        let connections = Bound::new("connections to the admin listener", MAX_ADMIN_CONNECTIONS);
+        server.add_service(admin.serve(downstream, 1, &connections, &arriving));
     }
     let mut upkeep = background_service("upkeep", Upkeep(upkeep));
     // A thread of its own: what requests do holds up no renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let downstream = Downstream::new(&server.configuration, proxy, arriving.clone());
-    server.add_service(listening.serve(downstream, threads, &arriving));
+    let mut app = http_proxy(&server.configuration, proxy);
+    app.server_options = Some(options(config));
+    app.h2_options = Some(h2_options());
+    let downstream = Downstream::new(app, config.client_keepalive(), true, &arriving, &load);
+    server.add_service(listening.serve(downstream, threads, &load.connections, &arriving));
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())
 }
 
-/// What no start can do without is checked before it: tokio and Pingora panic where they get no descriptor.
-fn check_descriptors(threads: usize) -> Result<(), ServeError> {
-    let needed = START_DESCRIPTORS + THREAD_DESCRIPTORS * threads as u64;
-    // Where the system does not say, it will when one is refused.
-    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(needed, |(soft, _)| soft);
-    if allowed < needed { Err(ServeError::Descriptors { allowed, needed }) } else { Ok(()) }
+fn options(config: &Config) -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    // Refused as every other method that is no pull, and not by Pingora with an empty body.
+    options.allow_connect_method_proxying = true;
+    options.h2_idle_timeout = Some(config.client_keepalive());
+    options
+}
+
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_header_list_size(downstream::MAX_HEADER as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buffer_size(MAX_STREAM_BUFFER);
+    options
 }
 
 /// The parts that belong to one cache registry. Does no network I/O.

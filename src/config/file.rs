@@ -49,6 +49,7 @@ pub struct File {
     pub default: Option<Text>,
     pub ca_file: Option<Text>,
     pub token_wait: Option<Text>,
+    pub client_keepalive: Option<Text>,
     pub identity: Vec<(String, Text)>,
     pub admin: Option<Text>,
     pub threads: Option<Text>,
@@ -74,8 +75,19 @@ pub struct RouteTable {
     pub identity: Option<Vec<(String, Text)>>,
 }
 
-const KEYS: [&str; 10] =
-    ["listen", "admin", "upstream", "routes", "default", "ca_file", "identity", "token_wait", "threads", "log"];
+const KEYS: [&str; 11] = [
+    "listen",
+    "admin",
+    "upstream",
+    "routes",
+    "default",
+    "ca_file",
+    "identity",
+    "token_wait",
+    "client_keepalive",
+    "threads",
+    "log",
+];
 const ROUTE_KEYS: [&str; 9] =
     ["source", "domain", "prefix", "addresses", "hosts", "on_failure", "blobs", "blob_hosts", "identity"];
 
@@ -108,6 +120,7 @@ impl File {
                 "listen" => file.listen = document.text(&node),
                 "ca_file" => file.ca_file = document.text(&node),
                 "token_wait" => file.token_wait = document.text(&node),
+                "client_keepalive" => file.client_keepalive = document.text(&node),
                 "log" => file.log = document.text(&node),
                 "threads" => file.threads = document.text(&node),
                 "admin" => file.admin = document.text(&node),

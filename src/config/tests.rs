@@ -166,6 +166,23 @@ fn the_wait_for_a_token_is_of_some_seconds() {
 }
 
 #[test]
+fn an_idle_connection_is_kept_for_a_second_to_an_hour() {
+    let keepalive = |text: &str| {
+        let text = format!("client_keepalive: '{text}'\nupstream: {{domain: a.azurecr.io}}");
+        load(&text, Flags::default()).map(|config| config.client_keepalive().as_secs())
+    };
+    for (text, expected) in [("1s", 1), ("75s", 75), ("3600s", 3600)] {
+        assert_eq!(keepalive(text).expect("valid"), expected);
+    }
+    for text in ["0s", "3601s", "75", "-1s", "1h", ""] {
+        let mistakes = keepalive(text).expect_err(text);
+        assert!(mistakes[0].starts_with("config.yaml:1: client_keepalive: ") && mistakes[0].contains("1s to 3600s"));
+    }
+    let config = load("upstream: {domain: a.azurecr.io}", Flags::default()).expect("valid");
+    assert_eq!(config.client_keepalive(), DEFAULT_CLIENT_KEEPALIVE);
+}
+
+#[test]
 fn a_domain_is_a_host_and_perhaps_a_port() {
     for (text, host, port, authority, server_name) in [
         ("example.azurecr.io", "example.azurecr.io", 443, "example.azurecr.io", "example.azurecr.io"),

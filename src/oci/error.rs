@@ -25,7 +25,7 @@ pub enum Code {
     PaginationNumberInvalid,
     /// The operation is not part of what this proxy does.
     Unsupported,
-    /// The registry refuses this proxy's identity.
+    /// The registry refuses this proxy's identity, or this proxy the client.
     Denied,
     /// The registry, or the sign-in to it, does not work at the moment (from the Docker registry API).
     Unavailable,

@@ -1,19 +1,24 @@
 //! `request_filter`, first half: is this the pull API?
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::{StatusCode, Version, header};
 use pingora::http::RequestHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
+use tokio::time::timeout;
 
 use super::Destination;
 use super::context::Context;
 use super::reply::{self, Reply};
+use crate::browser;
 use crate::oci::error::{Code, Refusal};
 use crate::oci::request::{Pull, Request};
 use crate::route::{Routes, Unrouted};
 
+/// The end of an empty body is in the packet of the header, or in the next one.
+const EMPTY_BODY_LIMIT: Duration = Duration::from_secs(5);
 /// RFC 1035 section 2.3.4, and a port.
 const MAX_QUOTED_REGISTRY: usize = 259;
 
@@ -24,10 +29,15 @@ pub async fn accept(
     routes: &Routes,
     destinations: &[Arc<Destination>],
 ) -> Result<bool> {
-    let has_body = !session.is_body_empty();
     let request = session.req_header();
     let pulls = request.method == http::Method::GET || request.method == http::Method::HEAD;
-    let parsed = if std::str::from_utf8(request.raw_path()).is_err() {
+    let has_body = has_body(session, pulls).await;
+    let request = session.req_header();
+    let parsed = if browser::asks(&request.headers) {
+        Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, "pages in a browser have no access to this proxy"))
+    } else if request.version == Version::HTTP_11 && !request.headers.contains_key(header::HOST) {
+        Err(Refusal::new(StatusCode::BAD_REQUEST, Code::Unsupported, "a request of HTTP/1.1 has a Host header"))
+    } else if std::str::from_utf8(request.raw_path()).is_err() {
         Err(Refusal::new(StatusCode::BAD_REQUEST, Code::NameInvalid, "the path is not UTF-8"))
     } else if pulls && has_body {
         Err(Refusal::new(StatusCode::BAD_REQUEST, Code::Unsupported, "a pull request has no body"))
@@ -46,15 +56,36 @@ pub async fn accept(
         },
         Err(refusal) => refusal,
     };
-    // The body of a refused request is not read, and what follows a CONNECT is not meant for this proxy: the connection
-    // ends with the answer.
-    if has_body || session.req_header().method == http::Method::CONNECT {
+    // What follows a CONNECT is not meant for this proxy, and the body of a refused request is not read: the connection
+    // ends with the answer. (Behind a body it ends anyway.)
+    if session.req_header().method == http::Method::CONNECT {
         session.set_keepalive(None);
     }
     let reply = Reply::refusal(&refusal);
     context.refusal = Some(refusal);
     Box::pin(reply::write(session, &reply)).await?;
     Ok(false)
+}
+
+/// A body that is only announced may be empty. One that is read here has its bound: a single byte is too many.
+async fn has_body(session: &mut Session, pulls: bool) -> bool {
+    if session.is_body_empty() {
+        return false;
+    }
+    if !pulls || session.req_header().headers.contains_key(header::CONTENT_LENGTH) {
+        return true;
+    }
+    let read = async {
+        loop {
+            match session.read_request_body().await {
+                Ok(Some(bytes)) if bytes.is_empty() => {}
+                Ok(None) => return false,
+                Ok(Some(_)) | Err(_) => return true,
+            }
+        }
+    };
+    // In a box: hardly any request comes here.
+    Box::pin(timeout(EMPTY_BODY_LIMIT, read)).await.unwrap_or(true)
 }
 
 fn routed(

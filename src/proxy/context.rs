@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::{Method, Uri};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::Destination;
 use super::fail::Trouble;
+use super::log;
 use super::storage::Storage;
 use crate::addresses::Attempt;
+use crate::load::{Bound, Place};
 use crate::oci::error::Refusal;
 use crate::oci::rewrite::Rewriting;
 use crate::token::Bearer;
@@ -58,14 +60,39 @@ pub struct Context {
     pub trouble: Option<Trouble>,
     /// ACR's id of the request, for its support.
     pub correlation: Option<http::HeaderValue>,
-    _in_flight: InFlight,
+    /// What the client asks for, until its line is in the log.
+    pub asked: Option<Asked>,
+    /// Status of the answer, 0 before there is one.
+    pub status: u16,
+    /// Bytes of the answer's body that came.
+    pub body_bytes: usize,
+    place: Place,
+}
+
+/// A request, as its line in the log has it.
+pub struct Asked {
+    /// Its method.
+    pub method: Method,
+    /// What it is for.
+    pub uri: Uri,
+    /// Whose it is.
+    pub client: Option<SocketAddr>,
+}
+
+/// A request that is dropped before its end, as at the end of a drain, has its line, too.
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            log::cut_off(&asked, self);
+        }
+    }
 }
 
 /// `/v2/` comes before every repository name.
 const NAME_START: usize = 4;
 
 impl Context {
-    pub(super) fn new(in_flight: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(requests: &Arc<Bound>) -> Self {
         Self {
             started: Instant::now(),
             endpoint: "",
@@ -88,7 +115,10 @@ impl Context {
             refusal: None,
             trouble: None,
             correlation: None,
-            _in_flight: InFlight::enter(in_flight),
+            asked: None,
+            status: 0,
+            body_bytes: 0,
+            place: requests.enter(),
         }
     }
 
@@ -112,6 +142,11 @@ impl Context {
         self.destination.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
     }
 
+    /// There are more requests under way than there may be, and this one is to be refused.
+    pub fn is_too_many(&self) -> bool {
+        self.place.over() > 0
+    }
+
     /// As if the request had come so much earlier.
     #[cfg(test)]
     pub fn aged(mut self, by: Duration) -> Self {
@@ -122,21 +157,5 @@ impl Context {
     /// Time since the request's header was read.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
-    }
-}
-
-/// Counts a request for as long as it lives.
-struct InFlight(Arc<AtomicUsize>);
-
-impl InFlight {
-    fn enter(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

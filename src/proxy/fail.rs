@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::context::Context;
@@ -16,6 +16,10 @@ use crate::token::Unavailable;
 /// Why a request that was accepted has no answer of the registry's.
 #[derive(Debug)]
 pub enum Trouble {
+    /// More requests are under way than there may be.
+    Busy,
+    /// A request that cannot be sent on as HTTP.
+    Malformed,
     /// No registry token: Entra's or the registry's fault.
     NoToken(Unavailable),
     /// The registry's name has never been resolved.
@@ -60,6 +64,8 @@ impl Trouble {
     /// endpoint; a 401 that is not the client's becomes 403, for a 401 without a challenge is no HTTP.
     fn answer(&self) -> (StatusCode, Code, Option<u64>) {
         match self {
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
+            Self::Malformed => (StatusCode::BAD_REQUEST, Code::Unsupported, None),
             Self::NoToken(unavailable) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
             }
@@ -82,6 +88,8 @@ impl Trouble {
     /// `storage` is the host that the registry has redirected to, if the request is on its way there.
     fn of(error: &Error, storage: Option<&str>) -> Option<Self> {
         match (error.esource(), error.etype(), storage) {
+            // Of a request that was parsed, Pingora judges only what `Connection` nominates.
+            (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader, _) => Some(Self::Malformed),
             (ErrorSource::Downstream, _, _) => None,
             (ErrorSource::Internal, _, _) | (_, ErrorType::InternalError, _) => Some(Self::Internal(reason(error))),
             (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout, None) => Some(Self::Silent),
@@ -97,6 +105,8 @@ impl Trouble {
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Busy => f.write_str("too many requests are under way"),
+            Self::Malformed => f.write_str("the Connection header names what it may not"),
             Self::NoToken(Unavailable { failure: Some(failure), .. }) => write!(f, "no registry token: {failure}"),
             Self::NoToken(_) => f.write_str("no registry token yet: the sign-in is still under way"),
             Self::Unresolved => f.write_str("the registry's name is not resolved: check upstream.domain and this host's DNS"),
@@ -142,6 +152,13 @@ fn reason(error: &Error) -> String {
     words.to_owned()
 }
 
+/// `request_filter`: the answer to a request that fails before it is sent anywhere. True, as Pingora wants it.
+pub async fn refuse(session: &mut Session, context: &mut Context, trouble: Trouble) -> Result<bool> {
+    Box::pin(reply::write(session, &trouble.reply(session, context))).await?;
+    context.trouble = Some(trouble);
+    Ok(true)
+}
+
 /// `fail_to_proxy`: the answer, if the client can still have one. The client's own faults need none.
 pub async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
     if context.trouble.is_none() {
@@ -180,6 +197,8 @@ mod tests {
     /// How the rows for a failure begin in their second cell.
     fn rows(trouble: &Trouble) -> &'static [&'static str] {
         match trouble {
+            Trouble::Busy => &["More requests are under way"],
+            Trouble::Malformed => &["`Connection` names what it may not"],
             Trouble::NoToken(_) => &["There is no token for the registry", "The same for its own two calls"],
             Trouble::Unresolved => &["The registry's name was never resolved"],
             Trouble::Unauthorized => &["401 to a fresh token"],
@@ -223,6 +242,8 @@ mod tests {
         let no_token = Unavailable { retry_after: Duration::ZERO, failure: None };
         let mut seen = OTHERS.len();
         for trouble in [
+            Trouble::Busy,
+            Trouble::Malformed,
             Trouble::NoToken(no_token),
             Trouble::Unresolved,
             Trouble::Unauthorized,

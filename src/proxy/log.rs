@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use log::{Level, log};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::Context;
+use super::context::{Asked, Context};
 use super::fail::Trouble;
 use super::storage::Storage;
 use crate::logger::{Rest, Word};
@@ -25,27 +26,50 @@ const MAX_CORRELATION: usize = 64;
 const MAX_ERROR: usize = 1024;
 
 /// `logging`: who, what, outcome, how long.
-pub fn line(session: &Session, error: Option<&Error>, context: &Context) {
+pub fn line(session: &Session, error: Option<&Error>, context: &mut Context) {
+    let asked = context.asked.take();
     let request = session.req_header();
     let line = Line {
         method: request.method.as_str(),
         path: request.uri.path(),
         status: session.response_written().map_or(0, |response| response.status.as_u16()),
         sent: session.body_bytes_sent(),
-        elapsed: context.elapsed(),
-        client: session.client_addr(),
-        repository: context.repository(),
-        upstream: context.address(),
-        tries: 1
-            + context.refused
-            + context.replays as usize
-            + usize::from(context.renewed)
-            + usize::from(context.narrowed),
-        storage: context.storage.as_ref().map(Storage::host),
-        correlation: context.correlation.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes())),
+        client: asked.and_then(|asked| asked.client),
         outcome: Outcome::of(error, context),
+        ..Line::of(context)
     };
     log!(target: "access", line.outcome.level(), "{line}");
+}
+
+/// The same for a request that never came to that.
+pub fn cut_off(asked: &Asked, context: &Context) {
+    let (method, path) = (asked.method.as_str(), asked.uri.path());
+    let line = Line { method, path, client: asked.client, outcome: Outcome::CutOff, ..Line::of(context) };
+    log!(target: "access", line.outcome.level(), "{line}");
+}
+
+impl<'a> Line<'a, SocketAddr, SocketAddr> {
+    /// What the context knows by itself.
+    fn of(context: &'a Context) -> Self {
+        Self {
+            method: "",
+            path: "",
+            status: context.status,
+            sent: context.body_bytes,
+            elapsed: context.elapsed(),
+            client: None,
+            repository: context.repository(),
+            upstream: context.address(),
+            tries: 1
+                + context.refused
+                + context.replays as usize
+                + usize::from(context.renewed)
+                + usize::from(context.narrowed),
+            storage: context.storage.as_ref().map(Storage::host),
+            correlation: context.correlation.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes())),
+            outcome: Outcome::Answered,
+        }
+    }
 }
 
 /// What is written is an allow-list: no header of either side but ACR's correlation id, and no query, for a redirect's would
@@ -99,6 +123,8 @@ enum Outcome<'a> {
     /// The client did not take its answer; engines do it every day.
     Left(&'static str),
     Failed(&'a Trouble),
+    /// The process ended before it did.
+    CutOff,
     /// By an error that no phase has a word for.
     Broken(&'a Error),
 }
@@ -106,6 +132,7 @@ enum Outcome<'a> {
 impl<'a> Outcome<'a> {
     fn of(error: Option<&'a Error>, context: &'a Context) -> Self {
         match (&context.trouble, error, &context.refusal) {
+            (Some(Trouble::Malformed), Some(error), _) => Self::Left(left(error)),
             (Some(trouble), ..) => Self::Failed(trouble),
             (None, Some(error), _) if *error.esource() == ErrorSource::Downstream => Self::Left(left(error)),
             (None, Some(error), _) => Self::Broken(error),
@@ -118,7 +145,7 @@ impl<'a> Outcome<'a> {
     fn level(&self) -> Level {
         match self {
             Self::Answered | Self::Refused(_) | Self::Left(_) => Level::Info,
-            Self::Failed(_) | Self::Broken(_) => Level::Warn,
+            Self::Failed(_) | Self::CutOff | Self::Broken(_) => Level::Warn,
         }
     }
 }
@@ -131,6 +158,7 @@ impl Display for Outcome<'_> {
             Self::Refused(why) => write!(f, " error={}", Rest(why, MAX_ERROR)),
             Self::Left(how) => write!(f, " error={how}"),
             Self::Failed(trouble) => write!(f, " error={}", Rest(trouble, MAX_ERROR)),
+            Self::CutOff => f.write_str(" error=cut off"),
             Self::Broken(error) => write!(f, " error={} {}", error.esource().as_str(), error.etype().as_str()),
         }
     }

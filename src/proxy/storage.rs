@@ -256,12 +256,12 @@ fn is_byte_ranges(kind: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     use super::*;
     use crate::addresses::{Addresses, Names};
     use crate::config::Domain;
+    use crate::load::Bound;
     use crate::proxy::{Destination, Upstream};
     use crate::route::OnFailure;
     use crate::token::Tokens;
@@ -277,7 +277,7 @@ mod tests {
             storage_names: Names::storage(),
             domain,
         });
-        let mut context = Context::new(&Arc::new(AtomicUsize::new(0))).aged(age);
+        let mut context = Context::new(&Bound::new("tests", 1)).aged(age);
         let (on_failure, blobs) = (OnFailure::Fallback, Blobs::Proxy);
         context.destination = Some(Arc::new(Destination { upstream, on_failure, blobs }));
         context.endpoint = "blob";

@@ -1,95 +1,159 @@
-//! A client's connection: HTTP/1 or, by prior knowledge, HTTP/2.
+//! A client's connection from its first byte to its last: requests of HTTP/1 one after the other or, by prior knowledge,
+//! HTTP/2.
 //!
-//! Pingora tells them apart by the 24 bytes of HTTP/2's preface, and waits for so many without a limit; a request of
-//! HTTP/1.0 can be shorter. Three are enough, for no method begins as the preface does.
+//! A request's header is gathered here, with one deadline and one cap, before Pingora sees any of it: left to itself,
+//! Pingora has a deadline for each read, takes 1 MiB, parses anew after each read, and does not serve a request that was sent
+//! before the answer to the one before.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora_core::apps::{HttpServerApp as _, HttpServerOptions, ServerApp};
-use pingora_core::protocols::Stream;
+use bytes::BytesMut;
+use pingora_core::apps::{HttpServerApp, ServerApp as _};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, http_proxy};
-use tokio::time::timeout;
+use pingora_timeout::timeout;
+use tokio::sync::Notify;
 
+use super::HEADER_LIMIT;
+use super::connection::Connection;
+use super::header::{Header, Malformed};
+use super::refusal::{self, NoRequest};
 use super::shutdown::{Arrival, Arriving};
 use super::watched::Watched;
-use crate::proxy::{CLIENT_KEEPALIVE, CLIENT_READ_LIMIT, Proxy, watched};
+use crate::load::Load;
+use crate::proxy::watched;
 
-/// RFC 9113 section 3.4: how HTTP/2 begins, of 24 bytes.
-const PREFACE: [u8; 3] = *b"PRI";
-const PREFACE_LENGTH: usize = 24;
-/// An HTTP/2 client keeps its connection for a pull; one without streams for this long has gone.
-const H2_IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// A header is this large at most, here and over HTTP/2; real ones have less than 1 KiB.
+pub const MAX_HEADER: usize = 64 << 10;
+/// How HTTP/2 begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What is done with each connection that is accepted.
-pub struct Downstream {
-    proxy: Arc<HttpProxy<Proxy>>,
+pub struct Downstream<A> {
+    app: Arc<A>,
+    keepalive: Duration,
+    speaks_h2: bool,
     arriving: Arriving,
+    load: Arc<Load>,
+    /// Asks the connection that is idle for the longest time to go.
+    make_room: Notify,
 }
 
-impl Downstream {
-    /// Serves connections with this proxy; `arriving` counts those that have not had a request yet.
-    pub fn new(settings: &Arc<ServerConf>, proxy: Proxy, arriving: Arriving) -> Self {
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        // Refused as every other method that is no pull, and not by Pingora with an empty body.
-        options.allow_connect_method_proxying = true;
-        options.h2_idle_timeout = Some(H2_IDLE_LIMIT);
-        let mut proxy = http_proxy(settings, proxy);
-        proxy.server_options = Some(options);
-        Self { proxy: Arc::new(proxy), arriving }
+/// What a connection brings next.
+enum Next {
+    /// The header of a request, and of its body what is there.
+    Request(BytesMut),
+    /// HTTP/2, from its first byte.
+    Http2,
+    /// Nothing that can be served.
+    Nothing(NoRequest),
+    /// Its end.
+    End,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
+    /// Serves connections with this app; an idle one ends after `keepalive`. `arriving` counts those that may still bring
+    /// a request.
+    pub fn new(app: A, keepalive: Duration, speaks_h2: bool, arriving: &Arriving, load: &Arc<Load>) -> Self {
+        let (arriving, load) = (arriving.clone(), Arc::clone(load));
+        Self { app: Arc::new(app), keepalive, speaks_h2, arriving, load, make_room: Notify::new() }
     }
 
-    /// Whether the connection speaks HTTP/2; `None` if it says nothing in time, or goes.
-    async fn speaks_h2(stream: &mut Stream) -> Option<bool> {
-        let mut first = [0; PREFACE.len()];
-        stream.try_peek(&mut first).await.ok()?;
-        if first != PREFACE {
-            return Some(false);
-        }
-        // Pingora reads these again, and finds them there.
-        stream.try_peek(&mut [0; PREFACE_LENGTH]).await.ok()?;
-        Some(true)
+    /// One of the idle connections ends, now or as soon as there is one.
+    pub fn make_room(&self) {
+        self.make_room.notify_one();
     }
 
-    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch, arrival: Arrival) {
-        let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive((!*shutdown.borrow()).then_some(CLIENT_KEEPALIVE.as_secs()));
-        let mut reused = watched(self.proxy.process_new_http(session, shutdown)).await;
-        // A connection that was of use may be closed: clients repeat on a new one what they send at that moment.
-        drop(arrival);
-        while let Some((stream, settings)) = reused.map(|reused| reused.consume()) {
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
+    /// Serves a connection to its end. `arrival` counts it until its first request has ended: a client whose first request
+    /// on a connection fails does not repeat it.
+    pub async fn serve(&self, mut connection: Box<Connection>, mut arrival: Arrival, shutdown: &ShutdownWatch) {
+        let mut next = self.first(&mut connection).await;
+        loop {
+            match next {
+                Next::Request(bytes) => {
+                    let mut session = ServerSession::new_http1(connection);
+                    session.set_pipelined_prefix(bytes);
+                    let Some(reused) = watched(self.app.process_new_http(session, shutdown)).await else {
+                        return;
+                    };
+                    // It is the one that was given.
+                    let Ok(same) = reused.consume().0.into_any().downcast() else {
+                        return;
+                    };
+                    connection = same;
+                }
+                Next::Http2 => {
+                    Arc::new(Watched(Arc::clone(&self.app))).process_new(connection, shutdown).await;
+                    return;
+                }
+                Next::Nothing(why) => {
+                    drop(arrival);
+                    self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
+                    refusal::refuse(connection.socket(), why).await;
+                    return;
+                }
+                Next::End => return,
             }
-            reused = watched(self.proxy.process_new_http(session, shutdown)).await;
+            arrival = self.arriving.enter();
+            next = self.further(&mut connection).await;
+        }
+    }
+
+    /// A new connection has as long for all of its first header as any header has from its first byte.
+    async fn first(&self, connection: &mut Connection) -> Next {
+        match timeout(HEADER_LIMIT, Self::gather(connection, self.speaks_h2)).await {
+            Ok(next) => next,
+            Err(_) => too_slow(connection),
+        }
+    }
+
+    async fn further(&self, connection: &mut Connection) -> Next {
+        if connection.front().is_empty() {
+            let idle = async {
+                tokio::select! {
+                    // What is there is served before the connection goes.
+                    biased;
+                    filled = connection.fill(MAX_HEADER) => filled.is_ok_and(|length| length > 0),
+                    () = self.make_room.notified() => false,
+                }
+            };
+            if !timeout(self.keepalive, idle).await.unwrap_or(false) {
+                return Next::End;
+            }
+        }
+        match timeout(HEADER_LIMIT, Self::gather(connection, false)).await {
+            Ok(next) => next,
+            Err(_) => too_slow(connection),
+        }
+    }
+
+    async fn gather(connection: &mut Connection, speaks_h2: bool) -> Next {
+        let mut header = Header::default();
+        loop {
+            let bytes = connection.front();
+            if speaks_h2 && bytes.starts_with(PREFACE) {
+                connection.take_frames(PREFACE.len());
+                return Next::Http2;
+            }
+            if !(speaks_h2 && PREFACE.starts_with(bytes)) {
+                match header.end(bytes) {
+                    Ok(Some(length)) => return Next::Request(connection.take_request(length, header.has_body())),
+                    Err(Malformed) => return Next::Nothing(NoRequest::Malformed),
+                    Ok(None) if bytes.len() >= MAX_HEADER => return Next::Nothing(NoRequest::TooLarge),
+                    Ok(None) => {}
+                }
+            }
+            match connection.fill(MAX_HEADER).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Next::End,
+            }
         }
     }
 }
 
-#[async_trait]
-impl ServerApp for Downstream {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let arrival = self.arriving.enter();
-        match timeout(CLIENT_READ_LIMIT, Self::speaks_h2(&mut stream)).await {
-            Ok(Some(true)) => {
-                drop(arrival);
-                Arc::new(Watched(Arc::clone(&self.proxy))).process_new(stream, shutdown).await
-            }
-            Ok(Some(false)) => {
-                self.serve_http1(stream, shutdown, arrival).await;
-                None
-            }
-            Ok(None) | Err(_) => None,
-        }
-    }
-
-    async fn cleanup(&self) {
-        ServerApp::cleanup(&*self.proxy).await;
-    }
+/// Who has said nothing is told nothing: a client may have the connection in stock, and would take it for an answer.
+fn too_slow(connection: &mut Connection) -> Next {
+    if connection.front().is_empty() { Next::End } else { Next::Nothing(NoRequest::TooSlow) }
 }

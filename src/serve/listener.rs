@@ -4,7 +4,6 @@
 //! a listener; and at the end it closes the socket with clients in its queue, to whom the kernel has said that they are
 //! connected, and who are reset. Here the socket is bound at once or the start fails, and the queue is served to its end.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
@@ -13,14 +12,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use log::error;
-use pingora_core::apps::ServerApp;
+use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
-use pingora_core::services::listening::Service as ListeningService;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::connection::Connection;
+use super::downstream::Downstream;
+use super::refusal::{self, NoRequest};
 use super::shutdown::{Arriving, MustNotEnd};
+use crate::load::Bound;
 
 /// A connection that cannot be accepted stays in the queue, as for want of file descriptors: trying on at once would
 /// only take the processor from those who could give some back.
@@ -29,6 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client
 /// hears nothing and tries again after a second, and hosts that pull do it all at once.
 const QUEUE: u32 = 4096;
+
+/// Connections beyond the bound that are given the time to take their refusal; any further one ends with it at once.
+const MAX_REFUSALS: usize = 64;
 
 /// A bound socket that is not yet served. Connections queue in the kernel meanwhile.
 pub struct Listening {
@@ -54,9 +58,23 @@ impl Listening {
         self.address
     }
 
-    /// The service that accepts on this socket, with so many threads; `arriving` counts what the process must not end on.
-    pub fn serve<A: ServerApp + Send + Sync + 'static>(self, app: A, threads: usize, arriving: &Arriving) -> Served<A> {
-        Served { app: Arc::new(app), socket: Some(self.socket), name: self.name, threads, arriving: arriving.clone() }
+    /// The service that accepts on this socket, with so many threads, and as many connections at once as `connections`
+    /// has room for; `arriving` counts what the process must not end on.
+    pub fn serve<A: HttpServerApp + Send + Sync + 'static>(
+        self,
+        downstream: Downstream<A>,
+        threads: usize,
+        connections: &Arc<Bound>,
+        arriving: &Arriving,
+    ) -> Served<A> {
+        Served {
+            downstream: Arc::new(downstream),
+            socket: Some(self.socket),
+            name: self.name,
+            threads,
+            connections: Arc::clone(connections),
+            arriving: arriving.clone(),
+        }
     }
 }
 
@@ -73,16 +91,17 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(QUEUE)?.into_std()
 }
 
-/// An app with its socket, as one of Pingora's services.
+/// A socket with what serves it, as one of Pingora's services.
 pub struct Served<A> {
-    app: Arc<A>,
+    downstream: Arc<Downstream<A>>,
     socket: Option<TcpListener>,
     name: &'static str,
     threads: usize,
+    connections: Arc<Bound>,
     arriving: Arriving,
 }
 
-impl<A: ServerApp + Send + Sync + 'static> Served<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Served<A> {
     /// Accepts until the shutdown, and then what is in the queue.
     async fn accept(&self, socket: TcpListener, shutdown: &ShutdownWatch) -> io::Result<()> {
         let _open = self.arriving.enter();
@@ -114,32 +133,41 @@ impl<A: ServerApp + Send + Sync + 'static> Served<A> {
         Ok(())
     }
 
-    fn serve(&self, stream: TcpStream, peer: SocketAddr, shutdown: &ShutdownWatch) {
-        let (app, shutdown) = (Arc::clone(&self.app), shutdown.clone());
-        let mut arriving = Some(self.arriving.enter());
-        tokio::spawn(async move {
-            let connection = Box::new(Connection::new(stream, peer));
-            let mut serving = pin!(ListeningService::handle_event(connection, app, shutdown));
-            // By the end of its first step the app counts the connection itself, if it wants to.
-            poll_fn(|context| {
-                let state = serving.as_mut().poll(context);
-                arriving = None;
-                state
-            })
-            .await;
-        });
+    /// A full house is told to each new client at once: to leave it in the queue would keep it from turning to its next
+    /// endpoint.
+    fn serve(&self, mut stream: TcpStream, peer: SocketAddr, shutdown: &ShutdownWatch) {
+        let place = self.connections.enter();
+        match place.over() {
+            0 => {
+                if self.connections.is_crowded() {
+                    self.downstream.make_room();
+                }
+                let (downstream, shutdown) = (Arc::clone(&self.downstream), shutdown.clone());
+                let arrival = self.arriving.enter();
+                tokio::spawn(async move {
+                    downstream.serve(Box::new(Connection::new(stream, peer)), arrival, &shutdown).await;
+                    drop(place);
+                });
+            }
+            1..=MAX_REFUSALS => {
+                tokio::spawn(async move {
+                    refusal::refuse(&mut stream, NoRequest::NoRoom).await;
+                    drop((stream, place));
+                });
+            }
+            _ => refusal::refuse_at_once(&stream, NoRequest::NoRoom),
+        }
     }
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> Service for Served<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Service for Served<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         let alive = MustNotEnd::new(self.name, shutdown.clone());
-        if let Some(socket) = self.socket.take() {
-            if let Err(cause) = self.accept(socket, &shutdown).await {
-                error!("{}: {cause}", self.name);
-            }
-            self.app.cleanup().await;
+        if let Some(socket) = self.socket.take()
+            && let Err(cause) = self.accept(socket, &shutdown).await
+        {
+            error!("{}: {cause}", self.name);
         }
         drop(alive);
     }

@@ -12,16 +12,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 
+use crate::load::Load;
+
 /// Requests under way may finish for this long after a signal; a kubelet kills after 30 s.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
-/// A client that is connected when the signal comes has this long to send its first request. It sends it at once, and
-/// gets no second chance: no client repeats what fails on a connection that was never of use.
+/// A client that is connected when the signal comes has this long to send a request to its header's end. On a new
+/// connection it sends it at once, and gets no second chance: no client repeats what fails on a connection that was never
+/// of use. On a kept one it may be on its way; it is answered, too, and told that the connection ends.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(1);
+/// Another signal within this is the same one: supervisors signal the process and its group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How often the drain looks whether the last request has ended.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// Counts what may still bring a request that nobody counts yet: listeners that are open, and connections that have
-/// not said anything.
+/// Counts what may still bring a request that nobody counts yet: listeners that are open, connections whose next request
+/// has not come to the end of its header, and those of HTTP/2.
 #[derive(Clone, Default)]
 pub struct Arriving(Arc<AtomicUsize>);
 
@@ -46,7 +51,7 @@ impl Drop for Arrival {
     }
 }
 
-/// SIGTERM, SIGINT and SIGQUIT drain; a second one ends at once. SIGHUP, which would kill a process that ignores
+/// SIGTERM, SIGINT and SIGQUIT drain; a second one, more than a second later, ends at once. SIGHUP, which would kill a process that ignores
 /// the matter, is answered in the log: there is no reload yet.
 struct Signals {
     end: [Signal; 3],
@@ -74,6 +79,16 @@ impl Signals {
     }
 }
 
+/// A signal that is not the one at `first` over again.
+async fn another(signals: &mut Signals, first: Instant) {
+    loop {
+        signals.end().await;
+        if first.elapsed() > SAME_SIGNAL {
+            return;
+        }
+    }
+}
+
 /// Tells Pingora to end.
 pub struct Shutdown(watch::Receiver<bool>);
 
@@ -88,7 +103,7 @@ impl ShutdownSignalWatch for Shutdown {
 
 /// Takes over the process's signals; they are handled from its return on. After the first one the process ends as
 /// soon as nothing is under way. Pingora itself would sleep through the whole grace period, requests or not.
-pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>, arriving: Arriving) -> io::Result<Shutdown> {
+pub fn on_signals(server: &Server, load: Arc<Load>, arriving: Arriving) -> io::Result<Shutdown> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
@@ -97,37 +112,52 @@ pub fn on_signals(server: &Server, in_flight: Arc<AtomicUsize>, arriving: Arrivi
     let (end, shutdown) = watch::channel(false);
     let mut phases = server.watch_execution_phase();
     std::thread::spawn(move || {
-        runtime.block_on(async {
+        let ends = runtime.block_on(async {
             signals.end().await;
+            let first = Instant::now();
             end.send_replace(true);
             tokio::select! {
-                () = drained(&mut phases, &in_flight, &arriving) => info!("stopped"),
-                () = signals.end() => warn!("stopped by a second signal"),
+                ends = drained(&mut phases, &load, &arriving) => ends,
+                () = another(&mut signals, first) => {
+                    warn!("stopped by a second signal");
+                    true
+                }
             }
         });
-        log::logger().flush();
-        std::process::exit(0);
+        if ends {
+            log::logger().flush();
+            std::process::exit(0);
+        }
     });
     Ok(Shutdown(shutdown))
 }
 
-/// No listener is open and no request is under way.
-async fn drained(phases: &mut broadcast::Receiver<ExecutionPhase>, in_flight: &AtomicUsize, arriving: &Arriving) {
+/// True when no listener is open and no request is under way. False at the end of [`DRAIN_LIMIT`]: Pingora now drops the
+/// requests that are left, each of which has its line in the log, and the process ends by itself.
+async fn drained(phases: &mut broadcast::Receiver<ExecutionPhase>, load: &Load, arriving: &Arriving) -> bool {
     loop {
         match phases.recv().await {
             Ok(ExecutionPhase::ShutdownGracePeriod) | Err(RecvError::Closed) => break,
             Ok(_) | Err(RecvError::Lagged(_)) => {}
         }
     }
-    let waiting = in_flight.load(Ordering::Acquire);
-    info!("stopping: {waiting} requests under way, at most {} s", DRAIN_LIMIT.as_secs());
     let begun = Instant::now();
+    let waiting = load.requests.count();
+    info!("stopping: {waiting} requests under way, at most {} s", DRAIN_LIMIT.as_secs());
     // The step first: a request whose header has just come in is counted by then.
     loop {
         tokio::time::sleep(DRAIN_STEP).await;
-        let awaited = if begun.elapsed() < ARRIVAL_LIMIT { arriving.count() } else { 0 };
-        if awaited + in_flight.load(Ordering::Acquire) == 0 {
-            break;
+        let elapsed = begun.elapsed();
+        let awaited = if elapsed < ARRIVAL_LIMIT { arriving.count() } else { 0 };
+        let left = load.requests.count();
+        if awaited + left == 0 {
+            info!("stopped");
+            return true;
+        }
+        // Before Pingora's own clock has come so far.
+        if elapsed + 2 * DRAIN_STEP > DRAIN_LIMIT {
+            warn!("stopped after {} s: {left} requests under way are cut off", DRAIN_LIMIT.as_secs());
+            return false;
         }
     }
 }

@@ -7,15 +7,14 @@ use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
-use pingora_proxy::HttpProxy;
 
-use crate::proxy::{Proxy, watched};
+use crate::proxy::watched;
 
-/// The proxy of all connections, as HTTP/2's has it.
-pub struct Watched(pub Arc<HttpProxy<Proxy>>);
+/// The app of all connections, as HTTP/2's has it.
+pub struct Watched<A>(pub Arc<A>);
 
 #[async_trait]
-impl HttpServerApp for Watched {
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Watched<A> {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
@@ -30,9 +29,5 @@ impl HttpServerApp for Watched {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         HttpServerApp::server_options(&*self.0)
-    }
-
-    async fn http_cleanup(&self) {
-        self.0.http_cleanup().await;
     }
 }

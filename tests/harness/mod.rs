@@ -79,6 +79,8 @@ pub struct Setup {
     args: Vec<String>,
     environment: Vec<(String, String)>,
     journal: Option<bool>,
+    /// Soft and hard limit of open files, if they are not this process's.
+    descriptors: Option<(usize, usize)>,
     files: tempfile::TempDir,
 }
 
@@ -110,7 +112,7 @@ impl Setup {
         let config = files.path().join("config.yaml");
         let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
         std::fs::write(&config, upstream.to_owned() + &rest).expect("the configuration is written");
-        Self { args: Vec::new(), environment: Vec::new(), journal: None, files }
+        Self { args: Vec::new(), environment: Vec::new(), journal: None, descriptors: None, files }
             .flag("--config", &config.to_string_lossy())
             .env("AZURE_AUTHORITY_HOST", &azure.authority())
             .secret(SECRET)
@@ -178,6 +180,12 @@ impl Setup {
         self
     }
 
+    /// Starts it with these limits of open files: soft, hard.
+    pub fn descriptors(mut self, soft: usize, hard: usize) -> Self {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
     /// A file of this proxy's own.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
@@ -214,7 +222,16 @@ impl Setup {
             let inode = if is_standard_error { of.ino() } else { of.ino() + 1 };
             ("JOURNAL_STREAM", format!("{}:{inode}", of.dev()))
         });
-        let child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+        let binary = env!("CARGO_BIN_EXE_acr-cache-proxy");
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
+        let child = command
             .args(&self.args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -7,7 +7,7 @@ use crate::harness::{self, Proxy, Setup};
 use crate::wire;
 
 /// Where health and readiness are told.
-fn admin(proxy: &Proxy) -> SocketAddr {
+pub fn admin(proxy: &Proxy) -> SocketAddr {
     let line = proxy.wait_for_log("health and readiness on http://");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
     address.parse().expect("an address")
@@ -71,6 +71,16 @@ async fn there_is_no_admin_listener_unless_asked_for() {
     let proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), "GET /healthz", "").status, 404);
     assert!(!proxy.end().contains("health and readiness"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_a_browser_does_not_learn_which_registries_there_are() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
+    for path in ["/readyz", "/healthz", "/"] {
+        let answer = wire::ask(admin(&proxy), &format!("GET {path}"), "Origin: http://evil.example\r\n");
+        assert!(answer.status == 403 && !answer.body.contains("azurecr"), "{path}: {answer:?}");
+    }
 }
 
 /// Pingora quotes what it cannot read, and that may hold a credential: this port's is for balancers, but anybody may err.

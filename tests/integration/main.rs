@@ -19,6 +19,10 @@ mod credentials;
 mod deadline;
 /// The demo, as a new user runs it.
 mod demo;
+/// Clients' connections: headers, bounds, what is refused before it is a request.
+mod downstream;
+/// The end of a process with requests under way.
+mod drain;
 /// HTTP/2 by prior knowledge.
 mod h2c;
 /// HTTP in every form that clients and registries use.

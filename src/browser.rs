@@ -1,0 +1,48 @@
+//! Requests of a page in a browser.
+//!
+//! No container client is one, and clients are not authenticated: a page that a user of this host looks at could read private
+//! manifests. It could ask for `127.0.0.1` directly, or have its own name lead here once it is loaded (DNS rebinding), and then
+//! for the browser this proxy is where the page came from.
+
+use http::{HeaderMap, header};
+
+/// Whether a page asks. A browser says so by `Origin` or `Sec-Fetch-Site` (Fetch standard; W3C Fetch Metadata); `none` is the
+/// user's own navigation, and `same-origin` is this proxy, where no page comes from. `Sec-Fetch-Site` is left out where the
+/// address is not trustworthy, which plain HTTP is except to the browser's own host, and so where a name was led here: then
+/// `Accept-Language` gives the browser away, which no page can take out.
+pub fn asks(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter().peekable();
+    if sites.peek().is_none() {
+        return headers.contains_key(header::ORIGIN) || headers.contains_key(header::ACCEPT_LANGUAGE);
+    }
+    headers.contains_key(header::ORIGIN) || sites.any(|site| site != "none" && site != "same-origin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_asks_and_a_client_or_a_user_does_not() {
+        for (headers, expected) in [
+            (&[][..], false),
+            (&[("user-agent", "containerd/2.4"), ("accept", "*/*")], false),
+            (&[("origin", "http://evil.example")], true),
+            (&[("origin", "null")], true),
+            (&[("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "same-site")], true),
+            (&[("sec-fetch-site", "")], true),
+            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:8080")], true),
+            (&[("sec-fetch-site", "none"), ("accept-language", "en")], false),
+            (&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], true),
+            (&[("accept-language", "en")], true),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().expect("a value"));
+            }
+            assert_eq!(asks(&map), expected, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! HTTP/2 frames of a client, as far as the time goes that one may take.
+//!
+//! A frame that never ends, and a header block that is continued for ever (CONTINUATION), hold a connection open though
+//! no request comes of them. The library behind this bounds their size; the time is bounded here.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::HEADER_LIMIT;
+
+/// RFC 9113 section 4.1: length of the payload in three bytes, type, flags, stream in four.
+const FRAME_HEADER: usize = 9;
+const HEADERS: u8 = 0x1;
+const CONTINUATION: u8 = 0x9;
+const END_HEADERS: u8 = 0x4;
+
+/// Follows the frames of one connection.
+#[derive(Debug)]
+pub struct Frames {
+    header: [u8; FRAME_HEADER],
+    /// Bytes of `header` that are there.
+    length: usize,
+    /// Bytes of the payload that are still to come.
+    payload: usize,
+    in_header_block: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Frames {
+    /// Of a connection whose next bytes are so many of the preface, which belong to no frame.
+    pub fn new(preface: usize) -> Self {
+        Self { header: [0; FRAME_HEADER], length: 0, payload: preface, in_header_block: false, deadline: None }
+    }
+
+    /// These bytes have come. The time begins anew with each frame or header block that has ended with them.
+    pub fn read(&mut self, bytes: &[u8]) {
+        let has_ended = self.follow(bytes);
+        match (self.is_unfinished(), has_ended, &mut self.deadline) {
+            (false, _, deadline) => *deadline = None,
+            (true, true, Some(deadline)) => deadline.as_mut().reset(Instant::now() + HEADER_LIMIT),
+            (true, false, Some(_)) => {}
+            (true, _, none) => *none = Some(Box::pin(sleep_until(Instant::now() + HEADER_LIMIT))),
+        }
+    }
+
+    /// Ready when the time for the frame or header block that is under way is over.
+    pub fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.deadline.as_mut().map_or(Poll::Pending, |deadline| deadline.as_mut().poll(context))
+    }
+
+    /// Whether anything has ended that is not a part of an unfinished header block.
+    fn follow(&mut self, mut bytes: &[u8]) -> bool {
+        let mut has_ended = false;
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let length = self.payload.min(bytes.len());
+                self.payload -= length;
+                bytes = bytes.get(length..).unwrap_or_default();
+            } else {
+                let length = (FRAME_HEADER - self.length).min(bytes.len());
+                let (part, rest) = bytes.split_at(length);
+                if let Some(header) = self.header.get_mut(self.length..self.length + length) {
+                    header.copy_from_slice(part);
+                }
+                self.length += length;
+                bytes = rest;
+                if self.length < FRAME_HEADER {
+                    break;
+                }
+                let [high, middle, low, kind, flags, ..] = self.header;
+                self.length = 0;
+                self.payload = u32::from_be_bytes([0, high, middle, low]) as usize;
+                if kind == HEADERS || kind == CONTINUATION {
+                    self.in_header_block = flags & END_HEADERS == 0;
+                }
+            }
+            has_ended |= self.payload == 0 && !self.in_header_block;
+        }
+        has_ended
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.length > 0 || self.payload > 0 || self.in_header_block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    const SETTINGS: u8 = 0x4;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let length = u32::try_from(payload).expect("short").to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, 1], &vec![0; payload][..]].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_has_ended_gets_new_time() {
+        let settings = frame(SETTINGS, 0, 6);
+        let whole = frame(HEADERS, END_HEADERS, 40);
+        let open = frame(HEADERS, 0, 40);
+        let more = frame(CONTINUATION, 0, 10);
+        let last = frame(CONTINUATION, END_HEADERS, 10);
+        for (parts, overdue) in [
+            (vec![&settings[..], &whole], None),
+            (vec![&whole[..5]], Some(0)),
+            (vec![&whole[..20]], Some(0)),
+            (vec![&whole[..20], &whole[20..]], None),
+            (vec![&whole[..20], &whole[20..22]], Some(0)),
+            (vec![&open], Some(0)),
+            (vec![&open, &more, &more, &more], Some(0)),
+            (vec![&open, &more, &last], None),
+            (vec![&open, &last, &settings[..3]], Some(2)),
+            (vec![&open, &[&last[..], &settings[..3]].concat()], Some(1)),
+        ] {
+            for step in [1, 4, 1000] {
+                // The preface, of which some is there already.
+                let mut frames = Frames::new(4);
+                frames.read(&[0; 4]);
+                let begun = Instant::now();
+                for part in &parts {
+                    part.chunks(step).for_each(|bytes| frames.read(bytes));
+                    tokio::time::advance(Duration::from_secs(1)).await;
+                }
+                let late =
+                    tokio::time::timeout(HEADER_LIMIT * 2, poll_fn(|context| frames.poll_overdue(context))).await;
+                let expected = overdue.map(|part| HEADER_LIMIT + Duration::from_secs(part));
+                assert_eq!(late.ok().map(|()| begun.elapsed().as_secs()), expected.map(|at| at.as_secs()), "{parts:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Answers to what never becomes a request: written straight to the connection, which then ends.
+
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::oci::error::{Code, Refusal};
+
+/// A client that is refused has this long to take the answer and to close.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is still read of such a client. To close with bytes unread would reset the connection, and the client might lose
+/// the answer.
+const MAX_LINGER: usize = 256 << 10;
+
+/// Why there is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRequest {
+    /// The first bytes are none of HTTP/1's.
+    Malformed,
+    /// The header does not end within its cap.
+    TooLarge,
+    /// The header does not end in time.
+    TooSlow,
+    /// As many connections as there may be are open.
+    NoRoom,
+}
+
+impl NoRequest {
+    fn answer(self) -> Vec<u8> {
+        let (status, code, message) = match self {
+            Self::Malformed => (StatusCode::BAD_REQUEST, Code::Unsupported, "this is no HTTP request"),
+            Self::TooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::Unsupported, "the header is larger than 64 KiB")
+            }
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the header has not ended in time"),
+            Self::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are open"),
+        };
+        let retry = if self == Self::NoRoom { "Retry-After: 1\r\n" } else { "" };
+        let body = Refusal::new(status, code, message).body();
+        let head = format!(
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{retry}Connection: close\r\n\r\n",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+            httpdate::fmt_http_date(SystemTime::now()),
+            body.len(),
+        );
+        [head.into_bytes(), body].concat()
+    }
+}
+
+/// Answers and ends the connection, which takes [`LINGER`] at most.
+pub async fn refuse(stream: &mut TcpStream, why: NoRequest) {
+    let ended = async {
+        stream.write_all(&why.answer()).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut (&mut *stream).take(MAX_LINGER as u64), &mut tokio::io::sink()).await
+    };
+    // A client that has gone needs no answer.
+    let _ = tokio::time::timeout(LINGER, ended).await;
+}
+
+/// Answers as far as that can be done without waiting, and ends the connection.
+pub fn refuse_at_once(stream: &TcpStream, why: NoRequest) {
+    let _ = stream.try_write(&why.answer());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_whole_answer() {
+        for (why, status) in [
+            (NoRequest::Malformed, 400),
+            (NoRequest::TooSlow, 408),
+            (NoRequest::TooLarge, 431),
+            (NoRequest::NoRoom, 503),
+        ] {
+            let answer = why.answer();
+            let mut headers = [httparse::EMPTY_HEADER; 8];
+            let mut parsed = httparse::Response::new(&mut headers);
+            let Ok(httparse::Status::Complete(length)) = parsed.parse(&answer) else { panic!("{why:?}") };
+            assert_eq!(parsed.code, Some(status));
+            let promised = parsed.headers.iter().find(|header| header.name == "Content-Length").expect("a length");
+            assert_eq!(promised.value, (answer.len() - length).to_string().as_bytes());
+        }
+    }
+}
