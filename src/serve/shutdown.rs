@@ -144,13 +144,19 @@ async fn drained(phases: &mut broadcast::Receiver<ExecutionPhase>, load: &Load, 
     let begun = Instant::now();
     let waiting = load.requests.count();
     info!("stopping: {waiting} requests under way, at most {} s", DRAIN_LIMIT.as_secs());
+    let (mut last, mut seen) = (begun, arriving.count());
     // The step first: a request whose header has just come in is counted by then.
     loop {
         tokio::time::sleep(DRAIN_STEP).await;
         let elapsed = begun.elapsed();
-        let awaited = if elapsed < ARRIVAL_LIMIT { arriving.count() } else { 0 };
+        // On a host that is short of processor, what has come long ago is still to be read: while some of it is, the time
+        // of the others has not begun.
+        let awaited = arriving.count();
+        if awaited != seen {
+            (last, seen) = (Instant::now(), awaited);
+        }
         let left = load.requests.count();
-        if awaited + left == 0 {
+        if left == 0 && (awaited == 0 || last.elapsed() > ARRIVAL_LIMIT) {
             info!("stopped");
             return true;
         }
