@@ -271,7 +271,11 @@ impl Tokens {
         if !seen.own && self.per_repository.load(Ordering::Acquire) {
             return self.narrow(repository, left).await;
         }
-        let slot = if seen.own { self.join_own(repository)?.0 } else { Arc::clone(&self.all) };
+        // Whoever waits is known before the background task is told of the 401: a slot that nobody waits for may be idle.
+        let (slot, _waits) = match seen.own {
+            true => self.join_own(repository)?,
+            false => (Arc::clone(&self.all), self.all.changed.subscribe()),
+        };
         if slot.refused.load(Ordering::Acquire) < seen.number {
             if seen.is_last_word() {
                 return Ok(None);

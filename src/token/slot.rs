@@ -118,12 +118,15 @@ impl Slot {
         self.bearer.load_full().filter(|bearer| bearer.expires > now)
     }
 
-    /// Nobody asked for this token in the second half of the time since it came; or for one that never came in the second
-    /// half of the time since the first asked.
+    /// Nobody waits for news of this token or asked for it in the second half of the time since it came; or for one that
+    /// never came in the second half of the time since the first asked.
     pub fn is_idle(&self, now: u64) -> bool {
         /// The tries for a first token follow each other quickly, and a client that was told to wait is still there: it
         /// waits half a minute at most.
         const NEVER_CAME: Duration = Duration::from_secs(60);
+        if self.changed.receiver_count() > 0 {
+            return false;
+        }
         let unused = now.saturating_sub(self.used.load(Ordering::Relaxed));
         let (since, at_least) = match self.bearer.load().as_ref() {
             Some(bearer) => (bearer.issued, 0),

@@ -69,6 +69,24 @@ async fn a_token_that_does_not_come_in_time_is_no_word_about_roles() {
     assert!(unavailable.failure.is_some_and(|failure| failure.message.contains("503")));
 }
 
+/// The token of one repository, which is let go when nobody uses it: it is so young here that the wait for the next one is
+/// most of its life.
+#[tokio::test(start_paused = true)]
+async fn a_repositorys_token_is_not_let_go_while_a_request_waits_for_the_next_one() {
+    let fake = Fake::default();
+    fake.abac.store(true, Ordering::SeqCst);
+    let (tokens, fake) = store(fake);
+    let seen = tokens.bearer("hub/x").await.expect("a token");
+    fake.break_access(Some(failure(false)));
+    let waits = tokio::spawn({
+        let tokens = Arc::clone(&tokens);
+        async move { replaced(&tokens, &seen).await }
+    });
+    sleep(CALL).await;
+    fake.break_access(None);
+    assert_eq!(waits.await.expect("it ends").expect("in time"), Some(2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_without_time_still_reports_its_401() {
     let (tokens, fake) = store(Fake::default());
