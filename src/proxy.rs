@@ -44,6 +44,9 @@ pub use storage::BlobHosts;
 
 /// A client that takes no byte for this long is gone.
 pub const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
+/// A client has this long to take the word that there are too many requests. If those that are refused could wait as others
+/// do, closed windows of HTTP/2 would make them as many as there are streams, each with its memory.
+const REFUSAL_WRITE_LIMIT: Duration = Duration::from_secs(1);
 /// Connect tries to a registry and to its storage, a replay of a request that died at each, two after a 401, and one to
 /// follow a redirect, and that for each repeat; each has a bound of its own, this one only replaces Pingora's 16.
 pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CONNECTS + 5);
@@ -113,7 +116,8 @@ impl ProxyHttp for Proxy {
         let client = session.client_addr().and_then(|address| address.as_inet().copied());
         context.asked = Some(Asked { method: request.method.clone(), uri: request.uri.clone(), client });
         // Each stream of HTTP/2; a connection of HTTP/1 has the same limit by itself.
-        session.set_write_timeout(Some(CLIENT_WRITE_LIMIT));
+        let limit = if context.is_too_many() { REFUSAL_WRITE_LIMIT } else { CLIENT_WRITE_LIMIT };
+        session.set_write_timeout(Some(limit));
         // No client of ours waits for an interim answer, HTTP/1.0 knows none, and once one is written a request that
         // fails could neither be sent again nor get an answer of its own.
         session.set_ignore_info_resp(true);

@@ -21,6 +21,10 @@ fn is_the_registrys(name: &HeaderName) -> bool {
             | "set-cookie"
             | "strict-transport-security"
             | "alt-svc"
+            // Of the connection to the registry, and of none other (RFC 9110 section 7.6.1).
+            | "keep-alive"
+            | "upgrade"
+            | "trailer"
             | "access-control-expose-headers"
             | "x-ms-ratelimit-remaining-calls-per-second"
     )
@@ -137,6 +141,10 @@ fn kind(response: &ResponseHeader, endpoint: &str) -> Option<Kind> {
 
 /// `response_body_filter`: holds such a body to its end, and lets every other one through.
 pub fn body(session: &Session, body: &mut Option<Bytes>, end: bool, context: &mut Context) -> Result<()> {
+    if storage::withholds_body(context) {
+        *body = None;
+        return Ok(());
+    }
     let Some(rewriting) = &mut context.rewriting else {
         return Ok(());
     };

@@ -153,8 +153,8 @@ fn refused(context: &mut Context, to: String) -> Result<()> {
     Err(error)
 }
 
-/// `upstream_response_filter` for the second leg: the blob, a part of it, or the word that there is no such part goes to
-/// the client. So does the status of an error that clients act on, never its body: that is written for the storage
+/// `upstream_response_filter` for the second leg: the blob, a part of it, or the word that there is no such part, without
+/// its body, goes to the client. So does the status of an error that clients act on, never its body: that is written for the storage
 /// account's owner.
 pub fn check(response: &ResponseHeader, session: &Session, context: &mut Context) -> Result<()> {
     if response.status.is_success() || response.status == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -245,8 +245,22 @@ pub fn header(response: &mut ResponseHeader, context: &Context) -> Result<bool> 
     if let Some(correlation) = &context.correlation {
         answer.insert_header(&super::reply::CORRELATION_ID, correlation)?;
     }
+    if withholds_body_of(response.status) {
+        answer.remove_header(&header::TRANSFER_ENCODING);
+        answer.insert_header(header::CONTENT_LENGTH, "0")?;
+    }
     *response = answer;
     Ok(true)
+}
+
+/// `response_body_filter` for the second leg: whether this body goes to no client. The header of the answer says all that
+/// one can use: how long the blob is.
+pub fn withholds_body(context: &Context) -> bool {
+    context.storage.is_some() && StatusCode::from_u16(context.status).is_ok_and(withholds_body_of)
+}
+
+fn withholds_body_of(status: StatusCode) -> bool {
+    status == StatusCode::RANGE_NOT_SATISFIABLE
 }
 
 fn is_byte_ranges(kind: &HeaderValue) -> bool {

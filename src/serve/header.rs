@@ -79,8 +79,10 @@ fn declares_body(line: &[u8]) -> bool {
     let Some((name, value)) = memchr(b':', line).and_then(|at| line.split_at_checked(at)) else {
         return false;
     };
-    let digits = value.get(1..).unwrap_or_default().trim_ascii();
-    let is_zero = !digits.is_empty() && digits.iter().all(|digit| *digit == b'0');
+    // `0, 0` is what a line in between makes of a length that is there twice; the parser takes it for one (RFC 9110
+    // section 8.6).
+    let mut lengths = value.get(1..).unwrap_or_default().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let is_zero = lengths.all(|digits| !digits.is_empty() && digits.iter().all(|digit| *digit == b'0'));
     name.eq_ignore_ascii_case(b"transfer-encoding") || (name.eq_ignore_ascii_case(b"content-length") && !is_zero)
 }
 
@@ -122,6 +124,9 @@ mod tests {
             (b"GET / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", Ok(Some((37, true)))),
             (b"GET / HTTP/1.1\r\ncontent-length:00\r\n\r\n", Ok(Some((37, false)))),
             (b"GET / HTTP/1.1\r\nContent-Length:\r\n\r\n", Ok(Some((35, true)))),
+            (b"GET / HTTP/1.1\r\nContent-Length: 0 ,00\r\n\r\n", Ok(Some((41, false)))),
+            (b"GET / HTTP/1.1\r\nContent-Length: 0, 5\r\n\r\n", Ok(Some((40, true)))),
+            (b"GET / HTTP/1.1\r\nContent-Length: 0,\r\n\r\n", Ok(Some((38, true)))),
             (b"GET / HTTP/1.1\r\nCONTENT-LENGTH: 0\r\nContent-Length: 5\r\n\r\n", Ok(Some((56, true)))),
             (b"GET / HTTP/1.1\r\ntransfer-Encoding: x\r\n\r\n", Ok(Some((40, true)))),
             (b"GET / HTTP/1.1\r\nHost: x\r\n\r", Ok(None)),

@@ -132,6 +132,18 @@ async fn an_error_of_storage_that_clients_act_on_keeps_its_status_and_its_retry_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_a_blob_does_not_have_is_told_without_the_words_of_storage() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    azure.inject(Hop::Storage, said(416, &[("Content-Range", "bytes */9")]).times(2));
+    let request = format!("GET {} HTTP/1.1\r\nHost: x\r\nRange: bytes=99-\r\n", path(&pushed));
+    let answer = wire::send(proxy.address(), format!("{request}\r\n{request}Connection: close\r\n\r\n").as_bytes());
+    let answers = String::from_utf8(answer).expect("text");
+    assert_eq!(answers.matches("HTTP/1.1 416 ").count(), 2, "{answers}");
+    assert_eq!(answers.to_ascii_lowercase().matches("content-range: bytes */9\r\n").count(), 2, "{answers}");
+    assert!(!answers.contains("wusmanaged91") && !answers.contains("its-own"), "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_ranges_of_a_blob_keep_the_boundary_between_them() {
     let (azure, pushed, proxy) = proxied(true).await;
     let kind = "multipart/byteranges; boundary=3d6b6a416f9b5";

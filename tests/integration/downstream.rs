@@ -173,6 +173,19 @@ async fn requests_that_do_not_wait_for_answers_are_served_in_order() {
     assert_eq!(answers(stream).len(), MANY + 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_of_zero_that_is_given_twice_is_no_body_and_the_next_request_is_served() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    for lengths in ["Content-Length: 0, 0\r\n", "Content-Length: 0\r\nContent-Length: 0\r\n"] {
+        let next = "GET /v2/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut stream = wire::connect(proxy.address());
+        stream.write_all(format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{lengths}\r\n{next}").as_bytes()).expect("sent");
+        let answers = answers(stream);
+        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 404], "{lengths}");
+    }
+}
+
 /// A request that is never answered as one: where a body ends is what requests are smuggled by.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_served_behind_a_body() {
@@ -467,4 +480,22 @@ async fn closed_windows_do_not_hold_all_of_the_registry() {
     drop(held);
     proxy.wait_for_log("requests under way: there is room again");
     assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+}
+
+/// A refusal waits for its client, too, and nothing bounds how many do.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_refused_do_not_wait_for_closed_windows() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(256, 256).start();
+    let max = load(&proxy)["requests"]["max"].as_u64().expect("a number");
+    let request = h2::get("/v2/library/busybox/tags/list");
+    let mut stream = h2::connect(proxy.address(), &h2::setting(h2::INITIAL_WINDOW_SIZE, 0));
+    let asked = (0..32).flat_map(|id| h2::frame(h2::HEADERS, h2::END_STREAM | h2::END_HEADERS, 2 * id + 1, &request));
+    stream.write_all(&asked.collect::<Vec<_>>()).expect("sent");
+    let refused = usize::try_from(32 - max).expect("fewer are served than one connection may ask");
+    let begun = Instant::now();
+    let ended = std::iter::from_fn(|| h2::read(&mut stream)).filter(|frame| frame.0 == h2::RST_STREAM).take(refused);
+    assert_eq!(ended.count(), refused);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert_eq!(load(&proxy)["requests"]["refused"], refused);
 }

@@ -1,4 +1,4 @@
-use acr_emulator::{Emulator, Hop, Recorded, Server};
+use acr_emulator::{Emulator, Fault, Hop, Recorded, Server};
 use reqwest::redirect::Policy;
 
 use crate::harness::{self, SECRET, Setup};
@@ -124,6 +124,20 @@ async fn what_is_the_registrys_own_does_not_come_through() {
             assert_eq!(answer.header(name), None, "{path}: {}", answer.head);
         }
         assert!(answer.header("x-ms-correlation-request-id").is_some(), "{path}: {}", answer.head);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_says_of_its_own_connection_does_not_come_through() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let said = [("Keep-Alive", "timeout=3"), ("Upgrade", "h2"), ("Trailer", "x"), ("X-Kept", "yes")];
+    let headers = said.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    azure.inject(Hop::Data, Fault::StatusWith { status: 404, headers, body: "{}".to_owned() });
+    let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "");
+    assert_eq!((answer.status, answer.header("x-kept")), (404, Some("yes")), "{answer:?}");
+    for name in ["keep-alive", "upgrade", "trailer"] {
+        assert_eq!(answer.header(name), None, "{}", answer.head);
     }
 }
 
