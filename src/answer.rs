@@ -56,10 +56,16 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
+/// How each JSON object begins that is packed by base64, and so each token (RFC 7519 section 3).
+const TOKEN: &str = "eyJ";
+/// Words of a language that begin so are shorter, and tokens are longer.
+const MIN_TOKEN: usize = 16;
+const LEFT_OUT: &str = "(a token)";
+
 /// A server's words, safe to log: one line, bounded; `None` if there are none. A long text loses its middle, and is cut
-/// between words.
+/// between words. A token that the server repeats, as one that quotes the request it refuses, is left out.
 pub fn quoted(text: &str) -> Option<String> {
-    let text: Vec<char> = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: Vec<char> = without_tokens(text).trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.len() <= MAX_HEAD + MAX_TAIL {
         return (!text.is_empty()).then(|| text.into_iter().collect());
     }
@@ -69,6 +75,23 @@ pub fn quoted(text: &str) -> Option<String> {
     let head = head.rsplitn(2, |c| *c == ' ').last().unwrap_or(head);
     let tail = tail.splitn(2, |c| *c == ' ').last().unwrap_or(tail);
     Some(head.iter().chain(&CUT.chars().collect::<Vec<_>>()).chain(tail).collect())
+}
+
+fn without_tokens(text: &str) -> String {
+    let mut parts = text.split(TOKEN);
+    let mut safe = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let length = part.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.+/=".contains(c)).unwrap_or(part.len());
+        let (token, rest) = part.split_at(length);
+        // What stands right behind a token that was left out, such as its next part, is a part of it.
+        match TOKEN.len() + length < MIN_TOKEN && !safe.ends_with(LEFT_OUT) {
+            true => safe.extend([TOKEN, token]),
+            false if safe.ends_with(LEFT_OUT) => {}
+            false => safe.push_str(LEFT_OUT),
+        }
+        safe.push_str(rest);
+    }
+    safe
 }
 
 /// An error with its causes, the innermost last, none said twice: one that ends with its cause stands for both, and one
@@ -140,6 +163,23 @@ mod tests {
         assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
         assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_HEAD + CUT.len() + MAX_TAIL));
         assert_eq!(quoted(" \n"), None);
+    }
+
+    #[test]
+    fn a_token_that_a_server_repeats_is_not_quoted() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl-_c";
+        for (text, expected) in [
+            (format!("refused: access_token={token}&service=x"), "refused: access_token=(a token)&service=x"),
+            (format!("{token} {token}"), "(a token) (a token)"),
+            (format!("Bearer {token}"), "Bearer (a token)"),
+            (token[..40].to_owned(), "(a token)"),
+            ("eyJx is no token".to_owned(), "eyJx is no token"),
+        ] {
+            assert_eq!(quoted(&text).as_deref(), Some(expected), "{text}");
+        }
+        // Also where the text is cut in the middle of it.
+        let long = format!("{}{token}{}", "x".repeat(MAX_HEAD - 10), "y".repeat(500));
+        assert!(!quoted(&long).expect("words").contains("eyJ"));
     }
 
     #[test]
