@@ -24,6 +24,10 @@ impl Header {
     /// it (see [`empty_lines`]). `Some` is the length of the header with the empty line that ends it. A line ends with LF, and a
     /// CR before that belongs to the line's end (RFC 9112 section 2.2).
     pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        if bytes == b"\r" {
+            // Half of an empty line, which will be none of the request; nothing of that has been looked at.
+            return Ok(None);
+        }
         while let Some(length) = bytes.get(self.seen..).and_then(|rest| memchr(b'\n', rest)) {
             let (start, end) = (self.line, self.seen + length);
             (self.line, self.seen) = (end + 1, end + 1);
@@ -157,6 +161,18 @@ mod tests {
             (b"GET\r\n", 0),
         ] {
             assert_eq!(empty_lines(bytes), expected, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_empty_line_that_comes_in_two_pieces_is_none_of_the_request_either() {
+        for bytes in [&b"\r\nGET / HTTP/1.1\r\n\r\n"[..], b"\n\r\n\r\nGET / HTTP/1.1\r\n\r\n"] {
+            let mut header = Header::default();
+            for come in 1..=bytes.len() {
+                let front = &bytes[empty_lines(&bytes[..come])..come];
+                let expected = (come == bytes.len()).then_some(18);
+                assert_eq!(header.end(front), Ok(expected), "{}", front.escape_ascii());
+            }
         }
     }
 
