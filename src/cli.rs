@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn clients_are_known_by_their_programs_names() {
         for (client, other) in [
-            ("podman", &["crio", "cri-o", "buildah", "skopeo"][..]),
+            ("podman", &["crio", "cri-o", "CRI-O", "buildah", "skopeo"][..]),
             ("kubernetes", &["k8s"]),
             ("docker", &["dockerd"]),
             ("buildkit", &["buildkitd", "buildx"]),

@@ -43,7 +43,7 @@ pub enum Client {
 impl Client {
     /// By its name on the command line, or that of a program that reads the same files. The error says which there are.
     pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "docker" | "dockerd" => Ok(Self::Docker),
             "containerd" => Ok(Self::Containerd),
             "podman" | "buildah" | "skopeo" | "crio" | "cri-o" => Ok(Self::Podman),

@@ -71,7 +71,8 @@ fn not_regular(kind: &str) -> String {
     format!("it is {kind}: name a regular file")
 }
 
-fn hangs() -> String {
+/// What is said of a file that is not read in time.
+pub fn hangs() -> String {
     format!("not read within {} s: its file system does not answer", LIMIT.as_secs())
 }
 

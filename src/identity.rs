@@ -28,6 +28,7 @@ mod variables;
 
 use source::{Cloud, Source};
 use transport::BoundedTransport;
+pub use variables::passed_over;
 
 /// An Entra token that is used at once needs no more life than this.
 const MIN_LIFE: Duration = Duration::from_secs(30);

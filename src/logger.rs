@@ -15,7 +15,7 @@ use line::Reader;
 use lines::Lines;
 
 pub use field::{Rest, Word};
-pub use filter::{parse_filter, parse_shared_filter};
+pub use filter::{doubt, parse_filter, parse_shared_filter};
 pub use line::stamp;
 
 /// Pingora prints whole request headers at debug and trace, hyper whole messages at trace: registry tokens and

@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         Ok(Command::Serve(config, notices)) => {
             child::end_with_parent();
             logger::start(config.log());
+            // Not by the log, which might not show it.
+            if let Some(sentence) = logger::doubt(config.log()) {
+                logger::complain(&sentence);
+            }
             for notice in notices {
                 warn!("{notice}");
             }

@@ -21,7 +21,7 @@ use crate::addresses::{Addresses, Names};
 use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{self, Identity, IdentityError};
 use crate::load::{Bound, Load};
 use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
 use crate::token::Tokens;
@@ -177,6 +177,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     }
     if !listening.address().ip().is_loopback() {
         warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
+    }
+    if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
+        identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }
     if let Some(admin) = admin {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());

@@ -36,11 +36,24 @@ pub enum Task {
 
 /// Does it. The error is one sentence.
 pub fn run(task: &Task) -> Result<(), String> {
+    if let Task::Show(_, Some(root)) | Task::Write { root, .. } | Task::Remove { root, .. } = task {
+        look_at(root)?;
+    }
     match task {
         Task::Show(setup, root) => show(setup, root.as_deref()),
         Task::Write { setup, root, prune } => write(setup, root, *prune),
         Task::Remove { client, root, write } => remove(*client, root, *write),
     }
+}
+
+/// A root has to exist: one that were made would be somebody's slip of the pen, and the files would count nowhere.
+fn look_at(root: &Path) -> Result<(), String> {
+    let wrong = match root.metadata() {
+        Ok(root) if root.is_dir() => return Ok(()),
+        Ok(_) => "it is no directory".to_owned(),
+        Err(cause) => cause.to_string(),
+    };
+    Err(format!("--root {}: {wrong}: name a directory that is there", root.display()))
 }
 
 fn show(setup: &Setup, root: Option<&Path>) -> Result<(), String> {

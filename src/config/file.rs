@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::Read as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use super::tree::{self, Position, Step, Tree};
 use super::{Mistakes, identity};
+use crate::file;
 
 /// A configuration has some hundred lines; this is a file of another kind.
 const MAX_FILE: u64 = 1 << 20;
@@ -94,7 +96,18 @@ const ROUTE_KEYS: [&str; 9] =
 impl File {
     /// Reads what can be read; what is wrong with the shape goes to `mistakes`.
     pub fn read(path: &Path, mistakes: &mut Mistakes) -> Self {
-        match read_bounded(path) {
+        let content = {
+            let path = path.to_owned();
+            file::at_start(move || read_bounded(&path))
+        };
+        let is_fifo = || path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+        match content {
+            Err(cause) if cause == file::hangs() && is_fifo() => {
+                let place = Place::new(format!("--config {}", path.display()));
+                mistakes
+                    .add(&place, "it is a FIFO, and nobody has written it to its end within 5 s: name a regular file");
+                Self::default()
+            }
             Ok(text) => Self::parse(path, &text, mistakes),
             Err(cause) => {
                 mistakes.add(&Place::new(format!("--config {}", path.display())), cause);
@@ -137,7 +150,8 @@ impl File {
     }
 }
 
-/// The whole file without a byte-order mark, which some editors put before UTF-8.
+/// The whole file without a byte-order mark, which some editors put before UTF-8. It may be a pipe, as a shell's `<(...)`
+/// is, so whoever reads it bounds the time as well.
 fn read_bounded(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|cause| cause.to_string())?;
     let mut bytes = Vec::new();

@@ -82,6 +82,17 @@ pub fn default_chain() -> Result<Vec<(Kind, bool)>, String> {
     Ok(chain)
 }
 
+/// What the default chain passes over though one of its proofs is there: an identity without a name. It may belong to
+/// another program, as the webhook's token file does in a pod that has no client id, so it is no error.
+pub fn passed_over() -> Option<String> {
+    let missing: Vec<_> = [TENANT, CLIENT].into_iter().filter(|name| !is_set(name)).collect();
+    let proof = [SECRET, CERTIFICATE, TOKEN_FILE].into_iter().find(|name| is_set(name))?;
+    (!missing.is_empty()).then(|| {
+        let missing = missing.join(" and ");
+        format!("{proof} counts for nothing without {missing}: set that as well; until then another identity signs in")
+    })
+}
+
 fn empty(name: &str, beside: &str) -> String {
     format!("{name} is set but empty, beside {beside}: give its value, or unset it to sign in by another identity")
 }

@@ -36,7 +36,21 @@ pub fn parse_shared_filter(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is no log filter: give a level ({}), or a list such as warn,access=info", LEVELS.join(", ")))
 }
 
-fn targets(text: &str) -> impl Iterator<Item = &str> {
+/// What is doubtful in a filter of `RUST_LOG`: a target that was meant as one of ours, or none that is, so that the log
+/// would stay empty. Only such a filter can have targets that there are not.
+pub fn doubt(text: &str) -> Option<String> {
+    let concerns_us = |directive: &str| directive.split_once('=').is_none_or(|(target, _)| exists(target.trim_start()));
+    let is_near = |target: &str| OWN.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR);
+    let mut unknown = targets(text).filter(|target| !exists(target));
+    let first = unknown.clone().next()?;
+    if text.split(',').any(concerns_us) {
+        let near = unknown.find(|target| is_near(target))?;
+        return Some(format!("RUST_LOG: there is no target {near:?}: {}", instead(near)));
+    }
+    Some(format!("RUST_LOG: {text:?} names no target of this program, so its log stays empty: {}", instead(first)))
+}
+
+fn targets(text: &str) -> impl Iterator<Item = &str> + Clone {
     text.split(',').filter_map(|directive| Some(directive.split_once('=')?.0.trim_start()))
 }
 
@@ -101,7 +115,29 @@ mod tests {
             let sentence = parse_filter(text).expect_err(text);
             assert!(sentence.contains(says), "{text}: {sentence}");
         }
-        // Of the variable that other programs read, only the levels.
+        // Of the variable that other programs read, only the levels; but what is doubtful is said.
+        for (text, says) in [
+            (
+                "acess=info",
+                Some("RUST_LOG: \"acess=info\" names no target of this program, so its log stays empty: did you mean"),
+            ),
+            (
+                "h2=debug,tower_http=info",
+                Some("names no target of this program, so its log stays empty: there are access"),
+            ),
+            ("warn,acess=info", Some("RUST_LOG: there is no target \"acess\": did you mean access? there are")),
+            ("info,tower_http=debug", None),
+            ("tower_http=debug,access=info", None),
+            ("off", None),
+            ("warn,access=info", None),
+        ] {
+            let doubt = doubt(text);
+            assert!(
+                doubt.as_deref().is_some_and(|doubt| says.is_some_and(|says| doubt.contains(says)))
+                    || doubt.is_none() && says.is_none(),
+                "{text}: {doubt:?}"
+            );
+        }
         assert!(parse_shared_filter("info,tower_http=debug").is_ok());
         assert!(parse_shared_filter("loud").is_err());
     }

@@ -180,6 +180,12 @@ impl Setup {
         self
     }
 
+    /// Takes a variable out of its environment, which is not to set it to nothing.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
     /// Starts it with these limits of open files: soft, hard.
     pub fn descriptors(mut self, soft: usize, hard: usize) -> Self {
         self.descriptors = Some((soft, hard));

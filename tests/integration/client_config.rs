@@ -120,9 +120,17 @@ fn remove_needs_no_settings_and_takes_what_carries_the_comment_and_nothing_else(
 
 #[test]
 fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
-    let output = client_config(&["podman", "--write", "--root", "/nonexistent"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(text(&output.stderr).starts_with("acr-cache-proxy: /nonexistent: "), "{output:?}");
+    for (root, says) in [("/nonexistent", "No such file or directory"), ("/etc/passwd", "it is no directory")] {
+        for task in [&["--write"][..], &["--write", "--prune"], &["--write", "--remove"], &["--prune"], &["--remove"]] {
+            let output = client_config(&[&["podman", "--root", root], task].concat());
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            // Where something is shown, the words about the files come first.
+            let said = text(&output.stderr);
+            let lines: Vec<_> = said.lines().filter(|line| line.contains(root)).collect();
+            assert!(lines.len() == 1, "{said}");
+            assert!(lines[0].starts_with(&format!("acr-cache-proxy: --root {root}: {says}")), "{said}");
+        }
+    }
     for arguments in [&["oci"][..], &["docker", "--mirror", "mirror"], &["docker", "--listen-address", ":0"]] {
         let output = client_config(arguments);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");

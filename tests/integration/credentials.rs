@@ -220,3 +220,18 @@ async fn what_a_tool_says_in_the_wrong_type_is_not_quoted() {
         assert!(!line.contains("hunter"), "{line}");
     }
 }
+
+/// The tenant was forgotten, and the machine's own identity signed in without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_counts_for_nothing_is_said() {
+    let azure = azure(Options { identity_listen: Some(([127, 0, 0, 1], 0).into()), ..Options::default() }).await;
+    let setup = Setup::new(&azure)
+        .managed(&azure)
+        .without("AZURE_TENANT_ID")
+        .without("AZURE_CLIENT_ID")
+        .env("AZURE_CLIENT_SECRET", SECRET);
+    let proxy = setup.start();
+    let line = proxy.wait_for_log("AZURE_CLIENT_SECRET counts for nothing without AZURE_TENANT_ID and AZURE_CLIENT_ID");
+    assert!(line.contains(" WARN "), "{line}");
+    proxy.wait_for_log("signed in by managed identity");
+}

@@ -160,3 +160,24 @@ async fn a_hangup_does_not_kill() {
     proxy.wait_for_log("SIGHUP");
     assert!(proxy.is_running());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_of_rust_log_that_leaves_the_log_empty_is_said() {
+    let azure = harness::azure().await;
+    let proxy = Setup::new(&azure).env("RUST_LOG", "acess=info").spawn();
+    proxy
+        .wait_for_log("RUST_LOG: \"acess=info\" names no target of this program, so its log stays empty: did you mean");
+}
+
+/// Nobody wrote into it, and the start hung in silence; a shell's `<(...)` is one that is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_is_a_fifo_does_not_hang() {
+    let azure = harness::azure().await;
+    let setup = Setup::new(&azure);
+    let path = setup.path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+    let fifo = path.to_string_lossy().into_owned();
+    let mut proxy = setup.flag("--config", &fifo).spawn();
+    assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
+    proxy.wait_for_log("it is a FIFO, and nobody has written it to its end within 5 s: name a regular file");
+}
