@@ -19,6 +19,7 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let mut notes = vec![format!(
         "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has the one of these that goes with its version (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
     )];
+    notes.extend(about_ipv6(mirror));
     notes.extend(about_closed(routes));
     Setup { client: Client::Containerd, files: files(routes, mirror), notes }
 }
@@ -31,6 +32,17 @@ pub fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
             File::commented(format!("{CERTS_D}/{}/hosts.toml", directory(name)), &hosts(name, &registry, mirror))
         })
         .collect()
+}
+
+/// containerd 1 reads TOML by a parser for which a table's name ends at the first `]`, in quotation marks or not, and takes
+/// no escape in its place. A file that it cannot read is none for it, so a closed route is open there.
+pub fn about_ipv6(mirror: &Mirror) -> Option<String> {
+    mirror.host.starts_with('[').then(|| {
+        format!(
+            "containerd 1 cannot read a hosts.toml with an IPv6 address, as {} is, and asks the registry itself, also for a closed route: give the address's name with --mirror, unless all have containerd 2",
+            mirror.authority()
+        )
+    })
 }
 
 /// What a closed route means for containerd, which knows registries and no paths.

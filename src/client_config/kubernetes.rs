@@ -23,6 +23,7 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         "it is for nodes with containerd; for CRI-O the files are those of: acr-cache-proxy client-config podman"
             .to_owned(),
     ];
+    notes.extend(containerd::about_ipv6(mirror));
     notes.extend(containerd::about_closed(routes));
     files.push(File { path: PATH.to_owned(), content, language: Language::Shell, held: false });
     Setup { client: Client::Kubernetes, files, notes }

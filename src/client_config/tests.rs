@@ -172,6 +172,21 @@ fn podman_gets_no_mirror_that_an_image_reference_cannot_name() {
 }
 
 #[test]
+fn who_gives_containerd_an_ipv6_address_is_told_that_containerd_1_cannot_read_it() {
+    let routes = config(None, &[("docker.io", false, &[])]);
+    for client in [Client::Containerd, Client::Kubernetes] {
+        for (address, is_told) in [("http://[::1]:8080", true), ("http://localhost:8080", false)] {
+            let setup = made(client, &routes, &mirror(address));
+            assert_eq!(
+                says(&setup, "containerd 1 cannot read a hosts.toml with an IPv6 address"),
+                is_told,
+                "{setup:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn podman_has_an_entry_for_a_path_where_it_says_something_else_than_the_one_above_it() {
     for (routes, prefixes) in [
         (&[("docker.io", false), ("docker.io/bitnami", false)][..], &["docker.io"][..]),

@@ -26,6 +26,11 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// A proxy that listens there.
+    async fn start_at(listen: &str) -> Self {
         namespace::assert_isolated();
         let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
         let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
@@ -36,7 +41,7 @@ impl Site {
             )
         };
         let routes = route("docker.io", "hub", "fallback") + &route("ghcr.io", "ghcr", "closed");
-        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: info\n", setup.path("ca.pem").display());
+        let rest = format!("listen: '{listen}'\nca_file: {}\nlog: info\n", setup.path("ca.pem").display());
         let config = setup.file("routes.yaml", format!("routes:\n{routes}{rest}"));
         let proxy = setup.flag("--config", &config.to_string_lossy()).start();
         let mirror = Mirror::of(azure, proxy, &authority);
@@ -125,6 +130,26 @@ async fn containerd_1_finds_the_files_by_the_printed_lines() {
 async fn containerd_2_finds_the_files_by_the_printed_lines_for_itself_and_for_containerd_1() {
     containerd_finds_the_files_by_the_printed_lines(Some(14), 3).await;
     containerd_finds_the_files_by_the_printed_lines(Some(14), 2).await;
+}
+
+/// What the program and the README say of IPv6 addresses: containerd 1 goes to the registry even where its route is closed.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_hosts_toml_with_an_ipv6_address_is_for_containerd_2_and_no_file_for_containerd_1() {
+    let site = Site::start_at("[::1]:0").await;
+    let hosts = site.written("containerd").join("etc/containerd/certs.d");
+    {
+        let containerd = Containerd::start_by(&site.mirror.home, hosts.clone());
+        let said = fail(&mut containerd.pull(PATIENCE, APP));
+        assert!(said.contains("https://ghcr.io/") && !site.has_given_the_app(), "{said}");
+    }
+    let config = format!(
+        "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{}\"\n",
+        hosts.display()
+    );
+    let containerd = Containerd::start_with(&site.mirror.home, hosts, Some(14), &config);
+    let answer = run(&mut containerd.cri_pull(PATIENCE, APP));
+    assert!(containerd::cri_succeeded(&answer) && site.has_given_the_app(), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
