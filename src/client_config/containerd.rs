@@ -2,7 +2,7 @@ use super::{Client, File, Mirror, Registry, Setup, quoted, registries};
 use crate::route::{DOCKER_HUB, Routes};
 
 /// Where containerd looks if it is told as in [`CONFIG_PATH`].
-const CERTS_D: &str = "/etc/containerd/certs.d";
+pub const CERTS_D: &str = "/etc/containerd/certs.d";
 pub const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml"];
 pub const AFTER_REMOVAL: &str = "containerd reads hosts.toml at each pull, so there is nothing to restart; config_path in its config.toml does no harm";
 /// One directory: some releases name two by default, with a colon between, and then find neither.

@@ -17,7 +17,9 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         // Nothing in a file of these ends the quotation: names of registries have no line breaks.
         content += &format!("\nplace '{directory}' <<'END'\n{}END\n", file.content);
     }
-    content += &END.replace("@CONFIG_PATH@", containerd::CONFIG_PATH.trim_end());
+    // The node's directory may be another one, which its script knows.
+    let config_path = containerd::CONFIG_PATH.trim_end().replace(containerd::CERTS_D, "$certs");
+    content += &END.replace("@CONFIG_PATH@", &config_path);
     let mut notes = vec![
         format!("run it as root on each node, by cloud-init or in the build of the node's image: sh {PATH}"),
         "it is for nodes with containerd; for CRI-O the files are those of: acr-cache-proxy client-config podman"

@@ -137,3 +137,24 @@ fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
         assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");
     }
 }
+
+/// The lines to merge had containerd's usual directory in them, whatever the node's was.
+#[test]
+fn the_script_of_a_node_with_a_directory_of_its_own_names_that_one() {
+    let script = client_config(&["kubernetes"]).stdout;
+    let root = tempfile::tempdir().expect("a directory");
+    let (certs, path) = (root.path().join("certs"), root.path().join("setup-node.sh"));
+    std::fs::write(&path, script).expect("written");
+    for content in [None, Some("version = 3\n")] {
+        let config = root.path().join("config.toml");
+        if let Some(content) = content {
+            std::fs::write(&config, content).expect("written");
+        }
+        let mut node = Command::new("sh");
+        node.arg(&path).env("CERTS_D", &certs).env("CONTAINERD_CONFIG", &config);
+        let output = node.output().expect("it runs");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(said.matches(&format!("config_path = \"{}\"\n", certs.display())).count(), 2, "{said}");
+    }
+}

@@ -8,7 +8,7 @@ fi
 if [ ! -e "$config" ]; then
   cat >&2 <<END
 setup-node: there is no $config, and by its defaults containerd does not find hosts.toml in $certs; make that file with the
-version and the lines of one of these, with that directory, and run this again:
+version and the lines of one of these, and run this again:
 
 @CONFIG_PATH@
 END
@@ -27,7 +27,7 @@ reads=$(printf '%s\n' "$settings" | awk -F = '
 if [ "$reads" != "$certs" ]; then
   cat >&2 <<END
 setup-node: containerd looks for hosts.toml in "$reads" and not in $certs; merge into $config the one of
-these that goes with its version, with that directory, and run this again:
+these that goes with its version, and run this again:
 
 @CONFIG_PATH@
 END
