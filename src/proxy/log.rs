@@ -48,7 +48,7 @@ pub fn cut_off(asked: &Asked, context: &Context) {
     log!(target: "access", line.outcome.level(), "{line}");
 }
 
-impl<'a> Line<'a, SocketAddr, SocketAddr> {
+impl<'a> Line<'a> {
     /// What the context knows by itself.
     fn of(context: &'a Context) -> Self {
         Self {
@@ -74,23 +74,23 @@ impl<'a> Line<'a, SocketAddr, SocketAddr> {
 
 /// What is written is an allow-list: no header of either side but ACR's correlation id, and no query, for a redirect's would
 /// carry a signature. Every field that others can choose is a bounded word, and what is wrong, in free words, comes last.
-struct Line<'a, C, U> {
+struct Line<'a> {
     method: &'a str,
     path: &'a str,
     /// 0 if nothing was sent.
     status: u16,
     sent: usize,
     elapsed: Duration,
-    client: Option<C>,
+    client: Option<SocketAddr>,
     repository: &'a str,
-    upstream: Option<U>,
+    upstream: Option<SocketAddr>,
     tries: usize,
     storage: Option<&'a str>,
     correlation: Option<Cow<'a, str>>,
     outcome: Outcome<'a>,
 }
 
-impl<C: Display, U: Display> Display for Line<'_, C, U> {
+impl Display for Line<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -100,9 +100,9 @@ impl<C: Display, U: Display> Display for Line<'_, C, U> {
             self.status,
             self.sent,
             self.elapsed.as_millis(),
-            Word(Present(self.client.as_ref()), MAX_HOST),
+            Address(self.client),
             Word(self.repository, MAX_PATH),
-            Word(Present(self.upstream.as_ref()), MAX_HOST),
+            Address(self.upstream),
             self.tries,
         )?;
         if let Some(storage) = self.storage {
@@ -174,12 +174,15 @@ fn left(error: &Error) -> &'static str {
     }
 }
 
-/// A value or nothing.
-struct Present<T>(Option<T>);
+/// An address, which needs no escaping, or a dash.
+struct Address(Option<SocketAddr>);
 
-impl<T: Display> Display for Present<T> {
+impl Display for Address {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |value| value.fmt(f))
+        match &self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("-"),
+        }
     }
 }
 
@@ -191,14 +194,14 @@ mod tests {
 
     const LABELS: [&str; 7] = ["client", "repository", "upstream", "tries", "storage", "correlation", "error"];
 
-    fn line<'a>(method: &'a str, path: &'a str, other: &'a str, outcome: Outcome<'a>) -> Line<'a, &'a str, &'a str> {
+    fn line<'a>(method: &'a str, path: &'a str, other: &'a str, outcome: Outcome<'a>) -> Line<'a> {
         Line {
             method,
             path,
             status: 502,
             sent: 0,
             elapsed: Duration::from_millis(3),
-            client: Some(other),
+            client: Some(([192, 0, 2, 1], 443).into()),
             repository: other,
             upstream: None,
             tries: 1,
@@ -223,7 +226,7 @@ mod tests {
             assert_eq!(
                 line,
                 format!(
-                    "GET /v2/a/tags/list 502 0B 3ms client={other} repository={other} upstream=- tries=1 storage={other} correlation={other}{says}"
+                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 storage={other} correlation={other}{says}"
                 )
             );
         }
