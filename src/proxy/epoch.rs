@@ -5,8 +5,7 @@
 //! [`crate::addresses::UNACKNOWLEDGED_LIMIT`]; the others in the pool would each cost another one the same wait. So it
 //! raises the epoch, which is part of the pool's key, and they are not found again: they end when they have been idle.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Addresses share epochs where there are more of them than this, which costs a connection that would have been good.
@@ -15,11 +14,15 @@ const SLOTS: usize = 256;
 /// Counted over the whole process, as the path to an address is the same for all that use it.
 static EPOCHS: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 
+/// Every request looks here twice, so no hash of the standard library's strength: addresses are the registry's to choose, and
+/// those that meet in a slot cost a connection.
 fn slot(address: SocketAddr) -> &'static AtomicU64 {
-    let mut hasher = DefaultHasher::new();
-    address.hash(&mut hasher);
+    let bits = match address.ip() {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits() ^ (ip.to_bits() >> 64),
+    };
     // Below SLOTS, so the index is there and the cast loses nothing.
-    &EPOCHS[(hasher.finish() % SLOTS as u64) as usize]
+    &EPOCHS[((bits ^ (bits >> 16) ^ u128::from(address.port())) % SLOTS as u128) as usize]
 }
 
 /// The epoch of connections that are made, or taken from the pool, now.
