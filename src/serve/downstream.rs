@@ -30,6 +30,10 @@ pub const MAX_HEADER: usize = 64 << 10;
 /// How HTTP/2 begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A connection whose next request comes within this is in use, and is not asked to go. Most requests of a pull follow each
+/// other at once, and to wait for that question costs each of them.
+const SETTLES: Duration = Duration::from_secs(1);
+
 /// What is done with each connection that is accepted.
 pub struct Downstream<A> {
     app: Arc<A>,
@@ -111,15 +115,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
 
     async fn further(&self, connection: &mut Connection) -> Next {
         if connection.front().is_empty() {
-            let idle = async {
-                tokio::select! {
-                    // What is there is served before the connection goes.
-                    biased;
-                    filled = connection.fill(MAX_HEADER) => filled.is_ok_and(|length| length > 0),
-                    () = self.make_room.notified() => false,
+            // What is there is served before the connection goes.
+            let settles = self.keepalive.min(SETTLES);
+            let has_more = match timeout(settles, connection.fill(MAX_HEADER)).await {
+                Ok(filled) => filled.is_ok_and(|length| length > 0),
+                Err(_) => {
+                    let idle = async {
+                        tokio::select! {
+                            biased;
+                            filled = connection.fill(MAX_HEADER) => filled.is_ok_and(|length| length > 0),
+                            () = self.make_room.notified() => false,
+                        }
+                    };
+                    timeout(self.keepalive.saturating_sub(settles), idle).await.unwrap_or(false)
                 }
             };
-            if !timeout(self.keepalive, idle).await.unwrap_or(false) {
+            if !has_more {
                 return Next::End;
             }
         }
