@@ -34,6 +34,16 @@ fn the_demo_shows_a_whole_pull_and_what_went_over_which_hop() {
 }
 
 #[test]
+fn the_demo_needs_no_ca_certificates_of_this_machine() {
+    let output = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+        .args(["demo", "--once"])
+        .envs([("SSL_CERT_FILE", "/nonexistent/cert.pem"), ("SSL_CERT_DIR", "/nonexistent")])
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn however_the_demo_ends_its_proxy_ends_and_its_files_are_gone() {
     for (signal, status) in [("INT", Some(0)), ("TERM", Some(0)), ("HUP", Some(0)), ("KILL", None)] {
         let files = tempfile::tempdir().expect("a temporary directory");
