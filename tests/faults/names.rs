@@ -249,15 +249,22 @@ async fn pass(mut client: TcpStream, to: SocketAddr, mode: Arc<Mode>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by scripts/test in a network namespace of its own"]
-async fn a_registry_that_moves_costs_no_pull() {
+/// A registry at an address that DNS does not know yet, the relay to it at the one that DNS knows, and a proxy that has pulled
+/// by that way.
+async fn pulled_through_a_relay() -> (Scene, SocketAddr, Relay, Proxy) {
     let at = |last, port| SocketAddr::from(([127, 0, 0, last], port));
     let scene = Scene::new(Options { registry_listen: at(3, 0), ..harness::options() }).await;
     let registry = scene.azure.registry_addr();
     let relay = Relay::start(at(1, registry.port()), registry).await;
     let proxy = scene.proxy();
     assert_eq!(get(&proxy, MANIFEST).await.status, 200, "{}", proxy.log());
+    (scene, registry, relay, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_registry_that_moves_costs_no_pull() {
+    let (scene, registry, relay, proxy) = pulled_through_a_relay().await;
     scene.dns.set(REGISTRY, Zone::Has(vec![registry.ip()]));
     relay.end().await;
     let seen = get(&proxy, MANIFEST).await;
@@ -268,12 +275,7 @@ async fn a_registry_that_moves_costs_no_pull() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn an_address_that_is_mute_after_tls_costs_one_pull_whatever_order_dns_gives() {
-    let at = |last, port| SocketAddr::from(([127, 0, 0, last], port));
-    let scene = Scene::new(Options { registry_listen: at(3, 0), ..harness::options() }).await;
-    let registry = scene.azure.registry_addr();
-    let relay = Relay::start(at(1, registry.port()), registry).await;
-    let proxy = scene.proxy();
-    assert_eq!(get(&proxy, MANIFEST).await.status, 200, "{}", proxy.log());
+    let (scene, registry, relay, proxy) = pulled_through_a_relay().await;
     relay.mute();
     scene.dns.set(REGISTRY, Zone::Has(vec![HERE, registry.ip()]));
     let seen = get(&proxy, MANIFEST).await;
