@@ -5,8 +5,8 @@
 //! own end, whatever fails behind it.
 //!
 //! There is one token for all repositories, or one for each: in ABAC mode, and where the registry refuses the one for all
-//! and accepts one for the repository. Tokens are in a table (`token::table`), whose places are for names that the registry knows;
-//! who has none yet waits in a queue (`token::newcomers`).
+//! and accepts one for the repository. Tokens are in a table (`token::table`), whose places are for names that the registry
+//! knows; requests for a repository without one wait in a queue (`token::newcomers`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

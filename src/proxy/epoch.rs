@@ -14,8 +14,8 @@ const SLOTS: usize = 256;
 /// Counted over the whole process, as the path to an address is the same for all that use it.
 static EPOCHS: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 
-/// Every request looks here twice, so no hash of the standard library's strength: addresses are the registry's to choose, and
-/// those that meet in a slot cost a connection.
+/// A few shifts in place of a strong hash, for every request comes here. Addresses that meet in a slot retire each other's
+/// connections, which costs a new one each.
 fn slot(address: SocketAddr) -> &'static AtomicU64 {
     let bits = match address.ip() {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),

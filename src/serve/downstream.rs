@@ -30,9 +30,9 @@ pub const MAX_HEADER: usize = 64 << 10;
 /// How HTTP/2 begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection whose next request comes within this is in use, and is not asked to go. Most requests of a pull follow each
-/// other at once, and to wait for that question costs each of them.
-const SETTLES: Duration = Duration::from_secs(1);
+/// For this long after a request its connection counts as in use and does not listen for [`Downstream::make_room`]. The
+/// requests of a pull follow each other at once, and each would pay for listening.
+const IN_USE: Duration = Duration::from_secs(1);
 
 /// What is done with each connection that is accepted.
 pub struct Downstream<A> {
@@ -41,7 +41,7 @@ pub struct Downstream<A> {
     speaks_h2: bool,
     arriving: Arriving,
     load: Arc<Load>,
-    /// Asks the connection that is idle for the longest time to go.
+    /// Ends the connection that has been idle for the longest time.
     make_room: Notify,
 }
 
@@ -116,8 +116,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
     async fn further(&self, connection: &mut Connection) -> Next {
         if connection.front().is_empty() {
             // What is there is served before the connection goes.
-            let settles = self.keepalive.min(SETTLES);
-            let has_more = match timeout(settles, connection.fill(MAX_HEADER)).await {
+            let in_use = self.keepalive.min(IN_USE);
+            let has_more = match timeout(in_use, connection.fill(MAX_HEADER)).await {
                 Ok(filled) => filled.is_ok_and(|length| length > 0),
                 Err(_) => {
                     let idle = async {
@@ -127,7 +127,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
                             () = self.make_room.notified() => false,
                         }
                     };
-                    timeout(self.keepalive.saturating_sub(settles), idle).await.unwrap_or(false)
+                    timeout(self.keepalive.saturating_sub(in_use), idle).await.unwrap_or(false)
                 }
             };
             if !has_more {
