@@ -2,10 +2,10 @@
 
 use std::hint::black_box;
 
-use acr_cache_proxy::oci::rename::Renaming;
-use acr_cache_proxy::oci::request::Request;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
+use oci::rename::Renaming;
+use oci::request::Request;
 
 #[path = "../tests/allocations/scene.rs"]
 mod scene;

@@ -24,9 +24,9 @@ use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity::Identity;
 use crate::logger;
-use crate::route::Source;
 use crate::token::exchange::Registry;
 use crate::trust::TrustRoots;
+use oci::route::Source;
 
 pub mod chance;
 pub mod connection;

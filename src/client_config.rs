@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::config::{Config, Domain};
-use crate::route::{OnFailure, Routes};
+use oci::route::{OnFailure, Routes};
 
 mod buildkit;
 mod containerd;

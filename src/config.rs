@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::logger;
-use crate::route::Routes;
+use oci::route::Routes;
 
 mod file;
 pub mod identity;

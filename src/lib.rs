@@ -32,8 +32,8 @@
 //!     relay      response_filter, response_body_filter   drops what is not the client's, puts names in its words
 //!     fail       fail_to_proxy           the one table of failures
 //!     log        logging                 one line, of bounded fields
-//! route                            which repository of which cache registry stands for the one that is asked for
-//! oci                              the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
+//! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
+//!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz and /readyz, on a listener of their own
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! browser                          requests of a page, which no container client is
@@ -54,7 +54,7 @@
 //!
 //! # Invariants
 //!
-//! - `oci` imports neither pingora nor tokio; imports point one way, from `serve` to the leaves.
+//! - `oci` has neither pingora nor tokio among its dependencies; imports point one way, from `serve` to the leaves.
 //! - Once a request is parsed, only an allow-list of its headers is left (`proxy::forward::strip`), and the request that
 //!   goes out is made of these. In the proxy, only `proxy::forward` sets `Authorization`; no header of the client's that
 //!   carries a credential is read anywhere.
@@ -85,9 +85,7 @@ pub mod file;
 pub mod identity;
 pub mod load;
 pub mod logger;
-pub mod oci;
 pub mod proxy;
-pub mod route;
 pub mod secret;
 pub mod serve;
 pub mod token;

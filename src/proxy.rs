@@ -18,8 +18,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::addresses::{Addresses, Names};
 use crate::config::Domain;
 use crate::load::Bound;
-use crate::route::{Blobs, OnFailure, Routes};
 use crate::token::Tokens;
+use oci::route::{Blobs, OnFailure, Routes};
 
 mod accept;
 mod authorize;
@@ -90,7 +90,7 @@ pub struct Proxy {
 impl Proxy {
     /// Routes name their registry by its index in `upstreams`. `requests` counts those under way and bounds them.
     pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
-        let destination = |route: &crate::route::Route| {
+        let destination = |route: &oci::route::Route| {
             let upstream = Arc::clone(upstreams.get(route.upstream)?);
             Some(Arc::new(Destination { upstream, on_failure: route.on_failure, blobs: route.blobs }))
         };

@@ -5,9 +5,6 @@
 //! break, and the body, which one of the choices packs.
 
 #![no_main]
-#![allow(dead_code, reason = "the modules are whole, and this uses a part of them")]
-
-mod oci;
 
 use std::io::{Read as _, Write as _};
 

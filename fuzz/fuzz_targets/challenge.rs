@@ -1,9 +1,6 @@
 //! Whatever stands in `WWW-Authenticate`, what is read from it stands in it; and what we would write is read back.
 
 #![no_main]
-#![allow(dead_code, reason = "the modules are whole, and this uses a part of them")]
-
-mod oci;
 
 use libfuzzer_sys::fuzz_target;
 use oci::challenge::Challenge;

@@ -3,9 +3,6 @@
 //! The input is the repository's name there, a line break, its name here, a line break, and a body or a header.
 
 #![no_main]
-#![allow(dead_code, reason = "the modules are whole, and this uses a part of them")]
-
-mod oci;
 
 use libfuzzer_sys::fuzz_target;
 use oci::name::Name;

@@ -3,19 +3,12 @@
 //! The input is the path and query of a request, a line break, and the host that it is sent to.
 
 #![no_main]
-#![allow(dead_code, reason = "the modules are whole, and this uses a part of them")]
-
-mod oci;
-#[path = "../../src/route.rs"]
-mod route;
-#[path = "../../src/route/there_and_back.rs"]
-mod there_and_back;
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use oci::name::Prefix;
-use route::{Blobs, OnFailure, Route, Routes, Source};
+use oci::route::{Blobs, OnFailure, Route, Routes, Source, round_trip};
 
 /// Paths within paths, a registry with a port, an empty prefix and a host: every way in which routes are chosen.
 static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
@@ -44,5 +37,5 @@ fuzz_target!(|input: &str| {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    there_and_back::check(&ROUTES, path, query, Some(host));
+    round_trip::check(&ROUTES, path, query, Some(host));
 });

@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 use super::connection::{Ask, Failure, Pool};
 use super::origin::Origin;
 use super::record::Meter;
-use crate::oci;
 use crate::secret::Secret;
 use crate::token::exchange::Registry;
 use crate::token::{Granted, Issuer as _};
+use oci;
 
 /// Real answers with a token have 1 to 4 KiB.
 const MAX_TOKEN_BODY: u64 = 64 << 10;

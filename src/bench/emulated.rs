@@ -10,7 +10,7 @@ use super::origin::Origin;
 use super::wire::Wire;
 use crate::child::{ProxyProcess, Scratch};
 use crate::config::{Config, Flags};
-use crate::route::Blobs;
+use oci::route::Blobs;
 
 /// The identity that the stand-in knows. It opens nothing anywhere else.
 const TENANT: &str = "00000000-0000-4000-8000-0000000be9c4";

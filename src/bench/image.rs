@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::chance::Chance;
-use crate::oci::name::{Digest, MAX_NAME, Name, Tag};
+use oci::name::{Digest, MAX_NAME, Name, Tag};
 
 /// Images of one run; the preflight pulls each of them.
 const MAX_IMAGES: usize = 64;

@@ -10,8 +10,8 @@ use super::origin::Origin;
 use super::output::{Output, Outputs};
 use super::pull::{Layers, Platform};
 use crate::config::{self, Config, Domain};
-use crate::oci::name::Prefix;
-use crate::route::Blobs;
+use oci::name::Prefix;
+use oci::route::Blobs;
 
 /// Of a pull that the flags do not say.
 const PLATFORM: &str = "linux/amd64";

@@ -1,5 +1,5 @@
 use super::{Client, File, Mirror, Registry, Setup, quoted, registries};
-use crate::route::{DOCKER_HUB, Routes};
+use oci::route::{DOCKER_HUB, Routes};
 
 /// Where containerd looks if it is told as in [`CONFIG_PATH`].
 pub const CERTS_D: &str = "/etc/containerd/certs.d";

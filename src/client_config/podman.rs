@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Client, File, Mirror, Setup, quoted};
-use crate::route::{OnFailure, Route, Routes};
+use oci::route::{OnFailure, Route, Routes};
 
 const REGISTRIES_CONF: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const REGISTRIES_D: &str = "/etc/containers/registries.d/50-acr-cache-proxy.yaml";

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::file::{Place, RouteTable, Text};
 use super::identity::Identity;
 use super::{Domain, Mistakes, Settings, Upstream};
-use crate::oci::name::Prefix;
-use crate::route::{Blobs, DOCKER_HUB, OnFailure, Route, Source};
+use oci::name::Prefix;
+use oci::route::{Blobs, DOCKER_HUB, OnFailure, Route, Source};
 
 /// The routes while they are put together.
 #[derive(Default)]

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::identity::{Assigned, Kind};
 use super::*;
-use crate::route::{Blobs, OnFailure, Route};
+use oci::route::{Blobs, OnFailure, Route};
 
 mod mistakes;
 

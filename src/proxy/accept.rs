@@ -13,9 +13,9 @@ use super::Destination;
 use super::context::Context;
 use super::reply::{self, Reply};
 use crate::browser;
-use crate::oci::error::{Code, Refusal};
-use crate::oci::request::{Pull, Request};
-use crate::route::{Routes, Unrouted};
+use oci::error::{Code, Refusal};
+use oci::request::{Pull, Request};
+use oci::route::{Routes, Unrouted};
 
 /// The end of an empty body is in the packet of the header, or in the next one.
 const EMPTY_BODY_LIMIT: Duration = Duration::from_secs(5);

@@ -11,8 +11,8 @@ use super::context::Context;
 use super::fail::Trouble;
 use super::forward;
 use super::reply::{self, CORRELATION_ID};
-use crate::oci::challenge::Challenge;
 use crate::token::{Bearer, Tokens, Unavailable};
+use oci::challenge::Challenge;
 
 /// `request_filter`, second half. True (as Pingora wants it) if the request has its answer: there is no token.
 pub async fn authorize(session: &mut Session, context: &mut Context) -> Result<bool> {

@@ -13,9 +13,9 @@ use super::log;
 use super::storage::Storage;
 use crate::addresses::Attempt;
 use crate::load::{Bound, Place};
-use crate::oci::error::Refusal;
-use crate::oci::rewrite::Rewriting;
 use crate::token::Bearer;
+use oci::error::Refusal;
+use oci::rewrite::Rewriting;
 
 /// The state of one request.
 pub struct Context {

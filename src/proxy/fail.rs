@@ -9,9 +9,9 @@ use pingora_proxy::{FailToProxy, Session};
 use super::context::Context;
 use super::reply::{self, Reply};
 use super::storage::Storage;
-use crate::oci::error::{Code, Refusal};
-use crate::route::OnFailure;
 use crate::token::Unavailable;
+use oci::error::{Code, Refusal};
+use oci::route::OnFailure;
 
 /// Why a request that was accepted has no answer of the registry's.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::context::Context;
 use super::{authorize, forward, relay, storage};
-use crate::route::Blobs;
+use oci::route::Blobs;
 
 /// A redirect's body is a link of half a KiB, and that of an error is no longer. Of what has more the connection is let go.
 const MAX_REDIRECT_BODY: usize = 4 << 10;

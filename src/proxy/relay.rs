@@ -8,8 +8,8 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::{fail, storage};
-use crate::oci::rename::Renaming;
-use crate::oci::rewrite::{Kind, Rewriting};
+use oci::rename::Renaming;
+use oci::rewrite::{Kind, Rewriting};
 
 /// Headers that speak of the registry's host or of its sign-in, which the client has no part in.
 fn is_the_registrys(name: &HeaderName) -> bool {

@@ -6,7 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
-use crate::oci::error::Refusal;
+use oci::error::Refusal;
 
 pub use crate::answer::CORRELATION_ID;
 

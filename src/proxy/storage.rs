@@ -18,8 +18,8 @@ use super::forward::{self, MOVE_WAIT};
 use super::relay;
 use crate::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::answer;
-use crate::oci::rename::own_path;
-use crate::route::Blobs;
+use oci::rename::own_path;
+use oci::route::Blobs;
 
 /// Where Azure keeps blobs, in each of its clouds; the name in front is the storage account's.
 const AZURE: [&str; 3] = [".blob.core.windows.net", ".blob.core.usgovcloudapi.net", ".blob.core.chinacloudapi.cn"];
@@ -277,8 +277,8 @@ mod tests {
     use crate::config::Domain;
     use crate::load::Bound;
     use crate::proxy::{Destination, Upstream};
-    use crate::route::OnFailure;
     use crate::token::Tokens;
+    use oci::route::OnFailure;
 
     /// A request for a blob of a route with `blobs: proxy`, as old as this.
     fn blob(age: Duration) -> Context {

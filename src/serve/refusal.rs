@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::oci::error::{Code, Refusal};
+use oci::error::{Code, Refusal};
 
 /// A client that is refused has this long to take the answer and to close.
 const LINGER: Duration = Duration::from_secs(1);

@@ -3,8 +3,8 @@
 use std::alloc::System;
 use std::hint::black_box;
 
-use acr_cache_proxy::oci::request::Request;
 use http::Method;
+use oci::request::Request;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 mod scene;

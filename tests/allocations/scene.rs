@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acr_cache_proxy::oci::name::Prefix;
-use acr_cache_proxy::oci::request::{Pull, Request};
-use acr_cache_proxy::route::{Blobs, OnFailure, Route, Routes, Source};
 use acr_cache_proxy::secret::Secret;
 use acr_cache_proxy::token::{Failure, Granted, Issuer, Tokens};
 use async_trait::async_trait;
 use http::Method;
+use oci::name::Prefix;
+use oci::request::{Pull, Request};
+use oci::route::{Blobs, OnFailure, Route, Routes, Source};
 
 const LIFE: Duration = Duration::from_secs(3600);
 

@@ -7,9 +7,9 @@ use acr_emulator::Options;
 
 use crate::containerd::{self, Containerd};
 use crate::containers;
-use crate::harness::{self, PATIENCE, Proxy};
 use crate::hub::{Site, TAG};
 use crate::program::{DAEMON_LIMIT, Daemon, run};
+use testkit::{PATIENCE, Proxy};
 
 /// What both files in `conf` have: where clients ask, and where the two instances are.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -35,7 +35,7 @@ fn start(site: &Site, address: &str) -> Proxy {
 
 /// Clients pull all the time, image after image; each of the two instances is stopped and comes back.
 async fn no_pull_fails_while_instances_restart(words: &str) {
-    let site = Site::start_with(Options { latency: LATENCY, ..harness::options() }).await;
+    let site = Site::start_with(Options { latency: LATENCY, ..testkit::options() }).await;
     for address in INSTANCES {
         run(Command::new("ip").args(["address", "replace", &format!("{address}/32"), "dev", "lo"]));
     }

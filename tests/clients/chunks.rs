@@ -3,9 +3,9 @@ use std::time::Duration;
 use acr_emulator::{Fault, Hop, Image, Pushed};
 
 use crate::containerd::{self, Containerd};
-use crate::harness::PATIENCE;
 use crate::hub::{Site, TAG, of_repository};
 use crate::program::run;
+use testkit::PATIENCE;
 
 /// The smallest that containerd takes; a layer has several of them.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -5,10 +5,10 @@ use acr_emulator::{Emulator, Hop, Image};
 
 use crate::containerd::{self, Containerd};
 use crate::docker::{Docker, Kind};
-use crate::harness::{self, PATIENCE, Setup};
 use crate::mirror::Mirror;
 use crate::program::{self, fail, run};
 use crate::{containers, namespace};
+use testkit::{PATIENCE, Setup};
 
 /// Where the files are unless they are elsewhere.
 const CERTS_D: &str = "/etc/containerd/certs.d";
@@ -32,7 +32,7 @@ impl Site {
     /// A proxy that listens there.
     async fn start_at(listen: &str) -> Self {
         namespace::assert_isolated();
-        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
         let setup = Setup::new(&azure);
         let route = |source: &str, prefix: &str, on_failure: &str| {

@@ -3,11 +3,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::PATIENCE;
 use crate::home::Home;
 use crate::mirror::Mirror;
 use crate::program::{DAEMON_LIMIT, Daemon, run};
 use crate::tree::Tree;
+use testkit::PATIENCE;
 
 const AGENT: &str = "containerd/";
 

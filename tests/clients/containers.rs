@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{AT_ONCE, PATIENCE};
 use crate::home::Home;
 use crate::mirror::{Mirror, Pull};
 use crate::program::run;
 use crate::tree::Tree;
+use testkit::{AT_ONCE, PATIENCE};
 
 /// Docker Hub with a mirror before it, for podman, buildah and skopeo.
 pub fn mirrored(mirror: &str) -> String {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::PATIENCE;
 use crate::home::Home;
 use crate::mirror::Mirror;
 use crate::program::{DAEMON_LIMIT, Daemon, run};
 use crate::tree::Tree;
+use testkit::PATIENCE;
 
 /// Which dockerd, and where it has its images: that decides who asks for them.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,10 @@ use acr_emulator::{Emulator, Image, Pushed};
 use serde_json::json;
 
 use crate::docker::{Docker, Kind};
-use crate::harness::{PATIENCE, Proxy};
 use crate::home::Home;
 use crate::hub::{Site, TAG, of_repository};
 use crate::program::{fail, run};
+use testkit::{PATIENCE, Proxy};
 
 /// Registries, the prefixes of their cache rules, and an image in each.
 const REGISTRIES: [(&str, &str, &str); 2] = [("docker.io", "hub", "library/app"), ("ghcr.io", "ghcr", "org/app")];

@@ -8,10 +8,10 @@ use tokio::sync::Semaphore;
 use crate::containerd::{self, Containerd};
 use crate::containers;
 use crate::docker::{Docker, Kind};
-use crate::harness::Proxy;
 use crate::home::Home;
 use crate::hub::{Site, TAG, of_repository, was_sent};
 use crate::tree::Tree;
+use testkit::Proxy;
 
 /// The table itself.
 const TABLE: &str = include_str!("failures.md");

@@ -2,8 +2,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::Proxy;
 use crate::{namespace, program};
+use testkit::Proxy;
 
 /// A directory for everything that a client writes, with the CAs that it trusts.
 pub struct Home {

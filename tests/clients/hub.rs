@@ -2,9 +2,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use acr_emulator::{Emulator, Hop, Image, Options, Pushed, Recorded};
 
-use crate::harness::{self, Setup};
 use crate::home::Home;
 use crate::namespace::{self, Bound};
+use testkit::Setup;
 
 /// Where public registries are in this network.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -26,7 +26,7 @@ pub struct Site {
 impl Site {
     /// Both, and names that lead to the public one.
     pub async fn start() -> Self {
-        Self::start_with(harness::options()).await
+        Self::start_with(testkit::options()).await
     }
 
     /// The same with an Azure that is told something.

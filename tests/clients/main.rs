@@ -3,10 +3,6 @@
 //! They need root, and a network namespace with nothing but `lo`, since each of them falls back to Docker Hub when
 //! its mirror fails. `scripts/test` gives them one.
 
-#[path = "../harness/mod.rs"]
-#[allow(dead_code, reason = "each test crate uses a part of it")]
-mod harness;
-
 /// Two proxies behind a balancer, one of which restarts.
 mod balancers;
 /// A layer in chunks, as containerd 2 fetches it where it is told to.

@@ -1,9 +1,9 @@
 use acr_emulator::{Emulator, Hop, Image, Recorded};
 use serde_json::Value;
 
-use crate::harness::{self, Proxy, Setup};
 use crate::home::Home;
 use crate::{namespace, program};
+use testkit::{Proxy, Setup};
 
 /// Large beside all manifests together, so that it shows who carried a layer.
 const LAYER_BYTES: usize = 300_000;
@@ -43,7 +43,7 @@ impl Mirror {
     /// A mirror of a registry on a port of the system's choice.
     pub async fn start() -> Self {
         namespace::assert_isolated();
-        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let proxy = Setup::new(&azure).flag("--log", "info").start();
         let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
         Self::of(azure, proxy, &authority)

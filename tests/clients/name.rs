@@ -3,9 +3,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use acr_emulator::{Emulator, Options};
 
 use crate::containers;
-use crate::harness::{self, Setup};
 use crate::mirror::Mirror;
 use crate::namespace::{self, Bound};
+use testkit::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
@@ -13,7 +13,7 @@ async fn a_name_that_vanishes_from_dns_does_no_harm() {
     namespace::assert_isolated();
     // The port that a registry has when its domain names none.
     let registry_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
-    let azure = Emulator::start(Options { registry_listen, ..harness::options() }).await.expect("the emulator starts");
+    let azure = Emulator::start(Options { registry_listen, ..testkit::options() }).await.expect("the emulator starts");
     let setup = Setup::new(&azure);
     let ca = setup.file("registry-ca.pem", azure.ca_pem());
     let config = setup.file(

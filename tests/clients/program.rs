@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
 use crate::home::Home;
+use testkit::PATIENCE;
 
 /// Where daemons are is not in every PATH.
 const SYSTEM: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";

@@ -4,10 +4,10 @@ use acr_emulator::{Hop, Recorded};
 
 use crate::containerd::{self, Containerd};
 use crate::containers;
-use crate::harness::{PATIENCE, Proxy};
 use crate::home::Home;
 use crate::hub::{Site, TAG, of_repository, was_sent};
 use crate::program::run;
+use testkit::{PATIENCE, Proxy};
 
 /// A registry, the prefix that its cache rule has, and an image in it.
 const REGISTRIES: [(&str, &str, &str); 3] =

@@ -10,11 +10,11 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use serde_json::json;
 
 use crate::containers;
-use crate::harness::{PATIENCE, Proxy};
 use crate::home::Home;
 use crate::hub::{Site, TAG, of_repository};
 use crate::program::{DAEMON_LIMIT, fail, run};
 use crate::tree::Tree;
+use testkit::{PATIENCE, Proxy};
 
 const PREFIX: &str = "hub";
 const SIGNED: &str = "library/signed";

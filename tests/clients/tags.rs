@@ -1,7 +1,7 @@
 use crate::containers;
-use crate::harness::PATIENCE;
 use crate::hub::{Site, TAG, of_repository};
 use crate::tree::Tree;
+use testkit::PATIENCE;
 
 const NAME: &str = "library/app";
 

@@ -3,10 +3,6 @@
 //!
 //! `table.md` says which check stands for which requirement, and where an upstream is known to do otherwise.
 
-#[allow(dead_code, reason = "each test crate uses a part of it")]
-#[path = "../harness/mod.rs"]
-mod harness;
-
 /// What is checked, a function for each requirement.
 mod checks;
 /// Debian's `docker-registry`, dressed as a registry of Azure's.

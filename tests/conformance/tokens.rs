@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 
-use crate::harness::CLIENT;
+use testkit::CLIENT;
 
 /// What `docker-registry` trusts: the certificate whose key signs the tokens. Azure's registries sign with RSA, too.
 pub const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");

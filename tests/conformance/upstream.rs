@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::docker_registry::DockerRegistry;
-use crate::harness::{self, PATIENCE, Proxy, Setup};
+use testkit::{PATIENCE, Proxy, Setup};
 
 /// The repository that has everything, as clients call it and as the registry does.
 pub const NAME: &str = "library/busybox";
@@ -113,7 +113,7 @@ impl Content {
 impl Upstream {
     /// The emulator, with nothing else.
     pub async fn emulator() -> Self {
-        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let content = Content::push(&azure);
         let proxy = Setup::new(&azure).start();
         Self { proxy, client: client(&azure), azure, registry: None, content }
@@ -121,7 +121,7 @@ impl Upstream {
 
     /// Debian's `docker-registry` with the same content; the emulator is Entra ID alone.
     pub async fn docker_registry() -> Self {
-        let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+        let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let content = Content::push(&azure);
         let client = client(&azure);
         let registry = DockerRegistry::start(&azure).await;

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use acr_emulator::{Emulator, Hop, Image, Options, Recorded};
 
-use crate::harness::{self, Setup, wait_for};
 use crate::kept::Kept;
+use testkit::{Setup, wait_for};
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
 
@@ -31,7 +31,7 @@ async fn two_hours_of_clock_skew_either_way_do_no_harm() {
             // Used after its end, on this host's clock, it would be refused.
             entra_lifetime: Duration::from_secs(8),
             identity_listen: Some(([127, 0, 0, 1], 0).into()),
-            ..harness::options()
+            ..testkit::options()
         })
         .await;
         let proxy = identity(Setup::new(&azure), &azure).start();
@@ -61,7 +61,7 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
             entra_lifetime: entra,
             refresh_lifetime: refresh,
             access_lifetime: access,
-            ..harness::options()
+            ..testkit::options()
         })
         .await;
         let proxy = Setup::new(&azure).start();
@@ -88,7 +88,7 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_not_sent_after_its_end() {
-    let azure = azure(Options { access_lifetime: Duration::from_secs(4), ..harness::options() }).await;
+    let azure = azure(Options { access_lifetime: Duration::from_secs(4), ..testkit::options() }).await;
     let proxy = Setup::new(&azure).start();
     let mut client = Kept::new(proxy.address());
     assert_eq!(client.get(PULL).expect("an answer").status, 200);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::harness::PATIENCE;
+use testkit::PATIENCE;
 
 /// What the server does with questions for one name.
 #[derive(Clone, Debug)]

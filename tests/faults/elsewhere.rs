@@ -1,7 +1,7 @@
 use acr_emulator::{Fault, Hop};
 
-use crate::harness::{self, Setup};
 use crate::kept::Kept;
+use testkit::Setup;
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
 
@@ -11,7 +11,7 @@ fn answer(status: u16, header: &str, value: String) -> Fault {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host() {
-    let stranger = harness::azure().await;
+    let stranger = testkit::azure().await;
     let elsewhere = format!("https://{}/oauth2/token", stranger.registry_addr());
     let challenge =
         format!("Bearer realm=\"{elsewhere}\",service=\"example.azurecr.io\",scope=\"repository:hub/x:pull,push\"");
@@ -26,7 +26,7 @@ async fn neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host() {
         // A redirect of the data hop is the client's to follow, and goes to it without a token.
         (Hop::Data, answer(307, "Location", elsewhere.clone()), 307),
     ] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         azure.inject(hop, fault.clone());
         let proxy = Setup::new(&azure).start();
         let seen = Kept::new(proxy.address()).get(PULL).expect("an answer");

@@ -3,8 +3,8 @@ use std::process::Command;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, ManagedIdentity, Options, Server};
 
-use crate::harness::{self, Proxy, Setup, wait_for};
 use crate::kept::Kept;
+use testkit::{Proxy, Setup, wait_for};
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
 
@@ -30,7 +30,7 @@ fn proxy(azure: &Emulator) -> Proxy {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_machines_identity_is_found_at_its_address_now_or_later() {
-    let azure = machine(harness::options()).await;
+    let azure = machine(testkit::options()).await;
     {
         let proxy = proxy(&azure);
         assert_eq!(Kept::new(proxy.address()).get(PULL).expect("an answer").status, 200);
@@ -60,7 +60,7 @@ async fn what_the_metadata_service_answers_is_said_and_asked_again_in_its_time()
         headers: vec![("Retry-After".to_owned(), "7".to_owned())],
         body: r#"{"error":"too_many_requests","error_description":"Too many requests"}"#.to_owned(),
     };
-    let azure = machine(harness::options()).await;
+    let azure = machine(testkit::options()).await;
     for (fault, retry_after, says) in [
         (Fault::Status(400), 30, "400 invalid_request: no such managed identity is assigned to this machine"),
         (Fault::Status(404), 1, "404 not_found: the identity endpoint is not ready, trying again"),
@@ -100,7 +100,7 @@ async fn one_of_a_machines_identities_is_picked_by_any_of_its_ids() {
         ..ManagedIdentity::default()
     };
     let identities = vec![identity(false, "1", None), identity(true, "2", Some(RESOURCE.to_owned()))];
-    let azure = machine(Options { managed_identities: identities, ..harness::options() }).await;
+    let azure = machine(Options { managed_identities: identities, ..testkit::options() }).await;
     for (setting, status) in [
         ("", 503),
         ("client_id: c0000000-0000-4000-8000-000000000002", 200),

@@ -2,7 +2,7 @@ use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
+use testkit::PATIENCE;
 
 /// What every client here sends along; it must get no further, and into no log.
 pub const CREDENTIALS: &str = "Y2xpZW50Om93bi1wYXNzd29yZA==";

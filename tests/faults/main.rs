@@ -1,9 +1,5 @@
 //! Everything behind a token fails in every way, and clients are asked what they saw.
 
-#[allow(dead_code, reason = "each test crate uses its part")]
-#[path = "../harness/mod.rs"]
-mod harness;
-
 /// Whose clock counts, and whose lifetime.
 mod clocks;
 /// A DNS server of the tests' own, and addresses from which nothing comes back.

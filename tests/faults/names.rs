@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::dns::{Dns, Hole, Zone};
-use crate::harness::{self, Proxy, Setup};
 use crate::kept::{Kept, Seen};
+use testkit::{Proxy, Setup};
 
 const REGISTRY: &str = "example.azurecr.io";
 const STORAGE: &str = "account.blob.test";
@@ -71,7 +71,7 @@ fn get(proxy: &Proxy, path: &str) -> impl Future<Output = Seen> + use<> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_lost_dns_packet_fails_no_pull_whichever_name_it_was_for() {
-    let scene = Scene::new(harness::options()).await;
+    let scene = Scene::new(testkit::options()).await;
     for name in [REGISTRY, ENTRA, STORAGE] {
         scene.dns.set(name, Zone::Loses(1, HERE));
         let proxy = scene.proxy();
@@ -90,7 +90,7 @@ async fn a_lost_dns_packet_fails_no_pull_whichever_name_it_was_for() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_resolvers_error_is_asked_again_before_a_pull_fails() {
-    let scene = Scene::new(harness::options()).await;
+    let scene = Scene::new(testkit::options()).await;
     for name in [REGISTRY, ENTRA, STORAGE] {
         scene.dns.set(name, Zone::Fails);
         let proxy = scene.proxy_with("token_wait: 20s");
@@ -117,7 +117,7 @@ async fn a_resolver_that_hangs_holds_a_handful_of_threads_and_is_named() {
     /// Pingora's, the upkeep's and the two look-ups of each of three names; one for each request would be hundreds.
     const MAX_THREADS: usize = 40;
     const REQUESTS: usize = 300;
-    let scene = Scene::new(harness::options()).await;
+    let scene = Scene::new(testkit::options()).await;
     for (name, path, status, says) in [
         (ENTRA, MANIFEST, 503, format!("no registry token: entra: client secret: DNS look-up of {ENTRA}: ")),
         (REGISTRY, MANIFEST, 503, format!("no registry token: acr {REGISTRY}:")),
@@ -146,7 +146,7 @@ async fn a_resolver_that_hangs_holds_a_handful_of_threads_and_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn three_dead_ipv6_addresses_and_a_good_ipv4_one_are_an_answer_of_the_first_try() {
-    let scene = Scene::new(harness::options()).await;
+    let scene = Scene::new(testkit::options()).await;
     let _hole = Hole::dig();
     let dead = (1..=3).map(|last| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last)));
     let addresses: Vec<_> = dead.chain([HERE]).collect();
@@ -170,7 +170,7 @@ async fn three_dead_ipv6_addresses_and_a_good_ipv4_one_are_an_answer_of_the_firs
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn where_all_addresses_are_dead_a_pull_is_told_so_and_dns_asked_again() {
-    let scene = Scene::new(harness::options()).await;
+    let scene = Scene::new(testkit::options()).await;
     let _hole = Hole::dig();
     let hole = IpAddr::from([192, 0, 2, 1]);
     scene.dns.set(STORAGE, Zone::Has(vec![hole]));
@@ -253,7 +253,7 @@ async fn pass(mut client: TcpStream, to: SocketAddr, mode: Arc<Mode>) {
 /// by that way.
 async fn pulled_through_a_relay() -> (Scene, SocketAddr, Relay, Proxy) {
     let at = |last, port| SocketAddr::from(([127, 0, 0, last], port));
-    let scene = Scene::new(Options { registry_listen: at(3, 0), ..harness::options() }).await;
+    let scene = Scene::new(Options { registry_listen: at(3, 0), ..testkit::options() }).await;
     let registry = scene.azure.registry_addr();
     let relay = Relay::start(at(1, registry.port()), registry).await;
     let proxy = scene.proxy();

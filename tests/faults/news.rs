@@ -1,6 +1,6 @@
 use acr_emulator::{Fault, Hop};
 
-use crate::harness::{self, Setup, wait_for};
+use testkit::{Setup, wait_for};
 
 /// Entra's and the registry's words hold a new identifier each time, and yet they say the same.
 #[tokio::test(flavor = "multi_thread")]
@@ -10,7 +10,7 @@ async fn a_failure_that_lasts_is_logged_once() {
         (Hop::Exchange, Fault::Status(500), "token exchange: 500 "),
         (Hop::Token, Fault::Status(401), "access token: 401 "),
     ] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         azure.inject(hop, fault);
         let proxy = Setup::new(&azure).start();
         // The one before the last has its answer, and its line if it gets one, before the last is asked.

@@ -4,10 +4,10 @@ use std::time::Duration;
 use acr_emulator::{Emulator, Fault, Hop, Image, Options, Recorded, Server};
 use tokio::runtime::Handle;
 
-use crate::harness::{self, PATIENCE, Proxy, Setup};
 use crate::kept::Kept;
 use crate::matrix::{Cell, Moment, Outcome};
 use crate::secrets;
+use testkit::{PATIENCE, Proxy, Setup};
 
 /// What a cell asks for: its body is short enough to drip to its end.
 const LOOK: &str = "/v2/library/busybox/tags/list";
@@ -233,7 +233,7 @@ impl<'a> Stage<'a> {
 /// Lifetimes that bring the renewal of what the hop gives near, and leave it a rest that outlasts the cell.
 fn lifetimes(cell: &Cell) -> Options {
     let seconds = Duration::from_secs;
-    let options = harness::options();
+    let options = testkit::options();
     match (cell.moment, cell.hop) {
         (Moment::Start, _) => options,
         // An access token whose renewal takes its whole time limit, or a server's pause, must outlast that.

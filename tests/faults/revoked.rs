@@ -1,7 +1,7 @@
 use acr_emulator::{Fault, Hop};
 
-use crate::harness::{self, Setup, wait_for};
 use crate::kept::Kept;
+use testkit::{Setup, wait_for};
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
 
@@ -12,7 +12,7 @@ async fn a_token_that_is_refused_during_an_outage_is_no_missing_role() {
         (Fault::Status(500), "access token: 500"),
         (Fault::Hang, "the registry refused one, and a new one did not come in time"),
     ] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         let proxy = Setup::new(&azure).start();
         let mut client = Kept::new(proxy.address());
         assert_eq!(client.get(PULL).expect("an answer").status, 200);

@@ -1,7 +1,7 @@
 use acr_emulator::Recorded;
 
-use crate::harness::{SECRET, TENANT};
 use crate::kept::CREDENTIALS;
+use testkit::{SECRET, TENANT};
 
 /// What marks a secret wherever it is: every JWT begins so, and so does the signature in an address of blob storage or of
 /// a data endpoint.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use acr_emulator::{Emulator, Hop, Image, Options};
 
-use crate::harness::{self, AT_ONCE, Proxy, Setup};
 use crate::kept::{Kept, Seen};
+use testkit::{AT_ONCE, Proxy, Setup};
 
 /// Requests at once, and so connections that are kept.
 const CLIENTS: usize = 4;
@@ -45,7 +45,7 @@ fn ask_together(proxy: &Proxy, path: &str) -> Vec<Seen> {
 async fn kept_connections_that_died_in_silence_cost_one_request_four_seconds_and_no_other() {
     // So long that requests at once need connections of their own.
     let latency = Duration::from_millis(500);
-    let azure = Emulator::start(Options { latency, ..harness::options() }).await.expect("the emulator starts");
+    let azure = Emulator::start(Options { latency, ..testkit::options() }).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let servers = [azure.registry_addr(), azure.storage_addr()];
     let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());

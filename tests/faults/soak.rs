@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options, Recorded};
 
-use crate::harness::{self, PATIENCE, Proxy, Setup};
 use crate::kept::Kept;
 use crate::secrets;
+use testkit::{PATIENCE, Proxy, Setup};
 
 /// Each registry's clients, on kept connections, without a pause.
 const CLIENTS: usize = 3;
@@ -47,7 +47,7 @@ impl Pair {
             access_lifetime: ACCESS,
             refresh_lifetime: REFRESH,
             entra_lifetime: REFRESH,
-            ..harness::options()
+            ..testkit::options()
         })
         .await
         .expect("the emulator starts");

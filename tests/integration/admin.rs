@@ -3,8 +3,8 @@ use std::net::SocketAddr;
 use acr_emulator::{Fault, Hop, Server};
 use serde_json::Value;
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire;
+use testkit::{Proxy, Setup};
 
 /// Where health and readiness are told.
 pub fn admin(proxy: &Proxy) -> SocketAddr {
@@ -36,7 +36,7 @@ async fn readiness_says_which_upstream_and_hop_since_when_and_what_to_do() {
         ),
         (Hop::Token, Fault::Status(500), "token", "the registry has trouble, trying again"),
     ] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         azure.inject(hop, fault);
         let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
         proxy.wait_for_log(says);
@@ -54,7 +54,7 @@ async fn readiness_says_which_upstream_and_hop_since_when_and_what_to_do() {
 async fn a_proxy_with_a_good_token_is_ready_even_while_azure_is_away() {
     for abac in [false, true] {
         let azure =
-            acr_emulator::Emulator::start(acr_emulator::Options { abac, ..harness::options() }).await.expect("started");
+            acr_emulator::Emulator::start(acr_emulator::Options { abac, ..testkit::options() }).await.expect("started");
         azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
         let proxy = Setup::new(&azure).flag("--admin-address", "127.0.0.1:0").start();
         let accept = "Accept: application/vnd.oci.image.index.v1+json\r\n";
@@ -67,7 +67,7 @@ async fn a_proxy_with_a_good_token_is_ready_even_while_azure_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_no_admin_listener_unless_asked_for() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), "GET /healthz", "").status, 404);
     assert!(!proxy.end().contains("health and readiness"));
@@ -75,7 +75,7 @@ async fn there_is_no_admin_listener_unless_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_in_a_browser_does_not_learn_which_registries_there_are() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
     for path in ["/readyz", "/healthz", "/"] {
         let answer = wire::ask(admin(&proxy), &format!("GET {path}"), "Origin: http://evil.example\r\n");
@@ -87,7 +87,7 @@ async fn a_page_in_a_browser_does_not_learn_which_registries_there_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_cannot_be_read_leaves_no_credential_in_the_log() {
     const CREDENTIAL: &str = "Y2xpZW50Om93bi1wYXNzd29yZA==";
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
     let admin = admin(&proxy);
     for address in [admin, proxy.address()] {

@@ -1,14 +1,14 @@
 use acr_emulator::{Emulator, Hop, Image, Options, Pushed};
 
-use crate::harness::{self, Setup};
 use crate::wire::{self, Kept};
+use testkit::Setup;
 
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// A registry with dedicated data endpoints, and what it holds as `hub/library/busybox:latest`.
 async fn with_data_endpoints() -> (Emulator, Pushed) {
-    let options = Options { data_endpoints: true, ..harness::options() };
+    let options = Options { data_endpoints: true, ..testkit::options() };
     let azure = Emulator::start(options).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     (azure, pushed)
@@ -16,7 +16,7 @@ async fn with_data_endpoints() -> (Emulator, Pushed) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_child_of_a_docker_list_passes_with_its_own_digest() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let pushed = azure.push(Image::small("hub/library/docker", "1").with_docker_media_types());
     let proxy = Setup::new(&azure).start();
     let mut client = Kept::new(proxy.address());
@@ -42,7 +42,7 @@ async fn the_child_of_a_docker_list_passes_with_its_own_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_that_the_client_does_not_name_is_refused_in_the_registrys_words() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for accept in ["", "Accept: */*\r\n", "Accept: application/vnd.oci.image.*\r\n"] {
         let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", accept);
@@ -55,7 +55,7 @@ async fn a_type_that_the_client_does_not_name_is_refused_in_the_registrys_words(
 /// What this proxy takes for a digest the registry's router may not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_404_in_plain_text_passes_as_it_is() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     for blobs in ["redirect", "proxy"] {
         let proxy = Setup::new(&azure).upstream(&format!("  blobs: {blobs}\n")).start();
         for kind in ["blobs", "manifests"] {
@@ -70,7 +70,7 @@ async fn a_404_in_plain_text_passes_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_is_too_large_for_the_registry_costs_one_request_and_no_more() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let mut client = Kept::new(proxy.address());
     let accept = "Accept: application/vnd.oci.image.index.v1+json";

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::{self, CLIENT, PATIENCE, SECRET, Setup, TENANT, wait_for};
+use testkit::{CLIENT, PATIENCE, SECRET, Setup, TENANT, wait_for};
 
 /// As the table has them, in its order.
 const LABELS: [&str; 11] = [
@@ -23,7 +23,7 @@ const LABELS: [&str; 11] = [
     "layer, MiB/s",
     "whole pull",
 ];
-/// Of the harness' image: two layers.
+/// Of the image that each emulator of these tests holds: two layers.
 const IMAGE: &str = "library/busybox:latest";
 
 /// A `bench` with the tests' identity and CA, in a directory of its own.
@@ -126,7 +126,7 @@ fn is_layer(request: &Recorded) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_are_measured_and_the_counts_are_the_registrys() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let bench = Bench::new(&azure).via(&proxy.url("")).direct().args(&format!("--image {IMAGE} --pulls 5"));
     let (json, svg, html) = (bench.path("r.json"), bench.path("r.svg"), bench.path("r.html"));
@@ -182,7 +182,7 @@ async fn both_sides_are_measured_and_the_counts_are_the_registrys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_without_a_place_is_told_before_anything_is_asked() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     for flag in ["--json", "--svg", "--html"] {
         let output = Bench::new(&azure).direct().args(&format!("--image {IMAGE} {flag} /nonexistent/report")).run();
         let said = text(&output.stderr);
@@ -195,7 +195,7 @@ async fn a_report_without_a_place_is_told_before_anything_is_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_part_goes_to_standard_output_in_place_of_the_table() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     for (part, begins, ends) in [("--html", "<!doctype html>", "</html>\n"), ("--svg", "<svg", "</svg>\n")] {
         let output = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 2 {part} -")).run();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -206,7 +206,7 @@ async fn any_part_goes_to_standard_output_in_place_of_the_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_pull_follows_to_a_data_endpoint_whose_secret_is_in_no_report() {
-    let options = acr_emulator::Options { data_endpoints: true, ..harness::options() };
+    let options = acr_emulator::Options { data_endpoints: true, ..testkit::options() };
     let azure = Emulator::start(options).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let report = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 2")).report();
@@ -224,7 +224,7 @@ async fn a_direct_pull_follows_to_a_data_endpoint_whose_secret_is_in_no_report()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_one_sentence_before_the_run() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
@@ -269,7 +269,7 @@ async fn what_is_wrong_is_one_sentence_before_the_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxys_side_has_no_credentials() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     // The registry itself in the proxy's place sees what a proxy would.
     let output =
         Bench::new(&azure).via(&format!("https://{}", azure.registry_addr())).args(&format!("--image {IMAGE}")).run();
@@ -281,7 +281,7 @@ async fn the_proxys_side_has_no_credentials() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_asked_for_as_told() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     for (how, method, bytes) in [("none", "GET", false), ("head", "HEAD", false), ("full", "GET", true)] {
         azure.clear_requests();
         let bench = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 2 --layers {how}"));
@@ -304,7 +304,7 @@ async fn layers_are_asked_for_as_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_live_for_a_request_a_pull_or_the_run() {
     const PULLS: u64 = 6;
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let line = format!("--image {IMAGE} --pulls {PULLS} --warm --cold --per-pull");
     let report = Bench::new(&azure).direct().args(&line).report();
     let names: Vec<_> = (0..3).map(|run| report["runs"][run]["connections"].as_str().expect("a name")).collect();
@@ -320,7 +320,7 @@ async fn connections_live_for_a_request_a_pull_or_the_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_in_containerds_order_is_challenged_twice_and_pings_nobody() {
     const PULLS: u64 = 3;
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let report = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls {PULLS} --per-pull")).report();
     let phases = &report["runs"][0]["phases"];
     assert!(phases["ping"]["direct"].is_null(), "{phases:#}");
@@ -345,7 +345,7 @@ async fn an_open_loop_counts_from_the_intended_start() {
     const LATENCY: Duration = Duration::from_millis(20);
     const PULLS: u32 = 10;
     const RATE: u32 = 50;
-    let options = acr_emulator::Options { latency: LATENCY, ..harness::options() };
+    let options = acr_emulator::Options { latency: LATENCY, ..testkit::options() };
     let azure = Emulator::start(options).await.expect("the emulator starts");
     azure.push(Image::small("hub/library/busybox", "latest"));
     let line = format!("--image {IMAGE} --pulls {PULLS} --layers none --warm --rate {RATE} --concurrency 1");
@@ -364,7 +364,7 @@ async fn an_open_loop_counts_from_the_intended_start() {
 async fn an_interrupted_run_reports_what_there_is_and_429_is_an_error() {
     // `timeout` and service managers signal the process, and then its group.
     for signals in [&[Signal::SIGINT][..], &[Signal::SIGTERM], &[Signal::SIGTERM, Signal::SIGTERM]] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         let line = format!("--image {IMAGE} --pulls 1000000 --concurrency 2 --json -");
         let bench = Bench::new(&azure).direct().args(&line);
         let child = bench.spawn();
@@ -390,7 +390,7 @@ async fn an_interrupted_run_reports_what_there_is_and_429_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mix_is_drawn_from() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     azure.push(Image::small("hub/library/alpine", "3"));
     let bench = Bench::new(&azure).direct();
     let mix = bench.path("mix");

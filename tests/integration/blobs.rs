@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 
-use crate::harness::{self, PATIENCE, Proxy, Setup};
 use crate::wire;
+use testkit::{PATIENCE, Proxy, Setup};
 
 /// An emulator with one image, and a proxy that serves its blobs itself, from storage that it is told of or not.
 async fn proxied(storage_is_known: bool) -> (Emulator, Pushed, Proxy) {
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let hosts = if storage_is_known { azure.storage_addr().to_string() } else { "storage.example".to_owned() };
     let proxy = Setup::new(&azure).upstream(&format!("  blobs: proxy\n  blob_hosts: ['{hosts}']\n")).start();
@@ -168,7 +168,7 @@ fn size(name: &str, default: usize) -> usize {
 async fn the_memory_of_many_pulls_does_not_grow_with_the_layer() {
     const LIMIT: usize = 100 << 20;
     let (pulls, bytes) = (size("BLOB_PULLS", 64), size("BLOB_MIB", 16) << 20);
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let image = Image::small("hub/library/busybox", "latest").with_layers(1, bytes).with_arches(&["amd64"]);
     let pushed = azure.push(image);
     let layer = pushed.blobs.iter().max_by_key(|digest| azure.blob(digest).map_or(0, |blob| blob.len()));

@@ -1,7 +1,7 @@
 use acr_emulator::{Emulator, Hop, Options};
 
-use crate::harness::{CLIENT, Proxy, SECRET, Setup, TENANT, wait_for};
 use crate::sources::{CERTIFICATE, KEY, STRANGER, azure, service_account_token, status, tool};
+use testkit::{CLIENT, Proxy, SECRET, Setup, TENANT, wait_for};
 
 /// What the log says of a sign-in that fails.
 fn fails(azure: &Emulator, build: impl Fn(&Emulator, Setup) -> Setup) -> (Proxy, String) {

@@ -3,15 +3,15 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image};
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire::{self, Kept};
+use testkit::{Proxy, Setup};
 
 /// What the README promises, in seconds, to the end of the answer's header.
 const PROMISED: u64 = 30;
 
 /// A proxy that serves its blobs itself, and the path of one of them.
 async fn proxied() -> (Emulator, String, Proxy) {
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
     let proxy = Setup::new(&azure).upstream(&hosts).start();

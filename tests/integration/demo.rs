@@ -3,7 +3,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::harness::PATIENCE;
+use testkit::PATIENCE;
 
 /// The command that a new user types first.
 #[test]

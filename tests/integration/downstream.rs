@@ -6,8 +6,8 @@ use acr_emulator::{Fault, Hop, Recorded};
 use serde_json::Value;
 
 use crate::admin::admin;
-use crate::harness::{self, AT_ONCE, PATIENCE, Proxy, Setup, wait_for};
 use crate::wire::{self, Answer, Kept};
+use testkit::{AT_ONCE, PATIENCE, Proxy, Setup, wait_for};
 
 const PING: &str = "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
 const TAGS: &str = "GET /v2/library/busybox/tags/list HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -54,7 +54,7 @@ fn data(requests: &[Recorded]) -> usize {
 async fn a_header_that_drips_is_refused_when_its_time_is_over() {
     /// So often a byte comes.
     const STEP: Duration = Duration::from_millis(500);
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let drip = |before: &str| {
         let mut stream = wire::connect(proxy.address());
@@ -101,7 +101,7 @@ async fn a_header_that_drips_is_refused_when_its_time_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_has_64_kib_of_room_and_no_more() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
     for (length, status) in [(2000, 200), (5000, 200), (60 << 10, 200), (64 << 10, 431), (1 << 20, 431)] {
         let request = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: {}\r\n\r\n", "x".repeat(length));
@@ -118,7 +118,7 @@ async fn a_header_has_64_kib_of_room_and_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_are_unfinished_take_little_memory() {
     const CLIENTS: usize = 300;
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
     assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
     // Twice as much as is sent, and what a connection takes by itself.
@@ -145,7 +145,7 @@ async fn headers_that_are_unfinished_take_little_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_do_not_wait_for_answers_are_served_in_order() {
     const MANY: usize = 50;
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let last = "GET /v2/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let whole = format!("{TAGS}{PING}\r\n{TAGS}{last}{PING}");
@@ -175,7 +175,7 @@ async fn requests_that_do_not_wait_for_answers_are_served_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_of_zero_that_is_given_twice_is_no_body_and_the_next_request_is_served() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for lengths in ["Content-Length: 0, 0\r\n", "Content-Length: 0\r\nContent-Length: 0\r\n"] {
         let next = "GET /v2/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -189,7 +189,7 @@ async fn a_length_of_zero_that_is_given_twice_is_no_body_and_the_next_request_is
 /// A request that is never answered as one: where a body ends is what requests are smuggled by.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_served_behind_a_body() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for (line, headers, body, status) in [
         ("GET /v2/", "Content-Length: 5\r\n", "abcde", 400),
@@ -231,7 +231,7 @@ async fn nothing_is_served_behind_a_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_1_1_without_a_host_is_refused() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for (line, status) in [
         ("GET /v2/ HTTP/1.1", 400),
@@ -249,7 +249,7 @@ async fn http_1_1_without_a_host_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_in_a_browser_gets_no_manifest() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for (headers, status) in [
         ("Origin: http://evil.example\r\n", 403),
@@ -271,7 +271,7 @@ async fn a_page_in_a_browser_gets_no_manifest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_kept_for_as_long_as_is_set() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).settings("client_keepalive: 2s").start();
     let mut client = Kept::new(proxy.address());
     assert_eq!(client.ask("GET", "/v2/", "HTTP/1.1", "").status(), 200);
@@ -284,7 +284,7 @@ async fn an_idle_connection_is_kept_for_as_long_as_is_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_house_refuses_at_once_and_leaves_the_rest_to_registries_and_readyz() {
     const LIMIT: usize = 256;
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(64, LIMIT).start();
     proxy.wait_for_log(&format!("{LIMIT} file descriptors are few"));
     let max = load(&proxy)["connections"]["max"].as_u64().and_then(|max| usize::try_from(max).ok()).expect("a number");
@@ -320,7 +320,7 @@ async fn a_full_house_refuses_at_once_and_leaves_the_rest_to_registries_and_read
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_there_may_be_are_refused_at_once() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(256, 256).start();
     assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
     let max = load(&proxy)["requests"]["max"].as_u64().and_then(|max| usize::try_from(max).ok()).expect("a number");
@@ -394,7 +394,7 @@ mod h2 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http2_connection_has_few_streams_and_small_headers() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let mut stream = h2::connect(proxy.address(), &[]);
     let settings = std::iter::from_fn(|| h2::read(&mut stream)).find(|frame| frame.0 == h2::SETTINGS && frame.1 == 0);
@@ -418,7 +418,7 @@ async fn an_http2_connection_has_few_streams_and_small_headers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_that_drips_ends_when_the_time_of_a_header_is_over() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let unfinished = [
         // Half the preface, half a frame, and a header block that goes on for ever.
@@ -461,7 +461,7 @@ async fn http2_that_drips_ends_when_the_time_of_a_header_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_windows_do_not_hold_all_of_the_registry() {
     const CONNECTIONS: u32 = 20;
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(512, 512).start();
     let max = load(&proxy)["requests"]["max"].as_u64().expect("a number");
     let request = h2::get("/v2/library/busybox/tags/list");
@@ -485,7 +485,7 @@ async fn closed_windows_do_not_hold_all_of_the_registry() {
 /// A refusal waits for its client, too, and nothing bounds how many do.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_are_refused_do_not_wait_for_closed_windows() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(256, 256).start();
     let max = load(&proxy)["requests"]["max"].as_u64().expect("a number");
     let request = h2::get("/v2/library/busybox/tags/list");

@@ -4,8 +4,8 @@ use std::process::Command;
 use acr_emulator::{Emulator, Fault, Hop, Image};
 use serde_json::{Value, json};
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire;
+use testkit::{Proxy, Setup};
 
 /// What curl gets over HTTP/2 without asking first: version and status, then the body.
 fn curl(proxy: &Proxy, path: &str, arguments: &[&str]) -> (String, Vec<u8>) {
@@ -24,7 +24,7 @@ fn curl(proxy: &Proxy, path: &str, arguments: &[&str]) -> (String, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_knows_speaks_http2_without_tls() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(curl(&proxy, "/v2/", &[]), ("2 200".to_owned(), b"{}".to_vec()));
     let index = azure.manifest("hub/library/busybox", "latest").expect("pushed");
@@ -77,7 +77,7 @@ fn ask(proxy: &Proxy, method: &str, path: &str, headers: &[&str]) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_list_goes_on_from_page_to_page_over_http2() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let pushed = azure.push(Image::small("hub/library/busybox", "1.35"));
     for tag in ["1.36", "edge"] {
         azure.tag("hub/library/busybox", &pushed.index_digest, tag);
@@ -120,7 +120,7 @@ async fn a_tag_list_goes_on_from_page_to_page_over_http2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_in_the_clients_names_over_http2() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]).start();
     for (name, repository) in [("library/none", "hub/library/none"), ("ghcr.io/org/none", "ghcr/org/none")] {
         let body = json!({"errors": [{
@@ -146,7 +146,7 @@ async fn an_error_is_in_the_clients_names_over_http2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_has_already_is_304_over_http2() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let accept = "Accept: application/vnd.oci.image.index.v1+json";
     let path = "/v2/library/busybox/manifests/latest";
@@ -160,7 +160,7 @@ async fn what_a_client_has_already_is_304_over_http2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_comes_whole_in_part_or_as_a_redirect_over_http2() {
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let layer = &pushed.blobs[1];
     let whole = azure.blob(layer).expect("pushed");
@@ -190,7 +190,7 @@ async fn a_blob_comes_whole_in_part_or_as_a_redirect_over_http2() {
 /// The shortest request there is, shorter than what tells HTTP/2 apart.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shortest_request_is_answered_at_once() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let mut stream = wire::connect(proxy.address());
     stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n").expect("sent");

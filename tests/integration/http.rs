@@ -5,8 +5,8 @@ use acr_emulator::{Emulator, Fault, Hop, Image, Recorded};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::harness::{self, AT_ONCE, Proxy, Setup};
 use crate::wire::{self, End, Kept, Whole};
+use testkit::{AT_ONCE, Proxy, Setup};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
@@ -47,7 +47,7 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let [pushed, _] = ["hub/library/busybox", "ghcr/org/app"].map(|repository| {
         let pushed = azure.push(Image::small(repository, TAGS[0]));
         for tag in &TAGS[1..] {
@@ -192,7 +192,7 @@ async fn a_part_of_what_is_read_on_its_way_back_is_not_asked_for() {
 async fn parallel_ranges_that_are_cut_short_leave_nothing_behind() {
     const PARTS: usize = 8;
     const READ: usize = 64 << 10;
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed =
         azure.push(Image::small("hub/library/busybox", "latest").with_layers(1, 16 << 20).with_arches(&["amd64"]));
     let layer = azure.blob(&pushed.blobs[0]).expect("pushed");

@@ -2,8 +2,8 @@ use std::time::Instant;
 
 use acr_emulator::{Fault, Hop, Server};
 
-use crate::harness::{self, Proxy, Setup, wait_for};
 use crate::wire::{self, Answer};
+use testkit::{Proxy, Setup, wait_for};
 
 fn manifest(proxy: &Proxy) -> Answer {
     wire::ask(
@@ -16,7 +16,7 @@ fn manifest(proxy: &Proxy) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
     for server in [Server::Entra, Server::Registry] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         azure.refuse_connections(server, true);
         let proxy = Setup::new(&azure).settings("token_wait: 1s").start();
         assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
@@ -47,7 +47,7 @@ async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
 async fn a_pull_waits_for_the_first_token_that_is_on_its_way() {
     let azure = acr_emulator::Emulator::start(acr_emulator::Options {
         latency: std::time::Duration::from_millis(400),
-        ..harness::options()
+        ..testkit::options()
     })
     .await
     .expect("started");
@@ -64,7 +64,7 @@ fn refused_without_a_word() -> Fault {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_boot_a_pull_waits_for_an_identity_endpoint_that_is_not_ready() {
     for fault in [Fault::Status(404), Fault::Status(410), Fault::Status(500), Fault::RefuseConnections] {
-        let options = acr_emulator::Options { identity_listen: Some(([127, 0, 0, 1], 0).into()), ..harness::options() };
+        let options = acr_emulator::Options { identity_listen: Some(([127, 0, 0, 1], 0).into()), ..testkit::options() };
         let azure = acr_emulator::Emulator::start(options).await.expect("started");
         azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
         azure.inject(Hop::Imds, fault.clone().times(3));
@@ -100,7 +100,7 @@ async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
         (Hop::Entra, Fault::Status(500), "entra: client secret: 500"),
         (Hop::Entra, Fault::HugeBody, "entra: client secret: an answer of more than 65536 bytes"),
     ] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         azure.inject(hop, fault.clone());
         let proxy = Setup::new(&azure).settings("token_wait: 1s").start();
         let line = proxy.wait_for_log(says);
@@ -113,7 +113,7 @@ async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_is_called_that_and_no_other_identity_is_tried() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).secret("wrong").start();
     let line = proxy.wait_for_log("entra: ");
     assert!(line.contains("client secret: 401 invalid_client: the client secret is wrong: AADSTS7000215"), "{line}");
@@ -123,7 +123,7 @@ async fn a_wrong_secret_is_called_that_and_no_other_identity_is_tried() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_identity_the_log_says_what_each_source_said() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     // An endpoint of its own, so that this machine's metadata service is not asked.
     let proxy = Setup::new(&azure)
         .nobody()
@@ -139,7 +139,7 @@ async fn without_any_identity_the_log_says_what_each_source_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_is_replaced_and_the_client_sees_nothing() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
     azure.revoke_tokens();
@@ -151,7 +151,7 @@ async fn a_revoked_token_is_replaced_and_the_client_sees_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_401_is_an_answer_and_no_challenge() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
     azure.inject(Hop::Data, Fault::Challenge401);
@@ -172,7 +172,7 @@ async fn a_second_401_is_an_answer_and_no_challenge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registrys_id_of_a_failed_token_call_reaches_client_and_log() {
     for (hop, status, revoke) in [(Hop::Exchange, 500, false), (Hop::Token, 403, false), (Hop::Token, 500, true)] {
-        let azure = harness::azure().await;
+        let azure = testkit::azure().await;
         let proxy = Setup::new(&azure).settings("token_wait: 1s");
         let proxy = if revoke {
             let proxy = proxy.start();
@@ -196,7 +196,7 @@ async fn the_registrys_id_of_a_failed_token_call_reaches_client_and_log() {
 /// A host that slept, or a session that was revoked: the Entra token that is kept has ended, and nothing here knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entra_token_that_the_exchange_refuses_is_not_used_again() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     // The sign-in works and the exchange does not, so the Entra token is kept for the next try.
     azure.inject(Hop::Exchange, Fault::Status(503));
     let proxy = Setup::new(&azure).start();
@@ -216,7 +216,7 @@ async fn an_entra_token_that_the_exchange_refuses_is_not_used_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_that_refuses_every_entra_token_is_asked_twice_and_then_left_alone() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     azure.inject(Hop::Exchange, Fault::Status(503).times(1));
     azure.inject(Hop::Exchange, Fault::Status(401));
     let proxy = Setup::new(&azure).start();

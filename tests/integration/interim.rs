@@ -1,14 +1,14 @@
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire;
+use testkit::{Proxy, Setup};
 
 const MANIFEST: &str = "/v2/library/busybox/manifests/latest";
 const VERSIONS: [&str; 2] = ["HTTP/1.0", "HTTP/1.1"];
 
 /// An emulator with one image, and a proxy that serves its blobs itself: each answer has two hops that can fail.
 async fn proxied() -> (Emulator, Pushed, Proxy) {
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
     let proxy = Setup::new(&azure).upstream(&hosts).start();

@@ -1,11 +1,11 @@
 use acr_emulator::{Emulator, Fault, Hop, Image, Injection, Pushed, Server};
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire::{self, Kept};
+use testkit::{Proxy, Setup};
 
 /// An emulator with one image, and a proxy that serves its blobs itself.
 async fn proxied() -> (Emulator, Pushed, Proxy) {
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
     let proxy = Setup::new(&azure).upstream(&hosts).start();

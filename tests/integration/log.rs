@@ -3,8 +3,8 @@ use std::process::{Command, Stdio};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 
-use crate::harness::{self, Proxy, Setup, wait_for};
 use crate::wire;
+use testkit::{Proxy, Setup, wait_for};
 
 /// The lines of the access log about this path.
 fn lines<'a>(log: &'a str, path: &str) -> Vec<&'a str> {
@@ -18,7 +18,7 @@ fn warnings(log: &str) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_says_why_and_is_no_warning() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::routes(&azure, &[("docker.io", "hub")]).start();
     for (line, says) in [
         (
@@ -45,7 +45,7 @@ async fn a_refusal_says_why_and_is_no_warning() {
 
 /// An emulator with an image of large layers, and a proxy that serves them itself.
 async fn large() -> (Emulator, Pushed, Proxy) {
-    let azure = Emulator::start(harness::options()).await.expect("the emulator starts");
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image { layer_bytes: 8 << 20, ..Image::small("hub/library/busybox", "latest") });
     let hosts = azure.storage_addr();
     let proxy = Setup::new(&azure).upstream(&format!("  blobs: proxy\n  blob_hosts: ['{hosts}']\n")).start();
@@ -104,7 +104,7 @@ async fn a_client_that_leaves_is_no_warning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_request_is_no_warning() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for bytes in [
         &b"GET /v2/library/busybox/manifests/latest HTTP/1.1\r\nHost: x\r\n"[..],
@@ -133,7 +133,7 @@ async fn half_a_request_is_no_warning() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_field_of_a_line_is_made_by_those_whom_it_is_about() {
     const FORGED: &str = "1 error=none client=10.0.0.1:1";
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let answer = wire::ask(proxy.address(), &format!("{} /v2/long/manifests/x", "M".repeat(30_000)), "");
     assert_eq!(answer.status, 405, "{answer:?}");
@@ -160,7 +160,7 @@ async fn no_field_of_a_line_is_made_by_those_whom_it_is_about() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_gets_priorities_and_no_second_time_stamp() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).journal(true).flag("--listen-address", "[::]:0").start();
     proxy.signal("HUP");
     proxy.wait_for_log("SIGHUP");

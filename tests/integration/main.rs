@@ -1,8 +1,5 @@
 //! The real binary in front of the emulator, by what clients and the registry see.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 /// Health and readiness.
 mod admin;
 /// What Azure's registries do that others do not.

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
 
-use crate::harness::{self, AT_ONCE, PATIENCE, Setup, wait_for};
 use crate::wire;
+use testkit::{AT_ONCE, PATIENCE, Setup, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_ends_the_start_at_once() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let first = Setup::new(&azure).start();
     let address = first.address().to_string();
     let begun = Instant::now();
@@ -36,7 +36,7 @@ fn too_few_descriptors_are_one_sentence_and_no_panic() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_settings_are_one_sentence_and_status_2() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     for (flag, value, says) in [
         ("--upstream-domain", "https://example.azurecr.io/", "without https://"),
         ("--upstream-prefix", "Hub", "--upstream-prefix"),
@@ -54,7 +54,7 @@ async fn wrong_settings_are_one_sentence_and_status_2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_file_that_is_of_no_use_is_a_wrong_setting_named_as_it_was_given() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).flag("--ca-file", "/nonexistent.pem").spawn();
     assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
     proxy.wait_for_log("acr-cache-proxy: --ca-file: /nonexistent.pem: No such file");
@@ -68,7 +68,7 @@ async fn a_ca_file_that_is_of_no_use_is_a_wrong_setting_named_as_it_was_given() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_variable_for_ca_certificates_that_names_nothing_is_said_once() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     for (name, value) in [("SSL_CERT_FILE", "/nonexistent.pem"), ("SSL_CERT_DIR", "/nonexistent")] {
         let proxy = Setup::new(&azure).env(name, value).start();
         assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
@@ -80,7 +80,7 @@ async fn a_variable_for_ca_certificates_that_names_nothing_is_said_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_proxy_stops_at_once() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     for signal in ["TERM", "INT", "QUIT"] {
         let mut proxy = Setup::new(&azure).start();
         assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
@@ -94,7 +94,7 @@ async fn an_idle_proxy_stops_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_requests_finish_and_takes_no_new_ones() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
     azure.inject(Hop::Data, Fault::SlowDrip.times(1));
@@ -129,7 +129,7 @@ async fn who_is_connected_when_the_signal_comes_is_answered() {
     /// So long a first request may be on its way.
     const FAR_AWAY: Duration = Duration::from_millis(200);
     const PING: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
     let mut silent = wire::connect(proxy.address());
@@ -154,7 +154,7 @@ async fn who_is_connected_when_the_signal_comes_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_does_not_kill() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
     proxy.signal("HUP");
     proxy.wait_for_log("SIGHUP");
@@ -163,7 +163,7 @@ async fn a_hangup_does_not_kill() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_of_rust_log_that_leaves_the_log_empty_is_said() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).env("RUST_LOG", "acess=info").spawn();
     proxy
         .wait_for_log("RUST_LOG: \"acess=info\" names no target of this program, so its log stays empty: did you mean");
@@ -172,7 +172,7 @@ async fn a_filter_of_rust_log_that_leaves_the_log_empty_is_said() {
 /// Nobody wrote into it, and the start hung in silence; a shell's `<(...)` is one that is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_is_a_fifo_does_not_hang() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let path = setup.path("fifo");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());

@@ -1,8 +1,8 @@
 use acr_emulator::{Emulator, Fault, Hop, Recorded, Server};
 use reqwest::redirect::Policy;
 
-use crate::harness::{self, SECRET, Setup};
 use crate::wire;
+use testkit::{SECRET, Setup};
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
 
@@ -18,7 +18,7 @@ fn data(azure: &Emulator) -> Vec<Recorded> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_pull_reaches_the_registry_prefixed_and_signed() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let get = |path: String| client().get(proxy.url(&path)).header("Accept", ACCEPT).send();
 
@@ -70,7 +70,7 @@ async fn a_whole_pull_reaches_the_registry_prefixed_and_signed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_the_registry_needs_of_a_request_passes() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let answer = wire::ask(
         proxy.address(),
@@ -115,7 +115,7 @@ async fn only_what_the_registry_needs_of_a_request_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_the_registrys_own_does_not_come_through() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for path in ["manifests/latest", "manifests/none", "tags/list", "manifests/latest?x=y"] {
         let answer =
@@ -129,7 +129,7 @@ async fn what_is_the_registrys_own_does_not_come_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_registry_says_of_its_own_connection_does_not_come_through() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let said = [("Keep-Alive", "timeout=3"), ("Upgrade", "h2"), ("Trailer", "x"), ("X-Kept", "yes")];
     let headers = said.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
@@ -143,7 +143,7 @@ async fn what_a_registry_says_of_its_own_connection_does_not_come_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_the_log_at_trace() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let answer =
         wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "Authorization: Basic Y2xpZW50cw==\r\n");

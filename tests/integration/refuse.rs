@@ -2,14 +2,14 @@ use std::time::Instant;
 
 use acr_emulator::Hop;
 
-use crate::harness::{self, AT_ONCE, Setup};
 use crate::wire;
+use testkit::{AT_ONCE, Setup};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_a_pull_is_refused_here() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let long = "a/".repeat(200);
     for (line, status, code) in [
@@ -48,7 +48,7 @@ async fn what_is_not_a_pull_is_refused_here() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_request_get_no_further() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
     for bytes in [
         // podman's TLS ClientHello on the plain port: it goes on in plain HTTP as soon as this fails.
@@ -74,7 +74,7 @@ async fn bytes_that_are_no_request_get_no_further() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_is_refused_without_a_body_but_with_its_length() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let answer = wire::ask(proxy.address(), "HEAD /v2/UPPER/manifests/x", "");
     assert_eq!((answer.status, answer.body.as_str()), (400, ""));
@@ -83,7 +83,7 @@ async fn a_head_is_refused_without_a_body_but_with_its_length() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_behind_a_connect_is_read_as_a_request() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let head = "CONNECT mirror:443 HTTP/1.1\r\nHost: mirror:443\r\n\r\n";
     let bytes = format!("{head}GET /v2/library/busybox/tags/list HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -94,7 +94,7 @@ async fn nothing_behind_a_connect_is_read_as_a_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_does_not_write_to_the_terminal_of_whoever_reads_the_log() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--log", "info").start();
     let long = "x".repeat(50_000);
     for path in ["/v2/a\u{9b}31m\u{202e}/manifests/x", &format!("/v2/{long}/manifests/x")] {

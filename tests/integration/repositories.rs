@@ -5,8 +5,8 @@ use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire::{self, Answer};
+use testkit::{Proxy, Setup};
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
 
@@ -26,7 +26,7 @@ fn manifest(proxy: &Proxy, name: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abac_registry_gets_one_scope_a_repository() {
-    let azure = azure(Options { abac: true, ..harness::options() }, &["busybox", "alpine"]).await;
+    let azure = azure(Options { abac: true, ..testkit::options() }, &["busybox", "alpine"]).await;
     let proxy = Setup::new(&azure).start();
     for _ in 0..3 {
         for name in ["busybox", "alpine"] {
@@ -40,7 +40,7 @@ async fn an_abac_registry_gets_one_scope_a_repository() {
 /// The claim says all repositories, and the data plane takes it for none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_granted_for_all_and_then_refused_is_followed_by_one_a_repository() {
-    let options = Options { refuses_wildcard_tokens: true, ..harness::options() };
+    let options = Options { refuses_wildcard_tokens: true, ..testkit::options() };
     let azure = azure(options, &["busybox", "alpine", "debian"]).await;
     let proxy = Setup::new(&azure).start();
     for _ in 0..3 {
@@ -60,7 +60,7 @@ async fn a_token_granted_for_all_and_then_refused_is_followed_by_one_a_repositor
 /// A cache rule with an unhealthy credential set answers 401 to any token, with the same challenge.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_refuses_every_token_changes_nothing_for_the_others() {
-    let azure = azure(harness::options(), &["busybox", "alpine", "debian"]).await;
+    let azure = azure(testkit::options(), &["busybox", "alpine", "debian"]).await;
     azure.inject(Hop::Data, Fault::Challenge401.on_path("alpine"));
     let proxy = Setup::new(&azure).start();
     for _ in 0..3 {
@@ -98,7 +98,7 @@ async fn statuses(proxy: SocketAddr, names: Range<usize>) -> Vec<u16> {
 async fn a_thousand_invented_names_keep_no_pull_from_its_token() {
     const CONNECTIONS: usize = 38;
     const NAMES: usize = 30;
-    let azure = azure(Options { abac: true, ..harness::options() }, &["busybox", "alpine", "debian"]).await;
+    let azure = azure(Options { abac: true, ..testkit::options() }, &["busybox", "alpine", "debian"]).await;
     let proxy = Setup::new(&azure).start();
     for name in ["busybox", "alpine"] {
         assert_eq!(manifest(&proxy, name).status, 200);

@@ -1,12 +1,12 @@
 use acr_emulator::{Emulator, Hop, Image, Options};
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire;
+use testkit::{Proxy, Setup};
 
 /// Two registries: one has the cache rules of Docker Hub and ghcr.io, the other those of quay.io.
 async fn two_registries() -> (Emulator, Emulator, Proxy) {
-    let one = Emulator::start(harness::options()).await.expect("the emulator starts");
-    let other = Emulator::start(Options { login_server: "other.azurecr.io".to_owned(), ..harness::options() });
+    let one = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    let other = Emulator::start(Options { login_server: "other.azurecr.io".to_owned(), ..testkit::options() });
     let other = other.await.expect("the emulator starts");
     for repository in ["hub/library/busybox", "hub/org/app", "ghcr/org/app"] {
         one.push(Image::small(repository, "latest"));

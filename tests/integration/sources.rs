@@ -7,8 +7,8 @@ use p12_keystore::{Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, Ma
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use crate::harness::{CLIENT, PATIENCE, Proxy, SECRET, Setup, TENANT, wait_for};
 use crate::wire;
+use testkit::{CLIENT, PATIENCE, Proxy, SECRET, Setup, TENANT, wait_for};
 
 /// Throwaway keys, shared with the emulator's own tests.
 pub const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");

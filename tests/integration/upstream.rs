@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop, Server};
 
-use crate::harness::{self, Proxy, Setup};
 use crate::wire::{self, Answer};
+use testkit::{Proxy, Setup};
 
 const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
 
@@ -14,7 +14,7 @@ fn manifest(proxy: &Proxy) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_registry_is_answered_for_within_30_seconds() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     azure.inject(Hop::Data, Fault::Hang);
     let begun = Instant::now();
@@ -25,7 +25,7 @@ async fn a_stalled_registry_is_answered_for_within_30_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_dies_before_its_answer_is_sent_once_more_on_a_fresh_connection() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
     for (deaths, status) in [(1, 200), (2, 502)] {
@@ -41,7 +41,7 @@ async fn a_request_that_dies_before_its_answer_is_sent_once_more_on_a_fresh_conn
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_the_registry_are_kept_and_stale_ones_do_no_harm() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let connections = || {
         let requests = azure.requests().into_iter().filter(|request| request.hop == Hop::Data);
@@ -60,7 +60,7 @@ async fn connections_to_the_registry_are_kept_and_stale_ones_do_no_harm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_connection_tries_the_next_address() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     // Nothing listens on 127.0.0.2 and 127.0.0.3 at the emulator's port.
     let config = setup.file(
@@ -83,7 +83,7 @@ async fn a_refused_connection_tries_the_next_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_gone_is_502_and_its_return_is_noticed() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
     azure.refuse_connections(Server::Registry, true);
@@ -95,7 +95,7 @@ async fn a_registry_that_is_gone_is_502_and_its_return_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_after_which_the_connection_ends_says_so() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
     azure.inject(Hop::Data, Fault::Challenge401);
@@ -109,7 +109,7 @@ async fn an_answer_after_which_the_connection_ends_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off_is_not_passed_as_whole() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
     for fault in [Fault::CutBody(10), Fault::ResetMidBody] {
@@ -122,8 +122,8 @@ async fn an_answer_that_breaks_off_is_not_passed_as_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_untrusted_registry_is_502_and_the_message_says_what_to_do() {
-    let azure = harness::azure().await;
-    let stranger = harness::azure().await;
+    let azure = testkit::azure().await;
+    let stranger = testkit::azure().await;
     let setup = Setup::new(&azure);
     let ca = setup.file("stranger.pem", stranger.ca_pem());
     let proxy = setup.flag("--ca-file", &ca.to_string_lossy()).start();
@@ -135,7 +135,7 @@ async fn an_untrusted_registry_is_502_and_the_message_says_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ssl_cert_file_adds_a_private_ca() {
-    let azure = harness::azure().await;
+    let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let ca = setup.file("private.pem", azure.ca_pem());
     let config = setup.file(

@@ -1,7 +1,7 @@
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::harness::PATIENCE;
+use testkit::PATIENCE;
 
 /// An answer, taken apart.
 #[derive(Debug)]

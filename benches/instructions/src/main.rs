@@ -1,18 +1,12 @@
 //! Fixed batches of work for `scripts/instructions`, which counts the instructions of each.
 
-#![allow(dead_code, reason = "the modules are whole, and this uses a part of them")]
-
-mod oci;
-#[path = "../../../src/route.rs"]
-mod route;
-
 use std::hint::black_box;
 
 use http::Method;
 use oci::name::Prefix;
 use oci::rename::Renaming;
 use oci::request::{Pull, Request};
-use route::{Blobs, OnFailure, Route, Routes, Source};
+use oci::route::{Blobs, OnFailure, Route, Routes, Source};
 
 /// Of each thing that a batch does.
 const TIMES: usize = 2000;

@@ -1,4 +1,4 @@
-//! The registry's vocabulary, pure: names, references, requests, errors. It imports neither pingora nor tokio.
+//! The registry's vocabulary, pure: names, references, requests, errors. It depends on neither pingora nor tokio.
 //!
 //! Source of every grammar here: the OCI distribution specification 1.1, "Pulling manifests" and
 //! "Content discovery"; digests: the OCI image specification, "Digests".
@@ -9,3 +9,4 @@ pub mod name;
 pub mod rename;
 pub mod request;
 pub mod rewrite;
+pub mod route;

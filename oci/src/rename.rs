@@ -372,7 +372,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn there_and_back_is_where_it_began(
+        fn a_round_trip_ends_where_it_began(
             name in "[a-z0-9]{1,5}([._-][a-z0-9]{1,5})?(/[a-z0-9]{1,5}){0,3}",
             prefix in "[a-z]{1,4}(/[a-z]{1,4})?",
             tail in "/(tags/list|manifests/[a-z]{1,5}|referrers/sha256:[a-f0-9]{64})(\\?[a-z]=[a-z0-9]{1,4})?",

@@ -16,9 +16,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// of 30 s, is not.
 pub const AT_ONCE: Duration = Duration::from_secs(15);
 
-/// The identity that every emulator of these tests knows.
+/// The tenant of the identity that every emulator of these tests knows.
 pub const TENANT: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
+/// That identity's client id.
 pub const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
+/// That identity's secret.
 pub const SECRET: &str = "correct~horse.battery-staple";
 
 /// Emulator options with the tests' identity.
@@ -228,12 +230,12 @@ impl Setup {
             let inode = if is_standard_error { of.ino() } else { of.ino() + 1 };
             ("JOURNAL_STREAM", format!("{}:{inode}", of.dev()))
         });
-        let binary = env!("CARGO_BIN_EXE_acr-cache-proxy");
+        let binary = std::env::var("CARGO_BIN_EXE_acr-cache-proxy").expect("cargo tells a test where the program is");
         let mut command = match self.descriptors {
-            None => Command::new(binary),
+            None => Command::new(&binary),
             Some((soft, hard)) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), binary]);
+                shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), &binary]);
                 shell
             }
         };
@@ -331,7 +333,6 @@ impl Proxy {
     }
 
     /// How many threads it has now.
-    #[allow(dead_code, reason = "not every test crate asks")]
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").count()
     }

@@ -3,9 +3,9 @@
 
 use http::Method;
 
-use crate::oci::name::Name;
-use crate::oci::rename::Renaming;
-use crate::oci::request::{Pull, Reference, Request, Resource};
+use crate::name::Name;
+use crate::rename::Renaming;
+use crate::request::{Pull, Reference, Request, Resource};
 use crate::route::{Choice, Routes};
 
 const AUTHORITY: &str = "example.azurecr.io";

@@ -3,8 +3,8 @@
 //! A closed world: a registry that no route is for gets no answer but 404, so that the client asks the registry itself.
 //! The table is made once, from the settings; choosing allocates nothing.
 
-use crate::oci::name::{Name, Prefix, Repository};
-use crate::oci::request::Pull;
+use crate::name::{Name, Prefix, Repository};
+use crate::request::Pull;
 
 /// The registry that a client means who names none, as dockerd does.
 pub const DOCKER_HUB: &str = "docker.io";
@@ -218,15 +218,14 @@ fn names_a_registry(text: &str) -> bool {
     meant && host.split('.').all(label) && port.parse::<u16>().is_ok()
 }
 
-/// The property that the fuzzer checks, too, which has this file by another path.
-#[cfg(test)]
-#[path = "route/there_and_back.rs"]
-mod there_and_back;
+/// The property that the tests below and the fuzzer check.
+#[cfg(any(test, feature = "round-trip"))]
+pub mod round_trip;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::request::Request;
+    use crate::request::Request;
     use http::Method;
     use proptest::prelude::*;
 
@@ -379,12 +378,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
         #[test]
-        fn there_and_back_is_where_it_began(
+        fn a_round_trip_ends_where_it_began(
             routes in tables(),
             (path, query) in requests(),
             host in prop::sample::select(vec!["", "m.example", "m.example:8080", "m.example:1", "127.0.0.1:1"]),
         ) {
-            there_and_back::check(&routes, &path, Some(&query), Some(host));
+            round_trip::check(&routes, &path, Some(&query), Some(host));
         }
 
         #[test]
@@ -410,7 +409,7 @@ mod tests {
         for _ in 0..500 {
             let one = (tables(), requests()).new_tree(&mut runner).expect("a value");
             let (routes, (path, query)) = prop::strategy::ValueTree::current(&one);
-            routed += usize::from(there_and_back::check(&routes, &path, Some(&query), Some("m.example")));
+            routed += usize::from(round_trip::check(&routes, &path, Some(&query), Some("m.example")));
         }
         assert!(routed > 100, "a property of nothing: {routed} of 500");
     }
