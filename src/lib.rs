@@ -8,11 +8,12 @@
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong
 //! serve                            puts the parts together; below it:
-//!   listener, downstream           accept a connection, and read its requests' headers within bounds
-//!   connection, header, frames     its bytes, where a header ends, and how long a frame of HTTP/2 takes
-//!   descriptors, refusal           how much is taken on, and what the rest is told
-//!   watched                        each request with its deadline, over HTTP/2 too
-//!   shutdown                       signals, and the end of the requests under way
+//!   listen                         clients' connections:
+//!     listener, downstream           accept a connection, and read its requests' headers within bounds
+//!     connection, header, frames     its bytes, where a header ends, and how long a frame of HTTP/2 takes
+//!     descriptors, refusal           how much is taken on, and what the rest is told
+//!     watched                        each request with its deadline, over HTTP/2 too
+//!     shutdown                       signals, and the end of the requests under way
 //!   addresses                      names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
@@ -83,6 +84,7 @@ pub mod config;
 pub mod demo;
 pub mod file;
 pub mod identity;
+mod listen;
 pub mod load;
 pub mod logger;
 pub mod proxy;

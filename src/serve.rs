@@ -22,29 +22,16 @@ use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
 use crate::identity::{self, Identity, IdentityError};
+use crate::listen::descriptors;
+use crate::listen::downstream::{self, Downstream};
+use crate::listen::listener::Listening;
+use crate::listen::shutdown::{self, Arriving, MustNotEnd};
 use crate::load::{Bound, Load};
 use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
 use crate::trust::{TrustError, TrustRoots};
 
-mod connection;
-mod descriptors;
-mod downstream;
-mod frames;
-mod header;
-mod listener;
-mod refusal;
-mod shutdown;
-mod watched;
-
-use downstream::Downstream;
-use listener::Listening;
-use shutdown::{Arriving, MustNotEnd};
-
-/// A request's header ends within this, from its first byte on, and the first of a connection from when that is accepted.
-/// It comes in a packet or two; packets that are lost three times over come in 15 s.
-const HEADER_LIMIT: Duration = Duration::from_secs(20);
 /// Connections to the admin listener at once. They have a bound of their own, so that clients do not take all of it.
 const MAX_ADMIN_CONNECTIONS: usize = 32;
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.

@@ -3,7 +3,7 @@
 use log::warn;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
-use super::ServeError;
+use crate::serve::ServeError;
 
 /// Connections of clients at once. Each of hundreds of hosts has some dozen; an idle one takes about 20 KiB.
 const MAX_CONNECTIONS: usize = 16 << 10;
