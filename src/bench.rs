@@ -19,13 +19,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::addresses::{Addresses, Names};
 use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity::Identity;
 use crate::logger;
+use crate::net::addresses::{Addresses, Names};
+use crate::net::trust::TrustRoots;
 use crate::token::exchange::Registry;
-use crate::trust::TrustRoots;
 use oci::route::Source;
 
 pub mod chance;

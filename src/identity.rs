@@ -12,11 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 use azure_core::credentials::AccessToken;
 use log::info;
 
-use crate::addresses::Names;
 use crate::config::identity::{Identity as Settings, Kind};
+use crate::net::addresses::Names;
+use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
 use crate::token::{Failure, Hop};
-use crate::trust::TrustRoots;
 
 mod arc;
 mod certificate;

@@ -14,7 +14,7 @@
 //!     descriptors, refusal           how much is taken on, and what the rest is told
 //!     watched                        each request with its deadline, over HTTP/2 too
 //!     shutdown                       signals, and the end of the requests under way
-//!   addresses                      names of registries, storage and sign-in: looked up in the background, connected to
+//!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read
@@ -39,7 +39,8 @@
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! browser                          requests of a page, which no container client is
 //! load                             connections and requests under way, counted, with their bounds
-//! trust, secret, answer, logger    CA certificates; masked values; what servers say; the log
+//! net::trust                       CA certificates, the system's and private ones, for every TLS connection
+//! secret, answer, logger           masked values; what servers say; the log
 //! client_config                    files by which clients come here; place writes them, prune finds and removes them
 //! demo                             the same program against an embedded stand-in for Azure
 //! bench                            pulls through a proxy against direct ones; a client, not a part of the proxy
@@ -72,7 +73,6 @@
 //! - On a connection, nothing behind a request with a body is served: where such a body ends is no question here.
 //! - There is no way to push, no way to list the catalogue, and no cache yet.
 
-pub mod addresses;
 pub mod admin;
 pub mod answer;
 pub mod bench;
@@ -87,9 +87,9 @@ pub mod identity;
 mod listen;
 pub mod load;
 pub mod logger;
+pub mod net;
 pub mod proxy;
 pub mod secret;
 pub mod serve;
 pub mod token;
-pub mod trust;
 pub mod value;

@@ -15,9 +15,9 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::addresses::{Addresses, Names};
 use crate::config::Domain;
 use crate::load::Bound;
+use crate::net::addresses::{Addresses, Names};
 use crate::token::Tokens;
 use oci::route::{Blobs, OnFailure, Routes};
 

@@ -17,7 +17,6 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_proxy::http_proxy;
 use tokio::task::JoinSet;
 
-use crate::addresses::{Addresses, Names};
 use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{self, Config};
@@ -27,10 +26,11 @@ use crate::listen::downstream::{self, Downstream};
 use crate::listen::listener::Listening;
 use crate::listen::shutdown::{self, Arriving, MustNotEnd};
 use crate::load::{Bound, Load};
+use crate::net::addresses::{Addresses, Names};
+use crate::net::trust::{TrustError, TrustRoots};
 use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::exchange::Registry;
-use crate::trust::{TrustError, TrustRoots};
 
 /// Connections to the admin listener at once. They have a bound of their own, so that clients do not take all of it.
 const MAX_ADMIN_CONNECTIONS: usize = 32;

@@ -22,8 +22,8 @@ use super::origin::{Origin, Resolver};
 use super::phase::Phase;
 use super::record::Meter;
 use crate::answer::{chain, quoted};
+use crate::net::trust::TrustRoots;
 use crate::token::exchange::registry_error;
-use crate::trust::TrustRoots;
 
 /// TCP and TLS to all addresses of a host; what takes longer is a failure, not a sample.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);

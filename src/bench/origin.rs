@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::config::Domain;
 
-/// As in [`crate::addresses`]: two of glibc's waits.
+/// As in [`crate::net::addresses`]: two of glibc's waits.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 /// Hosts of one run: the two sides, and the storage accounts that they redirect to.
 const MAX_HOSTS: usize = 64;

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::addresses::{CALL_WAIT, Names, Resolver, UNACKNOWLEDGED_LIMIT};
 use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after};
-use crate::trust::TrustRoots;
+use crate::net::addresses::{CALL_WAIT, Names, Resolver, UNACKNOWLEDGED_LIMIT};
+use crate::net::trust::TrustRoots;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A whole call; so much less than a request waits that one that hangs is reported to those who do.

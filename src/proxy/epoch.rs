@@ -2,7 +2,7 @@
 //!
 //! A firewall that fails over, a VPN that switches or a host that resumes drops the packets of all connections that were
 //! there before, while new ones work. The first request to notice gives up on its connection after
-//! [`crate::addresses::UNACKNOWLEDGED_LIMIT`]; the others in the pool would each cost another one the same wait. So it
+//! [`crate::net::addresses::UNACKNOWLEDGED_LIMIT`]; the others in the pool would each cost another one the same wait. So it
 //! raises the epoch, which is part of the pool's key, and they are not found again: they end when they have been idle.
 
 use std::net::{IpAddr, SocketAddr};

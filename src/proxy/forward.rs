@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 use super::context::Context;
 use super::fail::Trouble;
 use super::{deadline, epoch, relay, storage};
-use crate::addresses::{Attempt, UNACKNOWLEDGED_LIMIT};
 use crate::answer::retry_after;
+use crate::net::addresses::{Attempt, UNACKNOWLEDGED_LIMIT};
 
 /// How often one request tries to connect, each time to all addresses that are known.
 pub const MAX_CONNECTS: usize = 3;

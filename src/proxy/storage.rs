@@ -16,8 +16,8 @@ use super::context::Context;
 use super::fail::Trouble;
 use super::forward::{self, MOVE_WAIT};
 use super::relay;
-use crate::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::answer;
+use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
 use oci::rename::own_path;
 use oci::route::Blobs;
 
@@ -273,9 +273,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::addresses::{Addresses, Names};
     use crate::config::Domain;
     use crate::load::Bound;
+    use crate::net::addresses::{Addresses, Names};
     use crate::proxy::{Destination, Upstream};
     use crate::token::Tokens;
     use oci::route::OnFailure;

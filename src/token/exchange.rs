@@ -16,12 +16,12 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Failure, Granted, Hop, Issuer};
-use crate::addresses::{Addresses, CALL_WAIT, Single, UNACKNOWLEDGED_LIMIT};
 use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, quoted, read_body, retry_after, server_time};
 use crate::config::Domain;
 use crate::identity::Identity;
+use crate::net::addresses::{Addresses, CALL_WAIT, Single, UNACKNOWLEDGED_LIMIT};
+use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
-use crate::trust::TrustRoots;
 
 /// A TCP and TLS set-up that takes longer is tried again instead.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
