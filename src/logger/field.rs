@@ -1,13 +1,13 @@
-//! What others say, in a log line: bounded, and unable to look like another field or another line.
+//! Text from outside in a log line: bounded, and escaped so that it cannot look like another field or another line.
 
 use std::fmt::{self, Display, Formatter, Write};
 
-/// One word of visible ASCII, of at most so many bytes and three dots: anything else is escaped, blanks too, so it is one
-/// field whatever it holds. Nothing at all is a dash.
+/// A value as one field: visible ASCII, at most the given number of bytes and then `...`. Everything else, blanks included, is
+/// escaped. An empty value is written as `-`.
 pub struct Word<T>(pub T, pub usize);
 
-/// The rest of a line, of at most so many bytes and three dots. Blanks are as they are; control characters, what turns the
-/// direction of writing, and `=`, which would make a field, are escaped.
+/// A value as the last part of a line: at most the given number of bytes and then `...`. Blanks stay; control characters,
+/// characters that change the direction of text, and `=`, which would make a field, are escaped.
 pub struct Rest<T>(pub T, pub usize);
 
 impl<T: Display> Display for Word<T> {
@@ -25,14 +25,14 @@ impl<T: Display> Display for Rest<T> {
     }
 }
 
-/// Whether a character can be shown on a terminal and leaves the line one line: no control character, no separator of
-/// lines, and nothing that turns the direction of writing (Unicode Standard Annex 9).
+/// Whether a terminal shows the character on the same line: it is no control character, no line separator, and does not change
+/// the direction of text (Unicode Standard Annex 9).
 pub fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Writes what fits, and three dots if that is not all. Gives how many bytes it wrote.
+/// Writes as much of the escaped value as fits into `room` bytes, then `...` if that is not all. Returns the bytes written.
 pub fn escape(
     out: &mut dyn Write,
     room: usize,
@@ -48,7 +48,7 @@ pub fn escape(
     }
 }
 
-/// Once full it fails, so that a value of a megabyte is not looked through to its end.
+/// Fails once it is full, so that formatting a value of a megabyte stops there.
 struct Escaping<'a> {
     out: &'a mut dyn Write,
     left: usize,
@@ -57,7 +57,7 @@ struct Escaping<'a> {
 }
 
 impl Escaping<'_> {
-    fn put(&mut self, piece: &str) -> fmt::Result {
+    fn push(&mut self, piece: &str) -> fmt::Result {
         let Some(left) = self.left.checked_sub(piece.len()) else {
             self.is_full = true;
             return Err(fmt::Error);
@@ -69,14 +69,15 @@ impl Escaping<'_> {
 
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // All of it at once, as nearly always. Bytes first: a call for each character would cost more than the rest of the line.
+        // The common case: nothing to escape. Bytes are tested first, because a call for each character would cost more than the
+        // rest of the line.
         let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'=';
         if text.len() <= self.left && (text.bytes().all(is_plain) || text.chars().all(self.passes)) {
-            return self.put(text);
+            return self.push(text);
         }
         text.chars().try_for_each(|c| match (self.passes)(c) {
-            true => self.put(c.encode_utf8(&mut [0; 4])),
-            false => self.put(&c.escape_unicode().to_string()),
+            true => self.push(c.encode_utf8(&mut [0; 4])),
+            false => self.push(&c.escape_unicode().to_string()),
         })
     }
 }

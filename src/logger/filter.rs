@@ -1,75 +1,97 @@
-//! The log's filter: a level, or a list such as `warn,access=info`.
+//! Which records reach the log: the user's filter decides, except about dependencies, whose records may quote
+//! credentials or report everyday events.
 
-use super::OWN;
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// The libraries that write log lines of their own; of all others there are none that a filter could choose.
-const LIBRARIES: [&str; 7] =
-    ["pingora_core", "pingora_pool", "pingora_proxy", "pingora_runtime", "hyper_util", "reqwest", "rustls"];
+use super::OWN_TARGETS;
+use super::writer::Writer;
 
-const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+/// Dependencies log nothing below this level, whatever the filter says. Pingora prints whole request headers at debug and
+/// trace, hyper whole messages at trace (registry tokens and client credentials among them), and Pingora its steps at info.
+const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Warn;
 
-/// A word this near to a target was meant as it (Jaro-Winkler).
-const NEAR: f64 = 0.8;
+/// Never logged: Pingora's small HTTP server, which the admin port runs on, quotes what it cannot parse at error, and that
+/// may be a credential. (The proxy's own server logs nothing of the kind: see `ProxyHttp::suppress_error_log`.)
+const SILENT: &str = "pingora_core::apps::http_app";
 
-/// The filter itself, if it is one. `env_logger` takes any word that is no level for a target, in silence, and a target that
-/// there is not for one that says nothing. The error says what would be right.
-pub fn parse_filter(text: &str) -> Result<String, String> {
-    let filter = parse_shared_filter(text)?;
-    match targets(text).find(|target| !exists(target)) {
-        None => Ok(filter),
-        Some(unknown) => {
-            Err(format!("{text:?} is no log filter: there is no target {unknown:?}: {}", instead(unknown)))
+/// Where Pingora warns of everyday events, and which peer the event is about: a client leaves, sends half a request or stops
+/// reading; a registry closes an idle connection just as it is about to be reused, and Pingora opens another one. Nobody has
+/// to act on either, so the record is logged at info. If the event ends a request, that request's own line says so too.
+const EVERYDAY: [(&str, &str); 7] = [
+    ("pingora_proxy", "a client"),
+    ("pingora_proxy::proxy_h1", "a client"),
+    ("pingora_core::apps", "a client"),
+    ("pingora_core::protocols::http::v1::common", "a client"),
+    ("pingora_core::protocols::http::v2::server", "a client"),
+    ("pingora_core::connectors", "a kept connection"),
+    ("pingora_pool::connection", "a kept connection"),
+];
+
+/// The logger that the `log` facade calls.
+pub(super) struct Filter {
+    logger: env_logger::Logger,
+    /// The thread that writes; `None` if the logger writes to standard error itself.
+    writer: Option<Writer>,
+}
+
+impl Filter {
+    pub(super) fn new(logger: env_logger::Logger, writer: Option<Writer>) -> Self {
+        Self { logger, writer }
+    }
+}
+
+impl Log for Filter {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        match Treatment::of(metadata) {
+            Treatment::Unchanged => self.logger.enabled(metadata),
+            Treatment::AtInfo { .. } => {
+                self.logger.enabled(&Metadata::builder().level(Level::Info).target(metadata.target()).build())
+            }
+            Treatment::Dropped => false,
+        }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // `env_logger` applies the user's filter in `log` itself.
+        match Treatment::of(record.metadata()) {
+            Treatment::Unchanged => self.logger.log(record),
+            Treatment::AtInfo { peer } => {
+                let args = format_args!("{peer}: {}", record.args());
+                self.logger.log(&Record::builder().level(Level::Info).target(record.target()).args(args).build());
+            }
+            Treatment::Dropped => {}
+        }
+    }
+
+    /// Called before the process ends: waits for the last lines to be written.
+    fn flush(&self) {
+        if let Some(writer) = &self.writer {
+            writer.drain();
         }
     }
 }
 
-/// The same of `RUST_LOG`, which other programs read as well: the targets may be theirs.
-pub fn parse_shared_filter(text: &str) -> Result<String, String> {
-    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
-    let valid = text.split(',').all(|directive| {
-        let (_, level) = directive.split_once('=').unwrap_or(("", directive));
-        is_level(level.trim())
-    });
-    if valid {
-        return Ok(text.to_owned());
+/// What happens to a record before the user's filter sees it.
+enum Treatment {
+    Unchanged,
+    AtInfo { peer: &'static str },
+    Dropped,
+}
+
+impl Treatment {
+    fn of(metadata: &Metadata<'_>) -> Self {
+        let (target, level) = (metadata.target(), metadata.level());
+        let is_below =
+            |module: &&str| target.strip_prefix(*module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+        if OWN_TARGETS.iter().any(is_below) {
+            Self::Unchanged
+        } else if level > DEPENDENCY_LEVEL || target == SILENT {
+            Self::Dropped
+        } else {
+            let everyday = EVERYDAY.iter().find(|(known, _)| *known == target);
+            everyday.map_or(Self::Unchanged, |(_, peer)| Self::AtInfo { peer })
+        }
     }
-    Err(format!("{text:?} is no log filter: give a level ({}), or a list such as warn,access=info", LEVELS.join(", ")))
-}
-
-/// What is doubtful in a filter of `RUST_LOG`: a target that was meant as one of ours, or none that is, so that the log
-/// would stay empty. Only such a filter can have targets that there are not.
-pub fn doubt(text: &str) -> Option<String> {
-    let concerns_us = |directive: &str| directive.split_once('=').is_none_or(|(target, _)| exists(target.trim_start()));
-    let is_near = |target: &str| OWN.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR);
-    let mut unknown = targets(text).filter(|target| !exists(target));
-    let first = unknown.clone().next()?;
-    if text.split(',').any(concerns_us) {
-        let near = unknown.find(|target| is_near(target))?;
-        return Some(format!("RUST_LOG: there is no target {near:?}: {}", instead(near)));
-    }
-    Some(format!("RUST_LOG: {text:?} names no target of this program, so its log stays empty: {}", instead(first)))
-}
-
-fn targets(text: &str) -> impl Iterator<Item = &str> + Clone {
-    text.split(',').filter_map(|directive| Some(directive.split_once('=')?.0.trim_start()))
-}
-
-/// A target stands for all that begin with it.
-fn exists(target: &str) -> bool {
-    OWN.iter().chain(&LIBRARIES).any(|known| {
-        !target.is_empty()
-            && (known.starts_with(target) || target.strip_prefix(known).is_some_and(|rest| rest.starts_with("::")))
-    })
-}
-
-fn instead(unknown: &str) -> String {
-    let nearest = OWN.iter().find(|known| strsim::jaro_winkler(known, unknown) >= NEAR);
-    let meant = nearest.map(|nearest| format!("did you mean {nearest}? ")).unwrap_or_default();
-    let [access, program] = OWN;
-    format!(
-        "{meant}there are {access}, a line for each request, {program} and its modules, and the libraries {}",
-        LIBRARIES.join(", ")
-    )
 }
 
 #[cfg(test)]
@@ -77,68 +99,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_names_levels_and_targets_that_exist() {
-        for text in [
-            "info",
-            "WARN",
-            "off",
-            "warn,access=info",
-            " warn, access=info",
-            "acr_cache_proxy::token=debug",
-            "pingora=error",
+    fn dependencies_log_nothing_below_warn_and_nothing_that_quotes_requests() {
+        let logger = env_logger::Builder::new().parse_filters("trace").build();
+        let filter = Filter::new(logger, None);
+        for (target, level, is_logged) in [
+            ("acr_cache_proxy", Level::Trace, true),
+            ("acr_cache_proxy::token", Level::Trace, true),
+            ("access", Level::Debug, true),
+            ("acr_cache_proxy_other", Level::Debug, false),
+            ("pingora_proxy", Level::Debug, false),
+            ("pingora_proxy", Level::Info, false),
+            ("pingora_proxy", Level::Warn, true),
+            ("hyper::proto", Level::Trace, false),
+            ("pingora_core::apps::http_app", Level::Error, false),
+            ("pingora_core::apps", Level::Error, true),
         ] {
-            assert_eq!(parse_filter(text).as_deref(), Ok(text));
+            let metadata = Metadata::builder().target(target).level(level).build();
+            assert_eq!(filter.enabled(&metadata), is_logged, "{target} {level}");
         }
-        const TARGETS: &str = "there are access, a line for each request, acr_cache_proxy and its modules, and the libraries pingora_core, ";
-        for (text, says) in [
-            (
-                "loud",
-                "\"loud\" is no log filter: give a level (error, warn, info, debug, trace, off), or a list such as warn,access=info",
-            ),
-            ("access", "\"access\" is no log filter: give a level"),
-            ("warn,", "\"warn,\" is no log filter: give a level"),
-            ("a=b=info", "\"a=b=info\" is no log filter: give a level"),
-            ("access=loud", "\"access=loud\" is no log filter: give a level"),
-            (
-                "acess=info",
-                "\"acess=info\" is no log filter: there is no target \"acess\": did you mean access? there are access, ",
-            ),
-            (
-                "warn,acr-cache-proxy=info",
-                "there is no target \"acr-cache-proxy\": did you mean acr_cache_proxy? there are",
-            ),
-            ("accessory=info", "there is no target \"accessory\""),
-            ("access =info", "there is no target \"access \""),
-            ("=info", "there is no target \"\""),
-            ("tower_http=info", TARGETS),
+    }
+
+    #[test]
+    fn everyday_events_of_dependencies_are_logged_at_info() {
+        for (directives, target, is_logged) in [
+            ("info", "pingora_proxy", true),
+            ("warn", "pingora_proxy", false),
+            ("warn", "pingora_proxy::proxy_h1", false),
+            ("warn", "pingora_core::apps", false),
+            ("warn", "pingora_core::protocols::http::v2::server", false),
+            ("warn", "pingora_core::protocols::http::v1::body", true),
+            ("warn", "pingora_core::connectors", false),
+            ("warn", "pingora_pool::connection", false),
+            ("warn", "pingora_core::server", true),
+            ("warn", "acr_cache_proxy::serve", true),
         ] {
-            let sentence = parse_filter(text).expect_err(text);
-            assert!(sentence.contains(says), "{text}: {sentence}");
+            let logger = env_logger::Builder::new().parse_filters(directives).build();
+            let filter = Filter::new(logger, None);
+            for level in [Level::Error, Level::Warn] {
+                let metadata = Metadata::builder().target(target).level(level).build();
+                assert_eq!(filter.enabled(&metadata), is_logged, "{directives}: {target} {level}");
+            }
         }
-        // Of the variable that other programs read, only the levels; but what is doubtful is said.
-        for (text, says) in [
-            (
-                "acess=info",
-                Some("RUST_LOG: \"acess=info\" names no target of this program, so its log stays empty: did you mean"),
-            ),
-            (
-                "h2=debug,tower_http=info",
-                Some("names no target of this program, so its log stays empty: there are access"),
-            ),
-            ("warn,acess=info", Some("RUST_LOG: there is no target \"acess\": did you mean access? there are")),
-            ("info,tower_http=debug", None),
-            ("tower_http=debug,access=info", None),
-            ("off", None),
-            ("warn,access=info", None),
-        ] {
-            let doubt = doubt(text);
-            assert!(
-                doubt.as_deref().is_some_and(|doubt| says.is_some_and(|says| doubt.contains(says)))
-                    || doubt.is_none() && says.is_none(),
-                "{text}: {doubt:?}"
-            );
-        }
-        assert!(parse_shared_filter("info,tower_http=debug").is_ok());
-        assert!(parse_shared_filter("loud").is_err());
     }
 }

@@ -4,8 +4,6 @@
 mod clocks;
 /// A DNS server of the tests' own, and addresses from which nothing comes back.
 mod dns;
-/// Where tokens must not go.
-mod elsewhere;
 /// The metadata service at its real address.
 mod imds;
 /// A client's connection, kept from request to request.
@@ -14,12 +12,12 @@ mod kept;
 mod matrix;
 /// Names that DNS gives late, wrongly or not at all, and addresses that are dead.
 mod names;
-/// What the log says of a failure that lasts.
-mod news;
-/// One cell of the table, played.
-mod play;
+/// What the log reports of a failure that lasts.
+mod report;
 /// A token that ends before its time while nobody gives a new one.
 mod revoked;
+/// One cell of the table: sets the fault, pulls, and compares what the client saw.
+mod run_cell;
 /// What no log may hold.
 mod secrets;
 /// Connections whose packets nobody answers any more.
@@ -28,3 +26,5 @@ mod silence;
 mod soak;
 /// What a start needs of its host.
 mod start;
+/// Tokens stay with the host that they are for.
+mod token_leak;

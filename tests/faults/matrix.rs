@@ -4,11 +4,11 @@ use acr_emulator::Hop;
 use tokio::sync::Semaphore;
 
 use crate::kept::Seen;
-use crate::play;
+use crate::run_cell;
 
 /// The table itself.
 const TABLE: &str = include_str!("matrix.md");
-/// Cells played at once, over all moments; most of their time they wait.
+/// Cells run at once, over all moments; most of their time they wait.
 static PLACES: Semaphore = Semaphore::const_new(16);
 /// What a machine under load may add to any bound; less than there is between two of them, at once and 10 s.
 const SLACK: Duration = Duration::from_secs(9);
@@ -103,8 +103,8 @@ fn cells() -> Vec<Cell> {
     cells
 }
 
-/// Plays all cells of one moment and says which turned out otherwise.
-async fn hold(moment: Moment) {
+/// Runs all cells of one moment and reports those that saw something else.
+async fn run_all(moment: Moment) {
     let mut running = tokio::task::JoinSet::new();
     let azure = tokio::runtime::Handle::current();
     for cell in cells().into_iter().filter(|cell| cell.moment == moment) {
@@ -112,8 +112,8 @@ async fn hold(moment: Moment) {
         running.spawn(async move {
             let _place = PLACES.acquire().await.expect("never closed");
             let name = format!("{:?} × {} × {moment:?}", cell.hop, cell.fault);
-            let played = tokio::task::spawn_blocking(move || play::cell(&azure, &cell)).await;
-            let wrong = match played {
+            let outcome = tokio::task::spawn_blocking(move || run_cell::cell(&azure, &cell)).await;
+            let wrong = match outcome {
                 Ok(Ok(())) => return None,
                 Ok(Err(wrong)) => wrong,
                 Err(crash) => crash.to_string(),
@@ -129,17 +129,17 @@ async fn hold(moment: Moment) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_start_a_client_is_told_in_time_and_the_proxy_recovers() {
-    hold(Moment::Start).await;
+    run_all(Moment::Start).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_first_refresh_no_client_sees_the_failure_of_a_renewal() {
-    hold(Moment::FirstRefresh).await;
+    run_all(Moment::FirstRefresh).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_no_pull_fails_while_a_token_is_good() {
-    hold(Moment::Load).await;
+    run_all(Moment::Load).await;
 }
 
 #[test]
@@ -153,8 +153,8 @@ fn the_table_has_a_cell_for_each_hop_fault_and_moment() {
     for cell in cells() {
         assert!(cell.moment == Moment::Start || cell.hop == Hop::Data || cell.expected == unseen, "{cell:?}");
     }
-    // Faults that the stand-in cannot play would be cells in name only.
+    // Faults that the stand-in cannot inject would be cells in name only.
     for fault in faults {
-        assert!(play::fault(fault).is_some(), "{fault}");
+        assert!(run_cell::fault(fault).is_some(), "{fault}");
     }
 }

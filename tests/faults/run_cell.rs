@@ -56,9 +56,9 @@ struct Stage<'a> {
     requests: Vec<Recorded>,
 }
 
-/// Plays a cell. `Err` says what was seen instead.
+/// Runs a cell. `Err` says what was seen instead.
 pub fn cell(runtime: &Handle, cell: &Cell) -> Result<(), String> {
-    let fault = fault(&cell.fault).ok_or("a fault that nobody can play")?;
+    let fault = fault(&cell.fault).ok_or("the emulator has no such fault")?;
     let mut stage = Stage::new(runtime, cell);
     let proxy = match cell.moment {
         Moment::Start => stage.at_start(fault)?,

@@ -1,5 +1,5 @@
-//! How a log line looks: `[2026-11-25T14:18:00.123Z INFO  access] ...`, in UTC; for the journal, which has a time of its
-//! own for each line, `<6>[INFO  access] ...`.
+//! The format of a log line: `[2026-11-25T14:18:00.123Z INFO  access] ...`, in UTC. The journal records the time of each
+//! line itself, so there it is `<6>[INFO  access] ...`.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -11,23 +11,23 @@ use time::OffsetDateTime;
 
 use super::field;
 
-/// More than the longest line of ours, which is one of the access log with all its fields full.
+/// Longer than our longest line, an access log line with every field at its limit.
 const MAX_MESSAGE: usize = 8 << 10;
 
-/// Who reads the lines.
+/// Who reads standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
     /// A person, a file, a container engine.
-    Any,
-    /// The journal of systemd, which reads a priority off the start of each line (`sd-daemon(3)`).
+    Other,
+    /// The systemd journal, which takes the priority from the start of each line (`sd-daemon(3)`).
     Journal,
 }
 
 impl Reader {
-    /// What a line of this level begins with.
+    /// The prefix of a line of this level.
     pub fn priority(self, level: Level) -> &'static str {
         match (self, level) {
-            (Self::Any, _) => "",
+            (Self::Other, _) => "",
             (Self::Journal, Level::Error) => "<3>",
             (Self::Journal, Level::Warn) => "<4>",
             (Self::Journal, Level::Info) => "<6>",
@@ -40,18 +40,18 @@ thread_local! {
     static LINE: RefCell<Line> = RefCell::default();
 }
 
-/// A line in the making; its memory is used again, and its date is written once a second.
+/// A buffer for one line. It is reused, and so is its date until the second changes.
 #[derive(Default)]
 struct Line {
     text: String,
-    /// Since 1970; what `stamp` says.
+    /// Seconds since 1970 that `stamp` is for.
     second: Option<u64>,
     stamp: String,
 }
 
-/// `env_logger`'s format.
+/// Writes one record, as `env_logger`'s formatter.
 pub fn write(reader: Reader, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
-    // What a line shows might want to say something as well; the inner line then has a buffer of its own.
+    // A `Display` of the record may log as well; that inner line then gets a fresh buffer.
     let mut line = LINE.with(RefCell::take);
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let outcome = out.write_all(line.format(reader, since_1970, record).as_bytes());
@@ -60,12 +60,12 @@ pub fn write(reader: Reader, out: &mut impl Write, record: &Record<'_>) -> io::R
 }
 
 impl Line {
-    /// One record is one line, whatever it says.
+    /// Makes exactly one line of a record, whatever its message contains.
     fn format(&mut self, reader: Reader, since_1970: Duration, record: &Record<'_>) -> &str {
         self.text.clear();
         self.text.push_str(reader.priority(record.level()));
         self.text.push('[');
-        if reader == Reader::Any {
+        if reader == Reader::Other {
             self.push_time(since_1970);
         }
         self.text.push_str(match record.level() {
@@ -78,7 +78,7 @@ impl Line {
         self.text.push_str(record.target());
         self.text.push_str("] ");
         let start = self.text.len();
-        // A `String` takes everything; only what is shown may fail, and then the line ends there.
+        // Writing to a `String` cannot fail. A `Display` of the message can; the line then ends there.
         let _ = self.text.write_fmt(*record.args());
         let message = self.text.get(start..).unwrap_or_default();
         if message.len() > MAX_MESSAGE || !message.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -103,13 +103,11 @@ impl Line {
     }
 }
 
-/// One of 0 to 9.
 fn digit(value: u32) -> char {
     char::from_digit(value, 10).unwrap_or('?')
 }
 
-/// Empty for a time that has no date.
-/// A second since 1970 as `2026-11-25T14:18:00`, in UTC.
+/// Seconds since 1970 as `2026-11-25T14:18:00`, in UTC; empty if they are beyond the last date that can be written.
 pub fn stamp(second: u64) -> String {
     let date = i64::try_from(second).ok().and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok());
     date.map_or_else(String::new, |at| {
@@ -129,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_its_date_level_and_target() {
+    fn a_line_begins_with_date_level_and_target() {
         for (millis, level, target, message, expected) in [
             (0, Level::Info, "access", "a", "[1970-01-01T00:00:00.000Z INFO  access] a\n"),
             (951_782_399_999, Level::Warn, "x::y", "b", "[2000-02-28T23:59:59.999Z WARN  x::y] b\n"),
@@ -137,7 +135,7 @@ mod tests {
             (951_782_400_020, Level::Info, "x", "e", "[2000-02-29T00:00:00.020Z INFO  x] e\n"),
             (1_795_616_280_123, Level::Info, "x", "", "[2026-11-25T14:18:00.123Z INFO  x] \n"),
         ] {
-            assert_eq!(format(Reader::Any, millis, level, target, message), expected);
+            assert_eq!(format(Reader::Other, millis, level, target, message), expected);
         }
     }
 

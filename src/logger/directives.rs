@@ -1,0 +1,144 @@
+//! The text of the log filter: a level, or a list of directives such as `warn,access=info`.
+
+use super::OWN_TARGETS;
+
+/// The dependencies that log anything at all; a filter can name these besides our own targets.
+const LIBRARIES: [&str; 7] =
+    ["pingora_core", "pingora_pool", "pingora_proxy", "pingora_runtime", "hyper_util", "reqwest", "rustls"];
+
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// From this similarity (Jaro-Winkler) on, an unknown target is taken for a mistyped one.
+const NEAR: f64 = 0.8;
+
+/// Checks a filter and returns it unchanged. `env_logger` takes any word that is not a level for a target, without a warning,
+/// and an unknown target leaves the log empty. The error names the known ones.
+pub fn parse_filter(text: &str) -> Result<String, String> {
+    let filter = parse_shared_filter(text)?;
+    match targets(text).find(|target| !exists(target)) {
+        None => Ok(filter),
+        Some(unknown) => {
+            Err(format!("{text:?} is no log filter: there is no target {unknown:?}: {}", suggestion(unknown)))
+        }
+    }
+}
+
+/// Checks a filter from `RUST_LOG`. Other programs read the variable too, so its targets may be theirs; only levels are checked.
+pub fn parse_shared_filter(text: &str) -> Result<String, String> {
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let valid = text.split(',').all(|directive| {
+        let (_, level) = directive.split_once('=').unwrap_or(("", directive));
+        is_level(level.trim())
+    });
+    if valid {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no log filter: give a level ({}), or a list such as warn,access=info", LEVELS.join(", ")))
+}
+
+/// A warning about a valid filter from `RUST_LOG`: it names a target that looks like one of ours mistyped, or none of ours at
+/// all, so that the log stays empty. Filters from the flag and the file never get this far with an unknown target.
+pub fn doubt(text: &str) -> Option<String> {
+    let concerns_us = |directive: &str| directive.split_once('=').is_none_or(|(target, _)| exists(target.trim_start()));
+    let is_near = |target: &str| OWN_TARGETS.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR);
+    let mut unknown = targets(text).filter(|target| !exists(target));
+    let first = unknown.clone().next()?;
+    if text.split(',').any(concerns_us) {
+        let near = unknown.find(|target| is_near(target))?;
+        return Some(format!("RUST_LOG: there is no target {near:?}: {}", suggestion(near)));
+    }
+    Some(format!("RUST_LOG: {text:?} names no target of this program, so its log stays empty: {}", suggestion(first)))
+}
+
+fn targets(text: &str) -> impl Iterator<Item = &str> + Clone {
+    text.split(',').filter_map(|directive| Some(directive.split_once('=')?.0.trim_start()))
+}
+
+/// A directive matches every target that begins with it, and so does a module below a known target.
+fn exists(target: &str) -> bool {
+    OWN_TARGETS.iter().chain(&LIBRARIES).any(|known| {
+        !target.is_empty()
+            && (known.starts_with(target) || target.strip_prefix(known).is_some_and(|rest| rest.starts_with("::")))
+    })
+}
+
+fn suggestion(unknown: &str) -> String {
+    let nearest = OWN_TARGETS.iter().find(|known| strsim::jaro_winkler(known, unknown) >= NEAR);
+    let meant = nearest.map(|nearest| format!("did you mean {nearest}? ")).unwrap_or_default();
+    let [access, program] = OWN_TARGETS;
+    format!(
+        "{meant}there are {access}, a line for each request, {program} and its modules, and the libraries {}",
+        LIBRARIES.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_names_levels_and_targets_that_exist() {
+        for text in [
+            "info",
+            "WARN",
+            "off",
+            "warn,access=info",
+            " warn, access=info",
+            "acr_cache_proxy::token=debug",
+            "pingora=error",
+        ] {
+            assert_eq!(parse_filter(text).as_deref(), Ok(text));
+        }
+        const TARGETS: &str = "there are access, a line for each request, acr_cache_proxy and its modules, and the libraries pingora_core, ";
+        for (text, says) in [
+            (
+                "loud",
+                "\"loud\" is no log filter: give a level (error, warn, info, debug, trace, off), or a list such as warn,access=info",
+            ),
+            ("access", "\"access\" is no log filter: give a level"),
+            ("warn,", "\"warn,\" is no log filter: give a level"),
+            ("a=b=info", "\"a=b=info\" is no log filter: give a level"),
+            ("access=loud", "\"access=loud\" is no log filter: give a level"),
+            (
+                "acess=info",
+                "\"acess=info\" is no log filter: there is no target \"acess\": did you mean access? there are access, ",
+            ),
+            (
+                "warn,acr-cache-proxy=info",
+                "there is no target \"acr-cache-proxy\": did you mean acr_cache_proxy? there are",
+            ),
+            ("accessory=info", "there is no target \"accessory\""),
+            ("access =info", "there is no target \"access \""),
+            ("=info", "there is no target \"\""),
+            ("tower_http=info", TARGETS),
+        ] {
+            let sentence = parse_filter(text).expect_err(text);
+            assert!(sentence.contains(says), "{text}: {sentence}");
+        }
+        // `RUST_LOG`: unknown targets are accepted, but a doubtful filter gets a warning.
+        for (text, says) in [
+            (
+                "acess=info",
+                Some("RUST_LOG: \"acess=info\" names no target of this program, so its log stays empty: did you mean"),
+            ),
+            (
+                "h2=debug,tower_http=info",
+                Some("names no target of this program, so its log stays empty: there are access"),
+            ),
+            ("warn,acess=info", Some("RUST_LOG: there is no target \"acess\": did you mean access? there are")),
+            ("info,tower_http=debug", None),
+            ("tower_http=debug,access=info", None),
+            ("off", None),
+            ("warn,access=info", None),
+        ] {
+            let doubt = doubt(text);
+            assert!(
+                doubt.as_deref().is_some_and(|doubt| says.is_some_and(|says| doubt.contains(says)))
+                    || doubt.is_none() && says.is_none(),
+                "{text}: {doubt:?}"
+            );
+        }
+        assert!(parse_shared_filter("info,tower_http=debug").is_ok());
+        assert!(parse_shared_filter("loud").is_err());
+    }
+}
