@@ -6,6 +6,7 @@
 pub mod challenge;
 pub mod error;
 pub mod name;
+pub mod quote;
 pub mod rename;
 pub mod request;
 pub mod rewrite;

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use oci::quote::{quoted, registry_error};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,9 +22,8 @@ use tokio_rustls::TlsConnector;
 use super::origin::{Origin, Resolver};
 use super::phase::Phase;
 use super::record::Meter;
-use crate::answer::{chain, quoted};
+use crate::answer::chain;
 use crate::net::trust::TrustRoots;
-use crate::token::exchange::registry_error;
 
 /// TCP and TLS to all addresses of a host; what takes longer is a failure, not a sample.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);

@@ -106,7 +106,7 @@ impl Challenge {
             }
             _ => Err(format!(
                 "the challenge leads to {}, which is not this registry",
-                crate::answer::quoted(realm).unwrap_or_default()
+                oci::quote::quoted(realm).unwrap_or_default()
             )),
         }
     }

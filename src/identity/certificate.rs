@@ -12,6 +12,7 @@ use azure_core::http::ClientMethodOptions;
 use azure_identity::ClientAssertion;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use oci::quote::quoted;
 use p12_keystore::KeyStore;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{RSA_PSS_SHA256, RsaKeyPair};
@@ -22,7 +23,6 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 
-use crate::answer::quoted;
 use crate::secret::Secret;
 use crate::value;
 

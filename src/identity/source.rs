@@ -15,6 +15,7 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
     ClientSecretCredentialOptions,
 };
+use oci::quote::quoted;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,7 +25,7 @@ use super::managed::{Endpoint, IMDS, ManagedCredential};
 use super::tool::Tool;
 use super::transport::{BoundedTransport, Outcome};
 use super::variables::{CERTIFICATE, CLIENT, PASSWORD, SECRET, TENANT, TOKEN_FILE, is_empty, variable};
-use crate::answer::{chain, quoted};
+use crate::answer::chain;
 use crate::config::identity::Kind;
 use crate::file::{self, Reader};
 use crate::secret::Secret;

@@ -10,10 +10,11 @@ use azure_core::error::{Error, ErrorKind};
 use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
 use bytes::Bytes;
+use oci::quote::quoted;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::answer::{BodyError, MAX_BODY, chain, quoted, read_body, retry_after};
+use crate::answer::{BodyError, MAX_BODY, chain, read_body, retry_after};
 use crate::net::addresses::{CALL_WAIT, Names, Resolver, UNACKNOWLEDGED_LIMIT};
 use crate::net::trust::TrustRoots;
 

@@ -12,11 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use oci::quote::registry_error;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Failure, Granted, Hop, Issuer};
-use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, quoted, read_body, retry_after, server_time};
+use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, read_body, retry_after, server_time};
 use crate::config::Domain;
 use crate::identity::Identity;
 use crate::net::addresses::{Addresses, CALL_WAIT, Single, UNACKNOWLEDGED_LIMIT};
@@ -292,23 +293,6 @@ impl Claims {
     }
 }
 
-/// Code and message of the first error in an OCI error body, if it is one.
-pub fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
-    #[derive(Deserialize)]
-    struct Body {
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
-    first.map_or((None, None), |first| (quoted(&first.code), quoted(&first.message)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,12 +337,5 @@ mod tests {
         ] {
             assert_eq!(Claims::read(&jwt(claims)).covers_all(), covered, "{claims}");
         }
-    }
-
-    #[test]
-    fn an_error_body_is_quoted_if_it_is_one() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"retrieving permissions failed"}]}"#;
-        assert_eq!(registry_error(body), (Some("DENIED".to_owned()), Some("retrieving permissions failed".to_owned())));
-        assert_eq!(registry_error(b"<html>"), (None, None));
     }
 }
