@@ -33,6 +33,8 @@
 //!     relay      response_filter, response_body_filter   drops what is not the client's, puts names in its words
 //!     fail       fail_to_proxy           the one table of failures
 //!     log        logging                 one line, of bounded fields
+//!     endpoint   which part of the API a request is for, and what that asks of the phases
+//!     destination where a route leads: its registry, and how it is served
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz and /readyz, on a listener of their own

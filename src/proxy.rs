@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderValue;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -15,16 +14,15 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::config::Domain;
 use crate::load::Bound;
-use crate::net::addresses::{Addresses, Names};
-use crate::token::Tokens;
-use oci::route::{Blobs, OnFailure, Routes};
+use oci::route::Routes;
 
 mod accept;
 mod authorize;
 mod context;
 mod deadline;
+mod destination;
+mod endpoint;
 mod epoch;
 mod fail;
 mod forward;
@@ -39,6 +37,7 @@ use fail::Trouble;
 
 pub use context::Context;
 pub use deadline::watched;
+pub use destination::{Destination, Upstream};
 pub use locate::Locator;
 pub use storage::BlobHosts;
 
@@ -50,32 +49,6 @@ const REFUSAL_WRITE_LIMIT: Duration = Duration::from_secs(1);
 /// Connect tries to a registry and to its storage, a replay of a request that died at each, two after a 401, and one to
 /// follow a redirect, and that for each repeat; each has a bound of its own, this one only replaces Pingora's 16.
 pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CONNECTS + 5);
-
-/// One cache registry, as requests see it.
-pub struct Upstream {
-    /// Where it is and what it is called: SNI, `Host`.
-    pub domain: Domain,
-    /// Its `Host`, ready to be sent.
-    pub host: HeaderValue,
-    /// Kept fresh in the background.
-    pub addresses: Arc<Addresses>,
-    /// Kept full in the background.
-    pub tokens: Arc<Tokens>,
-    /// Where its blobs are.
-    pub blob_hosts: BlobHosts,
-    /// The addresses of these hosts, all registries' together.
-    pub storage_names: Arc<Names>,
-}
-
-/// Where a route leads.
-pub struct Destination {
-    /// The registry; routes may share one.
-    pub upstream: Arc<Upstream>,
-    /// What a failure asks of clients.
-    pub on_failure: OnFailure,
-    /// How its blobs are served.
-    pub blobs: Blobs,
-}
 
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub struct Proxy {

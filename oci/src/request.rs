@@ -120,18 +120,6 @@ impl<'a> Request<'a> {
     }
 }
 
-impl Resource<'_> {
-    /// One word for the log.
-    pub fn endpoint(&self) -> &'static str {
-        match self {
-            Self::Manifest(_) => "manifest",
-            Self::Blob(_) => "blob",
-            Self::Tags(_) => "tags",
-            Self::Referrers(..) => "referrers",
-        }
-    }
-}
-
 impl Pull<'_> {
     /// Path and query in the registry, `/v2/<repository>/…`, written from the parsed parts: nothing of the client's own
     /// spelling is left in it.

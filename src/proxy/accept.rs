@@ -9,8 +9,9 @@ use pingora_core::Result;
 use pingora_proxy::Session;
 use tokio::time::timeout;
 
-use super::Destination;
 use super::context::Context;
+use super::destination::Destination;
+use super::endpoint::Endpoint;
 use super::reply::{self, Reply};
 use crate::browser;
 use oci::error::{Code, Refusal};
@@ -46,7 +47,6 @@ pub async fn accept(
     };
     let refusal = match parsed {
         Ok(Request::Ping) => {
-            context.endpoint = "ping";
             Box::pin(reply::ping(session)).await?;
             return Ok(false);
         }
@@ -95,7 +95,7 @@ fn routed(
     destinations: &[Arc<Destination>],
     context: &mut Context,
 ) -> Result<(), Refusal> {
-    context.endpoint = pull.resource.endpoint();
+    context.endpoint = Some(Endpoint::of(&pull.resource));
     let choice = routes.choose(pull, host).map_err(|unrouted| match unrouted {
         Unrouted(Some(registry)) => no_route(registry).with_detail(pull.name.as_str()),
         Unrouted(None) => no_default().with_detail(pull.name.as_str()),

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use http::{Method, Uri};
 use pingora_core::{Error, ErrorType, Result};
 
-use super::Destination;
+use super::destination::Destination;
+use super::endpoint::Endpoint;
 use super::fail::Trouble;
 use super::log;
 use super::storage::Storage;
@@ -20,8 +21,8 @@ use oci::rewrite::Rewriting;
 /// The state of one request.
 pub struct Context {
     started: Instant,
-    /// Which part of the API, for the log; set when the request is accepted.
-    pub endpoint: &'static str,
+    /// Which part of the API; set when the request is accepted.
+    pub endpoint: Option<Endpoint>,
     /// Where the request goes; set when it is accepted.
     pub destination: Option<Arc<Destination>>,
     /// Path and query in the registry; set when the request is accepted.
@@ -95,7 +96,7 @@ impl Context {
     pub(super) fn new(requests: &Arc<Bound>) -> Self {
         Self {
             started: Instant::now(),
-            endpoint: "",
+            endpoint: None,
             destination: None,
             target: String::new(),
             name_length: 0,
@@ -140,6 +141,11 @@ impl Context {
     /// Where the request goes. Pingora comes to no phase that asks before the request is accepted.
     pub fn destination(&self) -> Result<&Arc<Destination>> {
         self.destination.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
+    }
+
+    /// Which part of the API the request is for. See [`Self::destination`].
+    pub fn endpoint(&self) -> Result<Endpoint> {
+        self.endpoint.ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
     }
 
     /// There are more requests under way than there may be, and this one is to be refused.

@@ -7,6 +7,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::context::Context;
+use super::endpoint::Endpoint;
 use super::reply::{self, Reply};
 use super::storage::Storage;
 use crate::token::Unavailable;
@@ -128,9 +129,9 @@ impl std::fmt::Display for Trouble {
 /// The status that a client is told of an answer of the registry's. It is the registry's own, with one exception:
 /// containerd asks six times at once after a 429, and podman waits half a minute. After a 503 both turn to their next
 /// endpoint, as they should where there is one. A blob keeps its 429, for podman has no other endpoint by then, and waits.
-pub fn passed_on(status: StatusCode, endpoint: &str, on_failure: OnFailure) -> StatusCode {
+pub fn passed_on(status: StatusCode, endpoint: Endpoint, on_failure: OnFailure) -> StatusCode {
     match status {
-        StatusCode::TOO_MANY_REQUESTS if endpoint == "manifest" && on_failure == OnFailure::Fallback => {
+        StatusCode::TOO_MANY_REQUESTS if endpoint.starts_pull() && on_failure == OnFailure::Fallback => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         status => status,
@@ -276,13 +277,15 @@ mod tests {
         let row = found("A registry without a route");
         assert_eq!(row[2], format!("{} `{}`", refusal.status().as_u16(), refusal.code().as_str()));
         let limited = StatusCode::TOO_MANY_REQUESTS;
-        let as_told =
-            [OnFailure::Fallback, OnFailure::Closed].map(|route| passed_on(limited, "manifest", route).as_u16());
+        let as_told = [OnFailure::Fallback, OnFailure::Closed]
+            .map(|route| passed_on(limited, Endpoint::Manifest, route).as_u16());
         assert_eq!(found("429 for a manifest")[2], format!("{} or {} `TOOMANYREQUESTS`", as_told[0], as_told[1]));
-        for (status, endpoint) in
-            [(limited, "blob"), (StatusCode::NOT_FOUND, "manifest"), (StatusCode::FAILED_DEPENDENCY, "blob")]
-        {
-            assert_eq!(passed_on(status, endpoint, OnFailure::Fallback), status, "{endpoint}");
+        for (status, endpoint) in [
+            (limited, Endpoint::Blob),
+            (StatusCode::NOT_FOUND, Endpoint::Manifest),
+            (StatusCode::FAILED_DEPENDENCY, Endpoint::Blob),
+        ] {
+            assert_eq!(passed_on(status, endpoint, OnFailure::Fallback), status, "{endpoint:?}");
         }
         assert_eq!(found("Any other answer")[2], "the registry's own");
     }

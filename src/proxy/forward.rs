@@ -15,8 +15,9 @@ use pingora_proxy::Session;
 use tokio::time::{Instant, sleep};
 
 use super::context::Context;
+use super::endpoint::Endpoint;
 use super::fail::Trouble;
-use super::{deadline, epoch, relay, storage};
+use super::{deadline, epoch, storage};
 use crate::answer::retry_after;
 use crate::net::addresses::{Attempt, UNACKNOWLEDGED_LIMIT};
 
@@ -180,7 +181,7 @@ pub fn aim(request: &mut RequestHeader, context: &Context) -> Result<()> {
     // The client's own, where Pingora has not taken it out before.
     request.remove_header(&header::CONNECTION);
     // What is read on its way back is to come whole, and not packed.
-    if relay::reads(context.endpoint) {
+    if context.endpoint()?.is_list() {
         for name in &UNREADABLE {
             request.remove_header(name);
         }
@@ -247,7 +248,7 @@ fn died_in_silence(error: &Error) -> bool {
 /// ends their pull. All others are told at once, for they have somewhere else to go.
 pub fn repeat(session: &Session, context: &mut Context, answer: Option<&ResponseHeader>) -> bool {
     let request = session.req_header();
-    let is_part = context.endpoint == "blob" && request.headers.contains_key(header::RANGE);
+    let is_part = context.endpoint.is_some_and(Endpoint::is_blob) && request.headers.contains_key(header::RANGE);
     let Some(pause) = REPEATS.get(context.repeats).copied().filter(|_| is_part) else {
         return false;
     };

@@ -35,7 +35,7 @@ impl Locator {
 
     /// Whether a request is for a blob that is served from here.
     pub fn is_for(session: &Session, context: &Context) -> Result<bool> {
-        let proxies = context.destination()?.blobs == Blobs::Proxy && context.endpoint == "blob";
+        let proxies = context.destination()?.blobs == Blobs::Proxy && context.endpoint()?.is_blob();
         Ok(proxies && session.req_header().method == Method::GET)
     }
 

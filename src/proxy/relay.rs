@@ -7,6 +7,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::endpoint::Endpoint;
 use super::{fail, storage};
 use oci::rename::Renaming;
 use oci::rewrite::{Kind, Rewriting};
@@ -28,11 +29,6 @@ fn is_the_registrys(name: &HeaderName) -> bool {
             | "access-control-expose-headers"
             | "x-ms-ratelimit-remaining-calls-per-second"
     )
-}
-
-/// Whether answers of this part of the API are read on their way back.
-pub fn reads(endpoint: &str) -> bool {
-    matches!(endpoint, "tags" | "referrers")
 }
 
 /// Whether an answer of the registry or of storage is an interim one, which goes to no client (RFC 9110 section 15.2).
@@ -66,9 +62,9 @@ pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mu
     for name in &dropped {
         response.remove_header(name);
     }
-    let status = fail::passed_on(response.status, context.endpoint, context.destination()?.on_failure);
+    let status = fail::passed_on(response.status, context.endpoint()?, context.destination()?.on_failure);
     response.set_status(status)?;
-    let kind = kind(response, context.endpoint);
+    let kind = kind(response, context.endpoint()?);
     let speaks = [header::LINK, header::LOCATION].iter().any(|name| response.headers.contains_key(name));
     if kind.is_none() && !speaks {
         return Ok(());
@@ -127,9 +123,9 @@ fn length(response: &ResponseHeader) -> Option<u64> {
 }
 
 /// Which body this is, if it is one that names the repository and that can be read.
-fn kind(response: &ResponseHeader, endpoint: &str) -> Option<Kind> {
+fn kind(response: &ResponseHeader, endpoint: Endpoint) -> Option<Kind> {
     let kind = match response.status.as_u16() {
-        200 if endpoint == "tags" => Kind::Tags,
+        200 if endpoint.names_repository() => Kind::Tags,
         400.. => Kind::Errors,
         _ => return None,
     };

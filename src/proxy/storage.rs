@@ -99,7 +99,7 @@ const HTTPS: u16 = 443;
 /// leads.
 pub fn follow(response: &ResponseHeader, context: &mut Context) -> Result<()> {
     let destination = Arc::clone(context.destination()?);
-    if destination.blobs == Blobs::Redirect || context.endpoint != "blob" || !response.status.is_redirection() {
+    if destination.blobs == Blobs::Redirect || !context.endpoint()?.is_blob() || !response.status.is_redirection() {
         return Ok(());
     }
     let Some(location) = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
@@ -294,7 +294,7 @@ mod tests {
         let mut context = Context::new(&Bound::new("tests", 1)).aged(age);
         let (on_failure, blobs) = (OnFailure::Fallback, Blobs::Proxy);
         context.destination = Some(Arc::new(Destination { upstream, on_failure, blobs }));
-        context.endpoint = "blob";
+        context.endpoint = Some(crate::proxy::endpoint::Endpoint::Blob);
         context
     }
 

@@ -1,0 +1,37 @@
+//! Where a route leads: one cache registry, and how the route wants it served.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::storage::BlobHosts;
+use crate::config::Domain;
+use crate::net::addresses::{Addresses, Names};
+use crate::token::Tokens;
+use oci::route::{Blobs, OnFailure};
+
+/// One cache registry, as requests see it.
+pub struct Upstream {
+    /// Where it is and what it is called: SNI, `Host`.
+    pub domain: Domain,
+    /// Its `Host`, ready to be sent.
+    pub host: HeaderValue,
+    /// Kept fresh in the background.
+    pub addresses: Arc<Addresses>,
+    /// Kept full in the background.
+    pub tokens: Arc<Tokens>,
+    /// Where its blobs are.
+    pub blob_hosts: BlobHosts,
+    /// The addresses of these hosts, all registries' together.
+    pub storage_names: Arc<Names>,
+}
+
+/// Where a route leads.
+pub struct Destination {
+    /// The registry; routes may share one.
+    pub upstream: Arc<Upstream>,
+    /// What a failure asks of clients.
+    pub on_failure: OnFailure,
+    /// How its blobs are served.
+    pub blobs: Blobs,
+}
