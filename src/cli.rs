@@ -14,6 +14,8 @@ use crate::config::{self, Config, Flags};
 
 /// A wrong flag or setting.
 pub const WRONG: u8 = 2;
+/// What `--version` says behind the program's name; build.rs finds the commit and the features.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ACR_CACHE_PROXY_BUILD"), ")");
 /// An own default, so that a proxy on the usual port does not keep the demo from starting.
 const DEMO_LISTEN: &str = "127.0.0.1:0";
 
@@ -86,7 +88,7 @@ pub struct Exit {
 
 /// Pull images through Azure Container Registry's cache, signed in with the machine's own identity
 #[derive(Parser)]
-#[command(name = "acr-cache-proxy", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "acr-cache-proxy", version = VERSION, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Subcommands>,
@@ -458,6 +460,17 @@ mod tests {
         }
     }
 
+    /// Neither the commit nor the features are fixed: an archive has no repository, and a packager may choose.
+    #[test]
+    fn the_version_has_the_commit_and_the_features() {
+        let message = run("--version").expect_err("it only prints").message;
+        let rest = message.strip_prefix(concat!("acr-cache-proxy ", env!("CARGO_PKG_VERSION"), " (")).expect("number");
+        let (commit, features) =
+            rest.strip_suffix(")\n").and_then(|rest| rest.split_once("; features: ")).expect("both");
+        assert!(!commit.is_empty() && !features.is_empty(), "{message}");
+        assert_eq!(run("-V").expect_err("it only prints").message, message);
+    }
+
     #[test]
     fn help_and_version_go_to_standard_output() {
         for (line, says) in [
@@ -465,7 +478,7 @@ mod tests {
             ("serve --help", "Examples:"),
             ("client-config --help", "--write"),
             ("bench --help", "--emulated"),
-            ("--version", env!("CARGO_PKG_VERSION")),
+            ("--version", VERSION),
         ] {
             let exit = run(line).expect_err(line);
             assert!(exit.to_stdout && exit.status == 0 && exit.message.contains(says), "{line}: {}", exit.message);
