@@ -25,7 +25,7 @@ use crate::identity::Identity;
 use crate::logger;
 use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::TrustRoots;
-use crate::token::exchange::Registry;
+use crate::token::acr::Registry;
 use oci::route::Source;
 
 pub mod chance;

@@ -18,11 +18,11 @@ use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
 use crate::token::{Failure, Hop};
 
-mod arc;
-mod certificate;
-mod managed;
+mod azure_arc;
+mod azure_cli;
+mod client_certificate;
+mod managed_identity;
 mod source;
-mod tool;
 mod transport;
 mod variables;
 

@@ -19,8 +19,8 @@
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::refresh               that task: renews what is there before it ends
-//!     token::table, newcomers      tokens of single repositories, and who waits for a first one, in order of arrival
-//!     token::exchange              the two calls to the registry
+//!     token::table, pending        tokens of single repositories, and who waits for a first one, in order of arrival
+//!     token::acr                   the two calls to the registry
 //!   proxy                          Pingora's phases:
 //!     accept     request_filter          oci::request parses, route chooses, or it is refused
 //!     authorize  request_filter          a token for the repository, waited for if it is on its way

@@ -30,7 +30,7 @@ use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
 use crate::token::Tokens;
-use crate::token::exchange::Registry;
+use crate::token::acr::Registry;
 
 /// Connections to the admin listener at once. They have a bound of their own, so that clients do not take all of it.
 const MAX_ADMIN_CONNECTIONS: usize = 32;

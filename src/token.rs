@@ -6,7 +6,7 @@
 //!
 //! There is one token for all repositories, or one for each: in ABAC mode, and where the registry refuses the one for all
 //! and accepts one for the repository. Tokens are in a table (`token::table`), whose places are for names that the registry
-//! knows; requests for a repository without one wait in a queue (`token::newcomers`).
+//! knows; requests for a repository without one wait in a queue (`token::pending`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,16 +23,16 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::DEFAULT_TOKEN_WAIT;
 use crate::secret::Secret;
 
+pub mod acr;
 pub mod backoff;
-pub mod exchange;
-mod newcomers;
-mod news;
-mod plan;
+mod pending;
 mod refresh;
+mod report;
+mod schedule;
 mod slot;
 mod table;
 
-use newcomers::{Joined, Newcomers};
+use pending::{Joined, Newcomers};
 use refresh::Refresher;
 use slot::{Failing, Slot};
 use table::Table;

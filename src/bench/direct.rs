@@ -12,7 +12,7 @@ use super::connection::{Ask, Failure, Pool};
 use super::origin::Origin;
 use super::record::Meter;
 use crate::secret::Secret;
-use crate::token::exchange::Registry;
+use crate::token::acr::Registry;
 use crate::token::{Granted, Issuer as _};
 use oci;
 

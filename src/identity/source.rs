@@ -19,10 +19,10 @@ use oci::quote::quoted;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::arc::ArcCredential;
-use super::certificate::{Application, CertificateAssertion};
-use super::managed::{Endpoint, IMDS, ManagedCredential};
-use super::tool::Tool;
+use super::azure_arc::ArcCredential;
+use super::azure_cli::Tool;
+use super::client_certificate::{Application, CertificateAssertion};
+use super::managed_identity::{Endpoint, IMDS, ManagedCredential};
 use super::transport::{BoundedTransport, Outcome};
 use super::variables::{CERTIFICATE, CLIENT, PASSWORD, SECRET, TENANT, TOKEN_FILE, is_empty, variable};
 use crate::answer::chain;

@@ -10,8 +10,8 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
-use super::news::News;
-use super::plan::{Pause, Plan, Scope};
+use super::report::News;
+use super::schedule::{Pause, Plan, Scope};
 use super::slot::{Failing, Slot};
 use super::{ALL, Bearer, Failure, Granted, Hop, Issuer, MAX_SCOPES, Tokens, as_millis};
 use crate::secret::Secret;

@@ -7,8 +7,6 @@ use super::refresh::Answer;
 use super::*;
 use tokio::task::JoinSet;
 
-/// What is logged, and how often.
-mod news;
 /// Failures that last, and tokens that outlast them.
 mod outage;
 /// What `/readyz` is told.
@@ -17,6 +15,8 @@ mod readiness;
 mod refused;
 /// When tokens are renewed.
 mod renewal;
+/// What is logged, and how often.
+mod report;
 /// Which scopes are kept.
 mod table;
 

@@ -13,7 +13,7 @@ use azure_core::error::{Error, ErrorKind};
 use http::{HeaderMap, header};
 use zeroize::Zeroizing;
 
-use super::managed::{access_token, resource};
+use super::managed_identity::{access_token, resource};
 use super::transport::{BoundedTransport, Whole};
 use super::variables;
 use crate::file::{self, Reader};

@@ -46,7 +46,7 @@ pub(super) struct Scope {
     pub plan: Plan,
     /// The last token of which a 401 was known when its last call started.
     pub refused: u64,
-    /// It has no token yet: see [`super::newcomers`].
+    /// It has no token yet: see [`super::pending`].
     pub is_newcomer: bool,
 }
 
