@@ -12,8 +12,9 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use crate::browser;
+use crate::failure::Hop;
 use crate::load::{Bound, Load};
-use crate::token::{Hop, Tokens};
+use crate::token::Tokens;
 
 /// What can be asked: `/healthz` (the process answers) and `/readyz` (every registry has a token that is good).
 pub struct Admin {

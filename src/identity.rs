@@ -13,10 +13,10 @@ use azure_core::credentials::AccessToken;
 use log::info;
 
 use crate::config::identity::{Identity as Settings, Kind};
+use crate::failure::{Failure, Hop};
 use crate::net::addresses::Names;
 use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
-use crate::token::{Failure, Hop};
 
 mod azure_arc;
 mod azure_cli;

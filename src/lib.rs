@@ -38,6 +38,7 @@
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz and /readyz, on a listener of their own
+//! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! browser                          requests of a page, which no container client is
 //! load                             connections and requests under way, counted, with their bounds
@@ -84,6 +85,7 @@ pub mod cli;
 pub mod client_config;
 pub mod config;
 pub mod demo;
+pub mod failure;
 pub mod file;
 pub mod identity;
 mod listen;

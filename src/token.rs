@@ -8,19 +8,18 @@
 //! and accepts one for the repository. Tokens are in a table (`token::table`), whose places are for names that the registry
 //! knows; requests for a repository without one wait in a queue (`token::pending`).
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use http::HeaderValue;
 use log::info;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::DEFAULT_TOKEN_WAIT;
+use crate::failure::{Failure, Hop};
 use crate::secret::Secret;
 
 pub mod acr;
@@ -45,57 +44,6 @@ const REPLACE_LIMIT: Duration = Duration::from_secs(5);
 const MAX_SCOPES: usize = 1024;
 /// The scope that covers every repository, where the registry honours it.
 const ALL: &str = "*";
-
-/// Where on the way to a token something failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hop {
-    /// Entra ID or the machine's identity endpoint.
-    Identity,
-    /// `POST /oauth2/exchange`: an Entra token for the registry's refresh token.
-    Exchange,
-    /// `POST /oauth2/token`: the refresh token for an access token.
-    Token,
-}
-
-/// Why there is no token. Prints as one sentence: hop, what to do, cause.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// The call that failed.
-    pub hop: Hop,
-    /// The whole sentence, hop first.
-    pub message: String,
-    /// Will not mend by itself: a wrong secret, a missing role. Such a call is repeated slowly.
-    pub permanent: bool,
-    /// The server asked for this pause.
-    pub retry_after: Option<Duration>,
-    /// The server refused the token that the call was made with: a new sign-in may help.
-    pub token_refused: bool,
-    /// The server wants fewer calls of this kind, whatever they are for: a 429, or a pause that it names.
-    pub limited: bool,
-    /// The registry's name for the call (`X-Ms-Correlation-Request-Id`), if it had an answer.
-    pub correlation: Option<HeaderValue>,
-}
-
-impl Failure {
-    /// One that may pass by itself, soon.
-    pub fn new(hop: Hop, message: String) -> Self {
-        Self {
-            hop,
-            message,
-            permanent: false,
-            retry_after: None,
-            token_refused: false,
-            limited: false,
-            correlation: None,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
 
 /// A token as the registry gave it.
 #[derive(Clone, Debug)]

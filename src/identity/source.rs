@@ -27,9 +27,9 @@ use super::transport::{BoundedTransport, Outcome};
 use super::variables::{CERTIFICATE, CLIENT, PASSWORD, SECRET, TENANT, TOKEN_FILE, is_empty, variable};
 use crate::answer::chain;
 use crate::config::identity::Kind;
+use crate::failure::{Failure, Hop};
 use crate::file::{self, Reader};
 use crate::secret::Secret;
-use crate::token::{Failure, Hop};
 use crate::value::{self, Form};
 
 /// Whether IMDS is there is known within this time (DefaultAzureCredential's probe waits as long).

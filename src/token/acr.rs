@@ -16,9 +16,10 @@ use oci::quote::registry_error;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Failure, Granted, Hop, Issuer};
+use super::{Granted, Issuer};
 use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, read_body, retry_after, server_time};
 use crate::config::Domain;
+use crate::failure::{Failure, Hop};
 use crate::identity::Identity;
 use crate::net::addresses::{Addresses, CALL_WAIT, Single, UNACKNOWLEDGED_LIMIT};
 use crate::net::trust::TrustRoots;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Failure;
+use crate::failure::Failure;
 
 /// A failure that may pass by itself and has not lasted for longer is waited out by requests. When a machine starts, its
 /// identity endpoint says 404, 410 or 500 for some seconds; after half a minute an engine is better off elsewhere.
@@ -72,7 +72,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Hop;
+    use crate::failure::Hop;
 
     fn failure(permanent: bool, retry_after: Option<u64>) -> Failure {
         let retry_after = retry_after.map(Duration::from_secs);

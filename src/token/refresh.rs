@@ -13,7 +13,8 @@ use super::backoff::Backoff;
 use super::report::News;
 use super::schedule::{Pause, Plan, Scope};
 use super::slot::{Failing, Slot};
-use super::{ALL, Bearer, Failure, Granted, Hop, Issuer, MAX_SCOPES, Tokens, as_millis};
+use super::{ALL, Bearer, Granted, Issuer, MAX_SCOPES, Tokens, as_millis};
+use crate::failure::{Failure, Hop};
 use crate::secret::Secret;
 
 /// Token calls under way at once: ACR allows some 160 a second, and a burst of new repositories must not spend that.

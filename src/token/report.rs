@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use log::{info, warn};
 
-use super::Failure;
+use crate::failure::Failure;
 
 /// What fails now and what was said of it. The sign-in and each scope fail and mend apart: a refresh token outlasts the
 /// sign-in that gave it, and one repository's refusal is not another's.

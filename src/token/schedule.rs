@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Failure;
 use super::backoff::Backoff;
 use super::slot::{Failing, Slot};
+use crate::failure::Failure;
 
 /// When the next call for something is due, and how its last ones went.
 #[derive(Debug)]

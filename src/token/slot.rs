@@ -9,8 +9,9 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::as_millis;
 use super::backoff::WAITED_OUT;
-use super::{Failure, as_millis};
+use crate::failure::Failure;
 
 /// A 401 to a token that is itself the answer to one, and younger than this, is an answer and no reason to renew again.
 pub(super) const REPLACE_MEMORY: Duration = Duration::from_secs(30);
