@@ -183,10 +183,10 @@ pub async fn answer(session: &mut Session, error: &Error, context: &mut Context)
 mod tests {
     use super::*;
 
-    /// The rows of the README's table: whose, when, status and code, `Retry-After`.
+    /// The rows of the table in docs/troubleshooting.md: whose, when, status and code, `Retry-After`.
     fn table() -> Vec<[&'static str; 4]> {
-        let readme = include_str!("../../README.md");
-        let section = readme.split("\n### What a client gets\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+        let page = include_str!("../../docs/troubleshooting.md");
+        let section = page.split("\n## What a client gets\n").nth(1).and_then(|rest| rest.split("\n\n").next());
         let rows = section.expect("the table").trim().lines().skip(2);
         let row = |line: &'static str| {
             let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -232,7 +232,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_readme_has_the_table_of_failures() {
+    fn the_documentation_has_the_table_of_failures() {
         let table = table();
         let found = |begin: &str| {
             let rows: Vec<_> = table.iter().filter(|row| row[1].starts_with(begin)).collect();

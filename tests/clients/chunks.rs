@@ -20,7 +20,7 @@ fn put(site: &Site, name: &str) -> Pushed {
 }
 
 /// With `concurrent_layer_fetch_buffer` containerd asks for a layer in chunks. The first one chooses the host, and the
-/// others have no other one to turn to; the README warns of it.
+/// others have no other one to turn to; docs/clients.md warns of it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_chunk_after_the_first_does_not_fall_back() {

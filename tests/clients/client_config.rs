@@ -132,7 +132,7 @@ async fn containerd_2_finds_the_files_by_the_printed_lines_for_itself_and_for_co
     containerd_finds_the_files_by_the_printed_lines(Some(14), 2).await;
 }
 
-/// What the program and the README say of IPv6 addresses: containerd 1 goes to the registry even where its route is closed.
+/// What the program and docs/clients.md say of IPv6 addresses: containerd 1 goes to the registry even where its route is closed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_hosts_toml_with_an_ipv6_address_is_for_containerd_2_and_no_file_for_containerd_1() {

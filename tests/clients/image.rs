@@ -15,7 +15,7 @@ fn copy(path: &str, root: &Path) {
     std::fs::copy(path, target).unwrap_or_else(|cause| panic!("{path}: {cause}"));
 }
 
-/// What the README says of an image of one's own: the program, glibc with libgcc, and CA certificates.
+/// What docs/install.md says of an image of one's own: the program, glibc with libgcc, and CA certificates.
 #[test]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 fn an_image_needs_glibc_libgcc_and_ca_certificates_and_nothing_else() {
@@ -34,7 +34,10 @@ fn an_image_needs_glibc_libgcc_and_ca_certificates_and_nothing_else() {
     let libraries: Vec<_> = libraries.split_whitespace().filter(|word| word.starts_with('/')).collect();
     let allowed = ["libc.so", "libm.so", "libgcc_s.so", "ld-linux"];
     for library in libraries {
-        assert!(allowed.iter().any(|allowed| library.contains(allowed)), "{library} is one more than the README says");
+        assert!(
+            allowed.iter().any(|allowed| library.contains(allowed)),
+            "{library} is one more than docs/install.md says"
+        );
         copy(library, root);
     }
     assert!(run(&mut inside("--version")).starts_with("acr-cache-proxy "));

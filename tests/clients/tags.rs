@@ -5,7 +5,7 @@ use testkit::PATIENCE;
 
 const NAME: &str = "library/app";
 
-/// What lists tags asks the source for them, whatever its files say; the README warns of it.
+/// What lists tags asks the source for them, whatever its files say; docs/clients.md warns of it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn tags_are_listed_at_the_source_even_where_its_route_is_closed() {

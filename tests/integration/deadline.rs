@@ -6,7 +6,7 @@ use acr_emulator::{Emulator, Fault, Hop, Image};
 use crate::wire::{self, Kept};
 use testkit::{Proxy, Setup};
 
-/// What the README promises, in seconds, to the end of the answer's header.
+/// What docs/troubleshooting.md promises, in seconds, to the end of the answer's header.
 const PROMISED: u64 = 30;
 
 /// A proxy that serves its blobs itself, and the path of one of them.
