@@ -214,9 +214,8 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     // Images are Docker Hub's, as docker names them; a file of other routes only has its first one measured.
     let hub = Source::docker_hub();
     let route = config.routes().iter().find(|route| route.source == hub).or(config.routes().iter().next());
-    let (route, upstream) = route
-        .and_then(|route| Some((route, config.upstreams().get(route.upstream)?)))
-        .ok_or("bench: the settings have no route to pull by")?;
+    let route = route.ok_or("bench: the settings have no route to pull by")?;
+    let upstream = &route.destination.upstream;
     let domain = upstream.domain();
     let origin = Origin::registry(domain);
     let failed = |cause: String| format!("bench: direct {}: {cause}", domain.authority());

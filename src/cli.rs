@@ -340,7 +340,7 @@ mod tests {
         ] {
             let Ok(Command::Serve(config, notices)) = run(line) else { panic!("{line}") };
             assert_eq!(config.upstreams()[0].domain().host(), "example.azurecr.io", "{line}");
-            assert_eq!(config.routes().get(0).expect("a route").prefix.as_str(), "hub", "{line}");
+            assert_eq!(config.routes().iter().next().expect("a route").prefix.as_str(), "hub", "{line}");
             assert_eq!(config.listen().port(), 8081, "{line}");
             assert!(notices.is_empty(), "{line}");
         }

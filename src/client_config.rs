@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::config::Routes;
 use crate::config::{Config, Domain};
-use oci::route::{OnFailure, Routes};
+use oci::route::OnFailure;
 
 mod buildkit;
 mod containerd;
@@ -218,7 +219,7 @@ fn registries(routes: &Routes) -> BTreeMap<&str, Registry> {
     for route in routes.iter() {
         let registry =
             found.entry(route.source.registry()).or_insert(Registry { closed: false, open: false, whole: false });
-        match route.on_failure {
+        match route.destination.on_failure {
             OnFailure::Closed => registry.closed = true,
             OnFailure::Fallback => registry.open = true,
         }

@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
 use crate::logger;
-use oci::route::Routes;
+use oci::route::Blobs;
 
 mod file;
 pub mod identity;
@@ -25,6 +26,8 @@ use tree::Position;
 
 pub use file::Place;
 pub use listener::parse_listen;
+
+pub use routes::{Destination, Routes};
 
 pub(crate) use routes::parse_blobs;
 
@@ -56,7 +59,7 @@ const MAX_LABEL: usize = 63;
 #[derive(Clone, Debug)]
 pub struct Config {
     listen: SocketAddr,
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<Arc<Upstream>>,
     routes: Routes,
     admin: Option<SocketAddr>,
     ca_file: Option<(Place, PathBuf)>,
@@ -211,13 +214,18 @@ impl Config {
     }
 
     /// The cache registries, each once, however many routes lead there.
-    pub fn upstreams(&self) -> &[Upstream] {
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
     }
 
     /// Which name leads where.
     pub fn routes(&self) -> &Routes {
         &self.routes
+    }
+
+    /// Whether blobs of any route come through the proxy.
+    pub fn proxies_blobs(&self) -> bool {
+        proxies_blobs(&self.routes)
     }
 
     /// Where health and readiness are told; `None` is nowhere.
@@ -391,8 +399,12 @@ fn parse_threads(text: &str) -> Result<usize, String> {
     }
 }
 
+fn proxies_blobs(routes: &Routes) -> bool {
+    routes.iter().any(|route| route.destination.blobs == Blobs::Proxy)
+}
+
 fn default_threads(routes: &Routes) -> usize {
-    if !routes.proxy_blobs() {
+    if !proxies_blobs(routes) {
         return DEFAULT_THREADS;
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

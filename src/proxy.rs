@@ -52,23 +52,16 @@ pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CO
 
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub struct Proxy {
-    routes: Routes,
-    /// One for each route, in its order.
-    destinations: Vec<Arc<Destination>>,
+    routes: Routes<Arc<Destination>>,
     /// Where a route has its blobs served from here.
     locator: Option<Locator>,
     requests: Arc<Bound>,
 }
 
 impl Proxy {
-    /// Routes name their registry by its index in `upstreams`. `requests` counts those under way and bounds them.
-    pub fn new(routes: Routes, upstreams: &[Arc<Upstream>], locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
-        let destination = |route: &oci::route::Route| {
-            let upstream = Arc::clone(upstreams.get(route.upstream)?);
-            Some(Arc::new(Destination { upstream, on_failure: route.on_failure, blobs: route.blobs }))
-        };
-        let destinations = routes.iter().map_while(destination).collect();
-        Self { routes, destinations, locator, requests: Arc::clone(requests) }
+    /// `requests` counts those under way and bounds them.
+    pub fn new(routes: Routes<Arc<Destination>>, locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
+        Self { routes, locator, requests: Arc::clone(requests) }
     }
 }
 
@@ -106,7 +99,7 @@ impl ProxyHttp for Proxy {
         if context.is_too_many() {
             return fail::refuse(session, context, Trouble::Busy).await;
         }
-        if !accept::accept(session, context, &self.routes, &self.destinations).await? {
+        if !accept::accept(session, context, &self.routes).await? {
             return Ok(true);
         }
         forward::strip(session.req_header_mut());

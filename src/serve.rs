@@ -28,7 +28,7 @@ use crate::listen::shutdown::{self, Arriving, MustNotEnd};
 use crate::load::{Bound, Load};
 use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::{TrustError, TrustRoots};
-use crate::proxy::{self, BlobHosts, Locator, Proxy, Upstream};
+use crate::proxy::{self, BlobHosts, Destination, Locator, Proxy, Upstream};
 use crate::token::Tokens;
 use crate::token::acr::Registry;
 
@@ -122,14 +122,21 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let admin = admin.map(|address| bind("the admin listener", "--admin-address (admin in the file)", address));
     let admin = admin.transpose()?;
 
-    let mut upstreams = Vec::new();
+    let mut upstreams: Vec<(Arc<config::Upstream>, Arc<Upstream>)> = Vec::new();
     let mut upkeep = Vec::new();
     let names = (Names::storage(), Names::sign_in());
-    for settings in config.upstreams() {
-        let (upstream, registry) = build(settings, config.token_wait(), &roots, &names)?;
-        upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
-        upstreams.push(upstream);
-    }
+    let routes = config.routes().try_map(|&config::Destination { upstream: ref settings, on_failure, blobs }| {
+        let upstream = match upstreams.iter().find(|(known, _)| Arc::ptr_eq(known, settings)) {
+            Some((_, upstream)) => Arc::clone(upstream),
+            None => {
+                let (upstream, registry) = build(settings, config.token_wait(), &roots, &names)?;
+                upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
+                upstreams.push((Arc::clone(settings), Arc::clone(&upstream)));
+                upstream
+            }
+        };
+        Ok(Arc::new(Destination { upstream, on_failure, blobs }))
+    })?;
     let load = Arc::new(Load::new(shares.connections, shares.requests));
     let arriving = Arriving::default();
 
@@ -154,11 +161,10 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let shutdown = shutdown::on_signals(&server, Arc::clone(&load), arriving.clone());
     let shutdown = shutdown.map_err(ServeError::Signals)?;
     let locator =
-        config.routes().proxy_blobs().then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
-    let proxy = Proxy::new(config.routes().clone(), &upstreams, locator, &load.requests);
+        config.proxies_blobs().then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
     info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
     for route in config.routes().iter() {
-        let upstream = upstreams.get(route.upstream).map_or("", |upstream| upstream.domain.authority());
+        let upstream = route.destination.upstream.domain().authority();
         let prefix = route.prefix.as_str();
         info!("route: {} -> {upstream}{}{prefix}", route.source, if prefix.is_empty() { "" } else { "/" });
     }
@@ -170,7 +176,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     }
     if let Some(admin) = admin {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());
-        let state = |upstream: &Arc<Upstream>| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
+        let state =
+            |(_, upstream): &(_, Arc<Upstream>)| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
         let states = upstreams.iter().map(state).collect();
         let app = Admin::new(states, Arc::clone(&load));
         let downstream = Downstream::new(app, config.client_keepalive(), false, &arriving, &load);
@@ -181,6 +188,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     // A thread of its own: what requests do holds up no renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
+    let proxy = Proxy::new(routes, locator, &load.requests);
     let mut app = http_proxy(&server.configuration, proxy);
     app.server_options = Some(options(config));
     app.h2_options = Some(h2_options());

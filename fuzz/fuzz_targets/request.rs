@@ -8,17 +8,15 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use oci::name::Prefix;
-use oci::route::{Blobs, OnFailure, Route, Routes, Source, round_trip};
+use oci::route::{Route, Routes, Source, round_trip};
 
 /// Paths within paths, a registry with a port, an empty prefix and a host: every way in which routes are chosen.
-static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+static ROUTES: LazyLock<Routes<()>> = LazyLock::new(|| {
     let route = |(source, prefix, host): (&str, &str, &str)| Route {
         source: Source::parse(source).expect("a source"),
         prefix: Prefix::parse(prefix).expect("a prefix"),
-        upstream: 0,
         hosts: Vec::from([host.to_owned()]),
-        on_failure: OnFailure::Fallback,
-        blobs: Blobs::Redirect,
+        destination: (),
     };
     let routes = [
         ("docker.io", "hub", "a"),

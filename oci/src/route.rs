@@ -92,37 +92,33 @@ pub enum Blobs {
     Proxy,
 }
 
-/// One line of the table.
+/// One line of the table. `D` describes the cache registry and how it is used: settings, or what serves requests.
 #[derive(Clone, Debug)]
-pub struct Route {
-    /// What it is for.
+pub struct Route<D> {
+    /// The registry, or the part of it, that the route is for.
     pub source: Source,
-    /// Where in the cache registry it leads: the target of the cache rule.
+    /// The path in the cache registry: the target of the cache rule.
     pub prefix: Prefix,
-    /// Which of the cache registries, as an index into the settings' list of them.
-    pub upstream: usize,
     /// The hosts that mean this source when a client names none: what a listener was addressed as.
     pub hosts: Vec<String>,
-    /// What a failure asks of clients.
-    pub on_failure: OnFailure,
-    /// How blobs are served.
-    pub blobs: Blobs,
+    /// Where the route leads.
+    pub destination: D,
 }
 
-/// The whole table.
+/// The table of routes, each with its destination.
 #[derive(Clone, Debug)]
-pub struct Routes {
+pub struct Routes<D> {
     /// The longest paths first.
-    routes: Vec<Route>,
+    routes: Vec<Route<D>>,
     default: Option<String>,
 }
 
 /// Where a request goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Choice<'a> {
-    /// Its line, as an index for [`Routes::get`].
-    pub index: usize,
-    /// The repository there.
+#[derive(Debug)]
+pub struct Choice<'a, D> {
+    /// The route that covers it.
+    pub route: &'a Route<D>,
+    /// The repository in the cache registry.
     pub repository: Repository<'a>,
 }
 
@@ -130,26 +126,30 @@ pub struct Choice<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unrouted<'a>(pub Option<&'a str>);
 
-impl Routes {
+impl<D> Routes<D> {
     /// `default` is the registry that is meant where none is named; without it such requests have no route.
-    pub fn new(mut routes: Vec<Route>, default: Option<String>) -> Self {
+    pub fn new(mut routes: Vec<Route<D>>, default: Option<String>) -> Self {
         routes.sort_by_key(|route| std::cmp::Reverse(route.source.path.len()));
         Self { routes, default }
     }
 
-    /// A line of the table.
-    pub fn get(&self, index: usize) -> Option<&Route> {
-        self.routes.get(index)
-    }
-
-    /// Every line, the longest paths first.
-    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+    /// Every route, the longest paths first.
+    pub fn iter(&self) -> impl Iterator<Item = &Route<D>> {
         self.routes.iter()
     }
 
-    /// Whether blobs of any route come through here.
-    pub fn proxy_blobs(&self) -> bool {
-        self.routes.iter().any(|route| route.blobs == Blobs::Proxy)
+    /// The same routes with other destinations, made from these in order. The first error ends it.
+    pub fn try_map<T, E>(&self, mut destination: impl FnMut(&D) -> Result<T, E>) -> Result<Routes<T>, E> {
+        let route = |route: &Route<D>| {
+            Ok(Route {
+                source: route.source.clone(),
+                prefix: route.prefix.clone(),
+                hosts: route.hosts.clone(),
+                destination: destination(&route.destination)?,
+            })
+        };
+        let routes = self.routes.iter().map(route).collect::<Result<_, E>>()?;
+        Ok(Routes { routes, default: self.default.clone() })
     }
 
     /// The registry that is meant where none is named.
@@ -159,7 +159,7 @@ impl Routes {
 
     /// The route of a request: by its `ns`, else by a leading path segment that names a registry, else by the `Host` that
     /// was addressed, else the default; then by the longest path that covers the name.
-    pub fn choose<'a>(&'a self, pull: &'a Pull<'_>, host: Option<&str>) -> Result<Choice<'a>, Unrouted<'a>> {
+    pub fn choose<'a>(&'a self, pull: &'a Pull<'_>, host: Option<&str>) -> Result<Choice<'a, D>, Unrouted<'a>> {
         let name = pull.name.as_str();
         let leading = name.split_once('/').filter(|(first, _)| names_a_registry(first));
         let (registry, name) = match (pull.namespace.as_deref(), leading) {
@@ -174,13 +174,13 @@ impl Routes {
         };
         let registry = known_as(registry);
         let short = registry == DOCKER_HUB && !name.contains('/');
-        let covering = self.routes.iter().enumerate().find_map(|(index, route)| {
+        let covering = self.routes.iter().find_map(|route| {
             if !route.source.registry.eq_ignore_ascii_case(registry) {
                 return None;
             }
             let (library, rest) = route.source.strip(short, name)?;
             let repository = Repository::new(route.prefix.as_str(), library, rest);
-            (!repository.is_empty()).then_some(Choice { index, repository })
+            (!repository.is_empty()).then_some(Choice { route, repository })
         });
         covering.ok_or(Unrouted(Some(registry)))
     }
@@ -229,18 +229,16 @@ mod tests {
     use http::Method;
     use proptest::prelude::*;
 
-    fn route(source: &str, prefix: &str, hosts: &[&str]) -> Route {
+    fn route(source: &str, prefix: &str, hosts: &[&str]) -> Route<()> {
         Route {
             source: Source::parse(source).expect("a source"),
             prefix: Prefix::parse(prefix).expect("a prefix"),
-            upstream: 0,
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-            on_failure: OnFailure::Fallback,
-            blobs: Blobs::Redirect,
+            destination: (),
         }
     }
 
-    fn table() -> Routes {
+    fn table() -> Routes<()> {
         let routes = vec![
             route("docker.io", "hub", &[]),
             route("docker.io/bitnami", "vendors/bitnami", &[]),
@@ -253,7 +251,7 @@ mod tests {
     }
 
     /// The repository that a request for a name reaches, or the registry that has no route.
-    fn chosen(routes: &Routes, name: &str, namespace: &str, host: &str) -> Result<String, Option<String>> {
+    fn chosen(routes: &Routes<()>, name: &str, namespace: &str, host: &str) -> Result<String, Option<String>> {
         let (path, query) = (format!("/v2/{name}/manifests/latest"), format!("ns={namespace}"));
         let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, &path, Some(&query)) else { panic!("{path}") };
         match routes.choose(&pull, Some(host)) {
@@ -345,7 +343,7 @@ mod tests {
     }
 
     /// Routes of every shape: paths within paths, empty prefixes, hosts, with a default and without.
-    fn tables() -> impl Strategy<Value = Routes> {
+    fn tables() -> impl Strategy<Value = Routes<()>> {
         let source = (
             prop::sample::select(vec!["docker.io", "ghcr.io", "quay.io", "a.io", "registry.example:5000"]),
             prop::sample::select(vec!["", "", "", "/library", "/library/nginx", "/nginx", "/a", "/a/b", "/org"]),

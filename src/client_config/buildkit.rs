@@ -1,5 +1,5 @@
 use super::{Client, File, Mirror, Setup, quoted, registries};
-use oci::route::Routes;
+use crate::config::Routes;
 
 const PATH: &str = "/etc/buildkit/buildkitd.toml";
 pub const PATHS: &[&str] = &[PATH];

@@ -1,5 +1,6 @@
 use super::{Client, File, Mirror, Registry, Setup, quoted, registries};
-use oci::route::{DOCKER_HUB, Routes};
+use crate::config::Routes;
+use oci::route::DOCKER_HUB;
 
 /// Where containerd looks if it is told as in [`CONFIG_PATH`].
 pub const CERTS_D: &str = "/etc/containerd/certs.d";

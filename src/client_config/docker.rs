@@ -1,7 +1,8 @@
 use serde_json::json;
 
 use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted, registries};
-use oci::route::{DOCKER_HUB, Routes};
+use crate::config::Routes;
+use oci::route::DOCKER_HUB;
 
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CERTS_D: &str = "/etc/docker/certs.d";

@@ -1,5 +1,5 @@
 use super::{Client, File, Language, MARKER, MARKER_REST, Mirror, Setup, containerd};
-use oci::route::Routes;
+use crate::config::Routes;
 
 const PATH: &str = "/etc/acr-cache-proxy/setup-node.sh";
 pub const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml", PATH];

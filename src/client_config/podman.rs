@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Client, File, Mirror, Setup, quoted};
-use oci::route::{OnFailure, Route, Routes};
+use crate::config::{Destination, Routes};
+use oci::route::{OnFailure, Route};
 
 const REGISTRIES_CONF: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const REGISTRIES_D: &str = "/etc/containers/registries.d/50-acr-cache-proxy.yaml";
@@ -31,12 +32,12 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
     let sorted: BTreeMap<_, _> = routes.iter().map(|route| (route.source.to_string(), route)).collect();
     for (prefix, route) in sorted {
         let covered = covering(routes, route);
-        if covered.is_some_and(|wider| wider.on_failure == route.on_failure) {
+        if covered.is_some_and(|wider| wider.destination.on_failure == route.destination.on_failure) {
             continue;
         }
         match location(routes, route, mirror) {
             Some(location) => {
-                entries.push(entry(&prefix, &location, route.on_failure, mirror));
+                entries.push(entry(&prefix, &location, route.destination.on_failure, mirror));
                 addresses.insert(location.split('/').next().unwrap_or_default().to_owned());
             }
             None => {
@@ -46,7 +47,7 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
                 continue;
             }
         }
-        if route.on_failure == OnFailure::Closed {
+        if route.destination.on_failure == OnFailure::Closed {
             notes.push(format!(
                 "{prefix} is closed: nobody else is asked for it, and a push to it comes here and is refused"
             ));
@@ -69,7 +70,7 @@ fn signatures(addresses: &BTreeSet<String>) -> String {
 }
 
 /// The next wider route of the same registry; podman takes the longest prefix, as the proxy does.
-fn covering<'a>(routes: &'a Routes, route: &Route) -> Option<&'a Route> {
+fn covering<'a>(routes: &'a Routes, route: &Route<Destination>) -> Option<&'a Route<Destination>> {
     // Routes come with the longest paths first.
     routes.iter().find(|wider| {
         let (path, wider_path) = (route.source.path(), wider.source.path());
@@ -81,7 +82,7 @@ fn covering<'a>(routes: &'a Routes, route: &Route) -> Option<&'a Route> {
 
 /// Where a source is in the mirror. Podman does not say what it mirrors, so the path does, from which the proxy takes it
 /// off again. A path has no room for a port: then the mirror's name says it, or nothing where that is the default.
-fn location(routes: &Routes, route: &Route, mirror: &Mirror) -> Option<String> {
+fn location(routes: &Routes, route: &Route<Destination>, mirror: &Mirror) -> Option<String> {
     let source = &route.source;
     if !source.registry().contains(':') {
         return Some(format!("{}/{source}", mirror.authority()));

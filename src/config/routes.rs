@@ -1,6 +1,7 @@
 //! The `routes` list, or the one route of `upstream`: which source leads where, each cache registry once.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::file::{Place, RouteTable, Text};
 use super::identity::Identity;
@@ -8,11 +9,25 @@ use super::{Domain, Mistakes, Settings, Upstream};
 use oci::name::Prefix;
 use oci::route::{Blobs, DOCKER_HUB, OnFailure, Route, Source};
 
+/// Where a route leads, and how it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The cache registry; routes may share one.
+    pub upstream: Arc<Upstream>,
+    /// What a failure asks of clients.
+    pub on_failure: OnFailure,
+    /// How blobs are served.
+    pub blobs: Blobs,
+}
+
+/// The table of routes, as it is set.
+pub type Routes = oci::route::Routes<Destination>;
+
 /// The routes while they are put together.
 #[derive(Default)]
 pub struct Table {
-    pub upstreams: Vec<Upstream>,
-    pub routes: Vec<Route>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub routes: Vec<Route<Destination>>,
     /// The `hosts` of all routes, each with its registry.
     hosts: Vec<(Place, String, String)>,
 }
@@ -74,12 +89,14 @@ impl Table {
         }
         let hosts = hosts.into_iter().flatten().collect();
         let upstream = Upstream { domain, addresses, blob_hosts, identity };
-        let known = self.upstreams.iter().position(|known| *known == upstream);
+        let known = self.upstreams.iter().find(|known| ***known == upstream).map(Arc::clone);
         let upstream = known.unwrap_or_else(|| {
-            self.upstreams.push(upstream);
-            self.upstreams.len() - 1
+            let upstream = Arc::new(upstream);
+            self.upstreams.push(Arc::clone(&upstream));
+            upstream
         });
-        self.routes.push(Route { source, prefix, upstream, hosts, on_failure, blobs });
+        let destination = Destination { upstream, on_failure, blobs };
+        self.routes.push(Route { source, prefix, hosts, destination });
     }
 
     /// The registry that is meant where none is named: the one that is set, else Docker Hub if it has a route.

@@ -12,8 +12,8 @@ fn domain_flag() -> Flags {
 
 /// The routes, each as `source -> domain/prefix`.
 fn lines(config: &Config) -> Vec<String> {
-    let line = |route: &Route| {
-        let domain = config.upstreams()[route.upstream].domain().authority();
+    let line = |route: &Route<Destination>| {
+        let domain = route.destination.upstream.domain().authority();
         format!("{} -> {domain}/{}", route.source, route.prefix.as_str())
     };
     config.routes().iter().map(line).collect()
@@ -56,8 +56,11 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
             let upstream = &config.upstreams()[0];
             assert!(upstream.addresses().is_empty() && upstream.blob_hosts().is_empty());
             assert_eq!(upstream.identity(), &Identity::default());
-            let route = config.routes().get(0).expect("a route");
-            assert_eq!((route.on_failure, route.blobs), (OnFailure::default(), Blobs::default()));
+            let route = config.routes().iter().next().expect("a route");
+            assert_eq!(
+                (route.destination.on_failure, route.destination.blobs),
+                (OnFailure::default(), Blobs::default())
+            );
         }
     }
 }
@@ -336,9 +339,12 @@ routes:
     let kinds: Vec<_> = config.upstreams().iter().map(|upstream| upstream.identity().kind().clone()).collect();
     assert_eq!(kinds, [Kind::Anonymous, Kind::Anonymous, Kind::AzureCli]);
     assert_eq!(config.routes().default_registry(), Some("ghcr.io"));
-    let route = config.routes().get(2).expect("ghcr.io");
-    assert_eq!((route.hosts.as_slice(), route.blobs), (&["ghcr.internal:8080".to_owned()][..], Blobs::Proxy));
-    assert_eq!(config.upstreams()[route.upstream].blob_hosts(), [".blob.internal"]);
+    let route = config.routes().iter().nth(2).expect("ghcr.io");
+    assert_eq!(
+        (route.hosts.as_slice(), route.destination.blobs),
+        (&["ghcr.internal:8080".to_owned()][..], Blobs::Proxy)
+    );
+    assert_eq!(route.destination.upstream.blob_hosts(), [".blob.internal"]);
 }
 
 #[test]

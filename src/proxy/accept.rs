@@ -24,12 +24,7 @@ const EMPTY_BODY_LIMIT: Duration = Duration::from_secs(5);
 const MAX_QUOTED_REGISTRY: usize = 259;
 
 /// True if the request goes on to a registry, with its target in `context`; false if it has its answer.
-pub async fn accept(
-    session: &mut Session,
-    context: &mut Context,
-    routes: &Routes,
-    destinations: &[Arc<Destination>],
-) -> Result<bool> {
+pub async fn accept(session: &mut Session, context: &mut Context, routes: &Routes<Arc<Destination>>) -> Result<bool> {
     let request = session.req_header();
     let pulls = request.method == http::Method::GET || request.method == http::Method::HEAD;
     let has_body = has_body(session, pulls).await;
@@ -50,7 +45,7 @@ pub async fn accept(
             Box::pin(reply::ping(session)).await?;
             return Ok(false);
         }
-        Ok(Request::Pull(pull)) => match routed(&pull, host(request), routes, destinations, context) {
+        Ok(Request::Pull(pull)) => match routed(&pull, host(request), routes, context) {
             Ok(()) => return Ok(true),
             Err(refusal) => refusal,
         },
@@ -91,8 +86,7 @@ async fn has_body(session: &mut Session, pulls: bool) -> bool {
 fn routed(
     pull: &Pull<'_>,
     host: Option<&str>,
-    routes: &Routes,
-    destinations: &[Arc<Destination>],
+    routes: &Routes<Arc<Destination>>,
     context: &mut Context,
 ) -> Result<(), Refusal> {
     context.endpoint = Some(Endpoint::of(&pull.resource));
@@ -100,8 +94,7 @@ fn routed(
         Unrouted(Some(registry)) => no_route(registry).with_detail(pull.name.as_str()),
         Unrouted(None) => no_default().with_detail(pull.name.as_str()),
     })?;
-    // There is one destination for each route, so this finds it.
-    context.destination = destinations.get(choice.index).map(Arc::clone);
+    context.destination = Some(Arc::clone(&choice.route.destination));
     context.target = pull.upstream_target(&choice.repository);
     context.name_length = choice.repository.len();
     context.client_name_length = pull.name.as_str().len();

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use http::Method;
 use oci::name::Prefix;
 use oci::request::{Pull, Request};
-use oci::route::{Blobs, OnFailure, Route, Routes, Source};
+use oci::route::{Route, Routes, Source};
 
 const LIFE: Duration = Duration::from_secs(3600);
 
@@ -48,14 +48,12 @@ pub fn warm(per_repository: bool) -> (tokio::runtime::Runtime, Arc<Tokens>) {
 }
 
 /// The routes that an example has.
-pub fn routes() -> Routes {
+pub fn routes() -> Routes<()> {
     let route = |(source, prefix): (&str, &str)| Route {
         source: Source::parse(source).expect("a source"),
         prefix: Prefix::parse(prefix).expect("a prefix"),
-        upstream: 0,
         hosts: Vec::new(),
-        on_failure: OnFailure::Fallback,
-        blobs: Blobs::Redirect,
+        destination: (),
     };
     let routes = [("ghcr.io", "ghcr"), ("quay.io", "quay"), ("docker.io/bitnami", "bitnami"), ("docker.io", "hub")];
     Routes::new(routes.map(route).into(), Some("docker.io".to_owned()))

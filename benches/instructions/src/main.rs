@@ -6,7 +6,7 @@ use http::Method;
 use oci::name::Prefix;
 use oci::rename::Renaming;
 use oci::request::{Pull, Request};
-use oci::route::{Blobs, OnFailure, Route, Routes, Source};
+use oci::route::{Route, Routes, Source};
 
 /// Of each thing that a batch does.
 const TIMES: usize = 2000;
@@ -50,14 +50,12 @@ fn pull(path: &str) -> Pull<'_> {
     }
 }
 
-fn routes() -> Routes {
+fn routes() -> Routes<()> {
     let route = |(source, prefix): (&str, &str)| Route {
         source: Source::parse(source).expect("a source"),
         prefix: Prefix::parse(prefix).expect("a prefix"),
-        upstream: 0,
         hosts: Vec::new(),
-        on_failure: OnFailure::Fallback,
-        blobs: Blobs::Redirect,
+        destination: (),
     };
     Routes::new([("ghcr.io", "ghcr"), ("docker.io", "hub")].map(route).into(), Some("docker.io".to_owned()))
 }

@@ -13,7 +13,7 @@ const AUTHORITY: &str = "example.azurecr.io";
 const LONGEST_QUERY: usize = 2048;
 
 /// Panics if it does not hold. False if the request is refused, or has no route.
-pub fn check(routes: &Routes, path: &str, query: Option<&str>, host: Option<&str>) -> bool {
+pub fn check<D>(routes: &Routes<D>, path: &str, query: Option<&str>, host: Option<&str>) -> bool {
     let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, path, query) else {
         return false;
     };
@@ -22,7 +22,7 @@ pub fn check(routes: &Routes, path: &str, query: Option<&str>, host: Option<&str
     };
     let repository = written(&choice);
     let there = pull.upstream_target(&choice.repository);
-    is_below_its_prefix(routes, &choice, &repository, &there);
+    is_below_its_prefix(&choice, &repository, &there);
 
     // As the registry would send a client there: by path, or by its own address.
     let names = Renaming {
@@ -47,20 +47,20 @@ pub fn check(routes: &Routes, path: &str, query: Option<&str>, host: Option<&str
     assert_eq!((again.name, &again.namespace), (pull.name, &pull.namespace), "{back}");
     assert!(is_same(&again, &pull), "{pull:?} became {again:?}");
     let chosen_again = routes.choose(&again, host).unwrap_or_else(|unrouted| panic!("{back}: {unrouted:?}"));
-    assert_eq!((chosen_again.index, written(&chosen_again)), (choice.index, repository), "{back}");
+    assert_eq!((&chosen_again.route.source, written(&chosen_again)), (&choice.route.source, repository), "{back}");
     assert_eq!(again.upstream_target(&chosen_again.repository), there, "{back}");
     true
 }
 
-fn written(choice: &Choice<'_>) -> String {
+fn written<D>(choice: &Choice<'_, D>) -> String {
     let mut repository = String::new();
     choice.repository.push_to(&mut repository);
     assert_eq!(repository.len(), choice.repository.len());
     repository
 }
 
-fn is_below_its_prefix(routes: &Routes, choice: &Choice<'_>, repository: &str, there: &str) {
-    let prefix = routes.get(choice.index).expect("the route that was chosen").prefix.as_str();
+fn is_below_its_prefix<D>(choice: &Choice<'_, D>, repository: &str, there: &str) {
+    let prefix = choice.route.prefix.as_str();
     let rest = repository.strip_prefix(prefix).unwrap_or_else(|| panic!("{repository} is not below {prefix}"));
     assert!(prefix.is_empty() || rest.is_empty() || rest.starts_with('/'), "{repository} is not below {prefix}");
     assert!(Name::parse(repository).is_some() || repository.len() > 255, "{repository}");
