@@ -18,7 +18,8 @@
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!   token                          registry tokens: one background task calls, requests only read
-//!     token::refresh               that task: renews what is there before it ends
+//!     token::state                 what they are now: one value, published by that task, read without a lock
+//!     token::refresh               that task: renews tokens before they end
 //!     token::table, pending        tokens of single repositories, and who waits for a first one, in order of arrival
 //!     token::acr                   the two calls to the registry
 //!   proxy                          Pingora's phases:

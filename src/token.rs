@@ -1,18 +1,18 @@
 //! The token store: a registry token is there before a request asks for it.
 //!
-//! Requests read [`Tokens`] without a lock. One background task ([`Tokens::run`]) does all the calls: it signs
-//! in, asks for access tokens and renews both by clocks of their own. A token stays in use until its
-//! own end, whatever fails behind it.
+//! Requests read [`Tokens`] without a lock. One background task ([`Tokens::run`]) makes all the calls: it signs in, asks
+//! for access tokens, and renews the refresh token and each access token by their own lifetimes. It publishes how that
+//! goes as one value (`token::state`). A token stays in use until its own end, whatever fails meanwhile.
 //!
 //! There is one token for all repositories, or one for each: in ABAC mode, and where the registry refuses the one for all
-//! and accepts one for the repository. Tokens are in a table (`token::table`), whose places are for names that the registry
-//! knows; requests for a repository without one wait in a queue (`token::pending`).
+//! and accepts one for the repository. Repositories that have a token are in a table (`token::table`); those that have none
+//! yet wait for their first call in a queue (`token::pending`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use log::info;
 use tokio::sync::Notify;
@@ -29,34 +29,37 @@ mod refresh;
 mod report;
 mod schedule;
 mod slot;
+mod state;
 mod table;
 
-use pending::{Joined, Newcomers};
+use pending::{Joined, Pending};
 use refresh::Refresher;
-use slot::{Failing, Slot};
+use slot::Slot;
+use state::{Failing, State};
 use table::Table;
 
 pub use slot::Bearer;
 
-/// How long a request that met a 401 waits for the next token: less than for a first one, for it has been on its way.
+/// How long a request that met a 401 waits for the next token. It is less than for a first one, because part of the
+/// request's time is spent.
 const REPLACE_LIMIT: Duration = Duration::from_secs(5);
 /// Tokens of an ABAC registry, one a repository. A host pulls from tens; 1,024 tokens are about 2 MiB.
 const MAX_SCOPES: usize = 1024;
-/// The scope that covers every repository, where the registry honours it.
-const ALL: &str = "*";
+/// The name in a scope that stands for every repository, where the registry honours it.
+const WILDCARD: &str = "*";
 
 /// A token as the registry gave it.
 #[derive(Clone, Debug)]
 pub struct Granted {
     /// The token itself.
     pub token: Secret,
-    /// How long it holds, counted from the request for it and measured on the registry's own clock.
+    /// How long it is valid, counted from the request for it and measured on the registry's own clock.
     pub lifetime: Duration,
     /// The registry gives no token for all repositories (it is in ABAC mode).
     pub per_repository: bool,
 }
 
-/// The two calls to the registry; the tests put their own in place.
+/// The two calls to a registry. The tests have an issuer of their own.
 #[async_trait]
 pub trait Issuer: Send + Sync {
     /// Signs in: the registry's refresh token.
@@ -65,12 +68,13 @@ pub trait Issuer: Send + Sync {
     async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure>;
 }
 
-/// The state of a registry's tokens.
+/// Whether a registry's tokens serve pulls.
 #[derive(Debug)]
 pub struct Readiness {
-    /// A good token is at hand; in ABAC mode, a good sign-in, for there is no token before a repository is asked for.
+    /// There is a valid token for all repositories; in ABAC mode, where a token comes with the first request for its
+    /// repository, a valid refresh token.
     pub ready: bool,
-    /// What fails, even if the last good token still holds.
+    /// What fails, even if the last token is still valid.
     pub failure: Option<Arc<Failure>>,
     /// Since when it fails, by this host's clock.
     pub since: Option<SystemTime>,
@@ -79,31 +83,25 @@ pub struct Readiness {
 /// No token within the time a request may wait.
 #[derive(Debug)]
 pub struct Unavailable {
-    /// What failed last; `None` if the first try is still under way.
+    /// The last failure; `None` if the first call is still under way.
     pub failure: Option<Arc<Failure>>,
     /// When asking again makes sense.
     pub retry_after: Duration,
 }
 
-/// The tokens of one registry. Cheap to share; reading takes no lock that a renewal holds.
+/// The tokens of one registry. Reading a token takes no lock that a renewal holds.
 pub struct Tokens {
     start: Instant,
     wait: Duration,
     /// The one token of a registry that honours the wildcard.
-    all: Arc<Slot>,
+    wildcard: Arc<Slot>,
     per_repository: AtomicBool,
     /// Repositories that have a token of their own.
     table: Table,
-    /// Those that have none yet.
-    newcomers: Mutex<Newcomers>,
-    /// Why no call for a token can be made: there is no sign-in, or the registry wants fewer calls for now.
-    signed_out: ArcSwapOption<Failing>,
-    limited: ArcSwapOption<Failing>,
-    /// When the refresh token ends.
-    login_until: ArcSwapOption<Instant>,
-    /// For [`Readiness`]: the sign-in, and the calls for access tokens. Either may fail while the other works.
-    login_failing: ArcSwapOption<Failing>,
-    access_failing: ArcSwapOption<Failing>,
+    /// Repositories that have none yet.
+    pending: Mutex<Pending>,
+    /// The sign-in and the calls for access tokens; the background task alone writes it.
+    state: ArcSwap<State>,
     /// A token met a 401 since the background task last looked.
     refused: AtomicBool,
     wake: Notify,
@@ -121,32 +119,28 @@ impl Tokens {
         Self {
             start: Instant::now(),
             wait,
-            all: Arc::new(Slot::new(0)),
+            wildcard: Arc::new(Slot::new(0)),
             per_repository: AtomicBool::new(false),
             table: Table::default(),
-            newcomers: Mutex::default(),
-            signed_out: ArcSwapOption::empty(),
-            limited: ArcSwapOption::empty(),
-            login_until: ArcSwapOption::empty(),
-            login_failing: ArcSwapOption::empty(),
-            access_failing: ArcSwapOption::empty(),
+            pending: Mutex::default(),
+            state: ArcSwap::default(),
             refused: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
 
-    /// A token that can pull `repository` (its name in the registry). At once if there is one, else after the calls that
-    /// are under way, within the store's limit. While they fail for longer than half a minute, or for a reason that
-    /// somebody has to mend, the answer is an immediate [`Unavailable`]: the client can turn elsewhere.
+    /// A token that can pull `repository` (its name in the registry): at once if there is one, else after the calls that
+    /// are under way, within the store's limit. If these have failed for half a minute, or for a reason that somebody has
+    /// to act on, the answer is [`Unavailable`] at once, so that the client can use its next endpoint.
     pub async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         match self.cached(repository) {
             Some(bearer) => Ok(bearer),
-            // In a box: it is rare, and a request has room for the token that is there.
+            // Boxed, because it is rare and its future would make every request's larger.
             None => Box::pin(self.awaited(repository)).await,
         }
     }
 
-    /// The token that is there: the way of almost every request. It takes no lock and allocates nothing.
+    /// The token that is there, which serves almost every request. Takes no lock and allocates nothing.
     fn cached(&self, repository: &str) -> Option<Arc<Bearer>> {
         let now = Instant::now();
         let used = as_millis(now - self.start);
@@ -154,12 +148,16 @@ impl Tokens {
             slot.used.store(used, Ordering::Relaxed);
             slot.good(now)
         };
-        if self.per_repository.load(Ordering::Acquire) { self.table.read(repository, good)? } else { good(&self.all) }
+        if self.per_repository.load(Ordering::Acquire) {
+            self.table.read(repository, good)?
+        } else {
+            good(&self.wildcard)
+        }
     }
 
     async fn awaited(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         let deadline = Instant::now() + self.wait;
-        // Kept while the next one is looked up: a name that nobody waits for loses its place in the queue.
+        // The last subscription lives until the next one is made: a repository without one loses its place in the queue.
         let mut joined;
         loop {
             joined = self.join(repository)?;
@@ -174,14 +172,14 @@ impl Tokens {
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(Unavailable::after(self.last_failure(slot)));
             }
-            // Asked of the slot in hand: it may have lost its place since.
+            // The slot may have been evicted after it got its token, so it is read before the repository is looked up again.
             if let Some(verdict) = self.verdict(slot, deadline) {
                 return verdict;
             }
         }
     }
 
-    /// What a request gets now; `None` if it is worth its while to wait.
+    /// What a request gets now; `None` if it is to wait.
     fn verdict(&self, slot: &Slot, deadline: Instant) -> Option<Result<Arc<Bearer>, Unavailable>> {
         if let Some(bearer) = slot.good(Instant::now()) {
             return Some(Ok(bearer));
@@ -190,14 +188,12 @@ impl Tokens {
         Some(Err(Unavailable::after(Some(Arc::clone(&failing.failure)))))
     }
 
-    /// Why there is no token. Without a sign-in no slot makes progress, nor while the registry limits the calls, so these
-    /// failures speak first.
+    /// Why there is no token. What stops the calls of every scope goes before the slot's own failure.
     fn failing(&self, slot: &Slot) -> Option<Arc<Failing>> {
-        let limited = || self.limited.load_full().filter(|limited| limited.next > Instant::now());
-        self.signed_out.load_full().or_else(limited).or_else(|| slot.failing.load_full())
+        self.state.load().obstacle(Instant::now()).cloned().or_else(|| slot.failing.load_full())
     }
 
-    /// What a request is told whose time is up; `None` while the first sign-in is under way.
+    /// What a request is told that has waited in vain; `None` while the first sign-in is under way.
     fn last_failure(&self, slot: &Slot) -> Option<Arc<Failure>> {
         if let Some(failing) = self.failing(slot) {
             return Some(Arc::clone(&failing.failure));
@@ -206,10 +202,10 @@ impl Tokens {
         self.is_signed_in().then(|| Arc::new(Failure::new(Hop::Token, under_way.to_owned())))
     }
 
-    /// What to send in place of `seen`, which the registry answered with 401: a token that was asked for since. A
-    /// thousand requests that meet the same 401 cause one renewal. `Ok(None)` if `seen` is itself so fresh an answer to
-    /// a 401 that this one must mean something else. `Err` if there is none in time: 5 s, or `left` if
-    /// that is less: without any, no token helps.
+    /// The token to send in place of `seen`, which the registry answered with 401: one that was asked for since. However
+    /// many requests meet the same 401, they cause one renewal. `Ok(None)` if `seen` was itself asked for because of a 401
+    /// a moment ago, so that this one has another reason. `Err` if no token comes within 5 s, or within `left` if that is
+    /// less; without any time left no token helps.
     pub async fn replace(
         &self,
         repository: &str,
@@ -219,10 +215,10 @@ impl Tokens {
         if !seen.own && self.per_repository.load(Ordering::Acquire) {
             return self.narrow(repository, left).await;
         }
-        // Whoever waits is known before the background task is told of the 401: a slot that nobody waits for may be idle.
+        // Subscribed before the background task hears of the 401: it evicts an idle slot that no request waits for.
         let (slot, _waits) = match seen.own {
             true => self.join_own(repository)?,
-            false => (Arc::clone(&self.all), self.all.changed.subscribe()),
+            false => (Arc::clone(&self.wildcard), self.wildcard.changed.subscribe()),
         };
         if slot.refused.load(Ordering::Acquire) < seen.number {
             if seen.is_last_word() {
@@ -234,11 +230,11 @@ impl Tokens {
         self.token_of(&slot, left, |bearer| bearer.replaces >= seen.number).await.map(Some)
     }
 
-    /// After a 401 to a token for all repositories to which [`Self::replace`] knows no answer, where the challenge asks
-    /// for a token of this repository: one of that scope. `Ok(None)` if such a one has been refused within half a minute.
-    /// What the registry makes of it has to be told: [`Self::accepted`] or [`Self::in_vain`]. Only a token that is
-    /// accepted shows that the registry wants one a repository; a cache rule with an unhealthy credential set answers 401
-    /// to both, and nothing is to change for the other repositories then.
+    /// A token for this repository alone, after a 401 to a token for all to which [`Self::replace`] has no answer, where
+    /// the challenge asks for this repository's scope. `Ok(None)` if the registry has refused such a token within half a
+    /// minute. The caller reports what the registry makes of it: [`Self::accepted`] or [`Self::in_vain`]. Only an accepted
+    /// one shows that the registry wants a token for each repository: a cache rule with an unhealthy credential set answers
+    /// 401 to both kinds, and then nothing changes for other repositories.
     pub async fn narrow(&self, repository: &str, left: Duration) -> Result<Option<Arc<Bearer>>, Unavailable> {
         let (slot, _waits) = self.join_own(repository)?;
         slot.used.store(self.clock(), Ordering::Relaxed);
@@ -254,7 +250,7 @@ impl Tokens {
         self.token_of(&slot, left, |bearer| bearer.replaces >= after).await.map(Some)
     }
 
-    /// The registry served something for this token.
+    /// The registry has accepted this token.
     pub fn accepted(&self, bearer: &Bearer) {
         if !bearer.accepted.load(Ordering::Relaxed) {
             bearer.accepted.store(true, Ordering::Relaxed);
@@ -264,30 +260,30 @@ impl Tokens {
         }
     }
 
-    /// The registry answered 401 to a token that [`Self::narrow`] gave.
+    /// The registry has answered 401 to a token from [`Self::narrow`].
     pub fn in_vain(&self, bearer: &Bearer) {
         bearer.in_vain.store(true, Ordering::Release);
     }
 
-    /// Has the token of a slot renewed, because of a 401.
+    /// Tells the background task to renew a slot's token, because of a 401.
     fn refuse(&self, slot: &Slot, seen: &Bearer) {
         slot.refused.fetch_max(seen.number, Ordering::AcqRel);
         self.refused.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
-    /// A token of this slot that will do, in time for a request that met a 401.
+    /// A suitable token of this slot, in time for a request that met a 401.
     async fn token_of(
         &self,
         slot: &Slot,
         left: Duration,
-        will_do: impl Fn(&Bearer) -> bool,
+        is_suitable: impl Fn(&Bearer) -> bool,
     ) -> Result<Arc<Bearer>, Unavailable> {
         let deadline = Instant::now() + REPLACE_LIMIT.min(self.wait).min(left);
         let mut changed = slot.changed.subscribe();
         slot.used.store(self.clock(), Ordering::Relaxed);
         loop {
-            if let Some(bearer) = slot.good(Instant::now()).filter(|bearer| will_do(bearer) && !left.is_zero()) {
+            if let Some(bearer) = slot.good(Instant::now()).filter(|bearer| is_suitable(bearer) && !left.is_zero()) {
                 return Ok(bearer);
             }
             let failing = self.failing(slot).is_some_and(|failing| !failing.is_worth_a_wait(deadline));
@@ -302,21 +298,21 @@ impl Tokens {
         }
     }
 
-    /// Whether pulls can be served now, and what goes wrong behind them.
+    /// Whether pulls can be served now, and what fails meanwhile.
     pub fn readiness(&self) -> Readiness {
         let ready = if self.per_repository.load(Ordering::Acquire) {
             self.is_signed_in()
         } else {
-            self.all.good(Instant::now()).is_some()
+            self.wildcard.good(Instant::now()).is_some()
         };
-        // Nothing mends before the sign-in does.
-        let failing = self.login_failing.load_full().or_else(|| self.access_failing.load_full());
+        let state = self.state.load();
+        let failing = state.failing(Instant::now());
         let (failure, since) = failing.map(|failing| (Arc::clone(&failing.failure), failing.since_time)).unzip();
         Readiness { ready, failure, since }
     }
 
     fn is_signed_in(&self) -> bool {
-        self.login_until.load().as_ref().is_some_and(|until| **until > Instant::now())
+        self.state.load().login().is_some_and(|login| login.ends > Instant::now())
     }
 
     fn clock(&self) -> u64 {
@@ -328,48 +324,46 @@ impl Tokens {
         if self.per_repository.load(Ordering::Acquire) {
             return self.join_own(repository);
         }
-        Ok((Arc::clone(&self.all), self.all.changed.subscribe()))
+        Ok((Arc::clone(&self.wildcard), self.wildcard.changed.subscribe()))
     }
 
-    /// The same for a slot of the repository's own. One that has none waits for its turn from now on.
+    /// The same for the repository's own slot. If it has none it joins the queue.
     fn join_own(&self, repository: &str) -> Result<Joined, Unavailable> {
         let joined = |slot: &Arc<Slot>| (Arc::clone(slot), slot.changed.subscribe());
         if let Some(joined) = self.table.read(repository, joined) {
             return Ok(joined);
         }
-        let mut newcomers = self.newcomers();
-        // Looked up again: a repository enters the table before it leaves the newcomers.
+        let mut pending = self.pending();
+        // Looked up again, under the lock: a repository enters the table before it leaves the pending ones.
         if let Some(joined) = self.table.read(repository, joined) {
             return Ok(joined);
         }
-        let Some((joined, is_new)) = newcomers.join(repository, self.clock()) else {
+        let Some((joined, is_new)) = pending.join(repository, self.clock()) else {
             let message = "access token: too many repositories wait for their first one";
             return Err(Unavailable::after(Some(Arc::new(Failure::new(Hop::Token, message.to_owned())))));
         };
-        drop(newcomers);
+        drop(pending);
         if is_new {
             self.wake.notify_one();
         }
         Ok(joined)
     }
 
-    /// A poisoned lock guards plain values here, so what is in it is whole.
-    fn newcomers(&self) -> MutexGuard<'_, Newcomers> {
-        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No panic can leave the map and the queue half changed, so a poisoned lock is used as it is.
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on each repository has a token of its own. Nothing leads back before the next start: the price is one
-    /// call for each repository.
+    /// From now on each repository has a token of its own, until the next start. The price is one call a repository.
     fn go_per_repository(&self, reason: &str) {
         if !self.per_repository.swap(true, Ordering::AcqRel) {
             info!("registry token: {reason}, one token a repository");
-            self.access_failing.store(None);
-            self.all.changed.send_replace(());
+            self.wildcard.changed.send_replace(());
             self.wake.notify_one();
         }
     }
 
-    /// Keeps the store full, for ever: the only caller of the issuer.
+    /// Signs in and renews tokens; never returns. The only caller of the issuer.
     pub async fn run(&self, issuer: Arc<dyn Issuer>) {
         Refresher::new(self, issuer).run().await;
     }
@@ -377,9 +371,9 @@ impl Tokens {
 
 impl Unavailable {
     fn after(failure: Option<Arc<Failure>>) -> Self {
-        /// Tries follow each other quickly at first; a second is the smallest pause that the header can say.
+        /// Calls are repeated quickly at first; a second is the shortest pause that the header can name.
         const SOON: Duration = Duration::from_secs(1);
-        /// A permanent failure takes a person to mend.
+        /// Somebody has to act on a permanent failure.
         const LATER: Duration = Duration::from_secs(30);
         let retry_after = match failure.as_deref() {
             Some(failure) if failure.permanent => LATER,

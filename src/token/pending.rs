@@ -1,5 +1,5 @@
 //! Repositories without a token: those that wait for their first call, in order of arrival, and those whose call is under
-//! way or has failed. They have no place in the table of tokens, so names that somebody invents push nothing out of it.
+//! way or has failed. They have no place in the table of tokens, so invented names evict nothing from it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use tokio::sync::watch;
 
 use super::slot::Slot;
 
-/// Names that wait for their first call. Each has a request that waits for it, which costs far more than the 300 bytes
-/// that it takes here; one more is refused at once.
+/// Repositories that wait for their first call. Each has a waiting request, which costs far more than the 300 bytes that
+/// the repository takes here; one more is refused at once.
 pub(super) const MAX_WAITING: usize = 4096;
 
-/// All of them by name, and the names that wait.
+/// All of them by name, and the queue of those that wait for their first call.
 #[derive(Default)]
-pub(super) struct Newcomers {
+pub(super) struct Pending {
     slots: HashMap<Arc<str>, Arc<Slot>>,
     queue: VecDeque<Arc<str>>,
 }
@@ -22,15 +22,16 @@ pub(super) struct Newcomers {
 /// A repository's slot, and its changes from now on.
 pub(super) type Joined = (Arc<Slot>, watch::Receiver<()>);
 
-impl Newcomers {
+impl Pending {
     /// The slot of this repository; true if it has just joined the end of the queue. `None` if the queue is full.
-    /// Subscribed here, under the caller's lock: a name that nobody waits for is dropped when its turn comes.
+    /// The subscription is made here, under the caller's lock: a repository without a waiting request leaves the queue
+    /// when its turn comes.
     pub fn join(&mut self, name: &str, clock: u64) -> Option<(Joined, bool)> {
         if let Some(slot) = self.slots.get(name) {
             return Some(((Arc::clone(slot), slot.changed.subscribe()), false));
         }
         if self.queue.len() >= MAX_WAITING {
-            self.drop_abandoned();
+            self.evict_abandoned();
         }
         if self.queue.len() >= MAX_WAITING {
             return None;
@@ -43,7 +44,7 @@ impl Newcomers {
         Some(((slot, changed), true))
     }
 
-    /// The repository whose turn it is. It stays a newcomer until [`Self::remove`].
+    /// The repository whose turn it is. It stays pending until [`Self::remove`].
     pub fn next(&mut self) -> Option<(Arc<str>, Arc<Slot>)> {
         while let Some(name) = self.queue.pop_front() {
             let Some(slot) = self.slots.get(&name) else { continue };
@@ -57,24 +58,24 @@ impl Newcomers {
         None
     }
 
-    /// It has a token now, or nobody asks for it any more.
+    /// It has a token now, or no request asks for it any more.
     pub fn remove(&mut self, name: &str) {
         self.slots.remove(name);
     }
 
-    /// Those whose requests wait for news.
+    /// Every slot that a request may wait for.
     pub fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
         self.slots.values()
     }
 
-    fn drop_abandoned(&mut self) {
+    fn evict_abandoned(&mut self) {
         let slots = &mut self.slots;
         self.queue.retain(|name| {
-            let kept = slots.get(name).is_some_and(|slot| slot.changed.receiver_count() > 0);
-            if !kept && let Some(slot) = slots.remove(name) {
+            let is_awaited = slots.get(name).is_some_and(|slot| slot.changed.receiver_count() > 0);
+            if !is_awaited && let Some(slot) = slots.remove(name) {
                 slot.evict();
             }
-            kept
+            is_awaited
         });
     }
 

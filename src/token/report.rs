@@ -1,44 +1,44 @@
-//! What is said of failures: each state once, however often the call is tried.
+//! What the log says of failing calls: each failure once, however often the call is repeated, and once that it is over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use log::{info, warn};
 
+use super::state::State;
 use crate::failure::Failure;
 
-/// What fails now and what was said of it. The sign-in and each scope fail and mend apart: a refresh token outlasts the
-/// sign-in that gave it, and one repository's refusal is not another's.
+/// The failures that have been logged and are not over. The sign-in and each scope fail and recover apart: a refresh
+/// token outlasts the sign-in that gave it, and a registry may refuse one repository and serve another.
 #[derive(Default)]
-pub struct News {
-    login: Option<String>,
+pub(super) struct Report {
+    sign_in: Option<String>,
     scopes: HashMap<Arc<str>, String>,
 }
 
-impl News {
-    /// The sign-in failed.
-    pub fn not_signed_in(&mut self, failure: &Failure) {
-        let gist = gist(&failure.message);
-        if self.login.as_ref() != Some(&gist) {
-            warn!("{failure}");
-            self.login = Some(gist);
+impl Report {
+    /// Logs how the sign-in goes, if that has changed.
+    pub fn sign_in(&mut self, state: &State) {
+        match state.sign_in_failing() {
+            Some(failing) => {
+                let fingerprint = fingerprint(&failing.failure.message);
+                if self.sign_in.as_ref() != Some(&fingerprint) {
+                    warn!("{}", failing.failure);
+                    self.sign_in = Some(fingerprint);
+                }
+            }
+            None if self.sign_in.take().is_some() => info!("registry token: signed in again"),
+            None => {}
         }
     }
 
-    /// The sign-in works.
-    pub fn signed_in(&mut self) {
-        if self.login.take().is_some() {
-            info!("registry token: signed in again");
-        }
-    }
-
-    /// There is no new access token for this scope. What was said of another is not said again.
+    /// A call for this scope's access token has failed. The same failure of another scope is not logged again.
     pub fn not_granted(&mut self, scope: &Arc<str>, failure: &Failure) {
-        let gist = gist(&failure.message);
-        if !self.scopes.values().any(|known| *known == gist) {
+        let fingerprint = fingerprint(&failure.message);
+        if !self.scopes.values().any(|known| *known == fingerprint) {
             warn!("{failure}");
         }
-        self.scopes.insert(Arc::clone(scope), gist);
+        self.scopes.insert(Arc::clone(scope), fingerprint);
     }
 
     /// There is a new access token for this scope.
@@ -48,14 +48,14 @@ impl News {
         }
     }
 
-    /// Nobody asks for this scope any more.
+    /// No call is made for this scope any more.
     pub fn forget(&mut self, scope: &str) {
         self.scopes.remove(scope);
     }
 }
 
-/// A message without what differs from one try to the next: Azure's correlation ids and times.
-fn gist(message: &str) -> String {
+/// A message without the parts that differ from one call to the next: Azure's correlation ids and times.
+fn fingerprint(message: &str) -> String {
     let differs = |word: &&str| {
         let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         let is_id = word.len() == 36 && word.matches('-').count() == 4;

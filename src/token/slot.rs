@@ -1,8 +1,8 @@
-//! The access token of one scope: what requests read and the background task writes.
+//! The access token of one scope: requests read it, the background task writes it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::as_millis;
-use super::backoff::WAITED_OUT;
-use crate::failure::Failure;
+use super::state::Failing;
 
-/// A 401 to a token that is itself the answer to one, and younger than this, is an answer and no reason to renew again.
+/// A token that was asked for because of a 401, and is younger than this, is not renewed for another 401: no other token
+/// would help.
 pub(super) const REPLACE_MEMORY: Duration = Duration::from_secs(30);
 
 /// An access token, ready to be sent.
@@ -25,32 +25,32 @@ pub struct Bearer {
     pub(super) asked: Instant,
     /// The store's clock when it came; see [`Slot::is_idle`].
     pub(super) issued: u64,
-    /// Tokens of a store are counted from 1.
+    /// The tokens of a registry are numbered from 1.
     pub(super) number: u64,
-    /// The last token of which a 401 was known when this one was asked for; 0 is none.
+    /// The highest number of a token of which a 401 was known when this one was asked for; 0 is none.
     pub(super) replaces: u64,
     /// It was asked for because of that 401.
     pub(super) forced: bool,
-    /// It is for one repository, not for all of them.
+    /// It is for one repository, not for all.
     pub(super) own: bool,
-    /// The registry has served something for it, or for the one that it renews.
+    /// The registry has accepted it, or the token before it.
     pub(super) accepted: AtomicBool,
-    /// The registry answered it with 401 where it was sent because one for all repositories had been refused.
+    /// It was sent because the registry had refused the token for all repositories, and the registry refused it as well.
     pub(super) in_vain: AtomicBool,
 }
 
 impl Bearer {
-    /// The value of the `Authorization` header; a clone of it copies no token.
+    /// The value of the `Authorization` header. Cloning it does not copy the token.
     pub fn header(&self) -> HeaderValue {
         self.header.clone()
     }
 
-    /// It is for one repository, not for all of them.
+    /// It is for one repository, not for all.
     pub fn is_own(&self) -> bool {
         self.own
     }
 
-    /// No other token would fare better where this one meets a 401.
+    /// Where this token meets a 401, another one would meet it as well.
     pub(super) fn is_last_word(&self) -> bool {
         self.forced && self.is_fresh()
     }
@@ -61,41 +61,16 @@ impl Bearer {
     }
 }
 
-/// A call that fails: what it said last, since when it fails, and when it is repeated.
-#[derive(Debug)]
-pub(super) struct Failing {
-    pub failure: Arc<Failure>,
-    pub since: Instant,
-    /// The same by this host's clock, for people.
-    pub since_time: SystemTime,
-    pub next: Instant,
-}
-
-impl Failing {
-    /// One more failure in a row, of which `earlier` was the last one.
-    pub fn again(earlier: Option<&Self>, failure: &Arc<Failure>, next: Instant) -> Self {
-        let (since, since_time) =
-            earlier.map_or_else(|| (Instant::now(), SystemTime::now()), |earlier| (earlier.since, earlier.since_time));
-        Self { failure: Arc::clone(failure), since, since_time, next }
-    }
-
-    /// Whether a request that can wait until `deadline` waits for the next call: what may pass by itself, as when a
-    /// machine starts, is waited out; what somebody has to mend, or what has lasted, is answered at once.
-    pub fn is_worth_a_wait(&self, deadline: Instant) -> bool {
-        !self.failure.permanent && self.since.elapsed() < WAITED_OUT && self.next < deadline
-    }
-}
-
-/// The state of one scope.
+/// One scope's token, and why there is no new one.
 pub(super) struct Slot {
     pub bearer: ArcSwapOption<Bearer>,
-    /// Why there is no new token.
+    /// The failing call for a new token.
     pub failing: ArcSwapOption<Failing>,
     /// The highest number of a token that met a 401; 0 is none.
     pub refused: AtomicU64,
-    /// No call is made for it any more: whoever waits asks the store for the repository's slot again.
+    /// No call is made for it any more: a waiting request asks the store for the repository's slot again.
     evicted: AtomicBool,
-    /// Milliseconds since the store's start: when it was made, when it was asked for last.
+    /// Milliseconds since the store's start: when the slot was made, when a request asked for its token last.
     created: u64,
     pub used: AtomicU64,
     pub changed: watch::Sender<()>,
@@ -119,11 +94,10 @@ impl Slot {
         self.bearer.load_full().filter(|bearer| bearer.expires > now)
     }
 
-    /// Nobody waits for news of this token or asked for it in the second half of the time since it came; or for one that
-    /// never came in the second half of the time since the first asked.
+    /// No request waits for this token, or asked for it in the second half of the time since it came. Without a token, the
+    /// time since the slot was made counts.
     pub fn is_idle(&self, now: u64) -> bool {
-        /// The tries for a first token follow each other quickly, and a client that was told to wait is still there: it
-        /// waits half a minute at most.
+        /// Calls for a first token follow each other quickly, and a client that was told to wait half a minute comes back.
         const NEVER_CAME: Duration = Duration::from_secs(60);
         if self.changed.receiver_count() > 0 {
             return false;
@@ -136,20 +110,20 @@ impl Slot {
         unused > at_least.max(now.saturating_sub(since) / 2)
     }
 
-    /// A new token, for all who wait.
+    /// Stores a new token and wakes the waiting requests.
     pub fn granted(&self, bearer: Bearer) {
         self.bearer.store(Some(Arc::new(bearer)));
         self.failing.store(None);
         self.changed.send_replace(());
     }
 
-    /// None for now, for all who wait.
+    /// Stores the failure and wakes the waiting requests.
     pub fn failed(&self, failing: Failing) {
         self.failing.store(Some(Arc::new(failing)));
         self.changed.send_replace(());
     }
 
-    /// No call is made for it from now on.
+    /// From now on no call is made for it.
     pub fn evict(&self) {
         self.evicted.store(true, Ordering::Release);
         self.changed.send_replace(());

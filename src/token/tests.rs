@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicUsize;
 
 use tokio::time::sleep;
 
-use super::refresh::Answer;
+use super::refresh::CallResult;
 use super::*;
 use tokio::task::JoinSet;
 
@@ -55,7 +55,7 @@ impl Fake {
         *self.access_fails.lock().expect("lock") = failure;
     }
 
-    async fn answer(&self, failure: Option<Failure>, token: String, lifetime: Duration, abac: bool) -> Answer {
+    async fn answer(&self, failure: Option<Failure>, token: String, lifetime: Duration, abac: bool) -> CallResult {
         sleep(CALL).await;
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
@@ -69,14 +69,14 @@ impl Fake {
 
 #[async_trait]
 impl Issuer for Fake {
-    async fn login(&self) -> Answer {
+    async fn login(&self) -> CallResult {
         let number = self.logins.fetch_add(1, Ordering::SeqCst);
         self.login_times.lock().expect("lock").push(Instant::now());
         let failure = self.login_fails.lock().expect("lock").clone();
         self.answer(failure, format!("refresh-{number}"), LOGIN_LIFE, self.abac.load(Ordering::SeqCst)).await
     }
 
-    async fn access(&self, login: &Secret, scope: &str) -> Answer {
+    async fn access(&self, login: &Secret, scope: &str) -> CallResult {
         let number = self.accesses.fetch_add(1, Ordering::SeqCst);
         self.access_times.lock().expect("lock").push(Instant::now());
         self.scopes.lock().expect("lock").push(scope.to_owned());

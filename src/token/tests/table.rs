@@ -86,9 +86,9 @@ async fn a_repository_that_never_had_a_token_is_let_go_when_nobody_asks() {
         // Whoever was told to wait comes back and finds the pause that its failures have come to.
         sleep(Duration::from_secs(30)).await;
         assert!(tokens.bearer("hub/invented").await.is_err());
-        assert_eq!(tokens.newcomers().len(), 1);
+        assert_eq!(tokens.pending().len(), 1);
         sleep(Duration::from_secs(180)).await;
-        assert_eq!(tokens.newcomers().len(), 0, "permanent {permanent}");
+        assert_eq!(tokens.pending().len(), 0, "permanent {permanent}");
         let calls = fake.counts().1;
         sleep(Duration::from_secs(600)).await;
         assert_eq!(fake.counts().1, calls, "permanent {permanent}");
@@ -108,7 +108,7 @@ async fn invented_names_that_are_refused_push_out_no_repository_that_has_a_token
         }
         assert!(requests.join_all().await.into_iter().all(|told| told));
     }
-    assert!(tokens.newcomers().len() <= MAX_FAILED, "{}", tokens.newcomers().len());
+    assert!(tokens.pending().len() <= MAX_FAILED, "{}", tokens.pending().len());
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
 }
 
@@ -204,7 +204,7 @@ async fn a_full_table_of_tokens_in_use_gives_no_place_away() {
     for _ in 0..3 {
         text(&tokens, "hub/new").await;
     }
-    assert_eq!((tokens.table.len(), tokens.newcomers().len()), (MAX_SCOPES, 0));
+    assert_eq!((tokens.table.len(), tokens.pending().len()), (MAX_SCOPES, 0));
     assert_eq!(fake.counts().1, MAX_SCOPES + 3);
     // One that nobody has used for long makes room.
     sleep(Duration::from_secs(301)).await;
