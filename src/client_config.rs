@@ -1,7 +1,7 @@
 //! `client-config`: the files by which container clients come through the proxy, made from the settings.
 //!
 //! What each client reads is in a module of its own, pure: settings and an address become files and notes. Only
-//! [`place`] and [`prune`] touch the file system.
+//! [`install`] and [`prune`] touch the file system.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,10 +13,10 @@ use oci::route::OnFailure;
 mod buildkit;
 mod containerd;
 mod docker;
+mod install;
 mod kubernetes;
-pub mod place;
 mod podman;
-pub mod prune;
+mod prune;
 mod task;
 
 pub use task::{Task, run};

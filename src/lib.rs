@@ -6,7 +6,7 @@
 //! # Map, in the order of a request
 //!
 //! ```text
-//! main -> cli -> config            arguments and file become values that cannot be wrong
+//! main -> cli -> config            arguments and file become values that cannot be wrong; in cli, a file a command
 //! serve                            puts the parts together; below it:
 //!   listen                         clients' connections:
 //!     listener, downstream           accept a connection, and read its requests' headers within bounds
@@ -45,7 +45,7 @@
 //! load                             connections and requests under way, counted, with their bounds
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! secret, answer, logger           masked values; what servers say; the log
-//! client_config                    files by which clients come here; place writes them, prune finds and removes them
+//! client_config                    files by which clients come here; install writes them, prune finds and removes them
 //! demo                             the same program against an embedded stand-in for Azure
 //! bench                            pulls through a proxy against direct ones; a client, not a part of the proxy
 //! child                            the proxy as a child process, for demo and bench

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::place::{carries_marker, directory, failed};
+use super::install::{carries_marker, directory, failed};
 
 /// A path of a client's configuration in which this stands for one directory of any name.
 const ANY: &str = "*";

@@ -5,7 +5,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::place::{self, Outcome};
+use super::install::{self, Outcome};
 use super::prune::{self, Installed};
 use super::{Client, Language, Setup};
 
@@ -70,7 +70,7 @@ fn write(setup: &Setup, root: &Path, prune: bool) -> Result<(), String> {
     let stale = setup.stale(root)?;
     let (mut left, mut failed) = (0, 0);
     for file in &setup.files {
-        match place::put(root, file) {
+        match install::install(root, file) {
             Ok((path, Outcome::Written)) => say("wrote", &path),
             Ok((path, Outcome::Unchanged)) => say("unchanged", &path),
             Ok((path, Outcome::Left(why))) => {

@@ -35,7 +35,7 @@ enum Found {
 
 /// Puts one file below `root`, which has to exist; directories on the way are made. The path is the one that was used.
 /// No symbolic link is followed out of `root`. The error is one sentence.
-pub fn put(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
+pub fn install(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
     let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
     let relative = file.path().trim_start_matches('/');
     let (directories, name) = relative.rsplit_once('/').unwrap_or(("", relative));
@@ -186,7 +186,7 @@ mod tests {
 
     /// What has become of it, without the path.
     fn outcome(root: &Path, file: &File) -> Outcome {
-        put(root, file).expect("no error").1
+        install(root, file).expect("no error").1
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let (old, new) = (File::commented(PATH, "a = 1\n"), File::commented(PATH, "a = 2\n"));
         let path = root.path().canonicalize().expect("it is there").join(&PATH[1..]);
-        assert_eq!(put(root.path(), &old), Ok((path.clone(), Outcome::Written)));
+        assert_eq!(install(root.path(), &old), Ok((path.clone(), Outcome::Written)));
         assert_eq!((mode(&path), mode(path.parent().expect("a parent"))), (0o644, 0o755));
         fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
         assert_eq!(outcome(root.path(), &old), Outcome::Unchanged);
@@ -295,10 +295,10 @@ mod tests {
     fn what_cannot_be_written_is_one_sentence() {
         let root = tempfile::tempdir().expect("a directory");
         let missing = root.path().join("missing");
-        let said = put(&missing, &File::commented(PATH, "")).expect_err("no such root");
+        let said = install(&missing, &File::commented(PATH, "")).expect_err("no such root");
         assert!(said.starts_with(&format!("{}: ", missing.display())), "{said}");
         fs::write(root.path().join("etc"), "a file").expect("written");
-        let said = put(root.path(), &File::commented(PATH, "")).expect_err("no directory");
+        let said = install(root.path(), &File::commented(PATH, "")).expect_err("no directory");
         assert!(said.contains("etc/client: "), "{said}");
     }
 }

@@ -1,0 +1,62 @@
+//! `client-config`: which client's files, where clients find the proxy, and what to do with the files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::{Exit, mistake};
+use super::serve;
+use crate::client_config::{self, Client, Mirror, Task};
+
+#[derive(Args)]
+pub(super) struct ClientConfigFlags {
+    /// docker, containerd, podman (and buildah, skopeo, CRI-O), buildkit or kubernetes
+    client: Option<String>,
+    // As an attribute: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where clients reach the proxy, as http://HOST[:PORT] or https:// [default: where it listens]"
+    )]
+    mirror: Option<String>,
+    /// Put the files in place, but never over a file that this program did not write
+    #[arg(long)]
+    write: bool,
+    /// Also remove files that this program wrote for routes that are gone; without --write, only list them
+    #[arg(long)]
+    prune: bool,
+    /// Remove every file that this program wrote for the client; without --write, only list them; needs no settings
+    #[arg(long)]
+    remove: bool,
+    /// The directory below which files are, such as the tree of an image [default: /]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(flatten)]
+    serve: serve::ServeFlags,
+}
+
+/// What to do. The settings are read only where the task needs them.
+pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
+    let ClientConfigFlags { client, mirror, write, prune, remove, root, serve } = arguments;
+    let wrong = |sentence: String| mistake(&sentence);
+    let client = client.ok_or_else(|| {
+        wrong("client-config: name the client: docker, containerd, podman, buildkit or kubernetes".to_owned())
+    })?;
+    let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
+    if root.is_some() && !(write || prune || remove) {
+        return Err(wrong("--root is where --write puts the files: give both, or none to see them".to_owned()));
+    }
+    let root = root.unwrap_or_else(|| PathBuf::from("/"));
+    if prune && remove {
+        return Err(wrong("--remove removes what --prune would and all the rest: give one of them".to_owned()));
+    }
+    if remove {
+        return Ok(Task::Remove { client, root, write });
+    }
+    let mirror = mirror.map(|url| Mirror::parse(&url).map_err(|sentence| wrong(format!("--mirror: {sentence}"))));
+    let mirror = mirror.transpose()?;
+    let config = serve::load(serve)?;
+    let mirror = mirror.map_or_else(|| Mirror::at(config.listen()).map_err(wrong), Ok)?;
+    let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;
+    Ok(if write { Task::Write { setup, root, prune } } else { Task::Show(setup, prune.then_some(root)) })
+}

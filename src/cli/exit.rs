@@ -1,0 +1,74 @@
+//! How a command line that runs no command ends: help, version, or what is wrong with it.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// The exit status for a wrong flag or setting.
+pub const WRONG: u8 = 2;
+
+/// The program ends before it has begun: what to print, and the exit status.
+#[derive(Debug)]
+pub struct Exit {
+    /// One or more lines.
+    pub message: String,
+    /// It was asked for, by `--help` or `--version`; otherwise it goes to standard error.
+    pub to_stdout: bool,
+    /// The exit status.
+    pub status: u8,
+}
+
+/// Ends the program because of a wrong flag or setting.
+pub(super) fn mistake(sentences: &str) -> Exit {
+    Exit { message: sentences.trim_end().to_owned() + "\n", to_stdout: false, status: WRONG }
+}
+
+/// clap's error as one sentence; the text of `--help` and `--version` as it is. `first` is the first word, which is the
+/// command if there is one.
+pub(super) fn from_clap(error: &clap::Error, program: &clap::Command, first: Option<&str>) -> Exit {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg).unwrap_or_default();
+    let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+    let command = first.and_then(|first| program.find_subcommand(first));
+    let sentence = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return Exit { message: error.to_string(), to_stdout: true, status: 0 };
+        }
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => match command.map(clap::Command::get_name) {
+            Some("client-config") => {
+                format!("{argument:?} is one word too many: client-config takes one client, and flags")
+            }
+            Some(name) => format!("{argument:?} is one word too many: {name} takes flags only"),
+            None => format!("{argument:?} is one word too many: all settings are flags"),
+        },
+        ErrorKind::UnknownArgument => {
+            let name = argument.trim_start_matches('-');
+            let has = |command: &&clap::Command| command.get_arguments().any(|known| known.get_long() == Some(name));
+            let owners: Vec<_> = program.get_subcommands().filter(has).map(clap::Command::get_name).collect();
+            let of_command = command.map(|command| format!(" of {}", command.get_name())).unwrap_or_default();
+            let right = match text(ContextKind::SuggestedArg) {
+                Some(near) => format!(": did you mean {near}?"),
+                None if owners.is_empty() => String::new(),
+                None => format!(": it is one of {}", owners.join(", ")),
+            };
+            format!("there is no flag {argument}{of_command}{right}")
+        }
+        ErrorKind::InvalidSubcommand => {
+            let commands: Vec<_> = program.get_subcommands().map(clap::Command::get_name).collect();
+            format!("there is no command {word:?}: there are {}", commands.join(", "))
+        }
+        ErrorKind::InvalidValue => format!("{argument} needs a value"),
+        ErrorKind::TooManyValues => format!("{argument} takes no value"),
+        ErrorKind::ArgumentConflict if program.find_subcommand(&word).is_some() => {
+            format!("the command {word} comes before its flags: acr-cache-proxy {word} --flag ...")
+        }
+        ErrorKind::ArgumentConflict if !word.is_empty() => {
+            format!("{word:?} is one word too many: all settings are flags")
+        }
+        ErrorKind::ArgumentConflict => format!("{argument} is given twice"),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    };
+    mistake(&format!("{sentence}\nsee acr-cache-proxy --help"))
+}

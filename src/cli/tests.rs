@@ -1,0 +1,149 @@
+use super::*;
+
+fn run(line: &str) -> Result<Command, Exit> {
+    parse(std::iter::once("acr-cache-proxy").chain(line.split_whitespace()).map(OsString::from))
+}
+
+#[test]
+fn the_go_programs_command_line_works_in_all_its_spellings() {
+    for line in [
+        "--upstream-domain example.azurecr.io --upstream-prefix hub --listen-address :8081",
+        "-upstream-domain example.azurecr.io -upstream-prefix=hub -listen-address :8081",
+        "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
+    ] {
+        let Ok(Command::Serve(config, notices)) = run(line) else { panic!("{line}") };
+        assert_eq!(config.upstreams()[0].domain().host(), "example.azurecr.io", "{line}");
+        assert_eq!(config.routes().iter().next().expect("a route").prefix.as_str(), "hub", "{line}");
+        assert_eq!(config.listen().port(), 8081, "{line}");
+        assert!(notices.is_empty(), "{line}");
+    }
+    let Ok(Command::Serve(_, notices)) = run("--upstream-domain a.azurecr.io --masquerade-domain b") else { panic!() };
+    assert!(notices.len() == 1 && notices[0].contains("--masquerade-domain has no effect"), "{notices:?}");
+}
+
+#[test]
+fn a_wrong_flag_is_one_sentence_and_status_2() {
+    for (line, says) in [
+        ("--upstream-domian a.azurecr.io", "there is no flag --upstream-domian: did you mean --upstream-domain?"),
+        ("--listen-address", "--listen-address <ADDRESS> needs a value"),
+        (
+            "--upstream-domain a.azurecr.io --listen-address 8080",
+            "--listen-address: \"8080\" is no address to listen on",
+        ),
+        ("--upstream-domain a.azurecr.io --upstream-prefix Hub", "--upstream-prefix: \"Hub\" is no repository path"),
+        ("--upstream-domain https://a.azurecr.io/", "--upstream-domain: \"https://a.azurecr.io/\" has a scheme"),
+        ("--upstream-domain a.azurecr.io --log loud", "--log: \"loud\" is no log filter"),
+        ("", "the registry is not named: set --upstream-domain"),
+        ("start", "there is no command \"start\""),
+        ("demo --listen-address here", "--listen-address: \"here\" is no address to listen on"),
+        ("bench", "no image is named: give --image"),
+        ("bench --image X --via http://a", "--image: \"X\" is no image"),
+        ("bench --imgae x", "there is no flag --imgae of bench: did you mean --image?"),
+        ("--once", "there is no flag --once: it is one of demo"),
+        ("-write", "there is no flag --write: it is one of client-config"),
+        ("demo --config f", "there is no flag --config of demo: it is one of serve, client-config, bench"),
+        ("-upstream-domian=a", "there is no flag --upstream-domian: did you mean --upstream-domain?"),
+        ("-x", "there is no flag -x\n"),
+        ("--config f demo", "the command demo comes before its flags: acr-cache-proxy demo --flag ..."),
+        ("--config f client-config docker", "the command client-config comes before its flags: "),
+        ("--upstream-domain a.azurecr.io extra", "\"extra\" is one word too many: all settings are flags"),
+        ("serve extra", "\"extra\" is one word too many: serve takes flags only"),
+        ("bench extra", "\"extra\" is one word too many: bench takes flags only"),
+        ("client-config docker podman", "\"podman\" is one word too many: client-config takes one client, and flags"),
+        ("demo --once=yes", "--once takes no value"),
+        ("--config f --config g", "--config <FILE> is given twice"),
+        ("client-config", "client-config: name the client: docker, "),
+        ("client-config oci", "client-config: \"oci\" is no client that is known: give docker, "),
+        ("client-config docker", "the registry is not named: set --upstream-domain"),
+        (
+            "client-config docker --upstream-domain a.azurecr.io --listen-address :0",
+            "listen: [::]:0 has a port only once the proxy runs",
+        ),
+        (
+            "client-config docker --upstream-domain a.azurecr.io --mirror mirror.internal",
+            "--mirror: \"mirror.internal\" is no address of a mirror",
+        ),
+        ("client-config docker --upstream-domain a.azurecr.io --root /tmp", "--root is where --write puts"),
+        ("client-config docker --prune --remove", "--remove removes what --prune would"),
+        ("client-config docker --wirte", "there is no flag --wirte of client-config: did you mean --write?"),
+    ] {
+        let exit = run(line).expect_err(line);
+        assert!(exit.message.starts_with(says), "{line}: {}", exit.message);
+        assert!(!exit.to_stdout && exit.status == 2, "{line}");
+    }
+}
+
+/// The long flags of a command, each as its parser wants it: with a value if it takes one.
+fn long_flags(command: &clap::Command) -> Vec<String> {
+    let long = |argument: &clap::Arg| {
+        let value = if argument.get_action().takes_values() { "=x" } else { "" };
+        argument.get_long().map(|name| format!("{name}{value}"))
+    };
+    command.get_arguments().filter_map(long).collect()
+}
+
+#[test]
+fn every_long_flag_of_every_command_may_have_one_dash() {
+    let mut program = Program::command();
+    // Only this adds --help and --version.
+    program.build();
+    let mut commands = vec![(String::new(), long_flags(&program))];
+    commands.extend(program.get_subcommands().map(|command| (format!("{} ", command.get_name()), long_flags(command))));
+    let mut seen = 0;
+    for (command, flags) in commands {
+        for flag in flags {
+            let said = |dashes: &str| match run(&format!("{command}{dashes}{flag}")) {
+                Ok(command) => format!("{command:?}"),
+                Err(exit) => exit.message,
+            };
+            let (one, two) = (said("-"), said("--"));
+            assert_eq!(one, two, "{command}{flag}");
+            assert!(!one.contains("there is no flag"), "{command}{flag}: {one}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
+fn clients_are_known_by_their_programs_names() {
+    for (client, other) in [
+        ("podman", &["crio", "cri-o", "CRI-O", "buildah", "skopeo"][..]),
+        ("kubernetes", &["k8s"]),
+        ("docker", &["dockerd"]),
+        ("buildkit", &["buildkitd", "buildx"]),
+    ] {
+        for name in other {
+            let setup = |name: &str| {
+                let line = format!("client-config {name} --upstream-domain a.azurecr.io");
+                let Ok(Command::ClientConfig(Task::Show(setup, None))) = run(&line) else { panic!("{line}") };
+                setup
+            };
+            assert_eq!(setup(name), setup(client), "{name}");
+        }
+    }
+}
+
+/// Neither the commit nor the features are fixed: an archive has no repository, and a packager may choose.
+#[test]
+fn the_version_has_the_commit_and_the_features() {
+    let message = run("--version").expect_err("it only prints").message;
+    let rest = message.strip_prefix(concat!("acr-cache-proxy ", env!("CARGO_PKG_VERSION"), " (")).expect("number");
+    let (commit, features) = rest.strip_suffix(")\n").and_then(|rest| rest.split_once("; features: ")).expect("both");
+    assert!(!commit.is_empty() && !features.is_empty(), "{message}");
+    assert_eq!(run("-V").expect_err("it only prints").message, message);
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for (line, says) in [
+        ("--help", "Examples:"),
+        ("serve --help", "Examples:"),
+        ("client-config --help", "--write"),
+        ("bench --help", "--emulated"),
+        ("--version", VERSION),
+    ] {
+        let exit = run(line).expect_err(line);
+        assert!(exit.to_stdout && exit.status == 0 && exit.message.contains(says), "{line}: {}", exit.message);
+    }
+}
