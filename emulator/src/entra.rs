@@ -4,41 +4,25 @@
 //! entra-docs reference-error-codes.
 
 mod assertion;
+mod refusal;
 
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use crate::answer::Answer;
 use crate::clock::iso_date;
-use crate::listener::{Request, host, value};
 use crate::options::Client;
+use crate::query::value;
 use crate::random;
+use crate::request::Request;
 use crate::state::State;
 use crate::token::{Expiry, seconds, set_times};
+use refusal::Refusal;
 
 /// The registry's own audience.
 pub(crate) const REGISTRY_AUDIENCE: &str = "https://containerregistry.azure.net";
 /// Azure Resource Manager's, which a registry accepts unless it is told not to.
 pub(crate) const ARM_AUDIENCE: &str = "https://management.azure.com";
-
-/// An error as Entra words it.
-pub(crate) struct Refusal {
-    status: u16,
-    error: &'static str,
-    code: u32,
-    message: String,
-}
-
-impl Refusal {
-    fn new(status: u16, error: &'static str, code: u32, message: impl Into<String>) -> Refusal {
-        Refusal { status, error, code, message: message.into() }
-    }
-
-    fn missing(field: &str) -> Refusal {
-        let message = format!("The request body must contain the following parameter: '{field}'.");
-        Refusal::new(400, "invalid_request", 900_144, message)
-    }
-}
 
 pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer {
     let path: Vec<&str> = request.path.trim_matches('/').split('/').collect();
@@ -65,7 +49,7 @@ pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer
     }
 }
 
-/// The error that goes with a status which Entra did not come to by itself.
+/// The error answer for a status that an injected fault asks for.
 pub(crate) fn failure(state: &State, status: u16) -> Answer {
     let (error, code, message) = match status {
         401 => ("invalid_client", 7_000_215, "Invalid client secret provided."),
@@ -191,8 +175,8 @@ fn authenticate(
             return Err(Refusal::missing("client_assertion_type"));
         }
         let audiences = [
-            format!("https://{}/{tenant}/oauth2/v2.0/token", host(request)),
-            format!("https://{}/{tenant}/v2.0", host(request)),
+            format!("https://{}/{tenant}/oauth2/v2.0/token", request.host()),
+            format!("https://{}/{tenant}/v2.0", request.host()),
         ];
         return assertion::verify(assertion, client, &audiences, state.clock.now());
     }
@@ -247,7 +231,7 @@ pub(crate) fn issuer(tenant: &str) -> String {
 }
 
 fn discovery(request: &Request) -> Answer {
-    let host = host(request);
+    let host = request.host();
     dressed(Answer::json(
         200,
         &json!({
@@ -263,7 +247,7 @@ fn discovery(request: &Request) -> Answer {
 }
 
 fn configuration(request: &Request, tenant: &str) -> Answer {
-    let base = format!("https://{}/{tenant}", host(request));
+    let base = format!("https://{}/{tenant}", request.host());
     dressed(Answer::json(
         200,
         &json!({

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::lock::lock;
 use crate::record::Hop;
 
 /// A way for one hop to fail.
@@ -124,11 +125,11 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn add(&self, hop: Hop, injection: Injection) {
-        crate::lock(&self.injections).push((hop, injection));
+        lock(&self.injections).push((hop, injection));
     }
 
     pub(crate) fn clear(&self) {
-        crate::lock(&self.injections).clear();
+        lock(&self.injections).clear();
     }
 
     /// The fault for a request, counted as played.
@@ -147,7 +148,7 @@ impl Faults {
     }
 
     fn play(&self, matches: impl Fn(Hop, &Injection) -> bool) -> Option<Fault> {
-        let mut injections = crate::lock(&self.injections);
+        let mut injections = lock(&self.injections);
         let at =
             injections.iter().position(|(hop, injection)| injection.times != Some(0) && matches(*hop, injection))?;
         let injection = &mut injections[at].1;

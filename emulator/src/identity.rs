@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::answer::Answer;
 use crate::entra;
-use crate::listener::Request;
 use crate::options::ManagedIdentity;
+use crate::request::Request;
 use crate::state::State;
 use crate::token::{Expiry, seconds};
 
@@ -34,7 +34,7 @@ pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer
     answer.header("Server", "IMDS/150.870.65.1475")
 }
 
-/// The error that goes with a status which the endpoint did not come to by itself.
+/// The error answer for a status that an injected fault asks for.
 pub(crate) fn failure(status: u16) -> Answer {
     let (error, message) = match status {
         400 => ("invalid_request", "Identity not found"),

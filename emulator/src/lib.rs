@@ -1,15 +1,24 @@
 //! A stand-in for Azure, on loopback: Entra ID, a container registry, and its blob storage.
 //!
-//! It speaks the protocols as Azure does, over TLS with a CA of its own, and checks what it is
-//! sent as strictly. It knows nothing of its clients: it records what they ask, and plays the
-//! faults that a test injects.
+//! It speaks the protocols as Azure does, over TLS with a CA of its own, and validates requests as strictly. It knows
+//! nothing about its clients: it records their requests and injects the faults that a test asks for.
 //!
-//! The way of a request: [`Emulator::start`] binds the listeners; `listener` accepts, asks
-//! `fault` whether something is to go wrong, and lets `entra`, `identity`, `registry` or `storage`
-//! decide an `answer`, which `record` notes before it leaves.
+//! # Map, in the order of a request
 //!
-//! Facts come from Azure/acr's documents, from recordings in Azure's SDKs and from issues; each
-//! module names its own. What is inferred is said to be so.
+//! ```text
+//! listener                              accepts connections, with or without TLS
+//! handler                               one request: reads it, records it, sends the answer
+//!   outcome                             the answer of the server, or what the injected fault makes of it
+//!     entra, identity, registry, storage    the four servers: a request in, an answer out
+//!   payload, script                     an answer on the wire: sent whole, cut, delayed, or written past hyper
+//!   connection, wire                    the connection that carries it: its bytes, flushes and resets
+//! fault, record                         what a test injects, and what it reads afterwards
+//! state, store, options, image          what the servers share: settings, keys, images
+//! request, query, answer, token, jwt    the values that pass between them
+//! ```
+//!
+//! Sources: Azure/acr's documents, recordings in Azure's SDKs, and issues; each module names its own, and says which
+//! behaviour is inferred.
 
 mod answer;
 mod busybox;
@@ -19,23 +28,30 @@ mod connection;
 mod entra;
 mod fault;
 mod gzip;
+mod handler;
 mod identity;
 mod image;
 mod jwt;
 mod listener;
+mod lock;
 mod options;
+mod outcome;
+mod payload;
+mod query;
 mod random;
 mod record;
 mod registry;
+mod request;
 mod script;
 mod state;
 mod storage;
 mod store;
 mod token;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -50,11 +66,6 @@ pub use crate::record::{Hop, Recorded, Server};
 use crate::certificate::Tls;
 use crate::listener::serve;
 use crate::state::State;
-
-/// A panic elsewhere leaves our data whole: every critical section is one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A running stand-in for Azure.
 ///

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::lock::lock;
+
 /// One of the four servers that a stand-in is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -17,6 +19,18 @@ pub enum Server {
     Storage,
     /// `169.254.169.254`, App Service's or Arc's own endpoint.
     Identity,
+}
+
+impl Server {
+    /// The hop of a server that has only one.
+    pub(crate) fn only_hop(self) -> Option<Hop> {
+        match self {
+            Server::Entra => Some(Hop::Entra),
+            Server::Storage => Some(Hop::Storage),
+            Server::Identity => Some(Hop::Imds),
+            Server::Registry => None,
+        }
+    }
 }
 
 /// One step on the way from an identity to a blob.
@@ -83,21 +97,21 @@ impl Journal {
     }
 
     pub(crate) fn add(&self, recorded: Recorded) {
-        crate::lock(&self.requests).push(recorded);
+        lock(&self.requests).push(recorded);
         self.count.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn all(&self) -> Vec<Recorded> {
-        crate::lock(&self.requests).clone()
+        lock(&self.requests).clone()
     }
 
     /// Takes what is there, so that a reader who prints records does not print them twice.
     pub(crate) fn take(&self) -> Vec<Recorded> {
-        std::mem::take(&mut *crate::lock(&self.requests))
+        std::mem::take(&mut *lock(&self.requests))
     }
 
     pub(crate) fn with<T>(&self, look: impl FnOnce(&[Recorded]) -> T) -> T {
-        look(&crate::lock(&self.requests))
+        look(&lock(&self.requests))
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {

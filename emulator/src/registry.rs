@@ -8,14 +8,16 @@ mod oauth;
 mod resource;
 mod scope;
 
+use serde_json::{Value, json};
+
 use crate::answer::Answer;
-use crate::listener::Request;
 use crate::random;
 use crate::record::Hop;
+use crate::request::Request;
 use crate::state::State;
 use crate::token::Expiry;
 
-pub(crate) use error::failure;
+use error::{error, no_such_page, unauthorized};
 
 /// The step that a path belongs to.
 pub(crate) fn hop(path: &str) -> Hop {
@@ -40,6 +42,34 @@ pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer
 /// The challenge for a request, as if it had brought no token.
 pub(crate) fn challenge(state: &State, request: &Request) -> Answer {
     dressed_as_data(data::challenge(state, request))
+}
+
+/// The error answer for a status that an injected fault asks for.
+pub(crate) fn failure(state: &State, status: u16, request: &Request) -> Answer {
+    let is_data = hop(&request.path) == Hop::Data;
+    let answer = match status {
+        401 if is_data => return challenge(state, request),
+        401 => unauthorized(None),
+        403 => {
+            let message = format!(
+                "client with IP '127.0.0.1' is not allowed access. Refer https://aka.ms/acr/firewall to grant access. CorrelationId: {}",
+                random::guid()
+            );
+            error(403, "DENIED", &message, None)
+        }
+        404 if is_data => error(404, "MANIFEST_UNKNOWN", "manifest unknown", Some(Value::Null)),
+        404 => no_such_page(),
+        405 => error(405, "UNSUPPORTED", "The operation is unsupported.", None),
+        429 => error(
+            429,
+            "TOOMANYREQUESTS",
+            "Too many requests. Please visit https://aka.ms/acr/skus#sku-feature-matrix for more information.",
+            None,
+        ),
+        400 => Answer::new(400),
+        _ => error(status, "UNKNOWN", "unknown error", Some(json!({}))),
+    };
+    if is_data { dressed_as_data(answer) } else { dressed(answer) }
 }
 
 fn dressed(answer: Answer) -> Answer {

@@ -1,6 +1,6 @@
-//! Answers that hyper would not write: interim ones without end, a head byte by byte, 101 unasked.
+//! Answers that hyper would not write: endless interim answers, a head byte by byte, a 101 that nobody asked for.
 //!
-//! The connection is taken from hyper for them, and is closed behind them.
+//! The connection is taken over from hyper to write them, and closed afterwards.
 
 use std::io;
 use std::sync::Mutex;
@@ -12,11 +12,12 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::answer::Answer;
-use crate::connection::Wire;
+use crate::lock::lock;
+use crate::wire::Wire;
 
 /// Time between two bytes of a dripping head.
 const DRIP: Duration = Duration::from_secs(3);
-/// Time between two interim answers of those that do not end.
+/// Time between two of the endless interim answers.
 const INTERIM: Duration = Duration::from_secs(1);
 
 /// Which answer it is; see [`crate::Fault`].
@@ -29,10 +30,10 @@ pub(crate) enum Kind {
     SwitchProtocols,
 }
 
-/// The bytes of such an answer, and when they are written.
+/// An answer to be written so.
 pub(crate) struct Script {
     kind: Kind,
-    /// The right answer.
+    /// Head of the correct answer.
     head: String,
     body: Bytes,
 }
@@ -43,8 +44,8 @@ impl Script {
     }
 
     /// Writes it all; the connection ends when this does.
-    pub(crate) async fn play(self, mut wire: Wire) {
-        // A client that has gone has gone.
+    pub(crate) async fn run(self, mut wire: Wire) {
+        // The client may have left.
         let _ = self.write(&mut wire).await;
         let _ = wire.shutdown().await;
     }
@@ -60,7 +61,7 @@ impl Script {
                 send(wire, &self.body).await
             }
             Kind::Interim(status) => {
-                // In packets of their own, as a server sends them that takes its time for the right one.
+                // In packets of its own, as from a server that takes time for the final answer.
                 send(wire, interim(status).as_bytes()).await?;
                 send(wire, self.head.as_bytes()).await?;
                 send(wire, &self.body).await
@@ -85,7 +86,7 @@ async fn send(wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
     wire.flush().await
 }
 
-/// Hands a script from a request to the task that has its connection.
+/// Passes a script from a request to the task that serves its connection.
 #[derive(Default)]
 pub(crate) struct Handover {
     script: Mutex<Option<Script>>,
@@ -94,15 +95,15 @@ pub(crate) struct Handover {
 
 impl Handover {
     pub(crate) fn give(&self, script: Script) {
-        *crate::lock(&self.script) = Some(script);
+        *lock(&self.script) = Some(script);
         self.given.notify_one();
     }
 
-    /// Waits for one.
+    /// Waits for a script.
     pub(crate) async fn taken(&self) -> Script {
         loop {
             self.given.notified().await;
-            if let Some(script) = crate::lock(&self.script).take() {
+            if let Some(script) = lock(&self.script).take() {
                 return script;
             }
         }

@@ -8,12 +8,11 @@ mod sas;
 
 use bytes::Bytes;
 use hyper::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::answer::Answer;
 use crate::clock::{http_date, iso_date};
-use crate::listener::Request;
 use crate::random;
+use crate::request::Request;
 use crate::state::State;
 
 /// Life of an address in seconds: `se` was exactly `Date` and 20 minutes in every recording.
@@ -24,25 +23,20 @@ pub(crate) fn location(state: &State, repository: &str, digest: &str) -> String 
     let options = &state.options;
     let scheme = if options.storage_tls { "https" } else { "http" };
     let port = options.storage_port.unwrap_or_else(|| state.storage_addr.port());
+    let expiry = state.clock.now() + ADDRESS_LIFETIME;
     let target = if options.data_endpoints {
-        data_endpoint::target(state, repository, digest)
+        data_endpoint::target(state, repository, digest, expiry)
     } else {
-        sas::target(state, digest)
+        sas::target(state, digest, expiry)
     };
     format!("{scheme}://{}:{port}{target}", options.storage_host)
-}
-
-/// Encodes what Go's `url.QueryEscape` does, of the characters that occur here.
-pub(crate) fn query_escape(text: &str) -> String {
-    const GO: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-    utf8_percent_encode(text, GO).to_string()
 }
 
 pub(crate) fn answer(state: &State, request: &Request) -> Answer {
     dressed(served(state, request).unwrap_or_else(|refusal| refusal.answer(state)))
 }
 
-/// The error that goes with a status which storage did not come to by itself.
+/// The error answer for a status that an injected fault asks for.
 pub(crate) fn failure(state: &State, status: u16) -> Answer {
     let (code, message) = match status {
         403 => AUTHENTICATION_FAILED,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::image::{Built, Pushed, digest_of};
+use crate::lock::lock;
 
 /// A manifest or an index.
 #[derive(Clone)]
@@ -38,7 +39,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn put(&self, repository: &str, tag: &str, built: Built) -> Pushed {
-        let mut content = crate::lock(&self.content);
+        let mut content = lock(&self.content);
         for (digest, blob) in built.pushed.blobs.iter().zip(built.blobs) {
             content.blobs.insert(digest.clone(), blob);
         }
@@ -54,7 +55,7 @@ impl Store {
     /// Adds a manifest under a tag, and gives its digest.
     pub(crate) fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) -> String {
         let digest = digest_of(&bytes);
-        let mut content = crate::lock(&self.content);
+        let mut content = lock(&self.content);
         let place = content.repositories.entry(repository.to_owned()).or_default();
         let manifest = Manifest { media_type: media_type.to_owned(), bytes, referrer: None };
         place.manifests.insert(digest.clone(), manifest);
@@ -67,7 +68,7 @@ impl Store {
         const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
         const EMPTY: &str = "application/vnd.oci.empty.v1+json";
         let config = Bytes::from_static(b"{}");
-        let mut content = crate::lock(&self.content);
+        let mut content = lock(&self.content);
         let place = content.repositories.entry(repository.to_owned()).or_default();
         let (subject_type, subject_size) =
             place.manifests.get(subject).map_or((MANIFEST.to_owned(), 0), |m| (m.media_type.clone(), m.bytes.len()));
@@ -98,7 +99,7 @@ impl Store {
 
     /// A manifest by tag or digest, with its digest.
     pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<(String, Manifest)> {
-        let content = crate::lock(&self.content);
+        let content = lock(&self.content);
         let place = content.repositories.get(repository)?;
         let digest = place.tags.get(reference).map_or(reference, String::as_str);
         Some((digest.to_owned(), place.manifests.get(digest)?.clone()))
@@ -106,30 +107,30 @@ impl Store {
 
     /// The length of a blob that belongs to a repository.
     pub(crate) fn blob_length(&self, repository: &str, digest: &str) -> Option<usize> {
-        let content = crate::lock(&self.content);
+        let content = lock(&self.content);
         content.repositories.get(repository)?.blobs.get(digest)?;
         Some(content.blobs.get(digest)?.len())
     }
 
     /// A blob, whoever owns it.
     pub(crate) fn blob(&self, digest: &str) -> Option<Bytes> {
-        crate::lock(&self.content).blobs.get(digest).cloned()
+        lock(&self.content).blobs.get(digest).cloned()
     }
 
     /// The tags of a repository in order.
     pub(crate) fn tags(&self, repository: &str) -> Option<Vec<String>> {
-        let content = crate::lock(&self.content);
+        let content = lock(&self.content);
         Some(content.repositories.get(repository)?.tags.keys().cloned().collect())
     }
 
     /// The names of all repositories in order.
     pub(crate) fn names(&self) -> Vec<String> {
-        crate::lock(&self.content).repositories.keys().cloned().collect()
+        lock(&self.content).repositories.keys().cloned().collect()
     }
 
     /// Descriptors of what refers to a manifest; nothing for an unknown repository.
     pub(crate) fn referrers(&self, repository: &str, subject: &str) -> Option<Vec<Value>> {
-        let content = crate::lock(&self.content);
+        let content = lock(&self.content);
         let place = content.repositories.get(repository)?;
         let referrers = place.manifests.values().filter_map(|manifest| manifest.referrer.as_ref());
         Some(referrers.filter(|(of, _)| of == subject).map(|(_, descriptor)| descriptor.clone()).collect())
@@ -137,7 +138,7 @@ impl Store {
 
     /// Names an existing manifest by one more tag.
     pub(crate) fn tag(&self, repository: &str, digest: &str, tag: &str) {
-        let mut content = crate::lock(&self.content);
+        let mut content = lock(&self.content);
         let place = content.repositories.entry(repository.to_owned()).or_default();
         place.tags.insert(tag.to_owned(), digest.to_owned());
     }

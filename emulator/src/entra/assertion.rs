@@ -11,7 +11,7 @@ use serde_json::Value;
 use webpki::EndEntityCert;
 use webpki::ring::{RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256_LEGACY_KEY};
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::jwt::{Claims, Unverified, is_current, text};
 use crate::options::Client;
 

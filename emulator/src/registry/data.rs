@@ -10,7 +10,8 @@ use super::manifest::manifest;
 use super::oauth;
 use super::resource::Resource;
 use crate::answer::Answer;
-use crate::listener::Request;
+use crate::query;
+use crate::request::Request;
 use crate::state::State;
 use crate::storage;
 
@@ -142,7 +143,7 @@ fn listed(request: &Request, path: &str, names: Vec<String>, body: impl Fn(&[Str
     let answer = Answer::json(200, &body(page));
     match page.last() {
         Some(last) if page.len() < rest.len() => {
-            let last = storage::query_escape(last);
+            let last = query::escape(last);
             answer.header("Link", format!("<{path}?last={last}&n={size}&orderby=>; rel=\"next\""))
         }
         _ => answer,

@@ -1,13 +1,10 @@
 //! Error bodies of the registry (distribution specification, and recordings of ACR's own).
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::listener::Request;
 use crate::random;
-use crate::record::Hop;
-use crate::state::State;
 
 /// The body, whose fields come in the order of the recordings.
 #[derive(Serialize)]
@@ -67,32 +64,4 @@ pub(super) fn unauthorized(detail: Option<Detail<'_>>) -> Answer {
 /// What Go's router says of a path that it does not know.
 pub(super) fn no_such_page() -> Answer {
     Answer::new(404).header("Content-Type", "text/plain; charset=utf-8").body("404 page not found\n")
-}
-
-/// The error that goes with a status which the registry did not come to by itself.
-pub(crate) fn failure(state: &State, status: u16, request: &Request) -> Answer {
-    let is_data = super::hop(&request.path) == Hop::Data;
-    let answer = match status {
-        401 if is_data => return super::challenge(state, request),
-        401 => unauthorized(None),
-        403 => {
-            let message = format!(
-                "client with IP '127.0.0.1' is not allowed access. Refer https://aka.ms/acr/firewall to grant access. CorrelationId: {}",
-                random::guid()
-            );
-            error(403, "DENIED", &message, None)
-        }
-        404 if is_data => error(404, "MANIFEST_UNKNOWN", "manifest unknown", Some(Value::Null)),
-        404 => no_such_page(),
-        405 => error(405, "UNSUPPORTED", "The operation is unsupported.", None),
-        429 => error(
-            429,
-            "TOOMANYREQUESTS",
-            "Too many requests. Please visit https://aka.ms/acr/skus#sku-feature-matrix for more information.",
-            None,
-        ),
-        400 => Answer::new(400),
-        _ => error(status, "UNKNOWN", "unknown error", Some(json!({}))),
-    };
-    if is_data { super::dressed_as_data(answer) } else { super::dressed(answer) }
 }

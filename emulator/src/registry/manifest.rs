@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::error::error;
 use crate::answer::Answer;
-use crate::listener::Request;
+use crate::request::Request;
 use crate::state::State;
 use crate::store::Manifest;
 

@@ -13,8 +13,9 @@ use super::scope::{Access, grant};
 use crate::answer::Answer;
 use crate::entra::{ARM_AUDIENCE, REGISTRY_AUDIENCE, issuer};
 use crate::jwt::{Claims, holds, text};
-use crate::listener::{Request, value};
+use crate::query::value;
 use crate::random;
+use crate::request::Request;
 use crate::state::State;
 use crate::token::{Expiry, seconds, set_times};
 

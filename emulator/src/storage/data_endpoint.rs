@@ -7,9 +7,8 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::hmac;
 
-use super::ADDRESS_LIFETIME;
-use crate::listener::Request;
 use crate::random;
+use crate::request::Request;
 use crate::state::State;
 
 const TOKEN_BYTES: usize = 20;
@@ -20,8 +19,8 @@ const SIGNATURE_TAGS: u8 = 8;
 const SIGNATURE_VERSION: &str = "1";
 
 /// A query alone: it follows the host at once.
-pub(super) fn target(state: &State, repository: &str, digest: &str) -> String {
-    let mut sealed = (state.clock.now() + ADDRESS_LIFETIME).to_be_bytes().to_vec();
+pub(super) fn target(state: &State, repository: &str, digest: &str, expiry: i64) -> String {
+    let mut sealed = expiry.to_be_bytes().to_vec();
     sealed.extend(random::bytes::<PADDING_BYTES>());
     let signed = format!(
         "t={}&h={}&c={}&r={repository}&d={digest}&p={}",

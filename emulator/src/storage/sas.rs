@@ -6,28 +6,28 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
 
-use super::{ADDRESS_LIFETIME, query_escape};
 use crate::clock::iso_date;
-use crate::listener::Request;
+use crate::query;
 use crate::random;
+use crate::request::Request;
 use crate::state::State;
 
 /// The version of the service that the registry signs for.
 pub(super) const VERSION: &str = "2016-05-31";
 
 /// Path and query; the double slash is Azure's.
-pub(super) fn target(state: &State, digest: &str) -> String {
+pub(super) fn target(state: &State, digest: &str, expiry: i64) -> String {
     let hex = digest.trim_start_matches("sha256:");
     let account = format!("{}-{}", state.registry_id, &random::guid()[..8]);
     let path = format!("/{account}//docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
-    let expiry = iso_date(state.clock.now() + ADDRESS_LIFETIME);
+    let expiry = iso_date(expiry);
     let protocols = if state.options.storage_tls { "https" } else { "https,http" };
     let signature = hmac::sign(&key(state), text_to_sign(&path, &expiry, protocols).as_bytes());
     format!(
         "{path}?se={}&sig={}&sp=r&spr={}&sr=b&sv={VERSION}&regid={}",
-        query_escape(&expiry),
-        query_escape(&BASE64_STANDARD.encode(signature.as_ref())),
-        query_escape(protocols),
+        query::escape(&expiry),
+        query::escape(&BASE64_STANDARD.encode(signature.as_ref())),
+        query::escape(protocols),
         state.registry_id,
     )
 }
