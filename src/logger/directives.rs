@@ -1,6 +1,7 @@
 //! The text of the log filter: a level, or a list of directives such as `warn,access=info`.
 
-use super::OWN_TARGETS;
+/// The log targets of this program: the access log, and the modules of the crate.
+pub(super) const OWN_TARGETS: [&str; 2] = ["access", env!("CARGO_CRATE_NAME")];
 
 /// The dependencies that log anything at all; a filter can name these besides our own targets.
 const LIBRARIES: [&str; 7] =

@@ -3,7 +3,7 @@
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use super::OWN_TARGETS;
+use super::directives::OWN_TARGETS;
 use super::writer::Writer;
 
 /// Dependencies log nothing below this level, whatever the filter says. Pingora prints whole request headers at debug and
