@@ -1,3 +1,5 @@
+//! Two proxies behind a balancer, one of which restarts.
+
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,8 +9,9 @@ use acr_emulator::Options;
 
 use crate::containerd::{self, Containerd};
 use crate::containers;
+use crate::daemon::{DAEMON_LIMIT, Daemon};
 use crate::hub::{Site, TAG};
-use crate::program::{DAEMON_LIMIT, Daemon, run};
+use crate::program::run;
 use testkit::{PATIENCE, Proxy};
 
 /// What both files in `conf` have: where clients ask, and where the two instances are.

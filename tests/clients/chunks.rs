@@ -1,3 +1,5 @@
+//! A layer in chunks, as containerd 2 fetches it where it is told to.
+
 use std::time::Duration;
 
 use acr_emulator::{Fault, Hop, Image, Pushed};

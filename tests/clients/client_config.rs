@@ -1,3 +1,5 @@
+//! Each of them by the files that `client-config` has put in place.
+
 use std::path::PathBuf;
 use std::process::Command;
 

@@ -1,11 +1,14 @@
+//! containerd, by `ctr` and as a kubelet's container runtime.
+
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::daemon::{DAEMON_LIMIT, Daemon};
 use crate::home::Home;
 use crate::mirror::Mirror;
-use crate::program::{DAEMON_LIMIT, Daemon, run};
+use crate::program::run;
 use crate::tree::Tree;
 use testkit::PATIENCE;
 

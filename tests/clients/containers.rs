@@ -1,3 +1,5 @@
+//! podman, buildah and skopeo, which share one library.
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};

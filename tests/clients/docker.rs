@@ -1,3 +1,5 @@
+//! dockerd, which also runs what it has pulled.
+
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -5,9 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::daemon::{DAEMON_LIMIT, Daemon};
 use crate::home::Home;
 use crate::mirror::Mirror;
-use crate::program::{DAEMON_LIMIT, Daemon, run};
+use crate::program::run;
 use crate::tree::Tree;
 use testkit::PATIENCE;
 

@@ -1,3 +1,5 @@
+//! dockerd 28, which also reads `hosts.toml`, with public registries behind its back.
+
 use std::process::Command;
 
 use acr_emulator::{Emulator, Image, Pushed};

@@ -1,3 +1,5 @@
+//! What each client does with each failure, as the table in `failures.md` has it.
+
 use std::fmt;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! A client's files.
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

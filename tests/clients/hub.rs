@@ -1,3 +1,5 @@
+//! Azure's registry, and the public ones that clients may turn to.
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use acr_emulator::{Emulator, Hop, Image, Options, Pushed, Recorded};

@@ -1,3 +1,5 @@
+//! What has to be in an image of the proxy.
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;

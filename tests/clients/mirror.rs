@@ -1,3 +1,5 @@
+//! The images, the proxy as their mirror, and what must be true of every pull.
+
 use acr_emulator::{Emulator, Hop, Image, Recorded};
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! A registry that is known by name, until the name is gone.
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use acr_emulator::{Emulator, Options};

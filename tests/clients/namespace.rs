@@ -1,3 +1,5 @@
+//! What keeps these tests from the machine's own network and files.
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

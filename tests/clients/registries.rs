@@ -1,3 +1,5 @@
+//! Clients that reach several registries through one port.
+
 use std::process::Command;
 
 use acr_emulator::{Hop, Recorded};

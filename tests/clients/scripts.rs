@@ -1,3 +1,5 @@
+//! What scripts/install leaves on a machine, and what scripts/test asks of its user.
+
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! Signatures, which podman looks for by the address that it asks.
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,9 +12,10 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use serde_json::json;
 
 use crate::containers;
+use crate::daemon::DAEMON_LIMIT;
 use crate::home::Home;
 use crate::hub::{Site, TAG, of_repository};
-use crate::program::{DAEMON_LIMIT, fail, run};
+use crate::program::{fail, run};
 use crate::tree::Tree;
 use testkit::{PATIENCE, Proxy};
 

@@ -1,3 +1,5 @@
+//! Lists of tags, which no mirror is asked for.
+
 use crate::containers;
 use crate::hub::{Site, TAG, of_repository};
 use crate::tree::Tree;

@@ -1,3 +1,5 @@
+//! A newer Debian, whose docker is another one.
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

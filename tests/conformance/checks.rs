@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use crate::upstream::{ABSENT, Answer, INDEX, MANIFEST, NAME, SBOM, TAGS, Upstream};
+use crate::content::{ABSENT, INDEX, MANIFEST, NAME, SBOM, TAGS};
+use crate::upstream::{Answer, Upstream};
 
 /// A range in the middle of the layer.
 const PART: std::ops::RangeInclusive<usize> = 100..=299;

@@ -1,3 +1,5 @@
+//! Debian's `docker-registry`, dressed as a registry of Azure's.
+
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -13,9 +15,9 @@ use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use crate::content::{Content, MANIFEST, REPOSITORY};
 use crate::tls::{self, Request, Stream};
 use crate::tokens::{self, Tokens};
-use crate::upstream::{Content, MANIFEST, REPOSITORY};
 
 /// The registry's own word that it can be asked, with its address behind it.
 const LISTENS: &str = "listening on ";

@@ -3,15 +3,10 @@
 //!
 //! `table.md` says which check stands for which requirement, and where an upstream is known to do otherwise.
 
-/// What is checked, a function for each requirement.
 mod checks;
-/// Debian's `docker-registry`, dressed as a registry of Azure's.
+mod content;
 mod docker_registry;
-/// The table, and the tests that are made of it.
 mod table;
-/// TLS servers of a test's own.
 mod tls;
-/// What tells `docker-registry` whom to trust, in Azure's words.
 mod tokens;
-/// A registry with known content, and a proxy in front of it.
 mod upstream;

@@ -1,3 +1,5 @@
+//! The table, and the tests that are made of it.
+
 use std::collections::BTreeSet;
 
 use crate::checks;

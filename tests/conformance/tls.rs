@@ -1,3 +1,5 @@
+//! TLS servers of a test's own.
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

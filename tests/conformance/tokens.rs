@@ -1,3 +1,5 @@
+//! What tells `docker-registry` whom to trust, in Azure's words.
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 

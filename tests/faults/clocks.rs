@@ -1,3 +1,5 @@
+//! Whose clock counts, and whose lifetime.
+
 use std::time::Duration;
 
 use acr_emulator::{Emulator, Hop, Image, Options, Recorded};

@@ -1,3 +1,5 @@
+//! A DNS server of the tests' own, and addresses from which nothing comes back.
+
 use std::collections::HashMap;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! The metadata service at its real address.
+
 use std::net::SocketAddr;
 use std::process::Command;
 

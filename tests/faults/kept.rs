@@ -1,3 +1,5 @@
+//! A client's connection, kept from request to request.
+
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Names that DNS gives late, wrongly or not at all, and addresses that are dead.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

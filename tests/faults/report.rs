@@ -1,3 +1,5 @@
+//! What the log reports of a failure that lasts.
+
 use acr_emulator::{Fault, Hop};
 
 use testkit::{Setup, wait_for};

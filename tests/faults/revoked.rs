@@ -1,3 +1,5 @@
+//! A token that ends before its time while nobody gives a new one.
+
 use acr_emulator::{Fault, Hop};
 
 use crate::kept::Kept;

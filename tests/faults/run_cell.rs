@@ -1,11 +1,13 @@
+//! One cell of the table: sets the fault, pulls, and compares what the client saw.
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options, Recorded, Server};
 use tokio::runtime::Handle;
 
+use crate::cell::{Cell, Moment, Outcome};
 use crate::kept::Kept;
-use crate::matrix::{Cell, Moment, Outcome};
 use crate::secrets;
 use testkit::{PATIENCE, Proxy, Setup};
 

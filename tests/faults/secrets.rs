@@ -1,3 +1,5 @@
+//! What no log may hold.
+
 use acr_emulator::Recorded;
 
 use crate::kept::CREDENTIALS;

@@ -1,3 +1,5 @@
+//! Connections whose packets nobody answers any more.
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! Full load while tokens turn over and faults come and go.
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

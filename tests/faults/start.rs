@@ -1,3 +1,5 @@
+//! What a start needs of its host.
+
 use std::process::Command;
 
 /// What the program says when it is run by this script as `"$@"`, and its exit status.

@@ -1,3 +1,5 @@
+//! Tokens stay with the host that they are for.
+
 use acr_emulator::{Fault, Hop};
 
 use crate::kept::Kept;

@@ -1,3 +1,5 @@
+//! Health and readiness.
+
 use std::net::SocketAddr;
 
 use acr_emulator::{Fault, Hop, Server};

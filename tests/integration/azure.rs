@@ -1,3 +1,5 @@
+//! What Azure's registries do that others do not.
+
 use acr_emulator::{Emulator, Hop, Image, Options, Pushed};
 
 use crate::wire::{self, Kept};

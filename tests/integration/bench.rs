@@ -1,3 +1,5 @@
+//! Pulls through the proxy against direct ones.
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

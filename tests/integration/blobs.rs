@@ -1,3 +1,5 @@
+//! Blobs that come through the proxy.
+
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -1,3 +1,5 @@
+//! Clients' files, shown and written.
+
 use std::process::{Command, Output};
 
 /// The command, with the routes that are the example in `conf`.

@@ -1,3 +1,5 @@
+//! Secrets, ids and files of a sign-in as editors, shells and templates spoil them.
+
 use acr_emulator::{Emulator, Hop, Options};
 
 use crate::sources::{CERTIFICATE, KEY, STRANGER, azure, service_account_token, status, tool};

@@ -1,3 +1,5 @@
+//! An answer's header, and how long it may take.
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

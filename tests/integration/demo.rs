@@ -1,3 +1,5 @@
+//! The demo, as a new user runs it.
+
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};

@@ -1,3 +1,5 @@
+//! The end of a process with requests under way.
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};

@@ -1,3 +1,5 @@
+//! HTTP/2 by prior knowledge.
+
 use std::io::{Read as _, Write as _};
 use std::process::Command;
 

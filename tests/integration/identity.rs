@@ -1,3 +1,5 @@
+//! Signing in: late, refused, revoked.
+
 use std::time::Instant;
 
 use acr_emulator::{Fault, Hop, Server};

@@ -1,3 +1,5 @@
+//! Answers before the answer.
+
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 
 use crate::wire;

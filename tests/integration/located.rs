@@ -1,3 +1,5 @@
+//! What the registry says where it is asked for a blob that comes through the proxy.
+
 use acr_emulator::{Emulator, Fault, Hop, Image, Injection, Pushed, Server};
 
 use crate::wire::{self, Kept};

@@ -1,3 +1,5 @@
+//! What the log says of requests, and what it is not made to say.
+
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 

@@ -1,3 +1,5 @@
+//! Starting, listening and stopping.
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

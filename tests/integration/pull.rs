@@ -1,3 +1,5 @@
+//! A whole pull, and what must not pass in either direction.
+
 use acr_emulator::{Emulator, Fault, Hop, Recorded, Server};
 use reqwest::redirect::Policy;
 

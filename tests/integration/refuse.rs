@@ -1,3 +1,5 @@
+//! What is refused before anything is sent.
+
 use std::time::Instant;
 
 use acr_emulator::Hop;

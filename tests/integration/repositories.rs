@@ -1,3 +1,5 @@
+//! One token a repository: in ABAC mode, and where one for all is refused.
+
 use std::net::SocketAddr;
 use std::ops::Range;
 

@@ -1,3 +1,5 @@
+//! Several sources and registries through one port.
+
 use acr_emulator::{Emulator, Hop, Image, Options};
 
 use crate::wire;

@@ -1,3 +1,5 @@
+//! Each source of an identity, by name and in the chain.
+
 use std::net::SocketAddr;
 
 use acr_emulator::{Client, Emulator, Hop, Image, ManagedIdentity, Options, Recorded};

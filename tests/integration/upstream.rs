@@ -1,3 +1,5 @@
+//! A registry that fails or is slow.
+
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! HTTP as it is on the wire, for requests that no client library would send.
+
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 

@@ -1,0 +1,129 @@
+//! HTTP/2 clients that break off, stall or ask for too much.
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use acr_emulator::{Fault, Hop};
+
+use crate::downstream::HEADER_LIMIT;
+use crate::frames;
+use crate::load::{load, sent_to_registry};
+use crate::wire;
+use testkit::{AT_ONCE, PATIENCE, Setup};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_streams_and_header_lists_are_limited() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let mut stream = frames::connect(proxy.address(), &[]);
+    let settings =
+        std::iter::from_fn(|| frames::read(&mut stream)).find(|frame| frame.0 == frames::SETTINGS && frame.1 == 0);
+    let settings = settings.expect("settings").3;
+    let value = |name: u16| {
+        let pair = settings.chunks(6).find(|pair| pair[..2] == name.to_be_bytes());
+        pair.map(|pair| u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]]))
+    };
+    assert_eq!((value(3), value(6)), (Some(32), Some(64 << 10)), "streams at once, header list");
+    // Who does not care is refused stream by stream.
+    azure.inject(Hop::Data, Fault::Hang);
+    let request = frames::get("/v2/library/busybox/tags/list");
+    for id in 0..40 {
+        let flags = frames::END_STREAM | frames::END_HEADERS;
+        stream.write_all(&frames::frame(frames::HEADERS, flags, 2 * id + 1, &request)).expect("sent");
+    }
+    let refused =
+        std::iter::from_fn(|| frames::read(&mut stream)).filter(|frame| frame.0 == frames::RST_STREAM).take(8);
+    assert_eq!(refused.map(|frame| frame.2).collect::<Vec<_>>(), (32..40).map(|id| 2 * id + 1).collect::<Vec<_>>());
+    assert!(sent_to_registry(&azure.requests()) <= 32);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_http2_is_closed_after_the_time_limit_of_a_header() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let unfinished = [
+        // Half the preface, half a frame, and a header block that goes on for ever.
+        (frames::PREFACE[..14].to_vec(), Vec::new()),
+        ([frames::PREFACE, &frames::frame(frames::SETTINGS, 0, 0, &[])[..5]].concat(), Vec::new()),
+        (
+            [
+                frames::PREFACE,
+                &frames::frame(frames::SETTINGS, 0, 0, &[]),
+                &frames::frame(frames::HEADERS, frames::END_STREAM, 1, &[0x82]),
+            ]
+            .concat(),
+            // A field without a table: a: b.
+            frames::frame(frames::CONTINUATION, 0, 1, &[0, 1, b'a', 1, b'b']),
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (begin, drop) in unfinished {
+            let address = proxy.address();
+            scope.spawn(move || {
+                let mut stream = wire::connect(address);
+                stream.write_all(&begin).expect("sent");
+                let begun = Instant::now();
+                let mut taker = stream.try_clone().expect("a second handle");
+                let ended = scope.spawn(move || {
+                    let _ = taker.read_to_end(&mut Vec::new());
+                    begun.elapsed()
+                });
+                while !ended.is_finished() && stream.write_all(&drop).is_ok() {
+                    // The library behind this takes five of them.
+                    std::thread::sleep(Duration::from_secs(6));
+                }
+                let elapsed = ended.join().expect("an end");
+                assert!(
+                    elapsed >= HEADER_LIMIT - Duration::from_secs(1) && elapsed < PATIENCE,
+                    "{begin:?}: {elapsed:?}"
+                );
+            });
+        }
+    });
+}
+
+/// Clients that ask for much and take nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_clients_that_read_nothing_do_not_exhaust_the_registry() {
+    const CONNECTIONS: u32 = 20;
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(512, 512).start();
+    let max = load(&proxy)["requests"]["max"].as_u64().expect("a number");
+    let request = frames::get("/v2/library/busybox/tags/list");
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = frames::connect(proxy.address(), &frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
+        let asked = (0..32).flat_map(|id| {
+            frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 2 * id + 1, &request)
+        });
+        stream.write_all(&asked.collect::<Vec<_>>()).expect("sent");
+        held.push(stream);
+    }
+    proxy.wait_for_log("requests under way: ");
+    let seen = load(&proxy);
+    assert!(seen["requests"]["refused"].as_u64() > Some(0), "{seen}");
+    assert!(sent_to_registry(&azure.requests()) as u64 <= max, "{max}: {}", sent_to_registry(&azure.requests()));
+    drop(held);
+    proxy.wait_for_log("requests under way: there is room again");
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+}
+
+/// A refusal waits for its client, too, and nothing bounds how many do.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_http2_requests_do_not_wait_for_the_clients_window() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(256, 256).start();
+    let max = load(&proxy)["requests"]["max"].as_u64().expect("a number");
+    let request = frames::get("/v2/library/busybox/tags/list");
+    let mut stream = frames::connect(proxy.address(), &frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
+    let asked = (0..32)
+        .flat_map(|id| frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, 2 * id + 1, &request));
+    stream.write_all(&asked.collect::<Vec<_>>()).expect("sent");
+    let refused = usize::try_from(32 - max).expect("fewer are served than one connection may ask");
+    let begun = Instant::now();
+    let ended =
+        std::iter::from_fn(|| frames::read(&mut stream)).filter(|frame| frame.0 == frames::RST_STREAM).take(refused);
+    assert_eq!(ended.count(), refused);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert_eq!(load(&proxy)["requests"]["refused"], refused);
+}
