@@ -58,24 +58,68 @@
 //! takes the token that is there. If none is there yet it waits for the call under way, `token_wait` at most; it never
 //! makes a call of its own, so a thousand requests cause one.
 //!
+//! # Layers
+//!
+//! A module imports only from lower lines.
+//!
+//! ```text
+//! demo
+//! cli
+//! bench, client_config, serve
+//! admin, listen
+//! proxy
+//! token
+//! identity
+//! config, failure
+//! logger, net
+//! answer, browser, child, file, load, secret, value
+//! ```
+//!
 //! # Invariants
 //!
-//! - `oci` has neither pingora nor tokio among its dependencies; imports point one way, from `serve` to the leaves.
-//! - Once a request is parsed, only an allow-list of its headers is left (`proxy::forward::strip`), and the request that
-//!   goes out is made of these. In the proxy, only `proxy::forward` sets `Authorization`; no header of the client's that
-//!   carries a credential is read anywhere.
-//! - The path that goes out is written from parsed parts, so it begins with `/v2/<prefix>/` whatever came in.
-//! - A registry that no route is for is refused: nobody reaches one cache rule by the name of another.
+//! Each names the tests that hold it; `tests/tidy` checks that they exist, the map and the layers.
+//!
+//! - `oci` depends on neither pingora nor tokio nor anything else that opens connections; imports form no circle and point
+//!   from upper layers to lower ones.
+//!   Held by `tidy::oci_depends_on_no_network`, `tidy::imports_form_no_circle`,
+//!   `tidy::imports_point_from_upper_layers_to_lower_ones`.
+//! - Of a parsed request only the headers of an allow-list are left, and the request to the registry is made of these. One
+//!   place sets `Authorization` for the registry; no header of the client that carries a credential is read anywhere.
+//!   Held by `integration::pull::only_what_the_registry_needs_of_a_request_passes`, `tidy::authorization_is_set_in_one_place`.
+//! - The path to the registry is written from parsed parts, so it begins with `/v2/<prefix>/` whatever the client sent.
+//!   Held by `oci::request::tests::nothing_gets_out_of_the_prefix`,
+//!   `oci::route::tests::no_name_gets_out_of_its_routes_prefix`.
+//! - A registry without a route is refused: nobody reaches one cache rule by the name of another.
+//!   Held by `integration::routes::a_name_goes_to_the_registry_and_the_prefix_of_its_source`,
+//!   `oci::route::tests::without_a_default_a_name_alone_has_no_route`.
 //! - Manifests pass byte for byte, and so does a redirect to storage that the client is to follow.
-//! - A token goes to the registry's own host over TLS and nowhere else. The one redirect that is followed, a blob's to
-//!   storage that is known by name, is followed without it.
-//! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's
-//!   clock as the token tells it, not by this host's.
+//!   Held by `integration::bodies::a_manifest_passes_byte_for_byte_in_every_framing`,
+//!   `integration::names::a_redirect_to_the_registry_itself_leads_to_the_proxy_and_others_are_unchanged`.
+//! - A token goes to the registry's own host over TLS and nowhere else. The one redirect that the proxy follows, to a storage
+//!   host on its list, is followed without the token.
+//!   Held by `faults::token_leak::neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host`,
+//!   `integration::blobs::a_proxied_blob_comes_from_here_whole_or_in_part_and_no_token_goes_to_storage`,
+//!   `integration::blobs::a_redirect_to_a_host_that_is_no_storage_is_refused`.
+//! - Secrets and tokens are in no log line.
+//!   Held by `integration::pull::no_secret_is_in_the_log_at_trace`, `secret::tests::prints_as_a_mask`.
+//! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's clock as the
+//!   token states it, not by this host's.
+//!   Held by `faults::matrix::under_load_no_pull_fails_while_a_token_is_good`,
+//!   `faults::clocks::two_hours_of_clock_skew_either_way_do_no_harm`, `faults::clocks::a_token_is_not_sent_after_its_end`.
+//! - A request allocates nothing on its way to the registry but the path of the request that goes out.
+//!   Held by `allocations::a_request_allocates_its_target_and_nothing_else`.
 //! - Constructors do no network I/O: the program listens whether or not Azure is there.
-//! - Every wait, body, header, retry and table has a named bound, and so have connections and requests. What is beyond one is
+//!   Held by `integration::identity::it_listens_at_once_and_recovers_when_azure_comes_late`.
+//! - Every wait, body, header, retry and table has a named bound, and so have connections and requests. What exceeds one is
 //!   refused at once, and descriptors are kept back for the admin listener and for registries.
-//! - On a connection, nothing behind a request with a body is served: where such a body ends is no question here.
+//!   Held by `integration::limits::connections_over_the_limit_are_refused_at_once_and_readyz_still_answers`,
+//!   `integration::limits::requests_over_the_limit_are_refused_at_once`,
+//!   `integration::downstream::a_header_over_64_kib_is_refused`,
+//!   `integration::downstream::a_slow_header_is_refused_after_its_time_limit`.
+//! - No request that follows a body on the same connection is served, so where a body ends decides nothing.
+//!   Held by `integration::downstream::no_request_behind_a_body_is_served`.
 //! - There is no way to push, no way to list the catalogue, and no cache yet.
+//!   Held by `integration::refuse::what_is_not_a_pull_is_refused_here`.
 
 pub mod admin;
 pub mod answer;

@@ -21,9 +21,6 @@ pub use directives::{doubt, parse_filter, parse_shared_filter};
 pub use field::{Rest, Word};
 pub use format::stamp;
 
-/// The log targets of this program: the access log, and the modules of the crate.
-const OWN_TARGETS: [&str; 2] = ["access", env!("CARGO_CRATE_NAME")];
-
 /// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.
 pub fn start(filter: &str) {
     let reader = reader();
