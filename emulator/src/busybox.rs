@@ -1,4 +1,4 @@
-//! The program that makes an image run: this machine's busybox, if it needs no file beside itself.
+//! The program with which images can be run: this machine's busybox, if it is statically linked.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ fn is_static(file: &Path) -> bool {
     std::fs::read(file).is_ok_and(|bytes| has_no_loader(&bytes).unwrap_or(false))
 }
 
-/// Whether this is a program for this machine that the kernel starts without a loader; nothing if it is cut short.
+/// Whether this is a program for this machine that needs no dynamic loader; `None` if the file is truncated.
 fn has_no_loader(elf: &[u8]) -> Option<bool> {
     let two = |at: usize| Some(u16::from_le_bytes(elf.get(at..at.checked_add(2)?)?.try_into().ok()?));
     let four = |at: usize| Some(u32::from_le_bytes(elf.get(at..at.checked_add(4)?)?.try_into().ok()?));
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn this_machines_programs_are_told_apart() {
-        // This one is linked as the tests always are, to the C library.
+        // The test program itself is linked to the C library, as always.
         let this = std::env::current_exe().expect("a test program");
         assert!(cfg!(target_feature = "crt-static") || !super::is_static(&this));
     }

@@ -1,4 +1,4 @@
-//! The CA and the one server certificate that all TLS listeners show.
+//! The CA, and the one server certificate of all TLS listeners.
 
 use std::io;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Tls {
     }
 }
 
-/// The CA in PEM, the certificate that it signed, and the key of that.
+/// The CA in PEM, the certificate that it signed, and that certificate's key.
 type Issued = (String, Certificate, KeyPair);
 
 fn issue(names: Vec<String>) -> Result<Issued, rcgen::Error> {

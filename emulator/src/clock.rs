@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A clock that runs a fixed number of seconds beside the machine's own.
+/// A clock that differs from the machine's by a fixed number of seconds.
 ///
 /// Every `iat`, `exp`, `se` and `Date` comes from it, so that a client whose clock
 /// differs from Azure's can be tested without touching either.

@@ -1,4 +1,4 @@
-//! Failures that the servers play on demand.
+//! Failures that a test injects into the servers.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use crate::record::Hop;
 
 /// A way for one hop to fail.
 ///
-/// Each is something that clients of Azure have met: the statuses and bodies of
-/// Azure/acr's issues, and what networks do to connections.
+/// Each has been seen by clients of Azure: the statuses and bodies in Azure/acr's issues, and what networks do to
+/// connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// This status, with the error body that the hop would use for it.
@@ -36,34 +36,34 @@ pub enum Fault {
     GarbageJson,
     /// Status 200, the right content type, and 256 MiB of JSON white space.
     HugeBody,
-    /// The right answer, one byte of body every 250 milliseconds.
+    /// The correct answer, one byte of body every 250 milliseconds.
     SlowDrip,
-    /// The right answer, called `text/html`.
+    /// The correct answer, called `text/html`.
     WrongContentType,
-    /// The right answer, but the token says nothing of its end, and neither does the answer. The
-    /// registry, which knows its own tokens, takes it all the same.
+    /// The correct answer, but neither the token nor the answer says when the token ends. The registry accepts its own
+    /// tokens all the same.
     TokenWithoutExp,
-    /// The right answer, but the token ended an hour ago.
+    /// The correct answer, but the token ended an hour ago.
     TokenExpired,
     /// The connection is closed (FIN) once the request has been read.
     DieBeforeResponse,
-    /// The connection is closed (FIN) after so many bytes of a body that promises more.
+    /// The connection is closed (FIN) after this many bytes of a body that promises more.
     CutBody(u64),
     /// The registry's challenge, whatever token came with the request.
     Challenge401,
-    /// No fault but a liberty: the right answer in chunks, without its length.
+    /// Not a failure, but allowed by HTTP: the correct answer in chunks, without its length.
     Chunked,
-    /// Another one: the right answer as HTTP/1.0 has it, without its length and not in chunks. It ends with the connection.
+    /// Also allowed: the correct answer as in HTTP/1.0, without its length and not in chunks. It ends with the connection.
     UntilClose,
-    /// A third one: the right answer, its body packed by gzip whether or not the client asked for it.
+    /// Also allowed: the correct answer, its body compressed by gzip whether or not the client asked for it.
     Gzip,
-    /// The right answer, the first half of its body, silence for so long, then the rest.
+    /// The correct answer with a pause of this length after the first half of its body.
     PauseMidBody(Duration),
-    /// The head of the right answer, one byte every three seconds.
+    /// The head of the correct answer, one byte every three seconds.
     DripHead,
-    /// An interim answer of this status (RFC 9110 section 15.2), then the right one, then the connection is closed.
+    /// An interim answer of this status (RFC 9110 section 15.2), then the correct one, then the connection is closed.
     Interim(u16),
-    /// The same, but the connection is closed (FIN) in place of the right answer.
+    /// The same, but the connection is closed (FIN) in place of the correct answer.
     InterimThenClose(u16),
     /// An interim answer of this status every second, and never a final one.
     InterimForever(u16),
@@ -72,12 +72,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Plays the fault for the next `count` requests only.
+    /// Injects the fault into the next `count` requests only.
     pub fn times(self, count: u32) -> Injection {
         Injection::from(self).times(count)
     }
 
-    /// Plays the fault only for requests whose path and query contain `part`.
+    /// Injects the fault only into requests whose path and query contain `part`.
     pub fn on_path(self, part: impl Into<String>) -> Injection {
         Injection::from(self).on_path(part)
     }
@@ -85,26 +85,26 @@ impl Fault {
 
 /// A [`Fault`] with the requests that it is meant for.
 ///
-/// Without limits it stays until [`crate::Emulator::clear_faults`]. Of several that match,
-/// the one injected first is played; when its count is used up the next one follows.
+/// Without limits it stays until [`crate::Emulator::clear_faults`]. Of several that match, the one injected first is used;
+/// when its count is used up, the next one follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Injection {
     /// What goes wrong.
     pub fault: Fault,
-    /// How many more times; for ever when there is no number.
+    /// How many more times; `None` is without end.
     pub times: Option<u32>,
     /// Only requests whose path and query contain this.
     pub path_contains: Option<String>,
 }
 
 impl Injection {
-    /// Plays the fault for the next `count` requests only.
+    /// Injects the fault into the next `count` requests only.
     pub fn times(mut self, count: u32) -> Injection {
         self.times = Some(count);
         self
     }
 
-    /// Plays the fault only for requests whose path and query contain `part`.
+    /// Injects the fault only into requests whose path and query contain `part`.
     pub fn on_path(mut self, part: impl Into<String>) -> Injection {
         self.path_contains = Some(part.into());
         self
@@ -117,7 +117,7 @@ impl From<Fault> for Injection {
     }
 }
 
-/// The faults that wait to be played.
+/// The injected faults.
 #[derive(Default)]
 pub(crate) struct Faults {
     injections: Mutex<Vec<(Hop, Injection)>>,
@@ -132,22 +132,22 @@ impl Faults {
         lock(&self.injections).clear();
     }
 
-    /// The fault for a request, counted as played.
+    /// The fault for a request; it counts as used.
     pub(crate) fn next(&self, hop: Hop, target: &str) -> Option<Fault> {
-        self.play(|at, injection| {
+        self.take(|at, injection| {
             at == hop && injection.path_contains.as_deref().is_none_or(|part| target.contains(part))
         })
     }
 
     /// Whether a new connection to a server with this one hop is to be reset.
     pub(crate) fn refuses(&self, hop: Hop) -> bool {
-        self.play(|at, injection| {
+        self.take(|at, injection| {
             at == hop && injection.fault == Fault::RefuseConnections && injection.path_contains.is_none()
         })
         .is_some()
     }
 
-    fn play(&self, matches: impl Fn(Hop, &Injection) -> bool) -> Option<Fault> {
+    fn take(&self, matches: impl Fn(Hop, &Injection) -> bool) -> Option<Fault> {
         let mut injections = lock(&self.injections);
         let at =
             injections.iter().position(|(hop, injection)| injection.times != Some(0) && matches(*hop, injection))?;

@@ -1,4 +1,4 @@
-//! gzip (RFC 1952) of stored blocks alone: any client can read it, and it costs a copy to make.
+//! gzip (RFC 1952) with stored blocks only: every client can read it, and making it costs no more than a copy.
 
 use flate2::Crc;
 
@@ -9,8 +9,8 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// A gzip stream being written.
 ///
-/// A compressor's output depends on its version, and so would the digests of layers; what is
-/// stored is the same everywhere.
+/// The output of a compressor depends on its version, and the digests of layers would too. Stored blocks are the same
+/// everywhere.
 pub(crate) struct Stored {
     stream: Vec<u8>,
     block: Vec<u8>,
@@ -25,7 +25,7 @@ impl Stored {
     pub(crate) fn write(&mut self, mut bytes: &[u8]) {
         self.crc.update(bytes);
         while !bytes.is_empty() {
-            // A full block is written only when more follows, for the last one is marked.
+            // A full block is written only when more follows, because the last one carries a mark.
             if self.block.len() == BLOCK {
                 self.end_block(false);
             }
@@ -43,7 +43,7 @@ impl Stored {
     }
 
     fn end_block(&mut self, is_last: bool) {
-        // The block is never longer than its 16-bit length can say.
+        // A block is never longer than its 16-bit length allows.
         let length = self.block.len() as u16;
         self.stream.push(u8::from(is_last));
         self.stream.extend_from_slice(&length.to_le_bytes());

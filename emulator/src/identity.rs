@@ -81,7 +81,7 @@ fn app_service(state: &State, request: &Request, expiry: Expiry) -> Answer {
     issue(state, request, expiry)
 }
 
-/// Proof of being on the machine: the caller reads a file that only the agent's group may.
+/// The caller proves that it is on this machine: it reads a file that only the agent's group may read.
 fn arc(state: &State, request: &Request, expiry: Expiry) -> Answer {
     let Some(directory) = &state.options.arc_key_directory else {
         return Answer::new(404);
@@ -89,7 +89,7 @@ fn arc(state: &State, request: &Request, expiry: Expiry) -> Answer {
     if request.header("metadata").is_none_or(|value| !value.eq_ignore_ascii_case("true")) {
         return refused(400, "bad_request_102", "Required metadata header not specified");
     }
-    // The account key stands in for the agent's: random, and unknown to whoever cannot read the file.
+    // The account key serves as the agent's key: it is random, and known only to those who can read the file.
     let key = BASE64_STANDARD.encode(state.account_key);
     match request.header("authorization") {
         Some(value) if value.strip_prefix("Basic ") == Some(&key) => issue(state, request, expiry),
@@ -139,7 +139,7 @@ fn issue(state: &State, request: &Request, expiry: Expiry) -> Answer {
     Answer::json(200, &body)
 }
 
-/// The identity that the request names. The two services have parameters of their own: what is another's means nothing.
+/// The identity that the request names. Each of the two services has its own parameters and ignores the other's.
 fn chosen<'a>(state: &'a State, request: &Request) -> Option<&'a ManagedIdentity> {
     let (object_ids, resource_id): (&[&str], &str) = match request.path.as_str() {
         "/msi/token" => (&["object_id", "principal_id"], "mi_res_id"),

@@ -1,4 +1,4 @@
-//! Images made from nothing: real tar and gzip, the same bytes for the same name.
+//! Generated images: real tar and gzip, with the same bytes for the same name.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::random::hex;
 /// A description of an image, to be built by [`crate::Emulator::push`].
 ///
 /// The layers hold bytes derived from the image's name, so that two runs give the same
-/// digests; every layer is stored, not squeezed, to cost little time at any size.
+/// digests. Layers are stored without compression, which is fast at any size.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The repository, such as `hub/library/busybox`.
@@ -30,9 +30,9 @@ pub struct Image {
     pub binary: Option<PathBuf>,
     /// Docker's media types in place of OCI's.
     pub docker_media_types: bool,
-    /// False: the tag names the first architecture's manifest, and there is no index.
+    /// If false, the tag names the manifest of the first architecture, and there is no index.
     pub index: bool,
-    /// The repository whose bytes these are, where it is another one: a cache has the same image as its source.
+    /// The repository whose bytes the image has, if it is another one: a cache holds the same image as its source.
     pub copy_of: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl Image {
         self
     }
 
-    /// The same with so many layers of so many bytes.
+    /// The same with this number of layers, each of this many bytes.
     #[must_use]
     pub fn with_layers(mut self, layers: usize, layer_bytes: usize) -> Image {
         self.layers = layers;
@@ -235,7 +235,7 @@ impl Layer {
         self.pad(bytes.len());
     }
 
-    /// A file of noise: one block of 64 KiB that repeats, which gzip's window of 32 KiB cannot see.
+    /// A file of noise: one block of 64 KiB that repeats, beyond the reach of gzip's window of 32 KiB.
     fn noise(&mut self, name: &str, length: usize, seed: &str) {
         let mut block = vec![0; length.min(64 * 1024)];
         fill(&mut block, seed);

@@ -1,4 +1,4 @@
-//! JSON Web Tokens (RFC 7519): made with a key of this run, and read.
+//! JSON Web Tokens (RFC 7519): signed with a key made for this run, and parsed.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 /// The claims of a token.
 pub(crate) type Claims = Map<String, Value>;
 
-/// Signs tokens and knows its own again.
+/// Signs tokens, and verifies those that it signed.
 ///
 /// Azure signs with RS256; a key for that takes seconds to make, and no client of Entra or of
-/// the registry is meant to look, so this one is ES256.
+/// the registry should look at it, so this one is ES256.
 pub(crate) struct Signer {
     key: EcdsaKeyPair,
     kid: String,
@@ -77,7 +77,7 @@ fn key_id(public_key: &[u8]) -> String {
     text
 }
 
-/// A token taken apart, whose signature nobody has checked yet.
+/// A parsed token whose signature is not verified yet.
 pub(crate) struct Unverified<'a> {
     pub(crate) header: Claims,
     pub(crate) claims: Claims,
@@ -105,12 +105,12 @@ pub(crate) fn text<'a>(claims: &'a Claims, name: &str) -> &'a str {
     claims.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whether `exp` is there and ahead of `now`, and `nbf` is not.
+/// Whether `exp` is there and later than `now`, and `nbf` is not.
 pub(crate) fn is_current(claims: &Claims, now: i64) -> bool {
     claims.contains_key("exp") && holds(claims, now)
 }
 
-/// The same, but a token that says nothing of its end holds: Azure's own, which a fault made silent.
+/// The same, but a token without `exp` is valid too: one of our own, from which a fault removed it.
 pub(crate) fn holds(claims: &Claims, now: i64) -> bool {
     let time = |name: &str| claims.get(name).map(|value| value.as_i64().or_else(|| Some(value.as_f64()? as i64)));
     time("exp").is_none_or(|end| end.is_some_and(|end| end > now))

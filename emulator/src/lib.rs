@@ -1,4 +1,4 @@
-//! A stand-in for Azure, on loopback: Entra ID, a container registry, and its blob storage.
+//! An emulator of Azure on loopback: Entra ID, a container registry, and its blob storage.
 //!
 //! It speaks the protocols as Azure does, over TLS with a CA of its own, and validates requests as strictly. It knows
 //! nothing about its clients: it records their requests and injects the faults that a test asks for.
@@ -67,10 +67,10 @@ use crate::certificate::Tls;
 use crate::listener::serve;
 use crate::state::State;
 
-/// A running stand-in for Azure.
+/// A running emulator.
 ///
-/// Dropping it stops the servers and closes their connections, a moment later on a runtime that goes on: its ports are
-/// free when that has ended.
+/// Dropping it stops the servers and closes their connections. The runtime does that a moment later, so the ports are
+/// certain to be free only when the runtime has ended.
 pub struct Emulator {
     state: Arc<State>,
     ca_pem: String,
@@ -85,7 +85,7 @@ pub struct Emulator {
 impl Emulator {
     /// Binds the listeners and serves them on the current tokio runtime.
     ///
-    /// The error names the server and the address that could not be had.
+    /// The error names the server and the address that could not be bound.
     pub async fn start(options: Options) -> io::Result<Emulator> {
         let mut names = vec![options.login_server.clone()];
         names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
@@ -149,7 +149,7 @@ impl Emulator {
         &self.ca_pem
     }
 
-    /// The certificate of all TLS listeners and its key, in PEM, for servers that a test puts beside them.
+    /// The certificate of all TLS listeners and its key, in PEM, for further servers of a test.
     pub fn certificate_and_key_pem(&self) -> (&str, &str) {
         (&self.certificate_pem, &self.key_pem)
     }
@@ -172,17 +172,17 @@ impl Emulator {
         Ok(self.state.store.put(&image.repository, &image.tag, built))
     }
 
-    /// Names a manifest that is there by one more tag.
+    /// Adds a tag to a manifest that is there.
     pub fn tag(&self, repository: &str, digest: &str, tag: &str) {
         self.state.store.tag(repository, digest, tag);
     }
 
-    /// Puts a manifest of any kind and size under a tag; gives its digest. Nobody looks at what it refers to.
+    /// Puts a manifest of any kind and size under a tag and returns its digest. What it refers to is not checked.
     pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: impl Into<Bytes>) -> String {
         self.state.store.put_manifest(repository, tag, media_type, bytes.into())
     }
 
-    /// Adds an artifact (a signature, say) that refers to a manifest; gives its digest.
+    /// Adds an artifact (a signature, say) that refers to a manifest, and returns its digest.
     pub fn attach(&self, repository: &str, subject: &str, artifact_type: &str, payload: impl Into<Bytes>) -> String {
         self.state.store.attach(repository, subject, artifact_type, payload.into())
     }
@@ -202,12 +202,12 @@ impl Emulator {
         self.state.journal.all()
     }
 
-    /// All requests so far, which are forgotten.
+    /// All requests so far; they are removed from the record.
     pub fn take_requests(&self) -> Vec<Recorded> {
         self.state.journal.take()
     }
 
-    /// Forgets the requests so far.
+    /// Removes the requests so far from the record.
     pub fn clear_requests(&self) {
         self.state.journal.take();
     }
@@ -216,19 +216,19 @@ impl Emulator {
     pub async fn wait_for<F: Fn(&[Recorded]) -> bool>(&self, condition: F) {
         let mut changes = self.state.journal.subscribe();
         while !self.state.journal.with(&condition) {
-            // The sender lives in our own state, so that this never fails.
+            // Cannot fail: the sender is in our own state.
             if changes.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    /// Lets a hop fail, until [`Emulator::clear_faults`] or as often as the injection says.
+    /// Makes a hop fail until [`Emulator::clear_faults`], or as often as the injection says.
     pub fn inject(&self, hop: Hop, fault: impl Into<Injection>) {
         self.state.faults.add(hop, fault.into());
     }
 
-    /// Ends all faults, refused connections too; requests that hang stay so.
+    /// Ends all faults, and accepts connections again. Requests that already hang are not released.
     pub fn clear_faults(&self) {
         self.state.faults.clear();
         for server in [Server::Entra, Server::Registry, Server::Storage, Server::Identity] {
@@ -236,7 +236,7 @@ impl Emulator {
         }
     }
 
-    /// Resets every new connection to a server, and closes those that it has; or stops doing so.
+    /// Resets every new connection to a server and closes the open ones; or, with `false`, accepts connections again.
     pub fn refuse_connections(&self, server: Server, refuse: bool) {
         self.state.set_refusing(server, refuse);
         if refuse {
@@ -244,18 +244,18 @@ impl Emulator {
         }
     }
 
-    /// Closes (FIN) every connection to a server, idle ones above all, as a balancer does.
+    /// Closes (FIN) every connection to a server, as a load balancer does with idle ones.
     pub fn close_connections(&self, server: Server) {
         self.state.close_connections(server);
     }
 
-    /// From now on every access token issued so far is answered with 401.
+    /// From now on the registry answers 401 to every access token issued so far.
     pub fn revoke_tokens(&self) {
         self.state.access_tokens.revoke_all();
     }
 
-    /// From now on the registry's exchange refuses every Entra token issued so far with 401, as after a session that was
-    /// revoked. For a token of a host that slept the effect is the same: it has ended, and the host does not know.
+    /// From now on the registry's exchange refuses every Entra token issued so far with 401, as if the session
+    /// had been revoked. A host that slept sees the same: its token has expired, and it does not know.
     pub fn revoke_entra_tokens(&self) {
         self.state.sessions.revoke_all();
     }

@@ -1,4 +1,4 @@
-//! The emulator as a program: starts, says where it listens, then prints what it is asked.
+//! The emulator as a program: starts, prints where it listens, then prints each request.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A stand-in for Entra ID, an Azure container registry and its blob storage
+/// An emulator of Entra ID, an Azure container registry and its blob storage
 ///
 /// The first line of output says where they listen, as JSON; each line after it is a request.
 #[derive(Parser)]
@@ -48,7 +48,7 @@ struct Arguments {
     /// Role assignments by repository: the wildcard scope is ignored
     #[arg(long)]
     abac: bool,
-    /// Grant tokens for all repositories and then refuse them.
+    /// Grant tokens for all repositories and then refuse them
     #[arg(long)]
     refuse_wildcard_tokens: bool,
     /// Give tokens to callers without credentials
@@ -106,7 +106,7 @@ struct Arguments {
 async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has left, which is a way to end it.
+        // The reader of our output has closed it, which is one way to end the program.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("acr-emulator: {error}");
@@ -134,7 +134,7 @@ async fn run(arguments: Arguments) -> io::Result<()> {
         "authority": emulator.authority(),
         "ca": arguments.ca_out,
         "images": images.iter().map(|image| format!("{}:{}", image.repository, image.tag)).collect::<Vec<_>>(),
-        // Without one they can be pulled, and not run.
+        // Without a program, images can be pulled but not run.
         "binary": binary,
     }}))?;
     let stop = stopped()?;

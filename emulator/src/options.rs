@@ -1,4 +1,4 @@
-//! What a stand-in can be told before it starts.
+//! The options of an emulator.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ pub const CLIENT_ID: &str = "72f988bf-0000-4000-8000-000000000002";
 /// The secret of [`Client::default`].
 pub const CLIENT_SECRET: &str = "a~secret-of-the-emulator";
 
-/// Everything that a stand-in can be told before it starts.
+/// The options of an emulator, set before it starts.
 ///
 /// The defaults describe a registry as Azure makes one: an access token for 75 minutes, a
 /// refresh token for three hours, no anonymous pull, no ABAC (Azure/acr AAD-OAuth.md).
@@ -46,7 +46,7 @@ pub struct Options {
     pub refuses_wildcard_tokens: bool,
     /// Whether a token is given to callers without credentials.
     pub anonymous_pull: bool,
-    /// False is `azureADAuthenticationAsArmPolicy=disabled`: only the registry's own audience will do.
+    /// False is `azureADAuthenticationAsArmPolicy=disabled`: only the registry's own audience is accepted.
     pub accept_arm_audience: bool,
     /// Life of a refresh token.
     pub refresh_lifetime: Duration,

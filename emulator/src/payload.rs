@@ -146,7 +146,7 @@ impl Body for Payload {
                 if *half > 0 {
                     let part = rest.split_to((*half).min(PART));
                     *half -= part.len();
-                    // It begins once the half is handed over.
+                    // The pause begins once the first half is handed over.
                     pause.as_mut().reset(Instant::now() + *length);
                     part
                 } else {

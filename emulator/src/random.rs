@@ -2,7 +2,7 @@
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Random bytes; zeros in the unheard-of case that the system has none, for nothing here guards a secret.
+/// Random bytes; zeros if the system has none, which is acceptable because nothing here protects a real secret.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     let _ = SystemRandom::new().fill(&mut bytes);

@@ -1,4 +1,4 @@
-//! What the servers were asked: the evidence that tests read.
+//! The record of requests, which tests read as evidence.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::lock::lock;
 
-/// One of the four servers that a stand-in is made of.
+/// One of the four servers of an emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Server {
@@ -35,8 +35,7 @@ impl Server {
 
 /// One step on the way from an identity to a blob.
 ///
-/// The registry has three of them, because its two token endpoints and its data plane
-/// fail apart from each other in Azure.
+/// The registry has three of them, because its two token endpoints and its data plane fail independently in Azure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hop {
@@ -56,11 +55,11 @@ pub enum Hop {
 
 /// A request as a server received it, and the status that it got.
 ///
-/// Recorded when the answer is decided and before it is sent, so that whoever has seen an
-/// answer also finds its record. Nothing is masked: the emulator's secrets are not secret.
+/// It is recorded when the answer is decided and before it is sent, so a client that has seen an answer finds its record.
+/// Nothing is masked: the emulator's secrets protect nothing.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recorded {
-    /// Who was asked.
+    /// The server that received it.
     pub server: Server,
     /// The step that the request belongs to.
     pub hop: Hop,
@@ -85,7 +84,7 @@ impl Recorded {
     }
 }
 
-/// All requests so far, with a bell for those who wait for one.
+/// All requests so far, and a notification for those who wait for one.
 pub(crate) struct Journal {
     requests: Mutex<Vec<Recorded>>,
     count: watch::Sender<u64>,
@@ -105,7 +104,7 @@ impl Journal {
         lock(&self.requests).clone()
     }
 
-    /// Takes what is there, so that a reader who prints records does not print them twice.
+    /// Removes and returns all requests, so that a reader who prints them does not print one twice.
     pub(crate) fn take(&self) -> Vec<Recorded> {
         std::mem::take(&mut *lock(&self.requests))
     }

@@ -19,7 +19,7 @@ use crate::token::Expiry;
 
 use error::{error, no_such_page, unauthorized};
 
-/// The step that a path belongs to.
+/// The hop that a path belongs to.
 pub(crate) fn hop(path: &str) -> Hop {
     match path {
         "/oauth2/exchange" => Hop::Exchange,
@@ -39,7 +39,7 @@ pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer
     }
 }
 
-/// The challenge for a request, as if it had brought no token.
+/// The challenge for a request, as if it had no token.
 pub(crate) fn challenge(state: &State, request: &Request) -> Answer {
     dressed_as_data(data::challenge(state, request))
 }

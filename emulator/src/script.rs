@@ -20,7 +20,7 @@ const DRIP: Duration = Duration::from_secs(3);
 /// Time between two of the endless interim answers.
 const INTERIM: Duration = Duration::from_secs(1);
 
-/// Which answer it is; see [`crate::Fault`].
+/// Which of these answers; see [`crate::Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     DripHead,
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     SwitchProtocols,
 }
 
-/// An answer to be written so.
+/// An answer to be written past hyper.
 pub(crate) struct Script {
     kind: Kind,
     /// Head of the correct answer.
@@ -43,7 +43,7 @@ impl Script {
         Script { kind, head: answer.head(), body: answer.body }
     }
 
-    /// Writes it all; the connection ends when this does.
+    /// Writes the whole answer; the connection ends when this returns.
     pub(crate) async fn run(self, mut wire: Wire) {
         // The client may have left.
         let _ = self.write(&mut wire).await;

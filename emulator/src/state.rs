@@ -14,7 +14,7 @@ use crate::random;
 use crate::record::{Journal, Server};
 use crate::store::Store;
 
-/// Serial numbers of tokens, by which all that were issued so far can be revoked.
+/// Serial numbers of tokens, so that all tokens issued so far can be revoked.
 #[derive(Default)]
 pub(crate) struct Serials {
     next: AtomicU64,
@@ -27,7 +27,7 @@ impl Serials {
         self.next.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Whether a token is revoked; `id` is its identifier, which ends in the serial number. One without is none of ours.
+    /// Whether a token is revoked; `id` is its identifier, which ends in the serial number. A token without one is not ours.
     pub(crate) fn is_revoked(&self, id: &str) -> bool {
         let serial = id.rsplit_once('-').and_then(|(_, serial)| u64::from_str_radix(serial, 16).ok());
         serial.is_none_or(|serial| serial < self.revoked_before.load(Ordering::SeqCst))
@@ -49,7 +49,7 @@ pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) entra_signer: Signer,
     pub(crate) registry_signer: Signer,
-    /// The key of SAS signatures, shared by the registry that makes and the storage that checks them.
+    /// The key of SAS signatures: the registry signs with it, and storage verifies.
     pub(crate) account_key: [u8; 32],
     /// The registry's identifier, part of every blob's address.
     pub(crate) registry_id: String,

@@ -31,7 +31,7 @@ struct Content {
     blobs: HashMap<String, Bytes>,
 }
 
-/// All that was pushed.
+/// Everything that was pushed.
 #[derive(Default)]
 pub(crate) struct Store {
     content: Mutex<Content>,
@@ -52,7 +52,7 @@ impl Store {
         built.pushed
     }
 
-    /// Adds a manifest under a tag, and gives its digest.
+    /// Adds a manifest under a tag and returns its digest.
     pub(crate) fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) -> String {
         let digest = digest_of(&bytes);
         let mut content = lock(&self.content);
@@ -63,7 +63,7 @@ impl Store {
         digest
     }
 
-    /// Adds an artifact that refers to `subject`, and gives its digest.
+    /// Adds an artifact that refers to `subject` and returns its digest.
     pub(crate) fn attach(&self, repository: &str, subject: &str, artifact_type: &str, payload: Bytes) -> String {
         const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
         const EMPTY: &str = "application/vnd.oci.empty.v1+json";
@@ -112,7 +112,7 @@ impl Store {
         Some(content.blobs.get(digest)?.len())
     }
 
-    /// A blob, whoever owns it.
+    /// A blob of any repository.
     pub(crate) fn blob(&self, digest: &str) -> Option<Bytes> {
         lock(&self.content).blobs.get(digest).cloned()
     }
@@ -136,7 +136,7 @@ impl Store {
         Some(referrers.filter(|(of, _)| of == subject).map(|(_, descriptor)| descriptor.clone()).collect())
     }
 
-    /// Names an existing manifest by one more tag.
+    /// Adds a tag to an existing manifest.
     pub(crate) fn tag(&self, repository: &str, digest: &str, tag: &str) {
         let mut content = lock(&self.content);
         let place = content.repositories.entry(repository.to_owned()).or_default();

@@ -1,13 +1,13 @@
-//! What becomes of the end of a token.
+//! When a token ends, and whether it says so.
 
 use serde_json::Value;
 
 use crate::jwt::Claims;
 
-/// Whether a token says when it ends, and what.
+/// What a token says about its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expiry {
-    /// The truth.
+    /// When it really ends.
     Stated,
     /// Nothing: the claim is missing.
     Unstated,

@@ -1,4 +1,4 @@
-//! The data plane: `/v2/` and what is under it, for reading.
+//! The data plane: reads of `/v2/` and everything below it.
 //!
 //! Sources: the distribution specification; recordings of azure-sdk-for-net and azure-sdk-for-go for headers and bodies.
 
@@ -15,7 +15,7 @@ use crate::request::Request;
 use crate::state::State;
 use crate::storage;
 
-/// Names or tags on a page when the request does not say; AAD-OAuth.md's listings come in hundreds.
+/// Names or tags on a page if the request does not say; the lists in AAD-OAuth.md have a hundred.
 const PAGE: usize = 100;
 
 pub(super) fn answer(state: &State, request: &Request) -> Answer {
@@ -92,7 +92,7 @@ fn unknown_name(repository: &str) -> Answer {
     error(404, "NAME_UNKNOWN", "repository name not known to registry", Some(detail))
 }
 
-/// A digest that this registry can hold. The router lets more through (see [`Resource::parse`]).
+/// Whether it is a digest that this registry can hold. The router accepts more (see [`Resource::parse`]).
 fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:")
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))

@@ -26,7 +26,7 @@ struct Entry<'a> {
 pub(super) enum Detail<'a> {
     /// The access that is missing.
     Access([Missing<'a>; 1]),
-    /// Whatever else, `null` for one.
+    /// Anything else, including `null`.
     Value(Value),
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Missing<'a> {
     pub(super) action: &'a str,
 }
 
-/// One error in the shape that the specification gives, ended by a line feed as ACR does.
+/// One error in the form of the specification, with a line feed at the end as ACR writes it.
 pub(super) fn error(status: u16, code: &str, message: &str, detail: Option<Value>) -> Answer {
     errors(status, code, message, detail.map(Detail::Value))
 }
@@ -61,7 +61,7 @@ pub(super) fn unauthorized(detail: Option<Detail<'_>>) -> Answer {
     errors(401, "UNAUTHORIZED", &message, detail)
 }
 
-/// What Go's router says of a path that it does not know.
+/// The answer of Go's router to an unknown path.
 pub(super) fn no_such_page() -> Answer {
     Answer::new(404).header("Content-Type", "text/plain; charset=utf-8").body("404 page not found\n")
 }

@@ -7,12 +7,12 @@ use hyper::HeaderMap;
 
 use crate::answer::Answer;
 
-/// One buffer: no line of a header, with its line end, may be longer.
+/// One buffer: the limit of a header line, with its line end.
 const LONGEST_LINE: usize = 8 * 1024;
 /// All buffers together.
 const LONGEST_HEADER: usize = 4 * LONGEST_LINE;
 
-/// The page in place of an answer, after which the connection ends; `None` for a header that fits.
+/// The error page, after which the connection ends; `None` if the header fits.
 pub(super) fn refusal(headers: &HeaderMap) -> Option<Answer> {
     let lines = || headers.iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
     if lines().all(|length| length <= LONGEST_LINE) && lines().sum::<usize>() <= LONGEST_HEADER {

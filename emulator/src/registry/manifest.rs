@@ -1,8 +1,8 @@
-//! Manifests, and which of them a client gets that accepts some types and not others.
+//! Manifests, and which one a client gets depending on the types that it accepts.
 //!
-//! Media types are compared to the letter; `*/*` and `q=` count for nothing, and no answer has a `Vary`. Sources:
+//! Media types are compared literally; `*/*` and `q=` are ignored, and no answer has a `Vary`. Sources:
 //! azure-sdk-for-go recordings of GetManifest and GetTagProperties (the child of a Docker list), Azure/acr-cli#132,
-//! Azure/acr#764 and Azure/azure-cli#25280 (the words for OCI types), distribution 2.8 (when which of them is said).
+//! Azure/acr#764 and Azure/azure-cli#25280 (the messages for OCI types), distribution 2.8 (which message when).
 
 use serde_json::{Value, json};
 
@@ -38,22 +38,22 @@ pub(super) fn manifest(state: &State, request: &Request, repository: &str, refer
     }
 }
 
-/// What of a manifest a client gets.
+/// What a client gets for a manifest.
 #[derive(Debug, PartialEq, Eq)]
 enum Offer {
     Itself,
-    /// Of a list, the manifest for linux/amd64.
+    /// The manifest for linux/amd64 in a list.
     Child,
-    /// How its type is called, and many of that type.
+    /// The name of its type, singular and plural.
     Nothing {
         found: &'static str,
         kind: &'static str,
     },
 }
 
-/// Only a tag may stand for another manifest: what is asked for by digest has that digest, and a Docker list passes then
-/// whatever is accepted. A list that is not accepted, and no child of it either, is refused here; it was converted to
-/// schema 1 once, which ACR no longer serves (inferred, as its words are).
+/// Only a tag may be answered with another manifest. A request by digest gets that digest, so a Docker list is served then
+/// whatever the client accepts. A list of which neither itself nor a child is accepted is refused; distribution converted it
+/// to schema 1, which ACR no longer serves (inferred, and so is the message).
 fn offer(media_type: &str, is_by_tag: bool, accepts: impl Fn(&str) -> bool) -> Offer {
     match media_type {
         OCI_INDEX if !accepts(OCI_INDEX) => Offer::Nothing { found: "OCI index", kind: "OCI indexes" },
@@ -83,7 +83,7 @@ fn not_accepted(found: &str, kind: &str) -> Answer {
     error(404, "MANIFEST_UNKNOWN", &message, None)
 }
 
-/// The digest of a list's manifest for linux/amd64, which distribution takes for who does not know lists.
+/// The digest of a list's manifest for linux/amd64, which distribution serves to clients that do not know lists.
 fn default_child(list: &Manifest) -> Option<String> {
     let list: Value = serde_json::from_slice(&list.bytes).ok()?;
     let platform = json!({"architecture": "amd64", "os": "linux"});

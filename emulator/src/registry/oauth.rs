@@ -1,7 +1,7 @@
 //! `/oauth2/exchange` and `/oauth2/token`.
 //!
 //! Sources: Azure/acr AAD-OAuth.md and Token-BasicAuth.md, recordings of azure-sdk-for-net and azure-sdk-for-go. The
-//! answers to malformed forms and to a wrong `service` are inferred: nobody has published them.
+//! answers to malformed forms and to a wrong `service` are inferred: there is no published source.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -19,7 +19,7 @@ use crate::request::Request;
 use crate::state::State;
 use crate::token::{Expiry, seconds, set_times};
 
-/// The user name that goes with a token in place of a password.
+/// The user name with which a token is sent in place of a password.
 const NULL_GUID: &str = "00000000-0000-0000-0000-000000000000";
 /// Life of an anonymous token, in seconds (azure-sdk-for-net CanDeleteRepository_Anonymous).
 const ANONYMOUS_LIFETIME: i64 = 20 * 60;
@@ -35,7 +35,7 @@ pub(super) fn exchange(state: &State, request: &Request, expiry: Expiry) -> Answ
         return Answer::new(400);
     };
     let field = |name: &str| value(&form, name).filter(|value| !value.is_empty());
-    // The second one is deprecated, and still what Kubernetes' credential provider sends.
+    // The second one is deprecated, but Kubernetes' credential provider still sends it.
     if !matches!(field("grant_type"), Some("access_token" | "access_token_refresh_token")) {
         return Answer::new(400);
     }
@@ -89,7 +89,7 @@ fn token_by_form(state: &State, request: &Request, expiry: Expiry) -> Answer {
             };
             access_answer(state, text(&claims, "sub"), &form, expiry)
         }
-        // Names and passwords are for GET; here they get 400 without a body (Azure/acr#104).
+        // Names and passwords are accepted with GET only; POST answers 400 without a body (Azure/acr#104).
         Some("password") if field("username").is_none() && field("password").is_none() => {
             if is_ours {
                 anonymous(state, &form, expiry)
@@ -130,7 +130,7 @@ fn token_by_basic(state: &State, request: &Request, expiry: Expiry) -> Answer {
     }
 }
 
-/// A refresh token that is no good, and a tenant that is not the token's, get neither a body nor a challenge
+/// An invalid refresh token, and a tenant that is not the token's, get neither a body nor a challenge
 /// (azure-sdk-for-go recordings of the `_fail` tests of its authentication client, 2024-01).
 fn silent_refusal() -> Answer {
     Answer::new(401)
@@ -169,7 +169,7 @@ fn may_pull(state: &State, client_id: &str) -> bool {
         || options.managed_identities.iter().any(|identity| identity.may_pull && identity.client_id == client_id)
 }
 
-/// The answers of both endpoints hold one field, and come in chunks.
+/// The answers of both endpoints have one field and are chunked.
 fn given(field: &str, token: &str) -> Answer {
     Answer::json(200, &json!({ field: token })).header("x-ms-ratelimit-remaining-calls-per-second", "166.4").chunked()
 }
@@ -195,13 +195,13 @@ fn refresh_token(state: &State, entra: &Claims, expiry: Expiry) -> String {
     claims.insert("tenant".to_owned(), json!(text(entra, "tid")));
     claims.insert("permissions".to_owned(), json!({"actions": ["read"], "notActions": null}));
     if state.options.abac {
-        // How Azure/acr-cli tells an ABAC registry.
+        // By this claim Azure/acr-cli recognises an ABAC registry.
         claims.insert("aad_identity".to_owned(), json!(text(entra, "oid")));
     }
     state.registry_signer.sign(&claims)
 }
 
-/// The claims of a refresh token that is ours, current and of the right kind.
+/// The claims of a refresh token that this registry issued and that is valid now.
 fn refresh_claims(state: &State, token: &str) -> Option<Claims> {
     own_current(state, token, "refresh_token")
 }
@@ -239,7 +239,7 @@ fn access_token(state: &State, subject: &str, fields: &[(String, String)], lifet
     state.registry_signer.sign(&claims)
 }
 
-/// What the bearer of an access token may do; nothing when the token is no good.
+/// The access that an access token grants; `None` if the token is invalid.
 pub(super) fn access_of(state: &State, token: &str) -> Option<Vec<Access>> {
     let claims = own_current(state, token, "access_token")?;
     if state.access_tokens.is_revoked(text(&claims, "jti")) {

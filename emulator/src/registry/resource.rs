@@ -1,10 +1,10 @@
-//! What a path asks for, by the grammar of the registry's router.
+//! The resource that a path names, by the grammar of the registry's router.
 //!
 //! Source: ACR descends from distribution 2.8, whose router matches names, tags and digests before any handler runs. A
 //! path that breaks the grammar is therefore 404 in plain text, before authorization (azure-sdk-for-go recording of
 //! GetBlob_fail for a digest; inferred for the rest).
 
-/// Fewer hexadecimal digits are no digest to the router.
+/// The router accepts no digest with fewer hexadecimal digits.
 const SHORTEST_HEX: usize = 32;
 const LONGEST_TAG: usize = 128;
 
@@ -41,7 +41,7 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// Type, name and action of the access that it takes; none for the ping.
+    /// Type, name and action of the access that it needs; none for the ping.
     pub(super) fn access(self) -> Option<(&'static str, &'a str, &'static str)> {
         match self {
             Resource::Ping => None,

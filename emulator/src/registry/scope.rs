@@ -1,4 +1,4 @@
-//! Scopes that are asked for, and access that is given.
+//! Requested scopes, and granted access.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// `repository:library/busybox:pull,push`; nothing for what is no scope.
+    /// Parses `repository:library/busybox:pull,push`; `None` if it is no scope.
     fn parse(scope: &str) -> Option<Access> {
         let (kind, rest) = scope.split_once(':')?;
         let (name, actions) = rest.rsplit_once(':')?;
@@ -24,7 +24,7 @@ impl Access {
         })
     }
 
-    /// Whether it is this name that the entry is for, and not all of them.
+    /// Whether the entry is for exactly this name, not for all names.
     pub(super) fn names(&self, name: &str) -> bool {
         self.name == name
     }
@@ -37,10 +37,10 @@ impl Access {
     }
 }
 
-/// What an identity that may pull gets of the scopes that it asks for.
+/// The access that an identity with pull permission gets of the scopes that it requests.
 ///
 /// Several scopes come in several parameters (Azure/acr AAD-OAuth.md) or in one, joined by
-/// spaces (Azure/acr-cli). An ABAC registry ignores wildcards and the catalog in silence.
+/// spaces (Azure/acr-cli). An ABAC registry ignores wildcards and the catalog without an error.
 pub(super) fn grant<'a>(scopes: impl Iterator<Item = &'a str>, is_abac: bool) -> Vec<Access> {
     let asked = scopes.flat_map(str::split_whitespace).filter_map(Access::parse);
     let mut granted = Vec::new();

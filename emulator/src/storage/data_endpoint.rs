@@ -12,13 +12,13 @@ use crate::request::Request;
 use crate::state::State;
 
 const TOKEN_BYTES: usize = 20;
-/// As much of `p` as makes the address as long as real ones, over 1 kB.
+/// Length of `p`, so that the address is as long as real ones, over 1 kB.
 const PADDING_BYTES: usize = 512;
 /// Tags of 32 bytes in `s`, which is as long as an RSA signature.
 const SIGNATURE_TAGS: u8 = 8;
 const SIGNATURE_VERSION: &str = "1";
 
-/// A query alone: it follows the host at once.
+/// A query without a path: it follows the host directly.
 pub(super) fn target(state: &State, repository: &str, digest: &str, expiry: i64) -> String {
     let mut sealed = expiry.to_be_bytes().to_vec();
     sealed.extend(random::bytes::<PADDING_BYTES>());

@@ -42,7 +42,7 @@ pub(super) fn digest(state: &State, request: &Request) -> Option<String> {
     let signature = BASE64_STANDARD.decode(request.parameter("sig")?).ok()?;
     let text = text_to_sign(&request.path, expiry, request.parameter("spr")?);
     hmac::verify(&key(state), text.as_bytes(), &signature).ok()?;
-    // Both are the same fixed-width form, in which the order of text is the order of time.
+    // Both have the same fixed width, so comparing the text compares the time.
     if expiry <= iso_date(state.clock.now()).as_str() {
         return None;
     }
@@ -50,7 +50,7 @@ pub(super) fn digest(state: &State, request: &Request) -> Option<String> {
     Some(format!("sha256:{hex}"))
 }
 
-/// Covers all that a client could change to its advantage.
+/// Covers everything that a client could change to its advantage.
 fn text_to_sign(path: &str, expiry: &str, protocols: &str) -> String {
     format!("r\n{expiry}\n{path}\n{protocols}\nb\n{VERSION}")
 }
