@@ -1,0 +1,99 @@
+use std::collections::BTreeSet;
+
+use crate::block::Block;
+use crate::{program, root};
+
+/// The routes of the examples: one, and two.
+const ONE: &str = "routes:\n  - {source: docker.io, domain: example.azurecr.io, prefix: hub}\n";
+const TWO: &str = "  - {source: ghcr.io, domain: example.azurecr.io, prefix: ghcr}\n";
+
+/// Settings are taken by the program. What stands there for one table only gets the registry that it lacks.
+pub fn settings(block: &Block) -> Result<(), String> {
+    let has = |key: &str| block.text.lines().any(|line| line.starts_with(key));
+    let registry = if has("upstream:") || has("routes:") { "" } else { "upstream: {domain: example.azurecr.io}\n" };
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
+    std::fs::write(file.path(), block.text.clone() + registry).expect("written");
+    // It loads the settings by the same parser as the proxy, and does not listen.
+    let output = program(&["client-config", "podman", "--config", &file.path().to_string_lossy()]);
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// A client's file, or the lines for one, are what `client-config` prints.
+pub fn client(block: &Block) -> Result<(), String> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut printed = String::new();
+    for routes in [ONE.to_owned(), ONE.to_owned() + TWO] {
+        let config = directory.path().join("config.yaml");
+        std::fs::write(&config, routes).expect("written");
+        for client in ["docker", "containerd", "podman", "buildkit"] {
+            let output = program(&["client-config", client, "--config", &config.to_string_lossy()]);
+            assert!(output.status.success(), "{output:?}");
+            printed += &format!("{}\n", String::from_utf8_lossy(&output.stdout));
+            // What is not a file is told in lines with an indent.
+            printed += &String::from_utf8_lossy(&output.stderr)
+                .lines()
+                .map(|line| format!("{}\n", line.trim()))
+                .collect::<String>();
+        }
+    }
+    if printed.contains(&block.text) {
+        return Ok(());
+    }
+    // The lines for containerd's own file stand below the version that they are for.
+    if let Some(lines) = block.text.strip_prefix("version = ") {
+        let (version, lines) = lines.split_once('\n').unwrap_or_default();
+        let lines: String = lines.trim_start().lines().map(|line| format!("{}\n", line.trim())).collect();
+        let (_, told) = printed.split_once(&format!("# version = {version} (")).unwrap_or_default();
+        if !lines.is_empty() && told.split_once('\n').is_some_and(|(_, rest)| rest.starts_with(&lines)) {
+            return Ok(());
+        }
+    }
+    Err(format!("client-config prints no such file:\n{}", block.text))
+}
+
+/// A Kubernetes object: it is YAML, the program takes its arguments, and the probe asks where the program answers.
+pub fn kubernetes(block: &Block) -> Result<(), String> {
+    let object: serde_yaml::Value = serde_yaml::from_str(&block.text).map_err(|cause| cause.to_string())?;
+    let arguments: Vec<_> = block.text.lines().filter_map(|line| line.trim().strip_prefix("- --")).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| format!("--{argument}")).collect();
+    let mut words = vec!["client-config", "containerd"];
+    words.extend(arguments.iter().map(String::as_str));
+    let output = program(&words);
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let container = &object["spec"]["template"]["spec"]["containers"][0];
+    let probe = &container["readinessProbe"]["httpGet"];
+    let asked = format!(
+        "--admin-address={}:{}",
+        probe["host"].as_str().unwrap_or_default(),
+        probe["port"].as_u64().unwrap_or_default()
+    );
+    if !arguments.contains(&asked) || probe["path"].as_str() != Some("/readyz") {
+        return Err(format!("the probe asks where nothing answers: {asked}"));
+    }
+    let version = container["image"].as_str().and_then(|image| image.rsplit_once(':')).map(|(_, version)| version);
+    let user = container["securityContext"]["runAsUser"].as_u64();
+    let (Some(env!("CARGO_PKG_VERSION")), Some(1..)) = (version, user) else {
+        return Err(format!("the image is of another version, or its user is root: {version:?}, {user:?}"));
+    };
+    Ok(())
+}
+
+/// A drop-in for the unit: settings in a section; those of the sandbox are ones that the unit has.
+pub fn unit(block: &Block) -> Result<(), String> {
+    let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.service")).expect("the unit");
+    let known: BTreeSet<_> = unit.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key).collect();
+    let mut is_in_section = false;
+    for line in block.text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let is_section = line.starts_with('[') && unit.lines().any(|other| other == line);
+        is_in_section |= is_section;
+        // These two are systemd's own, and the unit has no use for them.
+        let key = line.split_once('=').map(|(key, _)| key).unwrap_or_default();
+        if !is_section && !(is_in_section && (known.contains(key) || ["LoadCredential", "Environment"].contains(&key)))
+        {
+            return Err(format!("{line:?} is no setting of a unit, or stands in no section"));
+        }
+    }
+    Ok(())
+}

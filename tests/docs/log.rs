@@ -1,0 +1,54 @@
+use crate::block::Block;
+use crate::root;
+
+/// Log lines: a time, a level and a target of this program; of an access line every field is one that the table explains.
+pub fn check(block: &Block) -> Result<(), String> {
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).expect("the page");
+    for line in block.text.lines() {
+        let wrong = |what: &str| Err(format!("{what}: {line}"));
+        let Some((head, message)) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
+            return wrong("no head");
+        };
+        let head: Vec<_> = head.split_whitespace().collect();
+        let [time, level, target] = head[..] else { return wrong("no time, level and target") };
+        if time.len() != "2026-11-24T17:03:11.340Z".len() || !["ERROR", "WARN", "INFO"].contains(&level) {
+            return wrong("no time or no level");
+        }
+        if target == "access" {
+            let fields =
+                message.split(" error=").next().unwrap_or_default().split(' ').filter_map(|word| word.split_once('='));
+            for (field, _) in fields {
+                if !page.lines().any(|row| row.starts_with('|') && row.contains(&format!("`{field}`"))) {
+                    return wrong(field);
+                }
+            }
+        } else if target != "acr_cache_proxy" && !target.starts_with("acr_cache_proxy::") {
+            return wrong("no target of this program");
+        } else if message.starts_with("acr-cache-proxy ") && !message.contains(env!("CARGO_PKG_VERSION")) {
+            return wrong("another version");
+        }
+    }
+    Ok(())
+}
+
+/// The page with the first start shows the lines that a start has.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_a_start_are_those_of_the_documentation() {
+    let azure = testkit::azure().await;
+    let proxy = testkit::Setup::new(&azure).start();
+    proxy.wait_for_log("entra: signed in");
+    let log = proxy.log();
+    let page = std::fs::read_to_string(root().join("docs/install.md")).expect("the page");
+    let shown: Vec<_> =
+        page.lines().filter(|line| line.starts_with('[') && line.contains(" acr_cache_proxy")).collect();
+    assert!(shown.len() >= 3, "{shown:?}");
+    for line in shown {
+        // The registry, the address and the identity of the test are others.
+        let (head, message) = line.split_once("] ").expect("a head");
+        let level_and_target = head.split_once(' ').expect("a time").1;
+        let words = ["http://", "example.azurecr.io", "managed identity"];
+        let begin =
+            words.iter().filter_map(|word| message.split_once(word)).map(|(begin, _)| begin).next().unwrap_or(message);
+        assert!(log.contains(&format!("{level_and_target}] {begin}")), "{line}\n{log}");
+    }
+}

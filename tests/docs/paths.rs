@@ -1,0 +1,63 @@
+use crate::{pages, root};
+
+/// The tops of this repository that a page may name in backticks.
+const TOPS: [&str; 13] = [
+    ".ci/",
+    ".github/",
+    "benches/",
+    "conf/",
+    "docs/",
+    "emulator/",
+    "fuzz/",
+    "oci/",
+    "scripts/",
+    "src/",
+    "testkit/",
+    "tests/",
+    "bench/",
+];
+
+/// Every path in backticks, in every page. A newcomer follows them.
+#[test]
+fn every_path_that_a_page_names_exists() {
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).expect("a text");
+        let prose: String = text.split("```").step_by(2).collect();
+        for span in prose.split('`').skip(1).step_by(2).filter(|span| TOPS.iter().any(|top| span.starts_with(top))) {
+            // `src/config.rs: Row` names what is in the file.
+            let path = span.split([':', ' ', '*', '<']).next().unwrap_or_default();
+            found += 1;
+            if !root().join(path).exists() {
+                missing.push(format!("{}: {span}", page.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty() && found > 20, "{found} paths, missing:\n{}", missing.join("\n"));
+}
+
+/// Readers of the templates and of the checklist follow these.
+#[test]
+fn the_templates_are_yaml_and_ask_for_the_version() {
+    for name in ["bug.yml", "feature.yml", "config.yml"] {
+        let path = root().join(".github/ISSUE_TEMPLATE").join(name);
+        let template = std::fs::read_to_string(path).expect("a template");
+        let parsed: serde_yaml::Value = serde_yaml::from_str(&template).expect("YAML");
+        let ids: Vec<_> =
+            parsed["body"].as_sequence().into_iter().flatten().filter_map(|field| field["id"].as_str()).collect();
+        let asked: &[&str] = match name {
+            "bug.yml" => &["version", "what", "config", "log"],
+            "feature.yml" => &["problem"],
+            _ => &[],
+        };
+        assert!(asked.iter().all(|id| ids.contains(id)), "{name}: {ids:?}");
+    }
+}
+
+#[test]
+fn the_changelog_has_a_section_for_this_version() {
+    let changelog = std::fs::read_to_string(root().join("CHANGELOG.md")).expect("a text");
+    assert!(changelog.contains("\n## [Unreleased]\n"), "what is not released yet has a place");
+    assert!(changelog.contains(concat!("\n## [", env!("CARGO_PKG_VERSION"), "] - ")), "the version of Cargo.toml");
+}
