@@ -96,7 +96,7 @@ impl ServeHttp for Admin {
         let request = session.req_header();
         let (status, kind, body) = match request.method {
             // Names of registries and what is wrong with them are not for pages.
-            _ if browser::asks(&request.headers) => {
+            _ if browser::sent(&request.headers) => {
                 (StatusCode::FORBIDDEN, "text/plain", "not for pages in a browser\n".to_owned())
             }
             Method::GET | Method::HEAD => self.answer(request.uri.path()),

@@ -6,11 +6,11 @@
 
 use http::{HeaderMap, header};
 
-/// Whether a page asks. A browser says so by `Origin` or `Sec-Fetch-Site` (Fetch standard; W3C Fetch Metadata); `none` is the
+/// Whether a page in a browser sent the request. A browser says so by `Origin` or `Sec-Fetch-Site` (Fetch standard; W3C Fetch Metadata); `none` is the
 /// user's own navigation, and `same-origin` is this proxy, where no page comes from. `Sec-Fetch-Site` is left out where the
 /// address is not trustworthy, which plain HTTP is except to the browser's own host, and so where a name was led here: then
 /// `Accept-Language` gives the browser away, which no page can take out.
-pub fn asks(headers: &HeaderMap) -> bool {
+pub fn sent(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").iter().peekable();
     if sites.peek().is_none() {
         return headers.contains_key(header::ORIGIN) || headers.contains_key(header::ACCEPT_LANGUAGE);
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_asks_and_a_client_or_a_user_does_not() {
+    fn a_page_is_told_from_a_client_and_from_a_user() {
         for (headers, expected) in [
             (&[][..], false),
             (&[("user-agent", "containerd/2.4"), ("accept", "*/*")], false),
@@ -42,7 +42,7 @@ mod tests {
             for (name, value) in headers {
                 map.append(*name, value.parse().expect("a value"));
             }
-            assert_eq!(asks(&map), expected, "{headers:?}");
+            assert_eq!(sent(&map), expected, "{headers:?}");
         }
     }
 }
