@@ -22,26 +22,30 @@
 //!     token::refresh               that task: renews tokens before they end
 //!     token::table, pending        tokens of single repositories, and who waits for a first one, in order of arrival
 //!     token::acr                   the two calls to the registry
-//!   proxy                          Pingora's phases:
-//!     accept     request_filter          oci::request parses, route chooses, or it is refused
-//!     authorize  request_filter          a token for the repository, waited for if it is on its way
-//!     locate     request_filter          where a blob is, if it is to come through here; what else is said goes to the client
-//!     forward    upstream_peer, upstream_request_filter, fail_to_connect, error_while_proxy
-//!     epoch      which kept connections may still be used
-//!     deadline   connected_to_upstream: the one of an answer's whole header
-//!     authorize  upstream_response_filter   a 401 renews the token and replays, once; then one of the repository's own
-//!     storage    upstream_response_filter   a blob's redirect is followed here, where a route says so
-//!     relay      response_filter, response_body_filter   drops what is not the client's, puts names in its words
-//!     fail       fail_to_proxy           the one table of failures
-//!     log        logging                 one line, of bounded fields
-//!     endpoint   which part of the API a request is for, and what that asks of the phases
-//!     destination where a route leads: its registry, and how it is served
+//!   proxy                          Pingora's phases, in their order:
+//!     admit                          request_filter: parsed by oci, routed, or refused; needs no token
+//!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
+//!     blob                           with `blobs: proxy`:
+//!       locate                         proxy_upstream_filter: asks the registry where a blob is, the one way to follow a redirect
+//!       redirect, hosts                its redirect, and which hosts may be storage
+//!       storage                        the phases of a request to storage
+//!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response
+//!     deadline                       connected_to_upstream: the time for the whole header of a response
+//!     retry, epoch                   fail_to_connect, error_while_proxy: whether it is sent again, on which kept connections
+//!     relay                          response_filter: drops what is not the client's
+//!       names, framing                 renames what is, and how the end of a body is told
+//!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
+//!     log                            logging: one line, of bounded fields
+//!     context                        what a request carries through the phases, of these three:
+//!     target, endpoint               what is asked for
+//!     destination                    which registry it goes to
+//!     attempts                       what changes from one try to the next
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz and /readyz, on a listener of their own
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
-//! browser                          requests of a page, which no container client is
+//! browser                          tells a request of a web page from one of a container client
 //! load                             connections and requests under way, counted, with their bounds
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! secret, answer, logger           masked values; what servers say; the log
@@ -57,6 +61,10 @@
 //! `/oauth2/token`. Only storage's names are looked up for requests, once for all that want the same name. A request
 //! takes the token that is there. If none is there yet it waits for the call under way, `token_wait` at most; it never
 //! makes a call of its own, so a thousand requests cause one.
+//!
+//! `request_filter` needs neither network nor token, and what is answered there works without a sign-in. That is where a
+//! cache will answer from memory. Only a request that goes to the registry asks for a token, in `proxy_upstream_filter`,
+//! which Pingora calls once before its first try.
 //!
 //! # Layers
 //!

@@ -17,8 +17,10 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::load::Bound;
 use oci::route::Routes;
 
-mod accept;
+mod admit;
+mod attempts;
 mod authorize;
+mod blob;
 mod context;
 mod deadline;
 mod destination;
@@ -26,29 +28,34 @@ mod endpoint;
 mod epoch;
 mod fail;
 mod forward;
-mod locate;
 mod log;
 mod relay;
 mod reply;
-mod storage;
+mod retry;
+mod target;
 
-use context::Asked;
+use admit::Admission;
+use attempts::{MAX_CONNECTS, REPEATS};
+use blob::locate::Located;
+use blob::storage;
+use context::ClientRequest;
 use fail::Trouble;
 
+pub use blob::hosts::BlobHosts;
+pub use blob::locate::Locator;
 pub use context::Context;
 pub use deadline::watched;
 pub use destination::{Destination, Upstream};
-pub use locate::Locator;
-pub use storage::BlobHosts;
 
 /// A client that takes no byte for this long is gone.
 pub const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
-/// A client has this long to take the word that there are too many requests. If those that are refused could wait as others
-/// do, closed windows of HTTP/2 would make them as many as there are streams, each with its memory.
+/// A client has this long to take the answer that there are too many requests. With the limit of the others, closed windows
+/// of HTTP/2 would let as many of these wait as there are streams, each with its memory.
 const REFUSAL_WRITE_LIMIT: Duration = Duration::from_secs(1);
-/// Connect tries to a registry and to its storage, a replay of a request that died at each, two after a 401, and one to
-/// follow a redirect, and that for each repeat; each has a bound of its own, this one only replaces Pingora's 16.
-pub const MAX_TRIES: usize = (1 + forward::REPEATS.len()) * (2 * forward::MAX_CONNECTS + 5);
+/// Tries of one request, by Pingora's count. Each round of [`REPEATS`] has its connects and one that gets through; besides
+/// there are a replay and two tries with other tokens. Each of these has a bound of its own: this one only replaces
+/// Pingora's 16.
+pub const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3;
 
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub struct Proxy {
@@ -80,12 +87,12 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         let request = session.req_header();
         let client = session.client_addr().and_then(|address| address.as_inet().copied());
-        context.asked = Some(Asked { method: request.method.clone(), uri: request.uri.clone(), client });
+        context.begin(ClientRequest { method: request.method.clone(), uri: request.uri.clone(), client });
         // Each stream of HTTP/2; a connection of HTTP/1 has the same limit by itself.
         let limit = if context.is_too_many() { REFUSAL_WRITE_LIMIT } else { CLIENT_WRITE_LIMIT };
         session.set_write_timeout(Some(limit));
-        // No client of ours waits for an interim answer, HTTP/1.0 knows none, and once one is written a request that
-        // fails could neither be sent again nor get an answer of its own.
+        // No client of ours waits for an interim response, HTTP/1.0 has none, and after one a request that fails could
+        // neither be sent again nor get an answer of its own.
         session.set_ignore_info_resp(true);
         if !session.is_body_empty() {
             // Nothing is served behind a body: where it ends is no question here.
@@ -94,32 +101,47 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// Parses the request into the closed set of the pull API or refuses it, then makes sure of a token.
+    /// Admits the request as one of the pull API or refuses it: what needs no network. A cache would answer from memory at
+    /// the end of it, so nothing here may wait for a token.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         if context.is_too_many() {
-            return fail::refuse(session, context, Trouble::Busy).await;
-        }
-        if !accept::accept(session, context, &self.routes).await? {
+            Box::pin(reply::trouble(session, context, Trouble::Busy)).await?;
             return Ok(true);
         }
-        forward::strip(session.req_header_mut());
-        if authorize::authorize(session, context).await? {
-            return Ok(true);
+        // In boxes, as what is rare is in all of these: each request has room made for the largest step of a phase.
+        match admit::admit(session, &self.routes).await {
+            Ok(Admission::Pull(target, destination)) => {
+                context.admit(target, destination);
+                forward::strip(session.req_header_mut());
+                return Ok(false);
+            }
+            Ok(Admission::Ping) => Box::pin(reply::ping(session)).await?,
+            Err(refusal) => Box::pin(reply::refusal(session, context, refusal)).await?,
         }
-        if let Some(locator) = &self.locator
-            && Locator::is_for(session, context)?
-        {
-            // In a box, as what is rare is in all of these: each request has room made for the largest step of a phase.
-            return Box::pin(locator.locate(session, context)).await;
+        Ok(true)
+    }
+
+    /// On the way to the registry, once: a token, and for a blob that comes through here, where it is.
+    async fn proxy_upstream_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let admitted = context.admitted()?;
+        if let Err(trouble) = authorize::authorize(admitted).await {
+            Box::pin(reply::trouble(session, context, trouble)).await?;
+            return Ok(false);
         }
-        Ok(false)
+        match &self.locator {
+            Some(locator) if Locator::is_for(admitted) => {
+                Ok(Box::pin(locator.locate(session, context)).await? == Located::InStorage)
+            }
+            _ => Ok(true),
+        }
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        forward::pause(context).await;
-        match storage::peer(context).await? {
+        let admitted = context.admitted()?;
+        retry::pause(&mut admitted.attempts).await;
+        match storage::peer(admitted).await? {
             Some(peer) => Ok(peer),
-            None => forward::peer(context).await,
+            None => forward::peer(admitted).await,
         }
     }
 
@@ -130,7 +152,10 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        forward::connect_failed(session, context, error)
+        match context.admitted() {
+            Ok(admitted) => retry::connect_failed(session.req_header(), admitted, error),
+            Err(error) => error,
+        }
     }
 
     async fn connected_to_upstream(
@@ -142,7 +167,7 @@ impl ProxyHttp for Proxy {
         _: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
-        forward::connected(socket, context);
+        forward::connected(socket, &context.admitted()?.attempts);
         Ok(())
     }
 
@@ -152,7 +177,11 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        forward::rewrite(session, request, context)
+        let admitted = context.admitted()?;
+        match admitted.attempts.storage() {
+            Some(storage) => storage::upstream_request(session.req_header(), request, storage),
+            None => forward::upstream_request(request, admitted),
+        }
     }
 
     async fn upstream_response_filter(
@@ -165,16 +194,13 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         if deadline::end() {
-            return Err(forward::late());
+            return Err(retry::late());
         }
-        if context.storage.is_some() {
-            return storage::check(response, session, context);
+        let admitted = context.admitted()?;
+        match admitted.attempts.storage() {
+            Some(_) => storage::check_response(response, session.req_header(), admitted),
+            None => forward::check_response(response, session.req_header(), admitted).await,
         }
-        authorize::check(response, context).await?;
-        if forward::repeat(session, context, Some(response)) {
-            return Err(relay::again(response));
-        }
-        storage::follow(response, context)
     }
 
     async fn response_filter(
@@ -186,9 +212,7 @@ impl ProxyHttp for Proxy {
         if response.status.is_informational() {
             return Ok(());
         }
-        relay::header(session, response, context)?;
-        context.status = response.status.as_u16();
-        Ok(())
+        relay::header(session, response, context)
     }
 
     fn response_body_filter(
@@ -199,7 +223,6 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         relay::body(session, body, end_of_stream, context)?;
-        context.body_bytes += body.as_ref().map_or(0, Bytes::len);
         Ok(None)
     }
 
@@ -211,11 +234,14 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
         was_pooled: bool,
     ) -> Box<Error> {
-        forward::replay_once(peer, session, context, error, was_pooled)
+        match context.admitted() {
+            Ok(admitted) => retry::request_failed(peer, session, admitted, error, was_pooled),
+            Err(error) => error,
+        }
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-        fail::answer(session, error, context).await
+        reply::failure(session, error, context).await
     }
 
     /// [`ProxyHttp::logging`] writes one line a request; Pingora's own would say it twice.
@@ -230,7 +256,7 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         if context.is_too_many() {
             // They are counted: a line for each would be another load.
-            context.asked = None;
+            context.take_client_request();
             return;
         }
         log::line(session, error, context);

@@ -81,7 +81,7 @@ pub struct Readiness {
 }
 
 /// No token within the time a request may wait.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Unavailable {
     /// The last failure; `None` if the first call is still under way.
     pub failure: Option<Arc<Failure>>,

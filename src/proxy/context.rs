@@ -4,148 +4,75 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use pingora_core::{Error, ErrorType, Result};
 
+use super::attempts::Attempts;
 use super::destination::Destination;
-use super::endpoint::Endpoint;
 use super::fail::Trouble;
-use super::log;
-use super::storage::Storage;
+use super::target::Target;
 use crate::load::{Bound, Place};
-use crate::net::addresses::Attempt;
-use crate::token::Bearer;
 use oci::error::Refusal;
 use oci::rewrite::Rewriting;
 
-/// The state of one request.
+/// The state of one request: what came, what it was admitted as, and what became of it.
 pub struct Context {
     started: Instant,
-    /// Which part of the API; set when the request is accepted.
-    pub endpoint: Option<Endpoint>,
-    /// Where the request goes; set when it is accepted.
-    pub destination: Option<Arc<Destination>>,
-    /// Path and query in the registry; set when the request is accepted.
-    pub target: String,
-    /// Length of the repository's name in `target`, behind `/v2/`.
-    pub name_length: usize,
-    /// Length of the client's name for it, behind the `/v2/` of its path.
-    pub client_name_length: usize,
-    /// Where the registry's redirect of a blob leads, if it is followed here.
-    pub storage: Option<Storage>,
-    /// What of the answer's body is to be put in the client's names.
-    pub rewriting: Option<Rewriting>,
-    /// The token that the request goes with.
-    pub bearer: Option<Arc<Bearer>>,
-    /// A 401 was answered with a fresh token once.
-    pub renewed: bool,
-    /// A 401 to a fresh token was answered with one of the repository's own.
-    pub narrowed: bool,
-    /// Tries to connect to the registry that came to nothing.
-    pub refused: usize,
-    /// How often it was sent again after a connection that died or a failure that may be short.
-    pub replays: u32,
-    /// One of these was the replay after a connection that died, which each leg has once.
-    pub is_replayed: bool,
-    /// The next try takes no pooled connection.
-    pub needs_fresh: bool,
-    /// How often a part of a blob was asked for again after a failure that may be short.
-    pub repeats: usize,
-    /// The next try begins after this.
-    pub pause: Duration,
-    /// The way to the registry or to storage, whichever was asked last.
-    pub attempt: Option<Arc<Attempt>>,
-    /// Why the request was not accepted.
-    pub refusal: Option<Refusal>,
-    /// Why the request fails, where a phase knows better than Pingora's error.
-    pub trouble: Option<Trouble>,
-    /// ACR's id of the request, for its support.
-    pub correlation: Option<http::HeaderValue>,
-    /// What the client asks for, until its line is in the log.
-    pub asked: Option<Asked>,
-    /// Status of the answer, 0 before there is one.
-    pub status: u16,
-    /// Bytes of the answer's body that came.
-    pub body_bytes: usize,
+    /// The client's request, until its line is in the log.
+    client_request: Option<ClientRequest>,
+    admitted: Option<Admitted>,
+    refusal: Option<Refusal>,
+    trouble: Option<Trouble>,
+    body: Body,
+    /// Of the answer; 0 before there is one.
+    status: u16,
+    body_bytes: usize,
     place: Place,
 }
 
-/// A request, as its line in the log has it.
-pub struct Asked {
+/// A request that goes to a registry.
+pub struct Admitted {
+    /// What is asked for. Does not change.
+    pub target: Target,
+    /// Which registry it goes to, and how the route wants that. Does not change, even if the routes do.
+    pub destination: Arc<Destination>,
+    /// What changes from try to try.
+    pub attempts: Attempts,
+}
+
+/// A client's request, as its line in the log has it.
+pub struct ClientRequest {
     /// Its method.
     pub method: Method,
     /// What it is for.
     pub uri: Uri,
-    /// Whose it is.
+    /// The client's address.
     pub client: Option<SocketAddr>,
 }
 
-/// A request that is dropped before its end, as at the end of a drain, has its line, too.
-impl Drop for Context {
-    fn drop(&mut self) {
-        if let Some(asked) = self.asked.take() {
-            log::cut_off(&asked, self);
-        }
-    }
+/// How an answer's body goes to the client.
+pub enum Body {
+    /// Byte for byte.
+    Unchanged,
+    /// Not at all.
+    Withheld,
+    /// In the client's names.
+    Renamed(Rewriting),
 }
-
-/// `/v2/` comes before every repository name.
-const NAME_START: usize = 4;
 
 impl Context {
     pub(super) fn new(requests: &Arc<Bound>) -> Self {
         Self {
             started: Instant::now(),
-            endpoint: None,
-            destination: None,
-            target: String::new(),
-            name_length: 0,
-            client_name_length: 0,
-            storage: None,
-            rewriting: None,
-            bearer: None,
-            renewed: false,
-            narrowed: false,
-            refused: 0,
-            replays: 0,
-            is_replayed: false,
-            needs_fresh: false,
-            repeats: 0,
-            pause: Duration::ZERO,
-            attempt: None,
+            client_request: None,
+            admitted: None,
             refusal: None,
             trouble: None,
-            correlation: None,
-            asked: None,
+            body: Body::Unchanged,
             status: 0,
             body_bytes: 0,
             place: requests.enter(),
         }
-    }
-
-    /// The repository's whole name in the registry, prefix included; empty before the request is accepted.
-    pub fn repository(&self) -> &str {
-        self.target.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
-    }
-
-    /// The repository's name as the client writes it, out of the path of its request.
-    pub fn client_name<'a>(&self, path: &'a str) -> &'a str {
-        path.get(NAME_START..NAME_START + self.client_name_length).unwrap_or_default()
-    }
-
-    /// Where the request went last.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.attempt.as_ref().map(|attempt| attempt.address())
-    }
-
-    /// Where the request goes. Pingora comes to no phase that asks before the request is accepted.
-    pub fn destination(&self) -> Result<&Arc<Destination>> {
-        self.destination.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
-    }
-
-    /// Which part of the API the request is for. See [`Self::destination`].
-    pub fn endpoint(&self) -> Result<Endpoint> {
-        self.endpoint.ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was chosen"))
     }
 
     /// There are more requests under way than there may be, and this one is to be refused.
@@ -153,15 +80,83 @@ impl Context {
         self.place.over() > 0
     }
 
-    /// As if the request had come so much earlier.
-    #[cfg(test)]
-    pub fn aged(mut self, by: Duration) -> Self {
-        self.started = self.started.checked_sub(by).expect("this machine runs for longer than that");
-        self
+    /// The request is to have a line in the log.
+    pub fn begin(&mut self, request: ClientRequest) {
+        self.client_request = Some(request);
+    }
+
+    /// For the line in the log. There is one: who takes the request writes it, or drops it on purpose.
+    pub fn take_client_request(&mut self) -> Option<ClientRequest> {
+        self.client_request.take()
+    }
+
+    /// The request goes to a registry.
+    pub fn admit(&mut self, target: Target, destination: Arc<Destination>) {
+        self.admitted = Some(Admitted { target, destination, attempts: Attempts::new(self.started) });
+    }
+
+    /// The admitted request. Pingora comes to no phase that asks for it before [`Self::admit`].
+    pub fn admitted(&mut self) -> Result<&mut Admitted> {
+        self.admitted.as_mut().ok_or_else(not_admitted)
+    }
+
+    /// The same where there may be none: for the log, and for the answer to a failure.
+    pub fn if_admitted(&self) -> Option<&Admitted> {
+        self.admitted.as_ref()
+    }
+
+    /// The request was refused, as the log tells it.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+    }
+
+    /// Why the request was refused.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
+    /// The request has failed.
+    pub fn fail(&mut self, trouble: Option<Trouble>) {
+        self.trouble = trouble;
+    }
+
+    /// Why the request has failed.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// The header of the answer has gone to the client.
+    pub fn answered(&mut self, status: StatusCode, body: Body) {
+        self.status = status.as_u16();
+        self.body = body;
+    }
+
+    /// How the body goes on its way, with the request that it answers.
+    pub fn body(&mut self) -> Result<(&mut Body, &Admitted)> {
+        Ok((&mut self.body, self.admitted.as_ref().ok_or_else(not_admitted)?))
+    }
+
+    /// So many bytes of the body have gone to the client.
+    pub fn count_body(&mut self, bytes: usize) {
+        self.body_bytes += bytes;
+    }
+
+    /// The status of the answer, 0 before there is one.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Bytes of the answer's body that have gone to the client.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
     }
 
     /// Time since the request's header was read.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+fn not_admitted() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "the request was not admitted")
 }

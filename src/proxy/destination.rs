@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::storage::BlobHosts;
+use super::blob::hosts::BlobHosts;
 use crate::config::Domain;
 use crate::net::addresses::{Addresses, Names};
 use crate::token::Tokens;

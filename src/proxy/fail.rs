@@ -1,21 +1,21 @@
 //! The one table of failures: whose it is, what the client is told.
+//!
+//! A phase that knows why a request fails gives a [`Trouble`] as its error ([`Trouble::into_error`]); of Pingora's own
+//! errors [`Trouble::of`] makes one. Nothing else decides what a client is told of a failure.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_proxy::{FailToProxy, Session};
+use pingora_core::{Error, ErrorSource, ErrorType};
 
-use super::context::Context;
 use super::endpoint::Endpoint;
-use super::reply::{self, Reply};
-use super::storage::Storage;
 use crate::token::Unavailable;
-use oci::error::{Code, Refusal};
+use oci::error::Code;
 use oci::route::OnFailure;
 
-/// Why a request that was accepted has no answer of the registry's.
-#[derive(Debug)]
+/// Why an admitted request gets no answer of the registry's.
+#[derive(Clone, Debug)]
 pub enum Trouble {
     /// More requests are under way than there may be.
     Busy,
@@ -31,9 +31,9 @@ pub enum Trouble {
     Unreachable(String),
     /// Connected, and no answer in time.
     Silent,
-    /// The registry has the blob, and its storage does not give it; in whole words.
+    /// The registry has the blob, but it cannot be fetched from storage: the whole sentence.
     Storage(String),
-    /// The same, in a way that clients know what to do about.
+    /// The same, by a status that clients act on.
     StorageSays {
         /// Its name.
         host: String,
@@ -49,21 +49,17 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// What the client gets.
-    pub fn reply(&self, session: &Session, context: &Context) -> Reply {
-        let (status, code, seconds) = self.answer();
-        let name = context.client_name(session.req_header().uri.path());
-        let reply = Reply::refusal(&Refusal::new(status, code, self.to_string()).with_detail(name));
-        let reply = reply.correlation(context.correlation.clone());
-        match seconds {
-            Some(seconds) => reply.retry_after(seconds),
-            None => reply,
-        }
+    /// As an error of Pingora's, which ends the request in `fail_to_proxy`. It is not tried again.
+    pub fn into_error(self) -> Box<Error> {
+        let kind = ErrorType::HTTPStatus(self.answer().0.as_u16());
+        let mut error = Error::because(kind, "the request fails", self).into_up();
+        error.set_retry(false);
+        error
     }
 
     /// Status, code, and `Retry-After` in seconds. The 5xx make dockerd, containerd and podman turn to their next
     /// endpoint; a 401 that is not the client's becomes 403, for a 401 without a challenge is no HTTP.
-    fn answer(&self) -> (StatusCode, Code, Option<u64>) {
+    pub fn answer(&self) -> (StatusCode, Code, Option<u64>) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
             Self::Malformed => (StatusCode::BAD_REQUEST, Code::Unsupported, None),
@@ -86,8 +82,12 @@ impl Trouble {
         }
     }
 
-    /// `storage` is the host that the registry has redirected to, if the request is on its way there.
-    fn of(error: &Error, storage: Option<&str>) -> Option<Self> {
+    /// Why a request fails that ends with this error; `None` where the client is to blame, or has left. `storage` is the
+    /// host that the registry has redirected to, if the request is on its way there.
+    pub fn of(error: &Error, storage: Option<&str>) -> Option<Self> {
+        if let Some(trouble) = error.root_cause().downcast_ref::<Self>() {
+            return Some(trouble.clone());
+        }
         match (error.esource(), error.etype(), storage) {
             // Of a request that was parsed, Pingora judges only what `Connection` nominates.
             (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader, _) => Some(Self::Malformed),
@@ -98,16 +98,18 @@ impl Trouble {
                 Some(Self::StorageSilent(host.to_owned()))
             }
             (_, _, None) => Some(Self::Unreachable(reason(error))),
-            (_, _, Some(host)) => Some(Self::Storage(format!("storage {host} is not reachable: {}", reason(error)))),
+            (_, _, Some(host)) => {
+                Some(Self::Storage(format!("blob storage {host} is not reachable: {}", reason(error))))
+            }
         }
     }
 }
 
-impl std::fmt::Display for Trouble {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy => f.write_str("too many requests are under way"),
-            Self::Malformed => f.write_str("the Connection header names what it may not"),
+            Self::Malformed => f.write_str("the Connection header nominates a header that it may not"),
             Self::NoToken(Unavailable { failure: Some(failure), .. }) => write!(f, "no registry token: {failure}"),
             Self::NoToken(_) => f.write_str("no registry token yet: the sign-in is still under way"),
             Self::Unresolved => f.write_str("the registry's name is not resolved: check upstream.domain and this host's DNS"),
@@ -115,18 +117,20 @@ impl std::fmt::Display for Trouble {
                 "the registry refuses a fresh token: the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
             ),
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
-            Self::Storage(words) => write!(f, "the blob does not come: {words}"),
+            Self::Storage(words) => f.write_str(words),
             Self::StorageSays { host, status, .. } => {
-                write!(f, "the blob does not come: storage {host} answers {}", status.as_u16())
+                write!(f, "blob storage {host}: {} to the registry's redirect", status.as_u16())
             }
             Self::Silent => f.write_str("the registry does not answer in time"),
-            Self::StorageSilent(host) => write!(f, "the blob does not come: storage {host} does not answer in time"),
+            Self::StorageSilent(host) => write!(f, "blob storage {host} does not answer in time"),
             Self::Internal(what) => write!(f, "this proxy failed: {what}"),
         }
     }
 }
 
-/// The status that a client is told of an answer of the registry's. It is the registry's own, with one exception:
+impl std::error::Error for Trouble {}
+
+/// The status by which the client gets a response of the registry's. It is the registry's own, with one exception:
 /// containerd asks six times at once after a 429, and podman waits half a minute. After a 503 both turn to their next
 /// endpoint, as they should where there is one. A blob keeps its 429, for podman has no other endpoint by then, and waits.
 pub fn passed_on(status: StatusCode, endpoint: Endpoint, on_failure: OnFailure) -> StatusCode {
@@ -147,36 +151,10 @@ fn reason(error: &Error) -> String {
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "TLS handshake failed",
         ErrorType::InvalidCert => "its certificate is not trusted: a private CA goes into ca_file",
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "the connection broke",
-        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is no HTTP",
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is not valid HTTP",
         other => other.as_str(),
     };
     words.to_owned()
-}
-
-/// `request_filter`: the answer to a request that fails before it is sent anywhere. True, as Pingora wants it.
-pub async fn refuse(session: &mut Session, context: &mut Context, trouble: Trouble) -> Result<bool> {
-    Box::pin(reply::write(session, &trouble.reply(session, context))).await?;
-    context.trouble = Some(trouble);
-    Ok(true)
-}
-
-/// `fail_to_proxy`: the answer, if the client can still have one. The client's own faults need none.
-pub async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-    if context.trouble.is_none() {
-        context.trouble = Trouble::of(error, context.storage.as_ref().map(Storage::host));
-    }
-    let began = session.response_written().is_some();
-    let mut error_code = 0;
-    if !began && let Some(trouble) = &context.trouble {
-        let reply = trouble.reply(session, context);
-        error_code = reply.status().as_u16();
-        // Pingora ends the connection after a failure, and the client must not send its next request on it.
-        session.set_keepalive(None);
-        if reply::write(session, &reply).await.is_err() {
-            error_code = 0;
-        }
-    }
-    FailToProxy { error_code, can_reuse_downstream: false }
 }
 
 #[cfg(test)]
@@ -273,7 +251,7 @@ mod tests {
         assert!(found("There is no token for the registry")[3].starts_with("1 s; "));
         assert_eq!(seen, table.len(), "a row for each, and no other: {table:#?}");
 
-        let refusal = super::super::accept::no_route("gcr.io");
+        let refusal = super::super::admit::no_route("gcr.io");
         let row = found("A registry without a route");
         assert_eq!(row[2], format!("{} `{}`", refusal.status().as_u16(), refusal.code().as_str()));
         let limited = StatusCode::TOO_MANY_REQUESTS;
@@ -303,7 +281,7 @@ mod tests {
             (ErrorType::TLSHandshakeTimedout, 502, "no connection in time", "no connection in time"),
             (ErrorType::ConnectRefused, 502, "connection refused", "connection refused"),
             (ErrorType::InvalidCert, 502, "its certificate is not trusted", "its certificate is not trusted"),
-            (ErrorType::InvalidHTTPHeader, 502, "its answer is no HTTP", "its answer is no HTTP"),
+            (ErrorType::InvalidHTTPHeader, 502, "its answer is not valid HTTP", "its answer is not valid HTTP"),
             (ErrorType::ReadTimedout, 504, "the registry does not answer", "does not answer in time"),
             (ErrorType::InternalError, 500, "this proxy failed", "this proxy failed"),
         ] {
@@ -323,5 +301,12 @@ mod tests {
         }
         let error = Error::explain(ErrorType::WriteError, "gone").into_down();
         assert!(Trouble::of(&error, None).is_none());
+    }
+
+    #[test]
+    fn a_trouble_that_a_phase_gives_as_its_error_is_the_one_that_is_told() {
+        let error = Trouble::Unauthorized.into_error();
+        assert!(!error.retry() && matches!(error.etype(), ErrorType::HTTPStatus(403)));
+        assert!(matches!(Trouble::of(&error, None), Some(Trouble::Unauthorized)));
     }
 }

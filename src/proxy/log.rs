@@ -9,9 +9,8 @@ use log::{Level, log};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::{Asked, Context};
+use super::context::{ClientRequest, Context};
 use super::fail::Trouble;
-use super::storage::Storage;
 use crate::logger::{Rest, Word};
 
 /// The longest method of HTTP's registry has 17 letters.
@@ -27,46 +26,49 @@ const MAX_ERROR: usize = 1024;
 
 /// `logging`: who, what, outcome, how long.
 pub fn line(session: &Session, error: Option<&Error>, context: &mut Context) {
-    let asked = context.asked.take();
+    let client_request = context.take_client_request();
     let request = session.req_header();
     let line = Line {
         method: request.method.as_str(),
         path: request.uri.path(),
         status: session.response_written().map_or(0, |response| response.status.as_u16()),
         sent: session.body_bytes_sent(),
-        client: asked.and_then(|asked| asked.client),
+        client: client_request.and_then(|request| request.client),
         outcome: Outcome::of(error, context),
         ..Line::of(context)
     };
     log!(target: "access", line.outcome.level(), "{line}");
 }
 
-/// The same for a request that never came to that.
-pub fn cut_off(asked: &Asked, context: &Context) {
-    let (method, path) = (asked.method.as_str(), asked.uri.path());
-    let line = Line { method, path, client: asked.client, outcome: Outcome::CutOff, ..Line::of(context) };
-    log!(target: "access", line.outcome.level(), "{line}");
+/// A request that is dropped before its end, as at the end of a drain, has its line, too.
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(ClientRequest { method, uri, client }) = self.take_client_request() {
+            let (method, path) = (method.as_str(), uri.path());
+            let line = Line { method, path, client, outcome: Outcome::CutOff, ..Line::of(self) };
+            log!(target: "access", line.outcome.level(), "{line}");
+        }
+    }
 }
 
 impl<'a> Line<'a> {
     /// What the context knows by itself.
     fn of(context: &'a Context) -> Self {
+        let admitted = context.if_admitted();
+        let attempts = admitted.map(|admitted| &admitted.attempts);
+        let correlation = attempts.and_then(|attempts| attempts.correlation());
         Self {
             method: "",
             path: "",
-            status: context.status,
-            sent: context.body_bytes,
+            status: context.status(),
+            sent: context.body_bytes(),
             elapsed: context.elapsed(),
             client: None,
-            repository: context.repository(),
-            upstream: context.address(),
-            tries: 1
-                + context.refused
-                + context.replays as usize
-                + usize::from(context.renewed)
-                + usize::from(context.narrowed),
-            storage: context.storage.as_ref().map(Storage::host),
-            correlation: context.correlation.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes())),
+            repository: admitted.map_or("", |admitted| admitted.target.repository()),
+            upstream: attempts.and_then(|attempts| attempts.address()),
+            tries: attempts.map_or(1, |attempts| attempts.count()),
+            storage: attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()),
+            correlation: correlation.map(|value| String::from_utf8_lossy(value.as_bytes())),
             outcome: Outcome::Answered,
         }
     }
@@ -131,7 +133,7 @@ enum Outcome<'a> {
 
 impl<'a> Outcome<'a> {
     fn of(error: Option<&'a Error>, context: &'a Context) -> Self {
-        match (&context.trouble, error, &context.refusal) {
+        match (context.trouble(), error, context.refusal()) {
             (Some(Trouble::Malformed), Some(error), _) => Self::Left(left(error)),
             (Some(trouble), ..) => Self::Failed(trouble),
             (None, Some(error), _) if *error.esource() == ErrorSource::Downstream => Self::Left(left(error)),

@@ -3,43 +3,39 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
-use pingora_core::Result;
-use pingora_proxy::Session;
+use pingora_core::{Error, Result};
+use pingora_proxy::{FailToProxy, Session};
 
+use super::context::Context;
+use super::fail::Trouble;
+use crate::answer::CORRELATION_ID;
 use oci::error::Refusal;
-
-pub use crate::answer::CORRELATION_ID;
 
 /// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
 pub const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
 
 /// An answer in the form of the distribution specification's errors.
-pub struct Reply {
+struct Reply {
     status: StatusCode,
     body: Vec<u8>,
+    /// In seconds.
     retry_after: Option<u64>,
+    /// The registry's own id of the request, if it had an answer.
     correlation: Option<HeaderValue>,
 }
 
 impl Reply {
-    /// A refusal as it is.
-    pub fn refusal(refusal: &Refusal) -> Self {
+    fn refusal(refusal: &Refusal) -> Self {
         Self { status: refusal.status(), body: refusal.body(), retry_after: None, correlation: None }
     }
 
-    /// The same with a `Retry-After` in seconds.
-    pub fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds), ..self }
-    }
-
-    /// The same with the registry's own name for the request, if it had an answer.
-    pub fn correlation(self, correlation: Option<HeaderValue>) -> Self {
-        Self { correlation, ..self }
-    }
-
-    /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
-        self.status
+    fn trouble(trouble: &Trouble, session: &Session, context: &Context) -> Self {
+        let (status, code, retry_after) = trouble.answer();
+        let admitted = context.if_admitted();
+        let name = admitted.map_or("", |admitted| admitted.target.client_name(session.req_header().uri.path()));
+        let refusal = Refusal::new(status, code, trouble.to_string()).with_detail(name);
+        let correlation = admitted.and_then(|admitted| admitted.attempts.correlation()).cloned();
+        Self { retry_after, correlation, ..Self::refusal(&refusal) }
     }
 }
 
@@ -48,8 +44,47 @@ pub async fn ping(session: &mut Session) -> Result<()> {
     send(session, ResponseHeader::build(StatusCode::OK, Some(4))?, Bytes::from_static(b"{}")).await
 }
 
+/// `request_filter`: a request that is not admitted.
+pub async fn refusal(session: &mut Session, context: &mut Context, refusal: Refusal) -> Result<()> {
+    // What follows a CONNECT is not meant for this proxy, and the body of a refused request is not read: the connection
+    // ends with the answer. (Behind a body it ends anyway.)
+    if session.req_header().method == http::Method::CONNECT {
+        session.set_keepalive(None);
+    }
+    let reply = Reply::refusal(&refusal);
+    context.refuse(refusal);
+    write(session, &reply).await
+}
+
+/// `request_filter`, `proxy_upstream_filter`: the answer to a request that fails before it is sent anywhere. The client's
+/// connection is kept.
+pub async fn trouble(session: &mut Session, context: &mut Context, trouble: Trouble) -> Result<()> {
+    let reply = Reply::trouble(&trouble, session, context);
+    context.fail(Some(trouble));
+    write(session, &reply).await
+}
+
+/// `fail_to_proxy`: the answer, if the client can still have one. The client's own faults need none.
+pub async fn failure(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+    let storage = context.if_admitted().and_then(|admitted| admitted.attempts.storage());
+    let trouble = Trouble::of(error, storage.map(|storage| storage.host()));
+    let mut error_code = 0;
+    if session.response_written().is_none()
+        && let Some(trouble) = &trouble
+    {
+        let reply = Reply::trouble(trouble, session, context);
+        // Pingora ends the connection after a failure, and the client must not send its next request on it.
+        session.set_keepalive(None);
+        if write(session, &reply).await.is_ok() {
+            error_code = reply.status.as_u16();
+        }
+    }
+    context.fail(trouble);
+    FailToProxy { error_code, can_reuse_downstream: false }
+}
+
 /// Writes the answer; to a HEAD without its body, but with its length.
-pub async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
+async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
     let mut response = ResponseHeader::build(reply.status, Some(8))?;
     if reply.status == StatusCode::METHOD_NOT_ALLOWED {
         response.insert_header(header::ALLOW, "GET, HEAD")?;
@@ -67,10 +102,10 @@ async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) 
     response.insert_header(API_VERSION.0, API_VERSION.1)?;
     response.insert_header(header::CONTENT_TYPE, "application/json")?;
     response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
-    let bodiless = session.req_header().method == http::Method::HEAD;
+    let is_head = session.req_header().method == http::Method::HEAD;
     // Whoever does not take the answer, it is the client: Pingora's error does not say so.
-    session.write_response_header(Box::new(response), bodiless).await.map_err(|error| error.into_down())?;
-    if !bodiless {
+    session.write_response_header(Box::new(response), is_head).await.map_err(|error| error.into_down())?;
+    if !is_head {
         session.write_response_body(Some(body), true).await.map_err(|error| error.into_down())?;
     }
     Ok(())

@@ -74,7 +74,7 @@ async fn a_redirect_to_a_host_that_is_no_storage_is_refused() {
     let (azure, pushed, proxy) = proxied(false).await;
     let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");
     assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{answer:?}");
-    assert!(answer.body.contains("which is no storage that it is known by: blob_hosts can add it"), "{answer:?}");
+    assert!(answer.body.contains("which is not a known storage host: blob_hosts can add it"), "{answer:?}");
     let seen = azure.requests();
     assert!(seen.iter().all(|request| request.hop != Hop::Storage), "{seen:?}");
     assert_eq!(seen.iter().filter(|request| request.hop == Hop::Data).count(), 1, "asked once");
@@ -86,8 +86,8 @@ async fn a_redirect_to_a_host_that_is_no_storage_is_refused() {
 async fn what_storage_says_instead_of_a_blob_is_no_answer_of_a_registry() {
     let (azure, pushed, proxy) = proxied(true).await;
     for (fault, status, says) in [
-        (Fault::Status(403), 502, "storage 127.0.0.1 answers 403 to the registry's own redirect"),
-        (Fault::Status(500), 502, "storage 127.0.0.1 answers 500"),
+        (Fault::Status(403), 502, "blob storage 127.0.0.1: 403 to the registry's redirect"),
+        (Fault::Status(500), 502, "blob storage 127.0.0.1: 500"),
         (Fault::RefuseConnections, 502, "storage 127.0.0.1 is not reachable"),
         (Fault::Hang, 504, "storage 127.0.0.1 does not answer in time"),
     ] {

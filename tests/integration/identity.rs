@@ -58,6 +58,22 @@ async fn a_pull_waits_for_the_first_token_that_is_on_its_way() {
     assert_eq!(manifest(&proxy).status, 200);
 }
 
+/// What is answered here does not wait for a token, and a client that is told of its lack can go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_only_what_goes_to_the_registry_fails_and_the_connection_is_kept() {
+    let azure = testkit::azure().await;
+    azure.refuse_connections(Server::Entra, true);
+    let blob = format!("/v2/library/busybox/blobs/sha256:{}", "ab".repeat(32));
+    for blobs in ["redirect", "proxy"] {
+        let proxy = Setup::new(&azure).settings("token_wait: 1s").upstream(&format!("  blobs: {blobs}\n")).start();
+        let mut client = wire::Kept::new(proxy.address());
+        for (path, status) in [("/v2/", 200), (&*blob, 503), ("/v2/_catalog", 404), (&*blob, 503), ("/v2/", 200)] {
+            assert_eq!(client.ask("GET", path, "HTTP/1.1", "").status(), status, "{blobs}: {path}");
+        }
+        assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "{blobs}: sent without a token");
+    }
+}
+
 fn refused_without_a_word() -> Fault {
     Fault::StatusWith { status: 401, headers: Vec::new(), body: String::new() }
 }

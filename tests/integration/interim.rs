@@ -68,7 +68,10 @@ async fn a_switch_of_protocols_that_nobody_asked_for_is_502_and_opens_no_tunnel(
             let seen = answer(&proxy, &path, version);
             azure.clear_faults();
             assert!(seen.starts_with("HTTP/1.1 502 ") && seen.contains("\"UNAVAILABLE\""), "{hop:?} {path}: {seen}");
-            assert!(seen.contains("its answer is no HTTP") && !seen.contains("tunnel"), "{hop:?} {path}: {seen}");
+            assert!(
+                seen.contains("its answer is not valid HTTP") && !seen.contains("tunnel"),
+                "{hop:?} {path}: {seen}"
+            );
         }
     }
 }

@@ -1,0 +1,254 @@
+//! What changes from one try of a request to the next: its token, how often it was sent, where it goes, how much time
+//! is left.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use super::blob::redirect::Storage;
+use crate::net::addresses::Attempt;
+use crate::token::Bearer;
+
+/// How often a request tries to connect to a host, each time to all addresses that are known.
+pub const MAX_CONNECTS: usize = 3;
+/// Pauses before a range of a blob is asked for again; see `retry::repeat`.
+pub const REPEATS: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
+/// TCP to whichever address answers first, and TLS to that one.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
+/// A response, to the end of its header. A manifest that ACR has to fetch from the source takes seconds.
+const HEADER_LIMIT: Duration = Duration::from_secs(20);
+/// Whatever happens, the client has an answer within this: dockerd itself waits for ever.
+const ANSWER_LIMIT: Duration = Duration::from_secs(28);
+/// With less time than this for a response's header, another try is not made.
+const MIN_HEADER_LIMIT: Duration = Duration::from_secs(2);
+
+/// The tries of one request, and what the next one goes with.
+pub struct Attempts {
+    started: Instant,
+    bearer: Option<Arc<Bearer>>,
+    /// A 401 was answered with a renewed token.
+    renewed: bool,
+    /// A 401 to a renewed token was answered with a token of the repository's own.
+    narrowed: bool,
+    /// Where the registry's redirect leads. The tries go there from then on.
+    storage: Option<Storage>,
+    /// Failed connects, to the registry and to storage.
+    registry_connects: usize,
+    storage_connects: usize,
+    /// How often the request was sent again after a connection that broke or a response that may be temporary.
+    replays: u32,
+    /// The one replay after a connection that broke is used up. Registry and storage have one each.
+    is_replayed: bool,
+    /// The next try takes no pooled connection.
+    needs_fresh: bool,
+    /// How many of [`REPEATS`] are used up.
+    repeats: usize,
+    /// The next try begins after this.
+    pause: Duration,
+    /// The address of the last try.
+    connect: Option<Arc<Attempt>>,
+    correlation: Option<HeaderValue>,
+}
+
+impl Attempts {
+    /// None yet, for a request whose header was read at `started`.
+    pub fn new(started: Instant) -> Self {
+        Self {
+            started,
+            bearer: None,
+            renewed: false,
+            narrowed: false,
+            storage: None,
+            registry_connects: 0,
+            storage_connects: 0,
+            replays: 0,
+            is_replayed: false,
+            needs_fresh: false,
+            repeats: 0,
+            pause: Duration::ZERO,
+            connect: None,
+            correlation: None,
+        }
+    }
+
+    /// The token that the request goes to the registry with.
+    pub fn bearer(&self) -> Option<&Arc<Bearer>> {
+        self.bearer.as_ref()
+    }
+
+    /// The first token.
+    pub fn authorize(&mut self, bearer: Arc<Bearer>) {
+        self.bearer = Some(bearer);
+    }
+
+    /// A renewed token, after a 401.
+    pub fn renew(&mut self, bearer: Arc<Bearer>) {
+        self.bearer = Some(bearer);
+        self.renewed = true;
+    }
+
+    /// A token of the repository's own, after a 401 to a renewed one.
+    pub fn narrow(&mut self, bearer: Arc<Bearer>) {
+        self.bearer = Some(bearer);
+        self.narrowed = true;
+    }
+
+    /// [`Self::renew`] was called.
+    pub fn is_renewed(&self) -> bool {
+        self.renewed
+    }
+
+    /// [`Self::narrow`] was called.
+    pub fn is_narrowed(&self) -> bool {
+        self.narrowed
+    }
+
+    /// The next try connects by this.
+    pub fn connect_by(&mut self, connect: Arc<Attempt>) {
+        self.connect = Some(connect);
+    }
+
+    /// How the last try connected.
+    pub fn connect(&self) -> Option<&Attempt> {
+        self.connect.as_deref()
+    }
+
+    /// Where the request went last.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.connect.as_ref().map(|connect| connect.address())
+    }
+
+    /// A connect to the registry or to storage failed, whichever was tried. True if there is another try for it.
+    pub fn connect_failed(&mut self) -> bool {
+        let connects = match self.storage {
+            Some(_) => &mut self.storage_connects,
+            None => &mut self.registry_connects,
+        };
+        *connects += 1;
+        *connects % MAX_CONNECTS != 0 && self.has_time()
+    }
+
+    /// An earlier connect to the same host failed.
+    pub fn has_failed_to_connect(&self) -> bool {
+        match self.storage {
+            Some(_) => self.storage_connects > 0,
+            None => self.registry_connects > 0,
+        }
+    }
+
+    /// The replay after a connection that broke is not used up.
+    pub fn may_replay(&self) -> bool {
+        !self.is_replayed
+    }
+
+    /// The request is sent again after a connection that broke: on a new one, or on a pooled one that is known to be newer.
+    pub fn replay(&mut self, on_new_connection: bool) {
+        self.replays += 1;
+        self.is_replayed = true;
+        self.needs_fresh = on_new_connection;
+    }
+
+    /// The next try takes no pooled connection.
+    pub fn needs_fresh(&self) -> bool {
+        self.needs_fresh
+    }
+
+    /// How long the next repeat would wait, if there is one left and there is time for it.
+    pub fn next_repeat(&self) -> Option<Duration> {
+        REPEATS.get(self.repeats).copied().filter(|pause| self.time_left() > *pause)
+    }
+
+    /// The request is sent again after `pause`. A response that caused it counts as a try of its own; a connection that
+    /// broke or was not made is counted where it is noticed.
+    pub fn repeat(&mut self, pause: Duration, is_answered: bool) {
+        self.repeats += 1;
+        self.replays += u32::from(is_answered);
+        self.pause = pause;
+    }
+
+    /// How long the next try has to wait; asked once before it.
+    pub fn take_pause(&mut self) -> Duration {
+        std::mem::take(&mut self.pause)
+    }
+
+    /// From now on the request goes where the registry's redirect leads. It has a replay of its own there.
+    pub fn follow(&mut self, storage: Storage) {
+        (self.is_replayed, self.needs_fresh) = (false, false);
+        self.storage = Some(storage);
+    }
+
+    /// Where the registry's redirect leads, if the request is on its way there.
+    pub fn storage(&self) -> Option<&Storage> {
+        self.storage.as_ref()
+    }
+
+    /// ACR's id of the request, for its support.
+    pub fn correlation(&self) -> Option<&HeaderValue> {
+        self.correlation.as_ref()
+    }
+
+    /// Sets the id, or takes back that of an earlier response.
+    pub fn set_correlation(&mut self, correlation: Option<HeaderValue>) {
+        self.correlation = correlation;
+    }
+
+    /// How often the request went out to the registry, as its line in the log has it.
+    pub fn count(&self) -> usize {
+        1 + self.registry_connects + self.replays as usize + usize::from(self.renewed) + usize::from(self.narrowed)
+    }
+
+    /// Whether there is time for another try.
+    pub fn has_time(&self) -> bool {
+        !self.time_left().is_zero()
+    }
+
+    /// What is left of the time for an answer once that of one more try is taken off.
+    pub fn time_left(&self) -> Duration {
+        time_left(self.started.elapsed())
+    }
+
+    /// How long a response's header may take on a connection that is there.
+    pub fn header_limit(&self) -> Duration {
+        header_limit(self.started.elapsed())
+    }
+
+    /// The same on a connection that has still to be made.
+    pub fn header_limit_after_handshake(&self) -> Duration {
+        header_limit(self.started.elapsed() + HANDSHAKE_LIMIT)
+    }
+}
+
+fn time_left(elapsed: Duration) -> Duration {
+    ANSWER_LIMIT.saturating_sub(elapsed + HANDSHAKE_LIMIT + MIN_HEADER_LIMIT)
+}
+
+fn header_limit(elapsed: Duration) -> Duration {
+    HEADER_LIMIT.min(ANSWER_LIMIT.saturating_sub(elapsed)).max(MIN_HEADER_LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wait_fits_into_the_time_that_is_left_for_an_answer() {
+        for (elapsed, left, header) in
+            [(0, 22, 20), (4, 18, 20), (10, 12, 18), (15, 7, 13), (21, 1, 7), (22, 0, 6), (40, 0, 2)]
+        {
+            let seconds = Duration::from_secs;
+            assert_eq!(time_left(seconds(elapsed)), seconds(left), "{elapsed}");
+            assert_eq!(header_limit(seconds(elapsed)), seconds(header), "{elapsed}");
+        }
+    }
+
+    #[test]
+    fn a_host_gets_three_connects_and_storage_has_its_own() {
+        let mut attempts = Attempts::new(Instant::now());
+        assert_eq!([(); 3].map(|()| attempts.connect_failed()), [true, true, false]);
+        attempts.follow(Storage::example());
+        assert!(!attempts.has_failed_to_connect());
+        assert_eq!([(); 3].map(|()| attempts.connect_failed()), [true, true, false]);
+    }
+}

@@ -1,0 +1,15 @@
+//! Blobs through the proxy (`blobs: proxy`), for clients that cannot reach the storage.
+//!
+//! ```text
+//! locate     asks the registry where a blob is, and answers the client if the registry has something else to say
+//! redirect   the registry's redirect, and the storage that it leads to
+//! hosts      which hosts may be storage
+//! storage    the request to storage, and its response
+//! ```
+//!
+//! The registry's token goes to no storage: what signs the request there is in the redirect's address.
+
+pub mod hosts;
+pub mod locate;
+pub mod redirect;
+pub mod storage;

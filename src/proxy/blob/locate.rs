@@ -1,0 +1,243 @@
+//! Where a blob is: the one way in which the registry's redirect is followed.
+//!
+//! The registry is asked with connections that are kept here, before Pingora's own request, which then goes to storage. If
+//! Pingora asked the registry itself, its only way to follow the redirect would be an error and another try, and Pingora
+//! throws away the connection of a try that ends in an error (its HTTP/1 half gives it back only after a whole response):
+//! each blob would cost the next request to the registry a new connection, three round trips.
+
+use std::time::Duration;
+
+use http::{Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::v1::Connector;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+use tokio::time::timeout;
+
+use super::redirect::storage_of;
+use crate::proxy::context::{Admitted, Context};
+use crate::proxy::fail::Trouble;
+use crate::proxy::{forward, relay, retry};
+use oci::route::Blobs;
+
+/// A redirect's body is a link of half a KiB, and that of an error is no longer. A connection with more to read is closed.
+const MAX_REDIRECT_BODY: usize = 4 << 10;
+/// It is in the packet of its header.
+const REST_LIMIT: Duration = Duration::from_millis(200);
+
+/// Connections to registries, kept for this question.
+pub struct Locator {
+    connector: Connector,
+}
+
+/// What came of the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// The registry has redirected: the request goes on to storage.
+    InStorage,
+    /// The registry's response was the client's answer.
+    Answered,
+}
+
+impl Locator {
+    /// Does no network I/O.
+    pub fn new(options: ConnectorOptions) -> Self {
+        Self { connector: Connector::new(Some(options)) }
+    }
+
+    /// Whether a request is for a blob that comes through this proxy.
+    pub fn is_for(admitted: &Admitted) -> bool {
+        admitted.destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob()
+    }
+
+    /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
+    /// storage or says something else, which is the client's answer.
+    pub async fn locate(&self, session: &mut Session, context: &mut Context) -> Result<Located> {
+        // Each cause to go on is bounded: connects and a replay, a renewed token and one of the repository's own, and the
+        // repeats.
+        loop {
+            let admitted = context.admitted()?;
+            retry::pause(&mut admitted.attempts).await;
+            let peer = forward::peer(admitted).await?;
+            let (mut upstream, response) = match self.ask(&peer, session, admitted).await {
+                Ok(answered) => answered,
+                Err(error) if error.retry() => continue,
+                Err(error) => return Err(error),
+            };
+            let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
+                Ok(()) => follow(&response, admitted),
+                Err(error) => Err(error),
+            };
+            if let Ok(Located::Answered) = outcome {
+                self.hand_over(upstream, &peer, response, session, context).await?;
+                return Ok(Located::Answered);
+            }
+            upstream.read_timeout = Some(REST_LIMIT);
+            // A rest that does not come is no reason to wait: the connection ends then, and nothing else.
+            let _ = timeout(REST_LIMIT, self.keep_alive(upstream, &peer)).await;
+            match outcome {
+                Err(error) if error.retry() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The final header. An error says whether to ask again.
+    async fn ask(
+        &self,
+        peer: &HttpPeer,
+        session: &Session,
+        admitted: &mut Admitted,
+    ) -> Result<(HttpSession, ResponseHeader)> {
+        let mut request = session.req_header().clone();
+        request.set_version(Version::HTTP_11);
+        forward::upstream_request(&mut request, admitted)?;
+        let (mut upstream, was_pooled) = match self.connector.get_http_session(peer).await {
+            Ok(connected) => connected,
+            Err(error) => return Err(retry::connect_failed(session.req_header(), admitted, error.into_up())),
+        };
+        upstream.read_timeout = peer.options.read_timeout;
+        upstream.write_timeout = peer.options.write_timeout;
+        let limit = admitted.attempts.header_limit();
+        let answered = timeout(limit, exchange(&mut upstream, request)).await.unwrap_or_else(|_| Err(retry::late()));
+        match answered {
+            Ok(response) => Ok((upstream, response)),
+            Err(error) => Err(retry::request_failed(peer, session, admitted, error.into_up(), was_pooled)),
+        }
+    }
+
+    /// The client's answer, through the same filters as the usual way has.
+    async fn hand_over(
+        &self,
+        mut upstream: HttpSession,
+        peer: &HttpPeer,
+        mut response: ResponseHeader,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<()> {
+        upstream.read_timeout = Some(forward::BLOB_READ_LIMIT);
+        let mut is_done = upstream.is_body_done();
+        let has_framing =
+            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| response.headers.contains_key(name));
+        if !is_done && !has_framing {
+            // A body that ends with the registry's connection, as Pingora has it for the client.
+            response.set_version(Version::HTTP_11);
+            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        }
+        relay::header(session, &mut response, context)?;
+        session.write_response_header(Box::new(response), is_done).await.map_err(|error| error.into_down())?;
+        while !is_done {
+            let mut part = upstream.read_body_bytes().await.map_err(|error| error.into_up())?;
+            is_done = part.is_none() || upstream.is_body_done();
+            relay::body(session, &mut part, is_done, context)?;
+            // An empty part in the middle would be the last chunk.
+            if is_done || part.as_ref().is_some_and(|part| !part.is_empty()) {
+                session.write_response_body(part, is_done).await.map_err(|error| error.into_down())?;
+            }
+        }
+        self.connector.release_http_session(upstream, peer, peer.options.idle_timeout).await;
+        Ok(())
+    }
+
+    /// For the next blob, if the rest of the response is as short as it is of a redirect.
+    async fn keep_alive(&self, mut upstream: HttpSession, peer: &HttpPeer) {
+        upstream.respect_keepalive();
+        let mut length = 0;
+        loop {
+            match upstream.read_body_ref().await {
+                Ok(Some(part)) => length += part.len(),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+            if length > MAX_REDIRECT_BODY {
+                return;
+            }
+        }
+        self.connector.release_http_session(upstream, peer, peer.options.idle_timeout).await;
+    }
+}
+
+/// Sends the request and waits for the final header.
+async fn exchange(upstream: &mut HttpSession, request: RequestHeader) -> Result<ResponseHeader> {
+    upstream.write_request_header(Box::new(request)).await?;
+    loop {
+        upstream.read_response().await?;
+        let header = upstream.resp_header().cloned();
+        let header = header.ok_or_else(|| Error::explain(ErrorType::ReadError, "a response without a header"))?;
+        if !relay::is_interim(&header)? {
+            return Ok(header);
+        }
+    }
+}
+
+/// Takes the registry's redirect, if it is one to storage and there is time for it.
+fn follow(response: &ResponseHeader, Admitted { destination, attempts, .. }: &mut Admitted) -> Result<Located> {
+    let upstream = &destination.upstream;
+    let storage = storage_of(response, upstream.domain.authority(), &upstream.blob_hosts)
+        .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")).into_error())?;
+    let Some(storage) = storage else {
+        return Ok(Located::Answered);
+    };
+    if !attempts.has_time() {
+        return Err(Trouble::Silent.into_error());
+    }
+    attempts.follow(storage);
+    Ok(Located::InStorage)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use http::Method;
+
+    use super::*;
+    use crate::config::Domain;
+    use crate::net::addresses::{Addresses, Names};
+    use crate::proxy::attempts::Attempts;
+    use crate::proxy::target::Target;
+    use crate::proxy::{BlobHosts, Destination, Upstream};
+    use crate::token::Tokens;
+    use oci::name::Repository;
+    use oci::request::Request;
+    use oci::route::OnFailure;
+
+    /// A request for a blob of a route with `blobs: proxy`, as old as this.
+    fn blob(age: Duration) -> Admitted {
+        let domain = Domain::parse("example.azurecr.io").expect("a domain");
+        let upstream = Arc::new(Upstream {
+            host: domain.to_header(),
+            addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
+            tokens: Arc::new(Tokens::default()),
+            blob_hosts: BlobHosts::new(domain.host(), &[]),
+            storage_names: Names::storage(),
+            domain,
+        });
+        let path = format!("/v2/library/nginx/blobs/sha256:{}", "ab".repeat(32));
+        let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, &path, None) else { panic!("a pull: {path}") };
+        let started = Instant::now().checked_sub(age).expect("this machine runs for longer than that");
+        Admitted {
+            target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
+            destination: Arc::new(Destination { upstream, on_failure: OnFailure::Fallback, blobs: Blobs::Proxy }),
+            attempts: Attempts::new(started),
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_followed_while_there_is_time_for_it() {
+        let mut response = ResponseHeader::build(307, None).expect("a status");
+        response.insert_header(header::LOCATION, "https://x.blob.core.windows.net/a//data?sig=s").expect("a header");
+        for (age, is_followed) in [(0, true), (21, true), (23, false), (40, false)] {
+            let mut admitted = blob(Duration::from_secs(age));
+            let outcome = follow(&response, &mut admitted);
+            assert_eq!(outcome.is_ok(), is_followed, "{age}");
+            assert_eq!(admitted.attempts.storage().is_some(), is_followed, "{age}");
+            let trouble = outcome.err().and_then(|error| Trouble::of(&error, None));
+            assert_eq!(matches!(trouble, Some(Trouble::Silent)), !is_followed, "{age}");
+        }
+    }
+}

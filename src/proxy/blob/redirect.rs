@@ -1,0 +1,133 @@
+//! The registry's redirect of a blob, and the storage that it leads to.
+//!
+//! What signs the request is in the redirect's address, so the address goes into no log and to no client.
+
+use http::{HeaderName, HeaderValue, Uri, header};
+use pingora::http::ResponseHeader;
+use zeroize::Zeroizing;
+
+use super::hosts::{BlobHosts, HTTPS};
+use oci::rename::own_path;
+
+/// The header by which a registry says what a blob is.
+pub const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// Where a redirect leads.
+pub struct Storage {
+    host: String,
+    port: u16,
+    authority: String,
+    /// Path and query as they came: the signature covers them, and is in them.
+    target: Zeroizing<Vec<u8>>,
+    /// What the registry said of the blob.
+    digest: Option<HeaderValue>,
+}
+
+impl Storage {
+    /// The storage's name, in lower case.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What `Host` is to say.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Path and query, with the signature.
+    pub fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    /// The blob's digest, as the registry said it.
+    pub fn digest(&self) -> Option<&HeaderValue> {
+        self.digest.as_ref()
+    }
+
+    #[cfg(test)]
+    pub fn example() -> Self {
+        let hosts = BlobHosts::new("example.azurecr.io", &[]);
+        let response = tests::redirect("https://x.blob.core.windows.net/a?sig=s");
+        storage_of(&response, "example.azurecr.io", &hosts).expect("allowed").expect("a redirect")
+    }
+}
+
+/// Where a response of the registry `authority` redirects a blob to. `None` if the response is the client's: no redirect,
+/// or one within the registry. `Err` says where it leads, if no blob may come from there.
+pub fn storage_of(response: &ResponseHeader, authority: &str, hosts: &BlobHosts) -> Result<Option<Storage>, String> {
+    let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let Some(location) = location.filter(|_| response.status.is_redirection()) else {
+        return Ok(None);
+    };
+    if own_path(location, authority).is_some() {
+        return Ok(None);
+    }
+    let uri = location.parse::<Uri>().ok();
+    let target = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16().unwrap_or(HTTPS))));
+    let Some(("https", host, port)) = target else {
+        return Err("an address that is not https://".to_owned());
+    };
+    let host = host.to_ascii_lowercase();
+    if !hosts.allow(&host, port) {
+        return Err(format!("{host}:{port}, which is not a known storage host: blob_hosts can add it"));
+    }
+    Ok(Some(Storage {
+        authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
+        target: Zeroizing::new(signed_target(location).into_bytes()),
+        digest: response.headers.get(DIGEST).cloned(),
+        host,
+        port,
+    }))
+}
+
+/// Path and query of an address, byte for byte: a parser that writes them anew would break the signature. The address of
+/// a data endpoint may have no path, only a query; a request needs one.
+fn signed_target(location: &str) -> String {
+    let rest = location.split_once("://").map_or(location, |(_, rest)| rest);
+    let rest = rest.split('#').next().unwrap_or_default();
+    let target = &rest[rest.find(['/', '?']).unwrap_or(rest.len())..];
+    if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REGISTRY: &str = "example.azurecr.io";
+
+    pub fn redirect(location: &str) -> ResponseHeader {
+        let mut response = ResponseHeader::build(307, None).expect("a status");
+        response.insert_header(header::LOCATION, location).expect("a header");
+        response
+    }
+
+    #[test]
+    fn the_address_of_a_data_endpoint_that_has_no_path_keeps_its_query() {
+        for (location, target) in [
+            ("https://x.blob.core.windows.net/a//data?se=1&sig=a%2Fb", "/a//data?se=1&sig=a%2Fb"),
+            ("https://x.westeurope.data.azurecr.io?r=a/b&d=sha256:0&s=c&v=1", "/?r=a/b&d=sha256:0&s=c&v=1"),
+            ("https://x.westeurope.data.azurecr.io/?r=a/b&s=c", "/?r=a/b&s=c"),
+            ("https://x.blob.core.windows.net/a?sig=b#part", "/a?sig=b"),
+            ("https://x.blob.core.windows.net", "/"),
+        ] {
+            assert_eq!(signed_target(location), target, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_of_the_registry_to_itself_goes_to_the_client_also_by_its_default_port() {
+        let hosts = BlobHosts::new(REGISTRY, &[]);
+        for location in ["/v2/hub/x/blobs/y", "https://example.azurecr.io:443/v2/x", "https://EXAMPLE.azurecr.io/v2/x"]
+        {
+            assert!(matches!(storage_of(&redirect(location), REGISTRY, &hosts), Ok(None)), "{location}");
+        }
+        for location in ["https://example.azurecr.io:8443/v2/x", "//example.azurecr.io/v2/x", "x"] {
+            assert!(storage_of(&redirect(location), REGISTRY, &hosts).is_err(), "{location}");
+        }
+    }
+}

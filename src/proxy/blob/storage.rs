@@ -1,0 +1,131 @@
+//! A blob's request to storage, and its response, by the phases of the usual way to a registry.
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::Result;
+use pingora_core::upstreams::peer::HttpPeer;
+
+use super::redirect::{DIGEST, Storage};
+use crate::answer::{self, CORRELATION_ID};
+use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
+use crate::proxy::context::{Admitted, Body};
+use crate::proxy::fail::Trouble;
+use crate::proxy::forward::{self, MOVE_WAIT};
+use crate::proxy::reply::API_VERSION;
+use crate::proxy::retry;
+
+/// The headers of a request that storage needs.
+const FORWARDED: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::USER_AGENT];
+/// The headers of its response that a client needs: of a registry's answer for a blob, the rest is unknown to it.
+const RELAYED: [HeaderName; 6] = [
+    header::ACCEPT_RANGES,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::DATE,
+    header::LAST_MODIFIED,
+    header::TRANSFER_ENCODING,
+];
+
+/// `upstream_peer`: the storage, once the registry has redirected there; `None` before. A host name that was used before
+/// has addresses to go to at once.
+pub async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) -> Result<Option<Box<HttpPeer>>> {
+    let Some(storage) = attempts.storage() else {
+        return Ok(None);
+    };
+    let host = storage.host();
+    let addresses = destination.upstream.storage_names.get(host, storage.port());
+    if attempts.has_failed_to_connect() {
+        addresses.renewed(MOVE_WAIT).await;
+    }
+    let resolved = addresses.resolve(LOOKUP_LIMIT.min(attempts.time_left())).await;
+    let Some(connect) = Attempt::new(&addresses) else {
+        let cause = resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string());
+        return Err(Trouble::Storage(format!("blob storage {host}: {cause}")).into_error());
+    };
+    let server_name = host.trim_matches(['[', ']']).to_owned();
+    Ok(Some(Box::new(forward::peer_of(connect, &server_name, attempts))))
+}
+
+/// `upstream_request_filter`: a request of its own. No header of it comes from the one to the registry.
+pub fn upstream_request(client: &RequestHeader, request: &mut RequestHeader, storage: &Storage) -> Result<()> {
+    let room = Some(FORWARDED.len() + 2);
+    let mut outgoing = RequestHeader::build_no_case(request.method.clone(), storage.target(), room)?;
+    outgoing.set_version(request.version);
+    outgoing.insert_header(header::HOST, storage.authority())?;
+    for name in &FORWARDED {
+        for value in client.headers.get_all(name) {
+            outgoing.append_header(name, value)?;
+        }
+    }
+    *request = outgoing;
+    Ok(())
+}
+
+/// `upstream_response_filter`: the blob, a range of it, or the word that there is no such range goes to the client. So does
+/// the status of an error that clients act on, never its body: that is written for the storage account's owner.
+pub fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
+    let status = response.status;
+    if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Ok(());
+    }
+    if retry::repeat(client, admitted, Some(response)) {
+        return Err(retry::again(response));
+    }
+    let host = admitted.attempts.storage().map_or("", Storage::host).to_owned();
+    let is_told = match status {
+        // containerd repeats them on its last host, which it does not with 502, and podman waits.
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,
+        // Clients that want several ranges turn to single ones after these, and only after these.
+        StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => wants_several_ranges(client),
+        _ => false,
+    };
+    let trouble = if is_told {
+        Trouble::StorageSays { host, status, retry_after: answer::retry_after(&response.headers) }
+    } else {
+        Trouble::Storage(format!("blob storage {host}: {} to the registry's redirect", status.as_u16()))
+    };
+    Err(trouble.into_error())
+}
+
+/// `Range: bytes=0-1,4-5` (RFC 9110 section 14.2).
+fn wants_several_ranges(client: &RequestHeader) -> bool {
+    client.headers.get_all(header::RANGE).iter().any(|value| value.as_bytes().contains(&b','))
+}
+
+/// `response_filter`: makes of it the answer of a registry that serves its blobs itself.
+pub fn answer(response: &mut ResponseHeader, storage: &Storage, correlation: Option<&HeaderValue>) -> Result<Body> {
+    let mut answer = ResponseHeader::build(response.status, Some(RELAYED.len() + 4))?;
+    answer.set_version(response.version);
+    for name in &RELAYED {
+        if let Some(value) = response.headers.get(name) {
+            answer.insert_header(name, value)?;
+        }
+    }
+    // Several ranges come as one body, and the boundary between them is named here (RFC 9110 section 14.6).
+    let kind = response.headers.get(header::CONTENT_TYPE).filter(|_| response.status == StatusCode::PARTIAL_CONTENT);
+    match kind.filter(|kind| is_byte_ranges(kind)) {
+        Some(kind) => answer.insert_header(header::CONTENT_TYPE, kind)?,
+        None => answer.insert_header(header::CONTENT_TYPE, "application/octet-stream")?,
+    }
+    answer.insert_header(API_VERSION.0, API_VERSION.1)?;
+    if let Some(digest) = storage.digest() {
+        answer.insert_header(DIGEST, digest)?;
+    }
+    if let Some(correlation) = correlation {
+        answer.insert_header(&CORRELATION_ID, correlation)?;
+    }
+    let mut body = Body::Unchanged;
+    if response.status == StatusCode::RANGE_NOT_SATISFIABLE {
+        // The header says all that a client can use: how long the blob is. The body is in the words of storage.
+        answer.remove_header(&header::TRANSFER_ENCODING);
+        answer.insert_header(header::CONTENT_LENGTH, "0")?;
+        body = Body::Withheld;
+    }
+    *response = answer;
+    Ok(body)
+}
+
+fn is_byte_ranges(kind: &HeaderValue) -> bool {
+    const TYPE: &[u8] = b"multipart/byteranges";
+    kind.as_bytes().get(..TYPE.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(TYPE))
+}

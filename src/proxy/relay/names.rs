@@ -1,0 +1,81 @@
+//! The registry's response in the client's names: `Link`, `Location`, and the bodies that name the repository.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::Result;
+use pingora_proxy::Session;
+
+use super::framing;
+use crate::proxy::context::{Admitted, Body};
+use crate::proxy::endpoint::Endpoint;
+use oci::rename::Renaming;
+use oci::rewrite::{Kind, Rewriting};
+
+/// Renames what the header names, and says how the body is to go.
+pub fn rename(session: &mut Session, response: &mut ResponseHeader, admitted: &Admitted) -> Result<Body> {
+    let kind = kind(response, admitted.target.endpoint());
+    let names_something = [header::LINK, header::LOCATION].iter().any(|name| response.headers.contains_key(name));
+    if kind.is_none() && !names_something {
+        return Ok(Body::Unchanged);
+    }
+    let request = session.req_header();
+    let is_head = request.method == Method::HEAD;
+    let namespace = namespace(request.uri.query());
+    let names = names(request.uri.path(), admitted, namespace.as_deref());
+    let renamed = |value: &HeaderValue, rename: &dyn Fn(&str) -> Option<String>| {
+        HeaderValue::try_from(rename(value.to_str().ok()?)?).ok()
+    };
+    let links: Vec<_> = (response.headers.get_all(header::LINK).iter())
+        .map(|value| renamed(value, &|value| names.link(value)).unwrap_or_else(|| value.clone()))
+        .collect();
+    response.remove_header(&header::LINK);
+    for link in links {
+        response.append_header(header::LINK, link)?;
+    }
+    let location = response.headers.get(header::LOCATION);
+    if let Some(location) = location.and_then(|value| renamed(value, &|value| names.location(value))) {
+        response.insert_header(header::LOCATION, location)?;
+    }
+    let kind = kind.filter(|_| names.from != names.to);
+    let is_gzip = response.headers.contains_key(header::CONTENT_ENCODING);
+    let rewriting = kind.and_then(|kind| Rewriting::new(kind, is_gzip, framing::length(response), &names));
+    let Some(rewriting) = rewriting else {
+        return Ok(Body::Unchanged);
+    };
+    framing::reframe(session, response, rewriting.promised())?;
+    Ok(if is_head { Body::Unchanged } else { Body::Renamed(rewriting) })
+}
+
+/// The rest of a body that was held, at its end.
+pub fn rest(client: &RequestHeader, rewriting: Rewriting, admitted: &Admitted) -> Bytes {
+    let namespace = namespace(client.uri.query());
+    rewriting.finish(&names(client.uri.path(), admitted, namespace.as_deref()))
+}
+
+/// Which body this is, if it is one that names the repository and that can be read.
+fn kind(response: &ResponseHeader, endpoint: Endpoint) -> Option<Kind> {
+    let kind = match response.status.as_u16() {
+        200 if endpoint.names_repository() => Kind::Tags,
+        400.. => Kind::Errors,
+        _ => return None,
+    };
+    let text = |name: HeaderName| {
+        response.headers.get(name).map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase())
+    };
+    let is_readable = matches!(text(header::CONTENT_ENCODING).as_deref(), None | Some("gzip" | "x-gzip"));
+    let is_json = text(header::CONTENT_TYPE).is_some_and(|value| value.contains("json"));
+    (is_readable && is_json).then_some(kind)
+}
+
+fn names<'a>(client_path: &'a str, admitted: &'a Admitted, namespace: Option<&'a str>) -> Renaming<'a> {
+    let authority = admitted.destination.upstream.domain.authority();
+    let target = &admitted.target;
+    Renaming { from: target.repository(), to: target.client_name(client_path), namespace, authority }
+}
+
+/// The registry that the client names by `ns`, which its links have to go on naming.
+fn namespace(query: Option<&str>) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query?.as_bytes());
+    pairs.find(|(name, _)| name == "ns").map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+}

@@ -1,0 +1,127 @@
+//! Whether a request is sent again: after a connect that failed, a connection that broke, or a response that may be
+//! temporary.
+
+use std::io;
+
+use http::header;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+use tokio::time::sleep;
+
+use super::attempts::Attempts;
+use super::context::Admitted;
+use super::{deadline, epoch};
+use crate::answer::retry_after;
+
+/// `upstream_peer`: the next try waits until a failure that may be temporary is over.
+pub async fn pause(attempts: &mut Attempts) {
+    let pause = attempts.take_pause();
+    if !pause.is_zero() {
+        // In a box, for it is rare.
+        Box::pin(sleep(pause)).await;
+    }
+}
+
+/// `fail_to_connect`: once more, if there is time for it.
+pub fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, mut error: Box<Error>) -> Box<Error> {
+    if let Some(connect) = admitted.attempts.connect() {
+        connect.connect_failed();
+    }
+    let again = admitted.attempts.connect_failed();
+    error.set_retry(again || repeat(request, admitted, None));
+    error
+}
+
+/// `error_while_proxy`: a GET or HEAD whose connection broke before the response began is sent once more, on another
+/// connection. A registry that is silent is not asked again: its time is up.
+pub fn request_failed(
+    peer: &HttpPeer,
+    session: &Session,
+    admitted: &mut Admitted,
+    error: Box<Error>,
+    was_pooled: bool,
+) -> Box<Error> {
+    let mut error = if deadline::end() { late() } else { error };
+    if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
+        return error;
+    }
+    let is_upstream = *error.esource() == ErrorSource::Upstream;
+    let is_silent = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+    let is_unanswered = session.response_written().is_none();
+    // That a kept connection has ended says nothing of its address.
+    if is_upstream
+        && (is_silent || (!was_pooled && is_unanswered))
+        && let Some(connect) = admitted.attempts.connect()
+    {
+        connect.failed();
+    }
+    let in_silence = was_pooled && broke_in_silence(&error);
+    if in_silence && let Some(address) = peer._address.as_inet() {
+        epoch::end(*address, peer.group_key);
+    }
+    let broke = is_upstream && !is_silent && is_unanswered;
+    let again = broke
+        && admitted.attempts.has_time()
+        && (admitted.attempts.may_replay() || repeat(session.req_header(), admitted, None));
+    if again {
+        // What is pooled in a new epoch has been made since, and the connection of this try is worth keeping.
+        admitted.attempts.replay(!in_silence);
+    }
+    error.set_retry(again);
+    error
+}
+
+/// Whether to ask for a range of a blob again after a failure that may be temporary: a response of 500, 502, 503 or 504,
+/// or none. Clients that fetch a layer in ranges, as containerd can, turn to no other host in its middle, and one failure
+/// ends their pull. All others are told at once, for they have somewhere else to go.
+pub fn repeat(request: &RequestHeader, admitted: &mut Admitted, response: Option<&ResponseHeader>) -> bool {
+    if !admitted.target.endpoint().is_blob() || !request.headers.contains_key(header::RANGE) {
+        return false;
+    }
+    let Some(pause) = admitted.attempts.next_repeat() else {
+        return false;
+    };
+    let is_temporary = response.is_none_or(|response| {
+        let may_pass = matches!(response.status.as_u16(), 500 | 502..=504);
+        may_pass && retry_after(&response.headers).is_none_or(|wanted| wanted <= pause)
+    });
+    if is_temporary {
+        admitted.attempts.repeat(pause, response.is_some());
+    }
+    is_temporary
+}
+
+/// This response goes to no client: the request is sent again.
+pub fn again(response: &ResponseHeader) -> Box<Error> {
+    let mut error = Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "asked again").into_up();
+    error.set_retry(true);
+    error
+}
+
+/// The header of a response was not whole at its deadline.
+pub fn late() -> Box<Error> {
+    Error::explain(ErrorType::ReadTimedout, "the header was not whole in time").into_up()
+}
+
+/// The other side acknowledged nothing, or no way leads there any longer; a reset or an end would be a word of it.
+fn broke_in_silence(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(cause, Some(io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_in_silence_is_told_from_one_that_is_closed() {
+        for (number, expected) in [(110, true), (113, true), (101, true), (104, false), (32, false)] {
+            let cause = io::Error::from_raw_os_error(number);
+            let error = Error::because(ErrorType::ReadError, "while reading response headers", cause);
+            assert_eq!(broke_in_silence(&error.into_up()), expected, "{number}");
+        }
+        assert!(!broke_in_silence(&Error::explain(ErrorType::ConnectionClosed, "end").into_up()));
+    }
+}

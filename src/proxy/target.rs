@@ -1,0 +1,51 @@
+//! What is asked of the registry: the client's request, admitted and put in the registry's names.
+
+use super::endpoint::Endpoint;
+use oci::name::Repository;
+use oci::request::Pull;
+
+/// `/v2/` comes before every repository name.
+const NAME_START: usize = 4;
+
+/// The admitted request. It never changes, however often it is sent.
+pub struct Target {
+    endpoint: Endpoint,
+    /// Path and query in the registry.
+    path: String,
+    /// Length of the repository's name in `path`.
+    name_length: usize,
+    /// Length of the client's name for it, in the path of its own request.
+    client_name_length: usize,
+}
+
+impl Target {
+    /// The request as parsed, for this repository of the registry. Allocates the path and nothing else.
+    pub fn new(pull: &Pull<'_>, repository: &Repository<'_>) -> Self {
+        Self {
+            endpoint: Endpoint::of(&pull.resource),
+            path: pull.upstream_target(repository),
+            name_length: repository.len(),
+            client_name_length: pull.name.as_str().len(),
+        }
+    }
+
+    /// Which part of the API it is for.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    /// Path and query in the registry.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The repository's whole name in the registry, prefix included.
+    pub fn repository(&self) -> &str {
+        self.path.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
+    }
+
+    /// The repository's name as the client writes it, cut from the path of its request.
+    pub fn client_name<'a>(&self, client_path: &'a str) -> &'a str {
+        client_path.get(NAME_START..NAME_START + self.client_name_length).unwrap_or_default()
+    }
+}
