@@ -1,8 +1,8 @@
-//! Requests of a page in a browser.
+//! Requests of web pages, which are refused.
 //!
-//! No container client is one, and clients are not authenticated: a page that a user of this host looks at could read private
-//! manifests. It could ask for `127.0.0.1` directly, or have its own name lead here once it is loaded (DNS rebinding), and then
-//! for the browser this proxy is where the page came from.
+//! Clients are not authenticated, so a page that a user of this host opens in a browser could read private manifests. It could
+//! ask for `127.0.0.1` directly, or let its own host name resolve to this host once it is loaded (DNS rebinding); then the
+//! browser takes this proxy for the server that the page came from. No container client is a browser.
 
 use http::{HeaderMap, header};
 

@@ -1,5 +1,5 @@
-//! The proxy itself: Pingora's phases of a request, in their order, each a few lines that call the
-//! module that does the work.
+//! The proxy itself: Pingora's phases of a request, in their order. Each is a few lines that call the module which does
+//! the work.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3;
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub struct Proxy {
     routes: Routes<Arc<Destination>>,
-    /// Where a route has its blobs served from here.
+    /// If a route has `blobs: proxy`.
     locator: Option<Locator>,
     requests: Arc<Bound>,
 }
@@ -80,22 +80,22 @@ impl ProxyHttp for Proxy {
         Context::new(&self.requests)
     }
 
-    /// None: what comes is passed on as it is packed. Pingora's own choice is its compression, switched off, which still
-    /// looks at each request.
+    /// None: bodies are passed on in the encoding that they have. Pingora's default is its compression module, switched off,
+    /// which would still look at each request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         let request = session.req_header();
         let client = session.client_addr().and_then(|address| address.as_inet().copied());
         context.begin(ClientRequest { method: request.method.clone(), uri: request.uri.clone(), client });
-        // Each stream of HTTP/2; a connection of HTTP/1 has the same limit by itself.
+        // For a stream of HTTP/2; a connection of HTTP/1 has the same limit anyway.
         let limit = if context.is_too_many() { REFUSAL_WRITE_LIMIT } else { CLIENT_WRITE_LIMIT };
         session.set_write_timeout(Some(limit));
         // No client of ours waits for an interim response, HTTP/1.0 has none, and after one a request that fails could
         // neither be sent again nor get an answer of its own.
         session.set_ignore_info_resp(true);
         if !session.is_body_empty() {
-            // Nothing is served behind a body: where it ends is no question here.
+            // No request is served behind a body, so it does not matter where the body ends.
             session.set_keepalive(None);
         }
         Ok(())
@@ -244,7 +244,7 @@ impl ProxyHttp for Proxy {
         reply::failure(session, error, context).await
     }
 
-    /// [`ProxyHttp::logging`] writes one line a request; Pingora's own would say it twice.
+    /// [`ProxyHttp::logging`] writes one line a request; with Pingora's own there would be two.
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
         true
     }
@@ -255,7 +255,7 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         if context.is_too_many() {
-            // They are counted: a line for each would be another load.
+            // They are counted instead: a line for each would add to the load.
             context.take_client_request();
             return;
         }

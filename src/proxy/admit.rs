@@ -39,7 +39,7 @@ pub async fn admit(session: &mut Session, routes: &Routes<Arc<Destination>>) -> 
         return Err(Refusal::new(StatusCode::FORBIDDEN, Code::Denied, message));
     }
     if request.version == Version::HTTP_11 && !request.headers.contains_key(header::HOST) {
-        let message = "a request of HTTP/1.1 has a Host header";
+        let message = "an HTTP/1.1 request needs a Host header";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, Code::Unsupported, message));
     }
     if std::str::from_utf8(request.raw_path()).is_err() {
@@ -54,7 +54,7 @@ pub async fn admit(session: &mut Session, routes: &Routes<Arc<Destination>>) -> 
     }
 }
 
-/// A body that is only announced may be empty. One that is read here has its bound: a single byte is too many.
+/// A body that is announced by `Transfer-Encoding` may turn out empty, so it is read: up to its first byte, no further.
 async fn has_body(session: &mut Session, is_pull: bool) -> bool {
     if session.is_body_empty() {
         return false;

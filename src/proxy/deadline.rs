@@ -1,12 +1,12 @@
-//! The deadline of an answer's header, over the whole of it.
+//! The deadline of a response's header, over the whole of it.
 //!
-//! Pingora's limit is one for each read, so a registry that sends a byte in three seconds, or interim answers without
-//! end, would keep a client for minutes. Pingora has no hook to end a request from outside; but a socket can be shut
-//! down by whoever knows its number, and then the read that waits on it fails as one of a broken connection does.
+//! Pingora's limit is per read, so a registry that sends a byte every three seconds, or interim responses without end,
+//! would keep a client waiting for minutes. Pingora has no hook to end a request from outside. But a socket can be shut down
+//! by its number, and then the read that waits on it fails like that of a broken connection.
 //!
-//! [`watched`] polls a request and then its watch, which [`begin`] and [`end`] set from the request's phases. A header
-//! that comes in one piece costs no timer: the watch of a registry's answer takes one only when its request has been
-//! woken and still waits, for Pingora's own limit bounds the first read.
+//! [`watched`] polls a request and then its watch, which [`begin`] and [`end`] set from the request's phases. A header that
+//! arrives in one piece costs no timer: Pingora's own limit bounds the first read, so the watch of a registry's response
+//! starts a timer only once its request was woken and still waits.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -30,9 +30,9 @@ enum State {
     /// For no header.
     #[default]
     Idle,
-    /// For one that is to come on this connection until then.
+    /// For one that has to arrive on this connection by `until`.
     Header { socket: RawFd, until: Instant, has_timer: bool },
-    /// For Pingora to notice that it was late.
+    /// For Pingora to notice that the header was late.
     Late,
 }
 
@@ -50,19 +50,19 @@ pub async fn watched<F: Future>(request: F) -> F::Output {
     WATCH.scope(Watch::default(), both).await
 }
 
-/// A request is about to be sent on this connection, whose answer's header has to be whole by then. `first_read` says
-/// that its first read has a limit of Pingora's, no later one.
+/// A request is about to be sent on this connection; the header of its response has to be whole by `until`. `first_read`
+/// says that Pingora's limit for the first read ends no later than that.
 ///
-/// `socket` must be that of the connection which Pingora holds for the request. It holds it until the final header has
-/// been seen in `upstream_response_filter`, or until it calls `error_while_proxy`, without a wait between; both call
-/// [`end`], and a request that is dropped takes its watch along. The watch is polled by the request's own task, never
+/// `socket` must be that of the connection which Pingora holds for the request. Pingora holds it until it has given the
+/// final header to `upstream_response_filter`, or until it calls `error_while_proxy`; it does not wait in between. Both
+/// call [`end`], and a request that is dropped takes its watch along. The watch is polled by the request's own task, never
 /// beside it. So the number cannot have been closed and given to another connection when it is used.
 pub fn begin(socket: RawFd, until: Instant, first_read: bool) {
     // Without a watch, as in unit tests, Pingora's limits are all there is.
     let _ = WATCH.try_with(|watch| watch.0.set(State::Header { socket, until, has_timer: !first_read }));
 }
 
-/// The header is here, or the try is over. True if it was late: then the connection is of no use.
+/// The header has arrived, or the try is over. True if the header was late: the connection has been shut down.
 pub fn end() -> bool {
     let last = WATCH.try_with(|watch| watch.0.take()).unwrap_or_default();
     matches!(last, State::Late)
@@ -85,7 +85,7 @@ impl Watch {
         if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(context).is_ready()) {
             timer.set(None);
             self.0.set(State::Late);
-            // It wakes the request, whose read or write fails. One that has failed already says the same.
+            // This wakes the request, whose read or write then fails. An error here means that it has failed already.
             let _ = shutdown(socket, Shutdown::Both);
         }
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_header_in_drips_ends_at_the_deadline_and_one_that_is_whole_does_not() {
+    async fn a_header_that_arrives_byte_by_byte_is_cut_at_the_deadline_and_a_whole_one_is_not() {
         for (first_read, header, expected) in [(true, 100, true), (false, 100, true), (true, 3, false)] {
             let (client, mut server) = pair().await;
             let dripping = async {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_ended_where_no_other_limit_is_there() {
+    async fn a_silent_connection_without_another_limit_is_cut_at_the_deadline() {
         let (client, _server) = pair().await;
         let begun = Instant::now();
         assert_eq!(read(client, false, 1).await, (0, true));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_has_ended_leaves_the_connection_alone() {
+    async fn a_connection_is_not_touched_after_the_end_of_its_watch() {
         let (client, mut server) = pair().await;
         let ended = watched(async {
             begin(client.as_raw_fd(), Instant::now() + LIMIT, false);

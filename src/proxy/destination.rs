@@ -16,9 +16,9 @@ pub struct Upstream {
     pub domain: Domain,
     /// Its `Host`, ready to be sent.
     pub host: HeaderValue,
-    /// Kept fresh in the background.
+    /// Its addresses, looked up in the background.
     pub addresses: Arc<Addresses>,
-    /// Kept full in the background.
+    /// Its tokens, renewed in the background.
     pub tokens: Arc<Tokens>,
     /// Where its blobs are.
     pub blob_hosts: BlobHosts,
@@ -30,7 +30,7 @@ pub struct Upstream {
 pub struct Destination {
     /// The registry; routes may share one.
     pub upstream: Arc<Upstream>,
-    /// What a failure asks of clients.
+    /// Whether clients are to turn to their next endpoint when a pull fails.
     pub on_failure: OnFailure,
     /// How its blobs are served.
     pub blobs: Blobs,

@@ -1,20 +1,20 @@
 //! Which kept connections may still be used: those of their address's current epoch.
 //!
-//! A firewall that fails over, a VPN that switches or a host that resumes drops the packets of all connections that were
-//! there before, while new ones work. The first request to notice gives up on its connection after
-//! [`crate::net::addresses::UNACKNOWLEDGED_LIMIT`]; the others in the pool would each cost another one the same wait. So it
-//! raises the epoch, which is part of the pool's key, and they are not found again: they end when they have been idle.
+//! When a firewall fails over, a VPN switches or a host resumes, the packets of all earlier connections are dropped while
+//! new connections work. The first request to notice gives up on its connection after
+//! [`crate::net::addresses::UNACKNOWLEDGED_LIMIT`]. Each of the others in the pool would cost some request the same wait.
+//! So the first one raises the epoch, which is part of the pool's key: the others are not found again and end by being idle.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Addresses share epochs where there are more of them than this, which costs a connection that would have been good.
+/// With more addresses than this some share an epoch, which costs connections that would have been good.
 const SLOTS: usize = 256;
 
 /// Counted over the whole process, as the path to an address is the same for all that use it.
 static EPOCHS: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 
-/// A few shifts in place of a strong hash, for every request comes here. Addresses that meet in a slot retire each other's
+/// A few shifts in place of a strong hash, because every request needs it. Addresses in the same slot retire each other's
 /// connections, which costs a new one each.
 fn slot(address: SocketAddr) -> &'static AtomicU64 {
     let bits = match address.ip() {
@@ -30,8 +30,8 @@ pub fn current(address: SocketAddr) -> u64 {
     slot(address).load(Ordering::Relaxed)
 }
 
-/// A connection of this epoch has died in silence. Those of later ones are none the worse for it: several requests that
-/// notice together raise it once.
+/// A connection of this epoch has stopped without a word. Connections of later epochs stay good: several requests that
+/// notice together raise the epoch once.
 pub fn end(address: SocketAddr, epoch: u64) {
     let _ = slot(address).compare_exchange(epoch, epoch.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
 }

@@ -17,19 +17,19 @@ use oci::route::OnFailure;
 /// Why an admitted request gets no answer of the registry's.
 #[derive(Clone, Debug)]
 pub enum Trouble {
-    /// More requests are under way than there may be.
+    /// More requests are under way than the limit allows.
     Busy,
-    /// A request that cannot be sent on as HTTP.
+    /// The request's `Connection` header nominates a header that it may not.
     Malformed,
     /// No registry token: Entra's or the registry's fault.
     NoToken(Unavailable),
     /// The registry's name has never been resolved.
     Unresolved,
-    /// The registry says 401 to a fresh token.
+    /// The registry answers 401 to a renewed token.
     Unauthorized,
-    /// No connection to any address, one that broke before the answer, or an answer that is no HTTP.
+    /// No connection to any address, one that broke before the response, or a response that is not HTTP.
     Unreachable(String),
-    /// Connected, and no answer in time.
+    /// Connected, and no response in time.
     Silent,
     /// The registry has the blob, but it cannot be fetched from storage: the whole sentence.
     Storage(String),
@@ -42,7 +42,7 @@ pub enum Trouble {
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
-    /// The storage of this name gives no answer in time.
+    /// The storage of this name does not respond in time.
     StorageSilent(String),
     /// A fault of this proxy's own.
     Internal(String),
@@ -57,8 +57,8 @@ impl Trouble {
         error
     }
 
-    /// Status, code, and `Retry-After` in seconds. The 5xx make dockerd, containerd and podman turn to their next
-    /// endpoint; a 401 that is not the client's becomes 403, for a 401 without a challenge is no HTTP.
+    /// Status, code, and `Retry-After` in seconds. A 5xx makes dockerd, containerd and podman turn to their next endpoint.
+    /// The registry's 401 becomes 403: a 401 needs a challenge (RFC 9110 section 15.5.2), which the client could not solve.
     pub fn answer(&self) -> (StatusCode, Code, Option<u64>) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
@@ -131,8 +131,8 @@ impl fmt::Display for Trouble {
 impl std::error::Error for Trouble {}
 
 /// The status by which the client gets a response of the registry's. It is the registry's own, with one exception:
-/// containerd asks six times at once after a 429, and podman waits half a minute. After a 503 both turn to their next
-/// endpoint, as they should where there is one. A blob keeps its 429, for podman has no other endpoint by then, and waits.
+/// after a 429 for a manifest containerd asks six times at once, and podman waits half a minute. After a 503 both turn to their
+/// next endpoint, as they should if there is one. A blob keeps its 429: by then podman has no other endpoint, and waits.
 pub fn passed_on(status: StatusCode, endpoint: Endpoint, on_failure: OnFailure) -> StatusCode {
     match status {
         StatusCode::TOO_MANY_REQUESTS if endpoint.starts_pull() && on_failure == OnFailure::Fallback => {

@@ -74,8 +74,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// What is written is an allow-list: no header of either side but ACR's correlation id, and no query, for a redirect's would
-/// carry a signature. Every field that others can choose is a bounded word, and what is wrong, in free words, comes last.
+/// The fields are an allow-list: no header of either side but ACR's correlation id, and no query, which in a redirect
+/// contains a signature. Every field that others can choose is a bounded word; the error, which is free text, comes last.
 struct Line<'a> {
     method: &'a str,
     path: &'a str,
@@ -120,14 +120,14 @@ impl Display for Line<'_> {
 /// How a request went, as far as there is something to say.
 enum Outcome<'a> {
     Answered,
-    /// The client asked for what is not done here, and was told why.
+    /// The request was not admitted, and the client was told why.
     Refused(&'a str),
-    /// The client did not take its answer; engines do it every day.
+    /// The client did not take its answer, as engines often do when they have what they need.
     Left(&'static str),
     Failed(&'a Trouble),
-    /// The process ended before it did.
+    /// The process ended first.
     CutOff,
-    /// By an error that no phase has a word for.
+    /// An error without a row in the table of failures.
     Broken(&'a Error),
 }
 
@@ -143,7 +143,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// What clients do is no warning: nobody has to do anything about it.
+    /// What clients do is not a warning: nobody has to act on it.
     fn level(&self) -> Level {
         match self {
             Self::Answered | Self::Refused(_) | Self::Left(_) => Level::Info,
@@ -152,7 +152,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The whole field, or nothing.
+/// The whole `error` field, or nothing.
 impl Display for Outcome<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -166,7 +166,7 @@ impl Display for Outcome<'_> {
     }
 }
 
-/// In which way the client is to blame.
+/// What the client did.
 fn left(error: &Error) -> &'static str {
     match error.etype() {
         ErrorType::ReadTimedout => "client sent half a request",
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_its_fields_and_a_reason_that_is_told_last() {
+    fn the_reason_is_the_last_field_of_a_line() {
         let trouble = Trouble::Unreachable("a b\nerror=c".to_owned());
         for (outcome, level, says) in [
             (Outcome::Answered, Level::Info, ""),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever reads lines by blanks and labels finds each label once, and behind `error=` nothing but its text.
+        /// A reader that splits lines at blanks and labels finds each label once, and behind `error=` only its text.
         #[test]
         fn no_input_makes_a_second_line_or_field(
             method in any::<String>(),
