@@ -4,16 +4,20 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::bench::options::Options as BenchOptions;
 use crate::client_config::Task;
 use crate::config::Config;
 
+#[cfg(feature = "bench")]
 mod bench;
 mod client_config;
+#[cfg(feature = "demo")]
 mod demo;
 mod exit;
+#[cfg(not(all(feature = "bench", feature = "demo")))]
+mod missing;
 mod serve;
 
+#[cfg(feature = "demo")]
 pub use demo::DemoOptions;
 pub use exit::{Exit, WRONG};
 
@@ -26,11 +30,13 @@ pub enum Command {
     /// Run the proxy. Each of the texts is a warning for the log.
     Serve(Box<Config>, Vec<String>),
     /// Show a pull.
+    #[cfg(feature = "demo")]
     Demo(DemoOptions),
     /// Show, install or remove a client's files.
     ClientConfig(Task),
-    /// Measure pulls.
-    Bench(Box<BenchOptions>),
+    /// Measure pulls to these two sides.
+    #[cfg(feature = "bench")]
+    Bench(Box<acr_bench::Options>, crate::bench::Target),
 }
 
 /// Pull images through Azure Container Registry's cache, signed in with the machine's own identity
@@ -49,12 +55,22 @@ enum Subcommands {
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::ServeFlags),
     /// Show a pull through the proxy without Azure: a stand-in for it is built in
+    #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
+    /// Not in this build
+    #[cfg(not(feature = "demo"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Demo(missing::AnyArguments),
     /// Show the files with which a container client pulls through the proxy, or put them in place
     ClientConfig(client_config::ClientConfigFlags),
     /// Measure pulls through a proxy against direct pulls, in turns
+    #[cfg(feature = "bench")]
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<bench::BenchFlags>),
+    /// Not in this build
+    #[cfg(not(feature = "bench"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Bench(missing::AnyArguments),
 }
 
 /// Takes the arguments, the program's name first. `Err` holds what to print and the exit status.
@@ -67,9 +83,17 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         Subcommands::Serve(arguments) => {
             serve::parse(arguments).map(|(config, warnings)| Command::Serve(Box::new(config), warnings))
         }
+        #[cfg(feature = "demo")]
         Subcommands::Demo(arguments) => demo::parse(&arguments).map(Command::Demo),
+        #[cfg(not(feature = "demo"))]
+        Subcommands::Demo(_) => Err(missing::command("demo")),
         Subcommands::ClientConfig(arguments) => client_config::parse(arguments).map(Command::ClientConfig),
-        Subcommands::Bench(arguments) => bench::parse(*arguments).map(|options| Command::Bench(Box::new(options))),
+        #[cfg(feature = "bench")]
+        Subcommands::Bench(flags) => {
+            bench::parse(*flags).map(|(options, target)| Command::Bench(Box::new(options), target))
+        }
+        #[cfg(not(feature = "bench"))]
+        Subcommands::Bench(_) => Err(missing::command("bench")),
     }
 }
 

@@ -29,6 +29,7 @@ pub use listener::parse_listen;
 
 pub use routes::{Destination, Routes};
 
+#[cfg(feature = "bench")]
 pub(crate) use routes::parse_blobs;
 
 /// Loopback, because clients are not authenticated.

@@ -11,12 +11,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use acr_emulator::{Client, Emulator, Hop, Image, Options, Recorded, static_busybox};
-use serde_json::Value;
+use acr_bench::{Connector, Exchange, Image, Job, Layers, Order, Origin, Platform, Pool, Route, inspect};
+use acr_emulator::{Client, Emulator, Hop, Options, Recorded, static_busybox};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::child::{ProxyProcess, Scratch};
 use crate::cli::DemoOptions;
+use crate::net::addresses::system_lookup;
 
 /// The identity that the stand-in knows. It opens nothing anywhere else.
 const TENANT: &str = "00000000-0000-4000-8000-00000000de30";
@@ -24,8 +25,8 @@ const CLIENT_ID: &str = "00000000-0000-4000-8000-0000000c11e7";
 const SECRET: &str = "only-for-the-demo";
 const PREFIX: &str = "hub";
 const IMAGE: &str = "library/hello";
-/// A step of the pull takes milliseconds; this is for a very busy machine.
-const STEP_LIMIT: Duration = Duration::from_secs(20);
+/// The emulator's image has a manifest for it.
+const PLATFORM: &str = "linux/amd64";
 /// The line of a request is written right behind its answer; a busy machine may have to do other things first.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
 const LOG_STEP: Duration = Duration::from_millis(5);
@@ -117,7 +118,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     .await
     .map_err(|cause| format!("demo: stand-in for Azure: {cause}"))?;
     let binary = static_busybox();
-    let mut image = Image::small(&format!("{PREFIX}/{IMAGE}"), "latest");
+    let mut image = acr_emulator::Image::small(&format!("{PREFIX}/{IMAGE}"), "latest");
     image.binary.clone_from(&binary);
     azure.try_push(&image).map_err(|cause| format!("demo: image: {cause}"))?;
 
@@ -138,12 +139,13 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     say(format_args!("The proxy is ready on http://{}.\n", proxy.address()))?;
 
     say(format_args!("A pull of {IMAGE}:latest, as docker does it, without any credentials:"))?;
-    let mut steps = Vec::new();
-    let pulled = pull(proxy.address(), &mut steps).await;
-    for step in &steps {
-        say(format_args!("  {step}"))?;
+    let (origin, _) =
+        Origin::parse_url(&format!("http://{}", proxy.address())).ok_or("demo: no address of the proxy")?;
+    let (exchanges, pulled) = pull(&origin).await;
+    for exchange in &exchanges {
+        say(format_args!("  {}", line(exchange)))?;
     }
-    log.of_requests(steps.len()).await;
+    log.of_requests(exchanges.iter().filter(|exchange| exchange.origin == origin).count()).await;
     if let Err(cause) = pulled {
         log.show()?;
         return Err(format!("demo: pull: {cause}"));
@@ -213,73 +215,39 @@ async fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch, log: &Prox
     started.map_err(|cause| format!("demo: {cause}"))
 }
 
-/// A pull in dockerd's order: ping, HEAD of the tag, index, manifest of a platform, config and layers. Every
-/// digest is checked; each step that has an answer is told in `steps`.
-async fn pull(proxy: SocketAddr, steps: &mut Vec<String>) -> Result<(), String> {
-    // Plain HTTP, to the storage as well: no CA certificates are needed, and those of this machine may be out of order.
-    let client = reqwest::Client::builder().no_proxy().timeout(STEP_LIMIT).tls_certs_only([]).build();
-    let client = client.map_err(|cause| crate::answer::chain(&cause))?;
-    get(&client, steps, proxy, "GET", "/v2/").await?;
-    let head = get(&client, steps, proxy, "HEAD", &format!("/v2/{IMAGE}/manifests/latest")).await?;
-    let digest = head.digest.ok_or("the HEAD answer names no digest")?;
-    let index = get(&client, steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{digest}")).await?;
-    let index: Value = serde_json::from_slice(&index.body).map_err(|cause| cause.to_string())?;
-    let manifest = index.pointer("/manifests/0/digest").and_then(Value::as_str).ok_or("the index lists no manifest")?;
-    let manifest = get(&client, steps, proxy, "GET", &format!("/v2/{IMAGE}/manifests/{manifest}")).await?;
-    let manifest: Value = serde_json::from_slice(&manifest.body).map_err(|cause| cause.to_string())?;
-    let layers = manifest.get("layers").and_then(Value::as_array).into_iter().flatten();
-    for blob in manifest.get("config").into_iter().chain(layers) {
-        let digest = blob.get("digest").and_then(Value::as_str).ok_or("a blob without a digest")?;
-        get(&client, steps, proxy, "GET", &format!("/v2/{IMAGE}/blobs/{digest}")).await?;
-    }
-    Ok(())
+/// A pull in dockerd's order. Every digest is checked. Returns the exchanges, also of a pull that fails.
+async fn pull(proxy: &Origin) -> (Vec<Exchange>, Result<(), String>) {
+    let pool = match connector() {
+        Ok(connector) => Pool::recording(Arc::new(connector), 0),
+        Err(cause) => return (Vec::new(), Err(format!("TLS client: {cause}"))),
+    };
+    let route = Route::via(proxy.clone());
+    let pulled = async {
+        let image = Image::parse(IMAGE)?;
+        let platform = Platform::parse(PLATFORM).ok_or_else(|| format!("{PLATFORM:?} is no platform"))?;
+        let job = Job { image: &image, platform: &platform, layers: Layers::Full, order: Order::Docker };
+        inspect(&route, &pool, job).await.map_err(|failure| failure.sentence)
+    };
+    let pulled = pulled.await.map(|_| ());
+    (pool.exchanges(), pulled)
 }
 
-struct Got {
-    digest: Option<String>,
-    body: Vec<u8>,
+/// Plain HTTP, to the storage as well, so no CA certificate is trusted: those of this machine may be out of order.
+fn connector() -> Result<Connector, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    Ok(Connector::new(tls, system_lookup()))
 }
 
-async fn get(
-    client: &reqwest::Client,
-    steps: &mut Vec<String>,
-    proxy: SocketAddr,
-    method: &str,
-    path: &str,
-) -> Result<Got, String> {
-    /// What dockerd and containerd accept.
-    const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
-    let begun = Instant::now();
-    let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|cause| cause.to_string())?;
-    let answer = client
-        .request(method.clone(), format!("http://{proxy}{path}"))
-        .header("Accept", ACCEPT)
-        .send()
-        .await
-        .map_err(|cause| crate::answer::chain(&cause))?;
-    let status = answer.status();
-    let redirected =
-        answer.url().host_str() != Some(&proxy.ip().to_string()) || answer.url().port() != Some(proxy.port());
-    let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let body = answer.bytes().await.map_err(|cause| crate::answer::chain(&cause))?.to_vec();
-    let from = if redirected { ", 307 to blob storage" } else { "" };
-    steps.push(format!(
-        "{method} {path} -> {} {}B{from} ({} ms)",
-        status.as_u16(),
-        body.len(),
-        begun.elapsed().as_millis()
-    ));
-    if !status.is_success() {
-        return Err(format!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body)));
-    }
-    if let Some((_, expected)) = path.rsplit_once("sha256:") {
-        let found = ring::digest::digest(&ring::digest::SHA256, &body);
-        let found = found.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-        if found != expected {
-            return Err(format!("{path}: the content has digest sha256:{found}"));
-        }
-    }
-    Ok(Got { digest, body })
+/// An exchange in a line.
+fn line(exchange: &Exchange) -> String {
+    let what = if exchange.status.is_redirection() {
+        format!("{} to blob storage", exchange.status.as_u16())
+    } else {
+        format!("{} {} B", exchange.status.as_u16(), exchange.bytes)
+    };
+    format!("{} -> {what} ({} ms)", exchange.request, exchange.took.as_millis())
 }
 
 /// The stand-in's records in a line each: by hop, with what the proxy added and what it kept away.

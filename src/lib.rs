@@ -50,9 +50,10 @@
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! secret, answer, logger           masked values; what servers say; the log
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them
-//! demo                             the same program against an embedded stand-in for Azure
-//! bench                            pulls through a proxy against direct ones; a client, not a part of the proxy
+//! demo (feature)                   a pull through this program against an emulator of Azure
+//! bench (feature)                  hands the crate below what it needs of this program
 //! child                            the proxy as a child process, for demo and bench
+//! acr_bench (a crate of its own)   pulls through a proxy and direct ones, measured; a client, without pingora
 //! ```
 //!
 //! # Flow
@@ -131,12 +132,14 @@
 
 pub mod admin;
 pub mod answer;
+#[cfg(feature = "bench")]
 pub mod bench;
 mod browser;
 pub mod child;
 pub mod cli;
 pub mod client_config;
 pub mod config;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod failure;
 pub mod file;

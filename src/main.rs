@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use acr_cache_proxy::cli::{self, Command};
 use acr_cache_proxy::serve::ServeError;
-use acr_cache_proxy::{bench, child, client_config, demo, logger, serve};
+use acr_cache_proxy::{child, client_config, logger, serve};
 use log::warn;
 use mimalloc::MiMalloc;
 
@@ -36,9 +36,11 @@ fn main() -> ExitCode {
                 outcome => outcome.map_err(|cause| cause.to_string()),
             }
         }
-        Ok(Command::Demo(options)) => demo::run(&options),
+        #[cfg(feature = "demo")]
+        Ok(Command::Demo(options)) => acr_cache_proxy::demo::run(&options),
         Ok(Command::ClientConfig(task)) => client_config::run(&task),
-        Ok(Command::Bench(options)) => bench::run(&options),
+        #[cfg(feature = "bench")]
+        Ok(Command::Bench(options, target)) => acr_cache_proxy::bench::run(&options, &target),
         Err(exit) => {
             if exit.to_stdout {
                 // Whoever reads may have left, as `head` does.

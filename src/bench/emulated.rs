@@ -1,47 +1,45 @@
-//! `--emulated`: both sides against the stand-in for Azure, as if it were a round trip away, so that the effect can be
-//! seen without Azure.
+//! `--emulated`: both sides against the emulator, at a given round-trip time, so that no Azure is needed.
 
 use std::time::Duration;
 
+use acr_bench::{DelayLine, Origin};
 use acr_emulator::{Client, Emulator, Image, Options};
+use oci::route::Blobs;
 use tokio::task::JoinSet;
 
-use super::origin::Origin;
-use super::wire::Wire;
 use crate::child::{ProxyProcess, Scratch};
 use crate::config::{Config, Flags};
-use oci::route::Blobs;
 
-/// The identity that the stand-in knows. It opens nothing anywhere else.
+/// The identity that the emulator knows. It is of no use elsewhere.
 const TENANT: &str = "00000000-0000-4000-8000-0000000be9c4";
 const CLIENT_ID: &str = "00000000-0000-4000-8000-0000000c11e7";
 const SECRET: &str = "only-for-the-bench";
 const HOST: &str = "127.0.0.1";
 const PREFIX: &str = "hub";
-/// The image that is there, as common ones are: some layers, of some megabytes together.
-pub const IMAGE: &str = "library/sample:latest";
+/// The image in the registry; as common ones, it has some layers of some megabytes together.
+pub(crate) const IMAGE: &str = "library/sample:latest";
 const LAYERS: usize = 5;
 const LAYER_BYTES: usize = 1 << 20;
-/// The stand-in remembers every request until it is told to forget; a long run must not fill the memory.
-const FORGET: Duration = Duration::from_secs(1);
+/// The emulator records every request. The records are cleared this often, so that a long run does not fill the memory.
+const CLEAR_RECORDS: Duration = Duration::from_secs(1);
 
-/// Everything that such a run needs; dropping it stops all of it.
-pub struct Emulated {
-    /// The child proxy.
-    pub via: Origin,
-    /// What direct pulls and the child are configured with.
-    pub config: Config,
+/// The parts of such a run; they stop when it is dropped.
+pub(super) struct Emulated {
+    /// The proxy, a child process.
+    pub(super) via: Origin,
+    /// The settings of the proxy and of direct pulls.
+    pub(super) config: Config,
     _tasks: JoinSet<()>,
     _proxy: ProxyProcess,
     _files: Scratch,
 }
 
 impl Emulated {
-    /// The stand-in in this process, its registry and storage behind wires that take `rtt`, a proxy as a child process.
-    pub async fn start(rtt: Duration, blobs: Blobs) -> Result<Self, String> {
-        let io = |cause: std::io::Error| format!("stand-in for Azure: {cause}");
-        let registry = Wire::bind().await.map_err(io)?;
-        let storage = Wire::bind().await.map_err(io)?;
+    /// Starts the emulator in this process, with its registry and storage `rtt` away, and a proxy as a child process.
+    pub(super) async fn start(rtt: Duration, blobs: Blobs) -> Result<Self, String> {
+        let io = |cause: std::io::Error| format!("emulator: {cause}");
+        let registry = DelayLine::bind().await.map_err(io)?;
+        let storage = DelayLine::bind().await.map_err(io)?;
         let port = registry.address().map_err(io)?.port();
         let storage_port = storage.address().map_err(io)?.port();
         let azure = Emulator::start(Options {
@@ -69,7 +67,7 @@ impl Emulated {
             Blobs::Redirect => String::new(),
             Blobs::Proxy => format!("  blobs: proxy\n  blob_hosts: ['{HOST}:{storage_port}']\n"),
         };
-        // By a file, since the variables of this process are its user's.
+        // In a file, because the environment is the user's.
         let settings = files.write(
             "config.yaml",
             &format!(
@@ -84,7 +82,6 @@ impl Emulated {
         tasks.spawn(storage.forward(azure.storage_addr(), rtt));
         let flags = Flags { config: Some(settings.clone()), ..Flags::default() };
         let config = Config::load(&flags).map_err(|mistakes| mistakes.to_string().trim_end().to_owned())?;
-        // The child's own start waits for a line of its log, on a thread that may.
         let arguments = ["--config".to_owned(), settings.to_string_lossy().into_owned()];
         let variables = [("RUST_LOG", String::new())];
         let proxy = tokio::task::spawn_blocking(move || ProxyProcess::start(&arguments, &variables, |_| {}))
@@ -92,7 +89,7 @@ impl Emulated {
             .map_err(|cause| format!("proxy: {cause}"))??;
         tasks.spawn(async move {
             loop {
-                tokio::time::sleep(FORGET).await;
+                tokio::time::sleep(CLEAR_RECORDS).await;
                 azure.clear_requests();
             }
         });

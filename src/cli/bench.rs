@@ -1,9 +1,16 @@
-//! `bench`: its flags are parsed by the benchmark itself.
+//! `bench`: the flags that name the two sides; those of the run are parsed by the benchmark itself.
 
-pub(super) use crate::bench::flags::Flags as BenchFlags;
-use crate::bench::options::Options;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use acr_bench::{Options, Origin, parse_flag, parse_time};
+use clap::Args;
+use oci::name::Prefix;
+use oci::route::Blobs;
 
 use super::exit::{Exit, mistake};
+use crate::bench::{IMAGE, Target};
+use crate::config::{self, Config, Domain};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +32,179 @@ image is pulled once on each side, without its layers, before the run. Ctrl-C or
 there is. Exit status: 0 with a report; 1 if the run cannot begin, the report cannot be written or no pull of a side
 succeeds; 2 for a wrong flag, or a report that could not be written where it says.";
 
+/// A neighbouring region.
+const DEFAULT_RTT: Duration = Duration::from_millis(20);
+/// Longer than any path on Earth; more is a mistake.
+const MAX_RTT: Duration = Duration::from_secs(2);
+/// The text is left out because it holds a password.
+const NO_CREDENTIALS: &str = "an address has no user name or password here";
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct BenchFlags {
+    /// The proxy, such as http://127.0.0.1:8080
+    #[arg(long, value_name = "URL")]
+    via: Option<String>,
+    /// The registry and the cache rule's prefix, such as example.azurecr.io/hub, pulled from as docker does
+    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    direct: Option<String>,
+    /// The proxy's configuration file, for the identity of direct pulls [default: the default chain]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A PEM file of private CA certificates, trusted besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    run: acr_bench::Flags,
+    /// Measure against the built-in emulator of Azure, with a proxy of its own; nothing else is needed
+    #[arg(long)]
+    emulated: bool,
+    /// The round-trip time to the emulator [default: 20ms]
+    #[arg(long, value_name = "TIME")]
+    rtt: Option<String>,
+    /// How the emulator's proxy serves blobs, as in its settings: redirect or proxy [default: redirect]
+    #[arg(long, value_name = "HOW")]
+    blobs: Option<String>,
+}
+
 /// What to measure. The error has all mistakes.
-pub(super) fn parse(arguments: BenchFlags) -> Result<Options, Exit> {
-    Options::parse(arguments).map_err(|mistakes| mistake(&mistakes.join("\n")))
+pub(super) fn parse(mut flags: BenchFlags) -> Result<(Options, Target), Exit> {
+    let mut mistakes = Vec::new();
+    let emulated = flags.emulated.then(|| emulated(&mut flags, &mut mistakes));
+    let options = Options::parse(&flags.run, &mut mistakes);
+    let target = emulated.unwrap_or_else(|| named(&flags, &mut mistakes));
+    match (options, target) {
+        (Some(options), Some(target)) if mistakes.is_empty() => Ok((options, target)),
+        _ => Err(mistake(&mistakes.join("\n"))),
+    }
+}
+
+fn emulated(flags: &mut BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
+    let given = [
+        ("--image", !flags.run.images.is_empty()),
+        ("--mix", flags.run.mix.take().is_some()),
+        ("--via", flags.via.is_some()),
+        ("--direct", flags.direct.is_some()),
+        ("--config", flags.config.is_some()),
+        ("--ca-file", flags.ca_file.is_some()),
+    ];
+    for (name, _) in given.iter().filter(|(_, given)| *given) {
+        mistakes.push(format!("{name}: has no effect with --emulated, which brings its own: leave one of them out"));
+    }
+    flags.run.images = vec![IMAGE.to_owned()];
+    let rtt = match &flags.rtt {
+        Some(text) => parse_flag("--rtt", Some(text), |text| parse_time(text, MAX_RTT), mistakes),
+        None => Some(DEFAULT_RTT),
+    };
+    let blobs = match &flags.blobs {
+        Some(text) => parse_flag("--blobs", Some(text), config::parse_blobs, mistakes),
+        None => Some(Blobs::default()),
+    };
+    Some(Target::Emulated { blobs: blobs?, rtt: rtt? })
+}
+
+fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
+    if flags.rtt.is_some() {
+        mistakes.push("--rtt: has no effect without --emulated: the network has its own round-trip time".to_owned());
+    }
+    if flags.blobs.is_some() {
+        mistakes.push("--blobs: has no effect without --emulated: it is a setting of the proxy".to_owned());
+    }
+    let via = parse_flag("--via", flags.via.as_deref(), parse_via, mistakes);
+    let direct = parse_flag("--direct", flags.direct.as_deref(), parse_direct, mistakes);
+    if flags.via.is_none() && flags.direct.is_none() {
+        mistakes.push(
+            "nothing to measure: give --via, such as --via http://127.0.0.1:8080, or --direct, such as --direct example.azurecr.io/hub, or both, or --emulated".to_owned(),
+        );
+    }
+    if flags.direct.is_none() && flags.config.is_some() {
+        mistakes.push("--config: has no effect without --direct: only direct pulls sign in from here".to_owned());
+    }
+    let direct = match direct {
+        Some((domain, prefix)) => Some(load(flags, &domain, &prefix, mistakes)?),
+        None => None,
+    };
+    let ca_file = direct.as_ref().and_then(|config| config.ca_file().map(Path::to_owned));
+    let ca_file = ca_file.or_else(|| flags.ca_file.clone());
+    Some(Target::Named { via, direct: direct.map(Box::new), ca_file })
+}
+
+/// The identity and the addresses in the proxy's file, for the registry that the flag names.
+fn load(flags: &BenchFlags, domain: &Domain, prefix: &Prefix, mistakes: &mut Vec<String>) -> Option<Config> {
+    let flags = config::Flags {
+        config: flags.config.clone(),
+        domain: Some(domain.authority().to_owned()),
+        prefix: Some(prefix.as_str().to_owned()),
+        ca_file: flags.ca_file.clone(),
+        ..config::Flags::default()
+    };
+    Config::load(&flags).map_err(|wrong| mistakes.extend(wrong.to_string().lines().map(str::to_owned))).ok()
+}
+
+fn parse_via(text: &str) -> Result<Origin, String> {
+    if text.contains('@') {
+        return Err(format!("{NO_CREDENTIALS}: the proxy asks for none"));
+    }
+    match Origin::parse_url(text) {
+        Some((origin, path)) if path == "/" => Ok(origin),
+        _ => {
+            Err(format!("{text:?} is no address of a proxy: give scheme, host and port, such as http://127.0.0.1:8080"))
+        }
+    }
+}
+
+fn parse_direct(text: &str) -> Result<(Domain, Prefix), String> {
+    if text.contains('@') {
+        return Err(format!("{NO_CREDENTIALS}: --config says who signs in"));
+    }
+    if text.contains("://") {
+        return Err(format!("{text:?} has a scheme: give login server and prefix, such as example.azurecr.io/hub"));
+    }
+    let (domain, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let prefix = Prefix::parse(prefix).ok_or_else(|| {
+        format!("{prefix:?} is no repository path: give the cache rule's target without its /*, such as example.azurecr.io/hub")
+    })?;
+    Ok((Domain::parse(domain)?, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags() -> BenchFlags {
+        let run = acr_bench::Flags { images: vec!["library/nginx:1.27".to_owned()], ..acr_bench::Flags::default() };
+        BenchFlags { run, via: Some("http://127.0.0.1:8080".to_owned()), ..BenchFlags::default() }
+    }
+
+    #[test]
+    fn every_mistake_in_the_sides_is_a_sentence() {
+        let some = |text: &str| Some(text.to_owned());
+        for (flags, says) in [
+            (BenchFlags { via: None, ..flags() }, "nothing to measure: give --via"),
+            (
+                BenchFlags { via: some("127.0.0.1:8080"), ..flags() },
+                "--via: \"127.0.0.1:8080\" is no address of a proxy",
+            ),
+            (BenchFlags { via: some("http://a/hub"), ..flags() }, "--via: \"http://a/hub\" is no address of a proxy"),
+            (BenchFlags { direct: some("https://a/hub"), ..flags() }, "--direct: \"https://a/hub\" has a scheme"),
+            (BenchFlags { direct: some("a.azurecr.io/Hub"), ..flags() }, "--direct: \"Hub\" is no repository path"),
+            (BenchFlags { direct: some("a_b/hub"), ..flags() }, "--direct: \"a_b\" is no host name"),
+            (
+                BenchFlags { via: some("http://user:pass@a/"), ..flags() },
+                "--via: an address has no user name or password",
+            ),
+            (BenchFlags { direct: some("user:pass@a.azurecr.io"), ..flags() }, "--direct: an address has no user name"),
+            (BenchFlags { rtt: some("20ms"), ..flags() }, "--rtt: has no effect without --emulated"),
+            (BenchFlags { blobs: some("proxy"), ..flags() }, "--blobs: has no effect without --emulated"),
+            (
+                BenchFlags { emulated: true, blobs: some("x"), ..BenchFlags::default() },
+                "--blobs: \"x\" is no way to serve",
+            ),
+            (BenchFlags { emulated: true, ..flags() }, "--image: has no effect with --emulated"),
+            (BenchFlags { config: Some("x.yaml".into()), ..flags() }, "--config: has no effect without --direct"),
+        ] {
+            let mistakes = parse(flags).expect_err(says).message;
+            assert!(mistakes.lines().any(|mistake| mistake.starts_with(says)), "{says}: {mistakes:?}");
+            assert!(!mistakes.contains("user:pass"), "{mistakes:?}");
+        }
+    }
 }

@@ -30,7 +30,7 @@ mod table;
 
 pub use call::{CALL_WAIT, Call, Resolver, Single};
 pub use connect::Attempt;
-pub use lookup::{LOOKUP_LIMIT, Lookup, Unresolved};
+pub use lookup::{LOOKUP_LIMIT, Lookup, Unresolved, system as system_lookup};
 pub use table::Names;
 
 /// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the

@@ -2,12 +2,14 @@
 
 mod admin;
 mod azure;
+#[cfg(feature = "bench")]
 mod bench;
 mod blobs;
 mod bodies;
 mod client_config;
 mod credentials;
 mod deadline;
+#[cfg(feature = "demo")]
 mod demo;
 mod downstream;
 mod drain;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::super::phase::Phase;
-use super::super::pull::Side;
 use super::{Summary, digits, shown};
+use crate::phase::Phase;
+use crate::route::Side;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 340.0;
@@ -243,7 +243,7 @@ pub(super) mod tests {
     fn p99_has_a_tick_however_few_the_pulls() {
         let (_, mut summaries) = super::super::tests::summaries();
         for side in &mut summaries[0].sides {
-            side.record = super::super::Record::default();
+            side.record = crate::record::Record::default();
         }
         assert!(render(&summaries).contains(">99 %</text>"));
     }

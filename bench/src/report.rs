@@ -1,13 +1,15 @@
-//! What came out: the same summary as a table, as a page, as JSON and as plots. All of them begin with the answer.
+//! The report: one summary as table, HTML page, JSON and plots. Each begins with the result in one sentence.
 
 use std::time::Duration;
 
-use super::load::{Level, Tally};
-use super::output::{Output, Outputs, print};
-use super::pairs::Difference;
-use super::phase::Phase;
-use super::pull::{Layers, Side};
-use super::record::Record;
+use crate::output::{Output, Outputs, print};
+use crate::pairs::Difference;
+use crate::phase::Phase;
+use crate::plan::Level;
+use crate::pull::Layers;
+use crate::record::Record;
+use crate::route::Side;
+use crate::tally::Tally;
 
 mod answer;
 mod cells;
@@ -19,59 +21,59 @@ mod table;
 /// The percentiles of every table, by their share; the last is the maximum.
 pub const SHARES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-/// What was measured, for all levels alike.
+/// What was measured, for all levels.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// When it began, in UTC (RFC 3339).
+    /// When the run began, in UTC (RFC 3339).
     pub date: String,
-    /// What a shell is told to measure it again.
+    /// The command line that repeats the run.
     pub command: String,
-    /// As the preflight found them.
+    /// The images, as the preflight found them.
     pub images: Vec<Sized>,
-    /// Of an index.
+    /// Which manifest of an index.
     pub platform: String,
-    /// How much of them.
+    /// How much of the layers.
     pub layers: Layers,
-    /// Who was asked.
+    /// The hosts.
     pub sides: Vec<(Side, String)>,
-    /// How far the stand-in was, if it was one.
+    /// The round-trip time to the emulator, if it was one.
     pub rtt: Option<Duration>,
 }
 
-/// An image and what it turned out to be.
+/// An image and its size.
 #[derive(Clone, Debug)]
 pub struct Sized {
-    /// As it was asked for.
+    /// The name in the command.
     pub name: String,
-    /// Its layers.
+    /// The number of layers.
     pub layers: usize,
     /// Their bytes.
     pub bytes: u64,
 }
 
-/// One level.
+/// The results of one level.
 #[derive(Debug)]
 pub struct Run {
-    /// Its setting.
+    /// The load.
     pub level: Level,
     /// How long it ran.
     pub elapsed: Duration,
-    /// What it measured.
+    /// The measurements.
     pub tally: Tally,
 }
 
-/// All of it.
+/// The whole report.
 #[derive(Debug)]
 pub struct Report {
     /// What was measured.
     pub about: About,
-    /// The levels, in their order.
+    /// The levels, in the order of the run.
     pub runs: Vec<Run>,
     /// Ctrl-C or SIGTERM ended it early.
     pub interrupted: bool,
 }
 
-/// A level as it is shown: percentiles and differences instead of histograms and pairs.
+/// A level with percentiles and differences in place of histograms and pairs.
 struct Summary {
     /// `concurrency 8, cold connections`
     heading: String,
@@ -136,8 +138,8 @@ impl Summary {
 }
 
 impl Report {
-    /// The table goes to standard output, unless another part does. Fails if a part cannot be written, after the others
-    /// are, or if no pull of a side succeeded, which leaves nothing to be read off.
+    /// Prints the table, unless another part goes to standard output. Fails if a part cannot be written, after the others are,
+    /// or if no pull of a side succeeded.
     pub fn write(self, outputs: &Outputs) -> Result<(), String> {
         let Self { about, runs, interrupted } = self;
         let summaries: Vec<_> = runs.into_iter().map(Summary::new).collect();
@@ -160,7 +162,7 @@ impl Report {
         for side in summaries.iter().flat_map(|summary| &summary.sides) {
             if side.record.pulls == 0 && side.record.errors > 0 {
                 let cause = side.record.sentences().next().map(|(cause, _)| cause).unwrap_or_default();
-                return Err(format!("bench: no {} pull succeeded: {cause}", side.side.label()));
+                return Err(format!("no {} pull succeeded: {cause}", side.side.label()));
             }
         }
         Ok(())
@@ -189,11 +191,11 @@ fn shown(phase: Phase, value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connection::Failure;
-    use super::super::load::Connections;
-    use super::super::pairs::Pairs;
-    use super::super::record::{Meter, Pulled};
     use super::*;
+    use crate::failure::Failure;
+    use crate::meter::{Meter, Pulled};
+    use crate::pairs::Pairs;
+    use crate::plan::Connections;
 
     /// A report of 100 pulls, of which the direct ones take 60 ms more, and one that failed.
     pub(super) fn summaries() -> (About, Vec<Summary>) {
@@ -206,7 +208,7 @@ mod tests {
                 if base == 80 {
                     meter.time(Phase::Token, Duration::from_millis(40));
                 }
-                meter.speed(5 << 20, Duration::from_millis(10 + number));
+                meter.throughput(5 << 20, Duration::from_millis(10 + number));
                 meter.time(Phase::Whole, Duration::from_micros(base * 1000 + number * 100));
                 meter
             });

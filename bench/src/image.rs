@@ -1,16 +1,17 @@
-//! Which images: a reference, and the mix that pulls are drawn from.
+//! The images of a run, and how often each is pulled.
 
 use std::fmt;
 
-use super::chance::Chance;
 use oci::name::{Digest, MAX_NAME, Name, Tag};
+use rand::RngExt as _;
+use rand::rngs::Xoshiro256PlusPlus;
 
 /// Images of one run; the preflight pulls each of them.
 const MAX_IMAGES: usize = 64;
-/// Weights are relative; larger ones say nothing more.
+/// Weights are relative, so larger ones are not needed.
 const MAX_WEIGHT: u32 = 1_000_000;
 
-/// A repository and a tag or digest, valid by construction.
+/// A repository and a tag or digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     repository: String,
@@ -69,7 +70,7 @@ impl fmt::Display for Image {
     }
 }
 
-/// Images and how often each is pulled; never empty.
+/// Images with their weights; never empty.
 #[derive(Clone, Debug)]
 pub struct Mix {
     images: Vec<(Image, u32)>,
@@ -77,7 +78,7 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// Of these; the error says what is wrong with their number.
+    /// The error says why there are too few or too many.
     pub fn new(images: Vec<(Image, u32)>) -> Result<Self, String> {
         if images.is_empty() {
             return Err("no image is named: give --image, such as --image library/nginx:1.27, or --mix".to_owned());
@@ -106,14 +107,14 @@ impl Mix {
         Ok(Some((Image::parse(image)?, weight)))
     }
 
-    /// All of them.
+    /// All images.
     pub fn images(&self) -> impl Iterator<Item = &Image> {
         self.images.iter().map(|(image, _)| image)
     }
 
-    /// One by chance, by weight.
-    pub fn pick(&self, chance: &mut Chance) -> &Image {
-        let mut left = chance.below(self.total);
+    /// A random image, by weight.
+    pub fn pick(&self, rng: &mut Xoshiro256PlusPlus) -> &Image {
+        let mut left = rng.random_range(..self.total);
         for (image, weight) in &self.images {
             match left.checked_sub(u64::from(*weight)) {
                 Some(rest) => left = rest,
@@ -136,6 +137,8 @@ impl fmt::Display for Mix {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+
     use super::*;
 
     #[test]
@@ -167,12 +170,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mix_is_drawn_by_weight() {
+    fn images_are_picked_by_weight() {
         let lines = ["# what a node pulls", "", "3 library/nginx:1.27", "library/redis # one in four"];
         let images = lines.iter().filter_map(|line| Mix::parse_line(line).expect("a line")).collect();
         let mix = Mix::new(images).expect("two images");
-        let mut chance = Chance::new(7);
-        let count = (0..10_000).filter(|_| mix.pick(&mut chance).repository() == "library/nginx").count();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
+        let count = (0..10_000).filter(|_| mix.pick(&mut rng).repository() == "library/nginx").count();
         assert!((7_200..7_800).contains(&count), "{count}");
         assert!(Mix::parse_line("0 library/nginx").is_err() && Mix::parse_line("x library/nginx").is_err());
     }

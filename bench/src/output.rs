@@ -1,4 +1,4 @@
-//! Where the parts of a report go: to standard output, or into files that appear whole.
+//! Where the parts of a report go: standard output, or files that are replaced in one step.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -7,30 +7,30 @@ use std::path::{Path, PathBuf};
 /// One part of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// In place of the table.
+    /// Standard output, in place of the table.
     Stdout,
-    /// An earlier report in it is replaced.
+    /// A file; an earlier report in it is replaced.
     File(PathBuf),
 }
 
-/// Which parts are wanted, and where.
+/// The parts that are written, and where.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
-    /// For programs.
+    /// The report as JSON.
     pub json: Option<Output>,
     /// The plots.
     pub svg: Option<Output>,
-    /// The page.
+    /// The HTML page.
     pub html: Option<Output>,
 }
 
 impl Outputs {
-    /// Whether standard output is taken, so that the table is not printed.
+    /// Whether a part goes to standard output, so that the table is not printed.
     pub fn take_stdout(&self) -> bool {
         [&self.json, &self.svg, &self.html].into_iter().flatten().any(|output| *output == Output::Stdout)
     }
 
-    /// The first two flags that name the same place, and the place.
+    /// The first two flags that name the same output, and that output.
     pub fn clash(&self) -> Option<(&'static str, &'static str, &Output)> {
         let all = [("--json", &self.json), ("--svg", &self.svg), ("--html", &self.html)];
         let given: Vec<_> = all.into_iter().filter_map(|(flag, output)| Some((flag, output.as_ref()?))).collect();
@@ -42,20 +42,20 @@ impl Outputs {
 }
 
 impl Output {
-    /// `-`, or a file. It is tried whether the file can be written, for a run takes minutes and its result would be lost.
+    /// `-`, or a file. Tries whether the file can be written before a run that takes minutes.
     pub fn parse(path: &Path) -> Result<Self, String> {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
         }
         let shown = path.display();
-        let beside = match Target::of(path) {
+        let temporary = match Target::of(path) {
             Ok(Target::Special) => None,
-            Ok(Target::File(file)) => Some(beside(&file)),
+            Ok(Target::File(file)) => Some(temporary(&file)),
             Err(cause) => return Err(format!("{shown}: {cause}")),
         };
-        if let Some(beside) = beside {
-            let tried = create(&beside).and_then(|_| fs::remove_file(&beside));
-            tried.map_err(|cause| match (cause.kind(), beside.parent()) {
+        if let Some(temporary) = temporary {
+            let tried = create(&temporary).and_then(|_| fs::remove_file(&temporary));
+            tried.map_err(|cause| match (cause.kind(), temporary.parent()) {
                 (ErrorKind::NotFound, Some(directory)) => {
                     format!("{shown}: there is no directory {}: make it first", directory.display())
                 }
@@ -67,12 +67,12 @@ impl Output {
         Ok(Self::File(path.to_owned()))
     }
 
-    /// The error is one sentence. A file is written under another name and renamed, so that a failure leaves what was
-    /// there.
+    /// Writes the part; the error is one sentence. A file is written under another name and renamed, so that a failure keeps
+    /// the earlier one.
     pub fn write(&self, text: &str) -> Result<(), String> {
         match self {
             Self::Stdout => print(text),
-            Self::File(path) => put(path, text).map_err(|cause| format!("bench: {}: {cause}", path.display())),
+            Self::File(path) => put(path, text).map_err(|cause| format!("{}: {cause}", path.display())),
         }
     }
 }
@@ -86,19 +86,19 @@ impl std::fmt::Display for Output {
     }
 }
 
-/// To standard output; whoever reads it may have seen enough and left.
+/// Prints to standard output. It is no error if the reader, such as `head`, has closed it.
 pub fn print(text: &str) -> Result<(), String> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|cause| format!("bench: standard output: {cause}")),
+        written => written.map_err(|cause| format!("standard output: {cause}")),
     }
 }
 
-/// What a path stands for.
+/// What a path names.
 enum Target {
-    /// A device or a pipe, such as `/dev/null` or a shell's `>(jq .)`: it is written into, never replaced.
+    /// A device or a pipe, such as `/dev/null` or a shell's `>(jq .)`: it is written to and never replaced.
     Special,
-    /// Behind links, so that they stay.
+    /// The target of symbolic links, which stay.
     File(PathBuf),
 }
 
@@ -116,8 +116,8 @@ impl Target {
     }
 }
 
-/// In the same directory, for only there a rename is one step; of this process only.
-fn beside(file: &Path) -> PathBuf {
+/// A temporary name in the same directory, because only there a rename is atomic. No other process uses it.
+fn temporary(file: &Path) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     directory.join(format!(".{name}.{}.new", std::process::id()))
@@ -132,13 +132,13 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
         Target::Special => return OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes()),
         Target::File(file) => file,
     };
-    let beside = beside(&file);
-    let mut new = create(&beside)?;
+    let temporary = temporary(&file);
+    let mut new = create(&temporary)?;
     let written = new.write_all(text.as_bytes()).and_then(|()| new.sync_all());
-    let put = written.and_then(|()| fs::rename(&beside, &file));
+    let put = written.and_then(|()| fs::rename(&temporary, &file));
     if put.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&beside);
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
     }
     put
 }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_replaces_an_earlier_one_whole_and_leaves_nothing_beside_it() {
+    fn a_report_replaces_an_earlier_one_and_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let (file, link) = (directory.path().join("a.html"), directory.path().join("link"));
         std::os::unix::fs::symlink("a.html", &link).expect("a link");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_told_before_the_run() {
+    fn an_output_that_cannot_be_written_is_an_error_before_the_run() {
         let directory = tempfile::tempdir().expect("a directory");
         let missing = directory.path().join("none");
         for (path, says) in [
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_written_into_and_stays_one() {
+    fn a_device_is_written_to_and_not_replaced() {
         let null = Path::new("/dev/null");
         Output::parse(null).expect("a device").write("text").expect("written");
         assert!(!fs::metadata(null).expect("there").is_file());
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn two_parts_do_not_go_to_one_place() {
+    fn two_parts_do_not_go_to_one_output() {
         let outputs = |json: &str, html: &str| Outputs {
             json: Some(Output::File(json.into())),
             svg: None,

@@ -1,36 +1,37 @@
-//! One line on standard error that says how far a run is, where that is a terminal.
+//! A progress bar on standard error, if that is a terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use super::load::{Ledger, Level, Plan};
-use super::phase::Phase;
+use crate::phase::Phase;
+use crate::plan::{Level, Plan};
+use crate::tally::Ledger;
 
-/// Often enough to look alive.
+/// Between two updates.
 const STEP: Duration = Duration::from_millis(250);
 const WIDTH: usize = 24;
 
-/// Draws until it is dropped.
+/// Draws until the future is dropped.
 pub async fn show(plan: &Plan, level: Level, ledger: &Ledger) {
     if !std::io::stderr().is_terminal() {
         return std::future::pending().await;
     }
     let begun = Instant::now();
-    let _wiped = Wiped;
+    let _erased = EraseOnDrop;
     loop {
         tokio::time::sleep(STEP).await;
         let line = line(plan, level, ledger, begun.elapsed());
         let mut stderr = std::io::stderr().lock();
-        // To the line's start, the line, and nothing behind it.
+        // Back to the start of the line, and erase what is left of the previous one.
         let _ = write!(stderr, "\r{line}\x1b[K");
         let _ = stderr.flush();
     }
 }
 
-/// The line is gone when the report comes.
-struct Wiped;
+/// Erases the line before the report is printed.
+struct EraseOnDrop;
 
-impl Drop for Wiped {
+impl Drop for EraseOnDrop {
     fn drop(&mut self) {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
@@ -59,13 +60,14 @@ fn line(plan: &Plan, level: Level, ledger: &Ledger, elapsed: Duration) -> String
 
 #[cfg(test)]
 mod tests {
-    use super::super::image::{Image, Mix};
-    use super::super::load::Connections;
-    use super::super::pull::{Layers, Platform};
     use super::*;
+    use crate::image::{Image, Mix};
+    use crate::plan::Connections;
+    use crate::platform::Platform;
+    use crate::pull::Layers;
 
     #[test]
-    fn the_bar_is_as_full_as_what_is_further_pulls_or_time() {
+    fn the_bar_shows_pulls_or_time_whichever_is_further() {
         let image = Image::parse("library/nginx:1.27").expect("an image");
         let mut plan = Plan {
             routes: Vec::new(),

@@ -1,9 +1,9 @@
 //! What everybody wants to know first: how long a pull takes on either side, and by how much they differ.
 
-use super::super::pairs::Difference;
-use super::super::phase::Phase;
-use super::super::pull::Side;
 use super::{SideSummary, Summary, digits, shown};
+use crate::pairs::Difference;
+use crate::phase::Phase;
+use crate::route::Side;
 
 /// Of a run that was ended early.
 pub const INTERRUPTED: &str = "Interrupted: this is what there was until then.";
@@ -62,8 +62,8 @@ fn difference(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::pairs::Estimate;
     use super::*;
+    use crate::pairs::Estimate;
 
     #[test]
     fn the_answer_is_both_times_and_how_sure_their_difference_is() {
@@ -87,7 +87,7 @@ mod tests {
         let (_, mut summaries) = super::super::tests::summaries();
         let direct = summaries[0].sides.pop().expect("two sides");
         assert_eq!(render(&summaries, false), ["Through the proxy a pull takes 25.0 ms (mean of 100)."]);
-        summaries[0].sides.push(SideSummary { record: super::super::Record::default(), ..direct });
+        summaries[0].sides.push(SideSummary { record: crate::record::Record::default(), ..direct });
         assert!(render(&summaries, true)[0].ends_with("(mean of 100). No direct pull succeeded."));
         assert_eq!(render(&summaries, true)[1], INTERRUPTED);
         assert_eq!(render(&[], false), ["Nothing was measured."]);

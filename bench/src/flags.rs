@@ -1,8 +1,8 @@
-//! The flags of `bench` as texts; what they have to be is said by [`super::options`].
+//! The flags of a run as texts; [`crate::options`] parses them.
 
 use std::path::PathBuf;
 
-/// The flags of `bench`, not yet judged.
+/// The flags of a run, not yet parsed. The program adds those that name the two sides.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Flags {
     /// An image such as library/nginx:1.27 or library/nginx@sha256:..., may be repeated
@@ -11,18 +11,6 @@ pub struct Flags {
     /// A file of images, one a line, each with a weight in front if they are not equal: 3 library/nginx:1.27
     #[arg(long, value_name = "FILE")]
     pub mix: Option<PathBuf>,
-    /// The proxy, such as http://127.0.0.1:8080
-    #[arg(long, value_name = "URL")]
-    pub via: Option<String>,
-    /// The registry and the cache rule's prefix, such as example.azurecr.io/hub, pulled from as docker does
-    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
-    pub direct: Option<String>,
-    /// The proxy's configuration file, for the identity of direct pulls [default: the default chain]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// A PEM file of private CA certificates, trusted besides the system's
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
     /// Which manifest of an index [default: linux/amd64]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
@@ -60,13 +48,4 @@ pub struct Flags {
     /// Write the report as a page, with the plots
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Measure against the built-in stand-in for Azure, with a proxy of its own; nothing else has to be there
-    #[arg(long)]
-    pub emulated: bool,
-    /// The time to the stand-in and back, as if it were far away [default: 20ms]
-    #[arg(long, value_name = "TIME")]
-    pub rtt: Option<String>,
-    /// How the stand-in's proxy serves blobs, as in its settings: redirect or proxy [default: redirect]
-    #[arg(long, value_name = "HOW")]
-    pub blobs: Option<String>,
 }

@@ -51,7 +51,7 @@ fn phases(summary: &Summary) -> String {
     let difference = if is_paired { column(DIFFERENCE) } else { String::new() };
     let mut rows = String::new();
     for (label, of_phase) in cells::phases(summary) {
-        let is_whole = label == super::Phase::Whole.label();
+        let is_whole = label == crate::phase::Phase::Whole.label();
         let class = if is_whole { " class=\"whole\"" } else { "" };
         let name = |span: usize| format!("<th scope=\"rowgroup\" rowspan=\"{span}\">{label}</th>");
         if of_phase.is_empty() {

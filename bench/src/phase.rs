@@ -1,15 +1,15 @@
-//! The parts of a pull that are timed, in the order in which they happen.
+//! The phases of a pull that are timed, in the order in which they happen.
 
-/// A part of a pull. They do not overlap: the time of a request begins on a connection that stands.
+/// Phases do not overlap: the time of a request starts on an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// A new connection: TCP, and TLS where it is spoken. The look-up of the name is not part of it.
+    /// A new connection: TCP and TLS, without the look-up of the name.
     Connect,
-    /// `GET /v2/`, which a registry answers by the challenge.
+    /// `GET /v2/`, which a registry answers with the challenge.
     Ping,
-    /// What it takes to answer the challenge: the token for the repository.
+    /// The token for the repository, which answers the challenge.
     Token,
-    /// HEAD of the manifest that was asked for.
+    /// HEAD of the tag.
     Head,
     /// The index, by digest.
     Index,
@@ -21,9 +21,9 @@ pub enum Phase {
     Redirect,
     /// From the request for a layer's content to its first byte.
     FirstByte,
-    /// A layer's bytes by the time from the request for them to the last, in KiB a second.
+    /// A layer's bytes divided by the time from their request to the last byte, in KiB a second.
     Throughput,
-    /// All of it; in an open loop from the intended start.
+    /// The whole pull; in an open loop, from the intended start.
     Whole,
 }
 
@@ -77,7 +77,7 @@ impl Phase {
         }
     }
 
-    /// Where more is better.
+    /// A higher value is better.
     pub fn is_speed(self) -> bool {
         self == Self::Throughput
     }

@@ -1,4 +1,4 @@
-//! A forwarder that makes a host near by as slow to reach as one far away, without making it narrow.
+//! A TCP forwarder that adds a round-trip time and does not limit the bandwidth.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,30 +11,29 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// What is read at once.
+/// Bytes of one read.
 const PART: usize = 64 << 10;
-/// Parts on the way in one direction: 16 MiB, which at a round trip of 100 ms is 300 MB/s a connection.
-const MAX_ON_THE_WAY: usize = 256;
+/// Reads in flight in one direction: 16 MiB, which at a round trip of 100 ms is 300 MB/s a connection.
+const MAX_IN_FLIGHT: usize = 256;
 /// After an error of `accept`, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A listener whose connections lead to `target`, `rtt` away. Like a real network, it lets the first byte of a new
-/// connection pass only after a round trip (the TCP handshake), and everything takes half of one in either direction.
-/// It has no slow start and no loss.
-pub struct Wire(TcpListener);
+/// A listener that forwards connections. As in a real network, the first byte of a new connection passes after a round trip
+/// (the TCP handshake), and every byte takes half of one. There is neither slow start nor loss.
+pub struct DelayLine(TcpListener);
 
-impl Wire {
-    /// On a port that the system picks.
+impl DelayLine {
+    /// Listens on a port that the system picks.
     pub async fn bind() -> std::io::Result<Self> {
         TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.map(Self)
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Forwards until it is dropped, and with it its connections.
+    /// Forwards to `target`, `rtt` away, until the future is dropped.
     pub async fn forward(self, target: SocketAddr, rtt: Duration) {
         let mut connections = JoinSet::new();
         loop {
@@ -55,27 +54,27 @@ async fn connection(near: TcpStream, target: SocketAddr, rtt: Duration) {
     let open = Instant::now() + rtt;
     let Ok(far) = TcpStream::connect(target).await else { return };
     for stream in [&near, &far] {
-        // A part that waited here must not wait again.
+        // No second wait in the kernel.
         let _ = stream.set_nodelay(true);
     }
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
     tokio::join!(
         one_way(near_read, far_write, open, rtt / 2),
-        // Nothing comes back before something went there.
+        // No response before the request.
         one_way(far_read, near_write, open, rtt / 2)
     );
 }
 
-/// Carries bytes, each `delay` after it was there, none as if sent before `open`.
+/// Copies bytes, each `delay` after it was read, as if none had been sent before `open`.
 async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, open: Instant, delay: Duration) {
-    let (sender, mut on_the_way) = mpsc::channel::<(Instant, Bytes)>(MAX_ON_THE_WAY);
+    let (sender, mut in_flight) = mpsc::channel::<(Instant, Bytes)>(MAX_IN_FLIGHT);
     let read = async move {
         let mut buffer = bytes::BytesMut::new();
         loop {
             buffer.reserve(PART);
             let ended = !matches!(from.read_buf(&mut buffer).await, Ok(1..));
-            // An empty part is the end, which travels as long as everything else.
+            // An empty part marks the end, which is delayed as well.
             let part = (Instant::now().max(open) + delay, buffer.split().freeze());
             if sender.send(part).await.is_err() || ended {
                 return;
@@ -83,7 +82,7 @@ async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, open: Instant,
         }
     };
     let write = async move {
-        while let Some((due, part)) = on_the_way.recv().await {
+        while let Some((due, part)) = in_flight.recv().await {
             sleep_until(due).await;
             if part.is_empty() || to.write_all(&part).await.is_err() {
                 break;
@@ -108,9 +107,9 @@ mod tests {
             let (mut read, mut write) = stream.split();
             let _ = tokio::io::copy(&mut read, &mut write).await;
         });
-        let wire = Wire::bind().await.expect("a port");
-        let address = wire.address().expect("an address");
-        let forwarding = tokio::spawn(wire.forward(target, RTT));
+        let line = DelayLine::bind().await.expect("a port");
+        let address = line.address().expect("an address");
+        let forwarding = tokio::spawn(line.forward(target, RTT));
         let mut stream = TcpStream::connect(address).await.expect("connects");
         let mut byte = [0];
         for round_trips in [2, 1, 1] {
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn much_passes_at_once() {
+    async fn the_bandwidth_is_not_limited() {
         const MUCH: usize = 8 << 20;
         let source = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let target = source.local_addr().expect("an address");
@@ -133,9 +132,9 @@ mod tests {
             let (mut stream, _) = source.accept().await.expect("a connection");
             stream.write_all(&vec![7; MUCH]).await.expect("sent");
         });
-        let wire = Wire::bind().await.expect("a port");
-        let address = wire.address().expect("an address");
-        tokio::spawn(wire.forward(target, Duration::from_millis(20)));
+        let line = DelayLine::bind().await.expect("a port");
+        let address = line.address().expect("an address");
+        tokio::spawn(line.forward(target, Duration::from_millis(20)));
         let mut stream = TcpStream::connect(address).await.expect("connects");
         let mut all = Vec::new();
         stream.read_to_end(&mut all).await.expect("received");

@@ -1,35 +1,37 @@
-//! The difference between the sides, pull by pull, and how sure it is.
+//! The difference between the sides, pull by pull, with its confidence interval.
 
-use super::chance::Chance;
-use super::phase::Phase;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt as _, SeedableRng as _};
 
-/// Pairs that are kept, a fair sample of all if there were more; 88 bytes each.
+use crate::phase::Phase;
+
+/// Pairs that are kept, a uniform sample if there were more; 88 bytes each.
 const MAX_PAIRS: usize = 5_000;
-/// Resamples of a bootstrap: with 1,000, the ends of a 95 % interval hardly move any more.
+/// Resamples of a bootstrap: beyond 1,000, the ends of a 95 % interval hardly change.
 const RESAMPLES: usize = 1_000;
 /// The share of resamples within the interval.
 const CONFIDENCE: f64 = 0.95;
 
-/// Differences of pulls that went well on both sides.
+/// Differences of pulls that succeeded on both sides.
 #[derive(Debug)]
 pub struct Pairs {
     kept: Vec<[i64; Phase::ALL.len()]>,
     seen: u64,
-    chance: Chance,
+    rng: Xoshiro256PlusPlus,
 }
 
-/// A value and the interval that it is in, with a confidence of 95 %.
+/// A value and its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Of what was measured.
+    /// Of the sample.
     pub value: f64,
-    /// Where the interval begins.
+    /// Lower end of the interval.
     pub low: f64,
-    /// Where it ends.
+    /// Upper end of the interval.
     pub high: f64,
 }
 
-/// What the pairs say about a phase: via less direct, so that less than 0 is what the proxy saves.
+/// The difference in a phase, via minus direct: a negative value is what the proxy saves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
     /// The mean.
@@ -39,18 +41,18 @@ pub struct Difference {
 }
 
 impl Pairs {
-    /// None yet.
+    /// No pairs yet; `seed` is that of sampling and resampling.
     pub fn new(seed: u64) -> Self {
-        Self { kept: Vec::new(), seen: 0, chance: Chance::new(seed) }
+        Self { kept: Vec::new(), seen: 0, rng: Xoshiro256PlusPlus::seed_from_u64(seed) }
     }
 
-    /// How many there were.
+    /// How many pairs were added.
     pub fn seen(&self) -> u64 {
         self.seen
     }
 
-    /// Adds the totals of one pull on both sides. Once there are as many as are kept, by reservoir sampling (Vitter's
-    /// algorithm R).
+    /// Adds the totals of one pull on both sides. Beyond [`MAX_PAIRS`], reservoir sampling (Vitter's algorithm R) decides
+    /// which pairs are kept.
     pub fn add(&mut self, via: &[u64; Phase::ALL.len()], direct: &[u64; Phase::ALL.len()]) {
         let difference = std::array::from_fn(|phase| {
             // Both are below an hour in microseconds.
@@ -61,29 +63,29 @@ impl Pairs {
             self.kept.push(difference);
             return;
         }
-        let place = self.chance.below(self.seen);
+        let place = self.rng.random_range(..self.seen);
         if let Some(kept) = usize::try_from(place).ok().and_then(|place| self.kept.get_mut(place)) {
             *kept = difference;
         }
     }
 
-    /// Of one phase, by bootstrap over the pairs; `None` with fewer than two.
+    /// The difference in one phase, by bootstrap over the pairs; `None` with fewer than two pairs.
     pub fn difference(&self, phase: Phase) -> Option<Difference> {
         let values: Vec<f64> = self.kept.iter().map(|pair| pair[phase as usize] as f64).collect();
-        let chance = &mut self.chance.clone();
+        let rng = &mut self.rng.clone();
         (values.len() >= 2)
-            .then(|| Difference { mean: bootstrap(&values, mean, chance), median: bootstrap(&values, median, chance) })
+            .then(|| Difference { mean: bootstrap(&values, mean, rng), median: bootstrap(&values, median, rng) })
     }
 }
 
 /// The percentile bootstrap (Efron, 1979): the statistic of resamples drawn with replacement, and its quantiles.
-fn bootstrap(values: &[f64], statistic: impl Fn(&mut [f64]) -> f64, chance: &mut Chance) -> Estimate {
+fn bootstrap(values: &[f64], statistic: impl Fn(&mut [f64]) -> f64, rng: &mut Xoshiro256PlusPlus) -> Estimate {
     let mut sample = values.to_vec();
     let value = statistic(&mut sample);
     let mut statistics: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             for place in &mut sample {
-                *place = values[chance.index(values.len())];
+                *place = values[rng.random_range(..values.len())];
             }
             statistic(&mut sample)
         })
@@ -109,30 +111,30 @@ fn median(values: &mut [f64]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Twelve uniform numbers less six: mean 0, variance 1, near enough to a normal distribution.
-    fn normal(chance: &mut Chance) -> f64 {
-        (0..12).map(|_| chance.below(1 << 32) as f64 / (1u64 << 32) as f64).sum::<f64>() - 6.0
+    /// The sum of twelve uniform numbers, minus six: mean 0, variance 1, close to a normal distribution.
+    fn normal(rng: &mut Xoshiro256PlusPlus) -> f64 {
+        (0..12).map(|_| rng.random_range(..1u64 << 32) as f64 / (1u64 << 32) as f64).sum::<f64>() - 6.0
     }
 
     #[test]
     fn the_interval_is_that_of_the_known_distribution() {
-        let mut chance = Chance::new(1);
-        let values: Vec<f64> = (0..400).map(|_| 50.0 + 10.0 * normal(&mut chance)).collect();
-        let Estimate { value, low, high } = bootstrap(&values, mean, &mut chance);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let values: Vec<f64> = (0..400).map(|_| 50.0 + 10.0 * normal(&mut rng)).collect();
+        let Estimate { value, low, high } = bootstrap(&values, mean, &mut rng);
         // 1.96 standard errors of 10 / sqrt(400) on either side.
         assert!((value - 50.0).abs() < 1.5, "{value}");
         assert!((0.8..1.2).contains(&(value - low)) && (0.8..1.2).contains(&(high - value)), "{low} {value} {high}");
-        let Estimate { value, low, high } = bootstrap(&values, median, &mut chance);
+        let Estimate { value, low, high } = bootstrap(&values, median, &mut rng);
         assert!(low <= value && value <= high && (1.2..4.0).contains(&(high - low)), "{low} {value} {high}");
     }
 
     #[test]
-    fn the_interval_holds_the_truth_about_as_often_as_it_says() {
-        let mut chance = Chance::new(2);
+    fn the_interval_contains_the_true_mean_in_about_95_of_100_cases() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);
         let hits = (0..100)
             .filter(|_| {
-                let values: Vec<f64> = (0..60).map(|_| normal(&mut chance)).collect();
-                let estimate = bootstrap(&values, mean, &mut chance);
+                let values: Vec<f64> = (0..60).map(|_| normal(&mut rng)).collect();
+                let estimate = bootstrap(&values, mean, &mut rng);
                 estimate.low <= 0.0 && 0.0 <= estimate.high
             })
             .count();
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn more_pairs_than_are_kept_leave_a_fair_sample() {
+    fn more_pairs_than_are_kept_leave_a_uniform_sample() {
         let mut pairs = Pairs::new(3);
         assert_eq!(pairs.difference(Phase::Whole), None);
         for number in 0..20_000 {

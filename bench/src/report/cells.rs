@@ -1,9 +1,10 @@
 //! The contents of the tables, as texts: the table for the terminal and the page lay the same ones out.
 
-use super::super::pairs::{Difference, Estimate};
-use super::super::phase::Phase;
-use super::super::pull::{Layers, Side};
 use super::{About, SHARES, SideSummary, Summary, digits, mebibytes, shown};
+use crate::pairs::{Difference, Estimate};
+use crate::phase::Phase;
+use crate::pull::Layers;
+use crate::route::Side;
 
 /// Errors' sentences are long; the rest of a line this long would only repeat its beginning.
 const MAX_SENTENCE: usize = 200;

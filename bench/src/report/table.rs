@@ -64,8 +64,8 @@ fn phases(text: &mut String, summary: &Summary) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::phase::Phase;
     use super::*;
+    use crate::phase::Phase;
 
     #[test]
     fn every_phase_is_named_and_no_line_of_numbers_is_too_wide() {

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::pairs::{Difference, Estimate};
-use super::super::pull::Layers;
 use super::{About, PhaseSummary, SHARES, SideSummary, Summary, answer};
+use crate::pairs::{Difference, Estimate};
 
 pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
     let sides: Map<_, _> = about.sides.iter().map(|(side, name)| (side.label().to_owned(), json!(name))).collect();
@@ -21,11 +20,7 @@ pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String
         "sides": sides,
         "images": images,
         "platform": about.platform,
-        "layers": match about.layers {
-            Layers::None => "none",
-            Layers::Head => "head",
-            Layers::Full => "full",
-        },
+        "layers": about.layers.key(),
         "emulated_rtt_us": about.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
         "interrupted": interrupted,
         "units": {"times": "us", "layer_throughput": "KiB/s", "differences": "via - direct"},

@@ -1,0 +1,123 @@
+//! New connections.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::origin::Origin;
+
+/// Two of glibc's waits for a name server.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+/// TCP and TLS, over all addresses of a host. What takes longer is a failure and no sample.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Hosts of one run: the two sides, and the storage accounts that they redirect to.
+const MAX_HOSTS: usize = 64;
+
+/// Looks a host up, as the program that measures does everywhere else.
+pub type Lookup = Arc<dyn Fn(String, u16) -> Found + Send + Sync>;
+type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// The sending half of an HTTP/1.1 connection.
+pub(super) type Sender = SendRequest<Full<Bytes>>;
+
+/// Opens the connections of a run. Each host is looked up once: DNS is not what is measured.
+pub struct Connector {
+    tls: TlsConnector,
+    lookup: Lookup,
+    known: Mutex<HashMap<Origin, Arc<[SocketAddr]>>>,
+}
+
+impl Connector {
+    /// With these TLS settings and this look-up.
+    pub fn new(mut tls: ClientConfig, lookup: Lookup) -> Self {
+        // Neither dockerd nor containerd resumes sessions: a new connection is a whole handshake.
+        tls.resumption = Resumption::disabled();
+        Self { tls: TlsConnector::from(Arc::new(tls)), lookup, known: Mutex::default() }
+    }
+
+    /// Uses these addresses for a host, if there are any, and does not look it up.
+    pub fn pin(&self, origin: &Origin, addresses: &[IpAddr]) {
+        if !addresses.is_empty() {
+            self.remember(origin, addresses.iter().map(|ip| SocketAddr::new(*ip, origin.port())).collect());
+        }
+    }
+
+    /// The host's addresses, in the order of the look-up.
+    pub async fn addresses(&self, origin: &Origin) -> Result<Arc<[SocketAddr]>, String> {
+        if let Some(known) = self.lock().get(origin) {
+            return Ok(Arc::clone(known));
+        }
+        let found = match timeout(LOOKUP_LIMIT, (self.lookup)(origin.server_name().to_owned(), origin.port())).await {
+            Ok(Ok(found)) if found.is_empty() => return Err("DNS look-up: the name has no address".to_owned()),
+            Ok(Ok(found)) => found.into(),
+            Ok(Err(cause)) => return Err(format!("DNS look-up: {cause}")),
+            Err(_) => return Err(format!("DNS look-up: no answer within {} s", LOOKUP_LIMIT.as_secs())),
+        };
+        self.remember(origin, Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// A new connection, and how long it took without the look-up.
+    pub(super) async fn connect(&self, origin: &Origin) -> Result<(Sender, Duration), String> {
+        let addresses = self.addresses(origin).await?;
+        let begun = Instant::now();
+        let connecting = async {
+            let mut last = "no address".to_owned();
+            for address in addresses.iter() {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => return self.handshake(origin, stream).await,
+                    Err(cause) => last = format!("connect {address}: {cause}"),
+                }
+            }
+            Err(last)
+        };
+        let sender = timeout(CONNECT_LIMIT, connecting)
+            .await
+            .unwrap_or_else(|_| Err(format!("connect: not done within {} s", CONNECT_LIMIT.as_secs())))?;
+        Ok((sender, begun.elapsed()))
+    }
+
+    async fn handshake(&self, origin: &Origin, stream: TcpStream) -> Result<Sender, String> {
+        // A small request must not wait until the one before it is acknowledged.
+        let _ = stream.set_nodelay(true);
+        if !origin.is_tls() {
+            return http1(stream).await;
+        }
+        let name = ServerName::try_from(origin.server_name().to_owned()).map_err(|cause| format!("TLS: {cause}"))?;
+        http1(self.tls.connect(name, stream).await.map_err(|cause| format!("TLS: {cause}"))?).await
+    }
+
+    fn remember(&self, origin: &Origin, addresses: Arc<[SocketAddr]>) {
+        let mut known = self.lock();
+        if known.len() < MAX_HOSTS {
+            known.insert(origin.clone(), addresses);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Origin, Arc<[SocketAddr]>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, String> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|cause| cause.to_string())?;
+    // It ends with its sender or with the peer; a request under way then fails.
+    tokio::spawn(connection);
+    Ok(sender)
+}

@@ -1,0 +1,29 @@
+//! Why a pull failed.
+
+use std::error::Error;
+
+/// One sentence: the request and what went wrong. It does not name the side.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The sentence.
+    pub sentence: String,
+    /// The status was 429.
+    pub throttled: bool,
+}
+
+impl Failure {
+    /// Anything but a 429.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self { sentence: sentence.into(), throttled: false }
+    }
+}
+
+/// An error and its causes, the innermost last.
+pub fn with_causes(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
