@@ -1,15 +1,18 @@
 //! HTTP/1.1 to both sides and to blob storage, over connections that are opened and timed apart from their requests.
 //!
 //! - `connector`: name look-up, TCP and TLS; a new connection
-//! - `pool`: kept connections, and a request sent on one of them
+//! - `idle`: connections between requests
+//! - `pool`: sends a request, on an idle connection or a new one
 //! - `request`, `response`: what is sent, and what is read within limits
 
 mod connector;
+mod idle;
 mod pool;
 mod request;
 mod response;
 
 pub use connector::{Connector, Lookup};
-pub use pool::{Exchange, Pool};
+pub use idle::Exchange;
+pub use pool::Pool;
 pub use request::Request;
 pub use response::Response;

@@ -9,7 +9,7 @@ use oci::quote::{quoted, registry_error};
 use tokio::time::timeout;
 
 use super::connector::Sender;
-use super::pool::{Exchange, Pool};
+use super::idle::{Exchange, Idle};
 use super::request::Request;
 use crate::failure::{Failure, with_causes};
 use crate::origin::Origin;
@@ -21,7 +21,7 @@ const MAX_SMALL_BODY: u64 = 64 << 10;
 
 /// A response whose body is still to come.
 pub struct Response<'p> {
-    pool: &'p Pool,
+    idle: &'p Idle,
     origin: Origin,
     sender: Sender,
     body: Incoming,
@@ -36,7 +36,7 @@ pub struct Response<'p> {
 
 impl<'p> Response<'p> {
     pub(super) fn new(
-        pool: &'p Pool,
+        idle: &'p Idle,
         request: &Request<'_>,
         sender: Sender,
         response: http::Response<Incoming>,
@@ -45,7 +45,7 @@ impl<'p> Response<'p> {
         let received = Instant::now();
         let (head, body) = response.into_parts();
         let (origin, request) = (request.origin.clone(), request.name());
-        Self { pool, origin, sender, body, request, status: head.status, headers: head.headers, sent, received }
+        Self { idle, origin, sender, body, request, status: head.status, headers: head.headers, sent, received }
     }
 
     /// A header as text.
@@ -84,7 +84,7 @@ impl<'p> Response<'p> {
     pub async fn read(mut self, limit: u64, take: impl FnMut(&[u8])) -> Result<u64, Failure> {
         let length = self.read_parts(limit, take).await?;
         self.record(length);
-        self.pool.give_back(self.origin, self.sender);
+        self.idle.give_back(self.origin, self.sender);
         Ok(length)
     }
 
@@ -94,7 +94,7 @@ impl<'p> Response<'p> {
     }
 
     fn record(&self, bytes: u64) {
-        self.pool.record(|| Exchange {
+        self.idle.record(|| Exchange {
             origin: self.origin.clone(),
             request: self.request.clone(),
             status: self.status,
