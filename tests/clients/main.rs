@@ -24,3 +24,4 @@ mod scripts;
 mod signatures;
 mod tags;
 mod tree;
+mod versions;

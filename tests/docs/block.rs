@@ -1,3 +1,5 @@
+//! Fenced blocks of Markdown.
+
 use std::path::Path;
 
 use crate::root;

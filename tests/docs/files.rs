@@ -1,3 +1,5 @@
+//! Settings, Kubernetes objects, units, and the files of clients: what the program takes, or prints itself.
+
 use std::collections::BTreeSet;
 
 use crate::block::Block;

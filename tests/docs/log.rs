@@ -1,3 +1,5 @@
+//! Log lines.
+
 use crate::block::Block;
 use crate::root;
 

@@ -3,17 +3,11 @@
 //!
 //! What the checks leave out is said in `shell::UNCHECKED` and `terraform`.
 
-/// Fenced blocks of Markdown.
 mod block;
-/// Settings, and the files of clients.
 mod files;
-/// Log lines.
 mod log;
-/// What `CONTRIBUTING.md` and the issue templates name.
 mod paths;
-/// Command lines.
 mod shell;
-/// The resources in Azure.
 mod terraform;
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Paths and sections that pages and templates name.
+
 use crate::{pages, root};
 
 /// The tops of this repository that a page may name in backticks.

@@ -1,10 +1,12 @@
+//! Command lines.
+
 use std::process::Command;
 
 use crate::block::Block;
 use crate::{program, root};
 
 /// Words of programs that are not ours: only their syntax as shell is checked, and the paths of this repository in them.
-const UNCHECKED: [(&str, &str); 16] = [
+const UNCHECKED: [(&str, &str); 17] = [
     ("az", "needs Azure"),
     ("cargo", "the tests are built by it"),
     ("curl", "needs a proxy with a registry"),
@@ -16,6 +18,7 @@ const UNCHECKED: [(&str, &str); 16] = [
     ("journalctl", "needs systemd"),
     ("kubectl", "needs a cluster"),
     ("python3", "benches, run by scripts/bench"),
+    ("read", "waits for a person"),
     ("rustup", "needs the network"),
     ("sh", "a script that the tests of client-config run"),
     ("ss", "lists sockets"),
@@ -36,7 +39,10 @@ pub fn check(block: &Block) -> Result<(), String> {
             continue;
         }
         check_paths(line)?;
-        let words = words(line);
+        // Of `name=$(command)` the command counts.
+        let inner =
+            line.split_once("=$(").filter(|(name, _)| is_assignment(&format!("{name}="))).map(|(_, inner)| inner);
+        let words = words(inner.map_or(line, |inner| inner.trim_end_matches(')')));
         let mut words = words.iter().map(String::as_str).skip_while(|word| *word == "sudo").peekable();
         while words.peek().is_some_and(|word| is_assignment(word)) {
             words.next();
@@ -116,7 +122,7 @@ fn check_paths(line: &str) -> Result<(), String> {
 }
 
 fn is_assignment(word: &str) -> bool {
-    word.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+    word.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_alphabetic() || c == '_'))
 }
 
 fn without_comment(line: &str) -> &str {

@@ -1,3 +1,5 @@
+//! The Terraform example.
+
 use std::collections::BTreeSet;
 
 use crate::block::Block;
