@@ -14,18 +14,18 @@ use serde_json::{Value, json};
 use crate::browser;
 use crate::failure::Hop;
 use crate::load::{Bound, Load};
-use crate::token::Tokens;
+use crate::proxy::{Table, Upstream};
 
 /// What can be asked: `/healthz` (the process answers) and `/readyz` (every registry has a token that is good).
 pub struct Admin {
-    upstreams: Vec<(String, Arc<Tokens>)>,
+    routes: Arc<Table>,
     load: Arc<Load>,
 }
 
 impl Admin {
-    /// Each registry by its name, with its tokens.
-    pub fn new(upstreams: Vec<(String, Arc<Tokens>)>, load: Arc<Load>) -> Self {
-        Self { upstreams, load }
+    /// Readiness is that of the registries that these routes lead to, `load` what the listener for clients has to do.
+    pub fn new(routes: Arc<Table>, load: Arc<Load>) -> Self {
+        Self { routes, load }
     }
 
     fn answer(&self, path: &str) -> (StatusCode, &'static str, String) {
@@ -41,8 +41,15 @@ impl Admin {
     }
 
     fn readiness(&self) -> (bool, Value) {
+        let routes = self.routes.load();
+        let mut upstreams: Vec<&Arc<Upstream>> = Vec::new();
+        for upstream in routes.iter().map(|route| &route.destination.upstream) {
+            if !upstreams.iter().any(|known| Arc::ptr_eq(known, upstream)) {
+                upstreams.push(upstream);
+            }
+        }
         let states: Vec<_> =
-            self.upstreams.iter().map(|(domain, tokens)| (domain.as_str(), tokens.readiness())).collect();
+            upstreams.iter().map(|upstream| (upstream.domain.authority(), upstream.tokens.readiness())).collect();
         let ready = states.iter().all(|(_, state)| state.ready);
         let upstreams: Vec<_> = states
             .into_iter()

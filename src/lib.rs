@@ -8,6 +8,8 @@
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong; in cli, a file a command
 //! serve                            puts the parts together; below it:
+//!   table                          the routes with their destinations, replaced while requests run on the earlier ones
+//!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
 //!     listener, downstream           accept a connection, and read its requests' headers within bounds
 //!     connection, header, frames     its bytes, where a header ends, and how long a frame of HTTP/2 takes

@@ -15,7 +15,6 @@ use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::load::Bound;
-use oci::route::Routes;
 
 mod admit;
 mod attempts;
@@ -45,7 +44,7 @@ pub use blob::hosts::BlobHosts;
 pub use blob::locate::Locator;
 pub use context::Context;
 pub use deadline::watched;
-pub use destination::{Destination, Upstream};
+pub use destination::{Destination, Table, Upstream};
 
 /// A client that takes no byte for this long is gone.
 pub const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -59,7 +58,7 @@ pub const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3;
 
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub struct Proxy {
-    routes: Routes<Arc<Destination>>,
+    routes: Arc<Table>,
     /// If a route has `blobs: proxy`.
     locator: Option<Locator>,
     requests: Arc<Bound>,
@@ -67,7 +66,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// `requests` counts those under way and bounds them.
-    pub fn new(routes: Routes<Arc<Destination>>, locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
+    pub fn new(routes: Arc<Table>, locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
         Self { routes, locator, requests: Arc::clone(requests) }
     }
 }

@@ -4,33 +4,32 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use log::{info, warn};
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{RunArgs, Server, ShutdownWatch};
-use pingora_core::services::background::{BackgroundService, background_service};
+use pingora_core::server::{RunArgs, Server};
+use pingora_core::services::background::background_service;
 use pingora_proxy::http_proxy;
-use tokio::task::JoinSet;
 
 use crate::admin::Admin;
+use crate::config::Config;
 use crate::config::identity::Kind;
-use crate::config::{self, Config};
-use crate::identity::{self, Identity, IdentityError};
+use crate::identity;
 use crate::listen::descriptors;
 use crate::listen::downstream::{self, Downstream};
 use crate::listen::listener::Listening;
-use crate::listen::shutdown::{self, Arriving, MustNotEnd};
+use crate::listen::shutdown::{self, Arriving};
 use crate::load::{Bound, Load};
-use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::{TrustError, TrustRoots};
-use crate::proxy::{self, BlobHosts, Destination, Locator, Proxy, Upstream};
-use crate::token::Tokens;
-use crate::token::acr::Registry;
+use crate::proxy::{self, Locator, Proxy};
+
+mod table;
+mod upkeep;
+
+use table::RouteTable;
 
 /// Connections to the admin listener at once. They have a bound of their own, so that clients do not take all of it.
 const MAX_ADMIN_CONNECTIONS: usize = 32;
@@ -122,21 +121,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let admin = admin.map(|address| bind("the admin listener", "--admin-address (admin in the file)", address));
     let admin = admin.transpose()?;
 
-    let mut upstreams: Vec<(Arc<config::Upstream>, Arc<Upstream>)> = Vec::new();
-    let mut upkeep = Vec::new();
-    let names = (Names::storage(), Names::sign_in());
-    let routes = config.routes().try_map(|&config::Destination { upstream: ref settings, on_failure, blobs }| {
-        let upstream = match upstreams.iter().find(|(known, _)| Arc::ptr_eq(known, settings)) {
-            Some((_, upstream)) => Arc::clone(upstream),
-            None => {
-                let (upstream, registry) = build(settings, config.token_wait(), &roots, &names)?;
-                upkeep.push((Arc::clone(&upstream), Arc::new(registry)));
-                upstreams.push((Arc::clone(settings), Arc::clone(&upstream)));
-                upstream
-            }
-        };
-        Ok(Arc::new(Destination { upstream, on_failure, blobs }))
-    })?;
+    let (table, upkeep) = RouteTable::new(roots);
+    table.replace(config)?;
     let load = Arc::new(Load::new(shares.connections, shares.requests));
     let arriving = Arriving::default();
 
@@ -176,19 +162,16 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     }
     if let Some(admin) = admin {
         info!("health and readiness on http://{}/healthz and /readyz", admin.address());
-        let state =
-            |(_, upstream): &(_, Arc<Upstream>)| (upstream.domain.authority().to_owned(), Arc::clone(&upstream.tokens));
-        let states = upstreams.iter().map(state).collect();
-        let app = Admin::new(states, Arc::clone(&load));
+        let app = Admin::new(table.live(), Arc::clone(&load));
         let downstream = Downstream::new(app, config.client_keepalive(), false, &arriving, &load);
         let connections = Bound::new("connections to the admin listener", MAX_ADMIN_CONNECTIONS);
         server.add_service(admin.serve(downstream, 1, &connections, &arriving));
     }
-    let mut upkeep = background_service("upkeep", Upkeep(upkeep));
+    let mut upkeep = background_service("upkeep", upkeep);
     // A thread of its own: what requests do holds up no renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let proxy = Proxy::new(routes, locator, &load.requests);
+    let proxy = Proxy::new(table.live(), locator, &load.requests);
     let mut app = http_proxy(&server.configuration, proxy);
     app.server_options = Some(options(config));
     app.h2_options = Some(h2_options());
@@ -215,52 +198,4 @@ fn h2_options() -> H2Options {
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buffer_size(MAX_STREAM_BUFFER);
     options
-}
-
-/// The parts that belong to one cache registry. Does no network I/O.
-fn build(
-    settings: &config::Upstream,
-    token_wait: Duration,
-    roots: &TrustRoots,
-    (storage_names, sign_in_names): &(Arc<Names>, Arc<Names>),
-) -> Result<(Arc<Upstream>, Registry), ServeError> {
-    let domain = settings.domain();
-    let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
-    let identity = match settings.identity().kind() {
-        Kind::Anonymous => None,
-        _ => Some(Identity::new(settings.identity(), roots, sign_in_names).map_err(|cause| match cause {
-            IdentityError::Variable(wrong) => ServeError::Setting(wrong),
-            IdentityError::Client(cause) => ServeError::Client(cause),
-        })?),
-    };
-    let registry =
-        Registry::new(domain.clone(), identity, Arc::clone(&addresses), roots).map_err(ServeError::Client)?;
-    let tokens = Arc::new(Tokens::new(token_wait));
-    let blob_hosts = BlobHosts::new(domain.host(), settings.blob_hosts());
-    let storage_names = Arc::clone(storage_names);
-    let (domain, host) = (domain.clone(), domain.to_header());
-    let upstream = Upstream { domain, host, addresses, tokens, blob_hosts, storage_names };
-    Ok((Arc::new(upstream), registry))
-}
-
-/// What goes on behind the requests: each registry's addresses and tokens are kept fresh.
-struct Upkeep(Vec<(Arc<Upstream>, Arc<Registry>)>);
-
-#[async_trait]
-impl BackgroundService for Upkeep {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let _alive = MustNotEnd::new("the upkeep of addresses and tokens", shutdown.clone());
-        let mut tasks = JoinSet::new();
-        for (upstream, registry) in &self.0 {
-            let (upstream, issuer) = (Arc::clone(upstream), Arc::clone(registry));
-            tasks.spawn(async move {
-                tokio::join!(upstream.addresses.keep_fresh(), upstream.tokens.run(issuer));
-            });
-        }
-        tokio::select! {
-            // Each is for ever; the first to end, by a panic, ends this.
-            _ = tasks.join_next() => {}
-            _ = shutdown.wait_for(|stop| *stop) => {}
-        }
-    }
 }

@@ -8,12 +8,12 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::timeout;
 
-use super::destination::Destination;
+use super::destination::{Destination, Table};
 use super::target::Target;
 use crate::browser;
 use oci::error::{Code, Refusal};
 use oci::request::{Pull, Request};
-use oci::route::{Routes, Unrouted};
+use oci::route::Unrouted;
 
 /// The end of an empty body is in the packet of the header, or in the next one.
 const EMPTY_BODY_LIMIT: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub enum Admission {
 }
 
 /// Parses the request into the closed set of the pull API and finds its route, or refuses it.
-pub async fn admit(session: &mut Session, routes: &Routes<Arc<Destination>>) -> Result<Admission, Refusal> {
+pub async fn admit(session: &mut Session, routes: &Table) -> Result<Admission, Refusal> {
     let method = &session.req_header().method;
     let is_pull = method == Method::GET || method == Method::HEAD;
     let has_body = has_body(session, is_pull).await;
@@ -75,11 +75,12 @@ async fn has_body(session: &mut Session, is_pull: bool) -> bool {
     Box::pin(timeout(EMPTY_BODY_LIMIT, read)).await.unwrap_or(true)
 }
 
-fn route(pull: &Pull<'_>, host: Option<&str>, routes: &Routes<Arc<Destination>>) -> Result<Admission, Refusal> {
+fn route(pull: &Pull<'_>, host: Option<&str>, routes: &Table) -> Result<Admission, Refusal> {
     let refusal = |unrouted| match unrouted {
         Unrouted(Some(registry)) => no_route(registry).with_detail(pull.name.as_str()),
         Unrouted(None) => no_default().with_detail(pull.name.as_str()),
     };
+    let routes = routes.load();
     let choice = routes.choose(pull, host).map_err(refusal)?;
     Ok(Admission::Pull(Target::new(pull, &choice.repository), Arc::clone(&choice.route.destination)))
 }

@@ -1,14 +1,17 @@
 //! Where a route leads: one cache registry, and how the route wants it served.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
+use tokio::sync::oneshot;
 
 use super::blob::hosts::BlobHosts;
 use crate::config::Domain;
 use crate::net::addresses::{Addresses, Names};
 use crate::token::Tokens;
-use oci::route::{Blobs, OnFailure};
+use oci::route::{Blobs, OnFailure, Routes};
 
 /// One cache registry, as requests see it.
 pub struct Upstream {
@@ -24,6 +27,8 @@ pub struct Upstream {
     pub blob_hosts: BlobHosts,
     /// The addresses of these hosts, all registries' together.
     pub storage_names: Arc<Names>,
+    /// Dropped with the registry, which ends its upkeep. Nothing is ever sent.
+    pub in_use: oneshot::Sender<Infallible>,
 }
 
 /// Where a route leads.
@@ -35,3 +40,6 @@ pub struct Destination {
     /// How its blobs are served.
     pub blobs: Blobs,
 }
+
+/// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.
+pub type Table = ArcSwap<Routes<Arc<Destination>>>;

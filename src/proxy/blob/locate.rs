@@ -216,6 +216,7 @@ mod tests {
             blob_hosts: BlobHosts::new(domain.host(), &[]),
             storage_names: Names::storage(),
             domain,
+            in_use: tokio::sync::oneshot::channel().0,
         });
         let path = format!("/v2/library/nginx/blobs/sha256:{}", "ab".repeat(32));
         let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, &path, None) else { panic!("a pull: {path}") };

@@ -1,0 +1,143 @@
+//! The table of routes with their destinations, and how it is replaced while requests run.
+//!
+//! Requests read the table through one pointer, which is swapped whole. A request holds the destination that it was given,
+//! so it ends by the table that it began with, and a registry is kept up until the last such request has ended.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ServeError;
+use super::upkeep::{Upkeep, UpkeepService};
+use crate::config::identity::Kind;
+use crate::config::{self, Config};
+use crate::identity::{Identity, IdentityError};
+use crate::net::addresses::{Addresses, Names};
+use crate::net::trust::TrustRoots;
+use crate::proxy::{BlobHosts, Destination, Table, Upstream};
+use crate::token::Tokens;
+use crate::token::acr::Registry;
+use oci::route::Routes;
+
+/// Makes tables of routes, and swaps them.
+pub struct RouteTable {
+    live: Arc<Table>,
+    /// The registries of the table that is live. Held while a table is replaced, which one thread does at a time.
+    served: Mutex<Vec<Served>>,
+    roots: TrustRoots,
+    /// The hosts of blobs and of sign-ins, of all tables together.
+    storage_names: Arc<Names>,
+    sign_in_names: Arc<Names>,
+    upkeep: mpsc::UnboundedSender<Upkeep>,
+}
+
+/// A registry with the settings that it was made by.
+#[derive(Clone)]
+struct Served {
+    settings: Arc<config::Upstream>,
+    token_wait: Duration,
+    upstream: Arc<Upstream>,
+}
+
+impl Served {
+    fn is_made_by(&self, settings: &config::Upstream, token_wait: Duration) -> bool {
+        *self.settings == *settings && self.token_wait == token_wait
+    }
+}
+
+impl RouteTable {
+    /// Without a route, until [`Self::replace`] has one. The service keeps up what the tables name.
+    pub fn new(roots: TrustRoots) -> (Self, UpkeepService) {
+        let (upkeep, service) = UpkeepService::new();
+        let table = Self {
+            live: Arc::new(ArcSwap::from_pointee(Routes::new(Vec::new(), None))),
+            served: Mutex::default(),
+            roots,
+            storage_names: Names::storage(),
+            sign_in_names: Names::sign_in(),
+            upkeep,
+        };
+        (table, service)
+    }
+
+    /// What requests read.
+    pub fn live(&self) -> Arc<Table> {
+        Arc::clone(&self.live)
+    }
+
+    /// Requests that come from now on go by the routes of these settings. A registry whose settings are the same as before
+    /// keeps its tokens, its addresses and, as they are kept by address and name, its connections. After an error
+    /// everything is as it was. Does no network I/O.
+    ///
+    /// Only the routes are replaced: listeners, threads and CA certificates are those of the start.
+    pub fn replace(&self, config: &Config) -> Result<(), ServeError> {
+        // A poisoned lock guards a list that is replaced whole.
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut next, mut arriving) = (Vec::<Served>::new(), Vec::new());
+        let token_wait = config.token_wait();
+        let routes = config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs }| {
+            let is_it = |known: &&Served| known.is_made_by(settings, token_wait);
+            let upstream = match next.iter().find(is_it) {
+                Some(known) => Arc::clone(&known.upstream),
+                None => {
+                    let known = match served.iter().find(is_it) {
+                        Some(known) => known.clone(),
+                        None => {
+                            let (upstream, upkeep) = self.build(settings, token_wait)?;
+                            arriving.push(upkeep);
+                            Served { settings: Arc::clone(settings), token_wait, upstream }
+                        }
+                    };
+                    let upstream = Arc::clone(&known.upstream);
+                    next.push(known);
+                    upstream
+                }
+            };
+            Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blobs: *blobs }))
+        })?;
+        for upkeep in arriving {
+            // While the program ends there is no upkeep any more, and no table is of use.
+            let _ = self.upkeep.send(upkeep);
+        }
+        self.live.store(Arc::new(routes));
+        *served = next;
+        Ok(())
+    }
+
+    /// The parts that belong to one registry.
+    fn build(&self, settings: &config::Upstream, token_wait: Duration) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
+        let domain = settings.domain();
+        let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
+        let identity = match settings.identity().kind() {
+            Kind::Anonymous => None,
+            _ => {
+                let identity = Identity::new(settings.identity(), &self.roots, &self.sign_in_names);
+                Some(identity.map_err(|cause| match cause {
+                    IdentityError::Variable(wrong) => ServeError::Setting(wrong),
+                    IdentityError::Client(cause) => ServeError::Client(cause),
+                })?)
+            }
+        };
+        let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), &self.roots);
+        let issuer = Arc::new(registry.map_err(ServeError::Client)?);
+        let tokens = Arc::new(Tokens::new(token_wait));
+        let (in_use, upkeep_ends) = oneshot::channel();
+        let upkeep =
+            Upkeep { addresses: Arc::clone(&addresses), tokens: Arc::clone(&tokens), issuer, in_use: upkeep_ends };
+        let upstream = Upstream {
+            domain: domain.clone(),
+            host: domain.to_header(),
+            addresses,
+            tokens,
+            blob_hosts: BlobHosts::new(domain.host(), settings.blob_hosts()),
+            storage_names: Arc::clone(&self.storage_names),
+            in_use,
+        };
+        Ok((Arc::new(upstream), upkeep))
+    }
+}
+
+#[cfg(test)]
+mod tests;

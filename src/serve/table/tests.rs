@@ -1,0 +1,167 @@
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use acr_emulator::{Emulator, Fault, Hop, Image, Options};
+use http::Method;
+use pingora_core::apps::ServerApp as _;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::server::configuration::ServerConf;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::*;
+use crate::config::Flags;
+use crate::load::Bound;
+use crate::net::trust::Bundle;
+use crate::proxy::Proxy;
+use oci::request::Request;
+
+/// What is waited for comes at once; on a machine that is busy, within this.
+const LIMIT: Duration = Duration::from_secs(60);
+
+async fn registry() -> Emulator {
+    Emulator::start(Options { anonymous_pull: true, ..Options::default() }).await.expect("an emulator")
+}
+
+/// Settings with these routes: a source, its registry, and the prefix there.
+fn settings(routes: &[(&str, &Emulator, &str)]) -> Config {
+    let files = tempfile::tempdir().expect("a directory");
+    let mut text = "identity: {kind: anonymous}\nroutes:\n".to_owned();
+    for (source, registry, prefix) in routes {
+        let domain = format!("example.azurecr.io:{}", registry.registry_addr().port());
+        writeln!(text, "  - {{source: {source}, domain: '{domain}', prefix: {prefix}, addresses: [127.0.0.1]}}")
+            .expect("a String");
+    }
+    let path = files.path().join("config.yaml");
+    std::fs::write(&path, text).expect("written");
+    Config::load(&Flags { config: Some(path), ..Flags::default() }).expect("valid")
+}
+
+/// A table by these settings, with the CA of all these registries.
+fn table(config: &Config, registries: &[&Emulator]) -> (RouteTable, UpkeepService, Bundle) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let files = tempfile::tempdir().expect("a directory");
+    let path = files.path().join("ca.pem");
+    std::fs::write(&path, registries.iter().map(|registry| registry.ca_pem()).collect::<String>()).expect("written");
+    let roots = TrustRoots::load(Some(&path)).expect("certificates");
+    let bundle = roots.bundle().expect("a bundle");
+    let (table, service) = RouteTable::new(roots);
+    table.replace(config).expect("no setting is wrong");
+    (table, service, bundle)
+}
+
+/// Where a request for this image of that registry goes now.
+fn destination(table: &RouteTable, namespace: &str) -> Arc<Destination> {
+    let query = format!("ns={namespace}");
+    let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, "/v2/org/app/manifests/1", Some(&query)) else {
+        panic!("a pull");
+    };
+    let routes = table.live().load_full();
+    let choice = routes.choose(&pull, None).expect("a route");
+    Arc::clone(&choice.route.destination)
+}
+
+/// How often a registry was asked for a token.
+fn token_calls(registry: &Emulator) -> usize {
+    registry.requests().iter().filter(|request| request.target == "/oauth2/token").count()
+}
+
+#[tokio::test]
+async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_the_requests_under_way() {
+    let (stays, goes, comes) = (registry().await, registry().await, registry().await);
+    let before = settings(&[("ghcr.io", &stays, "ghcr"), ("docker.io", &goes, "hub")]);
+    let (table, service, _bundle) = table(&before, &[&stays, &goes, &comes]);
+    let mut arriving = service.arriving.lock().await;
+    let mut next = async || arriving.recv().await.expect("an upkeep").run();
+    let (upkeep_of_stays, upkeep_of_goes) = (tokio::spawn(next().await), tokio::spawn(next().await));
+    let (staying, going) = (destination(&table, "ghcr.io"), destination(&table, "docker.io"));
+    let kept = staying.upstream.tokens.bearer("ghcr/org/app").await.expect("a token");
+    let refused = going.upstream.tokens.bearer("hub/org/app").await.expect("a token");
+
+    let after = settings(&[("ghcr.io", &stays, "other"), ("docker.io", &comes, "hub"), ("quay.io", &comes, "quay")]);
+    table.replace(&after).expect("no setting is wrong");
+    let upkeep_of_comes = tokio::spawn(next().await);
+
+    let staying_on = destination(&table, "ghcr.io");
+    assert!(Arc::ptr_eq(&staying.upstream, &staying_on.upstream));
+    let token = staying_on.upstream.tokens.bearer("other/org/app").await.expect("the same token");
+    assert!(Arc::ptr_eq(&token, &kept));
+    assert_eq!(token_calls(&stays), 1);
+
+    let coming = destination(&table, "docker.io");
+    assert!(Arc::ptr_eq(&coming.upstream, &destination(&table, "quay.io").upstream), "one for both its routes");
+    coming.upstream.tokens.bearer("hub/org/app").await.expect("the new registry's token");
+
+    // The request that is under way meets a 401: its registry still gives it another token.
+    let renewed = going.upstream.tokens.replace("hub/org/app", &refused, LIMIT).await;
+    assert!(renewed.expect("a token").is_some());
+    assert!(!upkeep_of_goes.is_finished());
+    drop(going);
+    timeout(LIMIT, upkeep_of_goes).await.expect("it ends").expect("no panic");
+    assert!(!upkeep_of_stays.is_finished() && !upkeep_of_comes.is_finished());
+}
+
+/// Serves every connection by the table; gives where to connect to.
+async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
+    let conf = Arc::new(ServerConf { ca_file: Some(bundle.path()), ..ServerConf::default() });
+    let proxy = Proxy::new(table.live(), None, &Bound::new("requests", 16));
+    let app = Arc::new(pingora_proxy::http_proxy(&conf, proxy));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        let (_running, shutdown) = watch::channel(false);
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
+            tokio::spawn(async move {
+                let mut next = Some(Box::new(Stream::from(stream)) as pingora_core::protocols::Stream);
+                while let Some(stream) = next {
+                    next = app.process_new(stream, &shutdown).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_request_under_way_ends_by_the_table_that_it_began_with() {
+    let (before, after) = (registry().await, registry().await);
+    let [first, second] = [(&before, "old/org/app"), (&after, "new/org/app")].map(|(registry, name)| {
+        registry.push(Image::small(name, "1"));
+        registry.manifest(name, "1").expect("pushed")
+    });
+    let (table, service, bundle) = table(&settings(&[("docker.io", &before, "old")]), &[&before, &after]);
+    // Not by the service itself, which ends the program when it ends.
+    tokio::spawn(async move {
+        let mut arriving = service.arriving.lock().await;
+        while let Some(upkeep) = arriving.recv().await {
+            tokio::spawn(upkeep.run());
+        }
+    });
+    let address = serve(&table, &bundle).await;
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let pull = || {
+        let request = client.get(format!("http://{address}/v2/org/app/manifests/1"));
+        request.header("accept", "application/vnd.oci.image.index.v1+json")
+    };
+
+    before.inject(Hop::Data, Fault::PauseMidBody(Duration::from_millis(500)));
+    let mut answer = timeout(LIMIT, pull().send()).await.expect("in time").expect("an answer");
+    let mut body = answer.chunk().await.expect("the first half").expect("it is not empty").to_vec();
+    table.replace(&settings(&[("docker.io", &after, "new")])).expect("no setting is wrong");
+    while let Some(part) = answer.chunk().await.expect("the rest") {
+        body.extend_from_slice(&part);
+    }
+    assert_eq!(body, first);
+
+    let answer = timeout(LIMIT, pull().send()).await.expect("in time").expect("an answer");
+    assert_eq!(answer.bytes().await.expect("a body"), second);
+    let counts = [(&before, "old/org/app"), (&after, "new/org/app"), (&before, "new/org/app"), (&after, "old/org/app")]
+        .map(|(registry, name)| {
+            let target = format!("/v2/{name}/manifests/1");
+            registry.requests().iter().filter(|request| request.target == target).count()
+        });
+    assert_eq!(counts, [1, 1, 0, 0]);
+}
