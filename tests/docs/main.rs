@@ -6,6 +6,7 @@
 mod block;
 mod files;
 mod log;
+mod messages;
 mod paths;
 mod shell;
 mod terraform;

@@ -63,3 +63,25 @@ fn the_changelog_has_a_section_for_this_version() {
     assert!(changelog.contains("\n## [Unreleased]\n"), "what is not released yet has a place");
     assert!(changelog.contains(concat!("\n## [", env!("CARGO_PKG_VERSION"), "] - ")), "the version of Cargo.toml");
 }
+
+/// The table of crates in the page about the architecture has every member of the workspace, and no other.
+#[test]
+fn the_architecture_names_every_crate() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a text");
+    let manifest = read("Cargo.toml");
+    let members = manifest.split("members = [").nth(1).and_then(|rest| rest.split(']').next()).expect("members");
+    let directories = members.split('"').skip(1).step_by(2).map(|member| format!("{member}/Cargo.toml"));
+    let manifests = directories.chain(["Cargo.toml".to_owned()]).map(|path| read(&path));
+    let name = |manifest: String| {
+        let line = manifest.lines().find_map(|line| line.strip_prefix("name = ").map(str::to_owned));
+        line.expect("a name").trim_matches('"').to_owned()
+    };
+    let mut crates: Vec<_> = manifests.map(name).collect();
+    let page = read("docs/architecture.md");
+    let table = page.split("\n## Crates\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the section");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let mut listed: Vec<_> = rows.map(str::to_owned).collect();
+    crates.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(crates, listed);
+}

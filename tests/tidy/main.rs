@@ -54,7 +54,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("Authorization is set in one place", "src/demo.rs", "it only looks for the header in what was recorded"),
     ("every file begins with what it is", "src/", "tests, whose documentation stands where they are declared"),
     ("files have one idea", "oci/src/request.rs", "half of it is a table of tests"),
-    ("links lead somewhere", "README.md: ", "the documents follow"),
     ("no #[path]", "benches/hot_path.rs", "the token's part of the bench moves"),
     ("former names do not come back", "src/listen/", "renamed with the list of listeners"),
     ("former names do not come back", "src/serve.rs", "renamed with the list of listeners"),
