@@ -96,6 +96,27 @@ async fn a_401_for_a_blob_that_is_served_from_here_is_followed_by_a_question_for
     }
 }
 
+/// ACR answers HEAD itself; its API also allows a redirect, and other registries send one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_head_is_followed_as_one_of_get_and_does_not_end_the_connection() {
+    let (azure, pushed, proxy) = proxied().await;
+    for method in ["HEAD", "GET"] {
+        let location = format!("https://{}/blob?sig=s", azure.storage_addr());
+        let headers = vec![("Location".to_owned(), location)];
+        azure.inject(Hop::Data, Fault::StatusWith { status: 307, headers, body: String::new() }.times(1));
+        let headers = vec![("x-ms-request-id".to_owned(), "its-own".to_owned())];
+        azure.inject(Hop::Storage, Fault::StatusWith { status: 200, headers, body: "blob".to_owned() }.times(1));
+        let answer = wire::ask(proxy.address(), &format!("{method} {}", path(&pushed)), "");
+        assert_eq!((answer.status, answer.header("content-length")), (200, Some("4")), "{method}: {answer:?}");
+        assert_eq!((answer.header("location"), answer.header("x-ms-request-id")), (None, None), "{method}: {answer:?}");
+    }
+    for hop in [Hop::Data, Hop::Storage] {
+        let seen: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == hop).collect();
+        assert_eq!(seen.len(), 2, "{hop:?}: {seen:?}");
+        assert_eq!(seen[0].connection, seen[1].connection, "{hop:?}: the redirect ended the connection");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_dies_is_asked_once_more() {
     let (azure, pushed, proxy) = proxied().await;
