@@ -10,7 +10,7 @@ use http::{HeaderMap, header};
 /// user's own navigation, and `same-origin` is this proxy, where no page comes from. `Sec-Fetch-Site` is left out where the
 /// address is not trustworthy, which plain HTTP is except to the browser's own host, and so where a name was led here: then
 /// `Accept-Language` gives the browser away, which no page can take out.
-pub fn sent(headers: &HeaderMap) -> bool {
+pub(crate) fn sent(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").iter().peekable();
     if sites.peek().is_none() {
         return headers.contains_key(header::ORIGIN) || headers.contains_key(header::ACCEPT_LANGUAGE);

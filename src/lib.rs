@@ -132,7 +132,7 @@
 //! - There is no way to push, no way to list the catalogue, and no cache yet.
 //!   Held by `integration::refuse::what_is_not_a_pull_is_refused_here`.
 
-pub mod admin;
+mod admin;
 pub mod answer;
 #[cfg(feature = "bench")]
 pub mod bench;

@@ -40,24 +40,24 @@ use blob::storage;
 use context::ClientRequest;
 use fail::Trouble;
 
-pub use blob::hosts::BlobHosts;
-pub use blob::locate::Locator;
-pub use context::Context;
-pub use deadline::watched;
-pub use destination::{Destination, Table, Upstream};
+pub(crate) use blob::hosts::BlobHosts;
+pub(crate) use blob::locate::Locator;
+pub(crate) use context::Context;
+pub(crate) use deadline::watched;
+pub(crate) use destination::{Destination, Table, Upstream};
 
 /// A client that takes no byte for this long is gone.
-pub const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client has this long to take the answer that there are too many requests. With the limit of the others, closed windows
 /// of HTTP/2 would let as many of these wait as there are streams, each with its memory.
 const REFUSAL_WRITE_LIMIT: Duration = Duration::from_secs(1);
 /// Tries of one request, by Pingora's count. Each round of [`REPEATS`] has its connects and one that gets through; besides
 /// there are a replay and two tries with other tokens. Each of these has a bound of its own: this one only replaces
 /// Pingora's 16.
-pub const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3;
+pub(crate) const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3;
 
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
-pub struct Proxy {
+pub(crate) struct Proxy {
     routes: Arc<Table>,
     /// If a route has `blobs: proxy`.
     locator: Option<Locator>,
@@ -66,7 +66,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// `requests` counts those under way and bounds them.
-    pub fn new(routes: Arc<Table>, locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
+    pub(crate) fn new(routes: Arc<Table>, locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
         Self { routes, locator, requests: Arc::clone(requests) }
     }
 }

@@ -21,7 +21,7 @@ const EMPTY_BODY_LIMIT: Duration = Duration::from_secs(5);
 const MAX_QUOTED_REGISTRY: usize = 259;
 
 /// What a request is admitted as.
-pub enum Admission {
+pub(crate) enum Admission {
     /// `GET /v2/`, which is answered here.
     Ping,
     /// A pull, which goes to a registry.
@@ -29,7 +29,7 @@ pub enum Admission {
 }
 
 /// Parses the request into the closed set of the pull API and finds its route, or refuses it.
-pub async fn admit(session: &mut Session, routes: &Table) -> Result<Admission, Refusal> {
+pub(crate) async fn admit(session: &mut Session, routes: &Table) -> Result<Admission, Refusal> {
     let method = &session.req_header().method;
     let is_pull = method == Method::GET || method == Method::HEAD;
     let has_body = has_body(session, is_pull).await;
@@ -92,7 +92,7 @@ fn host(request: &RequestHeader) -> Option<&str> {
 }
 
 /// 404, so that the client asks the registry itself.
-pub fn no_route(registry: &str) -> Refusal {
+pub(crate) fn no_route(registry: &str) -> Refusal {
     let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_REGISTRY).collect::<String>();
     let message = format!("no route for {registry}: ask that registry itself, or add it to routes");
     Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message)

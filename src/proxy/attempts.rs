@@ -12,11 +12,11 @@ use crate::net::addresses::Attempt;
 use crate::token::Bearer;
 
 /// How often a request tries to connect to a host, each time to all addresses that are known.
-pub const MAX_CONNECTS: usize = 3;
+pub(crate) const MAX_CONNECTS: usize = 3;
 /// Pauses before a range of a blob is asked for again; see `retry::repeat`.
-pub const REPEATS: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
+pub(crate) const REPEATS: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 /// TCP to whichever address answers first, and TLS to that one.
-pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
+pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
 /// A response, to the end of its header. A manifest that ACR has to fetch from the source takes seconds.
 const HEADER_LIMIT: Duration = Duration::from_secs(20);
 /// Whatever happens, the client has an answer within this: dockerd itself waits for ever.
@@ -25,7 +25,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(28);
 const MIN_HEADER_LIMIT: Duration = Duration::from_secs(2);
 
 /// The tries of one request, and what the next one goes with.
-pub struct Attempts {
+pub(crate) struct Attempts {
     started: Instant,
     bearer: Option<Arc<Bearer>>,
     /// A 401 was answered with a renewed token.
@@ -54,7 +54,7 @@ pub struct Attempts {
 
 impl Attempts {
     /// None yet, for a request whose header was read at `started`.
-    pub fn new(started: Instant) -> Self {
+    pub(crate) fn new(started: Instant) -> Self {
         Self {
             started,
             bearer: None,
@@ -74,54 +74,54 @@ impl Attempts {
     }
 
     /// The token that the request goes to the registry with.
-    pub fn bearer(&self) -> Option<&Arc<Bearer>> {
+    pub(crate) fn bearer(&self) -> Option<&Arc<Bearer>> {
         self.bearer.as_ref()
     }
 
     /// The first token.
-    pub fn authorize(&mut self, bearer: Arc<Bearer>) {
+    pub(crate) fn authorize(&mut self, bearer: Arc<Bearer>) {
         self.bearer = Some(bearer);
     }
 
     /// A renewed token, after a 401.
-    pub fn renew(&mut self, bearer: Arc<Bearer>) {
+    pub(crate) fn renew(&mut self, bearer: Arc<Bearer>) {
         self.bearer = Some(bearer);
         self.renewed = true;
     }
 
     /// A token of the repository's own, after a 401 to a renewed one.
-    pub fn narrow(&mut self, bearer: Arc<Bearer>) {
+    pub(crate) fn narrow(&mut self, bearer: Arc<Bearer>) {
         self.bearer = Some(bearer);
         self.narrowed = true;
     }
 
     /// [`Self::renew`] was called.
-    pub fn is_renewed(&self) -> bool {
+    pub(crate) fn is_renewed(&self) -> bool {
         self.renewed
     }
 
     /// [`Self::narrow`] was called.
-    pub fn is_narrowed(&self) -> bool {
+    pub(crate) fn is_narrowed(&self) -> bool {
         self.narrowed
     }
 
     /// The next try connects by this.
-    pub fn connect_by(&mut self, connect: Arc<Attempt>) {
+    pub(crate) fn connect_by(&mut self, connect: Arc<Attempt>) {
         self.connect = Some(connect);
     }
 
     /// How the last try connected.
-    pub fn connect(&self) -> Option<&Attempt> {
+    pub(crate) fn connect(&self) -> Option<&Attempt> {
         self.connect.as_deref()
     }
 
     /// Where the request went last.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.connect.as_ref().map(|connect| connect.address())
     }
 
     /// A connect to the registry or to storage failed, whichever was tried. True if there is another try for it.
-    pub fn connect_failed(&mut self) -> bool {
+    pub(crate) fn connect_failed(&mut self) -> bool {
         let connects = match self.storage {
             Some(_) => &mut self.storage_connects,
             None => &mut self.registry_connects,
@@ -131,7 +131,7 @@ impl Attempts {
     }
 
     /// An earlier connect to the same host failed.
-    pub fn has_failed_to_connect(&self) -> bool {
+    pub(crate) fn has_failed_to_connect(&self) -> bool {
         match self.storage {
             Some(_) => self.storage_connects > 0,
             None => self.registry_connects > 0,
@@ -139,83 +139,83 @@ impl Attempts {
     }
 
     /// The replay after a connection that broke is not used up.
-    pub fn may_replay(&self) -> bool {
+    pub(crate) fn may_replay(&self) -> bool {
         !self.is_replayed
     }
 
     /// The request is sent again after a connection that broke: on a new one, or on a pooled one that is known to be newer.
-    pub fn replay(&mut self, on_new_connection: bool) {
+    pub(crate) fn replay(&mut self, on_new_connection: bool) {
         self.replays += 1;
         self.is_replayed = true;
         self.needs_fresh = on_new_connection;
     }
 
     /// The next try takes no pooled connection.
-    pub fn needs_fresh(&self) -> bool {
+    pub(crate) fn needs_fresh(&self) -> bool {
         self.needs_fresh
     }
 
     /// How long the next repeat would wait, if there is one left and there is time for it.
-    pub fn next_repeat(&self) -> Option<Duration> {
+    pub(crate) fn next_repeat(&self) -> Option<Duration> {
         REPEATS.get(self.repeats).copied().filter(|pause| self.time_left() > *pause)
     }
 
     /// The request is sent again after `pause`. A response that caused it counts as a try of its own; a connection that
     /// broke or was not made is counted where it is noticed.
-    pub fn repeat(&mut self, pause: Duration, is_answered: bool) {
+    pub(crate) fn repeat(&mut self, pause: Duration, is_answered: bool) {
         self.repeats += 1;
         self.replays += u32::from(is_answered);
         self.pause = pause;
     }
 
     /// How long the next try has to wait; asked once before it.
-    pub fn take_pause(&mut self) -> Duration {
+    pub(crate) fn take_pause(&mut self) -> Duration {
         std::mem::take(&mut self.pause)
     }
 
     /// From now on the request goes where the registry's redirect leads. It has a replay of its own there.
-    pub fn follow(&mut self, storage: Storage) {
+    pub(crate) fn follow(&mut self, storage: Storage) {
         (self.is_replayed, self.needs_fresh) = (false, false);
         self.storage = Some(storage);
     }
 
     /// Where the registry's redirect leads, if the request is on its way there.
-    pub fn storage(&self) -> Option<&Storage> {
+    pub(crate) fn storage(&self) -> Option<&Storage> {
         self.storage.as_ref()
     }
 
     /// ACR's id of the request, for its support.
-    pub fn correlation(&self) -> Option<&HeaderValue> {
+    pub(crate) fn correlation(&self) -> Option<&HeaderValue> {
         self.correlation.as_ref()
     }
 
     /// Sets the id, or takes back that of an earlier response.
-    pub fn set_correlation(&mut self, correlation: Option<HeaderValue>) {
+    pub(crate) fn set_correlation(&mut self, correlation: Option<HeaderValue>) {
         self.correlation = correlation;
     }
 
     /// How often the request went out to the registry, as its line in the log has it.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         1 + self.registry_connects + self.replays as usize + usize::from(self.renewed) + usize::from(self.narrowed)
     }
 
     /// Whether there is time for another try.
-    pub fn has_time(&self) -> bool {
+    pub(crate) fn has_time(&self) -> bool {
         !self.time_left().is_zero()
     }
 
     /// What is left of the time for an answer once that of one more try is taken off.
-    pub fn time_left(&self) -> Duration {
+    pub(crate) fn time_left(&self) -> Duration {
         time_left(self.started.elapsed())
     }
 
     /// How long a response's header may take on a connection that is there.
-    pub fn header_limit(&self) -> Duration {
+    pub(crate) fn header_limit(&self) -> Duration {
         header_limit(self.started.elapsed())
     }
 
     /// The same on a connection that has still to be made.
-    pub fn header_limit_after_handshake(&self) -> Duration {
+    pub(crate) fn header_limit_after_handshake(&self) -> Duration {
         header_limit(self.started.elapsed() + HANDSHAKE_LIMIT)
     }
 }

@@ -16,7 +16,7 @@ use crate::token::{Bearer, Tokens, Unavailable};
 use oci::challenge::Challenge;
 
 /// `proxy_upstream_filter`: the token that the request goes with, waited for if it is on its way.
-pub async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
+pub(crate) async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
     let tokens = &admitted.destination.upstream.tokens;
     match tokens.bearer(admitted.target.repository()).await {
         Ok(bearer) => {
@@ -30,12 +30,12 @@ pub async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
 /// The response to a request with a token: a 401 renews the token and sends the request again, once. If the renewed one
 /// is refused as well and the challenge asks for a token of this repository alone, one of these is tried, once. A 401 that
 /// remains is not the client's to solve, so it never sees the challenge.
-pub async fn check_response(response: &ResponseHeader, admitted: &mut Admitted) -> Result<()> {
+pub(crate) async fn check_response(response: &ResponseHeader, admitted: &mut Admitted) -> Result<()> {
     admitted.attempts.set_correlation(response.headers.get(&CORRELATION_ID).cloned());
     if response.status == StatusCode::UNAUTHORIZED {
         return match Box::pin(replace(response, admitted)).await {
             Ok(Replaced::Yes) => Err(retry::again(response)),
-            // Only of a renewed token does a 401 say anything about roles.
+            // A 401 to a renewed token is about roles, not about the token's age.
             Ok(Replaced::No) => Err(Trouble::Unauthorized.into_error()),
             Err(unavailable) => Err(no_token(unavailable, &mut admitted.attempts).into_error()),
         };
@@ -82,7 +82,7 @@ async fn replace(
             Ok(Replaced::Yes)
         }
         Ok(None) => Ok(Replaced::No),
-        // The registry refuses this one, too: what its 401 says of the other remains the answer.
+        // The registry does not grant this one either, so its 401 stays the reason that the client is told.
         Err(Unavailable { failure: Some(failure), .. }) if failure.permanent => Ok(Replaced::No),
         Err(unavailable) => Err(unavailable),
     }

@@ -9,7 +9,7 @@
 //!
 //! The registry's token goes to no storage: what signs the request there is in the redirect's address.
 
-pub mod hosts;
-pub mod locate;
-pub mod redirect;
-pub mod storage;
+pub(crate) mod hosts;
+pub(crate) mod locate;
+pub(crate) mod redirect;
+pub(crate) mod storage;

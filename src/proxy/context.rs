@@ -16,7 +16,7 @@ use oci::error::Refusal;
 use oci::rewrite::Rewriting;
 
 /// The state of one request: what came, what it was admitted as, and what became of it.
-pub struct Context {
+pub(crate) struct Context {
     started: Instant,
     /// The client's request, until its line is in the log.
     client_request: Option<ClientRequest>,
@@ -31,7 +31,7 @@ pub struct Context {
 }
 
 /// A request that goes to a registry.
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// What is asked for. Does not change.
     pub target: Target,
     /// Which registry it goes to, and how the route wants that. Does not change, even if the routes do.
@@ -41,7 +41,7 @@ pub struct Admitted {
 }
 
 /// A client's request, as its line in the log has it.
-pub struct ClientRequest {
+pub(crate) struct ClientRequest {
     /// Its method.
     pub method: Method,
     /// What it is for.
@@ -51,7 +51,7 @@ pub struct ClientRequest {
 }
 
 /// How an answer's body goes to the client.
-pub enum Body {
+pub(crate) enum Body {
     /// Byte for byte.
     Unchanged,
     /// Not at all.
@@ -76,83 +76,83 @@ impl Context {
     }
 
     /// There are more requests under way than there may be, and this one is to be refused.
-    pub fn is_too_many(&self) -> bool {
+    pub(crate) fn is_too_many(&self) -> bool {
         self.place.over() > 0
     }
 
     /// The request is to have a line in the log.
-    pub fn begin(&mut self, request: ClientRequest) {
+    pub(crate) fn begin(&mut self, request: ClientRequest) {
         self.client_request = Some(request);
     }
 
     /// For the line in the log. There is one: who takes the request writes it, or drops it on purpose.
-    pub fn take_client_request(&mut self) -> Option<ClientRequest> {
+    pub(crate) fn take_client_request(&mut self) -> Option<ClientRequest> {
         self.client_request.take()
     }
 
     /// The request goes to a registry.
-    pub fn admit(&mut self, target: Target, destination: Arc<Destination>) {
+    pub(crate) fn admit(&mut self, target: Target, destination: Arc<Destination>) {
         self.admitted = Some(Admitted { target, destination, attempts: Attempts::new(self.started) });
     }
 
     /// The admitted request. Pingora comes to no phase that asks for it before [`Self::admit`].
-    pub fn admitted(&mut self) -> Result<&mut Admitted> {
+    pub(crate) fn admitted(&mut self) -> Result<&mut Admitted> {
         self.admitted.as_mut().ok_or_else(not_admitted)
     }
 
     /// The same where there may be none: for the log, and for the answer to a failure.
-    pub fn if_admitted(&self) -> Option<&Admitted> {
+    pub(crate) fn if_admitted(&self) -> Option<&Admitted> {
         self.admitted.as_ref()
     }
 
     /// The request was refused, as the log tells it.
-    pub fn refuse(&mut self, refusal: Refusal) {
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
     }
 
     /// Why the request was refused.
-    pub fn refusal(&self) -> Option<&Refusal> {
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
         self.refusal.as_ref()
     }
 
     /// The request has failed.
-    pub fn fail(&mut self, trouble: Option<Trouble>) {
+    pub(crate) fn fail(&mut self, trouble: Option<Trouble>) {
         self.trouble = trouble;
     }
 
     /// Why the request has failed.
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub(crate) fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
     }
 
     /// The header of the answer has gone to the client.
-    pub fn answered(&mut self, status: StatusCode, body: Body) {
+    pub(crate) fn answered(&mut self, status: StatusCode, body: Body) {
         self.status = status.as_u16();
         self.body = body;
     }
 
     /// How the body goes on its way, with the request that it answers.
-    pub fn body(&mut self) -> Result<(&mut Body, &Admitted)> {
+    pub(crate) fn body(&mut self) -> Result<(&mut Body, &Admitted)> {
         Ok((&mut self.body, self.admitted.as_ref().ok_or_else(not_admitted)?))
     }
 
     /// So many bytes of the body have gone to the client.
-    pub fn count_body(&mut self, bytes: usize) {
+    pub(crate) fn count_body(&mut self, bytes: usize) {
         self.body_bytes += bytes;
     }
 
     /// The status of the answer, 0 before there is one.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 
     /// Bytes of the answer's body that have gone to the client.
-    pub fn body_bytes(&self) -> usize {
+    pub(crate) fn body_bytes(&self) -> usize {
         self.body_bytes
     }
 
     /// Time since the request's header was read.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 }

@@ -37,7 +37,7 @@ enum State {
 }
 
 /// Runs a request with a watch of its own.
-pub async fn watched<F: Future>(request: F) -> F::Output {
+pub(crate) async fn watched<F: Future>(request: F) -> F::Output {
     let mut request = pin!(request);
     let mut timer = pin!(None);
     let both = poll_fn(|context| {
@@ -57,13 +57,13 @@ pub async fn watched<F: Future>(request: F) -> F::Output {
 /// final header to `upstream_response_filter`, or until it calls `error_while_proxy`; it does not wait in between. Both
 /// call [`end`], and a request that is dropped takes its watch along. The watch is polled by the request's own task, never
 /// beside it. So the number cannot have been closed and given to another connection when it is used.
-pub fn begin(socket: RawFd, until: Instant, first_read: bool) {
+pub(crate) fn begin(socket: RawFd, until: Instant, first_read: bool) {
     // Without a watch, as in unit tests, Pingora's limits are all there is.
     let _ = WATCH.try_with(|watch| watch.0.set(State::Header { socket, until, has_timer: !first_read }));
 }
 
 /// The header has arrived, or the try is over. True if the header was late: the connection has been shut down.
-pub fn end() -> bool {
+pub(crate) fn end() -> bool {
     let last = WATCH.try_with(|watch| watch.0.take()).unwrap_or_default();
     matches!(last, State::Late)
 }

@@ -14,7 +14,7 @@ use crate::token::Tokens;
 use oci::route::{Blobs, OnFailure, Routes};
 
 /// One cache registry, as requests see it.
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// Where it is and what it is called: SNI, `Host`.
     pub domain: Domain,
     /// Its `Host`, ready to be sent.
@@ -28,11 +28,12 @@ pub struct Upstream {
     /// The addresses of these hosts, all registries' together.
     pub storage_names: Arc<Names>,
     /// Dropped with the registry, which ends its upkeep. Nothing is ever sent.
+    #[expect(dead_code, reason = "only its drop is noticed")]
     pub in_use: oneshot::Sender<Infallible>,
 }
 
 /// Where a route leads.
-pub struct Destination {
+pub(crate) struct Destination {
     /// The registry; routes may share one.
     pub upstream: Arc<Upstream>,
     /// Whether clients are to turn to their next endpoint when a pull fails.
@@ -42,4 +43,4 @@ pub struct Destination {
 }
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.
-pub type Table = ArcSwap<Routes<Arc<Destination>>>;
+pub(crate) type Table = ArcSwap<Routes<Arc<Destination>>>;

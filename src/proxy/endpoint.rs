@@ -4,7 +4,7 @@ use oci::request::Resource;
 
 /// The part of the API, decided once, when the request is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// `/v2/<name>/manifests/<reference>`
     Manifest,
     /// `/v2/<name>/blobs/<digest>`
@@ -17,7 +17,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// The one that a parsed request is for.
-    pub fn of(resource: &Resource<'_>) -> Self {
+    pub(crate) fn of(resource: &Resource<'_>) -> Self {
         match resource {
             Resource::Manifest(_) => Self::Manifest,
             Resource::Blob(_) => Self::Blob,
@@ -27,22 +27,22 @@ impl Endpoint {
     }
 
     /// Lists come in pages. The registry is asked for a whole page without compression, so that it can be read here.
-    pub fn is_list(self) -> bool {
+    pub(crate) fn is_list(self) -> bool {
         matches!(self, Self::Tags | Self::Referrers)
     }
 
     /// The body of a good answer contains the repository's name.
-    pub fn names_repository(self) -> bool {
+    pub(crate) fn names_repository(self) -> bool {
         self == Self::Tags
     }
 
     /// The content may be in blob storage, to which the registry redirects, and clients may fetch it in ranges.
-    pub fn is_blob(self) -> bool {
+    pub(crate) fn is_blob(self) -> bool {
         self == Self::Blob
     }
 
     /// The first request of a pull: a client that fails here can turn to its next endpoint.
-    pub fn starts_pull(self) -> bool {
+    pub(crate) fn starts_pull(self) -> bool {
         self == Self::Manifest
     }
 }

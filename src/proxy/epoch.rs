@@ -26,13 +26,13 @@ fn slot(address: SocketAddr) -> &'static AtomicU64 {
 }
 
 /// The epoch of connections that are made, or taken from the pool, now.
-pub fn current(address: SocketAddr) -> u64 {
+pub(crate) fn current(address: SocketAddr) -> u64 {
     slot(address).load(Ordering::Relaxed)
 }
 
 /// A connection of this epoch has stopped without a word. Connections of later epochs stay good: several requests that
 /// notice together raise the epoch once.
-pub fn end(address: SocketAddr, epoch: u64) {
+pub(crate) fn end(address: SocketAddr, epoch: u64) {
     let _ = slot(address).compare_exchange(epoch, epoch.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
 }
 

@@ -16,7 +16,7 @@ use oci::route::OnFailure;
 
 /// Why an admitted request gets no answer of the registry's.
 #[derive(Clone, Debug)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// More requests are under way than the limit allows.
     Busy,
     /// The request's `Connection` header nominates a header that it may not.
@@ -50,7 +50,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// As an error of Pingora's, which ends the request in `fail_to_proxy`. It is not tried again.
-    pub fn into_error(self) -> Box<Error> {
+    pub(crate) fn into_error(self) -> Box<Error> {
         let kind = ErrorType::HTTPStatus(self.answer().0.as_u16());
         let mut error = Error::because(kind, "the request fails", self).into_up();
         error.set_retry(false);
@@ -59,7 +59,7 @@ impl Trouble {
 
     /// Status, code, and `Retry-After` in seconds. A 5xx makes dockerd, containerd and podman turn to their next endpoint.
     /// The registry's 401 becomes 403: a 401 needs a challenge (RFC 9110 section 15.5.2), which the client could not solve.
-    pub fn answer(&self) -> (StatusCode, Code, Option<u64>) {
+    pub(crate) fn answer(&self) -> (StatusCode, Code, Option<u64>) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
             Self::Malformed => (StatusCode::BAD_REQUEST, Code::Unsupported, None),
@@ -84,7 +84,7 @@ impl Trouble {
 
     /// Why a request fails that ends with this error; `None` where the client is to blame, or has left. `storage` is the
     /// host that the registry has redirected to, if the request is on its way there.
-    pub fn of(error: &Error, storage: Option<&str>) -> Option<Self> {
+    pub(crate) fn of(error: &Error, storage: Option<&str>) -> Option<Self> {
         if let Some(trouble) = error.root_cause().downcast_ref::<Self>() {
             return Some(trouble.clone());
         }
@@ -133,7 +133,7 @@ impl std::error::Error for Trouble {}
 /// The status by which the client gets a response of the registry's. It is the registry's own, with one exception:
 /// after a 429 for a manifest containerd asks six times at once, and podman waits half a minute. After a 503 both turn to their
 /// next endpoint, as they should if there is one. A blob keeps its 429: by then podman has no other endpoint, and waits.
-pub fn passed_on(status: StatusCode, endpoint: Endpoint, on_failure: OnFailure) -> StatusCode {
+pub(crate) fn passed_on(status: StatusCode, endpoint: Endpoint, on_failure: OnFailure) -> StatusCode {
     match status {
         StatusCode::TOO_MANY_REQUESTS if endpoint.starts_pull() && on_failure == OnFailure::Fallback => {
             StatusCode::SERVICE_UNAVAILABLE

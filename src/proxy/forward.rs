@@ -19,9 +19,9 @@ use super::{authorize, deadline, epoch, retry};
 use crate::net::addresses::{Attempt, UNACKNOWLEDGED_LIMIT};
 
 /// Where no address takes a connection, the time for DNS to say that the host has moved.
-pub const MOVE_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const MOVE_WAIT: Duration = Duration::from_secs(2);
 /// A blob may stall for as long as with nginx (`proxy_read_timeout`). Clients resume where it breaks off, but not all do.
-pub const BLOB_READ_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const BLOB_READ_LIMIT: Duration = Duration::from_secs(60);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Azure's load balancers forget an idle connection after 4 minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
@@ -43,8 +43,8 @@ static UNREADABLE: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE,
 /// `request_filter`, as soon as a request is admitted: of the client's headers only those that a registry needs are left,
 /// whoever asks for them later, and `Connection`, which Pingora judges before it takes that out. All others go no further,
 /// whatever they are: above all `Authorization`, `Cookie`, and what a proxy in front adds.
-pub fn strip(request: &mut RequestHeader) {
-    // The letter case of their names, which HTTP leaves free, goes as well: it would be copied for each request.
+pub(crate) fn strip(request: &mut RequestHeader) {
+    // Their names' letter case, which means nothing in HTTP, is dropped as well: it would be copied for each request.
     let mut parts = http::request::Parts::from(std::mem::replace(request, empty()));
     let needed = |name: &HeaderName| [header::HOST, header::CONNECTION].contains(name) || FORWARDED.contains(name);
     let others: Vec<_> = parts.headers.keys().filter(|name| !needed(name)).cloned().collect();
@@ -59,7 +59,7 @@ fn empty() -> RequestHeader {
 }
 
 /// `upstream_peer`: the registry's addresses, with limits on every wait.
-pub async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
+pub(crate) async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
     let upstream = &admitted.destination.upstream;
     if admitted.attempts.has_failed_to_connect() {
         upstream.addresses.renewed(MOVE_WAIT).await;
@@ -69,7 +69,7 @@ pub async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
 }
 
 /// A peer that connects by `connect`, with limits on every wait.
-pub fn peer_of(connect: Arc<Attempt>, server_name: &str, attempts: &mut Attempts) -> HttpPeer {
+pub(crate) fn peer_of(connect: Arc<Attempt>, server_name: &str, attempts: &mut Attempts) -> HttpPeer {
     let mut peer = HttpPeer::new(connect.first(), true, server_name.to_owned());
     peer.options.custom_l4 = Some(Arc::<Attempt>::clone(&connect));
     attempts.connect_by(connect);
@@ -83,7 +83,7 @@ fn limit(peer: &mut HttpPeer, attempts: &Attempts) {
         peer.group_key = epoch::current(*address);
     }
     let options = &mut peer.options;
-    // The time for TCP alone is that of `custom_l4`, for which Pingora's own limit on it does not hold.
+    // Pingora's limit for TCP alone does not hold for `custom_l4`, which has its own.
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);
     // Pingora's one limit for each read of a header and of a body. See [`connected`] for the whole header.
     options.read_timeout = Some(match attempts.storage() {
@@ -99,13 +99,13 @@ fn limit(peer: &mut HttpPeer, attempts: &Attempts) {
         #[cfg(target_os = "linux")]
         user_timeout: UNACKNOWLEDGED_LIMIT,
     });
-    // [`strip`] has left no other header that speaks of the connection.
+    // [`strip`] has left no other header about the connection.
     options.http_upstream_request_policy =
         HttpUpstreamRequestPolicy { strip_hop_by_hop: false, ..HttpUpstreamRequestPolicy::deny_upgrades() };
     if attempts.needs_fresh() {
-        // A key of its own finds no pooled connection: the one that broke may have been stale, and so may the next one.
+        // A unique key finds no pooled connection: the one that broke may have been stale, and so may the next one.
         static FRESH: AtomicU64 = AtomicU64::new(1);
-        // No epoch comes as far as the upper half of these numbers.
+        // Counted down from the top, where no epoch comes.
         peer.group_key = !FRESH.fetch_add(1, Ordering::Relaxed);
         peer.options.idle_timeout = Some(Duration::ZERO);
     }
@@ -113,14 +113,14 @@ fn limit(peer: &mut HttpPeer, attempts: &Attempts) {
 
 /// `connected_to_upstream`: from now on the response's header has a deadline. Only a registry's first read has a limit of
 /// Pingora's that is as short.
-pub fn connected(socket: RawFd, attempts: &Attempts) {
+pub(crate) fn connected(socket: RawFd, attempts: &Attempts) {
     let until = Instant::now() + attempts.header_limit();
     deadline::begin(socket, until, attempts.storage().is_none());
 }
 
 /// `upstream_request_filter`: what the registry is asked, with the token: the client's request after [`strip`], in the
 /// registry's names.
-pub fn upstream_request(request: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
+pub(crate) fn upstream_request(request: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
     request.set_raw_path(admitted.target.path().as_bytes())?;
     request.insert_header(header::HOST, &admitted.destination.upstream.host)?;
     // The client's own, where Pingora has not taken it out before.
@@ -138,7 +138,11 @@ pub fn upstream_request(request: &mut RequestHeader, admitted: &Admitted) -> Res
 
 /// `upstream_response_filter`: whether the registry's response is the client's answer. An error says whether the request
 /// is sent again, with another token or after a pause.
-pub async fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
+pub(crate) async fn check_response(
+    response: &ResponseHeader,
+    client: &RequestHeader,
+    admitted: &mut Admitted,
+) -> Result<()> {
     authorize::check_response(response, admitted).await?;
     if retry::repeat(client, admitted, Some(response)) {
         return Err(retry::again(response));

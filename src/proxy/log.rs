@@ -25,7 +25,7 @@ const MAX_CORRELATION: usize = 64;
 const MAX_ERROR: usize = 1024;
 
 /// `logging`: who, what, outcome, how long.
-pub fn line(session: &Session, error: Option<&Error>, context: &mut Context) {
+pub(crate) fn line(session: &Session, error: Option<&Error>, context: &mut Context) {
     let client_request = context.take_client_request();
     let request = session.req_header();
     let line = Line {

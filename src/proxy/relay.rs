@@ -1,4 +1,4 @@
-//! The way back: what of a response is for the client, and in whose names.
+//! The way back: which parts of a response are for the client, and in whose names.
 
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
@@ -13,7 +13,7 @@ use super::fail;
 mod framing;
 mod names;
 
-/// Headers that speak of the registry's host or of its sign-in, which the client has no part in.
+/// Headers about the registry's host or its sign-in, which do not concern the client.
 fn is_the_registrys(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -23,7 +23,7 @@ fn is_the_registrys(name: &HeaderName) -> bool {
             | "set-cookie"
             | "strict-transport-security"
             | "alt-svc"
-            // Of the connection to the registry, and of none other (RFC 9110 section 7.6.1).
+            // About the connection to the registry and no other (RFC 9110 section 7.6.1).
             | "keep-alive"
             | "upgrade"
             | "trailer"
@@ -34,16 +34,16 @@ fn is_the_registrys(name: &HeaderName) -> bool {
 
 /// Whether a response of the registry or of storage is an interim one, which goes to no client (RFC 9110 section 15.2).
 /// `Err` for 101: no request of ours asks for another protocol, and Pingora would open a tunnel.
-pub fn is_interim(response: &ResponseHeader) -> Result<bool> {
+pub(crate) fn is_interim(response: &ResponseHeader) -> Result<bool> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request without Upgrade").into_up());
     }
     Ok(response.status.is_informational())
 }
 
-/// `response_filter`: drops what is the registry's own, and names things as the client does. All else, above all a
-/// manifest and a redirect to storage with its signature, is left alone.
-pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+/// `response_filter`: drops the headers that are not for the client, and renames what is in the registry's names. All else
+/// is unchanged, above all manifests and the signature in a redirect to storage.
+pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
     framing::end_with_connection(session, response);
     let admitted = &*context.admitted()?;
     let body = if let Some(storage) = admitted.attempts.storage() {
@@ -62,7 +62,7 @@ pub fn header(session: &mut Session, response: &mut ResponseHeader, context: &mu
 }
 
 /// `response_body_filter`: holds a body that is renamed to its end, and lets every other one through.
-pub fn body(session: &Session, part: &mut Option<Bytes>, is_end: bool, context: &mut Context) -> Result<()> {
+pub(crate) fn body(session: &Session, part: &mut Option<Bytes>, is_end: bool, context: &mut Context) -> Result<()> {
     let (body, admitted) = context.body()?;
     match body {
         Body::Unchanged => {}

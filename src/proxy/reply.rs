@@ -12,7 +12,7 @@ use crate::answer::CORRELATION_ID;
 use oci::error::Refusal;
 
 /// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
-pub const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
+pub(crate) const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
 
 /// An answer in the form of the distribution specification's errors.
 struct Reply {
@@ -40,12 +40,12 @@ impl Reply {
 }
 
 /// `GET /v2/`: yes, this is a registry, and no sign-in is needed.
-pub async fn ping(session: &mut Session) -> Result<()> {
+pub(crate) async fn ping(session: &mut Session) -> Result<()> {
     send(session, ResponseHeader::build(StatusCode::OK, Some(4))?, Bytes::from_static(b"{}")).await
 }
 
 /// `request_filter`: a request that is not admitted.
-pub async fn refusal(session: &mut Session, context: &mut Context, refusal: Refusal) -> Result<()> {
+pub(crate) async fn refusal(session: &mut Session, context: &mut Context, refusal: Refusal) -> Result<()> {
     // What follows a CONNECT is not meant for this proxy, and the body of a refused request is not read: the connection
     // ends with the answer. (Behind a body it ends anyway.)
     if session.req_header().method == http::Method::CONNECT {
@@ -58,14 +58,14 @@ pub async fn refusal(session: &mut Session, context: &mut Context, refusal: Refu
 
 /// `request_filter`, `proxy_upstream_filter`: the answer to a request that fails before it is sent anywhere. The client's
 /// connection is kept.
-pub async fn trouble(session: &mut Session, context: &mut Context, trouble: Trouble) -> Result<()> {
+pub(crate) async fn trouble(session: &mut Session, context: &mut Context, trouble: Trouble) -> Result<()> {
     let reply = Reply::trouble(&trouble, session, context);
     context.fail(Some(trouble));
     write(session, &reply).await
 }
 
 /// `fail_to_proxy`: the answer, if the client can still have one. The client's own faults need none.
-pub async fn failure(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+pub(crate) async fn failure(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
     let storage = context.if_admitted().and_then(|admitted| admitted.attempts.storage());
     let trouble = Trouble::of(error, storage.map(|storage| storage.host()));
     let mut error_code = 0;

@@ -16,7 +16,7 @@ use super::{deadline, epoch};
 use crate::answer::retry_after;
 
 /// `upstream_peer`: the next try waits until a failure that may be temporary is over.
-pub async fn pause(attempts: &mut Attempts) {
+pub(crate) async fn pause(attempts: &mut Attempts) {
     let pause = attempts.take_pause();
     if !pause.is_zero() {
         // In a box, for it is rare.
@@ -25,7 +25,7 @@ pub async fn pause(attempts: &mut Attempts) {
 }
 
 /// `fail_to_connect`: once more, if there is time for it.
-pub fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, mut error: Box<Error>) -> Box<Error> {
+pub(crate) fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, mut error: Box<Error>) -> Box<Error> {
     if let Some(connect) = admitted.attempts.connect() {
         connect.connect_failed();
     }
@@ -36,7 +36,7 @@ pub fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, mut erro
 
 /// `error_while_proxy`: a GET or HEAD whose connection broke before the response began is sent once more, on another
 /// connection. A registry that is silent is not asked again: its time is up.
-pub fn request_failed(
+pub(crate) fn request_failed(
     peer: &HttpPeer,
     session: &Session,
     admitted: &mut Admitted,
@@ -50,7 +50,7 @@ pub fn request_failed(
     let is_upstream = *error.esource() == ErrorSource::Upstream;
     let is_silent = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
     let is_unanswered = session.response_written().is_none();
-    // That a kept connection has ended says nothing of its address.
+    // A kept connection that has ended says nothing about its address.
     if is_upstream
         && (is_silent || (!was_pooled && is_unanswered))
         && let Some(connect) = admitted.attempts.connect()
@@ -76,7 +76,7 @@ pub fn request_failed(
 /// Whether to ask for a range of a blob again after a failure that may be temporary: a response of 500, 502, 503 or 504,
 /// or none. Clients that fetch a layer in ranges, as containerd can, turn to no other host in its middle, and one failure
 /// ends their pull. All others are told at once, for they have somewhere else to go.
-pub fn repeat(request: &RequestHeader, admitted: &mut Admitted, response: Option<&ResponseHeader>) -> bool {
+pub(crate) fn repeat(request: &RequestHeader, admitted: &mut Admitted, response: Option<&ResponseHeader>) -> bool {
     if !admitted.target.endpoint().is_blob() || !request.headers.contains_key(header::RANGE) {
         return false;
     }
@@ -94,18 +94,18 @@ pub fn repeat(request: &RequestHeader, admitted: &mut Admitted, response: Option
 }
 
 /// This response goes to no client: the request is sent again.
-pub fn again(response: &ResponseHeader) -> Box<Error> {
+pub(crate) fn again(response: &ResponseHeader) -> Box<Error> {
     let mut error = Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "asked again").into_up();
     error.set_retry(true);
     error
 }
 
 /// The header of a response was not whole at its deadline.
-pub fn late() -> Box<Error> {
+pub(crate) fn late() -> Box<Error> {
     Error::explain(ErrorType::ReadTimedout, "the header was not whole in time").into_up()
 }
 
-/// The other side acknowledged nothing, or no way leads there any longer; a reset or an end would be a word of it.
+/// The other side acknowledged nothing, or there is no route to it any longer. A reset or an end would be a sign of it.
 fn broke_in_silence(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(cause, Some(io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable))

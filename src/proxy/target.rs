@@ -8,7 +8,7 @@ use oci::request::Pull;
 const NAME_START: usize = 4;
 
 /// The admitted request. It never changes, however often it is sent.
-pub struct Target {
+pub(crate) struct Target {
     endpoint: Endpoint,
     /// Path and query in the registry.
     path: String,
@@ -20,7 +20,7 @@ pub struct Target {
 
 impl Target {
     /// The request as parsed, for this repository of the registry. Allocates the path and nothing else.
-    pub fn new(pull: &Pull<'_>, repository: &Repository<'_>) -> Self {
+    pub(crate) fn new(pull: &Pull<'_>, repository: &Repository<'_>) -> Self {
         Self {
             endpoint: Endpoint::of(&pull.resource),
             path: pull.upstream_target(repository),
@@ -30,22 +30,22 @@ impl Target {
     }
 
     /// Which part of the API it is for.
-    pub fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         self.endpoint
     }
 
     /// Path and query in the registry.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// The repository's whole name in the registry, prefix included.
-    pub fn repository(&self) -> &str {
+    pub(crate) fn repository(&self) -> &str {
         self.path.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
     }
 
     /// The repository's name as the client writes it, cut from the path of its request.
-    pub fn client_name<'a>(&self, client_path: &'a str) -> &'a str {
+    pub(crate) fn client_name<'a>(&self, client_path: &'a str) -> &'a str {
         client_path.get(NAME_START..NAME_START + self.client_name_length).unwrap_or_default()
     }
 }

@@ -3,11 +3,11 @@
 /// Where Azure keeps blobs, in each of its clouds; the name in front is the storage account's.
 const AZURE: [&str; 3] = [".blob.core.windows.net", ".blob.core.usgovcloudapi.net", ".blob.core.chinacloudapi.cn"];
 /// The port of `https`.
-pub const HTTPS: u16 = 443;
+pub(crate) const HTTPS: u16 = 443;
 
 /// The storage hosts of one registry.
 #[derive(Clone, Debug)]
-pub struct BlobHosts {
+pub(crate) struct BlobHosts {
     /// The registry's own data endpoints, `<name>.<region>.data.azurecr.io`: how they begin and end.
     data: Option<(String, String)>,
     /// Further ones: whole, or as a suffix with a dot in front.
@@ -16,7 +16,7 @@ pub struct BlobHosts {
 
 impl BlobHosts {
     /// For a registry's login server, with what the settings add.
-    pub fn new(login_server: &str, further: &[String]) -> Self {
+    pub(crate) fn new(login_server: &str, further: &[String]) -> Self {
         let zone = login_server.find(".azurecr.").map(|at| &login_server[at..]);
         let name = login_server.split('.').next();
         let data = name.zip(zone).map(|(name, zone)| (format!("{name}."), format!(".data{zone}")));
@@ -24,7 +24,7 @@ impl BlobHosts {
     }
 
     /// Whether a blob may come from there. Azure's own hosts only at the port of `https`.
-    pub fn allow(&self, host: &str, port: u16) -> bool {
+    pub(crate) fn allow(&self, host: &str, port: u16) -> bool {
         let authority = format!("{host}:{port}");
         let is_data = self.data.as_ref().is_some_and(|(name, zone)| host.starts_with(name) && host.ends_with(zone));
         let is_further = |known: &String| match known.strip_prefix('.') {

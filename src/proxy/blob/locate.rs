@@ -29,13 +29,13 @@ const MAX_REDIRECT_BODY: usize = 4 << 10;
 const REST_LIMIT: Duration = Duration::from_millis(200);
 
 /// Connections to registries, kept for this question.
-pub struct Locator {
+pub(crate) struct Locator {
     connector: Connector,
 }
 
 /// What came of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Located {
+pub(crate) enum Located {
     /// The registry has redirected: the request goes on to storage.
     InStorage,
     /// The registry's response was the client's answer.
@@ -44,18 +44,18 @@ pub enum Located {
 
 impl Locator {
     /// Does no network I/O.
-    pub fn new(options: ConnectorOptions) -> Self {
+    pub(crate) fn new(options: ConnectorOptions) -> Self {
         Self { connector: Connector::new(Some(options)) }
     }
 
     /// Whether a request is for a blob that comes through this proxy.
-    pub fn is_for(admitted: &Admitted) -> bool {
+    pub(crate) fn is_for(admitted: &Admitted) -> bool {
         admitted.destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob()
     }
 
     /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
     /// storage or says something else, which is the client's answer.
-    pub async fn locate(&self, session: &mut Session, context: &mut Context) -> Result<Located> {
+    pub(crate) async fn locate(&self, session: &mut Session, context: &mut Context) -> Result<Located> {
         // Each cause to go on is bounded: connects and a replay, a renewed token and one of the repository's own, and the
         // repeats.
         loop {

@@ -10,10 +10,10 @@ use super::hosts::{BlobHosts, HTTPS};
 use oci::rename::own_path;
 
 /// The header by which a registry says what a blob is.
-pub const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Where a redirect leads.
-pub struct Storage {
+pub(crate) struct Storage {
     host: String,
     port: u16,
     authority: String,
@@ -25,32 +25,32 @@ pub struct Storage {
 
 impl Storage {
     /// The storage's name, in lower case.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// Its port.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// What `Host` is to say.
-    pub fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
     /// Path and query, with the signature.
-    pub fn target(&self) -> &[u8] {
+    pub(crate) fn target(&self) -> &[u8] {
         &self.target
     }
 
     /// The blob's digest, as the registry said it.
-    pub fn digest(&self) -> Option<&HeaderValue> {
+    pub(crate) fn digest(&self) -> Option<&HeaderValue> {
         self.digest.as_ref()
     }
 
     #[cfg(test)]
-    pub fn example() -> Self {
+    pub(crate) fn example() -> Self {
         let hosts = BlobHosts::new("example.azurecr.io", &[]);
         let response = tests::redirect("https://x.blob.core.windows.net/a?sig=s");
         storage_of(&response, "example.azurecr.io", &hosts).expect("allowed").expect("a redirect")
@@ -59,7 +59,11 @@ impl Storage {
 
 /// Where a response of the registry `authority` redirects a blob to. `None` if the response is the client's: no redirect,
 /// or one within the registry. `Err` says where it leads, if no blob may come from there.
-pub fn storage_of(response: &ResponseHeader, authority: &str, hosts: &BlobHosts) -> Result<Option<Storage>, String> {
+pub(crate) fn storage_of(
+    response: &ResponseHeader,
+    authority: &str,
+    hosts: &BlobHosts,
+) -> Result<Option<Storage>, String> {
     let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     let Some(location) = location.filter(|_| response.status.is_redirection()) else {
         return Ok(None);
@@ -100,7 +104,7 @@ mod tests {
 
     const REGISTRY: &str = "example.azurecr.io";
 
-    pub fn redirect(location: &str) -> ResponseHeader {
+    pub(crate) fn redirect(location: &str) -> ResponseHeader {
         let mut response = ResponseHeader::build(307, None).expect("a status");
         response.insert_header(header::LOCATION, location).expect("a header");
         response

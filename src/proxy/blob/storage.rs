@@ -28,7 +28,7 @@ const RELAYED: [HeaderName; 6] = [
 
 /// `upstream_peer`: the storage, once the registry has redirected there; `None` before. A host name that was used before
 /// has addresses to go to at once.
-pub async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) -> Result<Option<Box<HttpPeer>>> {
+pub(crate) async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) -> Result<Option<Box<HttpPeer>>> {
     let Some(storage) = attempts.storage() else {
         return Ok(None);
     };
@@ -47,7 +47,7 @@ pub async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) -> Resu
 }
 
 /// `upstream_request_filter`: a request of its own. No header of it comes from the one to the registry.
-pub fn upstream_request(client: &RequestHeader, request: &mut RequestHeader, storage: &Storage) -> Result<()> {
+pub(crate) fn upstream_request(client: &RequestHeader, request: &mut RequestHeader, storage: &Storage) -> Result<()> {
     let room = Some(FORWARDED.len() + 2);
     let mut outgoing = RequestHeader::build_no_case(request.method.clone(), storage.target(), room)?;
     outgoing.set_version(request.version);
@@ -61,9 +61,9 @@ pub fn upstream_request(client: &RequestHeader, request: &mut RequestHeader, sto
     Ok(())
 }
 
-/// `upstream_response_filter`: the blob, a range of it, or the word that there is no such range goes to the client. So does
-/// the status of an error that clients act on, never its body: that is written for the storage account's owner.
-pub fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
+/// `upstream_response_filter`: the blob, a range of it, or a 416 for a range that it does not have goes to the client. So
+/// does the status of an error that clients act on, never its body, which is written for the owner of the storage account.
+pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
     let status = response.status;
     if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
         return Ok(());
@@ -93,7 +93,11 @@ fn wants_several_ranges(client: &RequestHeader) -> bool {
 }
 
 /// `response_filter`: makes of it the answer of a registry that serves its blobs itself.
-pub fn answer(response: &mut ResponseHeader, storage: &Storage, correlation: Option<&HeaderValue>) -> Result<Body> {
+pub(crate) fn answer(
+    response: &mut ResponseHeader,
+    storage: &Storage,
+    correlation: Option<&HeaderValue>,
+) -> Result<Body> {
     let mut answer = ResponseHeader::build(response.status, Some(RELAYED.len() + 4))?;
     answer.set_version(response.version);
     for name in &RELAYED {

@@ -5,8 +5,8 @@ use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
-/// Chunks are nothing that a client of HTTP/1.0 can read (RFC 9112 section 6.1): its body ends with the connection.
-pub fn end_with_connection(session: &mut Session, response: &mut ResponseHeader) {
+/// A client of HTTP/1.0 cannot read chunks (RFC 9112 section 6.1): without a length its body ends with the connection.
+pub(crate) fn end_with_connection(session: &mut Session, response: &mut ResponseHeader) {
     if session.req_header().version < Version::HTTP_11 && !response.headers.contains_key(header::CONTENT_LENGTH) {
         response.remove_header(&header::TRANSFER_ENCODING);
         session.set_keepalive(None);
@@ -14,7 +14,7 @@ pub fn end_with_connection(session: &mut Session, response: &mut ResponseHeader)
 }
 
 /// The length of a body, as far as its header says it.
-pub fn length(response: &ResponseHeader) -> Option<u64> {
+pub(crate) fn length(response: &ResponseHeader) -> Option<u64> {
     if response.headers.contains_key(header::TRANSFER_ENCODING) {
         return None;
     }
@@ -22,7 +22,7 @@ pub fn length(response: &ResponseHeader) -> Option<u64> {
 }
 
 /// Frames a body that is replaced: by its length, or if that is not known in the way that the client can read.
-pub fn reframe(session: &mut Session, response: &mut ResponseHeader, length: Option<usize>) -> Result<()> {
+pub(crate) fn reframe(session: &mut Session, response: &mut ResponseHeader, length: Option<usize>) -> Result<()> {
     response.remove_header(&header::TRANSFER_ENCODING);
     if let Some(length) = length {
         return response.insert_header(header::CONTENT_LENGTH, length);
@@ -31,7 +31,7 @@ pub fn reframe(session: &mut Session, response: &mut ResponseHeader, length: Opt
     let request = session.req_header();
     match request.version {
         _ if request.method == http::Method::HEAD => Ok(()),
-        // It frames its bodies itself.
+        // HTTP/2 frames its bodies itself.
         Version::HTTP_2 => Ok(()),
         Version::HTTP_11 => response.insert_header(header::TRANSFER_ENCODING, "chunked"),
         _ => {

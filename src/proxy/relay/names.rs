@@ -13,7 +13,7 @@ use oci::rename::Renaming;
 use oci::rewrite::{Kind, Rewriting};
 
 /// Renames what the header names, and says how the body is to go.
-pub fn rename(session: &mut Session, response: &mut ResponseHeader, admitted: &Admitted) -> Result<Body> {
+pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admitted: &Admitted) -> Result<Body> {
     let kind = kind(response, admitted.target.endpoint());
     let names_something = [header::LINK, header::LOCATION].iter().any(|name| response.headers.contains_key(name));
     if kind.is_none() && !names_something {
@@ -48,7 +48,7 @@ pub fn rename(session: &mut Session, response: &mut ResponseHeader, admitted: &A
 }
 
 /// The rest of a body that was held, at its end.
-pub fn rest(client: &RequestHeader, rewriting: Rewriting, admitted: &Admitted) -> Bytes {
+pub(crate) fn rest(client: &RequestHeader, rewriting: Rewriting, admitted: &Admitted) -> Bytes {
     let namespace = namespace(client.uri.query());
     rewriting.finish(&names(client.uri.path(), admitted, namespace.as_deref()))
 }
