@@ -17,13 +17,12 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::config::identity::Kind;
-use crate::identity::Identity;
+use crate::identity::Chain;
 use crate::logger;
 use crate::net::addresses::{Addresses, Names, system_lookup};
 use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
-use crate::token::acr::Registry;
+use crate::token::acr::AcrIssuer;
 use crate::token::{Granted, Issuer as _};
 
 mod emulated;
@@ -106,22 +105,18 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     let found = connector.addresses(&origin).await.map_err(failed)?;
     let found: Vec<_> = found.iter().map(SocketAddr::ip).collect();
     let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), &found));
-    let identity = match upstream.identity().kind() {
-        Kind::Anonymous => None,
-        _ => Some(
-            Identity::new(upstream.identity(), roots, &Names::sign_in()).map_err(|cause| failed(cause.to_string()))?,
-        ),
-    };
+    let identity = Chain::new(upstream.identity(), roots, &Names::sign_in());
+    let identity = identity.map_err(|cause| failed(cause.to_string()))?;
     let anonymous = identity.is_none();
-    let registry = Registry::new(domain.clone(), identity, addresses, roots)
+    let issuer = AcrIssuer::new(domain.clone(), identity, addresses, roots)
         .map_err(|cause| failed(format!("TLS client: {cause}")))?;
-    let sign_in = DockerLogin { registry, anonymous, login: Mutex::new(None) };
+    let sign_in = DockerLogin { issuer, anonymous, login: Mutex::new(None) };
     Ok(Route::direct(origin, route.prefix.as_str(), Arc::new(sign_in)))
 }
 
 /// What `docker login` leaves behind: the registry's refresh token. It is renewed in the middle of its life.
 struct DockerLogin {
-    registry: Registry,
+    issuer: AcrIssuer,
     anonymous: bool,
     login: Mutex<Option<(Granted, Instant)>>,
 }
@@ -133,7 +128,7 @@ impl SignIn for DockerLogin {
         let token = match &*login {
             Some((granted, since)) if since.elapsed() < granted.lifetime / 2 => granted.token.clone(),
             _ => {
-                let granted = self.registry.login().await.map_err(|failure| failure.message)?;
+                let granted = self.issuer.login().await.map_err(|failure| failure.message)?;
                 login.insert((granted, Instant::now())).0.token.clone()
             }
         };

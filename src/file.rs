@@ -1,10 +1,12 @@
 //! Files that belong to a sign-in or to TLS trust: read within limits of time and size, and only regular ones.
 //!
-//! `open` and `read` on a mount whose server is gone do not return, and nothing can interrupt them. So a file is read
-//! on a thread of its own: who waits for it gives up in time, and the thread stays behind.
+//! `open` and `read` on a mount whose server is gone do not return, and nothing can interrupt them. So a file is read on a
+//! thread of its own: the caller gives up in time, and the thread stays behind.
 
+use std::error::Error;
+use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,9 +22,48 @@ use zeroize::Zeroizing;
 /// A local file is read in microseconds, one on a healthy network mount in milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// Why a file cannot be read. Displays as a sentence about the file, whose name goes before it.
+#[derive(Debug)]
+pub enum FileError {
+    /// The system says so.
+    Io(io::Error),
+    /// It is something else than a regular file.
+    NotRegular(&'static str),
+    /// It has more bytes than this.
+    TooLarge(u64),
+    /// It is not read within [`LIMIT`].
+    Hangs,
+    /// There is no thread to read it with.
+    Thread(io::Error),
+    /// That thread has ended without an answer.
+    Crashed,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(cause) => cause.fmt(f),
+            Self::NotRegular(kind) => write!(f, "it is {kind}: name a regular file"),
+            Self::TooLarge(max) => write!(f, "it has more than the {max} bytes that such a file may have"),
+            Self::Hangs => write!(f, "not read within {} s: its file system does not answer", LIMIT.as_secs()),
+            Self::Thread(cause) => write!(f, "no thread to read it with: {cause}"),
+            Self::Crashed => f.write_str("reading it failed"),
+        }
+    }
+}
+
+impl Error for FileError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io(cause) | Self::Thread(cause) => Some(cause),
+            Self::NotRegular(_) | Self::TooLarge(_) | Self::Hangs | Self::Crashed => None,
+        }
+    }
+}
+
 /// The content of a regular file, `max` bytes at most; symbolic links are followed, as Kubernetes and systemd make them.
 /// This blocks: call it from [`Reader::run`] or [`at_start`].
-pub fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+pub fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
     // Without O_NONBLOCK the open of a FIFO waits for a writer. It means nothing to a regular file.
     let open = OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open(path);
     let file = match open {
@@ -30,27 +71,26 @@ pub fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
         Err(cause) => {
             // A socket cannot be opened, and its error says "No such device or address".
             let kind = std::fs::metadata(path).ok().and_then(|metadata| irregular(&metadata));
-            return Err(kind.map_or_else(|| cause.to_string(), not_regular));
+            return Err(kind.map_or(FileError::Io(cause), FileError::NotRegular));
         }
     };
-    let metadata = file.metadata().map_err(|cause| cause.to_string())?;
-    if let Some(kind) = irregular(&metadata) {
-        return Err(not_regular(kind));
+    let metadata = file.metadata().map_err(FileError::Io)?;
+    match irregular(&metadata) {
+        Some(kind) => Err(FileError::NotRegular(kind)),
+        None => read_open(file, metadata.len(), max),
     }
-    read_open(file, metadata.len(), max)
 }
 
-fn read_open(file: File, size: u64, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
-    let too_large = || Err(format!("it has more than the {max} bytes that such a file may have"));
+fn read_open(file: File, size: u64, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
     if size > max {
-        return too_large();
+        return Err(FileError::TooLarge(max));
     }
     // Room for all of it at once: a buffer that grows leaves copies of a secret behind. Files of /proc have no size.
     let room = if size == 0 { max } else { size };
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or_default() + 1));
-    file.take(max + 1).read_to_end(&mut content).map_err(|cause| cause.to_string())?;
+    file.take(max + 1).read_to_end(&mut content).map_err(FileError::Io)?;
     if content.len() as u64 > max {
-        return too_large();
+        return Err(FileError::TooLarge(max));
     }
     Ok(content)
 }
@@ -67,17 +107,8 @@ fn irregular(metadata: &std::fs::Metadata) -> Option<&'static str> {
     }
 }
 
-fn not_regular(kind: &str) -> String {
-    format!("it is {kind}: name a regular file")
-}
-
-/// What is said of a file that is not read in time.
-pub fn hangs() -> String {
-    format!("not read within {} s: its file system does not answer", LIMIT.as_secs())
-}
-
 /// Runs file accesses off the runtime, one at a time: while one hangs, the next waits for it and is given up as well.
-/// So however often a sign-in is repeated, a reader leaves one thread behind at most.
+/// However often a sign-in is repeated, a reader leaves one thread behind at most.
 #[derive(Debug)]
 pub struct Reader {
     one: Arc<Semaphore>,
@@ -91,45 +122,37 @@ impl Default for Reader {
 
 impl Reader {
     /// What `work` gives, or an error if that takes longer than 5 s. Dropping the future does not stop `work`.
-    pub async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, String> + Send + 'static,
-    ) -> Result<T, String> {
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileError> {
         let answer = async {
-            let permit = Arc::clone(&self.one).acquire_owned().await.map_err(|cause| cause.to_string())?;
+            let permit = Arc::clone(&self.one).acquire_owned().await.map_err(|_| FileError::Crashed)?;
             let (sender, receiver) = oneshot::channel();
             spawn(move || {
-                // Nobody may wait for it any more.
+                // The caller may have given up.
                 let _ = sender.send(work());
                 drop(permit);
             })?;
-            receiver.await.map_err(|_| "reading it failed".to_owned())?
+            receiver.await.map_err(|_| FileError::Crashed)
         };
-        timeout(LIMIT, answer).await.unwrap_or_else(|_| Err(hangs()))
+        timeout(LIMIT, answer).await.unwrap_or(Err(FileError::Hangs))
     }
 }
 
 /// The same before there is a runtime: blocks for 5 s at most.
-pub fn at_start<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+pub fn at_start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileError> {
     let (sender, receiver) = mpsc::channel();
     spawn(move || {
-        // Nobody may wait for it any more.
+        // The caller may have given up.
         let _ = sender.send(work());
     })?;
-    match receiver.recv_timeout(LIMIT) {
-        Ok(answer) => answer,
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(hangs()),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err("reading it failed".to_owned()),
-    }
+    receiver.recv_timeout(LIMIT).map_err(|cause| match cause {
+        mpsc::RecvTimeoutError::Timeout => FileError::Hangs,
+        mpsc::RecvTimeoutError::Disconnected => FileError::Crashed,
+    })
 }
 
-/// A thread and not the runtime's pool: that one is waited for at the end of the process, and DNS needs it.
-fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), String> {
-    thread::Builder::new()
-        .name("file".to_owned())
-        .spawn(work)
-        .map(drop)
-        .map_err(|cause| format!("no thread to read it with: {cause}"))
+/// On a thread of its own and not in the runtime's pool: the end of the process waits for the pool, and DNS needs it.
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), FileError> {
+    thread::Builder::new().name("file".to_owned()).spawn(work).map(drop).map_err(FileError::Thread)
 }
 
 #[cfg(test)]
@@ -160,10 +183,10 @@ mod tests {
             ("nothing", 6, Err("No such file or directory (os error 2)")),
         ] {
             let content = read(&path(name), max);
-            let content = content.as_ref().map(|content| content.as_slice()).map_err(String::as_str);
-            assert_eq!(content, expected.map(str::as_bytes), "{name}");
+            let content = content.as_ref().map(|content| content.as_slice()).map_err(ToString::to_string);
+            assert_eq!(content, expected.map(str::as_bytes).map_err(str::to_owned), "{name}");
         }
-        assert_eq!(read(Path::new("/dev/null"), 6), Err("it is a device: name a regular file".to_owned()));
+        assert!(matches!(read(Path::new("/dev/null"), 6), Err(FileError::NotRegular("a device"))));
         // Its size is said to be 0.
         assert!(read(Path::new("/proc/self/status"), 1 << 20).is_ok_and(|content| !content.is_empty()));
     }
@@ -178,23 +201,23 @@ mod tests {
             move || {
                 begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 let _ = held.recv();
-                Ok("stale")
+                "stale"
             }
         };
-        assert_eq!(reader.run(hang).await, Err(hangs()));
+        assert!(matches!(reader.run(hang).await, Err(FileError::Hangs)));
         for _ in 0..3 {
             let begun = Arc::clone(&begun);
             let try_again = move || {
                 begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                Ok("never")
+                "never"
             };
-            assert_eq!(reader.run(try_again).await, Err(hangs()));
+            assert!(matches!(reader.run(try_again).await, Err(FileError::Hangs)));
         }
         // Another reader is not held up, and this one works again as soon as the file does.
         tokio::time::resume();
-        assert_eq!(Reader::default().run(|| Ok("other")).await, Ok("other"));
+        assert_eq!(Reader::default().run(|| "other").await.expect("in time"), "other");
         drop(hold);
-        assert_eq!(reader.run(|| Ok("fresh")).await, Ok("fresh"));
+        assert_eq!(reader.run(|| "fresh").await.expect("in time"), "fresh");
         assert_eq!(begun.load(std::sync::atomic::Ordering::SeqCst), 1);
     }
 }

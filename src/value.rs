@@ -1,7 +1,11 @@
-//! Secrets, ids and paths as variables, files and settings give them: what editors and shells add to a value is taken
-//! off, and what cannot be in it is refused before it goes anywhere.
+//! Secrets, ids and paths as variables, files and settings give them: what editors and shells add to a value is removed,
+//! and a value with a character that cannot be in it is refused before it goes anywhere.
 
-/// What a value is, which says what may be in it.
+use std::error::Error;
+use std::fmt;
+use std::str::Utf8Error;
+
+/// What a value is; it decides which characters may be in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// An id of a tenant, an application or an identity; a tenant's may be its domain.
@@ -37,11 +41,40 @@ impl Form {
     }
 }
 
-/// The value without a byte-order mark in front and line ends behind, which editors, `echo` and templates add. `Err`
-/// says what is wrong with it, and never quotes it.
-pub fn clean(text: &str, form: Form) -> Result<&str, String> {
-    let text = without_mark(text);
-    let wrong = |(at, c): (usize, char)| format!("character {} is {}: {}", at + 1, described(c), form.rule());
+/// Why a value cannot be right. Displays as a sentence that says where and never quotes the value.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ValueError {
+    /// The character at this place, counted from 1, does not belong into this form.
+    Character(usize, char, Form),
+    /// Windows' PowerShell writes it.
+    Utf16,
+    /// It is in no encoding of Unicode.
+    NotUtf8(Utf8Error),
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Character(at, c, form) => write!(f, "character {at} is {}: {}", described(*c), form.rule()),
+            Self::Utf16 => f.write_str("it is text in UTF-16: save it as UTF-8"),
+            Self::NotUtf8(_) => f.write_str("it is not text in UTF-8"),
+        }
+    }
+}
+
+impl Error for ValueError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NotUtf8(cause) => Some(cause),
+            Self::Character(..) | Self::Utf16 => None,
+        }
+    }
+}
+
+/// The value without a byte-order mark in front and line ends behind, which editors, `echo` and templates add.
+pub fn clean(text: &str, form: Form) -> Result<&str, ValueError> {
+    let text = trimmed(text);
+    let wrong = |(at, c): (usize, char)| ValueError::Character(at + 1, c, form);
     if let Some(found) = text.chars().enumerate().find(|(_, c)| !form.allows(*c)) {
         return Err(wrong(found));
     }
@@ -56,26 +89,26 @@ pub fn clean(text: &str, form: Form) -> Result<&str, String> {
 
 /// Whether nothing is left of a value when it is cleaned.
 pub fn is_empty(text: &str) -> bool {
-    without_mark(text).is_empty()
+    trimmed(text).is_empty()
 }
 
-fn without_mark(text: &str) -> &str {
+fn trimmed(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches(['\r', '\n'])
 }
 
-/// A file's content without its byte-order mark, for PEM, of which the comments may be in any encoding. UTF-16 is called
-/// that: Windows' PowerShell writes it.
-pub fn unmarked(content: &[u8]) -> Result<&[u8], String> {
+/// A file's content without a byte-order mark in front. It may still be in any encoding but UTF-16: PEM files have
+/// comments of all kinds.
+pub fn unmarked(content: &[u8]) -> Result<&[u8], ValueError> {
     match content {
         [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err("it is text in UTF-16: save it as UTF-8".to_owned()),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(ValueError::Utf16),
         _ => Ok(content),
     }
 }
 
-/// A file's content as text, without its byte-order mark.
-pub fn text(content: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(unmarked(content)?).map_err(|_| "it is not text in UTF-8".to_owned())
+/// A file's content as text, without a byte-order mark in front.
+pub fn text(content: &[u8]) -> Result<&str, ValueError> {
+    std::str::from_utf8(unmarked(content)?).map_err(ValueError::NotUtf8)
 }
 
 fn described(c: char) -> String {
@@ -146,14 +179,17 @@ mod tests {
             ),
             (Form::Token, "eyJ\u{7}", "character 4 is U+0007: it has visible ASCII characters only"),
         ] {
-            assert_eq!(clean(given, form), Err(expected.to_owned()), "{given:?}");
+            assert_eq!(clean(given, form).expect_err("refused").to_string(), expected, "{given:?}");
         }
     }
 
     #[test]
     fn a_files_encoding_is_told() {
         assert_eq!(text(b"\xef\xbb\xbf-----BEGIN"), Ok("-----BEGIN"));
-        assert_eq!(text(b"\xff\xfea\0"), Err("it is text in UTF-16: save it as UTF-8".to_owned()));
-        assert_eq!(text(b"caf\xe9"), Err("it is not text in UTF-8".to_owned()));
+        for (content, expected) in
+            [(&b"\xff\xfea\0"[..], "it is text in UTF-16: save it as UTF-8"), (b"caf\xe9", "it is not text in UTF-8")]
+        {
+            assert_eq!(text(content).expect_err("refused").to_string(), expected);
+        }
     }
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::tree::{self, Position, Step, Tree};
 use super::{Mistakes, identity};
-use crate::file;
+use crate::file::{self, FileError};
+use crate::value;
 
 /// A configuration has some hundred lines; this is a file of another kind.
 const MAX_FILE: u64 = 1 << 20;
@@ -102,13 +103,17 @@ impl File {
         };
         let is_fifo = || path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
         match content {
-            Err(cause) if cause == file::hangs() && is_fifo() => {
+            Err(FileError::Hangs) if is_fifo() => {
                 let place = Place::new(format!("--config {}", path.display()));
                 mistakes
                     .add(&place, "it is a FIFO, and nobody has written it to its end within 5 s: name a regular file");
                 Self::default()
             }
-            Ok(text) => Self::parse(path, &text, mistakes),
+            Ok(Ok(text)) => Self::parse(path, &text, mistakes),
+            Ok(Err(cause)) => {
+                mistakes.add(&Place::new(format!("--config {}", path.display())), cause);
+                Self::default()
+            }
             Err(cause) => {
                 mistakes.add(&Place::new(format!("--config {}", path.display())), cause);
                 Self::default()
@@ -159,12 +164,13 @@ fn read_bounded(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("more than {MAX_FILE} bytes are no configuration"));
     }
-    let text = String::from_utf8(bytes).map_err(|cause| {
-        let good = cause.as_bytes().get(..cause.utf8_error().valid_up_to()).unwrap_or_default();
+    let bytes = value::unmarked(&bytes).map_err(|cause| cause.to_string())?;
+    let text = std::str::from_utf8(bytes).map_err(|cause| {
+        let good = bytes.get(..cause.valid_up_to()).unwrap_or_default();
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
         format!("line {line} is not UTF-8: save the file as UTF-8")
     })?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    Ok(text.to_owned())
 }
 
 /// A value and the way to it.

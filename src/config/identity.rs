@@ -233,7 +233,7 @@ impl Table<'_> {
         let wrong = match value::clean(&text, form) {
             Ok("") => "is empty".to_owned(),
             Ok(clean) => return Some(clean.to_owned()),
-            Err(wrong) => wrong,
+            Err(wrong) => wrong.to_string(),
         };
         self.mistakes.add(&place, wrong);
         None

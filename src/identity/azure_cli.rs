@@ -1,25 +1,47 @@
-//! Runs `az` and `azd` for azure_identity, which itself would leave behind one that hangs: each sign-in that is given up
-//! would be one process more.
+//! Signing in as the user of `az` or `azd`. azure_identity would leave a tool that hangs running, one more process for
+//! each sign-in that is given up; here a tool ends with its sign-in.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use azure_identity::Executor;
+use azure_core::credentials::TokenCredential;
+use azure_identity::{
+    AzureCliCredential, AzureCliCredentialOptions, AzureDeveloperCliCredential, AzureDeveloperCliCredentialOptions,
+    Executor,
+};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
-/// What a tool may say: a token has some KiB.
+use super::inputs::SourceError;
+
+/// A tool's output: a token has some KiB.
 const MAX_OUTPUT: usize = 64 << 10;
 
-/// Runs a tool in a process group of its own, which ends with the future that runs it.
+/// Who is signed in to `az`.
+pub fn azure() -> Result<Arc<dyn TokenCredential>, SourceError> {
+    let options = AzureCliCredentialOptions { executor: Some(Arc::new(Tool)), ..AzureCliCredentialOptions::default() };
+    Ok(AzureCliCredential::new(Some(options))?)
+}
+
+/// Who is signed in to `azd`.
+pub fn developer() -> Result<Arc<dyn TokenCredential>, SourceError> {
+    let options = AzureDeveloperCliCredentialOptions {
+        executor: Some(Arc::new(Tool)),
+        ..AzureDeveloperCliCredentialOptions::default()
+    };
+    Ok(AzureDeveloperCliCredential::new(Some(options))?)
+}
+
+/// Runs a tool in a process group of its own, which is killed when the future that runs it is dropped.
 #[derive(Debug)]
-pub struct Tool;
+struct Tool;
 
 #[async_trait]
 impl Executor for Tool {
@@ -34,8 +56,8 @@ impl Executor for Tool {
             .spawn()?;
         let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()));
         let (mut stdout, mut stderr) = (Pipe::new(child.stdout.take()), Pipe::new(child.stderr.take()));
-        // The tool may leave a process behind that holds its pipes open, as `az` does to report its use. So the end of
-        // the tool counts, and not that of the pipes: what it has said is in them by then.
+        // The tool may leave a process behind that holds its pipes open, as `az` does to report its use. So the output is
+        // what the pipes hold when the tool ends, not what they hold at their own end.
         let status = tokio::select! {
             status = child.wait() => status?,
             read = async { tokio::try_join!(stdout.read(), stderr.read()) } => {
@@ -48,7 +70,7 @@ impl Executor for Tool {
     }
 }
 
-/// What a tool says on one of its two outputs.
+/// One of a tool's two outputs.
 struct Pipe<P> {
     pipe: Option<P>,
     text: Vec<u8>,
@@ -68,7 +90,7 @@ impl<P: AsyncRead + AsFd + Unpin> Pipe<P> {
         Ok(())
     }
 
-    /// All that was read, with what is in the pipe now; tokio's pipes do not block.
+    /// All that was read, and what is in the pipe now; tokio's pipes do not block.
     fn rest(mut self) -> io::Result<Vec<u8>> {
         let mut part = [0; 4096];
         while let Some(pipe) = &self.pipe {
@@ -86,12 +108,12 @@ impl<P: AsyncRead + AsFd + Unpin> Pipe<P> {
 
 fn bounded(text: &[u8]) -> io::Result<()> {
     if text.len() > MAX_OUTPUT {
-        return Err(io::Error::other(format!("it says more than {MAX_OUTPUT} bytes, which is no token")));
+        return Err(io::Error::other(format!("its output is more than {MAX_OUTPUT} bytes, which is no token")));
     }
     Ok(())
 }
 
-/// A process group that is killed when nobody waits for it any more.
+/// A process group that is killed when this is dropped.
 struct Group(Option<i32>);
 
 impl Drop for Group {

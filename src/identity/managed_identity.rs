@@ -5,36 +5,98 @@
 //! with `X-IDENTITY-HEADER` (azure-docs, overview-managed-identity). azure_identity knows both, but takes no resource id
 //! for App Service, and repeats its calls to IMDS for more than a minute whatever it is told.
 
+use std::error::Error;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
-use azure_core::error::{Error, ErrorKind};
+use azure_core::error::ErrorKind;
 use azure_core::time::OffsetDateTime;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::MAX_LIFE;
-use super::transport::{BoundedTransport, Whole};
-use super::variables::{self, CLIENT, HEADER, variable};
+use super::inputs::MAX_LIFE;
+use super::inputs::{Inputs, SourceError};
+use super::transport::{FullResponse, Transport};
+use super::variables::{self, CLIENT, HEADER, VariableError, variable};
 use crate::answer::server_time;
 use crate::config::identity::Assigned;
 use crate::value::Form;
 
-/// Where IMDS is, on every virtual machine; elsewhere nothing answers.
-pub const IMDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+/// Where IMDS is on every virtual machine. Elsewhere nothing answers.
+const IMDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
 const IMDS_VERSION: &str = "2018-02-01";
 const APP_SERVICE_VERSION: &str = "2019-08-01";
-/// A token that does not say when it ends is used at once and no later.
+/// Whether IMDS is there is known within this time (DefaultAzureCredential's probe waits as long).
+const PROBE: Duration = Duration::from_secs(1);
+/// The endpoint is not asked again sooner, if it does not say when (entra-docs, how-to-use-vm-token).
+pub const PAUSE: Duration = Duration::from_secs(1);
+/// For a token that does not say when it ends.
 const ASSUMED_LIFE: Duration = Duration::from_secs(300);
 
-/// Who gives tokens on this machine.
+/// A credential for one of the machine's identities.
+pub fn credential(inputs: &Inputs, assigned: &Assigned) -> Result<Arc<dyn TokenCredential>, SourceError> {
+    let endpoint = Endpoint::find().map_err(|cause| SourceError::Endpoint(Box::new(cause)))?;
+    Ok(Arc::new(ManagedCredential::new(Arc::clone(&inputs.transport), endpoint, assigned)?))
+}
+
+/// Whether this machine has no endpoint at all, which is known only where that would be IMDS.
+pub async fn is_absent() -> bool {
+    matches!(Endpoint::find(), Ok(Endpoint::Imds))
+        && !matches!(timeout(PROBE, TcpStream::connect(IMDS)).await, Ok(Ok(_)))
+}
+
+/// Why this machine's identity endpoint cannot be used.
 #[derive(Debug)]
-pub enum Endpoint {
+enum EndpointError {
+    Variable(VariableError),
+    /// The platform is Service Fabric.
+    ServiceFabric,
+    /// The variables are Azure Arc's.
+    AzureArc,
+    /// `IDENTITY_HEADER` has a character that no header may carry.
+    Header(http::header::InvalidHeaderValue),
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable(cause) => cause.fmt(f),
+            Self::ServiceFabric => f.write_str("Service Fabric's managed identity is not supported"),
+            Self::AzureArc => {
+                f.write_str("IDENTITY_ENDPOINT without IDENTITY_HEADER is Azure Arc's: set identity.kind to azure_arc")
+            }
+            Self::Header(_) => f.write_str("IDENTITY_HEADER is not fit for a header"),
+        }
+    }
+}
+
+impl Error for EndpointError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Variable(cause) => Some(cause),
+            Self::Header(cause) => Some(cause),
+            Self::ServiceFabric | Self::AzureArc => None,
+        }
+    }
+}
+
+impl From<VariableError> for EndpointError {
+    fn from(cause: VariableError) -> Self {
+        Self::Variable(cause)
+    }
+}
+
+/// Where tokens come from on this machine.
+#[derive(Debug)]
+enum Endpoint {
     /// A virtual machine's metadata service, if this is one.
     Imds,
     /// App Service or Container Apps: an address, and a secret that proves that it is the app that asks.
@@ -42,40 +104,34 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// By the variables that the platform sets. `Err` if they are another platform's, or of no use.
-    pub fn find() -> Result<Self, String> {
+    /// By the variables that the platform sets.
+    fn find() -> Result<Self, EndpointError> {
         let (url, header) = (variables::endpoint()?, variable(HEADER, Form::Token)?);
         match (url, header) {
-            _ if variables::is_set("IDENTITY_SERVER_THUMBPRINT") => {
-                Err("Service Fabric's managed identity is not supported".to_owned())
-            }
+            _ if variables::is_set("IDENTITY_SERVER_THUMBPRINT") => Err(EndpointError::ServiceFabric),
             (Some(url), Some(header)) => {
-                let mut header =
-                    HeaderValue::try_from(header).map_err(|_| "IDENTITY_HEADER is not fit for a header".to_owned())?;
+                let mut header = HeaderValue::try_from(header).map_err(EndpointError::Header)?;
                 header.set_sensitive(true);
                 Ok(Self::AppService { url, header })
             }
-            (Some(_), None) => {
-                Err("IDENTITY_ENDPOINT without IDENTITY_HEADER is Azure Arc's: set identity.kind to azure_arc"
-                    .to_owned())
-            }
+            (Some(_), None) => Err(EndpointError::AzureArc),
             (None, _) => Ok(Self::Imds),
         }
     }
 }
 
-/// One of the machine's identities, as a credential.
+/// One of the machine's identities.
 #[derive(Debug)]
-pub struct ManagedCredential {
-    transport: Arc<BoundedTransport>,
+struct ManagedCredential {
+    transport: Arc<Transport>,
     endpoint: Endpoint,
-    /// The parameter that picks it, if it is not the system's.
+    /// The parameter that selects it, if it is not the system's.
     id: Option<(&'static str, String)>,
 }
 
 impl ManagedCredential {
-    /// Without an id of its own it is `AZURE_CLIENT_ID`'s, or the system's.
-    pub fn new(transport: Arc<BoundedTransport>, endpoint: Endpoint, assigned: &Assigned) -> Result<Self, String> {
+    /// Without an assigned id it is the identity of `AZURE_CLIENT_ID`, or the system's.
+    fn new(transport: Arc<Transport>, endpoint: Endpoint, assigned: &Assigned) -> Result<Self, VariableError> {
         let id = match assigned {
             Assigned::System => variable(CLIENT, Form::Id)?.map(|id| ("client_id", id)),
             Assigned::ClientId(id) => Some(("client_id", id.clone())),
@@ -108,10 +164,11 @@ impl TokenCredential for ManagedCredential {
         let query = self.query(resource(scopes));
         let request = match &self.endpoint {
             Endpoint::Imds => {
-                self.transport.get(&format!("http://{IMDS}{IMDS_PATH}?{query}")).header("Metadata", "true")
+                let url = format!("http://{IMDS}{IMDS_PATH}?{query}");
+                self.transport.request(Method::GET, &url).header("Metadata", "true")
             }
             Endpoint::AppService { url, header } => {
-                self.transport.get(&format!("{url}?{query}")).header("X-IDENTITY-HEADER", header)
+                self.transport.request(Method::GET, &format!("{url}?{query}")).header("X-IDENTITY-HEADER", header)
             }
         };
         access_token(&self.transport.send(request).await?)
@@ -123,19 +180,19 @@ pub fn resource<'a>(scopes: &[&'a str]) -> &'a str {
     scopes.first().map(|scope| scope.trim_end_matches("/.default")).unwrap_or_default()
 }
 
-/// The token in an endpoint's answer. Its end is on this host's clock, as azure_identity's credentials give it, but
-/// reckoned from what is left by the clock of whoever issued it.
-pub fn access_token(answer: &Whole) -> azure_core::Result<AccessToken> {
-    let failed = |cause: String| Error::with_message(ErrorKind::Credential, cause);
-    if answer.status != 200 {
-        return Err(failed(format!("status {}", answer.status)));
+/// The token in an endpoint's response. Its end is a time of this host's clock, as azure_identity's credentials give it,
+/// computed from the time that is left by the issuer's clock.
+pub fn access_token(response: &FullResponse) -> azure_core::Result<AccessToken> {
+    let failed = |cause: String| azure_core::Error::with_message(ErrorKind::Credential, cause);
+    if response.status != 200 {
+        return Err(failed(format!("status {}", response.status)));
     }
-    let token: Token = serde_json::from_slice(&answer.body).map_err(|_| failed("no token in it".to_owned()))?;
-    let life = token.life(server_time(&answer.headers));
+    let token: Token = serde_json::from_slice(&response.body).map_err(|_| failed("no token in it".to_owned()))?;
+    let life = token.life(server_time(&response.headers));
     Ok(AccessToken::new(token.access_token, OffsetDateTime::now_utc() + life))
 }
 
-/// Numbers are texts here, on every platform; App Service gives `expires_on` alone.
+/// Numbers are strings here, on every platform; App Service gives `expires_on` alone.
 #[derive(Deserialize)]
 struct Token {
     access_token: String,
@@ -144,7 +201,7 @@ struct Token {
 }
 
 impl Token {
-    /// How long it holds yet; nothing if it has ended, which is the registry's to judge.
+    /// The time that is left; zero if it has ended, for the registry decides about that.
     fn life(&self, server: Option<i64>) -> Duration {
         let seconds = |value: &Option<Value>| match value {
             Some(Value::String(text)) => text.parse().ok(),

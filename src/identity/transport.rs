@@ -1,15 +1,12 @@
-//! How azure_identity reaches the network: bounded in time and size, over our trust roots, and
-//! remembering the last answer, because its errors do not say what was on the wire.
+//! How a sign-in reaches the network: bounded in time and size, over the configured trust roots. The last response is
+//! remembered, because azure_identity's errors do not contain it.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use azure_core::error::{Error, ErrorKind};
-use azure_core::http::headers::Headers;
-use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
-use bytes::Bytes;
+use http::Method;
 use oci::quote::quoted;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -19,7 +16,7 @@ use crate::net::addresses::{CALL_WAIT, Names, Resolver, UNACKNOWLEDGED_LIMIT};
 use crate::net::trust::TrustRoots;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A whole call; so much less than a request waits that one that hangs is reported to those who do.
+/// A whole call. It is less than requests wait by default, so that they are told of one that hangs.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 
 /// A client for Entra ID and the metadata endpoints: no redirects, no proxy from the environment
@@ -37,9 +34,9 @@ pub fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest
         .build()
 }
 
-/// What a server said that gave no token.
+/// What a response says besides a token.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct TokenResponse {
     pub status: u16,
     pub retry_after: Option<Duration>,
     /// OAuth's `error` and `error_description` (RFC 6749 section 5.2). The latter ends with Entra's ids of the call.
@@ -47,24 +44,24 @@ pub struct Answer {
     pub description: Option<String>,
 }
 
-/// How the last request of a source ended.
+/// How the last call of a source ended.
 #[derive(Clone, Debug)]
-pub enum Outcome {
-    /// With an answer, good or bad.
-    Answer(Answer),
-    /// Without one: what to do, and why.
+pub enum LastCall {
+    /// With a response, good or bad.
+    Answered(TokenResponse),
+    /// Without one: what to do, and the cause.
     Unreachable(String),
 }
 
 /// The transport of one source.
 #[derive(Debug)]
-pub struct BoundedTransport {
+pub struct Transport {
     client: reqwest::Client,
     names: Arc<Names>,
-    last: Mutex<Option<Outcome>>,
+    last: Mutex<Option<LastCall>>,
 }
 
-impl BoundedTransport {
+impl Transport {
     pub fn new(client: reqwest::Client, names: Arc<Names>) -> Self {
         Self { client, names, last: Mutex::new(None) }
     }
@@ -73,17 +70,17 @@ impl BoundedTransport {
         self.set(None);
     }
 
-    pub fn last(&self) -> Option<Outcome> {
+    pub fn last(&self) -> Option<LastCall> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends a request for azure_identity, or for a source of our own.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<Whole> {
+    /// Sends a request, and reads the response to its end.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<FullResponse> {
         let request = request.build().map_err(|cause| self.unreachable(cause))?;
-        // Not a part of the call, which has a limit of its own.
+        // Before the call, whose limit does not include it.
         let addresses = self.names.get(request.url().host_str().unwrap_or_default(), 0);
         addresses.resolve(CALL_WAIT).await.map_err(|unresolved| {
-            self.set(Some(Outcome::Unreachable(unresolved.to_string())));
+            self.set(Some(LastCall::Unreachable(unresolved.to_string())));
             Error::with_error(ErrorKind::Connection, unresolved, "the name is not resolved")
         })?;
         let call = addresses.call();
@@ -93,18 +90,18 @@ impl BoundedTransport {
         let body = read_body(answer).await.map_err(|cause| match cause {
             BodyError::Connection(cause) => self.unreachable(call.failed(cause)),
             BodyError::TooLarge => {
-                let words = format!("an answer of more than {MAX_BODY} bytes: is a captive portal between?");
-                self.set(Some(Outcome::Unreachable(words.clone())));
-                Error::with_message(ErrorKind::Io, words)
+                let cause = format!("an answer of more than {MAX_BODY} bytes: is a captive portal between?");
+                self.set(Some(LastCall::Unreachable(cause.clone())));
+                Error::with_message(ErrorKind::Io, cause)
             }
         })?;
-        self.set(Some(Outcome::Answer(Answer::read(status, retry_after(&headers), &body))));
-        Ok(Whole { status, headers, body })
+        self.set(Some(LastCall::Answered(TokenResponse::read(status, retry_after(&headers), &body))));
+        Ok(FullResponse { status, headers, body })
     }
 
-    /// A GET to build on.
-    pub fn get(&self, url: &str) -> reqwest::RequestBuilder {
-        self.client.get(url)
+    /// A request to build on.
+    pub fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, url)
     }
 
     fn unreachable(&self, cause: reqwest::Error) -> Error {
@@ -116,47 +113,23 @@ impl BoundedTransport {
         } else {
             (ErrorKind::Io, "the connection broke, trying again")
         };
-        self.set(Some(Outcome::Unreachable(format!("{advice}: {}", chain(&cause)))));
+        self.set(Some(LastCall::Unreachable(format!("{advice}: {}", chain(&cause)))));
         Error::with_error(kind, cause, advice)
     }
 
-    fn set(&self, outcome: Option<Outcome>) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+    fn set(&self, last: Option<LastCall>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
     }
 }
 
-/// An answer, read to its end.
-pub struct Whole {
+/// A response, read to its end.
+pub struct FullResponse {
     pub status: u16,
     pub headers: http::HeaderMap,
     pub body: Zeroizing<Vec<u8>>,
 }
 
-#[async_trait]
-impl HttpClient for BoundedTransport {
-    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let unsendable = |cause: String| Error::with_message(ErrorKind::Other, cause);
-        let method = http::Method::from_bytes(request.method().as_ref().as_bytes())
-            .map_err(|cause| unsendable(cause.to_string()))?;
-        let mut outgoing = self.client.request(method, request.url().clone());
-        for (name, value) in request.headers().iter() {
-            outgoing = outgoing.header(name.as_str(), value.as_str());
-        }
-        let azure_core::http::Body::Bytes(body) = request.body() else {
-            return Err(unsendable("a sign-in request has no streamed body".to_owned()));
-        };
-        let Whole { status, headers, body } = self.send(outgoing.body(body.clone())).await?;
-        let mut copied = Headers::new();
-        for (name, value) in &headers {
-            if let Ok(value) = value.to_str() {
-                copied.insert(name.as_str().to_owned(), value.to_owned());
-            }
-        }
-        Ok(AsyncRawResponse::from_bytes(StatusCode::from(status), copied, Bytes::from_owner(body)))
-    }
-}
-
-impl Answer {
+impl TokenResponse {
     fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         #[derive(Default, Deserialize)]
         struct OauthError {
@@ -164,41 +137,39 @@ impl Answer {
             error_description: Option<String>,
         }
         let body: OauthError = serde_json::from_slice(body).unwrap_or_default();
-        let words = |text: Option<String>| text.and_then(|text| quoted(&text));
-        Self { status, retry_after, error: words(body.error), description: words(body.error_description) }
+        let quote = |text: Option<String>| text.and_then(|text| quoted(&text));
+        Self { status, retry_after, error: quote(body.error), description: quote(body.error_description) }
     }
-}
 
-impl Answer {
-    /// Will not mend by itself.
+    /// Somebody has to act first.
     pub fn is_permanent(&self) -> bool {
         (400..500).contains(&self.status) && !matches!(self.status, 404 | 408 | 410 | 429)
     }
 
-    /// Status, what to do, and the server's own words, last.
+    /// Status, what to do, and the server's own description, last.
     pub fn explain(&self) -> String {
-        let words = self.description.as_deref().unwrap_or_default();
-        let advice = match words {
-            _ if words.contains("AADSTS7000215") => "the client secret is wrong",
-            _ if words.contains("AADSTS7000222") => "the client secret has ended, make a new one",
-            _ if words.contains("AADSTS700016") => {
+        let description = self.description.as_deref().unwrap_or_default();
+        let advice = match description {
+            _ if description.contains("AADSTS7000215") => "the client secret is wrong",
+            _ if description.contains("AADSTS7000222") => "the client secret has expired, make a new one",
+            _ if description.contains("AADSTS700016") => {
                 "no such application in this tenant, check AZURE_CLIENT_ID and AZURE_TENANT_ID"
             }
-            _ if words.contains("AADSTS90002") => "no such tenant, check AZURE_TENANT_ID",
-            _ if words.contains("AADSTS700027") || words.contains("AADSTS50012") => {
+            _ if description.contains("AADSTS90002") => "no such tenant, check AZURE_TENANT_ID",
+            _ if description.contains("AADSTS700027") || description.contains("AADSTS50012") => {
                 "the certificate is not registered with the application"
             }
-            _ if words.contains("AADSTS70021") => {
+            _ if description.contains("AADSTS70021") => {
                 "no federated credential of the application matches issuer, subject and audience"
             }
-            _ if words.contains("AADSTS500011") => "the tenant does not know the registry's audience",
+            _ if description.contains("AADSTS500011") => "the tenant does not know the registry's audience",
             _ => match self.status {
-                400 if words.to_ascii_lowercase().contains("identity") => {
+                400 if description.to_ascii_lowercase().contains("identity") => {
                     "no such managed identity is assigned to this machine"
                 }
                 404 | 410 => "the identity endpoint is not ready, trying again",
                 429 => "too many requests for tokens, waiting",
-                200..=299 => "an answer that is no token: is a proxy or captive portal between?",
+                200..=299 => "the answer is not a token: is a proxy or captive portal between?",
                 400..=499 => "the sign-in was refused, check the identity's settings",
                 _ => "the service has trouble, trying again",
             },
@@ -208,8 +179,8 @@ impl Answer {
             let _ = write!(text, " {error}");
         }
         let _ = write!(text, ": {advice}");
-        if !words.is_empty() {
-            let _ = write!(text, ": {words}");
+        if !description.is_empty() {
+            let _ = write!(text, ": {description}");
         }
         text
     }

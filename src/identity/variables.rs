@@ -3,10 +3,12 @@
 //! They cannot change while the program runs, so one that cannot be right ends the start. One that is missing does not:
 //! its source says so when it is asked.
 
+use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::identity::{ARC_KEY_DIRECTORY, Assigned, Kind, parse_authority};
-use crate::value::{self, Form};
+use crate::value::{self, Form, ValueError};
 
 pub const TENANT: &str = "AZURE_TENANT_ID";
 pub const CLIENT: &str = "AZURE_CLIENT_ID";
@@ -20,11 +22,51 @@ const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 /// Where Arc's agent is on a machine that has one (as Microsoft's own libraries look for it).
 const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
 
-/// A variable's value, cleaned; an empty one is as good as none. `Err` names it and says what is wrong with it.
-pub fn variable(name: &str, form: Form) -> Result<Option<String>, String> {
+/// A variable that cannot be right. Displays as a sentence that begins with its name.
+#[derive(Debug)]
+pub enum VariableError {
+    /// Its text cannot be such a value.
+    Value(&'static str, ValueError),
+    /// It is not text in UTF-8.
+    NotText(&'static str),
+    /// It is not an address.
+    NotHttp(&'static str),
+    /// It is not Entra ID's address; the sentence says what would be.
+    Authority(&'static str, String),
+    /// It is empty, and the variables beside it show that a source was meant: to pass that over would be to pull as
+    /// somebody else.
+    Empty(&'static str, String),
+}
+
+impl fmt::Display for VariableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(name, cause) => write!(f, "{name}: {cause}"),
+            Self::NotText(name) => write!(f, "{name}: it is not text in UTF-8"),
+            Self::NotHttp(name) => write!(f, "{name}: it does not begin with http:// or https://"),
+            Self::Authority(name, wrong) => write!(f, "{name}: {wrong}"),
+            Self::Empty(name, beside) => write!(
+                f,
+                "{name} is set but empty, beside {beside}: give its value, or unset it to sign in by another identity"
+            ),
+        }
+    }
+}
+
+impl Error for VariableError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Value(_, cause) => Some(cause),
+            Self::NotText(_) | Self::NotHttp(_) | Self::Authority(..) | Self::Empty(..) => None,
+        }
+    }
+}
+
+/// A variable's value, cleaned. An empty one counts as none.
+pub fn variable(name: &'static str, form: Form) -> Result<Option<String>, VariableError> {
     let Some(value) = std::env::var_os(name) else { return Ok(None) };
-    let text = value.to_str().ok_or_else(|| format!("{name}: it is not text in UTF-8"))?;
-    let text = value::clean(text, form).map_err(|wrong| format!("{name}: {wrong}"))?;
+    let text = value.to_str().ok_or(VariableError::NotText(name))?;
+    let text = value::clean(text, form).map_err(|cause| VariableError::Value(name, cause))?;
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
@@ -33,25 +75,24 @@ pub fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value::is_empty(&value.to_string_lossy()))
 }
 
-/// Whether a variable is there without a value, as an unset one of a template is.
+/// Whether a variable is there without a value, as a template leaves one that nobody filled in.
 pub fn is_empty(name: &str) -> bool {
     std::env::var_os(name).is_some() && !is_set(name)
 }
 
 /// Entra ID's address by the variable, `https://…` without a path.
-pub fn authority() -> Result<Option<String>, String> {
+pub fn authority() -> Result<Option<String>, VariableError> {
     let Some(text) = variable(AUTHORITY, Form::Token)? else { return Ok(None) };
-    parse_authority(&text).map(Some).map_err(|wrong| format!("{AUTHORITY}: {wrong}"))
+    parse_authority(&text).map(Some).map_err(|wrong| VariableError::Authority(AUTHORITY, wrong))
 }
 
-/// The sources that this environment has, and whether each was configured on purpose. `Err` if one was begun and has
-/// an empty variable: to pass it over would be to pull as somebody else.
-pub fn default_chain() -> Result<Vec<(Kind, bool)>, String> {
+/// The sources that this environment has, and whether each was configured on purpose.
+pub fn default_chain() -> Result<Vec<(Kind, bool)>, VariableError> {
     let proofs = [SECRET, CERTIFICATE, TOKEN_FILE];
     let mut chain = Vec::new();
     if is_set(TENANT) && is_set(CLIENT) {
         if let (false, Some(name)) = (proofs.into_iter().any(is_set), proofs.into_iter().find(|name| is_empty(name))) {
-            return Err(empty(name, &format!("{TENANT} and {CLIENT}")));
+            return Err(VariableError::Empty(name, format!("{TENANT} and {CLIENT}")));
         }
         if is_set(SECRET) {
             chain.push((Kind::ClientSecret { tenant_id: None, client_id: None, secret_file: None }, true));
@@ -66,15 +107,15 @@ pub fn default_chain() -> Result<Vec<(Kind, bool)>, String> {
     } else if let (Some(name), Some(proof)) =
         ([TENANT, CLIENT].into_iter().find(|name| is_empty(name)), proofs.into_iter().find(|name| is_set(name)))
     {
-        return Err(empty(name, proof));
+        return Err(VariableError::Empty(name, proof.to_owned()));
     }
-    // Arc sets an endpoint, too, but App Service's comes with a secret.
+    // Arc sets the endpoint as well, but App Service sets a secret with it.
     let app_service = is_set(ENDPOINT) && is_set(HEADER);
     let arc = is_set("IMDS_ENDPOINT") || Path::new(ARC_AGENT).exists();
     chain.push(if arc && !app_service {
         (Kind::AzureArc { key_directory: PathBuf::from(ARC_KEY_DIRECTORY) }, false)
     } else {
-        // An id that cannot be one is a mistake of somebody's, and not a reason to go on to the next source.
+        // An invalid id is an error, and no reason to try the next source.
         variable(CLIENT, Form::Id)?;
         (Kind::ManagedIdentity(Assigned::System), false)
     });
@@ -82,43 +123,39 @@ pub fn default_chain() -> Result<Vec<(Kind, bool)>, String> {
     Ok(chain)
 }
 
-/// What the default chain passes over though one of its proofs is there: an identity without a name. It may belong to
-/// another program, as the webhook's token file does in a pod that has no client id, so it is no error.
+/// A warning if a proof of an identity is there without the identity's name, so that the default chain does not use it.
+/// It may belong to another program, as the webhook's token file does in a pod that has no client id, so it is no error.
 pub fn passed_over() -> Option<String> {
     let missing: Vec<_> = [TENANT, CLIENT].into_iter().filter(|name| !is_set(name)).collect();
     let proof = [SECRET, CERTIFICATE, TOKEN_FILE].into_iter().find(|name| is_set(name))?;
     (!missing.is_empty()).then(|| {
         let missing = missing.join(" and ");
-        format!("{proof} counts for nothing without {missing}: set that as well; until then another identity signs in")
+        format!("{proof} is not used without {missing}: set that as well; until then another identity signs in")
     })
 }
 
-fn empty(name: &str, beside: &str) -> String {
-    format!("{name} is set but empty, beside {beside}: give its value, or unset it to sign in by another identity")
-}
-
-/// Whether a source's variables can be right; those that a setting stands in for are not looked at.
-pub fn check(kind: &Kind) -> Result<(), String> {
+/// Checks the variables that a source reads: those that no setting replaces.
+pub fn check(kind: &Kind) -> Result<(), VariableError> {
     let ids = |tenant_id: &Option<String>, client_id: &Option<String>| {
-        look(tenant_id.is_none(), TENANT, Form::Id).and_then(|()| look(client_id.is_none(), CLIENT, Form::Id))
+        check_one(tenant_id.is_none(), TENANT, Form::Id).and_then(|()| check_one(client_id.is_none(), CLIENT, Form::Id))
     };
     match kind {
         Kind::ClientSecret { tenant_id, client_id, secret_file } => {
             ids(tenant_id, client_id)?;
-            look(secret_file.is_none(), SECRET, Form::Secret)
+            check_one(secret_file.is_none(), SECRET, Form::Secret)
         }
         Kind::ClientCertificate { tenant_id, client_id, certificate_file, password_file } => {
             ids(tenant_id, client_id)?;
-            look(certificate_file.is_none(), CERTIFICATE, Form::Line)?;
-            look(password_file.is_none(), PASSWORD, Form::Line)
+            check_one(certificate_file.is_none(), CERTIFICATE, Form::Line)?;
+            check_one(password_file.is_none(), PASSWORD, Form::Line)
         }
         Kind::WorkloadIdentity { tenant_id, client_id, token_file } => {
             ids(tenant_id, client_id)?;
-            look(token_file.is_none(), TOKEN_FILE, Form::Line)
+            check_one(token_file.is_none(), TOKEN_FILE, Form::Line)
         }
         Kind::ManagedIdentity(assigned) => {
-            look(*assigned == Assigned::System, CLIENT, Form::Id)?;
-            look(true, HEADER, Form::Token)?;
+            check_one(*assigned == Assigned::System, CLIENT, Form::Id)?;
+            check_one(true, HEADER, Form::Token)?;
             endpoint().map(drop)
         }
         Kind::AzureArc { .. } => endpoint().map(drop),
@@ -126,16 +163,16 @@ pub fn check(kind: &Kind) -> Result<(), String> {
     }
 }
 
-fn look(used: bool, name: &str, form: Form) -> Result<(), String> {
+fn check_one(used: bool, name: &'static str, form: Form) -> Result<(), VariableError> {
     if used { variable(name, form).map(drop) } else { Ok(()) }
 }
 
 /// The address of the platform's identity endpoint.
-pub fn endpoint() -> Result<Option<String>, String> {
+pub fn endpoint() -> Result<Option<String>, VariableError> {
     let Some(url) = variable(ENDPOINT, Form::Token)? else { return Ok(None) };
     if url.starts_with("http://") || url.starts_with("https://") {
         Ok(Some(url))
     } else {
-        Err(format!("{ENDPOINT}: it does not begin with http:// or https://"))
+        Err(VariableError::NotHttp(ENDPOINT))
     }
 }

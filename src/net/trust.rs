@@ -16,7 +16,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::file;
+use crate::file::{self, FileError};
 use crate::value;
 
 /// Where the common distributions keep their bundle (Debian, RHEL, openSUSE, Alpine). They are read
@@ -43,7 +43,7 @@ pub enum TrustError {
     /// The file of the `ca_file` setting cannot be used, and why.
     File(PathBuf, String),
     /// The files of the system, or of the two variables, cannot be read in time.
-    Native(String),
+    Native(FileError),
     /// Neither the system nor the settings have a single usable certificate.
     Empty,
     /// The bundle could not be handed to Pingora.
@@ -74,7 +74,7 @@ impl TrustRoots {
     /// for other programs' sake it may be there; a broken `ca_file` is an error: somebody asked for it by name.
     pub fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
         // A FIFO that a variable names, or a mount that hangs, is to be told and not waited for.
-        let mut found = file::at_start(|| Ok(native())).map_err(TrustError::Native)?;
+        let mut found = file::at_start(native).map_err(TrustError::Native)?;
         found.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
         found.dedup();
         let mut store = RootCertStore::empty();
@@ -150,8 +150,9 @@ fn native() -> Vec<CertificateDer<'static>> {
 fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let error = |cause: String| TrustError::File(path.to_owned(), cause);
     let file = path.to_owned();
-    let content = file::at_start(move || file::read(&file, MAX_CA_FILE)).map_err(error)?;
-    let text = value::unmarked(&content).map_err(error)?;
+    let content = file::at_start(move || file::read(&file, MAX_CA_FILE)).flatten();
+    let content = content.map_err(|cause| error(cause.to_string()))?;
+    let text = value::unmarked(&content).map_err(|cause| error(cause.to_string()))?;
     let mut store = RootCertStore::empty();
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(text) {

@@ -11,14 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ServeError;
 use super::upkeep::{Upkeep, UpkeepService};
-use crate::config::identity::Kind;
 use crate::config::{self, Config};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Chain, IdentityError};
 use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::TrustRoots;
 use crate::proxy::{BlobHosts, Destination, Table, Upstream};
 use crate::token::Tokens;
-use crate::token::acr::Registry;
+use crate::token::acr::AcrIssuer;
 use oci::route::Routes;
 
 /// Makes tables of routes, and swaps them.
@@ -110,18 +109,13 @@ impl RouteTable {
     fn build(&self, settings: &config::Upstream, token_wait: Duration) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
         let domain = settings.domain();
         let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
-        let identity = match settings.identity().kind() {
-            Kind::Anonymous => None,
-            _ => {
-                let identity = Identity::new(settings.identity(), &self.roots, &self.sign_in_names);
-                Some(identity.map_err(|cause| match cause {
-                    IdentityError::Variable(wrong) => ServeError::Setting(wrong),
-                    IdentityError::Client(cause) => ServeError::Client(cause),
-                })?)
-            }
-        };
-        let registry = Registry::new(domain.clone(), identity, Arc::clone(&addresses), &self.roots);
-        let issuer = Arc::new(registry.map_err(ServeError::Client)?);
+        let identity = Chain::new(settings.identity(), &self.roots, &self.sign_in_names);
+        let identity = identity.map_err(|cause| match cause {
+            IdentityError::Variable(cause) => ServeError::Setting(cause.to_string()),
+            IdentityError::Client(cause) => ServeError::Client(cause),
+        })?;
+        let issuer = AcrIssuer::new(domain.clone(), identity, Arc::clone(&addresses), &self.roots);
+        let issuer = Arc::new(issuer.map_err(ServeError::Client)?);
         let tokens = Arc::new(Tokens::new(token_wait));
         let (in_use, upkeep_ends) = oneshot::channel();
         let upkeep =

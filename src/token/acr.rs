@@ -1,7 +1,7 @@
 //! The two calls that turn an Entra token into registry tokens.
 //!
-//! `POST /oauth2/exchange` gives the refresh token, `POST /oauth2/token` an access token for a scope
-//! (Azure/acr, docs/AAD-OAuth.md). The answers carry only the token; how long it holds is read from its claims.
+//! `POST /oauth2/exchange` gives the refresh token, `POST /oauth2/token` an access token for a scope (Azure/acr,
+//! docs/AAD-OAuth.md). A response has only the token; its lifetime is read from its claims.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,37 +20,36 @@ use super::{Granted, Issuer};
 use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, read_body, retry_after, server_time};
 use crate::config::Domain;
 use crate::failure::{Failure, Hop};
-use crate::identity::Identity;
+use crate::identity::Chain;
 use crate::net::addresses::{Addresses, CALL_WAIT, Single, UNACKNOWLEDGED_LIMIT};
 use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
 
-/// A TCP and TLS set-up that takes longer is tried again instead.
+/// TCP and TLS handshakes; a connection that takes longer is given up, and the call is repeated.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A whole call; less than requests wait by default, so that one that hangs is reported to those who do.
+/// A whole call. It is less than requests wait by default, so that they are told of one that hangs.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
-/// A token that does not say when it ends is used for this long; a 401 would end it sooner.
+/// Of a token that does not say when it ends; a 401 would end it sooner.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
-/// No token is used for longer, whatever it says of itself: a registry's hold for hours, and a time of some ages from now
-/// is more than a clock can count to.
+/// Upper bound; it also keeps `Instant + lifetime` from overflowing. A registry's tokens are valid for hours.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// Pulling as nobody is renewed like a sign-in, at no cost.
+/// An anonymous sign-in is renewed as others are, at no cost.
 const NOBODY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// One registry's token endpoints, called over the given addresses and trust roots.
-pub struct Registry {
+/// Calls the token endpoints of one registry, over the given addresses and trust roots.
+pub struct AcrIssuer {
     domain: Domain,
-    /// `None` pulls as nobody.
-    identity: Option<Identity>,
+    /// `None` pulls anonymously.
+    identity: Option<Chain>,
     addresses: Arc<Addresses>,
     http: reqwest::Client,
 }
 
-impl Registry {
+impl AcrIssuer {
     /// Does no network I/O. `Err` if the TLS client cannot be built from these roots.
     pub fn new(
         domain: Domain,
-        identity: Option<Identity>,
+        identity: Option<Chain>,
         addresses: Arc<Addresses>,
         roots: &TrustRoots,
     ) -> reqwest::Result<Self> {
@@ -77,7 +76,7 @@ impl Registry {
 
     async fn post(&self, hop: Hop, path: &str, form: &[(&str, &str)]) -> Result<Granted, Failure> {
         let url = format!("https://{}{path}", self.domain.authority());
-        // Not a part of the call, which has a limit of its own.
+        // Before the call, whose limit does not include it.
         self.addresses.resolve(CALL_WAIT).await.map_err(|unresolved| self.failure(hop, unresolved.to_string()))?;
         let call = self.addresses.call();
         let answer = self
@@ -188,10 +187,10 @@ impl Registry {
 }
 
 #[async_trait]
-impl Issuer for Registry {
+impl Issuer for AcrIssuer {
     async fn login(&self) -> Result<Granted, Failure> {
         let Some(identity) = &self.identity else {
-            // Nothing to sign in with, and nothing that ends.
+            // There is no call to make.
             return Ok(Granted { token: Secret::new(String::new()), lifetime: NOBODY_LIFETIME, per_repository: false });
         };
         let token = identity.token().await?;
@@ -203,7 +202,7 @@ impl Issuer for Registry {
         if token.fresh {
             return answer;
         }
-        // Of a token that was kept a 401 says only that it is too old: once more, with one from its source.
+        // A 401 to a cached token may only mean that it is too old: once more, with a new one.
         let renewed = identity.token().await?;
         if renewed.secret.expose() == token.secret.expose() {
             let cause = "401: the registry refuses the Entra token, and the identity's source still gives the same one: \
@@ -223,7 +222,7 @@ impl Issuer for Registry {
 
     async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure> {
         let service = self.domain.host();
-        // Without an identity, a password grant without a password (as azcontainerregistry does it).
+        // An anonymous pull is a password grant without a password (as azcontainerregistry does it).
         let grant = if self.identity.is_some() { "refresh_token" } else { "password" };
         let form = [("grant_type", grant), ("service", service), ("scope", scope), ("refresh_token", login.expose())];
         let form = if self.identity.is_some() { &form[..] } else { &form[..3] };
@@ -233,15 +232,15 @@ impl Issuer for Registry {
     }
 }
 
-/// A form as a body that is wiped when it is sent. (What TLS and HTTP copy of it on its way is not ours to wipe.)
+/// A form as a body that is wiped after it is sent. (The copies that HTTP and TLS make of it are not ours to wipe.)
 fn form_body(form: &[(&str, &str)]) -> reqwest::Body {
-    // No character takes more than three, so the text is not moved while it grows.
+    // Encoded, a character takes three bytes at most, so the buffer never grows and leaves no copy behind.
     let length = form.iter().map(|(name, value)| 3 * (name.len() + value.len()) + "=&".len()).sum();
     let mut text = form_urlencoded::Serializer::new(String::with_capacity(length));
     Bytes::from_owner(Zeroizing::new(text.extend_pairs(form).finish().into_bytes())).into()
 }
 
-/// The claims that matter here. ACR writes the keys of `access` capitalised or not (both are on record).
+/// The claims that are read here. ACR writes the keys of `access` with or without a capital (both are on record).
 #[derive(Default, Deserialize)]
 struct Claims {
     iat: Option<i64>,
@@ -259,16 +258,16 @@ struct Access {
 }
 
 impl Claims {
-    /// The claims of a JWT, unverified: they are from the party that will judge the token. None at all
-    /// if it is no JWT; such a token is opaque, not wrong.
+    /// The claims of a JWT, unverified: they come from the registry, which decides about the token. Empty if it is no JWT:
+    /// an opaque token is not an error.
     fn read(token: &Secret) -> Self {
         let payload = token.expose().split('.').nth(1).unwrap_or_default();
         let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
         serde_json::from_slice(&payload).unwrap_or_default()
     }
 
-    /// How long the token holds: by `exp - iat` and by `exp` on the server's clock, whichever is
-    /// less. This host's clock plays no part, so a skew of it does no harm.
+    /// The lifetime: `exp - iat`, or `exp` minus the server's time, whichever is less. This host's clock is not used, so its
+    /// skew does no harm. `None` if the token has ended.
     fn lifetime(&self, server: Option<i64>) -> Option<Duration> {
         let Some(exp) = self.exp else {
             return Some(ASSUMED_LIFETIME);
@@ -284,7 +283,7 @@ impl Claims {
         lifetime.map(|lifetime| lifetime.min(MAX_LIFETIME))
     }
 
-    /// The wildcard was honoured. A token without an `access` claim says nothing against it.
+    /// The registry honoured the wildcard; a token without an `access` claim is taken to cover it.
     fn covers_all(&self) -> bool {
         self.access.as_ref().is_none_or(|access| {
             access
@@ -307,10 +306,10 @@ mod tests {
         for (claims, server, expected) in [
             (r#"{"iat":1000,"exp":5500}"#, None, Some(4500)),
             (r#"{"iat":1000,"exp":5500}"#, Some(1000), Some(4500)),
-            // The registry's clock is two hours ahead of where it was, or behind: its own matter.
+            // The registry's clock is two hours ahead, or behind.
             (r#"{"iat":8200,"exp":12700}"#, Some(8200), Some(4500)),
             (r#"{"iat":-6200,"exp":-1700}"#, Some(-6200), Some(4500)),
-            // Handed out late from a cache of the server's: what is left counts.
+            // The server gave a cached token: the time that is left counts.
             (r#"{"iat":1000,"exp":5500}"#, Some(5000), Some(500)),
             (r#"{"exp":5500}"#, Some(1000), Some(4500)),
             (r#"{"exp":5500}"#, None, Some(ASSUMED_LIFETIME.as_secs())),

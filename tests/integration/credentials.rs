@@ -233,7 +233,7 @@ async fn a_secret_that_counts_for_nothing_is_said() {
         .without("AZURE_CLIENT_ID")
         .env("AZURE_CLIENT_SECRET", SECRET);
     let proxy = setup.start();
-    let line = proxy.wait_for_log("AZURE_CLIENT_SECRET counts for nothing without AZURE_TENANT_ID and AZURE_CLIENT_ID");
+    let line = proxy.wait_for_log("AZURE_CLIENT_SECRET is not used without AZURE_TENANT_ID and AZURE_CLIENT_ID");
     assert!(line.contains(" WARN "), "{line}");
     proxy.wait_for_log("signed in by managed identity");
 }

@@ -96,10 +96,13 @@ fn a_file_of_another_editor_is_read_or_told_what_it_is() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("config.yaml");
-    for (bytes, line) in [(&b"log: info\n# caf\xe9\n"[..], 2), (b"\xff\xfel\0o\0g\0", 1)] {
+    for (bytes, wrong) in [
+        (&b"log: info\n# caf\xe9\n"[..], "line 2 is not UTF-8: save the file as UTF-8"),
+        (b"\xff\xfel\0o\0g\0", "it is text in UTF-16: save it as UTF-8"),
+    ] {
         std::fs::write(&path, bytes).expect("written");
         let mistakes = Config::load(&Flags { config: Some(path.clone()), ..domain_flag() }).expect_err("not UTF-8");
-        let expected = format!("--config {}: line {line} is not UTF-8: save the file as UTF-8\n", path.display());
+        let expected = format!("--config {}: {wrong}\n", path.display());
         assert_eq!(mistakes.to_string(), expected);
     }
 }
