@@ -1,17 +1,20 @@
-//! What servers say that are called here: read within bounds, quoted safely.
+//! Responses to the calls of this program, read within bounds, and errors as one sentence.
 
 use std::error::Error;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, header};
 use zeroize::Zeroizing;
 
-/// ACR's name for a request, which its support asks for.
+/// ACR's id of a request, which its support asks for.
 pub static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 
-/// Real answers with a token have 1 to 4 KiB.
+/// Real responses with a token have 1 to 4 KiB.
 pub const MAX_BODY: usize = 64 << 10;
+
 /// Why a body could not be read.
+#[derive(Debug)]
 pub enum BodyError {
     /// The connection broke or was too slow.
     Connection(reqwest::Error),
@@ -19,8 +22,26 @@ pub enum BodyError {
     TooLarge,
 }
 
-/// The whole body, [`MAX_BODY`] bytes at most. It may be a token, so it is wiped, and never moved while it grows: that
-/// would leave copies.
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(cause) => write!(f, "the connection broke: {cause}"),
+            Self::TooLarge => write!(f, "the answer is larger than {MAX_BODY} bytes"),
+        }
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Connection(cause) => Some(cause),
+            Self::TooLarge => None,
+        }
+    }
+}
+
+/// The whole body, [`MAX_BODY`] bytes at most. It may be a token, so the buffer is wiped, and never grows: that would leave
+/// copies.
 pub async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, BodyError> {
     let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(chunk) = answer.chunk().await.map_err(BodyError::Connection)? {
@@ -38,7 +59,7 @@ pub fn server_time(headers: &HeaderMap) -> Option<i64> {
     i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
-/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3); a date is taken against the answer's own clock.
+/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3). A date is compared with the response's own `Date`.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     if let Ok(seconds) = value.trim().parse::<u64>() {
@@ -49,8 +70,8 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
-/// An error with its causes, the innermost last, none said twice: one that ends with its cause stands for both, and one
-/// that only wraps its cause in advice is left out.
+/// An error with its causes, the innermost last. An error that ends with its cause stands for both, and one that only wraps
+/// its cause in advice is left out.
 pub fn chain(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
@@ -89,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_nothing_twice() {
+    fn an_error_repeats_no_cause() {
         #[derive(Debug)]
         struct Chained(&'static str, Option<Box<Chained>>);
         impl std::fmt::Display for Chained {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-/// A secret text. It prints as a mask, is wiped when the last holder drops it,
-/// and gives its content only through [`Secret::expose`], so that every use can be found.
+/// A secret text. It displays as a mask, each copy is wiped when it is dropped, and only [`Secret::expose`] gives the
+/// content, so that every use can be found.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
@@ -22,9 +22,8 @@ impl Secret {
         &self.0
     }
 
-    /// `Bearer <secret>` as a header value that shares one wiped buffer between its clones
-    /// and is marked sensitive, so that `Debug` masks it. `None` if the secret has a
-    /// character that no header may carry.
+    /// `Bearer <secret>` as a header value. Its clones share one buffer, which is wiped after the last of them, and `Debug`
+    /// masks it. `None` if the secret has a character that no header may carry.
     pub fn to_bearer(&self) -> Option<HeaderValue> {
         let mut text = Zeroizing::new(Vec::with_capacity(7 + self.0.len()));
         text.extend_from_slice(b"Bearer ");
@@ -55,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_with_a_line_break_is_no_header() {
+    fn a_token_with_a_line_break_is_refused_as_a_header() {
         assert!(Secret::new("a\r\nX-Evil: 1".to_owned()).to_bearer().is_none());
     }
 }

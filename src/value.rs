@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_editors_add_goes_and_what_cannot_be_is_refused() {
+    fn what_editors_add_is_removed_and_impossible_characters_are_refused() {
         const ID: &str = "11111111-2222-4333-8444-555555555555";
         const REFUSED: Option<&str> = None;
         for (form, given, expected) in [
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_is_where_and_does_not_quote_the_value() {
+    fn a_refusal_names_the_character_and_does_not_quote_the_value() {
         for (form, given, expected) in [
             (Form::Id, "1111 2222", "character 5 is a space: an id has letters, digits, dots and hyphens only"),
             (Form::Id, "\"1111\"", "character 1 is a quotation mark: an id has letters, digits, dots and hyphens only"),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_files_encoding_is_told() {
+    fn a_files_encoding_is_named() {
         assert_eq!(text(b"\xef\xbb\xbf-----BEGIN"), Ok("-----BEGIN"));
         for (content, expected) in
             [(&b"\xff\xfea\0"[..], "it is text in UTF-16: save it as UTF-8"), (b"caf\xe9", "it is not text in UTF-8")]

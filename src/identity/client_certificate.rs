@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_vaults_order_sends_the_leafs_thumbprint_and_its_chain_once_each() {
+    fn certificates_in_any_order_give_the_leafs_thumbprint_and_its_chain() {
         let [root, intermediate, renewed, leaf] = &certificates();
         let der = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
         let thumbprint = URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, &der(leaf)));

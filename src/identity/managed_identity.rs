@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tokens_life_is_reckoned_on_the_clock_of_whoever_issued_it() {
+    fn a_tokens_life_is_measured_by_the_issuers_clock() {
         for (body, server, expected) in [
             (r#"{"access_token":"x","expires_in":"3599","expires_on":"1"}"#, Some(5), 3599),
             (r#"{"access_token":"x","expires_in":3599}"#, None, 3599),

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetime_is_the_servers_not_this_hosts() {
+    fn a_lifetime_is_measured_by_the_servers_clock() {
         for (claims, server, expected) in [
             (r#"{"iat":1000,"exp":5500}"#, None, Some(4500)),
             (r#"{"iat":1000,"exp":5500}"#, Some(1000), Some(4500)),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ignored_wildcard_is_seen() {
+    fn an_ignored_wildcard_is_recognized() {
         for (claims, covered) in [
             (r#"{"access":[{"Type":"repository","Name":"*","Actions":["pull"]}]}"#, true),
             (r#"{"access":[{"type":"repository","name":"*","actions":["pull","push"]}]}"#, true),

@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use crate::failure::Failure;
 
-/// A failure that may pass by itself and has not lasted for longer is waited out by requests. When a machine starts, its
-/// identity endpoint says 404, 410 or 500 for some seconds; after half a minute an engine is better off elsewhere.
+/// Requests wait while a failure that may pass by itself has lasted for less than this. When a machine starts, its identity
+/// endpoint answers 404, 410 or 500 for some seconds; after half a minute an engine does better with its next endpoint.
 pub const WAITED_OUT: Duration = Duration::from_secs(30);
 
 /// The first pause is at most this.
 const BASE: Duration = Duration::from_millis(500);
 /// The longest pause after a failure that may pass by itself.
 const CEILING: Duration = Duration::from_secs(30);
-/// The longest pause while requests wait for the end of the failure, so that a wait of 10 s has several tries in it. The
+/// The longest pause while requests wait for the end of the failure, so that several calls fit into a wait of 10 s. The
 /// metadata service allows 20 calls a second and wants one second between two after an error.
 const EARLY_CEILING: Duration = Duration::from_secs(2);
-/// The pause after one that will not: somebody has to assign a role or mend a secret first.
+/// The longest pause after a permanent failure: somebody has to assign a role or replace a secret first.
 const PERMANENT: Duration = Duration::from_secs(60);
 /// A server's `Retry-After` is honoured up to here; ACR counts down from 60 s.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(300);
@@ -34,8 +34,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// For a call that requests wait for: the sign-in, or a first token. The renewal of one of a thousand tokens, each of
-    /// which is still good, gives the server more time.
+    /// For a call that requests wait for: the sign-in, or a first token. The renewals of a thousand tokens that are still
+    /// valid give the server more time.
     pub fn awaited() -> Self {
         Self { awaited: true, ..Self::default() }
     }
@@ -64,7 +64,7 @@ impl Backoff {
         };
         let jittered = bound.mul_f64(rand::random::<f64>());
         let pause = if failure.permanent { bound / 2 + jittered / 2 } else { jittered };
-        // A server that names a time gets it exactly, plus a spread so that not all come back in one moment.
+        // The server's own pause is kept exactly, plus a spread so that not all clients return in one moment.
         if asked > pause { asked + FLOOR.mul_f64(rand::random::<f64>()) } else { pause.max(FLOOR) }
     }
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::slot::Slot;
 
-/// A change copies one part of the table and not all of it: some 16 entries of a full one.
+/// A change copies one shard and not the whole table: some 16 entries of a full one.
 const SHARDS: usize = 64;
 
 type Shard = HashMap<Arc<str>, Arc<Slot>>;
@@ -28,7 +28,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// What `read` makes of the slot of this repository, if there is one.
+    /// Calls `read` with the slot of this repository, if there is one.
     pub fn read<T>(&self, name: &str, read: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
         self.shard(name)?.load().get(name).map(read)
     }

@@ -9,15 +9,15 @@ use tokio::task::JoinSet;
 
 /// Failures that last, and tokens that outlast them.
 mod outage;
-/// What `/readyz` is told.
+/// What `/readyz` reports.
 mod readiness;
-/// Tokens, and refresh tokens, that the registry takes back.
+/// Tokens and refresh tokens that the registry refuses.
 mod refused;
 /// When tokens are renewed.
 mod renewal;
 /// What is logged, and how often.
 mod report;
-/// Which scopes are kept.
+/// Which scopes keep their token.
 mod table;
 
 const LOGIN_LIFE: Duration = Duration::from_secs(3 * 3600);
@@ -139,7 +139,7 @@ async fn a_thousand_first_requests_make_one_exchange_and_one_token_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_tokens_are_renewed_before_their_end_by_clocks_of_their_own() {
+async fn both_tokens_are_renewed_before_their_end_each_by_its_own_lifetime() {
     let (tokens, fake) = store(Fake::default());
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
     // A day, looked at once a minute: there is always a token and never a wait.
@@ -172,7 +172,7 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_wait_for_what_may_still_come_and_not_for_what_somebody_has_to_mend() {
+async fn requests_wait_for_a_passing_failure_and_not_for_a_permanent_one() {
     let short = Duration::from_secs(2);
     for (wait, hangs, broken, waits, says) in [
         (DEFAULT_TOKEN_WAIT, true, None, DEFAULT_TOKEN_WAIT, None),
@@ -206,7 +206,7 @@ async fn failed_calls_are_repeated_with_growing_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_table_of_repositories_is_bounded_and_idle_ones_are_let_go() {
+async fn the_table_of_repositories_is_bounded_and_idle_ones_are_evicted() {
     let fake = Fake::default();
     fake.abac.store(true, Ordering::SeqCst);
     let (tokens, fake) = store(fake);

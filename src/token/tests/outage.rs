@@ -2,7 +2,7 @@ use super::backoff::WAITED_OUT;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_shorter_than_the_tokens_rest_is_invisible() {
+async fn an_outage_that_ends_before_the_token_does_is_invisible() {
     // After it the calls are repeated within half a minute, or within a minute if they were refused.
     for (permanent, pause) in [(false, 35), (true, 65)] {
         for (login, access) in [(true, false), (false, true), (true, true)] {
@@ -34,7 +34,7 @@ async fn an_outage_shorter_than_the_tokens_rest_is_invisible() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_servers_pause_is_kept_by_each_hop() {
+async fn each_hop_waits_as_long_as_the_server_asks() {
     let asked = Duration::from_secs(120);
     let limited = || Some(Failure { retry_after: Some(asked), ..failure(false) });
     for (login, access) in [(true, false), (false, true)] {
@@ -51,7 +51,7 @@ async fn a_servers_pause_is_kept_by_each_hop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pauses_are_of_any_length_up_to_a_bound_that_grows_to_its_ceiling() {
+async fn pauses_are_random_up_to_a_bound_that_grows_to_its_ceiling() {
     let (_tokens, fake) = store(Fake { login_fails: Mutex::new(Some(failure(false))), ..Fake::default() });
     sleep(Duration::from_secs(4 * 3600)).await;
     let times = fake.login_times.lock().expect("lock").clone();
@@ -76,7 +76,7 @@ async fn pauses_are_of_any_length_up_to_a_bound_that_grows_to_its_ceiling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_in_that_ended_during_its_outage_is_said_at_once() {
+async fn a_refresh_token_that_ends_during_an_outage_is_reported_at_once() {
     let (tokens, fake) = store(Fake::default());
     text(&tokens, "hub/x").await;
     fake.break_login(Some(failure(true)));
@@ -90,7 +90,7 @@ async fn a_sign_in_that_ended_during_its_outage_is_said_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_limits_token_calls_is_left_alone_by_all_repositories() {
+async fn a_limit_of_the_registry_stops_the_calls_for_every_repository() {
     let asked = Duration::from_secs(60);
     let fake = Fake::default();
     fake.abac.store(true, Ordering::SeqCst);
@@ -141,7 +141,7 @@ async fn a_401_does_not_shorten_the_pause_after_failures() {
 
 /// When a machine starts, its identity endpoint says 404, 410 or 500 for some seconds.
 #[tokio::test(start_paused = true)]
-async fn what_passes_by_itself_is_waited_out_by_the_first_pull() {
+async fn the_first_pull_waits_for_a_failure_that_passes() {
     for abac in [false, true] {
         for (login, access) in [(true, false), (false, true)] {
             let fake = Fake { login_fails: Mutex::new(login.then(|| failure(false))), ..Fake::default() };
@@ -161,7 +161,7 @@ async fn what_passes_by_itself_is_waited_out_by_the_first_pull() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_failed_for_half_a_minute_is_answered_at_once() {
+async fn a_failure_of_half_a_minute_is_answered_at_once() {
     for abac in [false, true] {
         for (login, access) in [(true, false), (false, true)] {
             let fake = Fake { login_fails: Mutex::new(login.then(|| failure(false))), ..Fake::default() };
@@ -181,7 +181,7 @@ async fn what_has_failed_for_half_a_minute_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_call_that_comes_too_late() {
+async fn no_request_waits_for_a_call_that_is_due_after_its_deadline() {
     let limited = Failure { retry_after: Some(Duration::from_secs(60)), ..failure(false) };
     let (tokens, _) = store(Fake { login_fails: Mutex::new(Some(limited)), ..Fake::default() });
     let before = Instant::now();

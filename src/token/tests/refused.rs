@@ -50,7 +50,7 @@ async fn a_token_that_was_asked_for_before_the_401_does_not_answer_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_does_not_come_in_time_is_no_word_about_roles() {
+async fn a_token_that_comes_too_late_is_not_reported_as_a_missing_role() {
     let (tokens, fake) = store(Fake::default());
     let seen = tokens.bearer("hub/x").await.expect("a token");
     fake.hangs.store(true, Ordering::SeqCst);
@@ -69,10 +69,10 @@ async fn a_token_that_does_not_come_in_time_is_no_word_about_roles() {
     assert!(unavailable.failure.is_some_and(|failure| failure.message.contains("503")));
 }
 
-/// The token of one repository, which is let go when nobody uses it: it is so young here that the wait for the next one is
-/// most of its life.
+/// A repository's token that no request uses is evicted. This one is so young that the wait for the next one is most of its
+/// life.
 #[tokio::test(start_paused = true)]
-async fn a_repositorys_token_is_not_let_go_while_a_request_waits_for_the_next_one() {
+async fn a_repositorys_token_is_not_evicted_while_a_request_waits_for_the_next_one() {
     let fake = Fake::default();
     fake.abac.store(true, Ordering::SeqCst);
     let (tokens, fake) = store(fake);
@@ -115,7 +115,7 @@ async fn a_refused_refresh_token_means_a_new_sign_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_wait_for_the_sign_in_that_a_refused_refresh_token_calls_for() {
+async fn requests_wait_for_the_sign_in_after_a_refused_refresh_token() {
     for abac in [false, true] {
         let fake = Fake::default();
         fake.abac.store(abac, Ordering::SeqCst);
@@ -167,7 +167,7 @@ fn twice(text: &str) -> (String, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_under_way_with_a_token_for_all_goes_on_with_one_of_its_repositorys_own() {
+async fn a_request_with_a_token_for_all_continues_with_its_repositorys_own() {
     let (tokens, _) = store(Fake::default());
     let seen = tokens.bearer("hub/y").await.expect("a token");
     // Not even a fresh one for all is the last word then.
@@ -195,7 +195,7 @@ async fn a_repositorys_own_token_that_is_refused_as_well_is_asked_for_again_afte
     let newer = tokens.narrow("hub/x", LEFT).await.expect("in time").expect("a newer one");
     assert!(newer.number > own.number);
     assert_eq!(fake.counts(), (1, 3));
-    // Nobody pulls it any more, so its token is let go at its first renewal.
+    // No request pulls it any more, so its token is evicted when its renewal is due.
     sleep(ACCESS_LIFE).await;
     assert_eq!(tokens.table.len(), 0);
 }

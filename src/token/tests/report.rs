@@ -4,35 +4,35 @@ use std::sync::Once;
 use super::*;
 
 thread_local! {
-    /// What this test's thread has logged; a paused runtime has no other.
-    static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// What this test's thread has logged; a paused runtime has one thread.
+    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-struct Ear;
+struct Recorder;
 
-impl log::Log for Ear {
+impl log::Log for Recorder {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
-    fn log(&self, record: &log::Record<'_>) {
-        HEARD.with_borrow_mut(|heard| heard.push(format!("{} {}", record.level(), record.args())));
+    fn log(&self, line: &log::Record<'_>) {
+        LOGGED.with_borrow_mut(|logged| logged.push(format!("{} {}", line.level(), line.args())));
     }
 
     fn flush(&self) {}
 }
 
-/// From here on, what this thread logs is kept.
-fn listen() {
+/// From here on, what this thread logs is recorded.
+fn record() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_logger(&Ear).expect("the only logger of these tests");
+        log::set_logger(&Recorder).expect("the only logger of these tests");
         log::set_max_level(log::LevelFilter::Trace);
     });
 }
 
-fn heard() -> Vec<String> {
-    HEARD.take()
+fn logged() -> Vec<String> {
+    LOGGED.take()
 }
 
 fn refused(text: &str) -> Option<Failure> {
@@ -40,26 +40,26 @@ fn refused(text: &str) -> Option<Failure> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_is_said_once_and_its_change_again() {
-    listen();
+async fn a_failure_is_logged_once_and_a_different_one_again() {
+    record();
     let (tokens, fake) = store(Fake { login_fails: Mutex::new(refused("token exchange: 401")), ..Fake::default() });
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!(heard(), ["WARN acr example.azurecr.io: token exchange: 401"]);
+    assert_eq!(logged(), ["WARN acr example.azurecr.io: token exchange: 401"]);
     fake.break_login(refused("token exchange: 503"));
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!(heard(), ["WARN acr example.azurecr.io: token exchange: 503"]);
+    assert_eq!(logged(), ["WARN acr example.azurecr.io: token exchange: 503"]);
     fake.break_login(None);
     sleep(Duration::from_secs(120)).await;
     text(&tokens, "hub/x").await;
-    assert_eq!(heard(), ["INFO registry token: signed in again"]);
+    assert_eq!(logged(), ["INFO registry token: signed in again"]);
     sleep(Duration::from_secs(24 * 3600)).await;
-    assert_eq!(heard(), [""; 0]);
+    assert_eq!(logged(), [""; 0]);
 }
 
-/// Every answer of Azure's has an identifier or a time of its own, and yet they say the same.
+/// Each response of Azure's has an id or a time of its own.
 #[tokio::test(start_paused = true)]
-async fn the_same_refusal_with_a_new_correlation_id_is_no_news() {
-    listen();
+async fn the_same_refusal_with_a_new_correlation_id_is_not_logged_again() {
+    record();
     for (one, other) in [
         (
             "token exchange: 403 DENIED: client with IP '192.0.2.1' is not allowed. CorrelationId: 4b9d2c55-7d5f-4a52-9d0e-0c1e5a7a8f01",
@@ -76,41 +76,41 @@ async fn the_same_refusal_with_a_new_correlation_id_is_no_news() {
             fake.break_login(refused(said));
         }
         sleep(Duration::from_secs(120)).await;
-        assert_eq!(heard().len(), 1);
+        assert_eq!(logged().len(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_sign_in_is_not_called_mended_by_a_token_that_came_without_it() {
-    listen();
+async fn an_access_token_does_not_end_the_report_of_a_failing_sign_in() {
+    record();
     let (tokens, fake) = store(Fake::default());
     text(&tokens, "hub/x").await;
     fake.break_login(refused("token exchange: 401"));
     // The refresh token still gives access tokens, whose renewals come and go.
     sleep(LOGIN_LIFE.mul_f64(0.95)).await;
     assert!(fake.counts().1 > 2);
-    assert_eq!(heard(), ["WARN acr example.azurecr.io: token exchange: 401"]);
+    assert_eq!(logged(), ["WARN acr example.azurecr.io: token exchange: 401"]);
     fake.break_login(None);
     sleep(Duration::from_secs(120)).await;
-    assert_eq!(heard(), ["INFO registry token: signed in again"]);
+    assert_eq!(logged(), ["INFO registry token: signed in again"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_scopes_that_fail_alike_are_one_piece_of_news() {
-    listen();
+async fn a_thousand_scopes_that_fail_alike_are_logged_once() {
+    record();
     let fake = Fake::default();
     fake.abac.store(true, Ordering::SeqCst);
     let (tokens, fake) = store(fake);
     text(&tokens, "hub/good").await;
-    heard();
+    logged();
     fake.break_access(refused("access token: 403"));
     for number in 0..1000 {
         assert!(tokens.bearer(&format!("hub/r{number}")).await.is_err());
     }
-    // One that is good and is renewed meanwhile mends none of them.
+    // A scope that works meanwhile does not end the report of the others.
     fake.break_access(None);
     text(&tokens, "hub/other").await;
     fake.break_access(refused("access token: 403"));
     sleep(Duration::from_secs(300)).await;
-    assert_eq!(heard(), ["WARN acr example.azurecr.io: access token: 403"]);
+    assert_eq!(logged(), ["WARN acr example.azurecr.io: access token: 403"]);
 }

@@ -10,7 +10,7 @@ fn abac() -> (Arc<Tokens>, Arc<Fake>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_full_table_the_least_recently_used_goes_first() {
+async fn a_full_table_evicts_the_least_recently_used() {
     let (tokens, _) = abac();
     for number in 0..MAX_SCOPES {
         text(&tokens, &format!("hub/r{number}")).await;
@@ -51,7 +51,7 @@ async fn a_wildcard_that_is_ignored_in_silence_means_one_token_a_repository() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_repositorys_failure_is_not_anothers() {
+async fn one_repositorys_failure_does_not_affect_another() {
     let (tokens, fake) = abac();
     text(&tokens, "hub/x").await;
     fake.break_access(Some(failure(true)));
@@ -77,7 +77,7 @@ async fn a_repository_that_is_asked_for_during_an_outage_is_not_idle() {
 
 /// A name that somebody made up, or that the identity may not pull, is not asked for for ever.
 #[tokio::test(start_paused = true)]
-async fn a_repository_that_never_had_a_token_is_let_go_when_nobody_asks() {
+async fn a_repository_that_never_had_a_token_is_evicted_when_no_request_asks() {
     for permanent in [true, false] {
         let (tokens, fake) = abac();
         text(&tokens, "hub/x").await;
@@ -96,7 +96,7 @@ async fn a_repository_that_never_had_a_token_is_let_go_when_nobody_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invented_names_that_are_refused_push_out_no_repository_that_has_a_token() {
+async fn refused_invented_names_evict_no_repository_with_a_token() {
     let (tokens, fake) = abac();
     text(&tokens, "hub/x").await;
     fake.break_access(Some(failure(true)));
@@ -114,7 +114,7 @@ async fn invented_names_that_are_refused_push_out_no_repository_that_has_a_token
 
 /// More invented names than the table has places, under way at once: who has a good token gets it at once.
 #[tokio::test(start_paused = true)]
-async fn invented_names_under_way_push_out_no_good_token() {
+async fn invented_names_under_way_evict_no_valid_token() {
     let (tokens, fake) = abac();
     let real: Vec<_> = (0..40).map(|number| format!("hub/real{number}")).collect();
     for name in &real {
@@ -142,7 +142,7 @@ async fn invented_names_under_way_push_out_no_good_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_tries_are_served_in_the_order_in_which_they_came() {
+async fn first_calls_are_made_in_order_of_arrival() {
     let (tokens, fake) = abac();
     text(&tokens, "hub/x").await;
     let mut requests = JoinSet::new();
@@ -162,7 +162,7 @@ async fn first_tries_are_served_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_does_not_wait_for_first_tries() {
+async fn a_renewal_does_not_wait_for_first_calls() {
     let (tokens, fake) = abac();
     let seen = tokens.bearer("hub/x").await.expect("a token");
     fake.hangs.store(true, Ordering::SeqCst);
@@ -178,7 +178,7 @@ async fn a_renewal_does_not_wait_for_first_tries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_whose_requests_are_gone_cost_no_call() {
+async fn repositories_whose_requests_have_gone_cause_no_call() {
     let (tokens, fake) = abac();
     text(&tokens, "hub/x").await;
     let mut requests = JoinSet::new();
@@ -196,7 +196,7 @@ async fn names_whose_requests_are_gone_cost_no_call() {
 
 /// All of a full table are in use. Whoever comes has its token and takes no place.
 #[tokio::test(start_paused = true)]
-async fn a_full_table_of_tokens_in_use_gives_no_place_away() {
+async fn a_full_table_of_tokens_in_use_evicts_none() {
     let (tokens, fake) = abac();
     for number in 0..MAX_SCOPES {
         tokens.accepted(&tokens.bearer(&format!("hub/r{number}")).await.expect("a token"));
@@ -214,7 +214,7 @@ async fn a_full_table_of_tokens_in_use_gives_no_place_away() {
 
 /// The registry says nothing of a name that nobody has pulled: it gives a token for each.
 #[tokio::test(start_paused = true)]
-async fn tokens_that_were_accepted_outlast_those_of_invented_names() {
+async fn accepted_tokens_outlast_those_of_invented_names() {
     let (tokens, _) = abac();
     for number in 0..40 {
         tokens.accepted(&tokens.bearer(&format!("hub/real{number}")).await.expect("a token"));
