@@ -133,7 +133,7 @@
 //!   Held by `integration::refuse::what_is_not_a_pull_is_refused_here`.
 
 mod admin;
-pub mod answer;
+mod answer;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod browser;
@@ -143,15 +143,15 @@ pub mod client_config;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
-pub mod failure;
-pub mod file;
-pub mod identity;
+mod failure;
+mod file;
+mod identity;
 mod listen;
 mod load;
 pub mod logger;
 pub mod net;
 mod proxy;
-pub mod secret;
+mod secret;
 pub mod serve;
 pub mod token;
-pub mod value;
+mod value;

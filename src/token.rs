@@ -19,11 +19,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::DEFAULT_TOKEN_WAIT;
-use crate::failure::{Failure, Hop};
-use crate::secret::Secret;
+use crate::failure::Hop;
 
-pub mod acr;
-pub mod backoff;
+pub(crate) mod acr;
+mod backoff;
 mod pending;
 mod refresh;
 mod report;
@@ -39,6 +38,9 @@ use state::{Failing, State};
 use table::Table;
 
 pub use slot::Bearer;
+// What an [`Issuer`] is written with.
+pub use crate::failure::Failure;
+pub use crate::secret::Secret;
 
 /// How long a request that met a 401 waits for the next token. It is less than for a first one, because part of the
 /// request's time is spent.

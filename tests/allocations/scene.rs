@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acr_cache_proxy::failure::Failure;
-use acr_cache_proxy::secret::Secret;
-use acr_cache_proxy::token::{Granted, Issuer, Tokens};
+use acr_cache_proxy::token::{Failure, Granted, Issuer, Secret, Tokens};
 use async_trait::async_trait;
 use http::Method;
 use oci::name::Prefix;

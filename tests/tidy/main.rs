@@ -57,7 +57,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("no #[path]", "benches/hot_path.rs", "the token's part of the bench moves"),
     ("former names do not come back", "src/listen/", "renamed with the list of listeners"),
     ("former names do not come back", "src/serve.rs", "renamed with the list of listeners"),
-    ("former names do not come back", "src/token", "renamed with the state of the tokens"),
 ];
 
 /// Fails with all findings that no exception names, and with all exceptions that name no finding.
