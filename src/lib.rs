@@ -11,11 +11,11 @@
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
-//!     listener, downstream           accept a connection, and read its requests' headers within bounds
+//!     listener, http                 accept a connection, and read its requests' headers within bounds
 //!     connection, header, frames     its bytes, where a header ends, and how long a frame of HTTP/2 takes
 //!     descriptors, refusal           how much is taken on, and what the rest is told
-//!     watched                        each request with its deadline, over HTTP/2 too
-//!     shutdown                       signals, and the end of the requests under way
+//!     h2                             each request with its deadline, over HTTP/2 too
+//!     signal                         signals, and the end of the requests under way
 //!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own

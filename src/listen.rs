@@ -2,13 +2,13 @@
 
 pub(crate) mod connection;
 pub(crate) mod descriptors;
-pub(crate) mod downstream;
 pub(crate) mod frames;
+pub(crate) mod h2;
 pub(crate) mod header;
+pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod refusal;
-pub(crate) mod shutdown;
-pub(crate) mod watched;
+pub(crate) mod signal;
 
 use std::time::Duration;
 

@@ -19,9 +19,9 @@ use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity;
 use crate::listen::descriptors;
-use crate::listen::downstream::{self, Downstream};
+use crate::listen::http::{self, Downstream};
 use crate::listen::listener::Listening;
-use crate::listen::shutdown::{self, Arriving};
+use crate::listen::signal::{self, Arriving};
 use crate::load::{Bound, Load};
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::proxy::{self, Locator, Proxy};
@@ -137,14 +137,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             upstream_keepalive_pool_size: shares.pool.div_ceil(threads),
             ca_file: Some(bundle.path()),
             // The drain ends by itself when the last request does; this is its bound.
-            grace_period_seconds: Some(shutdown::DRAIN_LIMIT.as_secs()),
+            grace_period_seconds: Some(signal::DRAIN_LIMIT.as_secs()),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         },
     );
     server.bootstrap();
 
-    let shutdown = shutdown::on_signals(&server, Arc::clone(&load), arriving.clone());
+    let shutdown = signal::on_signals(&server, Arc::clone(&load), arriving.clone());
     let shutdown = shutdown.map_err(ServeError::Signals)?;
     let locator =
         config.proxies_blobs().then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
@@ -194,7 +194,7 @@ fn options(config: &Config) -> HttpServerOptions {
 fn h2_options() -> H2Options {
     let mut options = default_h2_options();
     options
-        .max_header_list_size(downstream::MAX_HEADER as u32)
+        .max_header_list_size(http::MAX_HEADER as u32)
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buffer_size(MAX_STREAM_BUFFER);
     options

@@ -18,9 +18,9 @@ use pingora_core::services::Service;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::connection::Connection;
-use super::downstream::Downstream;
+use super::http::Downstream;
 use super::refusal::{self, NoRequest};
-use super::shutdown::{Arriving, MustNotEnd};
+use super::signal::{Arriving, MustNotEnd};
 use crate::load::Bound;
 
 /// A connection that cannot be accepted stays in the queue, as for want of file descriptors: trying on at once would

@@ -10,7 +10,7 @@ use pingora_core::services::background::BackgroundService;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::listen::shutdown::MustNotEnd;
+use crate::listen::signal::MustNotEnd;
 use crate::net::addresses::Addresses;
 use crate::token::{Issuer, Tokens};
 

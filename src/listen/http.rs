@@ -18,10 +18,10 @@ use tokio::sync::Notify;
 
 use super::HEADER_LIMIT;
 use super::connection::Connection;
+use super::h2::Watched;
 use super::header::{Header, Malformed};
 use super::refusal::{self, NoRequest};
-use super::shutdown::{Arrival, Arriving};
-use super::watched::Watched;
+use super::signal::{Arrival, Arriving};
 use crate::load::Load;
 use crate::proxy::watched;
 

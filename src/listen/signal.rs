@@ -221,7 +221,7 @@ mod tests {
         // 1 is the program's own word; 101 would be that of a failed test.
         for (stopping, status) in [("false", 1), ("true", 0)] {
             let this = std::env::current_exe().expect("a test program");
-            let name = "listen::shutdown::tests::a_part_that_panics_ends_the_process_unless_that_ends_anyway";
+            let name = "listen::signal::tests::a_part_that_panics_ends_the_process_unless_that_ends_anyway";
             let output = Command::new(this).args(["--exact", name]).env(STOPPING, stopping).output().expect("it runs");
             assert_eq!(output.status.code(), Some(status), "{stopping}: {output:?}");
             assert_eq!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), status == 0, "{output:?}");
