@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod refusal;
 pub(crate) mod signal;
+pub(crate) mod socket;
 
 use std::time::Duration;
 

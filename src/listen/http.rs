@@ -17,7 +17,7 @@ use pingora_timeout::timeout;
 use tokio::sync::Notify;
 
 use super::HEADER_LIMIT;
-use super::connection::Connection;
+use super::connection::{Connection, Stream};
 use super::h2::Watched;
 use super::header::{Header, Malformed};
 use super::refusal::{self, NoRequest};
@@ -72,7 +72,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
 
     /// Serves a connection to its end. `arrival` counts it until its first request has ended: a client whose first request
     /// on a connection fails does not repeat it.
-    pub async fn serve(&self, mut connection: Box<Connection>, mut arrival: Arrival, shutdown: &ShutdownWatch) {
+    pub async fn serve<S: Stream>(
+        &self,
+        mut connection: Box<Connection<S>>,
+        mut arrival: Arrival,
+        shutdown: &ShutdownWatch,
+    ) {
         let mut next = self.first(&mut connection).await;
         loop {
             match next {
@@ -95,7 +100,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
                 Next::Nothing(why) => {
                     drop(arrival);
                     self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
-                    refusal::refuse(connection.socket(), why).await;
+                    refusal::refuse(connection.stream(), why).await;
                     return;
                 }
                 Next::End => return,
@@ -106,15 +111,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
     }
 
     /// A new connection has as long for all of its first header as any header has from its first byte.
-    async fn first(&self, connection: &mut Connection) -> Next {
+    async fn first(&self, connection: &mut Connection<impl Stream>) -> Next {
         match timeout(HEADER_LIMIT, Self::gather(connection, self.speaks_h2)).await {
             Ok(next) => next,
             Err(_) => too_slow(connection),
         }
     }
 
-    async fn further(&self, connection: &mut Connection) -> Next {
-        if connection.front().is_empty() {
+    async fn further(&self, connection: &mut Connection<impl Stream>) -> Next {
+        if connection.buffer().is_empty() {
             // What is there is served before the connection goes.
             let in_use = self.keepalive.min(IN_USE);
             let has_more = match timeout(in_use, connection.fill(MAX_HEADER)).await {
@@ -140,12 +145,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
         }
     }
 
-    async fn gather(connection: &mut Connection, speaks_h2: bool) -> Next {
+    async fn gather(connection: &mut Connection<impl Stream>, speaks_h2: bool) -> Next {
         let mut header = Header::default();
         loop {
-            let bytes = connection.front();
+            let bytes = connection.buffer();
             if speaks_h2 && bytes.starts_with(PREFACE) {
-                connection.take_frames(PREFACE.len());
+                connection.start_frames(PREFACE.len());
                 return Next::Http2;
             }
             if !(speaks_h2 && PREFACE.starts_with(bytes)) {
@@ -165,6 +170,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
 }
 
 /// Who has said nothing is told nothing: a client may have the connection in stock, and would take it for an answer.
-fn too_slow(connection: &mut Connection) -> Next {
-    if connection.front().is_empty() { Next::End } else { Next::Nothing(NoRequest::TooSlow) }
+fn too_slow(connection: &mut Connection<impl Stream>) -> Next {
+    if connection.buffer().is_empty() { Next::End } else { Next::Nothing(NoRequest::TooSlow) }
 }

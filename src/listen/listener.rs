@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::http::Downstream;
 use super::refusal::{self, NoRequest};
 use super::signal::{Arriving, MustNotEnd};
+use super::socket::Socket;
 use crate::load::Bound;
 
 /// A connection that cannot be accepted stays in the queue, as for want of file descriptors: trying on at once would
@@ -145,7 +146,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Served<A> {
                 let (downstream, shutdown) = (Arc::clone(&self.downstream), shutdown.clone());
                 let arrival = self.arriving.enter();
                 tokio::spawn(async move {
-                    downstream.serve(Box::new(Connection::new(stream, peer)), arrival, &shutdown).await;
+                    downstream.serve(Box::new(Connection::new(Socket::new(stream), peer)), arrival, &shutdown).await;
                     drop(place);
                 });
             }

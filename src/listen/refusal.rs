@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use oci::error::{Code, Refusal};
@@ -51,7 +51,7 @@ impl NoRequest {
 }
 
 /// Answers and ends the connection, which takes [`LINGER`] at most.
-pub async fn refuse(stream: &mut TcpStream, why: NoRequest) {
+pub async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest) {
     let ended = async {
         stream.write_all(&why.answer()).await?;
         stream.shutdown().await?;
