@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::browser;
 use crate::failure::Hop;
-use crate::load::{Bound, Load};
+use crate::load::{Limit, Load};
 use crate::proxy::{Table, Upstream};
 
 /// What can be asked: `/healthz` (the process answers) and `/readyz` (every registry has a token that is good).
@@ -71,11 +71,11 @@ impl Admin {
     }
 
     fn load(&self) -> Value {
-        let Load { connections, requests, bad_headers } = &*self.load;
-        let bound = |bound: &Bound| json!({ "now": bound.count(), "max": bound.max(), "refused": bound.refused() });
+        let Load { connections, requests, bad_headers, .. } = &*self.load;
+        let limit = |limit: &Limit| json!({ "now": limit.count(), "max": limit.max(), "refused": limit.refused() });
         json!({
-            "connections": bound(connections),
-            "requests": bound(requests),
+            "connections": limit(connections),
+            "requests": limit(requests),
             "bad_headers": bad_headers.load(Ordering::Relaxed),
         })
     }

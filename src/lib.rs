@@ -11,11 +11,14 @@
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
-//!     listener, http                 accept a connection, and read its requests' headers within bounds
-//!     connection, header, frames     its bytes, where a header ends, and how long a frame of HTTP/2 takes
-//!     descriptors, refusal           how much is taken on, and what the rest is told
-//!     h2                             each request with its deadline, over HTTP/2 too
-//!     signal                         signals, and the end of the requests under way
+//!     listener, http                 accepts connections, gathers their requests' headers within bounds
+//!     connection, socket             what Pingora reads of a connection; its write buffer, below TLS
+//!     header, frames                 where an HTTP/1 header ends, how long an HTTP/2 frame may take
+//!     h2                             gives each request over HTTP/2 its deadlines
+//!     refusal                        the answer to what never becomes a request
+//!     descriptors                    how many connections and requests the file descriptors suffice for
+//!     signal, drain                  which signals end the process, and what it waits for
+//!     exit                           ends the process when a part that must run stops
 //!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
@@ -48,7 +51,7 @@
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! browser                          tells a request of a web page from one of a container client
-//! load                             connections and requests under way, counted, with their bounds
+//! load                             connections and requests under way: counted, bounded, awaited by the drain
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! secret, answer, logger           masked values; what servers say; the log
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them

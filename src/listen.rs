@@ -1,18 +1,51 @@
 //! Clients' connections: accepted, read within bounds, handed to Pingora request by request, and drained at the end.
 
-pub(crate) mod connection;
 pub(crate) mod descriptors;
-pub(crate) mod frames;
-pub(crate) mod h2;
-pub(crate) mod header;
+pub(crate) mod drain;
+pub(crate) mod exit;
 pub(crate) mod http;
 pub(crate) mod listener;
-pub(crate) mod refusal;
 pub(crate) mod signal;
-pub(crate) mod socket;
 
+mod connection;
+mod frames;
+mod h2;
+mod header;
+mod refusal;
+mod socket;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-/// A request's header ends within this, from its first byte on, and the first of a connection from when that is accepted.
-/// It comes in a packet or two; packets that are lost three times over come in 15 s.
+use crate::load::{Limit, Load};
+
+/// A request's header must end within this: the first of a connection from when that is accepted, further ones from their
+/// first byte. A header is a packet or two; one that is lost three times arrives after 15 s.
 const HEADER_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Pulls of container clients.
+    Clients,
+    /// Health and readiness.
+    Admin,
+}
+
+impl Kind {
+    /// As the log names such a listener.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Clients => "the listener",
+            Self::Admin => "the admin listener",
+        }
+    }
+
+    /// The limit that connections of all such listeners share.
+    pub(crate) fn connections(self, load: &Load) -> &Arc<Limit> {
+        match self {
+            Self::Clients => &load.connections,
+            Self::Admin => &load.admin_connections,
+        }
+    }
+}

@@ -1,66 +1,120 @@
-//! What this process carries at the moment, and the most that it takes on.
+//! What this process has under way: counted, bounded, and awaited at the end.
 //!
-//! Counters that are atomics: each request touches them, and none waits for another.
+//! The counters are atomics: each request touches them, and none waits for another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use log::{info, warn};
+use tokio::sync::Notify;
 
-/// The counters of one process.
+/// Connections to the admin listener at once: a few probes and scrapers. The bound is its own, so that clients of the
+/// mirror cannot use it up.
+const MAX_ADMIN_CONNECTIONS: usize = 32;
+
+/// The counters of one process. The process does not end on what they count, see [`crate::listen::drain`].
 pub struct Load {
+    /// Listening sockets that are open.
+    pub listeners: Arc<Limit>,
     /// Connections of clients.
-    pub connections: Arc<Bound>,
+    pub connections: Arc<Limit>,
+    /// Connections to the admin listener.
+    pub admin_connections: Arc<Limit>,
     /// Requests under way, over HTTP/1 and HTTP/2.
-    pub requests: Arc<Bound>,
+    pub requests: Arc<Limit>,
     /// Requests whose header was malformed, too large or too slow.
     pub bad_headers: AtomicU64,
 }
 
 impl Load {
-    /// The most connections and requests at once.
+    /// The most connections of clients and requests at once.
     pub fn new(connections: usize, requests: usize) -> Self {
         Self {
-            connections: Bound::new("connections", connections),
-            requests: Bound::new("requests under way", requests),
+            listeners: Limit::new("listeners", usize::MAX),
+            connections: Limit::new("connections", connections),
+            admin_connections: Limit::new("connections to the admin listener", MAX_ADMIN_CONNECTIONS),
+            requests: Limit::new("requests under way", requests),
             bad_headers: AtomicU64::new(0),
+        }
+    }
+
+    /// What may still bring a request that [`Self::requests`] does not count yet: a listener's queue, a connection whose next
+    /// request has not come to the end of its header, one of HTTP/2.
+    pub fn sources(&self) -> usize {
+        self.listeners.count() + self.connections.count() + self.admin_connections.count()
+    }
+
+    /// From now on each change of a counter is told, to one task. To be called before the counters are read.
+    pub fn watch(&self) -> Changes<'_> {
+        let limits = [&self.listeners, &self.connections, &self.admin_connections, &self.requests];
+        for limit in limits {
+            limit.count.fetch_or(WATCHED, Ordering::AcqRel);
+        }
+        Changes(limits.map(|limit| &limit.changed))
+    }
+}
+
+/// Changes of the counters of a [`Load`].
+pub struct Changes<'a>([&'a Notify; 4]);
+
+impl Changes<'_> {
+    /// Waits for a change since the last call. Cancel safe.
+    pub async fn next(&self) {
+        let [listeners, connections, admin_connections, requests] = self.0;
+        tokio::select! {
+            () = listeners.notified() => {}
+            () = connections.notified() => {}
+            () = admin_connections.notified() => {}
+            () = requests.notified() => {}
         }
     }
 }
 
-/// A count that has a bound. Entering never fails: who is over the bound learns it and answers with a refusal, which is
-/// work under way, too. The log has one line when refusing begins and one when it ends.
-pub struct Bound {
+/// Set in a counter whose changes somebody waits for, so that nobody else pays for telling them.
+const WATCHED: usize = 1 << (usize::BITS - 1);
+
+/// A counter with a bound. Entering never fails: who is over the bound learns it and answers with a refusal, which is work
+/// under way, too. The log has one line when refusing begins and one when it ends.
+pub struct Limit {
     what: &'static str,
     max: usize,
+    /// The count, and [`WATCHED`]: in one word, so that no change falls between the two.
     count: AtomicUsize,
+    changed: Notify,
     refused: AtomicU64,
     is_full: AtomicBool,
 }
 
-impl Bound {
+impl Limit {
     /// `what` is counted, as the log names it; `max` may be under way at once.
     pub fn new(what: &'static str, max: usize) -> Arc<Self> {
-        let (count, refused) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { what, max, count, refused, is_full: AtomicBool::new(false) })
+        Arc::new(Self {
+            what,
+            max,
+            count: AtomicUsize::new(0),
+            changed: Notify::new(),
+            refused: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+        })
     }
 
-    /// One more, until the value that is returned is dropped.
-    pub fn enter(self: &Arc<Self>) -> Place {
-        let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
-        let over = count.saturating_sub(self.max);
-        if over > 0 {
+    /// Counts one more, until the guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> Guard {
+        let before = self.count.fetch_add(1, Ordering::AcqRel);
+        self.tell(before);
+        let excess = ((before & !WATCHED) + 1).saturating_sub(self.max);
+        if excess > 0 {
             self.refused.fetch_add(1, Ordering::Relaxed);
             if !self.is_full.swap(true, Ordering::AcqRel) {
                 warn!("{}: {} is the most at once, refusing more", self.what, self.max);
             }
         }
-        Place { bound: Arc::clone(self), over }
+        Guard { limit: Arc::clone(self), excess }
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Acquire)
+        self.count.load(Ordering::Acquire) & !WATCHED
     }
 
     /// The most at once.
@@ -73,55 +127,83 @@ impl Bound {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// An eighth of the room is left, or less.
-    pub fn is_crowded(&self) -> bool {
-        self.count() > self.crowded_from()
+    /// At most an eighth of the room is left.
+    pub fn is_nearly_full(&self) -> bool {
+        self.count() > self.nearly_full()
     }
 
-    fn crowded_from(&self) -> usize {
+    fn nearly_full(&self) -> usize {
         self.max - self.max / 8
     }
-}
 
-/// One of them.
-pub struct Place {
-    bound: Arc<Bound>,
-    over: usize,
-}
-
-impl Place {
-    /// By how many the bound was exceeded when this one came; 0 is within it.
-    pub fn over(&self) -> usize {
-        self.over
+    fn tell(&self, before: usize) {
+        if before & WATCHED != 0 {
+            self.changed.notify_one();
+        }
     }
 }
 
-impl Drop for Place {
+/// Held by what is counted, for as long as it is under way.
+pub struct Guard {
+    limit: Arc<Limit>,
+    excess: usize,
+}
+
+impl Guard {
+    /// By how much the bound was exceeded on entering; 0 is within it.
+    pub fn excess(&self) -> usize {
+        self.excess
+    }
+}
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        let bound = &self.bound;
-        let left = bound.count.fetch_sub(1, Ordering::AcqRel) - 1;
+        let limit = &self.limit;
+        let before = limit.count.fetch_sub(1, Ordering::AcqRel);
+        limit.tell(before);
         // Some way below the bound, so that a load right at it does not fill the log.
-        if bound.is_full.load(Ordering::Relaxed)
-            && left <= bound.crowded_from()
-            && bound.is_full.swap(false, Ordering::AcqRel)
+        if limit.is_full.load(Ordering::Relaxed)
+            && (before & !WATCHED) - 1 <= limit.nearly_full()
+            && limit.is_full.swap(false, Ordering::AcqRel)
         {
-            info!("{}: there is room again, {} refused since the start", bound.what, bound.refused());
+            info!("{}: there is room again, {} refused since the start", limit.what, limit.refused());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
-    fn who_is_over_the_bound_learns_by_how_much_and_is_counted() {
-        let bound = Bound::new("tests", 8);
-        let places: Vec<_> = (0..10).map(|_| bound.enter()).collect();
-        assert_eq!(places.iter().map(Place::over).collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!((bound.count(), bound.refused(), bound.is_crowded()), (10, 2, true));
-        drop(places);
-        assert_eq!((bound.count(), bound.refused(), bound.is_crowded()), (0, 2, false));
-        assert_eq!(bound.enter().over(), 0, "and there is room again");
+    fn the_excess_over_the_bound_is_told_and_counted() {
+        let limit = Limit::new("tests", 8);
+        let guards: Vec<_> = (0..10).map(|_| limit.enter()).collect();
+        assert_eq!(guards.iter().map(Guard::excess).collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!((limit.count(), limit.refused(), limit.is_nearly_full()), (10, 2, true));
+        drop(guards);
+        assert_eq!((limit.count(), limit.refused(), limit.is_nearly_full()), (0, 2, false));
+        assert_eq!(limit.enter().excess(), 0, "and there is room again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_counter_that_is_watched_tells_its_changes_and_still_counts() {
+        let load = Load::new(1, 1);
+        let (first, wait) = (load.requests.enter(), Duration::from_secs(1));
+        let changes = load.watch();
+        assert!(timeout(wait, changes.next()).await.is_err(), "nothing has changed");
+        let second = load.requests.enter();
+        assert_eq!((load.requests.count(), first.excess(), second.excess()), (2, 0, 1));
+        for guard in [first, second] {
+            assert!(timeout(wait, changes.next()).await.is_ok(), "a change before the call");
+            drop(guard);
+        }
+        assert!(timeout(wait, changes.next()).await.is_ok());
+        assert!(timeout(wait, changes.next()).await.is_err(), "each change is told once");
+        assert_eq!((load.requests.count(), load.sources()), (0, 0));
     }
 }

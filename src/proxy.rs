@@ -14,7 +14,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::load::Bound;
+use crate::load::Limit;
 
 mod admit;
 mod attempts;
@@ -40,6 +40,7 @@ use blob::storage;
 use context::ClientRequest;
 use fail::Trouble;
 
+pub(crate) use self::log::refused_header as log_refused_header;
 pub(crate) use blob::hosts::BlobHosts;
 pub(crate) use blob::locate::Locator;
 pub(crate) use context::Context;
@@ -61,12 +62,12 @@ pub(crate) struct Proxy {
     routes: Arc<Table>,
     /// If a route has `blobs: proxy`.
     locator: Option<Locator>,
-    requests: Arc<Bound>,
+    requests: Arc<Limit>,
 }
 
 impl Proxy {
     /// `requests` counts those under way and bounds them.
-    pub(crate) fn new(routes: Arc<Table>, locator: Option<Locator>, requests: &Arc<Bound>) -> Self {
+    pub(crate) fn new(routes: Arc<Table>, locator: Option<Locator>, requests: &Arc<Limit>) -> Self {
         Self { routes, locator, requests: Arc::clone(requests) }
     }
 }

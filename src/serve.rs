@@ -18,11 +18,13 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity;
-use crate::listen::descriptors;
-use crate::listen::http::{self, Downstream};
-use crate::listen::listener::Listening;
-use crate::listen::signal::{self, Arriving};
-use crate::load::{Bound, Load};
+use crate::listen;
+use crate::listen::descriptors::{self, TooFewDescriptors};
+use crate::listen::drain;
+use crate::listen::http::{self, Http};
+use crate::listen::listener::{Listener, Listeners};
+use crate::listen::signal;
+use crate::load::Load;
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::proxy::{self, Locator, Proxy};
 
@@ -31,8 +33,6 @@ mod upkeep;
 
 use table::RouteTable;
 
-/// Connections to the admin listener at once. They have a bound of their own, so that clients do not take all of it.
-const MAX_ADMIN_CONNECTIONS: usize = 32;
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
 const MAX_STREAMS: u32 = 32;
 /// What one stream keeps ready for its client.
@@ -51,12 +51,7 @@ pub enum ServeError {
         cause: io::Error,
     },
     /// The process may open fewer files than it needs to start.
-    Descriptors {
-        /// So many it may.
-        allowed: usize,
-        /// So many it needs.
-        needed: usize,
-    },
+    Descriptors(TooFewDescriptors),
     /// A setting that turns out wrong: where it stands, and what is wrong.
     Setting(String),
     /// The CA certificates cannot be used.
@@ -86,10 +81,7 @@ impl fmt::Display for ServeError {
                     _ => write!(f, "{cause}: choose another with {setting}"),
                 }
             }
-            Self::Descriptors { allowed, needed } => write!(
-                f,
-                "{allowed} file descriptors are too few: allow {needed} or more (ulimit -n, or LimitNOFILE= in a unit)"
-            ),
+            Self::Descriptors(cause) => cause.fmt(f),
             Self::Setting(wrong) => f.write_str(wrong),
             Self::Trust(cause) => cause.fmt(f),
             Self::Signals(cause) => write!(f, "signal handlers: {cause}"),
@@ -103,7 +95,7 @@ impl std::error::Error for ServeError {}
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     let threads = config.threads();
-    let shares = descriptors::share_out(threads)?;
+    let shares = descriptors::share_out(threads).map_err(ServeError::Descriptors)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(|cause| match (cause, config.ca_file_place()) {
@@ -113,18 +105,12 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         (cause, _) => ServeError::Trust(cause),
     })?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
-    let bind = |name, setting, address| {
-        Listening::bind(name, address).map_err(|cause| ServeError::Listen { address, setting, cause })
-    };
-    let listening = bind("the listener", "--listen-address (listen in the file)", config.listen())?;
-    let admin = config.admin();
-    let admin = admin.map(|address| bind("the admin listener", "--admin-address (admin in the file)", address));
-    let admin = admin.transpose()?;
+    let (clients, admin): (Vec<_>, Vec<_>) =
+        bind(config)?.into_iter().partition(|listener| listener.kind() == listen::Kind::Clients);
 
     let (table, upkeep) = RouteTable::new(roots);
     table.replace(config)?;
     let load = Arc::new(Load::new(shares.connections, shares.requests));
-    let arriving = Arriving::default();
 
     let mut server = Server::new_with_opt_and_conf(
         None,
@@ -137,35 +123,38 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             upstream_keepalive_pool_size: shares.pool.div_ceil(threads),
             ca_file: Some(bundle.path()),
             // The drain ends by itself when the last request does; this is its bound.
-            grace_period_seconds: Some(signal::DRAIN_LIMIT.as_secs()),
+            grace_period_seconds: Some(drain::DRAIN_LIMIT.as_secs()),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         },
     );
     server.bootstrap();
 
-    let shutdown = signal::on_signals(&server, Arc::clone(&load), arriving.clone());
+    let shutdown = signal::on_signals(&server, Arc::clone(&load));
     let shutdown = shutdown.map_err(ServeError::Signals)?;
     let locator =
         config.proxies_blobs().then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
-    info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listening.address());
+    for listener in &clients {
+        info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listener.address());
+    }
     for route in config.routes().iter() {
         let upstream = route.destination.upstream.domain().authority();
         let prefix = route.prefix.as_str();
         info!("route: {} -> {upstream}{}{prefix}", route.source, if prefix.is_empty() { "" } else { "/" });
     }
-    if !listening.address().ip().is_loopback() {
-        warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listening.address());
+    for listener in clients.iter().filter(|listener| !listener.address().ip().is_loopback()) {
+        warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listener.address());
     }
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }
-    if let Some(admin) = admin {
-        info!("health and readiness on http://{}/healthz and /readyz", admin.address());
+    for listener in &admin {
+        info!("health and readiness on http://{}/healthz and /readyz", listener.address());
+    }
+    if !admin.is_empty() {
         let app = Admin::new(table.live(), Arc::clone(&load));
-        let downstream = Downstream::new(app, config.client_keepalive(), false, &arriving, &load);
-        let connections = Bound::new("connections to the admin listener", MAX_ADMIN_CONNECTIONS);
-        server.add_service(admin.serve(downstream, 1, &connections, &arriving));
+        let http = Http::new(listen::Kind::Admin, app, config.client_keepalive(), &load);
+        server.add_service(Listeners::new(admin, http, 1, &load));
     }
     let mut upkeep = background_service("upkeep", upkeep);
     // A thread of its own: what requests do holds up no renewal.
@@ -175,11 +164,22 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let mut app = http_proxy(&server.configuration, proxy);
     app.server_options = Some(options(config));
     app.h2_options = Some(h2_options());
-    let downstream = Downstream::new(app, config.client_keepalive(), true, &arriving, &load);
-    server.add_service(listening.serve(downstream, threads, &load.connections, &arriving));
+    let http = Http::new(listen::Kind::Clients, app, config.client_keepalive(), &load);
+    server.add_service(Listeners::new(clients, http, threads, &load));
     server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     drop(bundle);
     Ok(())
+}
+
+/// All listeners, bound before anything else starts: a start on an address that is in use fails at once.
+fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
+    let clients = (listen::Kind::Clients, config.listen(), "--listen-address (listen in the file)");
+    let admin = |address| (listen::Kind::Admin, address, "--admin-address (admin in the file)");
+    let listeners = [Some(clients), config.admin().map(admin)].into_iter().flatten();
+    let bind = |(kind, address, setting)| {
+        Listener::bind(kind, address).map_err(|cause| ServeError::Listen { address, setting, cause })
+    };
+    listeners.map(bind).collect()
 }
 
 fn options(config: &Config) -> HttpServerOptions {

@@ -75,6 +75,11 @@ impl<S: Stream> Connection<S> {
         }
     }
 
+    /// The client's IP address, of a connection that has one.
+    pub(crate) fn client(&self) -> Option<std::net::SocketAddr> {
+        self.digest.peer_addr().and_then(SocketAddr::as_inet).copied()
+    }
+
     /// What was read and not handed on. Empty lines before a request are skipped.
     pub(crate) fn buffer(&mut self) -> &[u8] {
         self.buffer.advance(header::empty_lines(&self.buffer));

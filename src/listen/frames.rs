@@ -1,7 +1,7 @@
-//! HTTP/2 frames of a client, as far as the time goes that one may take.
+//! A deadline for each HTTP/2 frame and header block of a client.
 //!
-//! A frame that never ends, and a header block that is continued for ever (CONTINUATION), hold a connection open though
-//! no request comes of them. The library behind this bounds their size; the time is bounded here.
+//! A frame that never ends, or a header block that is continued for ever (CONTINUATION), keeps a connection open without a
+//! request. The h2 crate bounds their size; their time is bounded here.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,11 +16,11 @@ const HEADERS: u8 = 0x1;
 const CONTINUATION: u8 = 0x9;
 const END_HEADERS: u8 = 0x4;
 
-/// Follows the frames of one connection.
+/// Tracks the frames of one connection.
 #[derive(Debug)]
-pub struct Frames {
+pub(crate) struct Frames {
     header: [u8; FRAME_HEADER],
-    /// Bytes of `header` that are there.
+    /// Bytes of `header` that have come.
     length: usize,
     /// Bytes of the payload that are still to come.
     payload: usize,
@@ -29,13 +29,13 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Of a connection whose next bytes are so many of the preface, which belong to no frame.
-    pub fn new(preface: usize) -> Self {
+    /// For a connection whose next `preface` bytes belong to no frame.
+    pub(crate) fn new(preface: usize) -> Self {
         Self { header: [0; FRAME_HEADER], length: 0, payload: preface, in_header_block: false, deadline: None }
     }
 
-    /// These bytes have come. The time begins anew with each frame or header block that has ended with them.
-    pub fn read(&mut self, bytes: &[u8]) {
+    /// Takes note of bytes that have come. The deadline starts again whenever a frame or header block ends.
+    pub(crate) fn read(&mut self, bytes: &[u8]) {
         let has_ended = self.follow(bytes);
         match (self.is_unfinished(), has_ended, &mut self.deadline) {
             (false, _, deadline) => *deadline = None,
@@ -45,12 +45,12 @@ impl Frames {
         }
     }
 
-    /// Ready when the time for the frame or header block that is under way is over.
-    pub fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the deadline of an unfinished frame or header block has passed.
+    pub(crate) fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.deadline.as_mut().map_or(Poll::Pending, |deadline| deadline.as_mut().poll(context))
     }
 
-    /// Whether anything has ended that is not a part of an unfinished header block.
+    /// Whether a frame has ended, other than within an unfinished header block.
     fn follow(&mut self, mut bytes: &[u8]) -> bool {
         let mut has_ended = false;
         while !bytes.is_empty() {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_has_ended_gets_new_time() {
+    async fn only_a_finished_frame_or_header_block_restarts_the_deadline() {
         let settings = frame(SETTINGS, 0, 6);
         let whole = frame(HEADERS, END_HEADERS, 40);
         let open = frame(HEADERS, 0, 40);

@@ -1,4 +1,4 @@
-//! HTTP/2's requests, each with its watch: Pingora runs each in a task of its own, and this is what it runs.
+//! HTTP/2: Pingora runs each of a connection's requests in a task of its own, and this gives each its deadlines.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use pingora_core::server::ShutdownWatch;
 
 use crate::proxy::watched;
 
-/// The app of all connections, as HTTP/2's has it.
-pub struct Watched<A>(pub Arc<A>);
+/// An app, each of whose requests runs with the watch of its deadlines.
+pub(crate) struct WithDeadlines<A>(pub(crate) Arc<A>);
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Watched<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A> {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,

@@ -1,31 +1,31 @@
-//! Where the header of an HTTP/1 request ends, found while its bytes come in: each byte is looked at once.
+//! Finds where the header of an HTTP/1 request ends, as its bytes come in. Each byte is examined once.
 //!
-//! The end is exactly where the parser behind this (httparse, by Pingora) has it. If it were found later, a client would
-//! wait in vain; if earlier, the rest of a header would be taken for the next request (request smuggling).
+//! The end must be exactly where Pingora's parser (httparse) finds it. If it were later, a client would wait for ever; if
+//! earlier, the rest of the header would be taken for the next request (request smuggling).
 
 use memchr::memchr;
 
-/// No request's header begins like this.
+/// No header of an HTTP/1 request begins like this.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub(crate) struct Malformed;
 
-/// The header of one request, as far as it has been looked at.
+/// The header of one request, as far as it has been examined.
 #[derive(Debug, Default)]
-pub struct Header {
-    /// The begin of the first line that has not ended yet.
+pub(crate) struct Header {
+    /// Where the line begins that has not ended yet.
     line: usize,
-    /// All bytes before this one have been looked at.
+    /// All bytes before this one have been examined.
     seen: usize,
     has_body: bool,
 }
 
 impl Header {
-    /// `bytes` is the request from its first byte, with more at its end at each call; there are no empty lines before
-    /// it (see [`empty_lines`]). `Some` is the length of the header with the empty line that ends it. A line ends with LF, and a
-    /// CR before that belongs to the line's end (RFC 9112 section 2.2).
-    pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    /// `bytes` is the request from its first byte, without empty lines before it (see [`empty_lines`]); each call brings more
+    /// bytes at its end. `Some` is the length of the header, including the empty line that ends it. A line ends with LF or CR LF
+    /// (RFC 9112 section 2.2).
+    pub(crate) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         if bytes == b"\r" {
-            // Half of an empty line, which will be none of the request; nothing of that has been looked at.
+            // Half of an empty line before the request; no byte of the request has been examined.
             return Ok(None);
         }
         while let Some(length) = bytes.get(self.seen..).and_then(|rest| memchr(b'\n', rest)) {
@@ -40,51 +40,50 @@ impl Header {
             }
         }
         self.seen = bytes.len();
-        // A client of another protocol, TLS above all, waits for an answer to its first bytes.
+        // A client of another protocol, most often TLS, sends no line end and waits for an answer to its first bytes.
         if self.line == 0 {
             check_method(bytes.split(|byte| *byte == b' ').next().unwrap_or_default())?;
         }
         Ok(None)
     }
 
-    /// Whether a body may follow. Without a header of these two, or with a length of zero, there is none (RFC 9112
+    /// Whether a body may follow: not without `Content-Length` and `Transfer-Encoding`, and not if the length is zero (RFC 9112
     /// section 6.3).
-    pub fn has_body(&self) -> bool {
+    pub(crate) fn has_body(&self) -> bool {
         self.has_body
     }
 }
 
-/// The length of the empty lines that come before a request and are to be ignored (RFC 9112 section 2.2).
-pub fn empty_lines(bytes: &[u8]) -> usize {
+/// The length of the empty lines before a request, which are to be ignored (RFC 9112 section 2.2).
+pub(crate) fn empty_lines(bytes: &[u8]) -> usize {
     let mut rest = bytes;
-    while let Some(behind) = rest.strip_prefix(b"\n").or_else(|| rest.strip_prefix(b"\r\n")) {
-        rest = behind;
+    while let Some(remaining) = rest.strip_prefix(b"\n").or_else(|| rest.strip_prefix(b"\r\n")) {
+        rest = remaining;
     }
     bytes.len() - rest.len()
 }
 
-/// The two versions that there are; what else is wrong with the line is left to the parser.
+/// Only HTTP/1.0 and HTTP/1.1. What else may be wrong with the line is left to the parser.
 fn check_request_line(line: &[u8]) -> Result<(), Malformed> {
     check_method(line.split(|byte| *byte == b' ').next().unwrap_or_default())?;
     if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") { Ok(()) } else { Err(Malformed) }
 }
 
-/// A token (RFC 9110 section 5.6.2), as far as it has come.
+/// A method is a token (RFC 9110 section 5.6.2); checked as far as it has come.
 fn check_method(method: &[u8]) -> Result<(), Malformed> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     if method.iter().all(is_token) { Ok(()) } else { Err(Malformed) }
 }
 
 fn declares_body(line: &[u8]) -> bool {
-    // Most lines are neither.
+    // Most lines are neither `Content-Length` nor `Transfer-Encoding`.
     if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
         return false;
     }
     let Some((name, value)) = memchr(b':', line).and_then(|at| line.split_at_checked(at)) else {
         return false;
     };
-    // `0, 0` is what a line in between makes of a length that is there twice; the parser takes it for one (RFC 9110
-    // section 8.6).
+    // An intermediary joins two such fields to `0, 0`, which the parser takes for one length (RFC 9110 section 8.6).
     let mut lengths = value.get(1..).unwrap_or_default().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let is_zero = lengths.all(|digits| !digits.is_empty() && digits.iter().all(|digit| *digit == b'0'));
     name.eq_ignore_ascii_case(b"transfer-encoding") || (name.eq_ignore_ascii_case(b"content-length") && !is_zero)
@@ -103,7 +102,7 @@ mod tests {
         httparse::Request::new(&mut fields).parse(bytes)
     }
 
-    /// The end as it is found when the bytes come in pieces of this size.
+    /// The end that is found when the bytes come in pieces of this size.
     fn end(bytes: &[u8], step: usize) -> Result<Option<(usize, bool)>, Malformed> {
         let mut header = Header::default();
         let mut come = 0;
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_ends_with_its_first_empty_line_and_says_whether_a_body_follows() {
+    fn a_header_ends_at_its_first_empty_line_and_tells_whether_a_body_follows() {
         for (bytes, expected) in [
             (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], Ok(Some((27, false)))),
             (b"GET / HTTP/1.1\nHost: x\n\nGET", Ok(Some((24, false)))),
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_before_a_request_are_none_of_it() {
+    fn empty_lines_before_a_request_are_skipped() {
         for (bytes, expected) in [
             (&b""[..], 0),
             (b"\r\n", 2),
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_line_that_comes_in_two_pieces_is_none_of_the_request_either() {
+    fn an_empty_line_in_two_pieces_is_skipped_too() {
         for bytes in [&b"\r\nGET / HTTP/1.1\r\n\r\n"[..], b"\n\r\n\r\nGET / HTTP/1.1\r\n\r\n"] {
             let mut header = Header::default();
             for come in 1..=bytes.len() {
@@ -176,7 +175,7 @@ mod tests {
         }
     }
 
-    /// Pieces of which headers are made, and what breaks them.
+    /// Parts of headers, and bytes that make them invalid, in any order.
     fn soup() -> impl Strategy<Value = Vec<u8>> {
         let pieces = [
             "GET",
@@ -213,10 +212,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// Whatever comes, and in whatever pieces: the parser takes the header that is handed to it to its last byte or
-        /// refuses it, and it would have taken no part of it for a whole one.
+        /// For all input, in pieces of all sizes: the parser accepts the header up to its last byte or refuses it, and takes no
+        /// shorter part of it for a complete header.
         #[test]
-        fn the_end_is_where_the_parser_has_it(bytes in soup(), step in 1..40_usize) {
+        fn the_end_is_where_the_parser_finds_it(bytes in soup(), step in 1..40_usize) {
             let bytes = &bytes[empty_lines(&bytes)..];
             let found = end(bytes, step);
             let whole = parse(bytes);
@@ -228,8 +227,8 @@ mod tests {
                         prop_assert!(!matches!(parse(&bytes[..shorter]), Ok(httparse::Status::Complete(_))));
                     }
                 }
-                Ok(None) => prop_assert!(!matches!(whole, Ok(httparse::Status::Complete(_))), "a client would wait"),
-                Err(Malformed) => prop_assert!(!matches!(whole, Ok(httparse::Status::Complete(_))), "refused for nothing"),
+                Ok(None) => prop_assert!(!matches!(whole, Ok(httparse::Status::Complete(_))), "a complete header was not found"),
+                Err(Malformed) => prop_assert!(!matches!(whole, Ok(httparse::Status::Complete(_))), "a valid header was refused"),
             }
         }
     }

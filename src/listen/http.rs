@@ -1,13 +1,12 @@
-//! A client's connection from its first byte to its last: requests of HTTP/1 one after the other or, by prior knowledge,
-//! HTTP/2.
+//! Requests of one connection, from its first byte to its last: HTTP/1, one after the other, or HTTP/2 by prior knowledge.
 //!
-//! A request's header is gathered here, with one deadline and one cap, before Pingora sees any of it: left to itself,
-//! Pingora has a deadline for each read, takes 1 MiB, parses anew after each read, and does not serve a request that was sent
-//! before the answer to the one before.
+//! A request's header is gathered here, with one deadline and one size limit, before Pingora sees any of it. Left to itself,
+//! Pingora has a deadline for each read, accepts 1 MiB, parses again after each read, and does not serve a request that was
+//! sent before the answer to the one before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, ServerApp as _};
@@ -16,68 +15,64 @@ use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
 use tokio::sync::Notify;
 
-use super::HEADER_LIMIT;
 use super::connection::{Connection, Stream};
-use super::h2::Watched;
+use super::h2::WithDeadlines;
 use super::header::{Header, Malformed};
 use super::refusal::{self, NoRequest};
-use super::signal::{Arrival, Arriving};
+use super::{HEADER_LIMIT, Kind};
 use crate::load::Load;
-use crate::proxy::watched;
+use crate::proxy::{self, watched};
 
-/// A header is this large at most, here and over HTTP/2; real ones have less than 1 KiB.
-pub const MAX_HEADER: usize = 64 << 10;
+/// The largest header, over HTTP/1 and HTTP/2; real ones have less than 1 KiB.
+pub(crate) const MAX_HEADER: usize = 64 << 10;
 /// How HTTP/2 begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// For this long after a request its connection counts as in use and does not listen for [`Downstream::make_room`]. The
-/// requests of a pull follow each other at once, and each would pay for listening.
+/// For this long after a request its connection counts as in use and does not wait for [`Http::close_idle`]. The requests of a
+/// pull follow each other at once, and each would pay for that wait.
 const IN_USE: Duration = Duration::from_secs(1);
 
-/// What is done with each connection that is accepted.
-pub struct Downstream<A> {
+/// What serves the connections of one kind of listener.
+pub(crate) struct Http<A> {
+    kind: Kind,
     app: Arc<A>,
     keepalive: Duration,
-    speaks_h2: bool,
-    arriving: Arriving,
     load: Arc<Load>,
     /// Ends the connection that has been idle for the longest time.
-    make_room: Notify,
+    close_idle: Notify,
 }
 
 /// What a connection brings next.
 enum Next {
-    /// The header of a request, and of its body what is there.
+    /// The header of a request, and what has come of its body.
     Request(BytesMut),
     /// HTTP/2, from its first byte.
     Http2,
-    /// Nothing that can be served.
-    Nothing(NoRequest),
+    /// Bytes that are refused before they become a request, and how long they took.
+    Refused(NoRequest, Duration),
     /// Its end.
     End,
 }
 
-impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
-    /// Serves connections with this app; an idle one ends after `keepalive`. `arriving` counts those that may still bring
-    /// a request.
-    pub fn new(app: A, keepalive: Duration, speaks_h2: bool, arriving: &Arriving, load: &Arc<Load>) -> Self {
-        let (arriving, load) = (arriving.clone(), Arc::clone(load));
-        Self { app: Arc::new(app), keepalive, speaks_h2, arriving, load, make_room: Notify::new() }
+impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
+    /// Serves connections with this app; an idle one ends after `keepalive`. Clients may speak HTTP/2, too, and have a line
+    /// in the access log for each request.
+    pub(crate) fn new(kind: Kind, app: A, keepalive: Duration, load: &Arc<Load>) -> Self {
+        Self { kind, app: Arc::new(app), keepalive, load: Arc::clone(load), close_idle: Notify::new() }
+    }
+
+    /// Of whose listeners this serves the connections.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// One of the idle connections ends, now or as soon as there is one.
-    pub fn make_room(&self) {
-        self.make_room.notify_one();
+    pub(crate) fn close_idle(&self) {
+        self.close_idle.notify_one();
     }
 
-    /// Serves a connection to its end. `arrival` counts it until its first request has ended: a client whose first request
-    /// on a connection fails does not repeat it.
-    pub async fn serve<S: Stream>(
-        &self,
-        mut connection: Box<Connection<S>>,
-        mut arrival: Arrival,
-        shutdown: &ShutdownWatch,
-    ) {
+    /// Serves a connection to its end.
+    pub(crate) async fn serve<S: Stream>(&self, mut connection: Box<Connection<S>>, shutdown: &ShutdownWatch) {
         let mut next = self.first(&mut connection).await;
         loop {
             match next {
@@ -87,32 +82,29 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
                     let Some(reused) = watched(self.app.process_new_http(session, shutdown)).await else {
                         return;
                     };
-                    // It is the one that was given.
+                    // Pingora gives back the stream that it was given.
                     let Ok(same) = reused.consume().0.into_any().downcast() else {
                         return;
                     };
                     connection = same;
                 }
                 Next::Http2 => {
-                    Arc::new(Watched(Arc::clone(&self.app))).process_new(connection, shutdown).await;
+                    Arc::new(WithDeadlines(Arc::clone(&self.app))).process_new(connection, shutdown).await;
                     return;
                 }
-                Next::Nothing(why) => {
-                    drop(arrival);
-                    self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
-                    refusal::refuse(connection.stream(), why).await;
+                Next::Refused(why, elapsed) => {
+                    self.refuse(&mut connection, why, elapsed).await;
                     return;
                 }
                 Next::End => return,
             }
-            arrival = self.arriving.enter();
             next = self.further(&mut connection).await;
         }
     }
 
-    /// A new connection has as long for all of its first header as any header has from its first byte.
+    /// The first header of a connection has [`HEADER_LIMIT`] from when that is accepted.
     async fn first(&self, connection: &mut Connection<impl Stream>) -> Next {
-        match timeout(HEADER_LIMIT, Self::gather(connection, self.speaks_h2)).await {
+        match timeout(HEADER_LIMIT, Self::gather(connection, self.kind == Kind::Clients)).await {
             Ok(next) => next,
             Err(_) => too_slow(connection),
         }
@@ -120,7 +112,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
 
     async fn further(&self, connection: &mut Connection<impl Stream>) -> Next {
         if connection.buffer().is_empty() {
-            // What is there is served before the connection goes.
+            // In this order: a request that has come is served before its connection is closed to make room.
             let in_use = self.keepalive.min(IN_USE);
             let has_more = match timeout(in_use, connection.fill(MAX_HEADER)).await {
                 Ok(filled) => filled.is_ok_and(|length| length > 0),
@@ -129,7 +121,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
                         tokio::select! {
                             biased;
                             filled = connection.fill(MAX_HEADER) => filled.is_ok_and(|length| length > 0),
-                            () = self.make_room.notified() => false,
+                            () = self.close_idle.notified() => false,
                         }
                     };
                     timeout(self.keepalive.saturating_sub(in_use), idle).await.unwrap_or(false)
@@ -147,6 +139,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
 
     async fn gather(connection: &mut Connection<impl Stream>, speaks_h2: bool) -> Next {
         let mut header = Header::default();
+        // Since the first bytes, if these were not the whole header: most are, and need no clock.
+        let mut begun: Option<Instant> = None;
+        let refused =
+            |why, begun: Option<Instant>| Next::Refused(why, begun.map_or(Duration::ZERO, |begun| begun.elapsed()));
         loop {
             let bytes = connection.buffer();
             if speaks_h2 && bytes.starts_with(PREFACE) {
@@ -156,10 +152,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
             if !(speaks_h2 && PREFACE.starts_with(bytes)) {
                 match header.end(bytes) {
                     Ok(Some(length)) => return Next::Request(connection.take_request(length, header.has_body())),
-                    Err(Malformed) => return Next::Nothing(NoRequest::Malformed),
-                    Ok(None) if bytes.len() >= MAX_HEADER => return Next::Nothing(NoRequest::TooLarge),
+                    Err(Malformed) => return refused(NoRequest::Malformed, begun),
+                    Ok(None) if bytes.len() >= MAX_HEADER => return refused(NoRequest::TooLarge, begun),
                     Ok(None) => {}
                 }
+            }
+            if !bytes.is_empty() {
+                begun.get_or_insert_with(Instant::now);
             }
             match connection.fill(MAX_HEADER).await {
                 Ok(1..) => {}
@@ -167,9 +166,112 @@ impl<A: HttpServerApp + Send + Sync + 'static> Downstream<A> {
             }
         }
     }
+
+    /// Answers and ends what never becomes a request. That is counted and, for clients, logged as requests are.
+    async fn refuse(&self, connection: &mut Connection<impl Stream>, why: NoRequest, elapsed: Duration) {
+        self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
+        if self.kind == Kind::Clients {
+            proxy::log_refused_header(connection.client(), &why.refusal(), elapsed);
+        }
+        refusal::refuse(connection.stream(), why).await;
+    }
 }
 
-/// Who has said nothing is told nothing: a client may have the connection in stock, and would take it for an answer.
+/// A client that has sent nothing gets no answer: it may keep the connection for a later request, and would take the answer
+/// for that one's.
 fn too_slow(connection: &mut Connection<impl Stream>) -> Next {
-    if connection.buffer().is_empty() { Next::End } else { Next::Nothing(NoRequest::TooSlow) }
+    if connection.buffer().is_empty() { Next::End } else { Next::Refused(NoRequest::TooSlow, HEADER_LIMIT) }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Response, StatusCode};
+    use pingora_core::apps::HttpServerOptions;
+    use pingora_core::apps::http_app::{HttpServer, ServeHttp};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+    use tokio::sync::watch;
+    use tokio::task::JoinHandle;
+
+    use super::super::socket::Socket;
+    use super::*;
+
+    /// Answers with the path of the request.
+    struct Echo;
+
+    #[async_trait::async_trait]
+    impl ServeHttp for Echo {
+        async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+            let body = session.req_header().uri.path().as_bytes().to_vec();
+            let mut response = Response::new(body);
+            let length = response.body().len();
+            response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+            response
+        }
+    }
+
+    /// The client's end of a Unix socket that is served as a client's connection, by a task that ends with it.
+    fn served(load: &Arc<Load>) -> (UnixStream, JoinHandle<()>) {
+        let (server, client) = UnixStream::pair().expect("a pair");
+        let peer = pingora_core::protocols::l4::socket::SocketAddr::from(
+            std::os::unix::net::SocketAddr::from_pathname("client").expect("a path"),
+        );
+        let mut app = HttpServer::new_app(Echo);
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        app.server_options = Some(options);
+        let http = Http::new(Kind::Clients, app, Duration::from_secs(60), load);
+        let connection = Box::new(Connection::new(Socket::new(server), peer));
+        let served = tokio::spawn(async move {
+            let (_shutdown, watch) = watch::channel(false);
+            http.serve(connection, &watch).await;
+        });
+        (client, served)
+    }
+
+    /// Requests that come at once and in pieces, pipelined and one after the other, and one that closes the connection.
+    #[tokio::test]
+    async fn requests_over_a_unix_socket_are_served_one_after_the_other() {
+        for step in [1, 7, 1000] {
+            let (mut client, served) = served(&Arc::new(Load::new(8, 8)));
+            let requests = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\nGET /c HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            for piece in requests.as_bytes().chunks(step) {
+                client.write_all(piece).await.expect("sent");
+            }
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).await.expect("answers, and the end");
+            let bodies: Vec<_> = answers.split("\r\n\r\n").skip(1).map(|rest| rest.get(..2)).collect();
+            assert_eq!(bodies, [Some("/a"), Some("/b"), Some("/c")], "{answers}");
+            served.await.expect("no panic");
+        }
+    }
+
+    #[tokio::test]
+    async fn http2_over_a_unix_socket_is_served() {
+        let (client, _served) = served(&Arc::new(Load::new(8, 8)));
+        let (mut client, connection) = h2::client::handshake(client).await.expect("HTTP/2");
+        let driver = tokio::spawn(connection);
+        let request = http::Request::get("http://x/a").body(()).expect("a request");
+        let (answer, _) = client.send_request(request, true).expect("sent");
+        let mut answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.body_mut().data().await.expect("a body").expect("whole"), b"/a"[..]);
+        driver.abort();
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_not_a_request_are_refused_over_a_unix_socket_too() {
+        let large = [&b"GET / HTTP/1.1\r\nX: "[..], &vec![b'x'; MAX_HEADER]].concat();
+        for (bytes, status) in [(&b"\x16\x03\x01"[..], "400"), (&large, "431")] {
+            let load = Arc::new(Load::new(8, 8));
+            let (mut client, served) = served(&load);
+            client.write_all(bytes).await.expect("sent");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.expect("an answer");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            drop(client);
+            served.await.expect("no panic");
+            assert_eq!(load.bad_headers.load(Ordering::Relaxed), 1);
+        }
+    }
 }

@@ -1,8 +1,7 @@
-//! The listening socket: bound before anything else is started, and empty before it is closed.
+//! Listening sockets: bound before anything else starts, and their queues served to the end before they close.
 //!
-//! Left to itself, Pingora binds late, tries for 30 s, then panics in a task and leaves a process without
-//! a listener; and at the end it closes the socket with clients in its queue, to whom the kernel has said that they are
-//! connected, and who are reset. Here the socket is bound at once or the start fails, and the queue is served to its end.
+//! Left to itself, Pingora binds late, tries for 30 s, then panics in a task and leaves a process without a listener. When it
+//! stops, it closes the socket with clients in its queue; these believe that they are connected, and the kernel resets them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -16,161 +15,106 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 
+use super::Kind;
 use super::connection::Connection;
-use super::http::Downstream;
+use super::exit::ExitIfDropped;
+use super::http::Http;
 use super::refusal::{self, NoRequest};
-use super::signal::{Arriving, MustNotEnd};
 use super::socket::Socket;
-use crate::load::Bound;
+use crate::load::{Guard, Limit, Load};
 
-/// A connection that cannot be accepted stays in the queue, as for want of file descriptors: trying on at once would
-/// only take the processor from those who could give some back.
+/// When a connection cannot be accepted, as for want of file descriptors, it stays in the queue. To retry at once would only
+/// take processor time from the requests that could free a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client
-/// hears nothing and tries again after a second, and hosts that pull do it all at once.
+/// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client gets
+/// no reply and retries after a second, and hosts that pull all do so at once.
 const QUEUE: u32 = 4096;
 
-/// Connections beyond the bound that are given the time to take their refusal; any further one ends with it at once.
+/// Connections beyond the limit that are given the time to read their refusal; further ones are closed at once.
 const MAX_REFUSALS: usize = 64;
 
-/// A bound socket that is not yet served. Connections queue in the kernel meanwhile.
-pub struct Listening {
+/// A bound socket that is not served yet. Connections queue in the kernel meanwhile.
+pub(crate) struct Listener {
+    kind: Kind,
     socket: TcpListener,
     address: SocketAddr,
-    name: &'static str,
 }
 
-impl Listening {
+impl Listener {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
-    pub fn bind(name: &'static str, address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(kind: Kind, address: SocketAddr) -> io::Result<Self> {
         let socket = match listen(address) {
             Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
                 listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))).map_err(|_| cause)
             }
             bound => bound,
         }?;
-        Ok(Self { address: socket.local_addr()?, socket, name })
+        Ok(Self { kind, address: socket.local_addr()?, socket })
+    }
+
+    /// What it is for.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The address it really has.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The service that accepts on this socket, with so many threads, and as many connections at once as `connections`
-    /// has room for; `arriving` counts what the process must not end on.
-    pub fn serve<A: HttpServerApp + Send + Sync + 'static>(
-        self,
-        downstream: Downstream<A>,
-        threads: usize,
-        connections: &Arc<Bound>,
-        arriving: &Arriving,
-    ) -> Served<A> {
-        Served {
-            downstream: Arc::new(downstream),
-            socket: Some(self.socket),
-            name: self.name,
-            threads,
-            connections: Arc::clone(connections),
-            arriving: arriving.clone(),
-        }
     }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    // The standard library's queue is one of 128, and tokio's sockets belong to a runtime; this one is for nothing else.
+    // The standard library's queue has 128 places, and tokio's sockets belong to a runtime; this one serves nothing else.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _inside = runtime.enter();
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    // Each connection has it from its listener (Linux), which saves a call for each: an answer's end does not wait until
-    // the client has confirmed what came before (RFC 896).
+    // Accepted connections inherit it (Linux), which saves a system call for each: the end of an answer does not wait until
+    // the client has acknowledged what came before (RFC 896).
     socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(QUEUE)?.into_std()
 }
 
-/// A socket with what serves it, as one of Pingora's services.
-pub struct Served<A> {
-    downstream: Arc<Downstream<A>>,
-    socket: Option<TcpListener>,
+/// Listeners of one kind: they serve the same requests on the same threads and share a limit of connections. One of Pingora's
+/// services.
+pub(crate) struct Listeners<A> {
     name: &'static str,
+    listeners: Vec<(Listener, Guard)>,
+    acceptor: Arc<Acceptor<A>>,
     threads: usize,
-    connections: Arc<Bound>,
-    arriving: Arriving,
 }
 
-impl<A: HttpServerApp + Send + Sync + 'static> Served<A> {
-    /// Accepts until the shutdown, and then what is in the queue.
-    async fn accept(&self, socket: TcpListener, shutdown: &ShutdownWatch) -> io::Result<()> {
-        let _open = self.arriving.enter();
-        let listener = tokio::net::TcpListener::from_std(socket)?;
-        let mut watch = shutdown.clone();
-        let mut stopping = pin!(async {
-            // Nobody is left who could say it: that is a shutdown, too.
-            let _ = watch.wait_for(|stop| *stop).await;
-        });
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut stopping => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.serve(stream, peer, shutdown),
-                    Err(cause) => {
-                        error!("{}: accept: {cause}", self.name);
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        // The runtime may not have heard of the last ones yet; the kernel has.
-        let queue = listener.into_std()?;
-        while let Ok((stream, peer)) = queue.accept() {
-            stream.set_nonblocking(true)?;
-            self.serve(TcpStream::from_std(stream)?, peer, shutdown);
-        }
-        Ok(())
-    }
-
-    /// A full house is told to each new client at once: to leave it in the queue would keep it from turning to its next
-    /// endpoint.
-    fn serve(&self, mut stream: TcpStream, peer: SocketAddr, shutdown: &ShutdownWatch) {
-        let place = self.connections.enter();
-        match place.over() {
-            0 => {
-                if self.connections.is_crowded() {
-                    self.downstream.make_room();
-                }
-                let (downstream, shutdown) = (Arc::clone(&self.downstream), shutdown.clone());
-                let arrival = self.arriving.enter();
-                tokio::spawn(async move {
-                    downstream.serve(Box::new(Connection::new(Socket::new(stream), peer)), arrival, &shutdown).await;
-                    drop(place);
-                });
-            }
-            1..=MAX_REFUSALS => {
-                tokio::spawn(async move {
-                    refusal::refuse(&mut stream, NoRequest::NoRoom).await;
-                    drop((stream, place));
-                });
-            }
-            _ => refusal::refuse_at_once(&stream, NoRequest::NoRoom),
-        }
+impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
+    /// Serves these listeners with `http`, on `threads` threads. All are of its kind.
+    pub(crate) fn new(listeners: Vec<Listener>, http: Http<A>, threads: usize, load: &Load) -> Self {
+        let kind = http.kind();
+        // Counted from now on: a signal may come before the service has started.
+        let listeners = listeners.into_iter().map(|listener| (listener, load.listeners.enter())).collect();
+        let acceptor = Acceptor { http: Arc::new(http), connections: Arc::clone(kind.connections(load)) };
+        Self { name: kind.name(), listeners, acceptor: Arc::new(acceptor), threads }
     }
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> Service for Served<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
-        let alive = MustNotEnd::new(self.name, shutdown.clone());
-        if let Some(socket) = self.socket.take()
-            && let Err(cause) = self.accept(socket, &shutdown).await
-        {
-            error!("{}: {cause}", self.name);
+        let mut accepting = JoinSet::new();
+        for (listener, open) in self.listeners.drain(..) {
+            let (acceptor, shutdown) = (Arc::clone(&self.acceptor), shutdown.clone());
+            accepting.spawn(async move {
+                let name = listener.kind.name();
+                let _exit = ExitIfDropped::new(name, shutdown.clone());
+                if let Err(cause) = acceptor.accept(listener, &shutdown).await {
+                    error!("{name}: {cause}");
+                }
+                drop(open);
+            });
         }
-        drop(alive);
+        while accepting.join_next().await.is_some() {}
     }
 
     fn name(&self) -> &str {
@@ -182,12 +126,75 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Served<A> {
     }
 }
 
+/// Accepts connections and has each served in a task of its own.
+struct Acceptor<A> {
+    http: Arc<Http<A>>,
+    connections: Arc<Limit>,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
+    /// Accepts until the shutdown, and then what is left in the queue.
+    async fn accept(&self, listener: Listener, shutdown: &ShutdownWatch) -> io::Result<()> {
+        let name = listener.kind.name();
+        let listener = tokio::net::TcpListener::from_std(listener.socket)?;
+        let mut watch = shutdown.clone();
+        let mut stopping = pin!(async {
+            // An error means that nobody is left who could announce a shutdown: that is one, too.
+            let _ = watch.wait_for(|stop| *stop).await;
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stopping => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.serve(stream, peer, shutdown),
+                    Err(cause) => {
+                        error!("{name}: accept: {cause}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        // The runtime may not have heard of the last connections yet; the kernel has.
+        let queue = listener.into_std()?;
+        while let Ok((stream, peer)) = queue.accept() {
+            stream.set_nonblocking(true)?;
+            self.serve(TcpStream::from_std(stream)?, peer, shutdown);
+        }
+        Ok(())
+    }
+
+    /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
+    fn serve(&self, mut stream: TcpStream, peer: SocketAddr, shutdown: &ShutdownWatch) {
+        let guard = self.connections.enter();
+        match guard.excess() {
+            0 => {
+                if self.connections.is_nearly_full() {
+                    self.http.close_idle();
+                }
+                let (http, shutdown) = (Arc::clone(&self.http), shutdown.clone());
+                tokio::spawn(async move {
+                    http.serve(Box::new(Connection::new(Socket::new(stream), peer)), &shutdown).await;
+                    drop(guard);
+                });
+            }
+            1..=MAX_REFUSALS => {
+                tokio::spawn(async move {
+                    refusal::refuse(&mut stream, NoRequest::TooManyConnections).await;
+                    drop((stream, guard));
+                });
+            }
+            _ => refusal::refuse_at_once(&stream, NoRequest::TooManyConnections),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_has_no_delay_from_its_listener() {
+    fn accepted_connections_inherit_no_delay() {
         let socket = listen(([127, 0, 0, 1], 0).into()).expect("a port");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
         runtime.block_on(async {

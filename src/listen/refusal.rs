@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use oci::error::{Code, Refusal};
 
-/// A client that is refused has this long to take the answer and to close.
+/// A client that is refused has this long to read the answer and to close.
 const LINGER: Duration = Duration::from_secs(1);
 /// What is still read of such a client. To close with bytes unread would reset the connection, and the client might lose
 /// the answer.
@@ -16,29 +16,39 @@ const MAX_LINGER: usize = 256 << 10;
 
 /// Why there is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRequest {
-    /// The first bytes are none of HTTP/1's.
+pub(crate) enum NoRequest {
+    /// The first bytes are not HTTP/1's.
     Malformed,
-    /// The header does not end within its cap.
+    /// The header is larger than its limit.
     TooLarge,
-    /// The header does not end in time.
+    /// The header has not ended in time.
     TooSlow,
     /// As many connections as there may be are open.
-    NoRoom,
+    TooManyConnections,
 }
 
 impl NoRequest {
-    fn answer(self) -> Vec<u8> {
+    /// The answer's status and error body.
+    pub(crate) fn refusal(self) -> Refusal {
         let (status, code, message) = match self {
-            Self::Malformed => (StatusCode::BAD_REQUEST, Code::Unsupported, "this is no HTTP request"),
+            Self::Malformed => {
+                (StatusCode::BAD_REQUEST, Code::Unsupported, "not an HTTP request: this port speaks plain HTTP, no TLS")
+            }
             Self::TooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::Unsupported, "the header is larger than 64 KiB")
             }
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the header has not ended in time"),
-            Self::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are open"),
+            Self::TooManyConnections => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are open")
+            }
         };
-        let retry = if self == Self::NoRoom { "Retry-After: 1\r\n" } else { "" };
-        let body = Refusal::new(status, code, message).body();
+        Refusal::new(status, code, message)
+    }
+
+    fn answer(self) -> Vec<u8> {
+        let refusal = self.refusal();
+        let (status, body) = (refusal.status(), refusal.body());
+        let retry = if self == Self::TooManyConnections { "Retry-After: 1\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{retry}Connection: close\r\n\r\n",
             status.as_u16(),
@@ -51,18 +61,18 @@ impl NoRequest {
 }
 
 /// Answers and ends the connection, which takes [`LINGER`] at most.
-pub async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest) {
+pub(crate) async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest) {
     let ended = async {
         stream.write_all(&why.answer()).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut (&mut *stream).take(MAX_LINGER as u64), &mut tokio::io::sink()).await
     };
-    // A client that has gone needs no answer.
+    // It fails if the client has left, and then nobody misses the answer.
     let _ = tokio::time::timeout(LINGER, ended).await;
 }
 
-/// Answers as far as that can be done without waiting, and ends the connection.
-pub fn refuse_at_once(stream: &TcpStream, why: NoRequest) {
+/// Answers as far as that can be done without waiting; the caller closes the connection.
+pub(crate) fn refuse_at_once(stream: &TcpStream, why: NoRequest) {
     let _ = stream.try_write(&why.answer());
 }
 
@@ -71,12 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_a_whole_answer() {
+    fn a_refusal_is_a_complete_http_response() {
         for (why, status) in [
             (NoRequest::Malformed, 400),
             (NoRequest::TooSlow, 408),
             (NoRequest::TooLarge, 431),
-            (NoRequest::NoRoom, 503),
+            (NoRequest::TooManyConnections, 503),
         ] {
             let answer = why.answer();
             let mut headers = [httparse::EMPTY_HEADER; 8];

@@ -11,7 +11,7 @@ use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
 use super::target::Target;
-use crate::load::{Bound, Place};
+use crate::load::{Guard, Limit};
 use oci::error::Refusal;
 use oci::rewrite::Rewriting;
 
@@ -27,7 +27,7 @@ pub(crate) struct Context {
     /// Of the answer; 0 before there is one.
     status: u16,
     body_bytes: usize,
-    place: Place,
+    guard: Guard,
 }
 
 /// A request that goes to a registry.
@@ -61,7 +61,7 @@ pub(crate) enum Body {
 }
 
 impl Context {
-    pub(super) fn new(requests: &Arc<Bound>) -> Self {
+    pub(super) fn new(requests: &Arc<Limit>) -> Self {
         Self {
             started: Instant::now(),
             client_request: None,
@@ -71,13 +71,13 @@ impl Context {
             body: Body::Unchanged,
             status: 0,
             body_bytes: 0,
-            place: requests.enter(),
+            guard: requests.enter(),
         }
     }
 
     /// There are more requests under way than there may be, and this one is to be refused.
     pub(crate) fn is_too_many(&self) -> bool {
-        self.place.over() > 0
+        self.guard.excess() > 0
     }
 
     /// The request is to have a line in the log.

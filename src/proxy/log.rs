@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use log::{Level, log};
+use oci::error::Refusal;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
@@ -49,6 +50,26 @@ impl Drop for Context {
             log!(target: "access", line.outcome.level(), "{line}");
         }
     }
+}
+
+/// The same for bytes that were refused before they became a request: method and path are not known, and nothing was asked
+/// of a registry.
+pub(crate) fn refused_header(client: Option<SocketAddr>, refusal: &Refusal, elapsed: Duration) {
+    let line = Line {
+        method: "",
+        path: "",
+        status: refusal.status().as_u16(),
+        sent: refusal.body().len(),
+        elapsed,
+        client,
+        repository: "",
+        upstream: None,
+        tries: 0,
+        storage: None,
+        correlation: None,
+        outcome: Outcome::Refused(refusal.message()),
+    };
+    log!(target: "access", line.outcome.level(), "{line}");
 }
 
 impl<'a> Line<'a> {

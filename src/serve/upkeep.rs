@@ -10,7 +10,7 @@ use pingora_core::services::background::BackgroundService;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::listen::signal::MustNotEnd;
+use crate::listen::exit::ExitIfDropped;
 use crate::net::addresses::Addresses;
 use crate::token::{Issuer, Tokens};
 
@@ -52,7 +52,7 @@ impl UpkeepService {
 #[async_trait]
 impl BackgroundService for UpkeepService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let _alive = MustNotEnd::new("the upkeep of addresses and tokens", shutdown.clone());
+        let _alive = ExitIfDropped::new("the upkeep of addresses and tokens", shutdown.clone());
         let mut arriving = self.arriving.lock().await;
         let mut tasks = JoinSet::new();
         loop {

@@ -69,9 +69,11 @@ async fn a_slow_header_is_refused_after_its_time_limit() {
             assert!(last.starts_with("HTTP/1.1 408 ") && last.contains("Connection: close\r\n"), "{before:?}: {all}");
             assert!(elapsed >= HEADER_LIMIT - Duration::from_secs(1) && elapsed < PATIENCE, "{before:?}: {elapsed:?}");
         }
-        // A client may have the connection in stock.
+        // A client may keep such a connection for a later request.
         assert_eq!(silent.join().expect("an end"), b"", "nothing is said to who has said nothing");
     });
+    let log = proxy.log();
+    assert_eq!(log.matches(" access] - - 408 ").count(), 4, "a line for each refusal, and none for silence: {log}");
     assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
 }
 
@@ -89,6 +91,13 @@ async fn a_header_over_64_kib_is_refused() {
         assert_eq!(wire::parse(&answer).status, status, "{length}");
     }
     assert_eq!(load(&proxy)["bad_headers"], 2);
+    let log = proxy.end();
+    let lines = log.lines().filter(|line| {
+        line.contains(" access] - - 431 ")
+            && line.contains(" client=127.0.0.1:")
+            && line.contains(" tries=0 error=the header is larger")
+    });
+    assert_eq!(lines.count(), 2, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

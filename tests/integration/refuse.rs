@@ -72,6 +72,8 @@ async fn bytes_that_are_no_request_get_no_further() {
     }
     assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "nothing was sent upstream");
     assert!(proxy.is_running());
+    let line = proxy.wait_for_log(" access] - - 400 ");
+    assert!(line.ends_with(" tries=0 error=not an HTTP request: this port speaks plain HTTP, no TLS"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::Flags;
-use crate::load::Bound;
+use crate::load::Limit;
 use crate::net::trust::Bundle;
 use crate::proxy::Proxy;
 use oci::request::Request;
@@ -105,7 +105,7 @@ async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_
 /// Serves every connection by the table; gives where to connect to.
 async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
     let conf = Arc::new(ServerConf { ca_file: Some(bundle.path()), ..ServerConf::default() });
-    let proxy = Proxy::new(table.live(), None, &Bound::new("requests", 16));
+    let proxy = Proxy::new(table.live(), None, &Limit::new("requests", 16));
     let app = Arc::new(pingora_proxy::http_proxy(&conf, proxy));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");

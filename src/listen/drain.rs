@@ -1,0 +1,147 @@
+//! The drain: after a signal the process waits for what is under way, for as long as that takes and no longer.
+//!
+//! What is under way holds a guard of [`Load`]: an open listener, a connection, a request. The drain is told when one of
+//! these counts changes.
+//!
+//! One race remains: if the client's last handshake packet arrives after the listening socket has closed, the kernel resets
+//! the connection.
+
+use std::time::Duration;
+
+use log::{info, warn};
+use tokio::time::{Instant, sleep_until};
+
+use crate::load::Load;
+
+/// Requests under way may finish for this long after a signal; a kubelet kills after 30 s.
+pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(25);
+/// A client that is connected when the signal comes has this long to send its request's header. On a new connection it sends
+/// that at once, and clients do not retry what fails on a connection that has served nothing yet. On a kept connection a
+/// request may be on its way; it is answered, too, with `Connection: close`.
+const REQUEST_WAIT: Duration = Duration::from_secs(1);
+/// The drain gives up this long before [`DRAIN_LIMIT`], at which Pingora drops the requests, so that the log has the reason
+/// before their lines.
+const HEAD_START: Duration = Duration::from_millis(50);
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Nothing is under way any more.
+    Whole,
+    /// [`DRAIN_LIMIT`] is over. Pingora drops the requests that are left, each of which has its line in the log, and ends the
+    /// process.
+    CutOff,
+}
+
+/// Waits until no request is under way and none can come any more: all listeners and connections are closed, or none of
+/// them was opened or closed for [`REQUEST_WAIT`]. On a host that is short of processor time, bytes that came long ago are still
+/// to be read; while connections come and go, that second begins anew.
+pub(crate) async fn drained(load: &Load) -> Drained {
+    let changes = load.watch();
+    let begun = Instant::now();
+    info!("stopping: {} requests under way, at most {} s", load.requests.count(), DRAIN_LIMIT.as_secs());
+    let deadline = begun + DRAIN_LIMIT - HEAD_START;
+    let (mut sources, mut changed) = (load.sources(), begun);
+    loop {
+        let left = load.requests.count();
+        let quiet = changed + REQUEST_WAIT;
+        let now = Instant::now();
+        if left == 0 && (sources == 0 || now >= quiet) {
+            info!("stopped");
+            return Drained::Whole;
+        }
+        if now >= deadline {
+            warn!("stopped after {} s: {left} requests under way are cut off", DRAIN_LIMIT.as_secs());
+            return Drained::CutOff;
+        }
+        let until = if left == 0 { quiet.min(deadline) } else { deadline };
+        tokio::select! {
+            () = changes.next() => {}
+            () = sleep_until(until) => {}
+        }
+        let count = load.sources();
+        if count != sources {
+            (sources, changed) = (count, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// How a drain of this load ends, and after which time of the paused clock.
+    async fn drain(load: &Load) -> (Drained, Duration) {
+        let begun = Instant::now();
+        let drained = tokio::time::timeout(2 * DRAIN_LIMIT, drained(load)).await.expect("a drain has an end");
+        (drained, begun.elapsed())
+    }
+
+    /// Timers have a resolution of a millisecond.
+    fn is_about(took: Duration, expected: Duration) -> bool {
+        took >= expected && took <= expected + Duration::from_millis(5)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_process_ends_at_once() {
+        assert_eq!(drain(&Load::new(8, 8)).await, (Drained::Whole, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_guard_ends_the_drain_in_that_moment() {
+        for kind in 0..4 {
+            let load = Arc::new(Load::new(8, 8));
+            let limits = [&load.listeners, &load.connections, &load.admin_connections, &load.requests];
+            let (guard, hold) = (limits[kind].enter(), Duration::from_millis(700));
+            let holder = tokio::spawn(async move {
+                sleep(hold).await;
+                drop(guard);
+            });
+            let (end, took) = drain(&load).await;
+            assert!(end == Drained::Whole && is_about(took, hold), "{kind}: {end:?} {took:?}");
+            holder.await.expect("it ends");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_has_a_second_to_send_a_request() {
+        let load = Load::new(8, 8);
+        let _idle = load.connections.enter();
+        let (end, took) = drain(&load).await;
+        assert!(end == Drained::Whole && is_about(took, REQUEST_WAIT), "{end:?} {took:?}");
+    }
+
+    /// A connection that closes half a second after the signal, a request that ends after three.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_holds_the_drain_and_idle_connections_only_its_last_second() {
+        for (closes, ends, expected) in [(500, 0, 1500), (500, 3000, 3000), (2500, 3000, 3500), (2500, 0, 1000)] {
+            let load = Load::new(8, 8);
+            let _idle = load.connections.enter();
+            let (connection, request) = (load.connections.enter(), (ends > 0).then(|| load.requests.enter()));
+            let others = async {
+                let begun = Instant::now();
+                let first = sleep_until(begun + Duration::from_millis(closes));
+                first.await;
+                drop(connection);
+                sleep_until(begun + Duration::from_millis(ends)).await;
+                drop(request);
+                std::future::pending::<()>().await;
+            };
+            let (end, took) =
+                tokio::select! { ended = drain(&load) => ended, () = others => unreachable!("it never ends") };
+            assert!(end == Drained::Whole && is_about(took, Duration::from_millis(expected)), "{expected}: {took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_end_is_cut_off_after_25_seconds() {
+        let load = Load::new(8, 8);
+        let _request = load.requests.enter();
+        let (end, took) = drain(&load).await;
+        assert!(end == Drained::CutOff && is_about(took, DRAIN_LIMIT - HEAD_START), "{end:?} {took:?}");
+    }
+}
