@@ -85,3 +85,19 @@ fn the_architecture_names_every_crate() {
     listed.sort_unstable();
     assert_eq!(crates, listed);
 }
+
+/// What newcomers ask first. That the files are there is seen above.
+#[test]
+fn each_of_the_ten_changes_names_its_files_and_its_tests() {
+    let guide = std::fs::read_to_string(root().join("CONTRIBUTING.md")).expect("a text");
+    let table = guide.split("\n## Ten changes, and the files to touch\n").nth(1).expect("the section");
+    let table = table.split("\n## ").next().unwrap_or_default();
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    assert_eq!(rows.len(), 10, "{rows:?}");
+    for row in rows {
+        let paths: Vec<_> =
+            row.split('`').skip(1).step_by(2).filter(|span| span.contains(".rs") || span.contains(".md")).collect();
+        let has_test = paths.iter().any(|path| path.contains("tests"));
+        assert!(paths.len() > 2 && has_test, "{row}");
+    }
+}
