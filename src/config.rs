@@ -1,60 +1,48 @@
-//! The settings, valid by construction: flags win over the file, every default stands here once.
+//! The settings, valid by construction: a flag wins over its variable, a variable over the file, the file over the default.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-
 use crate::logger;
 use oci::route::Blobs;
 
+mod domain;
 mod file;
 pub mod identity;
+mod kind;
 mod listener;
+mod mistake;
+mod parse;
 mod routes;
+mod setting;
+mod table;
 mod tree;
 
-use file::{File, Text};
 use identity::Identity;
-use listener::parse_admin;
+use mistake::Text;
 use routes::Table;
-use tree::Position;
+use setting::{FILE, FileTable, ROUTE};
+use table::{Entry, Holds, Table as _};
 
-pub use file::Place;
+pub use domain::Domain;
 pub use listener::parse_listen;
-
-pub use routes::{Destination, Routes};
+pub use mistake::{Mistakes, Place};
+pub use routes::{Destination, Routes, Upstream};
+pub use table::{Default as DefaultValue, Row};
 
 #[cfg(feature = "bench")]
-pub(crate) use routes::parse_blobs;
+pub(crate) use parse::parse_blobs;
 
-/// Loopback, because clients are not authenticated.
-pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// How long a request waits for a token that is on its way. dockerd gives up on a registry's first answer after 15 s; a
-/// wait beyond that serves nobody.
+/// The default of `token_wait`. dockerd gives up on a registry's first answer after 15 s; a longer wait serves nobody.
 pub const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);
-/// Longer than the minute after which common balancers end an idle connection: who ends it first should be the one that
-/// sends the next request.
-pub const DEFAULT_CLIENT_KEEPALIVE: Duration = Duration::from_secs(75);
-/// One line a request, one for each change of state.
-const DEFAULT_LOG: &str = "info";
 /// One thread carries some 20,000 requests a second, a registry allows 20,000 a minute, and a thread that shares nothing
 /// spends a tenth less on each.
 const DEFAULT_THREADS: usize = 1;
-/// Layers that come through here are decrypted and copied, and a second thread carries manifests meanwhile. More of them
-/// are more memory: 64 pulls of 1 GiB stay below 100 MiB with two.
+/// Layers that pass through the proxy are decrypted and copied, and a second thread carries manifests meanwhile. More
+/// threads take more memory: 64 pulls of 1 GiB stay below 100 MiB with two.
 const DEFAULT_THREADS_FOR_BLOBS: usize = 2;
-/// More than any machine has cores is a mistyped number.
-const MAX_THREADS: usize = 512;
-/// The port of `https`.
-const DEFAULT_PORT: u16 = 443;
-/// RFC 1035 section 2.3.4.
-const MAX_HOST: usize = 253;
-const MAX_LABEL: usize = 63;
 
 /// What a running proxy needs to know.
 #[derive(Clone, Debug)]
@@ -70,131 +58,146 @@ pub struct Config {
     log: String,
 }
 
-/// One cache registry, with who signs in to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    domain: Domain,
-    addresses: Vec<IpAddr>,
-    blob_hosts: Vec<String>,
-    identity: Identity,
-}
-
-/// The same settings as flags, as text; `None` where a flag is not given.
+/// What the command line gives: the file to read, and texts for settings that have a flag.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// `--config`
-    pub config: Option<PathBuf>,
-    /// `--listen-address`
-    pub listen: Option<String>,
-    /// `--admin-address`
-    pub admin: Option<String>,
-    /// `--upstream-domain`
-    pub domain: Option<String>,
-    /// `--upstream-prefix`
-    pub prefix: Option<String>,
-    /// `--ca-file`
-    pub ca_file: Option<PathBuf>,
-    /// `--threads`
-    pub threads: Option<String>,
-    /// `--log`
-    pub log: Option<String>,
-    /// The variable `RUST_LOG`: below the flag, above the file.
-    pub rust_log: Option<String>,
+    config: Option<PathBuf>,
+    texts: Vec<(&'static str, String)>,
+    rust_log: Option<String>,
 }
 
-/// All that is wrong with the settings, a sentence each, with its flag or its place in the file. They are shown in the
-/// order of the file, flags first.
-#[derive(Debug, Default)]
-pub struct Mistakes(Vec<(Position, String)>);
-
-impl Mistakes {
-    /// What is wrong with the setting of that place.
-    pub fn add(&mut self, place: &Place, wrong: impl fmt::Display) {
-        self.0.push((place.position(), format!("{place}: {wrong}")));
+impl Flags {
+    /// With the file of `--config`, if it is given.
+    pub fn with_file(self, path: Option<PathBuf>) -> Self {
+        Self { config: path, ..self }
     }
 
-    /// What is wrong with no setting in particular.
-    fn add_general(&mut self, sentence: &str) {
-        self.0.push((Position::default(), sentence.to_owned()));
+    /// With a text for the flag of this row. A row without a flag has nothing to set.
+    pub fn with(mut self, row: &'static Row, text: impl Into<String>) -> Self {
+        self.texts.extend(row.flag.map(|flag| (flag, text.into())));
+        self
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// With the variable `RUST_LOG`, if it is set.
+    pub fn with_rust_log(self, filter: Option<String>) -> Self {
+        Self { rust_log: filter, ..self }
     }
 
-    fn count(&self) -> usize {
-        self.0.len()
+    /// With a cache registry's domain and a cache rule's prefix.
+    #[cfg(any(test, feature = "bench"))]
+    pub fn with_upstream(self, domain: &str, prefix: &str) -> Self {
+        self.with(&ROUTE.domain.row, domain).with(&ROUTE.prefix.row, prefix)
     }
-}
 
-impl fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut sorted: Vec<_> = self.0.iter().collect();
-        sorted.sort_by_key(|(position, _)| *position);
-        for (_, sentence) in sorted {
-            writeln!(f, "{sentence}")?;
+    /// With a file of CA certificates, if it is given.
+    #[cfg(any(test, feature = "bench"))]
+    pub fn with_ca_file(self, path: Option<&Path>) -> Self {
+        match path {
+            Some(path) => self.with(&FILE.ca_file.row, path.to_string_lossy()),
+            None => self,
         }
-        Ok(())
+    }
+
+    fn get(&self, row: &Row) -> Option<Text> {
+        let flag = row.flag?;
+        let (_, text) = self.texts.iter().find(|(known, _)| *known == flag)?;
+        Some((Place::new(format!("--{flag}")), text.clone()))
     }
 }
 
-impl std::error::Error for Mistakes {}
+/// The rows that have a flag, in the order of `--help`.
+pub fn flagged() -> Vec<&'static Row> {
+    fn all(entries: Vec<Entry>, rows: &mut Vec<&'static Row>) {
+        for entry in entries {
+            rows.extend(entry.row.flag.map(|_| entry.row));
+            // Only `upstream` has flags for what is below it; the others come more than once.
+            if let (Holds::Table(below) | Holds::Tables(below), "upstream") = (entry.holds, entry.row.key) {
+                all(below, rows);
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    all(FileTable::entries(), &mut rows);
+    rows
+}
 
 impl Config {
     /// Reads the file that the flags name, if any, and puts both together. All mistakes are reported at once.
     pub fn load(flags: &Flags) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
-        let file = match &flags.config {
-            Some(path) => File::read(path, &mut mistakes),
-            None => File::default(),
+        let FileTable {
+            place: _,
+            is_flawed: _,
+            listen,
+            admin,
+            upstream,
+            routes,
+            default,
+            identity,
+            ca_file,
+            token_wait,
+            client_keepalive,
+            threads,
+            log,
+        } = match &flags.config {
+            Some(path) => file::read(path, &mut mistakes, FileTable::read),
+            None => FileTable::default(),
         };
-        let flag = |name: &str, text: &Option<String>| text.clone().map(|text| (Place::new(format!("--{name}")), text));
-        let rust_log = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
 
-        let mut settings = Settings { mistakes };
-        let log_flag = settings.first(&[flag("log", &flags.log)], logger::parse_filter);
-        let log_variable = settings.first(&[rust_log], logger::parse_shared_filter);
-        let log = log_flag.or(log_variable).or(settings.first(&[file.log], logger::parse_filter));
-        let (listen_flag, admin_flag) = (flag("listen-address", &flags.listen), flag("admin-address", &flags.admin));
-        let admin_place = admin_flag.as_ref().or(file.admin.as_ref()).map(|(place, _)| place.clone());
-        let before = settings.mistakes.count();
-        let listen = settings.first(&[listen_flag, file.listen], parse_listen).unwrap_or(DEFAULT_LISTEN);
-        let admin = settings.first(&[admin_flag, file.admin], parse_admin);
-        let colliding = admin.filter(|admin| listener::collide(listen, *admin));
-        if let (Some(place), Some(admin), true) = (admin_place, colliding, settings.mistakes.count() == before) {
+        let log_flag = flags.get(&FILE.log.row);
+        let log_variable = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
+        let is_log_given = log_flag.is_some() || log_variable.is_some();
+        let log_flag = FILE.log.parse([log_flag], &mut mistakes);
+        let log_variable = log_variable.and_then(|text| mistakes.parse(text, logger::parse_shared_filter));
+        let log_file = if is_log_given {
+            FILE.log.parse([log], &mut mistakes)
+        } else {
+            FILE.log.parse_or_default([log], &mut mistakes)
+        };
+        let log = log_flag.or(log_variable).or(log_file);
+
+        let admin_flag = flags.get(&FILE.admin.row);
+        let admin_place = admin_flag.as_ref().or(admin.as_ref()).map(|(place, _)| place.clone());
+        let before = mistakes.count();
+        let listen = FILE.listen.parse_or_default([flags.get(&FILE.listen.row), listen], &mut mistakes);
+        let admin = FILE.admin.parse([admin_flag, admin], &mut mistakes);
+        if let (Some(place), Some(admin), Some(listen), true) = (admin_place, admin, listen, mistakes.count() == before)
+            && listener::collide(listen, admin)
+        {
             let sentence = format_args!("{admin} is taken by the listener for clients, {listen}: give another port");
-            settings.mistakes.add(&place, sentence);
+            mistakes.add(&place, sentence);
         }
-        let threads = settings.first(&[flag("threads", &flags.threads), file.threads], parse_threads);
-        let identity = Identity::parse(file.identity, &mut settings.mistakes);
-        let default_place = file.default.as_ref().map(|(place, _)| place.clone());
-        let default = default_place.zip(settings.first(&[file.default], routes::parse_registry));
-        let ca_flag = flags.ca_file.clone().map(|path| (Place::new("--ca-file"), path));
-        let ca_file = ca_flag.or(file.ca_file.map(|(place, text)| (place, text.into())));
-        let token_wait = settings.first(&[file.token_wait], parse_token_wait);
-        let client_keepalive = settings.first(&[file.client_keepalive], parse_client_keepalive);
 
-        let (domain, prefix) = (flag("upstream-domain", &flags.domain), flag("upstream-prefix", &flags.prefix));
+        let threads = FILE.threads.parse([flags.get(&FILE.threads.row), threads], &mut mistakes);
+        let token_wait = FILE.token_wait.parse_or_default([token_wait], &mut mistakes);
+        let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);
+        let ca_flag = flags.get(&FILE.ca_file.row);
+        let ca_place = ca_flag.as_ref().or(ca_file.as_ref()).map(|(place, _)| place.clone());
+        let ca_file = ca_place.zip(FILE.ca_file.parse([ca_flag, ca_file], &mut mistakes));
+        let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, &mut mistakes));
+
+        let default_place = default.as_ref().map(|(place, _)| place.clone());
+        let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
+        let (domain, prefix) = (flags.get(&ROUTE.domain.row), flags.get(&ROUTE.prefix.row));
         let mut table = Table::default();
-        if file.routes.is_empty() {
-            let upstream = file.upstream.unwrap_or_default();
-            table.add(&mut settings, upstream, [domain, prefix], &identity);
+        if routes.is_empty() {
+            table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity);
         } else {
             let flag = domain.or(prefix).map(|(place, _)| place);
-            let upstream =
-                file.upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
+            let upstream = upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
             if let Some(place) = flag.or(upstream) {
-                settings.mistakes.add(&place, "there are routes as well: make it one of them");
+                mistakes.add(&place, "there are routes as well: make it one of them");
             }
-            for route in file.routes {
-                table.add(&mut settings, route, [None, None], &identity);
+            for route in routes {
+                table.add(&mut mistakes, route, None, &identity);
             }
         }
-        let default = table.default_registry(&mut settings.mistakes, default);
-        let Settings { mistakes } = settings;
-        if !mistakes.is_empty() {
+        let default = table.default_registry(&mut mistakes, default);
+        let (Some(listen), Some(token_wait), Some(client_keepalive), Some(log), true) =
+            (listen, token_wait, client_keepalive, log, mistakes.is_empty())
+        else {
             return Err(mistakes);
-        }
+        };
         let routes = Routes::new(table.routes, default);
         Ok(Self {
             threads: threads.unwrap_or_else(|| default_threads(&routes)),
@@ -203,9 +206,9 @@ impl Config {
             routes,
             admin,
             ca_file,
-            token_wait: token_wait.unwrap_or(DEFAULT_TOKEN_WAIT),
-            client_keepalive: client_keepalive.unwrap_or(DEFAULT_CLIENT_KEEPALIVE),
-            log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+            token_wait,
+            client_keepalive,
+            log,
         })
     }
 
@@ -265,141 +268,6 @@ impl Config {
     }
 }
 
-impl Upstream {
-    /// Its login server.
-    pub fn domain(&self) -> &Domain {
-        &self.domain
-    }
-
-    /// Addresses to use instead of DNS; empty if DNS is to be asked.
-    pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
-    }
-
-    /// Further hosts, or suffixes of hosts with a dot in front, that hold this registry's blobs.
-    pub fn blob_hosts(&self) -> &[String] {
-        &self.blob_hosts
-    }
-
-    /// Who signs in.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
-    }
-}
-
-/// Collects mistakes while settings are parsed.
-struct Settings {
-    mistakes: Mistakes,
-}
-
-impl Settings {
-    /// The first that is there, parsed. The ones behind it are parsed, too: a mistake in the file is one even
-    /// where a flag hides it.
-    fn first<T>(&mut self, given: &[Option<(Place, String)>], parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let mut found = None;
-        for (place, text) in given.iter().flatten() {
-            match parse(text) {
-                Ok(value) => {
-                    found.get_or_insert(value);
-                }
-                Err(wrong) => self.mistakes.add(place, wrong),
-            }
-        }
-        found
-    }
-
-    /// All of a list that parse.
-    fn all<T>(&mut self, given: Vec<Text>, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-        given.into_iter().filter_map(|text| self.first(&[Some(text)], &parse)).collect()
-    }
-}
-
-/// A registry's login server: a host name or address, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Domain {
-    host: String,
-    port: u16,
-    authority: String,
-}
-
-impl Domain {
-    /// `example.azurecr.io`, `example.azurecr.io:5000`, `10.0.0.5`, `[fd00::5]:5000`. The error says what would be right.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| Err(format!("{text:?} {what}, such as example.azurecr.io"));
-        if text.contains("://") {
-            return wrong("has a scheme: give the login server alone, without https://");
-        }
-        if text.contains(['/', '@', '?', '#']) {
-            return wrong("is more than a host: a cache rule's path goes into the prefix; give the login server alone");
-        }
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => match port.parse::<u16>() {
-                Ok(port) if port != 0 => (host, port),
-                _ => {
-                    return wrong("has no port between 1 and 65535 after the colon: give the login server");
-                }
-            },
-            _ => (text, DEFAULT_PORT),
-        };
-        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let valid = match literal {
-            Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
-            None => host.parse::<Ipv4Addr>().is_ok() || is_host_name(host),
-        };
-        if !valid {
-            return wrong("is no host name: give the login server");
-        }
-        let host = host.to_ascii_lowercase();
-        let authority = if port == DEFAULT_PORT { host.clone() } else { format!("{host}:{port}") };
-        Ok(Self { host, port, authority })
-    }
-
-    /// The host, an IPv6 address in brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port, 443 by default.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// What goes into `Host`: the port only where it is not 443.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// The same as a header's value.
-    pub fn to_header(&self) -> HeaderValue {
-        // A host is letters, digits, hyphens, dots, colons and brackets: each is good in a header.
-        HeaderValue::from_str(&self.authority).unwrap_or_else(|_| HeaderValue::from_static(""))
-    }
-
-    /// What the certificate has to be for: the host without brackets.
-    pub fn server_name(&self) -> &str {
-        self.host.trim_start_matches('[').trim_end_matches(']')
-    }
-}
-
-/// Letters, digits and hyphens in labels (RFC 1123 section 2.1). A last label of digits is a mistyped address.
-fn is_host_name(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=MAX_LABEL).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let last_is_number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    text.len() <= MAX_HOST && text.split('.').all(label) && !last_is_number
-}
-
-fn parse_threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(threads @ 1..=MAX_THREADS) => Ok(threads),
-        _ => Err(format!("{text:?} is no number of threads: give one from 1 to {MAX_THREADS}")),
-    }
-}
-
 fn proxies_blobs(routes: &Routes) -> bool {
     routes.iter().any(|route| route.destination.blobs == Blobs::Proxy)
 }
@@ -410,32 +278,6 @@ fn default_threads(routes: &Routes) -> usize {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.min(DEFAULT_THREADS_FOR_BLOBS)
-}
-
-/// A request has its answer within 28 s whatever happens, and a registry that fetches an image needs some of them.
-fn parse_token_wait(text: &str) -> Result<Duration, String> {
-    parse_seconds(text, 1..=20, "time to wait for a token")
-}
-
-/// An hour is the longest that any balancer keeps an idle connection by default.
-fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
-    parse_seconds(text, 1..=3600, "time to keep an idle connection")
-}
-
-/// Whole seconds, as `10s`; `noun` is what the setting is. The error says what would be right.
-fn parse_seconds(text: &str, range: RangeInclusive<u64>, noun: &str) -> Result<Duration, String> {
-    let within = |seconds: &u64| range.contains(seconds);
-    if let Some(seconds) = text.strip_suffix('s').and_then(|seconds| seconds.parse().ok()).filter(within) {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let seconds = number.parse::<u64>().ok().and_then(|number| match unit.trim() {
-        "" | "s" | "S" | "sec" | "secs" | "second" | "seconds" => Some(number),
-        "m" | "min" | "minute" | "minutes" => number.checked_mul(60),
-        _ => None,
-    });
-    let meant = seconds.filter(within).map(|seconds| format!("{seconds}s; it may be ")).unwrap_or_default();
-    Err(format!("{text:?} is no {noun}: give {meant}{}s to {}s", range.start(), range.end()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! main -> cli -> config            arguments and file become values that cannot be wrong; in cli, a file a command
+//!   config::setting                every setting in one row: key, flag, variable, parser, default, words
 //! serve                            puts the parts together; below it:
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh

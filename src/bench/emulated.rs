@@ -80,7 +80,7 @@ impl Emulated {
         let mut tasks = JoinSet::new();
         tasks.spawn(registry.forward(azure.registry_addr(), rtt));
         tasks.spawn(storage.forward(azure.storage_addr(), rtt));
-        let flags = Flags { config: Some(settings.clone()), ..Flags::default() };
+        let flags = Flags::default().with_file(Some(settings.clone()));
         let config = Config::load(&flags).map_err(|mistakes| mistakes.to_string().trim_end().to_owned())?;
         let arguments = ["--config".to_owned(), settings.to_string_lossy().into_owned()];
         let variables = [("RUST_LOG", String::new())];

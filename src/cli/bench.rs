@@ -130,14 +130,11 @@ fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
 
 /// The identity and the addresses in the proxy's file, for the registry that the flag names.
 fn load(flags: &BenchFlags, domain: &Domain, prefix: &Prefix, mistakes: &mut Vec<String>) -> Option<Config> {
-    let flags = config::Flags {
-        config: flags.config.clone(),
-        domain: Some(domain.authority().to_owned()),
-        prefix: Some(prefix.as_str().to_owned()),
-        ca_file: flags.ca_file.clone(),
-        ..config::Flags::default()
-    };
-    Config::load(&flags).map_err(|wrong| mistakes.extend(wrong.to_string().lines().map(str::to_owned))).ok()
+    let given = config::Flags::default()
+        .with_file(flags.config.clone())
+        .with_upstream(domain.authority(), prefix.as_str())
+        .with_ca_file(flags.ca_file.as_deref());
+    Config::load(&given).map_err(|wrong| mistakes.extend(wrong.to_string().lines().map(str::to_owned))).ok()
 }
 
 fn parse_via(text: &str) -> Result<Origin, String> {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::exit::{Exit, mistake};
-use crate::config::{Config, Flags};
+use crate::config::{self, Config, DefaultValue, Flags, Row};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -20,40 +20,63 @@ Examples:
 
 The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
 AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI.";
-// All values are texts here: what they have to be is said by config, in the same words as for the file.
+/// The flags of `serve`.
 #[derive(Args)]
 pub(super) struct ServeFlags {
-    /// The registry's login server, such as example.azurecr.io, with a port if it is not 443
-    #[arg(long, value_name = "HOST[:PORT]")]
-    upstream_domain: Option<String>,
-    /// What goes before every repository name: the cache rule's target without its /* [default: none]
-    #[arg(long, value_name = "PATH")]
-    upstream_prefix: Option<String>,
-    // As an attribute: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        help = "Where to listen: 127.0.0.1:8080, [::1]:8080, or :8080 for every address [default: 127.0.0.1:8080]"
-    )]
-    listen_address: Option<String>,
-    /// Where /healthz and /readyz answer; :8081 is 127.0.0.1:8081 [default: nowhere]
-    #[arg(long, value_name = "ADDRESS")]
-    admin_address: Option<String>,
+    #[command(flatten)]
+    settings: SettingFlags,
     /// A YAML file of settings; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A PEM file of private CA certificates, trusted besides the system's
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// How many threads carry requests [default: 1, or 2 where a route has blobs: proxy]
-    #[arg(long, value_name = "NUMBER")]
-    threads: Option<String>,
-    /// A log level, or a list such as warn,access=info; RUST_LOG does the same [default: info]
-    #[arg(long, value_name = "FILTER")]
-    log: Option<String>,
     /// Has no effect; accepted because command lines of the Go program have it
     #[arg(long, value_name = "HOST")]
     masquerade_domain: Option<String>,
+}
+
+/// A flag for each setting that has one. Values are texts: what they have to be is said by config, in the same words as
+/// for the file.
+struct SettingFlags(Flags);
+
+impl Args for SettingFlags {
+    fn augment_args(mut command: Command) -> Command {
+        for row in config::flagged() {
+            if let Some(flag) = row.flag {
+                command = command.arg(Arg::new(flag).long(flag).value_name(row.value).help(help(row)));
+            }
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self(Flags::default());
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        let given = |row: &'static Row| Some((row, matches.get_one::<String>(row.flag?)?.clone()));
+        let flags = std::mem::take(&mut self.0);
+        self.0 =
+            config::flagged().into_iter().filter_map(given).fold(flags, |flags, (row, text)| flags.with(row, text));
+        Ok(())
+    }
+}
+
+/// A row's line of `--help`.
+fn help(row: &Row) -> String {
+    let variable = row.variable.map(|variable| format!("; {variable} does the same")).unwrap_or_default();
+    let default = match row.default {
+        DefaultValue::Required => return format!("{}{variable}", row.help),
+        DefaultValue::Text("") => "none",
+        DefaultValue::Text(text) | DefaultValue::Words(text) => text,
+    };
+    format!("{}{variable} [default: {default}]", row.help)
 }
 
 /// The settings, and a warning for each flag that has no effect.
@@ -68,18 +91,10 @@ pub(super) fn parse(flags: ServeFlags) -> Result<(Config, Vec<String>), Exit> {
     Ok((load(flags)?, warnings))
 }
 
-/// The settings that these flags and the file that they name give.
+/// The settings that these flags, the variable and the file give.
 pub(super) fn load(flags: ServeFlags) -> Result<Config, Exit> {
-    let given = Flags {
-        config: flags.config,
-        listen: flags.listen_address,
-        admin: flags.admin_address,
-        domain: flags.upstream_domain,
-        prefix: flags.upstream_prefix,
-        ca_file: flags.ca_file,
-        threads: flags.threads,
-        log: flags.log,
-        rust_log: std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty()),
-    };
+    let ServeFlags { settings: SettingFlags(given), config, masquerade_domain: _ } = flags;
+    let rust_log = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let given = given.with_file(config).with_rust_log(rust_log);
     Config::load(&given).map_err(|mistakes| mistake(&mistakes.to_string()))
 }

@@ -15,7 +15,7 @@ fn config(default: Option<&str>, routes: &[(&str, bool, &[&str])]) -> Config {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("config.yaml");
     std::fs::write(&path, text).expect("written");
-    Config::load(&Flags { config: Some(path), ..Flags::default() }).expect("valid settings")
+    Config::load(&Flags::default().with_file(Some(path))).expect("valid settings")
 }
 
 fn mirror(url: &str) -> Mirror {

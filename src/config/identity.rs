@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::Mistakes;
-use super::file::{Place, Text};
-use crate::value::{self, Form};
+use super::kind::{Audience, Cloud, KindName};
+use super::mistake::{Mistakes, Text};
+use super::setting::{IDENTITY, IdentityTable};
+use super::table::Table as _;
 
-/// Where Azure Arc's agent puts the keys that prove local access.
-pub const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
+pub use super::parse::parse_authority;
+pub use super::setting::ARC_KEY_DIRECTORY;
+
 /// The registry's own audience, in every cloud: the one that works whatever a registry's policy for ARM tokens says
 /// (Microsoft Learn, "Disable authentication as ARM template").
 const REGISTRY_AUDIENCE: &str = "https://containerregistry.azure.net";
@@ -92,106 +94,96 @@ pub struct Identity {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { kind: Kind::Default, authority: None, scope: scope(REGISTRY_AUDIENCE) }
+        Self { kind: Kind::Default, authority: None, scope: scope(&Audience::Registry, Cloud::default()) }
     }
 }
 
-/// The cloud's name, Entra ID's host there, and the audience of its resource manager (azcore, `cloud.go`).
-const CLOUDS: [(&str, &str, &str); 3] = [
-    ("public", "https://login.microsoftonline.com", "https://management.azure.com"),
-    ("usgovernment", "https://login.microsoftonline.us", "https://management.usgovcloudapi.net"),
-    ("china", "https://login.chinacloudapi.cn", "https://management.chinacloudapi.cn"),
-];
-
-const TENANT: &str = "tenant_id";
-const CLIENT: &str = "client_id";
-const OBJECT: &str = "object_id";
-const RESOURCE: &str = "resource_id";
-const SECRET_FILE: &str = "client_secret_file";
-const CERTIFICATE_FILE: &str = "certificate_file";
-const PASSWORD_FILE: &str = "certificate_password_file";
-const TOKEN_FILE: &str = "token_file";
-const KEY_DIRECTORY: &str = "key_directory";
-
-/// Every key that the table can have.
-pub const KEYS: [&str; 13] = [
-    "kind",
-    "cloud",
-    "authority",
-    "audience",
-    TENANT,
-    CLIENT,
-    OBJECT,
-    RESOURCE,
-    SECRET_FILE,
-    CERTIFICATE_FILE,
-    PASSWORD_FILE,
-    TOKEN_FILE,
-    KEY_DIRECTORY,
-];
-
-/// Each kind, and the keys that mean something to it.
-const KINDS: [(&str, &[&str]); 9] = [
-    ("default", &["cloud", "authority", "audience"]),
-    ("client_secret", &["cloud", "authority", "audience", TENANT, CLIENT, SECRET_FILE]),
-    ("client_certificate", &["cloud", "authority", "audience", TENANT, CLIENT, CERTIFICATE_FILE, PASSWORD_FILE]),
-    ("workload_identity", &["cloud", "authority", "audience", TENANT, CLIENT, TOKEN_FILE]),
-    ("managed_identity", &["cloud", "audience", CLIENT, OBJECT, RESOURCE]),
-    ("azure_arc", &["cloud", "audience", KEY_DIRECTORY]),
-    ("azure_cli", &["cloud", "audience"]),
-    ("azure_developer_cli", &["cloud", "audience"]),
-    ("anonymous", &[]),
-];
-
 impl Identity {
-    /// From the table's entries; what is wrong goes to `mistakes`.
-    pub fn parse(entries: Vec<(String, Text)>, mistakes: &mut Mistakes) -> Self {
-        let mut table = Table { entries, mistakes };
-        let name = table.take("kind").unwrap_or_else(|| (Place::new("identity.kind"), "default".to_owned()));
-        let Some((kind, keys)) = KINDS.iter().find(|(kind, _)| *kind == name.1) else {
-            let kinds: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
-            let sentence = format!("{:?} is no kind of identity: there are {}", name.1, kinds.join(", "));
-            table.mistakes.add(&name.0, sentence);
+    /// From the table; what is wrong goes to `mistakes`. Without a kind that is understood there is nothing that the other
+    /// keys could be judged by.
+    pub(super) fn parse(table: IdentityTable, mistakes: &mut Mistakes) -> Self {
+        if table.is_flawed && table.kind.is_none() {
             return Self::default();
-        };
-        for (key, (place, _)) in &table.entries {
-            if !keys.contains(&key.as_str()) {
-                let known = if keys.is_empty() {
-                    "it takes nothing".to_owned()
-                } else {
-                    format!("it takes {}", keys.join(", "))
-                };
-                table.mistakes.add(place, format_args!("means nothing for the kind {kind}: {known}"));
-            }
         }
-        let cloud = table.cloud();
-        let authority = table.authority().or_else(|| cloud.map(|(_, authority, _)| authority.to_owned()));
-        let scope = table.scope(cloud.unwrap_or(CLOUDS[0]));
-        let kind = match *kind {
-            "client_secret" => Kind::ClientSecret {
-                tenant_id: table.text(TENANT),
-                client_id: table.text(CLIENT),
-                secret_file: table.path(SECRET_FILE),
+        let given: Vec<_> = table.given().into_iter().map(|(key, place)| (key, place.clone())).collect();
+        let IdentityTable {
+            place: _,
+            is_flawed: _,
+            kind,
+            cloud,
+            authority,
+            audience,
+            tenant_id,
+            client_id,
+            object_id,
+            resource_id,
+            client_secret_file,
+            certificate_file,
+            certificate_password_file,
+            token_file,
+            key_directory,
+        } = table;
+        let Some(name) = IDENTITY.kind.parse_or_default([kind], mistakes) else { return Self::default() };
+        let takes = |key: &str| name.keys().contains(&key);
+        for (_, place) in given.iter().filter(|(key, _)| *key != "kind" && !takes(key)) {
+            let keys = if name.keys().is_empty() { "nothing".to_owned() } else { name.keys().join(", ") };
+            mistakes.add(place, format_args!("means nothing for the kind {}: it takes {keys}", name.name()));
+        }
+        // What is a mistake already is not looked at again.
+        let own = |key: &str, text: Option<Text>| text.filter(|_| takes(key));
+        let [tenant_id, client_id, object_id, resource_id] = [
+            own("tenant_id", tenant_id),
+            own("client_id", client_id),
+            own("object_id", object_id),
+            own("resource_id", resource_id),
+        ];
+        let cloud = IDENTITY.cloud.parse([own("cloud", cloud)], mistakes);
+        let authority = IDENTITY.authority.parse([own("authority", authority)], mistakes);
+        let authority = authority.or_else(|| cloud.map(|cloud| cloud.authority.to_owned()));
+        let audience =
+            IDENTITY.audience.parse_or_default([own("audience", audience)], mistakes).unwrap_or(Audience::Registry);
+        let scope = scope(&audience, cloud.unwrap_or_default());
+        let ids = [&client_id, &object_id, &resource_id].into_iter().flatten();
+        let ids: Vec<_> = ids.map(|(place, _)| place.clone()).collect();
+        if let (KindName::ManagedIdentity, [_, place, ..]) = (name, ids.as_slice()) {
+            mistakes.add(place, "one of client_id, object_id and resource_id names the identity: take the others out");
+        }
+        let tenant_id = IDENTITY.tenant_id.parse([tenant_id], mistakes);
+        let client_id = IDENTITY.client_id.parse([client_id], mistakes);
+        let object_id = IDENTITY.object_id.parse([object_id], mistakes);
+        let resource_id = IDENTITY.resource_id.parse([resource_id], mistakes);
+        let kind = match name {
+            KindName::Default => Kind::Default,
+            KindName::ClientSecret => Kind::ClientSecret {
+                tenant_id,
+                client_id,
+                secret_file: IDENTITY.client_secret_file.parse([client_secret_file], mistakes),
             },
-            "client_certificate" => Kind::ClientCertificate {
-                tenant_id: table.text(TENANT),
-                client_id: table.text(CLIENT),
-                certificate_file: table.path(CERTIFICATE_FILE),
-                password_file: table.path(PASSWORD_FILE),
+            KindName::ClientCertificate => Kind::ClientCertificate {
+                tenant_id,
+                client_id,
+                certificate_file: IDENTITY.certificate_file.parse([certificate_file], mistakes),
+                password_file: IDENTITY.certificate_password_file.parse([certificate_password_file], mistakes),
             },
-            "workload_identity" => Kind::WorkloadIdentity {
-                tenant_id: table.text(TENANT),
-                client_id: table.text(CLIENT),
-                token_file: table.path(TOKEN_FILE),
+            KindName::WorkloadIdentity => Kind::WorkloadIdentity {
+                tenant_id,
+                client_id,
+                token_file: IDENTITY.token_file.parse([token_file], mistakes),
             },
-            "managed_identity" => Kind::ManagedIdentity(table.assigned()),
-            "azure_arc" => Kind::AzureArc {
-                key_directory: table.path(KEY_DIRECTORY).unwrap_or_else(|| PathBuf::from(ARC_KEY_DIRECTORY)),
-            },
-            "azure_cli" => Kind::AzureCli,
-            "azure_developer_cli" => Kind::AzureDeveloperCli,
-            "anonymous" => Kind::Anonymous,
-            _ => Kind::Default,
+            KindName::ManagedIdentity => Kind::ManagedIdentity(
+                client_id
+                    .map(Assigned::ClientId)
+                    .or(object_id.map(Assigned::ObjectId))
+                    .or(resource_id.map(Assigned::ResourceId))
+                    .unwrap_or_default(),
+            ),
+            KindName::AzureArc => {
+                let directory = IDENTITY.key_directory.parse_or_default([key_directory], mistakes);
+                Kind::AzureArc { key_directory: directory.unwrap_or_default() }
+            }
+            KindName::AzureCli => Kind::AzureCli,
+            KindName::AzureDeveloperCli => Kind::AzureDeveloperCli,
+            KindName::Anonymous => Kind::Anonymous,
         };
         Self { kind, authority, scope }
     }
@@ -212,89 +204,11 @@ impl Identity {
     }
 }
 
-struct Table<'a> {
-    entries: Vec<(String, Text)>,
-    mistakes: &'a mut Mistakes,
-}
-
-impl Table<'_> {
-    fn take(&mut self, key: &str) -> Option<Text> {
-        let at = self.entries.iter().position(|(known, _)| known == key)?;
-        Some(self.entries.swap_remove(at).1)
-    }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        let (place, text) = self.take(key)?;
-        let form = match key {
-            TENANT | CLIENT | OBJECT => Form::Id,
-            RESOURCE => Form::Resource,
-            _ => Form::Line,
-        };
-        let wrong = match value::clean(&text, form) {
-            Ok("") => "is empty".to_owned(),
-            Ok(clean) => return Some(clean.to_owned()),
-            Err(wrong) => wrong.to_string(),
-        };
-        self.mistakes.add(&place, wrong);
-        None
-    }
-
-    fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
-    }
-
-    fn cloud(&mut self) -> Option<(&'static str, &'static str, &'static str)> {
-        let (place, name) = self.take("cloud")?;
-        let found = CLOUDS.iter().find(|(known, ..)| *known == name);
-        if found.is_none() {
-            self.mistakes.add(&place, format_args!("{name:?} is no cloud: there are public, usgovernment, china"));
-        }
-        found.copied()
-    }
-
-    fn authority(&mut self) -> Option<String> {
-        let (place, text) = self.take("authority")?;
-        parse_authority(&text).map_err(|wrong| self.mistakes.add(&place, wrong)).ok()
-    }
-
-    fn scope(&mut self, cloud: (&str, &str, &str)) -> String {
-        let Some((place, text)) = self.take("audience") else { return scope(REGISTRY_AUDIENCE) };
-        match text.as_str() {
-            "registry" => scope(REGISTRY_AUDIENCE),
-            "arm" => scope(cloud.2),
-            own if own.starts_with("https://") && own.len() > "https://".len() => scope(own.trim_end_matches('/')),
-            _ => {
-                let sentence = "is no audience: give registry, arm or an https:// address";
-                self.mistakes.add(&place, format_args!("{text:?} {sentence}"));
-                String::new()
-            }
-        }
-    }
-
-    fn assigned(&mut self) -> Assigned {
-        let mut places = self.entries.iter().filter(|(key, _)| [CLIENT, OBJECT, RESOURCE].contains(&key.as_str()));
-        if let (Some(_), Some((_, (place, _)))) = (places.next(), places.next()) {
-            self.mistakes.add(place, "one of client_id, object_id and resource_id names the identity");
-        }
-        self.text(CLIENT)
-            .map(Assigned::ClientId)
-            .or_else(|| self.text(OBJECT).map(Assigned::ObjectId))
-            .or_else(|| self.text(RESOURCE).map(Assigned::ResourceId))
-            .unwrap_or_default()
-    }
-}
-
-/// Entra ID's address, as `https://login.microsoftonline.com/`, without the slash. The error says what would be right.
-pub fn parse_authority(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
-    match host.and_then(|host| super::Domain::parse(host).ok()) {
-        Some(domain) => Ok(format!("https://{}", domain.authority())),
-        None => {
-            Err(format!("{text:?} is no authority: give Entra ID's host, such as https://login.microsoftonline.com"))
-        }
-    }
-}
-
-fn scope(audience: &str) -> String {
-    format!("{audience}/.default")
+fn scope(audience: &Audience, cloud: Cloud) -> String {
+    let address = match audience {
+        Audience::Registry => REGISTRY_AUDIENCE,
+        Audience::ResourceManager => cloud.resource_manager,
+        Audience::Own(address) => address,
+    };
+    format!("{address}/.default")
 }

@@ -5,9 +5,10 @@ use super::*;
 use oci::route::{Blobs, OnFailure, Route};
 
 mod mistakes;
+mod reference;
 
 fn domain_flag() -> Flags {
-    Flags { domain: Some("example.azurecr.io".to_owned()), ..Flags::default() }
+    Flags::default().with(&ROUTE.domain.row, "example.azurecr.io")
 }
 
 /// The routes, each as `source -> domain/prefix`.
@@ -25,7 +26,7 @@ fn load(text: &str, flags: Flags) -> Result<Config, Vec<String>> {
     let path = folder.path().join("config.yaml");
     std::fs::write(&path, text).expect("written");
     let prefix = format!("{}/", folder.path().display());
-    Config::load(&Flags { config: Some(path), ..flags })
+    Config::load(&flags.with_file(Some(path)))
         .map_err(|mistakes| mistakes.to_string().lines().map(|line| line.replace(&prefix, "")).collect())
 }
 
@@ -45,8 +46,8 @@ fn shipped() -> Vec<(PathBuf, String)> {
 fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
     for (path, text) in shipped() {
         let config = load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{path:?}: {mistakes:?}"));
-        assert_eq!(config.listen(), DEFAULT_LISTEN, "{path:?}");
-        assert_eq!(config.log(), DEFAULT_LOG, "{path:?}");
+        assert_eq!(config.listen().to_string(), "127.0.0.1:8080", "{path:?}");
+        assert_eq!(config.log(), "info", "{path:?}");
         assert!(lines(&config).contains(&"docker.io -> example.azurecr.io/hub".to_owned()), "{path:?}");
         assert_eq!(config.routes().default_registry(), Some("docker.io"), "{path:?}");
         assert_eq!((config.ca_file(), config.admin()), (None, None), "{path:?}");
@@ -104,7 +105,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_line() {
         "config.yaml:5: upstream.prefix: \"/hub\" is no repository path",
         "config.yaml:8: upstream.addresses[1]: \"ten\" is no IP address",
         "config.yaml:9: 5: unknown setting",
-        "config.yaml:10: identity.kind: \"guess\" is no kind of identity",
+        "config.yaml:10: identity.kind: unknown value \"guess\": use one of default",
         "config.yaml:11: ca_file: must be a text",
         "config.yaml:12: log: \"loud\" is no log filter",
     ] {
@@ -119,7 +120,7 @@ fn a_file_of_another_kind_is_one_clear_error() {
     for (text, says) in [
         ("[1, 2]", "the file: must be a table of listen"),
         ("upstream: [", "config.yaml:2: not YAML: "),
-        ("upstream: x", "config.yaml:1: upstream: must be a table of source, domain"),
+        ("upstream: x", "config.yaml:1: upstream: must be a table of domain, prefix"),
         ("listen: :1\nlisten: :2\n", "config.yaml:2: listen: is set twice, first in line 1: take one of the two out"),
         (&huge, "are no configuration"),
         ("", "the registry is not named"),
@@ -127,7 +128,7 @@ fn a_file_of_another_kind_is_one_clear_error() {
         let mistakes = load(text, Flags::default()).expect_err(says);
         assert!(mistakes.len() == 1 && mistakes[0].contains(says), "{says}: {mistakes:?}");
     }
-    let flags = Flags { config: Some("/nonexistent.yaml".into()), ..domain_flag() };
+    let flags = domain_flag().with_file(Some("/nonexistent.yaml".into()));
     let mistakes = Config::load(&flags).expect_err("no file").to_string();
     assert!(mistakes.starts_with("--config /nonexistent.yaml: No such file"), "{mistakes}");
 }
@@ -137,16 +138,13 @@ fn flags_win_over_the_variable_and_the_file() {
     let text = "listen: 127.0.0.1:1\nupstream: {domain: a.azurecr.io, prefix: x}\nlog: warn\n";
     let config = load(text, Flags::default()).expect("valid");
     assert_eq!((config.listen().port(), config.log()), (1, "warn"));
-    let config = load(text, Flags { rust_log: Some("error".to_owned()), ..Flags::default() }).expect("valid");
+    let config = load(text, Flags::default().with_rust_log(Some("error".to_owned()))).expect("valid");
     assert_eq!(config.log(), "error");
-    let flags = Flags {
-        listen: Some(":2".to_owned()),
-        domain: Some("b.azurecr.io".to_owned()),
-        prefix: Some(String::new()),
-        log: Some("debug".to_owned()),
-        rust_log: Some("error".to_owned()),
-        ..Flags::default()
-    };
+    let flags = Flags::default()
+        .with(&FILE.listen.row, ":2")
+        .with_upstream("b.azurecr.io", "")
+        .with(&FILE.log.row, "debug")
+        .with_rust_log(Some("error".to_owned()));
     let config = load(text, flags).expect("valid");
     assert_eq!((config.listen().to_string().as_str(), config.log()), ("[::]:2", "debug"));
     assert_eq!(lines(&config), ["docker.io -> b.azurecr.io/"]);
@@ -182,7 +180,7 @@ fn an_idle_connection_is_kept_for_a_second_to_an_hour() {
         assert!(mistakes[0].starts_with("config.yaml:1: client_keepalive: ") && mistakes[0].contains("1s to 3600s"));
     }
     let config = load("upstream: {domain: a.azurecr.io}", Flags::default()).expect("valid");
-    assert_eq!(config.client_keepalive(), DEFAULT_CLIENT_KEEPALIVE);
+    assert_eq!(config.client_keepalive().as_secs(), 75);
 }
 
 #[test]
@@ -258,13 +256,13 @@ fn an_identity_takes_the_keys_of_its_kind() {
         assert_eq!((identity.authority(), identity.scope()), (authority, scope), "{text}");
     }
     for (text, says) in [
-        ("{kind: guess}", "\"guess\" is no kind of identity: there are default, client_secret"),
+        ("{kind: guess}", "unknown value \"guess\": use one of default, client_secret"),
         ("{kind: azure_cli, client_id: c}", "identity.client_id: means nothing for the kind azure_cli: it takes cloud"),
         ("{kind: anonymous, cloud: china}", "identity.cloud: means nothing for the kind anonymous"),
         ("{client_id: c}", "identity.client_id: means nothing for the kind default"),
-        ("{cloud: mars}", "\"mars\" is no cloud"),
+        ("{cloud: mars}", "unknown value \"mars\": use one of public"),
         ("{authority: 'http://login.example'}", "is no authority"),
-        ("{audience: graph}", "is no audience"),
+        ("{audience: graph}", "unknown value \"graph\": use registry, arm or"),
         ("{kind: managed_identity, client_id: c, object_id: o}", "one of client_id, object_id and resource_id"),
         ("{kind: client_secret, tenant_id: ''}", "identity.tenant_id: is empty"),
         ("{kind: client_secret, client_secret: x}", "identity.client_secret: unknown setting"),
@@ -280,7 +278,7 @@ fn an_identity_takes_the_keys_of_its_kind() {
 #[test]
 fn an_admin_port_alone_is_on_loopback() {
     for (text, expected) in [(":8081", "127.0.0.1:8081"), ("0.0.0.0:8081", "0.0.0.0:8081"), ("[::1]:0", "[::1]:0")] {
-        let flags = Flags { admin: Some(text.to_owned()), ..domain_flag() };
+        let flags = domain_flag().with(&FILE.admin.row, text);
         let admin = Config::load(&flags).expect("valid").admin();
         assert_eq!(admin.map(|address| address.to_string()).as_deref(), Some(expected));
     }

@@ -35,7 +35,7 @@ fn settings(routes: &[(&str, &Emulator, &str)]) -> Config {
     }
     let path = files.path().join("config.yaml");
     std::fs::write(&path, text).expect("written");
-    Config::load(&Flags { config: Some(path), ..Flags::default() }).expect("valid")
+    Config::load(&Flags::default().with_file(Some(path))).expect("valid")
 }
 
 /// A table by these settings, with the CA of all these registries.

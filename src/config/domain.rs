@@ -1,0 +1,90 @@
+//! The login server of a cache registry.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::HeaderValue;
+
+/// The port of `https`.
+const DEFAULT_PORT: u16 = 443;
+/// RFC 1035 section 2.3.4.
+const MAX_HOST: usize = 253;
+const MAX_LABEL: usize = 63;
+
+/// A registry's login server: a host name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    host: String,
+    port: u16,
+    authority: String,
+}
+
+impl Domain {
+    /// `example.azurecr.io`, `example.azurecr.io:5000`, `10.0.0.5`, `[fd00::5]:5000`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| Err(format!("{text:?} {what}, such as example.azurecr.io"));
+        if text.contains("://") {
+            return wrong("has a scheme: give the login server alone, without https://");
+        }
+        if text.contains(['/', '@', '?', '#']) {
+            return wrong("is more than a host: a cache rule's path goes into the prefix; give the login server alone");
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => match port.parse::<u16>() {
+                Ok(port) if port != 0 => (host, port),
+                _ => {
+                    return wrong("has no port between 1 and 65535 after the colon: give the login server");
+                }
+            },
+            _ => (text, DEFAULT_PORT),
+        };
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let valid = match literal {
+            Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
+            None => host.parse::<Ipv4Addr>().is_ok() || is_host_name(host),
+        };
+        if !valid {
+            return wrong("is no host name: give the login server");
+        }
+        let host = host.to_ascii_lowercase();
+        let authority = if port == DEFAULT_PORT { host.clone() } else { format!("{host}:{port}") };
+        Ok(Self { host, port, authority })
+    }
+
+    /// The host, an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, 443 by default.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What goes into `Host`: the port only where it is not 443.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The same as a header's value.
+    pub fn to_header(&self) -> HeaderValue {
+        // A host is letters, digits, hyphens, dots, colons and brackets: each is good in a header.
+        HeaderValue::from_str(&self.authority).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+
+    /// What the certificate has to be for: the host without brackets.
+    pub fn server_name(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+/// Letters, digits and hyphens in labels (RFC 1123 section 2.1). A last label of digits is a mistyped address.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=MAX_LABEL).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last_is_number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    text.len() <= MAX_HOST && text.split('.').all(label) && !last_is_number
+}

@@ -1,0 +1,321 @@
+//! Every setting, each in one row: key, flag, variable, parser, default and words. `--help`, `conf/full.yaml` and the
+//! reference in `docs/configuration.md` are made of these rows.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::domain::Domain;
+use super::file::{Document, Node};
+use super::kind::{Audience, Cloud, KindName, parse_audience, parse_cloud, parse_kind};
+use super::listener::{parse_admin, parse_listen};
+use super::mistake::Place;
+use super::parse::{
+    parse_address, parse_authority, parse_blob_host, parse_blobs, parse_client_keepalive, parse_file, parse_host,
+    parse_id, parse_on_failure, parse_path, parse_prefix, parse_registry, parse_resource, parse_threads,
+    parse_token_wait,
+};
+use super::table::{Default, Entry, List, Nested, ROW, Row, Shape, Table, Tables, Value, table};
+use crate::logger::parse_filter;
+use oci::name::Prefix;
+use oci::route::{Blobs, OnFailure, Source};
+
+/// Where Azure Arc's agent puts the keys that prove local access.
+pub const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
+
+table! {
+    /// The whole file.
+    FILE: FileRows, FileTable {
+        listen: Value<SocketAddr> {
+            flag: Some("listen-address"),
+            value: "ADDRESS",
+            default: Default::Text("127.0.0.1:8080"),
+            help: "Where to listen for clients: 127.0.0.1:8080, [::1]:8080, or :8080 for every address",
+            more: "The default is loopback because clients are not authenticated. `\":8080\"` listens on every address of \
+                   the host, IPv4 and IPv6."
+        } parse parse_listen;
+
+        admin: Value<SocketAddr> {
+            flag: Some("admin-address"),
+            value: "ADDRESS",
+            default: Default::Words("no such listener"),
+            example: "127.0.0.1:8081",
+            help: "Where to answer /healthz and /readyz; :8081 is 127.0.0.1:8081",
+            more: "A port alone is on loopback; `0.0.0.0:8081` is every address of the host."
+        } parse parse_admin;
+
+        upstream: Nested<RouteTable> {
+            value: "TABLE",
+            default: Default::Words("none; the flags --upstream-domain and --upstream-prefix do as well"),
+            help: "The one cache rule of a proxy that has only one: a table like an item of `routes`",
+            more: "Its `source` is Docker Hub unless it says otherwise."
+        };
+
+        routes: Tables<RouteTable> {
+            value: "LIST",
+            default: Default::Words("none"),
+            example: "[{source: docker.io, domain: example.azurecr.io, prefix: hub}]",
+            help: "Several cache rules: a list of tables with the keys of `upstream`, in place of `upstream`",
+            more: "Each needs its own `source` and may have its own `identity`. `conf/routes.yaml` is an example."
+        };
+
+        default: Value<String> {
+            value: "HOST",
+            default: Default::Words("docker.io, if a route has it"),
+            example: "docker.io",
+            help: "The registry that is meant where a client names none, as dockerd does",
+            more: "It has to be the registry of a route."
+        } parse parse_registry;
+
+        identity: Nested<IdentityTable> {
+            value: "TABLE",
+            default: Default::Words("kind: default"),
+            help: "Who signs in to the cache registries; a route may have an identity of its own",
+            more: ""
+        };
+
+        ca_file: Value<PathBuf> {
+            flag: Some("ca-file"),
+            value: "FILE",
+            default: Default::Words("none"),
+            example: "/etc/ssl/private-ca.pem",
+            help: "A PEM file of private CA certificates, trusted besides the system's",
+            more: "They count for every TLS connection: to the registry, to blob storage, to Entra ID. Certificates that \
+                   `SSL_CERT_FILE` and `SSL_CERT_DIR` name are trusted as well, and the system's stay trusted."
+        } parse parse_path;
+
+        token_wait: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("10s"),
+            help: "How long a request waits for a token that is being fetched, 1s to 20s",
+            more: "After that it gets a 503."
+        } parse parse_token_wait;
+
+        client_keepalive: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("75s"),
+            help: "How long an idle connection of a client is kept open, 1s to 3600s",
+            more: "A load balancer in front should close its idle connections earlier, and most do after 60 s. Then no \
+                   request is sent on a connection that is being closed."
+        } parse parse_client_keepalive;
+
+        threads: Value<usize> {
+            flag: Some("threads"),
+            value: "NUMBER",
+            default: Default::Words("1, or 2 where a route has blobs: proxy"),
+            example: "1",
+            help: "How many threads carry requests",
+            more: "One thread carries a hundred times the requests that a registry allows. Layers that pass through the \
+                   proxy take about one core for each few Gbit/s."
+        } parse parse_threads;
+
+        log: Value<String> {
+            flag: Some("log"),
+            variable: Some("RUST_LOG"),
+            value: "FILTER",
+            default: Default::Text("info"),
+            help: "What to log: a level, or a list such as warn,access=info",
+            more: "The levels are `off`, `error`, `warn`, `info`, `debug` and `trace`. A list gives levels by target: \
+                   `access` is the one line a request, `acr_cache_proxy` and its modules are all the rest, and a few \
+                   libraries have targets too. `warn,access=info` keeps the access lines and drops other reports. An \
+                   unknown target is an error; in `RUST_LOG`, which other programs read as well, it is an error only if \
+                   it looks like a known one or if nothing else would be logged. `debug` and `trace` say no more than \
+                   `info`: what libraries log there quotes requests, so it is not compiled in."
+        } parse parse_filter;
+    }
+}
+
+table! {
+    /// `upstream`, or an item of `routes`.
+    ROUTE: RouteRows, RouteTable {
+        domain: Value<Domain> {
+            flag: Some("upstream-domain"),
+            value: "HOST[:PORT]",
+            default: Default::Required,
+            example: "example.azurecr.io",
+            help: "The login server of the cache registry, such as example.azurecr.io",
+            more: "With a port if it is not 443."
+        } parse Domain::parse;
+
+        prefix: Value<Prefix> {
+            flag: Some("upstream-prefix"),
+            value: "PATH",
+            default: Default::Text(""),
+            example: "hub",
+            help: "What goes before every repository name: the cache rule's target without its /*",
+            more: "Empty, names go through as they are, and the whole registry is open.",
+            if_empty: "give the cache rule's target without its /*, such as hub, or prefix: '' to open the whole registry"
+        } parse parse_prefix;
+
+        source: Value<Source> {
+            value: "HOST[/PATH]",
+            default: Default::Text("docker.io"),
+            help: "What the cache rule is for: a registry, or a path in one such as docker.io/bitnami",
+            more: "Of several routes the one with the longest source that fits is taken. An item of `routes` has to have it."
+        } parse Source::parse;
+
+        addresses: List<IpAddr> {
+            value: "[IP, ...]",
+            default: Default::Text("[]"),
+            example: "[10.0.0.5]",
+            help: "IP addresses to connect to instead of asking DNS for the domain",
+            more: "TLS still verifies the domain."
+        } parse parse_address;
+
+        hosts: List<String> {
+            value: "[HOST, ...]",
+            default: Default::Text("[]"),
+            example: "[ghcr.mirror.internal]",
+            help: "Names of the proxy by which clients mean this source",
+            more: "For clients that can name the source in no other way. The name is compared with the request's `Host`, \
+                   with or without its port. The repository names below it are the source registry's own, also where \
+                   `source` has a path."
+        } parse parse_host;
+
+        on_failure: Value<OnFailure> {
+            value: "fallback|closed",
+            default: Default::Text("fallback"),
+            help: "What clients should do when a pull fails here: fallback or closed",
+            more: "`fallback`: the client is to ask the source itself at once. `closed`: the client is to fail. What \
+                   clients do is up to their configuration, which `acr-cache-proxy client-config` writes."
+        } parse parse_on_failure;
+
+        blobs: Value<Blobs> {
+            value: "redirect|proxy",
+            default: Default::Text("redirect"),
+            help: "How clients get blobs: redirect or proxy",
+            more: "`redirect`: clients fetch them from Azure's storage themselves. `proxy`: they pass through the proxy, \
+                   for clients that cannot reach the storage."
+        } parse parse_blobs;
+
+        blob_hosts: List<String> {
+            value: "[HOST, ...]",
+            default: Default::Text("[]"),
+            example: "[.blobs.internal]",
+            help: "With blobs: proxy, more hosts that may hold blobs, besides Azure's own storage",
+            more: "A host, or a suffix with a dot in front. Without `blobs: proxy` it is an error."
+        } parse parse_blob_host;
+
+        identity: Nested<IdentityTable> {
+            value: "TABLE",
+            default: Default::Words("the file's own identity"),
+            example: "{kind: anonymous}",
+            help: "Who signs in to this domain: a table with the keys of the file's `identity`",
+            more: ""
+        };
+    }
+}
+
+table! {
+    /// Who signs in.
+    IDENTITY: IdentityRows, IdentityTable {
+        kind: Value<KindName> {
+            value: "KIND",
+            default: Default::Text("default"),
+            help: "How to sign in: by the first way that this host has, or by one kind alone",
+            more: "`default` takes the first of client secret, client certificate, workload identity, managed identity or \
+                   Azure Arc, Azure CLI and Azure Developer CLI. The others are `client_secret`, `client_certificate`, \
+                   `workload_identity`, `managed_identity`, `azure_arc`, `azure_cli`, `azure_developer_cli` and \
+                   `anonymous`, for a registry that allows anonymous pulls."
+        } parse parse_kind;
+
+        cloud: Value<Cloud> {
+            value: "public|usgovernment|china",
+            default: Default::Words("public"),
+            example: "usgovernment",
+            help: "The cloud of Azure: public, usgovernment or china",
+            more: "For any other, give its `authority`."
+        } parse parse_cloud;
+
+        authority: Value<String> {
+            variable: Some("AZURE_AUTHORITY_HOST"),
+            value: "URL",
+            default: Default::Words("that of the cloud"),
+            example: "https://login.microsoftonline.com",
+            help: "The address of Entra ID, where no `cloud` fits",
+            more: "The variable counts where neither `authority` nor `cloud` is set."
+        } parse parse_authority;
+
+        audience: Value<Audience> {
+            value: "registry|arm|URL",
+            default: Default::Text("registry"),
+            help: "What the Entra token is for: registry, arm (Azure Resource Manager) or an https:// address",
+            more: "`registry` works on every registry, also on one that refuses tokens for Azure Resource Manager."
+        } parse parse_audience;
+
+        tenant_id: Value<String> {
+            variable: Some("AZURE_TENANT_ID"),
+            value: "ID",
+            default: Default::Words("none"),
+            example: "00000000-0000-0000-0000-000000000000",
+            help: "The tenant of the application",
+            more: ""
+        } parse parse_id;
+
+        client_id: Value<String> {
+            variable: Some("AZURE_CLIENT_ID"),
+            value: "ID",
+            default: Default::Words("none; for managed_identity the system-assigned one"),
+            example: "00000000-0000-0000-0000-000000000000",
+            help: "The client id of the application, or of a user-assigned managed identity",
+            more: "A managed identity is named by one of `client_id`, `object_id` and `resource_id`."
+        } parse parse_id;
+
+        object_id: Value<String> {
+            value: "ID",
+            default: Default::Words("none"),
+            example: "00000000-0000-0000-0000-000000000000",
+            help: "The object (principal) id of a managed identity",
+            more: ""
+        } parse parse_id;
+
+        resource_id: Value<String> {
+            value: "ID",
+            default: Default::Words("none"),
+            example: "/subscriptions/.../userAssignedIdentities/pull",
+            help: "The Azure resource id of a managed identity",
+            more: ""
+        } parse parse_resource;
+
+        client_secret_file: Value<PathBuf> {
+            value: "FILE",
+            default: Default::Words("the secret in the variable AZURE_CLIENT_SECRET"),
+            example: "/run/secrets/client-secret",
+            help: "A file that holds the application's secret",
+            more: "The secret itself has no key: it comes from this file or from the variable."
+        } parse parse_file;
+
+        certificate_file: Value<PathBuf> {
+            variable: Some("AZURE_CLIENT_CERTIFICATE_PATH"),
+            value: "FILE",
+            default: Default::Words("none"),
+            example: "/etc/acr-cache-proxy/client.pem",
+            help: "A file with the application's certificate and key, PEM or PKCS#12",
+            more: ""
+        } parse parse_file;
+
+        certificate_password_file: Value<PathBuf> {
+            value: "FILE",
+            default: Default::Words("the password in the variable AZURE_CLIENT_CERTIFICATE_PASSWORD, else none"),
+            example: "/run/secrets/certificate-password",
+            help: "A file that holds the password of a PKCS#12 file",
+            more: ""
+        } parse parse_file;
+
+        token_file: Value<PathBuf> {
+            variable: Some("AZURE_FEDERATED_TOKEN_FILE"),
+            value: "FILE",
+            default: Default::Words("none"),
+            example: "/var/run/secrets/azure/tokens/azure-identity-token",
+            help: "A file with a federated token, as Kubernetes puts it into a pod",
+            more: ""
+        } parse parse_file;
+
+        key_directory: Value<PathBuf> {
+            value: "DIRECTORY",
+            default: Default::Text(ARC_KEY_DIRECTORY),
+            help: "Where Azure Arc's agent puts its keys",
+            more: ""
+        } parse parse_file;
+    }
+}

@@ -1,0 +1,286 @@
+//! What a table of settings is made of: rows, each a setting with everything that is known of it, and the reading of a
+//! table from the file by its rows.
+//!
+//! [`table!`] makes a struct of the rows and a struct of what the file says, with a field a key. Whoever takes the latter
+//! apart names every field, so a key that nothing uses does not compile.
+
+use super::file::{Document, Node};
+use super::mistake::{Mistakes, Place, Text};
+
+/// Everything about a setting but its type.
+#[derive(Debug)]
+pub struct Row {
+    /// Its name in the file.
+    pub key: &'static str,
+    /// The flag that wins over the file, without its dashes.
+    pub flag: Option<&'static str>,
+    /// A variable: below the flag and above the file; in the table of an identity, below the file.
+    pub variable: Option<&'static str>,
+    /// What has to be given, as `--help` names it.
+    pub value: &'static str,
+    /// What counts where nothing is given.
+    pub default: Default,
+    /// A value as a file has it; empty where the default is a good example.
+    pub example: &'static str,
+    /// One line: `--help` shows it, and the reference begins with it.
+    pub help: &'static str,
+    /// More sentences, for the reference; may be empty.
+    pub more: &'static str,
+    /// What to do about a key with nothing behind it; empty where its type says enough.
+    pub if_empty: &'static str,
+}
+
+/// What a row has unless it says otherwise.
+pub const ROW: Row = Row {
+    key: "",
+    flag: None,
+    variable: None,
+    value: "TEXT",
+    default: Default::Words("none"),
+    example: "",
+    help: "",
+    more: "",
+    if_empty: "",
+};
+
+/// What counts where a setting is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// It has to be given.
+    Required,
+    /// This text, parsed like any other.
+    Text(&'static str),
+    /// Something that no text says, in words.
+    Words(&'static str),
+}
+
+/// A setting in its table.
+pub struct Entry {
+    /// The setting.
+    pub row: &'static Row,
+    /// What stands behind its key.
+    pub holds: Holds,
+}
+
+/// What stands behind a key.
+pub enum Holds {
+    /// One value.
+    Value,
+    /// A list of values.
+    List,
+    /// A table of these settings.
+    Table(Vec<Entry>),
+    /// A list of tables of these settings.
+    Tables(Vec<Entry>),
+}
+
+/// The type of a setting: how it stands in the file, and what its text has to be.
+pub trait Shape {
+    /// What the file says, not yet parsed.
+    type Found: std::default::Default;
+
+    /// Its entry in the table.
+    fn entry(&'static self) -> Entry;
+
+    /// Reads what stands behind the key. The wrong shape is a mistake.
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Self::Found;
+
+    /// Where it stands, if the file has it.
+    fn place(found: &Self::Found) -> Option<&Place>;
+}
+
+/// A table of the file, made by [`table!`].
+pub trait Table: std::default::Default {
+    /// Its settings.
+    fn entries() -> Vec<Entry>;
+
+    /// Reads it. A key that is no row is a mistake.
+    fn read(document: &mut Document<'_>, node: &Node<'_>) -> Self;
+
+    /// Where it begins.
+    fn place(&self) -> Option<&Place>;
+
+    /// The keys that the file has, and where.
+    fn given(&self) -> Vec<(&'static str, &Place)>;
+}
+
+/// One value, and its parser. The parser's error says what would be right.
+pub struct Value<T> {
+    pub row: Row,
+    pub parse: fn(&str) -> Result<T, String>,
+}
+
+/// A list of values.
+pub struct List<T> {
+    pub row: Row,
+    pub parse: fn(&str) -> Result<T, String>,
+}
+
+/// A table behind a key.
+pub struct Nested<T> {
+    pub row: Row,
+    pub table: std::marker::PhantomData<T>,
+}
+
+/// A list of tables.
+pub struct Tables<T> {
+    pub row: Row,
+    pub table: std::marker::PhantomData<T>,
+}
+
+impl<T: 'static> Shape for Value<T> {
+    type Found = Option<Text>;
+
+    fn entry(&'static self) -> Entry {
+        Entry { row: &self.row, holds: Holds::Value }
+    }
+
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Option<Text> {
+        document.text(node, self.row.if_empty)
+    }
+
+    fn place(found: &Option<Text>) -> Option<&Place> {
+        found.as_ref().map(|(place, _)| place)
+    }
+}
+
+impl<T: 'static> Shape for List<T> {
+    type Found = Vec<Text>;
+
+    fn entry(&'static self) -> Entry {
+        Entry { row: &self.row, holds: Holds::List }
+    }
+
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Vec<Text> {
+        let hint = format!("such as {}", self.row.example);
+        document.items(node, &hint).iter().filter_map(|item| document.text(item, "")).collect()
+    }
+
+    fn place(found: &Vec<Text>) -> Option<&Place> {
+        found.first().map(|(place, _)| place)
+    }
+}
+
+impl<T: Table + 'static> Shape for Nested<T> {
+    type Found = Option<T>;
+
+    fn entry(&'static self) -> Entry {
+        Entry { row: &self.row, holds: Holds::Table(T::entries()) }
+    }
+
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Option<T> {
+        Some(T::read(document, node))
+    }
+
+    fn place(found: &Option<T>) -> Option<&Place> {
+        found.as_ref().and_then(T::place)
+    }
+}
+
+impl<T: Table + 'static> Shape for Tables<T> {
+    type Found = Vec<T>;
+
+    fn entry(&'static self) -> Entry {
+        Entry { row: &self.row, holds: Holds::Tables(T::entries()) }
+    }
+
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Vec<T> {
+        document.items(node, "each item begins with a dash").iter().map(|item| T::read(document, item)).collect()
+    }
+
+    fn place(found: &Vec<T>) -> Option<&Place> {
+        found.first().and_then(T::place)
+    }
+}
+
+impl<T> Value<T> {
+    /// The first text that is given, parsed. The ones behind it are parsed too: a mistake in the file is one even where a
+    /// flag hides it.
+    pub fn parse<const N: usize>(&self, given: [Option<Text>; N], mistakes: &mut Mistakes) -> Option<T> {
+        let mut first = None;
+        for text in given.into_iter().flatten() {
+            let value = mistakes.parse(text, self.parse);
+            first = first.or(value);
+        }
+        first
+    }
+
+    /// The same, or the default's text. `None` only with a mistake, if the default is a text.
+    pub fn parse_or_default<const N: usize>(&self, given: [Option<Text>; N], mistakes: &mut Mistakes) -> Option<T> {
+        let before = mistakes.count();
+        let given = self.parse(given, mistakes);
+        match self.row.default {
+            Default::Text(text) if given.is_none() && mistakes.count() == before => {
+                mistakes.parse((Place::new(self.row.key), text.to_owned()), self.parse)
+            }
+            _ => given,
+        }
+    }
+}
+
+impl<T> List<T> {
+    /// All that can be parsed; the rest are mistakes.
+    pub fn parse(&self, given: Vec<Text>, mistakes: &mut Mistakes) -> Vec<T> {
+        given.into_iter().filter_map(|text| mistakes.parse(text, self.parse)).collect()
+    }
+}
+
+/// Makes a table of settings: a static that holds the rows, and a struct of what the file says.
+macro_rules! table {
+    ($(#[$about:meta])* $rows:ident: $Rows:ident, $Found:ident {
+        $($key:ident: $shape:ident<$type:ty> { $($row:tt)* } $(parse $parse:expr)? ;)*
+    }) => {
+        #[doc = concat!("The rows of [`", stringify!($Found), "`].")]
+        pub struct $Rows { $(pub $key: $shape<$type>,)* }
+
+        $(#[$about])*
+        pub static $rows: $Rows = $Rows {
+            $($key: table!(@shape $shape { key: stringify!($key), $($row)* } $($parse)?),)*
+        };
+
+        $(#[$about])*
+        #[derive(Default)]
+        pub struct $Found {
+            /// Where it begins.
+            pub place: Option<Place>,
+            /// Some of it was not understood, so what seems to be missing may be there under a wrong name.
+            pub is_flawed: bool,
+            $(pub $key: <$shape<$type> as Shape>::Found,)*
+        }
+
+        impl Table for $Found {
+            fn entries() -> Vec<Entry> {
+                vec![$($rows.$key.entry()),*]
+            }
+
+            fn read(document: &mut Document<'_>, node: &Node<'_>) -> Self {
+                let mistakes = document.mistakes();
+                let mut found = Self { place: Some(document.place(node)), ..Self::default() };
+                let known = [$(stringify!($key)),*];
+                for entry in document.table(node, &known) {
+                    $(if entry.key() == stringify!($key) {
+                        found.$key = $rows.$key.read(document, &entry);
+                    })*
+                }
+                found.is_flawed = document.mistakes() > mistakes;
+                found
+            }
+
+            fn place(&self) -> Option<&Place> {
+                self.place.as_ref()
+            }
+
+            fn given(&self) -> Vec<(&'static str, &Place)> {
+                let all = [$((stringify!($key), <$shape<$type> as Shape>::place(&self.$key))),*];
+                all.into_iter().filter_map(|(key, place)| Some((key, place?))).collect()
+            }
+        }
+    };
+    (@shape $shape:ident { $($row:tt)* } $parse:expr) => {
+        $shape { row: Row { $($row)*, ..ROW }, parse: $parse }
+    };
+    (@shape $shape:ident { $($row:tt)* }) => {
+        $shape { row: Row { $($row)*, ..ROW }, table: std::marker::PhantomData }
+    };
+}
+pub(super) use table;

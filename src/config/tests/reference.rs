@@ -1,0 +1,233 @@
+//! `conf/full.yaml` and the generated parts of `docs/configuration.md` are what the rows of the settings say.
+//! `UPDATE_REFERENCE=1 cargo test --lib reference` writes them.
+
+use std::fmt::Write as _;
+
+use super::super::kind::KindName;
+use super::super::setting::{IdentityTable, RouteTable};
+use super::super::table::Default as DefaultValue;
+use super::*;
+
+const COMMAND: &str = "UPDATE_REFERENCE=1 cargo test --lib reference";
+/// Of a comment in the YAML file, its indentation included.
+const WIDTH: usize = 118;
+
+fn path(relative: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative)
+}
+
+/// Compares the file with what it has to be, or writes it.
+fn check(relative: &str, found: &str, expected: &str) {
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(path(relative), expected).expect("written");
+        return;
+    }
+    let differs = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
+    let line = differs.unwrap_or(found.lines().count().min(expected.lines().count())) + 1;
+    assert!(found == expected, "{relative}:{line} is not what src/config/setting.rs says; write it anew: {COMMAND}");
+}
+
+fn comment(indent: &str, text: &str) -> String {
+    let mut lines = vec![format!("{indent}#")];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("one");
+        if last.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(format!("{indent}# {word}"));
+        } else {
+            let _ = write!(last, " {word}");
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn sentences(row: &Row) -> String {
+    format!("{}. {}", row.help, row.more).trim_end().to_owned()
+}
+
+fn default(row: &Row, code: &str) -> String {
+    match row.default {
+        DefaultValue::Required => "none, it has to be set".to_owned(),
+        DefaultValue::Text("") => "empty".to_owned(),
+        DefaultValue::Text(text) => format!("{code}{text}{code}"),
+        DefaultValue::Words(words) => words.to_owned(),
+    }
+}
+
+fn example(row: &Row) -> &str {
+    match row.default {
+        DefaultValue::Text(text) if row.example.is_empty() => text,
+        _ => row.example,
+    }
+}
+
+fn yaml(entries: Vec<Entry>, indent: &str, text: &mut String) {
+    for Entry { row, holds } in entries {
+        let names: Vec<_> =
+            row.flag.map(|flag| format!("--{flag}")).into_iter().chain(row.variable.map(str::to_owned)).collect();
+        let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+        let sentences = sentences(row).replacen(". ", &format!("{names}. "), 1);
+        text.push_str(&comment(
+            indent,
+            &format!(
+                "{} Default: {}.",
+                sentences.replace("`\"", "\"").replace("\"`", "\"").replace('`', "\""),
+                default(row, "")
+            ),
+        ));
+        match holds {
+            Holds::Table(below) if indent.is_empty() => {
+                let _ = writeln!(text, "{indent}{}:", row.key);
+                yaml(below, "  ", text);
+            }
+            _ => {
+                // An identity of the default kind takes few keys.
+                let fits = row.key == "kind" || KindName::Default.keys().contains(&row.key);
+                let of_identity = IdentityTable::entries().iter().any(|entry| std::ptr::eq(entry.row, row));
+                let is_set = match row.default {
+                    DefaultValue::Required => true,
+                    DefaultValue::Text(_) => fits || !of_identity,
+                    DefaultValue::Words(_) => false,
+                };
+                // The default of a list is the list without items.
+                let value = if matches!(holds, Holds::List) { "[]" } else { example(row) };
+                let _ = writeln!(text, "{indent}{}{}: {value}", if is_set { "" } else { "# " }, row.key);
+            }
+        }
+        if indent.is_empty() {
+            text.push('\n');
+        }
+    }
+}
+
+#[test]
+fn the_full_configuration_file_is_made_of_the_settings() {
+    let mut expected = format!(
+        "# Every setting, with its default where it has one; the others are comments. Flags win over this file.\n\
+         # Made from src/config/setting.rs by: {COMMAND}\n\n"
+    );
+    yaml(FileTable::entries(), "", &mut expected);
+    let expected = expected.trim_end().to_owned() + "\n";
+    let found = std::fs::read_to_string(path("conf/full.yaml")).expect("a file");
+    check("conf/full.yaml", &found, &expected);
+}
+
+/// A row of the overview, and the section that it links to.
+fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String) {
+    let key = format!("{table}{}", row.key);
+    let code = |text: Option<String>| text.map(|text| format!("`{text}`")).unwrap_or_default();
+    let (flag, variable) = (code(row.flag.map(|flag| format!("--{flag}"))), code(row.variable.map(str::to_owned)));
+    let anchor = key.replace('.', "");
+    let default = default(row, "`");
+    let _ = writeln!(overview, "| [`{key}`](#{anchor}) | {flag} | {variable} | {default} |");
+    let _ = writeln!(sections, "#### `{key}`\n\n{}\n", sentences(row));
+    let _ = writeln!(sections, "- Value: `{}`. Default: {default}.", row.value);
+    if let Some(flag) = row.flag {
+        let _ = writeln!(sections, "- Flag: `--{flag} {}`.", row.value);
+    }
+    if let Some(variable) = row.variable {
+        let _ = writeln!(sections, "- Variable: `{variable}`.");
+    }
+    if !example(row).is_empty() {
+        let _ = writeln!(sections, "- Example: `{}: {}`", row.key, example(row));
+    }
+    sections.push('\n');
+}
+
+fn settings() -> String {
+    let mut overview = "| Key | Flag | Variable | Default |\n|---|---|---|---|\n".to_owned();
+    let mut sections = String::new();
+    for (title, table, entries) in [
+        ("The file", "", FileTable::entries()),
+        ("Keys of `upstream`, and of each item of `routes`", "upstream.", RouteTable::entries()),
+        ("Keys of `identity`", "identity.", IdentityTable::entries()),
+    ] {
+        let _ = writeln!(sections, "### {title}\n");
+        for entry in entries {
+            section(table, entry.row, &mut overview, &mut sections);
+        }
+    }
+    format!("{overview}\n{sections}")
+}
+
+fn kinds() -> String {
+    let mut table = "| `identity.kind` | Where it works | Its keys |\n|---|---|---|\n".to_owned();
+    for kind in KindName::ALL {
+        let keys: Vec<_> = kind.keys().iter().map(|key| format!("[`{key}`](#identity{key})")).collect();
+        let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
+        let _ = writeln!(table, "| `{}` | {} | {keys} |", kind.name(), kind.works());
+    }
+    table
+}
+
+#[test]
+fn the_reference_page_is_made_of_the_settings() {
+    let page = "docs/configuration.md";
+    let found = std::fs::read_to_string(path(page)).expect("a file");
+    let mut expected = found.clone();
+    for (name, made) in [("settings", settings()), ("kinds", kinds())] {
+        let begin = format!("<!-- {name}: made from src/config by {COMMAND} -->\n");
+        let end = format!("<!-- end of {name} -->\n");
+        let (before, rest) = expected.split_once(&begin).unwrap_or_else(|| panic!("{page} has no line {begin}"));
+        let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no line {end}"));
+        expected = format!("{before}{begin}\n{}\n\n{end}{after}", made.trim_end());
+    }
+    check(page, &found, &expected);
+}
+
+#[test]
+fn every_default_and_every_example_of_a_setting_is_right() {
+    for Entry { row, holds } in FileTable::entries().into_iter().chain(RouteTable::entries()) {
+        if !matches!(holds, Holds::Value | Holds::List) {
+            continue;
+        }
+        for value in [example(row), if let DefaultValue::Text(text) = row.default { text } else { example(row) }] {
+            let value = if matches!(holds, Holds::List) { value.to_owned() } else { format!("'{value}'") };
+            let is_route = RouteTable::entries().iter().any(|entry| std::ptr::eq(entry.row, row));
+            let mut route = vec![format!("{}: {value}", row.key)];
+            let top = if is_route { String::new() } else { route.remove(0) };
+            if row.key != "domain" {
+                route.push("domain: a.azurecr.io".to_owned());
+            }
+            if row.key == "blob_hosts" {
+                route.push("blobs: proxy".to_owned());
+            }
+            let text = format!("{top}\nupstream: {{{}}}\n", route.join(", "));
+            load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+        }
+    }
+    assert_eq!(FILE.token_wait.row.default, DefaultValue::Text("10s"), "{DEFAULT_TOKEN_WAIT:?} for the token's tests");
+}
+
+/// A key that a kind lists and nothing reads would be accepted in silence.
+#[test]
+fn every_key_of_a_kind_changes_the_identity() {
+    let identity = |text: String| {
+        let text = format!("upstream: {{domain: a.azurecr.io}}\nidentity: {{{text}}}\n");
+        load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}")).upstreams()[0]
+            .identity()
+            .clone()
+    };
+    for kind in KindName::ALL {
+        let name = kind.name();
+        let without = identity(format!("kind: {name}"));
+        for key in kind.keys() {
+            let entry = IdentityTable::entries().into_iter().find(|entry| entry.row.key == *key);
+            let row = entry.unwrap_or_else(|| panic!("{name} lists {key}, which is no key of identity")).row;
+            let value = match *key {
+                "audience" => "https://own.example",
+                "authority" => "https://login.example",
+                "key_directory" => "/elsewhere",
+                _ => row.example,
+            };
+            let (kind, second) =
+                (format!("kind: {name}, {key}: '{value}'"), *key == "cloud" && !kind.keys().contains(&"authority"));
+            // Without an authority of its own, a cloud decides about the resource manager's audience.
+            let (with, without) = if second {
+                (identity(format!("{kind}, audience: arm")), identity(format!("kind: {name}, audience: arm")))
+            } else {
+                (identity(kind), without.clone())
+            };
+            assert_ne!(with, without, "{name} takes {key}, and nothing reads it");
+        }
+    }
+}
