@@ -138,8 +138,10 @@ impl Mirror {
 
     /// The same proxy by another name; the name's own port wins.
     fn named(&self, host: &str) -> Self {
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        let port = if has_port { String::new() } else { self.port.clone() };
+        let port = match oci::authority::split(host) {
+            (_, Some(_)) => String::new(),
+            (_, None) => self.port.clone(),
+        };
         Self { tls: self.tls, host: host.to_owned(), port }
     }
 }

@@ -55,7 +55,7 @@ impl Origin {
 
     /// The name in the certificate: the host without brackets.
     pub fn server_name(&self) -> &str {
-        self.host.trim_start_matches('[').trim_end_matches(']')
+        oci::authority::without_brackets(&self.host)
     }
 
     /// The value of `Host`.

@@ -3,6 +3,7 @@
 //! Source of every grammar here: the OCI distribution specification 1.1, "Pulling manifests" and
 //! "Content discovery"; digests: the OCI image specification, "Digests".
 
+pub mod authority;
 pub mod challenge;
 pub mod error;
 pub mod name;

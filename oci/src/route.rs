@@ -3,6 +3,7 @@
 //! A closed world: a registry that no route is for gets no answer but 404, so that the client asks the registry itself.
 //! The table is made once, from the settings; choosing allocates nothing.
 
+use crate::authority;
 use crate::name::{Name, Prefix, Repository};
 use crate::request::Pull;
 
@@ -191,8 +192,10 @@ impl<D> Routes<D> {
             let is_it = |known: &String| known.eq_ignore_ascii_case(host);
             self.routes.iter().find(|route| route.hosts.iter().any(is_it)).map(|route| route.source.registry())
         };
-        let bare = host.rsplit_once(':').map(|(bare, _)| bare);
-        registry(host).or_else(|| bare.and_then(registry))
+        registry(host).or_else(|| match authority::split(host) {
+            (host, Some(_)) => registry(host),
+            (_, None) => None,
+        })
     }
 }
 
@@ -207,15 +210,15 @@ fn same_registry(a: &str, b: &str) -> bool {
 
 /// As image references tell a registry from a repository's first part: by a dot or a port, or as `localhost`.
 fn names_a_registry(text: &str) -> bool {
-    let (host, port) = text.split_once(':').unwrap_or((text, "0"));
+    let (host, port) = authority::split(text);
     let label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let meant = host.contains('.') || text.contains(':') || host == "localhost";
-    meant && host.split('.').all(label) && port.parse::<u16>().is_ok()
+    let meant = host.contains('.') || port.is_some() || host == "localhost";
+    meant && host.split('.').all(label) && port.is_none_or(|port| authority::port(port).is_some())
 }
 
 /// The property that the tests below and the fuzzer check.

@@ -72,9 +72,9 @@ pub fn about_paths(name: &str, registry: &Registry, client: &str) -> impl Iterat
 
 /// What containerd looks for first: a colon is not for every file system.
 fn directory(registry: &str) -> String {
-    match registry.rsplit_once(':') {
-        Some((host, port)) => format!("{host}_{port}_"),
-        None => registry.to_owned(),
+    match oci::authority::split(registry) {
+        (host, Some(port)) => format!("{host}_{port}_"),
+        (_, None) => registry.to_owned(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use oci::authority;
+
 /// Where clients are waited for: `:8080` is every address, `localhost` is 127.0.0.1. The error says what would be right.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     parse(text).ok_or_else(|| {
@@ -50,15 +52,12 @@ pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn parse(text: &str) -> Option<SocketAddr> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok()?;
+    let (host, port) = authority::split(text);
+    let port = authority::port(port?)?;
     let ip: IpAddr = match host {
         "" => Ipv6Addr::UNSPECIFIED.into(),
         "localhost" => Ipv4Addr::LOCALHOST.into(),
-        host => match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(literal) => literal.parse::<Ipv6Addr>().ok()?.into(),
-            None => host.parse::<Ipv4Addr>().ok()?.into(),
-        },
+        host => authority::ip(host)?,
     };
     Some(SocketAddr::new(ip, port))
 }
@@ -85,7 +84,7 @@ fn meant(text: &str) -> Meant {
         Some(SocketAddr::new(host.parse::<Ipv6Addr>().ok()?.into(), port))
     });
     let with_default_port = |host: &str| {
-        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let literal = authority::without_brackets(host);
         let ip = if literal == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { literal.parse().ok() };
         ip.map(|ip| SocketAddr::new(ip, PORT))
     };

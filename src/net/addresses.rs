@@ -23,6 +23,8 @@ use log::warn;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use oci::authority;
+
 mod call;
 mod connect;
 mod lookup;
@@ -94,7 +96,7 @@ impl Addresses {
         lookup: Lookup,
         slots: Arc<Semaphore>,
     ) -> Self {
-        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        let literal = authority::without_brackets(host).parse::<IpAddr>().ok();
         let known = fixed.iter().copied().chain(literal.filter(|_| fixed.is_empty()));
         let known: Vec<SocketAddr> = known.map(|ip| (ip, port).into()).collect();
         let order = Order { untroubled: known.len(), addresses: known.clone() };
