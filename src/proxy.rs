@@ -60,15 +60,13 @@ pub(crate) const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub(crate) struct Proxy {
     routes: Arc<Table>,
-    /// If a route has `blobs: proxy`.
-    locator: Option<Locator>,
     requests: Arc<Limit>,
 }
 
 impl Proxy {
     /// `requests` counts those under way and bounds them.
-    pub(crate) fn new(routes: Arc<Table>, locator: Option<Locator>, requests: &Arc<Limit>) -> Self {
-        Self { routes, locator, requests: Arc::clone(requests) }
+    pub(crate) fn new(routes: Arc<Table>, requests: &Arc<Limit>) -> Self {
+        Self { routes, requests: Arc::clone(requests) }
     }
 }
 
@@ -128,11 +126,9 @@ impl ProxyHttp for Proxy {
             Box::pin(reply::trouble(session, context, trouble)).await?;
             return Ok(false);
         }
-        match &self.locator {
-            Some(locator) if Locator::is_for(admitted) => {
-                Ok(Box::pin(locator.locate(session, context)).await? == Located::InStorage)
-            }
-            _ => Ok(true),
+        match Locator::of(admitted) {
+            Some(locator) => Ok(Box::pin(locator.locate(session, context)).await? == Located::InStorage),
+            None => Ok(true),
         }
     }
 

@@ -14,7 +14,7 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::http_proxy;
 
-use crate::admin::Admin;
+use crate::admin::Health;
 use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity;
@@ -26,7 +26,7 @@ use crate::listen::listener::{Listener, Listeners};
 use crate::listen::signal;
 use crate::load::Load;
 use crate::net::trust::{TrustError, TrustRoots};
-use crate::proxy::{self, Locator, Proxy};
+use crate::proxy::{self, Proxy};
 
 mod table;
 mod upkeep;
@@ -108,8 +108,6 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let (clients, admin): (Vec<_>, Vec<_>) =
         bind(config)?.into_iter().partition(|listener| listener.kind() == listen::Kind::Clients);
 
-    let (table, upkeep) = RouteTable::new(roots);
-    table.replace(config)?;
     let load = Arc::new(Load::new(shares.connections, shares.requests));
 
     let mut server = Server::new_with_opt_and_conf(
@@ -128,12 +126,12 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             ..ServerConf::default()
         },
     );
+    let (table, upkeep) = RouteTable::new(roots, ConnectorOptions::from_server_conf(&server.configuration));
+    table.replace(config)?;
     server.bootstrap();
 
     let shutdown = signal::on_signals(&server, Arc::clone(&load));
     let shutdown = shutdown.map_err(ServeError::Signals)?;
-    let locator =
-        config.proxies_blobs().then(|| Locator::new(ConnectorOptions::from_server_conf(&server.configuration)));
     for listener in &clients {
         info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listener.address());
     }
@@ -152,7 +150,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         info!("health and readiness on http://{}/healthz and /readyz", listener.address());
     }
     if !admin.is_empty() {
-        let app = Admin::new(table.live(), Arc::clone(&load));
+        let app = Health::new(table.live(), Arc::clone(&load));
         let http = Http::new(listen::Kind::Admin, app, config.client_keepalive(), &load);
         server.add_service(Listeners::new(admin, http, 1, &load));
     }
@@ -160,7 +158,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     // A thread of its own: what requests do holds up no renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let proxy = Proxy::new(table.live(), locator, &load.requests);
+    let proxy = Proxy::new(table.live(), &load.requests);
     let mut app = http_proxy(&server.configuration, proxy);
     app.server_options = Some(options(config));
     app.h2_options = Some(h2_options());

@@ -8,10 +8,11 @@ use http::HeaderValue;
 use tokio::sync::oneshot;
 
 use super::blob::hosts::BlobHosts;
+use super::blob::locate::Locator;
 use crate::config::Domain;
 use crate::net::addresses::{Addresses, Names};
 use crate::token::Tokens;
-use oci::route::{Blobs, OnFailure, Routes};
+use oci::route::{OnFailure, Routes};
 
 /// One cache registry, as requests see it.
 pub(crate) struct Upstream {
@@ -29,7 +30,7 @@ pub(crate) struct Upstream {
     pub storage_names: Arc<Names>,
     /// Dropped with the registry, which ends its upkeep. Nothing is ever sent.
     #[expect(dead_code, reason = "only its drop is noticed")]
-    pub in_use: oneshot::Sender<Infallible>,
+    pub(crate) in_use: oneshot::Sender<Infallible>,
 }
 
 /// Where a route leads.
@@ -38,8 +39,8 @@ pub(crate) struct Destination {
     pub upstream: Arc<Upstream>,
     /// Whether clients are to turn to their next endpoint when a pull fails.
     pub on_failure: OnFailure,
-    /// How its blobs are served.
-    pub blobs: Blobs,
+    /// What finds its blobs, which then come through the proxy; `None` passes the registry's redirects on.
+    pub(crate) locator: Option<Arc<Locator>>,
 }
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.

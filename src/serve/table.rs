@@ -3,10 +3,11 @@
 //! Requests read the table through one pointer, which is swapped whole. A request holds the destination that it was given,
 //! so it ends by the table that it began with, and a registry is kept up until the last such request has ended.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pingora_core::connectors::ConnectorOptions;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ServeError;
@@ -15,10 +16,10 @@ use crate::config::{self, Config};
 use crate::identity::{Chain, IdentityError};
 use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Destination, Table, Upstream};
+use crate::proxy::{BlobHosts, Destination, Locator, Table, Upstream};
 use crate::token::Tokens;
 use crate::token::acr::AcrIssuer;
-use oci::route::Routes;
+use oci::route::{Blobs, Routes};
 
 /// Makes tables of routes, and swaps them.
 pub struct RouteTable {
@@ -29,6 +30,9 @@ pub struct RouteTable {
     /// The hosts of blobs and of sign-ins, of all tables together.
     storage_names: Arc<Names>,
     sign_in_names: Arc<Names>,
+    /// Made for the first route that needs it: it reads the CA certificates once more, and keeps connections.
+    locator: OnceLock<Arc<Locator>>,
+    connector: ConnectorOptions,
     upkeep: mpsc::UnboundedSender<Upkeep>,
 }
 
@@ -48,7 +52,7 @@ impl Served {
 
 impl RouteTable {
     /// Without a route, until [`Self::replace`] has one. The service keeps up what the tables name.
-    pub fn new(roots: TrustRoots) -> (Self, UpkeepService) {
+    pub fn new(roots: TrustRoots, connector: ConnectorOptions) -> (Self, UpkeepService) {
         let (upkeep, service) = UpkeepService::new();
         let table = Self {
             live: Arc::new(ArcSwap::from_pointee(Routes::new(Vec::new(), None))),
@@ -56,6 +60,8 @@ impl RouteTable {
             roots,
             storage_names: Names::storage(),
             sign_in_names: Names::sign_in(),
+            locator: OnceLock::new(),
+            connector,
             upkeep,
         };
         (table, service)
@@ -94,7 +100,9 @@ impl RouteTable {
                     upstream
                 }
             };
-            Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blobs: *blobs }))
+            let locator = || self.locator.get_or_init(|| Arc::new(Locator::new(self.connector.clone())));
+            let locator = (*blobs == Blobs::Proxy).then(|| Arc::clone(locator()));
+            Ok(Arc::new(Destination { upstream, on_failure: *on_failure, locator }))
         })?;
         for upkeep in arriving {
             // While the program ends there is no upkeep any more, and no table is of use.

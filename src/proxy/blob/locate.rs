@@ -5,6 +5,7 @@
 //! throws away the connection of a try that ends in an error (its HTTP/1 half gives it back only after a whole response):
 //! each blob would cost the next request to the registry a new connection, three round trips.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Version, header};
@@ -21,7 +22,6 @@ use super::redirect::storage_of;
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
 use crate::proxy::{forward, relay, retry};
-use oci::route::Blobs;
 
 /// A redirect's body is a link of half a KiB, and that of an error is no longer. A connection with more to read is closed.
 const MAX_REDIRECT_BODY: usize = 4 << 10;
@@ -48,9 +48,9 @@ impl Locator {
         Self { connector: Connector::new(Some(options)) }
     }
 
-    /// Whether a request is for a blob that comes through this proxy.
-    pub(crate) fn is_for(admitted: &Admitted) -> bool {
-        admitted.destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob()
+    /// The one for a request, if that is for a blob that comes through this proxy.
+    pub(crate) fn of(admitted: &Admitted) -> Option<Arc<Self>> {
+        admitted.destination.locator.as_ref().filter(|_| admitted.target.endpoint().is_blob()).map(Arc::clone)
     }
 
     /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
@@ -223,7 +223,7 @@ mod tests {
         let started = Instant::now().checked_sub(age).expect("this machine runs for longer than that");
         Admitted {
             target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
-            destination: Arc::new(Destination { upstream, on_failure: OnFailure::Fallback, blobs: Blobs::Proxy }),
+            destination: Arc::new(Destination { upstream, on_failure: OnFailure::Fallback, locator: None }),
             attempts: Attempts::new(started),
         }
     }

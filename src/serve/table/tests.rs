@@ -24,13 +24,13 @@ async fn registry() -> Emulator {
     Emulator::start(Options { anonymous_pull: true, ..Options::default() }).await.expect("an emulator")
 }
 
-/// Settings with these routes: a source, its registry, and the prefix there.
+/// Settings with these routes: a source, its registry, and the rest of the entry.
 fn settings(routes: &[(&str, &Emulator, &str)]) -> Config {
     let files = tempfile::tempdir().expect("a directory");
     let mut text = "identity: {kind: anonymous}\nroutes:\n".to_owned();
-    for (source, registry, prefix) in routes {
+    for (source, registry, rest) in routes {
         let domain = format!("example.azurecr.io:{}", registry.registry_addr().port());
-        writeln!(text, "  - {{source: {source}, domain: '{domain}', prefix: {prefix}, addresses: [127.0.0.1]}}")
+        writeln!(text, "  - {{source: {source}, domain: '{domain}', {rest}, addresses: [127.0.0.1]}}")
             .expect("a String");
     }
     let path = files.path().join("config.yaml");
@@ -46,9 +46,14 @@ fn table(config: &Config, registries: &[&Emulator]) -> (RouteTable, UpkeepServic
     std::fs::write(&path, registries.iter().map(|registry| registry.ca_pem()).collect::<String>()).expect("written");
     let roots = TrustRoots::load(Some(&path)).expect("certificates");
     let bundle = roots.bundle().expect("a bundle");
-    let (table, service) = RouteTable::new(roots);
+    let connector = ConnectorOptions::from_server_conf(&server_conf(&bundle));
+    let (table, service) = RouteTable::new(roots, connector);
     table.replace(config).expect("no setting is wrong");
     (table, service, bundle)
+}
+
+fn server_conf(bundle: &Bundle) -> ServerConf {
+    ServerConf { ca_file: Some(bundle.path()), ..ServerConf::default() }
 }
 
 /// Where a request for this image of that registry goes now.
@@ -70,7 +75,7 @@ fn token_calls(registry: &Emulator) -> usize {
 #[tokio::test]
 async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_the_requests_under_way() {
     let (stays, goes, comes) = (registry().await, registry().await, registry().await);
-    let before = settings(&[("ghcr.io", &stays, "ghcr"), ("docker.io", &goes, "hub")]);
+    let before = settings(&[("ghcr.io", &stays, "prefix: ghcr"), ("docker.io", &goes, "prefix: hub")]);
     let (table, service, _bundle) = table(&before, &[&stays, &goes, &comes]);
     let mut arriving = service.arriving.lock().await;
     let mut next = async || arriving.recv().await.expect("an upkeep").run();
@@ -79,7 +84,11 @@ async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_
     let kept = staying.upstream.tokens.bearer("ghcr/org/app").await.expect("a token");
     let refused = going.upstream.tokens.bearer("hub/org/app").await.expect("a token");
 
-    let after = settings(&[("ghcr.io", &stays, "other"), ("docker.io", &comes, "hub"), ("quay.io", &comes, "quay")]);
+    let after = settings(&[
+        ("ghcr.io", &stays, "prefix: other, blobs: proxy"),
+        ("docker.io", &comes, "prefix: hub"),
+        ("quay.io", &comes, "prefix: quay"),
+    ]);
     table.replace(&after).expect("no setting is wrong");
     let upkeep_of_comes = tokio::spawn(next().await);
 
@@ -88,6 +97,7 @@ async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_
     let token = staying_on.upstream.tokens.bearer("other/org/app").await.expect("the same token");
     assert!(Arc::ptr_eq(&token, &kept));
     assert_eq!(token_calls(&stays), 1);
+    assert!(staying.locator.is_none() && staying_on.locator.is_some(), "blobs come through here from now on");
 
     let coming = destination(&table, "docker.io");
     assert!(Arc::ptr_eq(&coming.upstream, &destination(&table, "quay.io").upstream), "one for both its routes");
@@ -104,8 +114,8 @@ async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_
 
 /// Serves every connection by the table; gives where to connect to.
 async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
-    let conf = Arc::new(ServerConf { ca_file: Some(bundle.path()), ..ServerConf::default() });
-    let proxy = Proxy::new(table.live(), None, &Limit::new("requests", 16));
+    let conf = Arc::new(server_conf(bundle));
+    let proxy = Proxy::new(table.live(), &Limit::new("requests", 16));
     let app = Arc::new(pingora_proxy::http_proxy(&conf, proxy));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -132,7 +142,7 @@ async fn a_request_under_way_ends_by_the_table_that_it_began_with() {
         registry.push(Image::small(name, "1"));
         registry.manifest(name, "1").expect("pushed")
     });
-    let (table, service, bundle) = table(&settings(&[("docker.io", &before, "old")]), &[&before, &after]);
+    let (table, service, bundle) = table(&settings(&[("docker.io", &before, "prefix: old")]), &[&before, &after]);
     // Not by the service itself, which ends the program when it ends.
     tokio::spawn(async move {
         let mut arriving = service.arriving.lock().await;
@@ -150,7 +160,7 @@ async fn a_request_under_way_ends_by_the_table_that_it_began_with() {
     before.inject(Hop::Data, Fault::PauseMidBody(Duration::from_millis(500)));
     let mut answer = timeout(LIMIT, pull().send()).await.expect("in time").expect("an answer");
     let mut body = answer.chunk().await.expect("the first half").expect("it is not empty").to_vec();
-    table.replace(&settings(&[("docker.io", &after, "new")])).expect("no setting is wrong");
+    table.replace(&settings(&[("docker.io", &after, "prefix: new")])).expect("no setting is wrong");
     while let Some(part) = answer.chunk().await.expect("the rest") {
         body.extend_from_slice(&part);
     }
