@@ -8,7 +8,6 @@ use ring::digest::{Context, SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::gzip::Stored;
-use crate::random::hex;
 
 /// A description of an image, to be built by [`crate::Emulator::push`].
 ///
@@ -137,7 +136,7 @@ const DOCKER: MediaTypes = MediaTypes {
 
 /// The digest of some bytes, as registries write it.
 pub(crate) fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref()))
+    format!("sha256:{}", hex::encode(digest(&SHA256, bytes)))
 }
 
 fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
@@ -260,7 +259,7 @@ impl Layer {
 
     fn finish(mut self) -> (Bytes, String) {
         self.write(&[0; 1024]);
-        let diff_id = format!("sha256:{}", hex(self.content.finish().as_ref()));
+        let diff_id = format!("sha256:{}", hex::encode(self.content.finish()));
         (Bytes::from(self.gzip.finish()), diff_id)
     }
 }

@@ -14,11 +14,6 @@ pub(crate) fn guid() -> String {
     let mut guid = bytes::<16>();
     guid[6] = guid[6] & 0x0f | 0x40;
     guid[8] = guid[8] & 0x3f | 0x80;
-    let hex = hex(&guid);
+    let hex = hex::encode(guid);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
-/// Lower-case hexadecimal, the form of digests.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,8 +12,7 @@ use crate::upstream::{Answer, Upstream};
 const PART: std::ops::RangeInclusive<usize> = 100..=299;
 
 fn digest_of(bytes: &[u8]) -> String {
-    let hex: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex::encode(digest(&SHA256, bytes)))
 }
 
 /// The path and query of a `Link` to the next page.

@@ -24,7 +24,7 @@ pub(super) fn target(state: &State, repository: &str, digest: &str, expiry: i64)
     sealed.extend(random::bytes::<PADDING_BYTES>());
     let signed = format!(
         "t={}&h={}&c={}&r={repository}&d={digest}&p={}",
-        random::hex(&random::bytes::<TOKEN_BYTES>()),
+        hex::encode(random::bytes::<TOKEN_BYTES>()),
         state.options.login_server,
         random::guid(),
         BASE64_URL_SAFE_NO_PAD.encode(sealed),
