@@ -1,88 +1,115 @@
-//! The proxy as a child process of this same binary, for `demo` and `bench --emulated`.
+//! The proxy as a child process of this same program, for `demo` and `bench --emulated`.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// The child listens within milliseconds; this is for a very busy machine.
+use crate::notify;
+
+/// The child listens within milliseconds; this limit is for a very busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// What a child that does not start says last is its reason; what comes before is of less use.
+/// Between two looks whether a child that is not ready yet has ended.
+const START_STEP: Duration = Duration::from_millis(50);
+/// A notification has two or three lines.
+const MAX_NOTIFICATION: usize = 8 << 10;
+/// The last lines of a child that does not start hold the reason.
 const LAST_LINES: usize = 4;
 
-/// Set for a child alone: its standard input is a pipe that ends with its parent.
-const ENDS_WITH_STDIN: &str = "ACR_CACHE_PROXY_ENDS_WITH_STDIN";
-
-/// For `main`: a child ends when its parent has ended, in whatever way, SIGKILL included. Nothing happens elsewhere.
-pub fn end_with_parent() {
-    if std::env::var_os(ENDS_WITH_STDIN).is_some() {
-        std::thread::spawn(|| {
-            // Nothing is ever sent; an error means as much as the end.
-            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            std::process::exit(0);
-        });
-    }
-}
-
-/// A running proxy, stopped when this value is dropped.
+/// A running proxy, killed when this value is dropped. If this process is killed first, the child sees the end of its
+/// standard input and exits.
 pub struct ProxyProcess {
     child: Child,
     address: SocketAddr,
 }
 
 impl ProxyProcess {
-    /// Starts it and waits until it listens; `heard` gets every line of its log.
+    /// Starts the proxy and blocks until it is ready. `path` is where its notify socket is made; `on_line` gets every line of
+    /// its log.
     pub fn start(
         arguments: &[String],
         variables: &[(&str, String)],
-        heard: impl Fn(&str) + Send + 'static,
+        path: &Path,
+        on_line: impl Fn(&str) + Send + 'static,
     ) -> Result<Self, String> {
-        let binary = std::env::current_exe().map_err(|cause| format!("own binary: {cause}"))?;
+        let socket = UnixDatagram::bind(path).and_then(|socket| {
+            socket.set_read_timeout(Some(START_STEP))?;
+            Ok(socket)
+        });
+        let socket = socket.map_err(|cause| format!("{}: {cause}", path.display()))?;
+        let binary = std::env::current_exe().map_err(|cause| format!("path of this program: {cause}"))?;
         let mut child = Command::new(binary)
+            .args(["serve", "--exit-with-stdin"])
             .args(arguments)
             .envs(variables.iter().map(|(name, value)| (name, value)))
-            .env(ENDS_WITH_STDIN, "1")
+            .env(notify::SOCKET, path)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
-            // A Ctrl-C is for the parent, which stops the child in its own time.
+            // A Ctrl-C is for the parent, which then stops the child.
             .process_group(0)
             .spawn()
             .map_err(|cause| format!("proxy: {cause}"))?;
         let stderr = child.stderr.take();
-        // From here on the child is stopped on every way out.
+        // From here on, the child is killed on every return.
         let mut process = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
+        let last_lines = std::thread::spawn(move || {
             let mut last = Vec::new();
             for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
-                heard(&line);
-                let address = line.split("listening on http://").nth(1).and_then(|rest| rest.split(' ').next());
-                if let Some(Ok(address)) = address.map(str::parse::<SocketAddr>) {
-                    let _ = sender.send(Ok(address));
-                }
+                on_line(&line);
                 if last.len() == LAST_LINES {
                     last.remove(0);
                 }
                 last.push(line.trim_start_matches("acr-cache-proxy: ").to_owned());
             }
-            let _ = sender.send(Err(last.join("; ")));
+            last
         });
-        process.address = receiver
-            .recv_timeout(START_LIMIT)
-            .map_err(|_| format!("the proxy did not listen within {} s", START_LIMIT.as_secs()))?
-            .map_err(|last| format!("the proxy did not start: {last}"))?;
+        process.address = process.wait_until_ready(&socket, last_lines)?;
         Ok(process)
     }
 
-    /// Where it listens.
+    fn wait_until_ready(
+        &mut self,
+        socket: &UnixDatagram,
+        last_lines: JoinHandle<Vec<String>>,
+    ) -> Result<SocketAddr, String> {
+        let deadline = Instant::now() + START_LIMIT;
+        let mut buffer = vec![0; MAX_NOTIFICATION];
+        while Instant::now() < deadline {
+            match socket.recv(&mut buffer) {
+                Ok(length) => {
+                    if let Some(address) = address(&String::from_utf8_lossy(&buffer[..length])) {
+                        return Ok(address);
+                    }
+                }
+                Err(cause) if matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if let Ok(Some(_)) = self.child.try_wait() {
+                        let last = last_lines.join().unwrap_or_default();
+                        return Err(format!("the proxy did not start: {}", last.join("; ")));
+                    }
+                }
+                Err(cause) => return Err(format!("notify socket: {cause}")),
+            }
+        }
+        Err(format!("the proxy was not ready within {} s", START_LIMIT.as_secs()))
+    }
+
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// The address in a notification that says that the proxy is ready.
+fn address(notification: &str) -> Option<SocketAddr> {
+    let value = |name| notification.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value("READY").filter(|ready| *ready == "1")?;
+    value(notify::LISTEN_ADDRESS)?.split(' ').next()?.parse().ok()
 }
 
 impl Drop for ProxyProcess {
@@ -107,9 +134,14 @@ impl Scratch {
         Ok(Self(path))
     }
 
+    /// The path of a file in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// Writes a file into it.
     pub fn write(&self, name: &str, content: &str) -> Result<PathBuf, String> {
-        let path = self.0.join(name);
+        let path = self.path(name);
         let write = || -> io::Result<()> {
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(content.as_bytes())
         };
@@ -121,5 +153,24 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_ready_proxy_has_an_address() {
+        for (notification, expected) in [
+            ("READY=1\nX_LISTEN_ADDRESS=127.0.0.1:40123\nSTATUS=listening\n", Some("127.0.0.1:40123")),
+            ("X_LISTEN_ADDRESS=[::1]:8080\nREADY=1", Some("[::1]:8080")),
+            ("X_LISTEN_ADDRESS=127.0.0.1:40123\n", None),
+            ("STATUS=READY=1\nX_LISTEN_ADDRESS=127.0.0.1:40123\n", None),
+            ("READY=1\n", None),
+            ("READY=1\nX_LISTEN_ADDRESS=localhost\n", None),
+        ] {
+            assert_eq!(address(notification).map(|address| address.to_string()).as_deref(), expected, "{notification}");
+        }
     }
 }

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::client_config::Task;
-use crate::config::Config;
 
 #[cfg(feature = "bench")]
 mod bench;
@@ -20,6 +19,7 @@ mod serve;
 #[cfg(feature = "demo")]
 pub use demo::DemoOptions;
 pub use exit::{Exit, WRONG};
+pub use serve::Serve;
 
 /// What `--version` says behind the program's name; build.rs finds the commit and the features.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ACR_CACHE_PROXY_BUILD"), ")");
@@ -27,8 +27,8 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ACR_CACHE_P
 /// What to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Run the proxy. Each of the texts is a warning for the log.
-    Serve(Box<Config>, Vec<String>),
+    /// Run the proxy.
+    Serve(Box<Serve>),
     /// Show a pull.
     #[cfg(feature = "demo")]
     Demo(DemoOptions),
@@ -81,7 +81,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         Program::try_parse_from(&arguments).map_err(|error| exit::from_clap(&error, &Program::command(), first))?;
     match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => {
-            serve::parse(arguments).map(|(config, warnings)| Command::Serve(Box::new(config), warnings))
+            serve::parse(arguments).map(|serve| Command::Serve(Box::new(serve)))
         }
         #[cfg(feature = "demo")]
         Subcommands::Demo(arguments) => demo::parse(&arguments).map(Command::Demo),

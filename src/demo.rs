@@ -207,10 +207,10 @@ async fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch, log: &Prox
     ];
     say("The proxy, started as on any machine, with a client secret in its environment:")?;
     say(format_args!("  acr-cache-proxy {}\n", arguments.join(" ")))?;
-    // It waits for a line of the log, on a thread that may.
-    let log = log.clone();
-    let started =
-        tokio::task::spawn_blocking(move || ProxyProcess::start(&arguments, &variables, move |line| log.hear(line)));
+    let (log, socket) = (log.clone(), files.path("notify"));
+    let started = tokio::task::spawn_blocking(move || {
+        ProxyProcess::start(&arguments, &variables, &socket, move |line| log.hear(line))
+    });
     let started = started.await.map_err(|cause| format!("demo: proxy: {cause}"))?;
     started.map_err(|cause| format!("demo: {cause}"))
 }

@@ -49,6 +49,7 @@
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz and /readyz, on a listener of their own
+//! notify                           what the service manager is told: ready, status, stopping
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! browser                          tells a request of a web page from one of a container client
@@ -141,7 +142,8 @@ mod answer;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod browser;
-pub mod child;
+#[cfg(any(feature = "bench", feature = "demo"))]
+mod child;
 pub mod cli;
 pub mod client_config;
 pub mod config;
@@ -154,6 +156,7 @@ mod listen;
 mod load;
 pub mod logger;
 pub mod net;
+mod notify;
 mod proxy;
 mod secret;
 pub mod serve;

@@ -3,9 +3,9 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use acr_cache_proxy::cli::{self, Command};
+use acr_cache_proxy::cli::{self, Command, Serve};
 use acr_cache_proxy::serve::ServeError;
-use acr_cache_proxy::{child, client_config, logger, serve};
+use acr_cache_proxy::{client_config, logger, serve};
 use log::warn;
 use mimalloc::MiMalloc;
 
@@ -17,15 +17,18 @@ const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()) {
-        Ok(Command::Serve(config, notices)) => {
-            child::end_with_parent();
+        Ok(Command::Serve(serve)) => {
+            let Serve { config, warnings, exit_with_stdin } = *serve;
+            if exit_with_stdin {
+                exit_when_stdin_ends();
+            }
             logger::start(config.log());
             // Not by the log, which might not show it.
             if let Some(sentence) = logger::doubt(config.log()) {
                 logger::complain(&sentence);
             }
-            for notice in notices {
-                warn!("{notice}");
+            for warning in warnings {
+                warn!("{warning}");
             }
             match serve::serve(&config) {
                 Err(cause @ ServeError::Setting(_)) => {
@@ -59,4 +62,14 @@ fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Ends this process at once when standard input ends. If it is a pipe, that is when the parent process ends, in whatever way.
+fn exit_when_stdin_ends() {
+    std::thread::spawn(|| {
+        // Nothing is expected on it; an error means the same as the end.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        log::logger().flush();
+        std::process::exit(0);
+    });
 }

@@ -26,6 +26,7 @@ use crate::listen::listener::{Listener, Listeners};
 use crate::listen::signal;
 use crate::load::Load;
 use crate::net::trust::{TrustError, TrustRoots};
+use crate::notify::Notifier;
 use crate::proxy::{self, Proxy};
 
 mod table;
@@ -153,6 +154,10 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         let app = Health::new(table.live(), Arc::clone(&load));
         let http = Http::new(listen::Kind::Admin, app, config.client_keepalive(), &load);
         server.add_service(Listeners::new(admin, http, 1, &load));
+    }
+    let addresses = clients.iter().map(Listener::address).collect();
+    if let Some(notifier) = Notifier::ready(addresses, table.live()) {
+        server.add_service(background_service("service manager", notifier));
     }
     let mut upkeep = background_service("upkeep", upkeep);
     // A thread of its own: what requests do holds up no renewal.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::browser;
 use crate::failure::Hop;
 use crate::load::{Limit, Load};
-use crate::proxy::{Table, Upstream};
+use crate::proxy::{Table, upstreams};
 
 /// What can be asked: `/healthz` (the process answers) and `/readyz` (every registry has a token that is good).
 pub struct Health {
@@ -41,13 +41,7 @@ impl Health {
     }
 
     fn readiness(&self) -> (bool, Value) {
-        let routes = self.routes.load();
-        let mut upstreams: Vec<&Arc<Upstream>> = Vec::new();
-        for upstream in routes.iter().map(|route| &route.destination.upstream) {
-            if !upstreams.iter().any(|known| Arc::ptr_eq(known, upstream)) {
-                upstreams.push(upstream);
-            }
-        }
+        let upstreams = upstreams(&self.routes);
         let states: Vec<_> =
             upstreams.iter().map(|upstream| (upstream.domain.authority(), upstream.tokens.readiness())).collect();
         let ready = states.iter().all(|(_, state)| state.ready);

@@ -84,7 +84,8 @@ impl Emulated {
         let config = Config::load(&flags).map_err(|mistakes| mistakes.to_string().trim_end().to_owned())?;
         let arguments = ["--config".to_owned(), settings.to_string_lossy().into_owned()];
         let variables = [("RUST_LOG", String::new())];
-        let proxy = tokio::task::spawn_blocking(move || ProxyProcess::start(&arguments, &variables, |_| {}))
+        let socket = files.path("notify");
+        let proxy = tokio::task::spawn_blocking(move || ProxyProcess::start(&arguments, &variables, &socket, |_| {}))
             .await
             .map_err(|cause| format!("proxy: {cause}"))??;
         tasks.spawn(async move {

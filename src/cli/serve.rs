@@ -31,6 +31,20 @@ pub(super) struct ServeFlags {
     /// Has no effect; accepted because command lines of the Go program have it
     #[arg(long, value_name = "HOST")]
     masquerade_domain: Option<String>,
+    /// Exit when standard input ends, for a parent process that must not leave the proxy behind, however it ends itself
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+/// What `serve` does.
+#[derive(Debug)]
+pub struct Serve {
+    /// The settings.
+    pub config: Config,
+    /// Each is a warning for the log.
+    pub warnings: Vec<String>,
+    /// Exit when standard input ends.
+    pub exit_with_stdin: bool,
 }
 
 /// A flag for each setting that has one. Values are texts: what they have to be is said by config, in the same words as
@@ -80,7 +94,7 @@ fn help(row: &Row) -> String {
 }
 
 /// The settings, and a warning for each flag that has no effect.
-pub(super) fn parse(flags: ServeFlags) -> Result<(Config, Vec<String>), Exit> {
+pub(super) fn parse(flags: ServeFlags) -> Result<Serve, Exit> {
     let mut warnings = Vec::new();
     if flags.masquerade_domain.is_some() {
         warnings.push(
@@ -88,7 +102,8 @@ pub(super) fn parse(flags: ServeFlags) -> Result<(Config, Vec<String>), Exit> {
                 .to_owned(),
         );
     }
-    Ok((load(flags)?, warnings))
+    let exit_with_stdin = flags.exit_with_stdin;
+    Ok(Serve { config: load(flags)?, warnings, exit_with_stdin })
 }
 
 /// The settings that these flags, the variable and the file give.

@@ -11,14 +11,16 @@ fn the_go_programs_command_line_works_in_all_its_spellings() {
         "-upstream-domain example.azurecr.io -upstream-prefix=hub -listen-address :8081",
         "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
     ] {
-        let Ok(Command::Serve(config, notices)) = run(line) else { panic!("{line}") };
+        let Ok(Command::Serve(serve)) = run(line) else { panic!("{line}") };
+        let Serve { config, warnings, exit_with_stdin } = *serve;
         assert_eq!(config.upstreams()[0].domain().host(), "example.azurecr.io", "{line}");
         assert_eq!(config.routes().iter().next().expect("a route").prefix.as_str(), "hub", "{line}");
         assert_eq!(config.listen().port(), 8081, "{line}");
-        assert!(notices.is_empty(), "{line}");
+        assert!(warnings.is_empty() && !exit_with_stdin, "{line}");
     }
-    let Ok(Command::Serve(_, notices)) = run("--upstream-domain a.azurecr.io --masquerade-domain b") else { panic!() };
-    assert!(notices.len() == 1 && notices[0].contains("--masquerade-domain has no effect"), "{notices:?}");
+    let Ok(Command::Serve(serve)) = run("--upstream-domain a.azurecr.io --masquerade-domain b") else { panic!() };
+    let warnings = serve.warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("--masquerade-domain has no effect"), "{warnings:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use log::{info, warn};
 use tokio::time::{Instant, sleep_until};
 
 use crate::load::Load;
+use crate::notify;
 
 /// Requests under way may finish for this long after a signal; a kubelet kills after 30 s.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(25);
@@ -39,6 +40,7 @@ pub(crate) enum Drained {
 pub(crate) async fn drained(load: &Load) -> Drained {
     let changes = load.watch();
     let begun = Instant::now();
+    notify::stopping(load.requests.count());
     info!("stopping: {} requests under way, at most {} s", load.requests.count(), DRAIN_LIMIT.as_secs());
     let deadline = begun + DRAIN_LIMIT - HEAD_START;
     let (mut sources, mut changed) = (load.sources(), begun);

@@ -45,3 +45,15 @@ pub(crate) struct Destination {
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.
 pub(crate) type Table = ArcSwap<Routes<Arc<Destination>>>;
+
+/// The registries to which the routes lead, each once.
+pub(crate) fn upstreams(table: &Table) -> Vec<Arc<Upstream>> {
+    let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+    for route in table.load().iter() {
+        let upstream = &route.destination.upstream;
+        if !upstreams.iter().any(|known| Arc::ptr_eq(known, upstream)) {
+            upstreams.push(Arc::clone(upstream));
+        }
+    }
+    upstreams
+}

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
@@ -182,4 +183,45 @@ async fn a_configuration_that_is_a_fifo_does_not_hang() {
     let mut proxy = setup.flag("--config", &fifo).spawn();
     assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
     proxy.wait_for_log("it is a FIFO, and nobody has written it to its end within 5 s: name a regular file");
+}
+
+/// As systemd sees a unit of `Type=notify`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told_ready_status_and_stopping() {
+    let azure = testkit::azure().await;
+    azure.inject(Hop::Exchange, Fault::Status(503).times(1));
+    let setup = Setup::new(&azure);
+    let path = setup.path("manager");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let receive = || {
+        let mut buffer = [0; 8 << 10];
+        let length = manager.recv(&mut buffer).expect("a notification in time");
+        String::from_utf8(buffer[..length].to_vec()).expect("text")
+    };
+    let mut proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
+    let ready = receive();
+    let value = |name: &str| ready.lines().find_map(|line| line.strip_prefix(name)).expect(name).to_owned();
+    assert_eq!(value("READY="), "1");
+    let address = value("X_LISTEN_ADDRESS=");
+    let listening = format!("listening on http://{address}; example.azurecr.io:{}: ", azure.registry_addr().port());
+    assert_eq!(value("STATUS="), format!("{listening}the first sign-in is under way"));
+    assert_eq!(wire::ask(address.parse().expect("an address"), "GET /v2/", "").status, 200);
+    // The first call fails, so there may be a status without a token before the one with it.
+    let mut status = receive();
+    while status != format!("STATUS={listening}ready\n") {
+        assert!(status.starts_with(&format!("STATUS={listening}")) && status.lines().count() == 1, "{status}");
+        status = receive();
+    }
+    proxy.signal("TERM");
+    assert_eq!(receive(), "STOPPING=1\nSTATUS=stopping: 0 requests under way\n");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_with_stdin_ends_the_proxy_when_its_standard_input_ends() {
+    let azure = testkit::azure().await;
+    // The tests' proxies read from /dev/null, which is at its end.
+    let mut proxy = Setup::new(&azure).switch("--exit-with-stdin").spawn();
+    assert_eq!(proxy.wait().code(), Some(0));
 }

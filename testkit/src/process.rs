@@ -1,0 +1,136 @@
+//! A running proxy.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::PATIENCE;
+use crate::log::Log;
+
+/// Between two looks at a process.
+const STEP: Duration = Duration::from_millis(10);
+/// A notification has two or three lines.
+const MAX_NOTIFICATION: usize = 8 << 10;
+
+/// A running proxy. Dropping it kills the process.
+pub struct Proxy {
+    child: Child,
+    log: Arc<Log>,
+    address: Option<SocketAddr>,
+    /// Removed with it.
+    _files: tempfile::TempDir,
+}
+
+impl Proxy {
+    pub(crate) fn new(child: Child, log: Arc<Log>, files: tempfile::TempDir) -> Self {
+        Self { child, log, address: None, _files: files }
+    }
+
+    /// Waits for the notification that it is ready, which has its address.
+    pub(crate) fn wait_until_ready(&mut self, notifications: &UnixDatagram) {
+        notifications.set_read_timeout(Some(STEP)).expect("a socket");
+        let deadline = Instant::now() + PATIENCE;
+        let mut buffer = [0; MAX_NOTIFICATION];
+        while self.address.is_none() {
+            if let Ok(length) = notifications.recv(&mut buffer) {
+                let notification = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                let value = |name: &str| notification.lines().find_map(|line| line.strip_prefix(name));
+                let address = value("X_LISTEN_ADDRESS=").and_then(|address| address.parse().ok());
+                self.address = address.filter(|_| value("READY=") == Some("1"));
+            } else {
+                assert!(self.is_running() && Instant::now() < deadline, "it is not ready:\n{}", self.log());
+            }
+        }
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("started with Setup::start")
+    }
+
+    /// `http://<address><path>`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// The first line that contains `needle`, as soon as it is logged.
+    pub fn wait_for_log(&self, needle: &str) -> String {
+        self.wait_until(needle, |log| log.lines().find(|line| line.contains(needle)).map(str::to_owned))
+    }
+
+    /// What `look` finds in the log, as soon as it does; `what` is named if it never does.
+    pub fn wait_until<T>(&self, what: &str, look: impl Fn(&str) -> Option<T>) -> T {
+        self.log.wait_until(what, look)
+    }
+
+    /// Stops it with SIGTERM and returns the whole log.
+    pub fn end(mut self) -> String {
+        self.signal("TERM");
+        self.wait();
+        self.log.wait_for_end()
+    }
+
+    /// Sends a signal by its name, as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running:\n{}", self.log());
+            // The standard library has no wait with a limit; nothing depends on the step.
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// The number of its threads.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").count()
+    }
+
+    /// Its peak resident memory, in bytes, as the kernel counts it.
+    pub fn peak_resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5)");
+        let kilobytes = line.trim().strip_suffix(" kB").and_then(|number| number.parse::<usize>().ok());
+        kilobytes.expect("a number of kB") << 10
+    }
+
+    /// Its resident memory, in bytes, without the pages of the program, which are many in a debug build.
+    pub fn resident_bytes(&self) -> usize {
+        const PAGE: usize = 4096;
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it runs");
+        let mut pages = statm.split(' ').skip(1).map(|pages| pages.parse::<usize>().expect("a number of pages"));
+        let (resident, of_files) = (pages.next().expect("resident"), pages.next().expect("shared"));
+        resident.saturating_sub(of_files) * PAGE
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_none()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the proxy\n{}---", self.log());
+        }
+    }
+}

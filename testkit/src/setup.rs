@@ -1,0 +1,203 @@
+//! What a proxy is started with.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use acr_emulator::{Emulator, Options};
+
+use crate::log::Log;
+use crate::process::Proxy;
+use crate::{CLIENT, SECRET, TENANT};
+
+/// The registry's name, which has no entry in DNS.
+fn domain(address: SocketAddr) -> String {
+    format!("example.azurecr.io:{}", address.port())
+}
+
+/// What a proxy is started with: by default the tests' identity, and the emulator as its registry.
+pub struct Setup {
+    args: Vec<String>,
+    environment: Vec<(String, String)>,
+    journal: Option<bool>,
+    /// Soft and hard limit of open files, if they are not this process's.
+    descriptors: Option<(usize, usize)>,
+    files: tempfile::TempDir,
+}
+
+impl Setup {
+    /// A proxy in front of `azure`, with prefix `hub`, at `trace` level: every test is one of secrets, too.
+    pub fn new(azure: &Emulator) -> Self {
+        Self::registry(azure, azure.registry_addr())
+    }
+
+    /// The same with routes in place of the one upstream: a source and its prefix for each of them.
+    pub fn routes(azure: &Emulator, routes: &[(&str, &str)]) -> Self {
+        let domain = domain(azure.registry_addr());
+        let route = |(source, prefix): &(&str, &str)| {
+            format!("  - {{source: {source}, domain: '{domain}', prefix: {prefix}, addresses: [127.0.0.1]}}\n")
+        };
+        Self::with(azure, &format!("routes:\n{}", routes.iter().map(route).collect::<String>()))
+    }
+
+    /// A registry of the test's own at this address, with prefix `hub`; `azure` is Entra ID, and its CA is trusted.
+    pub fn registry(azure: &Emulator, address: SocketAddr) -> Self {
+        let domain = domain(address);
+        Self::with(azure, &format!("upstream:\n  domain: {domain}\n  prefix: hub\n  addresses: [127.0.0.1]\n"))
+    }
+
+    fn with(azure: &Emulator, upstream: &str) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let ca = files.path().join("ca.pem");
+        std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
+        let config = files.path().join("config.yaml");
+        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
+        std::fs::write(&config, upstream.to_owned() + &rest).expect("the configuration is written");
+        Self { args: Vec::new(), environment: Vec::new(), journal: None, descriptors: None, files }
+            .flag("--config", &config.to_string_lossy())
+            .env("AZURE_AUTHORITY_HOST", &azure.authority())
+            .secret(SECRET)
+    }
+
+    /// Adds lines to the configuration file.
+    pub fn settings(self, lines: &str) -> Self {
+        let path = self.files.path().join("config.yaml");
+        let config = std::fs::read_to_string(&path).expect("written by new");
+        std::fs::write(&path, config + lines + "\n").expect("the configuration is written");
+        self
+    }
+
+    /// Adds lines to the `upstream` table, indented by two spaces.
+    pub fn upstream(self, lines: &str) -> Self {
+        let path = self.files.path().join("config.yaml");
+        let config = std::fs::read_to_string(&path).expect("written by new");
+        std::fs::write(&path, config.replacen("upstream:\n", &format!("upstream:\n{lines}"), 1)).expect("written");
+        self
+    }
+
+    /// Replaces the configuration's registry by these entries of `routes`.
+    pub fn only_routes(self, routes: &str) -> Self {
+        let path = self.files.path().join("config.yaml");
+        let config = std::fs::read_to_string(&path).expect("written by new");
+        let rest = config.split_once("listen:").map(|(_, rest)| rest).expect("it has one");
+        std::fs::write(&path, format!("routes:\n{routes}listen:{rest}")).expect("the configuration is written");
+        self
+    }
+
+    /// Without any of the variables that sign in.
+    pub fn nobody(self) -> Self {
+        ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]
+            .into_iter()
+            .fold(self, |setup, name| setup.env(name, ""))
+    }
+
+    /// Signs in as the machine's identity, which App Service's endpoint of the emulator gives, and as nobody else.
+    pub fn managed(self, azure: &Emulator) -> Self {
+        let endpoint = azure.identity_addr().expect("asked for in the options");
+        self.nobody()
+            .env("PATH", "/nonexistent")
+            .env("IDENTITY_ENDPOINT", &format!("http://{endpoint}/msi/token"))
+            .env("IDENTITY_HEADER", &Options::default().identity_header)
+    }
+
+    /// Signs in by client secret.
+    pub fn secret(self, secret: &str) -> Self {
+        self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)
+    }
+
+    /// Sets a flag, in place of an earlier value of it.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        if let Some(at) = self.args.iter().position(|arg| arg == name) {
+            self.args.drain(at..at + 2);
+        }
+        self.args.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Adds a flag without a value.
+    pub fn switch(mut self, name: &str) -> Self {
+        self.args.push(name.to_owned());
+        self
+    }
+
+    /// Sets a variable; an empty value counts as unset.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes a variable out of its environment, which is not to set it to nothing.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// Starts it with these limits of open files: soft, hard.
+    pub fn descriptors(mut self, soft: usize, hard: usize) -> Self {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
+    /// A file of this proxy's own.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("a file is written");
+        path
+    }
+
+    /// Where such a file would be.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// Says, as systemd does, that its standard error is the journal: this stream, or another one.
+    pub fn journal(mut self, is_standard_error: bool) -> Self {
+        self.journal = Some(is_standard_error);
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Proxy {
+        let socket = self.path("notify");
+        let socket_name = socket.to_string_lossy().into_owned();
+        let notifications = UnixDatagram::bind(&socket).expect("a socket");
+        let mut proxy = self.env("NOTIFY_SOCKET", &socket_name).spawn();
+        proxy.wait_until_ready(&notifications);
+        proxy
+    }
+
+    /// Starts it and does not wait.
+    pub fn spawn(self) -> Proxy {
+        let (stderr, writer) = std::io::pipe().expect("a pipe");
+        let stream = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let journal = self.journal.map(|is_standard_error| {
+            let of = stream.metadata().expect("an open pipe");
+            let inode = if is_standard_error { of.ino() } else { of.ino() + 1 };
+            ("JOURNAL_STREAM", format!("{}:{inode}", of.dev()))
+        });
+        let binary = std::env::var("CARGO_BIN_EXE_acr-cache-proxy").expect("cargo tells a test where the program is");
+        let mut command = match self.descriptors {
+            None => Command::new(&binary),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), &binary]);
+                shell
+            }
+        };
+        let child = command
+            .args(&self.args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(journal)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(stream))
+            .spawn()
+            .expect("the binary starts");
+        Proxy::new(child, Log::read(stderr), self.files)
+    }
+}
