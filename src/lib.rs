@@ -82,13 +82,14 @@
 //! demo
 //! cli
 //! bench, client_config, serve
-//! admin, listen
+//! admin, child, listen
+//! notify
 //! proxy
 //! token
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, child, file, load, secret, value
+//! answer, browser, file, load, secret, value
 //! ```
 //!
 //! # Invariants
