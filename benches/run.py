@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 
-import plot
 from process import Processes, cpu_seconds, free_port, listens, memory
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -338,7 +337,6 @@ def main():
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "pass-through.json").write_text(json.dumps(found, indent=1) + "\n")
         (arguments.out / "pass-through.md").write_text(text)
-        plot.draw(arguments.out)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@
 //!   tally              what all pulls measured: record, by side and phase; pairs, the difference pull by pull
 //!   progress           the bar on a terminal
 //! report               table, HTML page, JSON and plots
+//!   svg                the one place that draws; examples/figures draws those of benches/ with it
 //! delay                a forwarder that adds a round-trip time, for runs against an emulator
 //! ```
 
 mod client;
 mod delay;
+mod digits;
 mod failure;
 mod flags;
 mod image;
@@ -36,10 +38,12 @@ mod record;
 mod report;
 mod route;
 mod run;
+mod svg;
 mod tally;
 
 pub use client::{Connector, Exchange, Lookup, Pool};
 pub use delay::DelayLine;
+pub use digits::digits;
 pub use failure::Failure;
 pub use flags::Flags;
 pub use image::Image;
@@ -49,3 +53,4 @@ pub use platform::Platform;
 pub use pull::{Job, Layers, Login, Order, SignIn, Size, inspect};
 pub use route::{Route, Side};
 pub use run::{Invocation, Subject, run};
+pub use svg::{Colour, Drawing};

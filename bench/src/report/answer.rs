@@ -1,6 +1,7 @@
 //! What everybody wants to know first: how long a pull takes on either side, and by how much they differ.
 
-use super::{SideSummary, Summary, digits, shown};
+use super::{SideSummary, Summary, shown};
+use crate::digits::digits;
 use crate::pairs::Difference;
 use crate::phase::Phase;
 use crate::route::Side;

@@ -1,6 +1,7 @@
 //! The contents of the tables, as texts: the table for the terminal and the page lay the same ones out.
 
-use super::{About, SHARES, SideSummary, Summary, digits, mebibytes, shown};
+use super::{About, SHARES, SideSummary, Summary, mebibytes, shown};
+use crate::digits::digits;
 use crate::pairs::{Difference, Estimate};
 use crate::phase::Phase;
 use crate::pull::Layers;

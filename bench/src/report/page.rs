@@ -1,8 +1,10 @@
 //! One page with everything, which needs nothing else.
 
 use super::cells::{self, DIFFERENCE};
-use super::plot::{self, escaped};
-use super::{About, SHARES, Summary, answer, digits};
+use super::plot;
+use super::{About, SHARES, Summary, answer};
+use crate::digits::digits;
+use crate::svg::escaped;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#222;--quiet:#57606a;--ground:#fff;--band:#f6f6f4;--line:#ddd}\
@@ -113,7 +115,7 @@ mod tests {
     fn the_page_is_well_formed_and_begins_with_the_answer() {
         let (about, summaries) = super::super::tests::summaries();
         let page = super::render(&about, &summaries, false);
-        super::super::plot::tests::assert_well_formed(&page);
+        crate::svg::tests::assert_well_formed(&page);
         assert!(page.contains("GET /v2/&lt;a&gt;") && page.contains("<svg"), "{page}");
         let body = page.split_once("</h1>").expect("a heading").1;
         assert!(body.starts_with("<p class=\"answer\">Through the proxy a pull takes 25.0 ms, a direct one"), "{page}");

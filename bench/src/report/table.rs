@@ -1,7 +1,8 @@
 //! The table, for a terminal of 110 columns.
 
 use super::cells::{self, DIFFERENCE};
-use super::{About, SHARES, Summary, answer, digits};
+use super::{About, SHARES, Summary, answer};
+use crate::digits::digits;
 
 pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
     let mut text = String::new();
