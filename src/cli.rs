@@ -80,9 +80,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     let Program { command, serve } =
         Program::try_parse_from(&arguments).map_err(|error| exit::from_clap(&error, &Program::command(), first))?;
     match command.unwrap_or(Subcommands::Serve(serve)) {
-        Subcommands::Serve(arguments) => {
-            serve::parse(arguments).map(|serve| Command::Serve(Box::new(serve)))
-        }
+        Subcommands::Serve(arguments) => serve::parse(arguments).map(|serve| Command::Serve(Box::new(serve))),
         #[cfg(feature = "demo")]
         Subcommands::Demo(arguments) => demo::parse(&arguments).map(Command::Demo),
         #[cfg(not(feature = "demo"))]

@@ -1,8 +1,8 @@
 //! The plots, as SVG: a pull's time by percentile, and the phases' medians.
 
+use crate::digits::digits;
 use crate::phase::Phase;
 use crate::route::Side;
-use crate::digits::digits;
 use crate::svg::{Colour, Drawing};
 
 use super::{SHARES, Summary, shown};
@@ -130,7 +130,8 @@ fn medians(drawing: &mut Drawing, summary: &Summary) {
         .filter(|phase| !phase.phase.is_speed() && phase.rows.iter().any(Option::is_some))
         .collect();
     let step = BAR * summary.sides.len() as f64 + GAP;
-    let median = |row: &Option<(u64, [u64; SHARES.len()])>| row.map(|(_, values)| shown(Phase::Whole, values[0] as f64));
+    let median =
+        |row: &Option<(u64, [u64; SHARES.len()])>| row.map(|(_, values)| shown(Phase::Whole, values[0] as f64));
     let longest = phases.iter().flat_map(|phase| &phase.rows).filter_map(median).fold(0.01, f64::max);
     let width = WIDTH - NAMES - RIGHT - 60.0;
     let top = drawing.height + TOP;
