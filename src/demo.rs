@@ -1,6 +1,6 @@
-//! `demo`: this same program against an embedded stand-in for Azure, so that a pull can be seen without any.
+//! `demo`: a pull through this program, against an emulator of Azure.
 //!
-//! The stand-in runs in this process. The proxy is a child process of the same binary, started with the flags and
+//! The emulator runs in this process. The proxy is a child process of the same program, started with the flags and
 //! variables that a user would set, and ends with this one.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::child::{ProxyProcess, Scratch};
 use crate::cli::DemoOptions;
 use crate::net::addresses::system_lookup;
 
-/// The identity that the stand-in knows. It opens nothing anywhere else.
+/// The identity that the emulator knows. It is of no use elsewhere.
 const TENANT: &str = "00000000-0000-4000-8000-00000000de30";
 const CLIENT_ID: &str = "00000000-0000-4000-8000-0000000c11e7";
 const SECRET: &str = "only-for-the-demo";
@@ -27,12 +27,11 @@ const PREFIX: &str = "hub";
 const IMAGE: &str = "library/hello";
 /// The emulator's image has a manifest for it.
 const PLATFORM: &str = "linux/amd64";
-/// The line of a request is written right behind its answer; a busy machine may have to do other things first.
+/// How long log lines are waited for. A request's line follows its response at once, unless the machine is busy.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
 const LOG_STEP: Duration = Duration::from_millis(5);
 
-/// Runs until Ctrl-C, SIGTERM or the end of its terminal, or with `--once` until one image is pulled. The error is one
-/// sentence.
+/// Runs until Ctrl-C, SIGTERM or SIGHUP, or with `--once` until one image is pulled. The error is one sentence.
 pub fn run(options: &DemoOptions) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().map_err(|cause| format!("demo: runtime: {cause}"))?;
@@ -40,13 +39,13 @@ pub fn run(options: &DemoOptions) -> Result<(), String> {
         let ended = ended().map_err(|cause| format!("demo: signals: {cause}"))?;
         tokio::select! {
             shown = demo(options) => shown,
-            // What was started is stopped by being dropped.
+            // Dropping the demo stops what it started.
             () = ended => Ok(()),
         }
     })
 }
 
-/// Resolves at the first signal that asks for the end.
+/// Resolves at the first signal that ends the demo.
 fn ended() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -60,7 +59,7 @@ fn ended() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// What the proxy logs: kept until it is shown, and from then on shown as it comes.
+/// The log of the proxy. Lines are collected until they are shown, and printed at once from then on.
 #[derive(Clone)]
 struct ProxyLog(Arc<Mutex<Option<Vec<String>>>>);
 
@@ -82,7 +81,7 @@ impl ProxyLog {
         }
     }
 
-    /// Waits for the lines of so many requests, but not for long.
+    /// Waits for the lines of this many requests, [`LOG_LIMIT`] at most.
     async fn of_requests(&self, requests: usize) {
         let begun = Instant::now();
         let is_access = |line: &&String| line.contains(" access] ");
@@ -97,7 +96,7 @@ impl ProxyLog {
     }
 }
 
-/// Prints a line. Whoever reads may have left, as `head` does.
+/// Prints a line. It fails if the reader, such as `head`, has closed the output.
 fn say(line: impl Display) -> Result<(), String> {
     writeln!(io::stdout(), "{line}").map_err(|cause| format!("demo: output: {cause}"))
 }
@@ -110,13 +109,13 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
             secret: Some(SECRET.to_owned()),
             ..Client::default()
         }],
-        // So that the docker of this machine, which does not know our CA, can follow the redirect.
+        // The docker of this machine does not trust the emulator's CA, and has to follow the redirect.
         storage_tls: false,
         login_server: "127.0.0.1".to_owned(),
         ..Options::default()
     })
     .await
-    .map_err(|cause| format!("demo: stand-in for Azure: {cause}"))?;
+    .map_err(|cause| format!("demo: emulator: {cause}"))?;
     let binary = static_busybox();
     let mut image = acr_emulator::Image::small(&format!("{PREFIX}/{IMAGE}"), "latest");
     image.binary.clone_from(&binary);
@@ -163,7 +162,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     std::future::pending().await
 }
 
-/// How to pull by other means, ready to be pasted.
+/// Commands to paste: the same pull with curl, docker and containerd.
 fn to_paste(proxy: SocketAddr, binary: Option<&Path>) -> String {
     let short = IMAGE.trim_start_matches("library/");
     let docker = match binary {
@@ -184,7 +183,7 @@ Ctrl-C ends it."
     )
 }
 
-/// The proxy, with the flags and variables that a user would set; its log is shown.
+/// Starts the proxy with the flags and variables that a user would set.
 async fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch, log: &ProxyLog) -> Result<ProxyProcess, String> {
     let ca = files.write("ca.pem", azure.ca_pem()).map_err(|cause| format!("demo: {cause}"))?;
     let arguments = [
@@ -232,7 +231,7 @@ async fn pull(proxy: &Origin) -> (Vec<Exchange>, Result<(), String>) {
     (pool.exchanges(), pulled)
 }
 
-/// Plain HTTP, to the storage as well, so no CA certificate is trusted: those of this machine may be out of order.
+/// It trusts no CA: proxy and storage speak plain HTTP, and the CA certificates of this machine may be unusable.
 fn connector() -> Result<Connector, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -250,7 +249,7 @@ fn line(exchange: &Exchange) -> String {
     format!("{} -> {what} ({} ms)", exchange.request, exchange.took.as_millis())
 }
 
-/// The stand-in's records in a line each: by hop, with what the proxy added and what it kept away.
+/// A line for each request that reached the emulator: the hop, and whether the proxy sent a token; then how many there were.
 fn seen(requests: &[Recorded]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();

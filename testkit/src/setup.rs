@@ -22,18 +22,18 @@ pub struct Setup {
     args: Vec<String>,
     environment: Vec<(String, String)>,
     journal: Option<bool>,
-    /// Soft and hard limit of open files, if they are not this process's.
+    /// Soft and hard limit of open files; `None` keeps those of the test.
     descriptors: Option<(usize, usize)>,
     files: tempfile::TempDir,
 }
 
 impl Setup {
-    /// A proxy in front of `azure`, with prefix `hub`, at `trace` level: every test is one of secrets, too.
+    /// A proxy in front of `azure`, with prefix `hub`, with the log at `trace`, so that every test would show a leaked secret.
     pub fn new(azure: &Emulator) -> Self {
         Self::registry(azure, azure.registry_addr())
     }
 
-    /// The same with routes in place of the one upstream: a source and its prefix for each of them.
+    /// Routes in place of the one upstream, each a source and a prefix.
     pub fn routes(azure: &Emulator, routes: &[(&str, &str)]) -> Self {
         let domain = domain(azure.registry_addr());
         let route = |(source, prefix): &(&str, &str)| {
@@ -42,7 +42,7 @@ impl Setup {
         Self::with(azure, &format!("routes:\n{}", routes.iter().map(route).collect::<String>()))
     }
 
-    /// A registry of the test's own at this address, with prefix `hub`; `azure` is Entra ID, and its CA is trusted.
+    /// A registry of the test's own at this address, with prefix `hub`. Entra ID and the trusted CA are those of `azure`.
     pub fn registry(azure: &Emulator, address: SocketAddr) -> Self {
         let domain = domain(address);
         Self::with(azure, &format!("upstream:\n  domain: {domain}\n  prefix: hub\n  addresses: [127.0.0.1]\n"))
@@ -93,7 +93,7 @@ impl Setup {
             .fold(self, |setup, name| setup.env(name, ""))
     }
 
-    /// Signs in as the machine's identity, which App Service's endpoint of the emulator gives, and as nobody else.
+    /// Signs in with the managed identity that the emulator's App Service endpoint issues, and with no other.
     pub fn managed(self, azure: &Emulator) -> Self {
         let endpoint = azure.identity_addr().expect("asked for in the options");
         self.nobody()
@@ -102,7 +102,7 @@ impl Setup {
             .env("IDENTITY_HEADER", &Options::default().identity_header)
     }
 
-    /// Signs in by client secret.
+    /// Signs in with a client secret.
     pub fn secret(self, secret: &str) -> Self {
         self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)
     }
@@ -129,7 +129,7 @@ impl Setup {
         self
     }
 
-    /// Takes a variable out of its environment, which is not to set it to nothing.
+    /// Removes a variable from its environment; to set it to the empty text is something else.
     pub fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self
@@ -141,19 +141,19 @@ impl Setup {
         self
     }
 
-    /// A file of this proxy's own.
+    /// Writes a file into the proxy's temporary directory.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).expect("a file is written");
         path
     }
 
-    /// Where such a file would be.
+    /// The path of a file in that directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
 
-    /// Says, as systemd does, that its standard error is the journal: this stream, or another one.
+    /// Sets `JOURNAL_STREAM`, as systemd does: to the stream of standard error, or to another one.
     pub fn journal(mut self, is_standard_error: bool) -> Self {
         self.journal = Some(is_standard_error);
         self

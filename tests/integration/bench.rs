@@ -183,7 +183,7 @@ async fn both_sides_are_measured_and_the_counts_are_the_registrys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_without_a_place_is_told_before_anything_is_asked() {
+async fn an_output_that_cannot_be_written_is_an_error_before_the_first_request() {
     let azure = testkit::azure().await;
     for flag in ["--json", "--svg", "--html"] {
         let output = Bench::new(&azure).direct().args(&format!("--image {IMAGE} {flag} /nonexistent/report")).run();
@@ -225,7 +225,7 @@ async fn a_direct_pull_follows_to_a_data_endpoint_whose_secret_is_in_no_report()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_one_sentence_before_the_run() {
+async fn a_wrong_image_host_or_credential_is_one_sentence_before_the_run() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
@@ -282,7 +282,7 @@ async fn the_proxys_side_has_no_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn layers_are_asked_for_as_told() {
+async fn layers_are_requested_as_the_flag_says() {
     let azure = testkit::azure().await;
     for (how, method, bytes) in [("none", "GET", false), ("head", "HEAD", false), ("full", "GET", true)] {
         azure.clear_requests();
@@ -363,7 +363,7 @@ async fn an_open_loop_counts_from_the_intended_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_run_reports_what_there_is_and_429_is_an_error() {
+async fn an_interrupted_run_is_reported_and_a_429_is_an_error() {
     // `timeout` and service managers signal the process, and then its group.
     for signals in [&[Signal::SIGINT][..], &[Signal::SIGTERM], &[Signal::SIGTERM, Signal::SIGTERM]] {
         let azure = testkit::azure().await;
@@ -391,7 +391,7 @@ async fn an_interrupted_run_reports_what_there_is_and_429_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mix_is_drawn_from() {
+async fn all_images_of_a_mix_are_pulled() {
     let azure = testkit::azure().await;
     azure.push(Image::small("hub/library/alpine", "3"));
     let bench = Bench::new(&azure).direct();
@@ -406,7 +406,7 @@ async fn a_mix_is_drawn_from() {
 }
 
 #[test]
-fn emulated_needs_nothing() {
+fn an_emulated_run_needs_no_flags_and_no_azure() {
     for blobs in ["redirect", "proxy"] {
         let output = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
             .args(["bench", "--emulated", "--rtt", "20ms", "--pulls", "3", "--json", "-", "--blobs", blobs])

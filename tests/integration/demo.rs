@@ -84,7 +84,7 @@ fn however_the_demo_ends_its_proxy_ends_and_its_files_are_gone() {
 
 /// As `head` does.
 #[test]
-fn who_leaves_in_the_middle_of_the_demo_is_no_panic() {
+fn a_reader_that_closes_the_output_early_is_an_error_and_no_panic() {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
         .args(["demo", "--once"])
         .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! What everybody wants to know first: how long a pull takes on either side, and by how much they differ.
+//! The result in one sentence: how long a pull takes on each side, and the difference.
 
 use super::{SideSummary, Summary, shown};
 use crate::digits::digits;
@@ -6,10 +6,10 @@ use crate::pairs::Difference;
 use crate::phase::Phase;
 use crate::route::Side;
 
-/// Of a run that was ended early.
-pub const INTERRUPTED: &str = "Interrupted: this is what there was until then.";
+/// Added to the report of a run that was ended early.
+pub const INTERRUPTED: &str = "Interrupted: the report covers the pulls until then.";
 
-/// One sentence a level, with the level in front if there are several; what more there is to say behind them.
+/// One sentence a level, which begins with the level if there are several, and a remark if the run was ended early.
 pub fn render(summaries: &[Summary], interrupted: bool) -> Vec<String> {
     let mut sentences: Vec<_> = match summaries {
         [] => vec!["Nothing was measured.".to_owned()],
@@ -46,15 +46,15 @@ fn mean(side: &SideSummary) -> String {
     digits(shown(Phase::Whole, side.record.histogram(Phase::Whole).mean()))
 }
 
-/// The interval is said from the end that is nearer to no difference.
+/// The interval begins with the end that is closer to zero.
 fn difference(summary: &Summary) -> String {
     let Some(Difference { mean, .. }) = summary.whole else {
-        return "too few pairs to tell them apart".to_owned();
+        return "too few pairs for a comparison".to_owned();
     };
     let (pairs, ms) = (summary.pairs, |value: f64| digits(shown(Phase::Whole, value)));
     if mean.low <= 0.0 && mean.high >= 0.0 {
         let [low, high] = [mean.low, mean.high].map(ms);
-        return format!("no difference that {pairs} pairs could tell (95 % interval {low} to {high} ms)");
+        return format!("no difference that {pairs} pairs can show (95 % interval {low} to {high} ms)");
     }
     let (word, near, far) = if mean.high < 0.0 { ("less", mean.high, mean.low) } else { ("more", mean.low, mean.high) };
     let [value, near, far] = [mean.value, near, far].map(|value| ms(value.abs()));
@@ -67,14 +67,14 @@ mod tests {
     use crate::pairs::Estimate;
 
     #[test]
-    fn the_answer_is_both_times_and_how_sure_their_difference_is() {
+    fn the_answer_has_both_times_and_the_interval_of_their_difference() {
         let (_, mut summaries) = super::super::tests::summaries();
         let at = |value: f64| Estimate { value, low: value - 500.0, high: value + 500.0 };
         for (whole, expected) in [
             (Some(-60_000.0), "60.0 ms less (95 % interval 59.5 to 60.5 ms, 100 pairs)."),
             (Some(2_000.0), "2.00 ms more (95 % interval 1.50 to 2.50 ms, 100 pairs)."),
-            (Some(100.0), "no difference that 100 pairs could tell (95 % interval -0.40 to 0.60 ms)."),
-            (None, "too few pairs to tell them apart."),
+            (Some(100.0), "no difference that 100 pairs can show (95 % interval -0.40 to 0.60 ms)."),
+            (None, "too few pairs for a comparison."),
         ] {
             summaries[0].whole = whole.map(|value| Difference { mean: at(value), median: at(value) });
             let said = render(&summaries, false);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_without_a_pull_and_a_side_alone_are_said_so() {
+    fn a_side_without_pulls_and_a_single_side_have_sentences_of_their_own() {
         let (_, mut summaries) = super::super::tests::summaries();
         let direct = summaries[0].sides.pop().expect("two sides");
         assert_eq!(render(&summaries, false), ["Through the proxy a pull takes 25.0 ms (mean of 100)."]);

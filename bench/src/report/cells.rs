@@ -1,4 +1,4 @@
-//! The contents of the tables, as texts: the table for the terminal and the page lay the same ones out.
+//! The cells of the tables as text, which the terminal's table and the HTML page share.
 
 use super::{About, SHARES, SideSummary, Summary, mebibytes, shown};
 use crate::digits::digits;
@@ -7,16 +7,16 @@ use crate::phase::Phase;
 use crate::pull::Layers;
 use crate::route::Side;
 
-/// Errors' sentences are long; the rest of a line this long would only repeat its beginning.
+/// Longer error sentences are cut.
 const MAX_SENTENCE: usize = 200;
-/// How the column of differences is called.
+/// The heading of the column of differences.
 pub const DIFFERENCE: &str = "via - direct, 95 % interval";
 
-/// One side of a phase.
+/// The row of one side in a phase.
 pub struct Row {
     pub side: Side,
     pub count: String,
-    /// Those of [`SHARES`].
+    /// One for each of [`SHARES`].
     pub values: [String; SHARES.len()],
     /// Value, low and high, in the last row of a phase.
     pub difference: Option<[String; 3]>,
@@ -43,13 +43,13 @@ pub fn facts(about: &About) -> Vec<(&'static str, String)> {
     }));
     if let Some(rtt) = about.rtt {
         let rtt = digits(rtt.as_secs_f64() * 1000.0);
-        let stand_in = format!("registry and storage are a stand-in in this process, made to be {rtt} ms away");
+        let stand_in = format!("registry and storage are an emulator in this process, {rtt} ms away");
         facts.push(("emulated", stand_in));
     }
     facts
 }
 
-/// The phases by name; one that the pull does not have has no rows.
+/// The phases by name. A phase without samples has no rows.
 pub fn phases(summary: &Summary) -> Vec<(&'static str, Vec<Row>)> {
     let rows = summary.phases.iter().map(|phase| {
         // Microseconds and KiB a second are far below 2^53.
@@ -75,7 +75,7 @@ fn estimate(phase: Phase, Estimate { value, low, high }: Estimate) -> [String; 3
     [value, low, high].map(|value| digits(shown(phase, value)))
 }
 
-/// What is to be known of the differences, if there are any.
+/// How to read the differences, if there are any.
 pub fn notes(summary: &Summary) -> Vec<String> {
     let Some(Difference { median, .. }) = summary.whole else {
         return Vec::new();
@@ -88,7 +88,7 @@ pub fn notes(summary: &Summary) -> Vec<String> {
     ]
 }
 
-/// What came of the pulls: a name, and a number for each side.
+/// Counts of pulls and errors: a name, and a number for each side.
 pub fn counts(summary: &Summary) -> Vec<(&'static str, Vec<String>)> {
     let is_open = summary.level.rate.is_some();
     let any_unfinished = summary.sides.iter().any(|side| side.unfinished > 0);
@@ -109,7 +109,7 @@ pub fn counts(summary: &Summary) -> Vec<(&'static str, Vec<String>)> {
     lines
 }
 
-/// What went wrong, and how often.
+/// The errors, and how often each occurred.
 pub fn errors(summary: &Summary) -> Vec<String> {
     let of = |side: &SideSummary| {
         let label = side.side.label();

@@ -1,4 +1,4 @@
-//! One page with everything, which needs nothing else.
+//! The report as one HTML page, which loads nothing else.
 
 use super::cells::{self, DIFFERENCE};
 use super::plot;
@@ -125,7 +125,7 @@ mod tests {
         assert!(!page.contains("<pre"), "its tables are tables");
     }
 
-    /// A header cell that spans rows stands for its cell in each of them.
+    /// A header cell that spans rows counts as a cell of each of them.
     #[test]
     fn every_row_of_a_table_is_as_wide_as_its_head() {
         let (about, summaries) = super::super::tests::summaries();

@@ -19,7 +19,7 @@ pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String
     text
 }
 
-/// One level: its heading, its phases, what came of its pulls.
+/// One level: heading, phases, counts, errors.
 fn level(summary: &Summary) -> String {
     let mut text = format!("{}, {} s\n\n", summary.heading, digits(summary.elapsed.as_secs_f64()));
     let mut header = format!("{:<20}{:<6}{:>6}", "milliseconds", "side", "n");
