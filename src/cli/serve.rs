@@ -108,7 +108,7 @@ pub(super) fn parse(flags: ServeFlags) -> Result<Serve, Exit> {
 
 /// The settings that these flags, the variable and the file give.
 pub(super) fn load(flags: ServeFlags) -> Result<Config, Exit> {
-    let ServeFlags { settings: SettingFlags(given), config, masquerade_domain: _ } = flags;
+    let ServeFlags { settings: SettingFlags(given), config, masquerade_domain: _, exit_with_stdin: _ } = flags;
     let rust_log = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let given = given.with_file(config).with_rust_log(rust_log);
     Config::load(&given).map_err(|mistakes| mistake(&mistakes.to_string()))
