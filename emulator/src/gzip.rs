@@ -54,7 +54,7 @@ impl Stored {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::Read as _;
 
     use super::{BLOCK, Stored};
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::Response;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;

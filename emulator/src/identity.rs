@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hyper::Method;
 use serde_json::json;

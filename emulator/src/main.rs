@@ -1,6 +1,6 @@
 //! The emulator as a program: starts, prints where it listens, then prints each request.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

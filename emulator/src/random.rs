@@ -1,6 +1,6 @@
 //! Identifiers as Azure makes them.
 
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 /// Random bytes; zeros if the system has none, which is acceptable because nothing here protects a real secret.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {

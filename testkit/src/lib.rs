@@ -13,6 +13,7 @@ use acr_emulator::{Emulator, Image, Options, Recorded};
 mod log;
 mod process;
 mod setup;
+pub mod wire;
 
 pub use process::Proxy;
 pub use setup::Setup;

@@ -79,7 +79,7 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
             })
             .collect();
         // Whatever fails here, the clients end before it is told.
-        let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let pulls = || {
                 let goals = counts.each_ref().map(|count| count.load(Ordering::SeqCst) + PULLS);
                 let deadline = Instant::now() + PATIENCE;
@@ -106,7 +106,7 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
         for client in clients {
             client.join().expect("no pull fails");
         }
-        played.expect("the instances stop and come back");
+        outcome.expect("the instances stop and come back");
     });
     assert!(site.hub.requests().is_empty(), "{:#?}", site.hub.requests());
 }

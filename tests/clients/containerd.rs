@@ -15,7 +15,7 @@ use testkit::PATIENCE;
 const AGENT: &str = "containerd/";
 
 /// A running containerd.
-pub struct Containerd<'a> {
+pub(crate) struct Containerd<'a> {
     home: &'a Home,
     hosts: PathBuf,
     socket: PathBuf,
@@ -23,26 +23,26 @@ pub struct Containerd<'a> {
 }
 
 /// A `hosts.toml` with the proxy as a mirror of `server`; without one, of whatever registry the file is for.
-pub fn mirrored(server: Option<&str>, mirror: &str) -> String {
+pub(crate) fn mirrored(server: Option<&str>, mirror: &str) -> String {
     let server = server.map(|server| format!("server = \"https://{server}\"\n")).unwrap_or_default();
     format!("{server}[host.\"http://{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
 }
 
 /// A `hosts.toml` with the proxy and nobody else. `server` alone says so, too, but containerd 1.6 takes no file without
 /// a `host`, and asks the registry.
-pub fn closed(proxy: &str) -> String {
+pub(crate) fn closed(proxy: &str) -> String {
     format!("server = \"http://{proxy}\"\n[host.\"http://{proxy}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
 }
 
 impl<'a> Containerd<'a> {
     /// containerd with this `hosts.toml` for a registry, or for `_default`.
-    pub fn start(home: &'a Home, registry: &str, hosts: &str) -> Self {
+    pub(crate) fn start(home: &'a Home, registry: &str, hosts: &str) -> Self {
         home.file(&format!("certs/{registry}/hosts.toml"), hosts);
         Self::start_by(home, home.path().join("certs"))
     }
 
     /// containerd with a directory of registries.
-    pub fn start_by(home: &'a Home, hosts: PathBuf) -> Self {
+    pub(crate) fn start_by(home: &'a Home, hosts: PathBuf) -> Self {
         let config = format!(
             "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
             hosts.display()
@@ -52,7 +52,7 @@ impl<'a> Containerd<'a> {
 
     /// The containerd of a release by its number, or this machine's, with the lines that say where CRI finds `hosts`; the
     /// first is the version.
-    pub fn start_with(home: &'a Home, hosts: PathBuf, release: Option<u8>, lines: &str) -> Self {
+    pub(crate) fn start_with(home: &'a Home, hosts: PathBuf, release: Option<u8>, lines: &str) -> Self {
         let path = home.path().display();
         let socket = home.path().join("containerd.sock");
         let (version, lines) = lines.split_once('\n').expect("a version");
@@ -80,18 +80,18 @@ impl<'a> Containerd<'a> {
     }
 
     /// `ctr`, with words behind its options.
-    pub fn ctr(&self, limit: Duration, words: &str) -> Command {
+    pub(crate) fn ctr(&self, limit: Duration, words: &str) -> Command {
         self.home.client(limit, &format!("ctr --address {} {words}", self.socket.display()))
     }
 
     /// `ctr images pull`.
-    pub fn pull(&self, limit: Duration, words: &str) -> Command {
+    pub(crate) fn pull(&self, limit: Duration, words: &str) -> Command {
         let hosts = self.hosts.display();
         self.ctr(limit, &format!("images pull --snapshotter native --hosts-dir {hosts} {words}"))
     }
 
     /// What a kubelet asks of its container runtime for a pull. The answer has `grpc-status: 0` if it succeeds.
-    pub fn cri_pull(&self, limit: Duration, reference: &str) -> Command {
+    pub(crate) fn cri_pull(&self, limit: Duration, reference: &str) -> Command {
         // PullImageRequest { image: ImageSpec { image: reference } }
         let message = field(&field(reference.as_bytes()));
         let length = u32::try_from(message.len()).expect("short").to_be_bytes();
@@ -108,7 +108,7 @@ impl<'a> Containerd<'a> {
 }
 
 /// Whether what curl printed is a pull that succeeded.
-pub fn cri_succeeded(answer: &str) -> bool {
+pub(crate) fn cri_succeeded(answer: &str) -> bool {
     answer.contains("grpc-status: 0\r\n")
 }
 

@@ -14,23 +14,23 @@ use crate::tree::Tree;
 use testkit::{AT_ONCE, PATIENCE};
 
 /// Docker Hub with a mirror before it, for podman, buildah and skopeo.
-pub fn mirrored(mirror: &str) -> String {
+pub(crate) fn mirrored(mirror: &str) -> String {
     mirrored_registry("docker.io", mirror)
 }
 
 /// A registry with a mirror before it; the mirror may have a path.
-pub fn mirrored_registry(registry: &str, mirror: &str) -> String {
+pub(crate) fn mirrored_registry(registry: &str, mirror: &str) -> String {
     let mirror = format!("[[registry.mirror]]\nlocation = \"{mirror}\"\ninsecure = true\n");
     format!("[[registry]]\nprefix = \"{registry}\"\nlocation = \"{registry}\"\n{mirror}")
 }
 
 /// A registry in whose place another address is asked, and nobody else.
-pub fn replaced(registry: &str, location: &str) -> String {
+pub(crate) fn replaced(registry: &str, location: &str) -> String {
     format!("[[registry]]\nprefix = \"{registry}\"\nlocation = \"{location}\"\ninsecure = true\n")
 }
 
 /// Writes the settings of the three.
-pub fn configure(home: &Home, registries: &str) {
+pub(crate) fn configure(home: &Home, registries: &str) {
     home.file(".config/containers/registries.conf", registries);
     let policy = json!({"default": [{"type": "insecureAcceptAnything"}]});
     home.file(".config/containers/policy.json", &policy.to_string());
@@ -43,7 +43,7 @@ pub fn configure(home: &Home, registries: &str) {
 }
 
 /// One of the three; root's settings would be those of the machine, so that they are named one by one.
-pub fn client(home: &Home, limit: Duration, words: &str) -> Command {
+pub(crate) fn client(home: &Home, limit: Duration, words: &str) -> Command {
     let mut command = home.client(limit, words);
     let settings = home.path().join(".config/containers");
     command.env("CONTAINERS_REGISTRIES_CONF", settings.join("registries.conf"));
@@ -52,12 +52,12 @@ pub fn client(home: &Home, limit: Duration, words: &str) -> Command {
 }
 
 /// `podman pull` into a store that nothing else uses.
-pub fn pull_into_new_root(home: &Home, limit: Duration, reference: &str) -> Command {
+pub(crate) fn pull_into_new_root(home: &Home, limit: Duration, reference: &str) -> Command {
     pull_into_new_root_by(home, None, limit, reference)
 }
 
 /// The same by the podman of a tree, with the file that `client-config` has written below the home.
-pub fn pull_into_new_root_by(home: &Home, tree: Option<&Tree<'_>>, limit: Duration, reference: &str) -> Command {
+pub(crate) fn pull_into_new_root_by(home: &Home, tree: Option<&Tree<'_>>, limit: Duration, reference: &str) -> Command {
     // podman takes no runroot of more than 50 characters.
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let root = format!("{}/{}", home.path().display(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -71,7 +71,7 @@ pub fn pull_into_new_root_by(home: &Home, tree: Option<&Tree<'_>>, limit: Durati
 }
 
 /// A client, how its User-Agent begins, and its words for a pull and for the architecture of what was pulled.
-pub struct Client {
+pub(crate) struct Client {
     agent: &'static str,
     pull: fn(&Pull) -> String,
     arch: fn(&Pull) -> String,
@@ -87,7 +87,7 @@ const BUILDAH: Client = Client {
     pull: |pull| format!("buildah pull {} {}", arch_flag("--arch", pull), pull.reference),
     arch: |pull| format!("buildah inspect --type image --format {{{{.OCIv1.Architecture}}}} {}", pull.reference),
 };
-pub const SKOPEO: Client = Client {
+pub(crate) const SKOPEO: Client = Client {
     agent: "skopeo/",
     pull: |pull| {
         let flag = arch_flag("--override-arch", pull);
@@ -114,7 +114,7 @@ impl Client {
     }
 
     /// One pull, by what was seen of it and by what the client says that it has.
-    pub fn pull_and_verify(&self, mirror: &Mirror, pull: &Pull) {
+    pub(crate) fn pull_and_verify(&self, mirror: &Mirror, pull: &Pull) {
         run(&mut client(&mirror.home, PATIENCE, &(self.pull)(pull)));
         mirror.verify(pull, self.agent);
         let arch = run(&mut client(&mirror.home, PATIENCE, &(self.arch)(pull)));

@@ -9,10 +9,10 @@ use crate::home::Home;
 use testkit::PATIENCE;
 
 /// No test takes longer, so that a daemon is not left behind even if its test is killed.
-pub const DAEMON_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const DAEMON_LIMIT: Duration = Duration::from_secs(600);
 
 /// A daemon. Dropping it ends the process, and shows its log if the test has failed.
-pub struct Daemon {
+pub(crate) struct Daemon {
     name: String,
     child: Child,
     log: PathBuf,
@@ -20,7 +20,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts it in its home, by a command that has a limit, and waits until it is ready.
-    pub fn start(name: &str, mut command: Command, home: &Home, ready: impl Fn() -> bool) -> Self {
+    pub(crate) fn start(name: &str, mut command: Command, home: &Home, ready: impl Fn() -> bool) -> Self {
         let log = home.path().join(format!("{name}.log"));
         let output = File::create(&log).expect("a log");
         let child = command

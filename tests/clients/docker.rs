@@ -16,7 +16,7 @@ use testkit::PATIENCE;
 
 /// Which dockerd, and where it has its images: that decides who asks for them.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Debian 12's, with a store of its own.
     Debian12,
     /// Debian 13's, with a store of its own.
@@ -45,7 +45,7 @@ impl Kind {
 }
 
 /// A running dockerd.
-pub struct Docker<'a> {
+pub(crate) struct Docker<'a> {
     home: &'a Home,
     /// Where its programs are, if they are not this machine's.
     tree: Option<Tree<'a>>,
@@ -55,12 +55,12 @@ pub struct Docker<'a> {
 
 impl<'a> Docker<'a> {
     /// dockerd with a mirror of Docker Hub.
-    pub fn start(home: &'a Home, mirror: &str, kind: Kind) -> Self {
+    pub(crate) fn start(home: &'a Home, mirror: &str, kind: Kind) -> Self {
         Self::start_with(home, kind, json!({"registry-mirrors": [format!("http://{mirror}")]}), None)
     }
 
     /// dockerd by what is written below `tree` for it.
-    pub fn start_by(home: &'a Home, tree: &Path, kind: Kind) -> Self {
+    pub(crate) fn start_by(home: &'a Home, tree: &Path, kind: Kind) -> Self {
         let directory = tree.join("etc/docker");
         let settings = match std::fs::read(directory.join("daemon.json")) {
             Ok(content) => serde_json::from_slice(&content).expect("JSON"),
@@ -103,12 +103,12 @@ impl<'a> Docker<'a> {
     }
 
     /// The `docker` command, with words behind its options.
-    pub fn docker(&self, limit: Duration, words: &str) -> Command {
+    pub(crate) fn docker(&self, limit: Duration, words: &str) -> Command {
         command(self.home, self.tree.as_ref(), limit, &format!("docker --host {} {words}", self.listen))
     }
 
     /// `docker build` by BuildKit of an image on top of another one, by the name `built`.
-    pub fn build(&self, limit: Duration, from: &str, options: &str) -> Command {
+    pub(crate) fn build(&self, limit: Duration, from: &str, options: &str) -> Command {
         let name = from.replace(['/', ':', '@'], "-");
         let file = self.home.file(&format!("{name}/Dockerfile"), &format!("FROM {from}\nCOPY Dockerfile /\n"));
         let context = file.parent().expect("a context").display();

@@ -141,7 +141,7 @@ fn cells() -> Vec<Cell> {
 }
 
 impl Cell {
-    /// A repository of its own, so that cells can be played at once.
+    /// A repository of its own, so that cells can run at once.
     fn repository(&self) -> String {
         let name = format!("{} {} {:?}", self.client, self.fault, self.mode).to_lowercase();
         format!("library/{}", name.replace(' ', "-"))
@@ -173,8 +173,8 @@ impl Cell {
         site.azure.inject(hop, fault.on_path(path));
     }
 
-    /// Plays the cell by a client's way to pull.
-    fn play(&self, site: &Site, pull: &Pull) -> Seen {
+    /// Runs the cell with a client's way to pull.
+    fn run(&self, site: &Site, pull: &Pull<'_>) -> Seen {
         let pushed = site.put("hub", &self.repository());
         self.inject(site, &pushed);
         let mut command = (pull.command)(&format!("docker.io/{}:{TAG}", self.repository()));
@@ -318,7 +318,7 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
     }
 
     let (site, pulls, runtime) = (&site, &pulls, &runtime);
-    let played: Vec<(Cell, Seen)> = std::thread::scope(|scope| {
+    let seen: Vec<(Cell, Seen)> = std::thread::scope(|scope| {
         let threads: Vec<_> = cells()
             .into_iter()
             .map(|cell| {
@@ -327,7 +327,7 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
                     let pull = pull.expect("a client that somebody knows");
                     let waits = cell.expected.within > PATIENT;
                     let _place = (!waits).then(|| runtime.block_on(PLACES.acquire()).expect("never closed"));
-                    let seen = cell.play(site, pull);
+                    let seen = cell.run(site, pull);
                     (cell, seen)
                 })
             })
@@ -335,13 +335,13 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
         threads.into_iter().map(|thread| thread.join().expect("a cell that ends")).collect()
     });
     let unfailing = |client: &str| {
-        let pulls = played.iter().filter(|(cell, _)| (cell.client, cell.fault) == (client, "none"));
+        let pulls = seen.iter().filter(|(cell, _)| (cell.client, cell.fault) == (client, "none"));
         pulls.map(|(_, seen)| seen.took).max().expect("a row of the table")
     };
-    let wrong: Vec<String> = played
+    let wrong: Vec<String> = seen
         .iter()
         .filter(|(cell, seen)| !cell.expected.holds(seen, unfailing(cell.client)))
         .map(|(cell, seen)| format!("{} × {} × {:?}: {seen}", cell.client, cell.fault, cell.mode))
         .collect();
-    assert!(wrong.is_empty(), "{} of {} cells:\n{}", wrong.len(), played.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} cells:\n{}", wrong.len(), seen.len(), wrong.join("\n"));
 }

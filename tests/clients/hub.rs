@@ -13,11 +13,11 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// The hosts of Docker Hub and of the other registries that clients may turn to.
 const HOSTS: [&str; 5] = ["registry-1.docker.io", "auth.docker.io", "docker.io", "ghcr.io", "quay.io"];
 /// The tag of every image here.
-pub const TAG: &str = "1.0";
+pub(crate) const TAG: &str = "1.0";
 
 /// A registry in Azure, and the public ones behind the clients' backs: these know the same images, give them to
 /// everybody and write down who asks.
-pub struct Site {
+pub(crate) struct Site {
     pub azure: Emulator,
     /// Docker Hub, and whatever other registry a client means.
     pub hub: Emulator,
@@ -27,12 +27,12 @@ pub struct Site {
 
 impl Site {
     /// Both, and names that lead to the public one.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(testkit::options()).await
     }
 
     /// The same with an Azure that is told something.
-    pub async fn start_with(options: Options) -> Self {
+    pub(crate) async fn start_with(options: Options) -> Self {
         namespace::assert_isolated();
         let files = tempfile::tempdir().expect("a temporary directory");
         let azure = Emulator::start(options).await.expect("the emulator starts");
@@ -52,7 +52,7 @@ impl Site {
     }
 
     /// Puts an image of one architecture, this machine's, into the public registry and, below `prefix`, into the cache.
-    pub fn put(&self, prefix: &str, name: &str) -> Pushed {
+    pub(crate) fn put(&self, prefix: &str, name: &str) -> Pushed {
         let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let public = Image::small(name, TAG).with_arches(&[arch]);
         let cached = Image { repository: format!("{prefix}/{name}"), ..public.clone() }.copy_of(name);
@@ -62,7 +62,7 @@ impl Site {
     }
 
     /// A proxy with routes of source and prefix.
-    pub fn proxy(&self, routes: &[(&str, &str)], on_failure: &str) -> Setup {
+    pub(crate) fn proxy(&self, routes: &[(&str, &str)], on_failure: &str) -> Setup {
         let setup = Setup::new(&self.azure);
         let ca = setup.path("ca.pem");
         let port = self.azure.registry_addr().port();
@@ -79,19 +79,19 @@ impl Site {
     }
 
     /// A client's home that trusts both.
-    pub fn home(&self) -> Home {
+    pub(crate) fn home(&self) -> Home {
         Home::new(&[self.azure.ca_pem(), self.hub.ca_pem()])
     }
 }
 
 /// Requests of a registry's data plane for a repository, of those recorded.
-pub fn of_repository(requests: &[Recorded], repository: &str) -> Vec<Recorded> {
+pub(crate) fn of_repository(requests: &[Recorded], repository: &str) -> Vec<Recorded> {
     let (data, below) = (|request: &&Recorded| request.hop == Hop::Data, format!("/v2/{repository}/"));
     requests.iter().filter(data).filter(|request| request.target.starts_with(&below)).cloned().collect()
 }
 
 /// Whether storage has sent a blob, or a part of it.
-pub fn was_sent(requests: &[Recorded], digest: &str) -> bool {
+pub(crate) fn was_sent(requests: &[Recorded], digest: &str) -> bool {
     let hex = digest.trim_start_matches("sha256:");
     let sent = |request: &Recorded| request.hop == Hop::Storage && matches!(request.status, 200 | 206);
     requests.iter().any(|request| sent(request) && request.target.contains(hex))

@@ -13,7 +13,7 @@ const LAYERS: usize = 2;
 const TAG: &str = "1.0";
 
 /// A proxy in front of the emulator, as a client's mirror of Docker Hub.
-pub struct Mirror {
+pub(crate) struct Mirror {
     pub azure: Emulator,
     pub proxy: Proxy,
     pub home: Home,
@@ -22,7 +22,7 @@ pub struct Mirror {
 }
 
 /// One image, how a client is to ask for it, and what of it that client needs.
-pub struct Pull {
+pub(crate) struct Pull {
     /// By what the client asks: the image's name.
     pub name: &'static str,
     /// As `docker.io/library/by-tag:1.0`.
@@ -43,7 +43,7 @@ const fn architectures() -> [&'static str; 2] {
 
 impl Mirror {
     /// A mirror of a registry on a port of the system's choice.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         namespace::assert_isolated();
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let proxy = Setup::new(&azure).flag("--log", "info").start();
@@ -52,7 +52,7 @@ impl Mirror {
     }
 
     /// A mirror of this registry, which goes by `authority` in `Host`. It gets its images here.
-    pub fn of(azure: Emulator, proxy: Proxy, authority: &str) -> Self {
+    pub(crate) fn of(azure: Emulator, proxy: Proxy, authority: &str) -> Self {
         let [native, foreign] = architectures();
         // Each way of asking has an image of its own: no client can answer one pull from another's layers.
         let pulls = [
@@ -87,18 +87,18 @@ impl Mirror {
     }
 
     /// Every way to ask for an image: by tag, by digest, for another architecture.
-    pub fn pulls(&self) -> &[Pull] {
+    pub(crate) fn pulls(&self) -> &[Pull] {
         &self.pulls
     }
 
     /// `127.0.0.1:<port>`, where clients find the proxy.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.proxy.address().to_string()
     }
 
     /// Checks what has been seen of a pull that is just over, and again of those before it: by the proxy, the
     /// registry and its storage. `agents` is how the client's `User-Agent` begins; by whitespace, if it has several.
-    pub fn verify(&self, pull: &Pull, agents: &str) {
+    pub(crate) fn verify(&self, pull: &Pull, agents: &str) {
         let is_client = |value: &str| agents.split(' ').any(|agent| value.starts_with(agent));
         let requests = self.azure.requests();
         let of = |hop| requests.iter().filter(move |request: &&Recorded| request.hop == hop);
@@ -158,7 +158,7 @@ impl Mirror {
     }
 
     /// The config and the layers that a manifest names.
-    pub fn blobs(&self, pull: &Pull, manifest: &str) -> Vec<String> {
+    pub(crate) fn blobs(&self, pull: &Pull, manifest: &str) -> Vec<String> {
         let bytes = self.azure.manifest(&format!("hub/library/{}", pull.name), manifest).expect("pushed");
         let manifest: Value = serde_json::from_slice(&bytes).expect("JSON");
         let layers = manifest["layers"].as_array().expect("layers").iter();
@@ -169,7 +169,7 @@ impl Mirror {
     }
 
     /// The config's digest, by which runtimes know an image.
-    pub fn config(&self, pull: &Pull) -> String {
+    pub(crate) fn config(&self, pull: &Pull) -> String {
         self.blobs(pull, &pull.manifest).swap_remove(0)
     }
 }

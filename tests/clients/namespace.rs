@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::program::run;
 
 /// Panics where a client could reach a network.
-pub fn assert_isolated() {
+pub(crate) fn assert_isolated() {
     let routes = |file| std::fs::read_to_string(Path::new("/proc/self/net").join(file)).unwrap_or_default();
     // The kernel's own routes of lo are not in the first list, and are in the second one.
     let ipv4 = routes("route").lines().skip(1).count();
@@ -15,14 +15,14 @@ pub fn assert_isolated() {
 }
 
 /// A file in place of another one, in this mount namespace, until it is dropped.
-pub struct Bound {
+pub(crate) struct Bound {
     source: PathBuf,
     target: &'static str,
 }
 
 impl Bound {
     /// Puts `content` over `target`.
-    pub fn new(source: PathBuf, target: &'static str, content: &str) -> Self {
+    pub(crate) fn new(source: PathBuf, target: &'static str, content: &str) -> Self {
         assert_isolated();
         std::fs::write(&source, content).expect("a file is written");
         run(Command::new("mount").arg("--bind").arg(&source).arg(target));
@@ -30,7 +30,7 @@ impl Bound {
     }
 
     /// Gives it another content.
-    pub fn rewrite(&self, content: &str) {
+    pub(crate) fn rewrite(&self, content: &str) {
         std::fs::write(&self.source, content).expect("a file is written");
     }
 }
@@ -42,7 +42,7 @@ impl Drop for Bound {
 }
 
 /// Detaches whatever is mounted below a directory, so that it can be removed.
-pub fn unmount_below(directory: &Path) {
+pub(crate) fn unmount_below(directory: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
     for point in points.filter(|point| Path::new(point).starts_with(directory)).collect::<Vec<_>>().into_iter().rev() {

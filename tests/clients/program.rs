@@ -11,7 +11,7 @@ const TERM_LIMIT: Duration = Duration::from_secs(10);
 
 /// A client's command that ends in time, with nothing of this process' environment: not its proxies, its CA, its
 /// sign-ins.
-pub fn client(program: &str, home: &Path, limit: Duration) -> Command {
+pub(crate) fn client(program: &str, home: &Path, limit: Duration) -> Command {
     let mut command = Command::new("timeout");
     command
         .arg(format!("--kill-after={}", TERM_LIMIT.as_secs()))
@@ -22,7 +22,7 @@ pub fn client(program: &str, home: &Path, limit: Duration) -> Command {
 }
 
 /// Where a program is. A missing one fails the test, whose outcome would otherwise say less than it seems to.
-pub fn installed(program: &str) -> PathBuf {
+pub(crate) fn installed(program: &str) -> PathBuf {
     let mut places = SYSTEM.split(':').map(|directory| Path::new(directory).join(program));
     places
         .find(|place| place.exists())
@@ -30,7 +30,7 @@ pub fn installed(program: &str) -> PathBuf {
 }
 
 /// Runs a command to its end, which has to be a good one; gives what it printed.
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().expect("a command starts");
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{command:?}: {}\n{printed}", output.status);
@@ -38,7 +38,7 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// Runs a command to its end, which has to be a bad one; gives what it printed.
-pub fn fail(command: &mut Command) -> String {
+pub(crate) fn fail(command: &mut Command) -> String {
     let output = command.output().expect("a command starts");
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     // 124 is `timeout`'s own: it has not failed by itself.

@@ -10,14 +10,14 @@ use crate::program::run;
 
 /// A newer Debian with its container engines, as `scripts/install test` has unpacked it, mounted in a client's home.
 /// Inside of it the home has the path that it has outside.
-pub struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     home: &'a Home,
     root: PathBuf,
 }
 
 impl<'a> Tree<'a> {
     /// Mounts that of a release, by its number; the end of the home unmounts it.
-    pub fn mount(home: &'a Home, release: u8) -> Self {
+    pub(crate) fn mount(home: &'a Home, release: u8) -> Self {
         namespace::assert_isolated();
         let name = format!("debian-{release}");
         let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
@@ -36,12 +36,12 @@ impl<'a> Tree<'a> {
     }
 
     /// Puts a directory of this machine in the place of one of the tree's, which is absolute.
-    pub fn bind(&self, source: &Path, target: &str) {
+    pub(crate) fn bind(&self, source: &Path, target: &str) {
         mount("--bind", source, &self.root.join(target.trim_start_matches('/')));
     }
 
     /// A program of the tree's, with its words.
-    pub fn program(&self, limit: Duration, words: &str) -> Command {
+    pub(crate) fn program(&self, limit: Duration, words: &str) -> Command {
         self.home.client(limit, &format!("chroot {} {words}", self.root.display()))
     }
 }

@@ -36,21 +36,21 @@ fn all_tags(upstream: &Upstream) -> Vec<String> {
     all
 }
 
-pub fn the_api_is_there(upstream: &Upstream) {
+pub(crate) fn the_api_is_there(upstream: &Upstream) {
     for path in ["/v2/", "/v2"] {
         let answer = upstream.ask("GET", path, &[]);
         assert_eq!((answer.status, answer.header("www-authenticate")), (200, None), "{answer:?}");
     }
 }
 
-pub fn the_api_version_is_said(upstream: &Upstream) {
+pub(crate) fn the_api_version_is_said(upstream: &Upstream) {
     for path in ["/v2/".to_owned(), format!("/v2/{NAME}/tags/list"), format!("/v2/{NAME}/manifests/none")] {
         let answer = upstream.ask("GET", &path, &[]);
         assert_eq!(answer.header("docker-distribution-api-version"), Some("registry/2.0"), "{answer:?}");
     }
 }
 
-pub fn a_manifest_is_pulled_by_tag(upstream: &Upstream) {
+pub(crate) fn a_manifest_is_pulled_by_tag(upstream: &Upstream) {
     for tag in TAGS {
         let answer = upstream.get(&format!("manifests/{tag}"));
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -58,7 +58,7 @@ pub fn a_manifest_is_pulled_by_tag(upstream: &Upstream) {
     }
 }
 
-pub fn a_manifest_is_pulled_by_digest(upstream: &Upstream) {
+pub(crate) fn a_manifest_is_pulled_by_digest(upstream: &Upstream) {
     for digest in [&upstream.content.index, &upstream.content.manifest] {
         let answer = upstream.get(&format!("manifests/{digest}"));
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -67,7 +67,7 @@ pub fn a_manifest_is_pulled_by_digest(upstream: &Upstream) {
     }
 }
 
-pub fn a_manifest_comes_as_the_type_that_was_asked_for(upstream: &Upstream) {
+pub(crate) fn a_manifest_comes_as_the_type_that_was_asked_for(upstream: &Upstream) {
     for (digest, media_type) in [(&upstream.content.index, INDEX), (&upstream.content.manifest, MANIFEST)] {
         for accept in [media_type.to_owned(), format!("application/json;q=0.1, {MANIFEST}, {INDEX}")] {
             let path = format!("/v2/{NAME}/manifests/{digest}");
@@ -78,14 +78,14 @@ pub fn a_manifest_comes_as_the_type_that_was_asked_for(upstream: &Upstream) {
     }
 }
 
-pub fn a_manifest_says_its_digest(upstream: &Upstream) {
+pub(crate) fn a_manifest_says_its_digest(upstream: &Upstream) {
     for reference in ["latest", &upstream.content.manifest] {
         let answer = upstream.get(&format!("manifests/{reference}"));
         assert_eq!(answer.header("docker-content-digest"), Some(digest_of(&answer.body).as_str()), "{answer:?}");
     }
 }
 
-pub fn a_manifest_that_is_not_there_is_404(upstream: &Upstream) {
+pub(crate) fn a_manifest_that_is_not_there_is_404(upstream: &Upstream) {
     for reference in ["none", ABSENT] {
         let answer = upstream.get(&format!("manifests/{reference}"));
         assert_eq!(answer.status, 404, "{answer:?}");
@@ -94,7 +94,7 @@ pub fn a_manifest_that_is_not_there_is_404(upstream: &Upstream) {
     assert_eq!(answer.status, 404, "{answer:?}");
 }
 
-pub fn a_name_has_its_grammar(upstream: &Upstream) {
+pub(crate) fn a_name_has_its_grammar(upstream: &Upstream) {
     let status = |name: &str| upstream.ask("GET", &format!("/v2/{name}/manifests/latest"), &[]).status;
     for name in ["a", "0/1", "a.b/c__d/e_f/g---h", "tags/list", "manifests", "library/blobs"] {
         assert_eq!(status(name), 404, "well formed, and not there: {name}");
@@ -104,7 +104,7 @@ pub fn a_name_has_its_grammar(upstream: &Upstream) {
     }
 }
 
-pub fn a_reference_has_its_grammar(upstream: &Upstream) {
+pub(crate) fn a_reference_has_its_grammar(upstream: &Upstream) {
     let status = |reference: &str| upstream.get(&format!("manifests/{reference}")).status;
     for reference in ["_", "A.b-C_d", "0", &"x".repeat(128), ABSENT] {
         assert_eq!(status(reference), 404, "well formed, and not there: {reference}");
@@ -114,7 +114,7 @@ pub fn a_reference_has_its_grammar(upstream: &Upstream) {
     }
 }
 
-pub fn a_blob_is_pulled_by_digest(upstream: &Upstream) {
+pub(crate) fn a_blob_is_pulled_by_digest(upstream: &Upstream) {
     let manifest = upstream.get(&format!("manifests/{}", upstream.content.manifest)).json();
     let layers = manifest["layers"].as_array().expect("layers").iter();
     for descriptor in layers.chain([&manifest["config"]]) {
@@ -125,14 +125,14 @@ pub fn a_blob_is_pulled_by_digest(upstream: &Upstream) {
     }
 }
 
-pub fn a_blob_says_its_digest(upstream: &Upstream) {
+pub(crate) fn a_blob_says_its_digest(upstream: &Upstream) {
     let digest = &upstream.content.layer;
     let answer = upstream.get(&format!("blobs/{digest}"));
     assert_eq!(answer.header("docker-content-digest"), Some(digest.as_str()), "{answer:?}");
 }
 
 /// `docker-registry` says no more than the address in a redirect.
-pub fn a_redirect_says_where_the_blob_is(upstream: &Upstream) {
+pub(crate) fn a_redirect_says_where_the_blob_is(upstream: &Upstream) {
     let digest = &upstream.content.layer;
     let answer = upstream.get(&format!("blobs/{digest}"));
     assert_eq!((answer.status, answer.header("docker-content-digest")), (307, None), "{answer:?}");
@@ -141,12 +141,12 @@ pub fn a_redirect_says_where_the_blob_is(upstream: &Upstream) {
     assert!(answer.header("location").is_some_and(|location| location.ends_with(&place)), "{answer:?}");
 }
 
-pub fn a_blob_that_is_not_there_is_404(upstream: &Upstream) {
+pub(crate) fn a_blob_that_is_not_there_is_404(upstream: &Upstream) {
     let answer = upstream.get(&format!("blobs/{ABSENT}"));
     assert_eq!(answer.status, 404, "{answer:?}");
 }
 
-pub fn a_part_of_a_blob_is_pulled_by_range(upstream: &Upstream) {
+pub(crate) fn a_part_of_a_blob_is_pulled_by_range(upstream: &Upstream) {
     let digest = &upstream.content.layer;
     let whole = upstream.pushed_blob(digest);
     let (first, last, end) = (*PART.start(), *PART.end(), whole.len() - 1);
@@ -162,13 +162,13 @@ pub fn a_part_of_a_blob_is_pulled_by_range(upstream: &Upstream) {
     }
 }
 
-pub fn a_range_behind_the_end_is_416(upstream: &Upstream) {
+pub(crate) fn a_range_behind_the_end_is_416(upstream: &Upstream) {
     let digest = &upstream.content.layer;
     let range = format!("bytes={}-", upstream.pushed_blob(digest).len());
     assert_eq!(upstream.blob("GET", digest, &[("Range", &range)]).status, 416);
 }
 
-pub fn the_head_of_a_manifest_is_that_of_get(upstream: &Upstream) {
+pub(crate) fn the_head_of_a_manifest_is_that_of_get(upstream: &Upstream) {
     for reference in ["latest", &upstream.content.index, &upstream.content.manifest] {
         let path = format!("manifests/{reference}");
         let (head, get) = (upstream.head(&path), upstream.get(&path));
@@ -181,7 +181,7 @@ pub fn the_head_of_a_manifest_is_that_of_get(upstream: &Upstream) {
     }
 }
 
-pub fn the_head_of_a_blob_says_its_length(upstream: &Upstream) {
+pub(crate) fn the_head_of_a_blob_says_its_length(upstream: &Upstream) {
     let digest = &upstream.content.layer;
     let answer = upstream.blob("HEAD", digest, &[]);
     let length = upstream.pushed_blob(digest).len().to_string();
@@ -189,24 +189,24 @@ pub fn the_head_of_a_blob_says_its_length(upstream: &Upstream) {
     assert_eq!(answer.header("content-length"), Some(length.as_str()), "{answer:?}");
 }
 
-pub fn the_head_of_what_is_not_there_is_404(upstream: &Upstream) {
+pub(crate) fn the_head_of_what_is_not_there_is_404(upstream: &Upstream) {
     for path in ["manifests/none", &format!("manifests/{ABSENT}"), &format!("blobs/{ABSENT}")] {
         let answer = upstream.head(path);
         assert_eq!((answer.status, answer.body.len()), (404, 0), "{answer:?}");
     }
 }
 
-pub fn tags_are_listed_in_order(upstream: &Upstream) {
+pub(crate) fn tags_are_listed_in_order(upstream: &Upstream) {
     assert_eq!(tags(&upstream.get("tags/list")), all_tags(upstream));
 }
 
-pub fn tags_come_n_at_a_time(upstream: &Upstream) {
+pub(crate) fn tags_come_n_at_a_time(upstream: &Upstream) {
     let answer = upstream.get("tags/list?n=2");
     assert_eq!(tags(&answer), TAGS[..2]);
     assert!(next(&answer).is_some(), "{answer:?}");
 }
 
-pub fn links_lead_through_all_tags(upstream: &Upstream) {
+pub(crate) fn links_lead_through_all_tags(upstream: &Upstream) {
     for (n, suffix) in [(1, ""), (2, ""), (4, "&ns=docker.io")] {
         let mut seen = Vec::new();
         let mut page = Some(format!("/v2/{NAME}/tags/list?n={n}{suffix}"));
@@ -220,7 +220,7 @@ pub fn links_lead_through_all_tags(upstream: &Upstream) {
     }
 }
 
-pub fn tags_begin_behind_last(upstream: &Upstream) {
+pub(crate) fn tags_begin_behind_last(upstream: &Upstream) {
     for (after, last) in TAGS.iter().enumerate() {
         assert_eq!(tags(&upstream.get(&format!("tags/list?last={last}"))), all_tags(upstream)[after + 1..]);
     }
@@ -228,26 +228,26 @@ pub fn tags_begin_behind_last(upstream: &Upstream) {
     assert_eq!(page, TAGS[1..3]);
 }
 
-pub fn the_last_page_has_no_link(upstream: &Upstream) {
+pub(crate) fn the_last_page_has_no_link(upstream: &Upstream) {
     for path in ["tags/list", "tags/list?n=1000", "tags/list?n=1000&last=1.36"] {
         let answer = upstream.get(path);
         assert_eq!((answer.status, answer.header("link")), (200, None), "{answer:?}");
     }
 }
 
-pub fn no_tags_are_an_empty_list(upstream: &Upstream) {
+pub(crate) fn no_tags_are_an_empty_list(upstream: &Upstream) {
     let answer = upstream.get("tags/list?n=0");
     assert_eq!((tags(&answer).len(), answer.header("link")), (0, None), "{answer:?}");
 }
 
 /// As the distribution that Azure's registry descends from does.
-pub fn no_tags_are_refused(upstream: &Upstream) {
+pub(crate) fn no_tags_are_refused(upstream: &Upstream) {
     let answer = upstream.get("tags/list?n=0");
     assert_eq!((answer.status, answer.code().as_str()), (400, "PAGINATION_NUMBER_INVALID"), "{answer:?}");
 }
 
 /// `docker-registry` 2.8 lists its tags as its filesystem does, and looks neither at `n` nor at `last`.
-pub fn tags_come_all_at_once(upstream: &Upstream) {
+pub(crate) fn tags_come_all_at_once(upstream: &Upstream) {
     for path in ["tags/list", "tags/list?n=2", "tags/list?last=edge", "tags/list?n=0"] {
         let answer = upstream.get(path);
         let mut listed = tags(&answer);
@@ -257,12 +257,12 @@ pub fn tags_come_all_at_once(upstream: &Upstream) {
     }
 }
 
-pub fn the_tags_of_an_unknown_repository_are_404(upstream: &Upstream) {
+pub(crate) fn the_tags_of_an_unknown_repository_are_404(upstream: &Upstream) {
     let answer = upstream.ask("GET", "/v2/library/none/tags/list", &[]);
     assert_eq!(answer.status, 404, "{answer:?}");
 }
 
-pub fn referrers_are_an_index(upstream: &Upstream) {
+pub(crate) fn referrers_are_an_index(upstream: &Upstream) {
     let answer = upstream.get(&format!("referrers/{}", upstream.content.index));
     assert_eq!((answer.status, answer.header("content-type")), (200, Some(INDEX)), "{answer:?}");
     let index = answer.json();
@@ -271,7 +271,7 @@ pub fn referrers_are_an_index(upstream: &Upstream) {
     assert_eq!(answer.header("oci-filters-applied"), None, "{answer:?}");
 }
 
-pub fn referrers_are_described(upstream: &Upstream) {
+pub(crate) fn referrers_are_described(upstream: &Upstream) {
     let index = upstream.get(&format!("referrers/{}", upstream.content.index)).json();
     check_referrers(upstream, &index);
 }
@@ -293,7 +293,7 @@ fn check_referrers(upstream: &Upstream, index: &Value) {
     assert_eq!(seen, pushed.collect());
 }
 
-pub fn referrers_are_filtered_and_it_is_said(upstream: &Upstream) {
+pub(crate) fn referrers_are_filtered_and_it_is_said(upstream: &Upstream) {
     for (artifact_type, expected) in [(SBOM, 1), ("application/vnd.example.none", 0)] {
         let encoded: String = form_urlencoded::byte_serialize(artifact_type.as_bytes()).collect();
         let answer = upstream.get(&format!("referrers/{}?artifactType={encoded}", upstream.content.index));
@@ -305,7 +305,7 @@ pub fn referrers_are_filtered_and_it_is_said(upstream: &Upstream) {
     }
 }
 
-pub fn no_referrers_are_an_empty_index(upstream: &Upstream) {
+pub(crate) fn no_referrers_are_an_empty_index(upstream: &Upstream) {
     for digest in [&upstream.content.manifest, ABSENT] {
         let answer = upstream.get(&format!("referrers/{digest}"));
         assert_eq!((answer.status, answer.header("content-type")), (200, Some(INDEX)), "{answer:?}");
@@ -313,7 +313,7 @@ pub fn no_referrers_are_an_empty_index(upstream: &Upstream) {
     }
 }
 
-pub fn referrers_of_a_broken_digest_are_400(upstream: &Upstream) {
+pub(crate) fn referrers_of_a_broken_digest_are_400(upstream: &Upstream) {
     for digest in ["latest", "sha256:0", &ABSENT[..70]] {
         let answer = upstream.get(&format!("referrers/{digest}"));
         assert_eq!((answer.status, answer.code().as_str()), (400, "DIGEST_INVALID"), "{answer:?}");
@@ -321,20 +321,20 @@ pub fn referrers_of_a_broken_digest_are_400(upstream: &Upstream) {
 }
 
 /// `docker-registry` 2.8 does not know the endpoint; 404 is what sends a client to the referrers tag.
-pub fn there_is_no_referrers_api(upstream: &Upstream) {
+pub(crate) fn there_is_no_referrers_api(upstream: &Upstream) {
     for query in ["", "?artifactType=application/vnd.example.sbom%2Bjson"] {
         let answer = upstream.get(&format!("referrers/{}{query}", upstream.content.index));
         assert_eq!((answer.status, answer.header("oci-filters-applied")), (404, None), "{answer:?}");
     }
 }
 
-pub fn the_referrers_tag_is_pulled(upstream: &Upstream) {
+pub(crate) fn the_referrers_tag_is_pulled(upstream: &Upstream) {
     let answer = upstream.get(&format!("manifests/{}", upstream.content.referrers_tag));
     assert_eq!((answer.status, answer.header("content-type")), (200, Some(INDEX)), "{answer:?}");
     check_referrers(upstream, &answer.json());
 }
 
-pub fn errors_are_json(upstream: &Upstream) {
+pub(crate) fn errors_are_json(upstream: &Upstream) {
     for (method, path) in [
         ("GET", "library/busybox/manifests/none"),
         ("GET", "library/none/tags/list"),
@@ -358,7 +358,7 @@ pub fn errors_are_json(upstream: &Upstream) {
     }
 }
 
-pub fn errors_speak_of_the_clients_repository(upstream: &Upstream) {
+pub(crate) fn errors_speak_of_the_clients_repository(upstream: &Upstream) {
     for path in [
         format!("/v2/{NAME}/manifests/none"),
         format!("/v2/{NAME}/manifests/{ABSENT}"),
@@ -379,42 +379,42 @@ fn check_error(upstream: &Upstream, path: &str, status: u16, code: &str) {
     assert_eq!((answer.status, answer.code().as_str()), (status, code), "{path}: {answer:?}");
 }
 
-pub fn an_unknown_blob_is_named_so(upstream: &Upstream) {
+pub(crate) fn an_unknown_blob_is_named_so(upstream: &Upstream) {
     check_error(upstream, &format!("/v2/{NAME}/blobs/{ABSENT}"), 404, "BLOB_UNKNOWN");
 }
 
-pub fn a_broken_digest_is_named_so(upstream: &Upstream) {
+pub(crate) fn a_broken_digest_is_named_so(upstream: &Upstream) {
     for place in ["manifests/sha256:0", "blobs/sha256:0", "referrers/sha256:0", "blobs/latest"] {
         check_error(upstream, &format!("/v2/{NAME}/{place}"), 400, "DIGEST_INVALID");
     }
 }
 
-pub fn an_unknown_manifest_is_named_so(upstream: &Upstream) {
+pub(crate) fn an_unknown_manifest_is_named_so(upstream: &Upstream) {
     for reference in ["none", ABSENT] {
         check_error(upstream, &format!("/v2/{NAME}/manifests/{reference}"), 404, "MANIFEST_UNKNOWN");
     }
 }
 
-pub fn a_broken_name_is_named_so(upstream: &Upstream) {
+pub(crate) fn a_broken_name_is_named_so(upstream: &Upstream) {
     for place in ["A/manifests/latest", "a%2Fb/tags/list", &format!("a_-b/blobs/{ABSENT}")] {
         check_error(upstream, &format!("/v2/{place}"), 400, "NAME_INVALID");
     }
 }
 
-pub fn an_unknown_name_is_named_so(upstream: &Upstream) {
+pub(crate) fn an_unknown_name_is_named_so(upstream: &Upstream) {
     check_error(upstream, "/v2/library/none/tags/list", 404, "NAME_UNKNOWN");
     // One that no route is for.
     check_error(upstream, "/v2/library/busybox/tags/list?ns=ghcr.io", 404, "NAME_UNKNOWN");
 }
 
-pub fn a_refused_token_is_denied_without_a_challenge(upstream: &Upstream) {
+pub(crate) fn a_refused_token_is_denied_without_a_challenge(upstream: &Upstream) {
     upstream.refuse_tokens();
     let answer = upstream.get("manifests/latest");
     assert_eq!((answer.status, answer.code().as_str()), (403, "DENIED"), "{answer:?}");
     assert_eq!(answer.header("www-authenticate"), None, "{answer:?}");
 }
 
-pub fn pushing_is_unsupported(upstream: &Upstream) {
+pub(crate) fn pushing_is_unsupported(upstream: &Upstream) {
     for (method, path) in [
         ("POST", "blobs/uploads/".to_owned()),
         ("PUT", "manifests/latest".to_owned()),
@@ -430,7 +430,7 @@ pub fn pushing_is_unsupported(upstream: &Upstream) {
 }
 
 /// For a manifest the status is 503, so that clients turn to their next endpoint and do not wait.
-pub fn too_many_requests_are_named_so(upstream: &Upstream) {
+pub(crate) fn too_many_requests_are_named_so(upstream: &Upstream) {
     assert_eq!(upstream.get("manifests/latest").status, 200);
     upstream.fail(429);
     for (path, status) in [("manifests/latest", 503), ("tags/list", 429)] {
@@ -440,7 +440,7 @@ pub fn too_many_requests_are_named_so(upstream: &Upstream) {
 }
 
 /// `docker-registry` has no limit that could be exceeded.
-pub fn requests_are_not_limited(upstream: &Upstream) {
+pub(crate) fn requests_are_not_limited(upstream: &Upstream) {
     for _ in 0..100 {
         assert_eq!(upstream.head("manifests/latest").status, 200);
     }

@@ -4,19 +4,19 @@ use acr_emulator::{Emulator, Image};
 use serde_json::{Value, json};
 
 /// The repository that has everything, as clients call it and as the registry does.
-pub const NAME: &str = "library/busybox";
-pub const REPOSITORY: &str = "hub/library/busybox";
+pub(crate) const NAME: &str = "library/busybox";
+pub(crate) const REPOSITORY: &str = "hub/library/busybox";
 /// Its tags but for the one that stands in for the referrers API, in lexical order.
-pub const TAGS: [&str; 5] = ["1.35", "1.36", "1.36-musl", "edge", "latest"];
+pub(crate) const TAGS: [&str; 5] = ["1.35", "1.36", "1.36-musl", "edge", "latest"];
 /// A digest that nothing has.
-pub const ABSENT: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const SIGNATURE: &str = "application/vnd.example.signature";
-pub const SBOM: &str = "application/vnd.example.sbom+json";
+pub(crate) const ABSENT: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const SIGNATURE: &str = "application/vnd.example.signature";
+pub(crate) const SBOM: &str = "application/vnd.example.sbom+json";
 
 /// What was pushed.
-pub struct Content {
+pub(crate) struct Content {
     /// Of the index that all tags name.
     pub index: String,
     /// Of one architecture's manifest, which is in the index.
@@ -30,7 +30,7 @@ pub struct Content {
 
 impl Content {
     /// Fills the emulator's repository.
-    pub fn push(azure: &Emulator) -> Self {
+    pub(crate) fn push(azure: &Emulator) -> Self {
         let image = Image::small(REPOSITORY, TAGS[0]);
         let pushed = azure.push(image);
         for tag in &TAGS[1..] {
@@ -55,7 +55,7 @@ impl Content {
     }
 
     /// Everything that tags and the index lead to, the parts first: reference, media type.
-    pub fn manifests(&self, azure: &Emulator) -> Vec<(String, &'static str)> {
+    pub(crate) fn manifests(&self, azure: &Emulator) -> Vec<(String, &'static str)> {
         let index: Value =
             serde_json::from_slice(&azure.manifest(REPOSITORY, &self.index).expect("pushed")).expect("JSON");
         let parts = index["manifests"].as_array().expect("a list").iter();

@@ -26,7 +26,7 @@ const LISTENS: &str = "listening on ";
 ///
 /// Three servers are one registry: `docker-registry` itself; the token endpoints, which share its host in Azure, so that
 /// both are behind one door; and the storage that it redirects to.
-pub struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     child: Child,
     /// Where it is without the door, for pushes.
     itself: SocketAddr,
@@ -38,7 +38,7 @@ pub struct DockerRegistry {
 
 impl DockerRegistry {
     /// Starts all of it, with certificates of the emulator's CA.
-    pub async fn start(azure: &Emulator) -> Self {
+    pub(crate) async fn start(azure: &Emulator) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let data = directory.path().join("data");
         let (storage, storage_server) = serve_files(azure, data.clone()).await;
@@ -49,17 +49,17 @@ impl DockerRegistry {
     }
 
     /// Where a client finds the registry and its token endpoints.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.door
     }
 
     /// From now on tokens are given that allow nothing.
-    pub fn grant_nothing(&self) {
+    pub(crate) fn grant_nothing(&self) {
         self.tokens.grant_nothing();
     }
 
     /// Pushes what the emulator has.
-    pub async fn push(&self, client: &Client, azure: &Emulator, content: &Content) {
+    pub(crate) async fn push(&self, client: &Client, azure: &Emulator, content: &Content) {
         let token = format!("Bearer {}", self.tokens.access(&format!("repository:{REPOSITORY}"), &["pull", "push"]));
         let base = format!("https://{}/v2/{REPOSITORY}", self.itself);
         let manifests = content.manifests(azure);

@@ -9,7 +9,7 @@ use crate::upstream::Upstream;
 const TABLE: &str = include_str!("table.md");
 
 /// A check: it panics where the requirement is not met.
-pub type Check = fn(&Upstream);
+pub(crate) type Check = fn(&Upstream);
 
 /// Makes two tests of each requirement, and knows all checks by name.
 macro_rules! conformance {

@@ -17,10 +17,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 const LONGEST_HEAD: usize = 32 << 10;
 
 /// A connection with a client.
-pub type Stream = server::TlsStream<TcpStream>;
+pub(crate) type Stream = server::TlsStream<TcpStream>;
 
 /// Takes connections on a port of the system's choice, with the emulator's certificate.
-pub async fn serve<F, Served>(azure: &Emulator, each: F) -> (SocketAddr, AbortHandle)
+pub(crate) async fn serve<F, Served>(azure: &Emulator, each: F) -> (SocketAddr, AbortHandle)
 where
     F: Fn(Stream) -> Served + Send + Sync + 'static,
     Served: Future<Output = io::Result<()>> + Send + 'static,
@@ -43,25 +43,25 @@ where
 }
 
 /// What trusts the emulator's certificates.
-pub fn connector(azure: &Emulator) -> TlsConnector {
+pub(crate) fn connector(azure: &Emulator) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(azure.ca_pem().as_bytes()).expect("a CA")).expect("a CA");
     TlsConnector::from(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Connects to a server with such a certificate.
-pub async fn connect(connector: &TlsConnector, address: SocketAddr) -> io::Result<client::TlsStream<TcpStream>> {
+pub(crate) async fn connect(connector: &TlsConnector, address: SocketAddr) -> io::Result<client::TlsStream<TcpStream>> {
     connector.connect(ServerName::from(address.ip()), TcpStream::connect(address).await?).await
 }
 
 /// A request's head, and what of its body came along with it.
-pub struct Request {
+pub(crate) struct Request {
     pub head: String,
     pub rest: Vec<u8>,
 }
 
 impl Request {
-    pub async fn read(stream: &mut Stream) -> io::Result<Self> {
+    pub(crate) async fn read(stream: &mut Stream) -> io::Result<Self> {
         let mut bytes = Vec::new();
         loop {
             if let Some(end) = bytes.windows(4).position(|at| at == b"\r\n\r\n") {
@@ -75,18 +75,18 @@ impl Request {
     }
 
     /// Method and target.
-    pub fn line(&self) -> (&str, &str) {
+    pub(crate) fn line(&self) -> (&str, &str) {
         let mut words = self.head.split(' ');
         (words.next().unwrap_or_default(), words.next().unwrap_or_default())
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
         lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
     /// The whole body, by its `Content-Length`.
-    pub async fn body(self, stream: &mut Stream) -> io::Result<Vec<u8>> {
+    pub(crate) async fn body(self, stream: &mut Stream) -> io::Result<Vec<u8>> {
         let length = self.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let mut body = self.rest;
         while body.len() < length {
@@ -99,7 +99,13 @@ impl Request {
 }
 
 /// Answers and ends the connection. `HEAD` has the length of a body that is not sent.
-pub async fn answer(stream: &mut Stream, status: u16, headers: &str, body: &[u8], is_head: bool) -> io::Result<()> {
+pub(crate) async fn answer(
+    stream: &mut Stream,
+    status: u16,
+    headers: &str,
+    body: &[u8],
+    is_head: bool,
+) -> io::Result<()> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status} \r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await?;

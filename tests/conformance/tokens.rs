@@ -14,34 +14,34 @@ use serde_json::{Value, json};
 use testkit::CLIENT;
 
 /// What `docker-registry` trusts: the certificate whose key signs the tokens. Azure's registries sign with RSA, too.
-pub const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");
+pub(crate) const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");
 const KEY: &str = include_str!("../../emulator/tests/it/keys/registered.key");
 /// `docker-registry` is told both, and takes tokens of no other issuer and for no other service.
-pub const ISSUER: &str = "Azure Container Registry";
-pub const SERVICE: &str = "example.azurecr.io";
+pub(crate) const ISSUER: &str = "Azure Container Registry";
+pub(crate) const SERVICE: &str = "example.azurecr.io";
 const LIFETIME: u64 = 3600;
 
 /// The token endpoints of a registry of Azure's.
-pub struct Tokens {
+pub(crate) struct Tokens {
     key: RsaKeyPair,
     serial: AtomicU64,
     grants_nothing: AtomicBool,
 }
 
 impl Tokens {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).expect("a key");
         let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).expect("an RSA key");
         Self { key, serial: AtomicU64::new(0), grants_nothing: AtomicBool::new(false) }
     }
 
     /// From now on tokens are given that allow nothing.
-    pub fn grant_nothing(&self) {
+    pub(crate) fn grant_nothing(&self) {
         self.grants_nothing.store(true, Ordering::SeqCst);
     }
 
     /// Status and body of the answer to a form.
-    pub fn answer(&self, path: &str, form: &[u8]) -> (u16, String) {
+    pub(crate) fn answer(&self, path: &str, form: &[u8]) -> (u16, String) {
         let form: Vec<(String, String)> = form_urlencoded::parse(form).into_owned().collect();
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
         let granted = match (path, field("grant_type"), field("service")) {
@@ -68,7 +68,7 @@ impl Tokens {
     }
 
     /// A token for a scope, as `repository:<name>:pull`.
-    pub fn access(&self, scope: &str, actions: &[&str]) -> String {
+    pub(crate) fn access(&self, scope: &str, actions: &[&str]) -> String {
         let name = scope.split(':').nth(1).unwrap_or_default();
         let access = json!([{"type": "repository", "name": name, "actions": actions}]);
         let nothing = self.grants_nothing.load(Ordering::SeqCst);

@@ -12,7 +12,7 @@ use crate::docker_registry::DockerRegistry;
 use testkit::{PATIENCE, Proxy, Setup};
 
 /// A registry with known content, and a proxy in front of it that a client asks.
-pub struct Upstream {
+pub(crate) struct Upstream {
     proxy: Proxy,
     client: reqwest::Client,
     /// Entra ID and the content; the registry, too, unless there is another one.
@@ -23,7 +23,7 @@ pub struct Upstream {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -31,16 +31,16 @@ pub struct Answer {
 
 impl Answer {
     /// A header that is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
     /// Of the first error in the body; whatever else the specification wants of it has to be there.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let body = self.json();
         let error = &body["errors"][0];
         let code = error["code"].as_str().unwrap_or_else(|| panic!("no code: {self:?}"));
@@ -51,7 +51,7 @@ impl Answer {
 
 impl Upstream {
     /// The emulator, with nothing else.
-    pub async fn emulator() -> Self {
+    pub(crate) async fn emulator() -> Self {
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let content = Content::push(&azure);
         let proxy = Setup::new(&azure).start();
@@ -59,7 +59,7 @@ impl Upstream {
     }
 
     /// Debian's `docker-registry` with the same content; the emulator is Entra ID alone.
-    pub async fn docker_registry() -> Self {
+    pub(crate) async fn docker_registry() -> Self {
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let content = Content::push(&azure);
         let client = client(&azure);
@@ -70,22 +70,22 @@ impl Upstream {
     }
 
     /// The proxy's answer; no redirect is followed.
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.fetch(method, &self.proxy.url(path), headers)
     }
 
     /// The answer to `GET` of what is below the repository, such as `manifests/latest`.
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", &format!("/v2/{NAME}/{path}"), &[("Accept", &format!("{INDEX}, {MANIFEST}"))])
     }
 
     /// The same as `HEAD`.
-    pub fn head(&self, path: &str) -> Answer {
+    pub(crate) fn head(&self, path: &str) -> Answer {
         self.ask("HEAD", &format!("/v2/{NAME}/{path}"), &[("Accept", &format!("{INDEX}, {MANIFEST}"))])
     }
 
     /// A blob, as a client gets it: by a redirect, if there is one, which is asked for in the same way.
-    pub fn blob(&self, method: &str, digest: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) fn blob(&self, method: &str, digest: &str, headers: &[(&str, &str)]) -> Answer {
         let answer = self.ask(method, &format!("/v2/{NAME}/blobs/{digest}"), headers);
         match answer.header("location") {
             Some(location) => self.fetch(method, location, headers),
@@ -108,17 +108,17 @@ impl Upstream {
     }
 
     /// The bytes of a manifest as they were pushed.
-    pub fn manifest(&self, reference: &str) -> Bytes {
+    pub(crate) fn manifest(&self, reference: &str) -> Bytes {
         self.azure.manifest(REPOSITORY, reference).expect("pushed")
     }
 
     /// The bytes of a blob as they were pushed.
-    pub fn pushed_blob(&self, digest: &str) -> Bytes {
+    pub(crate) fn pushed_blob(&self, digest: &str) -> Bytes {
         self.azure.blob(digest).expect("pushed")
     }
 
     /// From now on the registry takes no token that the proxy can have.
-    pub fn refuse_tokens(&self) {
+    pub(crate) fn refuse_tokens(&self) {
         match &self.registry {
             Some(registry) => registry.grant_nothing(),
             None => self.azure.inject(Hop::Data, Fault::Challenge401),
@@ -126,7 +126,7 @@ impl Upstream {
     }
 
     /// From now on the registry answers with this status, which only the emulator can be made to.
-    pub fn fail(&self, status: u16) {
+    pub(crate) fn fail(&self, status: u16) {
         assert!(self.registry.is_none(), "docker-registry does what it does");
         self.azure.inject(Hop::Data, Fault::Status(status));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acr_emulator::Hop;
 
-use crate::kept::Seen;
+use crate::client::Seen;
 
 /// The table itself.
 const TABLE: &str = include_str!("matrix.md");
@@ -13,7 +13,7 @@ const SLACK: Duration = Duration::from_secs(9);
 
 /// When the fault comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub(crate) enum Moment {
     Start,
     FirstRefresh,
     Load,
@@ -21,7 +21,7 @@ pub enum Moment {
 
 /// What a cell of the table says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub status: u16,
     pub code: Option<String>,
     pub retry_after: Option<u64>,
@@ -31,7 +31,7 @@ pub struct Outcome {
 
 /// A cell with its place in the table.
 #[derive(Clone, Debug)]
-pub struct Cell {
+pub(crate) struct Cell {
     pub fault: String,
     pub moment: Moment,
     pub hop: Hop,
@@ -61,7 +61,7 @@ impl Outcome {
     }
 
     /// What is wrong with an answer, if something is.
-    pub fn differs(&self, seen: &Seen) -> Option<String> {
+    pub(crate) fn differs(&self, seen: &Seen) -> Option<String> {
         let same = (self.status, self.code.as_deref(), self.retry_after, self.cut)
             == (seen.status, seen.code.as_deref(), seen.retry_after, seen.cut);
         (!same || seen.took > self.within + SLACK).then(|| format!("{seen:?}"))
@@ -69,13 +69,13 @@ impl Outcome {
 }
 
 /// The rows of the table, taken apart.
-pub fn rows() -> impl Iterator<Item = Vec<&'static str>> {
+pub(crate) fn rows() -> impl Iterator<Item = Vec<&'static str>> {
     let lines = TABLE.lines().filter(|line| line.starts_with('|')).skip(2);
     lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
 }
 
 /// All cells that make sense.
-pub fn cells() -> Vec<Cell> {
+pub(crate) fn cells() -> Vec<Cell> {
     const HOPS: [Hop; 5] = [Hop::Imds, Hop::Entra, Hop::Exchange, Hop::Token, Hop::Data];
     let outcome = |text: &str| Outcome::parse(text).unwrap_or_else(|| panic!("no outcome: {text:?}"));
     let mut cells: Vec<Cell> = Vec::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acr_emulator::{Emulator, Hop, Image, Options, Recorded};
 
-use crate::kept::Kept;
+use crate::client::Client;
 use testkit::{Setup, wait_for};
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -37,7 +37,7 @@ async fn two_hours_of_clock_skew_either_way_do_no_harm() {
         })
         .await;
         let proxy = identity(Setup::new(&azure), &azure).start();
-        let mut client = Kept::new(proxy.address());
+        let mut client = Client::new(proxy.address());
         for renewals in 1..=3 {
             wait_for(&azure, "a renewal", |requests| {
                 answers(requests, Hop::Token) >= renewals && answers(requests, Hop::Exchange) >= renewals
@@ -67,7 +67,7 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
         })
         .await;
         let proxy = Setup::new(&azure).start();
-        let mut client = Kept::new(proxy.address());
+        let mut client = Client::new(proxy.address());
         match renewed {
             Some(hop) => wait_for(&azure, "a renewal", |requests| answers(requests, hop) >= 4).await,
             // Nothing is to happen; the end of the short one passes while a client asks.
@@ -92,7 +92,7 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
 async fn a_token_is_not_sent_after_its_end() {
     let azure = azure(Options { access_lifetime: Duration::from_secs(4), ..testkit::options() }).await;
     let proxy = Setup::new(&azure).start();
-    let mut client = Kept::new(proxy.address());
+    let mut client = Client::new(proxy.address());
     assert_eq!(client.get(PULL).expect("an answer").status, 200);
     azure.inject(Hop::Token, acr_emulator::Fault::Status(500));
     // To the end it is used, and then the answer is that there is none: never the registry's 401, which would read as a

@@ -11,7 +11,7 @@ use testkit::PATIENCE;
 
 /// What the server does with questions for one name.
 #[derive(Clone, Debug)]
-pub enum Zone {
+pub(crate) enum Zone {
     /// Answers with these addresses, in this order.
     Has(Vec<IpAddr>),
     /// Loses so many packets, then answers with this address.
@@ -23,7 +23,7 @@ pub enum Zone {
 }
 
 /// A DNS server of the test's own, which this namespace's `getaddrinfo` asks and no other.
-pub struct Dns {
+pub(crate) struct Dns {
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
     _files: tempfile::TempDir,
@@ -43,7 +43,7 @@ const FILES: [(&str, &str); 2] =
 
 impl Dns {
     /// Panics outside of a namespace: the system's own resolver must not be changed.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let interfaces = std::fs::read_to_string("/proc/self/net/dev").expect("proc(5)");
         let names: Vec<_> =
             interfaces.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim).collect();
@@ -63,12 +63,12 @@ impl Dns {
     }
 
     /// From now on a name has this.
-    pub fn set(&self, name: &str, zone: Zone) {
+    pub(crate) fn set(&self, name: &str, zone: Zone) {
         self.shared.lock().insert(name.to_owned(), (zone, 0));
     }
 
     /// Waits until a name was asked for since it was set.
-    pub fn wait_until_asked(&self, name: &str) {
+    pub(crate) fn wait_until_asked(&self, name: &str) {
         let zones = self.shared.lock();
         let is_new = |zones: &mut HashMap<String, (Zone, usize)>| zones.get(name).is_none_or(|(_, asked)| *asked == 0);
         let waited = self.shared.asked.wait_timeout_while(zones, PATIENCE, is_new);
@@ -154,10 +154,10 @@ impl Shared {
 
 /// Addresses from which nothing ever comes back, `192.0.2.1` to `.3` and `2001:db8::1` to `::3`: they are behind one end
 /// of a cable whose other end drops what is not its own.
-pub struct Hole;
+pub(crate) struct Hole;
 
 impl Hole {
-    pub fn dig() -> Self {
+    pub(crate) fn dig() -> Self {
         run("ip", &["link", "add", "hole0", "type", "veth", "peer", "name", "hole1"]);
         for end in ["hole0", "hole1"] {
             run("ip", &["link", "set", end, "up"]);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, ManagedIdentity, Options, Server};
 
-use crate::kept::Kept;
+use crate::client::Client;
 use testkit::{Proxy, Setup, wait_for};
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -35,7 +35,7 @@ async fn a_machines_identity_is_found_at_its_address_now_or_later() {
     let azure = machine(testkit::options()).await;
     {
         let proxy = proxy(&azure);
-        assert_eq!(Kept::new(proxy.address()).get(PULL).expect("an answer").status, 200);
+        assert_eq!(Client::new(proxy.address()).get(PULL).expect("an answer").status, 200);
         let requests = azure.take_requests();
         let asked = requests.iter().find(|request| request.hop == Hop::Imds).expect("asked");
         assert!(asked.target.starts_with("/metadata/identity/oauth2/token?"), "{}", asked.target);
@@ -44,7 +44,7 @@ async fn a_machines_identity_is_found_at_its_address_now_or_later() {
     // At boot the service may be there later than everything else.
     azure.refuse_connections(Server::Identity, true);
     let proxy = proxy(&azure);
-    let mut client = Kept::new(proxy.address());
+    let mut client = Client::new(proxy.address());
     let refused = client.get(PULL).expect("an answer");
     assert_eq!((refused.status, refused.code.as_deref()), (503, Some("UNAVAILABLE")), "{refused:?}");
     azure.refuse_connections(Server::Identity, false);
@@ -75,7 +75,7 @@ async fn what_the_metadata_service_answers_is_said_and_asked_again_in_its_time()
         azure.clear_requests();
         azure.inject(Hop::Imds, fault.clone());
         let proxy = Setup::new(&azure).nobody().settings("identity: {kind: managed_identity}").start();
-        let mut client = Kept::new(proxy.address());
+        let mut client = Client::new(proxy.address());
         let seen = client.get(PULL).expect("an answer");
         let told = (seen.status, seen.code.as_deref(), seen.retry_after);
         assert_eq!(told, (503, Some("UNAVAILABLE"), Some(retry_after)), "{fault:?}: {}", proxy.log());
@@ -116,7 +116,7 @@ async fn one_of_a_machines_identities_is_picked_by_any_of_its_ids() {
         let settings = format!("identity: {{kind: managed_identity, {setting}}}");
         let proxy = Setup::new(&azure).nobody().settings(&settings).start();
         assert_eq!(
-            Kept::new(proxy.address()).get(PULL).expect("an answer").status,
+            Client::new(proxy.address()).get(PULL).expect("an answer").status,
             status,
             "{setting}: {}",
             proxy.log()

@@ -1,10 +1,10 @@
 //! Everything behind a token fails in every way, and clients are asked what they saw.
 
 mod cell;
+mod client;
 mod clocks;
 mod dns;
 mod imds;
-mod kept;
 mod matrix;
 mod names;
 mod report;

@@ -36,7 +36,7 @@ async fn run_all(moment: Moment) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_start_a_client_is_told_in_time_and_the_proxy_recovers() {
+async fn at_start_a_client_gets_its_error_in_time_and_the_proxy_recovers() {
     run_all(Moment::Start).await;
 }
 

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::client::{Client, Seen};
 use crate::dns::{Dns, Hole, Zone};
-use crate::kept::{Kept, Seen};
 use testkit::{Proxy, Setup};
 
 const REGISTRY: &str = "example.azurecr.io";
@@ -66,7 +66,7 @@ impl Scene {
 /// Asks once, on a thread for it: what is asked for may take seconds.
 fn get(proxy: &Proxy, path: &str) -> impl Future<Output = Seen> + use<> {
     let (address, path) = (proxy.address(), path.to_owned());
-    let asked = tokio::task::spawn_blocking(move || Kept::new(address).get(&path).expect("an answer"));
+    let asked = tokio::task::spawn_blocking(move || Client::new(address).get(&path).expect("an answer"));
     async move { asked.await.expect("no panic") }
 }
 

@@ -2,7 +2,7 @@
 
 use acr_emulator::{Fault, Hop};
 
-use crate::kept::Kept;
+use crate::client::Client;
 use testkit::{Setup, wait_for};
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -16,7 +16,7 @@ async fn a_token_that_is_refused_during_an_outage_is_no_missing_role() {
     ] {
         let azure = testkit::azure().await;
         let proxy = Setup::new(&azure).start();
-        let mut client = Kept::new(proxy.address());
+        let mut client = Client::new(proxy.address());
         assert_eq!(client.get(PULL).expect("an answer").status, 200);
         azure.inject(Hop::Token, fault);
         azure.revoke_tokens();

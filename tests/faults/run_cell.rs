@@ -7,7 +7,7 @@ use acr_emulator::{Emulator, Fault, Hop, Image, Options, Recorded, Server};
 use tokio::runtime::Handle;
 
 use crate::cell::{Cell, Moment, Outcome};
-use crate::kept::Kept;
+use crate::client::Client;
 use crate::secrets;
 use testkit::{PATIENCE, Proxy, Setup};
 
@@ -22,7 +22,7 @@ const PACE: Duration = Duration::from_millis(50);
 const ANSWERS: usize = 5;
 
 /// The fault that a row of the table names.
-pub fn fault(name: &str) -> Option<Fault> {
+pub(crate) fn fault(name: &str) -> Option<Fault> {
     let with = |status, headers: &[(&str, &str)], body: &str| Fault::StatusWith {
         status,
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -59,7 +59,7 @@ struct Stage<'a> {
 }
 
 /// Runs a cell. `Err` says what was seen instead.
-pub fn cell(runtime: &Handle, cell: &Cell) -> Result<(), String> {
+pub(crate) fn cell(runtime: &Handle, cell: &Cell) -> Result<(), String> {
     let fault = fault(&cell.fault).ok_or("the emulator has no such fault")?;
     let mut stage = Stage::new(runtime, cell);
     let proxy = match cell.moment {
@@ -128,7 +128,7 @@ impl<'a> Stage<'a> {
             self.inject(fault.clone());
         }
         let proxy = self.start();
-        let mut client = Kept::new(proxy.address());
+        let mut client = Client::new(proxy.address());
         if self.cell.hop == Hop::Data {
             look(&mut client, PULL, &pulled())?;
             self.inject(fault);
@@ -145,7 +145,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The proxy signs in by itself, and the next pull succeeds. A call that met the fault may still be under way.
-    fn recovered(&self, client: &mut Kept) -> Result<(), String> {
+    fn recovered(&self, client: &mut Client) -> Result<(), String> {
         let mut seen = 0;
         loop {
             let tokens = |requests: &[Recorded]| requests.iter().filter(|request| is_token(request)).count();
@@ -159,7 +159,7 @@ impl<'a> Stage<'a> {
 
     fn at_refresh(&mut self, fault: Fault) -> Result<Proxy, String> {
         let proxy = self.start();
-        let mut client = Kept::new(proxy.address());
+        let mut client = Client::new(proxy.address());
         look(&mut client, PULL, &pulled())?;
         look(&mut client, &self.blob, &redirect())?;
         if self.cell.hop == Hop::Data {
@@ -204,7 +204,7 @@ impl<'a> Stage<'a> {
             let clients = counts.each_ref().map(|count| {
                 let done = &done;
                 scope.spawn(move || -> Result<(), String> {
-                    let mut client = Kept::new(proxy.address());
+                    let mut client = Client::new(proxy.address());
                     // However soon it is done, each client has seen the answer.
                     while count.load(Ordering::SeqCst) == 0 || !done.load(Ordering::SeqCst) {
                         look(&mut client, path, &self.cell.expected)?;
@@ -264,7 +264,7 @@ fn no_token() -> Outcome {
     Outcome { status: 503, code: Some("UNAVAILABLE".to_owned()), retry_after: Some(1), ..pulled() }
 }
 
-fn look(client: &mut Kept, path: &str, expected: &Outcome) -> Result<(), String> {
+fn look(client: &mut Client, path: &str, expected: &Outcome) -> Result<(), String> {
     let seen = client.get(path).map_err(|cause| format!("no answer: {cause}"))?;
     match expected.differs(&seen) {
         Some(seen) => Err(format!("{path}: expected {expected:?}, saw {seen}")),

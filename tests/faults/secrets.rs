@@ -2,7 +2,7 @@
 
 use acr_emulator::Recorded;
 
-use crate::kept::CREDENTIALS;
+use crate::client::CREDENTIALS;
 use testkit::{SECRET, TENANT};
 
 /// What marks a secret wherever it is: every JWT begins so, and so does the signature in an address of blob storage or of
@@ -13,7 +13,7 @@ const FIELDS: [&str; 5] = ["client_secret", "client_assertion", "access_token", 
 const HEADERS: [&str; 2] = ["authorization", "x-identity-header"];
 
 /// The first secret in a log: one that is known by its look, or one that was on the wire.
-pub fn in_log(log: &str, requests: &[Recorded]) -> Option<String> {
+pub(crate) fn in_log(log: &str, requests: &[Recorded]) -> Option<String> {
     let fields = requests.iter().flat_map(|request| request.body.split('&')).filter_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         FIELDS.contains(&name).then_some(value)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use acr_emulator::{Emulator, Hop, Image, Options};
 
-use crate::kept::{Kept, Seen};
+use crate::client::{Client, Seen};
 use testkit::{AT_ONCE, Proxy, Setup};
 
 /// Requests at once, and so connections that are kept.
@@ -36,7 +36,7 @@ fn forget_connections(servers: &[SocketAddr]) -> usize {
 /// The same request of several clients at once.
 fn ask_together(proxy: &Proxy, path: &str) -> Vec<Seen> {
     std::thread::scope(|scope| {
-        let ask = || Kept::new(proxy.address()).get(path).expect("an answer");
+        let ask = || Client::new(proxy.address()).get(path).expect("an answer");
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(ask)).collect();
         clients.into_iter().map(|client| client.join().expect("a client")).collect()
     })
@@ -56,7 +56,7 @@ async fn kept_connections_that_died_in_silence_cost_one_request_four_seconds_and
     // A blob has two connections, and each may be dead once.
     for (path, hop, legs) in [(&manifest, Hop::Data, 1), (&blob, Hop::Storage, 2)] {
         let proxy = Setup::new(&azure).upstream(&hosts).start();
-        let mut client = Kept::new(proxy.address());
+        let mut client = Client::new(proxy.address());
         assert_eq!(client.get(path).expect("an answer").status, 200);
         azure.clear_requests();
         assert!(ask_together(&proxy, path).iter().all(|seen| seen.status == 200));

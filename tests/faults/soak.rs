@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options, Recorded};
 
-use crate::kept::Kept;
+use crate::client::Client;
 use crate::secrets;
 use testkit::{PATIENCE, Proxy, Setup};
 
@@ -61,7 +61,7 @@ impl Pair {
         let pair = Self { name, azure, proxy, answers: AtomicU64::new(0) };
         // There are tokens before there are faults.
         tokio::task::block_in_place(|| {
-            let mut client = Kept::new(pair.proxy.address());
+            let mut client = Client::new(pair.proxy.address());
             for number in 0..REPOSITORIES {
                 pair.look(&mut client, number).expect("all is well");
             }
@@ -71,7 +71,7 @@ impl Pair {
 
     /// Pulls until `done`; the first answer that is not 200 ends it.
     fn pull(&self, first: usize, done: &AtomicBool) -> Result<(), String> {
-        let mut client = Kept::new(self.proxy.address());
+        let mut client = Client::new(self.proxy.address());
         for number in (first..).take_while(|_| !done.load(Ordering::Relaxed)) {
             self.look(&mut client, number)?;
         }
@@ -92,7 +92,7 @@ impl Pair {
         assert!(pulled.is_ok(), "{}: pulls came to an end:\n{}", self.name, self.proxy.log());
     }
 
-    fn look(&self, client: &mut Kept, number: usize) -> Result<(), String> {
+    fn look(&self, client: &mut Client, number: usize) -> Result<(), String> {
         let path = format!("/v2/soak/r{}/manifests/latest", number % REPOSITORIES);
         let seen = client.get(&path).map_err(|cause| format!("{}: {path}: no answer: {cause}", self.name))?;
         if seen.status != 200 || seen.cut {

@@ -2,7 +2,7 @@
 
 use acr_emulator::{Fault, Hop};
 
-use crate::kept::Kept;
+use crate::client::Client;
 use testkit::Setup;
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -31,7 +31,7 @@ async fn neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host() {
         let azure = testkit::azure().await;
         azure.inject(hop, fault.clone());
         let proxy = Setup::new(&azure).start();
-        let seen = Kept::new(proxy.address()).get(PULL).expect("an answer");
+        let seen = Client::new(proxy.address()).get(PULL).expect("an answer");
         assert_eq!(seen.status, status, "{hop:?} {fault:?}: {seen:?}");
         let scopes: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Token).collect();
         assert!(scopes.iter().all(|request| request.body.contains("scope=repository%3A*%3Apull&")), "{scopes:?}");

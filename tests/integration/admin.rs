@@ -9,7 +9,7 @@ use crate::wire;
 use testkit::{Proxy, Setup};
 
 /// Where health and readiness are told.
-pub fn admin(proxy: &Proxy) -> SocketAddr {
+pub(crate) fn admin(proxy: &Proxy) -> SocketAddr {
     let line = proxy.wait_for_log("health and readiness on http://");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
     address.parse().expect("an address")
@@ -27,7 +27,7 @@ fn readiness(proxy: &Proxy) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_says_which_upstream_and_hop_since_when_and_what_to_do() {
+async fn readiness_names_upstream_hop_time_and_remedy() {
     for (hop, fault, name, says) in [
         (Hop::Entra, Fault::Status(500), "identity", "the service has trouble, trying again"),
         (
@@ -53,7 +53,7 @@ async fn readiness_says_which_upstream_and_hop_since_when_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_with_a_good_token_is_ready_even_while_azure_is_away() {
+async fn a_proxy_with_a_valid_token_is_ready_while_azure_is_down() {
     for abac in [false, true] {
         let azure =
             acr_emulator::Emulator::start(acr_emulator::Options { abac, ..testkit::options() }).await.expect("started");
@@ -68,7 +68,7 @@ async fn a_proxy_with_a_good_token_is_ready_even_while_azure_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_no_admin_listener_unless_asked_for() {
+async fn there_is_no_admin_listener_by_default() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(wire::ask(proxy.address(), "GET /healthz", "").status, 404);
@@ -76,7 +76,7 @@ async fn there_is_no_admin_listener_unless_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_in_a_browser_does_not_learn_which_registries_there_are() {
+async fn a_page_in_a_browser_cannot_read_the_list_of_registries() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
     for path in ["/readyz", "/healthz", "/"] {
@@ -87,7 +87,7 @@ async fn a_page_in_a_browser_does_not_learn_which_registries_there_are() {
 
 /// Pingora quotes what it cannot read, and that may hold a credential: this port's is for balancers, but anybody may err.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_cannot_be_read_leaves_no_credential_in_the_log() {
+async fn a_malformed_admin_request_leaves_no_credential_in_the_log() {
     const CREDENTIAL: &str = "Y2xpZW50Om93bi1wYXNzd29yZA==";
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();

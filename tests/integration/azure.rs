@@ -2,7 +2,7 @@
 
 use acr_emulator::{Emulator, Hop, Image, Options, Pushed};
 
-use crate::wire::{self, Kept};
+use crate::wire::{self, Client};
 use testkit::Setup;
 
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -21,7 +21,7 @@ async fn the_child_of_a_docker_list_passes_with_its_own_digest() {
     let azure = testkit::azure().await;
     let pushed = azure.push(Image::small("hub/library/docker", "1").with_docker_media_types());
     let proxy = Setup::new(&azure).start();
-    let mut client = Kept::new(proxy.address());
+    let mut client = Client::new(proxy.address());
     let child = &pushed.manifests[0].1;
     // One after the other by the same tag: the answer depends on Accept, and no Vary says so.
     for (accept, digest) in [
@@ -43,7 +43,7 @@ async fn the_child_of_a_docker_list_passes_with_its_own_digest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_type_that_the_client_does_not_name_is_refused_in_the_registrys_words() {
+async fn a_type_that_the_client_does_not_accept_gets_the_registrys_error() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for accept in ["", "Accept: */*\r\n", "Accept: application/vnd.oci.image.*\r\n"] {
@@ -56,7 +56,7 @@ async fn a_type_that_the_client_does_not_name_is_refused_in_the_registrys_words(
 
 /// What this proxy takes for a digest the registry's router may not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_404_in_plain_text_passes_as_it_is() {
+async fn a_plain_text_404_passes_unchanged() {
     let azure = testkit::azure().await;
     for blobs in ["redirect", "proxy"] {
         let proxy = Setup::new(&azure).upstream(&format!("  blobs: {blobs}\n")).start();
@@ -71,10 +71,10 @@ async fn a_404_in_plain_text_passes_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_header_that_is_too_large_for_the_registry_costs_one_request_and_no_more() {
+async fn a_header_too_large_for_the_registry_fails_one_request_only() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
-    let mut client = Kept::new(proxy.address());
+    let mut client = Client::new(proxy.address());
     let accept = "Accept: application/vnd.oci.image.index.v1+json";
     for (padding, status) in [(0, 200), (9_000, 400), (0, 200)] {
         let headers = format!("{accept}, {}\r\n", "a".repeat(padding));
@@ -91,7 +91,7 @@ async fn a_header_that_is_too_large_for_the_registry_costs_one_request_and_no_mo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_to_a_data_endpoint_passes_as_it_is_and_its_secret_into_no_log() {
+async fn a_redirect_to_a_data_endpoint_passes_unchanged_and_is_not_logged() {
     let (azure, pushed) = with_data_endpoints().await;
     let proxy = Setup::new(&azure).start();
     let redirect = wire::ask(proxy.address(), &format!("GET /v2/library/busybox/blobs/{}", pushed.blobs[1]), "");
@@ -111,13 +111,13 @@ async fn a_redirect_to_a_data_endpoint_passes_as_it_is_and_its_secret_into_no_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_behind_a_data_endpoint_comes_through_here() {
+async fn a_blob_of_a_data_endpoint_passes_through_the_proxy() {
     let (azure, pushed) = with_data_endpoints().await;
     let hosts = azure.storage_addr();
     let proxy = Setup::new(&azure).upstream(&format!("  blobs: proxy\n  blob_hosts: ['{hosts}']\n")).start();
     let blob = azure.blob(&pushed.blobs[1]).expect("pushed");
     let path = format!("/v2/library/busybox/blobs/{}", pushed.blobs[1]);
-    let mut client = Kept::new(proxy.address());
+    let mut client = Client::new(proxy.address());
     for (method, range, status, expected) in [
         ("GET", "", 200, &blob[..]),
         ("GET", "Range: bytes=100-199\r\n", 206, &blob[100..200]),

@@ -24,7 +24,7 @@ fn path(pushed: &Pushed) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxied_blob_comes_from_here_whole_or_in_part_and_no_token_goes_to_storage() {
+async fn a_proxied_blob_passes_whole_and_in_ranges_and_no_token_goes_to_storage() {
     let (azure, pushed, proxy) = proxied(true).await;
     let whole = azure.blob(&pushed.blobs[1]).expect("pushed");
     let length = whole.len().to_string();
@@ -70,7 +70,7 @@ async fn a_proxied_blob_comes_from_here_whole_or_in_part_and_no_token_goes_to_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_to_a_host_that_is_no_storage_is_refused() {
+async fn a_redirect_to_a_host_that_is_not_storage_is_refused() {
     let (azure, pushed, proxy) = proxied(false).await;
     let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "");
     assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{answer:?}");
@@ -83,7 +83,7 @@ async fn a_redirect_to_a_host_that_is_no_storage_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_storage_says_instead_of_a_blob_is_no_answer_of_a_registry() {
+async fn other_errors_of_storage_are_not_passed_as_the_registrys() {
     let (azure, pushed, proxy) = proxied(true).await;
     for (fault, status, says) in [
         (Fault::Status(403), 502, "blob storage 127.0.0.1: 403 to the registry's redirect"),
@@ -111,7 +111,7 @@ fn said(status: u16, headers: &[(&str, &str)]) -> Fault {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_of_storage_that_clients_act_on_keeps_its_status_and_its_retry_after() {
+async fn errors_of_storage_that_clients_act_on_keep_status_and_retry_after() {
     const SEVERAL: &str = "Range: bytes=0-1,4-5\r\n";
     let (azure, pushed, proxy) = proxied(true).await;
     for (status, retry_after, headers, told, code, promised) in [
@@ -134,7 +134,7 @@ async fn an_error_of_storage_that_clients_act_on_keeps_its_status_and_its_retry_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_a_blob_does_not_have_is_told_without_the_words_of_storage() {
+async fn an_unsatisfiable_range_is_answered_without_the_body_of_storage() {
     let (azure, pushed, proxy) = proxied(true).await;
     azure.inject(Hop::Storage, said(416, &[("Content-Range", "bytes */9")]).times(2));
     let request = format!("GET {} HTTP/1.1\r\nHost: x\r\nRange: bytes=99-\r\n", path(&pushed));

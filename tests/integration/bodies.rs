@@ -4,7 +4,7 @@ use acr_emulator::{Fault, Hop};
 use serde_json::json;
 
 use crate::fixture::{ACCEPT, CLIENT_FRAMINGS, Fixture, INDEX, NAMES, decompressed, path_of};
-use crate::wire::{self, End, Kept};
+use crate::wire::{self, Client, End};
 
 /// The longest tag list that is rewritten.
 const LARGE: usize = 4 << 20;
@@ -49,7 +49,7 @@ async fn an_answer_without_a_length_passes_whole_and_its_end_is_visible() {
     for framing in [Fault::Chunked, Fault::UntilClose] {
         for (version, headers, _) in CLIENT_FRAMINGS {
             fixture.azure.inject(Hop::Data, framing.clone());
-            let mut client = Kept::new(fixture.proxy.address());
+            let mut client = Client::new(fixture.proxy.address());
             let path = "/v2/library/busybox/manifests/latest";
             let answer = client.ask("GET", path, version, &format!("{ACCEPT}{headers}"));
             assert_eq!((answer.status(), answer.header("content-length")), (200, None), "{framing:?} {answer:?}");
@@ -101,7 +101,7 @@ async fn a_body_that_is_too_long_to_rewrite_or_not_json_passes_unchanged() {
     ] {
         fixture.azure.inject(Hop::Data, json_answer(status, body));
         for (version, headers, _) in CLIENT_FRAMINGS {
-            let mut client = Kept::new(fixture.proxy.address());
+            let mut client = Client::new(fixture.proxy.address());
             let answer = client.ask("GET", path, version, headers);
             let seen = (answer.status(), answer.end);
             assert!(seen == (status, End::Length) && answer.body == body.as_bytes(), "{version}: {:?}", answer.head);

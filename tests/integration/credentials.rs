@@ -59,7 +59,7 @@ async fn a_file_that_is_a_fifo_is_an_error_and_the_other_registry_signs_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ca_file_that_is_no_regular_file_ends_the_start() {
+async fn a_ca_file_that_is_not_a_regular_file_ends_the_start() {
     let azure = azure(Options::default()).await;
     let setup = Setup::new(&azure);
     let file = fifo(&setup, "ca");
@@ -115,7 +115,7 @@ async fn line_ends_and_byte_order_marks_are_no_part_of_a_secret() {
 
 /// A variable stays as it is while the program runs, so a wrong one ends the start; none of it is quoted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_variable_that_cannot_be_right_ends_the_start_by_its_name() {
+async fn an_invalid_variable_ends_the_start_and_is_named() {
     let azure = azure(Options::default()).await;
     for (name, value, says) in [
         (
@@ -146,7 +146,7 @@ async fn a_variable_that_cannot_be_right_ends_the_start_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_in_a_file_that_cannot_be_right_is_told_and_not_sent() {
+async fn an_invalid_secret_in_a_file_is_reported_and_not_sent() {
     for (content, says) in [
         (&b""[..], "it is empty"),
         (b"hunter2 \n", "character 8 is a space: a client secret is one line without white space around it"),
@@ -178,7 +178,7 @@ async fn a_strangers_certificate_is_refused_before_anything_is_sent() {
 
 /// Microsoft's support asks for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn entras_correlation_id_is_in_the_log_as_a_whole() {
+async fn entras_correlation_id_is_logged_in_full() {
     let azure = azure(Options::default()).await;
     let (_proxy, line) = fails(&azure, |_, setup| setup.secret("wrong"));
     let id = line.split("Correlation ID: ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an id");
@@ -188,7 +188,7 @@ async fn entras_correlation_id_is_in_the_log_as_a_whole() {
 
 /// `az` starts a process that reports its use and outlives it, with the same standard output.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_az_that_leaves_a_child_with_its_output_has_answered_when_it_ends() {
+async fn the_output_of_az_ends_with_az_even_if_a_child_holds_the_pipe() {
     let azure = azure(Options::default()).await;
     let setup = Setup::new(&azure);
     let pid = setup.path("pid");
@@ -207,7 +207,7 @@ async fn an_az_that_leaves_a_child_with_its_output_has_answered_when_it_ends() {
 
 /// serde's messages quote what is wrong, and that may be the token.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_tool_says_in_the_wrong_type_is_not_quoted() {
+async fn output_of_a_tool_with_a_wrong_type_is_not_quoted() {
     for (name, kind, answer) in [
         ("az", "azure_cli", r#"{"accessToken":"x","expires_on":"eyJhunter","tokenType":"Bearer"}"#),
         ("az", "azure_cli", r#"{"accessToken":["eyJhunter"],"expires_on":1,"tokenType":"Bearer"}"#),
@@ -225,7 +225,7 @@ async fn what_a_tool_says_in_the_wrong_type_is_not_quoted() {
 
 /// The tenant was forgotten, and the machine's own identity signed in without a word.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_counts_for_nothing_is_said() {
+async fn a_secret_that_is_not_used_is_reported() {
     let azure = azure(Options { identity_listen: Some(([127, 0, 0, 1], 0).into()), ..Options::default() }).await;
     let setup = Setup::new(&azure)
         .managed(&azure)

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use acr_emulator::Hop;
 
 use crate::load::{load, sent_to_registry, wait_for_load};
-use crate::wire::{self, Answer, Kept};
+use crate::wire::{self, Answer, Client};
 use testkit::{AT_ONCE, PATIENCE, Setup};
 
 const PING: &str = "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
 const TAGS: &str = "GET /v2/library/busybox/tags/list HTTP/1.1\r\nHost: x\r\n\r\n";
 /// The proxy's own limit for a header.
-pub const HEADER_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const HEADER_LIMIT: Duration = Duration::from_secs(20);
 
 /// All answers that come until the connection ends.
 fn answers(mut stream: TcpStream) -> Vec<Answer> {
@@ -207,7 +207,7 @@ async fn no_request_behind_a_body_is_served() {
         );
     }
     // No body at all: the connection is kept.
-    let mut client = Kept::new(proxy.address());
+    let mut client = Client::new(proxy.address());
     for _ in 0..2 {
         let answer = client.ask("GET", "/v2/", "HTTP/1.1", "Content-Length: 0\r\n");
         assert_eq!((answer.status(), answer.header("connection")), (200, Some("keep-alive")));
@@ -258,7 +258,7 @@ async fn a_page_in_a_browser_gets_no_manifest() {
 async fn an_idle_connection_is_closed_after_client_keepalive() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).settings("client_keepalive: 2s").start();
-    let mut client = Kept::new(proxy.address());
+    let mut client = Client::new(proxy.address());
     assert_eq!(client.ask("GET", "/v2/", "HTTP/1.1", "").status(), 200);
     let begun = Instant::now();
     assert!(client.is_at_its_end());

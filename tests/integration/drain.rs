@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop};
 
-use crate::wire::{self, Answer, Kept};
+use crate::wire::{self, Answer, Client};
 use testkit::{AT_ONCE, Proxy, Setup, wait_for};
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";
@@ -29,12 +29,12 @@ fn rest(mut stream: TcpStream) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_header_that_has_begun_when_the_signal_comes_is_served_within_the_second() {
+async fn a_request_that_has_begun_before_the_signal_is_served() {
     let azure = testkit::azure().await;
     for begun in ["GET", "GET /v2/ HTTP/1.1\r\n", "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r", "\r\n"] {
         let mut proxy = Setup::new(&azure).start();
         let mut new = wire::connect(proxy.address());
-        let mut kept = Kept::new(proxy.address());
+        let mut kept = Client::new(proxy.address());
         assert_eq!(kept.ask("GET", "/v2/", "HTTP/1.1", "").status(), 200);
         new.write_all(begun.as_bytes()).expect("sent");
         proxy.signal("TERM");
@@ -53,10 +53,10 @@ async fn a_header_that_has_begun_when_the_signal_comes_is_served_within_the_seco
 
 /// A layer that comes in parts over kept connections goes on while another request holds the drain up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kept_connection_is_served_for_as_long_as_the_drain_takes() {
+async fn a_kept_connection_is_served_during_the_drain() {
     let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
-    let mut kept = Kept::new(proxy.address());
+    let mut kept = Client::new(proxy.address());
     assert_eq!(kept.ask("GET", "/v2/", "HTTP/1.1", "").status(), 200);
     let slow = slow_pull(&azure, &proxy).await;
     proxy.signal("TERM");
@@ -70,7 +70,7 @@ async fn a_kept_connection_is_served_for_as_long_as_the_drain_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_end_of_the_drain_cuts_off_is_counted_and_has_its_line() {
+async fn requests_cut_off_by_the_end_of_the_drain_are_counted_and_logged() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let _h1 = slow_pull(&azure, &proxy).await;
@@ -98,7 +98,7 @@ async fn what_the_end_of_the_drain_cuts_off_is_counted_and_has_its_line() {
 
 /// As a supervisor does that signals a process and then its group.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_within_a_second_is_the_same_one() {
+async fn a_second_signal_within_a_second_is_ignored() {
     let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
     let _slow = slow_pull(&azure, &proxy).await;

@@ -6,16 +6,16 @@ use acr_emulator::{Emulator, Fault, Hop, Image, Recorded};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::wire::{End, Kept, Whole};
+use crate::wire::{Client, End, Whole};
 use testkit::{Proxy, Setup};
 
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
-pub const ABSENT: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-pub const TAGS: [&str; 5] = ["1.35", "1.36", "1.36-musl", "edge", "latest"];
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
+pub(crate) const ABSENT: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub(crate) const TAGS: [&str; 5] = ["1.35", "1.36", "1.36-musl", "edge", "latest"];
 
 /// How a client frames a request: HTTP version, header lines, and whether the connection is kept afterwards.
-pub const CLIENT_FRAMINGS: [(&str, &str, bool); 4] = [
+pub(crate) const CLIENT_FRAMINGS: [(&str, &str, bool); 4] = [
     ("HTTP/1.1", "", true),
     ("HTTP/1.1", "Connection: close\r\n", false),
     ("HTTP/1.0", "", false),
@@ -23,11 +23,11 @@ pub const CLIENT_FRAMINGS: [(&str, &str, bool); 4] = [
 ];
 
 /// How the registry frames its answers.
-pub const REGISTRY_FRAMINGS: [Option<Fault>; 4] =
+pub(crate) const REGISTRY_FRAMINGS: [Option<Fault>; 4] =
     [None, Some(Fault::Chunked), Some(Fault::UntilClose), Some(Fault::Gzip)];
 
 /// The names of a repository: in the client's path, the registry in the client's `ns` parameter, and in the cache.
-pub const NAMES: [(&str, Option<&str>, &str); 7] = [
+pub(crate) const NAMES: [(&str, Option<&str>, &str); 7] = [
     ("library/busybox", None, "hub/library/busybox"),
     ("library/busybox", Some("docker.io"), "hub/library/busybox"),
     ("busybox", None, "hub/library/busybox"),
@@ -38,7 +38,7 @@ pub const NAMES: [(&str, Option<&str>, &str); 7] = [
 ];
 
 /// A registry with two repositories of the same tags, and a proxy with a route to each.
-pub struct Fixture {
+pub(crate) struct Fixture {
     pub azure: Emulator,
     pub proxy: Proxy,
     /// Of the index that every tag of `hub/library/busybox` names.
@@ -47,7 +47,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let [pushed, _] = ["hub/library/busybox", "ghcr/org/app"].map(|repository| {
             let pushed = azure.push(Image::small(repository, TAGS[0]));
@@ -65,18 +65,18 @@ impl Fixture {
     }
 
     /// One request on a connection of its own.
-    pub fn ask(&self, method: &str, path: &str, headers: &str) -> Whole {
-        Kept::new(self.proxy.address()).ask(method, path, "HTTP/1.1", headers)
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &str) -> Whole {
+        Client::new(self.proxy.address()).ask(method, path, "HTTP/1.1", headers)
     }
 
     /// The last request that reached the registry.
-    pub fn last(&self) -> Recorded {
+    pub(crate) fn last(&self) -> Recorded {
         self.azure.requests().into_iter().rfind(|request| request.hop == Hop::Data).expect("a request")
     }
 
     /// Asks with every framing of the client and every framing of the registry. `check` gets a description of the case, and the
     /// answer.
-    pub fn in_every_framing(&self, method: &str, path: &str, check: impl Fn(&str, &Whole)) {
+    pub(crate) fn in_every_framing(&self, method: &str, path: &str, check: impl Fn(&str, &Whole)) {
         for (version, headers, keeps) in CLIENT_FRAMINGS {
             for framing in REGISTRY_FRAMINGS {
                 let what = format!("{method} {path} {version} {headers:?} {framing:?}");
@@ -84,7 +84,7 @@ impl Fixture {
                 if let Some(fault) = framing {
                     self.azure.inject(Hop::Data, fault);
                 }
-                let mut client = Kept::new(self.proxy.address());
+                let mut client = Client::new(self.proxy.address());
                 let answer = client.ask(method, path, version, &format!("{headers}{ACCEPT}"));
                 check(&what, &answer);
                 if keeps && answer.end != End::Close {
@@ -100,7 +100,7 @@ impl Fixture {
 }
 
 /// The body, decompressed as its `Content-Encoding` says.
-pub fn decompressed(answer: &Whole) -> Vec<u8> {
+pub(crate) fn decompressed(answer: &Whole) -> Vec<u8> {
     match answer.header("content-encoding") {
         None => answer.body.clone(),
         Some("gzip") => {
@@ -113,12 +113,12 @@ pub fn decompressed(answer: &Whole) -> Vec<u8> {
 }
 
 /// The body, decompressed, as JSON.
-pub fn json_of(answer: &Whole) -> Value {
+pub(crate) fn json_of(answer: &Whole) -> Value {
     serde_json::from_slice(&decompressed(answer)).unwrap_or_else(|_| panic!("no JSON: {answer:?}"))
 }
 
 /// The path and query of `<name>/<rest>`, with the `ns` parameter if there is one.
-pub fn path_of(name: &str, namespace: Option<&str>, rest: &str) -> String {
+pub(crate) fn path_of(name: &str, namespace: Option<&str>, rest: &str) -> String {
     let separator = if rest.contains('?') { '&' } else { '?' };
     let namespace = namespace.map(|namespace| format!("{separator}ns={namespace}")).unwrap_or_default();
     format!("/v2/{name}/{rest}{namespace}")

@@ -25,7 +25,7 @@ fn curl(proxy: &Proxy, path: &str, arguments: &[&str]) -> (String, Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_knows_speaks_http2_without_tls() {
+async fn http2_by_prior_knowledge_works_without_tls() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(curl(&proxy, "/v2/", &[]), ("2 200".to_owned(), b"{}".to_vec()));
@@ -34,7 +34,7 @@ async fn a_client_that_knows_speaks_http2_without_tls() {
     let accept = ["--header", "Accept: application/vnd.oci.image.index.v1+json"];
     assert_eq!(curl(&proxy, path, &accept), ("2 200".to_owned(), index.to_vec()));
     let (status, tags) = curl(&proxy, "/v2/library/busybox/tags/list", &[]);
-    let tags: serde_json::Value = serde_json::from_slice(&tags).expect("JSON");
+    let tags: Value = serde_json::from_slice(&tags).expect("JSON");
     assert_eq!((status.as_str(), &tags["name"]), ("2 200", &"library/busybox".into()));
     let (status, _) = curl(&proxy, path, &["--request", "DELETE"]);
     assert_eq!(status, "2 405");
@@ -78,7 +78,7 @@ fn ask(proxy: &Proxy, method: &str, path: &str, headers: &[&str]) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_list_goes_on_from_page_to_page_over_http2() {
+async fn the_pages_of_a_tag_list_can_be_followed_over_http2() {
     let azure = testkit::azure().await;
     let pushed = azure.push(Image::small("hub/library/busybox", "1.35"));
     for tag in ["1.36", "edge"] {
@@ -147,7 +147,7 @@ async fn an_error_is_in_the_clients_names_over_http2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_has_already_is_304_over_http2() {
+async fn a_known_etag_is_304_over_http2() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let accept = "Accept: application/vnd.oci.image.index.v1+json";

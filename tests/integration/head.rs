@@ -3,7 +3,7 @@
 use acr_emulator::{Fault, Hop};
 
 use crate::fixture::{ABSENT, ACCEPT, CLIENT_FRAMINGS, Fixture, NAMES, REGISTRY_FRAMINGS, path_of};
-use crate::wire::{End, Kept};
+use crate::wire::{Client, End};
 
 /// Every kind of answer that there is, with its status to `GET` and `HEAD`.
 fn kinds(fixture: &Fixture) -> Vec<(String, u16, u16)> {
@@ -30,7 +30,7 @@ fn kinds(fixture: &Fixture) -> Vec<(String, u16, u16)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn head_is_answered_like_get_without_a_body() {
     let fixture = Fixture::start().await;
-    let mut client = Kept::new(fixture.proxy.address());
+    let mut client = Client::new(fixture.proxy.address());
     for (path, get, head) in kinds(&fixture) {
         let whole = client.ask("GET", &path, "HTTP/1.1", ACCEPT);
         let bare = client.ask("HEAD", &path, "HTTP/1.1", ACCEPT);
@@ -65,7 +65,7 @@ async fn head_has_the_content_length_of_get_in_every_framing() {
                         fixture.azure.inject(Hop::Data, fault);
                     }
                     let ask = |method: &str| {
-                        let mut client = Kept::new(fixture.proxy.address());
+                        let mut client = Client::new(fixture.proxy.address());
                         client.ask(method, &path, version, &format!("{ACCEPT}{headers}"))
                     };
                     let (whole, bare) = (ask("GET"), ask("HEAD"));
@@ -91,7 +91,7 @@ async fn head_has_the_content_length_of_get_in_every_framing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_kept_after_every_kind_of_answer() {
     let fixture = Fixture::start().await;
-    let mut client = Kept::new(fixture.proxy.address());
+    let mut client = Client::new(fixture.proxy.address());
     for _ in 0..3 {
         for (path, get, head) in kinds(&fixture) {
             for (method, status) in [("GET", get), ("HEAD", head)] {
@@ -110,7 +110,7 @@ async fn connection_close_is_answered_and_does_not_reach_the_registry() {
     let fixture = Fixture::start().await;
     for (path, get, head) in kinds(&fixture) {
         for (method, status) in [("GET", get), ("HEAD", head)] {
-            let mut client = Kept::new(fixture.proxy.address());
+            let mut client = Client::new(fixture.proxy.address());
             let answer = client.ask(method, &path, "HTTP/1.1", &format!("{ACCEPT}Connection: close\r\n"));
             assert_eq!(answer.status(), status, "{method} {path}: {answer:?}");
             assert_eq!(answer.header("connection"), Some("close"), "{method} {path}: {answer:?}");

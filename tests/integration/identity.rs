@@ -46,7 +46,7 @@ async fn it_listens_at_once_and_recovers_when_azure_comes_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_waits_for_the_first_token_that_is_on_its_way() {
+async fn a_pull_waits_for_the_first_token() {
     let azure = acr_emulator::Emulator::start(acr_emulator::Options {
         latency: std::time::Duration::from_millis(400),
         ..testkit::options()
@@ -66,7 +66,7 @@ async fn without_a_token_only_what_goes_to_the_registry_fails_and_the_connection
     let blob = format!("/v2/library/busybox/blobs/sha256:{}", "ab".repeat(32));
     for blobs in ["redirect", "proxy"] {
         let proxy = Setup::new(&azure).settings("token_wait: 1s").upstream(&format!("  blobs: {blobs}\n")).start();
-        let mut client = wire::Kept::new(proxy.address());
+        let mut client = wire::Client::new(proxy.address());
         for (path, status) in [("/v2/", 200), (&*blob, 503), ("/v2/_catalog", 404), (&*blob, 503), ("/v2/", 200)] {
             assert_eq!(client.ask("GET", path, "HTTP/1.1", "").status(), status, "{blobs}: {path}");
         }
@@ -94,7 +94,7 @@ async fn at_boot_a_pull_waits_for_an_identity_endpoint_that_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
+async fn a_failed_sign_in_is_reported_by_hop() {
     for (hop, fault, says) in [
         (
             Hop::Exchange,
@@ -130,7 +130,7 @@ async fn what_is_wrong_with_the_sign_in_is_said_by_hop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_secret_is_called_that_and_no_other_identity_is_tried() {
+async fn a_wrong_secret_is_named_and_no_other_identity_is_tried() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).secret("wrong").start();
     let line = proxy.wait_for_log("entra: ");
@@ -140,7 +140,7 @@ async fn a_wrong_secret_is_called_that_and_no_other_identity_is_tried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_any_identity_the_log_says_what_each_source_said() {
+async fn without_an_identity_the_log_has_the_error_of_each_source() {
     let azure = testkit::azure().await;
     // An endpoint of its own, so that this machine's metadata service is not asked.
     let proxy = Setup::new(&azure)
@@ -156,7 +156,7 @@ async fn without_any_identity_the_log_says_what_each_source_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_token_is_replaced_and_the_client_sees_nothing() {
+async fn a_revoked_token_is_replaced_without_an_error_to_the_client() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
@@ -168,7 +168,7 @@ async fn a_revoked_token_is_replaced_and_the_client_sees_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_401_is_an_answer_and_no_challenge() {
+async fn a_second_401_is_answered_without_a_challenge() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
@@ -233,7 +233,7 @@ async fn an_entra_token_that_the_exchange_refuses_is_not_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_that_refuses_every_entra_token_is_asked_twice_and_then_left_alone() {
+async fn an_exchange_that_refuses_every_entra_token_is_asked_twice_only() {
     let azure = testkit::azure().await;
     azure.inject(Hop::Exchange, Fault::Status(503).times(1));
     azure.inject(Hop::Exchange, Fault::Status(401));

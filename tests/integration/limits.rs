@@ -6,7 +6,7 @@ use std::time::Instant;
 use acr_emulator::{Fault, Hop};
 
 use crate::load::{load, sent_to_registry, wait_for_load};
-use crate::wire::{self, Kept};
+use crate::wire::{self, Client};
 use testkit::{AT_ONCE, Setup, wait_for};
 
 const TAGS: &str = "GET /v2/library/busybox/tags/list HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -20,7 +20,7 @@ async fn connections_over_the_limit_are_refused_at_once_and_readyz_still_answers
     proxy.wait_for_log(&format!("{LIMIT} file descriptors are few"));
     let max = load(&proxy)["connections"]["max"].as_u64().and_then(|max| usize::try_from(max).ok()).expect("a number");
     assert!(max > 8, "the soft limit is raised: {max}");
-    let mut first = Kept::new(proxy.address());
+    let mut first = Client::new(proxy.address());
     let pull = "/v2/library/busybox/tags/list";
     assert_eq!(first.ask("GET", pull, "HTTP/1.1", "").status(), 200);
     let mut slow: Vec<_> = (1..max)
@@ -65,7 +65,7 @@ async fn requests_over_the_limit_are_refused_at_once() {
         })
         .collect();
     wait_for(&azure, "all of them", |requests| sent_to_registry(requests) - before == max).await;
-    let mut kept = Kept::new(proxy.address());
+    let mut kept = Client::new(proxy.address());
     for _ in 0..3 {
         let answer = kept.ask("GET", "/v2/library/busybox/tags/list", "HTTP/1.1", "");
         assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{answer:?}");

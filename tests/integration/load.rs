@@ -10,14 +10,14 @@ use crate::wire;
 use testkit::{PATIENCE, Proxy};
 
 /// `load` of `/readyz`, asked on a connection of its own.
-pub fn load(proxy: &Proxy) -> Value {
+pub(crate) fn load(proxy: &Proxy) -> Value {
     let answer = wire::ask(admin(proxy), "GET /readyz", "");
     let body: Value = serde_json::from_str(&answer.body).expect("JSON");
     body["load"].clone()
 }
 
 /// Waits until the proxy's counts satisfy the condition.
-pub fn wait_for_load(proxy: &Proxy, what: &str, condition: impl Fn(&Value) -> bool) {
+pub(crate) fn wait_for_load(proxy: &Proxy, what: &str, condition: impl Fn(&Value) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let seen = load(proxy);
@@ -31,6 +31,6 @@ pub fn wait_for_load(proxy: &Proxy, what: &str, condition: impl Fn(&Value) -> bo
 }
 
 /// How many requests reached the registry's data plane.
-pub fn sent_to_registry(requests: &[Recorded]) -> usize {
+pub(crate) fn sent_to_registry(requests: &[Recorded]) -> usize {
     requests.iter().filter(|request| request.hop == Hop::Data).count()
 }

@@ -2,7 +2,7 @@
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Injection, Pushed, Server};
 
-use crate::wire::{self, Kept};
+use crate::wire::{self, Client};
 use testkit::{Proxy, Setup};
 
 /// An emulator with one image, and a proxy that serves its blobs itself.
@@ -55,7 +55,7 @@ async fn an_answer_that_is_no_redirect_is_the_answer_and_the_registry_is_asked_o
         for version in ["HTTP/1.0", "HTTP/1.1"] {
             azure.clear_requests();
             azure.inject(Hop::Data, fault.clone());
-            let mut client = Kept::new(proxy.address());
+            let mut client = Client::new(proxy.address());
             let answer = client.ask("GET", &path(&pushed), version, "");
             azure.clear_faults();
             assert_eq!(requests(&azure, Hop::Data), 1, "{fault:?} {version}");
@@ -148,7 +148,7 @@ async fn a_blob_of_the_registry_itself_comes_whole_in_every_framing_and_its_end_
         for version in ["HTTP/1.1", "HTTP/1.0"] {
             let headers = framing.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             azure.inject(Hop::Data, Fault::StatusWith { status: 200, headers, body: body.clone() }.times(1));
-            let answer = Kept::new(proxy.address()).ask("GET", &path(&pushed), version, "");
+            let answer = Client::new(proxy.address()).ask("GET", &path(&pushed), version, "");
             assert_eq!(answer.status(), 200, "{version} {framing:?}");
             assert!(answer.body == body.as_bytes(), "{version} {framing:?}: {} bytes", answer.body.len());
         }

@@ -19,7 +19,7 @@ fn warnings(log: &str) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_says_why_and_is_no_warning() {
+async fn a_refusal_is_logged_with_its_reason_and_causes_no_warning() {
     let azure = testkit::azure().await;
     let proxy = Setup::routes(&azure, &[("docker.io", "hub")]).start();
     for (line, says) in [
@@ -55,7 +55,7 @@ async fn large() -> (Emulator, Pushed, Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_leaves_is_no_warning() {
+async fn a_client_that_leaves_causes_no_warning() {
     let (azure, pushed, proxy) = large().await;
     let blob = format!("/v2/library/busybox/blobs/{}", pushed.blobs[1]);
     // Amid a layer, as containerd does with each chunk but the last, and podman when a pull is stopped.
@@ -105,7 +105,7 @@ async fn a_client_that_leaves_is_no_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_request_is_no_warning() {
+async fn half_a_request_causes_no_warning() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     for bytes in [
@@ -133,7 +133,7 @@ async fn half_a_request_is_no_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_field_of_a_line_is_made_by_those_whom_it_is_about() {
+async fn no_client_or_server_can_forge_a_field_of_a_line() {
     const FORGED: &str = "1 error=none client=10.0.0.1:1";
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();

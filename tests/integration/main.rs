@@ -33,4 +33,5 @@ mod repositories;
 mod routes;
 mod sources;
 mod upstream;
-mod wire;
+
+use testkit::wire;

@@ -4,7 +4,7 @@ use acr_emulator::{Fault, Hop};
 use serde_json::json;
 
 use crate::fixture::{ABSENT, ACCEPT, CLIENT_FRAMINGS, Fixture, INDEX, NAMES, TAGS, json_of, path_of};
-use crate::wire::{Kept, Whole};
+use crate::wire::{Client, Whole};
 
 /// The target of a `Link` to the next page.
 fn next(answer: &Whole) -> Option<String> {
@@ -84,7 +84,7 @@ async fn errors_are_in_the_clients_names() {
         let fault = Fault::StatusWith { status: 403, headers, body: body.to_string() };
         fixture.azure.inject(Hop::Data, fault);
         for (version, headers, _) in CLIENT_FRAMINGS {
-            let mut client = Kept::new(fixture.proxy.address());
+            let mut client = Client::new(fixture.proxy.address());
             let path = path_of(&name, namespace, "manifests/latest");
             let answer = client.ask("GET", &path, version, &format!("{ACCEPT}{headers}"));
             let error = json_of(&answer)["errors"][0].clone();
@@ -123,7 +123,7 @@ async fn referrers_are_filtered_and_links_to_their_pages_are_in_the_clients_name
         for method in ["GET", "HEAD"] {
             for (version, headers, _) in CLIENT_FRAMINGS {
                 fixture.azure.inject(Hop::Data, fault.clone().times(1));
-                let answer = Kept::new(fixture.proxy.address()).ask(method, &path, version, headers);
+                let answer = Client::new(fixture.proxy.address()).ask(method, &path, version, headers);
                 assert_eq!(answer.header("oci-filters-applied"), Some("artifactType"), "{answer:?}");
                 assert!(method == "HEAD" || answer.body == page.to_string().as_bytes(), "byte for byte: {answer:?}");
                 let next = next(&answer).unwrap_or_else(|| panic!("no link: {answer:?}"));
@@ -180,11 +180,11 @@ async fn a_redirect_to_the_registry_itself_leads_to_the_proxy_and_others_are_unc
             for method in ["GET", "HEAD"] {
                 for (version, headers, _) in CLIENT_FRAMINGS {
                     let path = path_of(name, namespace, &format!("blobs/{}", fixture.layer));
-                    let answer = Kept::new(fixture.proxy.address()).ask(method, &path, version, headers);
+                    let answer = Client::new(fixture.proxy.address()).ask(method, &path, version, headers);
                     let seen = (answer.status(), answer.header("location"));
                     assert_eq!(seen, (307, Some(expected.as_str())), "{method} {path}: {answer:?}");
                     if expected.starts_with('/') {
-                        Kept::new(fixture.proxy.address()).ask(method, &expected, version, headers);
+                        Client::new(fixture.proxy.address()).ask(method, &expected, version, headers);
                         assert_eq!(fixture.last().target, there, "{method} {path}");
                     }
                 }

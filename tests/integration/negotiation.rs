@@ -6,7 +6,7 @@ use std::time::Instant;
 use acr_emulator::{Emulator, Image};
 
 use crate::fixture::{ACCEPT, CLIENT_FRAMINGS, Fixture, INDEX};
-use crate::wire::{self, Kept};
+use crate::wire::{self, Client};
 use testkit::{AT_ONCE, Setup};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,14 +80,14 @@ async fn a_known_etag_is_answered_304_without_a_body() {
     let fixture = Fixture::start().await;
     let path = "/v2/library/busybox/manifests/latest";
     for (version, headers, keeps) in CLIENT_FRAMINGS {
-        let mut client = Kept::new(fixture.proxy.address());
+        let mut client = Client::new(fixture.proxy.address());
         let known = format!("{ACCEPT}{headers}If-None-Match: \"x\", \"{}\"\r\n", fixture.index);
         for method in ["GET", "HEAD"] {
             let answer = client.ask(method, path, version, &known);
             assert_eq!((answer.status(), answer.header("transfer-encoding")), (304, None), "{version} {answer:?}");
             assert_eq!(answer.header("etag"), Some(format!("\"{}\"", fixture.index).as_str()), "{answer:?}");
             if !keeps {
-                client = Kept::new(fixture.proxy.address());
+                client = Client::new(fixture.proxy.address());
             }
         }
         // A body that came all the same would be taken for the next answer.
@@ -111,7 +111,7 @@ async fn parallel_ranges_that_are_cut_short_leave_no_request_running() {
     let mut proxy = setup.upstream(&format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr())).start();
     let address = proxy.address();
     std::thread::scope(|scope| {
-        let whole = scope.spawn(|| Kept::new(address).ask("GET", &path, "HTTP/1.1", ""));
+        let whole = scope.spawn(|| Client::new(address).ask("GET", &path, "HTTP/1.1", ""));
         for part in 0..PARTS {
             let (path, layer, first) = (&path, &layer, part * layer.len() / PARTS);
             scope.spawn(move || {

@@ -23,7 +23,7 @@ async fn a_port_in_use_ends_the_start_at_once() {
 }
 
 #[test]
-fn too_few_descriptors_are_one_sentence_and_no_panic() {
+fn too_few_descriptors_are_reported_in_one_sentence() {
     for allowed in [8, 12, 24, 40] {
         let output = std::process::Command::new("sh")
             .args(["-c", &format!("ulimit -n {allowed} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_acr-cache-proxy")])
@@ -56,7 +56,7 @@ async fn wrong_settings_are_one_sentence_and_status_2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ca_file_that_is_of_no_use_is_a_wrong_setting_named_as_it_was_given() {
+async fn an_unusable_ca_file_is_a_wrong_setting_and_named_as_given() {
     let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).flag("--ca-file", "/nonexistent.pem").spawn();
     assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
@@ -70,7 +70,7 @@ async fn a_ca_file_that_is_of_no_use_is_a_wrong_setting_named_as_it_was_given() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_variable_for_ca_certificates_that_names_nothing_is_said_once() {
+async fn a_ca_variable_that_names_no_file_is_reported_once() {
     let azure = testkit::azure().await;
     for (name, value) in [("SSL_CERT_FILE", "/nonexistent.pem"), ("SSL_CERT_DIR", "/nonexistent")] {
         let proxy = Setup::new(&azure).env(name, value).start();
@@ -126,7 +126,7 @@ async fn sigterm_lets_requests_finish_and_takes_no_new_ones() {
 /// The kernel connects clients by itself. To close a socket with such a client in its queue is to reset it, and no client
 /// tries again after that.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_connected_when_the_signal_comes_is_answered() {
+async fn clients_connected_at_the_signal_are_answered() {
     /// More than most queues take, fewer than the proxy's own.
     const CLIENTS: usize = 300;
     /// So long a first request may be on its way.
@@ -156,7 +156,7 @@ async fn who_is_connected_when_the_signal_comes_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hangup_does_not_kill() {
+async fn sighup_does_not_end_the_process() {
     let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
     proxy.signal("HUP");
@@ -165,7 +165,7 @@ async fn a_hangup_does_not_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_of_rust_log_that_leaves_the_log_empty_is_said() {
+async fn a_rust_log_that_leaves_the_log_empty_is_reported() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).env("RUST_LOG", "acess=info").spawn();
     proxy

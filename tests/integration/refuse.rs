@@ -10,7 +10,7 @@ use testkit::{AT_ONCE, Setup};
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_a_pull_is_refused_here() {
+async fn requests_that_are_not_pulls_are_refused() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     let long = "a/".repeat(200);
@@ -49,7 +49,7 @@ async fn what_is_not_a_pull_is_refused_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_are_no_request_get_no_further() {
+async fn bytes_that_are_no_request_do_not_reach_the_registry() {
     let azure = testkit::azure().await;
     let mut proxy = Setup::new(&azure).start();
     for bytes in [
@@ -97,7 +97,7 @@ async fn nothing_behind_a_connect_is_read_as_a_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_does_not_write_to_the_terminal_of_whoever_reads_the_log() {
+async fn control_characters_of_a_path_are_escaped_in_the_log() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).flag("--log", "info").start();
     let long = "x".repeat(50_000);

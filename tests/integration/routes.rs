@@ -83,7 +83,7 @@ async fn a_name_goes_to_the_registry_and_the_prefix_of_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_registrys_trouble_is_not_anothers() {
+async fn a_failing_registry_does_not_affect_another() {
     let (one, other, proxy) = two_registries().await;
     assert_eq!(wire::ask(proxy.address(), "GET /v2/org/app/tags/list?ns=quay.io", "").status, 200);
     one.inject(Hop::Data, acr_emulator::Fault::Status(401));
@@ -95,7 +95,7 @@ async fn one_registrys_trouble_is_not_anothers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_requests_are_passed_on_as_each_route_wants_it() {
+async fn a_429_is_answered_as_the_routes_on_failure_says() {
     let (one, _other, proxy) = two_registries().await;
     let limited = acr_emulator::Fault::StatusWith {
         status: 429,

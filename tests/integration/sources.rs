@@ -13,9 +13,9 @@ use crate::wire;
 use testkit::{CLIENT, PATIENCE, Proxy, SECRET, Setup, TENANT, wait_for};
 
 /// Throwaway keys, shared with the emulator's own tests.
-pub const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");
-pub const KEY: &str = include_str!("../../emulator/tests/it/keys/registered.key");
-pub const STRANGER: &str = concat!(
+pub(crate) const CERTIFICATE: &str = include_str!("../../emulator/tests/it/keys/registered.crt");
+pub(crate) const KEY: &str = include_str!("../../emulator/tests/it/keys/registered.key");
+pub(crate) const STRANGER: &str = concat!(
     include_str!("../../emulator/tests/it/keys/other.crt"),
     include_str!("../../emulator/tests/it/keys/other.key")
 );
@@ -25,7 +25,7 @@ const RESOURCE_ID: &str =
 
 /// An Azure that knows one application by three proofs, and two managed identities: the system's, which may not pull,
 /// and an assigned one, which may.
-pub async fn azure(options: Options) -> Emulator {
+pub(crate) async fn azure(options: Options) -> Emulator {
     let client = Client {
         tenant: TENANT.to_owned(),
         client_id: CLIENT.to_owned(),
@@ -62,12 +62,12 @@ fn endpoint(azure: &Emulator) -> SocketAddr {
     azure.identity_addr().expect("asked for in the options")
 }
 
-pub fn status(proxy: &Proxy) -> u16 {
+pub(crate) fn status(proxy: &Proxy) -> u16 {
     let accept = "Accept: application/vnd.oci.image.index.v1+json\r\n";
     wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", accept).status
 }
 
-pub fn pkcs12(password: &str) -> Vec<u8> {
+pub(crate) fn pkcs12(password: &str) -> Vec<u8> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).expect("a key");
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("a certificate");
     let certificate = Certificate::from_der(&certificate).expect("a certificate");
@@ -83,7 +83,7 @@ pub fn pkcs12(password: &str) -> Vec<u8> {
 }
 
 /// A federated token as a cluster signs it; the emulator looks at its claims.
-pub fn service_account_token(id: &str) -> String {
+pub(crate) fn service_account_token(id: &str) -> String {
     let now = std::time::UNIX_EPOCH.elapsed().expect("a time").as_secs();
     let encode = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = serde_json::json!({
@@ -107,7 +107,7 @@ fn developer_tool(setup: Setup, azure: &Emulator, name: &str, answer: &str) -> S
 }
 
 /// A program on the path of a proxy that has no other identity.
-pub fn tool(setup: Setup, name: &str, script: &str) -> Setup {
+pub(crate) fn tool(setup: Setup, name: &str, script: &str) -> Setup {
     let path = setup.file(name, script);
     let mut permissions = std::fs::metadata(&path).expect("written").permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
@@ -320,7 +320,7 @@ async fn azure_arc_gives_a_token_for_the_content_of_its_key_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_pulls_from_a_registry_that_allows_it_and_is_told_where_not() {
+async fn anonymous_pulls_work_where_allowed_and_are_explained_where_not() {
     for (anonymous_pull, expected) in [(true, 200), (false, 503)] {
         let azure = azure(Options { anonymous_pull, ..Options::default() }).await;
         let proxy = Setup::new(&azure).settings("identity: {kind: anonymous}").start();
@@ -333,7 +333,7 @@ async fn nobody_pulls_from_a_registry_that_allows_it_and_is_told_where_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_source_lacks_is_said_by_name() {
+async fn a_missing_setting_of_a_source_is_named() {
     let stranger = |setup: &Setup| setup.file("stranger.pem", STRANGER);
     let cases: [(&str, Build, &str); 8] = [
         (
@@ -432,7 +432,7 @@ async fn a_federated_token_is_read_again_when_it_rotates() {
 
 /// The shell that runs it and what it runs itself would otherwise stay, one more for each try.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tool_that_hangs_ends_with_the_try_that_ran_it() {
+async fn a_tool_that_hangs_is_ended_with_its_attempt() {
     let azure = azure(Options::default()).await;
     let setup = Setup::new(&azure);
     let pids = setup.path("pids");

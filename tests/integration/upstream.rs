@@ -84,7 +84,7 @@ async fn a_refused_connection_tries_the_next_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_is_gone_is_502_and_its_return_is_noticed() {
+async fn an_unreachable_registry_is_502_and_works_again_when_it_returns() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);
@@ -110,7 +110,7 @@ async fn an_answer_after_which_the_connection_ends_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_breaks_off_is_not_passed_as_whole() {
+async fn an_answer_that_breaks_off_is_not_passed_as_complete() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).start();
     assert_eq!(manifest(&proxy).status, 200);

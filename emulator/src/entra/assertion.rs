@@ -2,10 +2,10 @@
 //!
 //! Source: entra-docs certificate-credentials and workload-identity-federation.
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use serde_json::Value;
 use webpki::EndEntityCert;

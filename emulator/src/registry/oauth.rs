@@ -3,7 +3,7 @@
 //! Sources: Azure/acr AAD-OAuth.md and Token-BasicAuth.md, recordings of azure-sdk-for-net and azure-sdk-for-go. The
 //! answers to malformed forms and to a wrong `service` are inferred: there is no published source.
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hyper::Method;
 use serde_json::{Map, Value, json};

@@ -3,7 +3,7 @@
 //! Source: the fixtures of Azure/peerd's `pkg/urlparser` for the parameters, their order and that there is no path. `p`
 //! and `s` are opaque there, and long; that `p` holds the expiry and `s` signs the rest is inferred.
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::hmac;
 

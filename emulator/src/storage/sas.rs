@@ -2,7 +2,7 @@
 //!
 //! Sources: azure-sdk-for-net recordings for the form; Azure Storage's create-service-sas for what is signed.
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
 

@@ -1,6 +1,6 @@
 //! Each fault as a client meets it.
 
-use std::error::Error;
+use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop, Options, Server};

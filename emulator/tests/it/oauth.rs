@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acr_emulator::{Client, Options};
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::azure::{Azure, REGISTRY, claims, code, field, header, json, secret_fields};

@@ -1,6 +1,6 @@
 //! A whole pull, as docker does it.
 
-use std::io::Read;
+use std::io::Read as _;
 
 use acr_emulator::{Hop, Image};
 use flate2::read::GzDecoder;
