@@ -2,13 +2,11 @@
 
 use std::hint::black_box;
 
+use acr_cache_proxy::hot_path::{Store, pull, routes};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
 use oci::rename::Renaming;
 use oci::request::Request;
-
-#[path = "../tests/allocations/scene.rs"]
-mod scene;
 
 fn paths() -> [(&'static str, String); 3] {
     let digest = format!("sha256:{}", "ab".repeat(32));
@@ -30,10 +28,10 @@ fn parse(criterion: &mut Criterion) {
 }
 
 fn rewrite(criterion: &mut Criterion) {
-    let routes = scene::routes();
+    let routes = routes();
     let mut group = criterion.benchmark_group("route and rewrite");
     for (name, path) in paths() {
-        let pull = scene::pull(&path);
+        let pull = pull(&path);
         group.bench_function(name, |bencher| {
             bencher.iter(|| routes.choose(&pull, None).map(|choice| pull.upstream_target(&choice.repository)).is_ok());
         });
@@ -52,13 +50,9 @@ fn tags(criterion: &mut Criterion) {
 }
 
 fn token(criterion: &mut Criterion) {
-    let (runtime, tokens) = scene::warm(false);
-    criterion.bench_function("token, with the runtime's entry", |bencher| {
-        bencher.iter(|| {
-            runtime
-                .block_on(async { tokens.bearer(black_box("hub/library/nginx")).await.map(|bearer| bearer.header()) })
-        });
-    });
+    let store = Store::warm(false);
+    criterion
+        .bench_function("token, with the runtime's entry", |bencher| bencher.iter(|| black_box(store.authorization())));
 }
 
 criterion_group!(hot_path, parse, rewrite, token, tags);

@@ -6,8 +6,13 @@
 //! # Map, in the order of a request
 //!
 //! ```text
-//! main -> cli -> config            arguments and file become values that cannot be wrong; in cli, a file a command
+//! main -> run -> cli -> config     arguments and file become values that cannot be wrong
+//!   cli::serve, cli::client_config, cli::bench, cli::demo    the flags of each command
+//!   cli::missing                     a command that this build leaves out
+//!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
+//!   config::file, config::tree       the file, and its values with their lines
+//!   config::listener, config::routes, config::identity
 //! serve                            puts the parts together; below it:
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
@@ -23,10 +28,17 @@
 //!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
+//!     source, variables              which one, of which settings
+//!     client_certificate, azure_cli, managed_identity, azure_arc
+//!     transport                      azure_identity's HTTP client: reqwest, with our trust and addresses
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::state                 what they are now: one value, published by that task, read without a lock
 //!     token::refresh               that task: renews tokens before they end
+//!       eviction, outcome            which repositories lose their token, and what follows from a call
 //!     token::table, pending        tokens of single repositories, and who waits for a first one, in order of arrival
+//!     token::schedule, backoff     when a token is renewed, and the pauses between failures
+//!     token::report                what the log says of failures
+//!     token::slot                  one token, as requests read it
 //!     token::acr                   the two calls to the registry
 //!   proxy                          Pingora's phases, in their order:
 //!     admit                          request_filter: parsed by oci, routed, or refused; needs no token
@@ -55,10 +67,18 @@
 //! browser                          tells a request of a web page from one of a container client
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
-//! secret, answer, logger           masked values; what servers say; the log
+//! secret, answer                   masked values; what servers say
+//! logger                           the log
+//!   filter, directives             which records are logged
+//!   format, field                  one record is one line, and no value can forge a field
+//!   writer                         a thread that writes to standard error, so that no request waits for it
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them
+//!   task, install, prune
+//!   containerd, docker, podman, buildkit, kubernetes
 //! demo (feature)                   a pull through this program against an emulator of Azure
 //! bench (feature)                  hands the crate below what it needs of this program
+//!   emulated                       an emulator and a proxy for `bench --emulated`
+//! hot_path (feature)               what tests and benches measure of a request's way
 //! child                            the proxy as a child process, for demo and bench
 //! acr_bench (a crate of its own)   pulls through a proxy and direct ones, measured; a client, without pingora
 //! ```
@@ -79,10 +99,11 @@
 //! A module imports only from lower lines.
 //!
 //! ```text
+//! run
 //! demo
 //! cli
 //! bench, client_config, serve
-//! admin, child, listen
+//! admin, child, hot_path, listen
 //! notify
 //! proxy
 //! token
@@ -102,7 +123,7 @@
 //!   `tidy::imports_point_from_upper_layers_to_lower_ones`.
 //! - Of a parsed request only the headers of an allow-list are left, and the request to the registry is made of these. One
 //!   place sets `Authorization` for the registry; no header of the client that carries a credential is read anywhere.
-//!   Held by `integration::pull::only_what_the_registry_needs_of_a_request_passes`, `tidy::authorization_is_set_in_one_place`.
+//!   Held by `integration::pull::only_headers_that_the_registry_needs_are_passed_on`, `tidy::authorization_is_set_in_one_place`.
 //! - The path to the registry is written from parsed parts, so it begins with `/v2/<prefix>/` whatever the client sent.
 //!   Held by `oci::request::tests::nothing_gets_out_of_the_prefix`,
 //!   `oci::route::tests::no_name_gets_out_of_its_routes_prefix`.
@@ -115,8 +136,8 @@
 //! - A token goes to the registry's own host over TLS and nowhere else. The one redirect that the proxy follows, to a storage
 //!   host on its list, is followed without the token.
 //!   Held by `faults::token_leak::neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host`,
-//!   `integration::blobs::a_proxied_blob_comes_from_here_whole_or_in_part_and_no_token_goes_to_storage`,
-//!   `integration::blobs::a_redirect_to_a_host_that_is_no_storage_is_refused`.
+//!   `integration::blobs::a_proxied_blob_passes_whole_and_in_ranges_and_no_token_goes_to_storage`,
+//!   `integration::blobs::a_redirect_to_a_host_that_is_not_storage_is_refused`.
 //! - Secrets and tokens are in no log line.
 //!   Held by `integration::pull::no_secret_is_in_the_log_at_trace`, `secret::tests::prints_as_a_mask`.
 //! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's clock as the
@@ -136,30 +157,36 @@
 //! - No request that follows a body on the same connection is served, so where a body ends decides nothing.
 //!   Held by `integration::downstream::no_request_behind_a_body_is_served`.
 //! - There is no way to push, no way to list the catalogue, and no cache yet.
-//!   Held by `integration::refuse::what_is_not_a_pull_is_refused_here`.
+//!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.
 
 mod admin;
 mod answer;
 #[cfg(feature = "bench")]
-pub mod bench;
+mod bench;
 mod browser;
 #[cfg(any(feature = "bench", feature = "demo"))]
 mod child;
-pub mod cli;
-pub mod client_config;
-pub mod config;
+mod cli;
+mod client_config;
+mod config;
 #[cfg(feature = "demo")]
-pub mod demo;
+mod demo;
 mod failure;
 mod file;
+#[cfg(feature = "hot-path")]
+#[doc(hidden)]
+pub mod hot_path;
 mod identity;
 mod listen;
 mod load;
-pub mod logger;
-pub mod net;
+mod logger;
+mod net;
 mod notify;
 mod proxy;
+mod run;
 mod secret;
-pub mod serve;
-pub mod token;
+mod serve;
+mod token;
 mod value;
+
+pub use run::run;

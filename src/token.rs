@@ -39,8 +39,8 @@ use table::Table;
 
 pub use slot::Bearer;
 // What an [`Issuer`] is written with.
-pub use crate::failure::Failure;
-pub use crate::secret::Secret;
+use crate::failure::Failure;
+use crate::secret::Secret;
 
 /// How long a request that met a 401 waits for the next token. It is less than for a first one, because part of the
 /// request's time is spent.

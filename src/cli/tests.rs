@@ -89,7 +89,7 @@ fn a_command_without_its_feature_says_how_to_get_it() {
         for rest in ["", " --help", " --once", " --image library/nginx --via http://a", " -x y"] {
             match run(&format!("{name}{rest}")) {
                 Err(exit) if !built => {
-                    assert_eq!((exit.message, exit.status, exit.to_stdout), (missing.clone(), 2, false))
+                    assert_eq!((exit.message, exit.status, exit.to_stdout), (missing.clone(), 2, false));
                 }
                 Err(exit) => assert!(!exit.message.contains("this build has no"), "{name}{rest}: {}", exit.message),
                 Ok(_) => assert!(built, "{name}{rest}"),

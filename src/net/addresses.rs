@@ -30,9 +30,9 @@ mod connect;
 mod lookup;
 mod table;
 
-pub use call::{CALL_WAIT, Call, Resolver, Single};
+pub use call::{CALL_WAIT, Resolver, Single};
 pub use connect::Attempt;
-pub use lookup::{LOOKUP_LIMIT, Lookup, Unresolved, system as system_lookup};
+pub use lookup::{LOOKUP_LIMIT, Lookup, system as system_lookup};
 pub use table::Names;
 
 /// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the
@@ -111,11 +111,6 @@ impl Addresses {
             lookup,
             slots,
         }
-    }
-
-    /// The name, as it was given.
-    pub fn host(&self) -> &str {
-        &self.host
     }
 
     /// The address to try first; `None` if none is known yet.

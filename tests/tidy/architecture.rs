@@ -8,20 +8,21 @@ use crate::source;
 
 /// Test targets, each with its directory; a name of a test in the list of invariants begins with one of these, or with a
 /// module of `src/`.
-const TARGETS: [(&str, &str); 9] = [
-    ("allocations", "tests/allocations"),
+const TARGETS: &[(&str, &str)] = &[
     ("clients", "tests/clients"),
     ("conformance", "tests/conformance"),
+    ("docs", "tests/docs"),
     ("emulator", "emulator/src"),
     ("faults", "tests/faults"),
     ("integration", "tests/integration"),
     ("oci", "oci/src"),
     ("tidy", "tests/tidy"),
     ("", "src"),
+    ("", "tests"),
 ];
 
 /// The lines of a section of `src/lib.rs`, without its heading and without blank ones.
-pub fn section(heading: &str) -> Vec<String> {
+pub(crate) fn section(heading: &str) -> Vec<String> {
     let lib = source::rust().iter().find(|file| file.path == "src/lib.rs").expect("src/lib.rs");
     let docs = lib.text.lines().map_while(|line| line.strip_prefix("//!"));
     let docs = docs.map(|line| line.strip_prefix(' ').unwrap_or(line).to_owned());
@@ -31,32 +32,45 @@ pub fn section(heading: &str) -> Vec<String> {
     lines
 }
 
-/// The modules that the map names, as `a::b`: the first column of each line, one indented by two more blanks being below
-/// the one before it.
-pub fn map() -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
+/// The modules that the map names, and the names in it that are no module. The first column of each line names them: a line
+/// that is indented belongs to the last one that is indented less, so `lookup` below `net::addresses` is
+/// `net::addresses::lookup`. A crate, such as `oci (a crate)`, and what belongs to it are left out.
+pub fn map(modules: &BTreeSet<String>) -> (BTreeSet<String>, Vec<String>) {
+    let (mut found, mut unknown) = (BTreeSet::new(), Vec::new());
     let mut above: Vec<(usize, String)> = Vec::new();
     for line in section("Map").iter().filter(|line| !line.starts_with("```")) {
         let indent = line.len() - line.trim_start().len();
-        let column = line.trim_start().split("  ").next().unwrap_or_default();
         above.retain(|(outer, _)| *outer < indent);
-        let parent = above.last().map(|(_, parent)| format!("{parent}::")).unwrap_or_default();
-        let listed: Vec<_> = column.split(", ").map(|name| format!("{parent}{}", name.trim())).collect();
-        above.push((indent, listed[0].clone()));
-        names.extend(listed);
+        let column = line.trim_start().split("  ").next().unwrap_or_default();
+        let (column, note) = column.split_once(" (").unwrap_or((column, ""));
+        let mut first = None;
+        for name in column.split(", ").flat_map(|names| names.split(" -> ")).map(str::trim) {
+            let outer = above.iter().rev().map(|(_, outer)| format!("{outer}::{name}"));
+            let module = outer.chain([name.to_owned()]).find(|path| modules.contains(path));
+            let is_of_crate = note.starts_with("a crate") || above.iter().any(|(_, outer)| outer.is_empty());
+            match &module {
+                // And the modules that it is in.
+                Some(module) => found.extend(module.match_indices("::").map(|(at, _)| module[..at].to_owned())),
+                None if !is_of_crate => unknown.push(name.to_owned()),
+                None => {}
+            }
+            found.extend(module.clone());
+            first.get_or_insert(module.unwrap_or_default());
+        }
+        above.push((indent, first.unwrap_or_default()));
     }
-    names
+    (found, unknown)
 }
 
 /// The layers from the top down, each a list of modules.
-pub fn layers() -> Vec<Vec<String>> {
+pub(crate) fn layers() -> Vec<Vec<String>> {
     let section = section("Layers");
     let lines = section.iter().skip_while(|line| !line.starts_with("```")).skip(1).take_while(|line| *line != "```");
     lines.map(|line| line.split(',').map(|name| name.trim().to_owned()).collect()).collect()
 }
 
 /// Each invariant, with the tests that it names.
-pub fn invariants() -> Vec<(String, Vec<String>)> {
+pub(crate) fn invariants() -> Vec<(String, Vec<String>)> {
     let mut invariants: Vec<String> = Vec::new();
     for line in section("Invariants") {
         match (line.strip_prefix("- "), invariants.last_mut()) {
@@ -73,7 +87,7 @@ pub fn invariants() -> Vec<(String, Vec<String>)> {
 }
 
 /// Every test there is, as `<target>::<module>::<function>`; those of `src/` have no target.
-pub fn tests() -> BTreeSet<String> {
+pub(crate) fn tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for file in source::rust() {
         let target = TARGETS.iter().find(|(_, directory)| file.path.starts_with(&format!("{directory}/")));

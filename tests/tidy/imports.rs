@@ -10,7 +10,7 @@ use crate::source::{self, File, Token};
 type Written = Vec<String>;
 
 /// The files of one crate, and which uses which.
-pub struct Graph {
+pub(crate) struct Graph {
     /// Module path (empty for the crate's root) to file.
     modules: BTreeMap<Vec<String>, Module>,
 }
@@ -26,7 +26,7 @@ struct Module {
 
 impl Graph {
     /// The crate whose sources are below `directory`, without its tests.
-    pub fn of(directory: &str, root: &str) -> Self {
+    pub(crate) fn of(directory: &str, root: &str) -> Self {
         let files = source::rust().iter().filter(|file| file.path.starts_with(&format!("{directory}/")));
         let modules = files
             .filter(|file| !file.is_test() || directory.contains("tests"))
@@ -37,7 +37,7 @@ impl Graph {
     }
 
     /// Every module but the root, as `a::b`.
-    pub fn names(&self) -> BTreeSet<String> {
+    pub(crate) fn names(&self) -> BTreeSet<String> {
         self.modules.keys().filter(|path| !path.is_empty()).map(|path| path.join("::")).collect()
     }
 
@@ -103,7 +103,7 @@ impl Graph {
     }
 
     /// The files that use each other, directly or by way of others: each circle once.
-    pub fn circles(&self) -> Vec<Vec<&str>> {
+    pub(crate) fn circles(&self) -> Vec<Vec<&str>> {
         let edges = self.edges();
         let reachable = |start: &[String]| {
             let (mut seen, mut next) = (BTreeSet::new(), vec![start.to_vec()]);
@@ -128,7 +128,7 @@ impl Graph {
     }
 
     /// Which top-level module uses which other, with the files that do.
-    pub fn between_top_level_modules(&self) -> BTreeSet<(&str, &str, &str)> {
+    pub(crate) fn between_top_level_modules(&self) -> BTreeSet<(&str, &str, &str)> {
         let mut found = BTreeSet::new();
         for (from, targets) in self.edges() {
             for target in targets {

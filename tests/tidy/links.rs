@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::source::{self, File};
 
 /// Every link that leads to no file, or to a heading that its file does not have.
-pub fn broken() -> Vec<String> {
+pub(crate) fn broken() -> Vec<String> {
     let markdown = source::files("md");
     let anchors: HashMap<_, _> = markdown.iter().map(|file| (file.path.clone(), anchors(&file.text))).collect();
     let mut broken = Vec::new();

@@ -11,7 +11,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 const SKIPPED: [&str; 3] = ["target", ".git", "corpus"];
 
 /// A text file of the repository.
-pub struct File {
+pub(crate) struct File {
     /// Relative to the repository's root, with `/`.
     pub path: String,
     pub text: String,
@@ -20,7 +20,7 @@ pub struct File {
 
 /// One token; a group is its delimiters and what is between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Token {
+pub(crate) enum Token {
     Ident(String),
     Punct(char),
     /// The text of a literal as it is written, quotes included.
@@ -30,19 +30,19 @@ pub enum Token {
 }
 
 impl Token {
-    pub fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         matches!(self, Self::Ident(ident) if ident == name)
     }
 }
 
 /// The Rust files of the repository, read once.
-pub fn rust() -> &'static [File] {
+pub(crate) fn rust() -> &'static [File] {
     static FILES: LazyLock<Vec<File>> = LazyLock::new(|| files("rs"));
     &FILES
 }
 
 /// All files of the repository whose names end in `.<extension>`, in order of their paths.
-pub fn files(extension: &str) -> Vec<File> {
+pub(crate) fn files(extension: &str) -> Vec<File> {
     let root = root();
     let mut paths = Vec::new();
     collect(&root, extension, &mut paths);
@@ -56,7 +56,7 @@ pub fn files(extension: &str) -> Vec<File> {
 }
 
 /// The repository's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -75,13 +75,13 @@ fn collect(directory: &Path, extension: &str, paths: &mut Vec<PathBuf>) {
 
 impl File {
     /// Whether all of the file is test code.
-    pub fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         let parts: Vec<_> = self.path.split('/').collect();
         parts[..parts.len() - 1].contains(&"tests") || self.path.ends_with("/tests.rs")
     }
 
     /// The tokens of the file, doc comments included as attributes.
-    pub fn tokens(&self) -> &[Token] {
+    pub(crate) fn tokens(&self) -> &[Token] {
         self.tokens.get_or_init(|| {
             let mut tokens = Vec::new();
             flatten(self.stream(), &mut tokens);
@@ -90,14 +90,14 @@ impl File {
     }
 
     /// The tokens of the file without the items that are for tests only.
-    pub fn code(&self) -> Vec<Token> {
+    pub(crate) fn code(&self) -> Vec<Token> {
         if self.is_test() {
             return Vec::new();
         }
         without_tests(self.tokens())
     }
 
-    pub fn stream(&self) -> TokenStream {
+    pub(crate) fn stream(&self) -> TokenStream {
         self.text.parse().unwrap_or_else(|cause| panic!("{}: {cause}", self.path))
     }
 }

@@ -1,13 +1,13 @@
-//! How often a request allocates on its way through our own code. There is one test here: the counter sees all threads.
+//! How often a request allocates on its way through our own code. This target has one test only: the counter sees
+//! the allocations of all threads.
 
 use std::alloc::System;
 use std::hint::black_box;
 
+use acr_cache_proxy::hot_path::{self, Store};
 use http::Method;
 use oci::request::Request;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-mod scene;
 
 #[global_allocator]
 static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -29,7 +29,7 @@ fn allocations<T>(mut run: impl FnMut() -> T) -> usize {
 #[test]
 fn a_request_allocates_its_target_and_nothing_else() {
     let digest = format!("sha256:{}", "ab".repeat(32));
-    let routes = scene::routes();
+    let routes = hot_path::routes();
     for path in [
         "/v2/library/nginx/manifests/1.27".to_owned(),
         format!("/v2/library/nginx/manifests/{digest}"),
@@ -37,7 +37,7 @@ fn a_request_allocates_its_target_and_nothing_else() {
     ] {
         let parse = || Request::parse(&Method::GET, &path, Some("ns=docker.io")).expect("a request");
         assert_eq!(allocations(parse), 0, "{path}: parsing borrows");
-        let pull = scene::pull(&path);
+        let pull = hot_path::pull(&path);
         let choose = || routes.choose(&pull, Some("127.0.0.1:8080")).expect("a route");
         assert_eq!(allocations(choose), 0, "{path}: choosing borrows");
         let repository = choose().repository;
@@ -48,8 +48,11 @@ fn a_request_allocates_its_target_and_nothing_else() {
         );
     }
     for per_repository in [false, true] {
-        let (runtime, tokens) = scene::warm(per_repository);
-        let bearer = || runtime.block_on(async { tokens.bearer("hub/library/nginx").await.expect("a token").header() });
-        assert_eq!(allocations(bearer), 0, "the header shares the store's buffer; per repository: {per_repository}");
+        let store = Store::warm(per_repository);
+        assert_eq!(
+            allocations(|| store.authorization()),
+            0,
+            "the header shares the store's buffer; per repository: {per_repository}"
+        );
     }
 }

@@ -1,0 +1,68 @@
+//! Runs the command that the arguments name, and gives its exit status.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use log::warn;
+
+use crate::cli::{self, Command, Serve};
+use crate::serve::{self, ServeError};
+use crate::{client_config, logger};
+
+/// A command that fails; a wrong flag or setting has a status of its own, [`cli::WRONG`].
+const FAILED: u8 = 1;
+
+/// Reads the arguments of this process, runs the command, and returns when it has ended.
+pub fn run() -> ExitCode {
+    let outcome = match cli::parse(std::env::args_os()) {
+        Ok(Command::Serve(flags)) => serve(*flags),
+        #[cfg(feature = "demo")]
+        Ok(Command::Demo(options)) => crate::demo::run(&options).map_err(|cause| (FAILED, cause)),
+        Ok(Command::ClientConfig(task)) => client_config::run(&task).map_err(|cause| (FAILED, cause)),
+        #[cfg(feature = "bench")]
+        Ok(Command::Bench(options, target)) => crate::bench::run(&options, &target).map_err(|cause| (FAILED, cause)),
+        Err(exit) if exit.to_stdout => {
+            // The reader may have closed it, as `head` does.
+            let _ = write!(io::stdout(), "{}", exit.message);
+            return ExitCode::from(exit.status);
+        }
+        Err(exit) => Err((exit.status, exit.message)),
+    };
+    log::logger().flush();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((status, message)) => {
+            logger::complain(&message);
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Serves until a signal ends it. The error has its exit status.
+fn serve(Serve { config, warnings, exit_with_stdin }: Serve) -> Result<(), (u8, String)> {
+    if exit_with_stdin {
+        exit_when_stdin_ends();
+    }
+    logger::start(config.log());
+    // Not logged: it is about a filter that may not show it.
+    if let Some(warning) = logger::doubt(config.log()) {
+        logger::complain(&warning);
+    }
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    serve::serve(&config).map_err(|cause| {
+        let status = if matches!(cause, ServeError::Setting(_)) { cli::WRONG } else { FAILED };
+        (status, cause.to_string())
+    })
+}
+
+/// Ends this process at once when standard input ends. If it is a pipe, that is when the parent process ends, in whatever way.
+fn exit_when_stdin_ends() {
+    std::thread::spawn(|| {
+        // Nothing is expected on it; an error means the same as the end.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        log::logger().flush();
+        std::process::exit(0);
+    });
+}
