@@ -113,8 +113,8 @@ mod tests {
     fn an_error_repeats_no_cause() {
         #[derive(Debug)]
         struct Chained(&'static str, Option<Box<Chained>>);
-        impl std::fmt::Display for Chained {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        impl fmt::Display for Chained {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.0)
             }
         }

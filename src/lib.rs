@@ -28,9 +28,10 @@
 //!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
-//!     source, variables              which one, of which settings
-//!     client_certificate, azure_cli, managed_identity, azure_arc
-//!     transport                      azure_identity's HTTP client: reqwest, with our trust and addresses
+//!     chain, source                  the sources of this host in order; the kinds of source
+//!     variables, inputs              what a source is configured by, and given
+//!     client_secret, client_certificate, workload_identity, managed_identity, azure_arc, azure_cli
+//!     azure, transport               the adapter of azure_identity, and its HTTP client
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::state                 what they are now: one value, published by that task, read without a lock
 //!     token::refresh               that task: renews tokens before they end
