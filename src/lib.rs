@@ -11,8 +11,9 @@
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
-//!   config::file, config::tree       the file, and its values with their lines
-//!   config::listener, config::routes, config::identity
+//!   config::parse, config::mistake   values out of text, and what is wrong with one
+//!   config::file, config::tree, config::table    the file, its values with their lines, its tables
+//!   config::listener, config::routes, config::domain, config::identity, config::kind
 //! serve                            puts the parts together; below it:
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
