@@ -25,6 +25,7 @@ pub struct Row {
     /// One line: `--help` shows it, and the reference begins with it.
     pub help: &'static str,
     /// More sentences, for the reference; may be empty.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the reference page, which a test compares with it"))]
     pub more: &'static str,
     /// What to do about a key with nothing behind it; empty where its type says enough.
     pub if_empty: &'static str,
