@@ -227,11 +227,6 @@ impl Config {
         &self.routes
     }
 
-    /// Whether blobs of any route come through the proxy.
-    pub fn proxies_blobs(&self) -> bool {
-        proxies_blobs(&self.routes)
-    }
-
     /// Where health and readiness are told; `None` is nowhere.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin

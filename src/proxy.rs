@@ -35,14 +35,13 @@ mod target;
 
 use admit::Admission;
 use attempts::{MAX_CONNECTS, REPEATS};
-use blob::locate::Located;
+use blob::locate::{Located, Locator};
 use blob::storage;
 use context::ClientRequest;
 use fail::Trouble;
 
 pub(crate) use self::log::refused_header as log_refused_header;
 pub(crate) use blob::hosts::BlobHosts;
-pub(crate) use blob::locate::Locator;
 pub(crate) use context::Context;
 pub(crate) use deadline::watched;
 pub(crate) use destination::{Destination, Table, Upstream, upstreams};

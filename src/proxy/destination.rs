@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use pingora_core::connectors::http::v1::Connector;
 use tokio::sync::oneshot;
 
 use super::blob::hosts::BlobHosts;
-use super::blob::locate::Locator;
 use crate::config::Domain;
 use crate::net::addresses::{Addresses, Names};
 use crate::token::Tokens;
@@ -39,8 +39,9 @@ pub(crate) struct Destination {
     pub upstream: Arc<Upstream>,
     /// Whether clients are to turn to their next endpoint when a pull fails.
     pub on_failure: OnFailure,
-    /// What finds its blobs, which then come through the proxy; `None` passes the registry's redirects on.
-    pub(crate) locator: Option<Arc<Locator>>,
+    /// The connections on which the registry is asked where a blob is, which then comes through the proxy; `None` passes the
+    /// registry's redirects on.
+    pub(crate) blob_connector: Option<Arc<Connector>>,
 }
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.

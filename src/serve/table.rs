@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::v1::Connector;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ServeError;
@@ -16,7 +17,7 @@ use crate::config::{self, Config};
 use crate::identity::{Chain, IdentityError};
 use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Destination, Locator, Table, Upstream};
+use crate::proxy::{BlobHosts, Destination, Table, Upstream};
 use crate::token::Tokens;
 use crate::token::acr::AcrIssuer;
 use oci::route::{Blobs, Routes};
@@ -31,7 +32,7 @@ pub struct RouteTable {
     storage_names: Arc<Names>,
     sign_in_names: Arc<Names>,
     /// Made for the first route that needs it: it reads the CA certificates once more, and keeps connections.
-    locator: OnceLock<Arc<Locator>>,
+    blob_connector: OnceLock<Arc<Connector>>,
     connector: ConnectorOptions,
     upkeep: mpsc::UnboundedSender<Upkeep>,
 }
@@ -60,7 +61,7 @@ impl RouteTable {
             roots,
             storage_names: Names::storage(),
             sign_in_names: Names::sign_in(),
-            locator: OnceLock::new(),
+            blob_connector: OnceLock::new(),
             connector,
             upkeep,
         };
@@ -100,9 +101,10 @@ impl RouteTable {
                     upstream
                 }
             };
-            let locator = || self.locator.get_or_init(|| Arc::new(Locator::new(self.connector.clone())));
-            let locator = (*blobs == Blobs::Proxy).then(|| Arc::clone(locator()));
-            Ok(Arc::new(Destination { upstream, on_failure: *on_failure, locator }))
+            let connector =
+                || self.blob_connector.get_or_init(|| Arc::new(Connector::new(Some(self.connector.clone()))));
+            let blob_connector = (*blobs == Blobs::Proxy).then(|| Arc::clone(connector()));
+            Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blob_connector }))
         })?;
         for upkeep in arriving {
             // While the program ends there is no upkeep any more, and no table is of use.

@@ -51,7 +51,6 @@ const FORMER_NAMES: &[(&str, &str)] = &[
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("Authorization is set in one place", "src/demo.rs", "it only looks for the header in what was recorded"),
     ("every file begins with what it is", "src/", "tests, whose documentation stands where they are declared"),
-    ("files have one idea", "oci/src/request.rs", "half of it is a table of tests"),
 ];
 
 /// Fails with all findings that no exception names, and with all exceptions that name no finding.

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use http::{Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::v1::Connector;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -30,7 +29,7 @@ const REST_LIMIT: Duration = Duration::from_millis(200);
 
 /// Connections to registries, kept for this question.
 pub(crate) struct Locator {
-    connector: Connector,
+    connector: Arc<Connector>,
 }
 
 /// What came of the question.
@@ -43,14 +42,11 @@ pub(crate) enum Located {
 }
 
 impl Locator {
-    /// Does no network I/O.
-    pub(crate) fn new(options: ConnectorOptions) -> Self {
-        Self { connector: Connector::new(Some(options)) }
-    }
-
     /// The one for a request, if that is for a blob that comes through this proxy.
-    pub(crate) fn of(admitted: &Admitted) -> Option<Arc<Self>> {
-        admitted.destination.locator.as_ref().filter(|_| admitted.target.endpoint().is_blob()).map(Arc::clone)
+    pub(crate) fn of(admitted: &Admitted) -> Option<Self> {
+        let connector =
+            admitted.destination.blob_connector.as_ref().filter(|_| admitted.target.endpoint().is_blob())?;
+        Some(Self { connector: Arc::clone(connector) })
     }
 
     /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
@@ -223,7 +219,7 @@ mod tests {
         let started = Instant::now().checked_sub(age).expect("this machine runs for longer than that");
         Admitted {
             target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
-            destination: Arc::new(Destination { upstream, on_failure: OnFailure::Fallback, locator: None }),
+            destination: Arc::new(Destination { upstream, on_failure: OnFailure::Fallback, blob_connector: None }),
             attempts: Attempts::new(started),
         }
     }

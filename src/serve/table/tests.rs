@@ -97,7 +97,10 @@ async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_
     let token = staying_on.upstream.tokens.bearer("other/org/app").await.expect("the same token");
     assert!(Arc::ptr_eq(&token, &kept));
     assert_eq!(token_calls(&stays), 1);
-    assert!(staying.locator.is_none() && staying_on.locator.is_some(), "blobs come through here from now on");
+    assert!(
+        staying.blob_connector.is_none() && staying_on.blob_connector.is_some(),
+        "blobs come through here from now on"
+    );
 
     let coming = destination(&table, "docker.io");
     assert!(Arc::ptr_eq(&coming.upstream, &destination(&table, "quay.io").upstream), "one for both its routes");
