@@ -63,6 +63,7 @@
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz and /readyz, on a listener of their own
+//!   health                         what they answer
 //! notify                           what the service manager is told: ready, status, stopping
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
