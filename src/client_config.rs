@@ -50,9 +50,7 @@ impl Client {
             "podman" | "buildah" | "skopeo" | "crio" | "cri-o" => Ok(Self::Podman),
             "buildkit" | "buildkitd" | "buildx" => Ok(Self::Buildkit),
             "kubernetes" | "k8s" => Ok(Self::Kubernetes),
-            _ => Err(format!(
-                "{text:?} is no client that is known: give docker, containerd, podman, buildkit or kubernetes"
-            )),
+            _ => Err(format!("unknown client {text:?}: use docker, containerd, podman, buildkit or kubernetes")),
         }
     }
 
@@ -93,7 +91,7 @@ impl Mirror {
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is no address of a mirror: give scheme and host as clients reach the proxy, such as http://mirror.internal:8080"
+                "{text:?} is not the address of a mirror: use scheme and host as clients reach the proxy, such as http://mirror.internal:8080"
             )
         };
         let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {

@@ -164,7 +164,7 @@ impl Config {
         if let (Some(place), Some(admin), Some(listen), true) = (admin_place, admin, listen, mistakes.count() == before)
             && listener::collide(listen, admin)
         {
-            let sentence = format_args!("{admin} is taken by the listener for clients, {listen}: give another port");
+            let sentence = format_args!("{admin} is taken by the listener for clients, {listen}: use another port");
             mistakes.add(&place, sentence);
         }
 
@@ -186,7 +186,7 @@ impl Config {
             let flag = domain.or(prefix).map(|(place, _)| place);
             let upstream = upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
             if let Some(place) = flag.or(upstream) {
-                mistakes.add(&place, "there are routes as well: make it one of them");
+                mistakes.add(&place, "cannot be set beside routes: make it an item of routes");
             }
             for route in routes {
                 table.add(&mut mistakes, route, None, &identity);

@@ -21,9 +21,9 @@ pub struct Image {
 impl Image {
     /// `library/nginx`, `library/nginx:1.27`, `library/nginx@sha256:…`. The error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| Err(format!("{text:?} is no image: {what}, such as library/nginx:1.27"));
+        let wrong = |what: &str| Err(format!("{text:?} is not an image: {what}, such as library/nginx:1.27"));
         if text.contains("://") {
-            return wrong("it has a scheme: give repository and tag alone");
+            return wrong("it has a scheme: use repository and tag alone");
         }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
@@ -36,17 +36,17 @@ impl Image {
         };
         let first = repository.split('/').next().unwrap_or_default();
         if first.contains(':') || ["docker.io", "index.docker.io", "localhost"].contains(&first) {
-            return wrong("it names a host: give repository and tag alone");
+            return wrong("it names a host: use repository and tag alone");
         }
         if Name::parse(repository).is_none() {
-            return wrong(&format!("a repository is lower case, {MAX_NAME} bytes at most: give repository and tag"));
+            return wrong(&format!("a repository is lower case, {MAX_NAME} bytes at most: use repository and tag"));
         }
         if tag.is_some_and(|tag| Tag::parse(tag).is_none()) {
-            return wrong("what follows the colon is no tag: give repository and tag");
+            return wrong("what follows the colon is not a tag: use repository and tag");
         }
         let reference = match digest {
             Some(digest) if digest.starts_with("sha256:") && Digest::parse(digest).is_some() => digest,
-            Some(_) => return wrong("what follows the @ is no sha256 digest: give repository and tag"),
+            Some(_) => return wrong("what follows the @ is not a sha256 digest: use repository and tag"),
             None => tag.unwrap_or("latest"),
         };
         Ok(Self { repository: repository.to_owned(), reference: reference.to_owned() })
@@ -81,7 +81,7 @@ impl Mix {
     /// The error says why there are too few or too many.
     pub fn new(images: Vec<(Image, u32)>) -> Result<Self, String> {
         if images.is_empty() {
-            return Err("no image is named: give --image, such as --image library/nginx:1.27, or --mix".to_owned());
+            return Err("no image is named: set --image, such as --image library/nginx:1.27, or --mix".to_owned());
         }
         if images.len() > MAX_IMAGES {
             return Err(format!("{} images are more than the {MAX_IMAGES} that one run takes", images.len()));
@@ -99,7 +99,7 @@ impl Mix {
         let (weight, image) = match line.split_once(char::is_whitespace) {
             Some((weight, image)) => {
                 let parsed = weight.parse().ok().filter(|weight| (1..=MAX_WEIGHT).contains(weight));
-                let wrong = || format!("{weight:?} is no weight: give a whole number from 1 to {MAX_WEIGHT}");
+                let wrong = || format!("{weight:?} is not a weight: use a whole number from 1 to {MAX_WEIGHT}");
                 (parsed.ok_or_else(wrong)?, image.trim())
             }
             None => (1, line),

@@ -106,7 +106,7 @@ fn parse_outputs(flags: &Flags, mistakes: &mut Vec<String>) -> Outputs {
         html: output("--html", flags.html.as_deref()),
     };
     if let Some((flag, earlier, output)) = outputs.clash() {
-        mistakes.push(format!("{flag}: {output} is taken by {earlier}: give another file"));
+        mistakes.push(format!("{flag}: {output} is taken by {earlier}: use another file"));
     }
     outputs
 }
@@ -146,7 +146,7 @@ fn read_mix(path: &Path) -> Result<String, String> {
 
 fn parse_platform(text: &str) -> Result<Platform, String> {
     Platform::parse(text)
-        .ok_or_else(|| format!("{text:?} is no platform: give system and architecture, such as linux/amd64"))
+        .ok_or_else(|| format!("{text:?} is not a platform: use system and architecture, such as linux/amd64"))
 }
 
 fn parse_layers(text: &str) -> Result<Layers, String> {
@@ -154,17 +154,18 @@ fn parse_layers(text: &str) -> Result<Layers, String> {
         "none" => Ok(Layers::None),
         "head" => Ok(Layers::Head),
         "full" => Ok(Layers::Full),
-        _ => Err(format!("{text:?} is no way to ask for layers: there are none, head and full")),
+        _ => Err(format!("unknown value {text:?}: use none, head or full")),
     }
 }
 
 fn parse_pulls(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no number of pulls: give one from 1 to {MAX_PULLS}");
+    let wrong = || format!("{text:?} is not a number of pulls: use one from 1 to {MAX_PULLS}");
     text.parse().ok().filter(|pulls| (1..=MAX_PULLS).contains(pulls)).ok_or_else(wrong)
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is no rate: give pulls a second, above 0 and up to {MAX_RATE}, such as 20 or 0.5");
+    let wrong =
+        || format!("{text:?} is not a rate: use pulls a second, above 0 and up to {MAX_RATE}, such as 20 or 0.5");
     // A rate so low that its first pull never comes is a mistake, too.
     text.parse().ok().filter(|rate| (0.001..=MAX_RATE).contains(rate)).ok_or_else(wrong)
 }
@@ -172,7 +173,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 fn parse_concurrency(text: &str) -> Result<Vec<usize>, String> {
     let wrong = || {
         format!(
-            "{text:?} is no list of pulls at once: give up to {MAX_LEVELS} numbers from 1 to {MAX_CONCURRENCY}, such as 1,8,64"
+            "{text:?} is not a list of pulls at once: use up to {MAX_LEVELS} numbers from 1 to {MAX_CONCURRENCY}, such as 1,8,64"
         )
     };
     let numbers: Option<Vec<usize>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
@@ -184,7 +185,7 @@ fn parse_concurrency(text: &str) -> Result<Vec<usize>, String> {
 
 /// A time such as `20ms`, `1.5s`, `5m` or `1h`, above 0 and up to `longest`.
 pub fn parse_time(text: &str, longest: Duration) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: give a number and a unit, such as 20ms, 30s or 5m");
+    let wrong = || format!("{text:?} is not a time: use a number and a unit, such as 20ms, 30s or 5m");
     let unit = text.find(|character: char| character.is_ascii_alphabetic()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(unit);
     let factor = match unit {
@@ -237,18 +238,18 @@ mod tests {
     fn every_mistake_is_a_sentence_and_all_are_reported_at_once() {
         let some = |text: &str| Some(text.to_owned());
         for (flags, says) in [
-            (Flags { images: vec![], ..flags() }, "no image is named: give --image"),
-            (Flags { images: vec!["x y".to_owned()], ..flags() }, "--image: \"x y\" is no image"),
-            (Flags { concurrency: some("1,0"), ..flags() }, "--concurrency: \"1,0\" is no list"),
-            (Flags { rate: some("0"), ..flags() }, "--rate: \"0\" is no rate"),
-            (Flags { rate: some("NaN"), ..flags() }, "--rate: \"NaN\" is no rate"),
-            (Flags { pulls: some("-1"), ..flags() }, "--pulls: \"-1\" is no number"),
-            (Flags { duration: some("30"), ..flags() }, "--duration: \"30\" is no time"),
+            (Flags { images: vec![], ..flags() }, "no image is named: set --image"),
+            (Flags { images: vec!["x y".to_owned()], ..flags() }, "--image: \"x y\" is not an image"),
+            (Flags { concurrency: some("1,0"), ..flags() }, "--concurrency: \"1,0\" is not a list"),
+            (Flags { rate: some("0"), ..flags() }, "--rate: \"0\" is not a rate"),
+            (Flags { rate: some("NaN"), ..flags() }, "--rate: \"NaN\" is not a rate"),
+            (Flags { pulls: some("-1"), ..flags() }, "--pulls: \"-1\" is not a number"),
+            (Flags { duration: some("30"), ..flags() }, "--duration: \"30\" is not a time"),
             (Flags { duration: some("0s"), ..flags() }, "--duration: \"0s\" is not above 0"),
-            (Flags { layers: some("all"), ..flags() }, "--layers: \"all\" is no way"),
+            (Flags { layers: some("all"), ..flags() }, "--layers: unknown value \"all\": use none, head or full"),
             (Flags { html: Some("/nonexistent/a.html".into()), ..flags() }, "--html: /nonexistent/a.html: there is no"),
             (Flags { json: Some("-".into()), html: Some("-".into()), ..flags() }, "--html: standard output is taken"),
-            (Flags { platform: some("amd64"), ..flags() }, "--platform: \"amd64\" is no platform"),
+            (Flags { platform: some("amd64"), ..flags() }, "--platform: \"amd64\" is not a platform"),
             (Flags { mix: Some("/nonexistent".into()), ..flags() }, "--mix: /nonexistent: "),
         ] {
             let mistakes = parse(&flags).expect_err(says);

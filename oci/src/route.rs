@@ -28,7 +28,7 @@ impl Source {
         let path_is_valid = path.is_empty() && !text.ends_with('/') || Name::parse(path).is_some();
         if text.contains("://") || !names_a_registry(registry) || !path_is_valid {
             return Err(format!(
-                "{text:?} is no source: give the registry that the cache rule is for, such as docker.io, ghcr.io or docker.io/library"
+                "{text:?} is not a source: use the registry that the cache rule is for, such as docker.io, ghcr.io or docker.io/library"
             ));
         }
         Ok(Self { registry: known_as(&registry.to_ascii_lowercase()).to_owned(), path: path.to_owned() })

@@ -113,7 +113,7 @@ fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
     let direct = parse_flag("--direct", flags.direct.as_deref(), parse_direct, mistakes);
     if flags.via.is_none() && flags.direct.is_none() {
         mistakes.push(
-            "nothing to measure: give --via, such as --via http://127.0.0.1:8080, or --direct, such as --direct example.azurecr.io/hub, or both, or --emulated".to_owned(),
+            "nothing to measure: set --via, such as --via http://127.0.0.1:8080, or --direct, such as --direct example.azurecr.io/hub, or both, or --emulated".to_owned(),
         );
     }
     if flags.direct.is_none() && flags.config.is_some() {
@@ -143,9 +143,9 @@ fn parse_via(text: &str) -> Result<Origin, String> {
     }
     match Origin::parse_url(text) {
         Some((origin, path)) if path == "/" => Ok(origin),
-        _ => {
-            Err(format!("{text:?} is no address of a proxy: give scheme, host and port, such as http://127.0.0.1:8080"))
-        }
+        _ => Err(format!(
+            "{text:?} is not the address of a proxy: use scheme, host and port, such as http://127.0.0.1:8080"
+        )),
     }
 }
 
@@ -154,11 +154,11 @@ fn parse_direct(text: &str) -> Result<(Domain, Prefix), String> {
         return Err(format!("{NO_CREDENTIALS}: --config says who signs in"));
     }
     if text.contains("://") {
-        return Err(format!("{text:?} has a scheme: give login server and prefix, such as example.azurecr.io/hub"));
+        return Err(format!("{text:?} has a scheme: use login server and prefix, such as example.azurecr.io/hub"));
     }
     let (domain, prefix) = text.split_once('/').unwrap_or((text, ""));
     let prefix = Prefix::parse(prefix).ok_or_else(|| {
-        format!("{prefix:?} is no repository path: give the cache rule's target without its /*, such as example.azurecr.io/hub")
+        format!("{prefix:?} is not a repository path: use the cache rule's target without its /*, such as example.azurecr.io/hub")
     })?;
     Ok((Domain::parse(domain)?, prefix))
 }
@@ -176,15 +176,18 @@ mod tests {
     fn every_mistake_in_the_sides_is_a_sentence() {
         let some = |text: &str| Some(text.to_owned());
         for (flags, says) in [
-            (BenchFlags { via: None, ..flags() }, "nothing to measure: give --via"),
+            (BenchFlags { via: None, ..flags() }, "nothing to measure: set --via"),
             (
                 BenchFlags { via: some("127.0.0.1:8080"), ..flags() },
-                "--via: \"127.0.0.1:8080\" is no address of a proxy",
+                "--via: \"127.0.0.1:8080\" is not the address of a proxy",
             ),
-            (BenchFlags { via: some("http://a/hub"), ..flags() }, "--via: \"http://a/hub\" is no address of a proxy"),
+            (
+                BenchFlags { via: some("http://a/hub"), ..flags() },
+                "--via: \"http://a/hub\" is not the address of a proxy",
+            ),
             (BenchFlags { direct: some("https://a/hub"), ..flags() }, "--direct: \"https://a/hub\" has a scheme"),
-            (BenchFlags { direct: some("a.azurecr.io/Hub"), ..flags() }, "--direct: \"Hub\" is no repository path"),
-            (BenchFlags { direct: some("a_b/hub"), ..flags() }, "--direct: \"a_b\" is no host name"),
+            (BenchFlags { direct: some("a.azurecr.io/Hub"), ..flags() }, "--direct: \"Hub\" is not a repository path"),
+            (BenchFlags { direct: some("a_b/hub"), ..flags() }, "--direct: \"a_b\" is not a host name"),
             (
                 BenchFlags { via: some("http://user:pass@a/"), ..flags() },
                 "--via: an address has no user name or password",
@@ -194,7 +197,7 @@ mod tests {
             (BenchFlags { blobs: some("proxy"), ..flags() }, "--blobs: has no effect without --emulated"),
             (
                 BenchFlags { emulated: true, blobs: some("x"), ..BenchFlags::default() },
-                "--blobs: \"x\" is no way to serve",
+                "--blobs: unknown value \"x\": use redirect or proxy",
             ),
             (BenchFlags { emulated: true, ..flags() }, "--image: has no effect with --emulated"),
             (BenchFlags { config: Some("x.yaml".into()), ..flags() }, "--config: has no effect without --direct"),

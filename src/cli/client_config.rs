@@ -44,11 +44,11 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
     })?;
     let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
     if root.is_some() && !(write || prune || remove) {
-        return Err(wrong("--root is where --write puts the files: give both, or none to see them".to_owned()));
+        return Err(wrong("--root is where --write puts the files: set both, or neither to see them".to_owned()));
     }
     let root = root.unwrap_or_else(|| PathBuf::from("/"));
     if prune && remove {
-        return Err(wrong("--remove removes what --prune would and all the rest: give one of them".to_owned()));
+        return Err(wrong("--remove also removes what --prune would: set one of the two".to_owned()));
     }
     if remove {
         return Ok(Task::Remove { client, root, write });

@@ -30,11 +30,11 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
         ("--listen-address", "--listen-address <ADDRESS> needs a value"),
         (
             "--upstream-domain a.azurecr.io --listen-address 8080",
-            "--listen-address: \"8080\" is no address to listen on",
+            "--listen-address: \"8080\" is not an address to listen on",
         ),
-        ("--upstream-domain a.azurecr.io --upstream-prefix Hub", "--upstream-prefix: \"Hub\" is no repository path"),
+        ("--upstream-domain a.azurecr.io --upstream-prefix Hub", "--upstream-prefix: \"Hub\" is not a repository path"),
         ("--upstream-domain https://a.azurecr.io/", "--upstream-domain: \"https://a.azurecr.io/\" has a scheme"),
-        ("--upstream-domain a.azurecr.io --log loud", "--log: \"loud\" is no log filter"),
+        ("--upstream-domain a.azurecr.io --log loud", "--log: \"loud\" is not a log filter"),
         ("", "the registry is not named: set --upstream-domain"),
         ("start", "there is no command \"start\""),
         ("-write", "there is no flag --write: it is one of client-config"),
@@ -46,7 +46,7 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
         ("client-config docker podman", "\"podman\" is one word too many: client-config takes one client, and flags"),
         ("--config f --config g", "--config <FILE> is given twice"),
         ("client-config", "client-config: name the client: docker, "),
-        ("client-config oci", "client-config: \"oci\" is no client that is known: give docker, "),
+        ("client-config oci", "client-config: unknown client \"oci\": use docker, "),
         ("client-config docker", "the registry is not named: set --upstream-domain"),
         (
             "client-config docker --upstream-domain a.azurecr.io --listen-address :0",
@@ -54,10 +54,10 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
         ),
         (
             "client-config docker --upstream-domain a.azurecr.io --mirror mirror.internal",
-            "--mirror: \"mirror.internal\" is no address of a mirror",
+            "--mirror: \"mirror.internal\" is not the address of a mirror",
         ),
         ("client-config docker --upstream-domain a.azurecr.io --root /tmp", "--root is where --write puts"),
-        ("client-config docker --prune --remove", "--remove removes what --prune would"),
+        ("client-config docker --prune --remove", "--remove also removes what --prune would"),
         ("client-config docker --wirte", "there is no flag --wirte of client-config: did you mean --write?"),
     ] {
         assert_wrong(line, says);
@@ -68,9 +68,9 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
 #[test]
 fn a_wrong_flag_of_bench_or_demo_is_one_sentence_and_status_2() {
     for (line, says) in [
-        ("demo --listen-address here", "--listen-address: \"here\" is no address to listen on"),
-        ("bench", "no image is named: give --image"),
-        ("bench --image X --via http://a", "--image: \"X\" is no image"),
+        ("demo --listen-address here", "--listen-address: \"here\" is not an address to listen on"),
+        ("bench", "no image is named: set --image"),
+        ("bench --image X --via http://a", "--image: \"X\" is not an image"),
         ("bench --imgae x", "there is no flag --imgae of bench: did you mean --image?"),
         ("--once", "there is no flag --once: it is one of demo"),
         ("demo --config f", "there is no flag --config of demo: it is one of serve, client-config, bench"),

@@ -19,20 +19,20 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// `example.azurecr.io`, `example.azurecr.io:5000`, `10.0.0.5`, `[fd00::5]:5000`. The error says what would be right.
+    /// `example.azurecr.io`, `example.azurecr.io:5000`, `10.0.0.5`, `[fd00::5]:5000`. The error says what to use.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("{text:?} {what}, such as example.azurecr.io"));
         if text.contains("://") {
-            return wrong("has a scheme: give the login server alone, without https://");
+            return wrong("has a scheme: use the login server alone, without https://");
         }
         if text.contains(['/', '@', '?', '#']) {
-            return wrong("is more than a host: a cache rule's path goes into the prefix; give the login server alone");
+            return wrong("is more than a host: a cache rule's path goes into the prefix; use the login server alone");
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => match port.parse::<u16>() {
                 Ok(port) if port != 0 => (host, port),
                 _ => {
-                    return wrong("has no port between 1 and 65535 after the colon: give the login server");
+                    return wrong("has no port from 1 to 65535 after the colon: use the login server");
                 }
             },
             _ => (text, DEFAULT_PORT),
@@ -43,7 +43,7 @@ impl Domain {
             None => host.parse::<Ipv4Addr>().is_ok() || is_host_name(host),
         };
         if !valid {
-            return wrong("is no host name: give the login server");
+            return wrong("is not a host name: use the login server");
         }
         let host = host.to_ascii_lowercase();
         let authority = if port == DEFAULT_PORT { host.clone() } else { format!("{host}:{port}") };

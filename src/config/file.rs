@@ -29,7 +29,7 @@ pub(super) fn read<T: Default>(
     let flag = Place::new(format!("--config {}", path.display()));
     let text = match content {
         Err(FileError::Hangs) if is_fifo() => {
-            mistakes.add(&flag, "it is a FIFO, and nobody has written it to its end within 5 s: name a regular file");
+            mistakes.add(&flag, "it is a FIFO, and its writer has not closed it within 5 s: use a regular file");
             return T::default();
         }
         Err(cause) => {
@@ -60,7 +60,7 @@ fn read_bounded(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| cause.to_string())?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("more than {MAX_FILE} bytes are no configuration"));
+        return Err(format!("it has more than {MAX_FILE} bytes, which no configuration needs: name the right file"));
     }
     let content = value::unmarked(&bytes).map_err(|cause| cause.to_string())?;
     let text = std::str::from_utf8(content).map_err(|cause| {
@@ -115,7 +115,7 @@ impl Document<'_> {
         let table = match node.value {
             Tree::Table(table) => table,
             Tree::Null => {
-                self.wrong(node, "nothing is behind it: indent its keys below it, or take it out");
+                self.wrong(node, "has no value: indent its keys below it, or remove the key");
                 return Vec::new();
             }
             _ => {
@@ -129,7 +129,7 @@ impl Document<'_> {
             let entry = node.below(Step::Key(name.clone(), before), value);
             if before > 0 {
                 let first = self.place(&node.below(Step::Key(name.clone(), 0), value)).line();
-                self.wrong(&entry, format!("is set twice, first in line {first}: take one of the two out"));
+                self.wrong(&entry, format!("is set twice, first in line {first}: remove one of the two"));
             } else if known.contains(&name.as_str()) {
                 entries.push(entry);
             } else {
@@ -137,7 +137,7 @@ impl Document<'_> {
                 let nearest = known.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
                 match nearest.filter(|nearest| nearness(nearest) >= NEAR) {
                     Some(nearest) => self.wrong(&entry, format!("unknown setting: did you mean {nearest}?")),
-                    None => self.wrong(&entry, format!("unknown setting: there are {}", known.join(", "))),
+                    None => self.wrong(&entry, format!("unknown setting: use one of {}", known.join(", "))),
                 }
             }
         }
@@ -151,8 +151,8 @@ impl Document<'_> {
             Tree::Text(text) => Some((self.place(node), text.clone())),
             Tree::Scalar => tree::raw(self.text, &node.steps).map(|text| (self.place(node), text)),
             Tree::Null => {
-                let hint = if if_empty.is_empty() { "give a value, or take it out" } else { if_empty };
-                self.wrong(node, format!("nothing is behind it: {hint}"));
+                let hint = if if_empty.is_empty() { "set a value, or remove the key" } else { if_empty };
+                self.wrong(node, format!("has no value: {hint}"));
                 None
             }
             Tree::List(_) | Tree::Table(_) => {
@@ -169,7 +169,7 @@ impl Document<'_> {
                 items.iter().enumerate().map(|(index, value)| node.below(Step::Index(index), value)).collect()
             }
             Tree::Null => {
-                self.wrong(node, format!("nothing is behind it: give a list ({hint}), [] for none, or take it out"));
+                self.wrong(node, format!("has no value: set a list ({hint}), [] for none, or remove the key"));
                 Vec::new()
             }
             _ => {

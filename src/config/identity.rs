@@ -126,8 +126,8 @@ impl Identity {
         let Some(name) = IDENTITY.kind.parse_or_default([kind], mistakes) else { return Self::default() };
         let takes = |key: &str| name.keys().contains(&key);
         for (_, place) in given.iter().filter(|(key, _)| *key != "kind" && !takes(key)) {
-            let keys = if name.keys().is_empty() { "nothing".to_owned() } else { name.keys().join(", ") };
-            mistakes.add(place, format_args!("means nothing for the kind {}: it takes {keys}", name.name()));
+            let keys = if name.keys().is_empty() { "no other key".to_owned() } else { name.keys().join(", ") };
+            mistakes.add(place, format_args!("does not apply to kind {0}: remove it; {0} takes {keys}", name.name()));
         }
         // What is a mistake already is not looked at again.
         let own = |key: &str, text: Option<Text>| text.filter(|_| takes(key));
@@ -146,7 +146,7 @@ impl Identity {
         let ids = [&client_id, &object_id, &resource_id].into_iter().flatten();
         let ids: Vec<_> = ids.map(|(place, _)| place.clone()).collect();
         if let (KindName::ManagedIdentity, [_, place, ..]) = (name, ids.as_slice()) {
-            mistakes.add(place, "one of client_id, object_id and resource_id names the identity: take the others out");
+            mistakes.add(place, "client_id, object_id and resource_id exclude each other: keep one of them");
         }
         let tenant_id = IDENTITY.tenant_id.parse([tenant_id], mistakes);
         let client_id = IDENTITY.client_id.parse([client_id], mistakes);

@@ -27,9 +27,6 @@ macro_rules! kinds {
                 }
             }
 
-            /// Where it works.
-            #[cfg(test)]
-
             /// Where it works, for the reference.
             #[cfg(test)]
             pub fn works(self) -> &'static str {

@@ -1,10 +1,10 @@
-//! Addresses to listen on, in Go's forms, and what was meant where it is none.
+//! Addresses to listen on, in the forms that Go accepts. An error shows the address that was probably meant.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use oci::authority;
 
-/// Where clients are waited for: `:8080` is every address, `localhost` is 127.0.0.1. The error says what would be right.
+/// The listener for clients: `:8080` is every address, `localhost` is 127.0.0.1. The error says what to use.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     parse(text).ok_or_else(|| {
         let right = match meant(text) {
@@ -16,11 +16,11 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
                 "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address".to_owned()
             }
         };
-        format!("{text:?} is no address to listen on: give {right}")
+        format!("{text:?} is not an address to listen on: use {right}")
     })
 }
 
-/// The same for the admin listener, where a port alone is on loopback: who is to see the state from outside says so.
+/// The admin listener: a port alone is on loopback, so that the state is visible from outside only on request.
 pub fn parse_admin(text: &str) -> Result<SocketAddr, String> {
     let mut address = parse(text).ok_or_else(|| {
         let right = match meant(text) {
@@ -34,7 +34,7 @@ pub fn parse_admin(text: &str) -> Result<SocketAddr, String> {
                 "an IP address and a port, such as 127.0.0.1:8081, or :8081, which is the same".to_owned()
             }
         };
-        format!("{text:?} is no address to listen on: give {right}")
+        format!("{text:?} is not an address to listen on: use {right}")
     })?;
     if text.starts_with(':') {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -42,7 +42,7 @@ pub fn parse_admin(text: &str) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
-/// Whether only one of two listeners could have its address: `[::]` takes IPv4 as well.
+/// Whether two listeners cannot both bind their addresses. `[::]` takes IPv4 as well.
 pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let every = |ip: IpAddr| ip == IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let covers = |ip: IpAddr, other: IpAddr| every(ip) || (ip.is_unspecified() && other.is_ipv4());
@@ -62,11 +62,11 @@ fn parse(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// What somebody meant who wrote no address.
+/// What was probably meant by a text that is not an address.
 enum Meant {
-    /// A port alone, or with a sign for every address.
+    /// A port alone, or behind `:` or `*:`.
     Port(u16),
-    /// This address, as it is written right.
+    /// This address, in its right form.
     Address(SocketAddr),
     Unknown,
 }
@@ -78,7 +78,7 @@ fn meant(text: &str) -> Meant {
     if let Ok(port) = bare.strip_prefix("*:").or(bare.strip_prefix(':')).unwrap_or(bare).parse() {
         return Meant::Port(port);
     }
-    // `::1:8080`: the last part is meant as the port, although it can be read as one of the address.
+    // `::1:8080`: the last part is meant as the port, although it could be a part of the address.
     let unbracketed = bare.rsplit_once(':').and_then(|(host, port)| {
         let port = port.parse::<u16>().ok().filter(|port| *port > 999)?;
         Some(SocketAddr::new(host.parse::<Ipv6Addr>().ok()?.into(), port))
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_to_listen_on_have_gos_forms() {
+    fn addresses_to_listen_on_have_the_forms_of_go() {
         for (text, expected) in [
             (":8080", Some("[::]:8080")),
             ("127.0.0.1:8080", Some("127.0.0.1:8080")),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_told_what_would_be_right() {
+    fn an_error_shows_the_address_that_was_meant() {
         const ALL: &str = "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address";
         for (text, right) in [
             ("8080", ":8080 for every address of this host, 127.0.0.1:8080 for this host alone"),
@@ -139,19 +139,21 @@ mod tests {
             ("", ALL),
         ] {
             let sentence = parse_listen(text).expect_err(text);
-            assert_eq!(sentence, format!("{text:?} is no address to listen on: give {right}"));
+            assert_eq!(sentence, format!("{text:?} is not an address to listen on: use {right}"));
         }
         let sentence = parse_admin("8081").expect_err("a port alone");
-        assert!(sentence.ends_with(
-            "give :8081 or 127.0.0.1:8081 for this host alone, 0.0.0.0:8081 for every address of this host"
-        ));
+        assert!(
+            sentence.ends_with(
+                "use :8081 or 127.0.0.1:8081 for this host alone, 0.0.0.0:8081 for every address of this host"
+            )
+        );
         assert!(
             parse_admin("here").expect_err("a name").ends_with("such as 127.0.0.1:8081, or :8081, which is the same")
         );
     }
 
     #[test]
-    fn addresses_collide_where_one_takes_the_others() {
+    fn addresses_collide_if_one_covers_the_other() {
         for (one, other, expected) in [
             ("127.0.0.1:1", "127.0.0.1:1", true),
             ("127.0.0.1:1", "127.0.0.1:2", false),

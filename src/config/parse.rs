@@ -1,4 +1,5 @@
-//! What the text of a setting has to be. Each error says what would be right.
+//! What the text of a setting has to be. An error says what is wrong and what to use instead, in one of two forms:
+//! `unknown value "x": use a or b` where there is a list of values, `"x" is not a source: use ...` everywhere else.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -10,28 +11,30 @@ use crate::value::{self, Form};
 use oci::name::Prefix;
 use oci::route::{Blobs, OnFailure, Source};
 
-/// More than any machine has cores is a mistyped number.
+/// More threads than any machine has cores are a mistyped number.
 const MAX_THREADS: usize = 512;
+/// A value with no text in it, such as `''`.
+const EMPTY: &str = "is empty: set a value, or remove the key";
 
 pub fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads @ 1..=MAX_THREADS) => Ok(threads),
-        _ => Err(format!("{text:?} is no number of threads: give one from 1 to {MAX_THREADS}")),
+        _ => Err(format!("{text:?} is not a number of threads: use a number from 1 to {MAX_THREADS}")),
     }
 }
 
-/// Every request is answered within 28 s, and a registry that fetches an image needs some of them.
+/// At most 20 s: a request is answered within 28 s, and the registry needs the rest to fetch an image itself.
 pub fn parse_token_wait(text: &str) -> Result<Duration, String> {
-    parse_seconds(text, 1..=20, "time to wait for a token")
+    parse_seconds(text, 1..=20)
 }
 
-/// No balancer keeps an idle connection for more than an hour by default.
+/// At most an hour: no load balancer keeps an idle connection for longer by default.
 pub fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
-    parse_seconds(text, 1..=3600, "time to keep an idle connection")
+    parse_seconds(text, 1..=3600)
 }
 
-/// Whole seconds, as `10s`; `noun` is what the setting is. The error says what would be right.
-fn parse_seconds(text: &str, range: RangeInclusive<u64>, noun: &str) -> Result<Duration, String> {
+/// Whole seconds, as `10s`. The error shows the right form of a time that has another.
+fn parse_seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
     let within = |seconds: &u64| range.contains(seconds);
     if let Some(seconds) = text.strip_suffix('s').and_then(|seconds| seconds.parse().ok()).filter(within) {
         return Ok(Duration::from_secs(seconds));
@@ -42,39 +45,49 @@ fn parse_seconds(text: &str, range: RangeInclusive<u64>, noun: &str) -> Result<D
         "m" | "min" | "minute" | "minutes" => number.checked_mul(60),
         _ => None,
     });
-    let meant = seconds.filter(within).map(|seconds| format!("{seconds}s; it may be ")).unwrap_or_default();
-    Err(format!("{text:?} is no {noun}: give {meant}{}s to {}s", range.start(), range.end()))
+    let (first, last) = (range.start(), range.end());
+    let right = match seconds.filter(within) {
+        Some(seconds) => format!("{seconds}s"),
+        None => format!("whole seconds, such as {last}s"),
+    };
+    Err(format!("{text:?} is not a time from {first}s to {last}s: use {right}"))
 }
 
 pub fn parse_prefix(text: &str) -> Result<Prefix, String> {
     Prefix::parse(text).ok_or_else(|| {
-        format!("{text:?} is no repository path: give the cache rule's target without its /*, lower case, no slash at its ends, such as hub")
+        format!("{text:?} is not a repository path: use the cache rule's target without its /*, in lower case and without a slash at either end, such as hub")
     })
 }
 
 pub fn parse_address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no IP address: give the registry's own, such as 10.0.0.5 or fd00::5"))
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an IP address: use one of the registry's addresses, such as 10.0.0.5 or fd00::5")
+    })
 }
 
 /// A registry alone, as `default` names it.
 pub fn parse_registry(text: &str) -> Result<String, String> {
     match Source::parse(text) {
         Ok(source) if source.path().is_empty() => Ok(source.registry().to_owned()),
-        _ => Err(format!("{text:?} is no registry: give the host of a route's source, such as docker.io")),
+        _ => Err(format!("{text:?} is not a registry: use the registry of a route's source, such as docker.io")),
     }
 }
 
 pub fn parse_host(text: &str) -> Result<String, String> {
     match Domain::parse(text) {
         Ok(_) => Ok(text.to_ascii_lowercase()),
-        Err(_) => Err(format!("{text:?} is no host: give what clients address, such as ghcr.mirror.internal")),
+        Err(_) => Err(format!(
+            "{text:?} is not a host: use a name by which clients reach the proxy, such as ghcr.mirror.internal"
+        )),
     }
 }
 
 pub fn parse_blob_host(text: &str) -> Result<String, String> {
     match Domain::parse(text.strip_prefix('.').unwrap_or(text)) {
         Ok(_) => Ok(text.to_ascii_lowercase()),
-        Err(_) => Err(format!("{text:?} is no host of blobs: give a host, or a suffix such as .blob.internal")),
+        Err(_) => Err(format!(
+            "{text:?} is not a host of blobs: use a host, or a suffix with a dot in front, such as .blobs.internal"
+        )),
     }
 }
 
@@ -82,7 +95,7 @@ pub fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
     match text {
         "fallback" => Ok(OnFailure::Fallback),
         "closed" => Ok(OnFailure::Closed),
-        _ => Err(format!("{text:?} is nothing to do on a failure: give fallback or closed")),
+        _ => Err(format!("unknown value {text:?}: use fallback or closed")),
     }
 }
 
@@ -90,23 +103,24 @@ pub fn parse_blobs(text: &str) -> Result<Blobs, String> {
     match text {
         "redirect" => Ok(Blobs::Redirect),
         "proxy" => Ok(Blobs::Proxy),
-        _ => Err(format!("{text:?} is no way to serve blobs: give redirect or proxy")),
+        _ => Err(format!("unknown value {text:?}: use redirect or proxy")),
     }
 }
-/// Entra ID's address, as `https://login.microsoftonline.com/`, without the slash. The error says what would be right.
+
+/// Entra ID's address, as `https://login.microsoftonline.com/`; the slash is removed.
 pub fn parse_authority(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
     match host.and_then(|host| Domain::parse(host).ok()) {
         Some(domain) => Ok(format!("https://{}", domain.authority())),
-        None => {
-            Err(format!("{text:?} is no authority: give Entra ID's host, such as https://login.microsoftonline.com"))
-        }
+        None => Err(format!(
+            "{text:?} is not an address of Entra ID: use https:// and its host, such as https://login.microsoftonline.com"
+        )),
     }
 }
 
-/// A path, which is not empty; whether something is there is found out when it is read.
+/// A path. Whether a file is there shows when it is read.
 pub fn parse_path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("is empty: name a file".to_owned()) } else { Ok(PathBuf::from(text)) }
+    if text.is_empty() { Err(EMPTY.to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// An id of a tenant, an application or an identity.
@@ -126,7 +140,7 @@ pub fn parse_file(text: &str) -> Result<PathBuf, String> {
 
 fn not_empty(text: &str, form: Form) -> Result<String, String> {
     match value::clean(text, form).map_err(|wrong| wrong.to_string())? {
-        "" => Err("is empty".to_owned()),
+        "" => Err(EMPTY.to_owned()),
         clean => Ok(clean.to_owned()),
     }
 }

@@ -103,7 +103,7 @@ impl Table {
         let before = mistakes.count();
         let blob_hosts = ROUTE.blob_hosts.parse(blob_hosts, mistakes);
         if let (Some(place), Some(Blobs::Redirect)) = (blob_hosts_at.filter(|_| mistakes.count() == before), blobs) {
-            mistakes.add(&place, "means nothing without blobs: proxy: set that, or take blob_hosts out");
+            mistakes.add(&place, "has no effect without blobs: proxy: set blobs: proxy, or remove blob_hosts");
         }
         let blobs = blobs.unwrap_or_default();
         let identity = match own_identity {
@@ -111,12 +111,12 @@ impl Table {
             None => identity.clone(),
         };
         if let Some(at) = at.as_ref().filter(|_| !is_sourced && !is_flawed) {
-            mistakes.add(at, "has no source: name the registry that it is for, such as docker.io");
+            mistakes.add(at, "has no source: set it to the registry that the cache rule is for, such as docker.io");
         }
         let Some(domain) = domain else {
             match at.filter(|_| is_listed) {
                 _ if is_named || is_flawed => {}
-                Some(at) => mistakes.add(&at, "has no domain: name the cache registry's login server, such as example.azurecr.io"),
+                Some(at) => mistakes.add(&at, "has no domain: set it to the cache registry's login server, such as example.azurecr.io"),
                 None if mistakes.is_empty() => mistakes.add_general(
                     "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io",
                 ),
@@ -126,14 +126,14 @@ impl Table {
         };
         let Some(source) = source.filter(|_| is_sourced) else { return };
         if let Some(place) = source_at.filter(|_| self.routes.iter().any(|route| route.source == source)) {
-            mistakes.add(&place, format_args!("{source} has a route already"));
+            mistakes.add(&place, format_args!("{source} has a route already: remove one of the two"));
         }
         for (place, host) in places.into_iter().zip(&hosts).filter_map(|(place, host)| Some((place, host.clone()?))) {
             let registry = source.registry();
             if let Some((other, _, meant)) =
                 self.hosts.iter().find(|(_, known, meant)| *known == host && meant != registry)
             {
-                mistakes.add(&place, format_args!("{host} means {meant} already, by {other}"));
+                mistakes.add(&place, format_args!("{host} already stands for {meant}, by {other}: use another name"));
             }
             self.hosts.push((place, host, registry.to_owned()));
         }
@@ -155,7 +155,10 @@ impl Table {
         match set {
             Some((place, registry)) => {
                 if mistakes.is_empty() && !has_route(&registry) {
-                    mistakes.add(&place, format_args!("{registry} has no route: name the source of one"));
+                    mistakes.add(
+                        &place,
+                        format_args!("{registry} has no route: use the registry of a route's source, or add a route"),
+                    );
                 }
                 Some(registry)
             }

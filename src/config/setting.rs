@@ -144,7 +144,7 @@ table! {
             example: "hub",
             help: "What goes before every repository name: the cache rule's target without its /*",
             more: "Empty, names go through as they are, and the whole registry is open.",
-            if_empty: "give the cache rule's target without its /*, such as hub, or prefix: '' to open the whole registry"
+            if_empty: "set the cache rule's target without its /*, such as hub, or prefix: '' to open the whole registry"
         } parse parse_prefix;
 
         source: Value<Source> {

@@ -99,15 +99,15 @@ fn all_mistakes_are_reported_at_once_each_with_its_line() {
     let text = "listen: nowhere\nupstream:\n  domain: https://example.azurecr.io/\n  prefx: hub\n  prefix: /hub\n  addresses:\n    - 10.0.0.1\n    - ten\n5: x\nidentity: {kind: guess}\nca_file: [7]\nlog: loud\n";
     let mistakes = load(text, Flags::default()).expect_err("wrong");
     for expected in [
-        "config.yaml:1: listen: \"nowhere\" is no address",
+        "config.yaml:1: listen: \"nowhere\" is not an address",
         "config.yaml:3: upstream.domain: \"https://example.azurecr.io/\" has a scheme",
         "config.yaml:4: upstream.prefx: unknown setting: did you mean prefix?",
-        "config.yaml:5: upstream.prefix: \"/hub\" is no repository path",
-        "config.yaml:8: upstream.addresses[1]: \"ten\" is no IP address",
+        "config.yaml:5: upstream.prefix: \"/hub\" is not a repository path",
+        "config.yaml:8: upstream.addresses[1]: \"ten\" is not an IP address",
         "config.yaml:9: 5: unknown setting",
         "config.yaml:10: identity.kind: unknown value \"guess\": use one of default",
         "config.yaml:11: ca_file: must be a text",
-        "config.yaml:12: log: \"loud\" is no log filter",
+        "config.yaml:12: log: \"loud\" is not a log filter",
     ] {
         assert!(mistakes.iter().any(|mistake| mistake.starts_with(expected)), "{expected}\n{mistakes:#?}");
     }
@@ -121,8 +121,8 @@ fn a_file_of_another_kind_is_one_clear_error() {
         ("[1, 2]", "the file: must be a table of listen"),
         ("upstream: [", "config.yaml:2: not YAML: "),
         ("upstream: x", "config.yaml:1: upstream: must be a table of domain, prefix"),
-        ("listen: :1\nlisten: :2\n", "config.yaml:2: listen: is set twice, first in line 1: take one of the two out"),
-        (&huge, "are no configuration"),
+        ("listen: :1\nlisten: :2\n", "config.yaml:2: listen: is set twice, first in line 1: remove one of the two"),
+        (&huge, "which no configuration needs"),
         ("", "the registry is not named"),
     ] {
         let mistakes = load(text, Flags::default()).expect_err(says);
@@ -205,12 +205,12 @@ fn a_domain_is_a_host_and_perhaps_a_port() {
         ("user@example.azurecr.io", "more than a host"),
         ("example.azurecr.io:0", "port"),
         ("example.azurecr.io:https", "port"),
-        ("fd00::5", "no host name"),
-        ("10.0.0.256", "no host name"),
-        ("-a.azurecr.io", "no host name"),
-        ("a..io", "no host name"),
-        ("a b", "no host name"),
-        ("", "no host name"),
+        ("fd00::5", "not a host name"),
+        ("10.0.0.256", "not a host name"),
+        ("-a.azurecr.io", "not a host name"),
+        ("a..io", "not a host name"),
+        ("a b", "not a host name"),
+        ("", "not a host name"),
     ] {
         assert!(Domain::parse(text).expect_err(text).contains(says), "{text}");
     }
@@ -257,14 +257,20 @@ fn an_identity_takes_the_keys_of_its_kind() {
     }
     for (text, says) in [
         ("{kind: guess}", "unknown value \"guess\": use one of default, client_secret"),
-        ("{kind: azure_cli, client_id: c}", "identity.client_id: means nothing for the kind azure_cli: it takes cloud"),
-        ("{kind: anonymous, cloud: china}", "identity.cloud: means nothing for the kind anonymous"),
-        ("{client_id: c}", "identity.client_id: means nothing for the kind default"),
+        (
+            "{kind: azure_cli, client_id: c}",
+            "identity.client_id: does not apply to kind azure_cli: remove it; azure_cli takes cloud",
+        ),
+        ("{kind: anonymous, cloud: china}", "identity.cloud: does not apply to kind anonymous"),
+        ("{client_id: c}", "identity.client_id: does not apply to kind default"),
         ("{cloud: mars}", "unknown value \"mars\": use one of public"),
-        ("{authority: 'http://login.example'}", "is no authority"),
+        ("{authority: 'http://login.example'}", "is not an address of Entra ID"),
         ("{audience: graph}", "unknown value \"graph\": use registry, arm or"),
-        ("{kind: managed_identity, client_id: c, object_id: o}", "one of client_id, object_id and resource_id"),
-        ("{kind: client_secret, tenant_id: ''}", "identity.tenant_id: is empty"),
+        (
+            "{kind: managed_identity, client_id: c, object_id: o}",
+            "client_id, object_id and resource_id exclude each other: keep one",
+        ),
+        ("{kind: client_secret, tenant_id: ''}", "identity.tenant_id: is empty: set a value"),
         ("{kind: client_secret, client_secret: x}", "identity.client_secret: unknown setting"),
     ] {
         let mistakes = identity(text).expect_err(text);
@@ -350,36 +356,47 @@ fn a_wrong_route_is_named_by_its_line() {
     for (text, says) in [
         ("routes:\n  - {domain: a.azurecr.io}", "config.yaml:2: routes[0]: has no source"),
         ("routes:\n  - {source: docker.io}", "config.yaml:2: routes[0]: has no domain"),
-        ("routes:\n  - {source: hub, domain: a.azurecr.io}", "config.yaml:2: routes[0].source: \"hub\" is no source"),
+        (
+            "routes:\n  - {source: hub, domain: a.azurecr.io}",
+            "config.yaml:2: routes[0].source: \"hub\" is not a source",
+        ),
         ("routes: {source: docker.io}", "config.yaml:1: routes: must be a list: each item begins with a dash"),
         (
             "routes:\n  - {source: docker.io, domain: a.io}\n  - {source: index.docker.io, domain: b.io}",
-            "config.yaml:3: routes[1].source: docker.io has a route already",
+            "config.yaml:3: routes[1].source: docker.io has a route already: remove one of the two",
         ),
         (
             "routes:\n  - {source: ghcr.io, domain: a.io}\ndefault: quay.io",
             "config.yaml:3: default: quay.io has no route",
         ),
-        ("routes:\n  - {source: ghcr.io, domain: a.io}\ndefault: docker.io/library", "is no registry"),
+        ("routes:\n  - {source: ghcr.io, domain: a.io}\ndefault: docker.io/library", "is not a registry"),
         (
             "upstream: {domain: a.io}\nroutes:\n  - {source: ghcr.io, domain: a.io}",
-            "config.yaml:1: upstream.domain: there are routes as well",
+            "config.yaml:1: upstream.domain: cannot be set beside routes",
         ),
         (
             "upstream: {prefix: hub}\nroutes:\n  - {source: ghcr.io, domain: a.io}",
-            "config.yaml:1: upstream: there are routes as well",
+            "config.yaml:1: upstream: cannot be set beside routes",
         ),
         (
             "routes:\n  - {source: ghcr.io, domain: a.io, hosts: [x, m.io]}\n  - {source: quay.io, domain: a.io, hosts: [M.io]}",
-            "config.yaml:3: routes[1].hosts[0]: m.io means ghcr.io already, by config.yaml:2: routes[0].hosts[1]",
+            "config.yaml:3: routes[1].hosts[0]: m.io already stands for ghcr.io, by config.yaml:2: routes[0].hosts[1]",
         ),
         (
             "upstream: {domain: a.io, on_failure: open}",
-            "\"open\" is nothing to do on a failure: give fallback or closed",
+            "upstream.on_failure: unknown value \"open\": use fallback or closed",
         ),
-        ("upstream: {domain: a.io, blobs: stream}", "\"stream\" is no way to serve blobs: give redirect or proxy"),
-        ("upstream: {domain: a.io, hosts: ['a b']}", "upstream.hosts[0]: \"a b\" is no host"),
-        ("upstream: {domain: a.io, blob_hosts: ['*.x']}", "upstream.blob_hosts[0]: \"*.x\" is no host of blobs"),
+        ("upstream: {domain: a.io, blobs: stream}", "upstream.blobs: unknown value \"stream\": use redirect or proxy"),
+        (
+            "upstream: {domain: a.io, blob_hosts: [.x]}",
+            "upstream.blob_hosts[0]: has no effect without blobs: proxy: set blobs: proxy, or remove blob_hosts",
+        ),
+        (
+            "routes:\n  - {source: ghcr.io, domain: a.io, blobs: redirect, blob_hosts: [x.io, y.io]}",
+            "config.yaml:2: routes[0].blob_hosts[0]: has no effect without blobs: proxy",
+        ),
+        ("upstream: {domain: a.io, hosts: ['a b']}", "upstream.hosts[0]: \"a b\" is not a host"),
+        ("upstream: {domain: a.io, blob_hosts: ['*.x']}", "upstream.blob_hosts[0]: \"*.x\" is not a host of blobs"),
     ] {
         let mistakes = load(text, Flags::default()).expect_err(text);
         assert!(mistakes.len() == 1 && mistakes[0].contains(says), "{text}: {mistakes:?}");
@@ -389,5 +406,5 @@ fn a_wrong_route_is_named_by_its_line() {
     assert!(load(text, Flags::default()).is_ok());
     let flags = domain_flag();
     let mistakes = load("routes:\n  - {source: ghcr.io, domain: a.io}", flags).expect_err("two ways");
-    assert!(mistakes[0].starts_with("--upstream-domain: there are routes as well"), "{mistakes:?}");
+    assert!(mistakes[0].starts_with("--upstream-domain: cannot be set beside routes"), "{mistakes:?}");
 }

@@ -19,7 +19,7 @@ pub fn parse_filter(text: &str) -> Result<String, String> {
     match targets(text).find(|target| !exists(target)) {
         None => Ok(filter),
         Some(unknown) => {
-            Err(format!("{text:?} is no log filter: there is no target {unknown:?}: {}", suggestion(unknown)))
+            Err(format!("{text:?} is not a log filter: there is no target {unknown:?}: {}", suggestion(unknown)))
         }
     }
 }
@@ -34,7 +34,10 @@ pub fn parse_shared_filter(text: &str) -> Result<String, String> {
     if valid {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is no log filter: give a level ({}), or a list such as warn,access=info", LEVELS.join(", ")))
+    Err(format!(
+        "{text:?} is not a log filter: use a level ({}), or a list such as warn,access=info",
+        LEVELS.join(", ")
+    ))
 }
 
 /// A warning about a valid filter from `RUST_LOG`: it names a target that looks like one of ours mistyped, or none of ours at
@@ -94,15 +97,15 @@ mod tests {
         for (text, says) in [
             (
                 "loud",
-                "\"loud\" is no log filter: give a level (error, warn, info, debug, trace, off), or a list such as warn,access=info",
+                "\"loud\" is not a log filter: use a level (error, warn, info, debug, trace, off), or a list such as warn,access=info",
             ),
-            ("access", "\"access\" is no log filter: give a level"),
-            ("warn,", "\"warn,\" is no log filter: give a level"),
-            ("a=b=info", "\"a=b=info\" is no log filter: give a level"),
-            ("access=loud", "\"access=loud\" is no log filter: give a level"),
+            ("access", "\"access\" is not a log filter: use a level"),
+            ("warn,", "\"warn,\" is not a log filter: use a level"),
+            ("a=b=info", "\"a=b=info\" is not a log filter: use a level"),
+            ("access=loud", "\"access=loud\" is not a log filter: use a level"),
             (
                 "acess=info",
-                "\"acess=info\" is no log filter: there is no target \"acess\": did you mean access? there are access, ",
+                "\"acess=info\" is not a log filter: there is no target \"acess\": did you mean access? there are access, ",
             ),
             (
                 "warn,acr-cache-proxy=info",

@@ -121,7 +121,7 @@ async fn an_invalid_variable_ends_the_start_and_is_named() {
         (
             "AZURE_AUTHORITY_HOST",
             "127.0.0.1",
-            "AZURE_AUTHORITY_HOST: \"127.0.0.1\" is no authority: give Entra ID's host, such as https://",
+            "AZURE_AUTHORITY_HOST: \"127.0.0.1\" is not an address of Entra ID: use https:// and its host, such as https://",
         ),
         ("AZURE_CLIENT_ID", "1111 2222", "AZURE_CLIENT_ID: character 5 is a space"),
         ("AZURE_TENANT_ID", "\"1111\"", "AZURE_TENANT_ID: character 1 is a quotation mark"),

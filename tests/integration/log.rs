@@ -173,7 +173,7 @@ async fn the_journal_gets_priorities_and_no_second_time_stamp() {
     // Why it does not start is an error there.
     let mut proxy = Setup::new(&azure).journal(true).flag("--listen-address", "8080").spawn();
     assert_eq!(proxy.wait().code(), Some(2));
-    proxy.wait_for_log("<3>acr-cache-proxy: --listen-address: \"8080\" is no address");
+    proxy.wait_for_log("<3>acr-cache-proxy: --listen-address: \"8080\" is not an address");
     // The variable is inherited by whatever a service starts; what is not the journal gets lines with a time.
     let log = Setup::new(&azure).journal(false).start().end();
     assert!(log.lines().all(|line| line.starts_with("[20")), "{log}");

@@ -7,10 +7,10 @@ fn said(text: &str) -> Vec<String> {
 
 #[test]
 fn a_key_with_nothing_behind_it_is_never_taken_for_a_value() {
-    const OPEN: &str = "nothing is behind it: give the cache rule's target without its /*, such as hub, or prefix: '' to open the whole registry";
-    const VALUE: &str = "nothing is behind it: give a value, or take it out";
-    const TABLE: &str = "nothing is behind it: indent its keys below it, or take it out";
-    let list = |example: &str| format!("nothing is behind it: give a list ({example}), [] for none, or take it out");
+    const OPEN: &str = "has no value: set the cache rule's target without its /*, such as hub, or prefix: '' to open the whole registry";
+    const VALUE: &str = "has no value: set a value, or remove the key";
+    const TABLE: &str = "has no value: indent its keys below it, or remove the key";
+    let list = |example: &str| format!("has no value: set a list ({example}), [] for none, or remove the key");
     let upstream = "upstream:\n  domain: a.azurecr.io\n";
     for null in ["", " ~", " null", " # a comment"] {
         for (before, key, says) in [
@@ -66,15 +66,15 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
     let every = ":8080 for every address of this host, 127.0.0.1:8080 for this host alone";
     let admin = ":8081 or 127.0.0.1:8081 for this host alone, 0.0.0.0:8081 for every address of this host";
     for (setting, says) in [
-        ("listen: 8080", format!("listen: \"8080\" is no address to listen on: give {every}")),
-        ("listen: '8080'", format!("listen: \"8080\" is no address to listen on: give {every}")),
-        ("admin: 8081", format!("admin: \"8081\" is no address to listen on: give {admin}")),
-        ("token_wait: 10", "token_wait: \"10\" is no time to wait for a token: give 10s; it may be 1s to 20s".to_owned()),
-        ("token_wait: 10sec", "token_wait: \"10sec\" is no time to wait for a token: give 10s; it may be 1s to 20s".to_owned()),
-        ("token_wait: 1m", "token_wait: \"1m\" is no time to wait for a token: give 1s to 20s".to_owned()),
-        ("token_wait: 30", "token_wait: \"30\" is no time to wait for a token: give 1s to 20s".to_owned()),
-        ("token_wait: 1.5", "token_wait: \"1.5\" is no time to wait for a token: give 1s to 20s".to_owned()),
-        ("threads: true", "threads: \"true\" is no number of threads: give one from 1 to 512".to_owned()),
+        ("listen: 8080", format!("listen: \"8080\" is not an address to listen on: use {every}")),
+        ("listen: '8080'", format!("listen: \"8080\" is not an address to listen on: use {every}")),
+        ("admin: 8081", format!("admin: \"8081\" is not an address to listen on: use {admin}")),
+        ("token_wait: 10", "token_wait: \"10\" is not a time from 1s to 20s: use 10s".to_owned()),
+        ("token_wait: 10sec", "token_wait: \"10sec\" is not a time from 1s to 20s: use 10s".to_owned()),
+        ("token_wait: 1m", "token_wait: \"1m\" is not a time from 1s to 20s: use whole seconds, such as 20s".to_owned()),
+        ("token_wait: 30", "token_wait: \"30\" is not a time from 1s to 20s: use whole seconds, such as 20s".to_owned()),
+        ("token_wait: 1.5", "token_wait: \"1.5\" is not a time from 1s to 20s: use whole seconds, such as 20s".to_owned()),
+        ("threads: true", "threads: \"true\" is not a number of threads: use a number from 1 to 512".to_owned()),
         (
             "listen: [::1]:8080",
             "not YAML: did not find expected node content at line 2 column 10, while parsing a flow node: a value that begins with [ needs quotes around it".to_owned(),
@@ -136,11 +136,11 @@ fn mistakes_come_in_the_order_of_lines_and_none_follows_from_another() {
         ("upstream: {domian: a.io}", &["config.yaml:1: upstream.domian: unknown setting: did you mean domain?"]),
         (
             "routes:\n  - {source: hub, domain: a.io}\n  - {source: docker.io, domain: a.io}",
-            &["config.yaml:2: routes[0].source: \"hub\" is no source"],
+            &["config.yaml:2: routes[0].source: \"hub\" is not a source"],
         ),
         (
             "routes:\n  - {source: hub, domain: a.io, hosts: [m.io]}\n  - {source: ghcr.io, domain: a.io, hosts: [m.io]}\ndefault: hub.io",
-            &["config.yaml:2: routes[0].source: \"hub\" is no source"],
+            &["config.yaml:2: routes[0].source: \"hub\" is not a source"],
         ),
         (
             "upstream: {domain: a.io}\nidentity: {knd: client_secret, tenant_id: t}",
@@ -154,13 +154,13 @@ fn mistakes_come_in_the_order_of_lines_and_none_follows_from_another() {
             "upstream: {domain: a.io}\nidentity: {kind: [x], tenant_id: t}",
             &["config.yaml:2: identity.kind: must be a text"],
         ),
-        ("listen: x\nadmin: :8080\nupstream: {domain: a.io}", &["config.yaml:1: listen: \"x\" is no address"]),
+        ("listen: x\nadmin: :8080\nupstream: {domain: a.io}", &["config.yaml:1: listen: \"x\" is not an address"]),
         (
             "upstream:\n  domain: a.io\n  domain: 'b c'\nlog: info\nlog: warn\nidentity: {kind: default, kind: default}",
             &[
-                "config.yaml:3: upstream.domain: is set twice, first in line 2: take one of the two out",
-                "config.yaml:5: log: is set twice, first in line 4: take one of the two out",
-                "config.yaml:6: identity.kind: is set twice, first in line 6: take one of the two out",
+                "config.yaml:3: upstream.domain: is set twice, first in line 2: remove one of the two",
+                "config.yaml:5: log: is set twice, first in line 4: remove one of the two",
+                "config.yaml:6: identity.kind: is set twice, first in line 6: remove one of the two",
             ],
         ),
     ] {
@@ -175,15 +175,15 @@ fn the_admin_listener_cannot_have_the_clients_address() {
     for (text, expected) in [
         (
             "listen: 127.0.0.1:9000\nadmin: :9000",
-            "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, 127.0.0.1:9000: give another port",
+            "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, 127.0.0.1:9000: use another port",
         ),
         (
             "listen: :9000\nadmin: 127.0.0.1:9000",
-            "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, [::]:9000: give another port",
+            "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, [::]:9000: use another port",
         ),
         (
             "# the default\nadmin: :8080",
-            "config.yaml:3: admin: 127.0.0.1:8080 is taken by the listener for clients, 127.0.0.1:8080: give another port",
+            "config.yaml:3: admin: 127.0.0.1:8080 is taken by the listener for clients, 127.0.0.1:8080: use another port",
         ),
     ] {
         assert_eq!(said(&format!("upstream: {{domain: a.io}}\n{text}")), [expected]);
