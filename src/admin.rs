@@ -2,4 +2,4 @@
 
 mod health;
 
-pub use health::Health;
+pub(crate) use health::Health;

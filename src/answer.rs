@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderName, header};
 use zeroize::Zeroizing;
 
 /// ACR's id of a request, which its support asks for.
-pub static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
+pub(crate) static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 
 /// Real responses with a token have 1 to 4 KiB.
-pub const MAX_BODY: usize = 64 << 10;
+pub(crate) const MAX_BODY: usize = 64 << 10;
 
 /// Why a body could not be read.
 #[derive(Debug)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// The connection broke or was too slow.
     Connection(reqwest::Error),
     /// More than [`MAX_BODY`] bytes.
@@ -42,7 +42,7 @@ impl Error for BodyError {
 
 /// The whole body, [`MAX_BODY`] bytes at most. It may be a token, so the buffer is wiped, and never grows: that would leave
 /// copies.
-pub async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, BodyError> {
+pub(crate) async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, BodyError> {
     let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(chunk) = answer.chunk().await.map_err(BodyError::Connection)? {
         if body.len() + chunk.len() > MAX_BODY {
@@ -54,13 +54,13 @@ pub async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing<Vec<u8
 }
 
 /// The `Date` header, in seconds since 1970: the server's clock.
-pub fn server_time(headers: &HeaderMap) -> Option<i64> {
+pub(crate) fn server_time(headers: &HeaderMap) -> Option<i64> {
     let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 /// `Retry-After` in either of its forms (RFC 9110 section 10.2.3). A date is compared with the response's own `Date`.
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     if let Ok(seconds) = value.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));
@@ -72,7 +72,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// An error with its causes, the innermost last. An error that ends with its cause stands for both, and one that only wraps
 /// its cause in advice is left out.
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

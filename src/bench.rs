@@ -32,7 +32,7 @@ pub(crate) use emulated::IMAGE;
 
 /// The two sides.
 #[derive(Debug)]
-pub enum Target {
+pub(crate) enum Target {
     /// Those that the flags name; at least one is there.
     Named {
         /// The proxy.
@@ -52,7 +52,7 @@ pub enum Target {
 }
 
 /// Measures, and writes the report. The error is one sentence.
-pub fn run(options: &Options, target: &Target) -> Result<(), String> {
+pub(crate) fn run(options: &Options, target: &Target) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let invocation = Invocation { date: date(), command: command_line(std::env::args_os().skip(1)) };
     acr_bench::run(options, invocation, subject(target)).map_err(|cause| format!("bench: {cause}"))

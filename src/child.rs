@@ -24,7 +24,7 @@ const LAST_LINES: usize = 4;
 
 /// A running proxy, killed when this value is dropped. If this process is killed first, the child sees the end of its
 /// standard input and exits.
-pub struct ProxyProcess {
+pub(crate) struct ProxyProcess {
     child: Child,
     address: SocketAddr,
 }
@@ -32,7 +32,7 @@ pub struct ProxyProcess {
 impl ProxyProcess {
     /// Starts the proxy and blocks until it is ready. `path` is where its notify socket is made; `on_line` gets every line of
     /// its log.
-    pub fn start(
+    pub(crate) fn start(
         arguments: &[String],
         variables: &[(&str, String)],
         path: &Path,
@@ -100,7 +100,7 @@ impl ProxyProcess {
     }
 
     /// The address it listens on.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -120,11 +120,11 @@ impl Drop for ProxyProcess {
 }
 
 /// A directory that only this user can read, removed with this value.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// Makes it; the error names it.
-    pub fn new(purpose: &str) -> Result<Self, String> {
+    pub(crate) fn new(purpose: &str) -> Result<Self, String> {
         let path = std::env::temp_dir().join(format!(
             "acr-cache-proxy-{purpose}-{}-{:08x}",
             std::process::id(),
@@ -135,12 +135,12 @@ impl Scratch {
     }
 
     /// The path of a file in it.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Writes a file into it.
-    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf, String> {
+    pub(crate) fn write(&self, name: &str, content: &str) -> Result<PathBuf, String> {
         let path = self.path(name);
         let write = || -> io::Result<()> {
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(content.as_bytes())

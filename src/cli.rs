@@ -17,16 +17,16 @@ mod missing;
 mod serve;
 
 #[cfg(feature = "demo")]
-pub use demo::DemoOptions;
-pub use exit::{Exit, WRONG};
-pub use serve::Serve;
+pub(crate) use demo::DemoOptions;
+pub(crate) use exit::{Exit, WRONG};
+pub(crate) use serve::Serve;
 
 /// What `--version` says behind the program's name; build.rs finds the commit and the features.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ACR_CACHE_PROXY_BUILD"), ")");
 
 /// What to do.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the proxy.
     Serve(Box<Serve>),
     /// Show a pull.
@@ -74,7 +74,7 @@ enum Subcommands {
 }
 
 /// Takes the arguments, the program's name first. `Err` holds what to print and the exit status.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
     let arguments: Vec<_> = arguments.into_iter().map(two_dashes).collect();
     let first = arguments.get(1).and_then(|word| word.to_str());
     let Program { command, serve } =

@@ -19,7 +19,7 @@ mod podman;
 mod prune;
 mod task;
 
-pub use task::{Task, run};
+pub(crate) use task::{Task, run};
 
 /// How the line begins by which a file of this command is known again.
 const MARKER: &str = "# Written by acr-cache-proxy client-config";
@@ -28,7 +28,7 @@ const MARKER_REST: &str = ", which writes it anew: take this line out to keep ch
 
 /// Whose files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
+pub(crate) enum Client {
     /// dockerd, with either image store.
     Docker,
     /// containerd, by `hosts.toml`.
@@ -43,7 +43,7 @@ pub enum Client {
 
 impl Client {
     /// By its name on the command line, or that of a program that reads the same files. The error says which there are.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "docker" | "dockerd" => Ok(Self::Docker),
             "containerd" => Ok(Self::Containerd),
@@ -79,7 +79,7 @@ impl Client {
 
 /// Where clients find the proxy: a scheme and an authority, without a path, since dockerd takes none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirror {
+pub(crate) struct Mirror {
     tls: bool,
     host: String,
     /// With its colon; empty for the scheme's own.
@@ -88,7 +88,7 @@ pub struct Mirror {
 
 impl Mirror {
     /// `http://mirror.internal:8080`, `https://mirror.internal`. The error says what would be right.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
                 "{text:?} is not the address of a mirror: use scheme and host as clients reach the proxy, such as http://mirror.internal:8080"
@@ -110,7 +110,7 @@ impl Mirror {
     }
 
     /// What a proxy that listens there is for clients of its own host. The error says what is missing.
-    pub fn at(listen: SocketAddr) -> Result<Self, String> {
+    pub(crate) fn at(listen: SocketAddr) -> Result<Self, String> {
         if listen.port() == 0 {
             return Err(format!(
                 "listen: {listen} has a port only once the proxy runs: name one, or the clients' address with --mirror"
@@ -157,7 +157,7 @@ enum Language {
 
 /// One file of a client's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
+pub(crate) struct File {
     path: String,
     content: String,
     language: Language,
@@ -172,7 +172,7 @@ impl File {
     }
 
     /// Absolute, below the root that the client will see.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
@@ -184,7 +184,7 @@ impl File {
 
 /// Everything that one client needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setup {
+pub(crate) struct Setup {
     client: Client,
     files: Vec<File>,
     /// What the files cannot say, and what is left to do; a text may have further lines.
@@ -192,7 +192,7 @@ pub struct Setup {
 }
 
 /// The files for one client. The error is one sentence about settings that this client cannot be served with.
-pub fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, String> {
+pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, String> {
     let routes = config.routes();
     match client {
         Client::Docker => Ok(docker::setup(routes, mirror)),

@@ -10,7 +10,7 @@ use oci::route::Blobs;
 
 mod domain;
 mod file;
-pub mod identity;
+pub(crate) mod identity;
 mod kind;
 mod listener;
 mod mistake;
@@ -26,17 +26,17 @@ use routes::Table;
 use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
-pub use domain::Domain;
-pub use listener::parse_listen;
-pub use mistake::{Mistakes, Place};
-pub use routes::{Destination, Routes, Upstream};
-pub use table::{Default as DefaultValue, Row};
+pub(crate) use domain::Domain;
+pub(crate) use listener::parse_listen;
+pub(crate) use mistake::{Mistakes, Place};
+pub(crate) use routes::{Destination, Routes, Upstream};
+pub(crate) use table::{Default as DefaultValue, Row};
 
 #[cfg(feature = "bench")]
 pub(crate) use parse::parse_blobs;
 
 /// The default of `token_wait`. dockerd gives up on a registry's first answer after 15 s; a longer wait serves nobody.
-pub const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);
 /// One thread carries some 20,000 requests a second, a registry allows 20,000 a minute, and a thread that shares nothing
 /// spends a tenth less on each.
 const DEFAULT_THREADS: usize = 1;
@@ -46,7 +46,7 @@ const DEFAULT_THREADS_FOR_BLOBS: usize = 2;
 
 /// What a running proxy needs to know.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     listen: SocketAddr,
     upstreams: Vec<Arc<Upstream>>,
     routes: Routes,
@@ -60,7 +60,7 @@ pub struct Config {
 
 /// What the command line gives: the file to read, and texts for settings that have a flag.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     config: Option<PathBuf>,
     texts: Vec<(&'static str, String)>,
     rust_log: Option<String>,
@@ -68,30 +68,30 @@ pub struct Flags {
 
 impl Flags {
     /// With the file of `--config`, if it is given.
-    pub fn with_file(self, path: Option<PathBuf>) -> Self {
+    pub(crate) fn with_file(self, path: Option<PathBuf>) -> Self {
         Self { config: path, ..self }
     }
 
     /// With a text for the flag of this row. A row without a flag has nothing to set.
-    pub fn with(mut self, row: &'static Row, text: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, row: &'static Row, text: impl Into<String>) -> Self {
         self.texts.extend(row.flag.map(|flag| (flag, text.into())));
         self
     }
 
     /// With the variable `RUST_LOG`, if it is set.
-    pub fn with_rust_log(self, filter: Option<String>) -> Self {
+    pub(crate) fn with_rust_log(self, filter: Option<String>) -> Self {
         Self { rust_log: filter, ..self }
     }
 
     /// With a cache registry's domain and a cache rule's prefix.
     #[cfg(any(test, feature = "bench"))]
-    pub fn with_upstream(self, domain: &str, prefix: &str) -> Self {
+    pub(crate) fn with_upstream(self, domain: &str, prefix: &str) -> Self {
         self.with(&ROUTE.domain.row, domain).with(&ROUTE.prefix.row, prefix)
     }
 
     /// With a file of CA certificates, if it is given.
     #[cfg(any(test, feature = "bench"))]
-    pub fn with_ca_file(self, path: Option<&Path>) -> Self {
+    pub(crate) fn with_ca_file(self, path: Option<&Path>) -> Self {
         match path {
             Some(path) => self.with(&FILE.ca_file.row, path.to_string_lossy()),
             None => self,
@@ -106,7 +106,7 @@ impl Flags {
 }
 
 /// The rows that have a flag, in the order of `--help`.
-pub fn flagged() -> Vec<&'static Row> {
+pub(crate) fn flagged() -> Vec<&'static Row> {
     fn all(entries: Vec<Entry>, rows: &mut Vec<&'static Row>) {
         for entry in entries {
             rows.extend(entry.row.flag.map(|_| entry.row));
@@ -123,7 +123,7 @@ pub fn flagged() -> Vec<&'static Row> {
 
 impl Config {
     /// Reads the file that the flags name, if any, and puts both together. All mistakes are reported at once.
-    pub fn load(flags: &Flags) -> Result<Self, Mistakes> {
+    pub(crate) fn load(flags: &Flags) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
         let FileTable {
             place: _,
@@ -213,52 +213,52 @@ impl Config {
     }
 
     /// Where clients are waited for.
-    pub fn listen(&self) -> SocketAddr {
+    pub(crate) fn listen(&self) -> SocketAddr {
         self.listen
     }
 
     /// The cache registries, each once, however many routes lead there.
-    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+    pub(crate) fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
     }
 
     /// Which name leads where.
-    pub fn routes(&self) -> &Routes {
+    pub(crate) fn routes(&self) -> &Routes {
         &self.routes
     }
 
     /// Where health and readiness are told; `None` is nowhere.
-    pub fn admin(&self) -> Option<SocketAddr> {
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
         self.admin
     }
 
     /// A private CA, trusted besides the system's.
-    pub fn ca_file(&self) -> Option<&Path> {
+    pub(crate) fn ca_file(&self) -> Option<&Path> {
         self.ca_file.as_ref().map(|(_, path)| path.as_path())
     }
 
     /// What names that file, for a message about it: `--ca-file`, or a line of the configuration.
-    pub fn ca_file_place(&self) -> Option<&Place> {
+    pub(crate) fn ca_file_place(&self) -> Option<&Place> {
         self.ca_file.as_ref().map(|(place, _)| place)
     }
 
     /// How long a request waits for a token that is on its way.
-    pub fn token_wait(&self) -> Duration {
+    pub(crate) fn token_wait(&self) -> Duration {
         self.token_wait
     }
 
     /// How long a client's connection is kept without a request.
-    pub fn client_keepalive(&self) -> Duration {
+    pub(crate) fn client_keepalive(&self) -> Duration {
         self.client_keepalive
     }
 
     /// How many threads carry requests; 1 or more.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
     /// The log's filter.
-    pub fn log(&self) -> &str {
+    pub(crate) fn log(&self) -> &str {
         &self.log
     }
 }

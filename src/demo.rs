@@ -32,7 +32,7 @@ const LOG_LIMIT: Duration = Duration::from_secs(2);
 const LOG_STEP: Duration = Duration::from_millis(5);
 
 /// Runs until Ctrl-C, SIGTERM or SIGHUP, or with `--once` until one image is pulled. The error is one sentence.
-pub fn run(options: &DemoOptions) -> Result<(), String> {
+pub(crate) fn run(options: &DemoOptions) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().map_err(|cause| format!("demo: runtime: {cause}"))?;
     runtime.block_on(async {

@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 /// The call, on the way to a registry token, that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hop {
+pub(crate) enum Hop {
     /// Entra ID or the machine's identity endpoint.
     Identity,
     /// `POST /oauth2/exchange`: an Entra token for the registry's refresh token.
@@ -20,7 +20,7 @@ pub enum Hop {
 
 /// Why there is no token. Displays as one sentence: hop, what to do, cause.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The call that failed.
     pub hop: Hop,
     /// The whole sentence, hop first.
@@ -39,7 +39,7 @@ pub struct Failure {
 
 impl Failure {
     /// A failure that may pass by itself, soon.
-    pub fn new(hop: Hop, message: String) -> Self {
+    pub(crate) fn new(hop: Hop, message: String) -> Self {
         Self {
             hop,
             message,

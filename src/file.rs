@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a file cannot be read. Displays as a sentence about the file, whose name goes before it.
 #[derive(Debug)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// The system says so.
     Io(io::Error),
     /// It is something else than a regular file.
@@ -63,7 +63,7 @@ impl Error for FileError {
 
 /// The content of a regular file, `max` bytes at most; symbolic links are followed, as Kubernetes and systemd make them.
 /// This blocks: call it from [`Reader::run`] or [`at_start`].
-pub fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
+pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
     // Without O_NONBLOCK the open of a FIFO waits for a writer. It means nothing to a regular file.
     let open = OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open(path);
     let file = match open {
@@ -110,7 +110,7 @@ fn irregular(metadata: &std::fs::Metadata) -> Option<&'static str> {
 /// Runs file accesses off the runtime, one at a time: while one hangs, the next waits for it and is given up as well.
 /// However often a sign-in is repeated, a reader leaves one thread behind at most.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     one: Arc<Semaphore>,
 }
 
@@ -122,7 +122,10 @@ impl Default for Reader {
 
 impl Reader {
     /// What `work` gives, or an error if that takes longer than 5 s. Dropping the future does not stop `work`.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileError> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, FileError> {
         let answer = async {
             let permit = Arc::clone(&self.one).acquire_owned().await.map_err(|_| FileError::Crashed)?;
             let (sender, receiver) = oneshot::channel();
@@ -138,7 +141,7 @@ impl Reader {
 }
 
 /// The same before there is a runtime: blocks for 5 s at most.
-pub fn at_start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileError> {
+pub(crate) fn at_start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileError> {
     let (sender, receiver) = mpsc::channel();
     spawn(move || {
         // The caller may have given up.

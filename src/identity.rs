@@ -15,5 +15,5 @@ mod transport;
 mod variables;
 mod workload_identity;
 
-pub use chain::{Chain, IdentityError};
-pub use variables::passed_over;
+pub(crate) use chain::{Chain, IdentityError};
+pub(crate) use variables::passed_over;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 const MAX_ADMIN_CONNECTIONS: usize = 32;
 
 /// The counters of one process. The process does not end on what they count, see [`crate::listen::drain`].
-pub struct Load {
+pub(crate) struct Load {
     /// Listening sockets that are open.
     pub listeners: Arc<Limit>,
     /// Connections of clients.
@@ -28,7 +28,7 @@ pub struct Load {
 
 impl Load {
     /// The most connections of clients and requests at once.
-    pub fn new(connections: usize, requests: usize) -> Self {
+    pub(crate) fn new(connections: usize, requests: usize) -> Self {
         Self {
             listeners: Limit::new("listeners", usize::MAX),
             connections: Limit::new("connections", connections),
@@ -40,12 +40,12 @@ impl Load {
 
     /// What may still bring a request that [`Self::requests`] does not count yet: a listener's queue, a connection whose next
     /// request has not come to the end of its header, one of HTTP/2.
-    pub fn sources(&self) -> usize {
+    pub(crate) fn sources(&self) -> usize {
         self.listeners.count() + self.connections.count() + self.admin_connections.count()
     }
 
     /// From now on each change of a counter is told, to one task. To be called before the counters are read.
-    pub fn watch(&self) -> Changes<'_> {
+    pub(crate) fn watch(&self) -> Changes<'_> {
         let limits = [&self.listeners, &self.connections, &self.admin_connections, &self.requests];
         for limit in limits {
             limit.count.fetch_or(WATCHED, Ordering::AcqRel);
@@ -55,11 +55,11 @@ impl Load {
 }
 
 /// Changes of the counters of a [`Load`].
-pub struct Changes<'a>([&'a Notify; 4]);
+pub(crate) struct Changes<'a>([&'a Notify; 4]);
 
 impl Changes<'_> {
     /// Waits for a change since the last call. Cancel safe.
-    pub async fn next(&self) {
+    pub(crate) async fn next(&self) {
         let [listeners, connections, admin_connections, requests] = self.0;
         tokio::select! {
             () = listeners.notified() => {}
@@ -75,7 +75,7 @@ const WATCHED: usize = 1 << (usize::BITS - 1);
 
 /// A counter with a bound. Entering never fails: who is over the bound learns it and answers with a refusal, which is work
 /// under way, too. The log has one line when refusing begins and one when it ends.
-pub struct Limit {
+pub(crate) struct Limit {
     what: &'static str,
     max: usize,
     /// The count, and [`WATCHED`]: in one word, so that no change falls between the two.
@@ -87,7 +87,7 @@ pub struct Limit {
 
 impl Limit {
     /// `what` is counted, as the log names it; `max` may be under way at once.
-    pub fn new(what: &'static str, max: usize) -> Arc<Self> {
+    pub(crate) fn new(what: &'static str, max: usize) -> Arc<Self> {
         Arc::new(Self {
             what,
             max,
@@ -99,7 +99,7 @@ impl Limit {
     }
 
     /// Counts one more, until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> Guard {
+    pub(crate) fn enter(self: &Arc<Self>) -> Guard {
         let before = self.count.fetch_add(1, Ordering::AcqRel);
         self.tell(before);
         let excess = ((before & !WATCHED) + 1).saturating_sub(self.max);
@@ -113,22 +113,22 @@ impl Limit {
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Acquire) & !WATCHED
     }
 
     /// The most at once.
-    pub fn max(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         self.max
     }
 
     /// How many have been over the bound since the start.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
     /// At most an eighth of the room is left.
-    pub fn is_nearly_full(&self) -> bool {
+    pub(crate) fn is_nearly_full(&self) -> bool {
         self.count() > self.nearly_full()
     }
 
@@ -144,14 +144,14 @@ impl Limit {
 }
 
 /// Held by what is counted, for as long as it is under way.
-pub struct Guard {
+pub(crate) struct Guard {
     limit: Arc<Limit>,
     excess: usize,
 }
 
 impl Guard {
     /// By how much the bound was exceeded on entering; 0 is within it.
-    pub fn excess(&self) -> usize {
+    pub(crate) fn excess(&self) -> usize {
         self.excess
     }
 }

@@ -17,12 +17,12 @@ use filter::Filter;
 use format::Reader;
 use writer::Writer;
 
-pub use directives::{doubt, parse_filter, parse_shared_filter};
-pub use field::{Rest, Word};
-pub use format::stamp;
+pub(crate) use directives::{doubt, parse_filter, parse_shared_filter};
+pub(crate) use field::{Rest, Word};
+pub(crate) use format::stamp;
 
 /// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.
-pub fn start(filter: &str) {
+pub(crate) fn start(filter: &str) {
     let reader = reader();
     // If the system gives no thread, each record is written to standard error by the thread that logs it.
     let writer = Writer::start(std::io::stderr(), reader.priority(Level::Warn)).ok();
@@ -38,7 +38,7 @@ pub fn start(filter: &str) {
 }
 
 /// Writes to standard error, whatever the filter is, why the program ends: one line for each line of `message`.
-pub fn complain(message: &str) {
+pub(crate) fn complain(message: &str) {
     let priority = reader().priority(Level::Error);
     let text: String = message.lines().map(|line| format!("{priority}acr-cache-proxy: {line}\n")).collect();
     // If standard error is closed, there is nobody left to tell.

@@ -19,14 +19,14 @@ use tokio::time::timeout;
 use crate::proxy::{Table, upstreams};
 
 /// Set by the service manager, or by a parent process: a datagram socket of the file system.
-pub const SOCKET: &str = "NOTIFY_SOCKET";
+pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
 /// The addresses of the listeners, sent with `READY=1`.
-pub const LISTEN_ADDRESS: &str = "X_LISTEN_ADDRESS";
+pub(crate) const LISTEN_ADDRESS: &str = "X_LISTEN_ADDRESS";
 /// Between two looks at the tokens. The status is read by people.
 const STATUS_STEP: Duration = Duration::from_secs(1);
 
 /// Tells the service manager how the proxy is.
-pub struct Notifier {
+pub(crate) struct Notifier {
     listen: Vec<SocketAddr>,
     routes: Arc<Table>,
 }
@@ -34,7 +34,7 @@ pub struct Notifier {
 impl Notifier {
     /// Says that the proxy listens. `None` without a notify socket; otherwise, the value
     /// runs as a service and reports the status.
-    pub fn ready(listen: Vec<SocketAddr>, routes: Arc<Table>) -> Option<Self> {
+    pub(crate) fn ready(listen: Vec<SocketAddr>, routes: Arc<Table>) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
         let notifier = Self { listen, routes };
         let addresses: Vec<_> = notifier.listen.iter().map(ToString::to_string).collect();
@@ -79,7 +79,7 @@ impl BackgroundService for Notifier {
 }
 
 /// Says that the proxy stops as soon as the requests under way are finished.
-pub fn stopping(requests: usize) {
+pub(crate) fn stopping(requests: usize) {
     let status = format!("stopping: {requests} requests under way");
     let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
 }

@@ -9,22 +9,22 @@ use zeroize::Zeroizing;
 /// A secret text. It displays as a mask, each copy is wiped when it is dropped, and only [`Secret::expose`] gives the
 /// content, so that every use can be found.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes ownership of the text; the caller keeps no copy.
-    pub fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
     /// The text itself, for the one place that sends it.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// `Bearer <secret>` as a header value. Its clones share one buffer, which is wiped after the last of them, and `Debug`
     /// masks it. `None` if the secret has a character that no header may carry.
-    pub fn to_bearer(&self) -> Option<HeaderValue> {
+    pub(crate) fn to_bearer(&self) -> Option<HeaderValue> {
         let mut text = Zeroizing::new(Vec::with_capacity(7 + self.0.len()));
         text.extend_from_slice(b"Bearer ");
         text.extend_from_slice(self.0.as_bytes());

@@ -41,7 +41,7 @@ const MAX_STREAM_BUFFER: usize = 128 << 10;
 
 /// Why the program does not start; prints as one sentence.
 #[derive(Debug)]
-pub enum ServeError {
+pub(crate) enum ServeError {
     /// The address cannot be listened on.
     Listen {
         /// This one.
@@ -94,7 +94,7 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {}
 
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet.
-pub fn serve(config: &Config) -> Result<(), ServeError> {
+pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     let threads = config.threads();
     let shares = descriptors::share_out(threads).map_err(ServeError::Descriptors)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.

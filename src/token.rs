@@ -37,7 +37,7 @@ use slot::Slot;
 use state::{Failing, State};
 use table::Table;
 
-pub use slot::Bearer;
+pub(crate) use slot::Bearer;
 // What an [`Issuer`] is written with.
 use crate::failure::Failure;
 use crate::secret::Secret;
@@ -52,7 +52,7 @@ const WILDCARD: &str = "*";
 
 /// A token as the registry gave it.
 #[derive(Clone, Debug)]
-pub struct Granted {
+pub(crate) struct Granted {
     /// The token itself.
     pub token: Secret,
     /// How long it is valid, counted from the request for it and measured on the registry's own clock.
@@ -63,7 +63,7 @@ pub struct Granted {
 
 /// The two calls to a registry. The tests have an issuer of their own.
 #[async_trait]
-pub trait Issuer: Send + Sync {
+pub(crate) trait Issuer: Send + Sync {
     /// Signs in: the registry's refresh token.
     async fn login(&self) -> Result<Granted, Failure>;
     /// An access token for `scope`, as `repository:<name>:pull`.
@@ -72,7 +72,7 @@ pub trait Issuer: Send + Sync {
 
 /// Whether a registry's tokens serve pulls.
 #[derive(Debug)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// There is a valid token for all repositories; in ABAC mode, where a token comes with the first request for its
     /// repository, a valid refresh token.
     pub ready: bool,
@@ -84,7 +84,7 @@ pub struct Readiness {
 
 /// No token within the time a request may wait.
 #[derive(Clone, Debug)]
-pub struct Unavailable {
+pub(crate) struct Unavailable {
     /// The last failure; `None` if the first call is still under way.
     pub failure: Option<Arc<Failure>>,
     /// When asking again makes sense.
@@ -92,7 +92,7 @@ pub struct Unavailable {
 }
 
 /// The tokens of one registry. Reading a token takes no lock that a renewal holds.
-pub struct Tokens {
+pub(crate) struct Tokens {
     start: Instant,
     wait: Duration,
     /// The one token of a registry that honours the wildcard.
@@ -117,7 +117,7 @@ impl Default for Tokens {
 
 impl Tokens {
     /// No tokens yet; requests wait for one as long as `wait`.
-    pub fn new(wait: Duration) -> Self {
+    pub(crate) fn new(wait: Duration) -> Self {
         Self {
             start: Instant::now(),
             wait,
@@ -134,7 +134,7 @@ impl Tokens {
     /// A token that can pull `repository` (its name in the registry): at once if there is one, else after the calls that
     /// are under way, within the store's limit. If these have failed for half a minute, or for a reason that somebody has
     /// to act on, the answer is [`Unavailable`] at once, so that the client can use its next endpoint.
-    pub async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
+    pub(crate) async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         match self.cached(repository) {
             Some(bearer) => Ok(bearer),
             // Boxed, because it is rare and its future would make every request's larger.
@@ -208,7 +208,7 @@ impl Tokens {
     /// many requests meet the same 401, they cause one renewal. `Ok(None)` if `seen` was itself asked for because of a 401
     /// a moment ago, so that this one has another reason. `Err` if no token comes within 5 s, or within `left` if that is
     /// less; without any time left no token helps.
-    pub async fn replace(
+    pub(crate) async fn replace(
         &self,
         repository: &str,
         seen: &Bearer,
@@ -237,7 +237,7 @@ impl Tokens {
     /// minute. The caller reports what the registry makes of it: [`Self::accepted`] or [`Self::in_vain`]. Only an accepted
     /// one shows that the registry wants a token for each repository: a cache rule with an unhealthy credential set answers
     /// 401 to both kinds, and then nothing changes for other repositories.
-    pub async fn narrow(&self, repository: &str, left: Duration) -> Result<Option<Arc<Bearer>>, Unavailable> {
+    pub(crate) async fn narrow(&self, repository: &str, left: Duration) -> Result<Option<Arc<Bearer>>, Unavailable> {
         let (slot, _waits) = self.join_own(repository)?;
         slot.used.store(self.clock(), Ordering::Relaxed);
         let refused = slot.good(Instant::now()).filter(|bearer| bearer.in_vain.load(Ordering::Acquire));
@@ -253,7 +253,7 @@ impl Tokens {
     }
 
     /// The registry has accepted this token.
-    pub fn accepted(&self, bearer: &Bearer) {
+    pub(crate) fn accepted(&self, bearer: &Bearer) {
         if !bearer.accepted.load(Ordering::Relaxed) {
             bearer.accepted.store(true, Ordering::Relaxed);
             if bearer.own {
@@ -263,7 +263,7 @@ impl Tokens {
     }
 
     /// The registry has answered 401 to a token from [`Self::narrow`].
-    pub fn in_vain(&self, bearer: &Bearer) {
+    pub(crate) fn in_vain(&self, bearer: &Bearer) {
         bearer.in_vain.store(true, Ordering::Release);
     }
 
@@ -301,7 +301,7 @@ impl Tokens {
     }
 
     /// Whether pulls can be served now, and what fails meanwhile.
-    pub fn readiness(&self) -> Readiness {
+    pub(crate) fn readiness(&self) -> Readiness {
         let ready = if self.per_repository.load(Ordering::Acquire) {
             self.is_signed_in()
         } else {
@@ -366,7 +366,7 @@ impl Tokens {
     }
 
     /// Signs in and renews tokens; never returns. The only caller of the issuer.
-    pub async fn run(&self, issuer: Arc<dyn Issuer>) {
+    pub(crate) async fn run(&self, issuer: Arc<dyn Issuer>) {
         Refresher::new(self, issuer).run().await;
     }
 }

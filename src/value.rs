@@ -7,7 +7,7 @@ use std::str::Utf8Error;
 
 /// What a value is; it decides which characters may be in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// An id of a tenant, an application or an identity; a tenant's may be its domain.
     Id,
     /// A token, a key or an address: it goes into a header, a form or a URL as it is.
@@ -43,7 +43,7 @@ impl Form {
 
 /// Why a value cannot be right. Displays as a sentence that says where and never quotes the value.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ValueError {
+pub(crate) enum ValueError {
     /// The character at this place, counted from 1, does not belong into this form.
     Character(usize, char, Form),
     /// Windows' PowerShell writes it.
@@ -72,7 +72,7 @@ impl Error for ValueError {
 }
 
 /// The value without a byte-order mark in front and line ends behind, which editors, `echo` and templates add.
-pub fn clean(text: &str, form: Form) -> Result<&str, ValueError> {
+pub(crate) fn clean(text: &str, form: Form) -> Result<&str, ValueError> {
     let text = trimmed(text);
     let wrong = |(at, c): (usize, char)| ValueError::Character(at + 1, c, form);
     if let Some(found) = text.chars().enumerate().find(|(_, c)| !form.allows(*c)) {
@@ -88,7 +88,7 @@ pub fn clean(text: &str, form: Form) -> Result<&str, ValueError> {
 }
 
 /// Whether nothing is left of a value when it is cleaned.
-pub fn is_empty(text: &str) -> bool {
+pub(crate) fn is_empty(text: &str) -> bool {
     trimmed(text).is_empty()
 }
 
@@ -98,7 +98,7 @@ fn trimmed(text: &str) -> &str {
 
 /// A file's content without a byte-order mark in front. It may still be in any encoding but UTF-16: PEM files have
 /// comments of all kinds.
-pub fn unmarked(content: &[u8]) -> Result<&[u8], ValueError> {
+pub(crate) fn unmarked(content: &[u8]) -> Result<&[u8], ValueError> {
     match content {
         [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(ValueError::Utf16),
@@ -107,7 +107,7 @@ pub fn unmarked(content: &[u8]) -> Result<&[u8], ValueError> {
 }
 
 /// A file's content as text, without a byte-order mark in front.
-pub fn text(content: &[u8]) -> Result<&str, ValueError> {
+pub(crate) fn text(content: &[u8]) -> Result<&str, ValueError> {
     std::str::from_utf8(unmarked(content)?).map_err(ValueError::NotUtf8)
 }
 

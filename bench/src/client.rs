@@ -14,5 +14,5 @@ mod response;
 pub use connector::{Connector, Lookup};
 pub use idle::Exchange;
 pub use pool::Pool;
-pub use request::Request;
-pub use response::Response;
+pub(crate) use request::Request;
+pub(crate) use response::Response;

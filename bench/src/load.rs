@@ -19,7 +19,7 @@ const MAX_PENDING: usize = 4_096;
 
 /// Runs a level until its pulls or its time are over, or `stop` turns true, which abandons the pulls under way. Returns how
 /// long it ran.
-pub async fn run(
+pub(crate) async fn run(
     plan: &Arc<Plan>,
     connector: &Arc<Connector>,
     level: Level,

@@ -52,7 +52,7 @@ impl Meter {
 
 /// A pull that has ended.
 #[derive(Debug)]
-pub struct Pulled {
+pub(crate) struct Pulled {
     /// What it measured before it ended.
     pub meter: Meter,
     /// Why it failed, `None` if it succeeded.

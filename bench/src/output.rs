@@ -87,7 +87,7 @@ impl std::fmt::Display for Output {
 }
 
 /// Prints to standard output. It is no error if the reader, such as `head`, has closed it.
-pub fn print(text: &str) -> Result<(), String> {
+pub(crate) fn print(text: &str) -> Result<(), String> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|cause| format!("standard output: {cause}")),

@@ -14,7 +14,7 @@ const CONFIDENCE: f64 = 0.95;
 
 /// Differences of pulls that succeeded on both sides.
 #[derive(Debug)]
-pub struct Pairs {
+pub(crate) struct Pairs {
     kept: Vec<[i64; Phase::ALL.len()]>,
     seen: u64,
     rng: Xoshiro256PlusPlus,
@@ -22,7 +22,7 @@ pub struct Pairs {
 
 /// A value and its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// Of the sample.
     pub value: f64,
     /// Lower end of the interval.
@@ -33,7 +33,7 @@ pub struct Estimate {
 
 /// The difference in a phase, via minus direct: a negative value is what the proxy saves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// The mean.
     pub mean: Estimate,
     /// The median, which a few slow pulls do not move.
@@ -42,18 +42,18 @@ pub struct Difference {
 
 impl Pairs {
     /// No pairs yet; `seed` is that of sampling and resampling.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { kept: Vec::new(), seen: 0, rng: Xoshiro256PlusPlus::seed_from_u64(seed) }
     }
 
     /// How many pairs were added.
-    pub fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.seen
     }
 
     /// Adds the totals of one pull on both sides. Beyond [`MAX_PAIRS`], reservoir sampling (Vitter's algorithm R) decides
     /// which pairs are kept.
-    pub fn add(&mut self, via: &[u64; Phase::ALL.len()], direct: &[u64; Phase::ALL.len()]) {
+    pub(crate) fn add(&mut self, via: &[u64; Phase::ALL.len()], direct: &[u64; Phase::ALL.len()]) {
         let difference = std::array::from_fn(|phase| {
             // Both are below an hour in microseconds.
             i64::try_from(via[phase]).unwrap_or(i64::MAX) - i64::try_from(direct[phase]).unwrap_or(i64::MAX)
@@ -70,7 +70,7 @@ impl Pairs {
     }
 
     /// The difference in one phase, by bootstrap over the pairs; `None` with fewer than two pairs.
-    pub fn difference(&self, phase: Phase) -> Option<Difference> {
+    pub(crate) fn difference(&self, phase: Phase) -> Option<Difference> {
         let values: Vec<f64> = self.kept.iter().map(|pair| pair[phase as usize] as f64).collect();
         let rng = &mut self.rng.clone();
         (values.len() >= 2)

@@ -69,7 +69,7 @@ pub struct Level {
 }
 
 /// The settings that all levels share.
-pub struct Plan {
+pub(crate) struct Plan {
     /// One side, or both.
     pub routes: Vec<Route>,
     /// What is pulled.
@@ -88,14 +88,14 @@ pub struct Plan {
 
 impl Plan {
     /// The image of this pull, and whether the sides are in reverse order. Both sides get the same result.
-    pub fn draw(&self, number: u64, order: Order) -> (Job<'_>, bool) {
+    pub(crate) fn draw(&self, number: u64, order: Order) -> (Job<'_>, bool) {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(self.seed.wrapping_add(number));
         let image = self.mix.pick(&mut rng);
         (Job { image, platform: &self.platform, layers: self.layers, order }, rng.random())
     }
 
     /// Indices of the routes in the order of a pull.
-    pub fn order(&self, reversed: bool) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn order(&self, reversed: bool) -> impl Iterator<Item = usize> + use<> {
         let count = self.routes.len();
         (0..count).map(move |index| if reversed { count - 1 - index } else { index })
     }

@@ -12,7 +12,7 @@ const STEP: Duration = Duration::from_millis(250);
 const WIDTH: usize = 24;
 
 /// Draws until the future is dropped.
-pub async fn show(plan: &Plan, level: Level, ledger: &Ledger) {
+pub(crate) async fn show(plan: &Plan, level: Level, ledger: &Ledger) {
     if !std::io::stderr().is_terminal() {
         return std::future::pending().await;
     }

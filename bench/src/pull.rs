@@ -21,7 +21,8 @@ mod blob;
 mod manifest;
 mod sign_in;
 
-pub use blob::{LAYERS_AT_ONCE, Layers};
+pub(crate) use blob::LAYERS_AT_ONCE;
+pub use blob::Layers;
 pub use sign_in::{Login, SignIn};
 
 /// The media types that dockerd and containerd accept.
@@ -60,7 +61,7 @@ pub struct Size {
 }
 
 /// Pulls once. The whole time counts from `intended`, or from now.
-pub async fn pull(route: &Route, pool: &Pool, job: Job<'_>, intended: Option<Instant>) -> Pulled {
+pub(crate) async fn pull(route: &Route, pool: &Pool, job: Job<'_>, intended: Option<Instant>) -> Pulled {
     let mut meter = Meter::default();
     let failure = measure(route, pool, job, intended, &mut meter).await.err();
     Pulled { meter, failure }

@@ -16,7 +16,7 @@ const MAX_SENTENCES: usize = 8;
 
 /// All pulls of one side.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub(crate) struct Record {
     histograms: Vec<Histogram<u64>>,
     /// Pulls that succeeded.
     pub pulls: u64,
@@ -51,7 +51,7 @@ impl Default for Record {
 
 impl Record {
     /// Adds a pull. The phases of a failed pull count, its whole time does not.
-    pub fn add(&mut self, pulled: &Pulled) {
+    pub(crate) fn add(&mut self, pulled: &Pulled) {
         for (phase, value) in pulled.meter.samples() {
             if *phase != Phase::Whole || pulled.failure.is_none() {
                 self.histograms[*phase as usize].saturating_record(*value);
@@ -70,17 +70,17 @@ impl Record {
     }
 
     /// The samples of a phase.
-    pub fn histogram(&self, phase: Phase) -> &Histogram<u64> {
+    pub(crate) fn histogram(&self, phase: Phase) -> &Histogram<u64> {
         &self.histograms[phase as usize]
     }
 
     /// The errors, and how often each occurred.
-    pub fn sentences(&self) -> impl Iterator<Item = (&str, u64)> {
+    pub(crate) fn sentences(&self) -> impl Iterator<Item = (&str, u64)> {
         self.sentences.iter().map(|(sentence, count)| (sentence.as_str(), *count))
     }
 
     /// The value that a `share` of all samples are no worse than: times no longer, speeds no lower. `None` without samples.
-    pub fn percentile(&self, phase: Phase, share: f64) -> Option<u64> {
+    pub(crate) fn percentile(&self, phase: Phase, share: f64) -> Option<u64> {
         let histogram = self.histogram(phase);
         if histogram.is_empty() {
             return None;

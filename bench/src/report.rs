@@ -19,11 +19,11 @@ mod plot;
 mod table;
 
 /// The percentiles of every table, by their share; the last is the maximum.
-pub const SHARES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+pub(crate) const SHARES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
 /// What was measured, for all levels.
 #[derive(Clone, Debug)]
-pub struct About {
+pub(crate) struct About {
     /// When the run began, in UTC (RFC 3339).
     pub date: String,
     /// The command line that repeats the run.
@@ -42,7 +42,7 @@ pub struct About {
 
 /// An image and its size.
 #[derive(Clone, Debug)]
-pub struct Sized {
+pub(crate) struct Sized {
     /// The name in the command.
     pub name: String,
     /// The number of layers.
@@ -53,7 +53,7 @@ pub struct Sized {
 
 /// The results of one level.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// The load.
     pub level: Level,
     /// How long it ran.
@@ -64,7 +64,7 @@ pub struct Run {
 
 /// The whole report.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// What was measured.
     pub about: About,
     /// The levels, in the order of the run.
@@ -140,7 +140,7 @@ impl Summary {
 impl Report {
     /// Prints the table, unless another part goes to standard output. Fails if a part cannot be written, after the others are,
     /// or if no pull of a side succeeded.
-    pub fn write(self, outputs: &Outputs) -> Result<(), String> {
+    pub(crate) fn write(self, outputs: &Outputs) -> Result<(), String> {
         let Self { about, runs, interrupted } = self;
         let summaries: Vec<_> = runs.into_iter().map(Summary::new).collect();
         let put = |output: &Option<Output>, render: &dyn Fn() -> String| match output {

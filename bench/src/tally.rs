@@ -12,7 +12,7 @@ use crate::route::Side;
 
 /// What a level has measured so far.
 #[derive(Debug)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// The record of each side, in the order of the routes.
     pub records: Vec<(Side, Record)>,
     /// The differences, if there are two sides.
@@ -25,42 +25,42 @@ pub struct Tally {
 
 impl Tally {
     /// From these records, pairs and numbers of started pulls.
-    pub fn of(records: Vec<(Side, Record)>, pairs: Pairs, begun: Vec<u64>) -> Self {
+    pub(crate) fn of(records: Vec<(Side, Record)>, pairs: Pairs, begun: Vec<u64>) -> Self {
         Self { records, pairs, begun, halves: HashMap::new() }
     }
 }
 
 /// A tally that workers share.
-pub struct Ledger(Mutex<Tally>);
+pub(crate) struct Ledger(Mutex<Tally>);
 
 impl Ledger {
     /// An empty tally.
-    pub fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let records: Vec<_> = plan.routes.iter().map(|route| (route.side, Record::default())).collect();
         let begun = vec![0; records.len()];
         Self(Mutex::new(Tally::of(records, Pairs::new(plan.seed), begun)))
     }
 
     /// The tally so far.
-    pub fn lock(&self) -> MutexGuard<'_, Tally> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Tally> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the tally; a pull that ends later does not count.
-    pub fn close(&self) -> Tally {
+    pub(crate) fn close(&self) -> Tally {
         let mut tally = self.lock();
         std::mem::replace(&mut tally, Tally::of(Vec::new(), Pairs::new(0), Vec::new()))
     }
 
     /// Counts a pull that starts.
-    pub fn begin(&self, side: usize) {
+    pub(crate) fn begin(&self, side: usize) {
         if let Some(begun) = self.lock().begun.get_mut(side) {
             *begun += 1;
         }
     }
 
     /// Adds a pull of this number and side; `None` if it was not started.
-    pub fn add(&self, number: u64, side: usize, pulled: Option<&Pulled>) {
+    pub(crate) fn add(&self, number: u64, side: usize, pulled: Option<&Pulled>) {
         let mut tally = self.lock();
         let Some((_, record)) = tally.records.get_mut(side) else { return };
         match pulled {

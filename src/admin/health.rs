@@ -17,14 +17,14 @@ use crate::load::{Limit, Load};
 use crate::proxy::{Table, upstreams};
 
 /// What can be asked: `/healthz` (the process answers) and `/readyz` (every registry has a token that is good).
-pub struct Health {
+pub(crate) struct Health {
     routes: Arc<Table>,
     load: Arc<Load>,
 }
 
 impl Health {
     /// Readiness is that of the registries that these routes lead to, `load` what the listener for clients has to do.
-    pub fn new(routes: Arc<Table>, load: Arc<Load>) -> Self {
+    pub(crate) fn new(routes: Arc<Table>, load: Arc<Load>) -> Self {
         Self { routes, load }
     }
 

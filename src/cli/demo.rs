@@ -12,7 +12,7 @@ const LISTEN: &str = "127.0.0.1:0";
 
 /// Settings of the demo.
 #[derive(Clone, Copy, Debug)]
-pub struct DemoOptions {
+pub(crate) struct DemoOptions {
     /// Where its proxy listens.
     pub listen: SocketAddr,
     /// End after the pull.

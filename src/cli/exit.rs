@@ -3,11 +3,11 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// The exit status for a wrong flag or setting.
-pub const WRONG: u8 = 2;
+pub(crate) const WRONG: u8 = 2;
 
 /// The program ends before it has begun: what to print, and the exit status.
 #[derive(Debug)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// One or more lines.
     pub message: String,
     /// It was asked for, by `--help` or `--version`; otherwise it goes to standard error.

@@ -38,7 +38,7 @@ pub(super) struct ServeFlags {
 
 /// What `serve` does.
 #[derive(Debug)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// The settings.
     pub config: Config,
     /// Each is a warning for the log.

@@ -2,11 +2,11 @@ use super::{Client, File, Mirror, Setup, quoted, registries};
 use crate::config::Routes;
 
 const PATH: &str = "/etc/buildkit/buildkitd.toml";
-pub const PATHS: &[&str] = &[PATH];
-pub const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create";
+pub(crate) const PATHS: &[&str] = &[PATH];
+pub(crate) const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create";
 
 /// BuildKit names the registry in `ns`, as containerd does, so that one address is the mirror of all.
-pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let authority = quoted(&mirror.authority());
     let mut content = String::new();
     let mut notes = vec![

@@ -3,11 +3,11 @@ use crate::config::Routes;
 use oci::route::DOCKER_HUB;
 
 /// Where containerd looks if it is told as in [`CONFIG_PATH`].
-pub const CERTS_D: &str = "/etc/containerd/certs.d";
-pub const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml"];
-pub const AFTER_REMOVAL: &str = "containerd reads hosts.toml at each pull, so there is nothing to restart; config_path in its config.toml does no harm";
+pub(crate) const CERTS_D: &str = "/etc/containerd/certs.d";
+pub(crate) const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml"];
+pub(crate) const AFTER_REMOVAL: &str = "containerd reads hosts.toml at each pull, so there is nothing to restart; config_path in its config.toml does no harm";
 /// One directory: some releases name two by default, with a colon between, and then find neither.
-pub const CONFIG_PATH: &str = r#"  # version = 3 (containerd 2.0 and later), version = 4 (containerd 2.3 and later)
+pub(crate) const CONFIG_PATH: &str = r#"  # version = 3 (containerd 2.0 and later), version = 4 (containerd 2.3 and later)
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = "/etc/containerd/certs.d"
 
@@ -16,7 +16,7 @@ pub const CONFIG_PATH: &str = r#"  # version = 3 (containerd 2.0 and later), ver
     config_path = "/etc/containerd/certs.d"
 "#;
 
-pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let mut notes = vec![format!(
         "containerd reads hosts.toml at each pull. It finds them if /etc/containerd/config.toml, which is never written from here, has the one of these that goes with its version (then: systemctl restart containerd):\n\n{CONFIG_PATH}"
     )];
@@ -26,7 +26,7 @@ pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
 }
 
 /// One `hosts.toml` for each registry.
-pub fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
+pub(crate) fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
     registries(routes)
         .into_iter()
         .map(|(name, registry)| {
@@ -37,7 +37,7 @@ pub fn files(routes: &Routes, mirror: &Mirror) -> Vec<File> {
 
 /// containerd 1 reads TOML by a parser for which a table's name ends at the first `]`, in quotation marks or not, and takes
 /// no escape in its place. A file that it cannot read is none for it, so a closed route is open there.
-pub fn about_ipv6(mirror: &Mirror) -> Option<String> {
+pub(crate) fn about_ipv6(mirror: &Mirror) -> Option<String> {
     mirror.host.starts_with('[').then(|| {
         format!(
             "containerd 1 cannot read a hosts.toml with an IPv6 address, as {} is, and asks the registry itself, also for a closed route: give the address's name with --mirror, unless all have containerd 2",
@@ -47,7 +47,7 @@ pub fn about_ipv6(mirror: &Mirror) -> Option<String> {
 }
 
 /// What a closed route means for containerd, which knows registries and no paths.
-pub fn about_closed(routes: &Routes) -> Vec<String> {
+pub(crate) fn about_closed(routes: &Routes) -> Vec<String> {
     let all = registries(routes);
     let closed = all.iter().filter(|(_, registry)| registry.closed);
     closed
@@ -60,7 +60,7 @@ pub fn about_closed(routes: &Routes) -> Vec<String> {
 }
 
 /// What it means that a closed registry is not closed, or not routed, as a whole for a client that knows no paths.
-pub fn about_paths(name: &str, registry: &Registry, client: &str) -> impl Iterator<Item = String> {
+pub(crate) fn about_paths(name: &str, registry: &Registry, client: &str) -> impl Iterator<Item = String> {
     let others = registry.open.then(|| {
         format!("{name}: one of its routes is closed, which closes all of them for {client}, since it knows no paths")
     });
@@ -79,7 +79,7 @@ fn directory(registry: &str) -> String {
 }
 
 /// A registry's `hosts.toml`.
-pub fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
+pub(crate) fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
     let mirror = quoted(&mirror.url());
     // The host is named in either case: containerd 1.6 takes a file without one for none at all, and goes to the source.
     let server = match name {
@@ -90,11 +90,11 @@ pub fn hosts(name: &str, registry: &Registry, mirror: &Mirror) -> String {
 }
 
 /// Where a registry answers.
-pub fn source(registry: &str) -> String {
+pub(crate) fn source(registry: &str) -> String {
     format!("https://{}", host(registry))
 }
 
 /// Its host, with its port if it has one: Docker Hub's is not its name.
-pub fn host(registry: &str) -> &str {
+pub(crate) fn host(registry: &str) -> &str {
     if registry == DOCKER_HUB { "registry-1.docker.io" } else { registry }
 }

@@ -16,7 +16,7 @@ const MARKER_WITHIN_LINES: usize = 2;
 
 /// What has become of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It is new, or an earlier one from here was replaced.
     Written,
     /// It says so already.
@@ -35,7 +35,7 @@ enum Found {
 
 /// Puts one file below `root`, which has to exist; directories on the way are made. The path is the one that was used.
 /// No symbolic link is followed out of `root`. The error is one sentence.
-pub fn install(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
+pub(crate) fn install(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
     let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
     let relative = file.path().trim_start_matches('/');
     let (directories, name) = relative.rsplit_once('/').unwrap_or(("", relative));
@@ -63,7 +63,7 @@ pub fn install(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
 }
 
 /// The directory, made where it is missing; or the link that leads out of the root.
-pub fn directory(root: &Path, relative: &Path) -> Result<Result<PathBuf, PathBuf>, String> {
+pub(crate) fn directory(root: &Path, relative: &Path) -> Result<Result<PathBuf, PathBuf>, String> {
     let mut at = root.to_owned();
     for component in relative.components() {
         // Paths from here have no others.
@@ -116,7 +116,7 @@ fn look(path: &Path, file: &File) -> io::Result<Found> {
 }
 
 /// Whether there is a file that carries the marker. A symbolic link is none, wherever it leads.
-pub fn carries_marker(path: &Path) -> io::Result<bool> {
+pub(crate) fn carries_marker(path: &Path) -> io::Result<bool> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(false),
@@ -160,7 +160,7 @@ fn appear(new: &Path, path: &Path) -> io::Result<Outcome> {
 }
 
 /// An error in one sentence.
-pub fn failed(path: &Path, cause: &io::Error) -> String {
+pub(crate) fn failed(path: &Path, cause: &io::Error) -> String {
     format!("{}: {cause}", path.display())
 }
 

@@ -2,13 +2,13 @@ use super::{Client, File, Language, MARKER, MARKER_REST, Mirror, Setup, containe
 use crate::config::Routes;
 
 const PATH: &str = "/etc/acr-cache-proxy/setup-node.sh";
-pub const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml", PATH];
-pub const AFTER_REMOVAL: &str = "on each node where the script has run: sh setup-node.sh --remove";
+pub(crate) const PATHS: &[&str] = &["/etc/containerd/certs.d/*/hosts.toml", PATH];
+pub(crate) const AFTER_REMOVAL: &str = "on each node where the script has run: sh setup-node.sh --remove";
 const BEGIN: &str = include_str!("kubernetes/begin.sh");
 const END: &str = include_str!("kubernetes/end.sh");
 
 /// A script for each node, with containerd's files in it; both are written, and the script is shown.
-pub fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let mut files = containerd::files(routes, mirror);
     let mut content = format!("#!/bin/sh\n{MARKER}{MARKER_REST}\n{}", BEGIN.replace("@MARKER@", MARKER));
     for file in &mut files {

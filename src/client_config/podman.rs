@@ -6,13 +6,13 @@ use oci::route::{OnFailure, Route};
 
 const REGISTRIES_CONF: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const REGISTRIES_D: &str = "/etc/containers/registries.d/50-acr-cache-proxy.yaml";
-pub const PATHS: &[&str] = &[REGISTRIES_CONF, REGISTRIES_D];
-pub const AFTER_REMOVAL: &str =
+pub(crate) const PATHS: &[&str] = &[REGISTRIES_CONF, REGISTRIES_D];
+pub(crate) const AFTER_REMOVAL: &str =
     "podman, buildah and skopeo read their files at each pull; CRI-O after: systemctl reload crio";
 
 /// The error is about a mirror that an image reference cannot name: podman 4.3 would then fail every pull, without a
 /// try at the source.
-pub fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
     if mirror.host.starts_with('[') {
         return Err(format!(
             "podman takes no IPv6 address for a mirror, as {} is: give its name with --mirror",

@@ -12,7 +12,7 @@ const ANY: &str = "*";
 
 /// A file that carries the marker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Installed {
+pub(crate) struct Installed {
     /// Absolute, below the root that the client sees.
     pub path: String,
     /// Where it is on this machine.
@@ -23,7 +23,7 @@ pub struct Installed {
 
 /// Every file that carries the marker at these paths below `root`, in order. A path may have one directory `*` of any
 /// name before the file's. No symbolic link is followed out of `root`. The error is one sentence.
-pub fn installed(root: &Path, paths: &[&str]) -> Result<Vec<Installed>, String> {
+pub(crate) fn installed(root: &Path, paths: &[&str]) -> Result<Vec<Installed>, String> {
     let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
     let mut found = BTreeSet::new();
     for path in paths {
@@ -60,7 +60,7 @@ fn subdirectories(directory: &Path) -> Result<Vec<String>, String> {
 
 impl Installed {
     /// Takes the file away, and a directory that was made for it and is empty now. The error is one sentence.
-    pub fn remove(&self) -> Result<(), String> {
+    pub(crate) fn remove(&self) -> Result<(), String> {
         match fs::remove_file(&self.at) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(failed(&self.at, &cause)),
             _ => {}

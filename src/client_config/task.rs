@@ -11,7 +11,7 @@ use super::{Client, Language, Setup};
 
 /// What to do with a client's files.
 #[derive(Debug)]
-pub enum Task {
+pub(crate) enum Task {
     /// Show them; with a root, tell which files below it would be pruned.
     Show(Setup, Option<PathBuf>),
     /// Put them in place.
@@ -35,7 +35,7 @@ pub enum Task {
 }
 
 /// Does it. The error is one sentence.
-pub fn run(task: &Task) -> Result<(), String> {
+pub(crate) fn run(task: &Task) -> Result<(), String> {
     if let Task::Show(_, Some(root)) | Task::Write { root, .. } | Task::Remove { root, .. } = task {
         look_at(root)?;
     }
@@ -159,7 +159,7 @@ impl Setup {
 }
 
 /// What goes to standard output, and to standard error.
-pub fn shown(setup: &Setup) -> (String, String) {
+pub(crate) fn shown(setup: &Setup) -> (String, String) {
     let (mut files, mut about) = (String::new(), String::new());
     for file in setup.files.iter().filter(|file| !file.held) {
         if !files.is_empty() {

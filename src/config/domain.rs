@@ -12,7 +12,7 @@ const MAX_LABEL: usize = 63;
 
 /// A registry's login server: a host name or address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Domain {
+pub(crate) struct Domain {
     host: String,
     port: u16,
     authority: String,
@@ -20,7 +20,7 @@ pub struct Domain {
 
 impl Domain {
     /// `example.azurecr.io`, `example.azurecr.io:5000`, `10.0.0.5`, `[fd00::5]:5000`. The error says what to use.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("{text:?} {what}, such as example.azurecr.io"));
         if text.contains("://") {
             return wrong("has a scheme: use the login server alone, without https://");
@@ -51,28 +51,28 @@ impl Domain {
     }
 
     /// The host, an IPv6 address in brackets.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// The port, 443 by default.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// What goes into `Host`: the port only where it is not 443.
-    pub fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
     /// The same as a header's value.
-    pub fn to_header(&self) -> HeaderValue {
+    pub(crate) fn to_header(&self) -> HeaderValue {
         // A host is letters, digits, hyphens, dots, colons and brackets: each is good in a header.
         HeaderValue::from_str(&self.authority).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
     /// What the certificate has to be for: the host without brackets.
-    pub fn server_name(&self) -> &str {
+    pub(crate) fn server_name(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 }

@@ -7,8 +7,8 @@ use super::mistake::{Mistakes, Text};
 use super::setting::{IDENTITY, IdentityTable};
 use super::table::Table as _;
 
-pub use super::parse::parse_authority;
-pub use super::setting::ARC_KEY_DIRECTORY;
+pub(crate) use super::parse::parse_authority;
+pub(crate) use super::setting::ARC_KEY_DIRECTORY;
 
 /// The registry's own audience, in every cloud: the one that works whatever a registry's policy for ARM tokens says
 /// (Microsoft Learn, "Disable authentication as ARM template").
@@ -16,7 +16,7 @@ const REGISTRY_AUDIENCE: &str = "https://containerregistry.azure.net";
 
 /// Who signs in. What is `None` comes from the variable of the same purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The chain: the first source that is there.
     Default,
     /// An application with a secret.
@@ -65,14 +65,14 @@ pub enum Kind {
 
 impl Kind {
     /// Entra ID itself is asked, at an address that differs from cloud to cloud.
-    pub fn asks_entra(&self) -> bool {
+    pub(crate) fn asks_entra(&self) -> bool {
         matches!(self, Self::ClientSecret { .. } | Self::ClientCertificate { .. } | Self::WorkloadIdentity { .. })
     }
 }
 
 /// Which of a machine's identities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Assigned {
+pub(crate) enum Assigned {
     /// The system's, or the one of `AZURE_CLIENT_ID`.
     #[default]
     System,
@@ -86,7 +86,7 @@ pub enum Assigned {
 
 /// The whole table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     kind: Kind,
     authority: Option<String>,
     scope: String,
@@ -189,17 +189,17 @@ impl Identity {
     }
 
     /// Who signs in.
-    pub fn kind(&self) -> &Kind {
+    pub(crate) fn kind(&self) -> &Kind {
         &self.kind
     }
 
     /// Entra ID's address, `https://…` without a path, where the file names it or its cloud.
-    pub fn authority(&self) -> Option<&str> {
+    pub(crate) fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
     }
 
     /// What the Entra token is asked for, ending in `/.default`.
-    pub fn scope(&self) -> &str {
+    pub(crate) fn scope(&self) -> &str {
         &self.scope
     }
 }

@@ -5,23 +5,23 @@ macro_rules! kinds {
     ($($(#[$about:meta])* $kind:ident = $name:literal { keys: $keys:expr, works: $works:literal })*) => {
         /// A kind of identity, as `identity.kind` names it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum KindName {
+        pub(crate) enum KindName {
             $($(#[$about])* $kind,)*
         }
 
         impl KindName {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$kind),*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind),*];
 
             /// As the file has it.
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$kind => $name,)*
                 }
             }
 
             /// The keys of `identity`, besides `kind`, that mean something to it.
-            pub fn keys(self) -> &'static [&'static str] {
+            pub(crate) fn keys(self) -> &'static [&'static str] {
                 match self {
                     $(Self::$kind => $keys,)*
                 }
@@ -29,7 +29,7 @@ macro_rules! kinds {
 
             /// Where it works, for the reference.
             #[cfg(test)]
-            pub fn works(self) -> &'static str {
+            pub(crate) fn works(self) -> &'static str {
                 match self {
                     $(Self::$kind => $works,)*
                 }
@@ -90,7 +90,7 @@ kinds! {
 
 /// A cloud of Azure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cloud {
+pub(crate) struct Cloud {
     name: &'static str,
     /// Entra ID's address.
     pub authority: &'static str,
@@ -119,7 +119,7 @@ const CLOUDS: [Cloud; 3] = [
 
 /// What an Entra token is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// The registries' own.
     Registry,
     /// Azure Resource Manager, at an address that differs from cloud to cloud.
@@ -129,20 +129,20 @@ pub enum Audience {
 }
 
 /// A kind of identity by its name.
-pub fn parse_kind(text: &str) -> Result<KindName, String> {
+pub(crate) fn parse_kind(text: &str) -> Result<KindName, String> {
     let names = || KindName::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
     let found = KindName::ALL.iter().copied().find(|kind| kind.name() == text);
     found.ok_or_else(|| format!("unknown value {text:?}: use one of {}", names()))
 }
 
 /// A cloud by its name.
-pub fn parse_cloud(text: &str) -> Result<Cloud, String> {
+pub(crate) fn parse_cloud(text: &str) -> Result<Cloud, String> {
     let found = CLOUDS.into_iter().find(|cloud| cloud.name == text);
     found.ok_or_else(|| format!("unknown value {text:?}: use one of {}", CLOUDS.map(|cloud| cloud.name).join(", ")))
 }
 
 /// An audience by its name or address.
-pub fn parse_audience(text: &str) -> Result<Audience, String> {
+pub(crate) fn parse_audience(text: &str) -> Result<Audience, String> {
     match text {
         "registry" => Ok(Audience::Registry),
         "arm" => Ok(Audience::ResourceManager),

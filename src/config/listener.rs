@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use oci::authority;
 
 /// The listener for clients: `:8080` is every address, `localhost` is 127.0.0.1. The error says what to use.
-pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     parse(text).ok_or_else(|| {
         let right = match meant(text) {
             Meant::Port(port) => {
@@ -21,7 +21,7 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The admin listener: a port alone is on loopback, so that the state is visible from outside only on request.
-pub fn parse_admin(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_admin(text: &str) -> Result<SocketAddr, String> {
     let mut address = parse(text).ok_or_else(|| {
         let right = match meant(text) {
             Meant::Port(port) => {
@@ -43,7 +43,7 @@ pub fn parse_admin(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Whether two listeners cannot both bind their addresses. `[::]` takes IPv4 as well.
-pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+pub(crate) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let every = |ip: IpAddr| ip == IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let covers = |ip: IpAddr, other: IpAddr| every(ip) || (ip.is_unspecified() && other.is_ipv4());
     one.port() == other.port()

@@ -7,14 +7,14 @@ use super::tree::Position;
 
 /// Where a setting stands: a flag, a variable, or a file with line and key. A message about the setting begins with it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     name: String,
     position: Position,
 }
 
 impl Place {
     /// A flag or a variable, which comes before every line of a file.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), position: Position::default() }
     }
 
@@ -38,15 +38,15 @@ impl fmt::Display for Place {
 }
 
 /// A setting as text, with its place.
-pub type Text = (Place, String);
+pub(crate) type Text = (Place, String);
 
 /// Everything that is wrong with the settings, a sentence each. Prints flags first, then in the order of the file.
 #[derive(Debug, Default)]
-pub struct Mistakes(Vec<(Position, String)>);
+pub(crate) struct Mistakes(Vec<(Position, String)>);
 
 impl Mistakes {
     /// Something is wrong with the setting at this place.
-    pub fn add(&mut self, place: &Place, wrong: impl fmt::Display) {
+    pub(crate) fn add(&mut self, place: &Place, wrong: impl fmt::Display) {
         self.0.push((place.position, format!("{place}: {wrong}")));
     }
 

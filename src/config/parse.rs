@@ -16,7 +16,7 @@ const MAX_THREADS: usize = 512;
 /// A value with no text in it, such as `''`.
 const EMPTY: &str = "is empty: set a value, or remove the key";
 
-pub fn parse_threads(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads @ 1..=MAX_THREADS) => Ok(threads),
         _ => Err(format!("{text:?} is not a number of threads: use a number from 1 to {MAX_THREADS}")),
@@ -24,12 +24,12 @@ pub fn parse_threads(text: &str) -> Result<usize, String> {
 }
 
 /// At most 20 s: a request is answered within 28 s, and the registry needs the rest to fetch an image itself.
-pub fn parse_token_wait(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_token_wait(text: &str) -> Result<Duration, String> {
     parse_seconds(text, 1..=20)
 }
 
 /// At most an hour: no load balancer keeps an idle connection for longer by default.
-pub fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
     parse_seconds(text, 1..=3600)
 }
 
@@ -53,27 +53,27 @@ fn parse_seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, Str
     Err(format!("{text:?} is not a time from {first}s to {last}s: use {right}"))
 }
 
-pub fn parse_prefix(text: &str) -> Result<Prefix, String> {
+pub(crate) fn parse_prefix(text: &str) -> Result<Prefix, String> {
     Prefix::parse(text).ok_or_else(|| {
         format!("{text:?} is not a repository path: use the cache rule's target without its /*, in lower case and without a slash at either end, such as hub")
     })
 }
 
-pub fn parse_address(text: &str) -> Result<IpAddr, String> {
+pub(crate) fn parse_address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| {
         format!("{text:?} is not an IP address: use one of the registry's addresses, such as 10.0.0.5 or fd00::5")
     })
 }
 
 /// A registry alone, as `default` names it.
-pub fn parse_registry(text: &str) -> Result<String, String> {
+pub(crate) fn parse_registry(text: &str) -> Result<String, String> {
     match Source::parse(text) {
         Ok(source) if source.path().is_empty() => Ok(source.registry().to_owned()),
         _ => Err(format!("{text:?} is not a registry: use the registry of a route's source, such as docker.io")),
     }
 }
 
-pub fn parse_host(text: &str) -> Result<String, String> {
+pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     match Domain::parse(text) {
         Ok(_) => Ok(text.to_ascii_lowercase()),
         Err(_) => Err(format!(
@@ -82,7 +82,7 @@ pub fn parse_host(text: &str) -> Result<String, String> {
     }
 }
 
-pub fn parse_blob_host(text: &str) -> Result<String, String> {
+pub(crate) fn parse_blob_host(text: &str) -> Result<String, String> {
     match Domain::parse(text.strip_prefix('.').unwrap_or(text)) {
         Ok(_) => Ok(text.to_ascii_lowercase()),
         Err(_) => Err(format!(
@@ -91,7 +91,7 @@ pub fn parse_blob_host(text: &str) -> Result<String, String> {
     }
 }
 
-pub fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
+pub(crate) fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
     match text {
         "fallback" => Ok(OnFailure::Fallback),
         "closed" => Ok(OnFailure::Closed),
@@ -99,7 +99,7 @@ pub fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
     }
 }
 
-pub fn parse_blobs(text: &str) -> Result<Blobs, String> {
+pub(crate) fn parse_blobs(text: &str) -> Result<Blobs, String> {
     match text {
         "redirect" => Ok(Blobs::Redirect),
         "proxy" => Ok(Blobs::Proxy),
@@ -108,7 +108,7 @@ pub fn parse_blobs(text: &str) -> Result<Blobs, String> {
 }
 
 /// Entra ID's address, as `https://login.microsoftonline.com/`; the slash is removed.
-pub fn parse_authority(text: &str) -> Result<String, String> {
+pub(crate) fn parse_authority(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
     match host.and_then(|host| Domain::parse(host).ok()) {
         Some(domain) => Ok(format!("https://{}", domain.authority())),
@@ -119,22 +119,22 @@ pub fn parse_authority(text: &str) -> Result<String, String> {
 }
 
 /// A path. Whether a file is there shows when it is read.
-pub fn parse_path(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn parse_path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err(EMPTY.to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// An id of a tenant, an application or an identity.
-pub fn parse_id(text: &str) -> Result<String, String> {
+pub(crate) fn parse_id(text: &str) -> Result<String, String> {
     not_empty(text, Form::Id)
 }
 
 /// An Azure resource id.
-pub fn parse_resource(text: &str) -> Result<String, String> {
+pub(crate) fn parse_resource(text: &str) -> Result<String, String> {
     not_empty(text, Form::Resource)
 }
 
 /// A file of a sign-in.
-pub fn parse_file(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn parse_file(text: &str) -> Result<PathBuf, String> {
     not_empty(text, Form::Line).map(PathBuf::from)
 }
 

@@ -11,7 +11,7 @@ use oci::route::{Blobs, DOCKER_HUB, OnFailure, Route};
 
 /// One cache registry, with who signs in to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     domain: Domain,
     addresses: Vec<IpAddr>,
     blob_hosts: Vec<String>,
@@ -20,29 +20,29 @@ pub struct Upstream {
 
 impl Upstream {
     /// Its login server.
-    pub fn domain(&self) -> &Domain {
+    pub(crate) fn domain(&self) -> &Domain {
         &self.domain
     }
 
     /// Addresses to use instead of DNS; empty if DNS is to be asked.
-    pub fn addresses(&self) -> &[IpAddr] {
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 
     /// Further hosts, or suffixes of hosts with a dot in front, that hold this registry's blobs.
-    pub fn blob_hosts(&self) -> &[String] {
+    pub(crate) fn blob_hosts(&self) -> &[String] {
         &self.blob_hosts
     }
 
     /// Who signs in.
-    pub fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 }
 
 /// Where a route leads, and how it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
+pub(crate) struct Destination {
     /// The cache registry; routes may share one.
     pub upstream: Arc<Upstream>,
     /// What a failure asks of clients.
@@ -52,11 +52,11 @@ pub struct Destination {
 }
 
 /// The table of routes, as it is set.
-pub type Routes = oci::route::Routes<Destination>;
+pub(crate) type Routes = oci::route::Routes<Destination>;
 
 /// The routes while they are put together.
 #[derive(Default)]
-pub struct Table {
+pub(crate) struct Table {
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: Vec<Route<Destination>>,
     /// The `hosts` of all routes, each with its registry.
@@ -65,7 +65,7 @@ pub struct Table {
 
 impl Table {
     /// An item of `routes`; or, with the `flags` for its domain and prefix, the `upstream` of a file with one route only.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         mistakes: &mut Mistakes,
         entry: RouteTable,
@@ -150,7 +150,7 @@ impl Table {
     }
 
     /// The registry that is meant where none is named: the one that is set, else Docker Hub if it has a route.
-    pub fn default_registry(&self, mistakes: &mut Mistakes, set: Option<(Place, String)>) -> Option<String> {
+    pub(crate) fn default_registry(&self, mistakes: &mut Mistakes, set: Option<(Place, String)>) -> Option<String> {
         let has_route = |registry: &str| self.routes.iter().any(|route| route.source.registry() == registry);
         match set {
             Some((place, registry)) => {

@@ -21,7 +21,7 @@ use oci::name::Prefix;
 use oci::route::{Blobs, OnFailure, Source};
 
 /// Where Azure Arc's agent puts the keys that prove local access.
-pub const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
+pub(crate) const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
 
 table! {
     /// The whole file.

@@ -9,7 +9,7 @@ use super::mistake::{Mistakes, Place, Text};
 
 /// Everything about a setting but its type.
 #[derive(Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// Its name in the file.
     pub key: &'static str,
     /// The flag that wins over the file, without its dashes.
@@ -32,7 +32,7 @@ pub struct Row {
 }
 
 /// What a row has unless it says otherwise.
-pub const ROW: Row = Row {
+pub(crate) const ROW: Row = Row {
     key: "",
     flag: None,
     variable: None,
@@ -46,7 +46,7 @@ pub const ROW: Row = Row {
 
 /// What counts where a setting is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
+pub(crate) enum Default {
     /// It has to be given.
     Required,
     /// This text, parsed like any other.
@@ -56,7 +56,7 @@ pub enum Default {
 }
 
 /// A setting in its table.
-pub struct Entry {
+pub(crate) struct Entry {
     /// The setting.
     pub row: &'static Row,
     /// What stands behind its key.
@@ -64,7 +64,7 @@ pub struct Entry {
 }
 
 /// What stands behind a key.
-pub enum Holds {
+pub(crate) enum Holds {
     /// One value.
     Value,
     /// A list of values.
@@ -76,7 +76,7 @@ pub enum Holds {
 }
 
 /// The type of a setting: how it stands in the file, and what its text has to be.
-pub trait Shape {
+pub(crate) trait Shape {
     /// What the file says, not yet parsed.
     type Found: std::default::Default;
 
@@ -91,7 +91,7 @@ pub trait Shape {
 }
 
 /// A table of the file, made by [`table!`].
-pub trait Table: std::default::Default {
+pub(crate) trait Table: std::default::Default {
     /// Its settings.
     fn entries() -> Vec<Entry>;
 
@@ -106,25 +106,25 @@ pub trait Table: std::default::Default {
 }
 
 /// One value, and its parser. The parser's error says what would be right.
-pub struct Value<T> {
+pub(crate) struct Value<T> {
     pub row: Row,
     pub parse: fn(&str) -> Result<T, String>,
 }
 
 /// A list of values.
-pub struct List<T> {
+pub(crate) struct List<T> {
     pub row: Row,
     pub parse: fn(&str) -> Result<T, String>,
 }
 
 /// A table behind a key.
-pub struct Nested<T> {
+pub(crate) struct Nested<T> {
     pub row: Row,
     pub table: std::marker::PhantomData<T>,
 }
 
 /// A list of tables.
-pub struct Tables<T> {
+pub(crate) struct Tables<T> {
     pub row: Row,
     pub table: std::marker::PhantomData<T>,
 }
@@ -197,7 +197,7 @@ impl<T: Table + 'static> Shape for Tables<T> {
 impl<T> Value<T> {
     /// The first text that is given, parsed. The ones behind it are parsed too: a mistake in the file is one even where a
     /// flag hides it.
-    pub fn parse<const N: usize>(&self, given: [Option<Text>; N], mistakes: &mut Mistakes) -> Option<T> {
+    pub(crate) fn parse<const N: usize>(&self, given: [Option<Text>; N], mistakes: &mut Mistakes) -> Option<T> {
         let mut first = None;
         for text in given.into_iter().flatten() {
             let value = mistakes.parse(text, self.parse);
@@ -207,7 +207,11 @@ impl<T> Value<T> {
     }
 
     /// The same, or the default's text. `None` only with a mistake, if the default is a text.
-    pub fn parse_or_default<const N: usize>(&self, given: [Option<Text>; N], mistakes: &mut Mistakes) -> Option<T> {
+    pub(crate) fn parse_or_default<const N: usize>(
+        &self,
+        given: [Option<Text>; N],
+        mistakes: &mut Mistakes,
+    ) -> Option<T> {
         let before = mistakes.count();
         let given = self.parse(given, mistakes);
         match self.row.default {
@@ -221,7 +225,7 @@ impl<T> Value<T> {
 
 impl<T> List<T> {
     /// All that can be parsed; the rest are mistakes.
-    pub fn parse(&self, given: Vec<Text>, mistakes: &mut Mistakes) -> Vec<T> {
+    pub(crate) fn parse(&self, given: Vec<Text>, mistakes: &mut Mistakes) -> Vec<T> {
         given.into_iter().filter_map(|text| mistakes.parse(text, self.parse)).collect()
     }
 }
@@ -232,16 +236,16 @@ macro_rules! table {
         $($key:ident: $shape:ident<$type:ty> { $($row:tt)* } $(parse $parse:expr)? ;)*
     }) => {
         #[doc = concat!("The rows of [`", stringify!($Found), "`].")]
-        pub struct $Rows { $(pub $key: $shape<$type>,)* }
+        pub(crate) struct $Rows { $(pub $key: $shape<$type>,)* }
 
         $(#[$about])*
-        pub static $rows: $Rows = $Rows {
+        pub(crate) static $rows: $Rows = $Rows {
             $($key: table!(@shape $shape { key: stringify!($key), $($row)* } $($parse)?),)*
         };
 
         $(#[$about])*
         #[derive(Default)]
-        pub struct $Found {
+        pub(crate) struct $Found {
             /// Where it begins.
             pub place: Option<Place>,
             /// Some of it was not understood, so what seems to be missing may be there under a wrong name.

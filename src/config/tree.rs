@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A node of the file. Unlike `serde_yaml::Value` it keeps both of two keys with one name, so that both can be shown.
-pub enum Tree {
+pub(crate) enum Tree {
     /// Nothing behind a key, `~` or `null`.
     Null,
     /// A text.
@@ -20,7 +20,7 @@ pub enum Tree {
 
 /// A step from a node to one below it.
 #[derive(Clone)]
-pub enum Step {
+pub(crate) enum Step {
     /// A key, and how many of the same name stand before it in the table.
     Key(String, usize),
     /// An item of a list.
@@ -29,7 +29,7 @@ pub enum Step {
 
 /// Line and column, from 1. A flag's is [`Position::default`], before all of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
+pub(crate) struct Position {
     /// The line.
     pub line: usize,
     /// The column.
@@ -37,7 +37,7 @@ pub struct Position {
 }
 
 /// Reads the text. The error is a sentence with the place that it is about, if it is about one.
-pub fn parse(text: &str) -> Result<Tree, (Position, String)> {
+pub(crate) fn parse(text: &str) -> Result<Tree, (Position, String)> {
     serde_yaml::from_str(text).map_err(|cause| {
         let at = position(&cause).unwrap_or_default();
         if let Some(line) = first_tab(text, at.line) {
@@ -159,14 +159,14 @@ impl<'de> Deserialize<'de> for Raw {
 
 /// Where a node is: at its key, or at the item of a list. serde_yaml keeps no positions in its values but puts one into
 /// every error, so the text is read once more and an error raised at the node.
-pub fn find(text: &str, steps: &[Step]) -> Option<Position> {
+pub(crate) fn find(text: &str, steps: &[Step]) -> Option<Position> {
     let mut raw = None;
     let descent = Descent { steps, stop: Stop::Here, raw: &mut raw };
     position(&descent.deserialize(serde_yaml::Deserializer::from_str(text)).err()?)
 }
 
 /// The scalar at a node as it is written.
-pub fn raw(text: &str, steps: &[Step]) -> Option<String> {
+pub(crate) fn raw(text: &str, steps: &[Step]) -> Option<String> {
     let mut raw = None;
     let descent = Descent { steps, stop: Stop::Read, raw: &mut raw };
     // An error behind the node was there when the whole was read.

@@ -16,7 +16,7 @@ use super::transport::{FullResponse, Transport};
 use crate::answer::chain;
 
 /// A source's transport and cloud, as azure_identity takes them.
-pub fn client_options(inputs: &Inputs) -> ClientOptions {
+pub(crate) fn client_options(inputs: &Inputs) -> ClientOptions {
     let mut cloud = CustomConfiguration::default();
     cloud.authority_host.clone_from(&inputs.cloud.authority);
     ClientOptions {
@@ -29,12 +29,12 @@ pub fn client_options(inputs: &Inputs) -> ClientOptions {
 }
 
 /// The same for a credential that signs in with an assertion.
-pub fn assertion_options(inputs: &Inputs) -> ClientAssertionCredentialOptions {
+pub(crate) fn assertion_options(inputs: &Inputs) -> ClientAssertionCredentialOptions {
     ClientAssertionCredentialOptions { client_options: client_options(inputs) }
 }
 
 /// An error as a sentence. Unexpected JSON, which serde quotes, is not quoted here: it may contain the token.
-pub fn explain(error: &azure_core::Error) -> String {
+pub(crate) fn explain(error: &azure_core::Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn Error), |cause| (*cause).source());
     match causes.filter_map(|cause| cause.downcast_ref::<serde_json::Error>()).next() {
         Some(json) => {

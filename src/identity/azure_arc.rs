@@ -29,7 +29,7 @@ const VERSION: &str = "2020-06-01";
 const MAX_KEY: u64 = 4096;
 
 /// A credential that asks the agent.
-pub fn credential(inputs: &Inputs, key_directory: &Path) -> Result<Arc<dyn TokenCredential>, SourceError> {
+pub(crate) fn credential(inputs: &Inputs, key_directory: &Path) -> Result<Arc<dyn TokenCredential>, SourceError> {
     let endpoint = variables::endpoint()?.unwrap_or_else(|| ENDPOINT.to_owned());
     let (transport, reader) = (Arc::clone(&inputs.transport), Arc::clone(&inputs.reader));
     Ok(Arc::new(ArcCredential { transport, reader, endpoint, key_directory: key_directory.to_owned() }))

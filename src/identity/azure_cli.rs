@@ -25,13 +25,13 @@ use super::inputs::SourceError;
 const MAX_OUTPUT: usize = 64 << 10;
 
 /// Who is signed in to `az`.
-pub fn azure() -> Result<Arc<dyn TokenCredential>, SourceError> {
+pub(crate) fn azure() -> Result<Arc<dyn TokenCredential>, SourceError> {
     let options = AzureCliCredentialOptions { executor: Some(Arc::new(Tool)), ..AzureCliCredentialOptions::default() };
     Ok(AzureCliCredential::new(Some(options))?)
 }
 
 /// Who is signed in to `azd`.
-pub fn developer() -> Result<Arc<dyn TokenCredential>, SourceError> {
+pub(crate) fn developer() -> Result<Arc<dyn TokenCredential>, SourceError> {
     let options = AzureDeveloperCliCredentialOptions {
         executor: Some(Arc::new(Tool)),
         ..AzureDeveloperCliCredentialOptions::default()

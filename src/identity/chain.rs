@@ -31,7 +31,7 @@ const AUTHORITY: &str = "https://login.microsoftonline.com";
 
 /// Why nobody can sign in with these settings, whatever Azure says; displays as one sentence.
 #[derive(Debug)]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     /// A variable cannot be right.
     Variable(VariableError),
     /// The TLS client cannot be made.
@@ -63,14 +63,14 @@ impl From<VariableError> for IdentityError {
 }
 
 /// The sources that are asked: one, or the default chain. Later tokens come from the source that gave the first.
-pub struct Chain {
+pub(crate) struct Chain {
     sources: Vec<TokenSource>,
     winner: Mutex<Option<usize>>,
     last: Mutex<Option<CachedToken>>,
 }
 
 /// An Entra token for the registry's audience.
-pub struct EntraToken {
+pub(crate) struct EntraToken {
     /// The token itself.
     pub secret: Secret,
     /// Its source gave it just now; else it is from an earlier sign-in.
@@ -88,7 +88,11 @@ impl Chain {
     /// Reads variables, does no network I/O; `None` if nobody is to sign in. A source that cannot work yet, because a file
     /// or a variable is missing, fails when it is asked, and is asked again; a variable that cannot be right is an error
     /// at once.
-    pub fn new(settings: &Identity, roots: &TrustRoots, names: &Arc<Names>) -> Result<Option<Self>, IdentityError> {
+    pub(crate) fn new(
+        settings: &Identity,
+        roots: &TrustRoots,
+        names: &Arc<Names>,
+    ) -> Result<Option<Self>, IdentityError> {
         let kinds = match settings.kind() {
             Kind::Anonymous => return Ok(None),
             Kind::Default => variables::default_chain()?,
@@ -118,7 +122,7 @@ impl Chain {
     }
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked, with its failure.
-    pub async fn token(&self) -> Result<EntraToken, Failure> {
+    pub(crate) async fn token(&self) -> Result<EntraToken, Failure> {
         if let Some(secret) = self.cached(REUSE) {
             return Ok(EntraToken { secret, fresh: false });
         }
@@ -156,7 +160,7 @@ impl Chain {
 
     /// Drops the cached token, which the registry refused: a session that was revoked, or a host that slept, makes a token
     /// useless before its stated end.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         *lock(&self.last) = None;
     }
 

@@ -43,7 +43,7 @@ const LIFETIME: u64 = 300;
 const MAX_FILE: u64 = 1 << 20;
 
 /// Reads the certificate, for one sign-in.
-pub async fn credential(
+pub(crate) async fn credential(
     inputs: &Inputs,
     tenant: Option<&str>,
     client: Option<&str>,

@@ -12,7 +12,7 @@ use super::variables::SECRET;
 use crate::value::Form;
 
 /// Reads the secret, for one sign-in.
-pub async fn credential(
+pub(crate) async fn credential(
     inputs: &Inputs,
     tenant: Option<&str>,
     client: Option<&str>,

@@ -15,20 +15,20 @@ use crate::value::{self, Form, ValueError};
 
 /// Upper bound of a token's life; it also keeps `Instant + lifetime` from overflowing. Entra's longest tokens are valid for
 /// about a day.
-pub const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A secret or a password in a file is a line.
 const MAX_SECRET_FILE: u64 = 4 << 10;
 
 /// Entra ID's address, and what a token is asked for.
 #[derive(Clone)]
-pub struct Cloud {
+pub(crate) struct Cloud {
     pub authority: String,
     /// The audience, ending in `/.default`.
     pub scope: String,
 }
 
 /// What every source is given.
-pub struct Inputs {
+pub(crate) struct Inputs {
     pub cloud: Cloud,
     pub transport: Arc<Transport>,
     pub reader: Arc<Reader>,
@@ -39,7 +39,7 @@ type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why a source cannot be asked for a token. Displays as a sentence that names the setting, the variable or the file.
 #[derive(Debug)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     /// A variable cannot be right.
     Variable(VariableError),
     /// Neither the key nor the variable is set; true if the variable is there and empty.
@@ -95,7 +95,7 @@ impl From<azure_core::Error> for SourceError {
 
 /// Why a file has no value of one line.
 #[derive(Debug)]
-pub enum LineError {
+pub(crate) enum LineError {
     Value(ValueError),
     Empty,
 }
@@ -120,7 +120,7 @@ impl Error for LineError {
 
 impl Inputs {
     /// A secret of one line: from the file if one is named, else from the variable.
-    pub async fn secret(
+    pub(crate) async fn secret(
         &self,
         key: &'static str,
         file: Option<&Path>,
@@ -133,7 +133,7 @@ impl Inputs {
     }
 
     /// Reads and parses a file off the runtime. It is given with the setting that names it.
-    pub async fn read<T: Send + 'static, E: Into<Cause>>(
+    pub(crate) async fn read<T: Send + 'static, E: Into<Cause>>(
         &self,
         (setting, path): (String, PathBuf),
         max: u64,
@@ -149,12 +149,12 @@ impl Inputs {
 }
 
 /// The tenant's id, by the setting or the variable.
-pub fn tenant_id(setting: Option<&str>) -> Result<String, SourceError> {
+pub(crate) fn tenant_id(setting: Option<&str>) -> Result<String, SourceError> {
     id(setting, "tenant_id", TENANT)
 }
 
 /// The application's id, by the setting or the variable.
-pub fn client_id(setting: Option<&str>) -> Result<String, SourceError> {
+pub(crate) fn client_id(setting: Option<&str>) -> Result<String, SourceError> {
     id(setting, "client_id", CLIENT)
 }
 
@@ -166,7 +166,11 @@ fn id(setting: Option<&str>, key: &'static str, name: &'static str) -> Result<St
 }
 
 /// A file, by the setting or the variable, with the one that names it.
-pub fn file(setting: Option<&Path>, key: &'static str, name: &'static str) -> Result<(String, PathBuf), SourceError> {
+pub(crate) fn file(
+    setting: Option<&Path>,
+    key: &'static str,
+    name: &'static str,
+) -> Result<(String, PathBuf), SourceError> {
     match setting {
         Some(path) => Ok((format!("identity.{key}"), path.to_owned())),
         None => {
@@ -177,12 +181,12 @@ pub fn file(setting: Option<&Path>, key: &'static str, name: &'static str) -> Re
 }
 
 /// For a value that neither the key nor the variable gives.
-pub fn missing(key: &'static str, name: &'static str) -> SourceError {
+pub(crate) fn missing(key: &'static str, name: &'static str) -> SourceError {
     SourceError::Missing(key, name, is_empty(name))
 }
 
 /// A file's one line. Only a password may be empty.
-pub fn one_line(content: &[u8], form: Form) -> Result<Secret, LineError> {
+pub(crate) fn one_line(content: &[u8], form: Form) -> Result<Secret, LineError> {
     let line = value::text(content).and_then(|text| value::clean(text, form)).map_err(LineError::Value)?;
     if line.is_empty() && form != Form::Line {
         return Err(LineError::Empty);

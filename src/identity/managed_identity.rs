@@ -37,18 +37,18 @@ const APP_SERVICE_VERSION: &str = "2019-08-01";
 /// Whether IMDS is there is known within this time (DefaultAzureCredential's probe waits as long).
 const PROBE: Duration = Duration::from_secs(1);
 /// The endpoint is not asked again sooner, if it does not say when (entra-docs, how-to-use-vm-token).
-pub const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 /// For a token that does not say when it ends.
 const ASSUMED_LIFE: Duration = Duration::from_secs(300);
 
 /// A credential for one of the machine's identities.
-pub fn credential(inputs: &Inputs, assigned: &Assigned) -> Result<Arc<dyn TokenCredential>, SourceError> {
+pub(crate) fn credential(inputs: &Inputs, assigned: &Assigned) -> Result<Arc<dyn TokenCredential>, SourceError> {
     let endpoint = Endpoint::find().map_err(|cause| SourceError::Endpoint(Box::new(cause)))?;
     Ok(Arc::new(ManagedCredential::new(Arc::clone(&inputs.transport), endpoint, assigned)?))
 }
 
 /// Whether this machine has no endpoint at all, which is known only where that would be IMDS.
-pub async fn is_absent() -> bool {
+pub(crate) async fn is_absent() -> bool {
     matches!(Endpoint::find(), Ok(Endpoint::Imds))
         && !matches!(timeout(PROBE, TcpStream::connect(IMDS)).await, Ok(Ok(_)))
 }
@@ -176,13 +176,13 @@ impl TokenCredential for ManagedCredential {
 }
 
 /// The audience that a scope is for, in the older terms of these endpoints.
-pub fn resource<'a>(scopes: &[&'a str]) -> &'a str {
+pub(crate) fn resource<'a>(scopes: &[&'a str]) -> &'a str {
     scopes.first().map(|scope| scope.trim_end_matches("/.default")).unwrap_or_default()
 }
 
 /// The token in an endpoint's response. Its end is a time of this host's clock, as azure_identity's credentials give it,
 /// computed from the time that is left by the issuer's clock.
-pub fn access_token(response: &FullResponse) -> azure_core::Result<AccessToken> {
+pub(crate) fn access_token(response: &FullResponse) -> azure_core::Result<AccessToken> {
     let failed = |cause: String| azure_core::Error::with_message(ErrorKind::Credential, cause);
     if response.status != 200 {
         return Err(failed(format!("status {}", response.status)));

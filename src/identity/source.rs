@@ -19,7 +19,7 @@ use crate::failure::{Failure, Hop};
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// One source.
-pub struct TokenSource {
+pub(crate) struct TokenSource {
     kind: Kind,
     explicit: bool,
     inputs: Inputs,
@@ -27,12 +27,12 @@ pub struct TokenSource {
 
 impl TokenSource {
     /// `explicit` if the chain ends where it fails.
-    pub fn new(kind: Kind, explicit: bool, cloud: Cloud, transport: Transport) -> Self {
+    pub(crate) fn new(kind: Kind, explicit: bool, cloud: Cloud, transport: Transport) -> Self {
         Self { kind, explicit, inputs: Inputs { cloud, transport: Arc::new(transport), reader: Arc::default() } }
     }
 
     /// Its name in messages.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self.kind {
             Kind::Default => "default chain",
             Kind::ClientSecret { .. } => "client secret",
@@ -47,12 +47,12 @@ impl TokenSource {
     }
 
     /// It was configured on purpose, so the chain ends where it fails.
-    pub fn is_explicit(&self) -> bool {
+    pub(crate) fn is_explicit(&self) -> bool {
         self.explicit
     }
 
     /// A token within [`LIMIT`]. `first` if it is not known yet whether this host has this source at all.
-    pub async fn token(&self, first: bool) -> Result<AccessToken, Failure> {
+    pub(crate) async fn token(&self, first: bool) -> Result<AccessToken, Failure> {
         let is_managed = matches!(self.kind, Kind::ManagedIdentity(_));
         if first && is_managed && managed_identity::is_absent().await {
             return Err(self.failure("not on a machine with one (no answer from 169.254.169.254)".to_owned(), false));

@@ -21,7 +21,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(8);
 
 /// A client for Entra ID and the metadata endpoints: no redirects, no proxy from the environment
 /// (the metadata service refuses proxied requests), no retries of its own.
-pub fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest::Client> {
+pub(crate) fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -36,7 +36,7 @@ pub fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest
 
 /// What a response says besides a token.
 #[derive(Clone, Debug)]
-pub struct TokenResponse {
+pub(crate) struct TokenResponse {
     pub status: u16,
     pub retry_after: Option<Duration>,
     /// OAuth's `error` and `error_description` (RFC 6749 section 5.2). The latter ends with Entra's ids of the call.
@@ -46,7 +46,7 @@ pub struct TokenResponse {
 
 /// How the last call of a source ended.
 #[derive(Clone, Debug)]
-pub enum LastCall {
+pub(crate) enum LastCall {
     /// With a response, good or bad.
     Answered(TokenResponse),
     /// Without one: what to do, and the cause.
@@ -55,27 +55,27 @@ pub enum LastCall {
 
 /// The transport of one source.
 #[derive(Debug)]
-pub struct Transport {
+pub(crate) struct Transport {
     client: reqwest::Client,
     names: Arc<Names>,
     last: Mutex<Option<LastCall>>,
 }
 
 impl Transport {
-    pub fn new(client: reqwest::Client, names: Arc<Names>) -> Self {
+    pub(crate) fn new(client: reqwest::Client, names: Arc<Names>) -> Self {
         Self { client, names, last: Mutex::new(None) }
     }
 
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.set(None);
     }
 
-    pub fn last(&self) -> Option<LastCall> {
+    pub(crate) fn last(&self) -> Option<LastCall> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends a request, and reads the response to its end.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<FullResponse> {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<FullResponse> {
         let request = request.build().map_err(|cause| self.unreachable(cause))?;
         // Before the call, whose limit does not include it.
         let addresses = self.names.get(request.url().host_str().unwrap_or_default(), 0);
@@ -100,7 +100,7 @@ impl Transport {
     }
 
     /// A request to build on.
-    pub fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
         self.client.request(method, url)
     }
 
@@ -123,7 +123,7 @@ impl Transport {
 }
 
 /// A response, read to its end.
-pub struct FullResponse {
+pub(crate) struct FullResponse {
     pub status: u16,
     pub headers: http::HeaderMap,
     pub body: Zeroizing<Vec<u8>>,
@@ -142,12 +142,12 @@ impl TokenResponse {
     }
 
     /// Somebody has to act first.
-    pub fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         (400..500).contains(&self.status) && !matches!(self.status, 404 | 408 | 410 | 429)
     }
 
     /// Status, what to do, and the server's own description, last.
-    pub fn explain(&self) -> String {
+    pub(crate) fn explain(&self) -> String {
         let description = self.description.as_deref().unwrap_or_default();
         let advice = match description {
             _ if description.contains("AADSTS7000215") => "the client secret is wrong",

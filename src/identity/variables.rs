@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 use crate::config::identity::{ARC_KEY_DIRECTORY, Assigned, Kind, parse_authority};
 use crate::value::{self, Form, ValueError};
 
-pub const TENANT: &str = "AZURE_TENANT_ID";
-pub const CLIENT: &str = "AZURE_CLIENT_ID";
-pub const SECRET: &str = "AZURE_CLIENT_SECRET";
-pub const CERTIFICATE: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
-pub const PASSWORD: &str = "AZURE_CLIENT_CERTIFICATE_PASSWORD";
-pub const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
-pub const ENDPOINT: &str = "IDENTITY_ENDPOINT";
-pub const HEADER: &str = "IDENTITY_HEADER";
+pub(crate) const TENANT: &str = "AZURE_TENANT_ID";
+pub(crate) const CLIENT: &str = "AZURE_CLIENT_ID";
+pub(crate) const SECRET: &str = "AZURE_CLIENT_SECRET";
+pub(crate) const CERTIFICATE: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
+pub(crate) const PASSWORD: &str = "AZURE_CLIENT_CERTIFICATE_PASSWORD";
+pub(crate) const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+pub(crate) const ENDPOINT: &str = "IDENTITY_ENDPOINT";
+pub(crate) const HEADER: &str = "IDENTITY_HEADER";
 const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 /// Where Arc's agent is on a machine that has one (as Microsoft's own libraries look for it).
 const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
 
 /// A variable that cannot be right. Displays as a sentence that begins with its name.
 #[derive(Debug)]
-pub enum VariableError {
+pub(crate) enum VariableError {
     /// Its text cannot be such a value.
     Value(&'static str, ValueError),
     /// It is not text in UTF-8.
@@ -63,7 +63,7 @@ impl Error for VariableError {
 }
 
 /// A variable's value, cleaned. An empty one counts as none.
-pub fn variable(name: &'static str, form: Form) -> Result<Option<String>, VariableError> {
+pub(crate) fn variable(name: &'static str, form: Form) -> Result<Option<String>, VariableError> {
     let Some(value) = std::env::var_os(name) else { return Ok(None) };
     let text = value.to_str().ok_or(VariableError::NotText(name))?;
     let text = value::clean(text, form).map_err(|cause| VariableError::Value(name, cause))?;
@@ -71,23 +71,23 @@ pub fn variable(name: &'static str, form: Form) -> Result<Option<String>, Variab
 }
 
 /// Whether a variable is there and has a value, good or bad.
-pub fn is_set(name: &str) -> bool {
+pub(crate) fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value::is_empty(&value.to_string_lossy()))
 }
 
 /// Whether a variable is there without a value, as a template leaves one that nobody filled in.
-pub fn is_empty(name: &str) -> bool {
+pub(crate) fn is_empty(name: &str) -> bool {
     std::env::var_os(name).is_some() && !is_set(name)
 }
 
 /// Entra ID's address by the variable, `https://…` without a path.
-pub fn authority() -> Result<Option<String>, VariableError> {
+pub(crate) fn authority() -> Result<Option<String>, VariableError> {
     let Some(text) = variable(AUTHORITY, Form::Token)? else { return Ok(None) };
     parse_authority(&text).map(Some).map_err(|wrong| VariableError::Authority(AUTHORITY, wrong))
 }
 
 /// The sources that this environment has, and whether each was configured on purpose.
-pub fn default_chain() -> Result<Vec<(Kind, bool)>, VariableError> {
+pub(crate) fn default_chain() -> Result<Vec<(Kind, bool)>, VariableError> {
     let proofs = [SECRET, CERTIFICATE, TOKEN_FILE];
     let mut chain = Vec::new();
     if is_set(TENANT) && is_set(CLIENT) {
@@ -125,7 +125,7 @@ pub fn default_chain() -> Result<Vec<(Kind, bool)>, VariableError> {
 
 /// A warning if a proof of an identity is there without the identity's name, so that the default chain does not use it.
 /// It may belong to another program, as the webhook's token file does in a pod that has no client id, so it is no error.
-pub fn passed_over() -> Option<String> {
+pub(crate) fn passed_over() -> Option<String> {
     let missing: Vec<_> = [TENANT, CLIENT].into_iter().filter(|name| !is_set(name)).collect();
     let proof = [SECRET, CERTIFICATE, TOKEN_FILE].into_iter().find(|name| is_set(name))?;
     (!missing.is_empty()).then(|| {
@@ -135,7 +135,7 @@ pub fn passed_over() -> Option<String> {
 }
 
 /// Checks the variables that a source reads: those that no setting replaces.
-pub fn check(kind: &Kind) -> Result<(), VariableError> {
+pub(crate) fn check(kind: &Kind) -> Result<(), VariableError> {
     let ids = |tenant_id: &Option<String>, client_id: &Option<String>| {
         check_one(tenant_id.is_none(), TENANT, Form::Id).and_then(|()| check_one(client_id.is_none(), CLIENT, Form::Id))
     };
@@ -168,7 +168,7 @@ fn check_one(used: bool, name: &'static str, form: Form) -> Result<(), VariableE
 }
 
 /// The address of the platform's identity endpoint.
-pub fn endpoint() -> Result<Option<String>, VariableError> {
+pub(crate) fn endpoint() -> Result<Option<String>, VariableError> {
     let Some(url) = variable(ENDPOINT, Form::Token)? else { return Ok(None) };
     if url.starts_with("http://") || url.starts_with("https://") {
         Ok(Some(url))

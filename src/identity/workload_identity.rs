@@ -19,7 +19,7 @@ use crate::value::Form;
 const MAX_FILE: u64 = 64 << 10;
 
 /// Reads the token, which rotates, for one sign-in.
-pub async fn credential(
+pub(crate) async fn credential(
     inputs: &Inputs,
     tenant: Option<&str>,
     client: Option<&str>,

@@ -30,7 +30,7 @@ const USUAL: usize = 1024;
 
 /// The process may open fewer files than it needs to start.
 #[derive(Clone, Copy, Debug)]
-pub struct TooFewDescriptors {
+pub(crate) struct TooFewDescriptors {
     allowed: usize,
     needed: usize,
 }

@@ -14,7 +14,7 @@ const NEAR: f64 = 0.8;
 
 /// Checks a filter and returns it unchanged. `env_logger` takes any word that is not a level for a target, without a warning,
 /// and an unknown target leaves the log empty. The error names the known ones.
-pub fn parse_filter(text: &str) -> Result<String, String> {
+pub(crate) fn parse_filter(text: &str) -> Result<String, String> {
     let filter = parse_shared_filter(text)?;
     match targets(text).find(|target| !exists(target)) {
         None => Ok(filter),
@@ -25,7 +25,7 @@ pub fn parse_filter(text: &str) -> Result<String, String> {
 }
 
 /// Checks a filter from `RUST_LOG`. Other programs read the variable too, so its targets may be theirs; only levels are checked.
-pub fn parse_shared_filter(text: &str) -> Result<String, String> {
+pub(crate) fn parse_shared_filter(text: &str) -> Result<String, String> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let valid = text.split(',').all(|directive| {
         let (_, level) = directive.split_once('=').unwrap_or(("", directive));
@@ -42,7 +42,7 @@ pub fn parse_shared_filter(text: &str) -> Result<String, String> {
 
 /// A warning about a valid filter from `RUST_LOG`: it names a target that looks like one of ours mistyped, or none of ours at
 /// all, so that the log stays empty. Filters from the flag and the file never get this far with an unknown target.
-pub fn doubt(text: &str) -> Option<String> {
+pub(crate) fn doubt(text: &str) -> Option<String> {
     let concerns_us = |directive: &str| directive.split_once('=').is_none_or(|(target, _)| exists(target.trim_start()));
     let is_near = |target: &str| OWN_TARGETS.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR);
     let mut unknown = targets(text).filter(|target| !exists(target));

@@ -4,11 +4,11 @@ use std::fmt::{self, Display, Formatter, Write};
 
 /// A value as one field: visible ASCII, at most the given number of bytes and then `...`. Everything else, blanks included, is
 /// escaped. An empty value is written as `-`.
-pub struct Word<T>(pub T, pub usize);
+pub(crate) struct Word<T>(pub T, pub usize);
 
 /// A value as the last part of a line: at most the given number of bytes and then `...`. Blanks stay; control characters,
 /// characters that change the direction of text, and `=`, which would make a field, are escaped.
-pub struct Rest<T>(pub T, pub usize);
+pub(crate) struct Rest<T>(pub T, pub usize);
 
 impl<T: Display> Display for Word<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -27,13 +27,13 @@ impl<T: Display> Display for Rest<T> {
 
 /// Whether a terminal shows the character on the same line: it is no control character, no line separator, and does not change
 /// the direction of text (Unicode Standard Annex 9).
-pub fn is_harmless(c: char) -> bool {
+pub(crate) fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Writes as much of the escaped value as fits into `room` bytes, then `...` if that is not all. Returns the bytes written.
-pub fn escape(
+pub(crate) fn escape(
     out: &mut dyn Write,
     room: usize,
     value: &dyn Display,

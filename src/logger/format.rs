@@ -16,7 +16,7 @@ const MAX_MESSAGE: usize = 8 << 10;
 
 /// Who reads standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub(crate) enum Reader {
     /// A person, a file, a container engine.
     Other,
     /// The systemd journal, which takes the priority from the start of each line (`sd-daemon(3)`).
@@ -25,7 +25,7 @@ pub enum Reader {
 
 impl Reader {
     /// The prefix of a line of this level.
-    pub fn priority(self, level: Level) -> &'static str {
+    pub(crate) fn priority(self, level: Level) -> &'static str {
         match (self, level) {
             (Self::Other, _) => "",
             (Self::Journal, Level::Error) => "<3>",
@@ -50,7 +50,7 @@ struct Line {
 }
 
 /// Writes one record, as `env_logger`'s formatter.
-pub fn write(reader: Reader, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+pub(crate) fn write(reader: Reader, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     // A `Display` of the record may log as well; that inner line then gets a fresh buffer.
     let mut line = LINE.with(RefCell::take);
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -108,7 +108,7 @@ fn digit(value: u32) -> char {
 }
 
 /// Seconds since 1970 as `2026-11-25T14:18:00`, in UTC; empty if they are beyond the last date that can be written.
-pub fn stamp(second: u64) -> String {
+pub(crate) fn stamp(second: u64) -> String {
     let date = i64::try_from(second).ok().and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok());
     date.map_or_else(String::new, |at| {
         let (month, day) = (u8::from(at.month()), at.day());

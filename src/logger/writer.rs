@@ -16,7 +16,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A handle to the buffer of pending lines. The logger has one and appends; the writing thread has the other.
 #[derive(Clone, Default)]
-pub struct Writer {
+pub(crate) struct Writer {
     shared: Arc<Shared>,
 }
 
@@ -40,7 +40,7 @@ struct Pending {
 impl Writer {
     /// Starts the thread that writes to `out`. Its own lines, about dropped ones, begin with `priority`. `Err` if the system
     /// gives no thread.
-    pub fn start(out: impl Write + Send + 'static, priority: &'static str) -> io::Result<Self> {
+    pub(crate) fn start(out: impl Write + Send + 'static, priority: &'static str) -> io::Result<Self> {
         let writer = Self::default();
         let handle = writer.clone();
         std::thread::Builder::new().name("log".to_owned()).spawn(move || handle.run(out, priority))?;
@@ -48,7 +48,7 @@ impl Writer {
     }
 
     /// Returns when every line logged so far is written, or after [`DRAIN_TIMEOUT`].
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         let mut pending = self.pending();
         pending.draining = true;

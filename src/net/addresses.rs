@@ -30,14 +30,14 @@ mod connect;
 mod lookup;
 mod table;
 
-pub use call::{CALL_WAIT, Resolver, Single};
-pub use connect::Attempt;
-pub use lookup::{LOOKUP_LIMIT, Lookup, system as system_lookup};
-pub use table::Names;
+pub(crate) use call::{CALL_WAIT, Resolver, Single};
+pub(crate) use connect::Attempt;
+pub(crate) use lookup::{LOOKUP_LIMIT, Lookup, system as system_lookup};
+pub(crate) use table::Names;
 
 /// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the
 /// kernel sends the first after 0.2 s. A kept connection whose packets are dropped is found out by it.
-pub const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(4);
+pub(crate) const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(4);
 /// More addresses of one name than this are no help: a connection needs one.
 const MAX_ADDRESSES: usize = 16;
 /// How long an address that failed is tried last. It still is tried when all others fail, so a long time does no harm,
@@ -45,7 +45,7 @@ const MAX_ADDRESSES: usize = 16;
 const AVOID: Duration = Duration::from_secs(300);
 
 /// The addresses of one name. Requests read them without a lock.
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// Whose name it is, for the log: `acr`, `storage`, `entra`.
     role: &'static str,
     host: String,
@@ -84,7 +84,7 @@ struct State {
 impl Addresses {
     /// A registry's. Does no look-up: `host` is resolved by [`Addresses::keep_fresh`], unless it is an address itself or
     /// `fixed` names addresses to use instead of DNS.
-    pub fn new(host: &str, port: u16, fixed: &[IpAddr]) -> Self {
+    pub(crate) fn new(host: &str, port: u16, fixed: &[IpAddr]) -> Self {
         let slots = Arc::new(Semaphore::new(lookup::MAX_FLIGHTS));
         Self::build("acr", (host, port), fixed, lookup::system(), slots)
     }
@@ -114,18 +114,18 @@ impl Addresses {
     }
 
     /// The address to try first; `None` if none is known yet.
-    pub fn first(&self) -> Option<SocketAddr> {
+    pub(crate) fn first(&self) -> Option<SocketAddr> {
         self.order.load().addresses.first().copied()
     }
 
     /// All addresses that are known now, in the order in which to try them.
-    pub fn all(&self) -> Vec<SocketAddr> {
+    pub(crate) fn all(&self) -> Vec<SocketAddr> {
         self.order.load().addresses.clone()
     }
 
     /// `address` took a connection: it goes first from now on. One that failed lately does not, for a registry that takes
     /// connections and then is silent would be first again with each of them.
-    pub fn connected(&self, address: SocketAddr) {
+    pub(crate) fn connected(&self, address: SocketAddr) {
         let mut state = self.lock();
         let failed = state.failed.iter().any(|(known, _)| *known == address);
         if !failed && state.preferred != Some(address) && state.resolved.contains(&address) {
@@ -136,7 +136,7 @@ impl Addresses {
 
     /// `address` refused, did not answer, or broke off: it is tried last for some minutes. When no address is left that
     /// has not failed, the name may have moved, so the next look-up starts at once.
-    pub fn failed(self: &Arc<Self>, address: SocketAddr) {
+    pub(crate) fn failed(self: &Arc<Self>, address: SocketAddr) {
         let mut state = self.lock();
         if !state.resolved.contains(&address) {
             return;
@@ -246,16 +246,16 @@ fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 mod tests {
     use super::*;
 
-    pub fn address(last: u8) -> SocketAddr {
+    pub(crate) fn address(last: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, last], 443))
     }
 
-    pub fn address6(last: u16) -> SocketAddr {
+    pub(crate) fn address6(last: u16) -> SocketAddr {
         SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 443))
     }
 
     /// A name with these addresses, whose further look-ups never end.
-    pub fn resolved(addresses: &[SocketAddr]) -> Arc<Addresses> {
+    pub(crate) fn resolved(addresses: &[SocketAddr]) -> Arc<Addresses> {
         let lookup: Lookup = Arc::new(|_, _| Box::pin(std::future::pending()));
         let slots = Arc::new(Semaphore::new(1));
         let name = Arc::new(Addresses::build("acr", ("example.azurecr.io", 443), &[], lookup, slots));

@@ -33,13 +33,13 @@ const MAX_CA_FILE: u64 = 8 << 20;
 
 /// The trusted certificate authorities, checked: every entry is one that rustls accepts.
 #[derive(Clone)]
-pub struct TrustRoots {
+pub(crate) struct TrustRoots {
     certificates: Vec<CertificateDer<'static>>,
 }
 
 /// What is wrong with the CA certificates; prints as one sentence.
 #[derive(Debug)]
-pub enum TrustError {
+pub(crate) enum TrustError {
     /// The file of the `ca_file` setting cannot be used, and why.
     File(PathBuf, String),
     /// The files of the system, or of the two variables, cannot be read in time.
@@ -72,7 +72,7 @@ impl TrustRoots {
     /// The system's certificates, those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and those of `ca_file`.
     /// A broken entry of the system's bundle is passed over; what a variable names and cannot be used is said in the log,
     /// for other programs' sake it may be there; a broken `ca_file` is an error: somebody asked for it by name.
-    pub fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
+    pub(crate) fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
         // A FIFO that a variable names, or a mount that hangs, is to be told and not waited for.
         let mut found = file::at_start(native).map_err(TrustError::Native)?;
         found.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
@@ -90,12 +90,12 @@ impl TrustRoots {
     }
 
     /// The same set for a client of reqwest's, which is to trust these and no others.
-    pub fn reqwest_certificates(&self) -> reqwest::Result<Vec<reqwest::Certificate>> {
+    pub(crate) fn reqwest_certificates(&self) -> reqwest::Result<Vec<reqwest::Certificate>> {
         self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()
     }
 
     /// The same set for a TLS client of our own.
-    pub fn root_store(&self) -> RootCertStore {
+    pub(crate) fn root_store(&self) -> RootCertStore {
         let mut store = RootCertStore::empty();
         // Each was accepted by such a store before.
         store.add_parsable_certificates(self.certificates.iter().cloned());
@@ -104,7 +104,7 @@ impl TrustRoots {
 
     /// The same set as a PEM file in memory. Pingora reads its CA bundle from a path, panics on a
     /// file that it cannot read and forgets the system's own roots; this one is whole and checked.
-    pub fn bundle(&self) -> Result<Bundle, TrustError> {
+    pub(crate) fn bundle(&self) -> Result<Bundle, TrustError> {
         let write = || -> io::Result<OwnedFd> {
             let mut file = File::from(memfd_create("ca-bundle", MFdFlags::MFD_CLOEXEC)?);
             for certificate in &self.certificates {
@@ -120,13 +120,13 @@ impl TrustRoots {
 }
 
 /// The CA bundle as an anonymous file: it has a path for as long as this value lives.
-pub struct Bundle {
+pub(crate) struct Bundle {
     file: OwnedFd,
 }
 
 impl Bundle {
     /// A path that this process, and no other, can open.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }
 }

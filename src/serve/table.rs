@@ -23,7 +23,7 @@ use crate::token::acr::AcrIssuer;
 use oci::route::{Blobs, Routes};
 
 /// Makes tables of routes, and swaps them.
-pub struct RouteTable {
+pub(crate) struct RouteTable {
     live: Arc<Table>,
     /// The registries of the table that is live. Held while a table is replaced, which one thread does at a time.
     served: Mutex<Vec<Served>>,
@@ -53,7 +53,7 @@ impl Served {
 
 impl RouteTable {
     /// Without a route, until [`Self::replace`] has one. The service keeps up what the tables name.
-    pub fn new(roots: TrustRoots, connector: ConnectorOptions) -> (Self, UpkeepService) {
+    pub(crate) fn new(roots: TrustRoots, connector: ConnectorOptions) -> (Self, UpkeepService) {
         let (upkeep, service) = UpkeepService::new();
         let table = Self {
             live: Arc::new(ArcSwap::from_pointee(Routes::new(Vec::new(), None))),
@@ -69,7 +69,7 @@ impl RouteTable {
     }
 
     /// What requests read.
-    pub fn live(&self) -> Arc<Table> {
+    pub(crate) fn live(&self) -> Arc<Table> {
         Arc::clone(&self.live)
     }
 
@@ -78,7 +78,7 @@ impl RouteTable {
     /// everything is as it was. Does no network I/O.
     ///
     /// Only the routes are replaced: listeners, threads and CA certificates are those of the start.
-    pub fn replace(&self, config: &Config) -> Result<(), ServeError> {
+    pub(crate) fn replace(&self, config: &Config) -> Result<(), ServeError> {
         // A poisoned lock guards a list that is replaced whole.
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut next, mut arriving) = (Vec::<Served>::new(), Vec::new());

@@ -15,7 +15,7 @@ use crate::net::addresses::Addresses;
 use crate::token::{Issuer, Tokens};
 
 /// The upkeep of one registry. It holds nothing of the registry but what it writes to, so that it can see the end of it.
-pub struct Upkeep {
+pub(crate) struct Upkeep {
     pub addresses: Arc<Addresses>,
     pub tokens: Arc<Tokens>,
     /// Gives the tokens.
@@ -25,7 +25,7 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let Self { addresses, tokens, issuer, in_use } = self;
         tokio::select! {
             _ = in_use => {}
@@ -35,7 +35,7 @@ impl Upkeep {
 }
 
 /// Runs the upkeep of every registry.
-pub struct UpkeepService {
+pub(crate) struct UpkeepService {
     /// Locked once, for as long as the service runs: Pingora starts it by a shared reference.
     pub(super) arriving: Mutex<mpsc::UnboundedReceiver<Upkeep>>,
 }
@@ -43,7 +43,7 @@ pub struct UpkeepService {
 impl UpkeepService {
     /// The service, and where to hand in the upkeep of a registry. That queue needs no bound: it has an entry for each
     /// registry that is new in a table, and a table comes of a file that was read whole.
-    pub fn new() -> (mpsc::UnboundedSender<Upkeep>, Self) {
+    pub(crate) fn new() -> (mpsc::UnboundedSender<Upkeep>, Self) {
         let (sender, arriving) = mpsc::unbounded_channel();
         (sender, Self { arriving: Mutex::new(arriving) })
     }

@@ -37,7 +37,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const NOBODY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Calls the token endpoints of one registry, over the given addresses and trust roots.
-pub struct AcrIssuer {
+pub(crate) struct AcrIssuer {
     domain: Domain,
     /// `None` pulls anonymously.
     identity: Option<Chain>,
@@ -47,7 +47,7 @@ pub struct AcrIssuer {
 
 impl AcrIssuer {
     /// Does no network I/O. `Err` if the TLS client cannot be built from these roots.
-    pub fn new(
+    pub(crate) fn new(
         domain: Domain,
         identity: Option<Chain>,
         addresses: Arc<Addresses>,

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 /// Requests wait while a failure that may pass by itself has lasted for less than this. When a machine starts, its identity
 /// endpoint answers 404, 410 or 500 for some seconds; after half a minute an engine does better with its next endpoint.
-pub const WAITED_OUT: Duration = Duration::from_secs(30);
+pub(crate) const WAITED_OUT: Duration = Duration::from_secs(30);
 
 /// The first pause is at most this.
 const BASE: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ const FLOOR: Duration = Duration::from_millis(100);
 
 /// Exponential back-off with full jitter: a random pause up to a bound that doubles to a ceiling.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     first: Option<Instant>,
     /// Requests wait for this call: see [`EARLY_CEILING`].
@@ -36,22 +36,22 @@ pub struct Backoff {
 impl Backoff {
     /// For a call that requests wait for: the sign-in, or a first token. The renewals of a thousand tokens that are still
     /// valid give the server more time.
-    pub fn awaited() -> Self {
+    pub(crate) fn awaited() -> Self {
         Self { awaited: true, ..Self::default() }
     }
 
     /// The call has succeeded.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         (self.failures, self.first) = (0, None);
     }
 
     /// Nothing has failed since the last success.
-    pub fn is_clear(&self) -> bool {
+    pub(crate) fn is_clear(&self) -> bool {
         self.failures == 0
     }
 
     /// The pause after one more failure; never shorter than what the server asked for.
-    pub fn next(&mut self, failure: &Failure) -> Duration {
+    pub(crate) fn next(&mut self, failure: &Failure) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let is_early = self.first.get_or_insert_with(Instant::now).elapsed() < WAITED_OUT;
         let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_LIMIT);

@@ -26,7 +26,7 @@ impl Pending {
     /// The slot of this repository; true if it has just joined the end of the queue. `None` if the queue is full.
     /// The subscription is made here, under the caller's lock: a repository without a waiting request leaves the queue
     /// when its turn comes.
-    pub fn join(&mut self, name: &str, clock: u64) -> Option<(Joined, bool)> {
+    pub(crate) fn join(&mut self, name: &str, clock: u64) -> Option<(Joined, bool)> {
         if let Some(slot) = self.slots.get(name) {
             return Some(((Arc::clone(slot), slot.changed.subscribe()), false));
         }
@@ -45,7 +45,7 @@ impl Pending {
     }
 
     /// The repository whose turn it is. It stays pending until [`Self::remove`].
-    pub fn next(&mut self) -> Option<(Arc<str>, Arc<Slot>)> {
+    pub(crate) fn next(&mut self) -> Option<(Arc<str>, Arc<Slot>)> {
         while let Some(name) = self.queue.pop_front() {
             let Some(slot) = self.slots.get(&name) else { continue };
             if slot.changed.receiver_count() > 0 {
@@ -59,12 +59,12 @@ impl Pending {
     }
 
     /// It has a token now, or no request asks for it any more.
-    pub fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         self.slots.remove(name);
     }
 
     /// Every slot that a request may wait for.
-    pub fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
         self.slots.values()
     }
 
@@ -80,7 +80,7 @@ impl Pending {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 }

@@ -76,7 +76,7 @@ pub(super) struct Refresher<'a> {
 }
 
 impl<'a> Refresher<'a> {
-    pub fn new(tokens: &'a Tokens, issuer: Arc<dyn Issuer>) -> Self {
+    pub(crate) fn new(tokens: &'a Tokens, issuer: Arc<dyn Issuer>) -> Self {
         let wildcard = Scope::new(Arc::clone(&tokens.wildcard), Backoff::awaited(), false);
         Self {
             tokens,
@@ -96,7 +96,7 @@ impl<'a> Refresher<'a> {
         }
     }
 
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         loop {
             let next = self.start_calls();
             tokio::select! {

@@ -18,7 +18,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Logs how the sign-in goes, if that has changed.
-    pub fn sign_in(&mut self, state: &State) {
+    pub(crate) fn sign_in(&mut self, state: &State) {
         match state.sign_in_failing() {
             Some(failing) => {
                 let fingerprint = fingerprint(&failing.failure.message);
@@ -33,7 +33,7 @@ impl Report {
     }
 
     /// A call for this scope's access token has failed. The same failure of another scope is not logged again.
-    pub fn not_granted(&mut self, scope: &Arc<str>, failure: &Failure) {
+    pub(crate) fn not_granted(&mut self, scope: &Arc<str>, failure: &Failure) {
         let fingerprint = fingerprint(&failure.message);
         if !self.scopes.values().any(|known| *known == fingerprint) {
             warn!("{failure}");
@@ -42,14 +42,14 @@ impl Report {
     }
 
     /// There is a new access token for this scope.
-    pub fn granted(&mut self, scope: &str) {
+    pub(crate) fn granted(&mut self, scope: &str) {
         if self.scopes.remove(scope).is_some() && self.scopes.is_empty() {
             info!("registry token: granted again");
         }
     }
 
     /// No call is made for this scope any more.
-    pub fn forget(&mut self, scope: &str) {
+    pub(crate) fn forget(&mut self, scope: &str) {
         self.scopes.remove(scope);
     }
 }

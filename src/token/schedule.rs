@@ -19,23 +19,23 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// Due at once.
-    pub fn new(backoff: Backoff) -> Self {
+    pub(crate) fn new(backoff: Backoff) -> Self {
         Self { due: Instant::now(), backoff, in_flight: false }
     }
 
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
         !self.in_flight && self.due <= now
     }
 
     /// The call has succeeded. It is due again between half and two thirds of the token's lifetime: early enough to
     /// outlast a long outage, and spread, so that hosts that started together do not call together.
-    pub fn renew(&mut self, lifetime: Duration) {
+    pub(crate) fn renew(&mut self, lifetime: Duration) {
         self.backoff.reset();
         self.due = Instant::now() + lifetime.mul_f64(0.5 + rand::random::<f64>() / 6.0);
     }
 
     /// The call has failed. It is due again after a pause.
-    pub fn repeat(&mut self, failure: &Failure) {
+    pub(crate) fn repeat(&mut self, failure: &Failure) {
         self.due = Instant::now() + self.backoff.next(failure);
     }
 }
@@ -52,7 +52,7 @@ pub(super) struct Scope {
 
 impl Scope {
     /// One whose first call is due.
-    pub fn new(slot: Arc<Slot>, backoff: Backoff, is_pending: bool) -> Self {
+    pub(crate) fn new(slot: Arc<Slot>, backoff: Backoff, is_pending: bool) -> Self {
         Self { slot, schedule: Schedule::new(backoff), refused: 0, is_pending }
     }
 }

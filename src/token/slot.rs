@@ -18,7 +18,7 @@ pub(super) const REPLACE_MEMORY: Duration = Duration::from_secs(30);
 
 /// An access token, ready to be sent.
 #[derive(Debug)]
-pub struct Bearer {
+pub(crate) struct Bearer {
     pub(super) header: HeaderValue,
     pub(super) expires: Instant,
     /// When it was asked for.
@@ -41,12 +41,12 @@ pub struct Bearer {
 
 impl Bearer {
     /// The value of the `Authorization` header. Cloning it does not copy the token.
-    pub fn header(&self) -> HeaderValue {
+    pub(crate) fn header(&self) -> HeaderValue {
         self.header.clone()
     }
 
     /// It is for one repository, not for all.
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.own
     }
 
@@ -78,7 +78,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// `now` by the store's clock.
-    pub fn new(now: u64) -> Self {
+    pub(crate) fn new(now: u64) -> Self {
         Self {
             bearer: ArcSwapOption::empty(),
             failing: ArcSwapOption::empty(),
@@ -90,13 +90,13 @@ impl Slot {
         }
     }
 
-    pub fn good(&self, now: Instant) -> Option<Arc<Bearer>> {
+    pub(crate) fn good(&self, now: Instant) -> Option<Arc<Bearer>> {
         self.bearer.load_full().filter(|bearer| bearer.expires > now)
     }
 
     /// No request waits for this token, or asked for it in the second half of the time since it came. Without a token, the
     /// time since the slot was made counts.
-    pub fn is_idle(&self, now: u64) -> bool {
+    pub(crate) fn is_idle(&self, now: u64) -> bool {
         /// Calls for a first token follow each other quickly, and a client that was told to wait half a minute comes back.
         const NEVER_CAME: Duration = Duration::from_secs(60);
         if self.changed.receiver_count() > 0 {
@@ -111,25 +111,25 @@ impl Slot {
     }
 
     /// Stores a new token and wakes the waiting requests.
-    pub fn granted(&self, bearer: Bearer) {
+    pub(crate) fn granted(&self, bearer: Bearer) {
         self.bearer.store(Some(Arc::new(bearer)));
         self.failing.store(None);
         self.changed.send_replace(());
     }
 
     /// Stores the failure and wakes the waiting requests.
-    pub fn failed(&self, failing: Failing) {
+    pub(crate) fn failed(&self, failing: Failing) {
         self.failing.store(Some(Arc::new(failing)));
         self.changed.send_replace(());
     }
 
     /// From now on no call is made for it.
-    pub fn evict(&self) {
+    pub(crate) fn evict(&self) {
         self.evicted.store(true, Ordering::Release);
         self.changed.send_replace(());
     }
 
-    pub fn is_evicted(&self) -> bool {
+    pub(crate) fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::Acquire)
     }
 }

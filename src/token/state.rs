@@ -74,12 +74,12 @@ impl Default for State {
 
 impl State {
     /// A sign-in has succeeded.
-    pub fn signed_in(&self, login: Login) -> Self {
+    pub(crate) fn signed_in(&self, login: Login) -> Self {
         Self::SignedIn { login: Arc::new(login), failing: None, access: self.access().clone() }
     }
 
     /// A sign-in has failed. A refresh token that is still valid stays in use.
-    pub fn sign_in_failed(&self, failing: Failing) -> Self {
+    pub(crate) fn sign_in_failed(&self, failing: Failing) -> Self {
         let mut state = self.clone();
         let (Self::SignedOut { failing: old, .. } | Self::SignedIn { failing: old, .. }) = &mut state;
         *old = Some(Arc::new(failing));
@@ -87,12 +87,12 @@ impl State {
     }
 
     /// The refresh token has ended, or the registry has refused it. What its renewal said is what requests are told now.
-    pub fn signed_out(&self) -> Self {
+    pub(crate) fn signed_out(&self) -> Self {
         Self::SignedOut { failing: self.sign_in_failing().cloned(), access: self.access().clone() }
     }
 
     /// The calls for access tokens go differently now.
-    pub fn with_access(&self, new: Access) -> Self {
+    pub(crate) fn with_access(&self, new: Access) -> Self {
         let mut state = self.clone();
         let (Self::SignedOut { access, .. } | Self::SignedIn { access, .. }) = &mut state;
         *access = new;
@@ -100,31 +100,31 @@ impl State {
     }
 
     /// The refresh token, which may have ended a moment ago.
-    pub fn login(&self) -> Option<&Arc<Login>> {
+    pub(crate) fn login(&self) -> Option<&Arc<Login>> {
         match self {
             Self::SignedOut { .. } => None,
             Self::SignedIn { login, .. } => Some(login),
         }
     }
 
-    pub fn access(&self) -> &Access {
+    pub(crate) fn access(&self) -> &Access {
         let (Self::SignedOut { access, .. } | Self::SignedIn { access, .. }) = self;
         access
     }
 
     /// The failing sign-in, or the failing renewal of the refresh token.
-    pub fn sign_in_failing(&self) -> Option<&Arc<Failing>> {
+    pub(crate) fn sign_in_failing(&self) -> Option<&Arc<Failing>> {
         let (Self::SignedOut { failing, .. } | Self::SignedIn { failing, .. }) = self;
         failing.as_ref()
     }
 
     /// What fails, even if every token is still valid. Nothing works again before the sign-in does, so it goes first.
-    pub fn failing(&self, now: Instant) -> Option<&Arc<Failing>> {
+    pub(crate) fn failing(&self, now: Instant) -> Option<&Arc<Failing>> {
         self.sign_in_failing().or_else(|| self.access().failing().filter(|failing| failing.is_repeated(now)))
     }
 
     /// Why no call for an access token is made now, whichever repository it is for.
-    pub fn obstacle(&self, now: Instant) -> Option<&Arc<Failing>> {
+    pub(crate) fn obstacle(&self, now: Instant) -> Option<&Arc<Failing>> {
         match self {
             Self::SignedOut { failing: Some(failing), .. } => Some(failing),
             Self::SignedOut { .. } | Self::SignedIn { .. } => self.access().limited(now),
@@ -133,7 +133,7 @@ impl State {
 }
 
 impl Access {
-    pub fn failing(&self) -> Option<&Arc<Failing>> {
+    pub(crate) fn failing(&self) -> Option<&Arc<Failing>> {
         match self {
             Self::Working => None,
             Self::Failing(failing) | Self::Limited(failing) => Some(failing),
@@ -141,7 +141,7 @@ impl Access {
     }
 
     /// The limit, while it lasts.
-    pub fn limited(&self, now: Instant) -> Option<&Arc<Failing>> {
+    pub(crate) fn limited(&self, now: Instant) -> Option<&Arc<Failing>> {
         match self {
             Self::Limited(failing) if failing.next > now => Some(failing),
             Self::Working | Self::Failing(_) | Self::Limited(_) => None,
@@ -151,7 +151,7 @@ impl Access {
 
 impl Failing {
     /// One more failure of a call; `earlier` is the one before, if that failed as well.
-    pub fn again(earlier: Option<&Self>, failure: &Arc<Failure>, next: Instant) -> Self {
+    pub(crate) fn again(earlier: Option<&Self>, failure: &Arc<Failure>, next: Instant) -> Self {
         let (since, since_time) =
             earlier.map_or_else(|| (Instant::now(), SystemTime::now()), |earlier| (earlier.since, earlier.since_time));
         Self { failure: Arc::clone(failure), since, since_time, next }
@@ -159,12 +159,12 @@ impl Failing {
 
     /// Whether a request that can wait until `deadline` waits for the next call. It does for a failure that may pass by
     /// itself, as when a machine starts; one that somebody has to act on, or that has lasted, is answered at once.
-    pub fn is_worth_a_wait(&self, deadline: Instant) -> bool {
+    pub(crate) fn is_worth_a_wait(&self, deadline: Instant) -> bool {
         !self.failure.permanent && self.since.elapsed() < WAITED_OUT && self.next < deadline
     }
 
     /// The call is still being repeated, so the failure says something about now.
-    pub fn is_repeated(&self, now: Instant) -> bool {
+    pub(crate) fn is_repeated(&self, now: Instant) -> bool {
         self.next + ABANDONED > now
     }
 }

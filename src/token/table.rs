@@ -29,15 +29,15 @@ impl Default for Table {
 
 impl Table {
     /// Calls `read` with the slot of this repository, if there is one.
-    pub fn read<T>(&self, name: &str, read: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
+    pub(crate) fn read<T>(&self, name: &str, read: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
         self.shard(name)?.load().get(name).map(read)
     }
 
-    pub fn insert(&self, name: &Arc<str>, slot: &Arc<Slot>) {
+    pub(crate) fn insert(&self, name: &Arc<str>, slot: &Arc<Slot>) {
         self.change(name, |shard| shard.insert(Arc::clone(name), Arc::clone(slot)));
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         self.change(name, |shard| shard.remove(name));
     }
 
@@ -55,7 +55,7 @@ impl Table {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.load().len()).sum()
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::root;
 
 /// What stands between two lines of backticks.
-pub struct Block {
+pub(crate) struct Block {
     /// The file and the line of the first backticks.
     pub place: String,
     /// The word behind them.
@@ -15,7 +15,7 @@ pub struct Block {
 }
 
 /// Every block of a page, in order.
-pub fn read(page: &Path, text: &str) -> Vec<Block> {
+pub(crate) fn read(page: &Path, text: &str) -> Vec<Block> {
     let name = page.strip_prefix(root()).unwrap_or(page).display();
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;

@@ -10,7 +10,7 @@ const ONE: &str = "routes:\n  - {source: docker.io, domain: example.azurecr.io, 
 const TWO: &str = "  - {source: ghcr.io, domain: example.azurecr.io, prefix: ghcr}\n";
 
 /// Settings are taken by the program. What stands there for one table only gets the registry that it lacks.
-pub fn settings(block: &Block) -> Result<(), String> {
+pub(crate) fn settings(block: &Block) -> Result<(), String> {
     let has = |key: &str| block.text.lines().any(|line| line.starts_with(key));
     let registry = if has("upstream:") || has("routes:") { "" } else { "upstream: {domain: example.azurecr.io}\n" };
     let file = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
@@ -21,7 +21,7 @@ pub fn settings(block: &Block) -> Result<(), String> {
 }
 
 /// A client's file, or the lines for one, are what `client-config` prints.
-pub fn client(block: &Block) -> Result<(), String> {
+pub(crate) fn client(block: &Block) -> Result<(), String> {
     let directory = tempfile::tempdir().expect("a directory");
     let mut printed = String::new();
     for routes in [ONE.to_owned(), ONE.to_owned() + TWO] {
@@ -54,7 +54,7 @@ pub fn client(block: &Block) -> Result<(), String> {
 }
 
 /// A Kubernetes object: it is YAML, the program takes its arguments, and the probe asks where the program answers.
-pub fn kubernetes(block: &Block) -> Result<(), String> {
+pub(crate) fn kubernetes(block: &Block) -> Result<(), String> {
     let object: serde_yaml::Value = serde_yaml::from_str(&block.text).map_err(|cause| cause.to_string())?;
     let arguments: Vec<_> = block.text.lines().filter_map(|line| line.trim().strip_prefix("- --")).collect();
     let arguments: Vec<_> = arguments.iter().map(|argument| format!("--{argument}")).collect();
@@ -83,7 +83,7 @@ pub fn kubernetes(block: &Block) -> Result<(), String> {
 }
 
 /// A drop-in for the unit: settings in a section; those of the sandbox are ones that the unit has.
-pub fn unit(block: &Block) -> Result<(), String> {
+pub(crate) fn unit(block: &Block) -> Result<(), String> {
     let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.service")).expect("the unit");
     let known: BTreeSet<_> = unit.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key).collect();
     let mut is_in_section = false;

@@ -4,7 +4,7 @@ use crate::block::Block;
 use crate::root;
 
 /// Log lines: a time, a level and a target of this program; of an access line every field is one that the table explains.
-pub fn check(block: &Block) -> Result<(), String> {
+pub(crate) fn check(block: &Block) -> Result<(), String> {
     let page = std::fs::read_to_string(root().join("docs/operations.md")).expect("the page");
     for line in block.text.lines() {
         let wrong = |what: &str| Err(format!("{what}: {line}"));

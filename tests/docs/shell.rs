@@ -28,7 +28,7 @@ const UNCHECKED: [(&str, &str); 17] = [
 
 /// A block of command lines: `sh` can read it, each command is known, ours are taken by the program, and each path of this
 /// repository exists.
-pub fn check(block: &Block) -> Result<(), String> {
+pub(crate) fn check(block: &Block) -> Result<(), String> {
     let output = Command::new("sh").args(["-n", "-c", &block.text]).output().expect("sh runs");
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());

@@ -6,7 +6,7 @@ use crate::block::Block;
 
 /// Terraform: braces and quotes are closed, and whatever is referred to is declared. Whether the provider knows the
 /// resources and their arguments is NOT checked: that needs the provider, and with it the network.
-pub fn check(block: &Block) -> Result<(), String> {
+pub(crate) fn check(block: &Block) -> Result<(), String> {
     let code: String =
         block.text.lines().map(|line| line.split('#').next().unwrap_or_default().to_owned() + "\n").collect();
     let mut outside = String::new();

@@ -35,7 +35,7 @@ pub(crate) fn section(heading: &str) -> Vec<String> {
 /// The modules that the map names, and the names in it that are no module. The first column of each line names them: a line
 /// that is indented belongs to the last one that is indented less, so `lookup` below `net::addresses` is
 /// `net::addresses::lookup`. A crate, such as `oci (a crate)`, and what belongs to it are left out.
-pub fn map(modules: &BTreeSet<String>) -> (BTreeSet<String>, Vec<String>) {
+pub(crate) fn map(modules: &BTreeSet<String>) -> (BTreeSet<String>, Vec<String>) {
     let (mut found, mut unknown) = (BTreeSet::new(), Vec::new());
     let mut above: Vec<(usize, String)> = Vec::new();
     for line in section("Map").iter().filter(|line| !line.starts_with("```")) {

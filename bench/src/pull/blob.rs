@@ -14,7 +14,7 @@ use crate::origin::Origin;
 use crate::phase::Phase;
 
 /// dockerd's `max-concurrent-downloads` and containerd's default.
-pub const LAYERS_AT_ONCE: usize = 3;
+pub(crate) const LAYERS_AT_ONCE: usize = 3;
 /// From the registry to storage is one; a dedicated data endpoint may add one.
 const MAX_REDIRECTS: usize = 3;
 

@@ -7,10 +7,10 @@ use crate::phase::Phase;
 use crate::route::Side;
 
 /// Added to the report of a run that was ended early.
-pub const INTERRUPTED: &str = "Interrupted: the report covers the pulls until then.";
+pub(crate) const INTERRUPTED: &str = "Interrupted: the report covers the pulls until then.";
 
 /// One sentence a level, which begins with the level if there are several, and a remark if the run was ended early.
-pub fn render(summaries: &[Summary], interrupted: bool) -> Vec<String> {
+pub(crate) fn render(summaries: &[Summary], interrupted: bool) -> Vec<String> {
     let mut sentences: Vec<_> = match summaries {
         [] => vec!["Nothing was measured.".to_owned()],
         [only] => vec![sentence(only)],

@@ -10,10 +10,10 @@ use crate::route::Side;
 /// Longer error sentences are cut.
 const MAX_SENTENCE: usize = 200;
 /// The heading of the column of differences.
-pub const DIFFERENCE: &str = "via - direct, 95 % interval";
+pub(crate) const DIFFERENCE: &str = "via - direct, 95 % interval";
 
 /// The row of one side in a phase.
-pub struct Row {
+pub(crate) struct Row {
     pub side: Side,
     pub count: String,
     /// One for each of [`SHARES`].
@@ -23,7 +23,7 @@ pub struct Row {
 }
 
 /// What was measured: names and values.
-pub fn facts(about: &About) -> Vec<(&'static str, String)> {
+pub(crate) fn facts(about: &About) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("date", format!("{}, version {}", about.date, env!("CARGO_PKG_VERSION"))),
         ("command", about.command.clone()),
@@ -50,7 +50,7 @@ pub fn facts(about: &About) -> Vec<(&'static str, String)> {
 }
 
 /// The phases by name. A phase without samples has no rows.
-pub fn phases(summary: &Summary) -> Vec<(&'static str, Vec<Row>)> {
+pub(crate) fn phases(summary: &Summary) -> Vec<(&'static str, Vec<Row>)> {
     let rows = summary.phases.iter().map(|phase| {
         // Microseconds and KiB a second are far below 2^53.
         let text = |value: u64| digits(shown(phase.phase, value as f64));
@@ -76,7 +76,7 @@ fn estimate(phase: Phase, Estimate { value, low, high }: Estimate) -> [String; 3
 }
 
 /// How to read the differences, if there are any.
-pub fn notes(summary: &Summary) -> Vec<String> {
+pub(crate) fn notes(summary: &Summary) -> Vec<String> {
     let Some(Difference { median, .. }) = summary.whole else {
         return Vec::new();
     };
@@ -89,7 +89,7 @@ pub fn notes(summary: &Summary) -> Vec<String> {
 }
 
 /// Counts of pulls and errors: a name, and a number for each side.
-pub fn counts(summary: &Summary) -> Vec<(&'static str, Vec<String>)> {
+pub(crate) fn counts(summary: &Summary) -> Vec<(&'static str, Vec<String>)> {
     let is_open = summary.level.rate.is_some();
     let any_unfinished = summary.sides.iter().any(|side| side.unfinished > 0);
     let mut lines = Vec::new();
@@ -110,7 +110,7 @@ pub fn counts(summary: &Summary) -> Vec<(&'static str, Vec<String>)> {
 }
 
 /// The errors, and how often each occurred.
-pub fn errors(summary: &Summary) -> Vec<String> {
+pub(crate) fn errors(summary: &Summary) -> Vec<String> {
     let of = |side: &SideSummary| {
         let label = side.side.label();
         let sentences = side.record.sentences().map(move |(sentence, count)| {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{About, PhaseSummary, SHARES, SideSummary, Summary, answer};
 use crate::pairs::{Difference, Estimate};
 
-pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
+pub(crate) fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
     let sides: Map<_, _> = about.sides.iter().map(|(side, name)| (side.label().to_owned(), json!(name))).collect();
     let images: Vec<_> = about
         .images

@@ -22,7 +22,7 @@ thead th{color:var(--quiet);font-weight:600}tbody th{font-weight:400}\
 .note{color:var(--quiet);font-size:13px;margin:.3em 0}\
 svg{max-width:100%;height:auto}";
 
-pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
+pub(crate) fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
     let mut body = String::new();
     for sentence in answer::render(summaries, interrupted) {
         body += &format!("<p class=\"answer\">{}</p>", escaped(&sentence));

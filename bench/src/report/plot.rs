@@ -30,7 +30,7 @@ const COLOURS: [Colour; 2] = [
 ];
 
 /// One drawing of all levels, one below the other.
-pub fn render(summaries: &[Summary]) -> String {
+pub(crate) fn render(summaries: &[Summary]) -> String {
     let mut drawing = Drawing::new(WIDTH, &COLOURS);
     for summary in summaries {
         percentiles(&mut drawing, summary);
@@ -40,7 +40,7 @@ pub fn render(summaries: &[Summary]) -> String {
 }
 
 /// The plots of one level, a drawing each.
-pub fn of_level(summary: &Summary) -> [String; 2] {
+pub(crate) fn of_level(summary: &Summary) -> [String; 2] {
     [percentiles, medians].map(|plot| {
         let mut drawing = Drawing::new(WIDTH, &COLOURS);
         plot(&mut drawing, summary);

@@ -4,7 +4,7 @@ use super::cells::{self, DIFFERENCE};
 use super::{About, SHARES, Summary, answer};
 use crate::digits::digits;
 
-pub fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
+pub(crate) fn render(about: &About, summaries: &[Summary], interrupted: bool) -> String {
     let mut text = String::new();
     for sentence in answer::render(summaries, interrupted) {
         text += &format!("{sentence}\n");

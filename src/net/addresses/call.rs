@@ -10,10 +10,10 @@ use super::{Addresses, LOOKUP_LIMIT, Names};
 
 /// How long a call waits for its name before it fails and says so. Requests wait 10 s for a token by default, and are to
 /// be told why there is none; the look-up goes on, and the next call has its answer.
-pub const CALL_WAIT: Duration = Duration::from_secs(9);
+pub(crate) const CALL_WAIT: Duration = Duration::from_secs(9);
 
 /// Resolves by a table of names.
-pub struct Resolver(pub Arc<Names>);
+pub(crate) struct Resolver(pub Arc<Names>);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -22,7 +22,7 @@ impl Resolve for Resolver {
 }
 
 /// Resolves every name as one registry's, by the addresses that pulls go to.
-pub struct Single(pub Arc<Addresses>);
+pub(crate) struct Single(pub Arc<Addresses>);
 
 impl Resolve for Single {
     fn resolve(&self, _: Name) -> Resolving {
@@ -38,21 +38,21 @@ fn addresses_of(addresses: Arc<Addresses>) -> Resolving {
 }
 
 /// One call to a name: its end tells something of the addresses.
-pub struct Call {
+pub(crate) struct Call {
     addresses: Arc<Addresses>,
     first: Option<SocketAddr>,
 }
 
 impl Addresses {
     /// A call begins.
-    pub fn call(self: &Arc<Self>) -> Call {
+    pub(crate) fn call(self: &Arc<Self>) -> Call {
         Call { addresses: Arc::clone(self), first: self.first() }
     }
 }
 
 impl Call {
     /// It has an answer: the address that gave it goes first.
-    pub fn answered(&self, answer: &reqwest::Response) {
+    pub(crate) fn answered(&self, answer: &reqwest::Response) {
         if let Some(address) = answer.remote_addr() {
             self.addresses.connected(SocketAddr::new(address.ip(), self.addresses.port));
         }
@@ -60,7 +60,7 @@ impl Call {
 
     /// It has none. No connection and no answer in time count against the address that went first: reqwest does not say
     /// which one it was.
-    pub fn failed(&self, cause: reqwest::Error) -> reqwest::Error {
+    pub(crate) fn failed(&self, cause: reqwest::Error) -> reqwest::Error {
         if let Some(first) = self.first.filter(|_| cause.is_connect() || cause.is_timeout()) {
             self.addresses.failed(first);
         }

@@ -30,7 +30,7 @@ const RACE_LIMIT: Duration = Duration::from_secs(3);
 
 /// The way of one request to one of a name's addresses. It is the connector that Pingora uses if it has no kept
 /// connection to the first one, and knows afterwards where the request went.
-pub struct Attempt {
+pub(crate) struct Attempt {
     addresses: Arc<Addresses>,
     first: SocketAddr,
     /// Which address took the connection, if a new one was made.
@@ -39,29 +39,29 @@ pub struct Attempt {
 
 impl Attempt {
     /// `None` if the name has no known address.
-    pub fn new(addresses: &Arc<Addresses>) -> Option<Arc<Self>> {
+    pub(crate) fn new(addresses: &Arc<Addresses>) -> Option<Arc<Self>> {
         let first = addresses.first()?;
         Some(Arc::new(Self { addresses: Arc::clone(addresses), first, winner: OnceLock::new() }))
     }
 
     /// The address under which Pingora keeps connections: the one that is tried first. A connection to another one is
     /// used once and not kept; the next request has that address as its first.
-    pub fn first(&self) -> SocketAddr {
+    pub(crate) fn first(&self) -> SocketAddr {
         self.first
     }
 
     /// Where the request went.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.winner.get().copied().unwrap_or(self.first)
     }
 
     /// The address that took the connection does not answer, or breaks off: others go first from now on.
-    pub fn failed(&self) {
+    pub(crate) fn failed(&self) {
         self.addresses.failed(self.address());
     }
 
     /// There is no connection. Addresses that took none are known already; what is left is a failure of TLS.
-    pub fn connect_failed(&self) {
+    pub(crate) fn connect_failed(&self) {
         if let Some(winner) = self.winner.get() {
             self.addresses.failed(*winner);
         }

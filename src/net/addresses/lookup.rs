@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::{Addresses, State};
 
 /// How long a look-up is waited for: two of glibc's waits.
-pub const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 /// Azure moves names by CNAMEs that hold for 60 s and less (Traffic Manager), and `getaddrinfo` does not say for how long
 /// an answer holds.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -32,14 +32,14 @@ const RETRY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Look-ups of one name at a time. The second one starts when the first has been under way for [`LOOKUP_LIMIT`]: it may
 /// be asking a name server that this host no longer has.
-pub const MAX_FLIGHTS: usize = 2;
+pub(crate) const MAX_FLIGHTS: usize = 2;
 
 /// What asks the system, or stands for it in a test.
-pub type Lookup = Arc<dyn Fn(String, u16) -> Answer + Send + Sync>;
+pub(crate) type Lookup = Arc<dyn Fn(String, u16) -> Answer + Send + Sync>;
 type Answer = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// `getaddrinfo`, on a thread for blocking calls.
-pub fn system() -> Lookup {
+pub(crate) fn system() -> Lookup {
     Arc::new(|host, port| {
         Box::pin(async move {
             let call = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
@@ -50,7 +50,7 @@ pub fn system() -> Lookup {
 
 /// A name without an address. Prints what to do and why, the cause last.
 #[derive(Clone, Debug)]
-pub struct Unresolved {
+pub(crate) struct Unresolved {
     host: String,
     cause: String,
 }
@@ -65,7 +65,7 @@ impl std::error::Error for Unresolved {}
 
 /// The look-ups of one name.
 #[derive(Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     under_way: usize,
     /// The newest one's number, and when it began.
     newest: u64,
@@ -106,7 +106,7 @@ impl Progress {
 
 impl Addresses {
     /// Looks the name up again and again, for ever. A request then finds its addresses here and never waits for DNS.
-    pub async fn keep_fresh(self: &Arc<Self>) {
+    pub(crate) async fn keep_fresh(self: &Arc<Self>) {
         if self.fixed {
             return std::future::pending().await;
         }
@@ -129,7 +129,7 @@ impl Addresses {
     /// Makes sure that there are addresses to use, for a name that nobody keeps fresh. Known ones are used at once while a
     /// look-up runs behind; unknown ones are waited for, `limit` at most. A resolver's error is no last word: it is asked
     /// again until the name has failed for [`LOOKUP_LIMIT`], and from then on its error is given at once.
-    pub async fn resolve(self: &Arc<Self>, limit: Duration) -> Result<(), Unresolved> {
+    pub(crate) async fn resolve(self: &Arc<Self>, limit: Duration) -> Result<(), Unresolved> {
         if self.fixed {
             return Ok(());
         }
@@ -166,7 +166,7 @@ impl Addresses {
     }
 
     /// Where every known address has failed, waits for a look-up to end, `limit` at most: the name may have moved.
-    pub async fn renewed(self: &Arc<Self>, limit: Duration) {
+    pub(crate) async fn renewed(self: &Arc<Self>, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut ended = self.ended.subscribe();
         while !self.fixed && self.all_failed() && Instant::now() < deadline {

@@ -17,7 +17,7 @@ const MAX_SIGN_IN: usize = 32;
 const MAX_LOOKUPS: usize = 8;
 
 /// Names and their addresses, the least recently used ones evicted.
-pub struct Names {
+pub(crate) struct Names {
     role: &'static str,
     capacity: usize,
     lookup: Lookup,
@@ -39,12 +39,12 @@ struct Entry {
 
 impl Names {
     /// Hosts that hold blobs.
-    pub fn storage() -> Arc<Self> {
+    pub(crate) fn storage() -> Arc<Self> {
         Arc::new(Self::new("storage", MAX_STORAGE, lookup::system()))
     }
 
     /// Hosts that sign in. Their port is 0: reqwest asks for addresses without one, and puts it in itself.
-    pub fn sign_in() -> Arc<Self> {
+    pub(crate) fn sign_in() -> Arc<Self> {
         Arc::new(Self::new("entra", MAX_SIGN_IN, lookup::system()))
     }
 
@@ -54,7 +54,7 @@ impl Names {
     }
 
     /// What is known of a name. Does no look-up: [`Addresses::resolve`] does.
-    pub fn get(&self, host: &str, port: u16) -> Arc<Addresses> {
+    pub(crate) fn get(&self, host: &str, port: u16) -> Arc<Addresses> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (host.to_owned(), port);
         table.clock += 1;
