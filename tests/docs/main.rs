@@ -3,6 +3,7 @@
 //!
 //! What the checks leave out is said in `shell::UNCHECKED` and `terraform`.
 
+mod architecture;
 mod block;
 mod files;
 mod log;
@@ -54,6 +55,7 @@ fn check(block: &Block) -> Option<Result<(), String>> {
         "text" if block.text.starts_with('[') => log::check(block),
         // A diagram; there is nothing in it that a program could judge.
         "text" if block.text.contains(" v\n") => Ok(()),
+        "text" if architecture::is_made_from_the_source(block) => Ok(()),
         _ => return None,
     })
 }
