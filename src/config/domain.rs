@@ -1,8 +1,7 @@
 //! The login server of a cache registry.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use http::HeaderValue;
+use oci::authority;
 
 /// The port of `https`.
 const DEFAULT_PORT: u16 = 443;
@@ -28,21 +27,12 @@ impl Domain {
         if text.contains(['/', '@', '?', '#']) {
             return wrong("is more than a host: a cache rule's path goes into the prefix; use the login server alone");
         }
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => match port.parse::<u16>() {
-                Ok(port) if port != 0 => (host, port),
-                _ => {
-                    return wrong("has no port from 1 to 65535 after the colon: use the login server");
-                }
-            },
-            _ => (text, DEFAULT_PORT),
+        let (host, port) = authority::split(text);
+        let port = port.map_or(Some(DEFAULT_PORT), authority::port).filter(|&port| port != 0);
+        let Some(port) = port else {
+            return wrong("has no port from 1 to 65535 after the colon: use the login server");
         };
-        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let valid = match literal {
-            Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
-            None => host.parse::<Ipv4Addr>().is_ok() || is_host_name(host),
-        };
-        if !valid {
+        if authority::ip(host).is_none() && !is_host_name(host) {
             return wrong("is not a host name: use the login server");
         }
         let host = host.to_ascii_lowercase();
@@ -73,7 +63,7 @@ impl Domain {
 
     /// What the certificate has to be for: the host without brackets.
     pub(crate) fn server_name(&self) -> &str {
-        self.host.trim_start_matches('[').trim_end_matches(']')
+        authority::without_brackets(&self.host)
     }
 }
 
