@@ -32,9 +32,12 @@ fn every_message_that_is_explained_is_in_the_sources() {
     sources(&root().join("src"), &mut text);
     sources(&root().join("oci/src"), &mut text);
     let page = std::fs::read_to_string(root().join("docs/troubleshooting.md")).expect("a text");
-    let table = page.split("\n| Message has |").nth(1).expect("the table");
-    let cells = table.lines().skip(2).map_while(|line| line.strip_prefix("| ")?.split(" | ").next());
-    let messages: Vec<_> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let section = page.split("\n## Log messages\n").nth(1).expect("the section");
+    // An item is one or more messages, a colon, and the explanation.
+    let items: Vec<_> =
+        section.lines().filter_map(|line| line.strip_prefix("- `")?.split_once("`: ")).map(|(item, _)| item).collect();
+    assert_eq!(items.len(), section.matches("\n- ").count(), "an item begins with no message: {items:#?}");
+    let messages: Vec<_> = items.iter().flat_map(|item| item.split("`, `")).collect();
     assert!(messages.len() > 15, "{messages:?}");
     let example = "entra: client secret: 401 ... the client secret is wrong";
     assert_eq!(words(example), ["the client secret is wrong"], "values and short words are left out");
