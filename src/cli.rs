@@ -54,7 +54,7 @@ enum Subcommands {
     /// Run the proxy; this is what happens without a subcommand, too
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::ServeFlags),
-    /// Show a pull through the proxy without Azure: a stand-in for it is built in
+    /// Show a pull through the proxy without Azure, against a built-in emulator
     #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
     /// Not in this build

@@ -122,7 +122,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     azure.try_push(&image).map_err(|cause| format!("demo: image: {cause}"))?;
 
     say(format_args!(
-        "A stand-in for Azure runs in this process: Entra ID on {}, a registry on {}, its blob storage on {}.",
+        "An emulator of Azure runs in this process: Entra ID on {}, a registry on {}, its blob storage on {}.",
         azure.entra_addr(),
         azure.registry_addr(),
         azure.storage_addr()
@@ -150,7 +150,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         return Err(format!("demo: pull: {cause}"));
     }
     say("Every manifest and blob has the digest that it was asked for by.")?;
-    say("\nWhat the stand-in saw:")?;
+    say("\nWhat the emulator received:")?;
     for line in seen(&azure.requests()) {
         say(format_args!("  {line}"))?;
     }

@@ -21,7 +21,7 @@ Examples:
   acr-cache-proxy bench ... --rate 20 --duration 1m --layers head
       20 pulls a second begin on each side whatever happens; a pull that has to wait counts its wait.
   acr-cache-proxy bench --emulated --rtt 20ms
-      The same without Azure: stand-in, proxy and distance are built in.
+      The same without Azure: emulator, proxy and delay are built in.
 
 A direct pull does what docker does: GET /v2/, the token that the challenge asks for by the registry's refresh token,
 HEAD of the tag, index, manifest and config by digest, layers by three at a time, redirects followed to blob storage.

@@ -14,7 +14,7 @@ Examples:
   acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml
       The same from a file.
   acr-cache-proxy demo --once
-      A pull through this program, against a stand-in for Azure that is built in.
+      A pull through this program, against the built-in emulator of Azure.
   acr-cache-proxy client-config containerd --config /etc/acr-cache-proxy/config.yaml
       The files with which containerd pulls through the proxy; --write puts them in place.
 

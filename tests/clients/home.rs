@@ -25,7 +25,7 @@ impl Home {
         self.directory.path()
     }
 
-    /// The CAs of the stand-ins, for clients that follow a redirect to storage or fall back.
+    /// The CAs of the emulators, for clients that follow a redirect to storage or fall back.
     pub(crate) fn ca(&self) -> PathBuf {
         self.path().join("ca.pem")
     }

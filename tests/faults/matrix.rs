@@ -61,7 +61,7 @@ fn the_table_has_a_cell_for_each_hop_fault_and_moment() {
     for cell in cells() {
         assert!(cell.moment == Moment::Start || cell.hop == Hop::Data || cell.expected == unseen, "{cell:?}");
     }
-    // Faults that the stand-in cannot inject would be cells in name only.
+    // Faults that the emulator cannot inject would be cells in name only.
     for fault in faults {
         assert!(run_cell::fault(fault).is_some(), "{fault}");
     }

@@ -48,7 +48,7 @@ pub(crate) fn fault(name: &str) -> Option<Fault> {
     })
 }
 
-/// A stand-in for Azure and a proxy in front of it, for one cell.
+/// An emulator of Azure and a proxy in front of it, for one cell.
 struct Stage<'a> {
     runtime: &'a Handle,
     cell: &'a Cell,

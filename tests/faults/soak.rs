@@ -103,7 +103,7 @@ impl Pair {
     }
 }
 
-/// What a pair's stand-in was asked.
+/// What a pair's emulator was asked.
 #[derive(Default)]
 struct Tally {
     /// Access tokens that pulls came with.
