@@ -1,5 +1,6 @@
 //! The settings, valid by construction: a flag wins over its variable, a variable over the file, the file over the default.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,14 +22,14 @@ mod table;
 mod tree;
 
 use identity::Identity;
-use mistake::Text;
+use mistake::{Place, Text};
 use routes::Table;
 use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
 pub(crate) use domain::Domain;
 pub(crate) use listener::parse_listen;
-pub(crate) use mistake::{Mistakes, Place};
+pub(crate) use mistake::Mistakes;
 pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use table::{Default as DefaultValue, Row};
 
@@ -51,11 +52,19 @@ pub(crate) struct Config {
     upstreams: Vec<Arc<Upstream>>,
     routes: Routes,
     admin: Option<SocketAddr>,
-    ca_file: Option<(Place, PathBuf)>,
+    ca_file: Option<PathBuf>,
     token_wait: Duration,
     client_keepalive: Duration,
     threads: usize,
     log: String,
+}
+
+/// What settings need on the host that serves.
+pub(crate) struct Host {
+    /// Says why the CA certificates of a file cannot be used.
+    pub check_ca_file: fn(&Path) -> Result<(), Box<dyn Error>>,
+    /// Whether a variable has a value.
+    pub has_variable: fn(&str) -> bool,
 }
 
 /// What the command line gives: the file to read, and texts for settings that have a flag.
@@ -122,8 +131,18 @@ pub(crate) fn flagged() -> Vec<&'static Row> {
 }
 
 impl Config {
-    /// Reads the file that the flags name, if any, and puts both together. All mistakes are reported at once.
+    /// Reads the file that the flags name, if any, and puts both together. All mistakes are reported at once. The settings
+    /// may be for another host than this one.
     pub(crate) fn load(flags: &Flags) -> Result<Self, Mistakes> {
+        Self::load_for(flags, None)
+    }
+
+    /// The same on the host that is to serve by these settings: what is missing there is a mistake, too.
+    pub(crate) fn load_on(host: &Host, flags: &Flags) -> Result<Self, Mistakes> {
+        Self::load_for(flags, Some(host))
+    }
+
+    fn load_for(flags: &Flags, host: Option<&Host>) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
         let FileTable {
             place: _,
@@ -173,15 +192,20 @@ impl Config {
         let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);
         let ca_flag = flags.get(&FILE.ca_file.row);
         let ca_place = ca_flag.as_ref().or(ca_file.as_ref()).map(|(place, _)| place.clone());
-        let ca_file = ca_place.zip(FILE.ca_file.parse([ca_flag, ca_file], &mut mistakes));
-        let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, &mut mistakes));
+        let ca_file = FILE.ca_file.parse([ca_flag, ca_file], &mut mistakes);
+        if let (Some(host), Some(place), Some(path)) = (host, ca_place, &ca_file)
+            && let Err(cause) = (host.check_ca_file)(path)
+        {
+            mistakes.add(&place, format_args!("{}: {cause}", path.display()));
+        }
+        let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, host, &mut mistakes));
 
         let default_place = default.as_ref().map(|(place, _)| place.clone());
         let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
         let (domain, prefix) = (flags.get(&ROUTE.domain.row), flags.get(&ROUTE.prefix.row));
         let mut table = Table::default();
         if routes.is_empty() {
-            table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity);
+            table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity, host);
         } else {
             let flag = domain.or(prefix).map(|(place, _)| place);
             let upstream = upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
@@ -189,7 +213,7 @@ impl Config {
                 mistakes.add(&place, "cannot be set beside routes: make it an item of routes");
             }
             for route in routes {
-                table.add(&mut mistakes, route, None, &identity);
+                table.add(&mut mistakes, route, None, &identity, host);
             }
         }
         let default = table.default_registry(&mut mistakes, default);
@@ -234,12 +258,7 @@ impl Config {
 
     /// A private CA, trusted besides the system's.
     pub(crate) fn ca_file(&self) -> Option<&Path> {
-        self.ca_file.as_ref().map(|(_, path)| path.as_path())
-    }
-
-    /// What names that file, for a message about it: `--ca-file`, or a line of the configuration.
-    pub(crate) fn ca_file_place(&self) -> Option<&Place> {
-        self.ca_file.as_ref().map(|(place, _)| place)
+        self.ca_file.as_deref()
     }
 
     /// How long a request waits for a token that is on its way.

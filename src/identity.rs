@@ -16,4 +16,4 @@ mod variables;
 mod workload_identity;
 
 pub(crate) use chain::{Chain, IdentityError};
-pub(crate) use variables::passed_over;
+pub(crate) use variables::{is_set, passed_over};

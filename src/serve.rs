@@ -99,12 +99,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     let shares = descriptors::share_out(threads).map_err(ServeError::Descriptors)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let roots = TrustRoots::load(config.ca_file()).map_err(|cause| match (cause, config.ca_file_place()) {
-        (TrustError::File(path, cause), Some(place)) => {
-            ServeError::Setting(format!("{place}: {}: {cause}", path.display()))
-        }
-        (cause, _) => ServeError::Trust(cause),
-    })?;
+    let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
     let (clients, admin): (Vec<_>, Vec<_>) =
         bind(config)?.into_iter().partition(|listener| listener.kind() == listen::Kind::Clients);

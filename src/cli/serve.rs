@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::exit::{Exit, mistake};
-use crate::config::{self, Config, DefaultValue, Flags, Row};
+use crate::config::{self, Config, DefaultValue, Flags, Host, Row};
+use crate::identity;
+use crate::net::trust;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +22,9 @@ Examples:
 
 The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
 AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI.";
+/// This host.
+const HOST: Host = Host { check_ca_file: |path| Ok(trust::check_ca_file(path)?), has_variable: identity::is_set };
+
 /// The flags of `serve`.
 #[derive(Args)]
 pub(super) struct ServeFlags {
@@ -103,13 +108,17 @@ pub(super) fn parse(flags: ServeFlags) -> Result<Serve, Exit> {
         );
     }
     let exit_with_stdin = flags.exit_with_stdin;
-    Ok(Serve { config: load(flags)?, warnings, exit_with_stdin })
+    let config = Config::load_on(&HOST, &settings(flags)).map_err(|mistakes| mistake(&mistakes.to_string()))?;
+    Ok(Serve { config, warnings, exit_with_stdin })
 }
 
-/// The settings that these flags, the variable and the file give.
+/// The settings that these flags, the variable and the file give, for a proxy on this host or another.
 pub(super) fn load(flags: ServeFlags) -> Result<Config, Exit> {
+    Config::load(&settings(flags)).map_err(|mistakes| mistake(&mistakes.to_string()))
+}
+
+fn settings(flags: ServeFlags) -> Flags {
     let ServeFlags { settings: SettingFlags(given), config, masquerade_domain: _, exit_with_stdin: _ } = flags;
     let rust_log = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    let given = given.with_file(config).with_rust_log(rust_log);
-    Config::load(&given).map_err(|mistakes| mistake(&mistakes.to_string()))
+    given.with_file(config).with_rust_log(rust_log)
 }

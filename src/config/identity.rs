@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Host;
 use super::kind::{Audience, Cloud, KindName};
 use super::mistake::{Mistakes, Text};
 use super::setting::{IDENTITY, IdentityTable};
@@ -99,16 +100,16 @@ impl Default for Identity {
 }
 
 impl Identity {
-    /// From the table; what is wrong goes to `mistakes`. Without a kind that is understood there is nothing that the other
-    /// keys could be judged by.
-    pub(super) fn parse(table: IdentityTable, mistakes: &mut Mistakes) -> Self {
+    /// From the table; what is wrong goes to `mistakes`. Without a valid kind the other keys are not checked. With a host,
+    /// what its kind needs has to be set there: by a key, or by a variable.
+    pub(super) fn parse(table: IdentityTable, host: Option<&Host>, mistakes: &mut Mistakes) -> Self {
         if table.is_flawed && table.kind.is_none() {
             return Self::default();
         }
         let given: Vec<_> = table.given().into_iter().map(|(key, place)| (key, place.clone())).collect();
         let IdentityTable {
             place: _,
-            is_flawed: _,
+            is_flawed,
             kind,
             cloud,
             authority,
@@ -123,8 +124,20 @@ impl Identity {
             token_file,
             key_directory,
         } = table;
+        let kind_place = kind.as_ref().map(|(place, _)| place.clone());
         let Some(name) = IDENTITY.kind.parse_or_default([kind], mistakes) else { return Self::default() };
         let takes = |key: &str| name.keys().contains(&key);
+        // With a key that is misspelt, what is missing may be that key.
+        if let (Some(host), Some(place), false) = (host, kind_place, is_flawed) {
+            let is_given = |key: &str| given.iter().any(|(known, _)| *known == key);
+            for (key, variable) in
+                name.needs().iter().filter(|(key, name)| !is_given(key) && !(host.has_variable)(name))
+            {
+                let kind = name.name();
+                mistakes
+                    .add(&place, format_args!("{kind} needs {key}: set it, or give the variable {variable} a value"));
+            }
+        }
         for (_, place) in given.iter().filter(|(key, _)| *key != "kind" && !takes(key)) {
             let keys = if name.keys().is_empty() { "no other key".to_owned() } else { name.keys().join(", ") };
             mistakes.add(place, format_args!("does not apply to kind {0}: remove it; {0} takes {keys}", name.name()));

@@ -2,7 +2,9 @@
 
 /// Makes the enum of the kinds: a row a kind.
 macro_rules! kinds {
-    ($($(#[$about:meta])* $kind:ident = $name:literal { keys: $keys:expr, works: $works:literal })*) => {
+    ($($(#[$about:meta])* $kind:ident = $name:literal {
+        keys: $keys:expr, needs: $needs:expr, works: $works:literal
+    })*) => {
         /// A kind of identity, as `identity.kind` names it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum KindName {
@@ -27,6 +29,13 @@ macro_rules! kinds {
                 }
             }
 
+            /// The keys without which it cannot sign in, each with the variable that does as well.
+            pub(crate) fn needs(self) -> &'static [(&'static str, &'static str)] {
+                match self {
+                    $(Self::$kind => $needs,)*
+                }
+            }
+
             /// Where it works, for the reference.
             #[cfg(test)]
             pub(crate) fn works(self) -> &'static str {
@@ -38,15 +47,20 @@ macro_rules! kinds {
     };
 }
 
+const TENANT: (&str, &str) = ("tenant_id", "AZURE_TENANT_ID");
+const CLIENT: (&str, &str) = ("client_id", "AZURE_CLIENT_ID");
+
 kinds! {
     /// The default chain.
     Default = "default" {
         keys: &["cloud", "authority", "audience"],
+        needs: &[],
         works: "everywhere: the first of the others that this host has"
     }
     /// An application with a secret.
     ClientSecret = "client_secret" {
         keys: &["cloud", "authority", "audience", "tenant_id", "client_id", "client_secret_file"],
+        needs: &[TENANT, CLIENT, ("client_secret_file", "AZURE_CLIENT_SECRET")],
         works: "everywhere"
     }
     /// An application with a certificate.
@@ -54,36 +68,43 @@ kinds! {
         keys: &[
             "cloud", "authority", "audience", "tenant_id", "client_id", "certificate_file", "certificate_password_file",
         ],
+        needs: &[TENANT, CLIENT, ("certificate_file", "AZURE_CLIENT_CERTIFICATE_PATH")],
         works: "everywhere"
     }
     /// A federated token.
     WorkloadIdentity = "workload_identity" {
         keys: &["cloud", "authority", "audience", "tenant_id", "client_id", "token_file"],
+        needs: &[TENANT, CLIENT, ("token_file", "AZURE_FEDERATED_TOKEN_FILE")],
         works: "Kubernetes with the workload identity webhook, which sets everything"
     }
     /// A managed identity.
     ManagedIdentity = "managed_identity" {
         keys: &["cloud", "audience", "client_id", "object_id", "resource_id"],
+        needs: &[],
         works: "virtual machines, AKS nodes, App Service, Container Apps"
     }
     /// Azure Arc's agent.
     AzureArc = "azure_arc" {
         keys: &["cloud", "audience", "key_directory"],
+        needs: &[],
         works: "machines with Azure Arc's agent"
     }
     /// The Azure CLI.
     AzureCli = "azure_cli" {
         keys: &["cloud", "audience"],
+        needs: &[],
         works: "where somebody has signed in with `az login`"
     }
     /// The Azure Developer CLI.
     AzureDeveloperCli = "azure_developer_cli" {
         keys: &["cloud", "audience"],
+        needs: &[],
         works: "where somebody has signed in with `azd auth login`"
     }
     /// Nobody.
     Anonymous = "anonymous" {
         keys: &[],
+        needs: &[],
         works: "registries that allow anonymous pulls"
     }
 }

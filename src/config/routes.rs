@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Host;
 use super::domain::Domain;
 use super::identity::Identity;
 use super::mistake::{Mistakes, Place, Text};
@@ -71,6 +72,7 @@ impl Table {
         entry: RouteTable,
         flags: Option<[Option<Text>; 2]>,
         identity: &Identity,
+        host: Option<&Host>,
     ) {
         let RouteTable {
             place: at,
@@ -107,7 +109,7 @@ impl Table {
         }
         let blobs = blobs.unwrap_or_default();
         let identity = match own_identity {
-            Some(table) => Identity::parse(table, mistakes),
+            Some(table) => Identity::parse(table, host, mistakes),
             None => identity.clone(),
         };
         if let Some(at) = at.as_ref().filter(|_| !is_sourced && !is_flawed) {

@@ -2,6 +2,7 @@
 //!
 //! One set serves Entra ID, the registry's token endpoints and the data path alike.
 
+use std::error::Error;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -14,10 +15,10 @@ use log::warn;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 
 use crate::file::{self, FileError};
-use crate::value;
+use crate::value::{self, ValueError};
 
 /// Where the common distributions keep their bundle (Debian, RHEL, openSUSE, Alpine). They are read
 /// by name only when `SSL_CERT_FILE` or `SSL_CERT_DIR` would otherwise *replace* them.
@@ -41,7 +42,7 @@ pub(crate) struct TrustRoots {
 #[derive(Debug)]
 pub(crate) enum TrustError {
     /// The file of the `ca_file` setting cannot be used, and why.
-    File(PathBuf, String),
+    CaFile(PathBuf, CaFileError),
     /// The files of the system, or of the two variables, cannot be read in time.
     Native(FileError),
     /// Neither the system nor the settings have a single usable certificate.
@@ -53,7 +54,7 @@ pub(crate) enum TrustError {
 impl fmt::Display for TrustError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path, cause) => write!(f, "ca_file {}: {cause}", path.display()),
+            Self::CaFile(path, cause) => write!(f, "ca_file {}: {cause}", path.display()),
             Self::Native(cause) => write!(f, "CA certificates of SSL_CERT_FILE, SSL_CERT_DIR or the system: {cause}"),
             Self::Empty => f.write_str(
                 "no CA certificate found: install the system's ca-certificates, or name a PEM file with ca_file or SSL_CERT_FILE",
@@ -66,7 +67,60 @@ impl fmt::Display for TrustError {
     }
 }
 
-impl std::error::Error for TrustError {}
+impl Error for TrustError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::CaFile(_, cause) => Some(cause),
+            Self::Native(cause) => Some(cause),
+            Self::Bundle(cause) => Some(cause),
+            Self::Empty => None,
+        }
+    }
+}
+
+/// Why the CA certificates of a file cannot be used; prints as one sentence without the file's name.
+#[derive(Debug)]
+pub(crate) enum CaFileError {
+    /// It cannot be read.
+    File(FileError),
+    /// It is in another encoding.
+    Encoding(ValueError),
+    /// It is damaged.
+    Pem(pem::Error),
+    /// It is a PEM file of something else.
+    NoCertificate,
+    /// TLS cannot use one of its certificates.
+    Unusable(rustls::Error),
+}
+
+impl fmt::Display for CaFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(cause) => cause.fmt(f),
+            Self::Encoding(cause) => cause.fmt(f),
+            Self::Pem(cause) => write!(f, "not a PEM file: {cause:?}"),
+            Self::NoCertificate => f.write_str("it has no PEM block BEGIN CERTIFICATE"),
+            Self::Unusable(cause) => write!(f, "a certificate in it is unusable: {cause}"),
+        }
+    }
+}
+
+impl Error for CaFileError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::File(cause) => Some(cause),
+            Self::Encoding(cause) => Some(cause),
+            Self::Pem(cause) => Some(cause),
+            Self::Unusable(cause) => Some(cause),
+            Self::NoCertificate => None,
+        }
+    }
+}
+
+/// Whether [`TrustRoots::load`] can use this `ca_file`.
+pub(crate) fn check_ca_file(path: &Path) -> Result<(), CaFileError> {
+    read_ca_file(path).map(drop)
+}
 
 impl TrustRoots {
     /// The system's certificates, those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and those of `ca_file`.
@@ -81,7 +135,7 @@ impl TrustRoots {
         let mut certificates: Vec<_> =
             found.into_iter().filter(|certificate| store.add(certificate.clone()).is_ok()).collect();
         if let Some(path) = ca_file {
-            certificates.extend(read_ca_file(path)?);
+            certificates.extend(read_ca_file(path).map_err(|cause| TrustError::CaFile(path.to_owned(), cause))?);
         }
         if certificates.is_empty() {
             return Err(TrustError::Empty);
@@ -147,21 +201,19 @@ fn native() -> Vec<CertificateDer<'static>> {
     found
 }
 
-fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let error = |cause: String| TrustError::File(path.to_owned(), cause);
+fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, CaFileError> {
     let file = path.to_owned();
-    let content = file::at_start(move || file::read(&file, MAX_CA_FILE)).flatten();
-    let content = content.map_err(|cause| error(cause.to_string()))?;
-    let text = value::unmarked(&content).map_err(|cause| error(cause.to_string()))?;
+    let content = file::at_start(move || file::read(&file, MAX_CA_FILE)).flatten().map_err(CaFileError::File)?;
+    let text = value::unmarked(&content).map_err(CaFileError::Encoding)?;
     let mut store = RootCertStore::empty();
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(text) {
-        let certificate = certificate.map_err(|cause| error(format!("not a PEM file: {cause:?}")))?;
-        store.add(certificate.clone()).map_err(|cause| error(format!("a certificate in it is unusable: {cause}")))?;
+        let certificate = certificate.map_err(CaFileError::Pem)?;
+        store.add(certificate.clone()).map_err(CaFileError::Unusable)?;
         certificates.push(certificate);
     }
     if certificates.is_empty() {
-        return Err(error("it has no PEM block BEGIN CERTIFICATE".to_owned()));
+        return Err(CaFileError::NoCertificate);
     }
     Ok(certificates)
 }

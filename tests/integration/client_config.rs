@@ -48,6 +48,21 @@ fn writing_twice_changes_nothing_and_a_foreign_file_is_status_1_after_the_others
     assert!(said.matches("wrote ").count() == 1 && said.matches("unchanged ").count() == 2, "{said}");
 }
 
+/// It runs where an image is made, and CA file and variables are on the proxy's host.
+#[test]
+fn settings_may_need_what_only_the_host_of_the_proxy_has() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let config = folder.path().join("config.yaml");
+    let text = "upstream: {domain: example.azurecr.io}\nca_file: /nonexistent.pem\nidentity: {kind: client_secret}\n";
+    std::fs::write(&config, text).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    for name in ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"] {
+        command.env_remove(name);
+    }
+    let output = command.args(["client-config", "docker", "--config"]).arg(&config).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
 /// The registry's route is not among the example's.
 const GONE: &str = "etc/containerd/certs.d/gone.example/hosts.toml";
 

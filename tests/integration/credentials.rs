@@ -145,6 +145,29 @@ async fn an_invalid_variable_ends_the_start_and_is_named() {
     assert_eq!(status(&Setup::new(&azure).env("IDENTITY_ENDPOINT", "/another/platform's").start()), 200);
 }
 
+/// Neither the settings nor the variables can change while the program runs, so a kind that lacks one can never sign in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_lacks_a_key_and_its_variable_ends_the_start() {
+    let azure = azure(Options::default()).await;
+    for (kind, key, name) in [
+        ("client_secret", "client_secret_file", "AZURE_CLIENT_SECRET"),
+        ("client_certificate", "certificate_file", "AZURE_CLIENT_CERTIFICATE_PATH"),
+        ("workload_identity", "token_file", "AZURE_FEDERATED_TOKEN_FILE"),
+    ] {
+        for (key, name) in [("tenant_id", "AZURE_TENANT_ID"), ("client_id", "AZURE_CLIENT_ID"), (key, name)] {
+            // The others are there: the ids and the secret as variables, the file as a key.
+            let file = [("certificate_file", "client_certificate"), ("token_file", "workload_identity")];
+            let file = file.iter().find(|(other, of)| *of == kind && *other != key).map(|(other, _)| other);
+            let file = file.map(|key| format!(", {key}: /nonexistent")).unwrap_or_default();
+            let setup = Setup::new(&azure).env(name, "").settings(&format!("identity: {{kind: {kind}{file}}}"));
+            let said = forbidden(setup);
+            let says = format!("identity.kind: {kind} needs {key}: set it, or give the variable {name} a value");
+            assert!(said.contains(&says), "{kind} {key}: {said}");
+        }
+    }
+    assert!(azure.requests().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_secret_in_a_file_is_reported_and_not_sent() {
     for (content, says) in [

@@ -69,6 +69,27 @@ async fn an_unusable_ca_file_is_a_wrong_setting_and_named_as_given() {
     assert!(line.contains(&format!("config.yaml:6: ca_file: {}: ", ca.display())), "{line}");
 }
 
+/// Each start used to tell the first of these only; the CA file and the sign-in were looked at last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_tells_every_mistake_at_once_also_what_this_host_lacks() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure).nobody();
+    let ca = setup.file("ca.pem", "no certificate\n");
+    let mut proxy = setup.settings("threads: none\nidentity: {kind: client_secret}").spawn();
+    assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
+    let log = proxy.log();
+    for says in [
+        &format!("ca_file: {}: it has no PEM block BEGIN CERTIFICATE", ca.display()),
+        "threads: \"none\" is not a number of threads",
+        "identity.kind: client_secret needs tenant_id: set it, or give the variable AZURE_TENANT_ID a value",
+        "identity.kind: client_secret needs client_id: set it, or give the variable AZURE_CLIENT_ID a value",
+        "identity.kind: client_secret needs client_secret_file: set it, or give the variable AZURE_CLIENT_SECRET a value",
+    ] {
+        assert!(log.contains(says), "{says}\n{log}");
+    }
+    assert_eq!(log.lines().count(), 5, "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_variable_that_names_no_file_is_reported_once() {
     let azure = testkit::azure().await;
@@ -182,7 +203,7 @@ async fn a_configuration_that_is_a_fifo_does_not_hang() {
     let fifo = path.to_string_lossy().into_owned();
     let mut proxy = setup.flag("--config", &fifo).spawn();
     assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
-    proxy.wait_for_log("it is a FIFO, and nobody has written it to its end within 5 s: name a regular file");
+    proxy.wait_for_log("it is a FIFO, and its writer has not closed it within 5 s: use a regular file");
 }
 
 /// As systemd sees a unit of `Type=notify`.
