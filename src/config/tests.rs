@@ -151,7 +151,9 @@ fn flags_win_over_the_variable_and_the_file() {
 }
 
 #[test]
-fn the_wait_for_a_token_is_of_some_seconds() {
+fn the_wait_for_a_token_is_1_to_20_seconds() {
+    let config = load("upstream: {domain: a.azurecr.io}", Flags::default()).expect("valid");
+    assert_eq!(config.token_wait(), DEFAULT_TOKEN_WAIT, "the row's default and the constant are one time");
     for (text, expected) in
         [("1s", Some(1)), ("20s", Some(20)), ("0s", None), ("21s", None), ("10", None), ("-1s", None), ("1m", None)]
     {

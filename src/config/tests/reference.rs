@@ -195,7 +195,6 @@ fn every_default_and_every_example_of_a_setting_is_right() {
             load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
         }
     }
-    assert_eq!(FILE.token_wait.row.default, DefaultValue::Text("10s"), "{DEFAULT_TOKEN_WAIT:?} for the token's tests");
 }
 
 /// A key that a kind lists and nothing reads would be accepted in silence.
