@@ -28,6 +28,7 @@ use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
 pub(crate) use domain::Domain;
+#[cfg(feature = "demo")]
 pub(crate) use listener::parse_listen;
 pub(crate) use mistake::Mistakes;
 pub(crate) use routes::{Destination, Routes, Upstream};
@@ -99,7 +100,7 @@ impl Flags {
     }
 
     /// With a file of CA certificates, if it is given.
-    #[cfg(any(test, feature = "bench"))]
+    #[cfg(feature = "bench")]
     pub(crate) fn with_ca_file(self, path: Option<&Path>) -> Self {
         match path {
             Some(path) => self.with(&FILE.ca_file.row, path.to_string_lossy()),

@@ -19,6 +19,7 @@ use writer::Writer;
 
 pub(crate) use directives::{doubt, parse_filter, parse_shared_filter};
 pub(crate) use field::{Rest, Word};
+#[cfg(feature = "bench")]
 pub(crate) use format::stamp;
 
 /// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.

@@ -157,9 +157,9 @@ mod tests {
         for (text, says) in [
             ("", "a repository is lower case"),
             ("Library/nginx", "a repository is lower case"),
-            ("library/nginx:", "no tag"),
-            ("library/nginx:a b", "no tag"),
-            ("library/nginx@sha256:ab", "no sha256 digest"),
+            ("library/nginx:", "is not a tag"),
+            ("library/nginx:a b", "is not a tag"),
+            ("library/nginx@sha256:ab", "is not a sha256 digest"),
             ("docker.io/library/nginx", "names a host"),
             ("localhost:5000/nginx", "names a host"),
             ("https://example.azurecr.io/hub/nginx", "has a scheme"),

@@ -32,7 +32,9 @@ mod table;
 
 pub(crate) use call::{CALL_WAIT, Resolver, Single};
 pub(crate) use connect::Attempt;
-pub(crate) use lookup::{LOOKUP_LIMIT, Lookup, system as system_lookup};
+#[cfg(any(feature = "bench", feature = "demo"))]
+pub(crate) use lookup::system as system_lookup;
+pub(crate) use lookup::{LOOKUP_LIMIT, Lookup};
 pub(crate) use table::Names;
 
 /// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the

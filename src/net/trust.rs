@@ -149,6 +149,7 @@ impl TrustRoots {
     }
 
     /// The same set for a TLS client of our own.
+    #[cfg(feature = "bench")]
     pub(crate) fn root_store(&self) -> RootCertStore {
         let mut store = RootCertStore::empty();
         // Each was accepted by such a store before.
