@@ -5,7 +5,15 @@
 //! - `STATUS=`: the address, and for each registry whether there is a token; `systemctl status` shows it.
 //! - `STOPPING=1`: a signal has come, and requests under way are finished.
 
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt as _;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{self as unix, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,17 +26,22 @@ use tokio::time::timeout;
 
 use crate::proxy::{Table, upstreams};
 
-/// Set by the service manager, or by a parent process: a datagram socket of the file system.
+/// Set by the service manager, or by a parent process: a datagram socket of the file system, or with `@` before its name an
+/// abstract one.
 pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
 /// The addresses of the listeners, sent with `READY=1`.
 pub(crate) const LISTEN_ADDRESS: &str = "X_LISTEN_ADDRESS";
 /// Between two looks at the tokens. The status is read by people.
 const STATUS_STEP: Duration = Duration::from_secs(1);
+/// A service manager that reads its socket makes room within this. Who does not read holds up neither start nor stop.
+const SEND_LIMIT: Duration = Duration::from_millis(200);
 
 /// Tells the service manager how the proxy is.
 pub(crate) struct Notifier {
     listen: Vec<SocketAddr>,
     routes: Arc<Table>,
+    /// The socket had no room for `READY=1`, which is sent again.
+    is_ready_due: bool,
 }
 
 impl Notifier {
@@ -36,14 +49,18 @@ impl Notifier {
     /// runs as a service and reports the status.
     pub(crate) fn ready(listen: Vec<SocketAddr>, routes: Arc<Table>) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
-        let notifier = Self { listen, routes };
-        let addresses: Vec<_> = notifier.listen.iter().map(ToString::to_string).collect();
-        let address = format!("{LISTEN_ADDRESS}={}", addresses.join(" "));
-        let states = [NotifyState::Ready, NotifyState::Custom(&address), NotifyState::Status(&notifier.status())];
-        if let Err(cause) = sd_notify::notify(&states) {
+        let mut notifier = Self { listen, routes, is_ready_due: false };
+        if let Err(cause) = notifier.send_ready() {
+            notifier.is_ready_due = is_full(&cause);
             warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
         }
         Some(notifier)
+    }
+
+    fn send_ready(&self) -> io::Result<()> {
+        let addresses: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
+        let address = format!("{LISTEN_ADDRESS}={}", addresses.join(" "));
+        send(&[NotifyState::Ready, NotifyState::Custom(&address), NotifyState::Status(&self.status())])
     }
 
     fn status(&self) -> String {
@@ -66,12 +83,16 @@ impl Notifier {
 #[async_trait]
 impl BackgroundService for Notifier {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut sent = String::new();
+        let (mut sent, mut is_ready_due) = (String::new(), self.is_ready_due);
         // A status that is not received is of no consequence, so errors are ignored from here on.
         while timeout(STATUS_STEP, shutdown.wait_for(|stop| *stop)).await.is_err() {
+            if is_ready_due {
+                is_ready_due = self.send_ready().is_err_and(|cause| is_full(&cause));
+                continue;
+            }
             let status = self.status();
             if status != sent {
-                let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
+                let _ = send(&[NotifyState::Status(&status)]);
                 sent = status;
             }
         }
@@ -81,5 +102,31 @@ impl BackgroundService for Notifier {
 /// Says that the proxy stops as soon as the requests under way are finished.
 pub(crate) fn stopping(requests: usize) {
     let status = format!("stopping: {requests} requests under way");
-    let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+    let _ = send(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+}
+
+/// Sends these states in one datagram. The crate's own `notify` knows no abstract socket, and waits for room without end.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(name) = std::env::var_os(SOCKET).filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    let mut datagram = String::new();
+    for state in states {
+        let _ = writeln!(datagram, "{state}");
+    }
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(SEND_LIMIT))?;
+    socket.send_to_addr(datagram.as_bytes(), &address(&name)?).map(drop)
+}
+
+fn address(name: &OsStr) -> io::Result<unix::SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_bytes().strip_prefix(b"@") {
+        return unix::SocketAddr::from_abstract_name(name);
+    }
+    unix::SocketAddr::from_pathname(name)
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -2,7 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
@@ -237,6 +238,52 @@ async fn the_service_manager_is_told_ready_status_and_stopping() {
     proxy.signal("TERM");
     assert_eq!(receive(), "STOPPING=1\nSTATUS=stopping: 0 requests under way\n");
     assert_eq!(proxy.wait().code(), Some(0));
+}
+
+/// A name that begins with `@`, as sd_notify(3) has it. It was taken for a path, and such a unit never became active.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_may_listen_on_an_abstract_socket() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let name = setup.path("manager").to_string_lossy().into_owned();
+    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a name")).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let _proxy = setup.env("NOTIFY_SOCKET", &format!("@{name}")).spawn();
+    let mut buffer = [0; 8 << 10];
+    let length = manager.recv(&mut buffer).expect("a notification in time");
+    assert!(buffer[..length].starts_with(b"READY=1\n"));
+}
+
+/// A sender waits while the receiver's queue is full. The start hung there before the first client was served, and after
+/// SIGTERM an idle proxy ran on for 25 s, whatever signal came next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_that_does_not_read_holds_up_neither_start_nor_stop() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let path = setup.path("manager");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let fill = || {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        while socket.send_to(b"full", &path).is_ok() {}
+    };
+    fill();
+    let mut proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
+    let line = proxy.wait_for_log(": listening on http://");
+    let address = line.rsplit_once("http://").expect("an address").1.parse().expect("an address");
+    assert_eq!(wire::ask(address, "GET /v2/", "").status, 200);
+    let receives_ready = || {
+        let mut buffer = [0; 8 << 10];
+        let length = manager.recv(&mut buffer).expect("a notification in time");
+        buffer[..length].starts_with(b"READY=1\n")
+    };
+    while !receives_ready() {}
+    fill();
+    let begun = Instant::now();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
