@@ -1,4 +1,4 @@
-//! The admin listener: a port of its own, so that a balancer or a kubelet can ask and no client of the mirror can.
+//! The admin listener. It has a port of its own, so that load balancers and kubelets can reach it while clients cannot.
 
 mod health;
 

@@ -30,10 +30,10 @@ mod emulated;
 use emulated::Emulated;
 pub(crate) use emulated::IMAGE;
 
-/// The two sides.
+/// What is measured: the proxy, the registry, or both.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// Those that the flags name; at least one is there.
+    /// The sides that the flags name; at least one is set.
     Named {
         /// The proxy.
         via: Option<Origin>,
@@ -93,7 +93,7 @@ fn connector(roots: &TrustRoots) -> Result<Connector, String> {
 }
 
 async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots) -> Result<Route, String> {
-    // Images have the names of Docker Hub. If no route is for it, the first one is measured.
+    // Images have names of Docker Hub. Without a route for Docker Hub, the first route is measured.
     let hub = Source::docker_hub();
     let route = config.routes().iter().find(|route| route.source == hub).or(config.routes().iter().next());
     let route = route.ok_or("the settings have no route: name a registry, such as --direct example.azurecr.io/hub")?;
@@ -114,7 +114,7 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     Ok(Route::direct(origin, route.prefix.as_str(), Arc::new(sign_in)))
 }
 
-/// What `docker login` leaves behind: the registry's refresh token. It is renewed in the middle of its life.
+/// The registry's refresh token, as `docker login` stores it. It is renewed after half of its lifetime.
 struct DockerLogin {
     issuer: AcrIssuer,
     anonymous: bool,
@@ -155,11 +155,12 @@ impl Login for RefreshToken {
 
     fn bearer(&self, body: &[u8]) -> Result<HeaderValue, &'static str> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct TokenResponse {
             access_token: String,
         }
-        let answer: Answer = serde_json::from_slice(body).map_err(|_| "a body that is not the JSON of a token")?;
-        Secret::new(answer.access_token).to_bearer().ok_or("a token that no header may carry")
+        let response: TokenResponse =
+            serde_json::from_slice(body).map_err(|_| "a body that is not the JSON of a token")?;
+        Secret::new(response.access_token).to_bearer().ok_or("a token that no header may carry")
     }
 }
 
@@ -169,7 +170,7 @@ fn date() -> String {
     format!("{}Z", logger::stamp(since_1970.as_secs()))
 }
 
-/// The arguments in a shell's quotes. None is a secret: an address with a password is a wrong flag.
+/// The command line, quoted for a shell. No argument is a secret: an address with a password is rejected.
 fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:,=+@%".contains(&byte);
     arguments.fold("acr-cache-proxy".to_owned(), |line, argument| {

@@ -15,11 +15,11 @@ use crate::notify;
 
 /// The child listens within milliseconds; this limit is for a very busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// Between two looks whether a child that is not ready yet has ended.
+/// How often a child that is not ready is checked for its end.
 const START_STEP: Duration = Duration::from_millis(50);
-/// A notification has two or three lines.
+/// Limit of a notification, which has two or three lines.
 const MAX_NOTIFICATION: usize = 8 << 10;
-/// The last lines of a child that does not start hold the reason.
+/// Lines at the end of the log that are shown if the child does not start: they have the reason.
 const LAST_LINES: usize = 4;
 
 /// A running proxy, killed when this value is dropped. If this process is killed first, the child sees the end of its
@@ -30,8 +30,8 @@ pub(crate) struct ProxyProcess {
 }
 
 impl ProxyProcess {
-    /// Starts the proxy and blocks until it is ready. `path` is where its notify socket is made; `on_line` gets every line of
-    /// its log.
+    /// Starts the proxy and blocks until it is ready. The notify socket is created at `path`; `on_line` gets every line of
+    /// the log.
     pub(crate) fn start(
         arguments: &[String],
         variables: &[(&str, String)],
@@ -51,7 +51,7 @@ impl ProxyProcess {
             .env(notify::SOCKET, path)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
-            // A Ctrl-C is for the parent, which then stops the child.
+            // Ctrl-C then signals the parent only, which stops the child.
             .process_group(0)
             .spawn()
             .map_err(|cause| format!("proxy: {cause}"))?;
@@ -119,11 +119,11 @@ impl Drop for ProxyProcess {
     }
 }
 
-/// A directory that only this user can read, removed with this value.
+/// A directory that only this user can read; removed when this value is dropped.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes it; the error names it.
+    /// Creates it; the error names its path.
     pub(crate) fn new(purpose: &str) -> Result<Self, String> {
         let path = std::env::temp_dir().join(format!(
             "acr-cache-proxy-{purpose}-{}-{:08x}",
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_ready_proxy_has_an_address() {
+    fn only_the_notification_of_a_ready_proxy_gives_an_address() {
         for (notification, expected) in [
             ("READY=1\nX_LISTEN_ADDRESS=127.0.0.1:40123\nSTATUS=listening\n", Some("127.0.0.1:40123")),
             ("X_LISTEN_ADDRESS=[::1]:8080\nREADY=1", Some("[::1]:8080")),

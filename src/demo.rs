@@ -27,7 +27,7 @@ const PREFIX: &str = "hub";
 const IMAGE: &str = "library/hello";
 /// The emulator's image has a manifest for it.
 const PLATFORM: &str = "linux/amd64";
-/// How long log lines are waited for. A request's line follows its response at once, unless the machine is busy.
+/// Limit of the wait for log lines. The line of a request follows its response at once, unless the machine is busy.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
 const LOG_STEP: Duration = Duration::from_millis(5);
 
@@ -45,7 +45,7 @@ pub(crate) fn run(options: &DemoOptions) -> Result<(), String> {
     })
 }
 
-/// Resolves at the first signal that ends the demo.
+/// Resolves with the first signal that ends the demo.
 fn ended() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -72,9 +72,9 @@ impl ProxyLog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, line: &str) {
+    fn add(&self, line: &str) {
         match &mut *self.lock() {
-            Some(kept) => kept.push(line.to_owned()),
+            Some(collected) => collected.push(line.to_owned()),
             None => {
                 let _ = writeln!(io::stderr(), "  | {line}");
             }
@@ -109,7 +109,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
             secret: Some(SECRET.to_owned()),
             ..Client::default()
         }],
-        // The docker of this machine does not trust the emulator's CA, and has to follow the redirect.
+        // Docker on this machine follows the redirect and does not trust the emulator's CA.
         storage_tls: false,
         login_server: "127.0.0.1".to_owned(),
         ..Options::default()
@@ -130,7 +130,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     say(format_args!("It holds {PREFIX}/{IMAGE}:latest, as a cache rule docker.io/* => {PREFIX}/* would."))?;
     say(match &binary {
         Some(binary) => format!("The image runs: in it is {} of this machine.\n", binary.display()),
-        None => "The image can be pulled and not run: this machine has no static busybox to put in it.\n".to_owned(),
+        None => "The image can be pulled but not run: this machine has no static busybox to put into it.\n".to_owned(),
     })?;
     let files = Scratch::new("demo").map_err(|cause| format!("demo: {cause}"))?;
     let log = ProxyLog::new();
@@ -149,21 +149,21 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         log.show()?;
         return Err(format!("demo: pull: {cause}"));
     }
-    say("Every manifest and blob has the digest that it was asked for by.")?;
+    say("Every manifest and blob has the digest that it was requested by.")?;
     say("\nWhat the emulator received:")?;
-    for line in seen(&azure.requests()) {
+    for line in received(&azure.requests()) {
         say(format_args!("  {line}"))?;
     }
     log.show()?;
     if options.once {
         return say("\nThe demo is complete.");
     }
-    say(format_args!("\n{}", to_paste(proxy.address(), binary.as_deref())))?;
+    say(format_args!("\n{}", commands(proxy.address(), binary.as_deref())))?;
     std::future::pending().await
 }
 
-/// Commands to paste: the same pull with curl, docker and containerd.
-fn to_paste(proxy: SocketAddr, binary: Option<&Path>) -> String {
+/// Commands for the same pull with curl, docker and containerd.
+fn commands(proxy: SocketAddr, binary: Option<&Path>) -> String {
     let short = IMAGE.trim_start_matches("library/");
     let docker = match binary {
         Some(_) => format!("docker run --rm {short} /bin/sh -c 'echo it runs'"),
@@ -208,7 +208,7 @@ async fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch, log: &Prox
     say(format_args!("  acr-cache-proxy {}\n", arguments.join(" ")))?;
     let (log, socket) = (log.clone(), files.path("notify"));
     let started = tokio::task::spawn_blocking(move || {
-        ProxyProcess::start(&arguments, &variables, &socket, move |line| log.hear(line))
+        ProxyProcess::start(&arguments, &variables, &socket, move |line| log.add(line))
     });
     let started = started.await.map_err(|cause| format!("demo: proxy: {cause}"))?;
     started.map_err(|cause| format!("demo: {cause}"))
@@ -239,7 +239,7 @@ fn connector() -> Result<Connector, rustls::Error> {
     Ok(Connector::new(tls, system_lookup()))
 }
 
-/// An exchange in a line.
+/// One line about an exchange.
 fn line(exchange: &Exchange) -> String {
     let what = if exchange.status.is_redirection() {
         format!("{} to blob storage", exchange.status.as_u16())
@@ -250,7 +250,7 @@ fn line(exchange: &Exchange) -> String {
 }
 
 /// A line for each request that reached the emulator: the hop, and whether the proxy sent a token; then how many there were.
-fn seen(requests: &[Recorded]) -> Vec<String> {
+fn received(requests: &[Recorded]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for request in requests {

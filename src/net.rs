@@ -1,4 +1,4 @@
-//! Reaching the other side: host:port, names looked up, and which certificate authorities are trusted.
+//! Outgoing connections: host names, their addresses, and the certificate authorities that are trusted.
 
 pub(crate) mod addresses;
 pub(crate) mod trust;

@@ -1,9 +1,9 @@
-//! What the service manager is told, by the protocol of sd_notify(3). Without `NOTIFY_SOCKET`, nothing is sent.
+//! Notifications to the service manager, by the protocol of sd_notify(3). Without `NOTIFY_SOCKET`, nothing is sent.
 //!
-//! - `READY=1`: the proxy listens. `X_LISTEN_ADDRESS=` comes with it: the address of each listener, separated by
-//!   blanks, for a parent process that asked for port 0. systemd ignores variables whose names begin with `X_`.
-//! - `STATUS=`: the address, and for each registry whether there is a token; `systemctl status` shows it.
-//! - `STOPPING=1`: a signal has come, and requests under way are finished.
+//! - `READY=1`: the proxy listens. With it comes `X_LISTEN_ADDRESS=`, the addresses of the listeners for clients, separated
+//!   by spaces, for a parent process that asked for port 0. systemd ignores variables whose names begin with `X_`.
+//! - `STATUS=`: the addresses, and for each registry whether there is a token; `systemctl status` shows it.
+//! - `STOPPING=1`: a signal was received; the proxy ends after the requests under way.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -31,12 +31,13 @@ use crate::proxy::{Table, upstreams};
 pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
 /// The addresses of the listeners, sent with `READY=1`.
 pub(crate) const LISTEN_ADDRESS: &str = "X_LISTEN_ADDRESS";
-/// Between two looks at the tokens. The status is read by people.
+/// How often the status is compared with the last one sent. It depends on the clock, too: a token that is not renewed ends
+/// without an event. People read the status, so a second is soon enough.
 const STATUS_STEP: Duration = Duration::from_secs(1);
 /// A service manager that reads its socket makes room within this. Who does not read holds up neither start nor stop.
 const SEND_LIMIT: Duration = Duration::from_millis(200);
 
-/// Tells the service manager how the proxy is.
+/// Sends the status to the service manager.
 pub(crate) struct Notifier {
     listen: Vec<SocketAddr>,
     routes: Arc<Table>,
@@ -45,8 +46,7 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Says that the proxy listens. `None` without a notify socket; otherwise, the value
-    /// runs as a service and reports the status.
+    /// Sends `READY=1`. `None` without a notify socket; otherwise the value runs as a service and sends the status.
     pub(crate) fn ready(listen: Vec<SocketAddr>, routes: Arc<Table>) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
         let mut notifier = Self { listen, routes, is_ready_due: false };
@@ -75,7 +75,7 @@ impl Notifier {
                 (false, Some(failure)) => format!("; {registry}: no token: {}", failure.message),
             };
         }
-        // A line break would begin another variable.
+        // A line break would begin a new variable.
         status.replace(char::is_control, " ")
     }
 }
@@ -84,7 +84,7 @@ impl Notifier {
 impl BackgroundService for Notifier {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let (mut sent, mut is_ready_due) = (String::new(), self.is_ready_due);
-        // A status that is not received is of no consequence, so errors are ignored from here on.
+        // Errors are ignored from here on: a lost status does no harm.
         while timeout(STATUS_STEP, shutdown.wait_for(|stop| *stop)).await.is_err() {
             if is_ready_due {
                 is_ready_due = self.send_ready().is_err_and(|cause| is_full(&cause));
@@ -99,7 +99,7 @@ impl BackgroundService for Notifier {
     }
 }
 
-/// Says that the proxy stops as soon as the requests under way are finished.
+/// Sends `STOPPING=1`: the proxy ends after the requests under way.
 pub(crate) fn stopping(requests: usize) {
     let status = format!("stopping: {requests} requests under way");
     let _ = send(&[NotifyState::Stopping, NotifyState::Status(&status)]);

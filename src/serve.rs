@@ -1,5 +1,6 @@
-//! `serve`: the only place where the parts are put together.
+//! `serve`: builds the parts of the daemon, connects them and runs them.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ use table::RouteTable;
 
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
 const MAX_STREAMS: u32 = 32;
-/// What one stream keeps ready for its client.
+/// Bytes that one HTTP/2 stream buffers for its client.
 const MAX_STREAM_BUFFER: usize = 128 << 10;
 
 /// Why the program does not start; prints as one sentence.
@@ -53,11 +54,11 @@ pub(crate) enum ServeError {
     },
     /// The process may open fewer files than it needs to start.
     Descriptors(TooFewDescriptors),
-    /// A setting that turns out wrong: where it stands, and what is wrong.
+    /// A setting that turns out to be wrong only at the start: its file and line or variable, and what is wrong.
     Setting(String),
     /// The CA certificates cannot be used.
     Trust(TrustError),
-    /// The system refuses to hand signals over.
+    /// The signal handlers cannot be installed.
     Signals(io::Error),
     /// The TLS client for the sign-in cannot be made.
     Client(reqwest::Error),
@@ -91,7 +92,17 @@ impl fmt::Display for ServeError {
     }
 }
 
-impl std::error::Error for ServeError {}
+impl Error for ServeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Listen { cause, .. } | Self::Signals(cause) => Some(cause),
+            Self::Descriptors(cause) => Some(cause),
+            Self::Trust(cause) => Some(cause),
+            Self::Client(cause) => Some(cause),
+            Self::Setting(_) => None,
+        }
+    }
+}
 
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet.
 pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
@@ -110,13 +121,13 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
         None,
         ServerConf {
             threads,
-            // One thread has nobody to share its work with, and a runtime for several costs it a tenth more.
+            // With one thread there is nothing to steal, and tokio's multi-thread runtime costs a tenth more CPU time.
             work_stealing: threads > 1,
             max_retries: proxy::MAX_TRIES,
-            // Pingora multiplies it by the number of threads.
+            // Pingora keeps so many connections for each thread.
             upstream_keepalive_pool_size: shares.pool.div_ceil(threads),
             ca_file: Some(bundle.path()),
-            // The drain ends by itself when the last request does; this is its bound.
+            // The drain ends with the last request; this is its upper bound.
             grace_period_seconds: Some(drain::DRAIN_LIMIT.as_secs()),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
@@ -155,7 +166,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
         server.add_service(background_service("service manager", notifier));
     }
     let mut upkeep = background_service("upkeep", upkeep);
-    // A thread of its own: what requests do holds up no renewal.
+    // A thread of its own, so that requests cannot delay a renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
     let proxy = Proxy::new(table.live(), &load.requests);
@@ -169,7 +180,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// All listeners, bound before anything else starts: a start on an address that is in use fails at once.
+/// Binds all listeners. Called before anything else starts, so that an address in use fails the start at once.
 fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
     let clients = (listen::Kind::Clients, config.listen(), "--listen-address (listen in the file)");
     let admin = |address| (listen::Kind::Admin, address, "--admin-address (admin in the file)");
@@ -183,7 +194,8 @@ fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
 fn options(config: &Config) -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
     options.h2c = true;
-    // Refused as every other method that is no pull, and not by Pingora with an empty body.
+    // CONNECT is then refused by this proxy with an OCI error, like every method that is not a pull; Pingora would answer
+    // with an empty body.
     options.allow_connect_method_proxying = true;
     options.h2_idle_timeout = Some(config.client_keepalive());
     options

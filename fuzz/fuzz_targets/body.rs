@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 use libfuzzer_sys::fuzz_target;
 use oci::name::Name;
 use oci::rename::Renaming;
-use oci::rewrite::{Kind, MAX_ERRORS, MAX_TAGS, Rewriting};
+use oci::rewrite::{BodyKind, MAX_ERRORS, MAX_TAGS, Rewriting};
 
 fuzz_target!(|input: &[u8]| {
     let [choices, part, rest @ ..] = input else { return };
@@ -25,10 +25,10 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let chosen = |bit: u8| choices & (1 << bit) != 0;
-    let (kind, limit) = if chosen(0) { (Kind::Tags, MAX_TAGS) } else { (Kind::Errors, MAX_ERRORS) };
+    let (kind, limit) = if chosen(0) { (BodyKind::Tags, MAX_TAGS) } else { (BodyKind::Errors, MAX_ERRORS) };
     let (says_gzip, packs, has_length, breaks_off) = (chosen(1), chosen(2), chosen(3), chosen(4));
     // Seldom, for it takes long; a long tag list even more so.
-    let is_long = chosen(5) && chosen(6) && (chosen(7) || kind == Kind::Errors);
+    let is_long = chosen(5) && chosen(6) && (chosen(7) || kind == BodyKind::Errors);
     let names = Renaming { from, to, namespace: None, authority: "example.azurecr.io" };
     let mut body = body.to_vec();
     if is_long {
@@ -65,8 +65,8 @@ fuzz_target!(|input: &[u8]| {
         assert!(to.len() > from.len() || promised == body.len(), "a length that nobody asked for");
     }
     let renamed = |body: &[u8]| match kind {
-        Kind::Tags => names.tags(body),
-        Kind::Errors => names.errors(body),
+        BodyKind::Tags => names.tags(body),
+        BodyKind::Errors => names.errors(body),
     };
     let (before, after) = if says_gzip {
         (unpacked(&body, limit), unpacked(&gone, limit))

@@ -1,9 +1,9 @@
-//! `host[:port]`, the authority of an address (RFC 3986 section 3.2), taken apart in one place.
+//! `host[:port]`, the authority of a URL (RFC 3986 section 3.2). This is the only module that splits it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The host, and what follows its colon if there is one. An IPv6 address keeps its brackets, which tell its own colons from
-/// that of the port. Neither half is checked.
+/// The host, and the text after the colon of the port if there is one. An IPv6 address keeps its brackets. Neither part is
+/// checked.
 pub fn split(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -11,18 +11,18 @@ pub fn split(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A port, 0 to 65535, of digits alone.
+/// A port, 0 to 65535. Only digits are accepted, no sign.
 pub fn port(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
 }
 
-/// The host as it is looked up, and as certificates name it: an IPv6 address without its brackets.
+/// The host as DNS and certificates write it: an IPv6 address without its brackets.
 pub fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 
-/// The address that a host is: IPv4, or IPv6 in brackets. `None` for a name.
+/// The address if the host is one: IPv4, or IPv6 in brackets. `None` for a name.
 pub fn ip(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_port_stands_behind_the_last_colon_outside_brackets() {
+    fn the_port_follows_the_last_colon_outside_brackets() {
         for (text, host, port) in [
             ("example.azurecr.io", "example.azurecr.io", None),
             ("example.azurecr.io:5000", "example.azurecr.io", Some("5000")),
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_digits_alone() {
+    fn a_port_has_only_digits() {
         for (text, expected) in [
             ("0", Some(0)),
             ("65535", Some(65535)),
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_is_one_in_brackets() {
+    fn an_ipv6_address_needs_brackets() {
         for (host, address, bare) in [
             ("127.0.0.1", Some("127.0.0.1"), "127.0.0.1"),
             ("[::1]", Some("::1"), "::1"),

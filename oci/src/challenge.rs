@@ -1,22 +1,22 @@
-//! What a registry says of who may ask: `WWW-Authenticate: Bearer realm="…",service="…"` (RFC 9110 section 11.6.1, and
-//! the distribution project's token authentication).
+//! The challenge of a registry's 401: `WWW-Authenticate: Bearer realm="…",service="…"` (RFC 9110 section 11.6.1, and the
+//! distribution project's token authentication).
 
-/// A bearer challenge, taken apart. Whether its realm may be asked is for the caller to decide.
+/// A parsed bearer challenge. The caller has to check whether the realm may be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge<'a> {
-    /// Where a token is to be had.
+    /// The URL of the token endpoint.
     pub realm: &'a str,
-    /// What the token is for.
+    /// The service that the token is for.
     pub service: &'a str,
-    /// The access that was missing, as `repository:<name>:pull`; several are separated by blanks.
+    /// The missing access, such as `repository:<name>:pull`; several are separated by spaces.
     pub scope: Option<&'a str>,
 }
 
-/// A real challenge has some 200 bytes, and a repository's name 255 at most.
+/// Real challenges have about 200 bytes; the name of a repository has 255 at most.
 const MAX_CHALLENGE: usize = 4 << 10;
 
 impl<'a> Challenge<'a> {
-    /// The error says what is missing.
+    /// The error is one sentence about what is wrong.
     pub fn parse(header: &'a str) -> Result<Self, &'static str> {
         if header.len() > MAX_CHALLENGE {
             return Err("the challenge is longer than 4 KiB");
@@ -31,14 +31,14 @@ impl<'a> Challenge<'a> {
         Ok(Self { realm, service, scope: parameter(parameters, "scope") })
     }
 
-    /// Whether what it asks for is to pull this repository, and nothing else.
+    /// Whether the scope is exactly the pull of this repository.
     pub fn is_for_pull_of(&self, repository: &str) -> bool {
         let name = self.scope.and_then(|scope| scope.strip_prefix("repository:")?.strip_suffix(":pull"));
         name == Some(repository)
     }
 }
 
-/// A parameter's value, quoted or not; a comma in quotes ends nothing.
+/// The value of a parameter, quoted or not. A comma inside quotes belongs to the value.
 fn parameter<'a>(mut text: &'a str, wanted: &str) -> Option<&'a str> {
     loop {
         let (name, rest) = text.trim_start_matches([' ', ',']).split_once('=')?;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_pull_of_the_repository_that_was_asked_for_counts() {
+    fn only_a_scope_for_the_pull_of_the_requested_repository_counts() {
         for (scope, counts) in [
             (r#",scope="repository:hub/x:pull""#, true),
             (r#",scope="repository:hub/x:pull",error="insufficient_scope""#, true),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_of_another_kind_or_without_measure_is_none() {
+    fn other_schemes_incomplete_and_oversized_challenges_are_refused() {
         let long = format!(r#"Bearer realm="x",service="{}""#, "x".repeat(MAX_CHALLENGE));
         for header in ["", "Bearer", "Basic realm=\"x\"", "Bearer realm=\"x\"", "Bearer realm=\"x", long.as_str()] {
             assert!(Challenge::parse(header).is_err(), "{header}");

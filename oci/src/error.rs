@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde_json::json;
 
-/// What was refused is quoted up to this many characters; a longer path would only fill logs.
+/// Characters of the detail; a longer path would only fill logs.
 const MAX_DETAIL: usize = 256;
 
 /// The codes that this proxy uses.
@@ -17,19 +17,19 @@ pub enum Code {
     NameUnknown,
     /// The tag breaks the grammar.
     TagInvalid,
-    /// There is no reference where one must be.
+    /// The reference of a manifest is missing.
     ManifestInvalid,
     /// The digest breaks the grammar.
     DigestInvalid,
-    /// `n` is no number (from the Docker registry API, which the specification keeps compatible).
+    /// `n` is not a number (from the Docker registry API, which the specification keeps compatible).
     PaginationNumberInvalid,
-    /// The operation is not part of what this proxy does.
+    /// The proxy does not support the operation.
     Unsupported,
     /// The registry refuses this proxy's identity, or this proxy the client.
     Denied,
-    /// The registry, or the sign-in to it, does not work at the moment (from the Docker registry API).
+    /// The registry or the sign-in to it does not work at the moment (from the Docker registry API).
     Unavailable,
-    /// The registry's storage is asked too often.
+    /// The registry's storage limits the rate of requests.
     TooManyRequests,
     /// This proxy has failed (from the Docker registry API).
     Unknown,
@@ -54,7 +54,7 @@ impl Code {
     }
 }
 
-/// An error answer, ready to be written.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     status: StatusCode,
@@ -69,9 +69,9 @@ impl Refusal {
         Self { status, code, message: message.into(), detail: String::new() }
     }
 
-    /// Quotes what the error is about: its first 256 characters, control characters escaped.
+    /// Sets the detail to the first 256 characters of `about`, with control characters escaped.
     pub fn with_detail(mut self, about: &str) -> Self {
-        self.detail = about.chars().take(MAX_DETAIL).flat_map(shown).collect();
+        self.detail = about.chars().take(MAX_DETAIL).flat_map(escaped).collect();
         self
     }
 
@@ -85,7 +85,7 @@ impl Refusal {
         self.code
     }
 
-    /// What is wrong, in a sentence.
+    /// What is wrong, as one sentence.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -97,7 +97,7 @@ impl Refusal {
     }
 }
 
-fn shown(c: char) -> impl Iterator<Item = char> {
+fn escaped(c: char) -> impl Iterator<Item = char> {
     let escaped = c.is_control().then(|| c.escape_default());
     let plain = escaped.is_none().then_some(c);
     escaped.into_iter().flatten().chain(plain)

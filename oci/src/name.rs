@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// The specification's advice for a name: some clients cannot handle more, the registry's host included.
+/// The limit that the specification recommends, because some clients cannot handle more, including the registry's host.
 pub const MAX_NAME: usize = 255;
-/// The grammar's own limit: one character and 127 more.
+/// The limit of the grammar: one character and 127 more.
 const MAX_TAG: usize = 128;
 /// sha512, the longest registered algorithm, needs 135; an unregistered one may be somewhat longer.
 const MAX_DIGEST: usize = 256;
-/// A prefix leaves room for the names behind it.
+/// Leaves room for the name that follows the prefix.
 const MAX_PREFIX: usize = 128;
 
 /// A repository's name, such as `library/busybox`.
@@ -21,7 +21,7 @@ impl<'a> Name<'a> {
         (text.len() <= MAX_NAME && text.split('/').all(is_component)).then_some(Self(text))
     }
 
-    /// The name as it came.
+    /// The name as the request has it.
     pub fn as_str(&self) -> &'a str {
         self.0
     }
@@ -52,14 +52,14 @@ impl<'a> Tag<'a> {
         (valid && text.len() <= MAX_TAG).then_some(Self(text))
     }
 
-    /// The tag as it came.
+    /// The tag as the request has it.
     pub fn as_str(&self) -> &'a str {
         self.0
     }
 }
 
-/// A digest, such as `sha256:<64 hex digits>`; its `:` and `+` may have come percent-encoded, which RFC 3986 makes
-/// the same thing and some clients do.
+/// A digest, such as `sha256:<64 hex digits>`. Its `:` and `+` may be percent-encoded: some clients do it, and it is
+/// equivalent (RFC 3986 section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest<'a> {
     algorithm: &'a str,
@@ -67,8 +67,8 @@ pub struct Digest<'a> {
 }
 
 impl<'a> Digest<'a> {
-    /// Whether the text can only be meant as a digest: no tag has a colon.
-    pub fn is_meant(text: &str) -> bool {
+    /// Whether the text has the colon of a digest, which no tag has.
+    pub(crate) fn is_meant(text: &str) -> bool {
         split_at_colon(text).is_some()
     }
 
@@ -106,7 +106,7 @@ impl fmt::Display for Digest<'_> {
     }
 }
 
-/// At the first `:` or `%3A`; only an encoded plus, a part of the algorithm, may come before it.
+/// Splits at the first `:` or `%3A`. Before it, the only percent-encoding allowed is that of `+`.
 fn split_at_colon(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {
@@ -135,7 +135,7 @@ fn plus_separated(algorithm: &str) -> impl Iterator<Item = &str> {
     algorithm.split('+').flat_map(|part| part.split("%2B")).flat_map(|part| part.split("%2b"))
 }
 
-/// What is put before every name in the registry: the target of a cache rule, or nothing.
+/// The prefix of every name in the cache registry: the target of a cache rule, or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prefix(String);
 
@@ -152,14 +152,14 @@ impl Prefix {
     }
 }
 
-/// Where a repository is in the cache registry: `<prefix>/[library/]<rest>`, in parts until it is written.
+/// The name of a repository in the cache registry, `<prefix>/[library/]<rest>`, kept in parts so that nothing is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repository<'a> {
     parts: [&'a str; 3],
 }
 
 impl<'a> Repository<'a> {
-    /// Each part a valid name or empty, not all of them. `library` is what Docker Hub calls the owner of short names.
+    /// Each part is a valid name or empty; at least one is not empty. `library` is Docker Hub's namespace for short names.
     pub fn new(prefix: &'a str, library: bool, rest: &'a str) -> Self {
         Self { parts: [prefix, if library { "library" } else { "" }, rest] }
     }
@@ -173,7 +173,7 @@ impl<'a> Repository<'a> {
         (self.parts().map(|part| part.len() + 1).sum::<usize>()).saturating_sub(1)
     }
 
-    /// There is no such repository.
+    /// Never true: at least one part is not empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -201,7 +201,7 @@ mod tests {
     const DIGEST: &str = r"^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$";
     const REGISTERED: &str = r"^(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})$";
 
-    /// Texts of the grammar's own characters, in which valid and invalid ones are about as frequent.
+    /// Texts of the characters of the grammar, of which about half are valid.
     fn texts(alphabet: &'static str, longest: usize) -> impl Strategy<Value = String> {
         prop::collection::vec(prop::sample::select(alphabet.chars().collect::<Vec<_>>()), 0..longest)
             .prop_map(|chars| chars.into_iter().collect())
@@ -245,7 +245,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_taken_for_a_digest_is_written_as_one(text in "[a-z0-9%2Bb3Aa:+._-]{0,24}") {
+        fn every_accepted_digest_is_written_as_a_valid_one(text in "[a-z0-9%2Bb3Aa:+._-]{0,24}") {
             let grammar = Regex::new(DIGEST).expect("a regex");
             if let Some(digest) = Digest::parse(&text) {
                 prop_assert!(grammar.is_match(&digest.to_string()), "{:?} -> {}", text, digest);

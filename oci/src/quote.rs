@@ -1,22 +1,22 @@
-//! Words of a server, safe to log: one line, of bounded length, without tokens.
+//! Makes the message of a server safe to log: one line of bounded length, without tokens.
 
 use serde::Deserialize;
 
-/// Characters that are quoted from the beginning of a long text.
+/// Characters kept from the beginning of a long text.
 const MAX_HEAD: usize = 300;
-/// Characters that are quoted from its end: Azure puts trace id, correlation id and time there, which its support asks
-/// for. Entra ID's take 131 characters.
+/// Characters kept from its end. Azure puts trace ID, correlation ID and time there, which its support asks for; those of
+/// Entra ID have 131 characters.
 const MAX_TAIL: usize = 160;
 const CUT: &str = " ... ";
 
-/// Every token begins so: it is the base64 of a JSON object (RFC 7519 section 3).
+/// Every token begins with this: it is the base64 of `{"` (RFC 7519 section 3).
 const TOKEN: &str = "eyJ";
-/// Tokens are longer; ordinary words that begin with the same letters are shorter.
+/// Shorter words that begin with the same letters are not tokens.
 const MIN_TOKEN: usize = 16;
 const LEFT_OUT: &str = "(a token)";
 
-/// A server's words on one line, `None` if there are none. A long text loses its middle and is cut between words. Tokens
-/// are left out: a server may quote the request that it refuses.
+/// The text on one line; `None` if it is empty. The middle of a long text is left out, cut between words. Tokens are
+/// replaced, because a server may quote the request that it refuses.
 pub fn quoted(text: &str) -> Option<String> {
     let text: Vec<char> = without_tokens(text).trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.len() <= MAX_HEAD + MAX_TAIL {
@@ -24,7 +24,7 @@ pub fn quoted(text: &str) -> Option<String> {
     }
     let (head, rest) = text.split_at(MAX_HEAD);
     let tail = &rest[rest.len() - MAX_TAIL..];
-    // A word that is longer than either is cut all the same.
+    // A single word that is longer is cut inside.
     let head = head.rsplitn(2, |c| *c == ' ').last().unwrap_or(head);
     let tail = tail.splitn(2, |c| *c == ' ').last().unwrap_or(tail);
     Some(head.iter().chain(&CUT.chars().collect::<Vec<_>>()).chain(tail).collect())
@@ -36,7 +36,7 @@ fn without_tokens(text: &str) -> String {
     for part in parts {
         let length = part.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.+/=".contains(c)).unwrap_or(part.len());
         let (token, rest) = part.split_at(length);
-        // What follows a token without a separator, such as its next part, belongs to it.
+        // A token that follows another one without a separator belongs to it.
         match TOKEN.len() + length < MIN_TOKEN && !safe.ends_with(LEFT_OUT) {
             true => safe.extend([TOKEN, token]),
             false if safe.ends_with(LEFT_OUT) => {}
@@ -47,7 +47,7 @@ fn without_tokens(text: &str) -> String {
     safe
 }
 
-/// Code and message of the first error in an OCI error body, if it is one.
+/// Code and message of the first error in a body; `None` if the body is not an OCI error.
 pub fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
     struct Body {
@@ -69,14 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_says_is_one_bounded_line() {
+    fn a_servers_message_is_one_bounded_line() {
         assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
         assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_HEAD + CUT.len() + MAX_TAIL));
         assert_eq!(quoted(" \n"), None);
     }
 
     #[test]
-    fn a_token_that_a_server_repeats_is_not_quoted() {
+    fn tokens_in_a_servers_message_are_not_quoted() {
         let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl-_c";
         for (text, expected) in [
             (format!("refused: access_token={token}&service=x"), "refused: access_token=(a token)&service=x"),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_body_is_quoted_if_it_is_one() {
+    fn only_an_oci_error_body_has_a_code_and_a_message() {
         let body = br#"{"errors":[{"code":"DENIED","message":"retrieving permissions failed"}]}"#;
         assert_eq!(registry_error(body), (Some("DENIED".to_owned()), Some("retrieving permissions failed".to_owned())));
         assert_eq!(registry_error(b"<html>"), (None, None));

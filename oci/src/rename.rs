@@ -1,6 +1,6 @@
-//! The way back of a name: what the cache registry says of its repository, in the words of the client that asked.
+//! Replaces the repository's name of the cache registry by the client's name, in bodies and headers of responses.
 //!
-//! A function that does not find what it is for answers `None`, and the original passes as it is.
+//! A function returns `None` if there is nothing to replace; the original is passed on then.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,26 +9,26 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// One repository's two names.
+/// The two names of one repository.
 #[derive(Clone, Copy, Debug)]
 pub struct Renaming<'a> {
-    /// As the cache registry has it.
+    /// The name in the cache registry.
     pub from: &'a str,
-    /// As the client has it.
+    /// The name that the client uses.
     pub to: &'a str,
-    /// The registry that the client named in `ns`; an address that it is to follow says it again.
+    /// The registry that the client named in `ns`; it is added to URLs that the client follows.
     pub namespace: Option<&'a str>,
-    /// The cache registry's own host, with its port if that is not 443.
+    /// The cache registry's host, with its port unless that is 443.
     pub authority: &'a str,
 }
 
-/// The rest of a path behind a repository's name.
+/// What follows the repository's name in a path.
 const ENDPOINTS: [&str; 4] = ["/manifests/", "/blobs/", "/tags/list", "/referrers/"];
-/// The members of an error's detail that are nothing but a repository's name, in any case.
+/// The members of an error's detail whose value is a repository's name; compared without regard to case.
 const NAMES: [&str; 2] = ["name", "repository"];
 
 impl Renaming<'_> {
-    /// The body of a tag list with the client's `name`; everything else in it stays byte for byte.
+    /// The body of a tag list with the client's `name`. All other values stay byte for byte.
     pub fn tags(&self, body: &[u8]) -> Option<Vec<u8>> {
         let Members(members) = serde_json::from_slice(body).ok()?;
         let mut written = Vec::with_capacity(body.len() + self.to.len());
@@ -49,7 +49,7 @@ impl Renaming<'_> {
         found.then_some(written)
     }
 
-    /// An error body in which every text speaks of the client's repository.
+    /// An error body in which the name is replaced in every text.
     pub fn errors(&self, body: &[u8]) -> Option<Vec<u8>> {
         let mut body: Value = serde_json::from_slice(body).ok()?;
         let mut found = false;
@@ -63,7 +63,7 @@ impl Renaming<'_> {
         found.then(|| body.to_string().into_bytes())
     }
 
-    /// Every text below a value. JSON's own parser has bounded the depth.
+    /// Replaces the name in every text of a value; true if there was one. The JSON parser has bounded the depth.
     fn texts(&self, value: &mut Value, is_name: bool) -> bool {
         match value {
             Value::String(text) if is_name && text == self.from => {
@@ -86,7 +86,7 @@ impl Renaming<'_> {
         }
     }
 
-    /// A text with the name replaced wherever it stands as a whole; the registry's host in front of it goes, too.
+    /// A text with the name replaced wherever it is a whole name. The registry's host in front of it is removed.
     fn text(&self, text: &str) -> Option<String> {
         let mut renamed = String::new();
         let mut rest = 0;
@@ -102,8 +102,8 @@ impl Renaming<'_> {
         (rest > 0).then(|| renamed + &text[rest..])
     }
 
-    /// Where a name behind this text begins; `None` if the text ends in a longer one. A name of one word may be any word
-    /// of a sentence, so it is one only behind what nothing but a name follows.
+    /// Where the name that follows this text begins, including the registry's host; `None` if the match is only the end of a
+    /// longer name. A name without a slash may be any word of a sentence, so it counts only after `/v2/` or the host.
     fn begin(&self, before: &str) -> Option<usize> {
         if before.ends_with("/v2/") {
             return Some(before.len());
@@ -121,7 +121,7 @@ impl Renaming<'_> {
         }
     }
 
-    /// A `Link` header (RFC 8288) whose targets lead back to this repository by the client's name.
+    /// A `Link` header (RFC 8288) in which targets of this repository have the client's name.
     pub fn link(&self, value: &str) -> Option<String> {
         let mut renamed = String::new();
         let (mut rest, mut found) = (value, false);
@@ -145,7 +145,7 @@ impl Renaming<'_> {
         found.then(|| renamed + rest)
     }
 
-    /// Where a client goes on that is sent to this repository: through the proxy, by the same route.
+    /// The same as [`Self::target`], with the client's `ns`, so that the client's next request takes the same route.
     pub fn location(&self, target: &str) -> Option<String> {
         let mut here = self.target(target)?;
         if let Some(namespace) = self.namespace {
@@ -155,15 +155,15 @@ impl Renaming<'_> {
         Some(here)
     }
 
-    /// A target of this repository in the cache registry, as a path that leads there through the proxy.
+    /// The path in the proxy for a URL of this repository in the cache registry.
     pub fn target(&self, target: &str) -> Option<String> {
         let rest = own_path(target, self.authority)?.strip_prefix("/v2/")?.strip_prefix(self.from)?;
         rest.starts_with('/').then(|| format!("/v2/{}{rest}", self.to))
     }
 }
 
-/// The path and query of an address that is the registry's own: a path alone, or one behind its host, in any case and
-/// with or without the scheme's own port (RFC 9110 section 4.2.3).
+/// The path and query of a URL that belongs to the registry: a path alone, or a URL with the registry's host in any case,
+/// with or without the default port of the scheme (RFC 9110 section 4.2.3).
 pub fn own_path<'a>(target: &'a str, authority: &str) -> Option<&'a str> {
     if target.starts_with('/') {
         return (!target.starts_with("//")).then_some(target);
@@ -182,7 +182,7 @@ fn in_a_name(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '/')
 }
 
-/// Whether a name before this text ends there.
+/// Whether a name directly before this text ends there.
 fn ends_a_name(after: &str) -> bool {
     let mut following = after.chars();
     match following.next() {
@@ -194,7 +194,7 @@ fn ends_a_name(after: &str) -> bool {
     }
 }
 
-/// An object's members in their order, the values unread.
+/// The members of an object in their order; values are not parsed.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_list_has_the_clients_name_and_is_otherwise_untouched() {
+    fn a_tag_list_gets_the_clients_name_and_is_otherwise_unchanged() {
         for (body, expected) in [
             (
                 r#"{"name":"hub/library/busybox","tags":["latest", "1.36"]}"#,
@@ -386,7 +386,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_a_registry_says_is_too_much(body in ".{0,200}", from in "[a-z]{1,3}", value in "[<>/v2a;,=\" ]{0,60}") {
+        fn no_text_of_a_registry_causes_a_panic(body in ".{0,200}", from in "[a-z]{1,3}", value in "[<>/v2a;,=\" ]{0,60}") {
             let renaming = Renaming { from: &from, to: "x", namespace: Some("y"), authority: "a" };
             let (_, _) = (renaming.tags(body.as_bytes()), renaming.errors(body.as_bytes()));
             let (_, _, _) = (renaming.text(&body), renaming.link(&value), renaming.target(&value));

@@ -1,4 +1,4 @@
-//! A request of the pull API: method, path and query become one of a closed set, or a refusal.
+//! Parses a request of the pull API: method, path and query become a [`Request`] or a [`Refusal`].
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,25 +12,26 @@ mod list;
 
 pub use list::{Filter, Page};
 
-/// The longest defined query is a media type of 255 characters, percent-encoded; more is no pull.
+/// The longest defined query is a media type of 255 characters, percent-encoded.
 const MAX_QUERY: usize = 2048;
+
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// `GET /v2/`: is this a registry?
+    /// `GET /v2/`: whether this is a registry.
     Ping,
-    /// Something of a repository.
+    /// Content of a repository.
     Pull(Pull<'a>),
 }
 
 /// What a client asks of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pull<'a> {
-    /// The repository, as the path has it.
+    /// The repository's name in the path.
     pub name: Name<'a>,
-    /// The registry that the name is of, as containerd says it in `ns`.
+    /// The registry of the name, which containerd sends as `ns`.
     pub namespace: Option<Cow<'a, str>>,
-    /// What of it.
+    /// What is asked for.
     pub resource: Resource<'a>,
 }
 
@@ -57,8 +58,8 @@ pub enum Reference<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Decides from the end of the path, since a name may hold any word that an endpoint has. Whatever is not in the
-    /// set is refused: other methods with 405, other paths with 404, broken grammar with 400.
+    /// Parses the path from its end, because a name may contain the words of endpoints. Everything else is refused: other
+    /// methods with 405, other paths with 404, invalid names, tags, digests and parameters with 400.
     pub fn parse(method: &Method, path: &'a str, query: Option<&'a str>) -> Result<Self, Refusal> {
         if method != Method::GET && method != Method::HEAD {
             return Err(Refusal::new(
@@ -76,7 +77,7 @@ impl<'a> Request<'a> {
         if query.len() > MAX_QUERY {
             return Err(invalid(Code::Unsupported, "the query is too long", ""));
         }
-        // Before anything else is decided: such a path is an attempt, not a mistyped endpoint.
+        // Checked first: such a path is an attack, not a mistyped endpoint.
         let (before, last) = rest.rsplit_once('/').unwrap_or(("", rest));
         let escapes = before.contains('%') || rest.contains('\\') || rest.contains("//") || path.contains("/v2//");
         if escapes || rest.bytes().any(|byte| !byte.is_ascii_graphic()) || rest.split('/').any(is_dot_segment) {
@@ -100,10 +101,10 @@ impl<'a> Request<'a> {
 }
 
 impl Pull<'_> {
-    /// Path and query in the registry, `/v2/<repository>/…`, written from the parsed parts: nothing of the client's own
-    /// spelling is left in it.
+    /// Path and query in the registry, `/v2/<repository>/…`, written from the parsed parts, so that nothing unparsed of the
+    /// client's request is passed on.
     pub fn upstream_target(&self, repository: &Repository<'_>) -> String {
-        /// Room for `/referrers/` and a sha256 digest; only rarer endpoints grow the buffer.
+        /// Room for `/referrers/` and a sha256 digest; longer targets, which are rare, grow the buffer.
         const TAIL: usize = 96;
         let mut target = String::with_capacity("/v2/".len() + repository.len() + TAIL);
         target.push_str("/v2/");
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pull_api_goes_behind_the_prefix() {
+    fn every_pull_gets_the_prefix() {
         let coded = DIGEST.replace(':', "%3A");
         for (path, query, expected) in [
             (
@@ -239,7 +240,7 @@ mod tests {
                 "last=v1&n=2&orderby=&ns=docker.io",
                 "/v2/hub/a/tags/list?n=2&last=v1&orderby=".to_owned(),
             ),
-            // Whatever a registry calls it.
+            // Unknown parameters, which a registry may use to continue a list.
             (
                 "/v2/a/tags/list".to_owned(),
                 "c%C3%B3ntinue=%2F..%2F%23%26ns=%0d",
@@ -252,7 +253,7 @@ mod tests {
             ),
             ("/v2/a/manifests/b".to_owned(), "nextToken=t&ns=docker.io", "/v2/hub/a/manifests/b".to_owned()),
             ("/v2/a/tags/list".to_owned(), "ns=docker.io&last=", "/v2/hub/a/tags/list".to_owned()),
-            // Endpoints' words are names, too.
+            // The words of endpoints are valid names.
             (
                 "/v2/tags/list/manifests/blobs/tags/list".to_owned(),
                 "",
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_refused_by_its_own_code() {
+    fn everything_else_is_refused_with_its_own_code() {
         for (path, query, status, code) in [
             ("/", "", 404, Code::Unsupported),
             ("/v1/search", "", 404, Code::Unsupported),

@@ -1,8 +1,8 @@
-//! A body on its way into the client's names, in bounded memory and by the length that was promised for it.
+//! Rewrites a body into the client's names, in bounded memory, and keeps the `Content-Length` that was announced.
 //!
-//! The head of an answer goes out before its body has come. Where the registry says how long the body is, the client is
-//! told a length all the same, and the rewritten body is filled up to it: JSON with white space behind it (RFC 8259
-//! section 2), gzip with blocks of nothing (RFC 1951 section 3.2.4).
+//! The header of a response is sent before its body is known. If the registry sends a length, the client gets one as well,
+//! and the rewritten body is padded to it: JSON with spaces at its end (RFC 8259 section 2), gzip with empty stored blocks
+//! (RFC 1951 section 3.2.4).
 
 use std::io::{Read as _, Write as _};
 
@@ -13,23 +13,23 @@ use flate2::write::GzEncoder;
 
 use super::rename::Renaming;
 
-/// A tag list is held this far; Docker Hub's longest have less than a tenth of it.
+/// Limit of a buffered tag list; the longest ones of Docker Hub have less than a tenth of it.
 pub const MAX_TAGS: usize = 4 << 20;
-/// An error body is held this far. It is taken apart into values, which take some hundred times its own room.
+/// Limit of a buffered error body. Parsed into values, it takes up to a hundred times as much memory.
 pub const MAX_ERRORS: usize = 64 << 10;
-/// How often an error may name its repository where the client's name is the longer one: there has to be room for each.
+/// How often an error may contain the name if the client's name is longer: the announced length has room for so many.
 const MENTIONS: usize = 4;
 
-/// Which body it is.
+/// The kind of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum BodyKind {
     /// A tag list.
     Tags,
     /// An error.
     Errors,
 }
 
-impl Kind {
+impl BodyKind {
     fn limit(self) -> usize {
         match self {
             Self::Tags => MAX_TAGS,
@@ -45,101 +45,105 @@ impl Kind {
     }
 }
 
-/// A body of which the end has not come yet.
+/// A body that is being received and rewritten.
 pub struct Rewriting {
-    kind: Kind,
+    kind: BodyKind,
     gzip: bool,
-    /// How long the body is as it comes, and as it goes, where that is known.
-    comes: Option<usize>,
-    goes: Option<usize>,
-    held: Vec<u8>,
-    /// It grew too long: the rest passes.
-    passes: bool,
+    /// The length that the registry announced.
+    received_length: Option<usize>,
+    /// The length that the client is told.
+    sent_length: Option<usize>,
+    buffer: Vec<u8>,
+    /// The body exceeds its limit: it is passed on unchanged.
+    is_too_long: bool,
 }
 
 impl Rewriting {
-    /// `length` is what the registry says, if it does. `None` if that is more than is held: such a body passes as it is.
-    pub fn new(kind: Kind, gzip: bool, length: Option<u64>, names: &Renaming<'_>) -> Option<Self> {
+    /// `length` is the `Content-Length` of the registry. `None` if that exceeds the limit: pass the body on unchanged.
+    pub fn new(kind: BodyKind, gzip: bool, length: Option<u64>, names: &Renaming<'_>) -> Option<Self> {
         let growth = names.to.len().saturating_sub(names.from.len());
-        let comes = match length {
+        let received_length = match length {
             None => None,
             Some(length) => Some(usize::try_from(length).ok().filter(|length| *length <= kind.limit())?),
         };
-        // How long a longer text is when it is packed, nobody knows.
-        let goes = comes.filter(|_| growth == 0 || !gzip).map(|comes| comes + growth * kind.mentions());
-        Some(Self { kind, gzip, comes, goes, held: Vec::new(), passes: false })
+        // The compressed length of a longer text is not known before.
+        let is_known = growth == 0 || !gzip;
+        let sent_length = received_length.filter(|_| is_known).map(|length| length + growth * kind.mentions());
+        Some(Self { kind, gzip, received_length, sent_length, buffer: Vec::new(), is_too_long: false })
     }
 
-    /// The length that the client is to be told; none, and its end has to be told in another way.
+    /// The `Content-Length` for the client; `None` if the body needs another framing.
     pub fn promised(&self) -> Option<usize> {
-        self.goes
+        self.sent_length
     }
 
-    /// Takes a part; gives what can go out before the end has come.
+    /// Takes a part of the body; returns what can be sent before the end has been received.
     pub fn feed(&mut self, part: Bytes) -> Option<Bytes> {
-        if self.passes {
+        if self.is_too_long {
             return Some(part);
         }
-        self.held.extend_from_slice(&part);
-        if self.held.len() <= self.kind.limit() {
+        self.buffer.extend_from_slice(&part);
+        if self.buffer.len() <= self.kind.limit() {
             return None;
         }
-        self.passes = true;
-        Some(std::mem::take(&mut self.held).into())
+        self.is_too_long = true;
+        Some(std::mem::take(&mut self.buffer).into())
     }
 
-    /// What is left to go out: the body in the client's names, packed as it came and as long as promised; or as it came,
-    /// where it cannot be read or finds no room. What came shorter than it should is left alone.
+    /// The rest of the body: with the client's names, compressed as it was and of the promised length. Unchanged if it cannot
+    /// be parsed, does not fit into the length, or broke off.
     pub fn finish(self, names: &Renaming<'_>) -> Bytes {
-        let Self { kind, gzip, comes, goes: room, held, passes } = self;
-        if passes || comes.is_some_and(|comes| comes != held.len()) {
-            return held.into();
+        let Self { kind, gzip, received_length, sent_length, buffer, is_too_long } = self;
+        if is_too_long || received_length.is_some_and(|length| length != buffer.len()) {
+            return buffer.into();
         }
         let rename = |body: &[u8]| match kind {
-            Kind::Tags => names.tags(body),
-            Kind::Errors => names.errors(body),
+            BodyKind::Tags => names.tags(body),
+            BodyKind::Errors => names.errors(body),
         };
         let renamed = if gzip {
-            unpacked(&held, kind.limit()).and_then(|body| rename(&body)).and_then(|body| packed(&body, room))
+            decompress(&buffer, kind.limit())
+                .and_then(|body| rename(&body))
+                .and_then(|body| compress(&body, sent_length))
         } else {
-            rename(&held)
+            rename(&buffer)
         };
-        let mut body = renamed.filter(|body| room.is_none_or(|room| body.len() <= room)).unwrap_or(held);
-        if let Some(room) = room.filter(|room| body.len() < *room) {
-            body.resize(room, b' ');
+        let mut body = renamed.filter(|body| sent_length.is_none_or(|length| body.len() <= length)).unwrap_or(buffer);
+        if let Some(length) = sent_length.filter(|length| body.len() < *length) {
+            body.resize(length, b' ');
         }
         body.into()
     }
 }
 
-/// `None` if it is no gzip or too long.
-fn unpacked(body: &[u8], limit: usize) -> Option<Vec<u8>> {
+/// `None` if it is not gzip, or longer than `limit`.
+fn decompress(body: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     let length = GzDecoder::new(body).take(limit as u64 + 1).read_to_end(&mut whole).ok()?;
     (length <= limit).then_some(whole)
 }
 
-/// Of exactly this length, if one is given and it fits.
-fn packed(body: &[u8], length: Option<usize>) -> Option<Vec<u8>> {
+/// Compresses and pads to exactly this length, if one is given; `None` if it does not fit.
+fn compress(body: &[u8], length: Option<usize>) -> Option<Vec<u8>> {
     /// Without name, comment and extra field (RFC 1952 section 2.3).
     const HEADER: usize = 10;
     const FLAGS: usize = 3;
     const HAS_COMMENT: u8 = 1 << 4;
-    /// A stored block of no bytes, not the last one. A reader's limits on a comment do not count for them.
-    const NOTHING: [u8; 5] = [0, 0, 0, 0xff, 0xff];
+    /// An empty stored block that is not the last one. Used instead of a long comment, because readers limit comments.
+    const EMPTY_BLOCK: [u8; 5] = [0, 0, 0, 0xff, 0xff];
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     packed.write_all(body).ok()?;
     let mut packed = packed.finish().ok()?;
     let gap = length.map_or(Some(0), |length| length.checked_sub(packed.len()))?;
-    let (blocks, odd) = (gap / NOTHING.len(), gap % NOTHING.len());
-    let mut filling = NOTHING.repeat(blocks);
-    if odd > 0 {
-        // A comment ends with a zero, which is the whole of an empty one.
+    let (blocks, rest) = (gap / EMPTY_BLOCK.len(), gap % EMPTY_BLOCK.len());
+    let mut padding = EMPTY_BLOCK.repeat(blocks);
+    if rest > 0 {
+        // The remaining one to four bytes are a comment, which ends with a zero byte.
         packed[FLAGS] |= HAS_COMMENT;
         let comment = [b' ', b' ', b' ', 0];
-        filling.splice(0..0, comment[comment.len() - odd..].iter().copied());
+        padding.splice(0..0, comment[comment.len() - rest..].iter().copied());
     }
-    packed.splice(HEADER..HEADER, filling);
+    packed.splice(HEADER..HEADER, padding);
     Some(packed)
 }
 
@@ -152,8 +156,15 @@ mod tests {
         Renaming { from: "hub/library/busybox", to: "busybox", namespace: None, authority: "example.azurecr.io" };
     const LONGER: Renaming<'_> = Renaming { from: "ghcr/org/app", to: "ghcr.io/org/app", ..SHORTER };
 
-    /// What goes out for a body that comes in parts of this size.
-    fn through(names: &Renaming<'_>, kind: Kind, gzip: bool, has_length: bool, body: &[u8], part: usize) -> Vec<u8> {
+    /// The rewritten body, fed in parts of this size.
+    fn through(
+        names: &Renaming<'_>,
+        kind: BodyKind,
+        gzip: bool,
+        has_length: bool,
+        body: &[u8],
+        part: usize,
+    ) -> Vec<u8> {
         let length = has_length.then_some(body.len() as u64);
         let Some(mut rewriting) = Rewriting::new(kind, gzip, length, names) else { return body.to_vec() };
         let promised = rewriting.promised();
@@ -177,68 +188,71 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_as_long_as_was_promised() {
+    fn a_body_has_the_promised_length() {
         let list = |name: &str| format!("{{\"name\":\"{name}\",\"tags\":[\"latest\"]}}");
         for names in [SHORTER, LONGER] {
             let (there, here) = (list(names.from), list(names.to));
-            let fits = through(&names, Kind::Tags, false, true, there.as_bytes(), 7);
+            let fits = through(&names, BodyKind::Tags, false, true, there.as_bytes(), 7);
             assert_eq!(text(&fits).trim_end_matches(' '), here);
             assert_eq!(fits.len(), there.len().max(here.len()), "no more than it takes");
-            assert_eq!(text(&through(&names, Kind::Tags, false, false, there.as_bytes(), 7)), here, "no length");
+            assert_eq!(text(&through(&names, BodyKind::Tags, false, false, there.as_bytes(), 7)), here, "no length");
         }
     }
 
     #[test]
-    fn a_longer_name_has_room_where_it_is_said_a_few_times() {
+    fn a_longer_name_fits_into_an_error_up_to_four_times() {
         let error = |names: usize, name: &str| {
             format!("{{\"errors\":[{{\"code\":\"X\",\"message\":\"{}\"}}]}}", vec![name; names].join(" "))
         };
         for (mentions, is_renamed) in [(1, true), (MENTIONS, true), (MENTIONS + 1, false)] {
             let body = error(mentions, LONGER.from);
-            let gone = through(&LONGER, Kind::Errors, false, true, body.as_bytes(), 100);
+            let gone = through(&LONGER, BodyKind::Errors, false, true, body.as_bytes(), 100);
             let expected = if is_renamed { error(mentions, LONGER.to) } else { body };
             assert_eq!(text(&gone).trim_end_matches(' '), expected);
         }
     }
 
     #[test]
-    fn a_packed_body_is_packed_again_to_the_same_length() {
+    fn a_compressed_body_keeps_its_length() {
         let tags: Vec<_> = (0..300).map(|tag| format!("\"1.{tag}\"")).collect();
         for tags in [String::new(), tags.join(",")] {
             let there = format!("{{\"name\":\"{}\",\"tags\":[{tags}]}}", SHORTER.from);
             let here = there.replace(SHORTER.from, SHORTER.to);
             for level in [0, 1, 6] {
                 let body = gzip(there.as_bytes(), level);
-                let gone = through(&SHORTER, Kind::Tags, true, true, &body, 100);
+                let gone = through(&SHORTER, BodyKind::Tags, true, true, &body, 100);
                 assert_eq!(gone.len(), body.len());
-                assert_eq!(text(&unpacked(&gone, MAX_TAGS).expect("gzip")), here, "level {level}");
+                assert_eq!(text(&decompress(&gone, MAX_TAGS).expect("gzip")), here, "level {level}");
             }
         }
         let there = format!("{{\"name\":\"{}\",\"tags\":[]}}", LONGER.from);
-        let gone = through(&LONGER, Kind::Tags, true, true, &gzip(there.as_bytes(), 0), 100);
-        assert_eq!(text(&unpacked(&gone, MAX_TAGS).expect("gzip")), there.replace(LONGER.from, LONGER.to));
+        let gone = through(&LONGER, BodyKind::Tags, true, true, &gzip(there.as_bytes(), 0), 100);
+        assert_eq!(text(&decompress(&gone, MAX_TAGS).expect("gzip")), there.replace(LONGER.from, LONGER.to));
     }
 
     #[test]
-    fn gzip_can_be_filled_by_any_number_of_bytes() {
+    fn gzip_can_be_padded_by_any_number_of_bytes() {
         let body = b"{\"tags\":[]}";
-        let least = packed(body, None).expect("packed").len();
+        let least = compress(body, None).expect("packed").len();
         for gap in (0..40).chain([70_001]) {
-            let filled = packed(body, Some(least + gap)).expect("it fits");
+            let filled = compress(body, Some(least + gap)).expect("it fits");
             assert_eq!(filled.len(), least + gap);
-            assert_eq!(unpacked(&filled, MAX_TAGS).expect("gzip"), body, "{gap}");
+            assert_eq!(decompress(&filled, MAX_TAGS).expect("gzip"), body, "{gap}");
         }
-        assert_eq!(packed(body, Some(least - 1)), None);
+        assert_eq!(compress(body, Some(least - 1)), None);
     }
 
     #[test]
-    fn what_cannot_be_read_or_is_too_long_passes_byte_for_byte() {
+    fn a_body_that_cannot_be_parsed_or_is_too_long_passes_unchanged() {
         let (tags, errors) = (vec![b'x'; MAX_TAGS + 1], vec![b'x'; MAX_ERRORS + 1]);
         let other = b"{\"name\":\"other\"}".as_slice();
         for has_length in [false, true] {
-            for (kind, body) in
-                [(Kind::Tags, &tags[..]), (Kind::Errors, &errors), (Kind::Tags, other), (Kind::Errors, b"<html>")]
-            {
+            for (kind, body) in [
+                (BodyKind::Tags, &tags[..]),
+                (BodyKind::Errors, &errors),
+                (BodyKind::Tags, other),
+                (BodyKind::Errors, b"<html>"),
+            ] {
                 for packed in [false, true] {
                     assert!(through(&SHORTER, kind, packed, has_length, body, 16 << 10) == body, "{kind:?} {packed}");
                 }
@@ -247,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_came_short_is_not_made_whole() {
+    fn a_body_that_broke_off_is_not_padded() {
         let list = format!("{{\"name\":\"{}\",\"tags\":[]}}", LONGER.from);
         for (packs, body) in [(false, list.clone().into_bytes()), (true, gzip(list.as_bytes(), 6))] {
             let mut rewriting =
-                Rewriting::new(Kind::Tags, packs, Some(body.len() as u64 + 1), &LONGER).expect("short enough");
+                Rewriting::new(BodyKind::Tags, packs, Some(body.len() as u64 + 1), &LONGER).expect("short enough");
             assert_eq!(rewriting.feed(Bytes::copy_from_slice(&body)), None);
             assert_eq!(rewriting.finish(&LONGER), body, "packed: {packs}");
         }
@@ -259,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn in_whatever_parts_it_comes_the_same_goes_out(
+        fn the_parts_of_a_body_do_not_change_the_result(
             name in prop::sample::select(vec!["hub/library/busybox", "ghcr/org/app", "other"]),
             behind in "[ a-z\"{}]{0,20}",
             packs in any::<bool>(),
@@ -269,7 +283,7 @@ mod tests {
             let list = format!("{{\"name\":\"{name}\",\"tags\":[]}}{behind}");
             let body = if packs { gzip(list.as_bytes(), 6) } else { list.into_bytes() };
             for names in [SHORTER, LONGER] {
-                for kind in [Kind::Tags, Kind::Errors] {
+                for kind in [BodyKind::Tags, BodyKind::Errors] {
                     let whole = through(&names, kind, packs, has_length, &body, usize::MAX);
                     prop_assert_eq!(through(&names, kind, packs, has_length, &body, part), whole);
                 }

@@ -1,20 +1,20 @@
-//! Which repository of the cache stands for the one that a client names.
+//! Maps the repository that a client names to a repository of a cache registry.
 //!
-//! A closed world: a registry that no route is for gets no answer but 404, so that the client asks the registry itself.
-//! The table is made once, from the settings; choosing allocates nothing.
+//! A registry without a route is refused with 404, so that the client asks that registry itself. Choosing a route allocates
+//! nothing.
 
 use crate::authority;
 use crate::name::{Name, Prefix, Repository};
 use crate::request::Pull;
 
-/// The registry that a client means who names none, as dockerd does.
+/// Docker Hub: the registry that dockerd means, which names none.
 pub const DOCKER_HUB: &str = "docker.io";
-/// The names that Docker Hub answers to beside its own.
+/// Other host names of Docker Hub.
 const DOCKER_HUB_HOSTS: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
-/// What Docker Hub's short names stand in: `busybox` is `library/busybox`.
+/// Docker Hub's namespace for short names: `busybox` is `library/busybox`.
 const LIBRARY: &str = "library";
 
-/// What a cache rule is for: a registry, and a path in it if the rule is not for all of it.
+/// The source of a cache rule: a registry, or a path in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     registry: String,
@@ -22,7 +22,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// `ghcr.io`, `docker.io/library`, `registry.example:5000`. The error says what would be right.
+    /// `ghcr.io`, `docker.io/library`, `registry.example:5000`. The error says what to use.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (registry, path) = text.split_once('/').unwrap_or((text, ""));
         let path_is_valid = path.is_empty() && !text.ends_with('/') || Name::parse(path).is_some();
@@ -34,7 +34,7 @@ impl Source {
         Ok(Self { registry: known_as(&registry.to_ascii_lowercase()).to_owned(), path: path.to_owned() })
     }
 
-    /// All of Docker Hub.
+    /// The whole of Docker Hub.
     pub fn docker_hub() -> Self {
         Self { registry: DOCKER_HUB.to_owned(), path: String::new() }
     }
@@ -44,13 +44,13 @@ impl Source {
         &self.registry
     }
 
-    /// The path in the registry that is covered; empty for all of it.
+    /// The path in the registry that the rule covers; empty for the whole registry.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// What is left of a name behind the path; `None` if the path does not cover it. `short` is a name that Docker Hub
-    /// has under `library`; the answer's own says whether that is still to be written.
+    /// The rest of a name after the path; `None` if the path does not cover the name. `short` means that `library/` belongs in
+    /// front of the name. The returned flag tells whether it still belongs in front of the rest.
     fn strip<'a>(&self, short: bool, name: &'a str) -> Option<(bool, &'a str)> {
         if self.path.is_empty() {
             return Some((short, name));
@@ -73,34 +73,34 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// What clients are to do when a route cannot serve them.
+/// What clients should do when a route fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Ask the source itself, at once.
+    /// Ask the source itself at once.
     #[default]
     Fallback,
-    /// Fail, and try here again; the source is not to be asked.
+    /// Fail, and retry here; never ask the source.
     Closed,
 }
 
 /// How a client gets the content of a blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Blobs {
-    /// From storage, by the registry's redirect, untouched.
+    /// From storage, by the registry's redirect, which is passed on unchanged.
     #[default]
     Redirect,
     /// Through the proxy, for clients that cannot reach the storage.
     Proxy,
 }
 
-/// One line of the table. `D` describes the cache registry and how it is used: settings, or what serves requests.
+/// One row of the table. `D` is the destination: the settings of a cache registry, or what serves its requests.
 #[derive(Clone, Debug)]
 pub struct Route<D> {
     /// The registry, or the part of it, that the route is for.
     pub source: Source,
     /// The path in the cache registry: the target of the cache rule.
     pub prefix: Prefix,
-    /// The hosts that mean this source when a client names none: what a listener was addressed as.
+    /// If the request's `Host` is one of these and the client names no registry, this source is meant.
     pub hosts: Vec<String>,
     /// Where the route leads.
     pub destination: D,
@@ -123,7 +123,7 @@ pub struct Choice<'a, D> {
     pub repository: Repository<'a>,
 }
 
-/// No route: the registry that was asked for, if one was named.
+/// There is no route. Holds the registry that was asked for, if one was named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unrouted<'a>(pub Option<&'a str>);
 

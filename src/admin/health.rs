@@ -16,14 +16,14 @@ use crate::failure::Hop;
 use crate::load::{Limit, Load};
 use crate::proxy::{Table, upstreams};
 
-/// What can be asked: `/healthz` (the process answers) and `/readyz` (every registry has a token that is good).
+/// `/healthz`: the process runs. `/readyz`: every registry of the table has a valid token.
 pub(crate) struct Health {
     routes: Arc<Table>,
     load: Arc<Load>,
 }
 
 impl Health {
-    /// Readiness is that of the registries that these routes lead to, `load` what the listener for clients has to do.
+    /// Reports the readiness of the registries of `routes`, and the `load` of the listeners for clients.
     pub(crate) fn new(routes: Arc<Table>, load: Arc<Load>) -> Self {
         Self { routes, load }
     }
@@ -49,7 +49,7 @@ impl Health {
             .into_iter()
             .map(|(domain, state)| {
                 let mut upstream = json!({ "domain": domain, "ready": state.ready });
-                // A renewal that fails while the token is still good is told, too: there is time to act.
+                // Also while the token is still valid and only its renewal fails: there is time to act then.
                 if let Some(failure) = state.failure {
                     upstream["hop"] = json!(hop(failure.hop));
                     upstream["message"] = json!(failure.message);
@@ -83,7 +83,7 @@ fn hop(hop: Hop) -> &'static str {
     }
 }
 
-/// As HTTP writes dates (RFC 9110 section 5.6.7).
+/// A date in the format of HTTP (RFC 9110 section 5.6.7).
 fn timestamp(time: SystemTime) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -96,7 +96,7 @@ impl ServeHttp for Health {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let request = session.req_header();
         let (status, kind, body) = match request.method {
-            // Names of registries and what is wrong with them are not for pages.
+            // Web pages must not learn the names of registries and their errors.
             _ if browser::sent(&request.headers) => {
                 (StatusCode::FORBIDDEN, "text/plain", "not for pages in a browser\n".to_owned())
             }

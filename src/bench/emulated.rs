@@ -16,14 +16,14 @@ const CLIENT_ID: &str = "00000000-0000-4000-8000-0000000c11e7";
 const SECRET: &str = "only-for-the-bench";
 const HOST: &str = "127.0.0.1";
 const PREFIX: &str = "hub";
-/// The image in the registry; as common ones, it has some layers of some megabytes together.
+/// The image in the registry: five layers of 1 MiB each, like common images.
 pub(crate) const IMAGE: &str = "library/sample:latest";
 const LAYERS: usize = 5;
 const LAYER_BYTES: usize = 1 << 20;
-/// The emulator records every request. The records are cleared this often, so that a long run does not fill the memory.
+/// How often the emulator's records of requests are cleared, so that a long run does not fill the memory.
 const CLEAR_RECORDS: Duration = Duration::from_secs(1);
 
-/// The parts of such a run; they stop when it is dropped.
+/// The emulator and the proxy; they stop when this value is dropped.
 pub(super) struct Emulated {
     /// The proxy, a child process.
     pub(super) via: Origin,

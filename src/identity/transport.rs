@@ -83,7 +83,7 @@ impl Transport {
             self.set(Some(LastCall::Unreachable(unresolved.to_string())));
             Error::with_error(ErrorKind::Connection, unresolved, "the name is not resolved")
         })?;
-        let call = addresses.call();
+        let call = addresses.track_call();
         let answer = self.client.execute(request).await.inspect(|answer| call.answered(answer));
         let answer = answer.map_err(|cause| self.unreachable(call.failed(cause)))?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());

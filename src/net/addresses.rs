@@ -1,18 +1,17 @@
-//! Names as socket addresses: the one place that asks DNS, for the registry, its storage and the sign-in.
+//! The addresses of host names. This is the only module that asks DNS: for registries, their blob storage and the sign-in.
 //!
-//! A name that was found once is used at once from then on: its last good addresses stay in use while a look-up runs
-//! in the background, and a look-up that fails leaves them as they are. Addresses that failed are tried last for some
-//! minutes, whatever order DNS gives.
+//! Once a name has addresses, no request waits for DNS again: the last good addresses stay in use while a look-up runs
+//! in the background, and a failed look-up does not change them. An address that failed is tried last for five minutes,
+//! whatever order DNS gives.
 //!
-//! Look-ups go through the C library's `getaddrinfo`. A resolver crate would read `/etc/resolv.conf` with its own idea of
-//! it, and would not know nsswitch, systemd-resolved, mDNS or a host's other sources, so that `getent` and this program
-//! could disagree about a name. The price is that such a call blocks a thread and cannot be cancelled; `lookup` bounds
-//! how many there are.
+//! Look-ups call the C library's `getaddrinfo`, so that this program and `getent` always agree. A resolver crate parses
+//! `/etc/resolv.conf` itself and does not know nsswitch, systemd-resolved or mDNS. The price is that a call blocks a
+//! thread and cannot be cancelled; `lookup` limits how many run at a time.
 //!
-//! - `lookup`: when a name is looked up, one call at a time, and who waits for it
-//! - `connect`: TCP to the first address that answers, the next one started after a quarter of a second (RFC 8305)
-//! - `call`: the same addresses for the sign-in's calls, which reqwest makes
-//! - `table`: the names that are not in the settings, as many as fit
+//! - `lookup`: when a name is looked up, and who waits for the result
+//! - `connect`: TCP to the first address that answers; the next one is tried after 250 ms (RFC 8305)
+//! - `call`: the same addresses for reqwest, which makes the calls of the sign-in
+//! - `table`: a bounded table of the names that are not in the settings
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,30 +36,30 @@ pub(crate) use lookup::system as system_lookup;
 pub(crate) use lookup::{LOOKUP_LIMIT, Lookup};
 pub(crate) use table::Names;
 
-/// What the other side does not acknowledge for this long has met a path that is dead: five retransmissions, of which the
-/// kernel sends the first after 0.2 s. A kept connection whose packets are dropped is found out by it.
+/// TCP_USER_TIMEOUT: a connection is closed if sent data is not acknowledged for this long. The kernel retransmits five
+/// times within it, beginning after 0.2 s. It detects kept connections whose packets are dropped.
 pub(crate) const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(4);
-/// More addresses of one name than this are no help: a connection needs one.
+/// Addresses of one name that are used; further ones are ignored. A connection needs one.
 const MAX_ADDRESSES: usize = 16;
-/// How long an address that failed is tried last. It still is tried when all others fail, so a long time does no harm,
-/// and a short one would cost a request its time limit whenever it ends.
+/// How long an address that failed is tried last. It is still tried when all others fail, so a long time does no harm.
+/// After a short one, requests would run into the dead address again and again.
 const AVOID: Duration = Duration::from_secs(300);
 
 /// The addresses of one name. Requests read them without a lock.
 pub(crate) struct Addresses {
-    /// Whose name it is, for the log: `acr`, `storage`, `entra`.
+    /// What the host is, for the log: `acr`, `storage` or `entra`.
     role: &'static str,
     host: String,
     port: u16,
-    /// Given by the settings, or an address in place of a name: DNS is not asked.
+    /// The settings give the addresses, or the host is an address itself: DNS is never asked.
     fixed: bool,
     order: ArcSwap<Order>,
     /// Written by look-ups and failures; never held over a wait.
     state: Mutex<State>,
-    /// Counts the look-ups that ended, and those that are given up.
+    /// Changes whenever a look-up ends or exceeds its time limit; wakes those who wait for one.
     ended: watch::Sender<u64>,
     lookup: Lookup,
-    /// Held by each look-up while it blocks a thread; shared by the names of one table.
+    /// One permit for each look-up that blocks a thread; shared by all names of a table.
     slots: Arc<Semaphore>,
 }
 
@@ -68,15 +67,16 @@ pub(crate) struct Addresses {
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Order {
     addresses: Vec<SocketAddr>,
-    /// How many of them, from the first, have not failed lately.
-    untroubled: usize,
+    /// How many of them have not failed lately; these come first.
+    healthy: usize,
 }
 
 #[derive(Default)]
 struct State {
-    /// What DNS said last: families alternate, beginning with the resolver's first (RFC 6724, RFC 8305 section 4).
+    /// The last result of DNS. IPv4 and IPv6 alternate, beginning with the family of the resolver's first address (RFC 6724,
+    /// RFC 8305 section 4).
     resolved: Vec<SocketAddr>,
-    /// The address that last took a connection, until it fails or DNS no longer has it.
+    /// The address that last accepted a connection, until it fails or disappears from DNS.
     preferred: Option<SocketAddr>,
     /// Addresses that failed, the latest last.
     failed: Vec<(SocketAddr, Instant)>,
@@ -84,10 +84,10 @@ struct State {
 }
 
 impl Addresses {
-    /// A registry's. Does no look-up: `host` is resolved by [`Addresses::keep_fresh`], unless it is an address itself or
-    /// `fixed` names addresses to use instead of DNS.
+    /// The addresses of a registry. Does no look-up: [`Addresses::keep_fresh`] does, unless `host` is an address itself or
+    /// `fixed` has addresses to use instead of DNS.
     pub(crate) fn new(host: &str, port: u16, fixed: &[IpAddr]) -> Self {
-        let slots = Arc::new(Semaphore::new(lookup::MAX_FLIGHTS));
+        let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
         Self::build("acr", (host, port), fixed, lookup::system(), slots)
     }
 
@@ -101,7 +101,7 @@ impl Addresses {
         let literal = authority::without_brackets(host).parse::<IpAddr>().ok();
         let known = fixed.iter().copied().chain(literal.filter(|_| fixed.is_empty()));
         let known: Vec<SocketAddr> = known.map(|ip| (ip, port).into()).collect();
-        let order = Order { untroubled: known.len(), addresses: known.clone() };
+        let order = Order { healthy: known.len(), addresses: known.clone() };
         Self {
             role,
             host: host.to_owned(),
@@ -125,8 +125,8 @@ impl Addresses {
         self.order.load().addresses.clone()
     }
 
-    /// `address` took a connection: it goes first from now on. One that failed lately does not, for a registry that takes
-    /// connections and then is silent would be first again with each of them.
+    /// `address` has accepted a connection, so it is tried first from now on. This does not apply to an address that failed
+    /// lately: a registry that accepts connections and never answers would come first again with each connection.
     pub(crate) fn connected(&self, address: SocketAddr) {
         let mut state = self.lock();
         let failed = state.failed.iter().any(|(known, _)| *known == address);
@@ -136,8 +136,8 @@ impl Addresses {
         }
     }
 
-    /// `address` refused, did not answer, or broke off: it is tried last for some minutes. When no address is left that
-    /// has not failed, the name may have moved, so the next look-up starts at once.
+    /// `address` has refused a connection, not answered, or broken off: it is tried last for [`AVOID`]. Once all addresses
+    /// have failed, the name may have moved, so the next look-up starts at once.
     pub(crate) fn failed(self: &Arc<Self>, address: SocketAddr) {
         let mut state = self.lock();
         if !state.resolved.contains(&address) {
@@ -152,49 +152,49 @@ impl Addresses {
         drop(state);
         let order = self.order.load();
         match order.addresses.first() {
-            Some(next) if order.untroubled > 0 && is_new => {
+            Some(next) if order.healthy > 0 && is_new => {
                 let minutes = AVOID.as_secs() / 60;
                 warn!("{} {}: {address} failed: {next} goes first, for {minutes} min", self.role, self.host);
             }
             _ => {}
         }
-        if order.untroubled == 0 {
+        if order.healthy == 0 {
             self.look_up();
         }
     }
 
     /// Whether every address that is known has failed lately.
     fn all_failed(&self) -> bool {
-        self.order.load().untroubled == 0
+        self.order.load().healthy == 0
     }
 
-    /// The same order as [`Addresses::all`], beginning with `first`, and whether each is as good as any: it has not
-    /// failed lately, or all have.
+    /// All addresses in the order in which to try them, beginning with `first`. The flag is true for an address that has not
+    /// failed lately; if all have failed, it is true for each.
     fn candidates(&self, first: SocketAddr) -> Vec<(SocketAddr, bool)> {
         let mut state = self.lock();
         if !state.failed.is_empty() {
-            // Some may have served their time.
+            // For some, AVOID may be over.
             self.reorder(&mut state);
         }
         drop(state);
         let order = self.order.load();
         let others = order.addresses.iter().enumerate().filter(|(_, address)| **address != first);
-        let others = others.map(|(index, address)| (*address, index < order.untroubled || order.untroubled == 0));
+        let others = others.map(|(index, address)| (*address, index < order.healthy || order.healthy == 0));
         std::iter::once((first, true)).chain(others).collect()
     }
 
-    /// A look-up gave these.
+    /// Stores the result of a look-up.
     fn publish(&self, state: &mut State, addresses: Vec<SocketAddr>) {
         state.resolved = alternate(addresses);
         state.preferred = state.preferred.filter(|preferred| state.resolved.contains(preferred));
         self.reorder(state);
     }
 
-    /// The preferred address, then those that have not failed, in DNS's order; then those that have, the one whose
-    /// failure is the longest ago first.
+    /// The order is: the preferred address; those that have not failed, in the order of DNS; those that have failed, the
+    /// oldest failure first.
     fn reorder(&self, state: &mut State) {
         let now = Instant::now();
-        // An address that DNS does not have at the moment may come back: its failure counts until its time is over.
+        // Also for addresses that DNS does not list at the moment: they may come back.
         state.failed.retain(|(_, since)| now.duration_since(*since) < AVOID);
         let excess = state.failed.len().saturating_sub(2 * MAX_ADDRESSES);
         state.failed.drain(..excess);
@@ -202,16 +202,16 @@ impl Addresses {
         let untried = state.resolved.iter().filter(|address| state.preferred != Some(**address));
         let mut addresses: Vec<SocketAddr> = state.preferred.into_iter().collect();
         addresses.extend(untried.filter(|address| !has_failed(address)));
-        let untroubled = addresses.len();
+        let healthy = addresses.len();
         let failed = state.failed.iter().map(|(address, _)| address);
         addresses.extend(failed.filter(|address| state.resolved.contains(address)));
-        let order = Order { addresses, untroubled };
+        let order = Order { addresses, healthy };
         if **self.order.load() != order {
             self.order.store(Arc::new(order));
         }
     }
 
-    /// A poisoned lock guards plain values here, so what is in it is whole.
+    /// A poisoned lock is used all the same: every update leaves plain, consistent values.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -223,7 +223,7 @@ impl std::fmt::Debug for Addresses {
     }
 }
 
-/// Each address once, the two families in turn, so that one family that is out of order delays a connection by one step.
+/// Removes duplicates and alternates IPv4 and IPv6, so that a broken family delays a connection by one step only.
 fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_ipv4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_families_alternate_from_the_first_of_the_resolvers_order() {
+    fn families_alternate_beginning_with_the_resolvers_first() {
         let (a, b) = (address, address6);
         for (given, expected) in [
             (vec![b(1), b(2), b(3), a(1)], vec![b(1), a(1), b(2), b(3)]),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_failed_stays_last_whatever_order_dns_gives_until_its_time_is_over() {
+    async fn a_failed_address_stays_last_for_five_minutes_whatever_order_dns_gives() {
         let name = resolved(&[address(1), address(2), address(3)]);
         name.failed(address(1));
         name.failed(address(1));
@@ -296,7 +296,7 @@ mod tests {
             resolve(&name, &order.map(address));
             assert_eq!(name.all(), [3, 2, 1].map(address), "{order:?}");
         }
-        // One that DNS has left out for a while is no better for it.
+        // DNS leaves it out and lists it again: its failure still counts.
         resolve(&name, &[address(2)]);
         resolve(&name, &[address(1), address(2)]);
         assert_eq!(name.all(), [2, 1].map(address));
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_takes_connections_and_is_silent_is_not_first_with_its_next_connection() {
+    async fn a_failed_address_that_accepts_a_connection_does_not_come_first_again() {
         let name = resolved(&[address(1), address(2)]);
         name.connected(address(1));
         name.failed(address(1));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_all_have_failed_the_one_whose_failure_is_the_longest_ago_goes_first() {
+    async fn when_all_addresses_have_failed_the_oldest_failure_comes_first() {
         let name = resolved(&[address(1), address(2)]);
         for (failed, first) in [(1, 2), (2, 1), (1, 2), (1, 2)] {
             name.failed(address(failed));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_took_the_last_connection_goes_first_while_dns_has_it() {
+    async fn the_address_of_the_last_connection_comes_first_while_dns_lists_it() {
         let name = resolved(&[address(1), address(2)]);
         name.connected(address(2));
         assert_eq!(name.first(), Some(address(2)));

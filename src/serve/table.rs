@@ -1,7 +1,7 @@
 //! The table of routes with their destinations, and how it is replaced while requests run.
 //!
-//! Requests read the table through one pointer, which is swapped whole. A request holds the destination that it was given,
-//! so it ends by the table that it began with, and a registry is kept up until the last such request has ended.
+//! Requests read the table through one pointer, which is swapped atomically. A request keeps the destination that it got, so
+//! it ends with the table that it began with. The upkeep of a registry ends after the last request to it.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -25,19 +25,19 @@ use oci::route::{Blobs, Routes};
 /// Makes tables of routes, and swaps them.
 pub(crate) struct RouteTable {
     live: Arc<Table>,
-    /// The registries of the table that is live. Held while a table is replaced, which one thread does at a time.
+    /// The registries of the live table. Locked while the table is replaced, so that one thread at a time does it.
     served: Mutex<Vec<Served>>,
     roots: TrustRoots,
-    /// The hosts of blobs and of sign-ins, of all tables together.
+    /// The addresses of storage hosts and sign-in hosts, shared by all tables.
     storage_names: Arc<Names>,
     sign_in_names: Arc<Names>,
-    /// Made for the first route that needs it: it reads the CA certificates once more, and keeps connections.
+    /// Created for the first route with `blobs: proxy`, because it reads the CA certificates again and keeps connections.
     blob_connector: OnceLock<Arc<Connector>>,
     connector: ConnectorOptions,
     upkeep: mpsc::UnboundedSender<Upkeep>,
 }
 
-/// A registry with the settings that it was made by.
+/// A registry, and the settings from which it was built.
 #[derive(Clone)]
 struct Served {
     settings: Arc<config::Upstream>,
@@ -46,13 +46,13 @@ struct Served {
 }
 
 impl Served {
-    fn is_made_by(&self, settings: &config::Upstream, token_wait: Duration) -> bool {
+    fn is_built_from(&self, settings: &config::Upstream, token_wait: Duration) -> bool {
         *self.settings == *settings && self.token_wait == token_wait
     }
 }
 
 impl RouteTable {
-    /// Without a route, until [`Self::replace`] has one. The service keeps up what the tables name.
+    /// A table without routes, until [`Self::replace`] adds them; and the service that runs the upkeep of its registries.
     pub(crate) fn new(roots: TrustRoots, connector: ConnectorOptions) -> (Self, UpkeepService) {
         let (upkeep, service) = UpkeepService::new();
         let table = Self {
@@ -68,23 +68,22 @@ impl RouteTable {
         (table, service)
     }
 
-    /// What requests read.
+    /// The table that requests read.
     pub(crate) fn live(&self) -> Arc<Table> {
         Arc::clone(&self.live)
     }
 
-    /// Requests that come from now on go by the routes of these settings. A registry whose settings are the same as before
-    /// keeps its tokens, its addresses and, as they are kept by address and name, its connections. After an error
-    /// everything is as it was. Does no network I/O.
+    /// Replaces the routes by those of these settings, for new requests. A registry whose settings are unchanged keeps its
+    /// tokens, addresses and connections. After an error, nothing has changed. Does no network I/O.
     ///
-    /// Only the routes are replaced: listeners, threads and CA certificates are those of the start.
+    /// Only routes are replaced: listeners, threads and CA certificates stay those of the start.
     pub(crate) fn replace(&self, config: &Config) -> Result<(), ServeError> {
-        // A poisoned lock guards a list that is replaced whole.
+        // A poisoned lock is used all the same: the list is only replaced as a whole.
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut next, mut arriving) = (Vec::<Served>::new(), Vec::new());
+        let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
         let token_wait = config.token_wait();
         let routes = config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs }| {
-            let is_it = |known: &&Served| known.is_made_by(settings, token_wait);
+            let is_it = |known: &&Served| known.is_built_from(settings, token_wait);
             let upstream = match next.iter().find(is_it) {
                 Some(known) => Arc::clone(&known.upstream),
                 None => {
@@ -92,7 +91,7 @@ impl RouteTable {
                         Some(known) => known.clone(),
                         None => {
                             let (upstream, upkeep) = self.build(settings, token_wait)?;
-                            arriving.push(upkeep);
+                            new_upkeep.push(upkeep);
                             Served { settings: Arc::clone(settings), token_wait, upstream }
                         }
                     };
@@ -106,8 +105,8 @@ impl RouteTable {
             let blob_connector = (*blobs == Blobs::Proxy).then(|| Arc::clone(connector()));
             Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blob_connector }))
         })?;
-        for upkeep in arriving {
-            // While the program ends there is no upkeep any more, and no table is of use.
+        for upkeep in new_upkeep {
+            // Fails only while the program ends, when upkeep is no longer needed.
             let _ = self.upkeep.send(upkeep);
         }
         self.live.store(Arc::new(routes));
@@ -115,7 +114,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The parts that belong to one registry.
+    /// Builds one registry and its upkeep.
     fn build(&self, settings: &config::Upstream, token_wait: Duration) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
         let domain = settings.domain();
         let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));

@@ -1,5 +1,5 @@
-//! What goes on behind the requests: each registry's addresses and tokens are kept fresh for as long as the table of routes
-//! names the registry, or a request that came by an earlier table is still under way to it.
+//! The background work for each registry: its addresses and tokens are kept fresh while the table of routes has the registry
+//! or a request to it is under way.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::listen::exit::ExitIfDropped;
 use crate::net::addresses::Addresses;
 use crate::token::{Issuer, Tokens};
 
-/// The upkeep of one registry. It holds nothing of the registry but what it writes to, so that it can see the end of it.
+/// The upkeep of one registry. It must not hold the [`crate::proxy::Upstream`] itself, whose end it waits for.
 pub(crate) struct Upkeep {
     pub addresses: Arc<Addresses>,
     pub tokens: Arc<Tokens>,
-    /// Gives the tokens.
+    /// Calls Entra ID and the registry for tokens.
     pub issuer: Arc<dyn Issuer>,
-    /// Its other half is in [`crate::proxy::Upstream`], and is dropped with it.
+    /// Ends when the [`crate::proxy::Upstream`], which holds the sender, is dropped.
     pub in_use: oneshot::Receiver<Infallible>,
 }
 
@@ -36,16 +36,17 @@ impl Upkeep {
 
 /// Runs the upkeep of every registry.
 pub(crate) struct UpkeepService {
-    /// Locked once, for as long as the service runs: Pingora starts it by a shared reference.
-    pub(super) arriving: Mutex<mpsc::UnboundedReceiver<Upkeep>>,
+    /// The upkeep of registries that are new in the table. Locked while the service runs, because Pingora starts a service by
+    /// a shared reference.
+    pub(super) queue: Mutex<mpsc::UnboundedReceiver<Upkeep>>,
 }
 
 impl UpkeepService {
-    /// The service, and where to hand in the upkeep of a registry. That queue needs no bound: it has an entry for each
-    /// registry that is new in a table, and a table comes of a file that was read whole.
+    /// The service, and the queue for the upkeep of new registries. The queue needs no bound: it has one entry for each
+    /// registry that is new in a table, and the size of a settings file is bounded.
     pub(crate) fn new() -> (mpsc::UnboundedSender<Upkeep>, Self) {
-        let (sender, arriving) = mpsc::unbounded_channel();
-        (sender, Self { arriving: Mutex::new(arriving) })
+        let (sender, queue) = mpsc::unbounded_channel();
+        (sender, Self { queue: Mutex::new(queue) })
     }
 }
 
@@ -53,14 +54,14 @@ impl UpkeepService {
 impl BackgroundService for UpkeepService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let _alive = ExitIfDropped::new("the upkeep of addresses and tokens", shutdown.clone());
-        let mut arriving = self.arriving.lock().await;
+        let mut queue = self.queue.lock().await;
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                Some(upkeep) = arriving.recv() => {
+                Some(upkeep) = queue.recv() => {
                     tasks.spawn(upkeep.run());
                 }
-                // One that ends by itself has lost its registry. A panic ends this service, and with it the program.
+                // A task ends when its registry is dropped. After a panic, this service ends, and with it the program.
                 Some(ended) = tasks.join_next() => {
                     if ended.is_err() {
                         return;

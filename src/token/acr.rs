@@ -78,7 +78,7 @@ impl AcrIssuer {
         let url = format!("https://{}{path}", self.domain.authority());
         // Before the call, whose limit does not include it.
         self.addresses.resolve(CALL_WAIT).await.map_err(|unresolved| self.failure(hop, unresolved.to_string()))?;
-        let call = self.addresses.call();
+        let call = self.addresses.track_call();
         let answer = self
             .http
             .post(url)

@@ -1,6 +1,6 @@
-//! The real program in front of the emulator, for tests.
+//! Starts the real program in front of the emulator, for tests.
 //!
-//! Ports come from the system. A proxy is ready when it says so on its notify socket, as it does to systemd.
+//! The system picks all ports. A proxy is ready when it sends `READY=1` to its notify socket, as it does under systemd.
 //!
 //! - `setup`: what a proxy is started with
 //! - `process`: the running proxy: its address, log, signals and memory
@@ -18,9 +18,10 @@ pub mod wire;
 pub use process::Proxy;
 pub use setup::Setup;
 
-/// The limit of every wait. Nothing here takes as long, even on a loaded machine.
+/// Limit of every wait. Nothing takes as long, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// What happens at once takes less, even on a loaded machine; what waits for a limit of the proxy (25 s or 30 s) takes more.
+/// Separates an immediate result, which comes sooner even on a loaded machine, from one after a time limit of the proxy
+/// (25 s or 30 s).
 pub const AT_ONCE: Duration = Duration::from_secs(15);
 
 /// The tenant of the identity that the emulators know.
@@ -50,7 +51,7 @@ pub async fn azure() -> Emulator {
     azure
 }
 
-/// Waits until the emulator's records fulfil the condition; `what` is named if they never do.
+/// Waits until the emulator's records meet the condition; the panic names `what` if they never do.
 pub async fn wait_for(azure: &Emulator, what: &str, condition: impl Fn(&[Recorded]) -> bool) {
     let waited = tokio::time::timeout(PATIENCE, azure.wait_for(condition)).await;
     assert!(waited.is_ok(), "{what} never came: {:?}", azure.requests());

@@ -1,4 +1,4 @@
-//! The log of a proxy, as it grows.
+//! The log of a running proxy.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ struct State {
 }
 
 impl Log {
-    /// Reads lines on a thread of its own, to the end of the stream.
+    /// Reads lines in a thread until the end of the stream.
     pub(crate) fn read(stream: impl Read + Send + 'static) -> Arc<Self> {
         let log = Arc::new(Self::default());
         let writer = Arc::clone(&log);
@@ -36,7 +36,7 @@ impl Log {
         log
     }
 
-    /// A test that fails while it holds the lock still shows the log.
+    /// A poisoned lock is used all the same, so that a failed test still shows the log.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,7 +46,7 @@ impl Log {
         self.lock().text.clone()
     }
 
-    /// The first `Some` that `look` returns for the log so far; `what` is named if there is none.
+    /// Waits until `look` returns `Some` for the log so far; the panic names `what` if it never does.
     pub(crate) fn wait_until<T>(&self, what: &str, look: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.lock();

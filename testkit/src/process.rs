@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::PATIENCE;
 use crate::log::Log;
 
-/// Between two looks at a process.
+/// How often a process is checked.
 const STEP: Duration = Duration::from_millis(10);
-/// A notification has two or three lines.
+/// Limit of a notification, which has two or three lines.
 const MAX_NOTIFICATION: usize = 8 << 10;
 
 /// A running proxy. Dropping it kills the process.
@@ -19,7 +19,7 @@ pub struct Proxy {
     child: Child,
     log: Arc<Log>,
     address: Option<SocketAddr>,
-    /// Removed with it.
+    /// The temporary directory, removed with this value.
     _files: tempfile::TempDir,
 }
 
@@ -28,7 +28,7 @@ impl Proxy {
         Self { child, log, address: None, _files: files }
     }
 
-    /// Waits for the notification that it is ready, which has its address.
+    /// Waits for the notification `READY=1`, which comes with the address.
     pub(crate) fn wait_until_ready(&mut self, notifications: &UnixDatagram) {
         notifications.set_read_timeout(Some(STEP)).expect("a socket");
         let deadline = Instant::now() + PATIENCE;
@@ -60,12 +60,12 @@ impl Proxy {
         self.log.text()
     }
 
-    /// The first line that contains `needle`, as soon as it is logged.
+    /// Waits for the first line that contains `needle`.
     pub fn wait_for_log(&self, needle: &str) -> String {
         self.wait_until(needle, |log| log.lines().find(|line| line.contains(needle)).map(str::to_owned))
     }
 
-    /// What `look` finds in the log, as soon as it does; `what` is named if it never does.
+    /// Waits until `look` returns `Some` for the log so far; the panic names `what` if it never does.
     pub fn wait_until<T>(&self, what: &str, look: impl Fn(&str) -> Option<T>) -> T {
         self.log.wait_until(what, look)
     }
@@ -92,7 +92,7 @@ impl Proxy {
                 return status;
             }
             assert!(Instant::now() < deadline, "still running:\n{}", self.log());
-            // The standard library has no wait with a limit; nothing depends on the step.
+            // The standard library has no wait with a time limit.
             std::thread::sleep(STEP);
         }
     }

@@ -1,4 +1,4 @@
-//! What a proxy is started with.
+//! The configuration, flags and environment of a proxy.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,7 +17,7 @@ fn domain(address: SocketAddr) -> String {
     format!("example.azurecr.io:{}", address.port())
 }
 
-/// What a proxy is started with: by default the tests' identity, and the emulator as its registry.
+/// The configuration, flags and environment of a proxy: by default, the identity of the tests and the emulator as registry.
 pub struct Setup {
     args: Vec<String>,
     environment: Vec<(String, String)>,
@@ -28,12 +28,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A proxy in front of `azure`, with prefix `hub`, with the log at `trace`, so that every test would show a leaked secret.
+    /// A proxy in front of `azure` with the prefix `hub`. It logs at `trace`, so that every test would reveal a leaked secret.
     pub fn new(azure: &Emulator) -> Self {
         Self::registry(azure, azure.registry_addr())
     }
 
-    /// Routes in place of the one upstream, each a source and a prefix.
+    /// Routes instead of one upstream, each with a source and a prefix.
     pub fn routes(azure: &Emulator, routes: &[(&str, &str)]) -> Self {
         let domain = domain(azure.registry_addr());
         let route = |(source, prefix): &(&str, &str)| {
@@ -42,7 +42,8 @@ impl Setup {
         Self::with(azure, &format!("routes:\n{}", routes.iter().map(route).collect::<String>()))
     }
 
-    /// A registry of the test's own at this address, with prefix `hub`. Entra ID and the trusted CA are those of `azure`.
+    /// A proxy in front of the test's own registry at this address, with the prefix `hub`. Entra ID and the CA are those of
+    /// `azure`.
     pub fn registry(azure: &Emulator, address: SocketAddr) -> Self {
         let domain = domain(address);
         Self::with(azure, &format!("upstream:\n  domain: {domain}\n  prefix: hub\n  addresses: [127.0.0.1]\n"))
@@ -86,14 +87,14 @@ impl Setup {
         self
     }
 
-    /// Without any of the variables that sign in.
+    /// Removes the variables of the client secret.
     pub fn nobody(self) -> Self {
         ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]
             .into_iter()
             .fold(self, |setup, name| setup.env(name, ""))
     }
 
-    /// Signs in with the managed identity that the emulator's App Service endpoint issues, and with no other.
+    /// Signs in only with the managed identity of the emulator's App Service endpoint.
     pub fn managed(self, azure: &Emulator) -> Self {
         let endpoint = azure.identity_addr().expect("asked for in the options");
         self.nobody()
@@ -107,7 +108,7 @@ impl Setup {
         self.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", CLIENT).env("AZURE_CLIENT_SECRET", secret)
     }
 
-    /// Sets a flag, in place of an earlier value of it.
+    /// Sets a flag; replaces its earlier value.
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         if let Some(at) = self.args.iter().position(|arg| arg == name) {
             self.args.drain(at..at + 2);
@@ -129,13 +130,13 @@ impl Setup {
         self
     }
 
-    /// Removes a variable from its environment; to set it to the empty text is something else.
+    /// Removes a variable from the environment. This differs from an empty value.
     pub fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self
     }
 
-    /// Starts it with these limits of open files: soft, hard.
+    /// Sets the soft and the hard limit of open files.
     pub fn descriptors(mut self, soft: usize, hard: usize) -> Self {
         self.descriptors = Some((soft, hard));
         self

@@ -1,18 +1,18 @@
-//! HTTP/1 as bytes: requests that no client library would send, and answers exactly as they came.
+//! HTTP/1 as bytes: requests that no client library sends, and responses byte for byte.
 
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::PATIENCE;
 
-/// A parsed answer.
+/// A parsed response.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
     /// Status line and headers.
     pub head: String,
-    /// The body as it came, chunks included.
+    /// The body as received, including the framing of chunks.
     pub body: String,
 }
 
@@ -28,7 +28,7 @@ impl Answer {
     /// The code of the first error in an OCI error body.
     ///
     /// # Panics
-    /// If the body is no OCI error.
+    /// If the body is not an OCI error.
     pub fn code(&self) -> String {
         let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"));
         let error = &body["errors"][0];
@@ -44,7 +44,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends bytes and reads until the proxy closes, which it has to do in time.
+/// Sends bytes and reads until the proxy closes the connection.
 pub fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
     stream.write_all(bytes).expect("sent");
@@ -56,16 +56,16 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Sends `<line> HTTP/1.1` with these further header lines, and closes.
+/// Sends `<line> HTTP/1.1` with these header lines and `Connection: close`, and reads the response.
 pub fn ask(address: SocketAddr, line: &str, headers: &str) -> Answer {
     let request = format!("{line} HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n{headers}\r\n");
     parse(&send(address, request.as_bytes()))
 }
 
-/// Parses an answer that was read to its end.
+/// Parses a response that was read to its end.
 ///
 /// # Panics
-/// If it is no answer.
+/// If it is not a response.
 pub fn parse(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
@@ -77,10 +77,10 @@ pub fn parse(bytes: &[u8]) -> Answer {
     }
 }
 
-/// What marks the end of an answer's body.
+/// What marks the end of a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// There is no body, whatever the head says: to `HEAD`, and of 304.
+    /// There is no body, whatever the headers say: a response to `HEAD`, or a 304.
     Bodiless,
     /// `Content-Length`.
     Length,
@@ -90,12 +90,12 @@ pub enum End {
     Close,
 }
 
-/// An answer with the bytes of its body.
+/// A response with the bytes of its body.
 #[derive(Debug)]
 pub struct Whole {
-    /// The answer without its body.
+    /// Status line and headers; its `body` is empty.
     pub head: Answer,
-    /// The body, out of its chunks.
+    /// The body, without the framing of chunks.
     pub body: Vec<u8>,
     /// What marked its end.
     pub end: End,
@@ -113,19 +113,19 @@ impl Whole {
     }
 }
 
-/// An answer that may have broken off, or been longer than was read.
+/// A response that may have broken off, or may be longer than what was read.
 #[derive(Debug)]
 pub struct Received {
     /// What was read.
     pub answer: Whole,
-    /// Why the body ended before its end, if it did.
+    /// Why the body broke off, if it did.
     pub broken: Option<io::Error>,
-    /// There is more of the body than was read.
+    /// The body is longer than what was read.
     pub is_longer: bool,
 }
 
-/// Reads an answer to a request of this method, and of its body no more than `most` bytes (a chunk more, if it has chunks).
-/// The error is about the head; one in the body is in [`Received::broken`].
+/// Reads the response to a request of this method, and no more than `most` bytes of its body (and the rest of a chunk).
+/// Returns errors in the headers; an error in the body is in [`Received::broken`].
 pub fn receive(stream: &mut impl BufRead, method: &str, most: usize) -> io::Result<Received> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -158,7 +158,7 @@ pub fn receive(stream: &mut impl BufRead, method: &str, most: usize) -> io::Resu
     Ok(Received { answer: Whole { head, body, end }, broken: outcome.err(), is_longer })
 }
 
-/// Fills the buffer; cuts it to what came if the connection ends before.
+/// Fills the buffer; truncates it if the connection ends before.
 fn fill(stream: &mut impl BufRead, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -177,7 +177,7 @@ fn fill(stream: &mut impl BufRead, buffer: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads chunks until the last one or until there are `most` bytes; `true` if the last one came.
+/// Reads chunks until the last one or until there are `most` bytes; `true` if it was the last one.
 fn chunks(stream: &mut impl BufRead, body: &mut Vec<u8>, most: usize) -> io::Result<bool> {
     while body.len() <= most {
         let mut line = String::new();
@@ -198,7 +198,7 @@ fn chunks(stream: &mut impl BufRead, body: &mut Vec<u8>, most: usize) -> io::Res
     Ok(false)
 }
 
-/// A connection that is kept for as long as the proxy keeps it.
+/// A connection for several requests.
 #[derive(Debug)]
 pub struct Client(BufReader<TcpStream>);
 
@@ -208,11 +208,11 @@ impl Client {
         Self(BufReader::new(connect(address)))
     }
 
-    /// Sends `<method> <path> <version>` with these header lines and reads the answer to its end, as a client of that
-    /// version would.
+    /// Sends `<method> <path> <version>` with these header lines and reads the whole response, as a client of that version
+    /// does.
     ///
     /// # Panics
-    /// If there is no whole answer.
+    /// If the response is incomplete.
     pub fn ask(&mut self, method: &str, path: &str, version: &str, headers: &str) -> Whole {
         let host = if version == "HTTP/1.0" { "" } else { "Host: mirror\r\n" };
         write!(self.0.get_mut(), "{method} {path} {version}\r\n{host}{headers}\r\n").expect("sent");
@@ -223,7 +223,7 @@ impl Client {
         received.answer
     }
 
-    /// Whether the proxy has closed it: waits for the end if there is to be one.
+    /// Waits until the proxy closes the connection; false if it sends more instead.
     pub fn is_at_its_end(&mut self) -> bool {
         matches!(self.0.fill_buf(), Ok([]))
     }

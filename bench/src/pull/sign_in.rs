@@ -33,16 +33,16 @@ pub trait Login: Send + Sync {
     fn bearer(&self, body: &[u8]) -> Result<HeaderValue, &'static str>;
 }
 
-/// A challenge that may be answered.
+/// The registry's own endpoint for tokens, from its challenge.
 #[derive(Debug, PartialEq, Eq)]
-struct Challenge {
+struct TokenEndpoint {
     /// Path and query of the realm.
     path: String,
     service: String,
 }
 
-impl Challenge {
-    /// The refresh token goes to the registry alone, and only over TLS.
+impl TokenEndpoint {
+    /// An error if the challenge leads to another host or to plain HTTP: the refresh token goes to the registry only.
     fn parse(header: &str, registry: &Origin) -> Result<Self, String> {
         let oci::challenge::Challenge { realm, service, .. } = oci::challenge::Challenge::parse(header)?;
         match Origin::parse_url(realm) {
@@ -67,9 +67,9 @@ impl Session<'_> {
             meter.time(Phase::Ping, sent.elapsed());
             return Ok(());
         }
-        let (challenge, took) = self.challenge(response).await?;
+        let (endpoint, took) = self.challenge(response).await?;
         meter.time(Phase::Ping, took);
-        let took = self.answer(&challenge, meter).await?;
+        let took = self.answer(&endpoint, meter).await?;
         meter.time(Phase::Token, took);
         Ok(())
     }
@@ -90,36 +90,36 @@ impl Session<'_> {
         if !signs_in || response.status != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let (challenge, challenged) = self.challenge(response).await?;
-        let took = self.answer(&challenge, meter).await?;
+        let (endpoint, challenged) = self.challenge(response).await?;
+        let took = self.answer(&endpoint, meter).await?;
         meter.time(Phase::Token, challenged + took);
         let request = Request { accept: Some(ACCEPT), ..self.request(method, target) };
         self.pool.send(&request, meter).await
     }
 
     /// The challenge of a 401, and how long that response took.
-    async fn challenge(&self, response: Response<'_>) -> Result<(Challenge, Duration), Failure> {
+    async fn challenge(&self, response: Response<'_>) -> Result<(TokenEndpoint, Duration), Failure> {
         if response.status != StatusCode::UNAUTHORIZED || self.login.is_none() {
             return Err(response.into_failure().await);
         }
         let header = response.header("www-authenticate").unwrap_or_default();
-        let challenge = Challenge::parse(header, &self.route.origin).map_err(|wrong| response.failure(&wrong))?;
+        let endpoint = TokenEndpoint::parse(header, &self.route.origin).map_err(|wrong| response.failure(&wrong))?;
         let sent = response.sent;
         response.discard().await?;
-        Ok((challenge, sent.elapsed()))
+        Ok((endpoint, sent.elapsed()))
     }
 
     /// Gets a token for the repository; returns how long that took.
-    async fn answer(&mut self, challenge: &Challenge, meter: &mut Meter) -> Result<Duration, Failure> {
+    async fn answer(&mut self, endpoint: &TokenEndpoint, meter: &mut Meter) -> Result<Duration, Failure> {
         let Some(login) = &self.login else { return Ok(Duration::ZERO) };
-        let form = login.token_form(&challenge.service, &self.repository);
-        let request = Request { form: Some(form), ..Request::new(&self.route.origin, Method::POST, &challenge.path) };
+        let form = login.token_form(&endpoint.service, &self.repository);
+        let request = Request { form: Some(form), ..Request::new(&self.route.origin, Method::POST, &endpoint.path) };
         let response = self.pool.send(&request, meter).await?;
         if response.status != StatusCode::OK {
             return Err(response.into_failure().await);
         }
         let sent: Instant = response.sent;
-        let failure = |wrong: &str| Failure::new(format!("POST {}: 200 with {wrong}", challenge.path));
+        let failure = |wrong: &str| Failure::new(format!("POST {}: 200 with {wrong}", endpoint.path));
         let mut body = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BODY as usize));
         response.read(MAX_TOKEN_BODY, |part| body.extend_from_slice(part)).await?;
         self.bearer = Some(login.bearer(&body).map_err(failure)?);
@@ -134,12 +134,12 @@ mod tests {
     #[test]
     fn a_challenge_is_answered_to_its_own_registry_only() {
         let registry = Origin::parse_url("https://example.azurecr.io").expect("a URL").0;
-        let good = Challenge { path: "/oauth2/token".to_owned(), service: "example.azurecr.io".to_owned() };
+        let good = TokenEndpoint { path: "/oauth2/token".to_owned(), service: "example.azurecr.io".to_owned() };
         for header in [
             r#"Bearer realm="https://example.azurecr.io/oauth2/token",service="example.azurecr.io""#,
             r#"bearer scope="repository:a,b:pull", service=example.azurecr.io, realm="https://EXAMPLE.azurecr.io:443/oauth2/token""#,
         ] {
-            assert_eq!(Challenge::parse(header, &registry).expect(header), good, "{header}");
+            assert_eq!(TokenEndpoint::parse(header, &registry).expect(header), good, "{header}");
         }
         for (header, says) in [
             (r#"Bearer realm="http://example.azurecr.io/oauth2/token",service="a""#, "not this registry"),
@@ -150,7 +150,7 @@ mod tests {
             (r#"Basic realm="https://example.azurecr.io/""#, "not for a bearer token"),
             ("Bearer", "not for a bearer token"),
         ] {
-            let wrong = Challenge::parse(header, &registry).expect_err(header);
+            let wrong = TokenEndpoint::parse(header, &registry).expect_err(header);
             assert!(wrong.contains(says), "{header}: {wrong}");
         }
     }

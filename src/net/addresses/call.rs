@@ -1,4 +1,4 @@
-//! The same addresses for reqwest, which makes the calls of the sign-in.
+//! The same addresses for reqwest, which makes the calls of the sign-in; the result of each call improves their order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{Addresses, LOOKUP_LIMIT, Names};
 
-/// How long a call waits for its name before it fails and says so. Requests wait 10 s for a token by default, and are to
-/// be told why there is none; the look-up goes on, and the next call has its answer.
+/// How long a call waits for the look-up of its host before it fails. Requests wait 10 s for a token by default, so this is
+/// shorter: they are told the reason. The look-up goes on, and the next call uses its result.
 pub(crate) const CALL_WAIT: Duration = Duration::from_secs(9);
 
-/// Resolves by a table of names.
+/// Resolves host names by a table.
 pub(crate) struct Resolver(pub Arc<Names>);
 
 impl Resolve for Resolver {
@@ -21,7 +21,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// Resolves every name as one registry's, by the addresses that pulls go to.
+/// Resolves every name to the addresses of one registry, which pulls use as well.
 pub(crate) struct Single(pub Arc<Addresses>);
 
 impl Resolve for Single {
@@ -37,29 +37,29 @@ fn addresses_of(addresses: Arc<Addresses>) -> Resolving {
     })
 }
 
-/// One call to a name: its end tells something of the addresses.
-pub(crate) struct Call {
+/// A call to a host: its result is recorded for the address that was used.
+pub(crate) struct TrackedCall {
     addresses: Arc<Addresses>,
     first: Option<SocketAddr>,
 }
 
 impl Addresses {
-    /// A call begins.
-    pub(crate) fn call(self: &Arc<Self>) -> Call {
-        Call { addresses: Arc::clone(self), first: self.first() }
+    /// Begins to track a call.
+    pub(crate) fn track_call(self: &Arc<Self>) -> TrackedCall {
+        TrackedCall { addresses: Arc::clone(self), first: self.first() }
     }
 }
 
-impl Call {
-    /// It has an answer: the address that gave it goes first.
-    pub(crate) fn answered(&self, answer: &reqwest::Response) {
-        if let Some(address) = answer.remote_addr() {
+impl TrackedCall {
+    /// There is a response: its address is tried first from now on.
+    pub(crate) fn answered(&self, response: &reqwest::Response) {
+        if let Some(address) = response.remote_addr() {
             self.addresses.connected(SocketAddr::new(address.ip(), self.addresses.port));
         }
     }
 
-    /// It has none. No connection and no answer in time count against the address that went first: reqwest does not say
-    /// which one it was.
+    /// There is no response. A failed connection or a timeout counts as a failure of the address that was tried first,
+    /// because reqwest does not tell which one it used.
     pub(crate) fn failed(&self, cause: reqwest::Error) -> reqwest::Error {
         if let Some(first) = self.first.filter(|_| cause.is_connect() || cause.is_timeout()) {
             self.addresses.failed(first);

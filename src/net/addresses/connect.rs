@@ -1,4 +1,4 @@
-//! TCP to the first address that takes a connection (RFC 8305, "happy eyeballs").
+//! TCP to the first address that accepts a connection (RFC 8305, "happy eyeballs").
 
 use std::future::Future;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
@@ -20,20 +20,20 @@ use super::Addresses;
 
 /// From the start of one address to that of the next (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
-/// The same where only addresses are left that failed lately. A SYN is repeated after 1 s, so by then those under way have
-/// lost a packet or are dead.
+/// The same if all remaining addresses have failed lately. The kernel repeats a SYN after 1 s, so after this time the
+/// attempts under way have lost a packet or go to dead addresses.
 const STAGGER_FAILED: Duration = Duration::from_secs(1);
-/// To one address: its SYN is repeated once, and a further one would come too late.
+/// For one address. Its SYN is repeated once; a further one would come too late.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// To all of them.
+/// For all addresses together.
 const RACE_LIMIT: Duration = Duration::from_secs(3);
 
-/// The way of one request to one of a name's addresses. It is the connector that Pingora uses if it has no kept
-/// connection to the first one, and knows afterwards where the request went.
+/// One attempt to reach a host for a request. Pingora calls it to open a connection, unless it has a kept connection to
+/// [`Attempt::first`]. Afterwards [`Attempt::address`] tells which address was used.
 pub(crate) struct Attempt {
     addresses: Arc<Addresses>,
     first: SocketAddr,
-    /// Which address took the connection, if a new one was made.
+    /// The address that accepted the connection; unset if a kept one was used.
     winner: OnceLock<SocketAddr>,
 }
 
@@ -44,23 +44,24 @@ impl Attempt {
         Some(Arc::new(Self { addresses: Arc::clone(addresses), first, winner: OnceLock::new() }))
     }
 
-    /// The address under which Pingora keeps connections: the one that is tried first. A connection to another one is
-    /// used once and not kept; the next request has that address as its first.
+    /// The address that is tried first; Pingora keeps connections under it. A connection to another address is used once and
+    /// not kept: the next request tries that address first.
     pub(crate) fn first(&self) -> SocketAddr {
         self.first
     }
 
-    /// Where the request went.
+    /// The address that the request went to.
     pub(crate) fn address(&self) -> SocketAddr {
         self.winner.get().copied().unwrap_or(self.first)
     }
 
-    /// The address that took the connection does not answer, or breaks off: others go first from now on.
+    /// The address that accepted the connection does not answer or breaks off: others are tried first from now on.
     pub(crate) fn failed(&self) {
         self.addresses.failed(self.address());
     }
 
-    /// There is no connection. Addresses that took none are known already; what is left is a failure of TLS.
+    /// No connection was made. Addresses that refused are known as failed already; what remains is an address that accepted
+    /// TCP and failed in TLS.
     pub(crate) fn connect_failed(&self) {
         if let Some(winner) = self.winner.get() {
             self.addresses.failed(*winner);
@@ -86,7 +87,7 @@ impl L4Connect for Attempt {
     }
 }
 
-/// In Pingora's terms, as its own connector puts them.
+/// The error type that Pingora's own connector would give.
 fn explain(cause: IoError) -> Box<Error> {
     let kind = match (cause.kind(), cause.raw_os_error()) {
         (ErrorKind::ConnectionRefused, _) => ErrorType::ConnectRefused,
@@ -100,13 +101,13 @@ fn explain(cause: IoError) -> Box<Error> {
     Error::because(kind, "no address takes a connection", cause)
 }
 
-/// No file descriptors are left: no address is to blame, and no other one would do better.
+/// This process or host has no file descriptors left. That is no fault of the address, and others would fail as well.
 fn is_this_hosts(cause: &IoError) -> bool {
     [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| cause.raw_os_error() == Some(*errno as i32))
 }
 
-/// Starts with `first`, then each further address when the one before has failed or is late. The first connection wins;
-/// the others are given up. `Err` is the first address's, if no other one was silent.
+/// Starts with `first`; each further address is tried when the one before has failed or is late. The first connection wins
+/// and the other attempts are cancelled. `Err` is the first failure, or a timeout if any address timed out.
 async fn race<S, F>(
     name: &Arc<Addresses>,
     first: SocketAddr,
@@ -137,8 +138,8 @@ where
             return Err(failure.unwrap_or_else(|| ErrorKind::TimedOut.into()));
         }
         if is_due {
-            let is_untroubled = waiting.peek().is_some_and(|(_, is_untroubled)| *is_untroubled);
-            next = now + if is_untroubled { STAGGER } else { STAGGER_FAILED };
+            let is_healthy = waiting.peek().is_some_and(|(_, is_healthy)| *is_healthy);
+            next = now + if is_healthy { STAGGER } else { STAGGER_FAILED };
         }
         let step = if waiting.peek().is_some() { next.min(end) } else { end };
         tokio::select! {
@@ -149,7 +150,7 @@ where
                 started.retain(|(other, _)| *other != address);
                 match result {
                     Ok(stream) => {
-                        give_up(name, &started);
+                        cancel(name, &started);
                         name.connected(address);
                         return Ok((address, stream));
                     }
@@ -159,7 +160,7 @@ where
                         if failure.is_none() || cause.kind() == ErrorKind::TimedOut {
                             failure = Some(cause);
                         }
-                        if waiting.peek().is_some_and(|(_, is_untroubled)| *is_untroubled) {
+                        if waiting.peek().is_some_and(|(_, is_healthy)| *is_healthy) {
                             next = Instant::now();
                         }
                     }
@@ -167,7 +168,7 @@ where
             }
             () = sleep_until(step) => {
                 if Instant::now() >= end {
-                    give_up(name, &started);
+                    cancel(name, &started);
                     return Err(ErrorKind::TimedOut.into());
                 }
             }
@@ -175,8 +176,8 @@ where
     }
 }
 
-/// Of the addresses that are still under way, those that have lost a packet count as failed; the others were only slower.
-fn give_up(name: &Arc<Addresses>, under_way: &[(SocketAddr, Instant)]) {
+/// Cancelled attempts that ran long enough to have lost a packet count as failed; the others were only slower.
+fn cancel(name: &Arc<Addresses>, under_way: &[(SocketAddr, Instant)]) {
     for (address, since) in under_way {
         if since.elapsed() >= STAGGER_FAILED {
             name.failed(*address);
@@ -192,7 +193,7 @@ mod tests {
     use super::super::tests::{address, address6, resolved};
     use super::*;
 
-    /// What an address does: connect or refuse after so many milliseconds, or nothing.
+    /// What an address does: accept or refuse after so many milliseconds, or nothing.
     #[derive(Clone, Copy, Debug)]
     enum Does {
         Takes(u64),
@@ -232,7 +233,7 @@ mod tests {
             (vec![(a(1), Nothing), (a(2), Takes(10))], Some(a(2)), 260),
             (vec![(a(1), Takes(300)), (a(2), Takes(200))], Some(a(1)), 300),
             (vec![(a(1), Refuses(5)), (a(2), Refuses(5)), (a(3), Takes(5))], Some(a(3)), 15),
-            // Three dead IPv6 addresses and a good IPv4 one, whichever way they come.
+            // Three dead IPv6 addresses and a good IPv4 one: the families alternate.
             (vec![(b(1), Nothing), (b(2), Nothing), (b(3), Nothing), (a(1), Takes(1))], Some(a(1)), 251),
             (vec![(a(1), Nothing), (a(2), Nothing), (a(3), Nothing), (a(4), Takes(1))], Some(a(4)), 751),
             (vec![(a(1), Refuses(1)), (a(2), Refuses(1))], None, 2),
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_winner_goes_first_next_time_and_what_failed_lately_starts_late() {
+    async fn the_winner_comes_first_next_time_and_failed_addresses_start_late() {
         use Does::{Nothing, Takes};
         let name = resolved(&[address(1), address(2), address(3)]);
         let does = [(address(1), Nothing), (address(2), Takes(1)), (address(3), Takes(1))];
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(run(&name, &does).await.1, 1);
         name.failed(address(2));
         name.failed(address(3));
-        // The only one that has not failed is dead: the others have their turn after a second, and it has failed then.
+        // The only address that has not failed is dead: after a second the others are tried, and it counts as failed.
         assert_eq!(name.first(), Some(address(1)));
         let (result, took) = run(&name, &does).await;
         assert_eq!((result.expect("one takes it"), took), (address(2), 1001));

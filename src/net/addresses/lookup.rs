@@ -1,8 +1,8 @@
 //! When a name is looked up, and who waits for it.
 //!
-//! glibc waits 5 s for a name server before it asks again, so one lost packet makes a look-up that long, and two make it
-//! 10 s. A look-up that takes longer is given up by those who wait, and goes on by itself: `getaddrinfo` cannot be
-//! cancelled, and its late answer is as good as any.
+//! glibc waits 5 s for a name server before it asks again, so a look-up takes 5 s longer for each packet that is lost. After
+//! 10 s, nobody waits for a look-up any more. It still goes on in the background, because `getaddrinfo` cannot be
+//! cancelled, and its late result is used.
 
 use std::future::Future;
 use std::io;
@@ -17,26 +17,26 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{Addresses, State};
 
-/// How long a look-up is waited for: two of glibc's waits.
+/// How long a look-up is waited for: as long as glibc needs when two packets are lost.
 pub(crate) const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
-/// Azure moves names by CNAMEs that hold for 60 s and less (Traffic Manager), and `getaddrinfo` does not say for how long
-/// an answer holds.
+/// Time between look-ups of a name. Azure moves names by CNAMEs with a TTL of 60 s and less (Traffic Manager), and
+/// `getaddrinfo` does not tell the TTL.
 const REFRESH: Duration = Duration::from_secs(30);
-/// Answers older than this are used only if a look-up gives nothing within [`STALE_WAIT`].
+/// Addresses older than this are used only if a new look-up has no result within [`STALE_WAIT`].
 const STALE: Duration = Duration::from_secs(300);
-/// RFC 8767 section 5 recommends 1.8 s before a stale answer is given.
+/// RFC 8767 section 5 recommends to wait 1.8 s before a stale result is used.
 const STALE_WAIT: Duration = Duration::from_millis(1800);
-/// From the end of a look-up that failed to the next one of a name that is kept fresh.
+/// From the end of a failed look-up to the next one, for a name that is kept fresh.
 const RETRY: Duration = Duration::from_secs(2);
-/// From the end of a look-up to the next one, whoever wants it.
+/// Minimum time from the end of a look-up to the next one, whoever asks for it.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Look-ups of one name at a time. The second one starts when the first has been under way for [`LOOKUP_LIMIT`]: it may
-/// be asking a name server that this host no longer has.
-pub(crate) const MAX_FLIGHTS: usize = 2;
+/// Look-ups of one name at a time. The second one starts once the first has run for [`LOOKUP_LIMIT`]: the first may be
+/// asking a name server that this host no longer uses.
+pub(crate) const MAX_CONCURRENT: usize = 2;
 
-/// What asks the system, or stands for it in a test.
-pub(crate) type Lookup = Arc<dyn Fn(String, u16) -> Answer + Send + Sync>;
-type Answer = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+/// Looks up a host and port: [`system`], or a script in tests.
+pub(crate) type Lookup = Arc<dyn Fn(String, u16) -> Found + Send + Sync>;
+type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// `getaddrinfo`, on a thread for blocking calls.
 pub(crate) fn system() -> Lookup {
@@ -48,7 +48,7 @@ pub(crate) fn system() -> Lookup {
     })
 }
 
-/// A name without an address. Prints what to do and why, the cause last.
+/// A host name that has no address. Prints as one sentence, the cause last.
 #[derive(Clone, Debug)]
 pub(crate) struct Unresolved {
     host: String,
@@ -67,45 +67,45 @@ impl std::error::Error for Unresolved {}
 #[derive(Default)]
 pub(crate) struct Progress {
     under_way: usize,
-    /// The newest one's number, and when it began.
+    /// The number of the newest look-up, and when it began.
     newest: u64,
     began: Option<Instant>,
-    /// When one last ended.
+    /// When a look-up last ended.
     ended: Option<Instant>,
-    /// When one last gave addresses, and its number.
-    good: Option<(Instant, u64)>,
-    /// Since when they fail, if they do, and why.
+    /// When a look-up last found addresses, and its number.
+    last_good: Option<(Instant, u64)>,
+    /// Since when look-ups fail, and the last cause; `None` while they succeed.
     failing: Option<(Instant, String)>,
 }
 
 impl Progress {
-    /// When the next one may begin; `None` while as many as may be are under way.
+    /// When the next look-up may begin; `None` while [`MAX_CONCURRENT`] are under way.
     fn next(&self, now: Instant) -> Option<Instant> {
         match self.under_way {
             0 => Some(self.ended.map_or(now, |ended| ended + PAUSE)),
-            MAX_FLIGHTS.. => None,
+            MAX_CONCURRENT.. => None,
             _ => self.began.map(|began| began + LOOKUP_LIMIT),
         }
     }
 
-    /// When the next one is due for a name that is kept fresh.
+    /// When the next look-up of a name that is kept fresh begins.
     fn due(&self, now: Instant) -> Option<Instant> {
-        let wanted = match (&self.failing, self.good, self.ended) {
-            (None, Some((good, _)), _) => good + REFRESH,
+        let wanted = match (&self.failing, self.last_good, self.ended) {
+            (None, Some((found, _)), _) => found + REFRESH,
             (_, _, Some(ended)) => ended + RETRY,
             (_, _, None) => now,
         };
         self.next(now).map(|next| next.max(wanted))
     }
 
-    /// Whether one is under way that may still end in time.
-    fn is_promising(&self) -> bool {
+    /// Whether a look-up is under way that has not exceeded its time limit.
+    fn may_end_in_time(&self) -> bool {
         self.under_way > 0 && self.began.is_some_and(|began| began.elapsed() < LOOKUP_LIMIT)
     }
 }
 
 impl Addresses {
-    /// Looks the name up again and again, for ever. A request then finds its addresses here and never waits for DNS.
+    /// Repeats the look-up until the future is dropped, so that requests find the addresses here and do not wait for DNS.
     pub(crate) async fn keep_fresh(self: &Arc<Self>) {
         if self.fixed {
             return std::future::pending().await;
@@ -126,9 +126,9 @@ impl Addresses {
         }
     }
 
-    /// Makes sure that there are addresses to use, for a name that nobody keeps fresh. Known ones are used at once while a
-    /// look-up runs behind; unknown ones are waited for, `limit` at most. A resolver's error is no last word: it is asked
-    /// again until the name has failed for [`LOOKUP_LIMIT`], and from then on its error is given at once.
+    /// Makes sure that there are addresses, for a name that is not kept fresh. If some are known, they are used at once and a
+    /// look-up runs in the background; if none are, it waits for one, `limit` at most. A failed look-up is repeated
+    /// until the name has failed for [`LOOKUP_LIMIT`]; from then on the error is returned at once.
     pub(crate) async fn resolve(self: &Arc<Self>, limit: Duration) -> Result<(), Unresolved> {
         if self.fixed {
             return Ok(());
@@ -137,13 +137,13 @@ impl Addresses {
         let mut ended = self.ended.subscribe();
         loop {
             ended.borrow_and_update();
-            let age = self.lock().progress.good.map(|(good, _)| good.elapsed());
+            let age = self.lock().progress.last_good.map(|(found, _)| found.elapsed());
             if age.is_some_and(|age| age < REFRESH) {
                 return Ok(());
             }
             self.look_up();
             if let Some(age) = age {
-                if age >= STALE && self.lock().progress.is_promising() {
+                if age >= STALE && self.lock().progress.may_end_in_time() {
                     let _ = timeout_at(deadline.min(Instant::now() + STALE_WAIT), ended.changed()).await;
                 }
                 return Ok(());
@@ -152,8 +152,8 @@ impl Addresses {
             let until = {
                 let state = self.lock();
                 let progress = &state.progress;
-                let lasts = progress.failing.as_ref().is_some_and(|(since, _)| now - *since >= LOOKUP_LIMIT);
-                if now >= deadline || (lasts && !progress.is_promising()) {
+                let keeps_failing = progress.failing.as_ref().is_some_and(|(since, _)| now - *since >= LOOKUP_LIMIT);
+                if now >= deadline || (keeps_failing && !progress.may_end_in_time()) {
                     return Err(self.unresolved(&state, limit));
                 }
                 match progress.next(now) {
@@ -165,7 +165,7 @@ impl Addresses {
         }
     }
 
-    /// Where every known address has failed, waits for a look-up to end, `limit` at most: the name may have moved.
+    /// If every known address has failed, waits for a new look-up, `limit` at most: the name may have moved.
     pub(crate) async fn renewed(self: &Arc<Self>, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut ended = self.ended.subscribe();
@@ -174,7 +174,7 @@ impl Addresses {
             let until = {
                 let progress = &self.lock().progress;
                 match progress.next(Instant::now()) {
-                    _ if progress.is_promising() => deadline,
+                    _ if progress.may_end_in_time() => deadline,
                     Some(next) => deadline.min(next),
                     None => return,
                 }
@@ -185,7 +185,7 @@ impl Addresses {
         }
     }
 
-    /// Begins a look-up, unless one is under way or has just ended.
+    /// Starts a look-up in the background, unless one is under way or has just ended.
     pub(super) fn look_up(self: &Arc<Self>) {
         if self.fixed {
             return;
@@ -206,10 +206,10 @@ impl Addresses {
             progress.newest
         };
         let name = Arc::clone(self);
-        runtime.spawn(async move { name.fly(number).await });
+        runtime.spawn(async move { name.run_look_up(number).await });
     }
 
-    async fn fly(&self, number: u64) {
+    async fn run_look_up(&self, number: u64) {
         let began = Instant::now();
         let mut answer = pin!(async {
             let _slot = self.slots.acquire().await;
@@ -219,7 +219,7 @@ impl Addresses {
             Ok(answer) => answer,
             Err(_) => {
                 let cause = format!("no answer within {} s", LOOKUP_LIMIT.as_secs());
-                self.no_answer(&mut self.lock(), number, began, cause);
+                self.look_up_failed(&mut self.lock(), number, began, cause);
                 self.ended.send_modify(|count| *count += 1);
                 answer.await
             }
@@ -228,13 +228,13 @@ impl Addresses {
             let mut state = self.lock();
             state.progress.under_way -= 1;
             match answer {
-                Ok(addresses) if !addresses.is_empty() => self.answered(&mut state, number, addresses),
-                Ok(_) => self.no_answer(&mut state, number, began, "the name has no address".to_owned()),
+                Ok(addresses) if !addresses.is_empty() => self.look_up_succeeded(&mut state, number, addresses),
+                Ok(_) => self.look_up_failed(&mut state, number, began, "the name has no address".to_owned()),
                 Err(cause) => {
                     let cause = cause.to_string();
-                    // What the standard library puts in front of the resolver's own words.
-                    let words = cause.strip_prefix("failed to lookup address information: ").unwrap_or(&cause);
-                    self.no_answer(&mut state, number, began, words.to_owned());
+                    // The standard library puts this in front of the resolver's message.
+                    let message = cause.strip_prefix("failed to lookup address information: ").unwrap_or(&cause);
+                    self.look_up_failed(&mut state, number, began, message.to_owned());
                 }
             }
             state.progress.ended = Some(Instant::now());
@@ -242,28 +242,28 @@ impl Addresses {
         self.ended.send_modify(|count| *count += 1);
     }
 
-    fn answered(&self, state: &mut State, number: u64, addresses: Vec<SocketAddr>) {
-        // An older look-up's late answer is older, too.
-        if state.progress.good.is_some_and(|(_, newer)| newer > number) {
+    fn look_up_succeeded(&self, state: &mut State, number: u64, addresses: Vec<SocketAddr>) {
+        // A newer look-up has succeeded before: this late result is older.
+        if state.progress.last_good.is_some_and(|(_, newer)| newer > number) {
             return;
         }
-        state.progress.good = Some((Instant::now(), number));
+        state.progress.last_good = Some((Instant::now(), number));
         if state.progress.failing.take().is_some() {
             info!("{} {}: DNS look-up works again", self.role, self.host);
         }
         self.publish(state, addresses);
     }
 
-    /// A look-up that began then failed, or has taken too long. Said once, until it works again.
-    fn no_answer(&self, state: &mut State, number: u64, began: Instant, cause: String) {
+    /// The look-up that began at `began` has failed or exceeded its limit. Logged once, until a look-up succeeds again.
+    fn look_up_failed(&self, state: &mut State, number: u64, began: Instant, cause: String) {
         let progress = &mut state.progress;
         if number < progress.newest {
             return;
         }
-        // Failures far apart are not one that lasts.
-        let goes_on = progress.ended.is_some_and(|ended| began.saturating_duration_since(ended) < REFRESH);
+        // A failure long after the last look-up begins a new series.
+        let is_same_series = progress.ended.is_some_and(|ended| began.saturating_duration_since(ended) < REFRESH);
         let known = progress.failing.take();
-        let since = known.as_ref().filter(|_| goes_on).map_or(began, |(since, _)| *since);
+        let since = known.as_ref().filter(|_| is_same_series).map_or(began, |(since, _)| *since);
         if known.is_none() {
             let advice = if state.resolved.is_empty() {
                 "check the name and this host's resolver"
@@ -293,7 +293,7 @@ mod tests {
     use super::super::tests::address;
     use super::*;
 
-    /// What a look-up of a script does.
+    /// The result of one look-up in a script.
     #[derive(Clone, Copy)]
     enum Step {
         Gives(u8),
@@ -304,7 +304,7 @@ mod tests {
         Hangs,
     }
 
-    /// A name whose look-ups do what the script says, and its last step from then on; and how many there were.
+    /// A name whose look-ups follow the script and then repeat its last step; and the number of look-ups so far.
     fn scripted(script: &[Step]) -> (Arc<Addresses>, Arc<AtomicUsize>) {
         let script = Mutex::new(script.to_vec());
         let count = Arc::new(AtomicUsize::new(0));
@@ -334,7 +334,7 @@ mod tests {
                 }
             })
         });
-        let slots = Arc::new(Semaphore::new(MAX_FLIGHTS));
+        let slots = Arc::new(Semaphore::new(MAX_CONCURRENT));
         (Arc::new(Addresses::build("acr", ("example.azurecr.io", 443), &[], lookup, slots)), count)
     }
 
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_is_there_by_the_first_look_up_that_gives_it_and_its_failure_is_said_in_time() {
+    async fn a_name_resolves_with_the_first_look_up_that_succeeds_and_fails_within_the_limit() {
         for (script, limit, takes, expected) in [
             (&[Step::Gives(1)][..], 10, 0, Ok(1)),
             // One lost packet, and two.
@@ -400,7 +400,7 @@ mod tests {
         while let Some(result) = requests.join_next().await {
             assert!(result.expect("no panic").is_err());
         }
-        assert_eq!(count.load(Ordering::Relaxed), MAX_FLIGHTS);
+        assert_eq!(count.load(Ordering::Relaxed), MAX_CONCURRENT);
         let begun = Instant::now();
         assert!(name.resolve(seconds(60)).await.is_err());
         assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_is_kept_fresh_is_looked_up_every_thirty_seconds_and_a_late_resolver_waited_for() {
+    async fn a_name_that_is_kept_fresh_is_looked_up_every_thirty_seconds_and_a_late_result_is_used() {
         let (name, count) = scripted(&[Step::Fails, Step::After(45, 1), Step::Hangs, Step::Gives(2)]);
         let upkeep = Arc::clone(&name);
         let upkeep = tokio::spawn(async move { upkeep.keep_fresh().await });
@@ -462,7 +462,7 @@ mod tests {
             name.renewed(seconds(2)).await;
             assert_eq!((begun.elapsed().as_millis(), count.load(Ordering::Relaxed)), (takes, 2), "nothing has failed");
         }
-        // Of a resolver that hangs, a request waits for no more than its limit.
+        // While the resolver hangs, a request waits no longer than its limit.
         let (name, _) = scripted(&[Step::Gives(1), Step::Hangs]);
         name.resolve(seconds(10)).await.expect("known");
         name.failed(address(1));

@@ -1,4 +1,4 @@
-//! The names that are not in the settings: hosts of blob storage, and those that the sign-in goes to.
+//! The host names that are not in the settings: those of blob storage and of the sign-in.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,27 +8,26 @@ use tokio::sync::Semaphore;
 use super::Addresses;
 use super::lookup::{self, Lookup};
 
-/// Storage accounts whose addresses are remembered: a registry has one in each of its regions, and data endpoints.
+/// Hosts of blob storage: a registry has a storage account, and perhaps a data endpoint, in each of its regions.
 const MAX_STORAGE: usize = 256;
-/// Hosts of sign-ins: Entra ID's, and the endpoints that a machine's identity has.
+/// Hosts of the sign-in: those of Entra ID, and the endpoints of managed identities.
 const MAX_SIGN_IN: usize = 32;
-/// Look-ups of one table's names at a time, each on a thread of its own. A resolver that hangs holds no more, and a name
-/// that hangs leaves room for others.
+/// Look-ups of one table at a time. Each blocks a thread, so a resolver that hangs blocks no more threads than this.
 const MAX_LOOKUPS: usize = 8;
 
-/// Names and their addresses, the least recently used ones evicted.
+/// Host names and their addresses. When the table is full, the least recently used name is evicted.
 pub(crate) struct Names {
     role: &'static str,
     capacity: usize,
     lookup: Lookup,
     slots: Arc<Semaphore>,
-    table: Mutex<Table>,
+    table: Mutex<Entries>,
 }
 
 #[derive(Default)]
-struct Table {
+struct Entries {
     entries: HashMap<(String, u16), Entry>,
-    /// Counts uses.
+    /// The number of calls of [`Names::get`]; orders the entries by their last use.
     clock: u64,
 }
 
@@ -38,12 +37,12 @@ struct Entry {
 }
 
 impl Names {
-    /// Hosts that hold blobs.
+    /// For hosts of blob storage.
     pub(crate) fn storage() -> Arc<Self> {
         Arc::new(Self::new("storage", MAX_STORAGE, lookup::system()))
     }
 
-    /// Hosts that sign in. Their port is 0: reqwest asks for addresses without one, and puts it in itself.
+    /// For hosts of the sign-in. Their port is 0, because reqwest resolves hosts without a port and adds it.
     pub(crate) fn sign_in() -> Arc<Self> {
         Arc::new(Self::new("entra", MAX_SIGN_IN, lookup::system()))
     }
@@ -53,7 +52,7 @@ impl Names {
         Self { role, capacity, lookup, slots, table: Mutex::default() }
     }
 
-    /// What is known of a name. Does no look-up: [`Addresses::resolve`] does.
+    /// The entry of a name, which is new if the table has none. Does no look-up: [`Addresses::resolve`] does.
     pub(crate) fn get(&self, host: &str, port: u16) -> Arc<Addresses> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (host.to_owned(), port);
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_hangs_delays_no_other_and_all_together_hold_few_look_ups() {
+    async fn a_name_that_hangs_delays_no_other_and_look_ups_are_bounded() {
         let count = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&count);
         let lookup: Lookup = Arc::new(move |host, port| {
@@ -109,18 +108,18 @@ mod tests {
         tokio::task::yield_now().await;
         let good = names.get("x.blob.core.windows.net", 443);
         good.resolve(Duration::ZERO).await.expect_err("not looked up yet");
-        good.resolve(Duration::from_secs(1)).await.expect("the hanging one leaves it room");
+        good.resolve(Duration::from_secs(1)).await.expect("not blocked by the one that hangs");
         let all: Vec<_> = (0..100).map(hang).collect();
         for request in all {
             request.await.expect("no panic").expect_err("it hangs");
         }
         assert_eq!(count.load(Ordering::Relaxed), 1 + MAX_LOOKUPS);
-        // What is known needs none.
+        // A known name needs no look-up.
         assert!(good.resolve(Duration::ZERO).await.is_ok());
     }
 
     #[test]
-    fn the_table_is_bounded_and_what_is_in_use_stays() {
+    fn the_table_is_bounded_and_keeps_what_is_in_use() {
         let lookup: Lookup = Arc::new(|_, _| Box::pin(std::future::pending()));
         let names = Names::new("storage", 4, lookup);
         let kept = names.get("kept", 443);

@@ -10,7 +10,7 @@ use super::framing;
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::endpoint::Endpoint;
 use oci::rename::Renaming;
-use oci::rewrite::{Kind, Rewriting};
+use oci::rewrite::{BodyKind, Rewriting};
 
 /// Renames what the header names, and says how the body is to go.
 pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admitted: &Admitted) -> Result<Body> {
@@ -54,10 +54,10 @@ pub(crate) fn rest(client: &RequestHeader, rewriting: Rewriting, admitted: &Admi
 }
 
 /// Which body this is, if it is one that names the repository and that can be read.
-fn kind(response: &ResponseHeader, endpoint: Endpoint) -> Option<Kind> {
+fn kind(response: &ResponseHeader, endpoint: Endpoint) -> Option<BodyKind> {
     let kind = match response.status.as_u16() {
-        200 if endpoint.names_repository() => Kind::Tags,
-        400.. => Kind::Errors,
+        200 if endpoint.names_repository() => BodyKind::Tags,
+        400.. => BodyKind::Errors,
         _ => return None,
     };
     let text = |name: HeaderName| {

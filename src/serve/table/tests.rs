@@ -17,7 +17,7 @@ use crate::net::trust::Bundle;
 use crate::proxy::Proxy;
 use oci::request::Request;
 
-/// What is waited for comes at once; on a machine that is busy, within this.
+/// Limit of every wait; nothing here takes as long, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn registry() -> Emulator {
@@ -38,7 +38,7 @@ fn settings(routes: &[(&str, &Emulator, &str)]) -> Config {
     Config::load(&Flags::default().with_file(Some(path))).expect("valid")
 }
 
-/// A table by these settings, with the CA of all these registries.
+/// A table made from these settings, which trusts the CAs of these registries.
 fn table(config: &Config, registries: &[&Emulator]) -> (RouteTable, UpkeepService, Bundle) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let files = tempfile::tempdir().expect("a directory");
@@ -56,7 +56,7 @@ fn server_conf(bundle: &Bundle) -> ServerConf {
     ServerConf { ca_file: Some(bundle.path()), ..ServerConf::default() }
 }
 
-/// Where a request for this image of that registry goes now.
+/// The destination of a request for an image of that registry.
 fn destination(table: &RouteTable, namespace: &str) -> Arc<Destination> {
     let query = format!("ns={namespace}");
     let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, "/v2/org/app/manifests/1", Some(&query)) else {
@@ -67,18 +67,18 @@ fn destination(table: &RouteTable, namespace: &str) -> Arc<Destination> {
     Arc::clone(&choice.route.destination)
 }
 
-/// How often a registry was asked for a token.
+/// The number of calls for a token that a registry has received.
 fn token_calls(registry: &Emulator) -> usize {
     registry.requests().iter().filter(|request| request.target == "/oauth2/token").count()
 }
 
 #[tokio::test]
-async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_the_requests_under_way() {
+async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkeep_until_its_last_request() {
     let (stays, goes, comes) = (registry().await, registry().await, registry().await);
     let before = settings(&[("ghcr.io", &stays, "prefix: ghcr"), ("docker.io", &goes, "prefix: hub")]);
     let (table, service, _bundle) = table(&before, &[&stays, &goes, &comes]);
-    let mut arriving = service.arriving.lock().await;
-    let mut next = async || arriving.recv().await.expect("an upkeep").run();
+    let mut queue = service.queue.lock().await;
+    let mut next = async || queue.recv().await.expect("an upkeep").run();
     let (upkeep_of_stays, upkeep_of_goes) = (tokio::spawn(next().await), tokio::spawn(next().await));
     let (staying, going) = (destination(&table, "ghcr.io"), destination(&table, "docker.io"));
     let kept = staying.upstream.tokens.bearer("ghcr/org/app").await.expect("a token");
@@ -115,7 +115,7 @@ async fn a_registry_that_stays_keeps_its_token_and_one_that_goes_is_kept_up_for_
     assert!(!upkeep_of_stays.is_finished() && !upkeep_of_comes.is_finished());
 }
 
-/// Serves every connection by the table; gives where to connect to.
+/// Serves connections with the table; returns the address.
 async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
     let conf = Arc::new(server_conf(bundle));
     let proxy = Proxy::new(table.live(), &Limit::new("requests", 16));
@@ -139,17 +139,17 @@ async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_request_under_way_ends_by_the_table_that_it_began_with() {
+async fn a_request_under_way_ends_with_the_table_that_it_began_with() {
     let (before, after) = (registry().await, registry().await);
     let [first, second] = [(&before, "old/org/app"), (&after, "new/org/app")].map(|(registry, name)| {
         registry.push(Image::small(name, "1"));
         registry.manifest(name, "1").expect("pushed")
     });
     let (table, service, bundle) = table(&settings(&[("docker.io", &before, "prefix: old")]), &[&before, &after]);
-    // Not by the service itself, which ends the program when it ends.
+    // Not the service itself, whose end would end the test process.
     tokio::spawn(async move {
-        let mut arriving = service.arriving.lock().await;
-        while let Some(upkeep) = arriving.recv().await {
+        let mut queue = service.queue.lock().await;
+        while let Some(upkeep) = queue.recv().await {
             tokio::spawn(upkeep.run());
         }
     });
