@@ -20,7 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use log::warn;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use oci::authority;
 
@@ -161,6 +161,26 @@ impl Addresses {
         if order.healthy == 0 {
             self.look_up();
         }
+    }
+
+    /// Where every known address has failed and the look-up that the failure began is under way, waits for it to end, until
+    /// `limit` after the failure. A client that asks again at once is not sent to the address that has just failed.
+    pub(crate) async fn after_failure(&self, limit: Duration) {
+        if !self.all_failed() {
+            return;
+        }
+        let mut ended = self.ended.subscribe();
+        let until = {
+            let state = self.lock();
+            let Some((_, failure)) = state.failed.last() else {
+                return;
+            };
+            if !state.progress.may_end_in_time_since(*failure) {
+                return;
+            }
+            *failure + limit
+        };
+        let _ = timeout_at(until, ended.changed()).await;
     }
 
     /// Whether every address that is known has failed lately.

@@ -16,10 +16,10 @@ use super::attempts::{Attempts, HANDSHAKE_LIMIT};
 use super::context::Admitted;
 use super::fail::Trouble;
 use super::{authorize, deadline, epoch, retry};
-use crate::net::addresses::{Attempt, UNACKNOWLEDGED_LIMIT};
+use crate::net::addresses::{Addresses, Attempt, UNACKNOWLEDGED_LIMIT};
 
-/// Where no address takes a connection, the time for DNS to say that the host has moved.
-pub(crate) const MOVE_WAIT: Duration = Duration::from_secs(2);
+/// Where all addresses have failed, the time for DNS to say that the host has moved.
+const MOVE_WAIT: Duration = Duration::from_secs(2);
 /// A blob may stall for as long as with nginx (`proxy_read_timeout`). Clients resume where it breaks off, but not all do.
 pub(crate) const BLOB_READ_LIMIT: Duration = Duration::from_secs(60);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -61,11 +61,19 @@ fn empty() -> RequestHeader {
 /// `upstream_peer`: the registry's addresses, with limits on every wait.
 pub(crate) async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
     let upstream = &admitted.destination.upstream;
-    if admitted.attempts.has_failed_to_connect() {
-        upstream.addresses.renewed(MOVE_WAIT).await;
-    }
+    follow_move(&upstream.addresses, &admitted.attempts).await;
     let connect = Attempt::new(&upstream.addresses).ok_or_else(|| Trouble::Unresolved.into_error())?;
     Ok(Box::new(peer_of(connect, upstream.domain.server_name(), &mut admitted.attempts)))
+}
+
+/// Gives DNS [`MOVE_WAIT`] to say that a host has moved, where all of its addresses have failed: from this request's own
+/// failure, or from an earlier request's.
+pub(crate) async fn follow_move(addresses: &Arc<Addresses>, attempts: &Attempts) {
+    if attempts.has_failed_to_connect() {
+        addresses.renewed(MOVE_WAIT).await;
+    } else {
+        addresses.after_failure(MOVE_WAIT).await;
+    }
 }
 
 /// A peer that connects by `connect`, with limits on every wait.

@@ -98,6 +98,11 @@ impl Progress {
         self.next(now).map(|next| next.max(wanted))
     }
 
+    /// Whether a look-up is under way that may still end in time, and none has ended since `then`.
+    pub(super) fn may_end_in_time_since(&self, then: Instant) -> bool {
+        self.may_end_in_time() && self.ended.is_none_or(|ended| ended <= then)
+    }
+
     /// Whether a look-up is under way that has not exceeded its time limit.
     fn may_end_in_time(&self) -> bool {
         self.under_way > 0 && self.began.is_some_and(|began| began.elapsed() < LOOKUP_LIMIT)
@@ -470,6 +475,25 @@ mod tests {
             let begun = Instant::now();
             name.renewed(seconds(2)).await;
             assert_eq!((begun.elapsed().as_secs(), name.first()), (2, Some(address(1))));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_after_the_last_address_failed_waits_for_the_look_up_and_no_later_one_does() {
+        // The look-up, after how long the wait ends, and which address is first then.
+        for (look_up, takes, first) in
+            [(Step::AfterMillis(500, 2), 500, 2), (Step::FailsAfter(1), 1000, 1), (Step::Hangs, 2000, 1)]
+        {
+            let (name, _) = scripted(&[Step::Gives(1), look_up]);
+            name.resolve(seconds(10)).await.expect("known");
+            sleep(seconds(20)).await;
+            let begun = Instant::now();
+            name.after_failure(seconds(2)).await;
+            name.failed(address(1));
+            for _ in 0..2 {
+                name.after_failure(seconds(2)).await;
+                assert_eq!((begun.elapsed().as_millis(), name.first()), (takes, Some(address(first))));
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::answer::{self, CORRELATION_ID};
 use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
-use crate::proxy::forward::{self, MOVE_WAIT};
+use crate::proxy::forward;
 use crate::proxy::reply::API_VERSION;
 use crate::proxy::retry;
 
@@ -34,9 +34,7 @@ pub(crate) async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) 
     };
     let host = storage.host();
     let addresses = destination.upstream.storage_names.get(host, storage.port());
-    if attempts.has_failed_to_connect() {
-        addresses.renewed(MOVE_WAIT).await;
-    }
+    forward::follow_move(&addresses, attempts).await;
     let resolved = addresses.resolve(LOOKUP_LIMIT.min(attempts.time_left())).await;
     let Some(connect) = Attempt::new(&addresses) else {
         let cause = resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string());
