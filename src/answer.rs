@@ -72,7 +72,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// An error with its causes, the innermost last. An error that ends with its cause stands for both, and one that only wraps
 /// its cause in advice is left out.
-pub(crate) fn chain(error: &dyn Error) -> String {
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -130,7 +130,7 @@ mod tests {
             (&["a", "b", "c"], "a: b: c"),
         ] {
             let error = parts.iter().rev().fold(None, |cause, text| Some(Box::new(Chained(text, cause))));
-            assert_eq!(chain(&*error.expect("one at least")), expected);
+            assert_eq!(with_causes(&*error.expect("one at least")), expected);
         }
     }
 }

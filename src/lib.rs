@@ -44,6 +44,7 @@
 //!     token::acr                   the two calls to the registry
 //!   proxy                          Pingora's phases, in their order:
 //!     admit                          request_filter: parsed by oci, routed, or refused; needs no token
+//!       hop_by_hop                     what `Connection` lists goes no further, in either direction
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
 //!       locate                         proxy_upstream_filter: asks the registry where a blob is, the one way to follow a redirect
@@ -52,15 +53,15 @@
 //!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response
 //!     deadline                       connected_to_upstream: the time for the whole header of a response
 //!     retry, epoch                   fail_to_connect, error_while_proxy: whether it is sent again, on which kept connections
-//!     relay                          response_filter: drops what is not the client's
+//!     relay                          response_filter: drops headers that are not for the client
 //!       names, framing                 renames what is, and how the end of a body is told
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     log                            logging: one line, of bounded fields
 //!     context                        what a request carries through the phases, of these three:
-//!     target, endpoint               what is asked for
+//!     target, endpoint               what the request asks for
 //!     destination                    which registry it goes to
 //!     attempts                       what changes from one try to the next
-//! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, the way back of names and bodies
+//! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, and the client's names in answers
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz and /readyz, on a listener of their own
 //!   health                         what they answer

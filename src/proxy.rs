@@ -27,6 +27,7 @@ mod endpoint;
 mod epoch;
 mod fail;
 mod forward;
+mod hop_by_hop;
 mod log;
 mod relay;
 mod reply;
@@ -109,8 +110,13 @@ impl ProxyHttp for Proxy {
         match admit::admit(session, &self.routes).await {
             Ok(Admission::Pull(target, destination)) => {
                 context.admit(target, destination);
-                forward::strip(session.req_header_mut());
-                return Ok(false);
+                if hop_by_hop::is_valid(&session.req_header().headers) {
+                    forward::strip(session.req_header_mut());
+                    return Ok(false);
+                }
+                // Somebody may have put it together to mislead a proxy, so nothing else of this connection is served.
+                session.set_keepalive(None);
+                Box::pin(reply::trouble(session, context, Trouble::Malformed)).await?;
             }
             Ok(Admission::Ping) => Box::pin(reply::ping(session)).await?,
             Err(refusal) => Box::pin(reply::refusal(session, context, refusal)).await?,

@@ -35,7 +35,7 @@ use pending::{Joined, Pending};
 use refresh::Refresher;
 use slot::Slot;
 use state::{Failing, State};
-use table::Table;
+use table::SlotTable;
 
 pub(crate) use slot::Bearer;
 // What an [`Issuer`] is written with.
@@ -99,7 +99,7 @@ pub(crate) struct Tokens {
     wildcard: Arc<Slot>,
     per_repository: AtomicBool,
     /// Repositories that have a token of their own.
-    table: Table,
+    table: SlotTable,
     /// Repositories that have none yet.
     pending: Mutex<Pending>,
     /// The sign-in and the calls for access tokens; the background task alone writes it.
@@ -123,7 +123,7 @@ impl Tokens {
             wait,
             wildcard: Arc::new(Slot::new(0)),
             per_repository: AtomicBool::new(false),
-            table: Table::default(),
+            table: SlotTable::default(),
             pending: Mutex::default(),
             state: ArcSwap::default(),
             refused: AtomicBool::new(false),
@@ -134,7 +134,7 @@ impl Tokens {
     /// A token that can pull `repository` (its name in the registry): at once if there is one, else after the calls that
     /// are under way, within the store's limit. If these have failed for half a minute, or for a reason that somebody has
     /// to act on, the answer is [`Unavailable`] at once, so that the client can use its next endpoint.
-    pub(crate) async fn bearer(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
+    pub(crate) async fn token_for(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
         match self.cached(repository) {
             Some(bearer) => Ok(bearer),
             // Boxed, because it is rare and its future would make every request's larger.
@@ -215,7 +215,7 @@ impl Tokens {
         left: Duration,
     ) -> Result<Option<Arc<Bearer>>, Unavailable> {
         if !seen.own && self.per_repository.load(Ordering::Acquire) {
-            return self.narrow(repository, left).await;
+            return self.repository_token(repository, left).await;
         }
         // Subscribed before the background task hears of the 401: it evicts an idle slot that no request waits for.
         let (slot, _waits) = match seen.own {
@@ -229,18 +229,22 @@ impl Tokens {
             self.refuse(&slot, seen);
         }
         // A token that is merely newer may have been asked for before the registry took back both.
-        self.token_of(&slot, left, |bearer| bearer.replaces >= seen.number).await.map(Some)
+        self.token_in(&slot, left, |bearer| bearer.replaces >= seen.number).await.map(Some)
     }
 
     /// A token for this repository alone, after a 401 to a token for all to which [`Self::replace`] has no answer, where
     /// the challenge asks for this repository's scope. `Ok(None)` if the registry has refused such a token within half a
-    /// minute. The caller reports what the registry makes of it: [`Self::accepted`] or [`Self::in_vain`]. Only an accepted
+    /// minute. The caller reports what the registry makes of it: [`Self::accepted`] or [`Self::rejected`]. Only an accepted
     /// one shows that the registry wants a token for each repository: a cache rule with an unhealthy credential set answers
     /// 401 to both kinds, and then nothing changes for other repositories.
-    pub(crate) async fn narrow(&self, repository: &str, left: Duration) -> Result<Option<Arc<Bearer>>, Unavailable> {
+    pub(crate) async fn repository_token(
+        &self,
+        repository: &str,
+        left: Duration,
+    ) -> Result<Option<Arc<Bearer>>, Unavailable> {
         let (slot, _waits) = self.join_own(repository)?;
         slot.used.store(self.clock(), Ordering::Relaxed);
-        let refused = slot.good(Instant::now()).filter(|bearer| bearer.in_vain.load(Ordering::Acquire));
+        let refused = slot.good(Instant::now()).filter(|bearer| bearer.rejected.load(Ordering::Acquire));
         let mut after = 0;
         if let Some(refused) = refused {
             if refused.is_fresh() {
@@ -249,7 +253,7 @@ impl Tokens {
             self.refuse(&slot, &refused);
             after = refused.number;
         }
-        self.token_of(&slot, left, |bearer| bearer.replaces >= after).await.map(Some)
+        self.token_in(&slot, left, |bearer| bearer.replaces >= after).await.map(Some)
     }
 
     /// The registry has accepted this token.
@@ -262,9 +266,9 @@ impl Tokens {
         }
     }
 
-    /// The registry has answered 401 to a token from [`Self::narrow`].
-    pub(crate) fn in_vain(&self, bearer: &Bearer) {
-        bearer.in_vain.store(true, Ordering::Release);
+    /// The registry has answered 401 to a token from [`Self::repository_token`].
+    pub(crate) fn rejected(&self, bearer: &Bearer) {
+        bearer.rejected.store(true, Ordering::Release);
     }
 
     /// Tells the background task to renew a slot's token, because of a 401.
@@ -275,7 +279,7 @@ impl Tokens {
     }
 
     /// A suitable token of this slot, in time for a request that met a 401.
-    async fn token_of(
+    async fn token_in(
         &self,
         slot: &Slot,
         left: Duration,

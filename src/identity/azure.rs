@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::inputs::Inputs;
 use super::transport::{FullResponse, Transport};
-use crate::answer::chain;
+use crate::answer::with_causes;
 
 /// A source's transport and cloud, as azure_identity takes them.
 pub(crate) fn client_options(inputs: &Inputs) -> ClientOptions {
@@ -40,7 +40,7 @@ pub(crate) fn explain(error: &azure_core::Error) -> String {
         Some(json) => {
             format!("the answer is not the JSON of a token: line {}, column {}", json.line(), json.column())
         }
-        None => chain(error),
+        None => with_causes(error),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::transport::Transport;
 use super::variables::{CLIENT, TENANT, VariableError, is_empty, variable};
-use crate::answer::chain;
+use crate::answer::with_causes;
 use crate::file::{self, Reader};
 use crate::secret::Secret;
 use crate::value::{self, Form, ValueError};
@@ -64,7 +64,7 @@ impl fmt::Display for SourceError {
             }
             Self::File(setting, path, cause) => write!(f, "{setting} {}: {cause}", path.display()),
             Self::Endpoint(cause) => cause.fmt(f),
-            Self::Azure(cause) => f.write_str(&chain(cause)),
+            Self::Azure(cause) => f.write_str(&with_causes(cause)),
             Self::NoSource => f.write_str("has no token of its own"),
         }
     }

@@ -11,7 +11,7 @@ use oci::quote::quoted;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::answer::{BodyError, MAX_BODY, chain, read_body, retry_after};
+use crate::answer::{BodyError, MAX_BODY, read_body, retry_after, with_causes};
 use crate::net::addresses::{CALL_WAIT, Names, Resolver, UNACKNOWLEDGED_LIMIT};
 use crate::net::trust::TrustRoots;
 
@@ -113,7 +113,7 @@ impl Transport {
         } else {
             (ErrorKind::Io, "the connection broke, trying again")
         };
-        self.set(Some(LastCall::Unreachable(format!("{advice}: {}", chain(&cause)))));
+        self.set(Some(LastCall::Unreachable(format!("{advice}: {}", with_causes(&cause)))));
         Error::with_error(kind, cause, advice)
     }
 

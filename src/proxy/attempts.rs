@@ -31,7 +31,7 @@ pub(crate) struct Attempts {
     /// A 401 was answered with a renewed token.
     renewed: bool,
     /// A 401 to a renewed token was answered with a token of the repository's own.
-    narrowed: bool,
+    has_repository_token: bool,
     /// Where the registry's redirect leads. The tries go there from then on.
     storage: Option<Storage>,
     /// Failed connects, to the registry and to storage.
@@ -59,7 +59,7 @@ impl Attempts {
             started,
             bearer: None,
             renewed: false,
-            narrowed: false,
+            has_repository_token: false,
             storage: None,
             registry_connects: 0,
             storage_connects: 0,
@@ -90,9 +90,9 @@ impl Attempts {
     }
 
     /// A token of the repository's own, after a 401 to a renewed one.
-    pub(crate) fn narrow(&mut self, bearer: Arc<Bearer>) {
+    pub(crate) fn use_repository_token(&mut self, bearer: Arc<Bearer>) {
         self.bearer = Some(bearer);
-        self.narrowed = true;
+        self.has_repository_token = true;
     }
 
     /// [`Self::renew`] was called.
@@ -100,9 +100,9 @@ impl Attempts {
         self.renewed
     }
 
-    /// [`Self::narrow`] was called.
-    pub(crate) fn is_narrowed(&self) -> bool {
-        self.narrowed
+    /// [`Self::use_repository_token`] was called.
+    pub(crate) fn has_repository_token(&self) -> bool {
+        self.has_repository_token
     }
 
     /// The next try connects by this.
@@ -196,7 +196,10 @@ impl Attempts {
 
     /// How often the request went out to the registry, as its line in the log has it.
     pub(crate) fn count(&self) -> usize {
-        1 + self.registry_connects + self.replays as usize + usize::from(self.renewed) + usize::from(self.narrowed)
+        1 + self.registry_connects
+            + self.replays as usize
+            + usize::from(self.renewed)
+            + usize::from(self.has_repository_token)
     }
 
     /// Whether there is time for another try.

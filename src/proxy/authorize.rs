@@ -15,10 +15,10 @@ use crate::answer::CORRELATION_ID;
 use crate::token::{Bearer, Tokens, Unavailable};
 use oci::challenge::Challenge;
 
-/// `proxy_upstream_filter`: the token that the request goes with, waited for if it is on its way.
+/// `proxy_upstream_filter`: the token for the request; waits for it if a call is under way.
 pub(crate) async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
     let tokens = &admitted.destination.upstream.tokens;
-    match tokens.bearer(admitted.target.repository()).await {
+    match tokens.token_for(admitted.target.repository()).await {
         Ok(bearer) => {
             admitted.attempts.authorize(bearer);
             Ok(())
@@ -63,8 +63,8 @@ async fn replace(
     let repository = target.repository();
     let Some(seen) = attempts.bearer().map(Arc::<Bearer>::clone) else { return Ok(Replaced::No) };
     let left = attempts.time_left();
-    if attempts.is_narrowed() {
-        tokens.in_vain(&seen);
+    if attempts.has_repository_token() {
+        tokens.rejected(&seen);
         return Ok(Replaced::No);
     }
     if !attempts.is_renewed()
@@ -76,9 +76,9 @@ async fn replace(
     if seen.is_own() || !asks_for_this_repository(response, repository) {
         return Ok(Replaced::No);
     }
-    match tokens.narrow(repository, left).await {
-        Ok(Some(narrow)) => {
-            attempts.narrow(narrow);
+    match tokens.repository_token(repository, left).await {
+        Ok(Some(token)) => {
+            attempts.use_repository_token(token);
             Ok(Replaced::Yes)
         }
         Ok(None) => Ok(Replaced::No),

@@ -19,7 +19,7 @@ use oci::route::OnFailure;
 pub(crate) enum Trouble {
     /// More requests are under way than the limit allows.
     Busy,
-    /// The request's `Connection` header nominates a header that it may not.
+    /// The request's `Connection` header lists a header that it may not.
     Malformed,
     /// No registry token: Entra's or the registry's fault.
     NoToken(Unavailable),
@@ -89,7 +89,7 @@ impl Trouble {
             return Some(trouble.clone());
         }
         match (error.esource(), error.etype(), storage) {
-            // Of a request that was parsed, Pingora judges only what `Connection` nominates.
+            // What is left for Pingora to refuse in a request that was parsed is what [`super::hop_by_hop`] refuses before.
             (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader, _) => Some(Self::Malformed),
             (ErrorSource::Downstream, _, _) => None,
             (ErrorSource::Internal, _, _) | (_, ErrorType::InternalError, _) => Some(Self::Internal(reason(error))),
@@ -109,7 +109,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy => f.write_str("too many requests are under way"),
-            Self::Malformed => f.write_str("the Connection header nominates a header that it may not"),
+            Self::Malformed => f.write_str("the Connection header lists what it may not: more than 9 options, Host, X-Forwarded-*, or what is not a header's name"),
             Self::NoToken(Unavailable { failure: Some(failure), .. }) => write!(f, "no registry token: {failure}"),
             Self::NoToken(_) => f.write_str("no registry token yet: the sign-in is still under way"),
             Self::Unresolved => f.write_str("the registry's name is not resolved: check upstream.domain and this host's DNS"),
@@ -177,14 +177,14 @@ mod tests {
     fn rows(trouble: &Trouble) -> &'static [&'static str] {
         match trouble {
             Trouble::Busy => &["More requests are under way"],
-            Trouble::Malformed => &["`Connection` names what it may not"],
-            Trouble::NoToken(_) => &["There is no token for the registry", "The same for its own two calls"],
-            Trouble::Unresolved => &["The registry's name was never resolved"],
+            Trouble::Malformed => &["`Connection` lists what it may not"],
+            Trouble::NoToken(_) => &["There is no token for the registry", "The same for the registry's two calls"],
+            Trouble::Unresolved => &["The registry's name has never been resolved"],
             Trouble::Unauthorized => &["401 to a fresh token"],
             Trouble::Unreachable(_) => {
-                &["No connection (three tries, each to all addresses)", "An answer that is no HTTP"]
+                &["No connection (three tries, each to all addresses)", "An answer that is not HTTP"]
             }
-            Trouble::Silent => &["Connected, and no answer in time"],
+            Trouble::Silent => &["Connected, but no answer in time"],
             Trouble::Storage(_) => &[
                 "Its name is not resolved",
                 "No connection to it",
@@ -195,18 +195,18 @@ mod tests {
                 503 => &["Its 503"],
                 _ => &["Its 400 or 501 to several ranges"],
             },
-            Trouble::StorageSilent(_) => &["Connected to it, and no answer in time"],
-            Trouble::Internal(_) => &["A fault of its own"],
+            Trouble::StorageSilent(_) => &["Connected to it, but no answer in time"],
+            Trouble::Internal(_) => &["A fault in the proxy"],
         }
     }
 
     /// The rows that say what another part answers, or the registry.
     const OTHERS: [&str; 5] = [
-        "What is no pull",
+        "A request that is not a pull",
         "A registry without a route",
         "429 for a manifest",
         "Any other answer",
-        "An answer that breaks off",
+        "A body that breaks off",
     ];
 
     #[test]

@@ -1,4 +1,4 @@
-//! The way to the registry: which peer, with which limits, and which request.
+//! The request to the registry: its peer, the limits on each wait, and its header.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::attempts::{Attempts, HANDSHAKE_LIMIT};
 use super::context::Admitted;
 use super::fail::Trouble;
-use super::{authorize, deadline, epoch, retry};
+use super::{authorize, deadline, epoch, hop_by_hop, retry};
 use crate::net::addresses::{Addresses, Attempt, UNACKNOWLEDGED_LIMIT};
 
 /// Where all addresses have failed, the time for DNS to say that the host has moved.
@@ -40,15 +40,15 @@ static FORWARDED: [HeaderName; 7] = [
 /// Of these, the ones that may cause a response which cannot be read here.
 static UNREADABLE: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE, header::RANGE];
 
-/// `request_filter`, as soon as a request is admitted: of the client's headers only those that a registry needs are left,
-/// whoever asks for them later, and `Connection`, which Pingora judges before it takes that out. All others go no further,
-/// whatever they are: above all `Authorization`, `Cookie`, and what a proxy in front adds.
+/// `request_filter`, as soon as a request is admitted: keeps only the headers that a registry needs, without those that
+/// `Connection` lists. All others go no further, above all `Authorization`, `Cookie`, and what a proxy in front adds.
 pub(crate) fn strip(request: &mut RequestHeader) {
     // Their names' letter case, which means nothing in HTTP, is dropped as well: it would be copied for each request.
     let mut parts = http::request::Parts::from(std::mem::replace(request, empty()));
-    let needed = |name: &HeaderName| [header::HOST, header::CONNECTION].contains(name) || FORWARDED.contains(name);
-    let others: Vec<_> = parts.headers.keys().filter(|name| !needed(name)).cloned().collect();
-    for name in others {
+    let is_kept = |name: &&HeaderName| **name == header::HOST || FORWARDED.contains(*name);
+    let others = parts.headers.keys().filter(|name| !is_kept(name));
+    let dropped: Vec<_> = others.chain(hop_by_hop::listed(&parts.headers)).cloned().collect();
+    for name in dropped {
         parts.headers.remove(name);
     }
     *request = parts.into();
@@ -131,8 +131,6 @@ pub(crate) fn connected(socket: RawFd, attempts: &Attempts) {
 pub(crate) fn upstream_request(request: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
     request.set_raw_path(admitted.target.path().as_bytes())?;
     request.insert_header(header::HOST, &admitted.destination.upstream.host)?;
-    // The client's own, where Pingora has not taken it out before.
-    request.remove_header(&header::CONNECTION);
     if admitted.target.endpoint().is_list() {
         for name in &UNREADABLE {
             request.remove_header(name);

@@ -1,4 +1,4 @@
-//! The way back: which parts of a response are for the client, and in whose names.
+//! The response, on its way to the client: which headers it keeps, and which names are replaced by the client's.
 
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
@@ -8,13 +8,13 @@ use pingora_proxy::Session;
 
 use super::blob::storage;
 use super::context::{Body, Context};
-use super::fail;
+use super::{fail, hop_by_hop};
 
 mod framing;
 mod names;
 
 /// Headers about the registry's host or its sign-in, which do not concern the client.
-fn is_the_registrys(name: &HeaderName) -> bool {
+fn is_about_registry(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "www-authenticate"
@@ -41,18 +41,19 @@ pub(crate) fn is_interim(response: &ResponseHeader) -> Result<bool> {
     Ok(response.status.is_informational())
 }
 
-/// `response_filter`: drops the headers that are not for the client, and renames what is in the registry's names. All else
+/// `response_filter`: drops the headers that are not for the client, and puts the client's names in place of the registry's. All else
 /// is unchanged, above all manifests and the signature in a redirect to storage.
 pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
     framing::end_with_connection(session, response);
+    let names = response.headers.keys().filter(|name| is_about_registry(name));
+    let dropped: Vec<_> = names.chain(hop_by_hop::listed(&response.headers)).cloned().collect();
+    for name in &dropped {
+        response.remove_header(name);
+    }
     let admitted = &*context.admitted()?;
     let body = if let Some(storage) = admitted.attempts.storage() {
         storage::answer(response, storage, admitted.attempts.correlation())?
     } else {
-        let dropped: Vec<_> = response.headers.keys().filter(|name| is_the_registrys(name)).cloned().collect();
-        for name in &dropped {
-            response.remove_header(name);
-        }
         let status = fail::passed_on(response.status, admitted.target.endpoint(), admitted.destination.on_failure);
         response.set_status(status)?;
         names::rename(session, response, admitted)?

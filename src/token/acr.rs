@@ -17,7 +17,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Granted, Issuer};
-use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, chain, read_body, retry_after, server_time};
+use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, read_body, retry_after, server_time, with_causes};
 use crate::config::Domain;
 use crate::failure::{Failure, Hop};
 use crate::identity::Chain;
@@ -173,7 +173,7 @@ impl AcrIssuer {
         } else {
             "the connection broke, trying again"
         };
-        self.failure(hop, format!("{advice}: {}", chain(&cause)))
+        self.failure(hop, format!("{advice}: {}", with_causes(&cause)))
     }
 
     fn failure(&self, hop: Hop, cause: String) -> Failure {

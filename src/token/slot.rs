@@ -36,7 +36,7 @@ pub(crate) struct Bearer {
     /// The registry has accepted it, or the token before it.
     pub(super) accepted: AtomicBool,
     /// It was sent because the registry had refused the token for all repositories, and the registry refused it as well.
-    pub(super) in_vain: AtomicBool,
+    pub(super) rejected: AtomicBool,
 }
 
 impl Bearer {

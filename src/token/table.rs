@@ -16,18 +16,18 @@ type Shard = HashMap<Arc<str>, Arc<Slot>>;
 
 /// Slots by repository. Reading takes no lock and allocates nothing. There is one writer, so a change is a load and a
 /// store.
-pub(super) struct Table {
+pub(super) struct SlotTable {
     hasher: RandomState,
     shards: [ArcSwap<Shard>; SHARDS],
 }
 
-impl Default for Table {
+impl Default for SlotTable {
     fn default() -> Self {
         Self { hasher: RandomState::new(), shards: array::from_fn(|_| ArcSwap::default()) }
     }
 }
 
-impl Table {
+impl SlotTable {
     /// Calls `read` with the slot of this repository, if there is one.
     pub(crate) fn read<T>(&self, name: &str, read: impl FnOnce(&Arc<Slot>) -> T) -> Option<T> {
         self.shard(name)?.load().get(name).map(read)

@@ -29,7 +29,7 @@ const CALL: Duration = Duration::from_millis(50);
 struct Fake {
     abac: AtomicBool,
     /// Gives no token for all repositories, though nothing in the refresh token said so.
-    narrow: AtomicBool,
+    ignores_wildcard: AtomicBool,
     login_fails: Mutex<Option<Failure>>,
     access_fails: Mutex<Option<Failure>>,
     /// The refresh token that is no longer accepted.
@@ -85,8 +85,8 @@ impl Issuer for Fake {
             let refused = Failure::new(Hop::Token, "acr example.azurecr.io: access token: 401".to_owned());
             failure = Some(Failure { token_refused: true, ..refused });
         }
-        let narrow = scope == "repository:*:pull" && self.narrow.load(Ordering::SeqCst);
-        self.answer(failure, format!("access-{number}"), ACCESS_LIFE, narrow).await
+        let ignores_wildcard = scope == "repository:*:pull" && self.ignores_wildcard.load(Ordering::SeqCst);
+        self.answer(failure, format!("access-{number}"), ACCESS_LIFE, ignores_wildcard).await
     }
 }
 
@@ -108,7 +108,7 @@ fn store_that_waits(wait: Duration, fake: Fake) -> (Arc<Tokens>, Arc<Fake>) {
 }
 
 async fn text(tokens: &Tokens, repository: &str) -> String {
-    let bearer = tokens.bearer(repository).await.expect("a token");
+    let bearer = tokens.token_for(repository).await.expect("a token");
     bearer.header().to_str().expect("text").to_owned()
 }
 
@@ -164,7 +164,7 @@ async fn the_last_good_token_stays_in_use_until_its_end() {
     sleep(ACCESS_LIFE - Duration::from_secs(2)).await;
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
     sleep(Duration::from_secs(2)).await;
-    assert!(tokens.bearer("hub/x").await.is_err(), "an ended token is not served");
+    assert!(tokens.token_for("hub/x").await.is_err(), "an ended token is not served");
     fake.break_login(None);
     fake.break_access(None);
     sleep(Duration::from_secs(60)).await;
@@ -185,7 +185,7 @@ async fn requests_wait_for_a_passing_failure_and_not_for_a_permanent_one() {
         fake.break_login(broken);
         let (tokens, _) = store_that_waits(wait, fake);
         let before = Instant::now();
-        let unavailable = tokens.bearer("hub/x").await.expect_err("no token");
+        let unavailable = tokens.token_for("hub/x").await.expect_err("no token");
         assert_eq!(before.elapsed(), waits);
         assert_eq!(
             unavailable.failure.as_ref().map(|failure| failure.message.contains(says.unwrap_or_default())),

@@ -155,6 +155,40 @@ async fn a_blob_of_the_registry_itself_comes_whole_in_every_framing_and_its_end_
     }
 }
 
+/// The proxy's own request to the registry keeps the rules that Pingora has for its requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_connection_lists_goes_no_further_for_a_blob_that_is_served_from_here() {
+    let (azure, pushed, proxy) = proxied().await;
+    for method in ["HEAD", "GET"] {
+        for option in ["Host", "x-forwarded-for", ":authority", "\"X-A\"", "keep-alive, a b"] {
+            let request =
+                format!("{method} {} HTTP/1.1\r\nHost: mirror\r\nConnection: {option}\r\n\r\n", path(&pushed));
+            let answer = wire::parse(&wire::send(proxy.address(), request.as_bytes()));
+            assert_eq!(answer.status, 400, "{method} {option}: {answer:?}");
+            assert_eq!(answer.header("connection"), Some("close"), "{method} {option}: {answer:?}");
+        }
+    }
+    assert_eq!(requests(&azure, Hop::Data), 0, "refused before the registry is asked");
+
+    let headers = [("Connection", "close, X-Internal"), ("X-Internal", "its-own"), ("X-Other", "for-the-client")];
+    let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    for path in [path(&pushed), "/v2/library/busybox/manifests/latest".to_owned()] {
+        azure.clear_requests();
+        azure.inject(
+            Hop::Data,
+            Fault::StatusWith { status: 200, headers: headers.clone(), body: "small".to_owned() }.times(1),
+        );
+        let mut client = Client::new(proxy.address());
+        let answer = client.ask("GET", &path, "HTTP/1.1", "Connection: Accept\r\nAccept: x/y\r\n");
+        assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"small"[..]), "{answer:?}");
+        assert_eq!(answer.header("x-internal"), None, "{:?}", answer.head);
+        assert_eq!(answer.header("x-other"), Some("for-the-client"), "{:?}", answer.head);
+        let asked: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).collect();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        assert_eq!((asked[0].header("connection"), asked[0].header("accept")), (None, None), "{asked:?}");
+    }
+}
+
 /// How often the proxy tries to connect.
 const CONNECTS: u32 = 3;
 

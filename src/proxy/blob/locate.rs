@@ -24,15 +24,15 @@ use crate::proxy::{forward, relay, retry};
 
 /// A redirect's body is a link of half a KiB, and that of an error is no longer. A connection with more to read is closed.
 const MAX_REDIRECT_BODY: usize = 4 << 10;
-/// It is in the packet of its header.
+/// How long the rest of a redirect may take; it usually comes in the packet of its header.
 const REST_LIMIT: Duration = Duration::from_millis(200);
 
-/// Connections to registries, kept for this question.
+/// Asks registries where a blob is, on connections that are kept for it.
 pub(crate) struct Locator {
     connector: Arc<Connector>,
 }
 
-/// What came of the question.
+/// What the registry answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Located {
     /// The registry has redirected: the request goes on to storage.
@@ -72,7 +72,7 @@ impl Locator {
                 return Ok(Located::Answered);
             }
             upstream.read_timeout = Some(REST_LIMIT);
-            // A rest that does not come is no reason to wait: the connection ends then, and nothing else.
+            // If the rest does not come in time, only this connection ends.
             let _ = timeout(REST_LIMIT, self.keep_alive(upstream, &peer)).await;
             match outcome {
                 Err(error) if error.retry() => {}
@@ -81,7 +81,7 @@ impl Locator {
         }
     }
 
-    /// The final header. An error says whether to ask again.
+    /// Asks the registry once and reads the final header. An error says whether to ask again.
     async fn ask(
         &self,
         peer: &HttpPeer,
@@ -105,7 +105,7 @@ impl Locator {
         }
     }
 
-    /// The client's answer, through the same filters as the usual way has.
+    /// Passes the registry's response on to the client, through the same filters as every other response.
     async fn hand_over(
         &self,
         mut upstream: HttpSession,
@@ -138,7 +138,7 @@ impl Locator {
         Ok(())
     }
 
-    /// For the next blob, if the rest of the response is as short as it is of a redirect.
+    /// Keeps the connection for the next blob, if the rest of the response is as short as that of a redirect.
     async fn keep_alive(&self, mut upstream: HttpSession, peer: &HttpPeer) {
         upstream.respect_keepalive();
         let mut length = 0;

@@ -1,4 +1,4 @@
-//! A blob's request to storage, and its response, by the phases of the usual way to a registry.
+//! A blob's request to storage and the response, in Pingora's phases.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -16,7 +16,7 @@ use crate::proxy::retry;
 
 /// The headers of a request that storage needs.
 const FORWARDED: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::USER_AGENT];
-/// The headers of its response that a client needs: of a registry's answer for a blob, the rest is unknown to it.
+/// The headers of its response that a client needs: a registry's answer for a blob has no others.
 const RELAYED: [HeaderName; 6] = [
     header::ACCEPT_RANGES,
     header::CONTENT_LENGTH,
@@ -44,7 +44,7 @@ pub(crate) async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) 
     Ok(Some(Box::new(forward::peer_of(connect, &server_name, attempts))))
 }
 
-/// `upstream_request_filter`: a request of its own. No header of it comes from the one to the registry.
+/// `upstream_request_filter`: a new request. No header comes from the one to the registry.
 pub(crate) fn upstream_request(client: &RequestHeader, request: &mut RequestHeader, storage: &Storage) -> Result<()> {
     let room = Some(FORWARDED.len() + 2);
     let mut outgoing = RequestHeader::build_no_case(request.method.clone(), storage.target(), room)?;
@@ -118,7 +118,7 @@ pub(crate) fn answer(
     }
     let mut body = Body::Unchanged;
     if response.status == StatusCode::RANGE_NOT_SATISFIABLE {
-        // The header says all that a client can use: how long the blob is. The body is in the words of storage.
+        // The header says all that a client can use: how long the blob is. The body is written for the storage account's owner.
         answer.remove_header(&header::TRANSFER_ENCODING);
         answer.insert_header(header::CONTENT_LENGTH, "0")?;
         body = Body::Withheld;

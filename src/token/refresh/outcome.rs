@@ -99,7 +99,7 @@ impl Refresher<'_> {
             forced: asked.refused > earlier.as_ref().map_or(0, |bearer| bearer.replaces),
             own: **repository != *WILDCARD,
             accepted: AtomicBool::new(earlier.is_some_and(|bearer| bearer.accepted.load(Ordering::Relaxed))),
-            in_vain: AtomicBool::new(false),
+            rejected: AtomicBool::new(false),
         });
         self.report.granted(repository);
         if found_no_place {

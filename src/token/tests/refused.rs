@@ -11,7 +11,7 @@ async fn replaced(tokens: &Tokens, seen: &Bearer) -> Result<Option<u64>, Unavail
 #[tokio::test(start_paused = true)]
 async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     let mut requests = JoinSet::new();
     for _ in 0..100 {
         let (tokens, seen) = (Arc::clone(&tokens), Arc::clone(&seen));
@@ -20,7 +20,7 @@ async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
     assert_eq!(requests.join_all().await, vec![Some(2); 100]);
     assert_eq!(fake.counts(), (1, 2));
     // The fresh one is refused, too: within the memory that is the answer, after it a reason to try again.
-    let fresh = tokens.bearer("hub/x").await.expect("a token");
+    let fresh = tokens.token_for("hub/x").await.expect("a token");
     assert_eq!(replaced(&tokens, &fresh).await.expect("an answer"), None);
     assert_eq!(fake.counts(), (1, 2));
     sleep(REPLACE_MEMORY).await;
@@ -33,7 +33,7 @@ async fn a_401_renews_once_for_all_who_met_it_and_not_again_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_was_asked_for_before_the_401_does_not_answer_it() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     while fake.counts().1 == 1 {
         sleep(CALL / 5).await;
     }
@@ -41,7 +41,7 @@ async fn a_token_that_was_asked_for_before_the_401_does_not_answer_it() {
     assert_eq!(replaced(&tokens, &seen).await.expect("in time"), Some(3));
     // The same for who meets the 401 when that one is there already.
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     while text(&tokens, "hub/x").await == "Bearer access-0" {
         sleep(Duration::from_secs(1)).await;
     }
@@ -52,7 +52,7 @@ async fn a_token_that_was_asked_for_before_the_401_does_not_answer_it() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_comes_too_late_is_not_reported_as_a_missing_role() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     fake.hangs.store(true, Ordering::SeqCst);
     for (left, waits) in [(LEFT, REPLACE_LIMIT), (CALL, CALL), (Duration::ZERO, Duration::ZERO)] {
         let before = Instant::now();
@@ -63,7 +63,7 @@ async fn a_token_that_comes_too_late_is_not_reported_as_a_missing_role() {
     }
     // And one that fails says why.
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     fake.break_access(Some(failure(false)));
     let unavailable = replaced(&tokens, &seen).await.expect_err("none in time");
     assert!(unavailable.failure.is_some_and(|failure| failure.message.contains("503")));
@@ -76,7 +76,7 @@ async fn a_repositorys_token_is_not_evicted_while_a_request_waits_for_the_next_o
     let fake = Fake::default();
     fake.abac.store(true, Ordering::SeqCst);
     let (tokens, fake) = store(fake);
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     fake.break_access(Some(failure(false)));
     let waits = tokio::spawn({
         let tokens = Arc::clone(&tokens);
@@ -90,7 +90,7 @@ async fn a_repositorys_token_is_not_evicted_while_a_request_waits_for_the_next_o
 #[tokio::test(start_paused = true)]
 async fn a_request_without_time_still_reports_its_401() {
     let (tokens, fake) = store(Fake::default());
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     assert!(tokens.replace("hub/x", &seen, Duration::ZERO).await.is_err());
     sleep(2 * CALL).await;
     assert_eq!(fake.counts(), (1, 2));
@@ -105,7 +105,7 @@ async fn a_refused_refresh_token_means_a_new_sign_in() {
     let (tokens, fake) = store(Fake::default());
     text(&tokens, "hub/x").await;
     sleep(Duration::from_secs(60)).await;
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     fake.break_access(Some(Failure { token_refused: true, ..Failure::new(Hop::Token, "401".to_owned()) }));
     assert!(replaced(&tokens, &seen).await.is_err());
     assert!(fake.counts().0 >= 2, "signed in again: {:?}", fake.counts());
@@ -122,7 +122,7 @@ async fn requests_wait_for_the_sign_in_after_a_refused_refresh_token() {
         let (tokens, fake) = store(fake);
         text(&tokens, "hub/x").await;
         sleep(Duration::from_secs(60)).await;
-        let seen = tokens.bearer("hub/x").await.expect("a token");
+        let seen = tokens.token_for("hub/x").await.expect("a token");
         *fake.refuses.lock().expect("lock") = Some("refresh-0".to_owned());
         // All their calls are under way with the old one.
         let mut requests = JoinSet::new();
@@ -130,7 +130,7 @@ async fn requests_wait_for_the_sign_in_after_a_refused_refresh_token() {
             let (tokens, seen) = (Arc::clone(&tokens), Arc::clone(&seen));
             requests.spawn(async move {
                 match abac {
-                    true => tokens.bearer(&format!("hub/r{number}")).await.map(|_| ()),
+                    true => tokens.token_for(&format!("hub/r{number}")).await.map(|_| ()),
                     false => tokens.replace("hub/x", &seen, LEFT).await.map(|newer| assert!(newer.is_some())),
                 }
             });
@@ -151,13 +151,14 @@ async fn one_token_of_the_repositorys_own_answers_all_who_met_the_401_of_one_for
     let mut requests = JoinSet::new();
     for _ in 0..100 {
         let tokens = Arc::clone(&tokens);
-        requests.spawn(async move { tokens.narrow("hub/x", LEFT).await.expect("in time").map(|own| own.number) });
+        requests
+            .spawn(async move { tokens.repository_token("hub/x", LEFT).await.expect("in time").map(|own| own.number) });
     }
     assert_eq!(requests.join_all().await, vec![Some(2); 100]);
     assert_eq!(fake.scopes.lock().expect("lock").clone(), ["repository:*:pull", "repository:hub/x:pull"]);
     // Until the registry has accepted it nothing changes for anybody.
     assert_eq!((text(&tokens, "hub/x").await, text(&tokens, "hub/y").await), twice("Bearer access-0"));
-    tokens.accepted(&tokens.narrow("hub/x", LEFT).await.expect("in time").expect("the same"));
+    tokens.accepted(&tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("the same"));
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-1");
     assert_eq!(text(&tokens, "hub/y").await, "Bearer access-2");
 }
@@ -169,10 +170,10 @@ fn twice(text: &str) -> (String, String) {
 #[tokio::test(start_paused = true)]
 async fn a_request_with_a_token_for_all_continues_with_its_repositorys_own() {
     let (tokens, _) = store(Fake::default());
-    let seen = tokens.bearer("hub/y").await.expect("a token");
+    let seen = tokens.token_for("hub/y").await.expect("a token");
     // Not even a fresh one for all is the last word then.
     let fresh = tokens.replace("hub/y", &seen, LEFT).await.expect("in time").expect("a newer one");
-    tokens.accepted(&tokens.narrow("hub/x", LEFT).await.expect("in time").expect("its own"));
+    tokens.accepted(&tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("its own"));
     for seen in [seen, fresh] {
         let own = tokens.replace("hub/y", &seen, LEFT).await.expect("in time").expect("one of its own");
         assert!(own.is_own());
@@ -184,15 +185,15 @@ async fn a_request_with_a_token_for_all_continues_with_its_repositorys_own() {
 async fn a_repositorys_own_token_that_is_refused_as_well_is_asked_for_again_after_half_a_minute() {
     let (tokens, fake) = store(Fake::default());
     text(&tokens, "hub/x").await;
-    let own = tokens.narrow("hub/x", LEFT).await.expect("in time").expect("its own");
-    tokens.in_vain(&own);
+    let own = tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("its own");
+    tokens.rejected(&own);
     for _ in 0..10 {
-        assert!(tokens.narrow("hub/x", LEFT).await.expect("an answer").is_none());
+        assert!(tokens.repository_token("hub/x", LEFT).await.expect("an answer").is_none());
         sleep(Duration::from_secs(2)).await;
     }
     assert_eq!(fake.counts(), (1, 2));
     sleep(REPLACE_MEMORY).await;
-    let newer = tokens.narrow("hub/x", LEFT).await.expect("in time").expect("a newer one");
+    let newer = tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("a newer one");
     assert!(newer.number > own.number);
     assert_eq!(fake.counts(), (1, 3));
     // No request pulls it any more, so its token is evicted when its renewal is due.

@@ -29,7 +29,7 @@ async fn more_first_requests_than_the_table_has_places_are_all_served() {
     let mut requests = JoinSet::new();
     for number in 0..MAX_SCOPES + 100 {
         let tokens = Arc::clone(&tokens);
-        requests.spawn(async move { tokens.bearer(&format!("hub/r{number}")).await.is_ok() });
+        requests.spawn(async move { tokens.token_for(&format!("hub/r{number}")).await.is_ok() });
     }
     let served = requests.join_all().await.into_iter().filter(|served| *served).count();
     assert_eq!(served, MAX_SCOPES + 100);
@@ -39,7 +39,7 @@ async fn more_first_requests_than_the_table_has_places_are_all_served() {
 #[tokio::test(start_paused = true)]
 async fn a_wildcard_that_is_ignored_in_silence_means_one_token_a_repository() {
     let fake = Fake::default();
-    fake.narrow.store(true, Ordering::SeqCst);
+    fake.ignores_wildcard.store(true, Ordering::SeqCst);
     let (tokens, fake) = store(fake);
     for _ in 0..3 {
         for name in ["hub/x", "hub/y"] {
@@ -55,7 +55,7 @@ async fn one_repositorys_failure_does_not_affect_another() {
     let (tokens, fake) = abac();
     text(&tokens, "hub/x").await;
     fake.break_access(Some(failure(true)));
-    assert!(tokens.bearer("hub/y").await.is_err());
+    assert!(tokens.token_for("hub/y").await.is_err());
     assert_eq!(text(&tokens, "hub/x").await, "Bearer access-0");
 }
 
@@ -66,7 +66,7 @@ async fn a_repository_that_is_asked_for_during_an_outage_is_not_idle() {
     fake.break_access(Some(failure(false)));
     for _ in 0..4 * 75 {
         sleep(Duration::from_secs(60)).await;
-        let _ = tokens.bearer("hub/x").await;
+        let _ = tokens.token_for("hub/x").await;
     }
     // Let go and taken up again, it would be asked for at once, whatever pause its failures had come to.
     let times = fake.access_times.lock().expect("lock").clone();
@@ -82,10 +82,10 @@ async fn a_repository_that_never_had_a_token_is_evicted_when_no_request_asks() {
         let (tokens, fake) = abac();
         text(&tokens, "hub/x").await;
         fake.break_access(Some(failure(permanent)));
-        assert!(tokens.bearer("hub/invented").await.is_err());
+        assert!(tokens.token_for("hub/invented").await.is_err());
         // Whoever was told to wait comes back and finds the pause that its failures have come to.
         sleep(Duration::from_secs(30)).await;
-        assert!(tokens.bearer("hub/invented").await.is_err());
+        assert!(tokens.token_for("hub/invented").await.is_err());
         assert_eq!(tokens.pending().len(), 1);
         sleep(Duration::from_secs(180)).await;
         assert_eq!(tokens.pending().len(), 0, "permanent {permanent}");
@@ -104,7 +104,7 @@ async fn refused_invented_names_evict_no_repository_with_a_token() {
         let mut requests = JoinSet::new();
         for number in 0..MAX_SCOPES / 4 {
             let tokens = Arc::clone(&tokens);
-            requests.spawn(async move { tokens.bearer(&format!("hub/invented{batch}-{number}")).await.is_err() });
+            requests.spawn(async move { tokens.token_for(&format!("hub/invented{batch}-{number}")).await.is_err() });
         }
         assert!(requests.join_all().await.into_iter().all(|told| told));
     }
@@ -119,13 +119,13 @@ async fn invented_names_under_way_evict_no_valid_token() {
     let real: Vec<_> = (0..40).map(|number| format!("hub/real{number}")).collect();
     for name in &real {
         text(&tokens, name).await;
-        tokens.accepted(&tokens.bearer(name).await.expect("a token"));
+        tokens.accepted(&tokens.token_for(name).await.expect("a token"));
     }
     let mut requests = JoinSet::new();
     for number in 0..3 * MAX_SCOPES {
         let tokens = Arc::clone(&tokens);
         // The registry does not say that a name is invented: it has a token for each.
-        requests.spawn(async move { tokens.bearer(&format!("hub/invented{number}")).await.is_ok() });
+        requests.spawn(async move { tokens.token_for(&format!("hub/invented{number}")).await.is_ok() });
     }
     let flood = Instant::now();
     while fake.counts().1 < real.len() + 2 * MAX_SCOPES {
@@ -148,12 +148,12 @@ async fn first_calls_are_made_in_order_of_arrival() {
     let mut requests = JoinSet::new();
     for number in 0..2 * MAX_SCOPES {
         let tokens = Arc::clone(&tokens);
-        requests.spawn(async move { tokens.bearer(&format!("hub/r{number}")).await.is_ok() });
+        requests.spawn(async move { tokens.token_for(&format!("hub/r{number}")).await.is_ok() });
     }
     // Joined by a thousand others that ask for one of them and wait no longer than it takes.
     for _ in 0..1000 {
         let tokens = Arc::clone(&tokens);
-        requests.spawn(async move { tokens.bearer("hub/r7").await.is_ok() });
+        requests.spawn(async move { tokens.token_for("hub/r7").await.is_ok() });
     }
     assert!(requests.join_all().await.into_iter().all(|served| served));
     let scopes = fake.scopes.lock().expect("lock").clone();
@@ -164,12 +164,12 @@ async fn first_calls_are_made_in_order_of_arrival() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_does_not_wait_for_first_calls() {
     let (tokens, fake) = abac();
-    let seen = tokens.bearer("hub/x").await.expect("a token");
+    let seen = tokens.token_for("hub/x").await.expect("a token");
     fake.hangs.store(true, Ordering::SeqCst);
     let mut requests = JoinSet::new();
     for number in 0..MAX_SCOPES {
         let tokens = Arc::clone(&tokens);
-        requests.spawn(async move { tokens.bearer(&format!("hub/invented{number}")).await.is_ok() });
+        requests.spawn(async move { tokens.token_for(&format!("hub/invented{number}")).await.is_ok() });
     }
     sleep(2 * CALL).await;
     fake.hangs.store(false, Ordering::SeqCst);
@@ -184,7 +184,7 @@ async fn repositories_whose_requests_have_gone_cause_no_call() {
     let mut requests = JoinSet::new();
     for number in 0..MAX_SCOPES {
         let tokens = Arc::clone(&tokens);
-        requests.spawn(async move { tokens.bearer(&format!("hub/invented{number}")).await.is_ok() });
+        requests.spawn(async move { tokens.token_for(&format!("hub/invented{number}")).await.is_ok() });
     }
     sleep(CALL / 2).await;
     requests.shutdown().await;
@@ -199,7 +199,7 @@ async fn repositories_whose_requests_have_gone_cause_no_call() {
 async fn a_full_table_of_tokens_in_use_evicts_none() {
     let (tokens, fake) = abac();
     for number in 0..MAX_SCOPES {
-        tokens.accepted(&tokens.bearer(&format!("hub/r{number}")).await.expect("a token"));
+        tokens.accepted(&tokens.token_for(&format!("hub/r{number}")).await.expect("a token"));
     }
     for _ in 0..3 {
         text(&tokens, "hub/new").await;
@@ -217,7 +217,7 @@ async fn a_full_table_of_tokens_in_use_evicts_none() {
 async fn accepted_tokens_outlast_those_of_invented_names() {
     let (tokens, _) = abac();
     for number in 0..40 {
-        tokens.accepted(&tokens.bearer(&format!("hub/real{number}")).await.expect("a token"));
+        tokens.accepted(&tokens.token_for(&format!("hub/real{number}")).await.expect("a token"));
     }
     sleep(Duration::from_secs(1)).await;
     // Each of these is used later than any of the real ones.
