@@ -41,7 +41,8 @@ pub(crate) enum Command {
 
 /// Pull images through Azure Container Registry's cache, signed in with the machine's own identity
 #[derive(Parser)]
-#[command(name = "acr-cache-proxy", version = VERSION, after_help = serve::EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "acr-cache-proxy", version = VERSION, propagate_version = true)]
+#[command(after_help = serve::examples(), args_conflicts_with_subcommands = true)]
 struct Program {
     #[command(subcommand)]
     command: Option<Subcommands>,
@@ -52,14 +53,14 @@ struct Program {
 #[derive(Subcommand)]
 enum Subcommands {
     /// Run the proxy; this is what happens without a subcommand, too
-    #[command(after_help = serve::EXAMPLES)]
+    #[command(after_help = serve::examples())]
     Serve(serve::ServeFlags),
     /// Show a pull through the proxy without Azure, against a built-in emulator
     #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
     /// Not in this build
     #[cfg(not(feature = "demo"))]
-    #[command(hide = true, disable_help_flag = true)]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Demo(missing::AnyArguments),
     /// Show the files with which a container client pulls through the proxy, or put them in place
     ClientConfig(client_config::ClientConfigFlags),
@@ -69,7 +70,7 @@ enum Subcommands {
     Bench(Box<bench::BenchFlags>),
     /// Not in this build
     #[cfg(not(feature = "bench"))]
-    #[command(hide = true, disable_help_flag = true)]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Bench(missing::AnyArguments),
 }
 

@@ -56,7 +56,8 @@ pub(super) fn from_clap(error: &clap::Error, program: &clap::Command, first: Opt
             format!("there is no flag {argument}{of_command}{right}")
         }
         ErrorKind::InvalidSubcommand => {
-            let commands: Vec<_> = program.get_subcommands().map(clap::Command::get_name).collect();
+            let built = program.get_subcommands().filter(|command| !command.is_hide_set());
+            let commands: Vec<_> = built.map(clap::Command::get_name).collect();
             format!("there is no command {word:?}: there are {}", commands.join(", "))
         }
         ErrorKind::InvalidValue => format!("{argument} needs a value"),

@@ -9,19 +9,32 @@ use crate::config::{self, Config, DefaultValue, Flags, Host, Row};
 use crate::identity;
 use crate::net::trust;
 
-pub(super) const EXAMPLES: &str = "\
+/// An example for a command of this build only.
+const DEMO: &str = if cfg!(feature = "demo") {
+    "\
+\n  acr-cache-proxy demo --once
+      A pull through this program, against the built-in emulator of Azure."
+} else {
+    ""
+};
+
+/// What `--help` says below the flags.
+pub(super) fn examples() -> String {
+    format!(
+        "\
 Examples:
   acr-cache-proxy --upstream-domain example.azurecr.io --upstream-prefix hub
       Pulls from http://127.0.0.1:8080 go to example.azurecr.io/hub/..., signed in with this machine's identity.
   acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml
-      The same from a file.
-  acr-cache-proxy demo --once
-      A pull through this program, against the built-in emulator of Azure.
+      The same from a file.{DEMO}
   acr-cache-proxy client-config containerd --config /etc/acr-cache-proxy/config.yaml
       The files with which containerd pulls through the proxy; --write puts them in place.
 
 The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
-AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI.";
+AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is signed in to the Azure CLI."
+    )
+}
+
 /// This host.
 const HOST: Host = Host { check_ca_file: |path| Ok(trust::check_ca_file(path)?), has_variable: identity::is_set };
 

@@ -86,7 +86,7 @@ fn a_wrong_flag_of_bench_or_demo_is_one_sentence_and_status_2() {
 fn a_command_without_its_feature_says_how_to_get_it() {
     for (name, built) in [("bench", cfg!(feature = "bench")), ("demo", cfg!(feature = "demo"))] {
         let missing = format!("this build has no {name}: build with --features {name}\n");
-        for rest in ["", " --help", " --once", " --image library/nginx --via http://a", " -x y"] {
+        for rest in ["", " --help", " --version", " --once", " --image library/nginx --via http://a", " -x y"] {
             match run(&format!("{name}{rest}")) {
                 Err(exit) if !built => {
                     assert_eq!((exit.message, exit.status, exit.to_stdout), (missing.clone(), 2, false));
@@ -95,6 +95,21 @@ fn a_command_without_its_feature_says_how_to_get_it() {
                 Ok(_) => assert!(built, "{name}{rest}"),
             }
         }
+    }
+}
+
+#[test]
+fn help_names_no_command_that_this_build_leaves_out() {
+    for line in ["--help", "serve --help"] {
+        let help = run(line).expect_err(line).message;
+        for (name, built) in [("bench", cfg!(feature = "bench")), ("demo", cfg!(feature = "demo"))] {
+            let named = help.contains(&format!("acr-cache-proxy {name}")) || help.contains(&format!("\n  {name} "));
+            assert!(built || !named, "{line} names {name}: {help}");
+        }
+    }
+    let unknown = run("serv").expect_err("no command").message;
+    for (name, built) in [("bench", cfg!(feature = "bench")), ("demo", cfg!(feature = "demo"))] {
+        assert_eq!(unknown.contains(name), built, "{unknown}");
     }
 }
 
@@ -175,6 +190,12 @@ fn help_and_version_go_to_standard_output() {
         #[cfg(feature = "bench")]
         ("bench --help", "--emulated"),
         ("--version", VERSION),
+        ("serve --version", VERSION),
+        ("client-config --version", VERSION),
+        #[cfg(feature = "bench")]
+        ("bench --version", VERSION),
+        #[cfg(feature = "demo")]
+        ("demo --version", VERSION),
     ] {
         let exit = run(line).expect_err(line);
         assert!(exit.to_stdout && exit.status == 0 && exit.message.contains(says), "{line}: {}", exit.message);
