@@ -65,15 +65,8 @@ fn yaml(entries: Vec<Entry>, indent: &str, text: &mut String) {
         let names: Vec<_> =
             row.flag.map(|flag| format!("--{flag}")).into_iter().chain(row.variable.map(str::to_owned)).collect();
         let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-        let sentences = sentences(row).replacen(". ", &format!("{names}. "), 1);
-        text.push_str(&comment(
-            indent,
-            &format!(
-                "{} Default: {}.",
-                sentences.replace("`\"", "\"").replace("\"`", "\"").replace('`', "\""),
-                default(row, "")
-            ),
-        ));
+        let words = format!("{}{names}. {} Default: {}.", row.help, row.more, default(row, ""));
+        text.push_str(&comment(indent, &words.replace("`\"", "\"").replace("\"`", "\"").replace('`', "\"")));
         match holds {
             Holds::Table(below) if indent.is_empty() => {
                 let _ = writeln!(text, "{indent}{}:", row.key);
@@ -109,6 +102,20 @@ fn the_full_configuration_file_is_made_of_the_settings() {
     let expected = expected.trim_end().to_owned() + "\n";
     let found = std::fs::read_to_string(path("conf/full.yaml")).expect("a file");
     check("conf/full.yaml", &found, &expected);
+}
+
+/// A row whose words are one sentence lost them.
+#[test]
+fn the_full_configuration_file_names_every_flag_and_every_variable() {
+    let file = std::fs::read_to_string(path("conf/full.yaml")).expect("a file");
+    for table in [FileTable::entries(), RouteTable::entries(), IdentityTable::entries()] {
+        for Entry { row, .. } in table {
+            let flag = row.flag.map(|flag| format!("--{flag}"));
+            for name in flag.into_iter().chain(row.variable.map(str::to_owned)) {
+                assert!(file.contains(&name), "{}: {name}", row.key);
+            }
+        }
+    }
 }
 
 /// A row of the overview, and the section that it links to.
