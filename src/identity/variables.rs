@@ -130,7 +130,7 @@ pub(crate) fn passed_over() -> Option<String> {
     let proof = [SECRET, CERTIFICATE, TOKEN_FILE].into_iter().find(|name| is_set(name))?;
     (!missing.is_empty()).then(|| {
         let missing = missing.join(" and ");
-        format!("{proof} is not used without {missing}: set that as well; until then another identity signs in")
+        format!("{proof} is not used without {missing}: set {missing} as well; until then another identity signs in")
     })
 }
 
