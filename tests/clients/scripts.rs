@@ -92,5 +92,5 @@ fn scripts_test_says_that_it_needs_root_before_it_starts_anything() {
         .expect("setpriv runs");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("the tests in namespaces run as root") && !said.contains("it has begun"), "{said}");
+    assert!(said.contains("the tests in namespaces need root") && !said.contains("it has begun"), "{said}");
 }
