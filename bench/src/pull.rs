@@ -19,7 +19,7 @@ use crate::route::Route;
 
 mod blob;
 mod manifest;
-mod sign_in;
+pub(crate) mod sign_in;
 
 pub(crate) use blob::LAYERS_AT_ONCE;
 pub use blob::Layers;

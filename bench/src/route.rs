@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::origin::Origin;
-use crate::pull::SignIn;
+use crate::pull::sign_in::SignIn;
 
 /// One of the two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
