@@ -164,30 +164,8 @@ impl Config {
             None => FileTable::default(),
         };
 
-        let log_flag = flags.get(&FILE.log.row);
-        let log_variable = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
-        let is_log_given = log_flag.is_some() || log_variable.is_some();
-        let log_flag = FILE.log.parse([log_flag], &mut mistakes);
-        let log_variable = log_variable.and_then(|text| mistakes.parse(text, logger::parse_shared_filter));
-        let log_file = if is_log_given {
-            FILE.log.parse([log], &mut mistakes)
-        } else {
-            FILE.log.parse_or_default([log], &mut mistakes)
-        };
-        let log = log_flag.or(log_variable).or(log_file);
-
-        let admin_flag = flags.get(&FILE.admin.row);
-        let admin_place = admin_flag.as_ref().or(admin.as_ref()).map(|(place, _)| place.clone());
-        let before = mistakes.count();
-        let listen = FILE.listen.parse_or_default([flags.get(&FILE.listen.row), listen], &mut mistakes);
-        let admin = FILE.admin.parse([admin_flag, admin], &mut mistakes);
-        if let (Some(place), Some(admin), Some(listen), true) = (admin_place, admin, listen, mistakes.count() == before)
-            && listener::collide(listen, admin)
-        {
-            let sentence = format_args!("{admin} is taken by the listener for clients, {listen}: use another port");
-            mistakes.add(&place, sentence);
-        }
-
+        let log = log_filter(flags, log, &mut mistakes);
+        let (listen, admin) = listeners(flags, listen, admin, &mut mistakes);
         let threads = FILE.threads.parse([flags.get(&FILE.threads.row), threads], &mut mistakes);
         let token_wait = FILE.token_wait.parse_or_default([token_wait], &mut mistakes);
         let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);
@@ -281,6 +259,38 @@ impl Config {
     pub(crate) fn log(&self) -> &str {
         &self.log
     }
+}
+
+/// The flag wins over the variable, the variable over the file. A mistake in any of them is one.
+fn log_filter(flags: &Flags, file: Option<Text>, mistakes: &mut Mistakes) -> Option<String> {
+    let flag = flags.get(&FILE.log.row);
+    let variable = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
+    let is_given = flag.is_some() || variable.is_some();
+    let flag = FILE.log.parse([flag], mistakes);
+    let variable = variable.and_then(|text| mistakes.parse(text, logger::parse_shared_filter));
+    let file = if is_given { FILE.log.parse([file], mistakes) } else { FILE.log.parse_or_default([file], mistakes) };
+    flag.or(variable).or(file)
+}
+
+/// Where to listen for clients and for the admin endpoints, which may not be the same address.
+fn listeners(
+    flags: &Flags,
+    listen: Option<Text>,
+    admin: Option<Text>,
+    mistakes: &mut Mistakes,
+) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    let admin_flag = flags.get(&FILE.admin.row);
+    let admin_place = admin_flag.as_ref().or(admin.as_ref()).map(|(place, _)| place.clone());
+    let before = mistakes.count();
+    let listen = FILE.listen.parse_or_default([flags.get(&FILE.listen.row), listen], mistakes);
+    let admin = FILE.admin.parse([admin_flag, admin], mistakes);
+    if let (Some(place), Some(admin), Some(listen), true) = (admin_place, admin, listen, mistakes.count() == before)
+        && listener::collide(listen, admin)
+    {
+        let sentence = format_args!("{admin} is taken by the listener for clients, {listen}: use another port");
+        mistakes.add(&place, sentence);
+    }
+    (listen, admin)
 }
 
 fn proxies_blobs(routes: &Routes) -> bool {

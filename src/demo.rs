@@ -149,7 +149,7 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
         log.show()?;
         return Err(format!("demo: pull: {cause}"));
     }
-    say("Every manifest and blob has the digest that it was requested by.")?;
+    say("Every manifest and blob matches its digest.")?;
     say("\nWhat the emulator received:")?;
     for line in received(&azure.requests()) {
         say(format_args!("  {line}"))?;

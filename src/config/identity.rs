@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Host;
 use super::kind::{Audience, Cloud, KindName};
-use super::mistake::{Mistakes, Text};
+use super::mistake::{Mistakes, Place, Text};
 use super::setting::{IDENTITY, IdentityTable};
 use super::table::Table as _;
 
@@ -129,19 +129,9 @@ impl Identity {
         let takes = |key: &str| name.keys().contains(&key);
         // With a key that is misspelt, what is missing may be that key.
         if let (Some(host), Some(place), false) = (host, kind_place, is_flawed) {
-            let is_given = |key: &str| given.iter().any(|(known, _)| *known == key);
-            for (key, variable) in
-                name.needs().iter().filter(|(key, name)| !is_given(key) && !(host.has_variable)(name))
-            {
-                let kind = name.name();
-                mistakes
-                    .add(&place, format_args!("{kind} needs {key}: set it, or give the variable {variable} a value"));
-            }
+            find_missing(name, &place, &given, host, mistakes);
         }
-        for (_, place) in given.iter().filter(|(key, _)| *key != "kind" && !takes(key)) {
-            let keys = if name.keys().is_empty() { "no other key".to_owned() } else { name.keys().join(", ") };
-            mistakes.add(place, format_args!("does not apply to kind {0}: remove it; {0} takes {keys}", name.name()));
-        }
+        find_inapplicable(name, &given, mistakes);
         // What is a mistake already is not looked at again.
         let own = |key: &str, text: Option<Text>| text.filter(|_| takes(key));
         let [tenant_id, client_id, object_id, resource_id] = [
@@ -156,9 +146,8 @@ impl Identity {
         let audience =
             IDENTITY.audience.parse_or_default([own("audience", audience)], mistakes).unwrap_or(Audience::Registry);
         let scope = scope(&audience, cloud.unwrap_or_default());
-        let ids = [&client_id, &object_id, &resource_id].into_iter().flatten();
-        let ids: Vec<_> = ids.map(|(place, _)| place.clone()).collect();
-        if let (KindName::ManagedIdentity, [_, place, ..]) = (name, ids.as_slice()) {
+        let second_id = [&client_id, &object_id, &resource_id].into_iter().flatten().nth(1);
+        if let (KindName::ManagedIdentity, Some((place, _))) = (name, second_id) {
             mistakes.add(place, "client_id, object_id and resource_id exclude each other: keep one of them");
         }
         let tenant_id = IDENTITY.tenant_id.parse([tenant_id], mistakes);
@@ -214,6 +203,23 @@ impl Identity {
     /// What the Entra token is asked for, ending in `/.default`.
     pub(crate) fn scope(&self) -> &str {
         &self.scope
+    }
+}
+
+/// What the kind needs has to be in the file or in a variable of the host.
+fn find_missing(kind: KindName, place: &Place, given: &[(&'static str, Place)], host: &Host, mistakes: &mut Mistakes) {
+    let is_given = |key: &str| given.iter().any(|(known, _)| *known == key);
+    for (key, variable) in kind.needs().iter().filter(|(key, name)| !is_given(key) && !(host.has_variable)(name)) {
+        let kind = kind.name();
+        mistakes.add(place, format_args!("{kind} needs {key}: set it, or give the variable {variable} a value"));
+    }
+}
+
+/// A key that the kind does not take would have no effect.
+fn find_inapplicable(kind: KindName, given: &[(&'static str, Place)], mistakes: &mut Mistakes) {
+    for (_, place) in given.iter().filter(|(key, _)| *key != "kind" && !kind.keys().contains(key)) {
+        let keys = if kind.keys().is_empty() { "no other key".to_owned() } else { kind.keys().join(", ") };
+        mistakes.add(place, format_args!("does not apply to kind {0}: remove it; {0} takes {keys}", kind.name()));
     }
 }
 

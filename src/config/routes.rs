@@ -116,13 +116,8 @@ impl Table {
             mistakes.add(at, "has no source: set it to the registry that the cache rule is for, such as docker.io");
         }
         let Some(domain) = domain else {
-            match at.filter(|_| is_listed) {
-                _ if is_named || is_flawed => {}
-                Some(at) => mistakes.add(&at, "has no domain: set it to the cache registry's login server, such as example.azurecr.io"),
-                None if mistakes.is_empty() => mistakes.add_general(
-                    "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io",
-                ),
-                None => {}
+            if !is_named && !is_flawed {
+                no_domain(at.filter(|_| is_listed), mistakes);
             }
             return;
         };
@@ -131,13 +126,7 @@ impl Table {
             mistakes.add(&place, format_args!("{source} has a route already: remove one of the two"));
         }
         for (place, host) in places.into_iter().zip(&hosts).filter_map(|(place, host)| Some((place, host.clone()?))) {
-            let registry = source.registry();
-            if let Some((other, _, meant)) =
-                self.hosts.iter().find(|(_, known, meant)| *known == host && meant != registry)
-            {
-                mistakes.add(&place, format_args!("{host} already stands for {meant}, by {other}: use another name"));
-            }
-            self.hosts.push((place, host, registry.to_owned()));
+            self.add_host(place, host, source.registry(), mistakes);
         }
         let hosts = hosts.into_iter().flatten().collect();
         let upstream = Upstream { domain, addresses, blob_hosts, identity };
@@ -149,6 +138,15 @@ impl Table {
         });
         let destination = Destination { upstream, on_failure, blobs };
         self.routes.push(Route { source, prefix, hosts, destination });
+    }
+
+    /// A host stands for one registry.
+    fn add_host(&mut self, place: Place, host: String, registry: &str, mistakes: &mut Mistakes) {
+        let other = self.hosts.iter().find(|(_, known, meant)| *known == host && meant != registry);
+        if let Some((other, _, meant)) = other {
+            mistakes.add(&place, format_args!("{host} already stands for {meant}, by {other}: use another name"));
+        }
+        self.hosts.push((place, host, registry.to_owned()));
     }
 
     /// The registry that is meant where none is named: the one that is set, else Docker Hub if it has a route.
@@ -166,5 +164,18 @@ impl Table {
             }
             None => has_route(DOCKER_HUB).then(|| DOCKER_HUB.to_owned()),
         }
+    }
+}
+
+/// The registry is not named, in an item of `routes` at this place or as the only registry. The latter is told only where
+/// nothing else is wrong, which may be the reason.
+fn no_domain(item: Option<Place>, mistakes: &mut Mistakes) {
+    match item {
+        Some(place) => mistakes
+            .add(&place, "has no domain: set it to the cache registry's login server, such as example.azurecr.io"),
+        None if mistakes.is_empty() => mistakes.add_general(
+            "the registry is not named: set --upstream-domain, or upstream.domain in the file of --config, to its login server, such as example.azurecr.io",
+        ),
+        None => {}
     }
 }

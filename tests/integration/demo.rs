@@ -23,7 +23,7 @@ fn the_demo_shows_a_whole_pull_and_what_went_over_which_hop() {
         "GET /v2/ -> 200",
         "HEAD /v2/library/hello/manifests/latest -> 200",
         " -> 307 to blob storage",
-        "Every manifest and blob has the digest that it was asked for by.",
+        "Every manifest and blob matches its digest.",
         "registry: POST /oauth2/exchange -> 200",
         "registry: HEAD /v2/hub/library/hello/manifests/latest -> 200, with a bearer token",
         " -> 200, without any credentials",
