@@ -1,3 +1,5 @@
+//! Command lines: what they mean, and what is said of wrong ones.
+
 use super::*;
 
 fn run(line: &str) -> Result<Command, Exit> {

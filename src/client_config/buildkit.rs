@@ -1,3 +1,5 @@
+//! `buildkitd.toml` of BuildKit.
+
 use super::{Client, File, Mirror, Setup, quoted, registries};
 use crate::config::Routes;
 

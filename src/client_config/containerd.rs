@@ -1,3 +1,5 @@
+//! `hosts.toml` of containerd: a directory for each registry, the proxy first.
+
 use super::{Client, File, Mirror, Registry, Setup, quoted, registries};
 use crate::config::Routes;
 use oci::route::DOCKER_HUB;

@@ -1,3 +1,5 @@
+//! `daemon.json` of dockerd, and the `hosts.toml` that dockerd reads since 28.0.
+
 use serde_json::json;
 
 use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted, registries};

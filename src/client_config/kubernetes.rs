@@ -1,3 +1,5 @@
+//! A script that writes the files of containerd on a node of Kubernetes.
+
 use super::{Client, File, Language, MARKER, MARKER_REST, Mirror, Setup, containerd};
 use crate::config::Routes;
 

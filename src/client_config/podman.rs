@@ -1,3 +1,5 @@
+//! `registries.conf` and `registries.d`, which podman, buildah, skopeo and CRI-O share.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Client, File, Mirror, Setup, quoted};

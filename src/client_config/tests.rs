@@ -1,3 +1,5 @@
+//! Each client's files for the same routes.
+
 use super::task::shown;
 use super::*;
 use crate::config::Flags;

@@ -1,3 +1,5 @@
+//! What the settings become: flags, file, defaults.
+
 use std::path::PathBuf;
 
 use super::identity::{Assigned, Kind};

@@ -1,3 +1,5 @@
+//! The token store with paused time and an issuer that answers as a test wants.
+
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
@@ -7,17 +9,11 @@ use super::refresh::CallResult;
 use super::*;
 use tokio::task::JoinSet;
 
-/// Failures that last, and tokens that outlast them.
 mod outage;
-/// What `/readyz` reports.
 mod readiness;
-/// Tokens and refresh tokens that the registry refuses.
 mod refused;
-/// When tokens are renewed.
 mod renewal;
-/// What is logged, and how often.
 mod report;
-/// Which scopes keep their token.
 mod table;
 
 const LOGIN_LIFE: Duration = Duration::from_secs(3 * 3600);

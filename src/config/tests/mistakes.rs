@@ -1,3 +1,5 @@
+//! What is wrong with settings, and the words for it.
+
 use super::*;
 
 /// All that is said about a file, without the folder.

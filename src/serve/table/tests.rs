@@ -1,3 +1,5 @@
+//! The table of routes is replaced while requests run.
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 

@@ -1,3 +1,5 @@
+//! Failures that last, and tokens that outlast them.
+
 use super::backoff::WAITED_OUT;
 use super::*;
 

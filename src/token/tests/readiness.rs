@@ -1,3 +1,5 @@
+//! What `/readyz` reports.
+
 use super::*;
 
 fn fails(tokens: &Tokens) -> Option<String> {

@@ -1,3 +1,5 @@
+//! Tokens and refresh tokens that the registry refuses.
+
 use super::slot::REPLACE_MEMORY;
 use super::*;
 

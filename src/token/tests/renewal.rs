@@ -1,3 +1,5 @@
+//! When tokens are renewed.
+
 use super::*;
 
 /// The pauses between calls, as parts of a lifetime.

@@ -1,3 +1,5 @@
+//! What is logged, and how often.
+
 use std::cell::RefCell;
 use std::sync::Once;
 

@@ -1,3 +1,5 @@
+//! Which scopes keep their token.
+
 use tokio::task::JoinSet;
 
 use super::refresh::MAX_FAILED;
