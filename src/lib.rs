@@ -71,6 +71,7 @@
 //! browser                          tells a request of a web page from one of a container client
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
+//! net::client                      the HTTP client of calls that are not pulls, with their limits
 //! secret, answer                   masked values; what servers say
 //! logger                           the log
 //!   filter, directives             which records are logged

@@ -12,26 +12,13 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::answer::{BodyError, MAX_BODY, read_body, retry_after, with_causes};
-use crate::net::addresses::{CALL_WAIT, Names, Resolver, UNACKNOWLEDGED_LIMIT};
+use crate::net;
+use crate::net::addresses::{CALL_WAIT, Names, Resolver};
 use crate::net::trust::TrustRoots;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A whole call. It is less than requests wait by default, so that they are told of one that hangs.
-const CALL_LIMIT: Duration = Duration::from_secs(8);
-
-/// A client for Entra ID and the metadata endpoints: no redirects, no proxy from the environment
-/// (the metadata service refuses proxied requests), no retries of its own.
+/// A client for Entra ID and the metadata endpoints.
 pub(crate) fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connect_timeout(CONNECT_LIMIT)
-        .timeout(CALL_LIMIT)
-        .tcp_user_timeout(UNACKNOWLEDGED_LIMIT)
-        .dns_resolver(Arc::new(Resolver(Arc::clone(names))))
-        .tls_certs_only(roots.reqwest_certificates()?)
-        .build()
+    net::client::builder(roots, Resolver(Arc::clone(names)))?.build()
 }
 
 /// What a response says besides a token.

@@ -21,14 +21,11 @@ use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, read_body, retry_after,
 use crate::config::Domain;
 use crate::failure::{Failure, Hop};
 use crate::identity::Chain;
-use crate::net::addresses::{Addresses, CALL_WAIT, Single, UNACKNOWLEDGED_LIMIT};
+use crate::net::addresses::{Addresses, CALL_WAIT, Single};
+use crate::net::client;
 use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
 
-/// TCP and TLS handshakes; a connection that takes longer is given up, and the call is repeated.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A whole call. It is less than requests wait by default, so that they are told of one that hangs.
-const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// Of a token that does not say when it ends; a 401 would end it sooner.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
 /// Upper bound; it also keeps `Instant + lifetime` from overflowing. A registry's tokens are valid for hours.
@@ -53,17 +50,9 @@ impl AcrIssuer {
         addresses: Arc<Addresses>,
         roots: &TrustRoots,
     ) -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
+        let http = client::builder(roots, Single(Arc::clone(&addresses)))?
             .user_agent(concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION")))
             .https_only(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT_LIMIT)
-            .timeout(CALL_LIMIT)
-            .tcp_user_timeout(UNACKNOWLEDGED_LIMIT)
-            .dns_resolver(Arc::new(Single(Arc::clone(&addresses))))
-            .tls_certs_only(roots.reqwest_certificates()?)
             .build()?;
         Ok(Self { domain, identity, addresses, http })
     }

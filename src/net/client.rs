@@ -1,0 +1,29 @@
+//! The HTTP client of every call that is not a pull: to Entra ID, to a host's metadata endpoint, and to the token endpoints
+//! of a registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::Resolve;
+
+use super::addresses::UNACKNOWLEDGED_LIMIT;
+use super::trust::TrustRoots;
+
+/// TCP and TLS handshakes; a connection that takes longer is given up, and the call is repeated.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A whole call. It is less than requests wait by default, so that they are told of one that hangs.
+const CALL_LIMIT: Duration = Duration::from_secs(8);
+
+/// A client over these trust roots and this resolver: no redirects, no proxy from the environment (the metadata service
+/// refuses proxied requests), no retries of its own. `Err` if a root cannot be used.
+pub(crate) fn builder(roots: &TrustRoots, resolver: impl Resolve + 'static) -> reqwest::Result<reqwest::ClientBuilder> {
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_LIMIT)
+        .timeout(CALL_LIMIT)
+        .tcp_user_timeout(UNACKNOWLEDGED_LIMIT)
+        .dns_resolver(Arc::new(resolver))
+        .tls_certs_only(roots.reqwest_certificates()?))
+}
