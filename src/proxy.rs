@@ -46,6 +46,7 @@ pub(crate) use blob::hosts::BlobHosts;
 pub(crate) use context::Context;
 pub(crate) use deadline::watched;
 pub(crate) use destination::{Destination, Table, Upstream, upstreams};
+pub(crate) use hop_by_hop::is_token_byte;
 
 /// A client that takes no byte for this long is gone.
 pub(crate) const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);

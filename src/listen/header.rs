@@ -5,6 +5,8 @@
 
 use memchr::memchr;
 
+use crate::proxy::is_token_byte;
+
 /// No header of an HTTP/1 request begins like this.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
@@ -71,8 +73,7 @@ fn check_request_line(line: &[u8]) -> Result<(), Malformed> {
 
 /// A method is a token (RFC 9110 section 5.6.2); checked as far as it has come.
 fn check_method(method: &[u8]) -> Result<(), Malformed> {
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    if method.iter().all(is_token) { Ok(()) } else { Err(Malformed) }
+    if method.iter().all(|byte| is_token_byte(*byte)) { Ok(()) } else { Err(Malformed) }
 }
 
 fn declares_body(line: &[u8]) -> bool {

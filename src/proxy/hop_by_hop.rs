@@ -17,7 +17,7 @@ pub(crate) fn is_valid(request: &HeaderMap) -> bool {
     options(request).nth(MAX_OPTIONS).is_none()
         && options(request).all(|option| {
             let is_protected = PROTECTED.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes()));
-            !is_protected && option.iter().all(|&byte| is_token(byte))
+            !is_protected && option.iter().all(|&byte| is_token_byte(byte))
         })
 }
 
@@ -33,7 +33,8 @@ fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     options.map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
-fn is_token(byte: u8) -> bool {
+/// Whether a token may contain this byte (RFC 9110 section 5.6.2). A method is a token, and so is the name of a header.
+pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
