@@ -13,6 +13,7 @@ use crate::proxy::fail::Trouble;
 use crate::proxy::forward;
 use crate::proxy::reply::API_VERSION;
 use crate::proxy::retry;
+use oci::authority;
 
 /// The headers of a request that storage needs.
 const FORWARDED: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::USER_AGENT];
@@ -40,7 +41,7 @@ pub(crate) async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) 
         let cause = resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string());
         return Err(Trouble::Storage(format!("blob storage {host}: {cause}")).into_error());
     };
-    let server_name = host.trim_matches(['[', ']']).to_owned();
+    let server_name = authority::without_brackets(host).to_owned();
     Ok(Some(Box::new(forward::peer_of(connect, &server_name, attempts))))
 }
 
