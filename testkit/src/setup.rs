@@ -64,26 +64,26 @@ impl Setup {
 
     /// Adds lines to the configuration file.
     pub fn settings(self, lines: &str) -> Self {
-        let path = self.files.path().join("config.yaml");
-        let config = std::fs::read_to_string(&path).expect("written by new");
-        std::fs::write(&path, config + lines + "\n").expect("the configuration is written");
-        self
+        self.edit(|config| config + lines + "\n")
     }
 
     /// Adds lines to the `upstream` table, indented by two spaces.
     pub fn upstream(self, lines: &str) -> Self {
-        let path = self.files.path().join("config.yaml");
-        let config = std::fs::read_to_string(&path).expect("written by new");
-        std::fs::write(&path, config.replacen("upstream:\n", &format!("upstream:\n{lines}"), 1)).expect("written");
-        self
+        self.edit(|config| config.replacen("upstream:\n", &format!("upstream:\n{lines}"), 1))
     }
 
     /// Replaces the configuration's registry by these entries of `routes`.
     pub fn only_routes(self, routes: &str) -> Self {
-        let path = self.files.path().join("config.yaml");
-        let config = std::fs::read_to_string(&path).expect("written by new");
-        let rest = config.split_once("listen:").map(|(_, rest)| rest).expect("it has one");
-        std::fs::write(&path, format!("routes:\n{routes}listen:{rest}")).expect("the configuration is written");
+        self.edit(|config| {
+            let rest = config.split_once("listen:").map(|(_, rest)| rest).expect("it has one");
+            format!("routes:\n{routes}listen:{rest}")
+        })
+    }
+
+    fn edit(self, change: impl FnOnce(String) -> String) -> Self {
+        let path = self.path("config.yaml");
+        let config = std::fs::read_to_string(&path).expect("written by `with`");
+        self.file("config.yaml", change(config));
         self
     }
 
