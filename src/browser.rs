@@ -6,10 +6,10 @@
 
 use http::{HeaderMap, header};
 
-/// Whether a page in a browser sent the request. A browser says so by `Origin` or `Sec-Fetch-Site` (Fetch standard; W3C Fetch Metadata); `none` is the
-/// user's own navigation, and `same-origin` is this proxy, where no page comes from. `Sec-Fetch-Site` is left out where the
-/// address is not trustworthy, which plain HTTP is except to the browser's own host, and so where a name was led here: then
-/// `Accept-Language` gives the browser away, which no page can take out.
+/// Whether a page in a browser sent the request. A browser says so by `Origin` or `Sec-Fetch-Site` (Fetch standard; W3C Fetch
+/// Metadata): `none` is the user's own navigation, and `same-origin` is this proxy, which serves no page. Browsers leave
+/// `Sec-Fetch-Site` out over plain HTTP to any host but their own, so also to a name that was made to resolve to this host.
+/// Such a request is recognized by `Accept-Language`, which no page can remove.
 pub(crate) fn sent(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").iter().peekable();
     if sites.peek().is_none() {

@@ -37,7 +37,8 @@ pub(crate) use table::{Default as DefaultValue, Row};
 #[cfg(feature = "bench")]
 pub(crate) use parse::parse_blobs;
 
-/// The default of `token_wait`; a test compares it with the row. dockerd gives up on a registry's first answer after 15 s; a longer wait serves nobody.
+/// The default of `token_wait`; a test compares it with the row. dockerd gives up on a registry's first answer after 15 s, so
+/// a longer wait serves nobody.
 pub(crate) const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);
 /// One thread carries some 20,000 requests a second, a registry allows 20,000 a minute, and a thread that shares nothing
 /// spends a tenth less on each.
