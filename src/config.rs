@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crate::logger;
 use oci::route::Blobs;
 
+mod cache;
 mod domain;
 mod file;
 pub(crate) mod identity;
@@ -27,6 +29,8 @@ use routes::Table;
 use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
+#[expect(unused_imports, reason = "the parts that keep answers and prefetch them use these")]
+pub(crate) use cache::{CacheSettings, Lifetimes, Platform};
 pub(crate) use domain::Domain;
 #[cfg(feature = "demo")]
 pub(crate) use listener::parse_listen;
@@ -59,6 +63,8 @@ pub(crate) struct Config {
     client_keepalive: Duration,
     threads: usize,
     log: String,
+    cache: Option<CacheSettings>,
+    registry_reads_per_minute: Option<NonZeroU32>,
 }
 
 /// What settings need on the host that serves.
@@ -213,6 +219,8 @@ impl Config {
             token_wait,
             client_keepalive,
             log,
+            cache: Some(CacheSettings::default()),
+            registry_reads_per_minute: None,
         })
     }
 
@@ -254,6 +262,18 @@ impl Config {
     /// How many threads carry requests; 1 or more.
     pub(crate) fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// The cache of the process; `None` is `cache: off`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the part that keeps answers reads it"))]
+    pub(crate) fn cache(&self) -> Option<&CacheSettings> {
+        self.cache.as_ref()
+    }
+
+    /// How many reads a minute each registry is asked for at most; `None` is no limit of this proxy's own.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the part that counts reads reads it"))]
+    pub(crate) fn registry_reads_per_minute(&self) -> Option<NonZeroU32> {
+        self.registry_reads_per_minute
     }
 
     /// The log's filter.

@@ -89,6 +89,8 @@ pub enum Blobs {
     /// From storage, by the registry's redirect, which is passed on unchanged.
     #[default]
     Redirect,
+    /// Layers as with [`Self::Redirect`], an image's configuration through the proxy, which then keeps it.
+    ProxyConfig,
     /// Through the proxy, for clients that cannot reach the storage.
     Proxy,
 }

@@ -61,7 +61,7 @@ pub(super) struct BenchFlags {
     /// The round-trip time to the emulator [default: 20ms]
     #[arg(long, value_name = "TIME")]
     rtt: Option<String>,
-    /// How the emulator's proxy serves blobs, as in its settings: redirect or proxy [default: redirect]
+    /// How the emulator's proxy serves blobs, as in its settings: redirect, proxy_config or proxy [default: redirect]
     #[arg(long, value_name = "HOW")]
     blobs: Option<String>,
 }
@@ -197,7 +197,7 @@ mod tests {
             (BenchFlags { blobs: some("proxy"), ..flags() }, "--blobs: has no effect without --emulated"),
             (
                 BenchFlags { emulated: true, blobs: some("x"), ..BenchFlags::default() },
-                "--blobs: unknown value \"x\": use redirect or proxy",
+                "--blobs: unknown value \"x\": use redirect, proxy_config or proxy",
             ),
             (BenchFlags { emulated: true, ..flags() }, "--image: has no effect with --emulated"),
             (BenchFlags { config: Some("x.yaml".into()), ..flags() }, "--config: has no effect without --direct"),

@@ -102,8 +102,9 @@ pub(crate) fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
 pub(crate) fn parse_blobs(text: &str) -> Result<Blobs, String> {
     match text {
         "redirect" => Ok(Blobs::Redirect),
+        "proxy_config" => Ok(Blobs::ProxyConfig),
         "proxy" => Ok(Blobs::Proxy),
-        _ => Err(format!("unknown value {text:?}: use redirect or proxy")),
+        _ => Err(format!("unknown value {text:?}: use redirect, proxy_config or proxy")),
     }
 }
 

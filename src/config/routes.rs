@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Host;
+use super::cache::Lifetimes;
 use super::domain::Domain;
 use super::identity::Identity;
 use super::mistake::{Mistakes, Place, Text};
@@ -50,6 +51,8 @@ pub(crate) struct Destination {
     pub on_failure: OnFailure,
     /// How blobs are served.
     pub blobs: Blobs,
+    /// How long what the route fetched is kept; `None` keeps nothing, as with `cache: off`.
+    pub lifetimes: Option<Lifetimes>,
 }
 
 /// The table of routes, as it is set.
@@ -105,7 +108,10 @@ impl Table {
         let before = mistakes.count();
         let blob_hosts = ROUTE.blob_hosts.parse(blob_hosts, mistakes);
         if let (Some(place), Some(Blobs::Redirect)) = (blob_hosts_at.filter(|_| mistakes.count() == before), blobs) {
-            mistakes.add(&place, "has no effect without blobs: proxy: set blobs: proxy, or remove blob_hosts");
+            mistakes.add(
+                &place,
+                "has no effect with blobs: redirect: set blobs: proxy_config or blobs: proxy, or remove blob_hosts",
+            );
         }
         let blobs = blobs.unwrap_or_default();
         let identity = match own_identity {
@@ -136,7 +142,7 @@ impl Table {
             self.upstreams.push(Arc::clone(&upstream));
             upstream
         });
-        let destination = Destination { upstream, on_failure, blobs };
+        let destination = Destination { upstream, on_failure, blobs, lifetimes: Some(Lifetimes::default()) };
         self.routes.push(Route { source, prefix, hosts, destination });
     }
 

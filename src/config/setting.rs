@@ -181,19 +181,21 @@ table! {
         } parse parse_on_failure;
 
         blobs: Value<Blobs> {
-            value: "redirect|proxy",
+            value: "redirect|proxy_config|proxy",
             default: Default::Text("redirect"),
-            help: "How clients get blobs: redirect or proxy",
-            more: "`redirect`: clients fetch them from Azure's storage themselves. `proxy`: they pass through the proxy, \
-                   for clients that cannot reach the storage."
+            help: "How clients get blobs: redirect, proxy_config or proxy",
+            more: "`redirect`: clients fetch them from Azure's storage themselves. `proxy_config`: layers likewise, but an \
+                   image's configuration comes from the proxy, which keeps it; no client then waits for the storage \
+                   before it knows which layers it needs. `proxy`: all blobs pass through the proxy, for clients that \
+                   cannot reach the storage."
         } parse parse_blobs;
 
         blob_hosts: List<String> {
             value: "[HOST, ...]",
             default: Default::Text("[]"),
             example: "[.blobs.internal]",
-            help: "With blobs: proxy, more hosts that may hold blobs, besides Azure's own storage",
-            more: "A host, or a suffix with a dot in front. Without `blobs: proxy` it is an error."
+            help: "With blobs: proxy or proxy_config, more hosts that may hold blobs, besides Azure's own storage",
+            more: "A host, or a suffix with a dot in front. With `blobs: redirect` it is an error."
         } parse parse_blob_host;
 
         identity: Nested<IdentityTable> {

@@ -56,6 +56,8 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
         assert_eq!(config.token_wait(), DEFAULT_TOKEN_WAIT, "{path:?}");
         if path.ends_with("full.yaml") {
             assert_eq!(config.threads(), DEFAULT_THREADS);
+            assert_eq!(config.cache(), Some(&CacheSettings::default()));
+            assert_eq!(config.registry_reads_per_minute(), None);
             let upstream = &config.upstreams()[0];
             assert!(upstream.addresses().is_empty() && upstream.blob_hosts().is_empty());
             assert_eq!(upstream.identity(), &Identity::default());
@@ -390,14 +392,17 @@ fn a_wrong_route_is_named_by_its_line() {
             "upstream: {domain: a.io, on_failure: open}",
             "upstream.on_failure: unknown value \"open\": use fallback or closed",
         ),
-        ("upstream: {domain: a.io, blobs: stream}", "upstream.blobs: unknown value \"stream\": use redirect or proxy"),
+        (
+            "upstream: {domain: a.io, blobs: stream}",
+            "upstream.blobs: unknown value \"stream\": use redirect, proxy_config or proxy",
+        ),
         (
             "upstream: {domain: a.io, blob_hosts: [.x]}",
-            "upstream.blob_hosts[0]: has no effect without blobs: proxy: set blobs: proxy, or remove blob_hosts",
+            "upstream.blob_hosts[0]: has no effect with blobs: redirect: set blobs: proxy_config or blobs: proxy, or remove blob_hosts",
         ),
         (
             "routes:\n  - {source: ghcr.io, domain: a.io, blobs: redirect, blob_hosts: [x.io, y.io]}",
-            "config.yaml:2: routes[0].blob_hosts[0]: has no effect without blobs: proxy",
+            "config.yaml:2: routes[0].blob_hosts[0]: has no effect with blobs: redirect",
         ),
         ("upstream: {domain: a.io, hosts: ['a b']}", "upstream.hosts[0]: \"a b\" is not a host"),
         ("upstream: {domain: a.io, blob_hosts: ['*.x']}", "upstream.blob_hosts[0]: \"*.x\" is not a host of blobs"),

@@ -82,29 +82,31 @@ impl RouteTable {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
         let token_wait = config.token_wait();
-        let routes = config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs }| {
-            let is_it = |known: &&Served| known.is_built_from(settings, token_wait);
-            let upstream = match next.iter().find(is_it) {
-                Some(known) => Arc::clone(&known.upstream),
-                None => {
-                    let known = match served.iter().find(is_it) {
-                        Some(known) => known.clone(),
-                        None => {
-                            let (upstream, upkeep) = self.build(settings, token_wait)?;
-                            new_upkeep.push(upkeep);
-                            Served { settings: Arc::clone(settings), token_wait, upstream }
-                        }
-                    };
-                    let upstream = Arc::clone(&known.upstream);
-                    next.push(known);
-                    upstream
-                }
-            };
-            let connector =
-                || self.blob_connector.get_or_init(|| Arc::new(Connector::new(Some(self.connector.clone()))));
-            let blob_connector = (*blobs == Blobs::Proxy).then(|| Arc::clone(connector()));
-            Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blob_connector }))
-        })?;
+        let routes = config.routes().try_map(
+            |config::Destination { upstream: settings, on_failure, blobs, lifetimes: _ }| {
+                let is_it = |known: &&Served| known.is_built_from(settings, token_wait);
+                let upstream = match next.iter().find(is_it) {
+                    Some(known) => Arc::clone(&known.upstream),
+                    None => {
+                        let known = match served.iter().find(is_it) {
+                            Some(known) => known.clone(),
+                            None => {
+                                let (upstream, upkeep) = self.build(settings, token_wait)?;
+                                new_upkeep.push(upkeep);
+                                Served { settings: Arc::clone(settings), token_wait, upstream }
+                            }
+                        };
+                        let upstream = Arc::clone(&known.upstream);
+                        next.push(known);
+                        upstream
+                    }
+                };
+                let connector =
+                    || self.blob_connector.get_or_init(|| Arc::new(Connector::new(Some(self.connector.clone()))));
+                let blob_connector = (*blobs == Blobs::Proxy).then(|| Arc::clone(connector()));
+                Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blob_connector }))
+            },
+        )?;
         for upkeep in new_upkeep {
             // Fails only while the program ends, when upkeep is no longer needed.
             let _ = self.upkeep.send(upkeep);
