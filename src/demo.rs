@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use acr_bench::{Connector, Exchange, Image, Job, Layers, Order, Origin, Platform, Pool, Route, inspect};
+use acr_bench::{Connector, Exchange, Image, Job, Layers, Order, Origin, Pool, Route, inspect};
 use acr_emulator::{Client, Emulator, Hop, Options, Recorded, static_busybox};
+use oci::platform::Platform;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::child::{ProxyProcess, Scratch};
@@ -223,7 +224,7 @@ async fn pull(proxy: &Origin) -> (Vec<Exchange>, Result<(), String>) {
     let route = Route::via(proxy.clone());
     let pulled = async {
         let image = Image::parse(IMAGE)?;
-        let platform = Platform::parse(PLATFORM).ok_or_else(|| format!("{PLATFORM:?} is no platform"))?;
+        let platform = Platform::parse(PLATFORM)?;
         let job = Job { image: &image, platform: &platform, layers: Layers::Full, order: Order::Docker };
         inspect(&route, &pool, job).await.map_err(|failure| failure.sentence)
     };

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use oci::platform::Platform;
+
 use crate::flags::Flags;
 use crate::image::{Image, Mix};
 use crate::output::{Output, Outputs};
 use crate::plan::{Connections, Level};
-use crate::platform::Platform;
 use crate::pull::Layers;
 
 /// Without `--platform`.
@@ -54,7 +55,7 @@ impl Options {
         let platform = parse_flag(
             "--platform",
             Some(flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM)),
-            parse_platform,
+            Platform::parse,
             mistakes,
         );
         let layers = parse_flag("--layers", flags.layers.as_deref(), parse_layers, mistakes).unwrap_or(Layers::Full);
@@ -142,11 +143,6 @@ fn read_mix(path: &Path) -> Result<String, String> {
         return Err(format!("{size} bytes are too many for a list of images"));
     }
     std::fs::read_to_string(path).map_err(|cause| cause.to_string())
-}
-
-fn parse_platform(text: &str) -> Result<Platform, String> {
-    Platform::parse(text)
-        .ok_or_else(|| format!("{text:?} is not a platform: use system and architecture, such as linux/amd64"))
 }
 
 fn parse_layers(text: &str) -> Result<Layers, String> {

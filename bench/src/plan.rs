@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use oci::platform::Platform;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::image::Mix;
-use crate::platform::Platform;
 use crate::pull::{Job, LAYERS_AT_ONCE, Layers, Order};
 use crate::route::Route;
 

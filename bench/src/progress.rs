@@ -60,10 +60,11 @@ fn line(plan: &Plan, level: Level, ledger: &Ledger, elapsed: Duration) -> String
 
 #[cfg(test)]
 mod tests {
+    use oci::platform::Platform;
+
     use super::*;
     use crate::image::{Image, Mix};
     use crate::plan::Connections;
-    use crate::platform::Platform;
     use crate::pull::Layers;
 
     #[test]

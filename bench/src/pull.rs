@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use http::{HeaderValue, Method, StatusCode};
+use oci::platform::Platform;
 use ring::digest::{Context, SHA256};
 
 use crate::client::{Pool, Request, Response};
@@ -14,7 +15,6 @@ use crate::failure::Failure;
 use crate::image::Image;
 use crate::meter::{Meter, Pulled};
 use crate::phase::Phase;
-use crate::platform::Platform;
 use crate::route::Route;
 
 mod blob;

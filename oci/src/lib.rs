@@ -1,4 +1,4 @@
-//! The registry's vocabulary, pure: names, references, requests, errors. It depends on neither pingora nor tokio.
+//! The registry's vocabulary, pure: names, images, manifests, requests, errors. It depends on neither pingora nor tokio.
 //!
 //! Source of every grammar here: the OCI distribution specification 1.1, "Pulling manifests" and
 //! "Content discovery"; digests: the OCI image specification, "Digests".
@@ -6,7 +6,10 @@
 pub mod authority;
 pub mod challenge;
 pub mod error;
+pub mod image;
+pub mod manifest;
 pub mod name;
+pub mod platform;
 pub mod quote;
 pub mod rename;
 pub mod request;

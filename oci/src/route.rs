@@ -202,7 +202,7 @@ impl<D> Routes<D> {
 }
 
 /// Docker Hub by its usual name, others by their own.
-fn known_as(registry: &str) -> &str {
+pub(crate) fn known_as(registry: &str) -> &str {
     if DOCKER_HUB_HOSTS.iter().any(|alias| alias.eq_ignore_ascii_case(registry)) { DOCKER_HUB } else { registry }
 }
 
@@ -211,7 +211,7 @@ fn same_registry(a: &str, b: &str) -> bool {
 }
 
 /// As image references tell a registry from a repository's first part: by a dot or a port, or as `localhost`.
-fn names_a_registry(text: &str) -> bool {
+pub(crate) fn names_a_registry(text: &str) -> bool {
     let (host, port) = authority::split(text);
     let label = |label: &str| {
         !label.is_empty()

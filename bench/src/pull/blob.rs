@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
+use oci::manifest::{Descriptor, MAX_DOCUMENT};
 
 use super::Session;
-use super::manifest::{Descriptor, MAX_DOCUMENT};
 use crate::client::{Request, Response};
 use crate::failure::Failure;
 use crate::meter::Meter;
@@ -44,7 +44,7 @@ impl Session<'_> {
     pub(super) async fn config(&self, config: &Descriptor, meter: &mut Meter) -> Result<(), Failure> {
         let (response, redirect) = self.blob(Method::GET, &config.digest, meter).await?;
         let sent = response.sent;
-        meter.bytes += self.content(response, &config.digest, MAX_DOCUMENT, |_| {}).await?;
+        meter.bytes += self.content(response, &config.digest, MAX_DOCUMENT as u64, |_| {}).await?;
         meter.time(Phase::Config, redirect.unwrap_or_default() + sent.elapsed());
         Ok(())
     }

@@ -1,0 +1,88 @@
+//! The platform of an image, by which an index tells its manifests apart.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// A longer text is no platform; the longest in use has 16 bytes.
+const MAX_PLATFORM: usize = 64;
+
+/// `os/architecture[/variant]`, in the words of an index (OCI image specification, "Image Index").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default)]
+pub struct Platform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl Platform {
+    /// `linux/amd64`, `linux/arm/v7`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let is_word = |word: &&str| {
+            !word.is_empty()
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        };
+        let words: Vec<_> = text.split('/').collect();
+        match words[..] {
+            [os, architecture, ref variant @ ..]
+                if text.len() <= MAX_PLATFORM && variant.len() <= 1 && words.iter().all(is_word) =>
+            {
+                let variant = variant.first().map(|&variant| variant.to_owned());
+                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
+            }
+            _ => Err(format!(
+                "{text:?} is not a platform: use system and architecture as an index names them, such as linux/amd64 or linux/arm64/v8"
+            )),
+        }
+    }
+
+    /// Whether an index entry for `other` is what was asked for; without a variant, any variant is.
+    pub fn accepts(&self, other: &Self) -> bool {
+        other.os == self.os
+            && other.architecture == self.architecture
+            && self.variant.as_ref().is_none_or(|variant| other.variant.as_ref() == Some(variant))
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_a_system_an_architecture_and_perhaps_a_variant() {
+        for text in ["linux/amd64", "linux/arm64/v8", "linux/386", "windows/amd64", "linux/riscv64"] {
+            assert_eq!(Platform::parse(text).expect(text).to_string(), text);
+        }
+        let long = format!("linux/{}", "a".repeat(MAX_PLATFORM));
+        for text in
+            ["", "linux", "amd64/", "/amd64", "linux/arm64/", "linux/arm64/v8/x", "Linux/amd64", "linux amd64", &long]
+        {
+            let wrong = Platform::parse(text).expect_err(text);
+            assert!(wrong.contains("is not a platform: use ") && wrong.ends_with("linux/arm64/v8"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn without_a_variant_any_variant_is_accepted() {
+        let platform = |text| Platform::parse(text).expect(text);
+        for (asked, other, accepted) in [
+            ("linux/amd64", "linux/amd64", true),
+            ("linux/arm", "linux/arm/v7", true),
+            ("linux/arm/v7", "linux/arm/v7", true),
+            ("linux/arm/v7", "linux/arm/v6", false),
+            ("linux/arm64/v8", "linux/arm64", false),
+            ("linux/amd64", "windows/amd64", false),
+            ("linux/amd64", "linux/arm64", false),
+        ] {
+            assert_eq!(platform(asked).accepts(&platform(other)), accepted, "{asked} {other}");
+        }
+    }
+}
