@@ -23,14 +23,15 @@ mod setting;
 mod table;
 mod tree;
 
+use cache::FileCache;
 use identity::Identity;
 use mistake::{Place, Text};
 use routes::Table;
-use setting::{FILE, FileTable, ROUTE};
+use setting::{FILE, FileTable, LIMITS, LimitsTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
 #[expect(unused_imports, reason = "the parts that keep answers and prefetch them use these")]
-pub(crate) use cache::{CacheSettings, Lifetimes, Platform};
+pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use domain::Domain;
 #[cfg(feature = "demo")]
 pub(crate) use listener::parse_listen;
@@ -164,6 +165,8 @@ impl Config {
             ca_file,
             token_wait,
             client_keepalive,
+            cache,
+            limits,
             threads,
             log,
         } = match &flags.config {
@@ -186,12 +189,16 @@ impl Config {
         }
         let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, host, &mut mistakes));
 
+        let cache = FileCache::parse(cache, &mut mistakes);
+        let LimitsTable { place: _, is_flawed: _, registry_reads_per_minute } = limits.unwrap_or_default();
+        let reads = LIMITS.registry_reads_per_minute.parse_or_default([registry_reads_per_minute], &mut mistakes);
+
         let default_place = default.as_ref().map(|(place, _)| place.clone());
         let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
         let (domain, prefix) = (flags.get(&ROUTE.domain.row), flags.get(&ROUTE.prefix.row));
         let mut table = Table::default();
         if routes.is_empty() {
-            table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity, host);
+            table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity, &cache, host);
         } else {
             let flag = domain.or(prefix).map(|(place, _)| place);
             let upstream = upstream.and_then(|upstream| upstream.domain.map(|(place, _)| place).or(upstream.place));
@@ -199,7 +206,7 @@ impl Config {
                 mistakes.add(&place, "cannot be set beside routes: make it an item of routes");
             }
             for route in routes {
-                table.add(&mut mistakes, route, None, &identity, host);
+                table.add(&mut mistakes, route, None, &identity, &cache, host);
             }
         }
         let default = table.default_registry(&mut mistakes, default);
@@ -219,8 +226,8 @@ impl Config {
             token_wait,
             client_keepalive,
             log,
-            cache: Some(CacheSettings::default()),
-            registry_reads_per_minute: None,
+            cache: cache.settings,
+            registry_reads_per_minute: reads.flatten(),
         })
     }
 

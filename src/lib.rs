@@ -13,7 +13,8 @@
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
-//!   config::listener, config::routes, config::cache, config::domain, config::identity, config::kind
+//!   config::listener, config::routes, config::domain, config::identity, config::kind
+//!   config::cache                  what may be kept, and how long, of the file and of each route
 //! serve                            puts the parts together; below it:
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh

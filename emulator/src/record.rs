@@ -1,6 +1,5 @@
 //! The record of requests, which tests read as evidence.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use serde::Serialize;
@@ -85,16 +84,9 @@ impl Recorded {
     }
 }
 
-#[derive(Default)]
-struct Requests {
-    all: Vec<Recorded>,
-    /// Counted as they come, so that a count does not go through them all.
-    reads: BTreeMap<String, usize>,
-}
-
 /// All requests so far, and a notification for those who wait for one.
 pub(crate) struct Journal {
-    requests: Mutex<Requests>,
+    requests: Mutex<Vec<Recorded>>,
     count: watch::Sender<u64>,
 }
 
@@ -104,30 +96,21 @@ impl Journal {
     }
 
     pub(crate) fn add(&self, recorded: Recorded) {
-        let mut requests = lock(&self.requests);
-        if recorded.hop == Hop::Data {
-            *requests.reads.entry(format!("{} {}", recorded.method, recorded.target)).or_default() += 1;
-        }
-        requests.all.push(recorded);
-        drop(requests);
+        lock(&self.requests).push(recorded);
         self.count.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn all(&self) -> Vec<Recorded> {
-        lock(&self.requests).all.clone()
+        lock(&self.requests).clone()
     }
 
     /// Removes and returns all requests, so that a reader who prints them does not print one twice.
     pub(crate) fn take(&self) -> Vec<Recorded> {
-        std::mem::take(&mut *lock(&self.requests)).all
+        std::mem::take(&mut *lock(&self.requests))
     }
 
     pub(crate) fn with<T>(&self, look: impl FnOnce(&[Recorded]) -> T) -> T {
-        look(&lock(&self.requests).all)
-    }
-
-    pub(crate) fn reads(&self) -> BTreeMap<String, usize> {
-        lock(&self.requests).reads.clone()
+        look(&lock(&self.requests))
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {

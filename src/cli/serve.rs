@@ -106,7 +106,7 @@ fn help(row: &Row) -> String {
     let default = match row.default {
         DefaultValue::Required => return format!("{}{variable}", row.help),
         DefaultValue::Text("") => "none",
-        DefaultValue::Text(text) | DefaultValue::Words(text) => text,
+        DefaultValue::Text(text) | DefaultValue::Unless(text, _) | DefaultValue::Words(text) => text,
     };
     format!("{}{variable} [default: {default}]", row.help)
 }

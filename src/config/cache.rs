@@ -1,11 +1,14 @@
-//! What the cache may hold, and for how long each kind of answer is kept.
+//! What the cache may hold, and for how long a route keeps each kind of answer.
 
 use std::time::Duration;
 
-/// A longer text is no platform; the longest in use has 16 bytes.
-const MAX_PLATFORM: usize = 64;
-/// What the cache takes unless the file says otherwise.
-const DEFAULT_MEMORY: usize = 64 << 20;
+use super::mistake::Mistakes;
+use super::setting::{CACHE, CacheTable};
+use super::table::{Switch, Table as _, Value};
+use oci::platform::Platform;
+
+/// Each costs two requests for every image, and no fleet has more kinds of machines.
+const MAX_PREFETCH: usize = 8;
 
 /// How long what a route fetched is used without asking the registry again. Zero asks each time; requests at the same time
 /// still share one.
@@ -25,19 +28,6 @@ pub(crate) struct Lifetimes {
     pub stale: Duration,
 }
 
-impl Default for Lifetimes {
-    fn default() -> Self {
-        Self {
-            tags: Duration::from_secs(30),
-            manifests: Duration::from_secs(3600),
-            missing: Duration::from_secs(5),
-            redirects: Duration::from_secs(600),
-            lists: Duration::from_secs(10),
-            stale: Duration::from_secs(3600),
-        }
-    }
-}
-
 /// The cache of the process. Routes say how long they keep what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CacheSettings {
@@ -47,65 +37,120 @@ pub(crate) struct CacheSettings {
     pub prefetch: Vec<Platform>,
 }
 
-impl Default for CacheSettings {
-    fn default() -> Self {
-        Self { memory: DEFAULT_MEMORY, prefetch: Vec::new() }
-    }
+/// `cache` of the file: the cache itself, and what it says for every route.
+pub(super) struct FileCache {
+    /// `None` is `cache: off`.
+    pub settings: Option<CacheSettings>,
+    given: Given,
 }
 
-/// A platform as an index names it (OCI image-spec, "OCI Image Index Specification").
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Platform {
-    /// `linux`
-    pub os: String,
-    /// `arm64`
-    pub architecture: String,
-    /// `v8`; `None` is every variant.
-    pub variant: Option<String>,
-}
-
-#[cfg_attr(not(test), expect(dead_code, reason = "the setting and the command that name platforms use it"))]
-impl Platform {
-    /// `linux/amd64`, `linux/arm64/v8`. The error says what to use.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let is_word =
-            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let parts: Vec<_> = text.split('/').collect();
-        let (os, architecture, variant) = match parts.as_slice() {
-            [os, architecture] => (os, architecture, None),
-            [os, architecture, variant] => (os, architecture, Some(*variant)),
-            _ => (&"", &"", None),
+impl FileCache {
+    /// From the file, which may say nothing about it; what is wrong goes to `mistakes`.
+    pub(super) fn parse(found: Option<Switch<CacheTable>>, mistakes: &mut Mistakes) -> Self {
+        let mut table = match found {
+            Some(Switch::Off(_)) => return Self { settings: None, given: Given::default() },
+            Some(Switch::On(table)) => table,
+            None => CacheTable::default(),
         };
-        if text.len() > MAX_PLATFORM || !is_word(os) || !is_word(architecture) || !variant.is_none_or(is_word) {
-            return Err(format!(
-                "{text:?} is not a platform: use a system and an architecture, in lower case and as an index names them, such as linux/amd64 or linux/arm64/v8"
-            ));
+        let memory = CACHE.memory.parse_or_default([table.memory.take()], mistakes).unwrap_or_default();
+        let mut prefetch = Vec::new();
+        for (place, text) in std::mem::take(&mut table.prefetch) {
+            match mistakes.parse((place.clone(), text.clone()), CACHE.prefetch.parse) {
+                Some(platform) if prefetch.contains(&platform) => {
+                    mistakes.add(&place, format_args!("{text} is in the list already: remove one of the two"));
+                }
+                Some(_) if prefetch.len() == MAX_PREFETCH => {
+                    mistakes.add(&place, format_args!("is one too many: list {MAX_PREFETCH} platforms at most"));
+                    break;
+                }
+                platform => prefetch.extend(platform),
+            }
         }
-        Ok(Self { os: (*os).to_owned(), architecture: (*architecture).to_owned(), variant: variant.map(str::to_owned) })
+        Self { settings: Some(CacheSettings { memory, prefetch }), given: Given::parse(table, mistakes) }
+    }
+
+    /// For a route with a `cache` of its own, or without; `None` keeps nothing. What counts for each lifetime is the first
+    /// of these that there is: the route's own, the file's, what an empty prefix has, the default.
+    ///
+    /// Behind an empty prefix is the whole registry, with images that people push and then expect at once.
+    pub(super) fn of_route(
+        &self,
+        own: Option<Switch<CacheTable>>,
+        prefix_is_empty: bool,
+        mistakes: &mut Mistakes,
+    ) -> Option<Lifetimes> {
+        let own = match own {
+            Some(Switch::Off(_)) => return None,
+            Some(Switch::On(table)) => {
+                if let Some(place) = table.place().filter(|_| self.settings.is_none()) {
+                    mistakes.add(place, "has no effect beside cache: off of the file: remove one of the two");
+                }
+                let shared = [&CACHE.memory.row, &CACHE.prefetch.row].map(|row| row.key);
+                for (_, place) in table.given().into_iter().filter(|(key, _)| shared.contains(key)) {
+                    mistakes.add(place, "is one for all routes: set it in the cache of the file");
+                }
+                Given::parse(table, mistakes)
+            }
+            None => Given::default(),
+        };
+        self.settings.as_ref()?;
+        let given = own.or(self.given);
+        let asked_each_time = prefix_is_empty.then_some(Duration::ZERO);
+        let default = |row: &Value<Duration>| row.default().unwrap_or_default();
+        Some(Lifetimes {
+            tags: given.tags.or(asked_each_time).unwrap_or_else(|| default(&CACHE.tags)),
+            manifests: given.manifests.unwrap_or_else(|| default(&CACHE.manifests)),
+            missing: given.missing.or(asked_each_time).unwrap_or_else(|| default(&CACHE.missing)),
+            redirects: given.redirects.unwrap_or_else(|| default(&CACHE.redirects)),
+            lists: given.lists.or(asked_each_time).unwrap_or_else(|| default(&CACHE.lists)),
+            stale: given.stale.unwrap_or_else(|| default(&CACHE.stale)),
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The lifetimes that one `cache` sets.
+#[derive(Clone, Copy, Default)]
+struct Given {
+    tags: Option<Duration>,
+    manifests: Option<Duration>,
+    missing: Option<Duration>,
+    redirects: Option<Duration>,
+    lists: Option<Duration>,
+    stale: Option<Duration>,
+}
 
-    #[test]
-    fn a_platform_is_a_system_an_architecture_and_perhaps_a_variant() {
-        for (text, os, architecture, variant) in [
-            ("linux/amd64", "linux", "amd64", None),
-            ("linux/arm64/v8", "linux", "arm64", Some("v8")),
-            ("linux/386", "linux", "386", None),
-            ("windows/amd64", "windows", "amd64", None),
-        ] {
-            let platform = Platform::parse(text).expect(text);
-            let found = (platform.os.as_str(), platform.architecture.as_str(), platform.variant.as_deref());
-            assert_eq!(found, (os, architecture, variant), "{text}");
+impl Given {
+    fn parse(table: CacheTable, mistakes: &mut Mistakes) -> Self {
+        let CacheTable {
+            place: _,
+            is_flawed: _,
+            memory: _,
+            prefetch: _,
+            tags,
+            manifests,
+            missing,
+            redirects,
+            lists,
+            stale,
+        } = table;
+        Self {
+            tags: CACHE.tags.parse([tags], mistakes),
+            manifests: CACHE.manifests.parse([manifests], mistakes),
+            missing: CACHE.missing.parse([missing], mistakes),
+            redirects: CACHE.redirects.parse([redirects], mistakes),
+            lists: CACHE.lists.parse([lists], mistakes),
+            stale: CACHE.stale.parse([stale], mistakes),
         }
-        for text in ["", "linux", "amd64/", "/amd64", "linux/arm64/", "linux/arm64/v8/x", "Linux/amd64", "linux amd64"]
-        {
-            let wrong = Platform::parse(text).expect_err(text);
-            assert!(wrong.contains("is not a platform: use ") && wrong.ends_with("linux/arm64/v8"), "{wrong}");
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            tags: self.tags.or(other.tags),
+            manifests: self.manifests.or(other.manifests),
+            missing: self.missing.or(other.missing),
+            redirects: self.redirects.or(other.redirects),
+            lists: self.lists.or(other.lists),
+            stale: self.stale.or(other.stale),
         }
-        assert!(Platform::parse(&format!("linux/{}", "a".repeat(MAX_PLATFORM))).is_err());
     }
 }

@@ -148,8 +148,7 @@ impl Document<'_> {
     /// what a template leaves of a variable that is not set, and never taken for a value; `if_empty` says what to do about it.
     pub(super) fn text(&mut self, node: &Node<'_>, if_empty: &str) -> Option<Text> {
         match node.value {
-            Tree::Text(text) => Some((self.place(node), text.clone())),
-            Tree::Scalar => tree::raw(self.text, &node.steps).map(|text| (self.place(node), text)),
+            Tree::Text(_) | Tree::Scalar => self.scalar(node).map(|text| (self.place(node), text)),
             Tree::Null => {
                 let hint = if if_empty.is_empty() { "set a value, or remove the key" } else { if_empty };
                 self.wrong(node, format!("has no value: {hint}"));
@@ -159,6 +158,15 @@ impl Document<'_> {
                 self.wrong(node, "must be a text");
                 None
             }
+        }
+    }
+
+    /// The text of a node that is neither a list nor a table, nor without a value.
+    pub(super) fn scalar(&self, node: &Node<'_>) -> Option<String> {
+        match node.value {
+            Tree::Text(text) => Some(text.clone()),
+            Tree::Scalar => tree::raw(self.text, &node.steps),
+            Tree::Null | Tree::List(_) | Tree::Table(_) => None,
         }
     }
 
@@ -190,7 +198,8 @@ impl Document<'_> {
         Place::in_file(self.path, tree::find(self.text, &node.steps), &name)
     }
 
-    fn wrong(&mut self, node: &Node<'_>, what: impl fmt::Display) {
+    /// What stands at the node is a mistake.
+    pub(super) fn wrong(&mut self, node: &Node<'_>, what: impl fmt::Display) {
         let place = self.place(node);
         self.mistakes.add(&place, what);
     }

@@ -2,6 +2,7 @@
 //! `unknown value "x": use a or b` where there is a list of values, `"x" is not a source: use ...` everywhere else.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,30 @@ use crate::value::{self, Form};
 use oci::name::Prefix;
 use oci::route::{Blobs, OnFailure, Source};
 
+/// A minute, an hour and a day in seconds.
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+/// Whoever wants the same image for longer than a day names it by its digest.
+pub(crate) const MAX_TAGS: u64 = DAY;
+/// A right to pull that was revoked ends after a day at the latest.
+pub(crate) const MAX_MANIFESTS: u64 = DAY;
+/// What was missing is often pushed or imported a moment later.
+pub(crate) const MAX_MISSING: u64 = 10 * MINUTE;
+/// The signature in a redirect is good for 20 minutes, and a client needs some of them.
+pub(crate) const MAX_REDIRECTS: u64 = 15 * MINUTE;
+/// Who lists tags looks for new ones.
+pub(crate) const MAX_LISTS: u64 = HOUR;
+/// An outage of more than a day is an occasion to look at what is being pulled.
+pub(crate) const MAX_STALE: u64 = DAY;
+/// Less than some two hundred manifests is a mistyped unit.
+const MIN_MEMORY: u64 = 1 << 20;
+/// More than any registry's manifests need is a mistyped unit.
+const MAX_MEMORY: u64 = 64 << 30;
+/// One read a second: a pull takes about twelve.
+const MIN_READS: u32 = 60;
+/// Ten times what Azure allows an identity in a Premium registry; beyond that it is no limit.
+const MAX_READS: u32 = 100_000;
 /// More threads than any machine has cores are a mistyped number.
 const MAX_THREADS: usize = 512;
 /// A value with no text in it, such as `''`.
@@ -23,34 +48,106 @@ pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
     }
 }
 
+/// `off`. A tool that reads YAML 1.1 takes it for `false`, and writes that.
+pub(crate) fn is_off(text: &str) -> bool {
+    text == "off" || text.eq_ignore_ascii_case("false")
+}
+
 /// At most 20 s: a request is answered within 28 s, and the registry needs the rest to fetch an image itself.
 pub(crate) fn parse_token_wait(text: &str) -> Result<Duration, String> {
-    parse_seconds(text, 1..=20)
+    parse_time(text, 1..=20)
 }
 
 /// At most an hour: no load balancer keeps an idle connection for longer by default.
 pub(crate) fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
-    parse_seconds(text, 1..=3600)
+    parse_time(text, 1..=HOUR)
 }
 
-/// Whole seconds, as `10s`. The error shows the right form of a time that has another.
-fn parse_seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
-    let within = |seconds: &u64| range.contains(seconds);
-    if let Some(seconds) = text.strip_suffix('s').and_then(|seconds| seconds.parse().ok()).filter(within) {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let seconds = number.parse::<u64>().ok().and_then(|number| match unit.trim() {
-        "" | "s" | "S" | "sec" | "secs" | "second" | "seconds" => Some(number),
-        "m" | "min" | "minute" | "minutes" => number.checked_mul(60),
-        _ => None,
-    });
-    let (first, last) = (range.start(), range.end());
-    let right = match seconds.filter(within) {
-        Some(seconds) => format!("{seconds}s"),
-        None => format!("whole seconds, such as {last}s"),
+/// How long an answer is kept: from nothing to so many seconds.
+pub(crate) fn parse_lifetime<const MAX: u64>(text: &str) -> Result<Duration, String> {
+    parse_time(text, 0..=MAX)
+}
+
+/// A whole number of seconds, minutes or hours, as `10s`, `5m` and `1h`. The error shows the right form of a time that has
+/// another.
+fn parse_time(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
+    let (number, unit) = number_and_unit(text);
+    let seconds = |scale: u64| number.and_then(|number| number.checked_mul(scale)).filter(|time| range.contains(time));
+    let right = match unit {
+        "s" => seconds(1).ok_or(None),
+        "m" => seconds(MINUTE).ok_or(None),
+        "h" => seconds(HOUR).ok_or(None),
+        _ => Err(match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "s" | "sec" | "secs" | "second" | "seconds" => seconds(1),
+            "m" | "min" | "mins" | "minute" | "minutes" => seconds(MINUTE),
+            "h" | "hour" | "hours" => seconds(HOUR),
+            "d" | "day" | "days" => seconds(DAY),
+            _ => None,
+        }),
     };
-    Err(format!("{text:?} is not a time from {first}s to {last}s: use {right}"))
+    right.map(Duration::from_secs).map_err(|meant| {
+        let (first, last) = (time(*range.start()), time(*range.end()));
+        let right = meant.map_or_else(|| format!("a whole number of s, m or h, such as {last}"), time);
+        format!("{text:?} is not a time from {first} to {last}: use {right}")
+    })
+}
+
+/// In the largest unit that leaves a whole number.
+fn time(seconds: u64) -> String {
+    match seconds {
+        0 => "0s".to_owned(),
+        _ if seconds.is_multiple_of(HOUR) => format!("{}h", seconds / HOUR),
+        _ if seconds.is_multiple_of(MINUTE) => format!("{}m", seconds / MINUTE),
+        _ => format!("{seconds}s"),
+    }
+}
+
+/// The digits in front, and what is behind them.
+fn number_and_unit(text: &str) -> (Option<u64>, &str) {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    (number.parse().ok(), unit)
+}
+
+/// A size in bytes: `64MiB`, with the units of IEC 80000-13 (KiB, MiB, GiB) or of the SI (kB, MB, GB).
+pub(crate) fn parse_memory(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, u64); 6] =
+        [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
+    let (number, unit) = number_and_unit(text);
+    let size = |scale: u64| {
+        let bytes = number.and_then(|number| number.checked_mul(scale));
+        bytes.filter(|bytes| (MIN_MEMORY..=MAX_MEMORY).contains(bytes)).and_then(|bytes| usize::try_from(bytes).ok())
+    };
+    if let Some(bytes) = UNITS.iter().find(|(known, _)| *known == unit).and_then(|(_, scale)| size(*scale)) {
+        return Ok(bytes);
+    }
+    // As other programs write it: `64`, `64M`, `64Mi`, `64 mib`.
+    let meant = match unit.trim().to_ascii_lowercase().as_str() {
+        "k" | "ki" | "kib" => Some("KiB"),
+        "" | "m" | "mi" | "mib" => Some("MiB"),
+        "g" | "gi" | "gib" => Some("GiB"),
+        "kb" => Some("kB"),
+        "mb" => Some("MB"),
+        "gb" => Some("GB"),
+        _ => None,
+    };
+    let known = UNITS.iter().find(|(known, _)| Some(*known) == meant).filter(|(_, scale)| size(*scale).is_some());
+    let right = match (known, number) {
+        (Some((unit, _)), Some(number)) => format!("{number}{unit}"),
+        _ => "a whole number of KiB, MiB or GiB, such as 64MiB".to_owned(),
+    };
+    let (first, last) = (MIN_MEMORY >> 20, MAX_MEMORY >> 30);
+    Err(format!("{text:?} is not a size from {first}MiB to {last}GiB: use {right}"))
+}
+
+/// A number of reads, or `off`, which is none.
+pub(crate) fn parse_reads(text: &str) -> Result<Option<NonZeroU32>, String> {
+    match text.parse().map(NonZeroU32::new) {
+        Ok(reads @ Some(number)) if (MIN_READS..=MAX_READS).contains(&number.get()) => Ok(reads),
+        _ if is_off(text) => Ok(None),
+        _ => Err(format!(
+            "{text:?} is not a number of reads a minute: use off, or a number from {MIN_READS} to {MAX_READS}"
+        )),
+    }
 }
 
 pub(crate) fn parse_prefix(text: &str) -> Result<Prefix, String> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Host;
-use super::cache::Lifetimes;
+use super::cache::{FileCache, Lifetimes};
 use super::domain::Domain;
 use super::identity::Identity;
 use super::mistake::{Mistakes, Place, Text};
@@ -75,6 +75,7 @@ impl Table {
         entry: RouteTable,
         flags: Option<[Option<Text>; 2]>,
         identity: &Identity,
+        cache: &FileCache,
         host: Option<&Host>,
     ) {
         let RouteTable {
@@ -88,6 +89,7 @@ impl Table {
             on_failure,
             blobs,
             blob_hosts,
+            cache: own_cache,
             identity: own_identity,
         } = entry;
         let is_listed = flags.is_none();
@@ -103,6 +105,7 @@ impl Table {
         let places: Vec<_> = hosts.iter().map(|(place, _)| place.clone()).collect();
         let hosts: Vec<_> = hosts.into_iter().map(|text| mistakes.parse(text, ROUTE.hosts.parse)).collect();
         let on_failure = ROUTE.on_failure.parse_or_default([on_failure], mistakes).unwrap_or_default();
+        let blobs_at = blobs.as_ref().map(|(place, _)| place.clone());
         let blobs = ROUTE.blobs.parse_or_default([blobs], mistakes);
         let blob_hosts_at = blob_hosts.first().map(|(place, _)| place.clone());
         let before = mistakes.count();
@@ -114,6 +117,11 @@ impl Table {
             );
         }
         let blobs = blobs.unwrap_or_default();
+        let lifetimes = cache.of_route(own_cache, prefix.as_str().is_empty(), mistakes);
+        if let (Some(place), Blobs::ProxyConfig, None) = (blobs_at, blobs, lifetimes) {
+            let sentence = "proxy_config needs the cache, which tells configurations from layers: use redirect or proxy, or remove cache: off";
+            mistakes.add(&place, sentence);
+        }
         let identity = match own_identity {
             Some(table) => Identity::parse(table, host, mistakes),
             None => identity.clone(),
@@ -142,7 +150,7 @@ impl Table {
             self.upstreams.push(Arc::clone(&upstream));
             upstream
         });
-        let destination = Destination { upstream, on_failure, blobs, lifetimes: Some(Lifetimes::default()) };
+        let destination = Destination { upstream, on_failure, blobs, lifetimes };
         self.routes.push(Route { source, prefix, hosts, destination });
     }
 

@@ -2,6 +2,7 @@
 //! reference in `docs/configuration.md` are made of these rows.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,13 +12,15 @@ use super::kind::{Audience, Cloud, KindName, parse_audience, parse_cloud, parse_
 use super::listener::{parse_admin, parse_listen};
 use super::mistake::Place;
 use super::parse::{
-    parse_address, parse_authority, parse_blob_host, parse_blobs, parse_client_keepalive, parse_file, parse_host,
-    parse_id, parse_on_failure, parse_path, parse_prefix, parse_registry, parse_resource, parse_threads,
-    parse_token_wait,
+    MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_authority,
+    parse_blob_host, parse_blobs, parse_client_keepalive, parse_file, parse_host, parse_id, parse_lifetime,
+    parse_memory, parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_resource,
+    parse_threads, parse_token_wait,
 };
-use super::table::{Default, Entry, List, Nested, ROW, Row, Shape, Table, Tables, Value, table};
+use super::table::{Default, Entry, List, Nested, ROW, Row, Shape, Switched, Table, Tables, Value, table};
 use crate::logger::parse_filter;
 use oci::name::Prefix;
+use oci::platform::Platform;
 use oci::route::{Blobs, OnFailure, Source};
 
 /// Where Azure Arc's agent puts the keys that prove local access.
@@ -94,10 +97,25 @@ table! {
         client_keepalive: Value<Duration> {
             value: "TIME",
             default: Default::Text("75s"),
-            help: "How long an idle connection of a client is kept open, 1s to 3600s",
+            help: "How long an idle connection of a client is kept open, 1s to 1h",
             more: "A load balancer in front should close its idle connections earlier, and most do after 60 s. Then no \
                    request is sent on a connection that is being closed."
         } parse parse_client_keepalive;
+
+        cache: Switched<CacheTable> {
+            value: "off|TABLE",
+            default: Default::Words("on, with the defaults of its keys"),
+            help: "What is kept in memory, so that the registry is asked once for what many clients pull",
+            more: "`off` passes every request on to the registry. A route may have a `cache` of its own. Nothing is written \
+                   to disk, and what is kept may be dropped at any time."
+        };
+
+        limits: Nested<LimitsTable> {
+            value: "TABLE",
+            default: Default::Words("none"),
+            help: "How much the cache registries are asked for",
+            more: ""
+        };
 
         threads: Value<usize> {
             flag: Some("threads"),
@@ -198,6 +216,15 @@ table! {
             more: "A host, or a suffix with a dot in front. With `blobs: redirect` it is an error."
         } parse parse_blob_host;
 
+        cache: Switched<CacheTable> {
+            value: "off|TABLE",
+            default: Default::Words("the file's own cache"),
+            example: "{tags: 5m}",
+            help: "How long this route keeps what it fetched: off, or a table of the times in the file's `cache`",
+            more: "A time that is not in the table is the file's. With `off` the route keeps nothing. `memory` and \
+                   `prefetch` are for all routes and cannot be set here."
+        };
+
         identity: Nested<IdentityTable> {
             value: "TABLE",
             default: Default::Words("the file's own identity"),
@@ -205,6 +232,84 @@ table! {
             help: "Who signs in to this domain: a table with the keys of the file's `identity`",
             more: ""
         };
+    }
+}
+
+table! {
+    /// What is kept, and how long.
+    CACHE: CacheRows, CacheTable {
+        memory: Value<usize> {
+            value: "SIZE",
+            default: Default::Text("64MiB"),
+            help: "The most memory that it takes, 1MiB to 64GiB",
+            more: "It is a hard bound on all that is kept, names and headers included: what was not asked for lately makes \
+                   room for what is new. A manifest takes a few KiB. The units are KiB, MiB and GiB, or kB, MB and GB."
+        } parse parse_memory;
+
+        tags: Value<Duration> {
+            value: "TIME",
+            default: Default::Unless("30s", "0s where the prefix is empty"),
+            help: "How long a tag is served without asking the registry again, 0s to 24h",
+            more: "With `0s` the registry is asked each time, once for all that ask at the same time."
+        } parse parse_lifetime::<MAX_TAGS>;
+
+        manifests: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("1h"),
+            help: "How long a manifest is served by its digest without asking the registry again, 0s to 24h",
+            more: "Its content cannot change, but the right to pull it can end."
+        } parse parse_lifetime::<MAX_MANIFESTS>;
+
+        missing: Value<Duration> {
+            value: "TIME",
+            default: Default::Unless("5s", "0s where the prefix is empty"),
+            help: "How long a 404 of the registry is served without asking again, 0s to 10m",
+            more: ""
+        } parse parse_lifetime::<MAX_MISSING>;
+
+        redirects: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("10m"),
+            help: "How long a redirect to a blob in Azure's storage is served again, 0s to 15m",
+            more: "Never in the last five minutes before its own end, which comes 20 minutes after Azure gave it."
+        } parse parse_lifetime::<MAX_REDIRECTS>;
+
+        lists: Value<Duration> {
+            value: "TIME",
+            default: Default::Unless("10s", "0s where the prefix is empty"),
+            help: "How long a list of tags or referrers is served without asking the registry again, 0s to 1h",
+            more: ""
+        } parse parse_lifetime::<MAX_LISTS>;
+
+        stale: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("1h"),
+            help: "How long after these times an answer may still be served while the registry fails, 0s to 24h",
+            more: "It fails when it cannot be reached, is too slow, throttles or answers with 5xx, or when the sign-in \
+                   fails. A 404 is no failure, and counts at once."
+        } parse parse_lifetime::<MAX_STALE>;
+
+        prefetch: List<Platform> {
+            value: "[OS/ARCHITECTURE, ...]",
+            default: Default::Text("[]"),
+            example: "[linux/amd64]",
+            help: "Platforms for which an image's manifest and configuration are fetched once its index was served",
+            more: "They are then there when the client asks for them. A variant may follow, as in `linux/arm64/v8`."
+        } parse Platform::parse;
+    }
+}
+
+table! {
+    /// How much the cache registries are asked for.
+    LIMITS: LimitsRows, LimitsTable {
+        registry_reads_per_minute: Value<Option<NonZeroU32>> {
+            value: "NUMBER|off",
+            default: Default::Text("off"),
+            help: "The most reads a minute that each cache registry is asked for, 60 to 100000, or off",
+            more: "Azure allows an identity 5,000 in Basic and Standard registries and 10,000 in Premium ones, and answers \
+                   429 to the rest. Requests over this number wait in the order in which they came, for a bounded time. All \
+                   that sign in as the same identity share what Azure allows, so give each of several proxies its part."
+        } parse parse_reads;
     }
 }
 

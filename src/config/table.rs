@@ -6,6 +6,7 @@
 
 use super::file::{Document, Node};
 use super::mistake::{Mistakes, Place, Text};
+use super::parse::is_off;
 
 /// Everything about a setting but its type.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub(crate) enum Default {
     Required,
     /// This text, parsed like any other.
     Text(&'static str),
+    /// This text, but for the exception that the words name.
+    Unless(&'static str, &'static str),
     /// Something that no text says, in words.
     Words(&'static str),
 }
@@ -123,6 +126,20 @@ pub(crate) struct Nested<T> {
     pub table: std::marker::PhantomData<T>,
 }
 
+/// A table behind a key, or `off`.
+pub(crate) struct Switched<T> {
+    pub row: Row,
+    pub table: std::marker::PhantomData<T>,
+}
+
+/// What stands behind the key of a [`Switched`].
+pub(crate) enum Switch<T> {
+    /// `off`, here.
+    Off(Place),
+    /// The table.
+    On(T),
+}
+
 /// A list of tables.
 pub(crate) struct Tables<T> {
     pub row: Row,
@@ -178,6 +195,34 @@ impl<T: Table + 'static> Shape for Nested<T> {
     }
 }
 
+impl<T: Table + 'static> Shape for Switched<T> {
+    type Found = Option<Switch<T>>;
+
+    fn entry(&'static self) -> Entry {
+        Entry { row: &self.row, holds: Holds::Table(T::entries()) }
+    }
+
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Option<Switch<T>> {
+        match document.scalar(node) {
+            Some(text) if is_off(&text) => Some(Switch::Off(document.place(node))),
+            Some(text) => {
+                let what = format_args!("unknown value {text:?}: use off, or a table of its keys, or remove the key");
+                document.wrong(node, what);
+                None
+            }
+            None => Some(Switch::On(T::read(document, node))),
+        }
+    }
+
+    fn place(found: &Option<Switch<T>>) -> Option<&Place> {
+        match found {
+            Some(Switch::Off(place)) => Some(place),
+            Some(Switch::On(table)) => table.place(),
+            None => None,
+        }
+    }
+}
+
 impl<T: Table + 'static> Shape for Tables<T> {
     type Found = Vec<T>;
 
@@ -214,11 +259,14 @@ impl<T> Value<T> {
     ) -> Option<T> {
         let before = mistakes.count();
         let given = self.parse(given, mistakes);
+        if given.is_none() && mistakes.count() == before { self.default() } else { given }
+    }
+
+    /// The default's text, parsed; a test holds that it is right. `None` if the default is no text.
+    pub(crate) fn default(&self) -> Option<T> {
         match self.row.default {
-            Default::Text(text) if given.is_none() && mistakes.count() == before => {
-                mistakes.parse((Place::new(self.row.key), text.to_owned()), self.parse)
-            }
-            _ => given,
+            Default::Text(text) | Default::Unless(text, _) => (self.parse)(text).ok(),
+            Default::Required | Default::Words(_) => None,
         }
     }
 }

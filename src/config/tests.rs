@@ -6,6 +6,7 @@ use super::identity::{Assigned, Kind};
 use super::*;
 use oci::route::{Blobs, OnFailure, Route};
 
+mod cache;
 mod mistakes;
 mod reference;
 
@@ -56,7 +57,8 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
         assert_eq!(config.token_wait(), DEFAULT_TOKEN_WAIT, "{path:?}");
         if path.ends_with("full.yaml") {
             assert_eq!(config.threads(), DEFAULT_THREADS);
-            assert_eq!(config.cache(), Some(&CacheSettings::default()));
+            let defaults = CacheSettings { memory: 64 << 20, prefetch: Vec::new() };
+            assert_eq!(config.cache(), Some(&defaults));
             assert_eq!(config.registry_reads_per_minute(), None);
             let upstream = &config.upstreams()[0];
             assert!(upstream.addresses().is_empty() && upstream.blob_hosts().is_empty());
@@ -178,12 +180,12 @@ fn an_idle_connection_is_kept_for_a_second_to_an_hour() {
         let text = format!("client_keepalive: '{text}'\nupstream: {{domain: a.azurecr.io}}");
         load(&text, Flags::default()).map(|config| config.client_keepalive().as_secs())
     };
-    for (text, expected) in [("1s", 1), ("75s", 75), ("3600s", 3600)] {
+    for (text, expected) in [("1s", 1), ("75s", 75), ("3600s", 3600), ("5m", 300), ("1h", 3600)] {
         assert_eq!(keepalive(text).expect("valid"), expected);
     }
-    for text in ["0s", "3601s", "75", "-1s", "1h", ""] {
+    for text in ["0s", "3601s", "75", "-1s", "2h", "61m", "1.5m", ""] {
         let mistakes = keepalive(text).expect_err(text);
-        assert!(mistakes[0].starts_with("config.yaml:1: client_keepalive: ") && mistakes[0].contains("1s to 3600s"));
+        assert!(mistakes[0].starts_with("config.yaml:1: client_keepalive: ") && mistakes[0].contains("1s to 1h"));
     }
     let config = load("upstream: {domain: a.azurecr.io}", Flags::default()).expect("valid");
     assert_eq!(config.client_keepalive().as_secs(), 75);

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::super::kind::KindName;
-use super::super::setting::{IdentityTable, RouteTable};
+use super::super::setting::{CacheTable, IdentityTable, LimitsTable, RouteTable};
 use super::super::table::Default as DefaultValue;
 use super::*;
 
@@ -49,13 +49,14 @@ fn default(row: &Row, code: &str) -> String {
         DefaultValue::Required => "none, it has to be set".to_owned(),
         DefaultValue::Text("") => "empty".to_owned(),
         DefaultValue::Text(text) => format!("{code}{text}{code}"),
+        DefaultValue::Unless(text, exception) => format!("{code}{text}{code}, or {exception}"),
         DefaultValue::Words(words) => words.to_owned(),
     }
 }
 
 fn example(row: &Row) -> &str {
     match row.default {
-        DefaultValue::Text(text) if row.example.is_empty() => text,
+        DefaultValue::Text(text) | DefaultValue::Unless(text, _) if row.example.is_empty() => text,
         _ => row.example,
     }
 }
@@ -79,7 +80,7 @@ fn yaml(entries: Vec<Entry>, indent: &str, text: &mut String) {
                 let is_set = match row.default {
                     DefaultValue::Required => true,
                     DefaultValue::Text(_) => fits || !of_identity,
-                    DefaultValue::Words(_) => false,
+                    DefaultValue::Words(_) | DefaultValue::Unless(..) => false,
                 };
                 // The default of a list is the list without items.
                 let value = if matches!(holds, Holds::List) { "[]" } else { example(row) };
@@ -108,7 +109,7 @@ fn the_full_configuration_file_is_made_of_the_settings() {
 #[test]
 fn the_full_configuration_file_names_every_flag_and_every_variable() {
     let file = std::fs::read_to_string(path("conf/full.yaml")).expect("a file");
-    for table in [FileTable::entries(), RouteTable::entries(), IdentityTable::entries()] {
+    for (_, _, table) in tables() {
         for Entry { row, .. } in table {
             let flag = row.flag.map(|flag| format!("--{flag}"));
             for name in flag.into_iter().chain(row.variable.map(str::to_owned)) {
@@ -140,14 +141,21 @@ fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String)
     sections.push('\n');
 }
 
+/// Every table, with its title and what stands in front of its keys.
+fn tables() -> [(&'static str, &'static str, Vec<Entry>); 5] {
+    [
+        ("The file", "", FileTable::entries()),
+        ("Keys of `upstream`, and of each item of `routes`", "upstream.", RouteTable::entries()),
+        ("Keys of `cache`", "cache.", CacheTable::entries()),
+        ("Keys of `limits`", "limits.", LimitsTable::entries()),
+        ("Keys of `identity`", "identity.", IdentityTable::entries()),
+    ]
+}
+
 fn settings() -> String {
     let mut overview = "| Key | Flag | Variable | Default |\n|---|---|---|---|\n".to_owned();
     let mut sections = String::new();
-    for (title, table, entries) in [
-        ("The file", "", FileTable::entries()),
-        ("Keys of `upstream`, and of each item of `routes`", "upstream.", RouteTable::entries()),
-        ("Keys of `identity`", "identity.", IdentityTable::entries()),
-    ] {
+    for (title, table, entries) in tables() {
         let _ = writeln!(sections, "### {title}\n");
         for entry in entries {
             section(table, entry.row, &mut overview, &mut sections);
@@ -183,23 +191,37 @@ fn the_reference_page_is_made_of_the_settings() {
 
 #[test]
 fn every_default_and_every_example_of_a_setting_is_right() {
-    for Entry { row, holds } in FileTable::entries().into_iter().chain(RouteTable::entries()) {
-        if !matches!(holds, Holds::Value | Holds::List) {
-            continue;
-        }
-        for value in [example(row), if let DefaultValue::Text(text) = row.default { text } else { example(row) }] {
-            let value = if matches!(holds, Holds::List) { value.to_owned() } else { format!("'{value}'") };
-            let is_route = RouteTable::entries().iter().any(|entry| std::ptr::eq(entry.row, row));
-            let mut route = vec![format!("{}: {value}", row.key)];
-            let top = if is_route { String::new() } else { route.remove(0) };
-            if row.key != "domain" {
-                route.push("domain: a.azurecr.io".to_owned());
+    // What a kind of identity takes is tested below.
+    for (_, table, entries) in tables().into_iter().filter(|(_, table, _)| *table != "identity.") {
+        for Entry { row, holds } in entries {
+            let texts = match row.default {
+                DefaultValue::Text(text) | DefaultValue::Unless(text, _) => vec![text, example(row)],
+                DefaultValue::Required | DefaultValue::Words(_) => vec![example(row)],
+            };
+            for value in texts {
+                let value = match holds {
+                    Holds::Value => format!("'{value}'"),
+                    _ if value.is_empty() => continue,
+                    _ => value.to_owned(),
+                };
+                let value = format!("{}: {value}", row.key);
+                let mut route = vec!["source: docker.io".to_owned()];
+                route.extend((row.key != "domain").then(|| "domain: a.azurecr.io".to_owned()));
+                route.extend((row.key == "blob_hosts").then(|| "blobs: proxy".to_owned()));
+                let top = match table {
+                    "upstream." => {
+                        route.retain(|known| !known.starts_with(&format!("{}:", row.key)));
+                        route.push(value);
+                        String::new()
+                    }
+                    "" => value,
+                    table => format!("{} {{{value}}}", table.replace('.', ":")),
+                };
+                let upstream =
+                    if row.key == "routes" { String::new() } else { format!("upstream: {{{}}}", route.join(", ")) };
+                let text = format!("{top}\n{upstream}\n");
+                load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
             }
-            if row.key == "blob_hosts" {
-                route.push("blobs: proxy".to_owned());
-            }
-            let text = format!("{top}\nupstream: {{{}}}\n", route.join(", "));
-            load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
         }
     }
 }
