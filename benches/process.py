@@ -62,10 +62,10 @@ class Processes:
     def log(self, name):
         return self.directory / f"{name}.out"
 
-    def start(self, name, command, ready, **options):
-        """Starts it and waits until `ready` says so; its output goes to a file."""
+    def start(self, name, command, ready, stdout=None, **options):
+        """Starts it and waits until `ready` says so; its output goes to a file, or what it prints to `stdout`."""
         with open(self.log(name), "wb") as output:
-            process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output,
+            process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=stdout or output,
                                        stderr=output, **options)
         self.running[name] = process
         end = time.monotonic() + START_LIMIT

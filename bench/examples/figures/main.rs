@@ -1,6 +1,10 @@
-//! Draws `peers.svg` and `load.svg` of `benches/results` from `pass-through.json`: `figures DIRECTORY`.
+//! Draws what `benches/results` has the figures of, `peers.svg` and `load.svg` from `pass-through.json`, `fleet.svg` from
+//! `fleet.json`: `figures DIRECTORY`.
+
+mod fleet;
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use acr_bench::{Colour, Drawing, digits};
@@ -28,11 +32,26 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Group = (String, Vec<(String, Vec<f64>)>);
 
 fn main() -> Result<()> {
-    let directory = PathBuf::from(std::env::args_os().nth(1).ok_or("give the directory of pass-through.json")?);
-    let found: Value = serde_json::from_slice(&std::fs::read(directory.join("pass-through.json"))?)?;
-    std::fs::write(directory.join("peers.svg"), peers(&found)?)?;
-    if found["growth"].is_array() {
-        std::fs::write(directory.join("load.svg"), load(&found)?)?;
+    let directory = PathBuf::from(std::env::args_os().nth(1).ok_or("give the directory of the figures")?);
+    let read = |name: &str| -> Result<Option<Value>> {
+        match std::fs::read(directory.join(name)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let (peers_of, fleet_of) = (read("pass-through.json")?, read("fleet.json")?);
+    if peers_of.is_none() && fleet_of.is_none() {
+        return Err(format!("neither pass-through.json nor fleet.json is in {}", directory.display()).into());
+    }
+    if let Some(found) = peers_of {
+        std::fs::write(directory.join("peers.svg"), peers(&found)?)?;
+        if found["growth"].is_array() {
+            std::fs::write(directory.join("load.svg"), load(&found)?)?;
+        }
+    }
+    if let Some(found) = fleet_of {
+        std::fs::write(directory.join("fleet.svg"), fleet::draw(&found)?)?;
     }
     Ok(())
 }
