@@ -8,6 +8,7 @@ pub mod challenge;
 pub mod error;
 pub mod image;
 pub mod manifest;
+pub mod media_type;
 pub mod name;
 pub mod platform;
 pub mod quote;

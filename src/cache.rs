@@ -1,0 +1,64 @@
+//! What is kept of the registry's answers, so that many hosts cost it what one costs: a bounded store, one flight to the
+//! registry for each object, and the rules of what may be answered from where.
+//!
+//! Pure: no sockets and no HTTP framework. Whoever asks the registry is an [`Origin`]. All of it is in memory and may vanish at
+//! any time; nothing depends on what is kept but the number of reads.
+
+mod counters;
+mod entry;
+mod flights;
+mod key;
+mod lookup;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use counters::{Counters, Reason};
+pub(crate) use entry::{Content, Entry, Freshness, Kind};
+pub(crate) use key::{Key, KeyRef, Part};
+pub(crate) use lookup::{Fetched, How, Origin, Served};
+
+use flights::Flights;
+use store::Store;
+
+/// The one cache of a process. `T` is why the registry gave no answer, in the words of whoever asks it.
+pub(crate) struct Cache<T> {
+    store: Store,
+    flights: Flights<Fetched<T>>,
+    counters: Counters,
+}
+
+impl<T> Cache<T> {
+    /// An empty one that keeps `memory` bytes at most, headers and keys counted.
+    pub(crate) fn new(memory: usize) -> Self {
+        Self { store: Store::new(memory), flights: Flights::default(), counters: Counters::default() }
+    }
+
+    /// What it has done so far.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Forgets every entry of a registry whose part and path are meant. Returns how many there were. A flight that is under
+    /// way keeps its result for those who wait for it, and then stores it: what is purged while it changes is asked again
+    /// by its lifetime.
+    pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> usize {
+        self.store.purge(registry, is_meant)
+    }
+
+    /// Entries and their bytes, as the bound counts them.
+    pub(crate) fn size(&self) -> (usize, u64) {
+        self.store.size()
+    }
+
+    /// Entries that had to go for others, and their bytes.
+    pub(crate) fn evicted(&self) -> (u64, u64) {
+        self.store.evicted()
+    }
+
+    /// Flights under way.
+    pub(crate) fn flights(&self) -> usize {
+        self.flights.count()
+    }
+}

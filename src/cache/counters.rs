@@ -1,0 +1,95 @@
+//! What the cache has done, counted from the start of the process.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::entry::Kind;
+
+/// Why a request goes to the registry by itself, and nothing is kept of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The cache is off for this route.
+    Off,
+    /// What is asked for is never kept: a layer, a HEAD of a blob or a list.
+    Kind,
+    /// `Accept` names no type under which this could be served from what is kept.
+    Accept,
+    /// There are too many flights, or too many bytes in them.
+    Full,
+    /// The answer is not one to keep: too large, of an unknown type, or not what its digest says.
+    Answer,
+    /// The flight ended without a result, by a fault of this proxy's own.
+    Fault,
+}
+
+impl Reason {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] = [Self::Off, Self::Kind, Self::Accept, Self::Full, Self::Answer, Self::Fault];
+
+    /// Its name in the log, in `Cache-Status` and in the counters.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Kind => "kind",
+            Self::Accept => "accept",
+            Self::Full => "full",
+            Self::Answer => "answer",
+            Self::Fault => "fault",
+        }
+    }
+}
+
+/// Relaxed counters; each only grows.
+#[derive(Default)]
+pub(crate) struct Counters {
+    hits: [AtomicU64; 6],
+    misses: AtomicU64,
+    collapsed: AtomicU64,
+    stale: AtomicU64,
+    passed: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Counters {
+    /// A fresh entry of this kind was the answer.
+    pub(crate) fn hit(&self, kind: Kind) {
+        add(&self.hits[kind as usize]);
+    }
+
+    /// A request started a flight and waited for it.
+    pub(crate) fn miss(&self) {
+        add(&self.misses);
+    }
+
+    /// A request waited for the flight of another one.
+    pub(crate) fn collapsed(&self) {
+        add(&self.collapsed);
+    }
+
+    /// A stale entry was the answer, in trouble or while the registry was asked behind it.
+    pub(crate) fn stale(&self) {
+        add(&self.stale);
+    }
+
+    /// A request went to the registry by itself.
+    pub(crate) fn passed(&self, reason: Reason) {
+        add(&self.passed[reason as usize]);
+    }
+
+    /// Hits of one kind.
+    pub(crate) fn hits(&self, kind: Kind) -> u64 {
+        self.hits[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Misses, collapsed requests, stale answers.
+    pub(crate) fn rest(&self) -> [u64; 3] {
+        [&self.misses, &self.collapsed, &self.stale].map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Requests that passed, by reason.
+    pub(crate) fn passes(&self, reason: Reason) -> u64 {
+        self.passed[reason as usize].load(Ordering::Relaxed)
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,137 @@
+//! One kept answer, and for how long it may be used.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use oci::media_type::ManifestType;
+use tokio::time::Instant;
+
+use crate::config::Lifetimes;
+
+/// What an entry takes beside its key, its headers and its body: its place in the store, the allocator's share, the values
+/// themselves. Rounded up.
+const OVERHEAD: usize = 256;
+/// A header's name and value as they lie in memory, beside the value's own bytes.
+const HEADER_OVERHEAD: usize = 96;
+
+/// An answer of the registry as every client may have it, in the registry's names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// 200, 307, or an error.
+    pub status: StatusCode,
+    /// The headers that clients get, without those that are made with each answer: `Content-Length`, `Age`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The whole body.
+    pub body: Bytes,
+    /// The type, if this is a manifest: who does not name it gets nothing of this.
+    pub manifest: Option<ManifestType>,
+    /// The digest of a manifest or a blob, checked against the body where there is one.
+    pub digest: Option<Box<str>>,
+}
+
+impl Content {
+    /// The bytes that it takes.
+    fn weight(&self) -> usize {
+        let headers = self.headers.iter().map(|(_, value)| value.len() + HEADER_OVERHEAD).sum::<usize>();
+        self.body.len() + headers + self.digest.as_ref().map_or(0, |digest| digest.len())
+    }
+
+    /// The value of a header, if it is there.
+    pub(crate) fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+}
+
+/// What an entry is, which decides which lifetime it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The manifest that a tag stands for now.
+    Tag,
+    /// A manifest by its digest.
+    Manifest,
+    /// A 404.
+    Missing,
+    /// Where a blob is.
+    Redirect,
+    /// A tag list or referrers.
+    List,
+    /// The configuration of an image.
+    Configuration,
+}
+
+/// A kept answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Which lifetime it has.
+    pub kind: Kind,
+    /// The answer. A tag and its digest share one.
+    pub content: std::sync::Arc<Content>,
+    /// When the registry last said that this is so.
+    pub confirmed: Instant,
+    /// It is fresh for no longer than this, whatever the settings say.
+    pub at_most: Option<Duration>,
+    /// It is not used at all from then on: the end of a redirect's signature, with a margin.
+    pub until: Option<Instant>,
+}
+
+/// How an entry may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// It is the answer.
+    Fresh,
+    /// It is the answer, while the registry is asked again behind it.
+    Revalidate,
+    /// It is an answer only in trouble.
+    Stale,
+    /// It is none any more.
+    Ended,
+}
+
+impl Entry {
+    /// How it may be used now, by the lifetimes of the route that asks.
+    pub(crate) fn freshness(&self, lifetimes: &Lifetimes, now: Instant) -> Freshness {
+        if self.until.is_some_and(|until| until <= now) {
+            return Freshness::Ended;
+        }
+        let age = self.age(now);
+        let lifetime = self.lifetime(lifetimes);
+        if age < lifetime {
+            return Freshness::Fresh;
+        }
+        match self.kind {
+            Kind::Tag if age < lifetime.saturating_mul(2) => Freshness::Revalidate,
+            // An image that is not there may have been pushed since; no answer is better than this one.
+            Kind::Missing => Freshness::Ended,
+            _ if age < lifetime.saturating_add(lifetimes.stale) => Freshness::Stale,
+            _ => Freshness::Ended,
+        }
+    }
+
+    /// How long it has been since the registry said so.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.confirmed)
+    }
+
+    /// For how long it is fresh, from the time that the registry said so.
+    pub(crate) fn lifetime(&self, lifetimes: &Lifetimes) -> Duration {
+        let lifetime = match self.kind {
+            Kind::Tag => lifetimes.tags,
+            Kind::Manifest | Kind::Configuration => lifetimes.manifests,
+            Kind::Missing => lifetimes.missing,
+            Kind::Redirect => lifetimes.redirects,
+            Kind::List => lifetimes.lists,
+        };
+        self.at_most.map_or(lifetime, |at_most| lifetime.min(at_most))
+    }
+
+    /// The same answer, which the registry has just confirmed.
+    pub(crate) fn confirmed_now(&self, at_most: Option<Duration>) -> Self {
+        Self { confirmed: Instant::now(), at_most, ..self.clone() }
+    }
+
+    /// The bytes that it takes, without its key.
+    pub(super) fn weight(&self) -> usize {
+        OVERHEAD + self.content.weight()
+    }
+}

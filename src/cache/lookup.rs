@@ -1,0 +1,270 @@
+//! A request for something that may be kept: from the store, or by a flight to the registry that it shares with all others.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::Cache;
+use super::counters::Reason;
+use super::entry::{Content, Entry, Freshness, Kind};
+use super::flights::Joined;
+use super::key::{Key, KeyRef};
+use crate::config::Lifetimes;
+
+/// Where something stale is at hand, a client waits for the fresh answer no longer than this.
+const STALE_WAIT: Duration = Duration::from_secs(1);
+
+/// Asks a registry for one object.
+pub(crate) trait Origin: Send + 'static {
+    /// Why there is no answer.
+    type Trouble: Clone + Send + Sync + 'static;
+
+    /// Asks, within a time of its own: the flight lasts as long as this. `known` is what was kept, to ask whether it has
+    /// changed.
+    fn fetch(self, known: Option<Arc<Entry>>) -> impl Future<Output = Fetched<Self::Trouble>> + Send;
+}
+
+/// What a flight brings to all who wait for it.
+#[derive(Clone, Debug)]
+pub(crate) enum Fetched<T> {
+    /// An answer that is kept; with it, under another key, the same by its digest.
+    Kept {
+        /// The answer.
+        entry: Arc<Entry>,
+        /// Another key under which it is known now.
+        also: Option<(Key, Arc<Entry>)>,
+    },
+    /// An answer of the registry's that is not kept.
+    Answer {
+        /// The answer.
+        content: Arc<Content>,
+        /// It is not the client's doing, so something stale is a better answer.
+        is_trouble: bool,
+    },
+    /// The answer is nothing to share. Each request goes to the registry by itself.
+    Pass(Reason),
+    /// There is no answer.
+    Failed {
+        /// Why.
+        trouble: T,
+        /// It is not the client's doing, so something stale is a better answer.
+        is_trouble: bool,
+    },
+}
+
+/// How an answer came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It was kept and is fresh.
+    Hit,
+    /// It was kept and is good enough while the registry is asked behind it.
+    Revalidate,
+    /// The registry was asked for this request.
+    Miss,
+    /// The registry was asked for another request at the same time.
+    Collapsed,
+    /// It was kept, and the registry gives no better answer now.
+    Stale,
+}
+
+impl How {
+    /// Its name in the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Revalidate => "revalidate",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// What a request gets.
+#[derive(Debug)]
+pub(crate) enum Served<T> {
+    /// An answer that is kept.
+    Entry(Arc<Entry>, How),
+    /// Another answer of the registry's.
+    Answer(Arc<Content>, How),
+    /// It goes to the registry by itself.
+    Pass(Reason),
+    /// There is none.
+    Failed(T, How),
+}
+
+impl<T: Clone + Send + Sync + 'static> Cache<T> {
+    /// The fresh entry for a key. Waits for nothing and allocates nothing.
+    pub(crate) fn hit(&self, key: &KeyRef<'_>, lifetimes: &Lifetimes, now: Instant) -> Option<Arc<Entry>> {
+        let entry = self.store.get(key)?;
+        (entry.freshness(lifetimes, now) == Freshness::Fresh).then(|| {
+            self.counters.hit(entry.kind);
+            entry
+        })
+    }
+
+    /// The answer for a key. Asks `origin` only if nothing fresh is kept and no flight for the key is under way. The second
+    /// value is why something stale was the answer, where the registry was asked.
+    pub(crate) async fn look_up<O: Origin<Trouble = T>>(
+        self: &Arc<Self>,
+        key: KeyRef<'_>,
+        lifetimes: &Lifetimes,
+        origin: impl FnOnce() -> O,
+    ) -> (Served<T>, Option<Fetched<T>>) {
+        let now = Instant::now();
+        let known = self.store.get(&key);
+        let freshness = known.as_ref().map_or(Freshness::Ended, |entry| entry.freshness(lifetimes, now));
+        let (known, is_usable) = match (known, freshness) {
+            (Some(entry), Freshness::Fresh) => {
+                self.counters.hit(entry.kind);
+                return (Served::Entry(entry, How::Hit), None);
+            }
+            (Some(entry), Freshness::Revalidate) => {
+                self.fly(key, lifetimes, Some(&entry), origin);
+                self.counters.stale();
+                return (Served::Entry(entry, How::Revalidate), None);
+            }
+            (known, freshness) => (known, freshness == Freshness::Stale),
+        };
+        let usable = known.clone().filter(|_| is_usable);
+        let (receiver, how) = match self.fly(key, lifetimes, known.as_ref(), origin) {
+            Flight::Landed(entry) => {
+                self.counters.hit(entry.kind);
+                return (Served::Entry(entry, How::Hit), None);
+            }
+            Flight::Full => {
+                if let Some(entry) = usable {
+                    self.counters.stale();
+                    return (Served::Entry(entry, How::Stale), None);
+                }
+                self.counters.passed(Reason::Full);
+                return (Served::Pass(Reason::Full), None);
+            }
+            Flight::Under(receiver, how) => (receiver, how),
+        };
+        let fetched = match &usable {
+            Some(_) => timeout(STALE_WAIT, landed(receiver)).await.ok(),
+            None => Some(landed(receiver).await),
+        };
+        let is_trouble = match &fetched {
+            None => true,
+            Some(Fetched::Answer { is_trouble, .. } | Fetched::Failed { is_trouble, .. }) => *is_trouble,
+            Some(Fetched::Kept { .. } | Fetched::Pass(_)) => false,
+        };
+        if let Some(entry) = usable.filter(|_| is_trouble) {
+            self.counters.stale();
+            return (Served::Entry(entry, How::Stale), fetched);
+        }
+        match how {
+            How::Collapsed => self.counters.collapsed(),
+            _ => self.counters.miss(),
+        }
+        let served = match fetched {
+            Some(Fetched::Kept { entry, .. }) => Served::Entry(entry, how),
+            Some(Fetched::Answer { content, .. }) => Served::Answer(content, how),
+            Some(Fetched::Failed { trouble, .. }) => Served::Failed(trouble, how),
+            Some(Fetched::Pass(reason)) => {
+                self.counters.passed(reason);
+                Served::Pass(reason)
+            }
+            // Without an entry at hand there is no time limit here: the flight has its own.
+            None => Served::Pass(Reason::Fault),
+        };
+        (served, None)
+    }
+
+    /// Starts a flight for this key if there is none and nothing fresh is kept, and waits for nothing.
+    pub(crate) fn prefetch<O: Origin<Trouble = T>>(
+        self: &Arc<Self>,
+        key: KeyRef<'_>,
+        lifetimes: &Lifetimes,
+        origin: impl FnOnce() -> O,
+    ) {
+        let known = self.store.get(&key);
+        if known.as_ref().is_none_or(|entry| entry.freshness(lifetimes, Instant::now()) != Freshness::Fresh) {
+            self.fly(key, lifetimes, known.as_ref(), origin);
+        }
+    }
+
+    fn fly<O: Origin<Trouble = T>>(
+        self: &Arc<Self>,
+        key: KeyRef<'_>,
+        lifetimes: &Lifetimes,
+        known: Option<&Arc<Entry>>,
+        origin: impl FnOnce() -> O,
+    ) -> Flight<T> {
+        // A flight stores its result before it ends, so whoever finds none under way looks again.
+        let landed = || {
+            let entry = self.store.get(&key)?;
+            (entry.freshness(lifetimes, Instant::now()) == Freshness::Fresh).then_some(entry)
+        };
+        match self.flights.join(key, landed) {
+            Err(entry) => Flight::Landed(entry),
+            Ok(Joined::Full) => Flight::Full,
+            Ok(Joined::Next(receiver)) => Flight::Under(receiver, How::Collapsed),
+            Ok(Joined::First(sender, receiver)) => {
+                let flight = InFlight { cache: Arc::clone(self), key: key.to_key() };
+                let (origin, known, missing) = (origin(), known.cloned(), lifetimes.missing);
+                tokio::spawn(async move {
+                    let fetched = origin.fetch(known).await;
+                    flight.cache.store_fetched(&flight.key, &fetched, missing);
+                    // Ended first: who sees the result and asks again is a request of its own.
+                    drop(flight);
+                    sender.send_replace(Some(fetched));
+                });
+                Flight::Under(receiver, How::Miss)
+            }
+        }
+    }
+
+    fn store_fetched(&self, key: &Key, fetched: &Fetched<T>, missing: Duration) {
+        match fetched {
+            // What was kept has to go even where a 404 is not kept itself.
+            Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && missing.is_zero() => {
+                self.store.remove(&key.as_ref());
+            }
+            Fetched::Kept { entry, also } => {
+                self.store.insert(key.clone(), Arc::clone(entry));
+                if let Some((key, entry)) = also {
+                    self.store.insert(key.clone(), Arc::clone(entry));
+                }
+            }
+            // The registry has given an answer, and it is the client's: what was kept before it does not come back.
+            Fetched::Answer { is_trouble: false, .. } | Fetched::Failed { is_trouble: false, .. } => {
+                self.store.remove(&key.as_ref());
+            }
+            Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::Pass(_) => {}
+        }
+    }
+}
+
+/// What there is for a request that needs the registry.
+enum Flight<T> {
+    /// A flight has just ended with this.
+    Landed(Arc<Entry>),
+    /// One is under way, this request's or another's.
+    Under(watch::Receiver<Option<Fetched<T>>>, How),
+    Full,
+}
+
+/// Takes the flight off the table, also after a panic: then its receivers see that the sender is gone.
+struct InFlight<T> {
+    cache: Arc<Cache<T>>,
+    key: Key,
+}
+
+impl<T> Drop for InFlight<T> {
+    fn drop(&mut self) {
+        self.cache.flights.end(&self.key);
+    }
+}
+
+async fn landed<T: Clone>(mut receiver: watch::Receiver<Option<Fetched<T>>>) -> Fetched<T> {
+    match receiver.wait_for(Option::is_some).await.map(|fetched| fetched.clone()) {
+        Ok(Some(fetched)) => fetched,
+        Ok(None) | Err(_) => Fetched::Pass(Reason::Fault),
+    }
+}
