@@ -11,11 +11,8 @@ mod key;
 mod lookup;
 mod store;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use counters::{Counters, Reason};
-pub(crate) use entry::{Content, Entry, Freshness, Kind};
+pub(crate) use entry::{Content, Entry, Kind};
 pub(crate) use key::{Key, KeyRef, Part};
 pub(crate) use lookup::{Fetched, How, Origin, Served};
 

@@ -272,7 +272,6 @@ impl Config {
     }
 
     /// The cache of the process; `None` is `cache: off`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the part that keeps answers reads it"))]
     pub(crate) fn cache(&self) -> Option<&CacheSettings> {
         self.cache.as_ref()
     }

@@ -43,9 +43,19 @@
 //!     token::report                what the log says of failures
 //!     token::slot                  one token, as requests read it
 //!     token::acr                   the two calls to the registry
+//!   cache                        what is kept of the registry's answers, pure:
+//!     key, entry, store                its name, for how long it may be used, the bound on all of it
+//!     flights, lookup                  one task asks for an object, however many want it; what a request gets
+//!     counters                         what it has done
 //!   proxy                          Pingora's phases, in their order:
 //!     admit                          request_filter: parsed by oci, routed, or refused; needs no token
 //!       hop_by_hop                     what `Connection` lists goes no further, in either direction
+//!     shield                         request_filter, then: the answer from what is kept, or from a flight that requests share
+//!       answer, range                  an answer made of what is kept, or a part of it
+//!       status                         what `Cache-Status` says of it
+//!     fetch                          what a flight asks the registry, and whether the answer is whole
+//!       digest, redirect               whether a body has its digest; when a redirect ends
+//!     call                           one call on connections of our own, for flights and for `blob::locate`
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
 //!       locate                         proxy_upstream_filter: asks the registry where a blob is, the one way to follow a redirect
@@ -96,9 +106,10 @@
 //! takes the token that is there. If none is there yet it waits for the call under way, `token_wait` at most; it never
 //! makes a call of its own, so a thousand requests cause one.
 //!
-//! `request_filter` needs neither network nor token, and what is answered there works without a sign-in. That is where a
-//! cache will answer from memory. Only a request that goes to the registry asks for a token, in `proxy_upstream_filter`,
-//! which Pingora calls once before its first try.
+//! `request_filter` answers what is kept, which needs neither network nor token and so works without a sign-in. What can be
+//! kept and is not is asked for by a flight: a task of its own, one for each object, whose answer is whole and checked before
+//! anybody gets a byte of it. All other requests go on through Pingora's phases; they ask for a token in
+//! `proxy_upstream_filter`, which Pingora calls once before its first try.
 //!
 //! # Layers
 //!
@@ -112,7 +123,7 @@
 //! admin, child, hot_path, listen
 //! notify
 //! proxy
-//! token
+//! cache, token
 //! identity
 //! config, failure
 //! logger, net
@@ -162,7 +173,7 @@
 //!   `integration::downstream::a_slow_header_is_refused_after_its_time_limit`.
 //! - No request that follows a body on the same connection is served, so where a body ends decides nothing.
 //!   Held by `integration::downstream::no_request_behind_a_body_is_served`.
-//! - There is no way to push, no way to list the catalogue, and no cache yet.
+//! - There is no way to push and no way to list the catalogue.
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.
 
 mod admin;
@@ -170,6 +181,8 @@ mod answer;
 #[cfg(feature = "bench")]
 mod bench;
 mod browser;
+#[allow(dead_code, reason = "until the admin listener, the prefetch and the configurations use all of it")]
+mod cache;
 #[cfg(any(feature = "bench", feature = "demo"))]
 mod child;
 mod cli;

@@ -20,18 +20,21 @@ mod admit;
 mod attempts;
 mod authorize;
 mod blob;
+mod call;
 mod context;
 mod deadline;
 mod destination;
 mod endpoint;
 mod epoch;
 mod fail;
+mod fetch;
 mod forward;
 mod hop_by_hop;
 mod log;
 mod relay;
 mod reply;
 mod retry;
+mod shield;
 mod target;
 
 use admit::Admission;
@@ -39,13 +42,13 @@ use attempts::{MAX_CONNECTS, REPEATS};
 use blob::locate::{Located, Locator};
 use blob::storage;
 use context::ClientRequest;
-use fail::Trouble;
 
 pub(crate) use self::log::refused_header as log_refused_header;
 pub(crate) use blob::hosts::BlobHosts;
 pub(crate) use context::Context;
 pub(crate) use deadline::watched;
-pub(crate) use destination::{Destination, Table, Upstream, upstreams};
+pub(crate) use destination::{Destination, Kept, Table, Upstream, upstreams};
+pub(crate) use fail::Trouble;
 pub(crate) use hop_by_hop::is_token_byte;
 
 /// A client that takes no byte for this long is gone.
@@ -100,8 +103,8 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// Admits the request as one of the pull API or refuses it: what needs no network. A cache would answer from memory at
-    /// the end of it, so nothing here may wait for a token.
+    /// Admits the request as one of the pull API or refuses it, and answers it if it can be kept. Nothing before the answer
+    /// waits for a token.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         if context.is_too_many() {
             Box::pin(reply::trouble(session, context, Trouble::Busy)).await?;
@@ -113,7 +116,7 @@ impl ProxyHttp for Proxy {
                 context.admit(target, destination);
                 if hop_by_hop::is_valid(&session.req_header().headers) {
                     forward::strip(session.req_header_mut());
-                    return Ok(false);
+                    return shield::answer(session, context).await;
                 }
                 // Somebody may have put it together to mislead a proxy, so nothing else of this connection is served.
                 session.set_keepalive(None);
@@ -237,7 +240,10 @@ impl ProxyHttp for Proxy {
         was_pooled: bool,
     ) -> Box<Error> {
         match context.admitted() {
-            Ok(admitted) => retry::request_failed(peer, session, admitted, error, was_pooled),
+            Ok(admitted) => {
+                let request = (session.req_header(), session.response_written().is_none());
+                retry::request_failed(peer, request, admitted, error, was_pooled)
+            }
             Err(error) => error,
         }
     }

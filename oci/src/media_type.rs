@@ -22,14 +22,8 @@ pub enum ManifestType {
 
 impl ManifestType {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::OciManifest,
-        Self::OciIndex,
-        Self::DockerManifest,
-        Self::DockerList,
-        Self::Schema1,
-        Self::Schema1Signed,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::OciManifest, Self::OciIndex, Self::DockerManifest, Self::DockerList, Self::Schema1, Self::Schema1Signed];
     /// An `Accept` that names all of them, so that the registry gives each manifest as it is and converts none.
     pub const ACCEPT_ALL: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
          application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \

@@ -69,7 +69,9 @@ mod tests {
     #[test]
     fn a_borrowed_key_is_and_hashes_like_its_own() {
         let state = RandomState::new();
-        for (registry, part, path) in [(1, Part::Manifest, "/v2/a/manifests/b"), (1, Part::Redirect, ""), (2, Part::List, "x")] {
+        for (registry, part, path) in
+            [(1, Part::Manifest, "/v2/a/manifests/b"), (1, Part::Redirect, ""), (2, Part::List, "x")]
+        {
             let borrowed = KeyRef { registry, part, path };
             let key = borrowed.to_key();
             assert!(borrowed.equivalent(&key));

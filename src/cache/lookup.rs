@@ -64,6 +64,8 @@ pub(crate) enum How {
     Revalidate,
     /// The registry was asked for this request.
     Miss,
+    /// The same, and something that was not fresh any more was kept.
+    Refresh,
     /// The registry was asked for another request at the same time.
     Collapsed,
     /// It was kept, and the registry gives no better answer now.
@@ -77,6 +79,7 @@ impl How {
             Self::Hit => "hit",
             Self::Revalidate => "revalidate",
             Self::Miss => "miss",
+            Self::Refresh => "refresh",
             Self::Collapsed => "collapsed",
             Self::Stale => "stale",
         }
@@ -206,6 +209,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Ok(Joined::Full) => Flight::Full,
             Ok(Joined::Next(receiver)) => Flight::Under(receiver, How::Collapsed),
             Ok(Joined::First(sender, receiver)) => {
+                let is_known = known.is_some();
                 let flight = InFlight { cache: Arc::clone(self), key: key.to_key() };
                 let (origin, known, missing) = (origin(), known.cloned(), lifetimes.missing);
                 tokio::spawn(async move {
@@ -215,7 +219,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                     drop(flight);
                     sender.send_replace(Some(fetched));
                 });
-                Flight::Under(receiver, How::Miss)
+                Flight::Under(receiver, if is_known { How::Refresh } else { How::Miss })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What one request carries from phase to phase.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Uri};
@@ -10,7 +10,9 @@ use pingora_core::{Error, ErrorType, Result};
 use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
+use super::fetch::Trip;
 use super::target::Target;
+use crate::cache::{How, Reason};
 use crate::load::{Guard, Limit};
 use oci::error::Refusal;
 use oci::rewrite::Rewriting;
@@ -27,7 +29,20 @@ pub(crate) struct Context {
     /// Of the answer; 0 before there is one.
     status: u16,
     body_bytes: usize,
+    /// How the flight went that the request has started.
+    trip: Option<Arc<OnceLock<Trip>>>,
+    /// What the cache did; `None` where none is used.
+    cached: Option<Cached>,
     guard: Guard,
+}
+
+/// What the cache did for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cached {
+    /// It had the answer, or shared the asking for it.
+    Here(How),
+    /// Nothing: the request went to the registry by itself.
+    Passed(Reason),
 }
 
 /// A request that goes to a registry.
@@ -71,6 +86,8 @@ impl Context {
             body: Body::Unchanged,
             status: 0,
             body_bytes: 0,
+            trip: None,
+            cached: None,
             guard: requests.enter(),
         }
     }
@@ -139,6 +156,39 @@ impl Context {
     /// So many bytes of the body have gone to the client.
     pub(crate) fn count_body(&mut self, bytes: usize) {
         self.body_bytes += bytes;
+    }
+
+    /// The cache has answered.
+    pub(crate) fn note(&mut self, how: How) {
+        self.cached = Some(Cached::Here(how));
+    }
+
+    /// The request goes to the registry by itself, for this reason.
+    pub(crate) fn pass(&mut self, reason: Reason) {
+        self.cached = Some(Cached::Passed(reason));
+    }
+
+    /// Why the request goes to the registry by itself, if the cache had a say in it.
+    pub(crate) fn passed(&self) -> Option<Reason> {
+        match self.cached {
+            Some(Cached::Passed(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// What the cache did.
+    pub(crate) fn cached(&self) -> Option<Cached> {
+        self.cached
+    }
+
+    /// The request has started a flight, which went like this.
+    pub(crate) fn trip(&mut self, trip: Arc<OnceLock<Trip>>) {
+        self.trip = Some(trip);
+    }
+
+    /// How the flight went that the request has started, once it is over.
+    pub(crate) fn flown(&self) -> Option<&Trip> {
+        self.trip.as_ref().and_then(|trip| trip.get())
     }
 
     /// The status of the answer, 0 before there is one.

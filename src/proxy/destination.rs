@@ -9,13 +9,17 @@ use pingora_core::connectors::http::v1::Connector;
 use tokio::sync::oneshot;
 
 use super::blob::hosts::BlobHosts;
-use crate::config::Domain;
+use super::fail::Trouble;
+use crate::cache::Cache;
+use crate::config::{Domain, Lifetimes};
 use crate::net::addresses::{Addresses, Names};
 use crate::token::Tokens;
-use oci::route::{OnFailure, Routes};
+use oci::route::{Blobs, OnFailure, Routes};
 
 /// One cache registry, as requests see it.
 pub(crate) struct Upstream {
+    /// No other registry of this process has it, nor the same registry with another identity: what is kept is found by it.
+    pub number: u64,
     /// Where it is and what it is called: SNI, `Host`.
     pub domain: Domain,
     /// Its `Host`, ready to be sent.
@@ -39,9 +43,21 @@ pub(crate) struct Destination {
     pub upstream: Arc<Upstream>,
     /// Whether clients are to turn to their next endpoint when a pull fails.
     pub on_failure: OnFailure,
-    /// The connections on which the registry is asked where a blob is, which then comes through the proxy; `None` passes the
-    /// registry's redirects on.
-    pub(crate) blob_connector: Option<Arc<Connector>>,
+    /// How clients get blobs.
+    pub blobs: Blobs,
+    /// The connections of calls that are not passed on: for what is kept, and for where a blob is.
+    pub calls: Arc<Connector>,
+    /// What is kept for this route; `None` keeps nothing.
+    pub kept: Option<Kept>,
+}
+
+/// The cache, as a route uses it.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    /// The one of the process.
+    pub cache: Arc<Cache<Trouble>>,
+    /// For how long this route uses what is in it.
+    pub lifetimes: Lifetimes,
 }
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.

@@ -31,6 +31,8 @@ pub(crate) enum Trouble {
     Unreachable(String),
     /// Connected, and no response in time.
     Silent,
+    /// The registry's answer is not whole, also when it is asked again: how that shows.
+    Broken(&'static str),
     /// The registry has the blob, but it cannot be fetched from storage: the whole sentence.
     Storage(String),
     /// The same, by a status that clients act on.
@@ -76,9 +78,27 @@ impl Trouble {
                 };
                 (*status, code, retry_after.map(|pause| pause.as_secs()))
             }
-            Self::Unreachable(_) | Self::Storage(_) => (StatusCode::BAD_GATEWAY, Code::Unavailable, None),
+            Self::Unreachable(_) | Self::Storage(_) | Self::Broken(_) => {
+                (StatusCode::BAD_GATEWAY, Code::Unavailable, None)
+            }
             Self::Silent | Self::StorageSilent(_) => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, None),
+        }
+    }
+
+    /// It comes from the registry, from the sign-in or from the way there, so an answer that is kept may be used instead.
+    pub(crate) fn is_upstreams(&self) -> bool {
+        match self {
+            Self::NoToken(_)
+            | Self::Unresolved
+            | Self::Unreachable(_)
+            | Self::Silent
+            | Self::Broken(_)
+            | Self::Storage(_)
+            | Self::StorageSays { .. }
+            | Self::StorageSilent(_)
+            | Self::Internal(_) => true,
+            Self::Busy | Self::Malformed | Self::Unauthorized => false,
         }
     }
 
@@ -122,6 +142,7 @@ impl fmt::Display for Trouble {
                 write!(f, "blob storage {host}: {} to the registry's redirect", status.as_u16())
             }
             Self::Silent => f.write_str("the registry does not answer in time"),
+            Self::Broken(how) => write!(f, "the registry's answer is not whole: {how}"),
             Self::StorageSilent(host) => write!(f, "blob storage {host} does not answer in time"),
             Self::Internal(what) => write!(f, "this proxy failed: {what}"),
         }

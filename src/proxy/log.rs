@@ -10,7 +10,7 @@ use oci::error::Refusal;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::{ClientRequest, Context};
+use super::context::{Cached, ClientRequest, Context};
 use super::fail::Trouble;
 use crate::logger::{Rest, Word};
 
@@ -65,6 +65,7 @@ pub(crate) fn refused_header(client: Option<SocketAddr>, refusal: &Refusal, elap
         repository: "",
         upstream: None,
         tries: 0,
+        cached: None,
         storage: None,
         correlation: None,
         outcome: Outcome::Refused(refusal.message()),
@@ -77,7 +78,11 @@ impl<'a> Line<'a> {
     fn of(context: &'a Context) -> Self {
         let admitted = context.if_admitted();
         let attempts = admitted.map(|admitted| &admitted.attempts);
-        let correlation = attempts.and_then(|attempts| attempts.correlation());
+        let flown = context.flown();
+        let is_here = matches!(context.cached(), Some(Cached::Here(_)));
+        let attempts = attempts.filter(|_| !is_here);
+        let correlation =
+            attempts.and_then(|attempts| attempts.correlation()).or(flown.and_then(|trip| trip.correlation.as_ref()));
         Self {
             method: "",
             path: "",
@@ -86,8 +91,12 @@ impl<'a> Line<'a> {
             elapsed: context.elapsed(),
             client: None,
             repository: admitted.map_or("", |admitted| admitted.target.repository()),
-            upstream: attempts.and_then(|attempts| attempts.address()),
-            tries: attempts.map_or(1, |attempts| attempts.count()),
+            upstream: attempts.and_then(|attempts| attempts.address()).or(flown.and_then(|trip| trip.address)),
+            tries: match (is_here, flown) {
+                (true, flown) => flown.map_or(0, |trip| trip.tries),
+                (false, _) => attempts.map_or(1, |attempts| attempts.count()),
+            },
+            cached: context.cached(),
             storage: attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()),
             correlation: correlation.map(|value| String::from_utf8_lossy(value.as_bytes())),
             outcome: Outcome::Answered,
@@ -108,6 +117,7 @@ struct Line<'a> {
     repository: &'a str,
     upstream: Option<SocketAddr>,
     tries: usize,
+    cached: Option<Cached>,
     storage: Option<&'a str>,
     correlation: Option<Cow<'a, str>>,
     outcome: Outcome<'a>,
@@ -128,6 +138,11 @@ impl Display for Line<'_> {
             Address(self.upstream),
             self.tries,
         )?;
+        match self.cached {
+            Some(Cached::Here(how)) => write!(f, " cache={}", how.name())?,
+            Some(Cached::Passed(reason)) => write!(f, " cache=pass:{}", reason.name())?,
+            None => {}
+        }
         if let Some(storage) = self.storage {
             write!(f, " storage={}", Word(storage, MAX_HOST))?;
         }
@@ -214,8 +229,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cache::Reason;
 
-    const LABELS: [&str; 7] = ["client", "repository", "upstream", "tries", "storage", "correlation", "error"];
+    const LABELS: [&str; 8] = ["client", "repository", "upstream", "tries", "cache", "storage", "correlation", "error"];
 
     fn line<'a>(method: &'a str, path: &'a str, other: &'a str, outcome: Outcome<'a>) -> Line<'a> {
         Line {
@@ -228,6 +244,7 @@ mod tests {
             repository: other,
             upstream: None,
             tries: 1,
+            cached: Some(Cached::Passed(Reason::Kind)),
             storage: Some(other),
             correlation: Some(other.into()),
             outcome,
@@ -249,7 +266,7 @@ mod tests {
             assert_eq!(
                 line,
                 format!(
-                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 storage={other} correlation={other}{says}"
+                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 cache=pass:kind storage={other} correlation={other}{says}"
                 )
             );
         }
@@ -283,7 +300,7 @@ mod tests {
                 prop_assert_eq!(found, 1, "{} in {}", field, line);
             }
             let (fields, _) = line.split_once(" error=").expect("its own");
-            prop_assert_eq!(fields.split(' ').count(), 11, "{}", line);
+            prop_assert_eq!(fields.split(' ').count(), 12, "{}", line);
         }
     }
 }

@@ -8,10 +8,11 @@ use pingora_proxy::Session;
 
 use super::blob::storage;
 use super::context::{Body, Context};
+use super::shield::{self, CACHE_STATUS};
 use super::{fail, hop_by_hop};
 
-mod framing;
-mod names;
+pub(super) mod framing;
+pub(super) mod names;
 
 /// Headers about the registry's host or its sign-in, which do not concern the client.
 fn is_about_registry(name: &HeaderName) -> bool {
@@ -58,6 +59,9 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
         response.set_status(status)?;
         names::rename(session, response, admitted)?
     };
+    if let Some(reason) = context.passed() {
+        response.insert_header(&CACHE_STATUS, shield::passed(reason))?;
+    }
     context.answered(response.status, body);
     Ok(())
 }

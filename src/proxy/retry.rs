@@ -7,7 +7,6 @@ use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType};
-use pingora_proxy::Session;
 use tokio::time::sleep;
 
 use super::attempts::Attempts;
@@ -35,10 +34,10 @@ pub(crate) fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, m
 }
 
 /// `error_while_proxy`: a GET or HEAD whose connection broke before the response began is sent once more, on another
-/// connection. A registry that is silent is not asked again: its time is up.
+/// connection. A registry that is silent is not asked again: its time is up. `is_unanswered`: the client has got no byte.
 pub(crate) fn request_failed(
     peer: &HttpPeer,
-    session: &Session,
+    (request, is_unanswered): (&RequestHeader, bool),
     admitted: &mut Admitted,
     error: Box<Error>,
     was_pooled: bool,
@@ -49,7 +48,6 @@ pub(crate) fn request_failed(
     }
     let is_upstream = *error.esource() == ErrorSource::Upstream;
     let is_silent = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
-    let is_unanswered = session.response_written().is_none();
     // A kept connection that has ended says nothing about its address.
     if is_upstream
         && (is_silent || (!was_pooled && is_unanswered))
@@ -62,9 +60,8 @@ pub(crate) fn request_failed(
         epoch::end(*address, peer.group_key);
     }
     let broke = is_upstream && !is_silent && is_unanswered;
-    let again = broke
-        && admitted.attempts.has_time()
-        && (admitted.attempts.may_replay() || repeat(session.req_header(), admitted, None));
+    let again =
+        broke && admitted.attempts.has_time() && (admitted.attempts.may_replay() || repeat(request, admitted, None));
     if again {
         // What is pooled in a new epoch has been made since, and the connection of this try is worth keeping.
         admitted.attempts.replay(!in_silence);

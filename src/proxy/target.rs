@@ -8,6 +8,7 @@ use oci::request::Pull;
 const NAME_START: usize = 4;
 
 /// The admitted request. It never changes, however often it is sent.
+#[derive(Clone)]
 pub(crate) struct Target {
     endpoint: Endpoint,
     /// Path and query in the registry.
@@ -42,6 +43,23 @@ impl Target {
     /// The repository's whole name in the registry, prefix included.
     pub(crate) fn repository(&self) -> &str {
         self.path.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
+    }
+
+    /// The tag or digest of a manifest, the digest of a blob; empty for a list.
+    pub(crate) fn reference(&self) -> &str {
+        let rest = self.path.get(NAME_START + self.name_length..).unwrap_or_default();
+        let rest = rest.strip_prefix("/manifests/").or_else(|| rest.strip_prefix("/blobs/"));
+        rest.unwrap_or_default()
+    }
+
+    /// It names its content itself. No tag has a colon.
+    pub(crate) fn is_by_digest(&self) -> bool {
+        self.reference().contains(':')
+    }
+
+    /// The path of another manifest in the same repository.
+    pub(crate) fn manifest_path(&self, reference: &str) -> String {
+        format!("/v2/{}/manifests/{reference}", self.repository())
     }
 
     /// The repository's name as the client writes it, cut from the path of its request.

@@ -3,6 +3,7 @@
 //! Requests read the table through one pointer, which is swapped atomically. A request keeps the destination that it got, so
 //! it ends with the table that it began with. The upkeep of a registry ends after the last request to it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,14 +14,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ServeError;
 use super::upkeep::{Upkeep, UpkeepService};
+use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::identity::{Chain, IdentityError};
 use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Destination, Table, Upstream};
+use crate::proxy::{BlobHosts, Destination, Kept, Table, Trouble, Upstream};
 use crate::token::Tokens;
 use crate::token::acr::AcrIssuer;
-use oci::route::{Blobs, Routes};
+use oci::route::Routes;
 
 /// Makes tables of routes, and swaps them.
 pub(crate) struct RouteTable {
@@ -31,9 +33,10 @@ pub(crate) struct RouteTable {
     /// The addresses of storage hosts and sign-in hosts, shared by all tables.
     storage_names: Arc<Names>,
     sign_in_names: Arc<Names>,
-    /// Created for the first route with `blobs: proxy`, because it reads the CA certificates again and keeps connections.
-    blob_connector: OnceLock<Arc<Connector>>,
-    connector: ConnectorOptions,
+    /// The connections of calls that are not passed on, shared by all routes.
+    calls: Arc<Connector>,
+    /// The cache of the process, of the size that the first settings with one say.
+    cache: OnceLock<Arc<Cache<Trouble>>>,
     upkeep: mpsc::UnboundedSender<Upkeep>,
 }
 
@@ -61,8 +64,8 @@ impl RouteTable {
             roots,
             storage_names: Names::storage(),
             sign_in_names: Names::sign_in(),
-            blob_connector: OnceLock::new(),
-            connector,
+            calls: Arc::new(Connector::new(Some(connector))),
+            cache: OnceLock::new(),
             upkeep,
         };
         (table, service)
@@ -82,8 +85,8 @@ impl RouteTable {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
         let token_wait = config.token_wait();
-        let routes = config.routes().try_map(
-            |config::Destination { upstream: settings, on_failure, blobs, lifetimes: _ }| {
+        let routes =
+            config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs, lifetimes }| {
                 let is_it = |known: &&Served| known.is_built_from(settings, token_wait);
                 let upstream = match next.iter().find(is_it) {
                     Some(known) => Arc::clone(&known.upstream),
@@ -101,12 +104,13 @@ impl RouteTable {
                         upstream
                     }
                 };
-                let connector =
-                    || self.blob_connector.get_or_init(|| Arc::new(Connector::new(Some(self.connector.clone()))));
-                let blob_connector = (*blobs == Blobs::Proxy).then(|| Arc::clone(connector()));
-                Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blob_connector }))
-            },
-        )?;
+                let kept = config.cache().zip(*lifetimes).map(|(settings, lifetimes)| Kept {
+                    cache: Arc::clone(self.cache.get_or_init(|| Arc::new(Cache::new(settings.memory)))),
+                    lifetimes,
+                });
+                let calls = Arc::clone(&self.calls);
+                Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blobs: *blobs, calls, kept }))
+            })?;
         for upkeep in new_upkeep {
             // Fails only while the program ends, when upkeep is no longer needed.
             let _ = self.upkeep.send(upkeep);
@@ -118,6 +122,8 @@ impl RouteTable {
 
     /// Builds one registry and its upkeep.
     fn build(&self, settings: &config::Upstream, token_wait: Duration) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
+        /// No registry has the number of an earlier one.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let domain = settings.domain();
         let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
         let identity = Chain::new(settings.identity(), &self.roots, &self.sign_in_names);
@@ -132,6 +138,7 @@ impl RouteTable {
         let upkeep =
             Upkeep { addresses: Arc::clone(&addresses), tokens: Arc::clone(&tokens), issuer, in_use: upkeep_ends };
         let upstream = Upstream {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             domain: domain.clone(),
             host: domain.to_header(),
             addresses,

@@ -6,26 +6,20 @@
 //! each blob would cost the next request to the registry a new connection, three round trips.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Version, header};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
+use pingora_core::Result;
 use pingora_core::connectors::http::v1::Connector;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
-use tokio::time::timeout;
 
 use super::redirect::storage_of;
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
-use crate::proxy::{forward, relay, retry};
-
-/// A redirect's body is a link of half a KiB, and that of an error is no longer. A connection with more to read is closed.
-const MAX_REDIRECT_BODY: usize = 4 << 10;
-/// How long the rest of a redirect may take; it usually comes in the packet of its header.
-const REST_LIMIT: Duration = Duration::from_millis(200);
+use crate::proxy::{call, forward, relay, retry};
+use oci::route::Blobs;
 
 /// Asks registries where a blob is, on connections that are kept for it.
 pub(crate) struct Locator {
@@ -44,9 +38,9 @@ pub(crate) enum Located {
 impl Locator {
     /// The one for a request, if that is for a blob that comes through this proxy.
     pub(crate) fn of(admitted: &Admitted) -> Option<Self> {
-        let connector =
-            admitted.destination.blob_connector.as_ref().filter(|_| admitted.target.endpoint().is_blob())?;
-        Some(Self { connector: Arc::clone(connector) })
+        let destination = &admitted.destination;
+        let is_here = destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob();
+        is_here.then(|| Self { connector: Arc::clone(&destination.calls) })
     }
 
     /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
@@ -58,7 +52,8 @@ impl Locator {
             let admitted = context.admitted()?;
             retry::pause(&mut admitted.attempts).await;
             let peer = forward::peer(admitted).await?;
-            let (mut upstream, response) = match self.ask(&peer, session, admitted).await {
+            let request = (session.req_header(), session.response_written().is_none());
+            let (upstream, response) = match call::ask(&self.connector, &peer, request, admitted).await {
                 Ok(answered) => answered,
                 Err(error) if error.retry() => continue,
                 Err(error) => return Err(error),
@@ -71,37 +66,11 @@ impl Locator {
                 self.hand_over(upstream, &peer, response, session, context).await?;
                 return Ok(Located::Answered);
             }
-            upstream.read_timeout = Some(REST_LIMIT);
-            // If the rest does not come in time, only this connection ends.
-            let _ = timeout(REST_LIMIT, self.keep_alive(upstream, &peer)).await;
+            call::finish(&self.connector, upstream, &peer).await;
             match outcome {
                 Err(error) if error.retry() => {}
                 outcome => return outcome,
             }
-        }
-    }
-
-    /// Asks the registry once and reads the final header. An error says whether to ask again.
-    async fn ask(
-        &self,
-        peer: &HttpPeer,
-        session: &Session,
-        admitted: &mut Admitted,
-    ) -> Result<(HttpSession, ResponseHeader)> {
-        let mut request = session.req_header().clone();
-        request.set_version(Version::HTTP_11);
-        forward::upstream_request(&mut request, admitted)?;
-        let (mut upstream, was_pooled) = match self.connector.get_http_session(peer).await {
-            Ok(connected) => connected,
-            Err(error) => return Err(retry::connect_failed(session.req_header(), admitted, error.into_up())),
-        };
-        upstream.read_timeout = peer.options.read_timeout;
-        upstream.write_timeout = peer.options.write_timeout;
-        let limit = admitted.attempts.header_limit();
-        let answered = timeout(limit, exchange(&mut upstream, request)).await.unwrap_or_else(|_| Err(retry::late()));
-        match answered {
-            Ok(response) => Ok((upstream, response)),
-            Err(error) => Err(retry::request_failed(peer, session, admitted, error.into_up(), was_pooled)),
         }
     }
 
@@ -136,36 +105,6 @@ impl Locator {
         }
         self.connector.release_http_session(upstream, peer, peer.options.idle_timeout).await;
         Ok(())
-    }
-
-    /// Keeps the connection for the next blob, if the rest of the response is as short as that of a redirect.
-    async fn keep_alive(&self, mut upstream: HttpSession, peer: &HttpPeer) {
-        upstream.respect_keepalive();
-        let mut length = 0;
-        loop {
-            match upstream.read_body_ref().await {
-                Ok(Some(part)) => length += part.len(),
-                Ok(None) => break,
-                Err(_) => return,
-            }
-            if length > MAX_REDIRECT_BODY {
-                return;
-            }
-        }
-        self.connector.release_http_session(upstream, peer, peer.options.idle_timeout).await;
-    }
-}
-
-/// Sends the request and waits for the final header.
-async fn exchange(upstream: &mut HttpSession, request: RequestHeader) -> Result<ResponseHeader> {
-    upstream.write_request_header(Box::new(request)).await?;
-    loop {
-        upstream.read_response().await?;
-        let header = upstream.resp_header().cloned();
-        let header = header.ok_or_else(|| Error::explain(ErrorType::ReadError, "a response without a header"))?;
-        if !relay::is_interim(&header)? {
-            return Ok(header);
-        }
     }
 }
 
@@ -206,6 +145,7 @@ mod tests {
     fn blob(age: Duration) -> Admitted {
         let domain = Domain::parse("example.azurecr.io").expect("a domain");
         let upstream = Arc::new(Upstream {
+            number: 0,
             host: domain.to_header(),
             addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
             tokens: Arc::new(Tokens::default()),
@@ -219,7 +159,13 @@ mod tests {
         let started = Instant::now().checked_sub(age).expect("this machine runs for longer than that");
         Admitted {
             target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
-            destination: Arc::new(Destination { upstream, on_failure: OnFailure::Fallback, blob_connector: None }),
+            destination: Arc::new(Destination {
+                upstream,
+                on_failure: OnFailure::Fallback,
+                blobs: Blobs::Proxy,
+                calls: Arc::new(Connector::new(None)),
+                kept: None,
+            }),
             attempts: Attempts::new(started),
         }
     }

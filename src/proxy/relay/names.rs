@@ -23,6 +23,40 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
     let is_head = request.method == Method::HEAD;
     let namespace = namespace(request.uri.query());
     let names = names(request.uri.path(), admitted, namespace.as_deref());
+    headers(response, &names)?;
+    let kind = kind.filter(|_| names.from != names.to);
+    let is_gzip = response.headers.contains_key(header::CONTENT_ENCODING);
+    let rewriting = kind.and_then(|kind| Rewriting::new(kind, is_gzip, framing::length(response), &names));
+    let Some(rewriting) = rewriting else {
+        return Ok(Body::Unchanged);
+    };
+    framing::reframe(session, response, rewriting.promised())?;
+    Ok(if is_head { Body::Unchanged } else { Body::Renamed(rewriting) })
+}
+
+/// The same for a response whose body is here as a whole: the new body, if it changes.
+pub(crate) fn whole(
+    request: &RequestHeader,
+    response: &mut ResponseHeader,
+    body: &[u8],
+    admitted: &Admitted,
+) -> Result<Option<Bytes>> {
+    let namespace = namespace(request.uri.query());
+    let names = names(request.uri.path(), admitted, namespace.as_deref());
+    headers(response, &names)?;
+    if names.from == names.to {
+        return Ok(None);
+    }
+    let renamed = match kind(response, admitted.target.endpoint()) {
+        Some(BodyKind::Tags) => names.tags(body),
+        Some(BodyKind::Errors) => names.errors(body),
+        None => None,
+    };
+    Ok(renamed.map(Bytes::from))
+}
+
+/// Renames in `Link` and `Location`.
+fn headers(response: &mut ResponseHeader, names: &Renaming<'_>) -> Result<()> {
     let renamed = |value: &HeaderValue, rename: &dyn Fn(&str) -> Option<String>| {
         HeaderValue::try_from(rename(value.to_str().ok()?)?).ok()
     };
@@ -37,14 +71,7 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
     if let Some(location) = location.and_then(|value| renamed(value, &|value| names.location(value))) {
         response.insert_header(header::LOCATION, location)?;
     }
-    let kind = kind.filter(|_| names.from != names.to);
-    let is_gzip = response.headers.contains_key(header::CONTENT_ENCODING);
-    let rewriting = kind.and_then(|kind| Rewriting::new(kind, is_gzip, framing::length(response), &names));
-    let Some(rewriting) = rewriting else {
-        return Ok(Body::Unchanged);
-    };
-    framing::reframe(session, response, rewriting.promised())?;
-    Ok(if is_head { Body::Unchanged } else { Body::Renamed(rewriting) })
+    Ok(())
 }
 
 /// The rest of a body that was held, at its end.

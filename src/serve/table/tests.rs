@@ -100,7 +100,7 @@ async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkee
     assert!(Arc::ptr_eq(&token, &kept));
     assert_eq!(token_calls(&stays), 1);
     assert!(
-        staying.blob_connector.is_none() && staying_on.blob_connector.is_some(),
+        staying.blobs == Blobs::Redirect && staying_on.blobs == Blobs::Proxy,
         "blobs come through here from now on"
     );
 

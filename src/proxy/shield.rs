@@ -1,0 +1,163 @@
+//! `request_filter`, once a request is admitted: the answer from what is kept, or from a flight to the registry that all
+//! requests for the same object share. Needs no token where something is kept.
+
+use std::sync::{Arc, OnceLock};
+
+use http::{Method, header};
+use oci::media_type::Accepted;
+use oci::route::Blobs;
+use pingora::http::RequestHeader;
+use pingora_core::{Error, Result};
+use pingora_proxy::Session;
+use tokio::time::Instant;
+
+use super::context::{Admitted, Context};
+use super::destination::Kept;
+use super::endpoint::Endpoint;
+use super::fail::Trouble;
+use super::fetch::{Read, Trip};
+use super::reply;
+use crate::cache::{How, KeyRef, Part, Reason, Served};
+
+mod answer;
+mod status;
+
+use status::CacheStatus;
+
+pub(crate) use status::{CACHE_STATUS, passed};
+
+/// What is asked for, as far as it can be kept.
+struct Wanted {
+    part: Part,
+    /// Which types of manifests the client takes.
+    accepted: Accepted,
+}
+
+impl Wanted {
+    /// `Err` says why the request goes to the registry by itself.
+    fn of(request: &RequestHeader, admitted: &Admitted) -> Result<Self, Reason> {
+        let is_head = request.method == Method::HEAD;
+        let part = match admitted.target.endpoint() {
+            Endpoint::Manifest => Part::Manifest,
+            Endpoint::Tags | Endpoint::Referrers if !is_head => Part::List,
+            Endpoint::Blob if !is_head && admitted.destination.blobs != Blobs::Proxy => Part::Redirect,
+            Endpoint::Tags | Endpoint::Referrers | Endpoint::Blob => return Err(Reason::Kind),
+        };
+        let accepted = match part {
+            Part::Manifest => {
+                Accepted::parse(request.headers.get_all(header::ACCEPT).iter().map(|value| value.as_bytes()))
+            }
+            _ => Accepted::default(),
+        };
+        // The registry would answer by another type, or with an error that depends on what is named.
+        if part == Part::Manifest && accepted.is_empty() {
+            return Err(Reason::Accept);
+        }
+        Ok(Self { part, accepted })
+    }
+}
+
+/// What a look-up in [`Shield`] has come to, with what is said of it.
+struct Found {
+    served: Served<Trouble>,
+    status: CacheStatus,
+}
+
+/// Answers the request if that can be done without passing it on. True if it is answered.
+pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Result<bool> {
+    let admitted = &*context.admitted()?;
+    let Some(kept) = &admitted.destination.kept else {
+        return Ok(false);
+    };
+    let wanted = match Wanted::of(session.req_header(), admitted) {
+        Ok(wanted) => wanted,
+        Err(reason) => {
+            kept.cache.counters().passed(reason);
+            context.pass(reason);
+            return Ok(false);
+        }
+    };
+    let now = Instant::now();
+    let hit = kept.cache.hit(&key(admitted, wanted.part), &kept.lifetimes, now);
+    let found = match hit {
+        Some(entry) => {
+            let status = CacheStatus::of_entry(&entry, &kept.lifetimes, How::Hit, now);
+            Found { served: Served::Entry(entry, How::Hit), status }
+        }
+        // In a box: a hit needs no room for it.
+        None => Box::pin(look_up(session, context, &wanted)).await?,
+    };
+    let Found { served, status } = found;
+    match served {
+        Served::Entry(entry, how) => {
+            if entry.content.manifest.is_some_and(|manifest| !wanted.accepted.includes(manifest)) {
+                let admitted = context.admitted()?;
+                if let Some(kept) = &admitted.destination.kept {
+                    kept.cache.counters().passed(Reason::Accept);
+                }
+                context.pass(Reason::Accept);
+                return Ok(false);
+            }
+            context.note(how);
+            answer::content(session, context, &entry.content, &status).await?;
+        }
+        Served::Answer(content, how) => {
+            context.note(how);
+            Box::pin(answer::content(session, context, &content, &status)).await?;
+        }
+        Served::Failed(trouble, how) => {
+            context.note(how);
+            Box::pin(reply::trouble(session, context, trouble)).await?;
+        }
+        Served::Pass(reason) => {
+            context.pass(reason);
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn key(admitted: &Admitted, part: Part) -> KeyRef<'_> {
+    KeyRef { registry: admitted.destination.upstream.number, part, path: admitted.target.path() }
+}
+
+/// A look-up that may have to wait for the registry. A client that leaves ends its wait and nothing else.
+async fn look_up(session: &mut Session, context: &mut Context, wanted: &Wanted) -> Result<Found> {
+    let admitted = context.admitted()?;
+    let Some(Kept { cache, lifetimes }) = admitted.destination.kept.clone() else {
+        return Ok(Found { served: Served::Pass(Reason::Off), status: CacheStatus::default() });
+    };
+    let mut trip: Option<Arc<OnceLock<Trip>>> = None;
+    let origin = || {
+        let (read, note) = Read::of(admitted, wanted.part);
+        trip = Some(note);
+        read
+    };
+    let (served, why) = {
+        let looking = cache.look_up(key(admitted, wanted.part), &lifetimes, origin);
+        tokio::select! {
+            biased;
+            looked_up = looking => looked_up,
+            error = left(session) => return Err(error),
+        }
+    };
+    if let Some(trip) = trip {
+        context.trip(trip);
+    }
+    let status = match &served {
+        Served::Entry(entry, how) => {
+            CacheStatus::of_entry(entry, &lifetimes, *how, Instant::now()).because(why.as_ref())
+        }
+        Served::Answer(_, how) | Served::Failed(_, how) => CacheStatus::of_answer(*how),
+        Served::Pass(_) => CacheStatus::default(),
+    };
+    Ok(Found { served, status })
+}
+
+/// Waits until the client has left; what it sends meanwhile is its own mistake, and ends the request as well.
+async fn left(session: &mut Session) -> Box<Error> {
+    match session.as_downstream_mut().read_body_or_idle(true).await {
+        Err(error) => error.into_down(),
+        Ok(_) => std::future::pending().await,
+    }
+}

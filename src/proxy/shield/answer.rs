@@ -1,0 +1,105 @@
+//! Makes an answer of what is kept: in the client's names, whole or a range of it, or that it has not changed.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora_core::Result;
+use pingora_proxy::Session;
+
+use super::status::{CACHE_STATUS, CacheStatus};
+use crate::cache::Content;
+use crate::proxy::context::{Body, Context};
+use crate::proxy::fail;
+use crate::proxy::relay::names;
+
+mod range;
+
+use range::Range;
+
+/// Headers that are made here, beside those of the content.
+const MADE: usize = 4;
+
+/// Sends it.
+pub(super) async fn content(
+    session: &mut Session,
+    context: &mut Context,
+    content: &Content,
+    status: &CacheStatus,
+) -> Result<()> {
+    let (response, body) = make(session, context, content, status)?;
+    context.answered(response.status, Body::Unchanged);
+    let is_bodiless = session.req_header().method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED;
+    let is_end = is_bodiless || body.is_empty();
+    session.write_response_header(Box::new(response), is_end).await.map_err(|error| error.into_down())?;
+    if !is_end {
+        context.count_body(body.len());
+        session.write_response_body(Some(body), true).await.map_err(|error| error.into_down())?;
+    }
+    Ok(())
+}
+
+fn make(
+    session: &Session,
+    context: &mut Context,
+    content: &Content,
+    status: &CacheStatus,
+) -> Result<(ResponseHeader, Bytes)> {
+    let request = session.req_header();
+    let admitted = &*context.admitted()?;
+    let code = fail::passed_on(content.status, admitted.target.endpoint(), admitted.destination.on_failure);
+    let mut response = ResponseHeader::build_no_case(code, Some(content.headers.len() + MADE))?;
+    for (name, value) in &content.headers {
+        response.append_header(name, value)?;
+    }
+    if let Some(age) = status.age() {
+        response.insert_header(header::AGE, age)?;
+    }
+    if let Some(value) = status.to_header() {
+        response.insert_header(&CACHE_STATUS, value)?;
+    }
+    if content.manifest.is_none() {
+        let body =
+            names::whole(request, &mut response, &content.body, admitted)?.unwrap_or_else(|| content.body.clone());
+        response.insert_header(header::CONTENT_LENGTH, body.len())?;
+        return Ok((response, body));
+    }
+    let etag = content.header(&header::ETAG);
+    if is_known(&request.headers, content, etag) {
+        response.set_status(StatusCode::NOT_MODIFIED)?;
+        response.remove_header(&header::CONTENT_TYPE);
+        return Ok((response, Bytes::new()));
+    }
+    let body = match range::of(&request.headers, content.body.len(), etag) {
+        Range::Whole => content.body.clone(),
+        Range::Part(part) => {
+            let value = format!("bytes {}-{}/{}", part.start, part.end - 1, content.body.len());
+            response.set_status(StatusCode::PARTIAL_CONTENT)?;
+            response.insert_header(header::CONTENT_RANGE, value)?;
+            content.body.slice(part)
+        }
+        Range::Unsatisfiable => {
+            response.set_status(StatusCode::RANGE_NOT_SATISFIABLE)?;
+            response.insert_header(header::CONTENT_RANGE, format!("bytes */{}", content.body.len()))?;
+            response.remove_header(&header::CONTENT_TYPE);
+            Bytes::new()
+        }
+    };
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    Ok((response, body))
+}
+
+/// `If-None-Match` names it (RFC 9110 section 13.1.2), quoted or, as ACR takes it as well, bare.
+fn is_known(request: &http::HeaderMap, content: &Content, etag: Option<&HeaderValue>) -> bool {
+    let known =
+        request.get_all(header::IF_NONE_MATCH).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    let etag = etag.map_or(&b""[..], HeaderValue::as_bytes);
+    let digest = content.digest.as_deref().unwrap_or_default().as_bytes();
+    let mut known = known.map(<[u8]>::trim_ascii).map(|value| value.strip_prefix(b"W/").unwrap_or(value));
+    known.any(|value| {
+        !value.is_empty() && (value == b"*" || value == etag || value == digest || is_quoted(value, digest))
+    })
+}
+
+fn is_quoted(value: &[u8], digest: &[u8]) -> bool {
+    value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) == Some(digest)
+}

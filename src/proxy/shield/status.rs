@@ -1,0 +1,96 @@
+//! `Cache-Status`: what the cache did for an answer (RFC 9211).
+
+use std::fmt::{self, Display, Formatter};
+
+use http::{HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use crate::cache::{Entry, Fetched, How, Reason};
+use crate::config::Lifetimes;
+use crate::proxy::fail::Trouble;
+
+/// The header's name.
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// What is said of one answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CacheStatus {
+    how: Option<How>,
+    /// Seconds since the registry said so; only of what is kept.
+    age: Option<u64>,
+    /// Seconds that it stays fresh; below zero, since when it is stale.
+    ttl: Option<i64>,
+    /// What the registry answered instead, where something stale is the answer.
+    forwarded: Option<u16>,
+}
+
+impl CacheStatus {
+    /// Of an entry.
+    pub(crate) fn of_entry(entry: &Entry, lifetimes: &Lifetimes, how: How, now: Instant) -> Self {
+        let age = entry.age(now).as_secs();
+        let lifetime = entry.lifetime(lifetimes).as_secs();
+        Self { how: Some(how), age: Some(age), ttl: Some(signed(lifetime) - signed(age)), forwarded: None }
+    }
+
+    /// Of an answer that is not kept.
+    pub(crate) fn of_answer(how: How) -> Self {
+        Self { how: Some(how), ..Self::default() }
+    }
+
+    /// The same, with what the registry answered instead.
+    pub(crate) fn because(self, fetched: Option<&Fetched<Trouble>>) -> Self {
+        let status = match fetched {
+            Some(Fetched::Answer { content, .. }) => Some(content.status.as_u16()),
+            Some(Fetched::Failed { trouble, .. }) => Some(trouble.answer().0.as_u16()),
+            _ => None,
+        };
+        Self { forwarded: status, ..self }
+    }
+
+    /// Seconds since the registry said so, for `Age`.
+    pub(crate) fn age(&self) -> Option<u64> {
+        self.age
+    }
+
+    /// As the header's value.
+    pub(crate) fn to_header(self) -> Option<HeaderValue> {
+        HeaderValue::try_from(self.to_string()).ok()
+    }
+}
+
+impl Display for CacheStatus {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("acr-cache-proxy")?;
+        match self.how {
+            Some(How::Hit | How::Revalidate) => f.write_str("; hit")?,
+            Some(How::Miss) => f.write_str("; fwd=miss")?,
+            Some(How::Collapsed) => f.write_str("; fwd=miss; collapsed")?,
+            Some(How::Refresh | How::Stale) => f.write_str("; fwd=stale")?,
+            None => {}
+        }
+        if let Some(status) = self.forwarded {
+            write!(f, "; fwd-status={status}")?;
+        }
+        if let Some(ttl) = self.ttl {
+            write!(f, "; ttl={ttl}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The value for a request that goes to the registry by itself.
+pub(crate) fn passed(reason: Reason) -> HeaderValue {
+    HeaderValue::from_static(match reason {
+        Reason::Off => "acr-cache-proxy; fwd=bypass; detail=off",
+        Reason::Kind => "acr-cache-proxy; fwd=bypass; detail=kind",
+        Reason::Accept => "acr-cache-proxy; fwd=bypass; detail=accept",
+        Reason::Full => "acr-cache-proxy; fwd=bypass; detail=full",
+        Reason::Answer => "acr-cache-proxy; fwd=bypass; detail=answer",
+        Reason::Fault => "acr-cache-proxy; fwd=bypass; detail=fault",
+    })
+}
+
+/// No lifetime and no age of a process comes near the end of its range.
+fn signed(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
