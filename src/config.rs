@@ -30,7 +30,7 @@ use routes::Table;
 use setting::{FILE, FileTable, LIMITS, LimitsTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
-#[expect(unused_imports, reason = "the parts that keep answers and prefetch them use these")]
+#[allow(unused_imports, reason = "prefetch uses Platform")]
 pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use domain::Domain;
 #[cfg(feature = "demo")]
