@@ -30,7 +30,6 @@ use routes::Table;
 use setting::{FILE, FileTable, LIMITS, LimitsTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
-#[allow(unused_imports, reason = "prefetch uses Platform")]
 pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use domain::Domain;
 #[cfg(feature = "demo")]

@@ -206,6 +206,7 @@ mod tests {
                 &["No connection (three tries, each to all addresses)", "An answer that is not HTTP"]
             }
             Trouble::Silent => &["Connected, but no answer in time"],
+            Trouble::Broken(_) => &["An answer that is not whole"],
             Trouble::Storage(_) => &[
                 "Its name is not resolved",
                 "No connection to it",
@@ -249,6 +250,7 @@ mod tests {
             Trouble::Unauthorized,
             Trouble::Unreachable(String::new()),
             Trouble::Silent,
+            Trouble::Broken(""),
             Trouble::Storage(String::new()),
             says(StatusCode::TOO_MANY_REQUESTS),
             says(StatusCode::SERVICE_UNAVAILABLE),

@@ -54,12 +54,18 @@ impl Setup {
         let ca = files.path().join("ca.pem");
         std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
         let config = files.path().join("config.yaml");
-        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
+        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\ncache: off\n", ca.display());
         std::fs::write(&config, upstream.to_owned() + &rest).expect("the configuration is written");
         Self { args: Vec::new(), environment: Vec::new(), journal: None, descriptors: None, files }
             .flag("--config", &config.to_string_lossy())
             .env("AZURE_AUTHORITY_HOST", &azure.authority())
             .secret(SECRET)
+    }
+
+    /// Keeps answers, as the program does by default: with these settings, such as `{tags: 1s}`. A [`Setup`] without this has
+    /// `cache: off`, because most tests are about what goes to the registry.
+    pub fn cache(self, settings: &str) -> Self {
+        self.edit(|config| config.replacen("cache: off\n", &format!("cache: {settings}\n"), 1))
     }
 
     /// Adds lines to the configuration file.

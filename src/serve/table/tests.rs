@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use oci::route::Blobs;
+
 use super::*;
 use crate::config::Flags;
 use crate::load::Limit;
