@@ -1,7 +1,7 @@
 //! Failures that a test injects into the servers.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 use crate::record::Hop;
@@ -24,6 +24,12 @@ pub enum Fault {
         /// The body.
         body: String,
     },
+    /// 429 with a `Retry-After` that counts down in seconds, until this much time has passed since the injection; correct
+    /// answers from then on.
+    Throttled(Duration),
+    /// The error of a cache rule with this status, though the registry itself is well: 401, 403 or 424 for a credential set
+    /// that is not healthy, 429 from the source registry (Azure/acr#599, #754, #772, #891, #892, #893).
+    CacheRule(u16),
     /// The connection is reset at once. Entra, storage and the identity endpoint reset it when
     /// they accept it; the registry, whose listener serves three hops, when it has read which
     /// one is meant. To refuse all of the registry see [`crate::Emulator::refuse_connections`].
@@ -120,12 +126,34 @@ impl From<Fault> for Injection {
 /// The injected faults.
 #[derive(Default)]
 pub(crate) struct Faults {
-    injections: Mutex<Vec<(Hop, Injection)>>,
+    injections: Mutex<Vec<Injected>>,
+}
+
+struct Injected {
+    hop: Hop,
+    injection: Injection,
+    since: Instant,
+}
+
+impl Injected {
+    /// The fault as it is now; `None` once it is over.
+    fn fault(&self) -> Option<Fault> {
+        if self.injection.times == Some(0) {
+            return None;
+        }
+        match &self.injection.fault {
+            Fault::Throttled(time) => {
+                let left = time.saturating_sub(self.since.elapsed());
+                (!left.is_zero()).then_some(Fault::Throttled(left))
+            }
+            fault => Some(fault.clone()),
+        }
+    }
 }
 
 impl Faults {
     pub(crate) fn add(&self, hop: Hop, injection: Injection) {
-        lock(&self.injections).push((hop, injection));
+        lock(&self.injections).push(Injected { hop, injection, since: Instant::now() });
     }
 
     pub(crate) fn clear(&self) {
@@ -149,12 +177,11 @@ impl Faults {
 
     fn take(&self, matches: impl Fn(Hop, &Injection) -> bool) -> Option<Fault> {
         let mut injections = lock(&self.injections);
-        let at =
-            injections.iter().position(|(hop, injection)| injection.times != Some(0) && matches(*hop, injection))?;
-        let injection = &mut injections[at].1;
-        if let Some(times) = &mut injection.times {
+        let mut matching = injections.iter_mut().filter(|injected| matches(injected.hop, &injected.injection));
+        let (injected, fault) = matching.find_map(|injected| injected.fault().map(|fault| (injected, fault)))?;
+        if let Some(times) = &mut injected.injection.times {
             *times -= 1;
         }
-        Some(injection.fault.clone())
+        Some(fault)
     }
 }

@@ -14,6 +14,7 @@
 //!   connection, wire                    the connection that carries it: its bytes, flushes and resets
 //! fault, record                         what a test injects, and what it reads afterwards
 //! state, store, options, image          what the servers share: settings, keys, images
+//! rate_limits                           how many calls a minute they answer
 //! request, query, answer, token, jwt    the values that pass between them
 //! ```
 //!
@@ -39,6 +40,7 @@ mod outcome;
 mod payload;
 mod query;
 mod random;
+mod rate_limits;
 mod record;
 mod registry;
 mod request;
@@ -49,9 +51,11 @@ mod store;
 mod token;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -61,11 +65,15 @@ pub use crate::busybox::static_busybox;
 pub use crate::fault::{Fault, Injection};
 pub use crate::image::{Image, Pushed};
 pub use crate::options::{CLIENT_ID, CLIENT_SECRET, Client, ManagedIdentity, Options, TENANT};
+pub use crate::rate_limits::RateLimits;
 pub use crate::record::{Hop, Recorded, Server};
 
 use crate::certificate::Tls;
 use crate::listener::serve;
 use crate::state::State;
+
+/// What waits for a request looks at the record once in this time, and not at the whole of it for each request of a burst.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A running emulator.
 ///
@@ -177,6 +185,40 @@ impl Emulator {
         self.state.store.tag(repository, digest, tag);
     }
 
+    /// Removes a tag, but not the manifest that it names; false if there is no such tag.
+    pub fn delete_tag(&self, repository: &str, tag: &str) -> bool {
+        self.state.store.delete_tag(repository, tag)
+    }
+
+    /// Removes a manifest and all tags that name it, as `DELETE` of a digest does; false if there is no such manifest.
+    pub fn delete_manifest(&self, repository: &str, digest: &str) -> bool {
+        self.state.store.delete_manifest(repository, digest)
+    }
+
+    /// From now on a tag, or a whole repository, is not imported yet: its manifests and the redirects to its blobs come
+    /// with `X-Azure-Origin: upstream` (Azure/acr#862; that redirects have it is inferred).
+    ///
+    /// A tag stands for all that its manifest refers to. Unlike Azure's, the import does not follow by itself.
+    pub fn mark_not_imported(&self, repository: &str, tag: Option<&str>) {
+        self.state.store.set_imported(repository, tag, false);
+    }
+
+    /// Ends what [`Emulator::mark_not_imported`] began with the same arguments.
+    pub fn import(&self, repository: &str, tag: Option<&str>) {
+        self.state.store.set_imported(repository, tag, true);
+    }
+
+    /// Takes the right to pull from this repository away from every identity: new tokens do not grant it, and the earlier
+    /// ones are too narrow.
+    pub fn revoke_repository(&self, repository: &str) {
+        self.state.revoke(repository);
+    }
+
+    /// Gives back what [`Emulator::revoke_repository`] took away.
+    pub fn restore_repository(&self, repository: &str) {
+        self.state.restore(repository);
+    }
+
     /// Puts a manifest of any kind and size under a tag and returns its digest. What it refers to is not checked.
     pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: impl Into<Bytes>) -> String {
         self.state.store.put_manifest(repository, tag, media_type, bytes.into())
@@ -189,7 +231,9 @@ impl Emulator {
 
     /// The bytes of a manifest, by tag or digest.
     pub fn manifest(&self, repository: &str, reference: &str) -> Option<Bytes> {
-        Some(self.state.store.manifest(repository, reference)?.1.bytes)
+        let tagged = self.state.store.tagged(repository, reference);
+        let digest = tagged.as_deref().unwrap_or(reference);
+        Some(self.state.store.manifest(repository, digest)?.bytes)
     }
 
     /// The bytes of a blob.
@@ -212,6 +256,17 @@ impl Emulator {
         self.state.journal.take();
     }
 
+    /// Looks at the requests so far without a copy of them. They wait for `look`, and so do the servers.
+    pub fn with_requests<T>(&self, look: impl FnOnce(&[Recorded]) -> T) -> T {
+        self.state.journal.with(look)
+    }
+
+    /// How often each object was asked for since the record was last cleared: requests to the registry's data plane by
+    /// method and target, as `GET /v2/hub/a/manifests/latest`, whatever they were answered.
+    pub fn reads(&self) -> BTreeMap<String, usize> {
+        self.state.journal.reads()
+    }
+
     /// Waits until the requests so far satisfy a condition.
     pub async fn wait_for<F: Fn(&[Recorded]) -> bool>(&self, condition: F) {
         let mut changes = self.state.journal.subscribe();
@@ -220,6 +275,7 @@ impl Emulator {
             if changes.changed().await.is_err() {
                 return;
             }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

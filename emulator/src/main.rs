@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use acr_emulator::{CLIENT_ID, CLIENT_SECRET, Client, Emulator, Image, Options, TENANT, static_busybox};
+use acr_emulator::{CLIENT_ID, CLIENT_SECRET, Client, Emulator, Image, Options, RateLimits, TENANT, static_busybox};
 use clap::Parser;
 use serde_json::json;
 
@@ -75,6 +75,12 @@ struct Arguments {
     /// Life of access tokens, in seconds
     #[arg(long, value_name = "SECONDS")]
     access_lifetime: Option<u64>,
+    /// Life of the addresses in blob redirects, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    redirect_lifetime: Option<u64>,
+    /// Reads a minute that the registry answers for each identity [default: any number]
+    #[arg(long, value_name = "COUNT")]
+    reads_per_minute: Option<u32>,
     /// Seconds that the emulator's clock is ahead
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_skew: i64,
@@ -211,6 +217,8 @@ impl Arguments {
             anonymous_pull: self.anonymous_pull,
             refresh_lifetime: seconds(self.refresh_lifetime, defaults.refresh_lifetime),
             access_lifetime: seconds(self.access_lifetime, defaults.access_lifetime),
+            redirect_lifetime: seconds(self.redirect_lifetime, defaults.redirect_lifetime),
+            rate_limits: RateLimits { reads: self.reads_per_minute, ..RateLimits::NONE },
             clock_skew: self.clock_skew,
             clients: vec![client],
             latency: Duration::from_millis(self.latency),

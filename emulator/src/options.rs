@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::rate_limits::RateLimits;
+
 /// The tenant of [`Client::default`].
 pub const TENANT: &str = "72f988bf-0000-4000-8000-000000000001";
 /// The application of [`Client::default`].
@@ -14,7 +16,8 @@ pub const CLIENT_SECRET: &str = "a~secret-of-the-emulator";
 /// The options of an emulator, set before it starts.
 ///
 /// The defaults describe a registry as Azure makes one: an access token for 75 minutes, a
-/// refresh token for three hours, no anonymous pull, no ABAC (Azure/acr AAD-OAuth.md).
+/// refresh token for three hours, no anonymous pull, no ABAC (Azure/acr AAD-OAuth.md); an address of a blob for 20 minutes,
+/// as in every recording.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The registry's name: the `service` of requests, the `aud` of tokens, a name in the certificate.
@@ -39,6 +42,8 @@ pub struct Options {
     pub storage_port: Option<u16>,
     /// Dedicated data endpoints: blob redirects have another form of address, without a path.
     pub data_endpoints: bool,
+    /// Life of the address in a blob redirect, in whole seconds.
+    pub redirect_lifetime: Duration,
     /// Role assignments by repository: the wildcard scope is ignored in silence.
     pub abac: bool,
     /// A registry that grants the wildcard scope, claim and all, and then answers a token of it with 401 and a challenge
@@ -64,6 +69,8 @@ pub struct Options {
     pub identity_header: String,
     /// Where the Azure Arc agent writes its challenge keys; without it there is no Arc endpoint.
     pub arc_key_directory: Option<PathBuf>,
+    /// Calls a minute that the registry answers; no limits by default.
+    pub rate_limits: RateLimits,
     /// Delay before each answer.
     pub latency: Duration,
 }
@@ -83,6 +90,7 @@ impl Default for Options {
             registry_port: None,
             storage_port: None,
             data_endpoints: false,
+            redirect_lifetime: Duration::from_secs(20 * 60),
             abac: false,
             refuses_wildcard_tokens: false,
             anonymous_pull: false,
@@ -95,6 +103,7 @@ impl Default for Options {
             managed_identities: vec![ManagedIdentity::default()],
             identity_header: "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a".to_owned(),
             arc_key_directory: None,
+            rate_limits: RateLimits::NONE,
             latency: Duration::ZERO,
         }
     }

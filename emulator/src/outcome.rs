@@ -44,6 +44,8 @@ pub(crate) fn outcome(
             let answer = if is_chunked || is_last { answer.chunked() } else { answer };
             Ok((answer, if is_last { Delivery::UntilClose } else { Delivery::Whole }))
         }
+        Fault::Throttled(left) => whole(registry::throttled(request, left)),
+        Fault::CacheRule(status) => whole(registry::cache_rule_failure(state, status, request)),
         Fault::RefuseConnections => Err(NoAnswer::Reset),
         Fault::ResetMidBody => Ok((correct(Expiry::Stated), Delivery::Reset)),
         Fault::Hang => Err(NoAnswer::Hang),

@@ -1,5 +1,6 @@
 //! The record of requests, which tests read as evidence.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use serde::Serialize;
@@ -84,9 +85,16 @@ impl Recorded {
     }
 }
 
+#[derive(Default)]
+struct Requests {
+    all: Vec<Recorded>,
+    /// Counted as they come, so that a count does not go through them all.
+    reads: BTreeMap<String, usize>,
+}
+
 /// All requests so far, and a notification for those who wait for one.
 pub(crate) struct Journal {
-    requests: Mutex<Vec<Recorded>>,
+    requests: Mutex<Requests>,
     count: watch::Sender<u64>,
 }
 
@@ -96,21 +104,30 @@ impl Journal {
     }
 
     pub(crate) fn add(&self, recorded: Recorded) {
-        lock(&self.requests).push(recorded);
+        let mut requests = lock(&self.requests);
+        if recorded.hop == Hop::Data {
+            *requests.reads.entry(format!("{} {}", recorded.method, recorded.target)).or_default() += 1;
+        }
+        requests.all.push(recorded);
+        drop(requests);
         self.count.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn all(&self) -> Vec<Recorded> {
-        lock(&self.requests).clone()
+        lock(&self.requests).all.clone()
     }
 
     /// Removes and returns all requests, so that a reader who prints them does not print one twice.
     pub(crate) fn take(&self) -> Vec<Recorded> {
-        std::mem::take(&mut *lock(&self.requests))
+        std::mem::take(&mut *lock(&self.requests)).all
     }
 
     pub(crate) fn with<T>(&self, look: impl FnOnce(&[Recorded]) -> T) -> T {
-        look(&lock(&self.requests))
+        look(&lock(&self.requests).all)
+    }
+
+    pub(crate) fn reads(&self) -> BTreeMap<String, usize> {
+        lock(&self.requests).reads.clone()
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {

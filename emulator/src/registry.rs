@@ -1,5 +1,6 @@
 //! The registry: its token endpoints, its data plane, and what all of its answers have in common.
 
+mod cache_rule;
 mod data;
 mod error;
 mod front;
@@ -8,10 +9,13 @@ mod oauth;
 mod resource;
 mod scope;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
 use crate::random;
+use crate::rate_limits::Kind;
 use crate::record::Hop;
 use crate::request::Request;
 use crate::state::State;
@@ -32,6 +36,11 @@ pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer
     if let Some(refusal) = front::refusal(&request.headers) {
         return refusal;
     }
+    if hop(&request.path) != Hop::Data
+        && let Some(left) = state.meter.refuse(&state.options.rate_limits, Kind::Token, "")
+    {
+        return throttled(request, left);
+    }
     match hop(&request.path) {
         Hop::Exchange => dressed(oauth::exchange(state, request, expiry)),
         Hop::Token => dressed(oauth::token(state, request, expiry)),
@@ -42,6 +51,17 @@ pub(crate) fn answer(state: &State, request: &Request, expiry: Expiry) -> Answer
 /// The challenge for a request, as if it had no token.
 pub(crate) fn challenge(state: &State, request: &Request) -> Answer {
     dressed_as_data(data::challenge(state, request))
+}
+
+/// The 429 of a rate limit, with the time that is left in whole seconds.
+pub(crate) fn throttled(request: &Request, left: Duration) -> Answer {
+    let answer = error::too_many_requests(left);
+    if hop(&request.path) == Hop::Data { dressed_as_data(answer) } else { dressed(answer) }
+}
+
+/// The error of a cache rule whose source or credential set is in trouble.
+pub(crate) fn cache_rule_failure(state: &State, status: u16, request: &Request) -> Answer {
+    dressed_as_data(cache_rule::failure(state, status, request))
 }
 
 /// The error answer for a status that an injected fault asks for.
@@ -60,12 +80,7 @@ pub(crate) fn failure(state: &State, status: u16, request: &Request) -> Answer {
         404 if is_data => error(404, "MANIFEST_UNKNOWN", "manifest unknown", Some(Value::Null)),
         404 => no_such_page(),
         405 => error(405, "UNSUPPORTED", "The operation is unsupported.", None),
-        429 => error(
-            429,
-            "TOOMANYREQUESTS",
-            "Too many requests. Please visit https://aka.ms/acr/skus#sku-feature-matrix for more information.",
-            None,
-        ),
+        429 => error::too_many_requests_without_time(),
         400 => Answer::new(400),
         _ => error(status, "UNKNOWN", "unknown error", Some(json!({}))),
     };

@@ -1,7 +1,9 @@
 //! What the servers share.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
@@ -9,8 +11,10 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::fault::Faults;
 use crate::jwt::Signer;
+use crate::lock::lock;
 use crate::options::Options;
 use crate::random;
+use crate::rate_limits::Meter;
 use crate::record::{Journal, Server};
 use crate::store::Store;
 
@@ -58,6 +62,9 @@ pub(crate) struct State {
     pub(crate) access_tokens: Serials,
     /// Entra's tokens.
     pub(crate) sessions: Serials,
+    /// Repositories that nobody may pull from.
+    revoked: Mutex<HashSet<String>>,
+    pub(crate) meter: Meter,
     refusing: [AtomicBool; 4],
     closing: [watch::Sender<()>; 4],
 }
@@ -79,6 +86,8 @@ impl State {
             connections: AtomicU64::new(0),
             access_tokens: Serials::default(),
             sessions: Serials::default(),
+            revoked: Mutex::default(),
+            meter: Meter::default(),
             refusing: Default::default(),
             closing: Default::default(),
         })
@@ -91,6 +100,18 @@ impl State {
             443 => format!("https://{server}/oauth2/token"),
             port => format!("https://{server}:{port}/oauth2/token"),
         }
+    }
+
+    pub(crate) fn revoke(&self, repository: &str) {
+        lock(&self.revoked).insert(repository.to_owned());
+    }
+
+    pub(crate) fn restore(&self, repository: &str) {
+        lock(&self.revoked).remove(repository);
+    }
+
+    pub(crate) fn is_revoked(&self, repository: &str) -> bool {
+        lock(&self.revoked).contains(repository)
     }
 
     pub(crate) fn next_connection(&self) -> u64 {

@@ -14,16 +14,15 @@ use crate::clock::{http_date, iso_date};
 use crate::random;
 use crate::request::Request;
 use crate::state::State;
+use crate::token::seconds;
 
-/// Life of an address in seconds: `se` was exactly `Date` and 20 minutes in every recording.
-const ADDRESS_LIFETIME: i64 = 20 * 60;
-
-/// The address of a blob for the next twenty minutes.
+/// The address of a blob, for as long as [`crate::Options::redirect_lifetime`]. `se` is exactly that after `Date`, as it
+/// was in every recording.
 pub(crate) fn location(state: &State, repository: &str, digest: &str) -> String {
     let options = &state.options;
     let scheme = if options.storage_tls { "https" } else { "http" };
     let port = options.storage_port.unwrap_or_else(|| state.storage_addr.port());
-    let expiry = state.clock.now() + ADDRESS_LIFETIME;
+    let expiry = state.clock.now() + seconds(options.redirect_lifetime);
     let target = if options.data_endpoints {
         data_endpoint::target(state, repository, digest, expiry)
     } else {

@@ -23,6 +23,34 @@ struct Repository {
     tags: BTreeMap<String, String>,
     manifests: BTreeMap<String, Manifest>,
     blobs: HashSet<String>,
+    /// What is not imported yet: all of it, or these tags.
+    is_foreign: bool,
+    foreign_tags: HashSet<String>,
+}
+
+impl Repository {
+    fn is_imported(&self, reference: &str) -> bool {
+        let is_foreign = self.is_foreign
+            || self.foreign_tags.contains(reference)
+            || self.foreign_tags.iter().filter_map(|tag| self.tags.get(tag)).any(|top| self.refers(top, reference));
+        !is_foreign
+    }
+
+    /// Whether a manifest is, or refers to, this digest.
+    fn refers(&self, manifest: &str, digest: &str) -> bool {
+        manifest == digest
+            || self.manifests.get(manifest).is_some_and(|found| {
+                referred(&found.bytes).iter().any(|below| below == digest || self.refers(below, digest))
+            })
+    }
+}
+
+/// The digests of the manifests, the configuration and the layers that a manifest names.
+fn referred(manifest: &[u8]) -> Vec<String> {
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let lists = ["manifests", "layers"].into_iter().filter_map(|list| manifest[list].as_array()).flatten();
+    let descriptors = lists.chain(manifest.get("config"));
+    descriptors.filter_map(|descriptor| Some(descriptor["digest"].as_str()?.to_owned())).collect()
 }
 
 #[derive(Default)]
@@ -97,12 +125,44 @@ impl Store {
         digest
     }
 
-    /// A manifest by tag or digest, with its digest.
-    pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<(String, Manifest)> {
-        let content = lock(&self.content);
-        let place = content.repositories.get(repository)?;
-        let digest = place.tags.get(reference).map_or(reference, String::as_str);
-        Some((digest.to_owned(), place.manifests.get(digest)?.clone()))
+    /// The digest that a tag names.
+    pub(crate) fn tagged(&self, repository: &str, tag: &str) -> Option<String> {
+        lock(&self.content).repositories.get(repository)?.tags.get(tag).cloned()
+    }
+
+    /// A manifest by its digest.
+    pub(crate) fn manifest(&self, repository: &str, digest: &str) -> Option<Manifest> {
+        lock(&self.content).repositories.get(repository)?.manifests.get(digest).cloned()
+    }
+
+    pub(crate) fn delete_tag(&self, repository: &str, tag: &str) -> bool {
+        let mut content = lock(&self.content);
+        content.repositories.get_mut(repository).is_some_and(|place| place.tags.remove(tag).is_some())
+    }
+
+    /// Removes a manifest with the tags that name it.
+    pub(crate) fn delete_manifest(&self, repository: &str, digest: &str) -> bool {
+        let mut content = lock(&self.content);
+        content.repositories.get_mut(repository).is_some_and(|place| {
+            place.tags.retain(|_, named| named != digest);
+            place.manifests.remove(digest).is_some()
+        })
+    }
+
+    /// Whether a tag, or everything in a repository, is imported.
+    pub(crate) fn set_imported(&self, repository: &str, tag: Option<&str>, is_imported: bool) {
+        let mut content = lock(&self.content);
+        let place = content.repositories.entry(repository.to_owned()).or_default();
+        match (tag, is_imported) {
+            (None, _) => place.is_foreign = !is_imported,
+            (Some(tag), true) => drop(place.foreign_tags.remove(tag)),
+            (Some(tag), false) => drop(place.foreign_tags.insert(tag.to_owned())),
+        }
+    }
+
+    /// Whether a manifest, by tag or digest, or a blob is imported.
+    pub(crate) fn is_imported(&self, repository: &str, reference: &str) -> bool {
+        lock(&self.content).repositories.get(repository).is_none_or(|place| place.is_imported(reference))
     }
 
     /// The length of a blob that belongs to a repository.

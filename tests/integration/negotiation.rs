@@ -81,11 +81,12 @@ async fn a_known_etag_is_answered_304_without_a_body() {
     let path = "/v2/library/busybox/manifests/latest";
     for (version, headers, keeps) in CLIENT_FRAMINGS {
         let mut client = Client::new(fixture.proxy.address());
-        let known = format!("{ACCEPT}{headers}If-None-Match: \"x\", \"{}\"\r\n", fixture.index);
+        // The one form that the registry knows; its 304 has no `ETag`.
+        let known = format!("{ACCEPT}{headers}If-None-Match: \"{}\"\r\n", fixture.index);
         for method in ["GET", "HEAD"] {
             let answer = client.ask(method, path, version, &known);
             assert_eq!((answer.status(), answer.header("transfer-encoding")), (304, None), "{version} {answer:?}");
-            assert_eq!(answer.header("etag"), Some(format!("\"{}\"", fixture.index).as_str()), "{answer:?}");
+            assert!(answer.body.is_empty(), "{version} {answer:?}");
             if !keeps {
                 client = Client::new(fixture.proxy.address());
             }

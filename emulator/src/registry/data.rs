@@ -5,12 +5,13 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::error::{Detail, Missing, error, no_such_page, unauthorized};
+use super::error::{self, Detail, Missing, error, no_such_page, unauthorized};
 use super::manifest::manifest;
 use super::oauth;
 use super::resource::Resource;
 use crate::answer::Answer;
 use crate::query;
+use crate::rate_limits::Kind;
 use crate::request::Request;
 use crate::state::State;
 use crate::storage;
@@ -25,8 +26,17 @@ pub(super) fn answer(state: &State, request: &Request) -> Answer {
     if !request.is_read() {
         return error(405, "UNSUPPORTED", "The operation is unsupported.", None);
     }
-    if let Err(challenge) = authorize(state, request, resource) {
-        return challenge;
+    let identity = match authorize(state, request, resource) {
+        Ok(identity) => identity,
+        Err(challenge) => return challenge,
+    };
+    let kind = match resource {
+        Resource::Ping => None,
+        Resource::Referrers { .. } => Some(Kind::Referrers),
+        _ => Some(Kind::Read),
+    };
+    if let Some(left) = kind.and_then(|kind| state.meter.refuse(&state.options.rate_limits, kind, &identity)) {
+        return error::too_many_requests(left);
     }
     match resource {
         Resource::Ping => Answer::json(200, &json!({})),
@@ -52,7 +62,8 @@ pub(super) fn challenge(state: &State, request: &Request) -> Answer {
     challenged(state, Resource::parse(&request.path), false)
 }
 
-fn authorize(state: &State, request: &Request, resource: Resource<'_>) -> Result<(), Answer> {
+/// Who asks, if they may.
+fn authorize(state: &State, request: &Request, resource: Resource<'_>) -> Result<String, Answer> {
     let mut lines = request.header_values("authorization");
     let bearer = match (lines.next(), lines.next()) {
         (Some(only), None) => {
@@ -60,31 +71,42 @@ fn authorize(state: &State, request: &Request, resource: Resource<'_>) -> Result
         }
         _ => None,
     };
-    let Some(access) = bearer.and_then(|token| oauth::access_of(state, token)) else {
+    let Some((identity, access)) = bearer.and_then(|token| oauth::access_of(state, token)) else {
         return Err(challenged(state, Some(resource), false));
     };
     let is_enough = match resource.access() {
         None => true,
+        Some((_, name, _)) if state.is_revoked(name) => false,
         Some((kind, name, action)) => access.iter().any(|entry| {
             entry.covers(kind, name, action) && (entry.names(name) || !state.options.refuses_wildcard_tokens)
         }),
     };
-    if is_enough { Ok(()) } else { Err(challenged(state, Some(resource), true)) }
+    if is_enough { Ok(identity) } else { Err(challenged(state, Some(resource), true)) }
 }
 
 fn challenged(state: &State, resource: Option<Resource<'_>>, is_too_narrow: bool) -> Answer {
-    let server = &state.options.login_server;
-    let realm = state.realm();
-    let mut header = format!("Bearer realm=\"{realm}\",service=\"{server}\"");
-    let mut detail = Detail::Value(Value::Null);
-    if let Some((kind, name, action)) = resource.and_then(Resource::access) {
-        header.push_str(&format!(",scope=\"{kind}:{name}:{action}\""));
-        detail = Detail::Access([Missing { kind, name, action }]);
-    }
+    let detail = match resource.and_then(Resource::access) {
+        Some((kind, name, action)) => Detail::Access([Missing { kind, name, action }]),
+        None => Detail::Value(Value::Null),
+    };
+    let mut header = challenge_for(state, resource);
     if is_too_narrow {
         header.push_str(",error=\"insufficient_scope\"");
     }
     unauthorized(Some(detail)).header("WWW-Authenticate", header)
+}
+
+/// The challenge of a 401 to this request.
+pub(super) fn challenge_header(state: &State, request: &Request) -> String {
+    challenge_for(state, Resource::parse(&request.path))
+}
+
+fn challenge_for(state: &State, resource: Option<Resource<'_>>) -> String {
+    let mut header = format!("Bearer realm=\"{}\",service=\"{}\"", state.realm(), state.options.login_server);
+    if let Some((kind, name, action)) = resource.and_then(Resource::access) {
+        header.push_str(&format!(",scope=\"{kind}:{name}:{action}\""));
+    }
+    header
 }
 
 fn unknown_name(repository: &str) -> Answer {
@@ -117,11 +139,17 @@ fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Ans
     }
     let location = storage::location(state, repository, digest);
     let link = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", location.replace('&', "&amp;"));
-    Answer::new(307)
+    let answer = Answer::new(307)
         .header("Content-Type", "text/html")
         .header("Docker-Content-Digest", digest)
         .header("Location", location)
-        .body(link)
+        .body(link);
+    with_origin(state, repository, digest, answer)
+}
+
+/// `X-Azure-Origin: upstream` is on content that a cache rule has not imported yet (Azure/acr#862).
+pub(super) fn with_origin(state: &State, repository: &str, reference: &str, answer: Answer) -> Answer {
+    if state.store.is_imported(repository, reference) { answer } else { answer.header("X-Azure-Origin", "upstream") }
 }
 
 /// One page of names in order, with a relative link to the next (Azure/acr AAD-OAuth.md).

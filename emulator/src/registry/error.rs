@@ -1,5 +1,7 @@
 //! Error bodies of the registry (distribution specification, and recordings of ACR's own).
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -59,6 +61,18 @@ pub(super) fn unauthorized(detail: Option<Detail<'_>>) -> Answer {
         random::guid()
     );
     errors(401, "UNAUTHORIZED", &message, detail)
+}
+
+/// The 429 of a rate limit; `Retry-After` counts down in whole seconds (MicrosoftDocs container-registry-skus).
+pub(super) fn too_many_requests(left: Duration) -> Answer {
+    let seconds = left.as_millis().div_ceil(1_000);
+    too_many_requests_without_time().header("Retry-After", seconds.to_string())
+}
+
+/// The text is that of microsoft/containerregistry#108.
+pub(super) fn too_many_requests_without_time() -> Answer {
+    let message = "Too many requests. Please visit https://aka.ms/acr/skus#sku-feature-matrix for more information.";
+    error(429, "TOOMANYREQUESTS", message, None)
 }
 
 /// The answer of Go's router to an unknown path.

@@ -2,10 +2,12 @@
 //!
 //! Media types are compared literally; `*/*` and `q=` are ignored, and no answer has a `Vary`. Sources:
 //! azure-sdk-for-go recordings of GetManifest and GetTagProperties (the child of a Docker list), Azure/acr-cli#132,
-//! Azure/acr#764 and Azure/azure-cli#25280 (the messages for OCI types), distribution 2.8 (which message when).
+//! Azure/acr#764 and Azure/azure-cli#25280 (the messages for OCI types), distribution 2.8 (which message when, and what
+//! `If-None-Match` does; unproved on Azure's own registries).
 
 use serde_json::{Value, json};
 
+use super::data;
 use super::error::error;
 use crate::answer::Answer;
 use crate::request::Request;
@@ -18,24 +20,39 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 pub(super) fn manifest(state: &State, request: &Request, repository: &str, reference: &str) -> Answer {
-    let Some((digest, manifest)) = state.store.manifest(repository, reference) else {
-        return if reference.contains(':') {
-            let message = format!("manifest {reference} is not found");
-            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Digest": reference})))
-        } else {
-            let message = format!("manifest tagged by \"{reference}\" is not found");
-            error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Tag": reference})))
-        };
+    let is_by_tag = !reference.contains(':');
+    let digest = if is_by_tag { state.store.tagged(repository, reference) } else { Some(reference.to_owned()) };
+    let Some(digest) = digest else {
+        let message = format!("manifest tagged by \"{reference}\" is not found");
+        return error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Tag": reference})));
     };
-    let is_by_tag = digest != reference;
-    match offer(&manifest.media_type, is_by_tag, |media_type| accepts(request, media_type)) {
-        Offer::Itself => served(request, &digest, manifest),
-        Offer::Child => match default_child(&manifest).and_then(|child| state.store.manifest(repository, &child)) {
-            Some((digest, child)) => served(request, &digest, child),
-            None => not_accepted("manifest list", "manifest lists"),
-        },
-        Offer::Nothing { found, kind } => not_accepted(found, kind),
+    // Before the manifest is looked for: a digest that is known to the client is not modified even if it is gone.
+    if is_known(request, &digest) {
+        return Answer::new(304);
     }
+    let Some(manifest) = state.store.manifest(repository, &digest) else {
+        let message = format!("manifest {reference} is not found");
+        return error(404, "MANIFEST_UNKNOWN", &message, Some(json!({"Digest": reference})));
+    };
+    let (digest, manifest) = match offer(&manifest.media_type, is_by_tag, |media_type| accepts(request, media_type)) {
+        Offer::Itself => (digest, manifest),
+        Offer::Child => {
+            let child = default_child(&manifest);
+            match child.and_then(|child| Some((child.clone(), state.store.manifest(repository, &child)?))) {
+                Some(child) => child,
+                None => return not_accepted("manifest list", "manifest lists"),
+            }
+        }
+        Offer::Nothing { found, kind } => return not_accepted(found, kind),
+    };
+    data::with_origin(state, repository, reference, served(&digest, manifest))
+}
+
+/// `If-None-Match` as distribution reads it: each header line is one digest, in quotes or without. Lists, `W/` and `*` match
+/// nothing.
+fn is_known(request: &Request, digest: &str) -> bool {
+    let quoted = format!("\"{digest}\"");
+    request.header_values("if-none-match").any(|known| known == digest || known == quoted)
 }
 
 /// What a client gets for a manifest.
@@ -91,20 +108,13 @@ fn default_child(list: &Manifest) -> Option<String> {
     Some(child["digest"].as_str()?.to_owned())
 }
 
-fn served(request: &Request, digest: &str, manifest: Manifest) -> Answer {
-    let etag = format!("\"{digest}\"");
-    let is_known = request
-        .header_values("if-none-match")
-        .flat_map(|line| line.split(','))
-        .any(|known| known.trim().trim_start_matches("W/") == etag);
-    let answer = Answer::new(if is_known { 304 } else { 200 })
+fn served(digest: &str, manifest: Manifest) -> Answer {
+    Answer::new(200)
         .header("Docker-Content-Digest", digest)
-        .header("ETag", etag)
-        .header("Set-Cookie", "ARRAffinity=6d1f7cbb2a; Path=/; HttpOnly; Secure");
-    if is_known {
-        return answer;
-    }
-    answer.header("Content-Type", manifest.media_type).body(manifest.bytes)
+        .header("ETag", format!("\"{digest}\""))
+        .header("Set-Cookie", "ARRAffinity=6d1f7cbb2a; Path=/; HttpOnly; Secure")
+        .header("Content-Type", manifest.media_type)
+        .body(manifest.bytes)
 }
 
 #[cfg(test)]

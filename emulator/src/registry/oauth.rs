@@ -229,7 +229,8 @@ fn access_answer(state: &State, subject: &str, fields: &[(String, String)], expi
 
 fn access_token(state: &State, subject: &str, fields: &[(String, String)], lifetime: i64, expiry: Expiry) -> String {
     let scopes = fields.iter().filter(|(name, _)| name == "scope").map(|(_, value)| value.as_str());
-    let access = grant(scopes, state.options.abac);
+    let mut access = grant(scopes, state.options.abac);
+    access.retain(|granted| !state.is_revoked(&granted.name));
     // The identifier ends in a serial number, by which a token can be revoked.
     let random = random::guid();
     let jti = format!("{}-{:012x}", &random[..23], state.access_tokens.next_serial());
@@ -239,11 +240,12 @@ fn access_token(state: &State, subject: &str, fields: &[(String, String)], lifet
     state.registry_signer.sign(&claims)
 }
 
-/// The access that an access token grants; `None` if the token is invalid.
-pub(super) fn access_of(state: &State, token: &str) -> Option<Vec<Access>> {
+/// The identity of an access token and the access that it grants; `None` if the token is invalid.
+pub(super) fn access_of(state: &State, token: &str) -> Option<(String, Vec<Access>)> {
     let claims = own_current(state, token, "access_token")?;
     if state.access_tokens.is_revoked(text(&claims, "jti")) {
         return None;
     }
-    serde_json::from_value(claims.get("access").cloned().unwrap_or(Value::Null)).ok()
+    let access = serde_json::from_value(claims.get("access").cloned().unwrap_or(Value::Null)).ok()?;
+    Some((text(&claims, "sub").to_owned(), access))
 }

@@ -41,15 +41,23 @@ impl<'a> Resource<'a> {
         }
     }
 
+    /// The repository that it belongs to.
+    pub(super) fn repository(self) -> Option<&'a str> {
+        match self {
+            Resource::Ping | Resource::Catalog => None,
+            Resource::Manifest { repository, .. }
+            | Resource::Blob { repository, .. }
+            | Resource::Tags { repository }
+            | Resource::Referrers { repository, .. } => Some(repository),
+        }
+    }
+
     /// Type, name and action of the access that it needs; none for the ping.
     pub(super) fn access(self) -> Option<(&'static str, &'a str, &'static str)> {
         match self {
             Resource::Ping => None,
             Resource::Catalog => Some(("registry", "catalog", "*")),
-            Resource::Manifest { repository, .. }
-            | Resource::Blob { repository, .. }
-            | Resource::Tags { repository }
-            | Resource::Referrers { repository, .. } => Some(("repository", repository, "pull")),
+            _ => self.repository().map(|repository| ("repository", repository, "pull")),
         }
     }
 }

@@ -2,11 +2,14 @@
 
 mod assertions;
 mod azure;
+mod cache_rules;
 mod data;
 mod entra;
 mod faults;
 mod identity;
+mod limits;
 mod oauth;
 mod program;
 mod pull;
+mod revisions;
 mod storage;

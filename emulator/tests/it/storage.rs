@@ -1,5 +1,7 @@
 //! Blob storage: signatures, ranges, and what it refuses.
 
+use std::time::Duration;
+
 use acr_emulator::Options;
 
 use crate::azure::{Azure, REPOSITORY, header};
@@ -28,6 +30,30 @@ async fn an_address_has_the_form_of_the_recordings() {
         .collect();
     assert_eq!(names, ["se", "sig", "sp", "spr", "sr", "sv", "regid"]);
     assert!(location.contains("%3A"), "{location}");
+}
+
+#[tokio::test]
+async fn an_address_ends_as_long_after_the_date_as_the_options_say() {
+    for lifetime in [None, Some(90)] {
+        let defaults = Options::default();
+        let redirect_lifetime = lifetime.map_or(defaults.redirect_lifetime, Duration::from_secs);
+        let azure = Azure::with(Options { redirect_lifetime, ..defaults }).await;
+        let pushed = azure.push();
+        let token = azure.access_token("repository:*:pull").await;
+        let answer = azure.get(&format!("/v2/{REPOSITORY}/blobs/{}", pushed.blobs[0]), &token, "*/*").await;
+        let clock = |time: &str| {
+            let mut parts = time.split(':').map(|part| part.parse::<i64>().expect("a number"));
+            std::iter::repeat_with(|| parts.next()).map_while(|part| part).fold(0, |sum, part| sum * 60 + part)
+        };
+        let date = clock(header(&answer, "date").split(' ').nth(4).expect("a time"));
+        let location = header(&answer, "location").replace("%3A", ":");
+        let end = location.split_once("?se=").and_then(|(_, rest)| rest.split_once('T')).expect("an end").1;
+        // At midnight the day changes in between.
+        let seconds = (clock(end.split_once('Z').expect("UTC").0) - date).rem_euclid(86_400);
+        // `Date` is written after the address, a moment later or, on a machine under load, some seconds.
+        let expected = lifetime.unwrap_or(20 * 60) as i64;
+        assert!((expected - 15..=expected).contains(&seconds), "{location}: {seconds}");
+    }
 }
 
 #[tokio::test]
