@@ -83,7 +83,7 @@ impl FileCache {
             Some(Switch::Off(_)) => return None,
             Some(Switch::On(table)) => {
                 if let Some(place) = table.place().filter(|_| self.settings.is_none()) {
-                    mistakes.add(place, "has no effect beside cache: off of the file: remove one of the two");
+                    mistakes.add(place, "has no effect, because the file has cache: off: remove one of the two");
                 }
                 let shared = [&CACHE.memory.row, &CACHE.prefetch.row].map(|row| row.key);
                 for (_, place) in table.given().into_iter().filter(|(key, _)| shared.contains(key)) {

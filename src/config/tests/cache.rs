@@ -212,7 +212,7 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
 fn a_routes_cache_sets_times_and_nothing_that_is_for_all_routes() {
     for (file, own, says) in [
         ("", "on", &["unknown value \"on\": use off, or a table of its keys, or remove the key"][..]),
-        ("cache: off", "{tags: 1m}", &["has no effect beside cache: off of the file: remove one of the two"]),
+        ("cache: off", "{tags: 1m}", &["has no effect, because the file has cache: off: remove one of the two"]),
         ("cache: {tags: 1h}", "{memory: 1GiB}", &["memory: is one for all routes: set it in the cache of the file"]),
         ("", "{prefetch: [linux/amd64]}", &["prefetch[0]: is one for all routes: set it in the cache of the file"]),
         ("", "{tags: 30}", &["tags: \"30\" is not a time from 0s to 24h: use 30s"]),
