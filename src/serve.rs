@@ -145,7 +145,14 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     for route in config.routes().iter() {
         let upstream = route.destination.upstream.domain().authority();
         let prefix = route.prefix.as_str();
-        info!("route: {} -> {upstream}{}{prefix}", route.source, if prefix.is_empty() { "" } else { "/" });
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        let is_off = config.cache().is_some() && route.destination.lifetimes.is_none();
+        let cache = if is_off { ", cache: off" } else { "" };
+        info!("route: {} -> {upstream}{slash}{prefix}{cache}", route.source);
+    }
+    match config.cache() {
+        Some(cache) => info!("cache: up to {} MiB of memory", cache.memory >> 20),
+        None => info!("cache: off"),
     }
     for listener in clients.iter().filter(|listener| !listener.address().ip().is_loopback()) {
         warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listener.address());

@@ -37,7 +37,7 @@ pub(crate) fn check(block: &Block) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_a_start_are_those_of_the_documentation() {
     let azure = testkit::azure().await;
-    let proxy = testkit::Setup::new(&azure).start();
+    let proxy = testkit::Setup::new(&azure).cache("{}").start();
     proxy.wait_for_log("entra: signed in");
     let log = proxy.log();
     let page = std::fs::read_to_string(root().join("docs/install.md")).expect("the page");

@@ -24,7 +24,7 @@ async fn two_registries() -> (Emulator, Emulator, Proxy) {
         "listen: 127.0.0.1:0\nca_file: {}\nlog: trace\nroutes:\n\
          \x20 - {{source: docker.io, prefix: hub, {one}}}\n\
          \x20 - {{source: ghcr.io, prefix: ghcr, hosts: [ghcr.mirror.internal], on_failure: closed, {one}}}\n\
-         \x20 - {{source: quay.io, prefix: quay, identity: {{kind: client_secret, authority: '{authority}'}}, {other}}}\n",
+         \x20 - {{source: quay.io, prefix: quay, cache: off, identity: {{kind: client_secret, authority: '{authority}'}}, {other}}}\n",
         ca.display(),
         one = upstream("example", &one),
         other = upstream("other", &other),
@@ -79,6 +79,12 @@ async fn a_name_goes_to_the_registry_and_the_prefix_of_its_source() {
     // Each registry has seen its own token only, from its own sign-in.
     for line in ["docker.io -> example.azurecr.io", "ghcr.io -> example.azurecr.io", "quay.io -> other.azurecr.io"] {
         proxy.wait_for_log(&format!("route: {line}"));
+    }
+    proxy.wait_for_log("cache: up to 64 MiB of memory");
+    let log = proxy.log();
+    for (source, end) in [("docker.io", "/hub"), ("ghcr.io", "/ghcr"), ("quay.io", "/quay, cache: off")] {
+        let is_it = |line: &str| line.contains(&format!("route: {source} -> ")) && line.ends_with(end);
+        assert!(log.lines().any(is_it), "{source}: {log}");
     }
 }
 
