@@ -5,7 +5,8 @@ use acr_emulator::{Emulator, Hop, Image, Options};
 use crate::wire;
 use testkit::{Proxy, Setup};
 
-/// Two registries: one has the cache rules of Docker Hub and ghcr.io, the other those of quay.io.
+/// Two registries: one has the cache rules of Docker Hub and ghcr.io, the other those of quay.io. A list of tags is asked for
+/// each time, so that the registry that is asked can be seen.
 async fn two_registries() -> (Emulator, Emulator, Proxy) {
     let one = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let other = Emulator::start(Options { login_server: "other.azurecr.io".to_owned(), ..testkit::options() });
@@ -21,7 +22,7 @@ async fn two_registries() -> (Emulator, Emulator, Proxy) {
     };
     let authority = other.authority().trim_end_matches('/').to_owned();
     let routes = format!(
-        "listen: 127.0.0.1:0\nca_file: {}\nlog: trace\nroutes:\n\
+        "listen: 127.0.0.1:0\nca_file: {}\nlog: trace\ncache: {{lists: 0s}}\nroutes:\n\
          \x20 - {{source: docker.io, prefix: hub, {one}}}\n\
          \x20 - {{source: ghcr.io, prefix: ghcr, hosts: [ghcr.mirror.internal], on_failure: closed, {one}}}\n\
          \x20 - {{source: quay.io, prefix: quay, cache: off, identity: {{kind: client_secret, authority: '{authority}'}}, {other}}}\n",
