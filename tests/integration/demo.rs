@@ -25,7 +25,8 @@ fn the_demo_shows_a_whole_pull_and_what_went_over_which_hop() {
         " -> 307 to blob storage",
         "Every manifest and blob matches its digest.",
         "registry: POST /oauth2/exchange -> 200",
-        "registry: HEAD /v2/hub/library/hello/manifests/latest -> 200, with a bearer token",
+        // A GET, so that the GET that follows it needs no request.
+        "registry: GET /v2/hub/library/hello/manifests/latest -> 200, with a bearer token",
         " -> 200, without any credentials",
         "What the proxy logged:\n",
         " access] HEAD /v2/library/hello/manifests/latest 200 ",

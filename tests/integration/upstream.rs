@@ -69,7 +69,7 @@ async fn a_refused_connection_tries_the_next_address() {
         "addresses.yaml",
         format!(
             "upstream: {{domain: 'example.azurecr.io:{}', prefix: hub, addresses: [127.0.0.2, 127.0.0.3, 127.0.0.1]}}\n\
-             listen: 127.0.0.1:0\nlog: trace\nca_file: {}\n",
+             listen: 127.0.0.1:0\nlog: trace\ncache: off\nca_file: {}\n",
             azure.registry_addr().port(),
             setup.file("other-ca.pem", azure.ca_pem()).display(),
         ),
