@@ -15,6 +15,7 @@ mod exit;
 #[cfg(not(all(feature = "bench", feature = "demo")))]
 mod missing;
 mod serve;
+mod warm;
 
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoOptions;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Demo(DemoOptions),
     /// Show, install or remove a client's files.
     ClientConfig(Task),
+    /// Ask a proxy for images before a fleet does.
+    Warm(crate::warm::Options),
     /// Measure pulls to these two sides.
     #[cfg(feature = "bench")]
     Bench(Box<acr_bench::Options>, crate::bench::Target),
@@ -64,6 +67,9 @@ enum Subcommands {
     Demo(missing::AnyArguments),
     /// Show the files with which a container client pulls through the proxy, or put them in place
     ClientConfig(client_config::ClientConfigFlags),
+    /// Pull images through a proxy before a roll-out, so that the registry imports them and the proxy has them ready
+    #[command(after_help = warm::EXAMPLES)]
+    Warm(warm::WarmFlags),
     /// Measure pulls through a proxy against direct pulls, in turns
     #[cfg(feature = "bench")]
     #[command(after_help = bench::EXAMPLES)]
@@ -87,6 +93,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         #[cfg(not(feature = "demo"))]
         Subcommands::Demo(_) => Err(missing::command("demo")),
         Subcommands::ClientConfig(arguments) => client_config::parse(arguments).map(Command::ClientConfig),
+        Subcommands::Warm(flags) => warm::parse(flags).map(Command::Warm),
         #[cfg(feature = "bench")]
         Subcommands::Bench(flags) => {
             bench::parse(*flags).map(|(options, target)| Command::Bench(Box::new(options), target))

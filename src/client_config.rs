@@ -94,6 +94,10 @@ impl Mirror {
                 "{text:?} is not the address of a mirror: use scheme and host as clients reach the proxy, such as http://mirror.internal:8080"
             )
         };
+        if text.contains('@') {
+            // It is left out because it holds a password.
+            return Err("an address has no user name or password here: the proxy asks for none".to_owned());
+        }
         let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
@@ -125,7 +129,7 @@ impl Mirror {
     }
 
     /// `http://127.0.0.1:8080`
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
     }
 

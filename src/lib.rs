@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
-//!   cli::serve, cli::client_config, cli::bench, cli::demo    the flags of each command
+//!   cli::serve, cli::client_config, cli::warm, cli::bench, cli::demo    the flags of each command
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
@@ -54,7 +54,7 @@
 //!       answer, range                  an answer made of what is kept, or a part of it
 //!       status                         what `Cache-Status` says of it
 //!     fetch                          what a flight asks the registry, and whether the answer is whole
-//!       digest, redirect               whether a body has its digest; when a redirect ends
+//!       redirect                       when a redirect ends
 //!     call                           one call on connections of our own, for flights and for `blob::locate`
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
@@ -83,6 +83,7 @@
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
+//! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say
 //! logger                           the log
 //!   filter, directives             which records are logged
@@ -91,6 +92,9 @@
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them
 //!   task, install, prune
 //!   containerd, docker, podman, buildkit, kubernetes
+//! warm                             images through a running proxy before a roll-out; a client, like the one of bench
+//!   client, failure                requests with their deadlines and pauses; why one fails
+//!   image, report                  one image in an engine's order; what a run says
 //! demo (feature)                   a pull through this program against an emulator of Azure
 //! bench (feature)                  hands the crate below what it needs of this program
 //!   emulated                       an emulator and a proxy for `bench --emulated`
@@ -119,7 +123,7 @@
 //! run
 //! demo
 //! cli
-//! bench, client_config, serve
+//! bench, client_config, serve, warm
 //! admin, child, hot_path, listen
 //! notify
 //! proxy
@@ -127,7 +131,7 @@
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, file, load, secret, value
+//! answer, browser, digest, file, load, secret, value
 //! ```
 //!
 //! # Invariants
@@ -190,6 +194,7 @@ mod client_config;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod digest;
 mod failure;
 mod file;
 #[cfg(feature = "hot-path")]
@@ -207,5 +212,6 @@ mod secret;
 mod serve;
 mod token;
 mod value;
+mod warm;
 
 pub use run::run;

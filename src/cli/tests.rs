@@ -60,6 +60,18 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
         ),
         ("client-config docker --upstream-domain a.azurecr.io --root /tmp", "--root is where --write puts"),
         ("client-config docker --prune --remove", "--remove also removes what --prune would"),
+        ("warm", "no image is named: name some, such as library/nginx:1.27"),
+        ("warm Nginx", "\"Nginx\" is not an image: a repository is lower case"),
+        ("warm https://ghcr.io/org/app", "\"https://ghcr.io/org/app\" is not an image: it has a scheme"),
+        ("warm nginx --platform amd64", "--platform: \"amd64\" is not a platform"),
+        ("warm nginx --platform all,linux/amd64", "--platform: all has every other platform in it"),
+        ("warm nginx --layers full", "--layers: unknown value \"full\": use first-byte, head or none"),
+        ("warm nginx --via mirror:8080", "--via: \"mirror:8080\" is not the address of a mirror"),
+        ("warm nginx --via http://user:secret@mirror", "--via: an address has no user name or password here"),
+        ("warm --file /nonexistent", "--file: /nonexistent: No such file"),
+        ("warm --file /dev/null", "--file: /dev/null: there is no image in it"),
+        ("warm --file /dev/zero", "--file: /dev/zero: it has more than the 1048576 bytes"),
+        ("warm nginx --wia http://a", "there is no flag --wia of warm: did you mean --via?"),
         ("client-config docker --wirte", "there is no flag --wirte of client-config: did you mean --write?"),
     ] {
         assert_wrong(line, says);
@@ -173,6 +185,29 @@ fn clients_are_known_by_their_programs_names() {
     }
 }
 
+#[test]
+fn images_to_warm_are_named_in_every_way_and_each_counts_once() {
+    use crate::warm::{Layers, Options, Platforms};
+    let images =
+        "nginx docker.io/library/nginx nginx:latest index.docker.io/nginx nginx:1 ghcr.io/nginx a/b a/b:latest";
+    for (flags, layers, platforms, via) in [
+        ("", Layers::FirstByte, 1, "http://127.0.0.1:8080"),
+        ("-layers head -platform linux/amd64,linux/arm/v7", Layers::Head, 2, "http://127.0.0.1:8080"),
+        ("--layers=none --platform linux/amd64 --platform linux/s390x", Layers::None, 2, "http://127.0.0.1:8080"),
+        ("--platform all --via https://mirror.internal/", Layers::FirstByte, 0, "https://mirror.internal"),
+    ] {
+        let Ok(Command::Warm(options)) = run(&format!("warm {images} {flags}")) else { panic!("{flags}") };
+        let Options { images, platforms: chosen, layers: how, via: proxy, ca_file: None } = options else { panic!() };
+        let images: Vec<_> = images.iter().map(ToString::to_string).collect();
+        assert_eq!(images, ["nginx", "nginx:1", "ghcr.io/nginx", "a/b"], "{flags}");
+        let count = match chosen {
+            Platforms::All => 0,
+            Platforms::Some(chosen) => chosen.len(),
+        };
+        assert_eq!((how, count, proxy.as_str()), (layers, platforms, via), "{flags}");
+    }
+}
+
 /// Neither the commit nor the features are fixed: an archive has no repository, and a packager may choose.
 #[test]
 fn the_version_has_the_commit_and_the_features() {
@@ -189,11 +224,13 @@ fn help_and_version_go_to_standard_output() {
         ("--help", "Examples:"),
         ("serve --help", "Examples:"),
         ("client-config --help", "--write"),
+        ("warm --help", "--platform"),
         #[cfg(feature = "bench")]
         ("bench --help", "--emulated"),
         ("--version", VERSION),
         ("serve --version", VERSION),
         ("client-config --version", VERSION),
+        ("warm --version", VERSION),
         #[cfg(feature = "bench")]
         ("bench --version", VERSION),
         #[cfg(feature = "demo")]

@@ -143,6 +143,11 @@ impl TrustRoots {
         Ok(Self { certificates })
     }
 
+    /// Nobody: for a client that speaks no TLS.
+    pub(crate) fn none() -> Self {
+        Self { certificates: Vec::new() }
+    }
+
     /// The same set for a client of reqwest's, which is to trust these and no others.
     pub(crate) fn reqwest_certificates(&self) -> reqwest::Result<Vec<reqwest::Certificate>> {
         self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()

@@ -20,8 +20,8 @@ use super::fail::Trouble;
 use super::{authorize, call, forward, relay, retry};
 use crate::answer::CORRELATION_ID;
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
+use crate::digest;
 
-mod digest;
 mod redirect;
 
 /// distribution's own limit for a manifest, and far more than a page of tags.

@@ -80,6 +80,7 @@ fn a_wrong_block_is_found() {
         ("text", "no diagram"),
         ("sh", "acr-cache-proxy --upstream-domian example.azurecr.io"),
         ("sh", "acr-cache-proxy bench --image busybox --rtt 20x"),
+        ("sh", "acr-cache-proxy warm --file images.txt --layers all"),
         ("sh", "scripts/none"),
         ("sh", "cat <conf/none.yaml"),
         ("sh", "unknown-program --flag"),

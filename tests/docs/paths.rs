@@ -3,7 +3,7 @@
 use crate::{pages, root};
 
 /// The tops of this repository that a page may name in backticks.
-const TOPS: [&str; 13] = [
+const TOPS: [&str; 14] = [
     ".ci/",
     ".github/",
     "benches/",
@@ -12,6 +12,7 @@ const TOPS: [&str; 13] = [
     "emulator/",
     "fuzz/",
     "oci/",
+    "progress/",
     "scripts/",
     "src/",
     "testkit/",

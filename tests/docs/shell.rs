@@ -61,8 +61,8 @@ pub(crate) fn check(block: &Block) -> Result<(), String> {
     Ok(())
 }
 
-/// The program takes the words. It neither serves nor measures: settings are loaded by `client-config`, and `bench` ends at
-/// a report that it could not write, after it has looked at all the rest.
+/// The program takes the words. It neither serves, measures nor pulls: settings are loaded by `client-config`, `bench` ends at
+/// a report that it could not write and `warm` at a platform that is none, after they have looked at all the rest.
 fn ours(arguments: &[&str]) -> Result<(), String> {
     let directory = tempfile::tempdir().expect("a directory");
     let mix = directory.path().join("images.txt");
@@ -73,7 +73,7 @@ fn ours(arguments: &[&str]) -> Result<(), String> {
     for at in 1..words.len() {
         match words[at - 1].as_str() {
             "--config" => words[at] = minimal.to_string_lossy().into_owned(),
-            "--mix" => words[at] = mix.to_string_lossy().into_owned(),
+            "--mix" | "--file" => words[at] = mix.to_string_lossy().into_owned(),
             _ => {}
         }
     }
@@ -81,6 +81,10 @@ fn ours(arguments: &[&str]) -> Result<(), String> {
         Some(&"bench") => {
             words.extend(["--json", "/nonexistent/report.json"].map(str::to_owned));
             (2, Some("/nonexistent/report.json"))
+        }
+        Some(&"warm") => {
+            words.extend(["--platform", "nowhere"].map(str::to_owned));
+            (2, Some("nowhere"))
         }
         Some(&"client-config") => {
             if ["--write", "--prune", "--remove"].iter().any(|flag| arguments.contains(flag))

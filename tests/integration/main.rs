@@ -33,5 +33,6 @@ mod repositories;
 mod routes;
 mod sources;
 mod upstream;
+mod warm;
 
 use testkit::wire;

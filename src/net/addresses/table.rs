@@ -47,6 +47,11 @@ impl Names {
         Arc::new(Self::new("entra", MAX_SIGN_IN, lookup::system()))
     }
 
+    /// For hosts that a client of a proxy asks: the proxy, and blob storage. Their port is 0, as above.
+    pub(crate) fn pull() -> Arc<Self> {
+        Arc::new(Self::new("pull", MAX_STORAGE, lookup::system()))
+    }
+
     fn new(role: &'static str, capacity: usize, lookup: Lookup) -> Self {
         let slots = Arc::new(Semaphore::new(MAX_LOOKUPS));
         Self { role, capacity, lookup, slots, table: Mutex::default() }

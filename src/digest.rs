@@ -3,7 +3,7 @@
 use ring::digest::{Context, SHA256, SHA512};
 
 /// `None` if the digest's algorithm is not known here.
-pub(super) fn is_of(digest: &str, body: &[u8]) -> Option<bool> {
+pub(crate) fn is_of(digest: &str, body: &[u8]) -> Option<bool> {
     let (algorithm, expected) = digest.split_once(':')?;
     let algorithm = match algorithm {
         "sha256" => &SHA256,

@@ -1,0 +1,132 @@
+//! `warm`: asks a running proxy for images before a fleet does, so that the registry imports them and the proxy has what a
+//! roll-out asks for first.
+//!
+//! It is a client like any engine: it asks the proxy in an engine's order, without credentials, and keeps nothing.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oci::image::Image;
+use oci::platform::Platform;
+use tokio::task::JoinSet;
+
+mod client;
+mod failure;
+mod image;
+mod report;
+
+use client::Client;
+use image::Warmed;
+use report::Report;
+
+/// Images under way at a time. With [`image::LAYERS_AT_ONCE`] it bounds the requests of a run at twelve, which is far from
+/// the limits of a registry and of the proxy, and enough to wait for several imports at the same time.
+const IMAGES_AT_ONCE: usize = 4;
+
+/// What to warm, and by which proxy.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Each once, in the order in which they are named; never empty.
+    pub images: Vec<Image>,
+    /// Which manifests of an index.
+    pub platforms: Platforms,
+    /// How layers are touched.
+    pub layers: Layers,
+    /// The proxy: scheme, host and port, without a path.
+    pub via: String,
+    /// A PEM file of private CA certificates, trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Which manifests of an index are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Platforms {
+    /// Every one.
+    All,
+    /// Those of these platforms; an index has to have each of them.
+    Some(Vec<Platform>),
+}
+
+/// What is asked for of layers. Whatever is redirected to storage is followed by [`Layers::FirstByte`] only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layers {
+    /// Nothing.
+    None,
+    /// HEAD, which goes no further than the registry.
+    Head,
+    /// GET, as an engine sends it, and of the content one byte.
+    FirstByte,
+}
+
+/// Warms all of them. The error says how many images failed, or why none could be tried; each failure has its own line on
+/// standard error by then.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let client = Client::new(options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|cause| format!("warm: no runtime: {cause}"))?;
+    let outcome = runtime.block_on(all(options, client));
+    // A look-up that hangs is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn all(options: &Options, client: Client) -> Result<(), String> {
+    client.find_proxy().await.map_err(|failure| format!("warm: {failure}"))?;
+    let run = Arc::new(Run {
+        images: options.images.clone(),
+        next: AtomicUsize::new(0),
+        platforms: options.platforms.clone(),
+        layers: options.layers,
+        client,
+        touched: Mutex::default(),
+        report: Report::new(options.images.len()),
+    });
+    let mut lanes = JoinSet::new();
+    for _ in 0..IMAGES_AT_ONCE.min(run.images.len()) {
+        lanes.spawn(Arc::clone(&run).lane());
+    }
+    let shown = tokio::spawn(report::show(Arc::clone(&run)));
+    while let Some(ended) = lanes.join_next().await {
+        ended.map_err(|crash| format!("warm: this program failed: {crash}"))?;
+    }
+    shown.abort();
+    let _ = shown.await;
+    run.report.sum_up(&run)
+}
+
+/// A run under way.
+struct Run {
+    images: Vec<Image>,
+    /// The first image that nobody has begun.
+    next: AtomicUsize,
+    platforms: Platforms,
+    layers: Layers,
+    client: Client,
+    /// Layers that went well, by their path: images of one repository share them.
+    touched: Mutex<HashSet<String>>,
+    report: Report,
+}
+
+impl Run {
+    /// Warms one image after the other until there is none left, or nothing is answered any more.
+    async fn lane(self: Arc<Self>) {
+        while !self.client.is_stalled()
+            && let Some(image) = self.images.get(self.next.fetch_add(1, Ordering::Relaxed))
+        {
+            let mut warmed = Warmed::default();
+            let outcome = self.warm(image, &mut warmed).await;
+            self.report.ended(image, &warmed, outcome.err());
+        }
+    }
+
+    /// Whether a layer still has to be touched.
+    fn is_new(&self, path: &str) -> bool {
+        !self.touched.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+    }
+
+    fn touched(&self, path: String) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+    }
+}

@@ -1,0 +1,91 @@
+//! Why an image is not warm: the hop, the request, what to do, and the cause.
+
+use std::fmt;
+
+use http::{HeaderMap, Method, StatusCode};
+use oci::quote::{quoted, registry_error};
+
+use crate::answer::with_causes;
+
+/// Whom a request is for.
+#[derive(Clone, Debug)]
+pub(super) enum Hop {
+    /// By its address.
+    Proxy(String),
+    /// By its host.
+    Storage(String),
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proxy(url) => write!(f, "proxy {url}"),
+            Self::Storage(host) => write!(f, "blob storage {host}"),
+        }
+    }
+}
+
+/// One sentence, without the image's name.
+#[derive(Debug)]
+pub(super) struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Failure {
+    /// The content is not what was asked for.
+    pub(super) fn content(hop: &Hop, request: &str, what: impl fmt::Display) -> Self {
+        Self(format!("{hop}: {request}: {what}"))
+    }
+
+    /// There is no answer.
+    pub(super) fn unreachable(hop: &Hop, request: &str, cause: reqwest::Error) -> Self {
+        let cause = cause.without_url();
+        let advice = match hop {
+            _ if cause.is_timeout() && !cause.is_connect() => "no answer in time",
+            Hop::Proxy(_) if cause.is_connect() => "start it, or name another one with --via",
+            Hop::Storage(_) if cause.is_connect() => {
+                "no connection: check this host's way to it, and its CA, or leave storage out with --layers head"
+            }
+            _ => "the connection broke",
+        };
+        Self(format!("{hop}: {request}: {advice}: {}", with_causes(&cause)))
+    }
+
+    /// The answer is an error.
+    pub(super) fn refused(hop: &Hop, request: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let (code, message) = registry_error(body);
+        let storage = headers.get("x-ms-error-code").and_then(|code| code.to_str().ok()).and_then(quoted);
+        let mut cause = status.as_u16().to_string();
+        if let Some(code) = code.as_ref().or(storage.as_ref()) {
+            cause = format!("{cause} {code}");
+        }
+        if let Some(message) = message {
+            cause = format!("{cause}: {message}");
+        }
+        Self(format!("{hop}: {request}: {}: {cause}", advice(hop, status, code.as_deref())))
+    }
+}
+
+/// What to do about an error of this status and code.
+fn advice(hop: &Hop, status: StatusCode, code: Option<&str>) -> &'static str {
+    match (hop, status.as_u16()) {
+        (Hop::Storage(_), 403 | 404) => "the signed address is not good any more: run it again",
+        (Hop::Storage(_), _) => "run it again later, or leave storage out with --layers head",
+        (_, 404) if code == Some("NAME_UNKNOWN") => "check the image's name and the proxy's routes",
+        (_, 404) => "check the image's name and tag",
+        (_, 401) => "what is there asks for a sign-in, which this proxy does not: name the proxy with --via",
+        (_, 424) => "the source of the cache rule failed: run it again later",
+        (_, 429) => "the registry limits requests: run it again in a minute",
+        (_, 300..=399) => "a redirect where none is expected: name the proxy with --via",
+        _ => "see the proxy's log and its /readyz",
+    }
+}
+
+/// A request in a sentence, without its query, which may hold a signature.
+pub(super) fn request(method: &Method, path: &str) -> String {
+    format!("{method} {}", path.split('?').next().unwrap_or_default())
+}

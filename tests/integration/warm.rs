@@ -1,0 +1,271 @@
+//! Images that are pulled through a proxy before a roll-out.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output, Stdio};
+
+use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
+use serde_json::{Value, json};
+use testkit::{Proxy, Setup};
+
+use crate::admin::admin;
+
+const REPOSITORY: &str = "hub/library/busybox";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Runs `warm` with these words, these bytes on its standard input, and the CA of the emulator.
+fn warm(azure: &Emulator, via: &str, words: &str, stdin: &str) -> Output {
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let ca = files.path().join("ca.pem");
+    std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+        .arg("warm")
+        .args(words.split_whitespace())
+        .args(["--via", via, "--ca-file"])
+        .arg(&ca)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    // A run that reads no list may end before.
+    let _ = child.stdin.take().expect("piped").write_all(stdin.as_bytes());
+    child.wait_with_output().expect("it ends")
+}
+
+/// Its exit status, and what it said on both streams.
+fn said(output: &Output) -> (i32, String) {
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!text.contains("panicked"), "{text}");
+    (output.status.code().expect("no signal"), text)
+}
+
+/// An emulator with one image for two platforms, and a proxy in front of it.
+async fn start() -> (Emulator, Pushed, Proxy) {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    let pushed = azure.push(Image::small(REPOSITORY, "latest"));
+    let proxy = Setup::new(&azure).flag("--log", "info").start();
+    (azure, pushed, proxy)
+}
+
+/// What the registry was asked for, below `/v2/`, without the query.
+fn asked(azure: &Emulator) -> BTreeSet<String> {
+    let requests = azure.requests().into_iter().filter(|request| request.hop == Hop::Data);
+    let path = |target: String| target.split('?').next().unwrap_or_default().to_owned();
+    requests.filter_map(|request| path(request.target).strip_prefix("/v2/").map(str::to_owned)).collect()
+}
+
+/// The paths of an image for these architectures: tag, index, manifests, configurations and layers.
+fn paths(azure: &Emulator, pushed: &Pushed, architectures: &[&str], layers: bool) -> BTreeSet<String> {
+    let mut paths = BTreeSet::from([
+        format!("{REPOSITORY}/manifests/latest"),
+        format!("{REPOSITORY}/manifests/{}", pushed.index_digest),
+    ]);
+    for (architecture, digest) in &pushed.manifests {
+        if architectures.contains(&architecture.as_str()) {
+            paths.insert(format!("{REPOSITORY}/manifests/{digest}"));
+            let manifest: Value =
+                serde_json::from_slice(&azure.manifest(REPOSITORY, digest).expect("pushed")).expect("a manifest");
+            let blob =
+                |descriptor: &Value| format!("{REPOSITORY}/blobs/{}", descriptor["digest"].as_str().expect("a digest"));
+            paths.insert(blob(&manifest["config"]));
+            if layers {
+                paths.extend(manifest["layers"].as_array().expect("layers").iter().map(blob));
+            }
+        }
+    }
+    paths
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_a_rollout_asks_for_is_asked_for_and_nothing_else() {
+    for (words, architectures, layers, from_storage) in [
+        // Of two layers one byte each, and the configuration.
+        ("--platform linux/amd64", &["amd64"][..], true, 3),
+        ("--platform linux/amd64,linux/arm64", &["amd64", "arm64"], true, 6),
+        ("--platform linux/amd64 --platform linux/arm64", &["amd64", "arm64"], true, 6),
+        ("--platform all", &["amd64", "arm64"], true, 6),
+        ("--platform linux/arm64 --layers first-byte", &["arm64"], true, 3),
+        ("--platform linux/amd64 --layers head", &["amd64"], true, 0),
+        ("--platform linux/amd64 --layers none", &["amd64"], false, 0),
+    ] {
+        let (azure, pushed, proxy) = start().await;
+        let (status, text) = said(&warm(&azure, &proxy.url(""), &format!("busybox {words}"), ""));
+        assert_eq!(status, 0, "{words}: {text}");
+        assert!(text.contains("the image is warm: ") && text.contains("warmed busybox: "), "{words}: {text}");
+        assert_eq!(asked(&azure), paths(&azure, &pushed, architectures, layers), "{words}");
+        let storage: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Storage).collect();
+        assert_eq!(storage.len(), from_storage, "{words}");
+        let ranges = storage.iter().filter_map(|request| request.header("range"));
+        assert!(ranges.clone().all(|range| range == "bytes=0-0"), "{words}");
+        assert_eq!(ranges.count(), from_storage / 3 * 2, "{words}: the configuration is fetched whole");
+        let credentials = storage.iter().filter(|request| request.header("authorization").is_some());
+        assert_eq!(credentials.count(), 0, "{words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_proxy_that_serves_blobs_itself_storage_is_never_asked_from_here() {
+    let (azure, pushed, _) = start().await;
+    let lines = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
+    let proxy = Setup::new(&azure).upstream(&lines).flag("--log", "info").start();
+    let (status, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(asked(&azure), paths(&azure, &pushed, &["amd64"], true));
+    let log = proxy.end();
+    let access: Vec<_> = log.lines().filter(|line| line.contains("/blobs/")).collect();
+    assert!(access.len() == 3 && access.iter().all(|line| line.contains(" 200 ")), "no redirect: {access:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_has_one_line_each_and_the_rest_is_warm_all_the_same() {
+    let (azure, _, _) = start().await;
+    azure.push(Image::small("ghcr/org/app", "1"));
+    let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]).flag("--log", "info").start();
+    let broken = azure.push(Image::small("ghcr/org/broken", "1"));
+    let layer = broken.blobs[0].trim_start_matches("sha256:").to_owned();
+    azure.inject(Hop::Storage, Fault::Status(404).on_path(layer));
+    let words = "busybox busybox:nope quay.io/org/app ghcr.io/org/app:1 ghcr.io/org/broken:1 \
+        --platform linux/amd64,linux/s390x --platform linux/arm64";
+    let (status, text) = said(&warm(&azure, &proxy.url(""), words, ""));
+    assert_eq!(status, 1, "{text}");
+    let via = format!("proxy http://{}", proxy.address());
+    for (image, says) in [
+        ("busybox", vec!["no manifest for linux/s390x: choose with --platform: it has linux/amd64, linux/arm64"]),
+        ("busybox:nope", vec![&via, "manifests/nope: check the image's name and tag: 404 MANIFEST_UNKNOWN"]),
+        (
+            "quay.io/org/app",
+            vec!["check the image's name and the proxy's routes: 404 NAME_UNKNOWN: no route for quay.io"],
+        ),
+        ("ghcr.io/org/broken:1", vec!["blob storage 127.0.0.1: ", "run it again"]),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(&format!("failed {image}: ")));
+        let line = line.unwrap_or_else(|| panic!("no line for {image}: {text}"));
+        assert!(says.iter().all(|words| line.contains(words)), "{line}");
+        assert!(!line.contains("sig="), "{line}");
+    }
+    // All but the platform that no image has.
+    let two = said(&warm(&azure, &proxy.url(""), "busybox ghcr.io/org/app:1 busybox:nope --platform linux/amd64", ""));
+    assert!(
+        two.0 == 1 && two.1.contains("warm: 1 of 3 images failed, with a line each above; 2 are warm\n"),
+        "{two:?}"
+    );
+    assert!(two.1.contains("warmed busybox: ") && two.1.contains("warmed ghcr.io/org/app:1: "), "{two:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_comes_from_a_file_or_from_standard_input() {
+    let (azure, _, proxy) = start().await;
+    let list = "# what nodes pull\r\nlibrary/busybox:latest # the first\r\n\r\n  docker.io/library/busybox\nbusybox\nbusybox\n";
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let path = files.path().join("images.txt");
+    std::fs::write(&path, list).expect("written");
+    for (words, stdin) in [("--file -".to_owned(), list), (format!("--file {}", path.display()), "")] {
+        let (status, text) = said(&warm(&azure, &proxy.url(""), &format!("{words} --platform linux/amd64"), stdin));
+        assert!(status == 0 && text.contains("the image is warm: "), "{words}: {text}");
+        assert!(text.contains("warmed library/busybox:latest: 2 manifests, 2 layers\n"), "{text}");
+        assert_eq!(text.matches("warmed ").count(), 1, "one image by three names: {text}");
+    }
+    let (status, text) = said(&warm(&azure, &proxy.url(""), "--file -", "busybox\nBusybox\nx y\n"));
+    let complaints: Vec<_> = text.lines().collect();
+    assert!(status == 2 && complaints.len() == 2, "{text}");
+    assert!(complaints[0].starts_with("acr-cache-proxy: --file: -:2: \"Busybox\" is not an image"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_proxy_it_says_so_once_and_what_to_do() {
+    let (azure, _, _) = start().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").flag("--log", "info").start();
+    let other = admin(&proxy);
+    // Nothing listens on a port that was just given back.
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    for (address, says) in [
+        (closed, "GET /v2/: start it, or name another one with --via: "),
+        (other, "GET /v2/: this is no proxy of ours: name one with --via: 404"),
+    ] {
+        let (status, text) = said(&warm(&azure, &format!("http://{address}"), "busybox nginx alpine", ""));
+        assert!(status == 1 && text.lines().count() == 1, "{text}");
+        assert!(text.starts_with(&format!("acr-cache-proxy: warm: proxy http://{address}: {says}")), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_by_itself_is_waited_out_within_bounds() {
+    let throttled = |seconds: &str| Fault::StatusWith {
+        status: 503,
+        headers: vec![("Retry-After".to_owned(), seconds.to_owned())],
+        body: String::new(),
+    };
+    for (fault, tries, status) in
+        [(throttled("0").times(4), 5, 0), (throttled("0").times(5), 5, 1), (throttled("3600").times(9), 1, 1)]
+    {
+        let (azure, pushed, proxy) = start().await;
+        let layer = pushed.blobs[0].trim_start_matches("sha256:").to_owned();
+        azure.inject(Hop::Storage, fault.on_path(layer.clone()));
+        let (exit, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
+        assert_eq!(exit, status, "{text}");
+        assert_eq!(
+            text.contains("run it again later, or leave storage out with --layers head: 503"),
+            status == 1,
+            "{text}"
+        );
+        let tried = azure.requests().into_iter().filter(|request| request.target.contains(&layer));
+        assert_eq!(tried.filter(|request| request.hop == Hop::Storage).count(), tries, "{text}");
+    }
+}
+
+/// Windows' base layers may not be distributed: a registry has their descriptor only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_no_registry_holds_is_not_asked_for() {
+    let (azure, pushed, proxy) = start().await;
+    let config = azure.manifest(REPOSITORY, &pushed.manifests[0].1).expect("pushed");
+    let mut manifest: Value = serde_json::from_slice(&config).expect("a manifest");
+    let absent = format!("sha256:{}", "ab".repeat(32));
+    let foreign = json!({"digest": absent, "size": 9, "urls": ["https://go.example/layer"]});
+    manifest["layers"].as_array_mut().expect("layers").insert(0, foreign);
+    azure.put_manifest(REPOSITORY, "foreign", MANIFEST, manifest.to_string());
+    let (status, text) = said(&warm(&azure, &proxy.url(""), "busybox:foreign", ""));
+    assert!(status == 0 && text.contains("warmed busybox:foreign: 1 manifest, 2 layers\n"), "{text}");
+    assert!(!asked(&azure).iter().any(|path| path.contains(&absent)));
+}
+
+/// The proxy checks what it keeps; this command checks also what one passes on that keeps nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_of_another_digest_is_a_failure() {
+    let (azure, pushed, _) = start().await;
+    let digest = pushed.manifests[0].1.clone();
+    let via = liar(&format!("/v2/busybox/manifests/{digest}?ns=docker.io"));
+    let (status, text) = said(&warm(&azure, &format!("http://{via}"), &format!("busybox@{digest}"), ""));
+    assert_eq!(status, 1, "{text}");
+    let line = format!(
+        "failed busybox@{digest}: proxy http://{via}: GET /v2/busybox/manifests/{digest}: do not use this image: its content is not {digest}"
+    );
+    assert!(text.lines().any(|said| said == line), "{text}");
+}
+
+/// A server that answers `{}` to everything, and is asked for the ping and this target alone.
+fn liar(target: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let allowed = ["/v2/".to_owned(), target.to_owned()];
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let (mut request, mut part) = (Vec::new(), [0; 1024]);
+            while !request.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut part).expect("a request") {
+                    0 => return,
+                    length => request.extend_from_slice(&part[..length]),
+                }
+            }
+            let request = String::from_utf8_lossy(&request);
+            let asked = request.split(' ').nth(1).expect("a target");
+            assert!(allowed.iter().any(|allowed| allowed == asked), "{asked}");
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+            stream.write_all(answer.as_bytes()).expect("sent");
+        }
+    });
+    address
+}
