@@ -56,12 +56,15 @@
 //!     fetch                          what a flight asks the registry, and whether the answer is whole
 //!       redirect                       when a redirect ends
 //!     call                           one call on connections of our own, for flights and for `blob::locate`
+//!     health                         how each registry does: what is asked of it, and what follows from its failures
+//!       stale                          since when stale answers stand in
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
 //!       locate                         proxy_upstream_filter: asks the registry where a blob is, the one way to follow a redirect
 //!       redirect, hosts                its redirect, and which hosts may be storage
 //!       storage                        the phases of a request to storage
 //!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response
+//!     refused                        whether a 401 or 403 is about a right or about a fault elsewhere
 //!     deadline                       connected_to_upstream: the time for the whole header of a response
 //!     retry, epoch                   fail_to_connect, error_while_proxy: whether it is sent again, on which kept connections
 //!     relay                          response_filter: drops headers that are not for the client

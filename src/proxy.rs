@@ -29,8 +29,10 @@ mod epoch;
 mod fail;
 mod fetch;
 mod forward;
+mod health;
 mod hop_by_hop;
 mod log;
+mod refused;
 mod relay;
 mod reply;
 mod retry;
@@ -49,6 +51,7 @@ pub(crate) use context::Context;
 pub(crate) use deadline::watched;
 pub(crate) use destination::{Destination, Kept, Table, Upstream, upstreams};
 pub(crate) use fail::Trouble;
+pub(crate) use health::Health;
 pub(crate) use hop_by_hop::is_token_byte;
 
 /// A client that takes no byte for this long is gone.

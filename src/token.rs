@@ -89,6 +89,8 @@ pub(crate) struct Unavailable {
     pub failure: Option<Arc<Failure>>,
     /// When asking again makes sense.
     pub retry_after: Duration,
+    /// The registry refuses a token of this repository's own, for a reason that somebody has to act on.
+    pub is_repositorys: bool,
 }
 
 /// The tokens of one registry. Reading a token takes no lock that a renewal holds.
@@ -172,7 +174,7 @@ impl Tokens {
                 continue;
             }
             if timeout_at(deadline, changed.changed()).await.is_err() {
-                return Err(Unavailable::after(self.last_failure(slot)));
+                return Err(self.unavailable(slot, self.last_failure(slot)));
             }
             // The slot may have been evicted after it got its token, so it is read before the repository is looked up again.
             if let Some(verdict) = self.verdict(slot, deadline) {
@@ -187,7 +189,13 @@ impl Tokens {
             return Some(Ok(bearer));
         }
         let failing = self.failing(slot).filter(|failing| !failing.is_worth_a_wait(deadline))?;
-        Some(Err(Unavailable::after(Some(Arc::clone(&failing.failure)))))
+        Some(Err(self.unavailable(slot, Some(Arc::clone(&failing.failure)))))
+    }
+
+    fn unavailable(&self, slot: &Slot, failure: Option<Arc<Failure>>) -> Unavailable {
+        let is_own = !std::ptr::eq(slot, Arc::as_ptr(&self.wildcard));
+        let is_refused = failure.as_ref().is_some_and(|failure| failure.hop == Hop::Token && failure.permanent);
+        Unavailable { is_repositorys: is_own && is_refused, ..Unavailable::after(failure) }
     }
 
     /// Why there is no token. What stops the calls of every scope goes before the slot's own failure.
@@ -299,7 +307,7 @@ impl Tokens {
                     Arc::new(Failure::new(Hop::Token, message.to_owned()))
                 };
                 let failure = self.failing(slot).map_or_else(under_way, |failing| Arc::clone(&failing.failure));
-                return Err(Unavailable::after(Some(failure)));
+                return Err(self.unavailable(slot, Some(failure)));
             }
         }
     }
@@ -386,7 +394,7 @@ impl Unavailable {
             Some(failure) => failure.retry_after.unwrap_or(SOON).clamp(SOON, LATER),
             None => SOON,
         };
-        Self { failure, retry_after }
+        Self { failure, retry_after, is_repositorys: false }
     }
 }
 

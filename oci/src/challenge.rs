@@ -10,6 +10,8 @@ pub struct Challenge<'a> {
     pub service: &'a str,
     /// The missing access, such as `repository:<name>:pull`; several are separated by spaces.
     pub scope: Option<&'a str>,
+    /// Why the token that came along was not enough, such as `insufficient_scope`.
+    pub error: Option<&'a str>,
 }
 
 /// Real challenges have about 200 bytes; the name of a repository has 255 at most.
@@ -28,13 +30,18 @@ impl<'a> Challenge<'a> {
             .ok_or("the challenge is not for a bearer token")?;
         let realm = parameter(parameters, "realm").ok_or("the challenge names no realm")?;
         let service = parameter(parameters, "service").ok_or("the challenge names no service")?;
-        Ok(Self { realm, service, scope: parameter(parameters, "scope") })
+        Ok(Self { realm, service, scope: parameter(parameters, "scope"), error: parameter(parameters, "error") })
     }
 
     /// Whether the scope is exactly the pull of this repository.
     pub fn is_for_pull_of(&self, repository: &str) -> bool {
         let name = self.scope.and_then(|scope| scope.strip_prefix("repository:")?.strip_suffix(":pull"));
         name == Some(repository)
+    }
+
+    /// Whether the token was valid, but does not reach what was asked for (RFC 6750 section 3.1).
+    pub fn is_too_narrow(&self) -> bool {
+        self.error == Some("insufficient_scope")
     }
 }
 

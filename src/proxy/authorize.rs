@@ -10,6 +10,7 @@ use pingora_core::Result;
 use super::attempts::Attempts;
 use super::context::Admitted;
 use super::fail::Trouble;
+use super::refused::Refused;
 use super::retry;
 use crate::answer::CORRELATION_ID;
 use crate::token::{Bearer, Tokens, Unavailable};
@@ -36,7 +37,11 @@ pub(crate) async fn check_response(response: &ResponseHeader, admitted: &mut Adm
         return match Box::pin(replace(response, admitted)).await {
             Ok(Replaced::Yes) => Err(retry::again(response)),
             // A 401 to a renewed token is about roles, not about the token's age.
-            Ok(Replaced::No) => Err(Trouble::Unauthorized.into_error()),
+            Ok(Replaced::No) => {
+                // The body, which may say more, is read where something that is kept depends on it: by a flight.
+                let about = Refused::of(response.status, &response.headers, b"").unwrap_or(Refused::Unclear);
+                Err(Trouble::Unauthorized(about).into_error())
+            }
             Err(unavailable) => Err(no_token(unavailable, &mut admitted.attempts).into_error()),
         };
     }

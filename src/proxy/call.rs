@@ -26,13 +26,13 @@ pub(crate) async fn ask(
     request: (&RequestHeader, bool),
     admitted: &mut Admitted,
 ) -> Result<(HttpSession, ResponseHeader)> {
-    let mut outgoing = request.0.clone();
-    outgoing.set_version(Version::HTTP_11);
-    forward::upstream_request(&mut outgoing, admitted)?;
     let (mut upstream, was_pooled) = match connector.get_http_session(peer).await {
         Ok(connected) => connected,
         Err(error) => return Err(retry::connect_failed(request.0, admitted, error.into_up())),
     };
+    let mut outgoing = request.0.clone();
+    outgoing.set_version(Version::HTTP_11);
+    forward::upstream_request(&mut outgoing, admitted)?;
     upstream.read_timeout = peer.options.read_timeout;
     upstream.write_timeout = peer.options.write_timeout;
     let limit = admitted.attempts.header_limit();
@@ -56,24 +56,26 @@ async fn exchange(upstream: &mut HttpSession, request: RequestHeader) -> Result<
     }
 }
 
-/// Reads what is left of a response that nobody wants, and keeps the connection, if it is as short as that of a redirect.
-pub(crate) async fn finish(connector: &Connector, mut upstream: HttpSession, peer: &HttpPeer) {
+/// Reads what is left of a response that goes to no client, and keeps the connection, if it is as short as that of a redirect.
+/// Returns what has come of it.
+pub(crate) async fn finish(connector: &Connector, mut upstream: HttpSession, peer: &HttpPeer) -> Vec<u8> {
     upstream.read_timeout = Some(REST_LIMIT);
-    let rest = async {
-        let mut length = 0;
+    let mut rest = Vec::new();
+    let read = async {
         while let Ok(part) = upstream.read_body_ref().await {
             let Some(part) = part else {
                 release(connector, upstream, peer).await;
                 return;
             };
-            length += part.len();
-            if length > MAX_REST {
+            rest.extend_from_slice(part);
+            if rest.len() > MAX_REST {
                 return;
             }
         }
     };
     // If the rest does not come in time, only this connection ends.
-    let _ = timeout(REST_LIMIT, rest).await;
+    let _ = timeout(REST_LIMIT, read).await;
+    rest
 }
 
 /// Keeps the connection for the next call. The whole body has been read.

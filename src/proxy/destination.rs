@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::blob::hosts::BlobHosts;
 use super::fail::Trouble;
+use super::health::Health;
 use crate::cache::Cache;
 use crate::config::{Domain, Lifetimes};
 use crate::net::addresses::{Addresses, Names};
@@ -28,6 +29,8 @@ pub(crate) struct Upstream {
     pub addresses: Arc<Addresses>,
     /// Its tokens, renewed in the background.
     pub tokens: Arc<Tokens>,
+    /// How it does, and what is asked of it.
+    pub health: Health,
     /// Where its blobs are.
     pub blob_hosts: BlobHosts,
     /// The addresses of these hosts, all registries' together.

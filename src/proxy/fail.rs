@@ -10,6 +10,8 @@ use http::StatusCode;
 use pingora_core::{Error, ErrorSource, ErrorType};
 
 use super::endpoint::Endpoint;
+use super::refused::Refused;
+use crate::failure::Hop;
 use crate::token::Unavailable;
 use oci::error::Code;
 use oci::route::OnFailure;
@@ -25,8 +27,8 @@ pub(crate) enum Trouble {
     NoToken(Unavailable),
     /// The registry's name has never been resolved.
     Unresolved,
-    /// The registry answers 401 to a renewed token.
-    Unauthorized,
+    /// The registry answers 401 to a renewed token, about this.
+    Unauthorized(Refused),
     /// No connection to any address, one that broke before the response, or a response that is not HTTP.
     Unreachable(String),
     /// Connected, and no response in time.
@@ -69,7 +71,7 @@ impl Trouble {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
             }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
-            Self::Unauthorized => (StatusCode::FORBIDDEN, Code::Denied, None),
+            Self::Unauthorized(_) => (StatusCode::FORBIDDEN, Code::Denied, None),
             Self::StorageSays { status, retry_after, .. } => {
                 let code = match *status {
                     StatusCode::TOO_MANY_REQUESTS => Code::TooManyRequests,
@@ -89,8 +91,10 @@ impl Trouble {
     /// It comes from the registry, from the sign-in or from the way there, so an answer that is kept may be used instead.
     pub(crate) fn is_upstreams(&self) -> bool {
         match self {
-            Self::NoToken(_)
-            | Self::Unresolved
+            // One repository is refused a token of its own where the right to it has ended.
+            Self::NoToken(unavailable) => !unavailable.is_repositorys,
+            Self::Unauthorized(refused) => *refused != Refused::Right,
+            Self::Unresolved
             | Self::Unreachable(_)
             | Self::Silent
             | Self::Broken(_)
@@ -98,7 +102,18 @@ impl Trouble {
             | Self::StorageSays { .. }
             | Self::StorageSilent(_)
             | Self::Internal(_) => true,
-            Self::Busy | Self::Malformed | Self::Unauthorized => false,
+            Self::Busy | Self::Malformed => false,
+        }
+    }
+
+    /// It concerns all that is asked of the registry, as far as can be told.
+    pub(crate) fn is_registrys(&self) -> bool {
+        match self {
+            Self::Unresolved | Self::Unreachable(_) => true,
+            Self::NoToken(Unavailable { failure, .. }) => {
+                failure.as_ref().is_some_and(|failure| failure.hop != Hop::Token)
+            }
+            _ => false,
         }
     }
 
@@ -133,9 +148,14 @@ impl fmt::Display for Trouble {
             Self::NoToken(Unavailable { failure: Some(failure), .. }) => write!(f, "no registry token: {failure}"),
             Self::NoToken(_) => f.write_str("no registry token yet: the sign-in is still under way"),
             Self::Unresolved => f.write_str("the registry's name is not resolved: check upstream.domain and this host's DNS"),
-            Self::Unauthorized => f.write_str(
-                "the registry refuses a fresh token: the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
-            ),
+            Self::Unauthorized(refused) => {
+                f.write_str("the registry refuses a fresh token: ")?;
+                f.write_str(match refused {
+                    Refused::Right => "the identity lacks AcrPull on this repository",
+                    Refused::Source => "the cache rule's credential set is unhealthy, or its account may not pull this image",
+                    Refused::Address | Refused::Unclear => "the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
+                })
+            }
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
             Self::Storage(words) => f.write_str(words),
             Self::StorageSays { host, status, .. } => {
@@ -201,7 +221,7 @@ mod tests {
             Trouble::Malformed => &["`Connection` lists what it may not"],
             Trouble::NoToken(_) => &["There is no token for the registry", "The same for the registry's two calls"],
             Trouble::Unresolved => &["The registry's name has never been resolved"],
-            Trouble::Unauthorized => &["401 to a fresh token"],
+            Trouble::Unauthorized(_) => &["401 to a fresh token"],
             Trouble::Unreachable(_) => {
                 &["No connection (three tries, each to all addresses)", "An answer that is not HTTP"]
             }
@@ -240,14 +260,14 @@ mod tests {
             rows[0]
         };
         let says = |status| Trouble::StorageSays { host: String::new(), status, retry_after: None };
-        let no_token = Unavailable { retry_after: Duration::ZERO, failure: None };
+        let no_token = Unavailable { retry_after: Duration::ZERO, failure: None, is_repositorys: false };
         let mut seen = OTHERS.len();
         for trouble in [
             Trouble::Busy,
             Trouble::Malformed,
             Trouble::NoToken(no_token),
             Trouble::Unresolved,
-            Trouble::Unauthorized,
+            Trouble::Unauthorized(Refused::Unclear),
             Trouble::Unreachable(String::new()),
             Trouble::Silent,
             Trouble::Broken(""),
@@ -328,8 +348,8 @@ mod tests {
 
     #[test]
     fn a_trouble_that_a_phase_gives_as_its_error_is_the_one_that_is_told() {
-        let error = Trouble::Unauthorized.into_error();
+        let error = Trouble::Unauthorized(Refused::Right).into_error();
         assert!(!error.retry() && matches!(error.etype(), ErrorType::HTTPStatus(403)));
-        assert!(matches!(Trouble::of(&error, None), Some(Trouble::Unauthorized)));
+        assert!(matches!(Trouble::of(&error, None), Some(Trouble::Unauthorized(Refused::Right))));
     }
 }

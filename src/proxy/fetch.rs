@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::attempts::Attempts;
 use super::context::Admitted;
 use super::fail::Trouble;
+use super::refused::Refused;
 use super::{authorize, call, forward, relay, retry};
 use crate::answer::CORRELATION_ID;
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
@@ -131,11 +132,18 @@ impl Read {
                 Err(error) => return Err(error),
             };
             if let Err(error) = forward::check_response(&response, request, admitted).await {
-                call::finish(&connector, upstream, &peer).await;
+                let body = call::finish(&connector, upstream, &peer).await;
                 if error.retry() {
                     continue;
                 }
-                return Err(error);
+                return Err(match Trouble::of(&error, None) {
+                    // Its body may say more than its header.
+                    Some(Trouble::Unauthorized(by_header)) => {
+                        let about = Refused::of(response.status, &response.headers, &body).unwrap_or(by_header);
+                        Trouble::Unauthorized(about).into_error()
+                    }
+                    _ => error,
+                });
             }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
             let body = timeout(BODY_LIMIT, body(&mut upstream, &response, limit)).await;
@@ -200,7 +208,10 @@ impl Read {
                 let further =
                     further.into_iter().filter_map(|name| Some((name.clone(), response.headers.get(name)?.clone())));
                 content.headers.extend(further);
-                Judged::Is(Fetched::Answer { content: Arc::new(content), is_trouble: is_trouble(status) })
+                let is_trouble = is_trouble(status)
+                    || Refused::of(status, &response.headers, &content.body)
+                        .is_some_and(|about| about != Refused::Right);
+                Judged::Is(Fetched::Answer { content: Arc::new(content), is_trouble })
             }
         }
     }
@@ -249,6 +260,9 @@ impl Origin for Read {
             Trip { address: attempts.address(), tries: attempts.count(), correlation: attempts.correlation().cloned() };
         // Empty before: a flight happens once.
         let _ = self.trip.set(trip);
+        if let Ok(Ok(Fetched::Kept { .. } | Fetched::Answer { is_trouble: false, .. })) = &read {
+            self.admitted.destination.upstream.health.answered_fresh(self.admitted.target.path());
+        }
         match read {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(error)) => {

@@ -141,6 +141,10 @@ async fn look_up(session: &mut Session, context: &mut Context, wanted: &Wanted) 
             error = left(session) => return Err(error),
         }
     };
+    if let (Served::Entry(_, How::Stale), Some(why)) = (&served, &why) {
+        let admitted = context.admitted()?;
+        admitted.destination.upstream.health.answered_stale(admitted.target.path(), why);
+    }
     if let Some(trip) = trip {
         context.trip(trip);
     }

@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::identity::{Chain, IdentityError};
 use crate::net::addresses::{Addresses, Names};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Destination, Kept, Table, Trouble, Upstream};
+use crate::proxy::{BlobHosts, Destination, Health, Kept, Table, Trouble, Upstream};
 use crate::token::Tokens;
 use crate::token::acr::AcrIssuer;
 use oci::route::Routes;
@@ -143,6 +143,7 @@ impl RouteTable {
             host: domain.to_header(),
             addresses,
             tokens,
+            health: Health::new(domain),
             blob_hosts: BlobHosts::new(domain.host(), settings.blob_hosts()),
             storage_names: Arc::clone(&self.storage_names),
             in_use,

@@ -135,7 +135,7 @@ mod tests {
     use crate::net::addresses::{Addresses, Names};
     use crate::proxy::attempts::Attempts;
     use crate::proxy::target::Target;
-    use crate::proxy::{BlobHosts, Destination, Upstream};
+    use crate::proxy::{BlobHosts, Destination, Health, Upstream};
     use crate::token::Tokens;
     use oci::name::Repository;
     use oci::request::Request;
@@ -149,6 +149,7 @@ mod tests {
             host: domain.to_header(),
             addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
             tokens: Arc::new(Tokens::default()),
+            health: Health::new(&domain),
             blob_hosts: BlobHosts::new(domain.host(), &[]),
             storage_names: Names::storage(),
             domain,

@@ -1,0 +1,99 @@
+//! How a registry does, as the requests to it tell: what is asked of it, and what the log says while stale answers stand in.
+//!
+//! One for each registry and identity, because ACR meters and refuses by identity. A hit looks at none of it.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use log::{info, warn};
+use oci::quote::registry_error;
+
+use super::fail::Trouble;
+use crate::cache::Fetched;
+use crate::config::Domain;
+
+mod stale;
+
+use stale::Stale;
+
+/// The state of one registry.
+pub(crate) struct Health {
+    /// The registry's name in the log.
+    name: String,
+    reads: AtomicU64,
+    stale: Stale,
+}
+
+impl Health {
+    /// Of a registry of which nothing is known.
+    pub(crate) fn new(domain: &Domain) -> Self {
+        Self { name: domain.authority().to_owned(), reads: AtomicU64::new(0), stale: Stale::default() }
+    }
+
+    /// Requests that have gone out to the registry, each try counted. Token calls are not among them: ACR counts those apart.
+    #[allow(dead_code, reason = "until the admin listener shows it")]
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// A request goes out to the registry.
+    pub(crate) fn read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something stale was the answer to a request for this path, for this reason.
+    pub(crate) fn answered_stale(&self, path: &str, why: &Fetched<Trouble>) {
+        let Some(cause) = Cause::of(why) else { return };
+        if self.stale.answered(path, cause.is_registrys()) {
+            warn!("acr {}: answers are stale from now on, the first of them {path}: {cause}", self.name);
+        }
+    }
+
+    /// The registry has given an answer to the request for this path.
+    pub(crate) fn answered_fresh(&self, path: &str) {
+        if let Some(over) = self.stale.answered_fresh(path) {
+            info!("acr {}: answers are fresh again: {over}", self.name);
+        }
+    }
+}
+
+/// Why something stale is a better answer.
+enum Cause<'a> {
+    Trouble(&'a Trouble),
+    /// The registry's status, with code and message of its body.
+    Answer(u16, Option<String>, Option<String>),
+}
+
+impl<'a> Cause<'a> {
+    fn of(why: &'a Fetched<Trouble>) -> Option<Self> {
+        match why {
+            Fetched::Failed { trouble, .. } => Some(Self::Trouble(trouble)),
+            Fetched::Answer { content, .. } => {
+                let (code, message) = registry_error(&content.body);
+                Some(Self::Answer(content.status.as_u16(), code, message))
+            }
+            Fetched::Kept { .. } | Fetched::Pass(_) => None,
+        }
+    }
+
+    /// It concerns all of the registry. Any other may be one repository's, while others are served.
+    fn is_registrys(&self) -> bool {
+        match self {
+            Self::Trouble(trouble) => trouble.is_registrys(),
+            Self::Answer(..) => false,
+        }
+    }
+}
+
+impl Display for Cause<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trouble(trouble) => trouble.fmt(f),
+            Self::Answer(status, code, message) => {
+                write!(f, "the registry answers {status}")?;
+                code.iter().try_for_each(|code| write!(f, " {code}"))?;
+                message.iter().try_for_each(|message| write!(f, ": {message}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the registry's 401 or 403 is about: a right that has ended, after which nothing that is kept may be used, or a fault
+//! elsewhere, which something stale survives.
+//!
+//! ACR says `insufficient_scope` in the challenge of a token that does not reach a repository (recorded), and answers a
+//! request whose right is denied with 403 `DENIED`. A cache rule whose credential set is not healthy answers 401, 403 or 424
+//! although the identity may pull, and names the rule in its sentence (Azure/acr#599, #772, #892), or asks for a sign-in in
+//! general words (#893).
+
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, StatusCode};
+use oci::challenge::Challenge;
+
+/// In every sentence about a cache rule's source or its credential set. No name of a client's has a blank.
+const OF_A_RULE: &str = "cache rule ";
+/// In the sentence about an address that the registry's firewall does not know.
+const OF_A_FIREWALL: &str = " is not allowed access";
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The identity's right to this repository.
+    Right,
+    /// The source of a cache rule, or its credential set.
+    Source,
+    /// This host's address, whatever is asked for.
+    Address,
+    /// The registry does not say. It would say so of a right, so it is not taken for one.
+    Unclear,
+}
+
+impl Refused {
+    /// What a 401 to a fresh token or a 403 is about; `None` for any other status. `body` may be empty or cut off.
+    ///
+    /// In doubt a 401 is no matter of rights, because the challenge would have the word; and a 403 is one, because a refusal
+    /// ends what was allowed before.
+    pub(crate) fn of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Self> {
+        if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return None;
+        }
+        let says = |words: &str| body.windows(words.len()).any(|window| window == words.as_bytes());
+        let challenge = headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+        let is_too_narrow = || {
+            challenge.and_then(|value| Challenge::parse(value).ok()).is_some_and(|challenge| challenge.is_too_narrow())
+        };
+        Some(if says(OF_A_RULE) {
+            Self::Source
+        } else if says(OF_A_FIREWALL) {
+            Self::Address
+        } else if status == StatusCode::FORBIDDEN || is_too_narrow() {
+            Self::Right
+        } else {
+            Self::Unclear
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_has_ended_is_told_from_trouble_elsewhere() {
+        const SCOPE: &str = r#"Bearer realm="https://r/oauth2/token",service="r",scope="repository:hub/x:pull""#;
+        let narrow = format!(r#"{SCOPE},error="insufficient_scope""#);
+        let sentence = |words: &str| format!(r#"{{"errors":[{{"code":"UNAUTHORIZED","message":"{words}"}}]}}"#);
+        let general = sentence("authentication required, visit https://aka.ms/acr/authorization for more information.");
+        let rule = sentence("authentication required with source registry for cache rule 'hub'. CorrelationId: 1");
+        let denied =
+            sentence("requested access to pull from source 'docker.io/x' for cache rule 'hub' has been denied");
+        let firewall = sentence("client with IP '192.0.2.1' is not allowed access. Refer https://aka.ms/acr/firewall");
+        // A name that a client chooses is in the detail of some errors.
+        let named =
+            r#"{"errors":[{"code":"DENIED","message":"denied","detail":{"name":"cache/rule/is-not-allowed"}}]}"#;
+        for (status, challenge, body, expected) in [
+            (401, narrow.as_str(), general.as_str(), Some(Refused::Right)),
+            (401, narrow.as_str(), "", Some(Refused::Right)),
+            (401, SCOPE, general.as_str(), Some(Refused::Unclear)),
+            (401, "", "", Some(Refused::Unclear)),
+            (401, SCOPE, rule.as_str(), Some(Refused::Source)),
+            (401, narrow.as_str(), rule.as_str(), Some(Refused::Source)),
+            (403, "", denied.as_str(), Some(Refused::Source)),
+            (403, "", firewall.as_str(), Some(Refused::Address)),
+            (403, "", named, Some(Refused::Right)),
+            (403, "", "", Some(Refused::Right)),
+            (404, narrow.as_str(), rule.as_str(), None),
+            (424, "", rule.as_str(), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if !challenge.is_empty() {
+                headers.insert(WWW_AUTHENTICATE, challenge.parse().expect("a header"));
+            }
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(Refused::of(status, &headers, body.as_bytes()), expected, "{status} {challenge} {body}");
+        }
+    }
+}
