@@ -4,6 +4,8 @@
 //! Pure: no sockets and no HTTP framework. Whoever asks the registry is an [`Origin`]. All of it is in memory and may vanish at
 //! any time; nothing depends on what is kept but the number of reads.
 
+use std::sync::Arc;
+
 mod counters;
 mod entry;
 mod flights;
@@ -42,6 +44,11 @@ impl<T> Cache<T> {
     /// by its lifetime.
     pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> usize {
         self.store.purge(registry, is_meant)
+    }
+
+    /// Forgets the entry for a key if this is its content. Another one, which somebody has fetched since, stays.
+    pub(crate) fn forget(&self, key: &KeyRef<'_>, content: &Arc<Content>) {
+        self.store.remove_if(key, |entry| Arc::ptr_eq(&entry.content, content));
     }
 
     /// Entries and their bytes, as the bound counts them.

@@ -60,7 +60,8 @@
 //!       stale                          since when stale answers stand in
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
-//!       locate                         proxy_upstream_filter: asks the registry where a blob is, the one way to follow a redirect
+//!       kept                           request_filter: to storage by a redirect that is kept or was asked for by a flight
+//!       locate                         proxy_upstream_filter: without the cache, asks the registry where a blob is
 //!       redirect, hosts                its redirect, and which hosts may be storage
 //!       storage                        the phases of a request to storage
 //!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response

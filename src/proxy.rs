@@ -42,7 +42,7 @@ mod target;
 use admit::Admission;
 use attempts::{MAX_CONNECTS, REPEATS};
 use blob::locate::{Located, Locator};
-use blob::storage;
+use blob::{kept, storage};
 use context::ClientRequest;
 
 pub(crate) use self::log::refused_header as log_refused_header;
@@ -134,6 +134,10 @@ impl ProxyHttp for Proxy {
     /// On the way to the registry, once: a token, and for a blob that comes through here, where it is.
     async fn proxy_upstream_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let admitted = context.admitted()?;
+        // The registry is not asked: its redirect was kept, or a flight has brought it.
+        if admitted.attempts.storage().is_some() {
+            return Ok(true);
+        }
         if let Err(trouble) = authorize::authorize(admitted).await {
             Box::pin(reply::trouble(session, context, trouble)).await?;
             return Ok(false);
@@ -206,7 +210,7 @@ impl ProxyHttp for Proxy {
         }
         let admitted = context.admitted()?;
         match admitted.attempts.storage() {
-            Some(_) => storage::check_response(response, session.req_header(), admitted),
+            Some(_) => kept::check_response(response, session.req_header(), context).await,
             None => forward::check_response(response, session.req_header(), admitted).await,
         }
     }

@@ -77,6 +77,10 @@ impl Store {
         self.entries.remove(key);
     }
 
+    pub(super) fn remove_if(&self, key: &KeyRef<'_>, is_meant: impl FnOnce(&Entry) -> bool) {
+        self.entries.remove_if(key, |entry| is_meant(entry));
+    }
+
     pub(super) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> usize {
         let before = self.entries.len();
         self.entries.retain(|key, _| key.registry != registry || !is_meant(key.part, &key.path));
@@ -89,5 +93,52 @@ impl Store {
 
     pub(super) fn evicted(&self) -> (u64, u64) {
         (self.evicted.entries.load(Ordering::Relaxed), self.evicted.bytes.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::StatusCode;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::cache::{Content, Kind};
+
+    fn redirect(body: &'static [u8]) -> Arc<Entry> {
+        let content = Content {
+            status: StatusCode::TEMPORARY_REDIRECT,
+            headers: Vec::new(),
+            body: Bytes::from_static(body),
+            manifest: None,
+            digest: None,
+        };
+        let until = Some(Instant::now() + Duration::from_secs(60));
+        Arc::new(Entry {
+            kind: Kind::Redirect,
+            content: Arc::new(content),
+            confirmed: Instant::now(),
+            at_most: None,
+            until,
+        })
+    }
+
+    #[test]
+    fn an_entry_that_took_the_place_of_the_meant_one_stays() {
+        let store = Store::new(1 << 20);
+        let key = KeyRef { registry: 1, part: Part::Redirect, path: "/v2/a/blobs/b" };
+        let (first, second) = (redirect(b"x"), redirect(b"x"));
+        let is = |meant: &Arc<Entry>| {
+            let meant = Arc::clone(&meant.content);
+            move |entry: &Entry| Arc::ptr_eq(&entry.content, &meant)
+        };
+        store.insert(key.to_key(), Arc::clone(&first));
+        store.insert(key.to_key(), Arc::clone(&second));
+        store.remove_if(&key, is(&first));
+        assert!(store.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry, &second)));
+        store.remove_if(&key, is(&second));
+        assert!(store.get(&key).is_none());
     }
 }

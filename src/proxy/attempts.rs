@@ -34,6 +34,8 @@ pub(crate) struct Attempts {
     has_repository_token: bool,
     /// Where the registry's redirect leads. The tries go there from then on.
     storage: Option<Storage>,
+    /// A redirect that was kept and that storage refused has been replaced.
+    is_located_again: bool,
     /// Failed connects, to the registry and to storage.
     registry_connects: usize,
     storage_connects: usize,
@@ -61,6 +63,7 @@ impl Attempts {
             renewed: false,
             has_repository_token: false,
             storage: None,
+            is_located_again: false,
             registry_connects: 0,
             storage_connects: 0,
             replays: 0,
@@ -184,6 +187,11 @@ impl Attempts {
         self.storage.as_ref()
     }
 
+    /// Whether the registry may be asked for another redirect in place of a kept one: once.
+    pub(crate) fn may_locate_again(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_located_again, true)
+    }
+
     /// ACR's id of the request, for its support.
     pub(crate) fn correlation(&self) -> Option<&HeaderValue> {
         self.correlation.as_ref()
@@ -210,6 +218,11 @@ impl Attempts {
     /// What is left of the time for an answer once that of one more try is taken off.
     pub(crate) fn time_left(&self) -> Duration {
         time_left(self.started.elapsed())
+    }
+
+    /// What is left of the time for an answer.
+    pub(crate) fn answer_limit(&self) -> Duration {
+        ANSWER_LIMIT.saturating_sub(self.started.elapsed())
     }
 
     /// How long a response's header may take on a connection that is there.

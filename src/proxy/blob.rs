@@ -1,7 +1,8 @@
 //! Blobs through the proxy (`blobs: proxy`), for clients that cannot reach the storage.
 //!
 //! ```text
-//! locate     asks the registry where a blob is, and answers the client if the registry has something else to say
+//! kept       the redirect that is kept, or that a flight brought
+//! locate     without the cache: asks the registry where a blob is, and answers the client if the registry has something else to say
 //! redirect   the registry's redirect, and the storage that it leads to
 //! hosts      which hosts may be storage
 //! storage    the request to storage, and its response
@@ -10,6 +11,7 @@
 //! The registry's token goes to no storage: what signs the request there is in the redirect's address.
 
 pub(crate) mod hosts;
+pub(crate) mod kept;
 pub(crate) mod locate;
 pub(crate) mod redirect;
 pub(crate) mod storage;

@@ -29,8 +29,10 @@ pub(crate) struct Context {
     /// Of the answer; 0 before there is one.
     status: u16,
     body_bytes: usize,
-    /// How the flight went that the request has started.
+    /// How the flight went that the request has started last.
     trip: Option<Arc<OnceLock<Trip>>>,
+    /// How often the registry was asked by the flights before that one.
+    earlier_tries: usize,
     /// What the cache did; `None` where none is used.
     cached: Option<Cached>,
     guard: Guard,
@@ -87,6 +89,7 @@ impl Context {
             status: 0,
             body_bytes: 0,
             trip: None,
+            earlier_tries: 0,
             cached: None,
             guard: requests.enter(),
         }
@@ -168,14 +171,6 @@ impl Context {
         self.cached = Some(Cached::Passed(reason));
     }
 
-    /// Why the request goes to the registry by itself, if the cache had a say in it.
-    pub(crate) fn passed(&self) -> Option<Reason> {
-        match self.cached {
-            Some(Cached::Passed(reason)) => Some(reason),
-            _ => None,
-        }
-    }
-
     /// What the cache did.
     pub(crate) fn cached(&self) -> Option<Cached> {
         self.cached
@@ -183,10 +178,16 @@ impl Context {
 
     /// The request has started a flight, which went like this.
     pub(crate) fn trip(&mut self, trip: Arc<OnceLock<Trip>>) {
+        self.earlier_tries += self.flown_tries();
         self.trip = Some(trip);
     }
 
-    /// How the flight went that the request has started, once it is over.
+    /// How often the registry was asked by all flights that the request has started.
+    pub(crate) fn flown_tries(&self) -> usize {
+        self.earlier_tries + self.flown().map_or(0, |trip| trip.tries)
+    }
+
+    /// How the last flight went that the request has started, once it is over.
     pub(crate) fn flown(&self) -> Option<&Trip> {
         self.trip.as_ref().and_then(|trip| trip.get())
     }

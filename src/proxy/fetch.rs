@@ -189,6 +189,12 @@ impl Read {
                 }
                 Judged::Is(kept(entry(Kind::List, content(&response, body), at_most)))
             }
+            // A registry that has no storage: what goes to all who wait is checked, as a manifest is.
+            (StatusCode::OK, Part::Redirect)
+                if digest::is_of(self.admitted.target.reference(), &body) == Some(false) =>
+            {
+                Judged::Broken("it does not have its digest")
+            }
             (StatusCode::NOT_FOUND, _) => Judged::Is(kept(entry(Kind::Missing, content(&response, body), at_most))),
             (status, Part::Redirect) if status.is_redirection() => {
                 let ends = redirect::ends(&response);

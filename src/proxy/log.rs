@@ -80,7 +80,8 @@ impl<'a> Line<'a> {
         let attempts = admitted.map(|admitted| &admitted.attempts);
         let flown = context.flown();
         let is_here = matches!(context.cached(), Some(Cached::Here(_)));
-        let attempts = attempts.filter(|_| !is_here);
+        let is_in_storage = attempts.is_some_and(|attempts| attempts.storage().is_some());
+        let attempts = attempts.filter(|_| !is_here || is_in_storage);
         let correlation =
             attempts.and_then(|attempts| attempts.correlation()).or(flown.and_then(|trip| trip.correlation.as_ref()));
         Self {
@@ -92,9 +93,10 @@ impl<'a> Line<'a> {
             client: None,
             repository: admitted.map_or("", |admitted| admitted.target.repository()),
             upstream: attempts.and_then(|attempts| attempts.address()).or(flown.and_then(|trip| trip.address)),
-            tries: match (is_here, flown) {
-                (true, flown) => flown.map_or(0, |trip| trip.tries),
-                (false, _) => attempts.map_or(1, |attempts| attempts.count()),
+            // A count of attempts begins with a first question to the registry, which is a flight's here.
+            tries: match (is_here, attempts) {
+                (true, attempts) => context.flown_tries() + attempts.map_or(0, |attempts| attempts.count() - 1),
+                (false, attempts) => attempts.map_or(1, |attempts| attempts.count()),
             },
             cached: context.cached(),
             storage: attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()),

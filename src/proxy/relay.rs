@@ -7,9 +7,10 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::blob::storage;
-use super::context::{Body, Context};
+use super::context::{Body, Cached, Context};
 use super::shield::{self, CACHE_STATUS};
 use super::{fail, hop_by_hop};
+use crate::cache::Reason;
 
 pub(super) mod framing;
 pub(super) mod names;
@@ -59,7 +60,13 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
         response.set_status(status)?;
         names::rename(session, response, admitted)?
     };
-    if let Some(reason) = context.passed() {
+    let reason = match context.cached() {
+        Some(Cached::Passed(reason)) => Some(reason),
+        // The redirect was here; the layer to which it leads is not kept.
+        Some(Cached::Here(_)) => Some(Reason::Kind),
+        None => None,
+    };
+    if let Some(reason) = reason {
         response.insert_header(&CACHE_STATUS, shield::passed(reason))?;
     }
     context.answered(response.status, body);

@@ -2,6 +2,7 @@
 //! temporary.
 
 use std::io;
+use std::time::Duration;
 
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -74,20 +75,40 @@ pub(crate) fn request_failed(
 /// or none. Clients that fetch a layer in ranges, as containerd can, turn to no other host in its middle, and one failure
 /// ends their pull. All others are told at once, for they have somewhere else to go.
 pub(crate) fn repeat(request: &RequestHeader, admitted: &mut Admitted, response: Option<&ResponseHeader>) -> bool {
-    if !admitted.target.endpoint().is_blob() || !request.headers.contains_key(header::RANGE) {
-        return false;
-    }
-    let Some(pause) = admitted.attempts.next_repeat() else {
+    let Some(pause) = pause_before_repeat(request, admitted, response) else {
         return false;
     };
+    admitted.attempts.repeat(pause, response.is_some());
+    true
+}
+
+/// The same after a flight, whose tries are counted as its own: whether to look up again.
+pub(crate) fn repeat_flight(
+    request: &RequestHeader,
+    admitted: &mut Admitted,
+    response: Option<&ResponseHeader>,
+) -> bool {
+    let Some(pause) = pause_before_repeat(request, admitted, response) else {
+        return false;
+    };
+    admitted.attempts.repeat(pause, false);
+    true
+}
+
+fn pause_before_repeat(
+    request: &RequestHeader,
+    admitted: &Admitted,
+    response: Option<&ResponseHeader>,
+) -> Option<Duration> {
+    if !admitted.target.endpoint().is_blob() || !request.headers.contains_key(header::RANGE) {
+        return None;
+    }
+    let pause = admitted.attempts.next_repeat()?;
     let is_temporary = response.is_none_or(|response| {
         let may_pass = matches!(response.status.as_u16(), 500 | 502..=504);
         may_pass && retry_after(&response.headers).is_none_or(|wanted| wanted <= pause)
     });
-    if is_temporary {
-        admitted.attempts.repeat(pause, response.is_some());
-    }
-    is_temporary
+    is_temporary.then_some(pause)
 }
 
 /// This response goes to no client: the request is sent again.

@@ -9,21 +9,24 @@ use oci::route::Blobs;
 use pingora::http::RequestHeader;
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::blob::kept;
+use super::blob::locate::Located;
 use super::context::{Admitted, Context};
 use super::destination::Kept;
 use super::endpoint::Endpoint;
 use super::fail::Trouble;
 use super::fetch::{Read, Trip};
-use super::reply;
-use crate::cache::{How, KeyRef, Part, Reason, Served};
+use super::{reply, retry};
+use crate::cache::{Content, How, KeyRef, Part, Reason, Served};
 
 mod answer;
 mod status;
 
 use status::CacheStatus;
 
+pub(crate) use answer::response;
 pub(crate) use status::{CACHE_STATUS, passed};
 
 /// What is asked for, as far as it can be kept.
@@ -40,7 +43,7 @@ impl Wanted {
         let part = match admitted.target.endpoint() {
             Endpoint::Manifest => Part::Manifest,
             Endpoint::Tags | Endpoint::Referrers if !is_head => Part::List,
-            Endpoint::Blob if !is_head && admitted.destination.blobs != Blobs::Proxy => Part::Redirect,
+            Endpoint::Blob if !is_head => Part::Redirect,
             Endpoint::Tags | Endpoint::Referrers | Endpoint::Blob => return Err(Reason::Kind),
         };
         let accepted = match part {
@@ -63,7 +66,8 @@ struct Found {
     status: CacheStatus,
 }
 
-/// Answers the request if that can be done without passing it on. True if it is answered.
+/// Answers the request if that can be done without passing it on. True if it is answered. A blob that comes through here may
+/// be known to be in storage afterwards; it goes on there.
 pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Result<bool> {
     let admitted = &*context.admitted()?;
     let Some(kept) = &admitted.destination.kept else {
@@ -85,7 +89,7 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
             Found { served: Served::Entry(entry, How::Hit), status }
         }
         // In a box: a hit needs no room for it.
-        None => Box::pin(look_up(session, context, &wanted)).await?,
+        None => Box::pin(look_up_again(session, context, wanted.part)).await?,
     };
     let Found { served, status } = found;
     match served {
@@ -98,22 +102,42 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
                 context.pass(Reason::Accept);
                 return Ok(false);
             }
-            context.note(how);
-            answer::content(session, context, &entry.content, &status).await?;
+            serve(session, context, &entry.content, how, &status).await
         }
-        Served::Answer(content, how) => {
-            context.note(how);
-            Box::pin(answer::content(session, context, &content, &status)).await?;
-        }
+        Served::Answer(content, how) => Box::pin(serve(session, context, &content, how, &status)).await,
         Served::Failed(trouble, how) => {
             context.note(how);
             Box::pin(reply::trouble(session, context, trouble)).await?;
+            Ok(true)
         }
         Served::Pass(reason) => {
             context.pass(reason);
-            return Ok(false);
+            Ok(false)
         }
     }
+}
+
+/// Answers with this content; or, if it is the redirect of a blob that comes through here, lets the request go on to storage.
+async fn serve(
+    session: &mut Session,
+    context: &mut Context,
+    content: &Arc<Content>,
+    how: How,
+    status: &CacheStatus,
+) -> Result<bool> {
+    context.note(how);
+    let admitted = context.admitted()?;
+    if admitted.destination.blobs == Blobs::Proxy && content.status.is_redirection() {
+        match kept::follow(content, how, admitted) {
+            Ok(Located::InStorage) => return Ok(false),
+            Ok(Located::Answered) => {}
+            Err(trouble) => {
+                Box::pin(reply::trouble(session, context, trouble)).await?;
+                return Ok(true);
+            }
+        }
+    }
+    answer::content(session, context, content, status).await?;
     Ok(true)
 }
 
@@ -121,25 +145,43 @@ fn key(admitted: &Admitted, part: Part) -> KeyRef<'_> {
     KeyRef { registry: admitted.destination.upstream.number, part, path: admitted.target.path() }
 }
 
-/// A look-up that may have to wait for the registry. A client that leaves ends its wait and nothing else.
-async fn look_up(session: &mut Session, context: &mut Context, wanted: &Wanted) -> Result<Found> {
+/// [`look_up`], and once more where [`retry::repeat`] asks again for a part of a blob.
+async fn look_up_again(session: &mut Session, context: &mut Context, part: Part) -> Result<Found> {
+    loop {
+        let found = tokio::select! {
+            biased;
+            found = look_up(context, part) => found?,
+            error = left(session) => return Err(error),
+        };
+        let admitted = context.admitted()?;
+        let response = match &found.served {
+            Served::Answer(content, _) if content.status.is_server_error() => Some(response(content)?),
+            Served::Failed(Trouble::Unreachable(_) | Trouble::Broken(_), _) => None,
+            _ => return Ok(found),
+        };
+        if !retry::repeat_flight(session.req_header(), admitted, response.as_ref()) {
+            return Ok(found);
+        }
+        retry::pause(&mut admitted.attempts).await;
+    }
+}
+
+/// A look-up that may have to wait for the registry. Whoever stops waiting ends nothing but that.
+async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
     let admitted = context.admitted()?;
     let Some(Kept { cache, lifetimes }) = admitted.destination.kept.clone() else {
         return Ok(Found { served: Served::Pass(Reason::Off), status: CacheStatus::default() });
     };
     let mut trip: Option<Arc<OnceLock<Trip>>> = None;
-    let origin = || {
-        let (read, note) = Read::of(admitted, wanted.part);
-        trip = Some(note);
-        read
-    };
+    let limit = admitted.attempts.answer_limit();
     let (served, why) = {
-        let looking = cache.look_up(key(admitted, wanted.part), &lifetimes, origin);
-        tokio::select! {
-            biased;
-            looked_up = looking => looked_up,
-            error = left(session) => return Err(error),
-        }
+        let origin = || {
+            let (read, note) = Read::of(admitted, part);
+            trip = Some(note);
+            read
+        };
+        let looked_up = timeout(limit, cache.look_up(key(admitted, part), &lifetimes, origin)).await;
+        looked_up.unwrap_or((Served::Failed(Trouble::Silent, How::Miss), None))
     };
     if let (Served::Entry(_, How::Stale), Some(why)) = (&served, &why) {
         let admitted = context.admitted()?;
@@ -156,6 +198,23 @@ async fn look_up(session: &mut Session, context: &mut Context, wanted: &Wanted) 
         Served::Pass(_) => CacheStatus::default(),
     };
     Ok(Found { served, status })
+}
+
+/// Storage refuses this redirect, which was kept: forgets it and asks the registry for another one. True if the request goes
+/// there from now on.
+pub(crate) async fn locate_again(context: &mut Context, refused: &Arc<Content>) -> Result<bool> {
+    let admitted = context.admitted()?;
+    if let Some(kept) = &admitted.destination.kept {
+        kept.cache.forget(&key(admitted, Part::Redirect), refused);
+    }
+    let found = look_up(context, Part::Redirect).await?;
+    let (content, how) = match found.served {
+        Served::Entry(entry, how) => (Arc::clone(&entry.content), how),
+        Served::Answer(content, how) => (content, how),
+        Served::Failed(..) | Served::Pass(_) => return Ok(false),
+    };
+    context.note(how);
+    Ok(matches!(kept::follow(&content, how, context.admitted()?), Ok(Located::InStorage)))
 }
 
 /// Waits until the client has left; what it sends meanwhile is its own mistake, and ends the request as well.

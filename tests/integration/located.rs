@@ -5,12 +5,17 @@ use acr_emulator::{Emulator, Fault, Hop, Image, Injection, Pushed, Server};
 use crate::wire::{self, Client};
 use testkit::{Proxy, Setup};
 
-/// An emulator with one image, and a proxy that serves its blobs itself.
+/// An emulator with one image, and a proxy that serves its blobs itself and keeps nothing.
 async fn proxied() -> (Emulator, Pushed, Proxy) {
+    kept("off").await
+}
+
+/// The same with these settings of the cache.
+async fn kept(cache: &str) -> (Emulator, Pushed, Proxy) {
     let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
-    let proxy = Setup::new(&azure).upstream(&hosts).start();
+    let proxy = Setup::new(&azure).upstream(&hosts).cache(cache).start();
     // There is a token from now on.
     assert_eq!(wire::ask(proxy.address(), "HEAD /v2/library/busybox/manifests/latest", "").status, 404);
     azure.clear_requests();
@@ -132,12 +137,14 @@ async fn a_question_that_dies_is_asked_once_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_leg_of_a_blob_may_die_once() {
-    let (azure, pushed, proxy) = proxied().await;
-    azure.inject(Hop::Data, Fault::DieBeforeResponse.times(1));
-    azure.inject(Hop::Storage, Fault::DieBeforeResponse.times(1));
-    assert_eq!(wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "").status, 200);
-    assert_eq!((requests(&azure, Hop::Data), requests(&azure, Hop::Storage)), (2, 2));
-    proxy.wait_for_log("tries=3 storage=");
+    for (cache, logged) in [("off", "tries=3 storage="), (ASKED_EACH_TIME, "tries=3 cache=miss storage=")] {
+        let (azure, pushed, proxy) = kept(cache).await;
+        azure.inject(Hop::Data, Fault::DieBeforeResponse.times(1));
+        azure.inject(Hop::Storage, Fault::DieBeforeResponse.times(1));
+        assert_eq!(wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "").status, 200, "{cache}");
+        assert_eq!((requests(&azure, Hop::Data), requests(&azure, Hop::Storage)), (2, 2), "{cache}");
+        proxy.wait_for_log(logged);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,14 +196,21 @@ async fn what_connection_lists_goes_no_further_for_a_blob_that_is_served_from_he
     }
 }
 
+/// Nothing is kept, but simultaneous requests share a question to the registry.
+const ASKED_EACH_TIME: &str = "{redirects: 0s, missing: 0s, stale: 0s}";
 /// How often the proxy tries to connect.
 const CONNECTS: u32 = 3;
 
 /// A part is asked for in the middle of a layer, where clients have no other host.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_failure_does_not_cost_a_part_of_a_layer_and_a_whole_one_is_told_at_once() {
+    for cache in ["off", ASKED_EACH_TIME] {
+        short_failures(kept(cache).await);
+    }
+}
+
+fn short_failures((azure, pushed, proxy): (Emulator, Pushed, Proxy)) {
     const PART: &str = "Range: bytes=100-199\r\n";
-    let (azure, pushed, proxy) = proxied().await;
     let twice = |fault: Fault| fault.times(2);
     for (hop, fault, headers, status, asked) in [
         (Hop::Data, twice(Fault::Status(503)), PART, 206, 3),

@@ -28,6 +28,7 @@ mod names;
 mod negotiation;
 mod process;
 mod pull;
+mod redirects;
 mod refuse;
 mod repositories;
 mod routes;

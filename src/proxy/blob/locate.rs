@@ -1,4 +1,4 @@
-//! Where a blob is: the one way in which the registry's redirect is followed.
+//! Where a blob is: the one way in which the registry's redirect is followed, and asking for it where no flight does.
 //!
 //! The registry is asked with connections that are kept here, before Pingora's own request, which then goes to storage. If
 //! Pingora asked the registry itself, its only way to follow the redirect would be an error and another try, and Pingora
@@ -16,6 +16,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
 use super::redirect::storage_of;
+use crate::cache::Content;
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
 use crate::proxy::{call, forward, relay, retry};
@@ -59,7 +60,7 @@ impl Locator {
                 Err(error) => return Err(error),
             };
             let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
-                Ok(()) => follow(&response, admitted),
+                Ok(()) => follow(&response, None, admitted).map_err(Trouble::into_error),
                 Err(error) => Err(error),
             };
             if let Ok(Located::Answered) = outcome {
@@ -108,18 +109,25 @@ impl Locator {
     }
 }
 
-/// Takes the registry's redirect, if it is one to storage and there is time for it.
-fn follow(response: &ResponseHeader, Admitted { destination, attempts, .. }: &mut Admitted) -> Result<Located> {
+/// Takes the registry's redirect, if it is one to storage and there is time for it. `kept` is the same, if it was kept.
+pub(super) fn follow(
+    response: &ResponseHeader,
+    kept: Option<&Arc<Content>>,
+    Admitted { destination, attempts, .. }: &mut Admitted,
+) -> Result<Located, Trouble> {
     let upstream = &destination.upstream;
     let storage = storage_of(response, upstream.domain.authority(), &upstream.blob_hosts)
-        .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")).into_error())?;
+        .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
     let Some(storage) = storage else {
         return Ok(Located::Answered);
     };
     if !attempts.has_time() {
-        return Err(Trouble::Silent.into_error());
+        return Err(Trouble::Silent);
     }
-    attempts.follow(storage);
+    attempts.follow(match kept {
+        Some(redirect) => storage.by_kept(Arc::clone(redirect)),
+        None => storage,
+    });
     Ok(Located::InStorage)
 }
 
@@ -177,11 +185,10 @@ mod tests {
         response.insert_header(header::LOCATION, "https://x.blob.core.windows.net/a//data?sig=s").expect("a header");
         for (age, is_followed) in [(0, true), (21, true), (23, false), (40, false)] {
             let mut admitted = blob(Duration::from_secs(age));
-            let outcome = follow(&response, &mut admitted);
+            let outcome = follow(&response, None, &mut admitted);
             assert_eq!(outcome.is_ok(), is_followed, "{age}");
             assert_eq!(admitted.attempts.storage().is_some(), is_followed, "{age}");
-            let trouble = outcome.err().and_then(|error| Trouble::of(&error, None));
-            assert_eq!(matches!(trouble, Some(Trouble::Silent)), !is_followed, "{age}");
+            assert_eq!(matches!(outcome, Err(Trouble::Silent)), !is_followed, "{age}");
         }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! What signs the request is in the redirect's address, so the address goes into no log and to no client.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, Uri, header};
 use pingora::http::ResponseHeader;
 use zeroize::Zeroizing;
 
 use super::hosts::{BlobHosts, HTTPS};
+use crate::cache::Content;
 use oci::rename::own_path;
 
 /// The header by which a registry says what a blob is.
@@ -21,6 +24,8 @@ pub(crate) struct Storage {
     target: Zeroizing<Vec<u8>>,
     /// What the registry said of the blob.
     digest: Option<HeaderValue>,
+    /// The redirect, if it was kept and not asked for by this request or a simultaneous one.
+    kept: Option<Arc<Content>>,
 }
 
 impl Storage {
@@ -47,6 +52,16 @@ impl Storage {
     /// The blob's digest, as the registry said it.
     pub(crate) fn digest(&self) -> Option<&HeaderValue> {
         self.digest.as_ref()
+    }
+
+    /// The redirect that led here, if it was kept.
+    pub(crate) fn kept(&self) -> Option<&Arc<Content>> {
+        self.kept.as_ref()
+    }
+
+    /// The same, led to by a redirect that was kept.
+    pub(crate) fn by_kept(self, redirect: Arc<Content>) -> Self {
+        Self { kept: Some(redirect), ..self }
     }
 
     #[cfg(test)]
@@ -86,6 +101,7 @@ pub(crate) fn storage_of(
         digest: response.headers.get(DIGEST).cloned(),
         host,
         port,
+        kept: None,
     }))
 }
 

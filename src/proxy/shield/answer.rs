@@ -38,6 +38,15 @@ pub(super) async fn content(
     Ok(())
 }
 
+/// The header of this content, as the registry sent it.
+pub(crate) fn response(content: &Content) -> Result<ResponseHeader> {
+    let mut response = ResponseHeader::build_no_case(content.status, Some(content.headers.len() + MADE))?;
+    for (name, value) in &content.headers {
+        response.append_header(name, value)?;
+    }
+    Ok(response)
+}
+
 fn make(
     session: &Session,
     context: &mut Context,
@@ -47,10 +56,8 @@ fn make(
     let request = session.req_header();
     let admitted = &*context.admitted()?;
     let code = fail::passed_on(content.status, admitted.target.endpoint(), admitted.destination.on_failure);
-    let mut response = ResponseHeader::build_no_case(code, Some(content.headers.len() + MADE))?;
-    for (name, value) in &content.headers {
-        response.append_header(name, value)?;
-    }
+    let mut response = response(content)?;
+    response.set_status(code)?;
     if let Some(age) = status.age() {
         response.insert_header(header::AGE, age)?;
     }
