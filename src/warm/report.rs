@@ -95,7 +95,7 @@ impl Report {
         let importing = match tally.importing {
             0 => String::new(),
             importing => format!(
-                "{importing} of them came from the source, and the registry imports them now: run this again until it says so of none\n"
+                "{importing} of them came from the source, and the registry imports them now: run this again after a minute, until it says so of none\n"
             ),
         };
         let sum = format!(

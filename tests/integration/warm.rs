@@ -106,6 +106,44 @@ async fn all_that_a_rollout_asks_for_is_asked_for_and_nothing_else() {
     }
 }
 
+/// What hosts ask for afterwards is what was asked for here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_image_costs_the_registry_nothing() {
+    let (azure, _, _) = start().await;
+    let proxy = Setup::new(&azure).cache("{memory: 8MiB}").flag("--log", "info").start();
+    for (words, reads) in [
+        // The tag with its index, a manifest, a configuration and two layers.
+        ("busybox --platform linux/amd64", 5),
+        ("busybox --platform linux/amd64", 0),
+        ("docker.io/library/busybox --platform linux/amd64", 0),
+        // Its manifest, configuration and layers.
+        ("busybox --platform all", 4),
+        ("busybox --platform all --layers none", 0),
+    ] {
+        azure.clear_requests();
+        let (status, text) = said(&warm(&azure, &proxy.url(""), words, ""));
+        assert_eq!(status, 0, "{words}: {text}");
+        let count = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).count();
+        assert_eq!(count, reads, "{words}: {:#?}", asked(&azure));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_the_registry_still_imports_is_named() {
+    let (azure, _, proxy) = start().await;
+    azure.mark_not_imported(REPOSITORY, Some("latest"));
+    for (imported, says) in [(false, true), (true, false)] {
+        if imported {
+            azure.import(REPOSITORY, Some("latest"));
+        }
+        let (status, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
+        assert_eq!(status, 0, "{text}");
+        let line = "warmed busybox: 2 manifests, 2 layers, from its source: the registry imports it now\n";
+        assert_eq!(text.contains(line), says, "{text}");
+        assert_eq!(text.contains("1 of them came from the source"), says, "{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn through_a_proxy_that_serves_blobs_itself_storage_is_never_asked_from_here() {
     let (azure, pushed, _) = start().await;
