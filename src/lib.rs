@@ -51,8 +51,10 @@
 //!     admit                          request_filter: parsed by oci, routed, or refused; needs no token
 //!       hop_by_hop                     what `Connection` lists goes no further, in either direction
 //!     shield                         request_filter, then: the answer from what is kept, or from a flight that requests share
-//!       answer, range                  an answer made of what is kept, or a part of it
-//!       status                         what `Cache-Status` says of it
+//!       answer                         an answer made of what is kept
+//!         range                          or of a part of it
+//!       refused                        upstream_response_filter: another redirect in place of a kept one that storage refuses
+//!     cache_status                   what `Cache-Status` says of an answer
 //!     fetch                          what a flight asks the registry, and whether the answer is whole
 //!       redirect                       when a redirect ends
 //!     call                           one call on connections of our own, for flights and for `blob::locate`
@@ -60,8 +62,7 @@
 //!       stale                          since when stale answers stand in
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
-//!       kept                           request_filter: to storage by a redirect that is kept or was asked for by a flight
-//!       locate                         proxy_upstream_filter: without the cache, asks the registry where a blob is
+//!       locate                         follows a redirect of the shield's; without the cache, asks for it in proxy_upstream_filter
 //!       redirect, hosts                its redirect, and which hosts may be storage
 //!       storage                        the phases of a request to storage
 //!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response

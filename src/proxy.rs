@@ -20,6 +20,7 @@ mod admit;
 mod attempts;
 mod authorize;
 mod blob;
+mod cache_status;
 mod call;
 mod context;
 mod deadline;
@@ -42,7 +43,7 @@ mod target;
 use admit::Admission;
 use attempts::{MAX_CONNECTS, REPEATS};
 use blob::locate::{Located, Locator};
-use blob::{kept, storage};
+use blob::storage;
 use context::ClientRequest;
 
 pub(crate) use self::log::refused_header as log_refused_header;
@@ -210,7 +211,7 @@ impl ProxyHttp for Proxy {
         }
         let admitted = context.admitted()?;
         match admitted.attempts.storage() {
-            Some(_) => kept::check_response(response, session.req_header(), context).await,
+            Some(_) => shield::check_response(response, session.req_header(), context).await,
             None => forward::check_response(response, session.req_header(), admitted).await,
         }
     }

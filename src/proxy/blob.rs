@@ -1,8 +1,7 @@
 //! Blobs through the proxy (`blobs: proxy`), for clients that cannot reach the storage.
 //!
 //! ```text
-//! kept       the redirect that is kept, or that a flight brought
-//! locate     without the cache: asks the registry where a blob is, and answers the client if the registry has something else to say
+//! locate     follows a redirect that is kept or that a flight has brought; without the cache, asks the registry where a blob is, and answers the client if the registry has something else to say
 //! redirect   the registry's redirect, and the storage that it leads to
 //! hosts      which hosts may be storage
 //! storage    the request to storage, and its response
@@ -11,7 +10,6 @@
 //! The registry's token goes to no storage: what signs the request there is in the redirect's address.
 
 pub(crate) mod hosts;
-pub(crate) mod kept;
 pub(crate) mod locate;
 pub(crate) mod redirect;
 pub(crate) mod storage;

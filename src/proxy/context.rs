@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
-use super::fetch::Trip;
 use super::target::Target;
 use crate::cache::{How, Reason};
 use crate::load::{Guard, Limit};
@@ -45,6 +44,17 @@ pub(crate) enum Cached {
     Here(How),
     /// Nothing: the request went to the registry by itself.
     Passed(Reason),
+}
+
+/// How a flight went, for the log line of the request that started it.
+#[derive(Debug)]
+pub(crate) struct Trip {
+    /// The registry's address.
+    pub address: Option<SocketAddr>,
+    /// How often it was asked.
+    pub tries: usize,
+    /// The registry's id of the answer.
+    pub correlation: Option<HeaderValue>,
 }
 
 /// A request that goes to a registry.

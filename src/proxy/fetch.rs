@@ -1,12 +1,11 @@
 //! What a flight does: it asks the registry for one object and reads the whole answer, which is checked before anybody gets a
 //! byte of it.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
@@ -15,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::attempts::Attempts;
-use super::context::Admitted;
+use super::context::{Admitted, Trip};
 use super::fail::Trouble;
 use super::refused::Refused;
 use super::{authorize, call, forward, relay, retry};
@@ -56,17 +55,6 @@ static KEPT: [HeaderName; 9] = [
     HeaderName::from_static("oci-filters-applied"),
     AZURE_ORIGIN,
 ];
-
-/// How a flight went, for the log line of the request that started it.
-#[derive(Debug)]
-pub(crate) struct Trip {
-    /// The registry's address.
-    pub address: Option<SocketAddr>,
-    /// How often it was asked.
-    pub tries: usize,
-    /// The registry's id of the answer.
-    pub correlation: Option<HeaderValue>,
-}
 
 /// One object that is to be asked for.
 pub(crate) struct Read {
@@ -338,6 +326,15 @@ fn content(response: &ResponseHeader, body: Bytes) -> Content {
         .iter()
         .flat_map(|name| response.headers.get_all(name).iter().map(move |value| (name.clone(), value.clone())));
     Content { status: response.status, headers: headers.collect(), body, manifest: None, digest: None }
+}
+
+/// The other way about: the response that this content was, with room for more headers.
+pub(crate) fn response(content: &Content, more: usize) -> Result<ResponseHeader> {
+    let mut response = ResponseHeader::build_no_case(content.status, Some(content.headers.len() + more))?;
+    for (name, value) in &content.headers {
+        response.append_header(name, value)?;
+    }
+    Ok(response)
 }
 
 fn entry(kind: Kind, content: Content, at_most: Option<Duration>) -> Entry {

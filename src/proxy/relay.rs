@@ -7,8 +7,8 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::blob::storage;
+use super::cache_status::{self, CACHE_STATUS};
 use super::context::{Body, Cached, Context};
-use super::shield::{self, CACHE_STATUS};
 use super::{fail, hop_by_hop};
 use crate::cache::Reason;
 
@@ -67,7 +67,7 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
         None => None,
     };
     if let Some(reason) = reason {
-        response.insert_header(&CACHE_STATUS, shield::passed(reason))?;
+        response.insert_header(&CACHE_STATUS, cache_status::passed(reason))?;
     }
     context.answered(response.status, body);
     Ok(())

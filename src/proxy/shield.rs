@@ -11,23 +11,20 @@ use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout};
 
-use super::blob::kept;
-use super::blob::locate::Located;
-use super::context::{Admitted, Context};
+use super::blob::locate::{self, Located};
+use super::cache_status::CacheStatus;
+use super::context::{Admitted, Context, Trip};
 use super::destination::Kept;
 use super::endpoint::Endpoint;
 use super::fail::Trouble;
-use super::fetch::{Read, Trip};
+use super::fetch::{self, Read};
 use super::{reply, retry};
 use crate::cache::{Content, How, KeyRef, Part, Reason, Served};
 
 mod answer;
-mod status;
+mod refused;
 
-use status::CacheStatus;
-
-pub(crate) use answer::response;
-pub(crate) use status::{CACHE_STATUS, passed};
+pub(crate) use refused::check_response;
 
 /// What is asked for, as far as it can be kept.
 struct Wanted {
@@ -128,7 +125,7 @@ async fn serve(
     context.note(how);
     let admitted = context.admitted()?;
     if admitted.destination.blobs == Blobs::Proxy && content.status.is_redirection() {
-        match kept::follow(content, how, admitted) {
+        match locate::follow_shared(content, how, admitted) {
             Ok(Located::InStorage) => return Ok(false),
             Ok(Located::Answered) => {}
             Err(trouble) => {
@@ -155,7 +152,7 @@ async fn look_up_again(session: &mut Session, context: &mut Context, part: Part)
         };
         let admitted = context.admitted()?;
         let response = match &found.served {
-            Served::Answer(content, _) if content.status.is_server_error() => Some(response(content)?),
+            Served::Answer(content, _) if content.status.is_server_error() => Some(fetch::response(content, 0)?),
             Served::Failed(Trouble::Unreachable(_) | Trouble::Broken(_), _) => None,
             _ => return Ok(found),
         };
@@ -198,23 +195,6 @@ async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
         Served::Pass(_) => CacheStatus::default(),
     };
     Ok(Found { served, status })
-}
-
-/// Storage refuses this redirect, which was kept: forgets it and asks the registry for another one. True if the request goes
-/// there from now on.
-pub(crate) async fn locate_again(context: &mut Context, refused: &Arc<Content>) -> Result<bool> {
-    let admitted = context.admitted()?;
-    if let Some(kept) = &admitted.destination.kept {
-        kept.cache.forget(&key(admitted, Part::Redirect), refused);
-    }
-    let found = look_up(context, Part::Redirect).await?;
-    let (content, how) = match found.served {
-        Served::Entry(entry, how) => (Arc::clone(&entry.content), how),
-        Served::Answer(content, how) => (content, how),
-        Served::Failed(..) | Served::Pass(_) => return Ok(false),
-    };
-    context.note(how);
-    Ok(matches!(kept::follow(&content, how, context.admitted()?), Ok(Located::InStorage)))
 }
 
 /// Waits until the client has left; what it sends meanwhile is its own mistake, and ends the request as well.

@@ -16,10 +16,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
 use super::redirect::storage_of;
-use crate::cache::Content;
+use crate::cache::{Content, How};
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
-use crate::proxy::{call, forward, relay, retry};
+use crate::proxy::{call, fetch, forward, relay, retry};
 use oci::route::Blobs;
 
 /// Asks registries where a blob is, on connections that are kept for it.
@@ -109,8 +109,17 @@ impl Locator {
     }
 }
 
+/// Lets a request go where a redirect leads that is kept or that a flight has brought. [`Located::Answered`] if that is no
+/// storage: the redirect, within the registry, is the client's.
+pub(crate) fn follow_shared(redirect: &Arc<Content>, how: How, admitted: &mut Admitted) -> Result<Located, Trouble> {
+    let response =
+        fetch::response(redirect, 0).map_err(|error| Trouble::Internal(error.etype().as_str().to_owned()))?;
+    let is_kept = matches!(how, How::Hit | How::Revalidate | How::Stale);
+    follow(&response, Some(redirect).filter(|_| is_kept), admitted)
+}
+
 /// Takes the registry's redirect, if it is one to storage and there is time for it. `kept` is the same, if it was kept.
-pub(super) fn follow(
+fn follow(
     response: &ResponseHeader,
     kept: Option<&Arc<Content>>,
     Admitted { destination, attempts, .. }: &mut Admitted,

@@ -6,11 +6,11 @@ use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
-use super::status::{CACHE_STATUS, CacheStatus};
 use crate::cache::Content;
+use crate::proxy::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::proxy::context::{Body, Context};
-use crate::proxy::fail;
 use crate::proxy::relay::names;
+use crate::proxy::{fail, fetch};
 
 mod range;
 
@@ -38,15 +38,6 @@ pub(super) async fn content(
     Ok(())
 }
 
-/// The header of this content, as the registry sent it.
-pub(crate) fn response(content: &Content) -> Result<ResponseHeader> {
-    let mut response = ResponseHeader::build_no_case(content.status, Some(content.headers.len() + MADE))?;
-    for (name, value) in &content.headers {
-        response.append_header(name, value)?;
-    }
-    Ok(response)
-}
-
 fn make(
     session: &Session,
     context: &mut Context,
@@ -56,7 +47,7 @@ fn make(
     let request = session.req_header();
     let admitted = &*context.admitted()?;
     let code = fail::passed_on(content.status, admitted.target.endpoint(), admitted.destination.on_failure);
-    let mut response = response(content)?;
+    let mut response = fetch::response(content, MADE)?;
     response.set_status(code)?;
     if let Some(age) = status.age() {
         response.insert_header(header::AGE, age)?;
