@@ -59,7 +59,8 @@
 //!       redirect                       when a redirect ends
 //!     call                           one call on connections of our own, for flights and for `blob::locate`
 //!     health                         how each registry does: what is asked of it, and what follows from its failures
-//!       stale                          since when stale answers stand in
+//!       breaker, stale                 whether it is known to be down; since when stale answers stand in
+//!     probe                          what requests tell of it, and the probe that looks whether it is there
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
 //!       locate                         follows a redirect of the shield's; without the cache, asks for it in proxy_upstream_filter

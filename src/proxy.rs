@@ -33,6 +33,7 @@ mod forward;
 mod health;
 mod hop_by_hop;
 mod log;
+mod probe;
 mod refused;
 mod relay;
 mod reply;
@@ -139,7 +140,11 @@ impl ProxyHttp for Proxy {
         if admitted.attempts.storage().is_some() {
             return Ok(true);
         }
-        if let Err(trouble) = authorize::authorize(admitted).await {
+        let ready = match admitted.destination.may_ask() {
+            Ok(()) => authorize::authorize(admitted).await,
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(trouble) = ready {
             Box::pin(reply::trouble(session, context, trouble)).await?;
             return Ok(false);
         }
@@ -166,7 +171,10 @@ impl ProxyHttp for Proxy {
         error: Box<Error>,
     ) -> Box<Error> {
         match context.admitted() {
-            Ok(admitted) => retry::connect_failed(session.req_header(), admitted, error),
+            Ok(admitted) => {
+                probe::connect_failed(admitted);
+                retry::connect_failed(session.req_header(), admitted, error)
+            }
             Err(error) => error,
         }
     }
@@ -212,7 +220,10 @@ impl ProxyHttp for Proxy {
         let admitted = context.admitted()?;
         match admitted.attempts.storage() {
             Some(_) => shield::check_response(response, session.req_header(), context).await,
-            None => forward::check_response(response, session.req_header(), admitted).await,
+            None => {
+                probe::answered(admitted, response);
+                forward::check_response(response, session.req_header(), admitted).await
+            }
         }
     }
 
@@ -250,7 +261,9 @@ impl ProxyHttp for Proxy {
         match context.admitted() {
             Ok(admitted) => {
                 let request = (session.req_header(), session.response_written().is_none());
-                retry::request_failed(peer, request, admitted, error, was_pooled)
+                let error = retry::request_failed(peer, request, admitted, error, was_pooled);
+                probe::failed(admitted, &error, was_pooled);
+                error
             }
             Err(error) => error,
         }

@@ -11,7 +11,7 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
 use super::context::Admitted;
-use super::{forward, relay, retry};
+use super::{forward, probe, relay, retry};
 
 /// A redirect's body is a link of half a KiB, and that of an error is no longer. A connection with more to read is closed.
 const MAX_REST: usize = 4 << 10;
@@ -28,7 +28,10 @@ pub(crate) async fn ask(
 ) -> Result<(HttpSession, ResponseHeader)> {
     let (mut upstream, was_pooled) = match connector.get_http_session(peer).await {
         Ok(connected) => connected,
-        Err(error) => return Err(retry::connect_failed(request.0, admitted, error.into_up())),
+        Err(error) => {
+            probe::connect_failed(admitted);
+            return Err(retry::connect_failed(request.0, admitted, error.into_up()));
+        }
     };
     let mut outgoing = request.0.clone();
     outgoing.set_version(Version::HTTP_11);
@@ -36,10 +39,17 @@ pub(crate) async fn ask(
     upstream.read_timeout = peer.options.read_timeout;
     upstream.write_timeout = peer.options.write_timeout;
     let limit = admitted.attempts.header_limit();
-    let answered = timeout(limit, exchange(&mut upstream, outgoing)).await.unwrap_or_else(|_| Err(retry::late()));
-    match answered {
-        Ok(response) => Ok((upstream, response)),
-        Err(error) => Err(retry::request_failed(peer, request, admitted, error.into_up(), was_pooled)),
+    let answered = timeout(limit, probe::unless_slow(admitted, exchange(&mut upstream, outgoing))).await;
+    match answered.unwrap_or_else(|_| Err(retry::late())) {
+        Ok(response) => {
+            probe::answered(admitted, &response);
+            Ok((upstream, response))
+        }
+        Err(error) => {
+            let error = retry::request_failed(peer, request, admitted, error.into_up(), was_pooled);
+            probe::failed(admitted, &error, was_pooled);
+            Err(error)
+        }
     }
 }
 

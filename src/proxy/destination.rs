@@ -54,6 +54,16 @@ pub(crate) struct Destination {
     pub kept: Option<Kept>,
 }
 
+impl Destination {
+    /// Whether the registry may be asked; if not, why not. Without a cache, requests find out for themselves.
+    pub(crate) fn may_ask(&self) -> Result<(), Trouble> {
+        match &self.kept {
+            Some(_) => self.upstream.health.may_ask(),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The cache, as a route uses it.
 #[derive(Clone)]
 pub(crate) struct Kept {

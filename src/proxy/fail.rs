@@ -4,6 +4,7 @@
 //! errors [`Trouble::of`] makes one. Nothing else decides what a client is told of a failure.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -29,6 +30,8 @@ pub(crate) enum Trouble {
     Unresolved,
     /// The registry answers 401 to a renewed token, about this.
     Unauthorized(Refused),
+    /// It is known to be down, by this cause, and is not asked.
+    Down(Arc<str>),
     /// No connection to any address, one that broke before the response, or a response that is not HTTP.
     Unreachable(String),
     /// Connected, and no response in time.
@@ -71,6 +74,7 @@ impl Trouble {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
             }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
+            Self::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
             Self::Unauthorized(_) => (StatusCode::FORBIDDEN, Code::Denied, None),
             Self::StorageSays { status, retry_after, .. } => {
                 let code = match *status {
@@ -95,6 +99,7 @@ impl Trouble {
             Self::NoToken(unavailable) => !unavailable.is_repositorys,
             Self::Unauthorized(refused) => *refused != Refused::Right,
             Self::Unresolved
+            | Self::Down(_)
             | Self::Unreachable(_)
             | Self::Silent
             | Self::Broken(_)
@@ -109,7 +114,7 @@ impl Trouble {
     /// It concerns all that is asked of the registry, as far as can be told.
     pub(crate) fn is_registrys(&self) -> bool {
         match self {
-            Self::Unresolved | Self::Unreachable(_) => true,
+            Self::Unresolved | Self::Down(_) | Self::Unreachable(_) => true,
             Self::NoToken(Unavailable { failure, .. }) => {
                 failure.as_ref().is_some_and(|failure| failure.hop != Hop::Token)
             }
@@ -156,6 +161,7 @@ impl fmt::Display for Trouble {
                     Refused::Address | Refused::Unclear => "the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
                 })
             }
+            Self::Down(cause) => write!(f, "the registry is known to be down, and is asked once a second whether it is back: {cause}"),
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
             Self::Storage(words) => f.write_str(words),
             Self::StorageSays { host, status, .. } => {
@@ -222,6 +228,7 @@ mod tests {
             Trouble::NoToken(_) => &["There is no token for the registry", "The same for the registry's two calls"],
             Trouble::Unresolved => &["The registry's name has never been resolved"],
             Trouble::Unauthorized(_) => &["401 to a fresh token"],
+            Trouble::Down(_) => &["It is known to be down"],
             Trouble::Unreachable(_) => {
                 &["No connection (three tries, each to all addresses)", "An answer that is not HTTP"]
             }
@@ -268,6 +275,7 @@ mod tests {
             Trouble::NoToken(no_token),
             Trouble::Unresolved,
             Trouble::Unauthorized(Refused::Unclear),
+            Trouble::Down("".into()),
             Trouble::Unreachable(String::new()),
             Trouble::Silent,
             Trouble::Broken(""),

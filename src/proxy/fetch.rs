@@ -77,6 +77,7 @@ impl Read {
 
     /// Asks until there is an answer that is whole.
     async fn read(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
+        self.admitted.destination.may_ask().map_err(Trouble::into_error)?;
         authorize::authorize(&mut self.admitted).await.map_err(Trouble::into_error)?;
         let request = self.request(known)?;
         let mut tries = 0;
@@ -113,6 +114,7 @@ impl Read {
         loop {
             let admitted = &mut self.admitted;
             retry::pause(&mut admitted.attempts).await;
+            admitted.destination.may_ask().map_err(Trouble::into_error)?;
             let peer = forward::peer(admitted).await?;
             let (mut upstream, response) = match call::ask(&connector, &peer, (request, true), admitted).await {
                 Ok(answered) => answered,

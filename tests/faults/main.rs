@@ -4,6 +4,7 @@ mod cell;
 mod client;
 mod clocks;
 mod dns;
+mod down;
 mod imds;
 mod matrix;
 mod names;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Lasted;
+
 /// A registry that serves some requests and refuses others is not well: so long after a stale answer, a good one counts.
 const QUIET: Duration = Duration::from_secs(5);
 /// An object that nobody has asked for in this time is waited for no longer. Kubernetes asks for an image every five minutes at
@@ -95,13 +97,7 @@ impl Stale {
 
 impl Display for Over {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let seconds = self.lasted.as_secs();
-        let (minutes, rest) = (seconds / 60, seconds % 60);
-        write!(f, "{} stale in ", self.answers)?;
-        match minutes {
-            0 => write!(f, "{rest} s"),
-            _ => write!(f, "{minutes} min {rest} s"),
-        }
+        write!(f, "{} were stale in {}", self.answers, Lasted(self.lasted))
     }
 }
 
@@ -156,6 +152,6 @@ mod tests {
             assert_eq!(stale.answered_fresh(&object.to_string()), None);
         }
         let over = stale.answered_fresh(&(MAX_OBJECTS - 1).to_string()).expect("the last of those that are known");
-        assert_eq!(over.to_string(), "2048 stale in 0 s");
+        assert_eq!(over.to_string(), "2048 were stale in 0 s");
     }
 }

@@ -1,0 +1,139 @@
+//! What the requests to a registry tell of it, and the probe that looks whether it is there.
+//!
+//! The probe asks for `/v2/`, on a connection of its own and without a token: any answer shows that the registry is there, and
+//! no repository has a part in it.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::{Method, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::connectors::http::v1::Connector;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use tokio::time::{sleep, timeout};
+
+use super::attempts::Attempts;
+use super::context::Admitted;
+use super::destination::{Destination, Upstream};
+use super::fail::Trouble;
+use super::forward;
+use crate::net::addresses::Attempt;
+
+/// A probe that takes longer has failed: two round trips and a lost packet are within it.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// From the end of a probe to the next one.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A response that takes longer than this gives cause for a probe. ACR takes as long for what it has not imported yet, and then
+/// the probe finds it well.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// No connection was made.
+pub(crate) fn connect_failed(admitted: &Admitted) {
+    if admitted.attempts.storage().is_none() {
+        suspect(&admitted.destination, true);
+    }
+}
+
+/// A request that went out has ended in an error.
+pub(crate) fn failed(admitted: &Admitted, error: &Error, was_pooled: bool) {
+    let is_silent = matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+    // A kept connection that has ended says nothing about the registry, and neither does an answer that is asked for again.
+    let counts = is_silent || !(was_pooled || matches!(error.etype(), ErrorType::HTTPStatus(_)));
+    if admitted.attempts.storage().is_none() && *error.esource() == ErrorSource::Upstream && counts {
+        suspect(&admitted.destination, true);
+    }
+}
+
+/// The registry has answered.
+pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
+    if response.status.is_server_error() {
+        suspect(&admitted.destination, true);
+    } else if admitted.destination.kept.is_some() {
+        admitted.destination.upstream.health.works();
+    }
+}
+
+/// Waits for a response, and probes meanwhile if it takes long.
+pub(crate) async fn unless_slow<T>(admitted: &Admitted, response: impl Future<Output = T>) -> T {
+    let mut response = pin!(response);
+    match timeout(SLOW, &mut response).await {
+        Ok(response) => response,
+        Err(_) => {
+            suspect(&admitted.destination, false);
+            response.await
+        }
+    }
+}
+
+/// Starts to probe, if nobody does. Without a cache, requests find out for themselves.
+fn suspect(destination: &Destination, has_failed: bool) {
+    let Destination { upstream, calls, kept, .. } = destination;
+    if kept.is_some() && upstream.health.suspected(has_failed) {
+        let prober = Prober { upstream: Arc::downgrade(upstream), calls: Arc::clone(calls) };
+        tokio::spawn(async move { prober.run().await });
+    }
+}
+
+/// Probes a registry until it answers.
+struct Prober {
+    upstream: Weak<Upstream>,
+    calls: Arc<Connector>,
+}
+
+impl Prober {
+    async fn run(&self) {
+        loop {
+            let Some(upstream) = self.upstream.upgrade() else { return };
+            let found = timeout(PROBE_LIMIT, ask(&upstream, &self.calls)).await.unwrap_or(Err(Trouble::Silent));
+            upstream.health.probed(found);
+            drop(upstream);
+            // Also where it answers: a repository that fails all the time causes no more probes than this.
+            sleep(PAUSE).await;
+            if self.upstream.upgrade().is_none_or(|upstream| !upstream.health.is_suspected()) {
+                return;
+            }
+        }
+    }
+}
+
+/// However it ends, the next failure may begin anew.
+impl Drop for Prober {
+    fn drop(&mut self) {
+        if let Some(upstream) = self.upstream.upgrade() {
+            upstream.health.probes_end();
+        }
+    }
+}
+
+async fn ask(upstream: &Upstream, calls: &Connector) -> Result<(), Trouble> {
+    upstream.addresses.after_failure(PROBE_LIMIT / 2).await;
+    let mut attempts = Attempts::new(std::time::Instant::now());
+    // A connection that is kept may work where new ones do not.
+    attempts.replay(true);
+    let connect = Attempt::new(&upstream.addresses).ok_or(Trouble::Unresolved)?;
+    let peer = forward::peer_of(Arc::clone(&connect), upstream.domain.server_name(), &mut attempts);
+    let trouble = |error: Box<Error>| {
+        let error = error.into_up();
+        Trouble::of(&error, None).unwrap_or(Trouble::Silent)
+    };
+    let (mut session, _) = calls.get_http_session(&peer).await.map_err(|error| {
+        connect.connect_failed();
+        trouble(error)
+    })?;
+    let exchange = async {
+        let mut request = RequestHeader::build_no_case(Method::GET, b"/v2/", Some(2))?;
+        request.insert_header(header::HOST, &upstream.host)?;
+        request.insert_header(header::USER_AGENT, concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION")))?;
+        session.write_request_header(Box::new(request)).await?;
+        session.read_response().await?;
+        Ok(session.resp_header().map(|response| response.status))
+    };
+    match exchange.await.map_err(trouble)? {
+        Some(status) if status.is_server_error() => {
+            Err(Trouble::Unreachable(format!("it answers {} to a probe", status.as_u16())))
+        }
+        _ => Ok(()),
+    }
+}
