@@ -63,9 +63,12 @@ pub(crate) fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
     parse_time(text, 1..=HOUR)
 }
 
-/// How long an answer is kept: from nothing to so many seconds.
+/// How long an answer is kept: from nothing to so many seconds. `ms` are for trials whose time is compressed.
 pub(crate) fn parse_lifetime<const MAX: u64>(text: &str) -> Result<Duration, String> {
-    parse_time(text, 0..=MAX)
+    match number_and_unit(text) {
+        (Some(number), "ms") if number <= MAX * 1000 => Ok(Duration::from_millis(number)),
+        _ => parse_time(text, 0..=MAX),
+    }
 }
 
 /// A whole number of seconds, minutes or hours, as `10s`, `5m` and `1h`. The error shows the right form of a time that has

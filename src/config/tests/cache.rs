@@ -32,7 +32,7 @@ fn a_routes_own_time_wins_over_the_files_then_an_empty_prefix_then_the_default()
         ("{tags: 1m}", "{}", Lifetimes { tags: seconds(60), ..DEFAULTS }, Lifetimes { tags: seconds(60), ..PUSHED }),
         (
             "{tags: 1m, stale: 0s}",
-            "{tags: 2s, redirects: 15m}",
+            "{tags: 2000ms, redirects: 15m}",
             Lifetimes { tags: seconds(2), redirects: seconds(900), stale: seconds(0), ..DEFAULTS },
             Lifetimes { tags: seconds(2), redirects: seconds(900), stale: seconds(0), ..PUSHED },
         ),
@@ -168,6 +168,7 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
         ("cache: {tags: 18446744073709551615h}", time("tags", "18446744073709551615h", "24h", &such("24h"))),
         ("cache: {tags: 99999999999999999999s}", time("tags", "99999999999999999999s", "24h", &such("24h"))),
         ("cache: {manifests: 25h}", time("manifests", "25h", "24h", &such("24h"))),
+        ("cache: {missing: 600001ms}", time("missing", "600001ms", "10m", &such("10m"))),
         ("cache: {missing: 11m}", time("missing", "11m", "10m", &such("10m"))),
         ("cache: {redirects: 1h}", time("redirects", "1h", "15m", &such("15m"))),
         ("cache: {lists: 2h}", time("lists", "2h", "1h", &such("1h"))),
