@@ -5,6 +5,7 @@ Called by scripts/bench. What it measures and how is said in benches/README.md; 
 """
 
 import argparse
+import hashlib
 import http.client
 import json
 import os
@@ -28,6 +29,11 @@ ACCEPT = (
     "Accept: application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.oci.image.manifest.v1+json, */*"
 )
+# Names nothing that the cache keeps, so that with the cache, too, a request passes through. As long as the other.
+PASSES = (
+    "Accept: application/vnd.oci.image.config.v1+json, application/vnd.docker.container.image.v1+json, "
+    "application/vnd.docker.plugin.v1+json, application/json, */*"
+)
 TOKEN = "x" * 1200  # as long as one of ACR's
 CONNECTIONS = 32  # of the comparison
 # Requests a second that every peer does with ease on two cores which it shares with the load and the registry.
@@ -46,14 +52,17 @@ class Bench:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="acr-cache-proxy-bench-"))
         self.directory.chmod(0o755)  # nginx's workers are nobody
         self.processes = Processes(self.directory)
-        self.ports = {name: free_port() for name in ["upstream", "emulator", "nginx", "haproxy", "proxy"]}
+        self.ports = {name: free_port() for name in ["upstream", "emulator", "nginx", "haproxy"]}
+        self.stores = 0
 
-    def text(self, name):
+    def text(self, name, peer="", store=""):
         text = (HERE / "peers" / name).read_text()
-        values = {"DIR": self.directory, "TOKEN": TOKEN} | {key.upper(): port for key, port in self.ports.items()}
-        for key, value in values.items():
+        # The first one may contain the others.
+        values = {"STORE": store, "PEER": peer, "PORT": self.ports.get(peer), "DIR": self.directory, "TOKEN": TOKEN,
+                  "DIGEST": f"sha256:{hashlib.sha256(self.manifest).hexdigest()}"}
+        for key, value in (values | {key.upper(): port for key, port in self.ports.items()}).items():
             text = text.replace(f"@{key}@", str(value))
-        path = self.directory / name
+        path = self.directory / f"{peer}{name}"
         path.write_text(text)
         return str(path)
 
@@ -61,8 +70,8 @@ class Bench:
         self.processes.start(name, command, listens(self.ports[name]))
 
     def set_up(self):
-        manifest = self.directory / "manifest.json"
-        manifest.write_text(json.dumps({"schemaVersion": 2, "padding": "x" * 2010}))
+        self.manifest = json.dumps({"schemaVersion": 2, "padding": "x" * 2010}).encode()
+        (self.directory / "manifest.json").write_bytes(self.manifest)
         run = lambda *command: subprocess.run(command, check=True, cwd=self.directory, capture_output=True)
         run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
             "-subj", "/CN=bench CA", "-keyout", "ca.key", "-out", "ca.pem")
@@ -77,20 +86,26 @@ class Bench:
         self.start("upstream", "nginx", "-c", self.text("upstream.conf"))
 
     def set_up_peers(self):
-        self.start("nginx", "nginx", "-c", self.text("nginx.conf"))
+        self.start_nginx("nginx", "proxy_buffering off;")
+        self.start_nginx("nginx-cache", (HERE / "peers" / "nginx-cache.conf").read_text())
         self.start("haproxy", "haproxy", "-db", "-f", self.text("haproxy.cfg"))
-        self.start_proxy("proxy", self.arguments.proxy)
-        if self.arguments.other:
-            self.start_proxy("other", self.arguments.other)
+        for name, binary in [("proxy", self.arguments.proxy), ("other", self.arguments.other)]:
+            if binary:
+                self.start_proxy(name, binary)
+                self.start_proxy(f"{name}-cache", binary, cache="{}")
 
-    def start_proxy(self, name, binary, upstream="upstream", ca="ca.pem"):
+    def start_nginx(self, name, store):
+        self.ports.setdefault(name, free_port())
+        self.start(name, "nginx", "-c", self.text("nginx.conf", name, store))
+
+    def start_proxy(self, name, binary, upstream="upstream", ca="ca.pem", cache="off"):
         """Gives how long it took from the start to the first manifest."""
         port = self.ports.setdefault(name, free_port())
         config = self.directory / f"{name}.yaml"
         config.write_text(
             f"listen: 127.0.0.1:{port}\n"
             f"upstream: {{domain: 'example.azurecr.io:{self.ports[upstream]}', prefix: hub, addresses: [127.0.0.1]}}\n"
-            f"ca_file: {self.directory}/{ca}\nidentity: {{kind: anonymous}}\n"
+            f"ca_file: {self.directory}/{ca}\nidentity: {{kind: anonymous}}\ncache: {cache}\n"
         )
 
         def ready():
@@ -108,14 +123,19 @@ class Bench:
     def url(self, name):
         return f"http://127.0.0.1:{self.ports[name]}{PATH}"
 
-    def load(self, name, connections, seconds, close):
+    def load(self, name, connections, seconds, close, accept=ACCEPT, distinct=False):
         """One run of wrk: requests a second, latencies, and what the peer's own processes took."""
         command = ["wrk", f"-t{min(2, connections)}", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s",
-                   "-H", ACCEPT]
+                   "-H", accept]
         command += ["-H", "Connection: close"] if close else []
+        command += ["-s", str(HERE / "distinct.lua")] if distinct else []
+        command += [self.url(name)]
+        if distinct:
+            self.stores += 1
+            command += ["--", f"run-{self.stores}"]
         pid = self.processes.pid(name)
         before, most = cpu_seconds(pid), 0
-        wrk = subprocess.Popen([*command, self.url(name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        wrk = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         while True:
             try:
                 output = wrk.communicate(timeout=0.2)[0]
@@ -142,10 +162,10 @@ class Bench:
         found["socket_errors"] = sockets.group(1) if sockets else ""
         return found
 
-    def fixed(self, name, seconds, close):
+    def fixed(self, name, seconds, close, accept):
         """The same work at a rate that all peers keep up with: an open loop, so that latency is what a client sees."""
         command = [self.directory / "rate", f"127.0.0.1:{self.ports[name]}", PATH, RATES[close], seconds, CONNECTIONS,
-                   "close" if close else "kept", ACCEPT]
+                   "close" if close else "kept", accept]
         pid = self.processes.pid(name)
         before = cpu_seconds(pid)
         done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True)
@@ -153,28 +173,46 @@ class Bench:
         used = (cpu_seconds(pid) - before) / max(1, found["requests"]) * 1e6
         return {"peer": name, "offered_rate": RATES[close], "cpu_us": used} | found
 
-    def peers(self):
-        return ["nginx", "haproxy", "proxy"] + (["other"] if self.arguments.other else [])
+    def builds(self):
+        return ["proxy"] + (["other"] if self.arguments.other else [])
 
     def pass_through(self):
         """All peers in turn, several rounds, so that what the machine does meanwhile meets each of them."""
         saturated, fixed = [], []
+        # With the cache, which has to let the request pass, and without.
+        accepts = {name: ACCEPT for name in ["nginx", "haproxy", *self.builds()]}
+        accepts |= {f"{name}-cache": PASSES for name in self.builds()}
         for close in WAYS:
-            for name in self.peers():
-                self.load(name, CONNECTIONS, 1, close)
+            for name, accept in accepts.items():
+                self.load(name, CONNECTIONS, 1, close, accept)
             for round in range(self.arguments.rounds):
                 where = {"close": close, "round": round}
-                for name in self.peers():
-                    row = self.load(name, CONNECTIONS, self.arguments.seconds, close)
+                for name, accept in accepts.items():
+                    row = self.load(name, CONNECTIONS, self.arguments.seconds, close, accept)
                     saturated.append(row | where)
-                    print(f"{WAYS[close]}, {round}: {name:8}{row['rate']:7.0f}/s {row['cpu_us']:6.1f} us, "
-                          f"p99 {row['p99_ms']:.2f} ms, errors {row['errors']} {row['socket_errors']}", file=sys.stderr)
-                for name in self.peers():
-                    row = self.fixed(name, self.arguments.seconds, close)
+                    report(f"{WAYS[close]}, {round}", row)
+                for name, accept in accepts.items():
+                    row = self.fixed(name, self.arguments.seconds, close, accept)
                     fixed.append(row | where)
-                    print(f"{WAYS[close]}, {round}: {name:8}{row['offered_rate']:7.0f}/s {row['cpu_us']:6.1f} us, "
+                    print(f"{WAYS[close]}, {round}: {name:12}{row['offered_rate']:7.0f}/s {row['cpu_us']:6.1f} us, "
                           f"p99 {row['p99'] / 1e3:.2f} ms, errors {row['errors']}", file=sys.stderr)
         return {"pass_through": saturated, "fixed_rate": fixed}
+
+    def cache(self):
+        """One tag that is kept, and tags of which each is fetched and kept, beside peers that pass the same on."""
+        found = {"hit": [], "miss": []}
+        names = ["nginx", "haproxy", "nginx-cache", *(f"{name}-cache" for name in self.builds())]
+        for kind, rows in found.items():
+            for close in WAYS:
+                load = lambda name, seconds: self.load(name, CONNECTIONS, seconds, close, distinct=kind == "miss")
+                for name in names:
+                    load(name, 1)
+                for round in range(self.arguments.rounds):
+                    for name in names:
+                        row = load(name, self.arguments.seconds)
+                        rows.append(row | {"close": close, "round": round})
+                        report(f"{kind}, {WAYS[close]}, {round}", row)
+        return found
 
     def growth(self):
         """From 1 to 10,000 connections, by a process of its own for either way, so that memory is what that way takes."""
@@ -198,7 +236,7 @@ class Bench:
         for _ in range(STARTS):
             if starts:
                 self.processes.stop("size")
-            starts.append(self.start_proxy("size", self.arguments.proxy))
+            starts.append(self.start_proxy("size", self.arguments.proxy, cache="{}"))
         pid = self.processes.pid("size")
         rss = {0: memory(pid)}
         held = []
@@ -216,12 +254,14 @@ class Bench:
         }
 
     def train(self):
-        """The load that scripts/pgo has its compiler learn from: pass-through and whole pulls, in both ways."""
+        """The load that scripts/pgo has its compiler learn from: pass-through, hits, misses and whole pulls, in both ways."""
         self.start_proxy("proxy", self.arguments.proxy)
+        self.start_proxy("proxy-cache", self.arguments.proxy, cache="{}")
         self.start_proxy("pulls", self.arguments.proxy, "emulator", "emulator-ca.pem")
         for close in WAYS:
-            row = self.load("proxy", CONNECTIONS, self.arguments.seconds, close)
-            print(f"{WAYS[close]}: {row['requests']} requests, errors {row['errors']} {row['socket_errors']}")
+            for name, distinct in [("proxy", False), ("proxy-cache", False), ("proxy-cache", True)]:
+                row = self.load(name, CONNECTIONS, self.arguments.seconds, close, distinct=distinct)
+                report(f"{WAYS[close]}{', distinct' if distinct else ''}", row)
         command = [self.arguments.proxy, "bench", "--via", f"http://127.0.0.1:{self.ports['pulls']}", "--image",
                    "library/busybox:latest", "--ca-file", self.directory / "emulator-ca.pem", "--cold", "--per-pull",
                    "--concurrency", "8", "--duration", f"{self.arguments.seconds}s"]
@@ -232,6 +272,11 @@ class Bench:
     def stop(self):
         self.processes.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def report(what, row):
+    print(f"{what}: {row['peer']:12}{row['rate']:7.0f}/s {row['cpu_us']:6.1f} us, p99 {row['p99_ms']:.2f} ms, "
+          f"errors {row['errors']} {row['socket_errors']}", file=sys.stderr)
 
 
 def descriptors():
@@ -283,10 +328,12 @@ def comparison(rows, keys):
     return lines
 
 
-def summary(found):
+FULL_SPEED = ["| | CPU a request | of nginx | requests/s | p99 | errors |", "|---|---|---|---|---|---|"]
+
+
+def pass_through_summary(found):
     """Markdown."""
-    lines = [f"As fast as {CONNECTIONS} connections go, of nginx:", "",
-             "| | CPU a request | of nginx | requests/s | p99 | errors |", "|---|---|---|---|---|---|"]
+    lines = [f"As fast as {CONNECTIONS} connections go, of nginx:", "", *FULL_SPEED]
     lines += comparison(found["pass_through"], ["cpu_us", "rate", "p99_ms"])
     rates = f"{RATES[False]} requests a second on kept connections, {RATES[True]} with a connection a request"
     lines += ["", f"At a fixed rate, {rates}, of nginx:", "",
@@ -307,6 +354,15 @@ def summary(found):
     return "\n".join(lines) + "\n"
 
 
+def cache_summary(found):
+    """Markdown."""
+    lines = []
+    for kind, what in [("hit", "A manifest that is kept"), ("miss", "A manifest that is fetched and kept")]:
+        lines += [f"{what}, as fast as {CONNECTIONS} connections go, of nginx passing it on:", "", *FULL_SPEED,
+                  *comparison(found[kind], ["cpu_us", "rate", "p99_ms"]), ""]
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--proxy", required=True)
@@ -314,29 +370,34 @@ def main():
     parser.add_argument("--emulator", required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--only", choices=["pass-through", "train"])
+    parser.add_argument("--only", choices=["pass-through", "cache", "train"])
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     descriptors()
     about = {"machine": machine(), "command": [word.removeprefix(f"{HERE.parent}/") for word in sys.argv]}
     bench = Bench(arguments)
+    found = {}
     try:
         bench.set_up()
         if arguments.only == "train":
             bench.train()
             return
         bench.set_up_peers()
-        found = about | bench.pass_through()
+        if arguments.only != "cache":
+            found["pass-through"] = bench.pass_through()
+        if arguments.only != "pass-through":
+            found["cache"] = bench.cache()
         if not arguments.only:
-            found |= {"growth": bench.growth(), "size": bench.size()}
+            found["pass-through"] |= {"growth": bench.growth(), "size": bench.size()}
     finally:
         bench.stop()
-    text = summary(found)
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "pass-through.json").write_text(json.dumps(found, indent=1) + "\n")
-        (arguments.out / "pass-through.md").write_text(text)
+    for name, rows in found.items():
+        text = {"pass-through": pass_through_summary, "cache": cache_summary}[name](rows)
+        print(text)
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            (arguments.out / f"{name}.json").write_text(json.dumps(about | rows, indent=1) + "\n")
+            (arguments.out / f"{name}.md").write_text(text)
 
 
 if __name__ == "__main__":
