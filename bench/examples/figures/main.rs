@@ -1,5 +1,5 @@
-//! Draws what `benches/results` has the figures of, `peers.svg` and `load.svg` from `pass-through.json`, `fleet.svg` from
-//! `fleet.json`: `figures DIRECTORY`.
+//! Draws what `benches/results` has the figures of, `peers.svg` and `load.svg` from `pass-through.json`, `cache.svg` from
+//! `cache.json`, `fleet.svg` from `fleet.json`: `figures DIRECTORY`.
 
 mod fleet;
 
@@ -17,11 +17,14 @@ const MARGIN: f64 = 16.0;
 /// A bar, and the space between groups of bars.
 const ROW: f64 = 15.0;
 const GAP: f64 = 12.0;
-const COLOURS: [Colour; 4] = [
+const COLOURS: [Colour; 7] = [
     Colour { class: "nginx", light: "#7a8288", dark: "#9aa3ad" },
     Colour { class: "haproxy", light: "#c98a1b", dark: "#e3a53a" },
     Colour { class: "proxy", light: "#0b62c4", dark: "#4c9bf5" },
     Colour { class: "other", light: "#7a4fc9", dark: "#a98af0" },
+    Colour { class: "nginx-cache", light: "#a9b1b7", dark: "#6c7680" },
+    Colour { class: "proxy-cache", light: "#0f8f7a", dark: "#35c4ab" },
+    Colour { class: "other-cache", light: "#b06ab3", dark: "#d49ad6" },
 ];
 /// Without and with `Connection: close`.
 const WAYS: [(bool, &str); 2] = [(false, "kept connections"), (true, "connection a request")];
@@ -40,18 +43,24 @@ fn main() -> Result<()> {
             Err(error) => Err(error.into()),
         }
     };
-    let (peers_of, fleet_of) = (read("pass-through.json")?, read("fleet.json")?);
-    if peers_of.is_none() && fleet_of.is_none() {
-        return Err(format!("neither pass-through.json nor fleet.json is in {}", directory.display()).into());
-    }
-    if let Some(found) = peers_of {
-        std::fs::write(directory.join("peers.svg"), peers(&found)?)?;
+    let mut drawings = Vec::new();
+    if let Some(found) = read("pass-through.json")? {
+        drawings.push(("peers.svg", peers(&found)?));
         if found["growth"].is_array() {
-            std::fs::write(directory.join("load.svg"), load(&found)?)?;
+            drawings.push(("load.svg", load(&found)?));
         }
     }
-    if let Some(found) = fleet_of {
-        std::fs::write(directory.join("fleet.svg"), fleet::draw(&found)?)?;
+    if let Some(found) = read("cache.json")? {
+        drawings.push(("cache.svg", cache(&found)?));
+    }
+    if let Some(found) = read("fleet.json")? {
+        drawings.push(("fleet.svg", fleet::draw(&found)?));
+    }
+    if drawings.is_empty() {
+        return Err(format!("no figures are in {}", directory.display()).into());
+    }
+    for (name, drawing) in drawings {
+        std::fs::write(directory.join(name), drawing)?;
     }
     Ok(())
 }
@@ -86,8 +95,11 @@ fn title(drawing: &mut Drawing, title: &str, note: &str) {
 fn peer_name(peer: &str) -> &str {
     match peer {
         "haproxy" => "HAProxy",
+        "nginx-cache" => "nginx, proxy_cache",
         "proxy" => "acr-cache-proxy",
-        "other" => "acr-cache-proxy, other build",
+        "proxy-cache" => "the same, default cache",
+        "other" => "other build",
+        "other-cache" => "other build, default cache",
         peer => peer,
     }
 }
@@ -97,26 +109,51 @@ fn legend(drawing: &mut Drawing, peers: &[String]) {
     for peer in peers {
         let name = peer_name(peer);
         drawing.legend(x, drawing.height + 13.0, peer, name);
-        x += 40.0 + 7.5 * name.len() as f64;
+        x += 34.0 + 6.5 * name.len() as f64;
     }
     drawing.height += 24.0;
 }
 
-fn peers(found: &Value) -> Result<String> {
-    let (full, fixed) = (rows(found, "pass_through")?, rows(found, "fixed_rate")?);
+/// The peers of a list, in its order.
+fn names(rows: &[Value]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for name in full.iter().filter_map(|row| row["peer"].as_str()) {
+    for name in rows.iter().filter_map(|row| row["peer"].as_str()) {
         if !names.iter().any(|known| known == name) {
             names.push(name.to_owned());
         }
     }
-    let group = |label: String, rows: &[Value], close: bool, keys: &[(&str, f64)]| -> Result<Group> {
-        let values = |name: &String| -> Result<(String, Vec<f64>)> {
-            let values = keys.iter().map(|(key, factor)| Ok(median(rows, name, close, key)? * factor));
-            Ok((name.clone(), values.collect::<Result<_>>()?))
-        };
-        Ok((label, names.iter().map(values).collect::<Result<_>>()?))
+    names
+}
+
+/// The medians of these keys, each multiplied by its factor.
+fn group(label: String, rows: &[Value], names: &[String], close: bool, keys: &[(&str, f64)]) -> Result<Group> {
+    let values = |name: &String| -> Result<(String, Vec<f64>)> {
+        let values = keys.iter().map(|(key, factor)| Ok(median(rows, name, close, key)? * factor));
+        Ok((name.clone(), values.collect::<Result<_>>()?))
     };
+    Ok((label, names.iter().map(values).collect::<Result<_>>()?))
+}
+
+fn cache(found: &Value) -> Result<String> {
+    let mut drawing = Drawing::new(WIDTH, &COLOURS);
+    let note = "a manifest of 2 KB; nginx and HAProxy without a cache pass each request on, over TLS";
+    title(&mut drawing, "CPU a request, in µs: hits, and misses that are stored", note);
+    legend(&mut drawing, &names(rows(found, "hit")?));
+    let mut groups = Vec::new();
+    for (kind, what) in [("hit", "hit"), ("miss", "stored miss")] {
+        for (close, way) in WAYS {
+            let rows = rows(found, kind)?;
+            groups.push(group(format!("{what}, {way}"), rows, &names(rows), close, &[("cpu_us", 1.0)])?);
+        }
+    }
+    bars(&mut drawing, &groups);
+    Ok(drawing.render())
+}
+
+fn peers(found: &Value) -> Result<String> {
+    let (full, fixed) = (rows(found, "pass_through")?, rows(found, "fixed_rate")?);
+    let names = names(full);
+    let group = |label, rows, close, keys: &[_]| group(label, rows, &names, close, keys);
 
     let mut drawing = Drawing::new(WIDTH, &COLOURS);
     let note = "a manifest of 2 KB over TLS from the registry; the process's own time, user and system";
