@@ -1,8 +1,6 @@
-//! Rewrites a body into the client's names, in bounded memory, and keeps the `Content-Length` that was announced.
+//! Rewrites a body into the client's names, in bounded memory.
 //!
-//! The header of a response is sent before its body is known. If the registry sends a length, the client gets one as well,
-//! and the rewritten body is padded to it: JSON with spaces at its end (RFC 8259 section 2), gzip with empty stored blocks
-//! (RFC 1951 section 3.2.4).
+//! The header of a response is sent before its body is known, so whoever sends a rewritten body frames it without a length.
 
 use std::io::{Read as _, Write as _};
 
@@ -17,8 +15,6 @@ use super::rename::Renaming;
 pub const MAX_TAGS: usize = 4 << 20;
 /// Limit of a buffered error body. Parsed into values, it takes up to a hundred times as much memory.
 pub const MAX_ERRORS: usize = 64 << 10;
-/// How often an error may contain the name if the client's name is longer: the announced length has room for so many.
-const MENTIONS: usize = 4;
 
 /// The kind of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +32,6 @@ impl BodyKind {
             Self::Errors => MAX_ERRORS,
         }
     }
-
-    fn mentions(self) -> usize {
-        match self {
-            Self::Tags => 1,
-            Self::Errors => MENTIONS,
-        }
-    }
 }
 
 /// A body that is being received and rewritten.
@@ -50,31 +39,21 @@ pub struct Rewriting {
     kind: BodyKind,
     gzip: bool,
     /// The length that the registry announced.
-    received_length: Option<usize>,
-    /// The length that the client is told.
-    sent_length: Option<usize>,
+    announced: Option<usize>,
     buffer: Vec<u8>,
     /// The body exceeds its limit: it is passed on unchanged.
     is_too_long: bool,
 }
 
 impl Rewriting {
-    /// `length` is the `Content-Length` of the registry. `None` if that exceeds the limit: pass the body on unchanged.
-    pub fn new(kind: BodyKind, gzip: bool, length: Option<u64>, names: &Renaming<'_>) -> Option<Self> {
-        let growth = names.to.len().saturating_sub(names.from.len());
-        let received_length = match length {
+    /// `length` is the `Content-Length` of the registry. `None` if that is zero or exceeds the limit: pass the body on
+    /// unchanged, with its length.
+    pub fn new(kind: BodyKind, gzip: bool, length: Option<u64>) -> Option<Self> {
+        let announced = match length {
             None => None,
-            Some(length) => Some(usize::try_from(length).ok().filter(|length| *length <= kind.limit())?),
+            Some(length) => Some(usize::try_from(length).ok().filter(|length| (1..=kind.limit()).contains(length))?),
         };
-        // The compressed length of a longer text is not known before.
-        let is_known = growth == 0 || !gzip;
-        let sent_length = received_length.filter(|_| is_known).map(|length| length + growth * kind.mentions());
-        Some(Self { kind, gzip, received_length, sent_length, buffer: Vec::new(), is_too_long: false })
-    }
-
-    /// The `Content-Length` for the client; `None` if the body needs another framing.
-    pub fn promised(&self) -> Option<usize> {
-        self.sent_length
+        Some(Self { kind, gzip, announced, buffer: Vec::new(), is_too_long: false })
     }
 
     /// Takes a part of the body; returns what can be sent before the end has been received.
@@ -90,11 +69,10 @@ impl Rewriting {
         Some(std::mem::take(&mut self.buffer).into())
     }
 
-    /// The rest of the body: with the client's names, compressed as it was and of the promised length. Unchanged if it cannot
-    /// be parsed, does not fit into the length, or broke off.
+    /// The rest of the body: with the client's names, and compressed as it was. Unchanged if it cannot be parsed or broke off.
     pub fn finish(self, names: &Renaming<'_>) -> Bytes {
-        let Self { kind, gzip, received_length, sent_length, buffer, is_too_long } = self;
-        if is_too_long || received_length.is_some_and(|length| length != buffer.len()) {
+        let Self { kind, gzip, announced, buffer, is_too_long } = self;
+        if is_too_long || announced.is_some_and(|length| length != buffer.len()) {
             return buffer.into();
         }
         let rename = |body: &[u8]| match kind {
@@ -102,17 +80,11 @@ impl Rewriting {
             BodyKind::Errors => names.errors(body),
         };
         let renamed = if gzip {
-            decompress(&buffer, kind.limit())
-                .and_then(|body| rename(&body))
-                .and_then(|body| compress(&body, sent_length))
+            decompress(&buffer, kind.limit()).and_then(|body| rename(&body)).and_then(|body| compress(&body))
         } else {
             rename(&buffer)
         };
-        let mut body = renamed.filter(|body| sent_length.is_none_or(|length| body.len() <= length)).unwrap_or(buffer);
-        if let Some(length) = sent_length.filter(|length| body.len() < *length) {
-            body.resize(length, b' ');
-        }
-        body.into()
+        renamed.unwrap_or(buffer).into()
     }
 }
 
@@ -123,28 +95,10 @@ fn decompress(body: &[u8], limit: usize) -> Option<Vec<u8>> {
     (length <= limit).then_some(whole)
 }
 
-/// Compresses and pads to exactly this length, if one is given; `None` if it does not fit.
-fn compress(body: &[u8], length: Option<usize>) -> Option<Vec<u8>> {
-    /// Without name, comment and extra field (RFC 1952 section 2.3).
-    const HEADER: usize = 10;
-    const FLAGS: usize = 3;
-    const HAS_COMMENT: u8 = 1 << 4;
-    /// An empty stored block that is not the last one. Used instead of a long comment, because readers limit comments.
-    const EMPTY_BLOCK: [u8; 5] = [0, 0, 0, 0xff, 0xff];
+fn compress(body: &[u8]) -> Option<Vec<u8>> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     packed.write_all(body).ok()?;
-    let mut packed = packed.finish().ok()?;
-    let gap = length.map_or(Some(0), |length| length.checked_sub(packed.len()))?;
-    let (blocks, rest) = (gap / EMPTY_BLOCK.len(), gap % EMPTY_BLOCK.len());
-    let mut padding = EMPTY_BLOCK.repeat(blocks);
-    if rest > 0 {
-        // The remaining one to four bytes are a comment, which ends with a zero byte.
-        packed[FLAGS] |= HAS_COMMENT;
-        let comment = [b' ', b' ', b' ', 0];
-        padding.splice(0..0, comment[comment.len() - rest..].iter().copied());
-    }
-    packed.splice(HEADER..HEADER, padding);
-    Some(packed)
+    packed.finish().ok()
 }
 
 #[cfg(test)]
@@ -166,14 +120,12 @@ mod tests {
         part: usize,
     ) -> Vec<u8> {
         let length = has_length.then_some(body.len() as u64);
-        let Some(mut rewriting) = Rewriting::new(kind, gzip, length, names) else { return body.to_vec() };
-        let promised = rewriting.promised();
+        let Some(mut rewriting) = Rewriting::new(kind, gzip, length) else { return body.to_vec() };
         let mut gone = Vec::new();
         for part in body.chunks(part) {
             gone.extend(rewriting.feed(Bytes::copy_from_slice(part)).unwrap_or_default());
         }
         gone.extend(rewriting.finish(names));
-        assert!(promised.is_none_or(|promised| promised == gone.len()), "{promised:?}, {} bytes", gone.len());
         gone
     }
 
@@ -188,58 +140,30 @@ mod tests {
     }
 
     #[test]
-    fn a_body_has_the_promised_length() {
-        let list = |name: &str| format!("{{\"name\":\"{name}\",\"tags\":[\"latest\"]}}");
-        for names in [SHORTER, LONGER] {
-            let (there, here) = (list(names.from), list(names.to));
-            let fits = through(&names, BodyKind::Tags, false, true, there.as_bytes(), 7);
-            assert_eq!(text(&fits).trim_end_matches(' '), here);
-            assert_eq!(fits.len(), there.len().max(here.len()), "no more than it takes");
-            assert_eq!(text(&through(&names, BodyKind::Tags, false, false, there.as_bytes(), 7)), here, "no length");
-        }
-    }
-
-    #[test]
-    fn a_longer_name_fits_into_an_error_up_to_four_times() {
-        let error = |names: usize, name: &str| {
-            format!("{{\"errors\":[{{\"code\":\"X\",\"message\":\"{}\"}}]}}", vec![name; names].join(" "))
-        };
-        for (mentions, is_renamed) in [(1, true), (MENTIONS, true), (MENTIONS + 1, false)] {
-            let body = error(mentions, LONGER.from);
-            let gone = through(&LONGER, BodyKind::Errors, false, true, body.as_bytes(), 100);
-            let expected = if is_renamed { error(mentions, LONGER.to) } else { body };
-            assert_eq!(text(&gone).trim_end_matches(' '), expected);
-        }
-    }
-
-    #[test]
-    fn a_compressed_body_keeps_its_length() {
+    fn a_body_gets_the_clients_names_however_often_it_has_them_and_in_whatever_compression() {
         let tags: Vec<_> = (0..300).map(|tag| format!("\"1.{tag}\"")).collect();
-        for tags in [String::new(), tags.join(",")] {
-            let there = format!("{{\"name\":\"{}\",\"tags\":[{tags}]}}", SHORTER.from);
-            let here = there.replace(SHORTER.from, SHORTER.to);
-            for level in [0, 1, 6] {
-                let body = gzip(there.as_bytes(), level);
-                let gone = through(&SHORTER, BodyKind::Tags, true, true, &body, 100);
-                assert_eq!(gone.len(), body.len());
-                assert_eq!(text(&decompress(&gone, MAX_TAGS).expect("gzip")), here, "level {level}");
+        let list = |name: &str, tags: &str| format!("{{\"name\":\"{name}\",\"tags\":[{tags}]}}");
+        let error = |name: &str| format!("{{\"errors\":[{{\"code\":\"X\",\"message\":\"{}\"}}]}}", [name; 9].join(" "));
+        for names in [SHORTER, LONGER] {
+            for (kind, there, here) in [
+                (BodyKind::Tags, list(names.from, ""), list(names.to, "")),
+                (BodyKind::Tags, list(names.from, &tags.join(",")), list(names.to, &tags.join(","))),
+                (BodyKind::Errors, error(names.from), error(names.to)),
+            ] {
+                for has_length in [false, true] {
+                    assert_eq!(text(&through(&names, kind, false, has_length, there.as_bytes(), 7)), here);
+                    for level in [0, 1, 6] {
+                        let gone = through(&names, kind, true, has_length, &gzip(there.as_bytes(), level), 100);
+                        assert_eq!(text(&decompress(&gone, MAX_TAGS).expect("gzip")), here, "level {level}");
+                    }
+                }
             }
         }
-        let there = format!("{{\"name\":\"{}\",\"tags\":[]}}", LONGER.from);
-        let gone = through(&LONGER, BodyKind::Tags, true, true, &gzip(there.as_bytes(), 0), 100);
-        assert_eq!(text(&decompress(&gone, MAX_TAGS).expect("gzip")), there.replace(LONGER.from, LONGER.to));
     }
 
     #[test]
-    fn gzip_can_be_padded_by_any_number_of_bytes() {
-        let body = b"{\"tags\":[]}";
-        let least = compress(body, None).expect("packed").len();
-        for gap in (0..40).chain([70_001]) {
-            let filled = compress(body, Some(least + gap)).expect("it fits");
-            assert_eq!(filled.len(), least + gap);
-            assert_eq!(decompress(&filled, MAX_TAGS).expect("gzip"), body, "{gap}");
-        }
-        assert_eq!(compress(body, Some(least - 1)), None);
+    fn an_empty_body_keeps_its_length() {
+        assert!(Rewriting::new(BodyKind::Errors, false, Some(0)).is_none());
     }
 
     #[test]
@@ -261,11 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_broke_off_is_not_padded() {
+    fn a_body_that_broke_off_passes_unchanged() {
         let list = format!("{{\"name\":\"{}\",\"tags\":[]}}", LONGER.from);
         for (packs, body) in [(false, list.clone().into_bytes()), (true, gzip(list.as_bytes(), 6))] {
             let mut rewriting =
-                Rewriting::new(BodyKind::Tags, packs, Some(body.len() as u64 + 1), &LONGER).expect("short enough");
+                Rewriting::new(BodyKind::Tags, packs, Some(body.len() as u64 + 1)).expect("short enough");
             assert_eq!(rewriting.feed(Bytes::copy_from_slice(&body)), None);
             assert_eq!(rewriting.finish(&LONGER), body, "packed: {packs}");
         }

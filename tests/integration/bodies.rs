@@ -93,18 +93,24 @@ async fn a_body_that_is_too_long_to_rewrite_or_not_json_passes_unchanged() {
     let message = "hub/library/busybox ".repeat(LONG_ERROR / 20 + 1);
     let error = json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
     assert!(list.len() > LARGE && error.len() > LONG_ERROR);
-    for (status, path, body) in [
-        (200, "/v2/busybox/tags/list", list.as_str()),
-        (403, "/v2/busybox/manifests/latest", &error),
-        (403, "/v2/busybox/manifests/latest", "hub/library/busybox: no JSON"),
-        (200, "/v2/busybox/tags/list", "{\"name\":\"hub/library/busybox\""),
+    for (status, path, body, keeps_length) in [
+        (200, "/v2/busybox/tags/list", list.as_str(), true),
+        (403, "/v2/busybox/manifests/latest", &error, true),
+        (403, "/v2/busybox/manifests/latest", "hub/library/busybox: no JSON", false),
+        (200, "/v2/busybox/tags/list", "{\"name\":\"hub/library/busybox\"", false),
     ] {
         fixture.azure.inject(Hop::Data, json_answer(status, body));
         for (version, headers, _) in CLIENT_FRAMINGS {
             let mut client = Client::new(fixture.proxy.address());
             let answer = client.ask("GET", path, version, headers);
+            // Whether a short one is to be rewritten is known at its end, so it has been announced without a length.
+            let end = match version {
+                _ if keeps_length => End::Length,
+                "HTTP/1.0" => End::Close,
+                _ => End::Chunks,
+            };
             let seen = (answer.status(), answer.end);
-            assert!(seen == (status, End::Length) && answer.body == body.as_bytes(), "{version}: {:?}", answer.head);
+            assert!(seen == (status, end) && answer.body == body.as_bytes(), "{version}: {:?}", answer.head);
         }
         fixture.azure.clear_faults();
     }
@@ -120,9 +126,8 @@ async fn a_rewritten_body_that_breaks_off_is_not_passed_as_complete() {
                 let request = format!("GET {path} {version}\r\nHost: x\r\n{headers}\r\n");
                 let answer = wire::parse(&wire::send(fixture.proxy.address(), request.as_bytes()));
                 let what = format!("{version} {headers:?} {fault:?} {path}: {answer:?}");
-                let length = answer.header("content-length").and_then(|length| length.parse::<usize>().ok());
-                let length = length.unwrap_or_else(|| panic!("no length: {what}"));
-                assert!(answer.status == 502 || answer.body.len() < length, "{what}");
+                // What was held is not sent: a client of HTTP/1.0 would take it for the whole.
+                assert!(answer.status == 502 || answer.body.is_empty(), "{what}");
             }
         }
     }

@@ -21,12 +21,9 @@ pub(crate) fn length(response: &ResponseHeader) -> Option<u64> {
     response.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Frames a body that is replaced: by its length, or if that is not known in the way that the client can read.
-pub(crate) fn reframe(session: &mut Session, response: &mut ResponseHeader, length: Option<usize>) -> Result<()> {
+/// Frames a body that may be replaced, so that its length is not known, in the way that the client can read.
+pub(crate) fn without_length(session: &mut Session, response: &mut ResponseHeader) -> Result<()> {
     response.remove_header(&header::TRANSFER_ENCODING);
-    if let Some(length) = length {
-        return response.insert_header(header::CONTENT_LENGTH, length);
-    }
     response.remove_header(&header::CONTENT_LENGTH);
     let request = session.req_header();
     match request.version {

@@ -26,11 +26,11 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
     headers(response, &names)?;
     let kind = kind.filter(|_| names.from != names.to);
     let is_gzip = response.headers.contains_key(header::CONTENT_ENCODING);
-    let rewriting = kind.and_then(|kind| Rewriting::new(kind, is_gzip, framing::length(response), &names));
+    let rewriting = kind.and_then(|kind| Rewriting::new(kind, is_gzip, framing::length(response)));
     let Some(rewriting) = rewriting else {
         return Ok(Body::Unchanged);
     };
-    framing::reframe(session, response, rewriting.promised())?;
+    framing::without_length(session, response)?;
     Ok(if is_head { Body::Unchanged } else { Body::Renamed(rewriting) })
 }
 
