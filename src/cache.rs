@@ -40,10 +40,10 @@ impl<T> Cache<T> {
     }
 
     /// Forgets every entry of a registry whose part and path are meant. Returns how many there were. A flight that is under
-    /// way keeps its result for those who wait for it, and then stores it: what is purged while it changes is asked again
-    /// by its lifetime.
+    /// way brings its result to those who wait for it, and nothing of it is kept: it may be of the time before.
     pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> usize {
-        self.store.purge(registry, is_meant)
+        let is_key = |key: &Key| key.registry == registry && is_meant(key.part, &key.path);
+        self.flights.forget(is_key, || self.store.purge(is_key))
     }
 
     /// Forgets the entry for a key if this is its content. Another one, which somebody has fetched since, stays.

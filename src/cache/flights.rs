@@ -14,15 +14,29 @@ use super::key::{Key, KeyRef};
 /// number beyond it is a fault or an attack.
 pub(super) const MAX_FLIGHTS: usize = 2048;
 
-/// The flights under way.
+/// The flights under way. Their lock orders what they bring: a result is stored under it, and so is what is purged forgotten.
 pub(super) struct Flights<R> {
-    table: Mutex<HashMap<Key, watch::Receiver<Option<R>>>>,
+    table: Mutex<Table<R>>,
+}
+
+struct Table<R> {
+    /// Those that a request may join.
+    open: HashMap<Key, Flight<R>>,
+    /// All that are under way, with those that nobody may join any more.
+    under_way: usize,
+    /// The number of the last flight.
+    last: u64,
+}
+
+struct Flight<R> {
+    number: u64,
+    receiver: watch::Receiver<Option<R>>,
 }
 
 /// What a request gets for a key.
 pub(super) enum Joined<R> {
-    /// It has to start the flight: the task gives its result to this.
-    First(watch::Sender<Option<R>>, watch::Receiver<Option<R>>),
+    /// It has to start the flight, of this number: the task gives its result to the sender.
+    First(u64, watch::Sender<Option<R>>, watch::Receiver<Option<R>>),
     /// One is under way.
     Next(watch::Receiver<Option<R>>),
     /// There are too many.
@@ -31,41 +45,59 @@ pub(super) enum Joined<R> {
 
 impl<R> Default for Flights<R> {
     fn default() -> Self {
-        Self { table: Mutex::default() }
+        Self { table: Mutex::new(Table { open: HashMap::new(), under_way: 0, last: 0 }) }
     }
 }
 
 impl<R> Flights<R> {
-    /// Joins the flight for this key, or takes it on. `is_needed` is asked under the lock, before a new one: a flight may
-    /// have ended since the caller looked into the store.
+    /// Joins the flight for this key, or takes it on. `found` is asked under the lock, before a new one: a flight may have
+    /// ended since the caller looked into the store.
     pub(super) fn join<F>(&self, key: KeyRef<'_>, found: impl FnOnce() -> Option<F>) -> Result<Joined<R>, F> {
-        let mut table = self.table();
         let key = key.to_key();
-        if let Some(receiver) = table.get(&key) {
-            return Ok(Joined::Next(receiver.clone()));
+        let mut table = self.table();
+        if let Some(flight) = table.open.get(&key) {
+            return Ok(Joined::Next(flight.receiver.clone()));
         }
         if let Some(found) = found() {
             return Err(found);
         }
-        if table.len() >= MAX_FLIGHTS {
+        if table.under_way >= MAX_FLIGHTS {
             return Ok(Joined::Full);
         }
         let (sender, receiver) = watch::channel(None);
-        table.insert(key, receiver.clone());
-        Ok(Joined::First(sender, receiver))
+        table.under_way += 1;
+        table.last += 1;
+        let number = table.last;
+        table.open.insert(key, Flight { number, receiver: receiver.clone() });
+        Ok(Joined::First(number, sender, receiver))
     }
 
-    /// The flight is over; what it brought has been stored before. A request that comes now looks there first.
-    pub(super) fn end(&self, key: &Key) {
-        self.table().remove(key);
+    /// The flight of this number is over. `store` keeps what it has brought, unless the key was forgotten meanwhile. A request
+    /// that comes now looks there first.
+    pub(super) fn end(&self, key: &Key, number: u64, store: impl FnOnce()) {
+        let mut table = self.table();
+        table.under_way -= 1;
+        if table.open.get(key).is_some_and(|flight| flight.number == number) {
+            store();
+            table.open.remove(key);
+        }
     }
 
+    /// Forgets the flights of these keys: who waits for one gets what it brings, nobody joins it from now on, and nothing of
+    /// it is stored. `also` runs under the lock.
+    pub(super) fn forget<F>(&self, is_meant: impl Fn(&Key) -> bool, also: impl FnOnce() -> F) -> F {
+        let mut table = self.table();
+        table.open.retain(|key, _| !is_meant(key));
+        also()
+    }
+
+    /// Flights under way.
     pub(super) fn count(&self) -> usize {
-        self.table().len()
+        self.table().under_way
     }
 
-    /// No panic leaves the map half changed.
-    fn table(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Option<R>>>> {
+    /// No panic leaves the table half changed.
+    fn table(&self) -> MutexGuard<'_, Table<R>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

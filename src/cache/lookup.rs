@@ -199,7 +199,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         known: Option<&Arc<Entry>>,
         origin: impl FnOnce() -> O,
     ) -> Flight<T> {
-        // A flight stores its result before it ends, so whoever finds none under way looks again.
+        // A flight stores its result as it ends, so whoever finds none under way looks again.
         let landed = || {
             let entry = self.store.get(&key)?;
             (entry.freshness(lifetimes, Instant::now()) == Freshness::Fresh).then_some(entry)
@@ -208,32 +208,34 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Err(entry) => Flight::Landed(entry),
             Ok(Joined::Full) => Flight::Full,
             Ok(Joined::Next(receiver)) => Flight::Under(receiver, How::Collapsed),
-            Ok(Joined::First(sender, receiver)) => {
+            Ok(Joined::First(number, sender, receiver)) => {
                 let is_known = known.is_some();
-                let flight = InFlight { cache: Arc::clone(self), key: key.to_key() };
+                let flight = InFlight { cache: Arc::clone(self), key: key.to_key(), number, is_over: false };
                 let (origin, known, missing) = (origin(), known.cloned(), lifetimes.missing);
                 tokio::spawn(async move {
-                    let fetched = origin.fetch(known).await;
-                    flight.cache.store_fetched(&flight.key, &fetched, missing);
-                    // Ended first: who sees the result and asks again is a request of its own.
-                    drop(flight);
+                    let mut fetched = origin.fetch(known).await;
+                    // Over before its result is told: who sees that and asks again is a request of its own.
+                    flight.land(&mut fetched, missing);
                     sender.send_replace(Some(fetched));
                 });
                 Flight::Under(receiver, if is_known { How::Refresh } else { How::Miss })
             }
         }
     }
+}
 
-    fn store_fetched(&self, key: &Key, fetched: &Fetched<T>, missing: Duration) {
+impl<T> Cache<T> {
+    /// Keeps what a flight has brought. What is kept under another key goes from it: nobody who waits wants that.
+    fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, missing: Duration) {
         match fetched {
             // What was kept has to go even where a 404 is not kept itself.
             Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && missing.is_zero() => {
-                self.store.remove(&key.as_ref());
+                self.store.remove_if(&key.as_ref(), |kept| kept.confirmed <= entry.confirmed);
             }
             Fetched::Kept { entry, also } => {
                 self.store.insert(key.clone(), Arc::clone(entry));
-                if let Some((key, entry)) = also {
-                    self.store.insert(key.clone(), Arc::clone(entry));
+                if let Some((key, entry)) = also.take() {
+                    self.store.insert(key, entry);
                 }
             }
             // The registry has given an answer, and it is the client's: what was kept before it does not come back.
@@ -258,11 +260,22 @@ enum Flight<T> {
 struct InFlight<T> {
     cache: Arc<Cache<T>>,
     key: Key,
+    number: u64,
+    is_over: bool,
+}
+
+impl<T> InFlight<T> {
+    fn land(mut self, fetched: &mut Fetched<T>, missing: Duration) {
+        self.is_over = true;
+        self.cache.flights.end(&self.key, self.number, || self.cache.store_fetched(&self.key, fetched, missing));
+    }
 }
 
 impl<T> Drop for InFlight<T> {
     fn drop(&mut self) {
-        self.cache.flights.end(&self.key);
+        if !self.is_over {
+            self.cache.flights.end(&self.key, self.number, || {});
+        }
     }
 }
 

@@ -8,21 +8,16 @@ use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::Entry;
-use super::key::{Key, KeyRef, Part};
+use super::key::{Key, KeyRef};
 
 /// An entry of this size is common: a manifest, its headers and its key. Only sizes the table of keys that went lately.
 const TYPICAL_ENTRY: usize = 4 << 10;
 
 /// Entries by key.
 pub(super) struct Store {
-    entries: Cache<Key, Arc<Entry>, Weight, RandomState, Evicted>,
-    evicted: Arc<Evictions>,
-}
-
-#[derive(Default)]
-struct Evictions {
-    entries: AtomicU64,
-    bytes: AtomicU64,
+    entries: Cache<Key, Arc<Entry>, Weight, RandomState, Evictions>,
+    evicted_entries: AtomicU64,
+    evicted_bytes: AtomicU64,
 }
 
 /// What an entry counts for, its key included.
@@ -36,22 +31,22 @@ impl Weighter<Key, Arc<Entry>> for Weight {
     }
 }
 
-/// Counts what has to go.
+/// Counts what one insertion puts out: others, that which it replaces, and itself if it is larger than the bound.
 #[derive(Clone)]
-struct Evicted(Arc<Evictions>);
+struct Evictions;
 
-impl Lifecycle<Key, Arc<Entry>> for Evicted {
-    type RequestState = ();
+impl Lifecycle<Key, Arc<Entry>> for Evictions {
+    /// Entries, and their bytes.
+    type RequestState = (u64, u64);
 
-    fn on_evict(&self, (): &mut (), key: Key, entry: Arc<Entry>) {
-        self.0.entries.fetch_add(1, Ordering::Relaxed);
-        self.0.bytes.fetch_add(Weight.weight(&key, &entry), Ordering::Relaxed);
+    fn on_evict(&self, (entries, bytes): &mut Self::RequestState, key: Key, entry: Arc<Entry>) {
+        *entries += 1;
+        *bytes += Weight.weight(&key, &entry);
     }
 }
 
 impl Store {
     pub(super) fn new(memory: usize) -> Self {
-        let evicted = Arc::new(Evictions::default());
         // One shard: each would have its own part of the bound, and entries differ in size by a thousand.
         let options = OptionsBuilder::new()
             .shards(1)
@@ -59,18 +54,27 @@ impl Store {
             .weight_capacity(memory as u64)
             .build()
             .expect("both capacities are set, and nothing else is required");
-        let entries = Cache::with_options(options, Weight, RandomState::new(), Evicted(Arc::clone(&evicted)));
-        Self { entries, evicted }
+        let entries = Cache::with_options(options, Weight, RandomState::new(), Evictions);
+        Self { entries, evicted_entries: AtomicU64::new(0), evicted_bytes: AtomicU64::new(0) }
     }
 
     pub(super) fn get(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
         self.entries.get(key)
     }
 
+    /// Keeps an entry in place of the one that was there, with that one's standing among the others. An entry that the
+    /// registry was asked for later than for this one stays. One that is larger than the bound is not kept, nor is the one
+    /// that it should have replaced. Called by one thread at a time.
     pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) {
-        // An entry that is larger than its share of the bound is not admitted, and what was there stays: it must not.
-        self.entries.remove(&key);
-        self.entries.insert(key, entry);
+        let replaced = self.entries.peek(&key.as_ref());
+        if replaced.as_ref().is_some_and(|replaced| replaced.confirmed > entry.confirmed) {
+            return;
+        }
+        let replaced = replaced.map_or((0, 0), |replaced| (1, Weight.weight(&key, &replaced)));
+        let mut gone = (0, 0);
+        self.entries.insert_with_lifecycle(key, entry, &mut gone);
+        self.evicted_entries.fetch_add(gone.0.saturating_sub(replaced.0), Ordering::Relaxed);
+        self.evicted_bytes.fetch_add(gone.1.saturating_sub(replaced.1), Ordering::Relaxed);
     }
 
     pub(super) fn remove(&self, key: &KeyRef<'_>) {
@@ -81,9 +85,9 @@ impl Store {
         self.entries.remove_if(key, |entry| is_meant(entry));
     }
 
-    pub(super) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> usize {
+    pub(super) fn purge(&self, is_meant: impl Fn(&Key) -> bool) -> usize {
         let before = self.entries.len();
-        self.entries.retain(|key, _| key.registry != registry || !is_meant(key.part, &key.path));
+        self.entries.retain(|key, _| !is_meant(key));
         before.saturating_sub(self.entries.len())
     }
 
@@ -92,53 +96,9 @@ impl Store {
     }
 
     pub(super) fn evicted(&self) -> (u64, u64) {
-        (self.evicted.entries.load(Ordering::Relaxed), self.evicted.bytes.load(Ordering::Relaxed))
+        (self.evicted_entries.load(Ordering::Relaxed), self.evicted_bytes.load(Ordering::Relaxed))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use bytes::Bytes;
-    use http::StatusCode;
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::cache::{Content, Kind};
-
-    fn redirect(body: &'static [u8]) -> Arc<Entry> {
-        let content = Content {
-            status: StatusCode::TEMPORARY_REDIRECT,
-            headers: Vec::new(),
-            body: Bytes::from_static(body),
-            manifest: None,
-            digest: None,
-        };
-        let until = Some(Instant::now() + Duration::from_secs(60));
-        Arc::new(Entry {
-            kind: Kind::Redirect,
-            content: Arc::new(content),
-            confirmed: Instant::now(),
-            at_most: None,
-            until,
-        })
-    }
-
-    #[test]
-    fn an_entry_that_took_the_place_of_the_meant_one_stays() {
-        let store = Store::new(1 << 20);
-        let key = KeyRef { registry: 1, part: Part::Redirect, path: "/v2/a/blobs/b" };
-        let (first, second) = (redirect(b"x"), redirect(b"x"));
-        let is = |meant: &Arc<Entry>| {
-            let meant = Arc::clone(&meant.content);
-            move |entry: &Entry| Arc::ptr_eq(&entry.content, &meant)
-        };
-        store.insert(key.to_key(), Arc::clone(&first));
-        store.insert(key.to_key(), Arc::clone(&second));
-        store.remove_if(&key, is(&first));
-        assert!(store.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry, &second)));
-        store.remove_if(&key, is(&second));
-        assert!(store.get(&key).is_none());
-    }
-}
+mod tests;

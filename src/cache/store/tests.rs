@@ -1,0 +1,80 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::*;
+use crate::cache::entry::{Content, Kind};
+use crate::cache::key::Part;
+
+fn key(path: &str) -> Key {
+    Key { registry: 1, part: Part::Manifest, path: path.into() }
+}
+
+fn entry(length: usize, confirmed: Instant) -> Arc<Entry> {
+    let body = Bytes::from(vec![0; length]);
+    let content = Content { status: StatusCode::OK, headers: Vec::new(), body, manifest: None, digest: None };
+    Arc::new(Entry { kind: Kind::Tag, content: Arc::new(content), confirmed, at_most: None, until: None })
+}
+
+#[test]
+fn an_older_answer_replaces_nothing_newer() {
+    let store = Store::new(1 << 20);
+    let before = Instant::now();
+    let now = before + Duration::from_secs(1);
+    let at = |path: &str| store.get(&key(path).as_ref()).map(|entry| entry.confirmed);
+    store.insert(key("a"), entry(1, now));
+    store.insert(key("a"), entry(1, before));
+    assert_eq!(at("a"), Some(now));
+}
+
+#[test]
+fn an_entry_that_took_the_place_of_the_meant_one_stays() {
+    let store = Store::new(1 << 20);
+    let now = Instant::now();
+    let (first, second) = (entry(1, now), entry(1, now));
+    let is = |meant: &Arc<Entry>| {
+        let meant = Arc::clone(&meant.content);
+        move |entry: &Entry| Arc::ptr_eq(&entry.content, &meant)
+    };
+    store.insert(key("a"), Arc::clone(&first));
+    store.insert(key("a"), Arc::clone(&second));
+    store.remove_if(&key("a").as_ref(), is(&first));
+    assert!(store.get(&key("a").as_ref()).is_some_and(|entry| Arc::ptr_eq(&entry, &second)));
+    store.remove_if(&key("a").as_ref(), is(&second));
+    assert!(store.get(&key("a").as_ref()).is_none());
+}
+
+#[test]
+fn what_is_renewed_keeps_its_place_and_is_no_eviction() {
+    const MEMORY: usize = 1 << 20;
+    let store = Store::new(MEMORY);
+    let now = Instant::now();
+    store.insert(key("popular"), entry(1000, now));
+    for scanned in 0..20_000 {
+        store.get(&key("popular").as_ref());
+        // As often as a tag is asked for again, with many names between that are asked for once.
+        if scanned % 100 == 0 {
+            store.insert(key("popular"), entry(1000, now));
+        }
+        store.insert(key(&scanned.to_string()), entry(1000, now));
+        assert!(store.size().1 <= MEMORY as u64);
+    }
+    assert!(store.get(&key("popular").as_ref()).is_some());
+    let ((left, _), (evicted, bytes)) = (store.size(), store.evicted());
+    assert_eq!(left as u64 + evicted, 20_001, "each name went or is there");
+    assert!(bytes / evicted > 1000);
+}
+
+#[test]
+fn what_is_larger_than_the_bound_is_not_kept_and_what_it_replaces_goes() {
+    let store = Store::new(1 << 20);
+    let now = Instant::now();
+    store.insert(key("a"), entry(1, now));
+    store.insert(key("b"), entry(1, now));
+    store.insert(key("a"), entry(2 << 20, now));
+    assert!(store.get(&key("a").as_ref()).is_none());
+    assert!(store.get(&key("b").as_ref()).is_some());
+    assert_eq!(store.evicted().0, 1);
+}
