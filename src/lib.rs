@@ -56,6 +56,7 @@
 //!       refused                        upstream_response_filter: another redirect in place of a kept one that storage refuses
 //!     cache_status                   what `Cache-Status` says of an answer
 //!     fetch                          what a flight asks the registry, and whether the answer is whole
+//!       body, content                  reads a body within bounds; what clients may have of an answer
 //!       redirect                       when a redirect ends
 //!     call                           one call on connections of our own, for flights and for `blob::locate`
 //!     health                         how each registry does: what is asked of it, and what follows from its failures

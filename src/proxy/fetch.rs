@@ -4,57 +4,42 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode, header};
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
-use pingora_core::protocols::http::v1::client::HttpSession;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::attempts::Attempts;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
 use super::refused::Refused;
-use super::{authorize, call, forward, relay, retry};
-use crate::answer::CORRELATION_ID;
+use super::{authorize, call, forward, retry};
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
 use crate::digest;
 
+mod body;
+mod content;
 mod redirect;
+
+use body::Body;
 
 /// distribution's own limit for a manifest, and far more than a page of tags.
 const MAX_BODY: usize = 4 << 20;
 /// An error says why in a few sentences.
 const MAX_ERROR: usize = 64 << 10;
-/// Bytes of bodies that all flights hold together, in KiB: as many as the default of the whole cache.
-const MAX_IN_FLIGHT: usize = 64 << 10;
 /// Whatever happens, a flight ends within this, so that its waiters are told and the next request may try.
 const FLIGHT_LIMIT: Duration = Duration::from_secs(28);
-/// The body of an answer, in all.
-const BODY_LIMIT: Duration = Duration::from_secs(20);
 /// An answer that breaks off, or is not what its digest says, is fetched once more.
 const TRIES: usize = 2;
 /// What ACR has not imported yet is asked for again after this, or it would not see the pulls that make it import.
 const NOT_IMPORTED: Duration = Duration::from_secs(60);
-/// How ACR says so (Azure/acr#862).
+/// How ACR says so: `upstream` (Azure/acr#862).
 const AZURE_ORIGIN: HeaderName = HeaderName::from_static("x-azure-origin");
 
-static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
-
-/// The headers of an answer that every client may have. The length and the age are made with each answer.
-static KEPT: [HeaderName; 9] = [
-    header::CONTENT_TYPE,
-    header::DATE,
-    header::ETAG,
-    header::LINK,
-    header::LOCATION,
-    HeaderName::from_static("docker-content-digest"),
-    HeaderName::from_static("docker-distribution-api-version"),
-    HeaderName::from_static("oci-filters-applied"),
-    AZURE_ORIGIN,
-];
+/// A manifest's digest, as the registry says it.
+const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// One object that is to be asked for.
 pub(crate) struct Read {
@@ -100,12 +85,19 @@ impl Read {
         request.insert_header(header::USER_AGENT, AGENT)?;
         if self.part == Part::Manifest {
             request.insert_header(header::ACCEPT, ManifestType::ACCEPT_ALL)?;
-            let known = known.filter(|known| known.content.manifest.is_some());
-            if let Some(digest) = known.and_then(|known| known.content.digest.as_ref()) {
+            if let Some((_, digest)) = self.unless_changed(known) {
                 request.insert_header(header::IF_NONE_MATCH, format!("\"{digest}\""))?;
             }
         }
         Ok(request)
+    }
+
+    /// What is asked for only if it has changed, and its digest. Nothing that ACR has not imported yet: a 304 might not say
+    /// that it has by now, and might be no pull to it.
+    fn unless_changed<'a>(&self, known: Option<&'a Arc<Entry>>) -> Option<(&'a Arc<Entry>, &'a str)> {
+        let known = known.filter(|known| known.content.manifest.is_some() && known.at_most.is_none())?;
+        let digest = known.content.digest.as_deref()?;
+        (self.part == Part::Manifest).then_some((known, digest))
     }
 
     /// One whole answer. Each cause to ask again is bounded as in `blob::locate`.
@@ -116,6 +108,7 @@ impl Read {
             retry::pause(&mut admitted.attempts).await;
             admitted.destination.may_ask().map_err(Trouble::into_error)?;
             let peer = forward::peer(admitted).await?;
+            let asked = tokio::time::Instant::now();
             let (mut upstream, response) = match call::ask(&connector, &peer, (request, true), admitted).await {
                 Ok(answered) => answered,
                 Err(error) if error.retry() => continue,
@@ -136,31 +129,44 @@ impl Read {
                 });
             }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
-            let body = timeout(BODY_LIMIT, body(&mut upstream, &response, limit)).await;
-            let body = body.unwrap_or(Body::BrokeOff);
-            if matches!(body, Body::Whole(..)) {
+            let body = body::read(&mut upstream, &response, limit).await;
+            if matches!(body, Body::Whole(_)) {
                 call::release(&connector, upstream, &peer).await;
             }
-            return Ok(Answer { response, body });
+            return Ok(Answer { asked, response, body });
         }
     }
 
     /// What the answer is to those who wait for it.
     fn judge(&self, answer: Answer, known: Option<&Arc<Entry>>) -> Judged {
-        let Answer { response, body } = answer;
-        let (body, permits) = match body {
-            Body::Whole(body, permits) => (body, permits),
-            Body::BrokeOff => return Judged::Broken("it breaks off"),
-            Body::TooLarge => return Judged::Is(Fetched::Pass(Reason::Answer)),
-            Body::NoRoom => return Judged::Is(Fetched::Pass(Reason::Full)),
-        };
-        // Handed over to what is kept, or dropped.
-        drop(permits);
-        let at_most = response.headers.contains_key(&AZURE_ORIGIN).then_some(NOT_IMPORTED);
+        let Answer { asked, response, body } = answer;
         let status = response.status;
+        let body = match body {
+            // It is not asked for to be unpacked here, and whether a client can do that is not known.
+            Body::Whole(_) if response.headers.contains_key(header::CONTENT_ENCODING) => Err(Reason::Answer),
+            Body::Whole(body) => Ok(body),
+            Body::BrokeOff => return Judged::Broken("it breaks off"),
+            Body::TooLarge => Err(Reason::Answer),
+            Body::NoRoom => Err(Reason::Full),
+        };
+        let body = match body {
+            Ok(body) => body,
+            // Of a registry in trouble, not each client is to ask by itself.
+            Err(_) if is_trouble(status) => {
+                let content = Arc::new(content::bodiless(&response));
+                return Judged::Is(Fetched::Answer { content, is_trouble: true });
+            }
+            Err(reason) => return Judged::Is(Fetched::Pass(reason)),
+        };
+        let is_imported = response.headers.get(&AZURE_ORIGIN).is_none_or(|origin| origin != "upstream");
+        let at_most = (!is_imported).then_some(NOT_IMPORTED);
+        let entry = |kind, content| Entry { kind, content: Arc::new(content), confirmed: asked, at_most, until: None };
         match (status, self.part) {
-            (StatusCode::NOT_MODIFIED, Part::Manifest) => match known {
-                Some(known) => Judged::Is(self.manifest(known.confirmed_now(at_most))),
+            (StatusCode::NOT_MODIFIED, _) => match self.unless_changed(known) {
+                Some((_, digest)) if response.headers.get(&DIGEST).is_some_and(|said| said != digest) => {
+                    Judged::Broken("it is a 304 for another digest")
+                }
+                Some((known, _)) => Judged::Is(self.manifest(known.confirmed_at(asked, at_most))),
                 None => Judged::Broken("it is a 304 to a request without a condition"),
             },
             (StatusCode::OK, Part::Manifest) => {
@@ -168,7 +174,7 @@ impl Read {
                     return Judged::Is(Fetched::Pass(Reason::Answer));
                 };
                 match content {
-                    Ok(content) => Judged::Is(self.manifest(entry(Kind::Manifest, content, at_most))),
+                    Ok(content) => Judged::Is(self.manifest(entry(Kind::Manifest, content))),
                     Err(how) => Judged::Broken(how),
                 }
             }
@@ -177,37 +183,30 @@ impl Read {
                 if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
                     return Judged::Broken("it is not JSON");
                 }
-                Judged::Is(kept(entry(Kind::List, content(&response, body), at_most)))
+                Judged::Is(kept(entry(Kind::List, content::kept(&response, body))))
             }
             // A registry that has no storage: what goes to all who wait is checked, as a manifest is.
             (StatusCode::OK, Part::Redirect)
-                if digest::is_of(self.admitted.target.reference(), &body) == Some(false) =>
+                if digest::is_of(self.admitted.target.reference(), &body) != Some(true) =>
             {
                 Judged::Broken("it does not have its digest")
             }
-            (StatusCode::NOT_FOUND, _) => Judged::Is(kept(entry(Kind::Missing, content(&response, body), at_most))),
-            (status, Part::Redirect) if status.is_redirection() => {
-                let ends = redirect::ends(&response);
-                let content = content(&response, body);
-                Judged::Is(match ends {
-                    Some(until) => {
-                        let mut entry = entry(Kind::Redirect, content, at_most);
-                        entry.until = Some(until);
-                        kept(entry)
-                    }
-                    None => Fetched::Answer { content: Arc::new(content), is_trouble: false },
-                })
-            }
+            (StatusCode::NOT_FOUND, _) => Judged::Is(kept(entry(Kind::Missing, content::kept(&response, body)))),
+            (status, Part::Redirect) if status.is_redirection() => match redirect::ends(&response, asked) {
+                Some(until) => {
+                    let redirect = entry(Kind::Redirect, content::kept(&response, body));
+                    Judged::Is(kept(Entry { until: Some(until), ..redirect }))
+                }
+                None => {
+                    let content = Arc::new(content::shared(&response, body));
+                    Judged::Is(Fetched::Answer { content, is_trouble: false })
+                }
+            },
             _ => {
-                let mut content = content(&response, body);
-                let further = [&header::RETRY_AFTER, &CORRELATION_ID];
-                let further =
-                    further.into_iter().filter_map(|name| Some((name.clone(), response.headers.get(name)?.clone())));
-                content.headers.extend(further);
                 let is_trouble = is_trouble(status)
-                    || Refused::of(status, &response.headers, &content.body)
-                        .is_some_and(|about| about != Refused::Right);
-                Judged::Is(Fetched::Answer { content: Arc::new(content), is_trouble })
+                    || Refused::of(status, &response.headers, &body).is_some_and(|about| about != Refused::Right);
+                let content = Arc::new(content::shared(&response, body));
+                Judged::Is(Fetched::Answer { content, is_trouble })
             }
         }
     }
@@ -230,19 +229,20 @@ impl Read {
     fn manifest_content(&self, response: &ResponseHeader, body: Bytes) -> Option<Result<Content, &'static str>> {
         let text = |name: &HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
         let manifest = ManifestType::parse(text(&header::CONTENT_TYPE)?)?;
-        if response.headers.contains_key(header::CONTENT_ENCODING) {
-            return None;
-        }
         let target = &self.admitted.target;
         let digest = match target.is_by_digest() {
             true => target.reference(),
-            false => text(&HeaderName::from_static("docker-content-digest"))?,
+            false => text(&DIGEST)?,
         };
         if !digest::is_of(digest, &body)? {
             return Some(Err("it does not have its digest"));
         }
+        // A request by SHA-512 may be answered with the SHA-256 as well, which clients look at.
+        if text(&DIGEST).is_some_and(|said| said != digest && digest::is_of(said, &body) != Some(true)) {
+            return Some(Err("it says another digest"));
+        }
         let digest = Some(digest.into());
-        Some(Ok(Content { manifest: Some(manifest), digest, ..content(response, body) }))
+        Some(Ok(Content { manifest: Some(manifest), digest, ..content::kept(response, body) }))
     }
 }
 
@@ -274,17 +274,10 @@ impl Origin for Read {
 
 /// An answer, as far as it has been read.
 struct Answer {
+    /// When it was asked for.
+    asked: tokio::time::Instant,
     response: ResponseHeader,
     body: Body,
-}
-
-enum Body {
-    Whole(Bytes, Vec<SemaphorePermit<'static>>),
-    /// The connection broke, or the time was up.
-    BrokeOff,
-    TooLarge,
-    /// Too many bytes are in flight.
-    NoRoom,
 }
 
 /// What an answer is.
@@ -294,42 +287,6 @@ enum Judged {
     Broken(&'static str),
 }
 
-/// Reads a whole body, which holds its share of [`IN_FLIGHT`] until it is judged.
-async fn body(upstream: &mut HttpSession, response: &ResponseHeader, limit: usize) -> Body {
-    let announced = relay::framing::length(response).and_then(|length| usize::try_from(length).ok());
-    if announced.is_some_and(|announced| announced > limit) {
-        return Body::TooLarge;
-    }
-    let mut body = BytesMut::with_capacity(announced.unwrap_or_default());
-    let mut permits = Vec::new();
-    loop {
-        match upstream.read_body_ref().await {
-            Ok(Some(part)) => {
-                if body.len() + part.len() > limit {
-                    return Body::TooLarge;
-                }
-                let share = u32::try_from(part.len().div_ceil(1024)).unwrap_or(u32::MAX);
-                let Ok(permit) = IN_FLIGHT.try_acquire_many(share) else { return Body::NoRoom };
-                permits.push(permit);
-                body.extend_from_slice(part);
-            }
-            Ok(None) => break,
-            Err(_) => return Body::BrokeOff,
-        }
-    }
-    if announced.is_some_and(|announced| announced != body.len() && response.status != StatusCode::NOT_MODIFIED) {
-        return Body::BrokeOff;
-    }
-    Body::Whole(body.freeze(), permits)
-}
-
-fn content(response: &ResponseHeader, body: Bytes) -> Content {
-    let headers = KEPT
-        .iter()
-        .flat_map(|name| response.headers.get_all(name).iter().map(move |value| (name.clone(), value.clone())));
-    Content { status: response.status, headers: headers.collect(), body, manifest: None, digest: None }
-}
-
 /// The other way about: the response that this content was, with room for more headers.
 pub(crate) fn response(content: &Content, more: usize) -> Result<ResponseHeader> {
     let mut response = ResponseHeader::build_no_case(content.status, Some(content.headers.len() + more))?;
@@ -337,10 +294,6 @@ pub(crate) fn response(content: &Content, more: usize) -> Result<ResponseHeader>
         response.append_header(name, value)?;
     }
     Ok(response)
-}
-
-fn entry(kind: Kind, content: Content, at_most: Option<Duration>) -> Entry {
-    Entry { kind, content: Arc::new(content), confirmed: tokio::time::Instant::now(), at_most, until: None }
 }
 
 fn kept(entry: Entry) -> Fetched<Trouble> {
@@ -353,3 +306,6 @@ fn is_trouble(status: StatusCode) -> bool {
     status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FAILED_DEPENDENCY | StatusCode::REQUEST_TIMEOUT)
 }
+
+#[cfg(test)]
+mod tests;

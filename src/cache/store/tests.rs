@@ -1,3 +1,5 @@
+//! Which entry stays, and what is counted as put out.
+
 use std::time::Duration;
 
 use bytes::Bytes;

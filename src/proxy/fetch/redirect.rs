@@ -17,11 +17,12 @@ use crate::answer;
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 
 /// The time from which a redirect is not used any more; `None` if its end is not known, or has come.
-pub(super) fn ends(response: &ResponseHeader) -> Option<Instant> {
+/// `asked` is when it was asked for: the registry's `Date` is not earlier.
+pub(super) fn ends(response: &ResponseHeader, asked: Instant) -> Option<Instant> {
     let location = response.headers.get(header::LOCATION)?.to_str().ok()?;
     let left = end_of(location)?.checked_sub(answer::server_time(&response.headers)?)?;
     let left = Duration::from_secs(u64::try_from(left).ok()?).checked_sub(MARGIN).filter(|left| !left.is_zero())?;
-    Instant::now().checked_add(left)
+    asked.checked_add(left)
 }
 
 /// `se` in an address, in seconds since 1970.
@@ -46,7 +47,7 @@ mod tests {
             let mut response = ResponseHeader::build(307, None).expect("a status");
             response.insert_header(header::DATE, "Thu, 26 Nov 2026 06:00:00 GMT").expect("a header");
             response.insert_header(header::LOCATION, location.to_owned()).expect("a header");
-            ends(&response).map(|end| (end - Instant::now()).as_secs())
+            ends(&response, Instant::now()).map(|end| (end - Instant::now()).as_secs())
         };
         for (location, expected) in [
             ("https://x.blob.core.windows.net/a//data?sv=1&se=2026-11-26T06%3A20%3A00Z&sig=x", Some(900)),

@@ -67,7 +67,7 @@ fn make(
         response.remove_header(&header::CONTENT_TYPE);
         return Ok((response, Bytes::new()));
     }
-    let body = match range::of(&request.headers, content.body.len(), etag) {
+    let body = match range::of(request, content.body.len(), etag) {
         Range::Whole => content.body.clone(),
         Range::Part(part) => {
             let value = format!("bytes {}-{}/{}", part.start, part.end - 1, content.body.len());

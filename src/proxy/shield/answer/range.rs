@@ -1,11 +1,12 @@
 //! Which part of a body a request wants (RFC 9110 section 14).
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, Method, header};
+use pingora::http::RequestHeader;
 
 /// What of a body goes to the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Range {
-    /// All of it: no range is wanted, or several, or one in another unit.
+    /// All of it: no range is wanted, or several, or one in another unit, or of the answer to a HEAD, which has none.
     Whole,
     /// These bytes, one at least.
     Part(std::ops::Range<usize>),
@@ -14,18 +15,24 @@ pub(super) enum Range {
 }
 
 /// The range of a request for a body of this length.
-pub(super) fn of(request: &HeaderMap, length: usize, etag: Option<&HeaderValue>) -> Range {
-    let mut ranges = request.get_all(header::RANGE).iter();
-    let (Some(range), None) = (ranges.next(), ranges.next()) else { return Range::Whole };
+pub(super) fn of(request: &RequestHeader, length: usize, etag: Option<&HeaderValue>) -> Range {
+    let mut ranges = request.headers.get_all(header::RANGE).iter();
+    let (Some(range), None, &Method::GET) = (ranges.next(), ranges.next(), &request.method) else {
+        return Range::Whole;
+    };
     // Of another state of it, the whole is wanted (section 13.1.5).
-    if request.get(header::IF_RANGE).is_some_and(|state| Some(state) != etag) {
+    if request.headers.get(header::IF_RANGE).is_some_and(|state| Some(state) != etag) {
         return Range::Whole;
     }
     range.to_str().ok().and_then(|range| parse(range, length)).unwrap_or(Range::Whole)
 }
 
 fn parse(range: &str, length: usize) -> Option<Range> {
-    let (first, last) = range.strip_prefix("bytes=")?.trim().split_once('-')?;
+    let (unit, range) = range.split_once('=')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let (first, last) = range.trim().split_once('-')?;
     let part = match (number(first)?, number(last)?) {
         (None, None) => return None,
         (None, Some(0)) => return Some(Range::Unsatisfiable),
@@ -64,16 +71,20 @@ mod tests {
             ("bytes=0-1,4-5", None, Range::Whole),
             ("bytes=+1-2", None, Range::Whole),
             ("lines=0-1", None, Range::Whole),
+            ("Bytes=0-1", None, Range::Part(0..2)),
             ("bytes=0-3", Some("\"e\""), Range::Part(0..4)),
             ("bytes=0-3", Some("\"f\""), Range::Whole),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RANGE, HeaderValue::from_static(range));
+            let mut request = RequestHeader::build(Method::GET, b"/", None).expect("a request");
+            request.insert_header(header::RANGE, range).expect("a header");
             if let Some(state) = if_range {
-                headers.insert(header::IF_RANGE, HeaderValue::from_static(state));
+                request.insert_header(header::IF_RANGE, state).expect("a header");
             }
-            assert_eq!(of(&headers, 10, Some(&etag)), expected, "{range} {if_range:?}");
+            assert_eq!(of(&request, 10, Some(&etag)), expected, "{range} {if_range:?}");
+            request.set_method(Method::HEAD);
+            assert_eq!(of(&request, 10, Some(&etag)), Range::Whole, "HEAD");
         }
-        assert_eq!(of(&HeaderMap::new(), 10, None), Range::Whole);
+        let request = RequestHeader::build(Method::GET, b"/", None).expect("a request");
+        assert_eq!(of(&request, 10, None), Range::Whole);
     }
 }

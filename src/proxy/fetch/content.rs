@@ -1,0 +1,86 @@
+//! What clients may have of an answer.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, header};
+use pingora::http::ResponseHeader;
+
+use super::AZURE_ORIGIN;
+use crate::answer::CORRELATION_ID;
+use crate::cache::Content;
+
+/// The headers of an answer that every client may have. The length and the age are made with each answer.
+static KEPT: [HeaderName; 9] = [
+    header::CONTENT_TYPE,
+    header::DATE,
+    header::ETAG,
+    header::LINK,
+    header::LOCATION,
+    HeaderName::from_static("docker-content-digest"),
+    HeaderName::from_static("docker-distribution-api-version"),
+    HeaderName::from_static("oci-filters-applied"),
+    AZURE_ORIGIN,
+];
+
+/// More of an answer that is for those alone who wait for it.
+static SHARED: [&HeaderName; 2] = [&header::RETRY_AFTER, &CORRELATION_ID];
+
+/// Of an answer that may be kept.
+pub(super) fn kept(response: &ResponseHeader, body: Bytes) -> Content {
+    of(response, body, KEPT.iter())
+}
+
+/// Of an answer that is not kept.
+pub(super) fn shared(response: &ResponseHeader, body: Bytes) -> Content {
+    of(response, body, KEPT.iter().chain(SHARED))
+}
+
+/// The same without its body, where that could not be read: what counts is what its status says.
+pub(super) fn bodiless(response: &ResponseHeader) -> Content {
+    let names = KEPT.iter().filter(|name| **name != header::CONTENT_TYPE);
+    of(response, Bytes::new(), names.chain(SHARED))
+}
+
+/// The values are copied, all into one piece of memory: those of the response share the buffer that it was read into, which
+/// would be kept with them.
+fn of<'a>(response: &ResponseHeader, body: Bytes, names: impl Iterator<Item = &'a HeaderName>) -> Content {
+    let found: Vec<_> = names
+        .flat_map(|name| response.headers.get_all(name).iter().map(move |value| (name, value.as_bytes())))
+        .collect();
+    let mut values = BytesMut::with_capacity(found.iter().map(|(_, value)| value.len()).sum());
+    for (_, value) in &found {
+        values.extend_from_slice(value);
+    }
+    let mut values = values.freeze();
+    let mut headers = Vec::with_capacity(found.len());
+    for (name, value) in &found {
+        let value = values.split_to(value.len());
+        headers.extend(HeaderValue::from_maybe_shared(value).ok().map(|value| ((*name).clone(), value)));
+    }
+    Content { status: response.status, headers, body, manifest: None, digest: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_shares_no_memory_with_the_response() {
+        let read = Bytes::from(b"application/json;padding;\"etag\";padding".to_vec());
+        let mut response = ResponseHeader::build(404, None).expect("a status");
+        for (name, range) in [("content-type", 0..16), ("etag", 25..31)] {
+            let value = HeaderValue::from_maybe_shared(read.slice(range)).expect("a value");
+            response.insert_header(name, value).expect("a header");
+        }
+        response.insert_header("set-cookie", "x").expect("a header");
+        response.insert_header("retry-after", "1").expect("a header");
+        let content = kept(&response, Bytes::new());
+        let expected = [("content-type", "application/json"), ("etag", "\"etag\"")];
+        let found = content.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text")));
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+        assert_eq!(content.headers.capacity(), expected.len());
+        drop(response);
+        assert!(read.is_unique(), "the buffer of the response is free");
+        let response = ResponseHeader::build(503, None).expect("a status");
+        assert!(bodiless(&response).headers.is_empty());
+    }
+}

@@ -1,0 +1,169 @@
+//! What each answer of a registry is to those who wait for it.
+
+use pingora_core::connectors::http::v1::Connector;
+
+use super::*;
+use crate::config::Domain;
+use crate::net::addresses::{Addresses, Names};
+use crate::proxy::health::Health;
+use crate::proxy::target::Target;
+use crate::proxy::{BlobHosts, Destination, Upstream};
+use crate::token::Tokens;
+use oci::name::Repository;
+use oci::request::Request;
+use oci::route::{Blobs, OnFailure};
+
+const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const OTHER: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+const EMPTY_512: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+const INDEX: (&str, &str) = ("content-type", "application/vnd.oci.image.index.v1+json");
+const DATE: (&str, &str) = ("date", "Thu, 26 Nov 2026 06:00:00 GMT");
+const SIGNED: (&str, &str) = ("location", "https://x.blob.core.windows.net/a?se=2026-11-26T06:20:00Z&sig=x");
+
+fn read(path: &str) -> Read {
+    let domain = Domain::parse("example.azurecr.io").expect("a domain");
+    let upstream = Arc::new(Upstream {
+        number: 7,
+        host: domain.to_header(),
+        addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
+        tokens: Arc::new(Tokens::default()),
+        blob_hosts: BlobHosts::new(domain.host(), &[]),
+        health: Health::new(&domain),
+        storage_names: Names::storage(),
+        domain,
+        in_use: tokio::sync::oneshot::channel().0,
+    });
+    let path = format!("/v2/a/{path}");
+    let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, &path, None) else { panic!("a pull: {path}") };
+    let admitted = Admitted {
+        target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
+        destination: Arc::new(Destination {
+            upstream,
+            on_failure: OnFailure::Fallback,
+            blobs: Blobs::Redirect,
+            calls: Arc::new(Connector::new(None)),
+            kept: None,
+        }),
+        attempts: Attempts::new(Instant::now()),
+    };
+    let part = match path.split('/').nth(3) {
+        Some("manifests") => Part::Manifest,
+        Some("blobs") => Part::Redirect,
+        _ => Part::List,
+    };
+    Read::of(&admitted, part).0
+}
+
+/// What it comes to, in a word or two.
+fn judged(
+    read: &Read,
+    (status, headers): (u16, &[(&'static str, &str)]),
+    body: Body,
+    known: Option<&Arc<Entry>>,
+) -> String {
+    let mut response = ResponseHeader::build(status, None).expect("a status");
+    for (name, value) in headers {
+        response.append_header(*name, (*value).to_owned()).expect("a header");
+    }
+    let asked = tokio::time::Instant::now();
+    match read.judge(Answer { asked, response, body }, known) {
+        Judged::Broken(how) => how.to_owned(),
+        Judged::Is(Fetched::Kept { entry, also }) => {
+            assert_eq!(entry.confirmed, asked, "it counts from when it was asked for");
+            let also = also.map_or(String::new(), |(key, _)| format!(" and {}", key.path));
+            let limit = entry.at_most.map_or("", |_| ", for a minute");
+            format!("{:?} {}{also}{limit}", entry.kind, entry.content.status.as_u16())
+        }
+        Judged::Is(Fetched::Answer { content, is_trouble }) => {
+            let trouble = if is_trouble { ", trouble" } else { "" };
+            format!("{} of {}{trouble}", content.status.as_u16(), content.body.len())
+        }
+        Judged::Is(Fetched::Pass(reason)) => format!("pass: {}", reason.name()),
+        Judged::Is(Fetched::Failed { trouble, .. }) => trouble.to_string(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_answer_is_judged_by_what_was_asked_for() {
+    let by_digest = format!("manifests/{EMPTY}");
+    let by_512 = format!("manifests/{EMPTY_512}");
+    let blob = format!("blobs/{EMPTY}");
+    let digest = ("docker-content-digest", EMPTY);
+    let other = ("docker-content-digest", OTHER);
+    let new = ("x-azure-origin", "upstream");
+    let known = ("x-azure-origin", "local");
+    let packed = ("content-encoding", "gzip");
+    let tag = format!("Tag 200 and /v2/hub/a/manifests/{EMPTY}");
+    let for_a_minute = format!("{tag}, for a minute");
+    let no_condition = "it is a 304 to a request without a condition";
+    for (path, status, headers, body, expected) in [
+        ("manifests/b", 200, &[INDEX, digest][..], "", &*tag),
+        ("manifests/b", 200, &[INDEX, digest, new], "", &for_a_minute),
+        ("manifests/b", 200, &[INDEX, digest, known], "", &tag),
+        ("manifests/b", 200, &[INDEX, digest], "x", "it does not have its digest"),
+        ("manifests/b", 200, &[INDEX], "", "pass: answer"),
+        ("manifests/b", 200, &[("content-type", "text/html"), digest], "", "pass: answer"),
+        ("manifests/b", 200, &[INDEX, digest, packed], "", "pass: answer"),
+        ("manifests/b", 304, &[], "", no_condition),
+        ("manifests/b", 404, &[], "{}", "Missing 404"),
+        ("manifests/b", 404, &[packed], "{}", "pass: answer"),
+        ("manifests/b", 403, &[], "{}", "403 of 2"),
+        ("manifests/b", 503, &[], "{}", "503 of 2, trouble"),
+        ("manifests/b", 424, &[], "{}", "424 of 2, trouble"),
+        ("manifests/b", 429, &[packed], "{}", "429 of 0, trouble"),
+        (&by_digest, 200, &[INDEX], "", "Manifest 200"),
+        (&by_digest, 200, &[INDEX, digest], "", "Manifest 200"),
+        (&by_digest, 200, &[INDEX, other], "", "it says another digest"),
+        (&by_digest, 200, &[INDEX], "x", "it does not have its digest"),
+        (&by_512, 200, &[INDEX, digest], "", "Manifest 200"),
+        (&by_512, 200, &[INDEX, other], "", "it says another digest"),
+        ("tags/list", 200, &[], "{\"tags\":[]}", "List 200"),
+        ("tags/list", 200, &[], "{\"tags\":[", "it is not JSON"),
+        ("tags/list", 200, &[packed], "{}", "pass: answer"),
+        ("tags/list", 304, &[], "", no_condition),
+        (&blob, 307, &[DATE, SIGNED], "", "Redirect 307"),
+        (&blob, 307, &[SIGNED], "", "307 of 0"),
+        (&blob, 304, &[DATE, SIGNED], "", no_condition),
+        (&blob, 200, &[], "", "200 of 0"),
+        (&blob, 200, &[], "x", "it does not have its digest"),
+        (&blob, 404, &[], "", "Missing 404"),
+    ] {
+        let found = judged(&read(path), (status, headers), Body::Whole(Bytes::copy_from_slice(body.as_bytes())), None);
+        assert_eq!(found, expected, "{path} {status} {headers:?}");
+    }
+    for (status, body, expected) in [
+        (200, Body::TooLarge, "pass: answer"),
+        (404, Body::TooLarge, "pass: answer"),
+        (503, Body::TooLarge, "503 of 0, trouble"),
+        (200, Body::NoRoom, "pass: full"),
+        (503, Body::NoRoom, "503 of 0, trouble"),
+        (503, Body::BrokeOff, "it breaks off"),
+    ] {
+        assert_eq!(judged(&read("manifests/b"), (status, &[]), body, None), expected, "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_a_condition_was_sent_for_is_confirmed() {
+    let content = |manifest, digest: &str| {
+        let body = Bytes::new();
+        Arc::new(Content { status: StatusCode::OK, headers: Vec::new(), body, manifest, digest: Some(digest.into()) })
+    };
+    let confirmed = tokio::time::Instant::now();
+    let known = |kind, manifest: Option<ManifestType>, at_most| {
+        Arc::new(Entry { kind, content: content(manifest, EMPTY), confirmed, at_most, until: None })
+    };
+    let index = ManifestType::parse(INDEX.1);
+    let whole = || Body::Whole(Bytes::new());
+    let read = read("manifests/b");
+    for (known, headers, has_condition, expected) in [
+        (known(Kind::Tag, index, None), &[][..], true, &*format!("Tag 200 and /v2/hub/a/manifests/{EMPTY}")),
+        (known(Kind::Tag, index, None), &[("docker-content-digest", OTHER)], true, "it is a 304 for another digest"),
+        (known(Kind::Missing, None, None), &[], false, "it is a 304 to a request without a condition"),
+        (known(Kind::Tag, index, Some(NOT_IMPORTED)), &[], false, "it is a 304 to a request without a condition"),
+    ] {
+        let request = read.request(Some(&known)).expect("a request");
+        assert_eq!(request.headers.contains_key(header::IF_NONE_MATCH), has_condition, "{expected}");
+        assert_eq!(judged(&read, (304, headers), whole(), Some(&known)), expected);
+    }
+}
