@@ -51,6 +51,11 @@ impl<T> Cache<T> {
         self.store.remove_if(key, |entry| Arc::ptr_eq(&entry.content, content));
     }
 
+    /// The bound on the bytes of all entries.
+    pub(crate) fn memory(&self) -> u64 {
+        self.store.memory()
+    }
+
     /// Entries and their bytes, as the bound counts them.
     pub(crate) fn size(&self) -> (usize, u64) {
         self.store.size()

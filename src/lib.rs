@@ -81,8 +81,8 @@
 //!     attempts                       what changes from one try to the next
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, and the client's names in answers
 //!   route                          which repository of which cache registry stands for the one that is asked for
-//! admin                            /healthz and /readyz, on a listener of their own
-//!   health                         what they answer
+//! admin                            /healthz, /readyz, /cache and /cache/purge, on a listener of their own
+//!   health, cache, purge           what is answered to each
 //! notify                           what the service manager is told: ready, status, stopping
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused

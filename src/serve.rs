@@ -15,7 +15,7 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::http_proxy;
 
-use crate::admin::Health;
+use crate::admin::Admin;
 use crate::config::Config;
 use crate::config::identity::Kind;
 use crate::identity;
@@ -164,7 +164,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
         info!("health and readiness on http://{}/healthz and /readyz", listener.address());
     }
     if !admin.is_empty() {
-        let app = Health::new(table.live(), Arc::clone(&load));
+        let app = Admin::new(table.live(), Arc::clone(&load));
         let http = Http::new(listen::Kind::Admin, app, config.client_keepalive(), &load);
         server.add_service(Listeners::new(admin, http, 1, &load));
     }

@@ -163,9 +163,19 @@ impl<D> Routes<D> {
     /// The route of a request: by its `ns`, else by a leading path segment that names a registry, else by the `Host` that
     /// was addressed, else the default; then by the longest path that covers the name.
     pub fn choose<'a>(&'a self, pull: &'a Pull<'_>, host: Option<&str>) -> Result<Choice<'a, D>, Unrouted<'a>> {
-        let name = pull.name.as_str();
+        self.choose_name(pull.name, pull.namespace.as_deref(), host)
+    }
+
+    /// The same by a name and the registry that is named beside it.
+    pub fn choose_name<'a>(
+        &'a self,
+        name: Name<'a>,
+        namespace: Option<&'a str>,
+        host: Option<&str>,
+    ) -> Result<Choice<'a, D>, Unrouted<'a>> {
+        let name = name.as_str();
         let leading = name.split_once('/').filter(|(first, _)| names_a_registry(first));
-        let (registry, name) = match (pull.namespace.as_deref(), leading) {
+        let (registry, name) = match (namespace, leading) {
             // A mirror with a path, asked by a client that says `ns` as well.
             (Some(namespace), Some((first, rest))) if same_registry(namespace, first) => (namespace, rest),
             (Some(namespace), _) => (namespace, name),

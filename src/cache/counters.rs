@@ -41,7 +41,7 @@ impl Reason {
 /// Relaxed counters; each only grows.
 #[derive(Default)]
 pub(crate) struct Counters {
-    hits: [AtomicU64; 6],
+    hits: [AtomicU64; Kind::ALL.len()],
     misses: AtomicU64,
     collapsed: AtomicU64,
     stale: AtomicU64,

@@ -61,6 +61,24 @@ pub(crate) enum Kind {
     Configuration,
 }
 
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Tag, Self::Manifest, Self::Missing, Self::Redirect, Self::List, Self::Configuration];
+
+    /// Its name in the counters: that of the setting of its lifetime, if it has one of its own.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tag => "tags",
+            Self::Manifest => "manifests",
+            Self::Missing => "missing",
+            Self::Redirect => "redirects",
+            Self::List => "lists",
+            Self::Configuration => "configurations",
+        }
+    }
+}
+
 /// A kept answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {

@@ -91,6 +91,11 @@ impl Store {
         before.saturating_sub(self.entries.len())
     }
 
+    /// The bound on the bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.entries.capacity()
+    }
+
     pub(super) fn size(&self) -> (usize, u64) {
         (self.entries.len(), self.entries.weight())
     }

@@ -40,7 +40,6 @@ impl Health {
     }
 
     /// Requests that have gone out to the registry, each try counted. Token calls are not among them: ACR counts those apart.
-    #[allow(dead_code, reason = "until the admin listener shows it")]
     pub(crate) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }

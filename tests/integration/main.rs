@@ -7,6 +7,7 @@ mod bench;
 mod blobs;
 mod bodies;
 mod client_config;
+mod counters;
 mod credentials;
 mod deadline;
 #[cfg(feature = "demo")]

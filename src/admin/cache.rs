@@ -1,0 +1,52 @@
+//! `/cache`: what is kept, and what that has saved the registries.
+
+use serde_json::{Map, Value, json};
+
+use crate::cache::{Cache, Kind, Reason};
+use crate::proxy::{Table, Trouble, upstreams};
+
+/// The counters since the start of the process. Every name is there whatever has happened, with the cache off as well, so
+/// that whoever reads them needs to know none of the settings.
+pub(super) fn report(routes: &Table) -> Value {
+    let cache = routes.load().iter().find_map(|route| Some(route.destination.kept.as_ref()?.cache.clone()));
+    let number = |read: &dyn Fn(&Cache<Trouble>) -> u64| cache.as_deref().map_or(0, read);
+    let by_name = |all: &[(&'static str, u64)]| -> Value {
+        all.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect::<Map<_, _>>().into()
+    };
+    let mut hits = Kind::ALL.map(|kind| (kind.name(), number(&|cache| cache.counters().hits(kind))));
+    // A route with `cache: off` knows no counters.
+    let counted = Reason::ALL.into_iter().filter(|reason| *reason != Reason::Off);
+    let passed = counted.map(|reason| (reason.name(), number(&|cache| cache.counters().passes(reason))));
+    let mut passed: Vec<_> = passed.collect();
+    hits.sort_unstable();
+    passed.sort_unstable();
+    let [misses, collapsed, stale] =
+        [0, 1, 2].map(|at: usize| number(&|cache| cache.counters().rest().get(at).copied().unwrap_or_default()));
+    let saved = hits.iter().map(|(_, count)| count).sum::<u64>() + collapsed + stale;
+    let mut registries: Vec<_> = upstreams(routes)
+        .into_iter()
+        .map(|upstream| (upstream.domain.authority().to_owned(), upstream.number, upstream.health.reads()))
+        .collect();
+    registries.sort_unstable();
+    let registries: Vec<_> =
+        registries.into_iter().map(|(domain, _, reads)| json!({ "domain": domain, "reads": reads })).collect();
+    json!({
+        "memory": {
+            "bytes": number(&|cache| cache.size().1),
+            "entries": number(&|cache| cache.size().0 as u64),
+            "evicted_bytes": number(&|cache| cache.evicted().1),
+            "evicted_entries": number(&|cache| cache.evicted().0),
+            "max_bytes": number(&Cache::memory),
+        },
+        "reads_saved": saved,
+        "registries": registries,
+        "requests": {
+            "collapsed": collapsed,
+            "hits": by_name(&hits),
+            "misses": misses,
+            "passed": by_name(&passed),
+            "stale": stale,
+        },
+        "under_way": number(&|cache| cache.flights() as u64),
+    })
+}

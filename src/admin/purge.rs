@@ -1,0 +1,157 @@
+//! `/cache/purge`: forgets what is kept of an image.
+
+use http::StatusCode;
+use log::info;
+use oci::image::Image;
+use oci::name::{Name, Repository};
+use serde_json::json;
+
+use super::Reply;
+use crate::proxy::Table;
+
+/// Forgets what the query names: `image=` and an image as clients name it. Answers with the registry, the repository there,
+/// and how many entries it was.
+pub(super) fn purge(routes: &Table, query: &str) -> Reply {
+    let wrong = |sentence: String| Reply::text(StatusCode::BAD_REQUEST, sentence + "\n");
+    let image = match image(query) {
+        Ok(image) => image,
+        Err(sentence) => return wrong(sentence),
+    };
+    let Some(name) = Name::parse(image.repository()) else {
+        return wrong(format!("{:?} is not a repository", image.repository()));
+    };
+    let routes = routes.load();
+    let choice = match routes.choose_name(name, image.registry(), None) {
+        Ok(choice) => choice,
+        Err(unrouted) => {
+            let registry = unrouted.0.unwrap_or("a name without a registry");
+            let sentence = format!("no route for {registry}: nothing of it is kept\n");
+            return Reply::text(StatusCode::NOT_FOUND, sentence);
+        }
+    };
+    let upstream = &choice.route.destination.upstream;
+    let meant = Meant::new(&choice.repository, image.tag(), image.digest());
+    let kept = choice.route.destination.kept.as_ref();
+    let entries = kept.map_or(0, |kept| kept.cache.purge(upstream.number, |_, path| meant.includes(path)));
+    let (domain, repository) = (upstream.domain.authority(), meant.repository());
+    info!("acr {domain}: {image} is forgotten by request: {entries} entries of {repository}");
+    let body = json!({
+        "entries": entries,
+        "image": image.to_string(),
+        "registry": domain,
+        "repository": repository,
+    });
+    Reply::json(StatusCode::OK, &body)
+}
+
+/// The one image of a query.
+fn image(query: &str) -> Result<Image, String> {
+    const USE: &str = "use POST /cache/purge?image=docker.io/library/nginx:1.27";
+    let mut parameters = form_urlencoded::parse(query.as_bytes());
+    match (parameters.next(), parameters.next()) {
+        (Some((name, image)), None) if name == "image" => Image::parse(&image),
+        (None, _) => Err(format!("no image is named: {USE}")),
+        (Some((name, _)), None) => Err(format!("there is no parameter {name:?}: {USE}")),
+        (Some(_), Some(_)) => Err(format!("more than one parameter: {USE}")),
+    }
+}
+
+/// What is to be forgotten, as paths of the registry's API.
+struct Meant {
+    /// `/v2/<repository>/`
+    prefix: String,
+    tag: Option<String>,
+    digest: Option<String>,
+}
+
+impl Meant {
+    fn new(repository: &Repository<'_>, tag: Option<&str>, digest: Option<&str>) -> Self {
+        let mut prefix = "/v2/".to_owned();
+        repository.push_to(&mut prefix);
+        prefix.push('/');
+        Self { prefix, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) }
+    }
+
+    /// The repository's whole name in the registry.
+    fn repository(&self) -> &str {
+        self.prefix.trim_start_matches("/v2/").trim_end_matches('/')
+    }
+
+    /// Whether an entry under this path and query is one of these: without tag and digest all of the repository; of a tag
+    /// what it stands for, and the lists that it may be on; of a digest the manifest or the blob, and what refers to it.
+    fn includes(&self, path: &str) -> bool {
+        let rest = path.split('?').next().unwrap_or_default().strip_prefix(&self.prefix);
+        // The names of other repositories may go on with the same words.
+        let Some((endpoint, reference)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
+        if reference.contains('/') {
+            return false;
+        }
+        if self.tag.is_none() && self.digest.is_none() {
+            return true;
+        }
+        let is = |meant: &Option<String>| meant.as_deref() == Some(reference);
+        match endpoint {
+            "manifests" => is(&self.tag) || is(&self.digest),
+            "blobs" | "referrers" => is(&self.digest),
+            "tags" => self.tag.is_some(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_image_its_own_entries_are_forgotten_and_no_others() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let meant = |tag, digest| Meant::new(&Repository::new("hub", true, "nginx"), tag, digest);
+        let (all, tag, by_digest, both) = (
+            meant(None, None),
+            meant(Some("1.27"), None),
+            meant(None, Some(digest.as_str())),
+            meant(Some("1.27"), Some(digest.as_str())),
+        );
+        assert_eq!(all.repository(), "hub/library/nginx");
+        let of_digest = |endpoint: &str| format!("/v2/hub/library/nginx/{endpoint}/{digest}");
+        for (path, expected) in [
+            ("/v2/hub/library/nginx/manifests/1.27".to_owned(), [true, true, false, true]),
+            ("/v2/hub/library/nginx/manifests/1.28".to_owned(), [true, false, false, false]),
+            (of_digest("manifests"), [true, false, true, true]),
+            (of_digest("blobs"), [true, false, true, true]),
+            (of_digest("referrers") + "?artifactType=a%2Fb", [true, false, true, true]),
+            ("/v2/hub/library/nginx/tags/list".to_owned(), [true, true, false, true]),
+            ("/v2/hub/library/nginx/tags/list?n=100&last=1/2".to_owned(), [true, true, false, true]),
+            ("/v2/hub/library/nginx-unprivileged/manifests/1.27".to_owned(), [false; 4]),
+            ("/v2/hub/library/nginx/manifests/manifests/1.27".to_owned(), [false; 4]),
+            ("/v2/hub/library/nginx/x/tags/list".to_owned(), [false; 4]),
+            ("/v2/hub/nginx/manifests/1.27".to_owned(), [false; 4]),
+            ("/v2/other/hub/library/nginx/manifests/1.27".to_owned(), [false; 4]),
+        ] {
+            let found = [&all, &tag, &by_digest, &both].map(|meant| meant.includes(&path));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_query_names_one_image() {
+        for (query, expected) in [
+            ("image=nginx", Ok("nginx")),
+            ("image=ghcr.io%2Forg%2Fapp%3A2.0", Ok("ghcr.io/org/app:2.0")),
+            ("image=docker.io/library/nginx:1.27", Ok("docker.io/library/nginx:1.27")),
+            ("", Err("no image is named: use POST /cache/purge?image=")),
+            ("image=", Err("\"\" is not an image: ")),
+            ("image=Nginx", Err("\"Nginx\" is not an image: ")),
+            ("image=a/../b", Err("\"a/../b\" is not an image: ")),
+            ("name=nginx", Err("there is no parameter \"name\": use POST")),
+            ("image=nginx&image=redis", Err("more than one parameter: use POST")),
+        ] {
+            match (image(query), expected) {
+                (Ok(image), Ok(expected)) => assert_eq!(image.to_string(), expected, "{query}"),
+                (Err(said), Err(expected)) => assert!(said.starts_with(expected), "{query}: {said}"),
+                (found, _) => panic!("{query}: {found:?}"),
+            }
+        }
+    }
+}
