@@ -28,8 +28,10 @@ impl CacheStatus {
     /// Of an entry.
     pub(crate) fn of_entry(entry: &Entry, lifetimes: &Lifetimes, how: How, now: Instant) -> Self {
         let age = entry.age(now).as_secs();
-        let lifetime = entry.lifetime(lifetimes).as_secs();
-        Self { how: Some(how), age: Some(age), ttl: Some(signed(lifetime) - signed(age)), forwarded: None }
+        let left = signed(entry.lifetime(lifetimes).as_secs()) - signed(age);
+        // What ends by itself may do so before its lifetime is over.
+        let ends = entry.until.map(|until| signed(until.saturating_duration_since(now).as_secs()));
+        Self { how: Some(how), age: Some(age), ttl: Some(ends.map_or(left, |ends| ends.min(left))), forwarded: None }
     }
 
     /// Of an answer that is not kept.
@@ -67,6 +69,10 @@ impl Display for CacheStatus {
             Some(How::Collapsed) => f.write_str("; fwd=miss; collapsed")?,
             Some(How::Refresh | How::Stale) => f.write_str("; fwd=stale")?,
             None => {}
+        }
+        // Tells the fresh answer in place of a stale one from the stale one itself.
+        if self.ttl.is_some() && matches!(self.how, Some(How::Miss | How::Refresh)) {
+            f.write_str("; stored")?;
         }
         if let Some(status) = self.forwarded {
             write!(f, "; fwd-status={status}")?;

@@ -92,12 +92,13 @@ impl Read {
         Ok(request)
     }
 
-    /// What is asked for only if it has changed, and its digest. Nothing that ACR has not imported yet: a 304 might not say
-    /// that it has by now, and might be no pull to it.
+    /// What is asked for only if it has changed, and its digest: a tag. Nothing that ACR has not imported yet: a 304 might not
+    /// say that it has by now, and might be no pull to it. And nothing by its digest: distribution, on which ACR's answers are
+    /// modelled, compares the digests before it looks for the manifest, and so answers 304 for one that was deleted.
     fn unless_changed<'a>(&self, known: Option<&'a Arc<Entry>>) -> Option<(&'a Arc<Entry>, &'a str)> {
         let known = known.filter(|known| known.content.manifest.is_some() && known.at_most.is_none())?;
         let digest = known.content.digest.as_deref()?;
-        (self.part == Part::Manifest).then_some((known, digest))
+        (self.part == Part::Manifest && !self.admitted.target.is_by_digest()).then_some((known, digest))
     }
 
     /// One whole answer. Each cause to ask again is bounded as in `blob::locate`.

@@ -6,6 +6,7 @@ mod azure;
 mod bench;
 mod blobs;
 mod bodies;
+mod cache;
 mod client_config;
 mod counters;
 mod credentials;

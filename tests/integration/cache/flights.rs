@@ -1,0 +1,155 @@
+//! Requests that share one request to the registry: clients that leave, and what all of them get when it fails.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use acr_emulator::{Fault, Hop, Image, Options, Recorded, Server};
+
+use super::{ACCEPT, Cached, REPOSITORY, path, until};
+use crate::load::{load, wait_for_load};
+use crate::wire::{self, Client, Whole};
+use testkit::{AT_ONCE, wait_for};
+
+const ROUND_TRIP: Duration = Duration::from_millis(300);
+
+/// Sends a `GET` and waits for nothing.
+fn begin(cached: &Cached, rest: &str) -> TcpStream {
+    let mut stream = wire::connect(cached.proxy.address());
+    write!(stream, "GET {} HTTP/1.1\r\nHost: mirror\r\n{ACCEPT}\r\n", path(rest)).expect("sent");
+    stream
+}
+
+/// The rest of what [`begin`] began.
+fn end(stream: TcpStream) -> Whole {
+    let received = wire::receive(&mut std::io::BufReader::new(stream), "GET", usize::MAX).expect("an answer");
+    assert!(received.broken.is_none(), "{received:?}");
+    received.answer
+}
+
+/// Whether the registry has been asked for anything.
+fn is_asked(requests: &[Recorded]) -> bool {
+    requests.iter().any(|seen| seen.hop == Hop::Data)
+}
+
+/// What can be asked for, cold and at the same time, whether or not it is kept afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn simultaneous_requests_are_one_whether_or_not_the_answer_is_kept() {
+    const CLIENTS: usize = 30;
+    for (settings, data_endpoints) in [
+        ("{tags: 1h, missing: 10m, lists: 1h}", false),
+        ("{tags: 0s, manifests: 0s, missing: 0s, lists: 0s, redirects: 0s}", false),
+        ("{}", true),
+    ] {
+        let options = Options { data_endpoints, ..testkit::options() };
+        let cached = Cached::with(options, |setup| setup.cache(settings)).await;
+        let pushed = &cached.pushed;
+        for (rest, status) in [
+            ("manifests/latest", 200),
+            (&*format!("manifests/{}", pushed.manifests[0].1), 200),
+            ("manifests/none", 404),
+            ("tags/list", 200),
+            (&*format!("referrers/{}", pushed.index_digest), 200),
+            (&*format!("blobs/{}", pushed.blobs[0]), 307),
+        ] {
+            cached.azure.clear_requests();
+            // The registry takes its time, until all of them wait for it.
+            cached.azure.inject(Hop::Data, Fault::Hang.times(1));
+            let clients: Vec<_> = (0..CLIENTS).map(|_| begin(&cached, rest)).collect();
+            wait_for_load(&cached.proxy, "all of them", |load| load["requests"]["now"] == CLIENTS);
+            wait_for(&cached.azure, "the one that hangs", is_asked).await;
+            cached.azure.close_connections(Server::Registry);
+            for client in clients {
+                let answer = end(client);
+                assert_eq!(answer.status(), status, "{settings} {rest}: {answer:?}");
+            }
+            // The one that hung, and the one that was sent in its place.
+            assert_eq!(cached.reads_of(rest), 2, "{settings} {rest}: {:?}", cached.azure.reads());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_cancels_nothing_for_the_others() {
+    let options = Options { latency: ROUND_TRIP, ..testkit::options() };
+    let cached = Cached::with(options, |setup| setup.cache("{tags: 1h}")).await;
+    let first = begin(&cached, "manifests/latest");
+    wait_for(&cached.azure, "the request", is_asked).await;
+    let second = begin(&cached, "manifests/latest");
+    drop(first);
+    assert_eq!(end(second).status(), 200);
+    assert_eq!(cached.reads(), 1, "{:?}", cached.azure.reads());
+    // Also for those who come when nobody waits any more.
+    cached.azure.clear_requests();
+    let alone = begin(&cached, "tags/list");
+    wait_for(&cached.azure, "the request", is_asked).await;
+    drop(alone);
+    wait_for_load(&cached.proxy, "nobody", |load| load["requests"]["now"] == 0);
+    assert_eq!(cached.get(&path("tags/list")).status(), 200);
+    assert_eq!(cached.reads(), 1, "{:?}", cached.azure.reads());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiter_that_leaves_is_let_go_while_the_registry_is_silent() {
+    let cached = Cached::start("{}").await;
+    cached.azure.inject(Hop::Data, Fault::Hang);
+    let begun = Instant::now();
+    let mut clients: Vec<_> = (0..5).map(|_| begin(&cached, "manifests/latest")).collect();
+    wait_for_load(&cached.proxy, "all of them", |load| load["requests"]["now"] == 5);
+    wait_for(&cached.azure, "the one that hangs", is_asked).await;
+    while let Some(client) = clients.pop() {
+        drop(client);
+        let left = clients.len();
+        wait_for_load(&cached.proxy, "one less", |load| load["requests"]["now"] == left);
+    }
+    // The registry's own time is longer.
+    assert!(begun.elapsed() < AT_ONCE, "{:?}: {}", begun.elapsed(), load(&cached.proxy));
+    assert_eq!(cached.reads(), 1, "{:?}", cached.azure.reads());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_for_one_fails_for_all_who_wait_and_is_not_asked_for_by_each() {
+    const CLIENTS: usize = 50;
+    let cached = Cached::start("{}").await;
+    for (number, (fault, status)) in
+        [(Fault::Status(500), 500), (Fault::Status(403), 403), (Fault::CutBody(10), 502), (Fault::GarbageJson, 502)]
+            .into_iter()
+            .enumerate()
+    {
+        let rest = match fault {
+            // No JSON is no list.
+            Fault::GarbageJson => format!("tags/list?n={}", number + 1),
+            _ => format!("manifests/{}", cached.azure.push(Image::small(REPOSITORY, &number.to_string())).index_digest),
+        };
+        cached.azure.clear_requests();
+        cached.azure.inject(Hop::Data, Fault::Hang.times(1));
+        cached.azure.inject(Hop::Data, fault.clone());
+        let clients: Vec<_> = (0..CLIENTS).map(|_| begin(&cached, &rest)).collect();
+        wait_for_load(&cached.proxy, "all of them", |load| load["requests"]["now"] == CLIENTS);
+        wait_for(&cached.azure, "the one that hangs", is_asked).await;
+        cached.azure.close_connections(Server::Registry);
+        for client in clients {
+            let answer = end(client);
+            assert_eq!(answer.status(), status, "{fault:?}: {answer:?}");
+        }
+        // The one that hung, the one after it, and one more for an answer that is not whole.
+        assert!((2..=3).contains(&cached.reads()), "{fault:?}: {:?}", cached.azure.reads());
+        cached.azure.clear_faults();
+        until("the registry", || (cached.get(&path(&rest)).status() == 200).then_some(()));
+    }
+}
+
+/// One that reads its answer slowly holds up nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_holds_up_nobody() {
+    let cached = Cached::start("{tags: 1h}").await;
+    let slow = begin(&cached, "manifests/latest");
+    for _ in 0..10 {
+        assert_eq!(
+            Client::new(cached.proxy.address()).ask("GET", &path("manifests/latest"), "HTTP/1.1", ACCEPT).status(),
+            200
+        );
+    }
+    assert_eq!(end(slow).status(), 200);
+    assert_eq!(cached.reads(), 1);
+}

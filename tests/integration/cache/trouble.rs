@@ -1,0 +1,212 @@
+//! The registry, its sign-in or the network fails: what is kept is served, what is not is an error, and both end with it.
+
+use std::time::{Duration, Instant};
+
+use acr_emulator::{Emulator, Fault, Hop, Server};
+
+use super::{Cached, cache_status, path, until};
+use crate::wire::Whole;
+use testkit::AT_ONCE;
+
+/// Asked each time, and kept only for trouble.
+const FOR_TROUBLE: &str = "{tags: 0s, manifests: 0s, lists: 0s, redirects: 0s, missing: 0s, stale: 1h}";
+
+/// One kind of trouble: its name, how it begins, what is said of something that is not kept.
+type Row = (&'static str, fn(&Emulator), &'static [u16]);
+
+/// Every token that the proxy has is refused, so that it has to sign in again.
+fn sign_in_again(azure: &Emulator) {
+    azure.revoke_tokens();
+    azure.inject(Hop::Token, Fault::Status(401));
+    azure.revoke_entra_tokens();
+}
+
+fn data(azure: &Emulator, fault: Fault) {
+    azure.inject(Hop::Data, fault);
+}
+
+const ROWS: &[Row] = &[
+    (
+        "Entra ID is down",
+        |azure| {
+            sign_in_again(azure);
+            azure.inject(Hop::Entra, Fault::Status(503));
+        },
+        &[503],
+    ),
+    (
+        "the exchange is down",
+        |azure| {
+            sign_in_again(azure);
+            azure.inject(Hop::Exchange, Fault::Status(503));
+        },
+        &[503],
+    ),
+    (
+        "the exchange is denied",
+        |azure| {
+            sign_in_again(azure);
+            azure.inject(Hop::Exchange, Fault::Status(403));
+        },
+        &[503],
+    ),
+    (
+        "the token is refused",
+        |azure| {
+            azure.revoke_tokens();
+            azure.inject(Hop::Token, Fault::Status(401));
+        },
+        &[503],
+    ),
+    ("every token is answered 401", |azure| data(azure, Fault::Challenge401), &[403]),
+    ("a firewall denies this host", |azure| data(azure, Fault::Status(403)), &[403]),
+    ("429", |azure| data(azure, Fault::Throttled(Duration::from_secs(3600))), &[429, 503]),
+    ("500", |azure| data(azure, Fault::Status(500)), &[500, 502, 503]),
+    ("503", |azure| data(azure, Fault::Status(503)), &[503]),
+    ("the rule's source fails", |azure| data(azure, Fault::CacheRule(424)), &[424]),
+    ("the rule's credentials are refused by 401", |azure| data(azure, Fault::CacheRule(401)), &[403]),
+    ("the rule's credentials are refused by 403", |azure| data(azure, Fault::CacheRule(403)), &[403]),
+    ("the rule's source throttles", |azure| data(azure, Fault::CacheRule(429)), &[429, 503]),
+    ("no connection", |azure| azure.refuse_connections(Server::Registry, true), &[502, 503]),
+    ("every connection breaks", |azure| data(azure, Fault::DieBeforeResponse), &[502, 503]),
+    ("no answer comes", |azure| data(azure, Fault::Hang), &[503, 504]),
+];
+
+/// It was kept, and stands in for an answer of the registry's.
+fn is_stale(answer: &Whole) -> bool {
+    let parameters = cache_status(answer);
+    let has = |wanted: &str| parameters.iter().any(|parameter| parameter == wanted);
+    has("fwd=stale") && !has("stored")
+}
+
+/// Lines of the log about the cache, without those of requests.
+fn told(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("stale") && !line.contains(" access] ")).collect()
+}
+
+/// Each with a registry and a proxy of its own, all at the same time: most of it is waiting.
+#[test]
+fn what_is_kept_is_served_through_every_trouble_and_the_rest_is_an_error() {
+    std::thread::scope(|scope| {
+        for row in ROWS {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            scope.spawn(move || runtime.block_on(is_survived(row)));
+        }
+    });
+}
+
+async fn is_survived((name, begin, cold): &Row) {
+    let cached = Cached::start(FOR_TROUBLE).await;
+    let warm = [
+        path("manifests/latest"),
+        path(&format!("manifests/{}", cached.pushed.index_digest)),
+        path("tags/list"),
+        path(&format!("blobs/{}", cached.pushed.blobs[0])),
+    ];
+    let before = warm.each_ref().map(|path| cached.get(path));
+    assert!(before.iter().all(|answer| answer.status() < 400), "{name}: {before:?}");
+    begin(&cached.azure);
+    for _ in 0..2 {
+        for (path, before) in warm.iter().zip(&before) {
+            let begun = Instant::now();
+            let answer = cached.get(path);
+            assert!(begun.elapsed() < AT_ONCE, "{name}: {path} took {:?}", begun.elapsed());
+            assert_eq!(answer.status(), before.status(), "{name}: {path}: {answer:?}");
+            assert!(answer.body == before.body, "{name}: {path}: {answer:?}");
+            for header in ["docker-content-digest", "location", "content-type"] {
+                assert_eq!(answer.header(header), before.header(header), "{name}: {path}");
+            }
+            assert!(is_stale(&answer), "{name}: {path}: {answer:?}");
+            assert!(answer.header("age").is_some(), "{name}: {path}: {answer:?}");
+            let head = cached.ask("HEAD", path, super::ACCEPT);
+            assert!(head.status() == before.status() || !path.contains("manifests"), "{name}: HEAD {path}: {head:?}");
+        }
+    }
+    cached.proxy.wait_for_log(" cache=stale");
+    let missing = cached.get(&path(&format!("manifests/{}", cached.pushed.manifests[1].1)));
+    assert!(cold.contains(&missing.status()), "{name}: {missing:?}");
+    assert!(missing.header("www-authenticate").is_none(), "{name}: {missing:?}");
+    until("a line when it begins", || {
+        assert!(is_stale(&cached.get(&warm[0])), "{name}");
+        (!told(&cached.proxy.log()).is_empty()).then_some(())
+    });
+    assert_eq!(told(&cached.proxy.log()).len(), 1, "{name}: {}", cached.proxy.log());
+
+    cached.azure.clear_faults();
+    for path in &warm {
+        until("the registry", || {
+            let answer = cached.get(path);
+            assert!(answer.status() < 400, "{name}: {path}: {answer:?}");
+            (!is_stale(&answer)).then_some(())
+        });
+    }
+    // It is over when the registry has been well for some seconds.
+    until("a line when it ends", || {
+        assert!(cached.get(&warm[0]).status() == 200);
+        (told(&cached.proxy.log()).len() == 2).then_some(())
+    });
+}
+
+/// What a client is to blame for is said at once, whatever is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_clients_doing_is_not_hidden_by_what_is_kept() {
+    let denied = Fault::StatusWith {
+        status: 403,
+        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+        body: r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#.to_owned(),
+    };
+    for (fault, status) in [(Fault::Status(404), 404), (Fault::Status(400), 400), (denied, 403)] {
+        let cached = Cached::start(FOR_TROUBLE).await;
+        let tag = path("manifests/latest");
+        assert_eq!(cached.get(&tag).status(), 200);
+        cached.azure.inject(Hop::Data, fault.clone());
+        for _ in 0..2 {
+            assert_eq!(cached.get(&tag).status(), status, "{fault:?}");
+        }
+        // And not brought back by trouble that follows.
+        cached.azure.clear_faults();
+        cached.azure.refuse_connections(Server::Registry, true);
+        let answer = cached.get(&tag);
+        assert!(answer.status() >= 500, "{fault:?}: {answer:?}");
+    }
+}
+
+/// While the registry is slow, a client waits a second for the fresh answer, and not for as long as the registry likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_registry_costs_a_second_and_its_answer_is_kept_for_the_next() {
+    let cached = Cached::start("{tags: 0s, stale: 1h}").await;
+    let tag = path("manifests/latest");
+    assert_eq!(cached.get(&tag).status(), 200);
+    let moved = cached.azure.push(acr_emulator::Image::small(super::REPOSITORY, "next")).index_digest;
+    cached.azure.tag(super::REPOSITORY, &moved, "latest");
+    // Four seconds for the whole of it, longer than a client waits and shorter than a flight may last.
+    cached.azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(4)).times(1));
+    let first = cached.get(&tag);
+    assert!(is_stale(&first), "{first:?}");
+    assert_eq!(first.header("docker-content-digest"), Some(cached.pushed.index_digest.as_str()), "{first:?}");
+    // The fetch has gone on, and who comes meanwhile waits for the same one.
+    until("the fresh answer", || {
+        let next = cached.get(&tag);
+        let is_fresh = next.header("docker-content-digest") == Some(moved.as_str());
+        assert!(is_fresh || is_stale(&next), "{next:?}");
+        is_fresh.then_some(())
+    });
+    let reads = cached.reads_of("/manifests/latest");
+    assert!(reads <= 3, "the first, the slow one, and perhaps one after it has landed: {reads}");
+}
+
+/// Nothing is served for longer than `stale` allows, and nothing but what was kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn stale_answers_end_when_their_time_is_over() {
+    let cached = Cached::start("{tags: 0s, stale: 2s}").await;
+    let tag = path("manifests/latest");
+    assert_eq!(cached.get(&tag).status(), 200);
+    let kept = Instant::now();
+    cached.azure.inject(Hop::Data, Fault::Status(503));
+    until("the end", || {
+        let asked = kept.elapsed();
+        let answer = cached.get(&tag);
+        assert!(asked <= Duration::from_secs(2) || answer.status() == 503, "{asked:?}: {answer:?}");
+        (answer.status() == 503).then_some(())
+    });
+}
