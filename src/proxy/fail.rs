@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 
 use super::endpoint::Endpoint;
@@ -119,6 +119,14 @@ impl Trouble {
                 failure.as_ref().is_some_and(|failure| failure.hop != Hop::Token)
             }
             _ => false,
+        }
+    }
+
+    /// The registry's id of the token call that failed.
+    pub(crate) fn correlation(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::NoToken(unavailable) => unavailable.failure.as_ref()?.correlation.as_ref(),
+            _ => None,
         }
     }
 

@@ -34,7 +34,10 @@ impl Reply {
         let admitted = context.if_admitted();
         let name = admitted.map_or("", |admitted| admitted.target.client_name(session.req_header().uri.path()));
         let refusal = Refusal::new(status, code, trouble.to_string()).with_detail(name);
-        let correlation = admitted.and_then(|admitted| admitted.attempts.correlation()).cloned();
+        let correlation = admitted.and_then(|admitted| admitted.attempts.correlation());
+        let correlation =
+            correlation.or_else(|| context.flown()?.correlation.as_ref()).or_else(|| trouble.correlation());
+        let correlation = correlation.cloned();
         Self { retry_after, correlation, ..Self::refusal(&refusal) }
     }
 }

@@ -36,12 +36,12 @@ struct Wanted {
 impl Wanted {
     /// `Err` says why the request goes to the registry by itself.
     fn of(request: &RequestHeader, admitted: &Admitted) -> Result<Self, Reason> {
-        let is_head = request.method == Method::HEAD;
         let part = match admitted.target.endpoint() {
             Endpoint::Manifest => Part::Manifest,
-            Endpoint::Tags | Endpoint::Referrers if !is_head => Part::List,
-            Endpoint::Blob if !is_head => Part::Redirect,
-            Endpoint::Tags | Endpoint::Referrers | Endpoint::Blob => return Err(Reason::Kind),
+            Endpoint::Tags | Endpoint::Referrers => Part::List,
+            // The registry answers a HEAD of a blob itself, with its length and without a redirect.
+            Endpoint::Blob if request.method == Method::HEAD => return Err(Reason::Kind),
+            Endpoint::Blob => Part::Redirect,
         };
         let accepted = match part {
             Part::Manifest => {

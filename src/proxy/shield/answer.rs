@@ -6,6 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
+use crate::answer::CORRELATION_ID;
 use crate::cache::Content;
 use crate::proxy::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::proxy::context::{Body, Context};
@@ -17,7 +18,7 @@ mod range;
 use range::Range;
 
 /// Headers that are made here, beside those of the content.
-const MADE: usize = 4;
+const MADE: usize = 5;
 
 /// Sends it.
 pub(super) async fn content(
@@ -45,10 +46,15 @@ fn make(
     status: &CacheStatus,
 ) -> Result<(ResponseHeader, Bytes)> {
     let request = session.req_header();
+    // ACR's support asks for it. What was kept has none, because the call was another request's.
+    let correlation = context.flown().and_then(|trip| trip.correlation.clone());
     let admitted = &*context.admitted()?;
     let code = fail::passed_on(content.status, admitted.target.endpoint(), admitted.destination.on_failure);
     let mut response = fetch::response(content, MADE)?;
     response.set_status(code)?;
+    if let Some(correlation) = correlation {
+        response.insert_header(&CORRELATION_ID, correlation)?;
+    }
     if let Some(age) = status.age() {
         response.insert_header(header::AGE, age)?;
     }
