@@ -16,7 +16,7 @@ mod setup;
 pub mod wire;
 
 pub use process::Proxy;
-pub use setup::Setup;
+pub use setup::{ASKING, Setup};
 
 /// Limit of every wait. Nothing takes as long, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -12,6 +12,10 @@ use crate::log::Log;
 use crate::process::Proxy;
 use crate::{CLIENT, SECRET, TENANT};
 
+/// Settings of `cache` by which the registry is asked for each request: the request is passed on, or a flight asks. For tests
+/// that count what the registry gets, or that let it fail.
+pub const ASKING: [&str; 2] = ["off", "{tags: 0s, manifests: 0s, missing: 0s, redirects: 0s, lists: 0s, stale: 0s}"];
+
 /// The registry's name, which has no entry in DNS.
 fn domain(address: SocketAddr) -> String {
     format!("example.azurecr.io:{}", address.port())
@@ -54,7 +58,7 @@ impl Setup {
         let ca = files.path().join("ca.pem");
         std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
         let config = files.path().join("config.yaml");
-        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\ncache: off\n", ca.display());
+        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
         std::fs::write(&config, upstream.to_owned() + &rest).expect("the configuration is written");
         Self { args: Vec::new(), environment: Vec::new(), journal: None, descriptors: None, files }
             .flag("--config", &config.to_string_lossy())
@@ -62,10 +66,9 @@ impl Setup {
             .secret(SECRET)
     }
 
-    /// Keeps answers, as the program does by default: with these settings, such as `{tags: 1s}`. A [`Setup`] without this has
-    /// `cache: off`, because most tests are about what goes to the registry.
+    /// Sets what is kept, such as `{tags: 1s}` or `off`, in place of the program's defaults.
     pub fn cache(self, settings: &str) -> Self {
-        self.edit(|config| config.replacen("cache: off\n", &format!("cache: {settings}\n"), 1))
+        self.settings(&format!("cache: {settings}"))
     }
 
     /// Adds lines to the configuration file.

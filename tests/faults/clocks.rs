@@ -36,7 +36,7 @@ async fn two_hours_of_clock_skew_either_way_do_no_harm() {
             ..testkit::options()
         })
         .await;
-        let proxy = identity(Setup::new(&azure), &azure).start();
+        let proxy = identity(Setup::new(&azure).cache("off"), &azure).start();
         let mut client = Client::new(proxy.address());
         for renewals in 1..=3 {
             wait_for(&azure, "a renewal", |requests| {
@@ -66,7 +66,7 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
             ..testkit::options()
         })
         .await;
-        let proxy = Setup::new(&azure).start();
+        let proxy = Setup::new(&azure).cache("off").start();
         let mut client = Client::new(proxy.address());
         match renewed {
             Some(hop) => wait_for(&azure, "a renewal", |requests| answers(requests, hop) >= 4).await,
@@ -91,7 +91,7 @@ async fn each_token_is_renewed_by_its_own_lifetime_and_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_not_sent_after_its_end() {
     let azure = azure(Options { access_lifetime: Duration::from_secs(4), ..testkit::options() }).await;
-    let proxy = Setup::new(&azure).start();
+    let proxy = Setup::new(&azure).cache("off").start();
     let mut client = Client::new(proxy.address());
     assert_eq!(client.get(PULL).expect("an answer").status, 200);
     azure.inject(Hop::Token, acr_emulator::Fault::Status(500));

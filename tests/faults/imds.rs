@@ -24,7 +24,7 @@ async fn machine(options: Options) -> Emulator {
 fn proxy(azure: &Emulator) -> Proxy {
     ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]
         .into_iter()
-        .fold(Setup::new(azure), |setup, name| setup.env(name, ""))
+        .fold(Setup::new(azure).cache("off"), |setup, name| setup.env(name, ""))
         .env("PATH", "/nonexistent")
         .start()
 }
@@ -74,7 +74,7 @@ async fn what_the_metadata_service_answers_is_said_and_asked_again_in_its_time()
         azure.clear_faults();
         azure.clear_requests();
         azure.inject(Hop::Imds, fault.clone());
-        let proxy = Setup::new(&azure).nobody().settings("identity: {kind: managed_identity}").start();
+        let proxy = Setup::new(&azure).cache("off").nobody().settings("identity: {kind: managed_identity}").start();
         let mut client = Client::new(proxy.address());
         let seen = client.get(PULL).expect("an answer");
         let told = (seen.status, seen.code.as_deref(), seen.retry_after);
@@ -114,7 +114,7 @@ async fn one_of_a_machines_identities_is_picked_by_any_of_its_ids() {
         ("client_id: c0000000-0000-4000-8000-000000000003", 503),
     ] {
         let settings = format!("identity: {{kind: managed_identity, {setting}}}");
-        let proxy = Setup::new(&azure).nobody().settings(&settings).start();
+        let proxy = Setup::new(&azure).cache("off").nobody().settings(&settings).start();
         assert_eq!(
             Client::new(proxy.address()).get(PULL).expect("an answer").status,
             status,

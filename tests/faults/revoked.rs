@@ -15,7 +15,7 @@ async fn a_token_that_is_refused_during_an_outage_is_no_missing_role() {
         (Fault::Hang, "the registry refused one, and a new one did not come in time"),
     ] {
         let azure = testkit::azure().await;
-        let proxy = Setup::new(&azure).start();
+        let proxy = Setup::new(&azure).cache("off").start();
         let mut client = Client::new(proxy.address());
         assert_eq!(client.get(PULL).expect("an answer").status, 200);
         azure.inject(Hop::Token, fault);

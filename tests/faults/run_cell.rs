@@ -84,7 +84,7 @@ impl<'a> Stage<'a> {
     }
 
     fn start(&self) -> Proxy {
-        let setup = Setup::new(&self.azure);
+        let setup = Setup::new(&self.azure).cache("off");
         match self.azure.identity_addr() {
             None => setup,
             Some(_) => setup.managed(&self.azure),

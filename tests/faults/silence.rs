@@ -55,7 +55,7 @@ async fn kept_connections_that_died_in_silence_cost_one_request_four_seconds_and
     let blob = format!("/v2/library/busybox/blobs/{}", pushed.blobs[1]);
     // A blob has two connections, and each may be dead once.
     for (path, hop, legs) in [(&manifest, Hop::Data, 1), (&blob, Hop::Storage, 2)] {
-        let proxy = Setup::new(&azure).upstream(&hosts).start();
+        let proxy = Setup::new(&azure).cache("off").upstream(&hosts).start();
         let mut client = Client::new(proxy.address());
         assert_eq!(client.get(path).expect("an answer").status, 200);
         azure.clear_requests();

@@ -57,7 +57,7 @@ impl Pair {
             azure.push(Image::small(&format!("hub/soak/r{number}"), "latest"));
         }
         // A line for each of a hundred thousand requests would only fill the memory; the matrix has those.
-        let proxy = Setup::new(&azure).flag("--log", "trace,access=warn").start();
+        let proxy = Setup::new(&azure).cache("off").flag("--log", "trace,access=warn").start();
         let pair = Self { name, azure, proxy, answers: AtomicU64::new(0) };
         // There are tokens before there are faults.
         tokio::task::block_in_place(|| {

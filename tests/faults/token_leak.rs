@@ -30,7 +30,7 @@ async fn neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host() {
     ] {
         let azure = testkit::azure().await;
         azure.inject(hop, fault.clone());
-        let proxy = Setup::new(&azure).start();
+        let proxy = Setup::new(&azure).cache("off").start();
         let seen = Client::new(proxy.address()).get(PULL).expect("an answer");
         assert_eq!(seen.status, status, "{hop:?} {fault:?}: {seen:?}");
         let scopes: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Token).collect();

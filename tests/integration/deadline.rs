@@ -10,13 +10,14 @@ use testkit::{Proxy, Setup};
 
 /// What docs/troubleshooting.md promises, in seconds, to the end of the answer's header.
 const PROMISED: u64 = 30;
+const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json";
 
 /// A proxy that serves its blobs itself, and the path of one of them.
-async fn proxied() -> (Emulator, String, Proxy) {
+async fn proxied(cache: &str) -> (Emulator, String, Proxy) {
     let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
-    let proxy = Setup::new(&azure).upstream(&hosts).start();
+    let proxy = Setup::new(&azure).cache(cache).upstream(&hosts).start();
     (azure, format!("/v2/library/busybox/blobs/{}", pushed.blobs[1]), proxy)
 }
 
@@ -47,15 +48,17 @@ async fn a_slow_or_missing_header_is_504_within_30_seconds_on_every_leg() {
         (Hop::Storage, endless, true, true),
         (Hop::Storage, hang, true, false),
     ];
+    let cases: Vec<_> = testkit::ASKING.into_iter().flat_map(|cache| cases.map(|case| (cache, case))).collect();
     tokio::task::spawn_blocking(move || {
-        at_once(&cases, |(hop, fault, is_blob, over_h2)| {
-            let (azure, blob, proxy) = runtime.block_on(proxied());
+        at_once(&cases, |(cache, (hop, fault, is_blob, over_h2))| {
+            let (azure, blob, proxy) = runtime.block_on(proxied(cache));
             let path = if is_blob { blob } else { "/v2/library/busybox/manifests/latest".to_owned() };
             azure.inject(hop, fault());
             let begun = Instant::now();
             let (status, body) = if over_h2 {
                 let output = Command::new("curl")
                     .args(["--silent", "--http2-prior-knowledge", "--noproxy", "*", "--write-out", "%{http_code}"])
+                    .args(["--header", ACCEPT])
                     .arg(proxy.url(&path))
                     .output()
                     .expect("curl runs");
@@ -63,10 +66,10 @@ async fn a_slow_or_missing_header_is_504_within_30_seconds_on_every_leg() {
                 let (body, status) = said.split_at(said.len().saturating_sub(3));
                 (status.parse().expect("a status"), body.to_owned())
             } else {
-                let answer = wire::ask(proxy.address(), &format!("GET {path}"), "");
+                let answer = wire::ask(proxy.address(), &format!("GET {path}"), &format!("{ACCEPT}\r\n"));
                 (answer.status, answer.body)
             };
-            let case = format!("{hop:?} {:?} {path} {over_h2}", fault());
+            let case = format!("{cache} {hop:?} {:?} {path} {over_h2}", fault());
             assert_eq!(status, 504, "{case}: {body}");
             let whose = if hop == Hop::Data { "the registry does not answer in time" } else { "storage 127.0.0.1" };
             assert!(body.contains(whose) && body.contains("in time"), "{case}: {body}");
@@ -83,7 +86,7 @@ async fn a_layer_with_pauses_below_a_minute_passes_whole() {
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         at_once(&[Hop::Storage, Hop::Data], |hop| {
-            let (azure, blob, proxy) = runtime.block_on(proxied());
+            let (azure, blob, proxy) = runtime.block_on(proxied("{}"));
             // Of the registry it is the redirect that falters, which has said all by then.
             azure.inject(hop, Fault::PauseMidBody(PAUSE).on_path("/blobs/"));
             let answer = Client::new(proxy.address()).ask("GET", &blob, "HTTP/1.1", "");

@@ -174,43 +174,45 @@ async fn a_repeated_content_length_of_zero_is_no_body() {
 /// A request that is never answered as one: where a body ends is what requests are smuggled by.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_behind_a_body_is_served() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    for (line, headers, body, status) in [
-        ("GET /v2/", "Content-Length: 5\r\n", "abcde", 400),
-        ("GET /v2/", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n", 400),
-        ("GET /v2/", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n", 200),
-        ("GET /v2/library/busybox/tags/list", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n", 200),
-        ("GET /v2/library/busybox/tags/list", "Transfer-Encoding: chunked\r\n", "000;x=y\r\nA: b\r\n\r\n", 200),
-        ("POST /v2/", "Content-Length: 5\r\n", "abcde", 405),
-        ("GET /v2/", "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", 200),
-        ("GET /v2/", "Content-Length: 0\r\nContent-Length: 5\r\n", "abcde", 400),
-    ] {
-        let mut stream = wire::connect(proxy.address());
-        let request = format!("{line} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}{TAGS}");
-        stream.write_all(request.as_bytes()).expect("sent");
-        let answers = answers(stream);
-        assert_eq!(
-            answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
-            [status],
-            "{line} {headers:?} {body:?}"
-        );
-    }
-    let asked = azure.requests();
-    let asked: Vec<_> = asked.iter().filter(|request| request.hop == Hop::Data).collect();
-    assert_eq!(asked.len(), 2, "{asked:?}");
-    for request in asked {
-        assert_eq!(
-            (request.header("transfer-encoding"), request.header("content-length")),
-            (None, None),
-            "{request:?}"
-        );
-    }
-    // No body at all: the connection is kept.
-    let mut client = Client::new(proxy.address());
-    for _ in 0..2 {
-        let answer = client.ask("GET", "/v2/", "HTTP/1.1", "Content-Length: 0\r\n");
-        assert_eq!((answer.status(), answer.header("connection")), (200, Some("keep-alive")));
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for (line, headers, body, status) in [
+            ("GET /v2/", "Content-Length: 5\r\n", "abcde", 400),
+            ("GET /v2/", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n", 400),
+            ("GET /v2/", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n", 200),
+            ("GET /v2/library/busybox/tags/list", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n", 200),
+            ("GET /v2/library/busybox/tags/list", "Transfer-Encoding: chunked\r\n", "000;x=y\r\nA: b\r\n\r\n", 200),
+            ("POST /v2/", "Content-Length: 5\r\n", "abcde", 405),
+            ("GET /v2/", "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", 200),
+            ("GET /v2/", "Content-Length: 0\r\nContent-Length: 5\r\n", "abcde", 400),
+        ] {
+            let mut stream = wire::connect(proxy.address());
+            let request = format!("{line} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}{TAGS}");
+            stream.write_all(request.as_bytes()).expect("sent");
+            let answers = answers(stream);
+            assert_eq!(
+                answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+                [status],
+                "{line} {headers:?} {body:?}"
+            );
+        }
+        let asked = azure.requests();
+        let asked: Vec<_> = asked.iter().filter(|request| request.hop == Hop::Data).collect();
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        for request in asked {
+            assert_eq!(
+                (request.header("transfer-encoding"), request.header("content-length")),
+                (None, None),
+                "{request:?}"
+            );
+        }
+        // No body at all: the connection is kept.
+        let mut client = Client::new(proxy.address());
+        for _ in 0..2 {
+            let answer = client.ask("GET", "/v2/", "HTTP/1.1", "Content-Length: 0\r\n");
+            assert_eq!((answer.status(), answer.header("connection")), (200, Some("keep-alive")));
+        }
     }
 }
 
@@ -234,24 +236,26 @@ async fn http_1_1_without_a_host_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_in_a_browser_gets_no_manifest() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    for (headers, status) in [
-        ("Origin: http://evil.example\r\n", 403),
-        ("Origin: null\r\nSec-Fetch-Site: none\r\n", 403),
-        ("Sec-Fetch-Site: cross-site\r\n", 403),
-        ("Sec-Fetch-Site: same-site\r\n", 403),
-        // By a name that was led here a browser says neither.
-        ("Accept-Language: en\r\nUser-Agent: Mozilla/5.0\r\n", 403),
-        ("Sec-Fetch-Site: none\r\nAccept-Language: en\r\n", 200),
-        ("Sec-Fetch-Site: same-origin\r\n", 200),
-        ("User-Agent: containerd/2.4\r\n", 200),
-    ] {
-        let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", headers);
-        assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
-        assert!(status == 200 || answer.code() == "DENIED", "{headers:?}: {answer:?}");
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for (headers, status) in [
+            ("Origin: http://evil.example\r\n", 403),
+            ("Origin: null\r\nSec-Fetch-Site: none\r\n", 403),
+            ("Sec-Fetch-Site: cross-site\r\n", 403),
+            ("Sec-Fetch-Site: same-site\r\n", 403),
+            // By a name that was led here a browser says neither.
+            ("Accept-Language: en\r\nUser-Agent: Mozilla/5.0\r\n", 403),
+            ("Sec-Fetch-Site: none\r\nAccept-Language: en\r\n", 200),
+            ("Sec-Fetch-Site: same-origin\r\n", 200),
+            ("User-Agent: containerd/2.4\r\n", 200),
+        ] {
+            let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", headers);
+            assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
+            assert!(status == 200 || answer.code() == "DENIED", "{headers:?}: {answer:?}");
+        }
+        assert_eq!(sent_to_registry(&azure.requests()), 3);
     }
-    assert_eq!(sent_to_registry(&azure.requests()), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,8 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    pub(crate) async fn start() -> Self {
+    /// With these settings of `cache`.
+    pub(crate) async fn start(cache: &str) -> Self {
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let [pushed, _] = ["hub/library/busybox", "ghcr/org/app"].map(|repository| {
             let pushed = azure.push(Image::small(repository, TAGS[0]));
@@ -60,7 +61,8 @@ impl Fixture {
             azure.put_manifest(repository, "zz-own", INDEX, own.to_string());
             pushed
         });
-        let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]).flag("--log", "info").start();
+        let setup = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]).cache(cache);
+        let proxy = setup.flag("--log", "info").start();
         Self { azure, proxy, index: pushed.index_digest, layer: pushed.blobs[0].clone() }
     }
 

@@ -79,71 +79,76 @@ fn ask(proxy: &Proxy, method: &str, path: &str, headers: &[&str]) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_of_a_tag_list_can_be_followed_over_http2() {
-    let azure = testkit::azure().await;
-    let pushed = azure.push(Image::small("hub/library/busybox", "1.35"));
-    for tag in ["1.36", "edge"] {
-        azure.tag("hub/library/busybox", &pushed.index_digest, tag);
-    }
-    let proxy = Setup::new(&azure).start();
-    for frame in [None, Some(Fault::Chunked), Some(Fault::UntilClose), Some(Fault::Gzip)] {
-        azure.clear_faults();
-        if let Some(frame) = frame.clone() {
-            azure.inject(Hop::Data, frame);
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let pushed = azure.push(Image::small("hub/library/busybox", "1.35"));
+        for tag in ["1.36", "edge"] {
+            azure.tag("hub/library/busybox", &pushed.index_digest, tag);
         }
-        let mut next = Some("/v2/busybox/tags/list?n=2&ns=docker.io".to_owned());
-        let mut listed = Vec::new();
-        while let Some(path) = next {
-            let unpacks = ["Accept-Encoding: identity"];
-            let (answer, head) = (ask(&proxy, "GET", &path, &unpacks), ask(&proxy, "HEAD", &path, &unpacks));
-            assert_eq!((answer.status, head.status), (200, 200), "{frame:?} {answer:?} {head:?}");
-            assert_eq!(answer.header("content-length"), head.header("content-length"), "{frame:?}");
-            assert_eq!(answer.header("link"), head.header("link"), "{frame:?}");
-            assert_eq!(answer.header("transfer-encoding"), None, "{frame:?} {answer:?}");
-            if let Some(length) = answer.header("content-length") {
-                assert_eq!(length, answer.body.len().to_string(), "{frame:?} {answer:?}");
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for frame in [None, Some(Fault::Chunked), Some(Fault::UntilClose), Some(Fault::Gzip)] {
+            azure.clear_faults();
+            if let Some(frame) = frame.clone() {
+                azure.inject(Hop::Data, frame);
             }
-            let list = match answer.header("content-encoding") {
-                Some("gzip") => {
-                    serde_json::from_reader(flate2::read::GzDecoder::new(&answer.body[..])).expect("packed JSON")
+            let mut next = Some("/v2/busybox/tags/list?n=2&ns=docker.io".to_owned());
+            let mut listed = Vec::new();
+            while let Some(path) = next {
+                let unpacks = ["Accept-Encoding: identity"];
+                let (answer, head) = (ask(&proxy, "GET", &path, &unpacks), ask(&proxy, "HEAD", &path, &unpacks));
+                assert_eq!((answer.status, head.status), (200, 200), "{frame:?} {answer:?} {head:?}");
+                assert_eq!(answer.header("content-length"), head.header("content-length"), "{frame:?}");
+                assert_eq!(answer.header("link"), head.header("link"), "{frame:?}");
+                assert_eq!(answer.header("transfer-encoding"), None, "{frame:?} {answer:?}");
+                if let Some(length) = answer.header("content-length") {
+                    assert_eq!(length, answer.body.len().to_string(), "{frame:?} {answer:?}");
                 }
-                _ => answer.json(),
-            };
-            assert_eq!(list["name"], "busybox", "{frame:?}");
-            listed.extend(list["tags"].as_array().expect("tags").iter().filter_map(Value::as_str).map(str::to_owned));
-            next = answer.header("link").map(|link| {
-                let target = link.strip_prefix('<').and_then(|link| link.split_once('>')).expect("a target").0;
-                assert!(target.starts_with("/v2/busybox/") && target.ends_with("&ns=docker.io"), "{target}");
-                target.to_owned()
-            });
+                let list = match answer.header("content-encoding") {
+                    Some("gzip") => {
+                        serde_json::from_reader(flate2::read::GzDecoder::new(&answer.body[..])).expect("packed JSON")
+                    }
+                    _ => answer.json(),
+                };
+                assert_eq!(list["name"], "busybox", "{frame:?}");
+                listed
+                    .extend(list["tags"].as_array().expect("tags").iter().filter_map(Value::as_str).map(str::to_owned));
+                next = answer.header("link").map(|link| {
+                    let target = link.strip_prefix('<').and_then(|link| link.split_once('>')).expect("a target").0;
+                    assert!(target.starts_with("/v2/busybox/") && target.ends_with("&ns=docker.io"), "{target}");
+                    target.to_owned()
+                });
+            }
+            assert_eq!(listed, ["1.35", "1.36", "edge", "latest"], "{frame:?}");
         }
-        assert_eq!(listed, ["1.35", "1.36", "edge", "latest"], "{frame:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_in_the_clients_names_over_http2() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]).start();
-    for (name, repository) in [("library/none", "hub/library/none"), ("ghcr.io/org/none", "ghcr/org/none")] {
-        let body = json!({"errors": [{
-            "code": "DENIED",
-            "message": format!("no pull of {repository}:latest"),
-            "detail": [{"Type": "repository", "Name": repository, "Action": "pull"}],
-        }]});
-        let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
-        azure.inject(Hop::Data, Fault::StatusWith { status: 403, headers, body: body.to_string() });
-        let path = format!("/v2/{name}/manifests/latest");
-        let (answer, head) = (ask(&proxy, "GET", &path, &[]), ask(&proxy, "HEAD", &path, &[]));
-        assert_eq!((answer.status, head.status), (403, 403), "{answer:?}");
-        assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()), "{answer:?}");
-        assert_eq!(answer.header("content-length"), head.header("content-length"));
-        let error = &answer.json()["errors"][0];
-        assert_eq!(error["message"], format!("no pull of {name}:latest"));
-        assert_eq!(error["detail"][0]["Name"], name);
-        azure.clear_faults();
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]).cache(cache).start();
+        for (name, repository) in [("library/none", "hub/library/none"), ("ghcr.io/org/none", "ghcr/org/none")] {
+            let body = json!({"errors": [{
+                "code": "DENIED",
+                "message": format!("no pull of {repository}:latest"),
+                "detail": [{"Type": "repository", "Name": repository, "Action": "pull"}],
+            }]});
+            let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            azure.inject(Hop::Data, Fault::StatusWith { status: 403, headers, body: body.to_string() });
+            let path = format!("/v2/{name}/manifests/latest");
+            let (answer, head) = (ask(&proxy, "GET", &path, &[]), ask(&proxy, "HEAD", &path, &[]));
+            assert_eq!((answer.status, head.status), (403, 403), "{answer:?}");
+            assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()), "{answer:?}");
+            assert_eq!(answer.header("content-length"), head.header("content-length"));
+            let error = &answer.json()["errors"][0];
+            assert_eq!(error["message"], format!("no pull of {name}:latest"));
+            assert_eq!(error["detail"][0]["Name"], name);
+            azure.clear_faults();
+        }
+        let refused = ask(&proxy, "GET", "/v2/org/app/tags/list?ns=quay.io", &[]);
+        assert_eq!((refused.status, &refused.json()["errors"][0]["code"]), (404, &json!("NAME_UNKNOWN")));
     }
-    let refused = ask(&proxy, "GET", "/v2/org/app/tags/list?ns=quay.io", &[]);
-    assert_eq!((refused.status, &refused.json()["errors"][0]["code"]), (404, &json!("NAME_UNKNOWN")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,57 +157,64 @@ async fn without_an_identity_the_log_has_the_error_of_each_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_is_replaced_without_an_error_to_the_client() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    assert_eq!(manifest(&proxy).status, 200);
-    azure.revoke_tokens();
-    let answer = manifest(&proxy);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let refused = azure.requests().iter().filter(|request| request.hop == Hop::Data && request.status == 401).count();
-    assert_eq!(refused, 1);
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        assert_eq!(manifest(&proxy).status, 200);
+        azure.revoke_tokens();
+        let answer = manifest(&proxy);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let refused =
+            azure.requests().iter().filter(|request| request.hop == Hop::Data && request.status == 401).count();
+        assert_eq!(refused, 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_401_is_answered_without_a_challenge() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    assert_eq!(manifest(&proxy).status, 200);
-    azure.inject(Hop::Data, Fault::Challenge401);
-    azure.clear_requests();
-    let begun = Instant::now();
-    for _ in 0..5 {
-        let answer = manifest(&proxy);
-        assert_eq!((answer.status, answer.code().as_str()), (403, "DENIED"), "{answer:?}");
-        assert_eq!(answer.header("www-authenticate"), None);
-        assert!(answer.body.contains("AcrPull"), "{answer:?}");
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        assert_eq!(manifest(&proxy).status, 200);
+        azure.inject(Hop::Data, Fault::Challenge401);
+        azure.clear_requests();
+        let begun = Instant::now();
+        for _ in 0..5 {
+            let answer = manifest(&proxy);
+            assert_eq!((answer.status, answer.code().as_str()), (403, "DENIED"), "{answer:?}");
+            assert_eq!(answer.header("www-authenticate"), None);
+            assert!(answer.body.contains("AcrPull"), "{answer:?}");
+        }
+        let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
+        let took = begun.elapsed();
+        assert_eq!(calls, 2, "one renewal and one try for the repository alone, for all of them, after {took:?}");
     }
-    let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
-    let took = begun.elapsed();
-    assert_eq!(calls, 2, "one renewal and one try for the repository alone, for all of them, after {took:?}");
 }
 
 /// ACR's support asks for the id of a call, and the one that failed is the registry's token call.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registrys_id_of_a_failed_token_call_reaches_client_and_log() {
-    for (hop, status, revoke) in [(Hop::Exchange, 500, false), (Hop::Token, 403, false), (Hop::Token, 500, true)] {
-        let azure = testkit::azure().await;
-        let proxy = Setup::new(&azure).settings("token_wait: 1s");
-        let proxy = if revoke {
-            let proxy = proxy.start();
-            assert_eq!(manifest(&proxy).status, 200);
-            azure.inject(hop, Fault::Status(status));
-            azure.revoke_tokens();
-            proxy
-        } else {
-            azure.inject(hop, Fault::Status(status));
-            proxy.start()
-        };
-        let answer = manifest(&proxy);
-        assert_eq!(answer.status, 503, "{answer:?}");
-        let id = answer.header("x-ms-correlation-request-id").expect("an id").to_owned();
-        assert_eq!(id.len(), 36, "{id}");
-        let line = proxy.wait_for_log(&format!("correlation={id}"));
-        assert!(line.contains(" access] GET ") && line.contains(&format!(": {status} ")), "{line}");
+    for cache in testkit::ASKING {
+        for (hop, status, revoke) in [(Hop::Exchange, 500, false), (Hop::Token, 403, false), (Hop::Token, 500, true)] {
+            let azure = testkit::azure().await;
+            let proxy = Setup::new(&azure).cache(cache).settings("token_wait: 1s");
+            let proxy = if revoke {
+                let proxy = proxy.start();
+                assert_eq!(manifest(&proxy).status, 200);
+                azure.inject(hop, Fault::Status(status));
+                azure.revoke_tokens();
+                proxy
+            } else {
+                azure.inject(hop, Fault::Status(status));
+                proxy.start()
+            };
+            let answer = manifest(&proxy);
+            assert_eq!(answer.status, 503, "{answer:?}");
+            let id = answer.header("x-ms-correlation-request-id").expect("an id").to_owned();
+            assert_eq!(id.len(), 36, "{id}");
+            let line = proxy.wait_for_log(&format!("correlation={id}"));
+            assert!(line.contains(" access] GET ") && line.contains(&format!(": {status} ")), "{line}");
+        }
     }
 }
 

@@ -9,8 +9,6 @@ use crate::load::{load, sent_to_registry, wait_for_load};
 use crate::wire::{self, Client};
 use testkit::{AT_ONCE, Setup, wait_for};
 
-const TAGS: &str = "GET /v2/library/busybox/tags/list HTTP/1.1\r\nHost: x\r\n\r\n";
-
 /// A pull while others hold all connections that there may be.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_over_the_limit_are_refused_at_once_and_readyz_still_answers() {
@@ -51,29 +49,33 @@ async fn connections_over_the_limit_are_refused_at_once_and_readyz_still_answers
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_over_the_limit_are_refused_at_once() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(256, 256).start();
-    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
-    let max = load(&proxy)["requests"]["max"].as_u64().and_then(|max| usize::try_from(max).ok()).expect("a number");
-    azure.inject(Hop::Data, Fault::Hang);
-    let before = sent_to_registry(&azure.requests());
-    let mut waiting: Vec<_> = (0..max)
-        .map(|_| {
-            let mut client = wire::connect(proxy.address());
-            client.write_all(TAGS.as_bytes()).expect("sent");
-            client
-        })
-        .collect();
-    wait_for(&azure, "all of them", |requests| sent_to_registry(requests) - before == max).await;
-    let mut kept = Client::new(proxy.address());
-    for _ in 0..3 {
-        let answer = kept.ask("GET", "/v2/library/busybox/tags/list", "HTTP/1.1", "");
-        assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).flag("--admin-address", ":0").descriptors(256, 256).start();
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+        let max = load(&proxy)["requests"]["max"].as_u64().and_then(|max| usize::try_from(max).ok()).expect("a number");
+        azure.inject(Hop::Data, Fault::Hang);
+        let before = sent_to_registry(&azure.requests());
+        let mut waiting: Vec<_> = (0..max)
+            .map(|number| {
+                let mut client = wire::connect(proxy.address());
+                // Each asks for something else, so that none shares another's answer.
+                let path = format!("/v2/library/busybox/tags/list?n={}", number + 1);
+                client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).expect("sent");
+                client
+            })
+            .collect();
+        wait_for(&azure, "all of them", |requests| sent_to_registry(requests) - before == max).await;
+        let mut kept = Client::new(proxy.address());
+        for _ in 0..3 {
+            let answer = kept.ask("GET", "/v2/library/busybox/tags/list", "HTTP/1.1", "");
+            assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+        }
+        assert_eq!(load(&proxy)["requests"]["refused"], 3);
+        assert_eq!(sent_to_registry(&azure.requests()) - before, max, "the registry hears of none of them");
+        waiting.clear();
+        proxy.wait_for_log("requests under way: there is room again");
+        azure.clear_faults();
+        assert_eq!(kept.ask("GET", "/v2/library/busybox/tags/list", "HTTP/1.1", "").status(), 200);
     }
-    assert_eq!(load(&proxy)["requests"]["refused"], 3);
-    assert_eq!(sent_to_registry(&azure.requests()) - before, max, "the registry hears of none of them");
-    waiting.clear();
-    proxy.wait_for_log("requests under way: there is room again");
-    azure.clear_faults();
-    assert_eq!(kept.ask("GET", "/v2/library/busybox/tags/list", "HTTP/1.1", "").status(), 200);
 }

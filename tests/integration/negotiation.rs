@@ -11,7 +11,7 @@ use testkit::{AT_ONCE, Setup};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn six_accept_lines_reach_the_registry_unchanged_in_any_order() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::start("off").await;
     let mut types = [
         "application/vnd.docker.distribution.manifest.v2+json",
         "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -36,7 +36,7 @@ async fn six_accept_lines_reach_the_registry_unchanged_in_any_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accept_encoding_reaches_the_registry_except_for_bodies_that_are_rewritten() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::start("off").await;
     let takes = "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5";
     let headers = format!("{ACCEPT}Accept-Encoding: {takes}\r\n");
     let index = fixture.azure.manifest("hub/library/busybox", "latest").expect("pushed");
@@ -53,7 +53,7 @@ async fn accept_encoding_reaches_the_registry_except_for_bodies_that_are_rewritt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_reaches_the_registry_unchanged() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::start("off").await;
     for (path, status) in [("manifests/latest", 200), (&format!("blobs/{}", fixture.layer), 307)] {
         let headers = format!("{ACCEPT}Range: bytes=0-\r\nIf-Range: \"x\"\r\n");
         let answer = fixture.ask("GET", &format!("/v2/library/busybox/{path}"), &headers);
@@ -65,7 +65,7 @@ async fn a_range_reaches_the_registry_unchanged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_range_is_asked_of_a_body_that_is_rewritten() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::start("{}").await;
     for path in ["tags/list", &format!("referrers/{}", fixture.index)] {
         let headers = "Range: bytes=3-9\r\nIf-Range: \"x\"\r\n";
         let answer = fixture.ask("GET", &format!("/v2/library/busybox/{path}"), headers);
@@ -77,7 +77,7 @@ async fn no_range_is_asked_of_a_body_that_is_rewritten() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_etag_is_answered_304_without_a_body() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::start("{}").await;
     let path = "/v2/library/busybox/manifests/latest";
     for (version, headers, keeps) in CLIENT_FRAMINGS {
         let mut client = Client::new(fixture.proxy.address());

@@ -20,60 +20,62 @@ fn data(azure: &Emulator) -> Vec<Recorded> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_pull_reaches_the_registry_prefixed_and_signed() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    let get = |path: String| client().get(proxy.url(&path)).header("Accept", ACCEPT).send();
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        let get = |path: String| client().get(proxy.url(&path)).header("Accept", ACCEPT).send();
 
-    let ping = get("/v2/".to_owned()).await.expect("an answer");
-    assert_eq!(ping.headers()["docker-distribution-api-version"], "registry/2.0");
-    assert_eq!(ping.text().await.expect("a body"), "{}");
-    assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "the ping stays here");
+        let ping = get("/v2/".to_owned()).await.expect("an answer");
+        assert_eq!(ping.headers()["docker-distribution-api-version"], "registry/2.0");
+        assert_eq!(ping.text().await.expect("a body"), "{}");
+        assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "the ping stays here");
 
-    let head = client().head(proxy.url("/v2/library/busybox/manifests/latest")).header("Accept", ACCEPT).send();
-    let head = head.await.expect("an answer");
-    assert_eq!(head.status(), 200);
-    let digest = head.headers()["docker-content-digest"].to_str().expect("text").to_owned();
-    let index = get(format!("/v2/library/busybox/manifests/{digest}")).await.expect("an answer");
-    assert_eq!(index.headers()["content-length"], head.headers()["content-length"]);
-    let bytes = index.bytes().await.expect("a body");
-    assert_eq!(bytes, azure.manifest("hub/library/busybox", "latest").expect("pushed"), "byte for byte");
-    let index: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
-    let manifest = index["manifests"][0]["digest"].as_str().expect("a digest");
-    let manifest = get(format!("/v2/library/busybox/manifests/{manifest}")).await.expect("an answer");
-    let manifest: serde_json::Value = manifest.json().await.expect("JSON");
-    let layer = manifest["layers"][0]["digest"].as_str().expect("a digest").to_owned();
+        let head = client().head(proxy.url("/v2/library/busybox/manifests/latest")).header("Accept", ACCEPT).send();
+        let head = head.await.expect("an answer");
+        assert_eq!(head.status(), 200);
+        let digest = head.headers()["docker-content-digest"].to_str().expect("text").to_owned();
+        let index = get(format!("/v2/library/busybox/manifests/{digest}")).await.expect("an answer");
+        assert_eq!(index.headers()["content-length"], head.headers()["content-length"]);
+        let bytes = index.bytes().await.expect("a body");
+        assert_eq!(bytes, azure.manifest("hub/library/busybox", "latest").expect("pushed"), "byte for byte");
+        let index: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        let manifest = index["manifests"][0]["digest"].as_str().expect("a digest");
+        let manifest = get(format!("/v2/library/busybox/manifests/{manifest}")).await.expect("an answer");
+        let manifest: serde_json::Value = manifest.json().await.expect("JSON");
+        let layer = manifest["layers"][0]["digest"].as_str().expect("a digest").to_owned();
 
-    for path in [
-        format!("/v2/library/busybox/blobs/{layer}"),
-        format!("/v2/library/busybox/blobs/{}?ns=docker.io", layer.replace(':', "%3A")),
-    ] {
-        let redirect = get(path).await.expect("an answer");
-        assert_eq!(redirect.status(), 307);
-        let location = redirect.headers()["location"].to_str().expect("text").to_owned();
-        assert!(location.contains("sig=") && location.contains("//docker/registry"), "{location}");
-        assert_eq!(redirect.headers()["docker-content-digest"], layer.as_str());
-        // The signature covers the path as it is: storage accepts it, so it came through byte for byte.
-        let ca = reqwest::Certificate::from_pem(azure.ca_pem().as_bytes()).expect("a CA");
-        let storage = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().expect("a client");
-        let blob = storage.get(&location).send().await.expect("an answer");
-        assert_eq!(blob.bytes().await.expect("a body"), azure.blob(&layer).expect("pushed"));
-    }
+        for path in [
+            format!("/v2/library/busybox/blobs/{layer}"),
+            format!("/v2/library/busybox/blobs/{}?ns=docker.io", layer.replace(':', "%3A")),
+        ] {
+            let redirect = get(path).await.expect("an answer");
+            assert_eq!(redirect.status(), 307);
+            let location = redirect.headers()["location"].to_str().expect("text").to_owned();
+            assert!(location.contains("sig=") && location.contains("//docker/registry"), "{location}");
+            assert_eq!(redirect.headers()["docker-content-digest"], layer.as_str());
+            // The signature covers the path as it is: storage accepts it, so it came through byte for byte.
+            let ca = reqwest::Certificate::from_pem(azure.ca_pem().as_bytes()).expect("a CA");
+            let storage = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().expect("a client");
+            let blob = storage.get(&location).send().await.expect("an answer");
+            assert_eq!(blob.bytes().await.expect("a body"), azure.blob(&layer).expect("pushed"));
+        }
 
-    let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
-    let requests = data(&azure);
-    assert_eq!(requests.len(), 5);
-    for request in requests {
-        assert!(request.target.starts_with("/v2/hub/library/busybox/"), "{}", request.target);
-        assert!(!request.target.contains(['?', '%']), "{}", request.target);
-        assert_eq!(request.header("host"), Some(authority.as_str()));
-        assert!(request.header("authorization").is_some_and(|value| value.starts_with("Bearer ")));
+        let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        let requests = data(&azure);
+        assert_eq!(requests.len(), 5);
+        for request in requests {
+            assert!(request.target.starts_with("/v2/hub/library/busybox/"), "{}", request.target);
+            assert!(!request.target.contains(['?', '%']), "{}", request.target);
+            assert_eq!(request.header("host"), Some(authority.as_str()));
+            assert!(request.header("authorization").is_some_and(|value| value.starts_with("Bearer ")));
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_headers_that_the_registry_needs_are_passed_on() {
     let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
+    let proxy = Setup::new(&azure).cache("off").start();
     let answer = wire::ask(
         proxy.address(),
         "GET http://other.example/v2/library/busybox/manifests/latest?ns=docker.io&sig=x",
@@ -117,56 +119,70 @@ async fn only_headers_that_the_registry_needs_are_passed_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_meant_for_the_proxy_alone_do_not_reach_the_client() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    for path in ["manifests/latest", "manifests/none", "tags/list", "manifests/latest?x=y"] {
-        let answer =
-            wire::ask(proxy.address(), &format!("GET /v2/library/busybox/{path}"), &format!("Accept: {ACCEPT}\r\n"));
-        for name in ["www-authenticate", "set-cookie", "strict-transport-security"] {
-            assert_eq!(answer.header(name), None, "{path}: {}", answer.head);
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for path in ["manifests/latest", "manifests/none", "tags/list", "manifests/latest?x=y"] {
+            let answer = wire::ask(
+                proxy.address(),
+                &format!("GET /v2/library/busybox/{path}"),
+                &format!("Accept: {ACCEPT}\r\n"),
+            );
+            for name in ["www-authenticate", "set-cookie", "strict-transport-security"] {
+                assert_eq!(answer.header(name), None, "{path}: {}", answer.head);
+            }
+            assert!(answer.header("x-ms-correlation-request-id").is_some(), "{path}: {}", answer.head);
         }
-        assert!(answer.header("x-ms-correlation-request-id").is_some(), "{path}: {}", answer.head);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hop_by_hop_headers_of_the_registry_do_not_reach_the_client() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    let said = [("Keep-Alive", "timeout=3"), ("Upgrade", "h2"), ("Trailer", "x"), ("X-Kept", "yes")];
-    let headers = said.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    azure.inject(Hop::Data, Fault::StatusWith { status: 404, headers, body: "{}".to_owned() });
-    let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "");
-    assert_eq!((answer.status, answer.header("x-kept")), (404, Some("yes")), "{answer:?}");
-    for name in ["keep-alive", "upgrade", "trailer"] {
-        assert_eq!(answer.header(name), None, "{}", answer.head);
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        let said = [("Keep-Alive", "timeout=3"), ("Upgrade", "h2"), ("Trailer", "x"), ("X-Kept", "yes")];
+        let headers = said.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        azure.inject(Hop::Data, Fault::StatusWith { status: 404, headers, body: "{}".to_owned() });
+        let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "");
+        assert_eq!((answer.status, answer.header("x-kept")), (404, Some("yes")), "{answer:?}");
+        for name in ["keep-alive", "upgrade", "trailer"] {
+            assert_eq!(answer.header(name), None, "{}", answer.head);
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_the_log_at_trace() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    let answer =
-        wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "Authorization: Basic Y2xpZW50cw==\r\n");
-    assert_eq!(answer.status, 404, "an index needs its Accept: {answer:?}");
-    let answer =
-        wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", &format!("Accept: {ACCEPT}\r\n"));
-    assert_eq!(answer.status, 200);
-    let log = proxy.end();
-    assert!(log.contains("/manifests/latest 200"), "{log}");
-    let mut secrets = vec![SECRET.to_owned(), "Y2xpZW50cw".to_owned()];
-    for request in azure.requests() {
-        if request.server == Server::Registry {
-            secrets.extend(request.header("authorization").map(|value| value.trim_start_matches("Bearer ").to_owned()));
-            secrets.extend(request.body.split('&').filter_map(|pair| {
-                let (name, value) = pair.split_once('=')?;
-                name.ends_with("_token").then(|| value.to_owned())
-            }));
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        let answer = wire::ask(
+            proxy.address(),
+            "GET /v2/library/busybox/manifests/latest",
+            "Authorization: Basic Y2xpZW50cw==\r\n",
+        );
+        assert_eq!(answer.status, 404, "an index needs its Accept: {answer:?}");
+        let answer =
+            wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", &format!("Accept: {ACCEPT}\r\n"));
+        assert_eq!(answer.status, 200);
+        let log = proxy.end();
+        assert!(log.contains("/manifests/latest 200"), "{log}");
+        let mut secrets = vec![SECRET.to_owned(), "Y2xpZW50cw".to_owned()];
+        for request in azure.requests() {
+            if request.server == Server::Registry {
+                secrets.extend(
+                    request.header("authorization").map(|value| value.trim_start_matches("Bearer ").to_owned()),
+                );
+                secrets.extend(request.body.split('&').filter_map(|pair| {
+                    let (name, value) = pair.split_once('=')?;
+                    name.ends_with("_token").then(|| value.to_owned())
+                }));
+            }
         }
-    }
-    assert!(secrets.len() >= 5, "the test found its secrets: {}", secrets.len());
-    for secret in secrets {
-        assert!(!log.contains(&secret), "a secret is in the log: {secret}");
+        assert!(secrets.len() >= 5, "the test found its secrets: {}", secrets.len());
+        for secret in secrets {
+            assert!(!log.contains(&secret), "a secret is in the log: {secret}");
+        }
     }
 }

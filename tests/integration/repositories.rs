@@ -28,52 +28,58 @@ fn manifest(proxy: &Proxy, name: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abac_registry_gets_one_scope_a_repository() {
-    let azure = azure(Options { abac: true, ..testkit::options() }, &["busybox", "alpine"]).await;
-    let proxy = Setup::new(&azure).start();
-    for _ in 0..3 {
-        for name in ["busybox", "alpine"] {
-            assert_eq!(manifest(&proxy, name).status, 200);
+    for cache in testkit::ASKING {
+        let azure = azure(Options { abac: true, ..testkit::options() }, &["busybox", "alpine"]).await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for _ in 0..3 {
+            for name in ["busybox", "alpine"] {
+                assert_eq!(manifest(&proxy, name).status, 200);
+            }
         }
+        let scopes: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Token).collect();
+        assert_eq!(scopes.len(), 2, "one call a repository: {scopes:?}");
     }
-    let scopes: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Token).collect();
-    assert_eq!(scopes.len(), 2, "one call a repository: {scopes:?}");
 }
 
 /// The claim says all repositories, and the data plane takes it for none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_granted_for_all_and_then_refused_is_followed_by_one_a_repository() {
-    let options = Options { refuses_wildcard_tokens: true, ..testkit::options() };
-    let azure = azure(options, &["busybox", "alpine", "debian"]).await;
-    let proxy = Setup::new(&azure).start();
-    for _ in 0..3 {
-        for name in ["busybox", "alpine", "debian"] {
-            let answer = manifest(&proxy, name);
-            assert_eq!(answer.status, 200, "{answer:?}");
+    for cache in testkit::ASKING {
+        let options = Options { refuses_wildcard_tokens: true, ..testkit::options() };
+        let azure = azure(options, &["busybox", "alpine", "debian"]).await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for _ in 0..3 {
+            for name in ["busybox", "alpine", "debian"] {
+                let answer = manifest(&proxy, name);
+                assert_eq!(answer.status, 200, "{answer:?}");
+            }
         }
+        let requests = azure.requests();
+        let refused = requests.iter().filter(|request| request.hop == Hop::Data && request.status == 401).count();
+        assert_eq!(refused, 2, "the token that was there and a fresh one, once for all repositories");
+        let calls = requests.iter().filter(|request| request.hop == Hop::Token).count();
+        assert_eq!(calls, 2 + 3, "two for all repositories, then one for each");
+        assert_eq!(proxy.log().matches("one token a repository").count(), 1, "{}", proxy.log());
     }
-    let requests = azure.requests();
-    let refused = requests.iter().filter(|request| request.hop == Hop::Data && request.status == 401).count();
-    assert_eq!(refused, 2, "the token that was there and a fresh one, once for all repositories");
-    let calls = requests.iter().filter(|request| request.hop == Hop::Token).count();
-    assert_eq!(calls, 2 + 3, "two for all repositories, then one for each");
-    assert_eq!(proxy.log().matches("one token a repository").count(), 1, "{}", proxy.log());
 }
 
 /// A cache rule with an unhealthy credential set answers 401 to any token, with the same challenge.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_refuses_every_token_changes_nothing_for_the_others() {
-    let azure = azure(testkit::options(), &["busybox", "alpine", "debian"]).await;
-    azure.inject(Hop::Data, Fault::Challenge401.on_path("alpine"));
-    let proxy = Setup::new(&azure).start();
-    for _ in 0..3 {
-        for (name, status) in [("alpine", 403), ("busybox", 200), ("debian", 200)] {
-            let answer = manifest(&proxy, name);
-            assert_eq!(answer.status, status, "{answer:?}");
+    for cache in testkit::ASKING {
+        let azure = azure(testkit::options(), &["busybox", "alpine", "debian"]).await;
+        azure.inject(Hop::Data, Fault::Challenge401.on_path("alpine"));
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for _ in 0..3 {
+            for (name, status) in [("alpine", 403), ("busybox", 200), ("debian", 200)] {
+                let answer = manifest(&proxy, name);
+                assert_eq!(answer.status, status, "{answer:?}");
+            }
         }
+        let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
+        assert_eq!(calls, 3, "two for all repositories, one for the one that is refused");
+        assert!(!proxy.log().contains("one token a repository"), "{}", proxy.log());
     }
-    let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
-    assert_eq!(calls, 3, "two for all repositories, one for the one that is refused");
-    assert!(!proxy.log().contains("one token a repository"), "{}", proxy.log());
 }
 
 /// The statuses of requests for these names, all sent at once on one HTTP/2 connection.
@@ -98,31 +104,33 @@ async fn statuses(proxy: SocketAddr, names: Range<usize>) -> Vec<u16> {
 /// Some dozen connections are enough for a thousand names that nobody has heard of: each has 32 requests at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_invented_names_keep_no_pull_from_its_token() {
-    const CONNECTIONS: usize = 38;
-    const NAMES: usize = 30;
-    let azure = azure(Options { abac: true, ..testkit::options() }, &["busybox", "alpine", "debian"]).await;
-    let proxy = Setup::new(&azure).start();
-    for name in ["busybox", "alpine"] {
-        assert_eq!(manifest(&proxy, name).status, 200);
-    }
-    azure.inject(Hop::Token, Fault::Hang);
-    let address = proxy.address();
-    let mut clients = JoinSet::new();
-    for client in 0..CONNECTIONS {
-        clients.spawn(statuses(address, client * NAMES..(client + 1) * NAMES));
-    }
-    let mut told = Vec::new();
-    while told.len() < CONNECTIONS * NAMES {
+    for cache in testkit::ASKING {
+        const CONNECTIONS: usize = 38;
+        const NAMES: usize = 30;
+        let azure = azure(Options { abac: true, ..testkit::options() }, &["busybox", "alpine", "debian"]).await;
+        let proxy = Setup::new(&azure).cache(cache).start();
         for name in ["busybox", "alpine"] {
-            let answer = manifest(&proxy, name);
-            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(manifest(&proxy, name).status, 200);
         }
-        if let Some(done) = clients.try_join_next() {
-            told.extend(done.expect("no panic"));
+        azure.inject(Hop::Token, Fault::Hang);
+        let address = proxy.address();
+        let mut clients = JoinSet::new();
+        for client in 0..CONNECTIONS {
+            clients.spawn(statuses(address, client * NAMES..(client + 1) * NAMES));
         }
+        let mut told = Vec::new();
+        while told.len() < CONNECTIONS * NAMES {
+            for name in ["busybox", "alpine"] {
+                let answer = manifest(&proxy, name);
+                assert_eq!(answer.status, 200, "{answer:?}");
+            }
+            if let Some(done) = clients.try_join_next() {
+                told.extend(done.expect("no panic"));
+            }
+        }
+        assert!(told.iter().all(|status| *status == 503), "each has waited for a token of its own: {told:?}");
+        // And a name that is no invention has its turn.
+        azure.clear_faults();
+        assert_eq!(manifest(&proxy, "debian").status, 200);
     }
-    assert!(told.iter().all(|status| *status == 503), "each has waited for a token of its own: {told:?}");
-    // And a name that is no invention has its turn.
-    azure.clear_faults();
-    assert_eq!(manifest(&proxy, "debian").status, 200);
 }

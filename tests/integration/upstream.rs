@@ -16,103 +16,115 @@ fn manifest(proxy: &Proxy) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_registry_is_answered_for_within_30_seconds() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    azure.inject(Hop::Data, Fault::Hang);
-    let begun = Instant::now();
-    let answer = manifest(&proxy);
-    assert_eq!((answer.status, answer.code().as_str()), (504, "UNAVAILABLE"), "{answer:?}");
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        azure.inject(Hop::Data, Fault::Hang);
+        let begun = Instant::now();
+        let answer = manifest(&proxy);
+        assert_eq!((answer.status, answer.code().as_str()), (504, "UNAVAILABLE"), "{answer:?}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_dies_before_its_answer_is_sent_once_more_on_a_fresh_connection() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    assert_eq!(manifest(&proxy).status, 200);
-    for (deaths, status) in [(1, 200), (2, 502)] {
-        azure.clear_requests();
-        azure.inject(Hop::Data, Fault::DieBeforeResponse.times(deaths));
-        let answer = manifest(&proxy);
-        assert_eq!(answer.status, status, "{deaths}: {answer:?}");
-        let requests: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).collect();
-        assert_eq!(requests.len(), 2, "{deaths}");
-        assert_ne!(requests[0].connection, requests[1].connection, "{deaths}");
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        assert_eq!(manifest(&proxy).status, 200);
+        for (deaths, status) in [(1, 200), (2, 502)] {
+            azure.clear_requests();
+            azure.inject(Hop::Data, Fault::DieBeforeResponse.times(deaths));
+            let answer = manifest(&proxy);
+            assert_eq!(answer.status, status, "{deaths}: {answer:?}");
+            let requests: Vec<_> = azure.requests().into_iter().filter(|request| request.hop == Hop::Data).collect();
+            assert_eq!(requests.len(), 2, "{deaths}");
+            assert_ne!(requests[0].connection, requests[1].connection, "{deaths}");
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_the_registry_are_kept_and_stale_ones_do_no_harm() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    let connections = || {
-        let requests = azure.requests().into_iter().filter(|request| request.hop == Hop::Data);
-        let mut connections: Vec<_> = requests.map(|request| request.connection).collect();
-        connections.dedup();
-        connections.len()
-    };
-    for _ in 0..10 {
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        let connections = || {
+            let requests = azure.requests().into_iter().filter(|request| request.hop == Hop::Data);
+            let mut connections: Vec<_> = requests.map(|request| request.connection).collect();
+            connections.dedup();
+            connections.len()
+        };
+        for _ in 0..10 {
+            assert_eq!(manifest(&proxy).status, 200);
+        }
+        assert_eq!(connections(), 1, "ten requests on one connection");
+        azure.close_connections(Server::Registry);
         assert_eq!(manifest(&proxy).status, 200);
+        assert_eq!(connections(), 2);
     }
-    assert_eq!(connections(), 1, "ten requests on one connection");
-    azure.close_connections(Server::Registry);
-    assert_eq!(manifest(&proxy).status, 200);
-    assert_eq!(connections(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_connection_tries_the_next_address() {
-    let azure = testkit::azure().await;
-    let setup = Setup::new(&azure);
-    // Nothing listens on 127.0.0.2 and 127.0.0.3 at the emulator's port.
-    let config = setup.file(
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let setup = Setup::new(&azure);
+        // Nothing listens on 127.0.0.2 and 127.0.0.3 at the emulator's port.
+        let config = setup.file(
         "addresses.yaml",
         format!(
             "upstream: {{domain: 'example.azurecr.io:{}', prefix: hub, addresses: [127.0.0.2, 127.0.0.3, 127.0.0.1]}}\n\
-             listen: 127.0.0.1:0\nlog: trace\ncache: off\nca_file: {}\n",
+             listen: 127.0.0.1:0\nlog: trace\nca_file: {}\ncache: {cache}\n",
             azure.registry_addr().port(),
             setup.file("other-ca.pem", azure.ca_pem()).display(),
         ),
     );
-    let proxy = setup.flag("--config", &config.to_string_lossy()).start();
-    assert_eq!(manifest(&proxy).status, 200);
-    assert_eq!(manifest(&proxy).status, 200);
-    let log = proxy.end();
-    // The call for the token went the same way, and has found the good one.
-    let went = format!(" upstream=127.0.0.1:{} tries=1", azure.registry_addr().port());
-    assert_eq!(log.lines().filter(|line| line.contains(&went)).count(), 2, "{log}");
+        let proxy = setup.flag("--config", &config.to_string_lossy()).start();
+        assert_eq!(manifest(&proxy).status, 200);
+        assert_eq!(manifest(&proxy).status, 200);
+        let log = proxy.end();
+        // The call for the token went the same way, and has found the good one.
+        let went = format!(" upstream=127.0.0.1:{} tries=1", azure.registry_addr().port());
+        assert_eq!(log.lines().filter(|line| line.contains(&went)).count(), 2, "{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_registry_is_502_and_works_again_when_it_returns() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    assert_eq!(manifest(&proxy).status, 200);
-    azure.refuse_connections(Server::Registry, true);
-    let answer = manifest(&proxy);
-    assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{answer:?}");
-    azure.refuse_connections(Server::Registry, false);
-    assert_eq!(manifest(&proxy).status, 200);
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        assert_eq!(manifest(&proxy).status, 200);
+        azure.refuse_connections(Server::Registry, true);
+        let answer = manifest(&proxy);
+        assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{answer:?}");
+        azure.refuse_connections(Server::Registry, false);
+        assert_eq!(manifest(&proxy).status, 200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_after_which_the_connection_ends_says_so() {
-    let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
-    assert_eq!(manifest(&proxy).status, 200);
-    azure.inject(Hop::Data, Fault::Challenge401);
-    let mut stream = wire::connect(proxy.address());
-    write!(stream, "GET /v2/library/busybox/manifests/latest HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("closed in time");
-    let answer = wire::parse(&answer);
-    assert_eq!((answer.status, answer.header("connection")), (403, Some("close")), "{answer:?}");
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        assert_eq!(manifest(&proxy).status, 200);
+        azure.inject(Hop::Data, Fault::Challenge401);
+        let mut stream = wire::connect(proxy.address());
+        write!(stream, "GET /v2/library/busybox/manifests/latest HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("closed in time");
+        let answer = wire::parse(&answer);
+        assert_eq!((answer.status, answer.header("connection")), (403, Some("close")), "{answer:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off_is_not_passed_as_complete() {
     let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).start();
+    let proxy = Setup::new(&azure).cache("off").start();
     assert_eq!(manifest(&proxy).status, 200);
     for fault in [Fault::CutBody(10), Fault::ResetMidBody] {
         azure.inject(Hop::Data, fault.times(1));
