@@ -129,6 +129,11 @@ impl Read {
                     _ => error,
                 });
             }
+            // A redirect has said all in its header; its body says the same to people, and may come late.
+            if self.part == Part::Redirect && response.status.is_redirection() {
+                call::finish(&connector, upstream, &peer).await;
+                return Ok(Answer { asked, response, body: Body::Whole(Bytes::new()) });
+            }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
             let body = body::read(&mut upstream, &response, limit).await;
             if matches!(body, Body::Whole(_)) {

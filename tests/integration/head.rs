@@ -38,7 +38,9 @@ async fn head_is_answered_like_get_without_a_body() {
             let whole = client.ask("GET", &path, "HTTP/1.1", ACCEPT);
             let bare = client.ask("HEAD", &path, "HTTP/1.1", ACCEPT);
             assert_eq!((whole.status(), bare.status()), (get, head), "{path}: {whole:?} {bare:?}");
-            assert!(bare.body.is_empty() && !whole.body.is_empty(), "{path}");
+            // A redirect that is kept is one without the sentence that the registry sends for people.
+            let is_bodiless = get == 307 && cache != "off";
+            assert!(bare.body.is_empty() && whole.body.is_empty() == is_bodiless, "{path}");
             if get != head {
                 // The registry has the length of a blob itself.
                 let length = fixture.azure.blob(&fixture.layer).expect("pushed").len().to_string();
