@@ -15,7 +15,8 @@ async fn proxied(storage_is_known: bool) -> (Emulator, Pushed, Proxy) {
     let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
     let hosts = if storage_is_known { azure.storage_addr().to_string() } else { "storage.example".to_owned() };
-    let proxy = Setup::new(&azure).upstream(&format!("  blobs: proxy\n  blob_hosts: ['{hosts}']\n")).start();
+    let hosts = format!("  blobs: proxy\n  blob_hosts: ['{hosts}']\n");
+    let proxy = Setup::new(&azure).cache("off").upstream(&hosts).start();
     (azure, pushed, proxy)
 }
 

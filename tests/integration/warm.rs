@@ -46,7 +46,7 @@ fn said(output: &Output) -> (i32, String) {
 async fn start() -> (Emulator, Pushed, Proxy) {
     let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small(REPOSITORY, "latest"));
-    let proxy = Setup::new(&azure).flag("--log", "info").start();
+    let proxy = Setup::new(&azure).cache("off").flag("--log", "info").start();
     (azure, pushed, proxy)
 }
 
@@ -148,7 +148,7 @@ async fn an_image_that_the_registry_still_imports_is_named() {
 async fn through_a_proxy_that_serves_blobs_itself_storage_is_never_asked_from_here() {
     let (azure, pushed, _) = start().await;
     let lines = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
-    let proxy = Setup::new(&azure).upstream(&lines).flag("--log", "info").start();
+    let proxy = Setup::new(&azure).cache("off").upstream(&lines).flag("--log", "info").start();
     let (status, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
     assert_eq!(status, 0, "{text}");
     assert_eq!(asked(&azure), paths(&azure, &pushed, &["amd64"], true));
