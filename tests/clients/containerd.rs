@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::daemon::{DAEMON_LIMIT, Daemon};
 use crate::home::Home;
-use crate::mirror::Mirror;
+use crate::mirror::{CACHES, Mirror};
 use crate::program::run;
 use crate::tree::Tree;
 use testkit::PATIENCE;
@@ -115,13 +115,15 @@ pub(crate) fn cri_succeeded(answer: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn ctr_pulls_by_hosts_toml() {
-    let mirror = Mirror::start().await;
-    let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
-    let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
-    for pull in mirror.pulls() {
-        let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
-        run(&mut containerd.pull(PATIENCE, &format!("{platform} {}", pull.reference)));
-        mirror.verify(pull, AGENT);
+    for cache in CACHES {
+        let mirror = Mirror::start(cache).await;
+        let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
+        let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
+        for pull in mirror.pulls() {
+            let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
+            run(&mut containerd.pull(PATIENCE, &format!("{platform} {}", pull.reference)));
+            mirror.verify(pull, AGENT);
+        }
     }
 }
 
@@ -129,14 +131,16 @@ async fn ctr_pulls_by_hosts_toml() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn cri_pulls_as_for_a_kubelet() {
-    let mirror = Mirror::start().await;
-    let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
-    let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
-    for pull in mirror.pulls().iter().filter(|pull| pull.platform.is_none()) {
-        let answer = run(&mut containerd.cri_pull(PATIENCE, &pull.reference));
-        assert!(cri_succeeded(&answer), "{answer}");
-        assert!(answer.contains(&mirror.config(pull)), "the image's id: {answer}");
-        mirror.verify(pull, AGENT);
+    for cache in CACHES {
+        let mirror = Mirror::start(cache).await;
+        let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
+        let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
+        for pull in mirror.pulls().iter().filter(|pull| pull.platform.is_none()) {
+            let answer = run(&mut containerd.cri_pull(PATIENCE, &pull.reference));
+            assert!(cri_succeeded(&answer), "{answer}");
+            assert!(answer.contains(&mirror.config(pull)), "the image's id: {answer}");
+            mirror.verify(pull, AGENT);
+        }
     }
 }
 

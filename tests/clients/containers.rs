@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::home::Home;
-use crate::mirror::{Mirror, Pull};
+use crate::mirror::{CACHES, Mirror, Pull};
 use crate::program::run;
 use crate::tree::Tree;
 use testkit::{AT_ONCE, PATIENCE};
@@ -106,10 +106,12 @@ fn arch_flag(name: &str, pull: &Pull) -> String {
 impl Client {
     /// Every pull of the table.
     async fn check(&self) {
-        let mirror = Mirror::start().await;
-        configure(&mirror.home, &mirrored(&mirror.address()));
-        for pull in mirror.pulls() {
-            self.pull_and_verify(&mirror, pull);
+        for cache in CACHES {
+            let mirror = Mirror::start(cache).await;
+            configure(&mirror.home, &mirrored(&mirror.address()));
+            for pull in mirror.pulls() {
+                self.pull_and_verify(&mirror, pull);
+            }
         }
     }
 
@@ -145,7 +147,7 @@ async fn skopeo_pulls() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn a_tls_client_hello_on_the_plain_port_is_dropped_at_once() {
-    let mirror = Mirror::start().await;
+    let mirror = Mirror::start("{}").await;
     configure(&mirror.home, &mirrored(&mirror.address()));
     let pull = &mirror.pulls()[0];
     let words = format!("podman --log-level debug pull {}", pull.reference);

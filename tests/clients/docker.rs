@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{DAEMON_LIMIT, Daemon};
 use crate::home::Home;
-use crate::mirror::Mirror;
+use crate::mirror::{CACHES, Mirror};
 use crate::program::run;
 use crate::tree::Tree;
 use testkit::PATIENCE;
@@ -127,33 +127,37 @@ fn command(home: &Home, tree: Option<&Tree<'_>>, limit: Duration, words: &str) -
 
 /// Every pull of the table, by this dockerd, which then runs what it has.
 async fn pulls_and_runs(kind: Kind, agent: &str) {
-    let mirror = Mirror::start().await;
-    let daemon = Docker::start(&mirror.home, &mirror.address(), kind);
-    let docker = |words: &str| run(&mut daemon.docker(PATIENCE, words));
-    for pull in mirror.pulls() {
-        let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
-        docker(&format!("pull --quiet {platform} {}", pull.reference));
-        mirror.verify(pull, agent);
-        // containerd's store has the index under the name, and answers for this machine's architecture.
-        if pull.platform.is_none() || !kind.has_containerds_store() {
-            let arch = docker(&format!("image inspect --format {{{{.Architecture}}}} {}", pull.reference));
-            assert_eq!(arch.trim(), pull.arch, "{}", pull.reference);
-        }
-        if pull.platform.is_none() {
-            let printed = docker(&format!("run --rm --network none {} /bin/sh -c pwd", pull.reference));
-            assert_eq!(printed.trim(), "/", "{}", pull.reference);
+    for cache in CACHES {
+        let mirror = Mirror::start(cache).await;
+        let daemon = Docker::start(&mirror.home, &mirror.address(), kind);
+        let docker = |words: &str| run(&mut daemon.docker(PATIENCE, words));
+        for pull in mirror.pulls() {
+            let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
+            docker(&format!("pull --quiet {platform} {}", pull.reference));
+            mirror.verify(pull, agent);
+            // containerd's store has the index under the name, and answers for this machine's architecture.
+            if pull.platform.is_none() || !kind.has_containerds_store() {
+                let arch = docker(&format!("image inspect --format {{{{.Architecture}}}} {}", pull.reference));
+                assert_eq!(arch.trim(), pull.arch, "{}", pull.reference);
+            }
+            if pull.platform.is_none() {
+                let printed = docker(&format!("run --rm --network none {} /bin/sh -c pwd", pull.reference));
+                assert_eq!(printed.trim(), "/", "{}", pull.reference);
+            }
         }
     }
 }
 
 /// Every pull of the table, as the base of a build. With containerd's store it is containerd that fetches the layers.
 async fn builds_on_images_of_the_mirror(kind: Kind, agent: &str) {
-    let mirror = Mirror::start().await;
-    let daemon = Docker::start(&mirror.home, &mirror.address(), kind);
-    for pull in mirror.pulls() {
-        let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
-        run(&mut daemon.build(PATIENCE, &pull.reference, &platform));
-        mirror.verify(pull, agent);
+    for cache in CACHES {
+        let mirror = Mirror::start(cache).await;
+        let daemon = Docker::start(&mirror.home, &mirror.address(), kind);
+        for pull in mirror.pulls() {
+            let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
+            run(&mut daemon.build(PATIENCE, &pull.reference, &platform));
+            mirror.verify(pull, agent);
+        }
     }
 }
 

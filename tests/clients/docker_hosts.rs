@@ -32,7 +32,7 @@ impl Scene {
     async fn new(on_failure: &str) -> Self {
         let site = Site::start().await;
         let setup = site.proxy(&REGISTRIES.map(|(registry, prefix, _)| (registry, prefix)), on_failure);
-        let (config, home) = (setup.path("routes.yaml"), site.home());
+        let (config, home) = (setup.path("config.yaml"), site.home());
         let proxy = setup.start();
         home.write_client_config("docker", &config, &proxy);
         Self { site, proxy, home }

@@ -17,6 +17,7 @@ use testkit::Proxy;
 
 /// The table itself.
 const TABLE: &str = include_str!("failures.md");
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// No client has an answer to any failure that takes longer.
 const LIMIT: Duration = Duration::from_secs(330);
 /// What a machine under load may add to any bound, besides what the same client takes there when nothing fails.
@@ -157,7 +158,7 @@ impl Cell {
         let (hop, path) = match (part, what) {
             ("manifest", _) => (Hop::Data, format!("/v2/hub/{}/manifests/", self.repository())),
             // What breaks off on its way from storage.
-            ("layer", "cut" | "cut once") => (Hop::Storage, layer.trim_start_matches("sha256:").to_owned()),
+            ("layer", "cut" | "cut once" | "wrong") => (Hop::Storage, layer.trim_start_matches("sha256:").to_owned()),
             ("layer", _) => (Hop::Data, format!("/v2/hub/{}/blobs/{layer}", self.repository())),
             _ => panic!("a part that nobody knows: {part}"),
         };
@@ -167,6 +168,14 @@ impl Cell {
             // Longer than what has no body, shorter than a manifest; every try breaks off.
             "cut" => Injection::from(Fault::CutBody(100)),
             "cut once" => Fault::CutBody(100).times(1),
+            // Of the same form, and with the right digest in its header.
+            "wrong" => {
+                let media_type = if part == "manifest" { MANIFEST } else { "application/octet-stream" };
+                let headers = [("Content-Type", media_type), ("Docker-Content-Digest", &pushed.index_digest)];
+                let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+                let body = format!("{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST}\",\"layers\":[]}}");
+                Fault::StatusWith { status: 200, headers, body }.into()
+            }
             "stall" => Fault::Hang.into(),
             status => Fault::Status(status.parse().expect("a status")).into(),
         };
@@ -221,7 +230,7 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
     let proxies = [Mode::Fallback, Mode::Closed].map(|mode| {
         let on_failure = if mode == Mode::Fallback { "fallback" } else { "closed" };
         let setup = site.proxy(&[("docker.io", "hub")], on_failure);
-        configs.push(setup.path("routes.yaml"));
+        configs.push(setup.path("config.yaml"));
         (mode, setup.start())
     });
     let homes: Vec<Home> = (0..14).map(|_| site.home()).collect();

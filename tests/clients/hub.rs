@@ -63,8 +63,6 @@ impl Site {
 
     /// A proxy with routes of source and prefix.
     pub(crate) fn proxy(&self, routes: &[(&str, &str)], on_failure: &str) -> Setup {
-        let setup = Setup::new(&self.azure);
-        let ca = setup.path("ca.pem");
         let port = self.azure.registry_addr().port();
         let routes = routes.iter().map(|(source, prefix)| {
             format!(
@@ -72,10 +70,7 @@ impl Site {
                  addresses: [127.0.0.1], on_failure: {on_failure}}}\n"
             )
         });
-        let routes: String = routes.collect();
-        let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: info\n", ca.display());
-        let config = setup.file("routes.yaml", format!("routes:\n{routes}{rest}"));
-        setup.flag("--config", &config.to_string_lossy())
+        Setup::new(&self.azure).only_routes(&routes.collect::<String>()).flag("--log", "info")
     }
 
     /// A client's home that trusts both.

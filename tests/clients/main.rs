@@ -4,6 +4,7 @@
 //! its mirror fails. `scripts/test` gives them one.
 
 mod balancers;
+mod cache;
 mod chunks;
 mod client_config;
 mod containerd;

@@ -11,6 +11,10 @@ use testkit::{Proxy, Setup};
 const LAYER_BYTES: usize = 300_000;
 const LAYERS: usize = 2;
 const TAG: &str = "1.0";
+/// Settings of `cache`: the program's defaults, and without it.
+pub(crate) const CACHES: [&str; 2] = ["{}", "off"];
+/// How the proxy's own `User-Agent` begins, by which it asks for what it keeps.
+const PROXY_AGENT: &str = "acr-cache-proxy/";
 
 /// A proxy in front of the emulator, as a client's mirror of Docker Hub.
 pub(crate) struct Mirror {
@@ -42,11 +46,11 @@ const fn architectures() -> [&'static str; 2] {
 }
 
 impl Mirror {
-    /// A mirror of a registry on a port of the system's choice.
-    pub(crate) async fn start() -> Self {
+    /// A mirror of a registry on a port of the system's choice, with these settings of `cache`.
+    pub(crate) async fn start(cache: &str) -> Self {
         namespace::assert_isolated();
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
-        let proxy = Setup::new(&azure).flag("--log", "info").start();
+        let proxy = Setup::new(&azure).cache(cache).flag("--log", "info").start();
         let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
         Self::of(azure, proxy, &authority)
     }
@@ -103,22 +107,20 @@ impl Mirror {
         let requests = self.azure.requests();
         let of = |hop| requests.iter().filter(move |request: &&Recorded| request.hop == hop);
 
+        let is_any = |value: &str| is_client(value) || value.starts_with(PROXY_AGENT);
         for request in of(Hop::Data) {
             assert!(request.target.starts_with("/v2/hub/"), "the prefix: {request:?}");
             assert!(!request.target.contains('?'), "no ns: {request:?}");
             assert_eq!(request.header("host"), Some(self.authority.as_str()), "{request:?}");
             assert!(request.header("authorization").is_some_and(|value| value.starts_with("Bearer ")), "{request:?}");
-            assert!(request.header("user-agent").is_some_and(is_client), "{request:?}");
+            assert!(request.header("user-agent").is_some_and(is_any), "{request:?}");
         }
 
         // A request that went around the proxy would be at the registry and not in its log.
-        let arrived = sorted(of(Hop::Data).map(|request| {
-            format!("{} {} {}", request.method, request.target.replacen("/v2/hub/", "/v2/", 1), request.status)
-        }));
-        let answered = self.proxy.wait_until(&format!("the registry's requests {arrived:#?}"), |log| {
+        let answered = self.proxy.wait_until("the lines of all that reached the registry, and no others", |log| {
+            let arrived = sorted(self.azure.requests().iter().filter(|request| request.hop == Hop::Data).map(asked));
             let answered: Vec<_> = access_lines(log).filter(|line| !["/v2/", "-"].contains(&&*line.path)).collect();
-            let lines = sorted(answered.iter().map(|line| format!("{} {} {}", line.method, line.path, line.status)));
-            (lines == arrived).then_some(answered)
+            (sorted(answered.iter().filter_map(Line::asked)) == arrived).then_some(answered)
         });
 
         // Neither refused nor challenged: a client that sees a 401 asks for a token at a place of the server's choice.
@@ -143,20 +145,20 @@ impl Mirror {
 
         // The image that was asked for, all of it and no other one.
         let manifest = |reference: &str| {
-            let target = format!("/v2/hub/library/{}/manifests/{reference}", pull.name);
-            of(Hop::Data).any(|request| request.target == target)
+            let path = format!("/v2/library/{}/manifests/{reference}", pull.name);
+            answered.iter().any(|line| line.path == path)
         };
-        assert_eq!(manifest(TAG), pull.by_tag, "{arrived:#?}");
-        assert!(manifest(&pull.manifest), "{arrived:#?}");
+        assert_eq!(manifest(TAG), pull.by_tag, "{answered:#?}");
+        assert!(manifest(&pull.manifest), "{answered:#?}");
         let fetched = |digest: &String| {
             let hex = digest.trim_start_matches("sha256:");
             of(Hop::Storage).any(|request| request.target.contains(hex))
         };
         let wanted = self.blobs(pull, &pull.manifest);
-        assert!(wanted.len() == 1 + LAYERS && wanted.iter().all(fetched), "not all of {wanted:?}: {arrived:#?}");
+        assert!(wanted.len() == 1 + LAYERS && wanted.iter().all(fetched), "not all of {wanted:?}: {answered:#?}");
         // A client may look at the config of another architecture, but has no use for its layers.
         let unwanted = self.blobs(pull, &pull.other_manifest);
-        assert!(!unwanted.iter().skip(1).any(fetched), "some of {unwanted:?}: {arrived:#?}");
+        assert!(!unwanted.iter().skip(1).any(fetched), "some of {unwanted:?}: {answered:#?}");
     }
 
     /// The config and the layers that a manifest names.
@@ -183,6 +185,29 @@ struct Line {
     path: String,
     status: String,
     bytes: usize,
+    /// What the cache did, if there is one.
+    cache: Option<String>,
+}
+
+impl Line {
+    /// What the registry was asked for this request, as [`asked`] has it: by the proxy itself, or the request as it was.
+    fn asked(&self) -> Option<String> {
+        match self.cache.as_deref() {
+            Some("hit" | "collapsed" | "stale") => None,
+            Some("miss" | "refresh" | "revalidate") => Some(format!("the proxy: GET {}", self.path)),
+            _ => Some(format!("{} {} {}", self.method, self.path, self.status)),
+        }
+    }
+}
+
+/// What the registry was asked, by the client's names.
+fn asked(request: &Recorded) -> String {
+    let path = request.target.replacen("/v2/hub/", "/v2/", 1);
+    if request.header("user-agent").is_some_and(|value| value.starts_with(PROXY_AGENT)) {
+        format!("the proxy: {} {path}", request.method)
+    } else {
+        format!("{} {path} {}", request.method, request.status)
+    }
 }
 
 fn access_lines(log: &str) -> impl Iterator<Item = Line> {
@@ -191,7 +216,8 @@ fn access_lines(log: &str) -> impl Iterator<Item = Line> {
         let bytes = words.get(3).and_then(|word| word.strip_suffix('B')).and_then(|number| number.parse().ok());
         let bytes = bytes.unwrap_or_else(|| panic!("method, path, status and bytes come first: {line}"));
         let [method, path, status] = [0, 1, 2].map(|at| words[at].to_owned());
-        Line { method, path, status, bytes }
+        let cache = words.iter().find_map(|word| word.strip_prefix("cache=")).map(str::to_owned);
+        Line { method, path, status, bytes, cache }
     })
 }
 

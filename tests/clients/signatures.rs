@@ -42,7 +42,7 @@ impl Scene {
         sign(&site.azure, SIGNED, &key);
 
         let setup = site.proxy(&[("docker.io", PREFIX)], "fallback");
-        let (config, home) = (setup.path("routes.yaml"), site.home());
+        let (config, home) = (setup.path("config.yaml"), site.home());
         let proxy = setup.start();
         home.write_client_config("podman", &config, &proxy);
 
