@@ -137,9 +137,12 @@ async fn an_error_is_in_the_clients_names_over_http2() {
             let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
             azure.inject(Hop::Data, Fault::StatusWith { status: 403, headers, body: body.to_string() });
             let path = format!("/v2/{name}/manifests/latest");
-            let (answer, head) = (ask(&proxy, "GET", &path, &[]), ask(&proxy, "HEAD", &path, &[]));
+            let accept = ["Accept: application/vnd.oci.image.index.v1+json"];
+            let (answer, head) = (ask(&proxy, "GET", &path, &accept), ask(&proxy, "HEAD", &path, &accept));
             assert_eq!((answer.status, head.status), (403, 403), "{answer:?}");
-            assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()), "{answer:?}");
+            // What is passed on in other names has begun before its length is known.
+            let length = (cache != "off").then(|| answer.body.len().to_string());
+            assert_eq!(answer.header("content-length"), length.as_deref(), "{answer:?}");
             assert_eq!(answer.header("content-length"), head.header("content-length"));
             let error = &answer.json()["errors"][0];
             assert_eq!(error["message"], format!("no pull of {name}:latest"));

@@ -51,9 +51,11 @@ async fn a_connection_that_breaks_after_an_interim_answer_is_replayed_once_or_50
     for cache in testkit::ASKING {
         let (azure, pushed, proxy) = proxied(cache).await;
         for (hop, path) in legs(&pushed) {
+            // Not for a probe.
+            let part = if path.contains("/blobs/") { "/blobs/" } else { "/manifests/" };
             for (deaths, status) in [(1, "200"), (2, "502")] {
                 azure.clear_requests();
-                azure.inject(hop, Fault::InterimThenClose(103).times(deaths));
+                azure.inject(hop, Fault::InterimThenClose(103).times(deaths).on_path(part));
                 let seen = answer(&proxy, &path, "HTTP/1.1");
                 assert!(seen.starts_with(&format!("HTTP/1.1 {status} ")), "{hop:?} {path} {deaths}: {seen:.200}");
                 // Not those by which the proxy looks whether the registry is back.

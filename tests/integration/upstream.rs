@@ -35,7 +35,7 @@ async fn a_request_that_dies_before_its_answer_is_sent_once_more_on_a_fresh_conn
         assert_eq!(manifest(&proxy).status, 200);
         for (deaths, status) in [(1, 200), (2, 502)] {
             azure.clear_requests();
-            azure.inject(Hop::Data, Fault::DieBeforeResponse.times(deaths));
+            azure.inject(Hop::Data, Fault::DieBeforeResponse.times(deaths).on_path("/manifests/"));
             let answer = manifest(&proxy);
             assert_eq!(answer.status, status, "{deaths}: {answer:?}");
             let requests = azure.requests();
