@@ -6,6 +6,7 @@ mod error;
 mod front;
 mod manifest;
 mod oauth;
+mod origin;
 mod resource;
 mod scope;
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::error::{self, Detail, Missing, error, no_such_page, unauthorized};
 use super::manifest::manifest;
-use super::oauth;
 use super::resource::Resource;
+use super::{oauth, origin};
 use crate::answer::Answer;
 use crate::query;
 use crate::rate_limits::Kind;
@@ -144,12 +144,7 @@ fn blob(state: &State, request: &Request, repository: &str, digest: &str) -> Ans
         .header("Docker-Content-Digest", digest)
         .header("Location", location)
         .body(link);
-    with_origin(state, repository, digest, answer)
-}
-
-/// `X-Azure-Origin: upstream` is on content that a cache rule has not imported yet (Azure/acr#862).
-pub(super) fn with_origin(state: &State, repository: &str, reference: &str, answer: Answer) -> Answer {
-    if state.store.is_imported(repository, reference) { answer } else { answer.header("X-Azure-Origin", "upstream") }
+    origin::marked(state, repository, digest, answer)
 }
 
 /// One page of names in order, with a relative link to the next (Azure/acr AAD-OAuth.md).

@@ -7,8 +7,8 @@
 
 use serde_json::{Value, json};
 
-use super::data;
 use super::error::error;
+use super::origin;
 use crate::answer::Answer;
 use crate::request::Request;
 use crate::state::State;
@@ -45,7 +45,7 @@ pub(super) fn manifest(state: &State, request: &Request, repository: &str, refer
         }
         Offer::Nothing { found, kind } => return not_accepted(found, kind),
     };
-    data::with_origin(state, repository, reference, served(&digest, manifest))
+    origin::marked(state, repository, reference, served(&digest, manifest))
 }
 
 /// `If-None-Match` as distribution reads it: each header line is one digest, in quotes or without. Lists, `W/` and `*` match
