@@ -25,8 +25,9 @@ Examples:
       What runs in a cluster.
 
 The proxy is asked as an engine asks it: HEAD of the tag, index, manifest and configuration, then layers as --layers says.
-The registry imports what its source has, the proxy keeps what it may keep, and this command keeps nothing. Requests that
-a registry refuses because they are too many, or that fail on the way, are repeated after a pause.
+The registry imports what its source has, the proxy keeps what it may keep, and this command keeps nothing. At most
+2,000 requests begin in a minute, so that pulls go on meanwhile; what a registry refuses because it is too much, or what
+fails on the way, is repeated after a pause.
 
 Exit status: 0 if all images are warm, 1 if one is not or there is no proxy, 2 for a wrong flag, image or list.";
 

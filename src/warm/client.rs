@@ -2,13 +2,13 @@
 //! out within bounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, header};
 use oci::manifest::MAX_DOCUMENT;
 use reqwest::Url;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failure::{self, Failure, Hop};
 use super::{Layers, Options};
@@ -27,6 +27,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// After this time without any answer but refusals that pass by themselves, nothing is repeated or begun any more: each
 /// image of a long list would wait as long again. It is longer than two pauses.
 pub(super) const STALLED: Duration = Duration::from_secs(180);
+/// Between two requests to the proxy: 2,000 a minute. Each may be a read of the registry, which allows one identity 5,000 a
+/// minute on its smaller tiers, and pulls go on meanwhile.
+const SPACING: Duration = Duration::from_millis(30);
 /// The body of an error or a redirect; real ones have hundreds of bytes.
 const MAX_SMALL_BODY: usize = 64 << 10;
 /// The media types that an engine names, and by which the proxy keeps manifests.
@@ -84,7 +87,10 @@ pub(super) struct Client {
     via: Url,
     /// As it was written.
     address: String,
+    /// When something was answered last.
     alive: Mutex<Instant>,
+    /// When the next request may go to the proxy.
+    next: Mutex<Instant>,
     pauses: AtomicUsize,
 }
 
@@ -109,6 +115,7 @@ impl Client {
             via,
             address: options.via.clone(),
             alive: Mutex::new(Instant::now()),
+            next: Mutex::new(Instant::now()),
             pauses: AtomicUsize::new(0),
         })
     }
@@ -150,27 +157,34 @@ impl Client {
     /// The answer, whatever its status. What passes by itself is asked for again, after the pause that the answer names or
     /// one of a second and longer.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, Failure> {
-        let mut pause = Duration::from_secs(1);
-        for tries in 1.. {
+        let mut tries = 0;
+        loop {
+            if matches!(call.hop, Hop::Proxy(_)) {
+                sleep_until(self.slot()).await;
+            }
+            tries += 1;
             let outcome = self.once(call).await;
             let asked = match &outcome {
                 Ok(answer) if !answer.passes_by_itself() => {
-                    *self.alive() = Instant::now();
+                    *lock(&self.alive) = Instant::now();
                     return outcome;
                 }
                 Ok(answer) => retry_after(&answer.headers),
                 Err(_) => None,
             };
-            let wait = asked.unwrap_or(pause);
-            if tries == TRIES || wait > MAX_PAUSE || self.is_stalled() {
-                return outcome;
-            }
+            let Some(pause) = pause(tries, asked).filter(|_| !self.is_stalled()) else { return outcome };
             self.pauses.fetch_add(1, Ordering::Relaxed);
-            sleep(wait).await;
+            sleep(pause).await;
             self.pauses.fetch_sub(1, Ordering::Relaxed);
-            pause *= 2;
         }
-        unreachable!("the loop ends with its last try")
+    }
+
+    /// When the next request may go to the proxy.
+    fn slot(&self) -> Instant {
+        let mut next = lock(&self.next);
+        let slot = (*next).max(Instant::now());
+        *next = slot + SPACING;
+        slot
     }
 
     /// The failure that an answer of another status is.
@@ -180,7 +194,7 @@ impl Client {
 
     /// Whether nothing was answered for so long that going on is of no use.
     pub(super) fn is_stalled(&self) -> bool {
-        self.alive().elapsed() >= STALLED
+        lock(&self.alive).elapsed() >= STALLED
     }
 
     /// Requests that wait to be sent again.
@@ -214,8 +228,72 @@ impl Client {
         }
         Ok(Answer { status, headers, body })
     }
+}
 
-    fn alive(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+/// No panic leaves an instant half changed.
+fn lock(instant: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    instant.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long to wait after so many tries: as long as the answer asks for, or twice as long each time. `None` if that is too
+/// long, or was the last try.
+fn pause(tries: u32, asked: Option<Duration>) -> Option<Duration> {
+    let pause = asked.unwrap_or(Duration::from_secs(1 << tries.saturating_sub(1).min(5)));
+    (tries < TRIES && pause <= MAX_PAUSE).then_some(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Platforms;
+    use super::*;
+
+    fn client() -> Client {
+        let options = Options {
+            images: Vec::new(),
+            platforms: Platforms::All,
+            layers: Layers::Head,
+            via: "http://127.0.0.1:8080".to_owned(),
+            ca_file: None,
+        };
+        Client::new(&options).expect("a client")
+    }
+
+    #[test]
+    fn a_pause_is_what_the_answer_asks_for_within_bounds() {
+        for (tries, asked, expected) in [
+            (1, None, Some(1)),
+            (2, None, Some(2)),
+            (4, None, Some(8)),
+            (5, None, None),
+            (1, Some(0), Some(0)),
+            (4, Some(60), Some(60)),
+            (5, Some(0), None),
+            (1, Some(61), None),
+        ] {
+            let seconds = Duration::from_secs;
+            assert_eq!(pause(tries, asked.map(seconds)), expected.map(seconds), "{tries} {asked:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_is_stalled_when_nothing_was_answered_for_longer_than_two_pauses() {
+        let client = client();
+        tokio::time::advance(2 * MAX_PAUSE).await;
+        assert!(!client.is_stalled());
+        tokio::time::advance(STALLED - 2 * MAX_PAUSE).await;
+        assert!(client.is_stalled());
+    }
+
+    /// ACR allows one identity 5,000 reads a minute on Basic and Standard; pulls need the rest.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_leaves_more_than_half_of_the_smallest_registry_to_others() {
+        let client = client();
+        let begun = Instant::now();
+        let last = (0..2_000).map(|_| client.slot()).last().expect("2,000");
+        assert!(last - begun > Duration::from_secs(59), "{:?}", last - begun);
+        // What is not used is not saved up.
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let slots: Vec<_> = (0..2).map(|_| client.slot()).collect();
+        assert_eq!(slots, [Instant::now(), Instant::now() + SPACING]);
     }
 }
