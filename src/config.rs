@@ -276,7 +276,6 @@ impl Config {
     }
 
     /// How many reads a minute each registry is asked for at most; `None` is no limit of this proxy's own.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the part that counts reads reads it"))]
     pub(crate) fn registry_reads_per_minute(&self) -> Option<NonZeroU32> {
         self.registry_reads_per_minute
     }

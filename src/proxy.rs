@@ -140,11 +140,7 @@ impl ProxyHttp for Proxy {
         if admitted.attempts.storage().is_some() {
             return Ok(true);
         }
-        let ready = match admitted.destination.may_ask() {
-            Ok(()) => authorize::authorize(admitted).await,
-            Err(trouble) => Err(trouble),
-        };
-        if let Err(trouble) = ready {
+        if let Err(trouble) = authorize::ready(admitted).await {
             Box::pin(reply::trouble(session, context, trouble)).await?;
             return Ok(false);
         }
@@ -222,6 +218,7 @@ impl ProxyHttp for Proxy {
             Some(_) => shield::check_response(response, session.req_header(), context).await,
             None => {
                 probe::answered(admitted, response);
+                probe::limited(admitted, response, None);
                 forward::check_response(response, session.req_header(), admitted).await
             }
         }

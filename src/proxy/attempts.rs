@@ -52,6 +52,8 @@ pub(crate) struct Attempts {
     /// The address of the last try.
     connect: Option<Arc<Attempt>>,
     correlation: Option<HeaderValue>,
+    /// The request has had its turn, and has not gone out since.
+    has_turn: bool,
 }
 
 impl Attempts {
@@ -73,6 +75,7 @@ impl Attempts {
             pause: Duration::ZERO,
             connect: None,
             correlation: None,
+            has_turn: false,
         }
     }
 
@@ -190,6 +193,16 @@ impl Attempts {
     /// Whether the registry may be asked for another redirect in place of a kept one: once.
     pub(crate) fn may_locate_again(&mut self) -> bool {
         !std::mem::replace(&mut self.is_located_again, true)
+    }
+
+    /// It is the request's turn to go out.
+    pub(crate) fn give_turn(&mut self) {
+        self.has_turn = true;
+    }
+
+    /// The request goes out. True if it has its turn for that; if it is sent again it has none.
+    pub(crate) fn take_turn(&mut self) -> bool {
+        std::mem::take(&mut self.has_turn)
     }
 
     /// ACR's id of the request, for its support.

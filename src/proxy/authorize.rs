@@ -16,8 +16,21 @@ use crate::answer::CORRELATION_ID;
 use crate::token::{Bearer, Tokens, Unavailable};
 use oci::challenge::Challenge;
 
-/// `proxy_upstream_filter`: the token for the request; waits for it if a call is under way.
-pub(crate) async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
+/// `proxy_upstream_filter`: all that a request needs before it goes to the registry: that this may be asked, a token, and its
+/// turn.
+pub(crate) async fn ready(admitted: &mut Admitted) -> Result<(), Trouble> {
+    let Admitted { target, destination, .. } = &*admitted;
+    let (destination, endpoint) = (Arc::clone(destination), target.endpoint());
+    destination.may_ask(endpoint)?;
+    authorize(admitted).await?;
+    destination.upstream.health.turn().await?;
+    admitted.attempts.give_turn();
+    // Something may have happened in the time that this took.
+    destination.may_ask(endpoint)
+}
+
+/// The token for the request; waits for it if a call is under way.
+async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
     let tokens = &admitted.destination.upstream.tokens;
     match tokens.token_for(admitted.target.repository()).await {
         Ok(bearer) => {

@@ -22,6 +22,8 @@ pub(crate) struct CacheStatus {
     ttl: Option<i64>,
     /// What the registry answered instead, where something stale is the answer.
     forwarded: Option<u16>,
+    /// Why it gave no answer, in a word.
+    detail: Option<&'static str>,
 }
 
 impl CacheStatus {
@@ -31,7 +33,8 @@ impl CacheStatus {
         let left = signed(entry.lifetime(lifetimes).as_secs()) - signed(age);
         // What ends by itself may do so before its lifetime is over.
         let ends = entry.until.map(|until| signed(until.saturating_duration_since(now).as_secs()));
-        Self { how: Some(how), age: Some(age), ttl: Some(ends.map_or(left, |ends| ends.min(left))), forwarded: None }
+        let ttl = Some(ends.map_or(left, |ends| ends.min(left)));
+        Self { how: Some(how), age: Some(age), ttl, ..Self::default() }
     }
 
     /// Of an answer that is not kept.
@@ -39,14 +42,17 @@ impl CacheStatus {
         Self { how: Some(how), ..Self::default() }
     }
 
-    /// The same, with what the registry answered instead.
+    /// The same, with what the registry answered instead, or why it did not.
     pub(crate) fn because(self, fetched: Option<&Fetched<Trouble>>) -> Self {
-        let status = match fetched {
-            Some(Fetched::Answer { content, .. }) => Some(content.status.as_u16()),
-            Some(Fetched::Failed { trouble, .. }) => Some(trouble.answer().0.as_u16()),
-            _ => None,
+        let (forwarded, detail) = match fetched {
+            Some(Fetched::Answer { content, .. }) => (Some(content.status.as_u16()), None),
+            Some(Fetched::Failed { trouble: Trouble::Unauthorized(_), .. }) => (Some(401), None),
+            Some(Fetched::Failed { trouble, .. }) => (None, Some(trouble.word())),
+            // Nobody has waited for the end of it.
+            None if self.how == Some(How::Stale) => (None, Some("slow")),
+            _ => (None, None),
         };
-        Self { forwarded: status, ..self }
+        Self { forwarded, detail, ..self }
     }
 
     /// Seconds since the registry said so, for `Age`.
@@ -79,6 +85,9 @@ impl Display for CacheStatus {
         }
         if let Some(ttl) = self.ttl {
             write!(f, "; ttl={ttl}")?;
+        }
+        if let Some(detail) = self.detail {
+            write!(f, "; detail={detail}")?;
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use pingora_core::connectors::http::v1::Connector;
 use tokio::sync::oneshot;
 
 use super::blob::hosts::BlobHosts;
+use super::endpoint::Endpoint;
 use super::fail::Trouble;
-use super::health::Health;
+use super::health::{Call, Health};
 use crate::cache::Cache;
 use crate::config::{Domain, Lifetimes};
 use crate::net::addresses::{Addresses, Names};
@@ -56,11 +57,20 @@ pub(crate) struct Destination {
 
 impl Destination {
     /// Whether the registry may be asked; if not, why not. Without a cache, requests find out for themselves.
-    pub(crate) fn may_ask(&self) -> Result<(), Trouble> {
+    pub(crate) fn may_ask(&self, endpoint: Endpoint) -> Result<(), Trouble> {
         match &self.kept {
-            Some(_) => self.upstream.health.may_ask(),
+            Some(_) => self.upstream.health.may_ask(call(endpoint)),
             None => Ok(()),
         }
+    }
+}
+
+/// What the registry counts it as.
+pub(crate) fn call(endpoint: Endpoint) -> Call {
+    match endpoint {
+        Endpoint::Manifest => Call::Manifest,
+        Endpoint::Blob => Call::Blob,
+        Endpoint::Tags | Endpoint::Referrers => Call::List,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
+use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::refused::Refused;
@@ -31,7 +32,11 @@ pub(crate) enum Trouble {
     /// The registry answers 401 to a renewed token, about this.
     Unauthorized(Refused),
     /// It is known to be down, by this cause, and is not asked.
-    Down(Arc<str>),
+    Down(Arc<Self>),
+    /// It has answered with 429 or 503 and wants a pause until then, and is not asked.
+    Limited(StatusCode, Instant),
+    /// It is not this request's turn within the time that it may wait, and will be so much later.
+    Held(Held, Duration),
     /// No connection to any address, one that broke before the response, or a response that is not HTTP.
     Unreachable(String),
     /// Connected, and no response in time.
@@ -55,6 +60,15 @@ pub(crate) enum Trouble {
     Internal(String),
 }
 
+/// What a request waits for that is to go to the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// A place among the flights to the registry.
+    Queue,
+    /// `limits.registry_reads_per_minute`.
+    Budget,
+}
+
 impl Trouble {
     /// As an error of Pingora's, which ends the request in `fail_to_proxy`. It is not tried again.
     pub(crate) fn into_error(self) -> Box<Error> {
@@ -74,7 +88,15 @@ impl Trouble {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
             }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
-            Self::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
+            Self::Down(cause) => (cause.answer().0, Code::Unavailable, Some(1)),
+            Self::Limited(status, until) => {
+                let code = match *status {
+                    StatusCode::TOO_MANY_REQUESTS => Code::TooManyRequests,
+                    _ => Code::Unavailable,
+                };
+                (*status, code, Some(whole_seconds(until.saturating_duration_since(Instant::now()))))
+            }
+            Self::Held(_, left) => (StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, Some(whole_seconds(*left))),
             Self::Unauthorized(_) => (StatusCode::FORBIDDEN, Code::Denied, None),
             Self::StorageSays { status, retry_after, .. } => {
                 let code = match *status {
@@ -100,6 +122,8 @@ impl Trouble {
             Self::Unauthorized(refused) => *refused != Refused::Right,
             Self::Unresolved
             | Self::Down(_)
+            | Self::Limited(..)
+            | Self::Held(..)
             | Self::Unreachable(_)
             | Self::Silent
             | Self::Broken(_)
@@ -111,10 +135,28 @@ impl Trouble {
         }
     }
 
+    /// Its name in `Cache-Status`.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::NoToken(_) => "no-token",
+            Self::Unresolved => "unresolved",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Down(_) => "down",
+            Self::Limited(..) => "limited",
+            Self::Held(Held::Queue, _) => "queue",
+            Self::Held(Held::Budget, _) => "budget",
+            Self::Unreachable(_) => "unreachable",
+            Self::Silent | Self::StorageSilent(_) => "silent",
+            Self::Broken(_) => "broken",
+            Self::Storage(_) | Self::StorageSays { .. } => "storage",
+            Self::Busy | Self::Malformed | Self::Internal(_) => "fault",
+        }
+    }
+
     /// It concerns all that is asked of the registry, as far as can be told.
     pub(crate) fn is_registrys(&self) -> bool {
         match self {
-            Self::Unresolved | Self::Down(_) | Self::Unreachable(_) => true,
+            Self::Unresolved | Self::Down(_) | Self::Limited(..) | Self::Held(..) | Self::Unreachable(_) => true,
             Self::NoToken(Unavailable { failure, .. }) => {
                 failure.as_ref().is_some_and(|failure| failure.hop != Hop::Token)
             }
@@ -170,6 +212,12 @@ impl fmt::Display for Trouble {
                 })
             }
             Self::Down(cause) => write!(f, "the registry is known to be down, and is asked once a second whether it is back: {cause}"),
+            Self::Limited(status, until) => {
+                let left = whole_seconds(until.saturating_duration_since(Instant::now()));
+                write!(f, "the registry limits requests ({}), and is not asked for another {left} s", status.as_u16())
+            }
+            Self::Held(Held::Queue, _) => f.write_str("too many requests to the registry are under way"),
+            Self::Held(Held::Budget, _) => f.write_str("limits.registry_reads_per_minute is used up"),
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
             Self::Storage(words) => f.write_str(words),
             Self::StorageSays { host, status, .. } => {
@@ -195,6 +243,11 @@ pub(crate) fn passed_on(status: StatusCode, endpoint: Endpoint, on_failure: OnFa
         }
         status => status,
     }
+}
+
+/// As `Retry-After` has it: whoever comes back then is not too early.
+fn whole_seconds(left: Duration) -> u64 {
+    u64::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
 /// Pingora's error in a few words; never its whole text, which may quote what was on the wire.
@@ -236,7 +289,16 @@ mod tests {
             Trouble::NoToken(_) => &["There is no token for the registry", "The same for the registry's two calls"],
             Trouble::Unresolved => &["The registry's name has never been resolved"],
             Trouble::Unauthorized(_) => &["401 to a fresh token"],
-            Trouble::Down(_) => &["It is known to be down"],
+            Trouble::Down(cause) => match **cause {
+                Trouble::Silent => &["It is known to be down, because it did not answer"],
+                _ => &["It is known to be down, because there was no connection"],
+            },
+            Trouble::Limited(status, _) => match status.as_u16() {
+                429 => &["It has answered 429"],
+                _ => &["It has answered 503"],
+            },
+            Trouble::Held(Held::Queue, _) => &["Requests to the registry are under way"],
+            Trouble::Held(Held::Budget, _) => &["`limits.registry_reads_per_minute`"],
             Trouble::Unreachable(_) => {
                 &["No connection (three tries, each to all addresses)", "An answer that is not HTTP"]
             }
@@ -283,7 +345,12 @@ mod tests {
             Trouble::NoToken(no_token),
             Trouble::Unresolved,
             Trouble::Unauthorized(Refused::Unclear),
-            Trouble::Down("".into()),
+            Trouble::Down(Arc::new(Trouble::Silent)),
+            Trouble::Down(Arc::new(Trouble::Unreachable(String::new()))),
+            Trouble::Limited(StatusCode::TOO_MANY_REQUESTS, Instant::now()),
+            Trouble::Limited(StatusCode::SERVICE_UNAVAILABLE, Instant::now()),
+            Trouble::Held(Held::Queue, Duration::from_secs(5)),
+            Trouble::Held(Held::Budget, Duration::from_secs(1)),
             Trouble::Unreachable(String::new()),
             Trouble::Silent,
             Trouble::Broken(""),
@@ -298,9 +365,14 @@ mod tests {
             for begin in rows(&trouble) {
                 let row = found(begin);
                 let told = format!("{} `{}`", status.as_u16(), code.as_str());
-                assert!(row[2] == told || row[2].starts_with("400 or 501 `UNSUPPORTED`"), "{row:?}");
+                // For a manifest as that of the registry, see below.
+                let is_as_passed = matches!(trouble, Trouble::Limited(StatusCode::TOO_MANY_REQUESTS, _))
+                    && row[2] == found("429 for a manifest")[2];
+                assert!(row[2] == told || is_as_passed || row[2].starts_with("400 or 501 `UNSUPPORTED`"), "{row:?}");
                 let said = match trouble {
                     Trouble::StorageSays { .. } if code != Code::Unsupported => "the storage's".to_owned(),
+                    Trouble::Limited(..) => "what is left of it".to_owned(),
+                    Trouble::Held(Held::Budget, _) => "until there is room".to_owned(),
                     _ => seconds.map_or_else(String::new, |seconds| format!("{seconds} s")),
                 };
                 assert!(row[3] == said || matches!(trouble, Trouble::NoToken(_)), "{row:?}");

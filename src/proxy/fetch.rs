@@ -15,7 +15,7 @@ use super::attempts::Attempts;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
 use super::refused::Refused;
-use super::{authorize, call, forward, retry};
+use super::{authorize, call, forward, probe, retry};
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
 use crate::digest;
 
@@ -62,8 +62,10 @@ impl Read {
 
     /// Asks until there is an answer that is whole.
     async fn read(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
-        self.admitted.destination.may_ask().map_err(Trouble::into_error)?;
-        authorize::authorize(&mut self.admitted).await.map_err(Trouble::into_error)?;
+        let destination = Arc::clone(&self.admitted.destination);
+        destination.may_ask(self.admitted.target.endpoint()).map_err(Trouble::into_error)?;
+        let _place = destination.upstream.health.place().await.map_err(Trouble::into_error)?;
+        authorize::ready(&mut self.admitted).await.map_err(Trouble::into_error)?;
         let request = self.request(known)?;
         let mut tries = 0;
         loop {
@@ -107,7 +109,7 @@ impl Read {
         loop {
             let admitted = &mut self.admitted;
             retry::pause(&mut admitted.attempts).await;
-            admitted.destination.may_ask().map_err(Trouble::into_error)?;
+            admitted.destination.may_ask(admitted.target.endpoint()).map_err(Trouble::into_error)?;
             let peer = forward::peer(admitted).await?;
             let asked = tokio::time::Instant::now();
             let (mut upstream, response) = match call::ask(&connector, &peer, (request, true), admitted).await {
@@ -136,7 +138,8 @@ impl Read {
             }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
             let body = body::read(&mut upstream, &response, limit).await;
-            if matches!(body, Body::Whole(_)) {
+            if let Body::Whole(body) = &body {
+                probe::limited(&self.admitted, &response, Some(body));
                 call::release(&connector, upstream, &peer).await;
             }
             return Ok(Answer { asked, response, body });
@@ -258,8 +261,10 @@ impl Origin for Read {
     async fn fetch(mut self, known: Option<Arc<Entry>>) -> Fetched<Trouble> {
         let read = timeout(FLIGHT_LIMIT, self.read(known.as_ref())).await;
         let attempts = &self.admitted.attempts;
-        let trip =
-            Trip { address: attempts.address(), tries: attempts.count(), correlation: attempts.correlation().cloned() };
+        let address = attempts.address();
+        // It may have been told to ask for nothing.
+        let tries = address.map_or(0, |_| attempts.count());
+        let trip = Trip { address, tries, correlation: attempts.correlation().cloned() };
         // Empty before: a flight happens once.
         let _ = self.trip.set(trip);
         if let Ok(Ok(Fetched::Kept { .. } | Fetched::Answer { is_trouble: false, .. })) = &read {

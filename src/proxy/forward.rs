@@ -128,8 +128,8 @@ pub(crate) fn connected(socket: RawFd, attempts: &Attempts) {
 
 /// `upstream_request_filter`: what the registry is asked, with the token: the client's request after [`strip`], in the
 /// registry's names.
-pub(crate) fn upstream_request(request: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
-    admitted.destination.upstream.health.read();
+pub(crate) fn upstream_request(request: &mut RequestHeader, admitted: &mut Admitted) -> Result<()> {
+    admitted.destination.upstream.health.read(admitted.attempts.take_turn());
     request.set_raw_path(admitted.target.path().as_bytes())?;
     request.insert_header(header::HOST, &admitted.destination.upstream.host)?;
     if admitted.target.endpoint().is_list() {

@@ -3,38 +3,58 @@
 //! One for each registry and identity, because ACR meters and refuses by identity. A hit looks at none of it.
 
 use std::fmt::{self, Display, Formatter};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
 use log::{info, warn};
 use oci::quote::registry_error;
+use tokio::sync::SemaphorePermit;
+use tokio::time::sleep;
 
-use super::fail::Trouble;
+use super::fail::{Held, Trouble};
+use super::refused::Refused;
+use crate::answer::retry_after;
 use crate::cache::Fetched;
 use crate::config::Domain;
 
 mod breaker;
+mod cool_down;
 mod stale;
+mod turn;
 
 use breaker::{Breaker, Verdict};
+use cool_down::CoolDown;
 use stale::Stale;
+use turn::{Budget, MAX_WAIT, Places};
+
+pub(crate) use cool_down::Call;
 
 /// The state of one registry.
 pub(crate) struct Health {
     /// The registry's name in the log.
     name: String,
     reads: AtomicU64,
+    cool_downs: AtomicU64,
     breaker: Breaker,
+    cool_down: CoolDown,
+    places: Places,
+    budget: Option<Budget>,
     stale: Stale,
 }
 
 impl Health {
-    /// Of a registry of which nothing is known.
-    pub(crate) fn new(domain: &Domain) -> Self {
+    /// Of a registry of which nothing is known, and which may be asked so much.
+    pub(crate) fn new(domain: &Domain, reads_per_minute: Option<NonZeroU32>) -> Self {
         Self {
             name: domain.authority().to_owned(),
             reads: AtomicU64::new(0),
+            cool_downs: AtomicU64::new(0),
             breaker: Breaker::default(),
+            cool_down: CoolDown::default(),
+            places: Places::default(),
+            budget: reads_per_minute.map(Budget::new),
             stale: Stale::default(),
         }
     }
@@ -44,15 +64,75 @@ impl Health {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// A request goes out to the registry.
-    pub(crate) fn read(&self) {
+    /// How often the registry has asked for a pause.
+    #[allow(dead_code, reason = "until the admin listener shows it")]
+    pub(crate) fn cool_downs(&self) -> u64 {
+        self.cool_downs.load(Ordering::Relaxed)
+    }
+
+    /// How many answers have been stale because of trouble.
+    #[allow(dead_code, reason = "until the admin listener shows it")]
+    pub(crate) fn stale_answers(&self) -> u64 {
+        self.stale.answers()
+    }
+
+    /// A request goes out to the registry, in its turn or, as one that is sent again, without.
+    pub(crate) fn read(&self, in_turn: bool) {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        if let Some(budget) = self.budget.as_ref().filter(|_| !in_turn) {
+            budget.overdraw();
+        }
+    }
+
+    /// Waits until the budget has room for a request; `Err` if that would take too long.
+    pub(crate) async fn turn(&self) -> Result<(), Trouble> {
+        let Some(budget) = &self.budget else { return Ok(()) };
+        match budget.take() {
+            Ok(Duration::ZERO) => Ok(()),
+            Ok(wait) => {
+                sleep(wait).await;
+                Ok(())
+            }
+            Err(left) => Err(Trouble::Held(Held::Budget, left)),
+        }
+    }
+
+    /// Waits until there is a place for one more flight, which is free again when this is dropped; `Err` if that takes too
+    /// long.
+    pub(crate) async fn place(&self) -> Result<SemaphorePermit<'_>, Trouble> {
+        self.places.take().await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
+    }
+
+    /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.
+    /// `body` is `None` where it goes to the client unread.
+    ///
+    /// The limit of a cache rule's source is not the registry's, and other rules are served. Its 429 names the rule, and has no
+    /// `Retry-After`; of an unread one nothing else tells.
+    pub(crate) fn limited(&self, call: Call, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) {
+        if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            return;
+        }
+        let pause = retry_after(headers);
+        let is_others = body.map_or(pause.is_none(), Refused::is_about_rule);
+        if is_others {
+            return;
+        }
+        if let Some((pause, is_new)) = self.cool_down.answered(call, status, pause) {
+            self.cool_downs.fetch_add(1, Ordering::Relaxed);
+            if is_new {
+                let (status, calls, seconds) = (status.as_u16(), call.plural(), pause.as_secs());
+                warn!("acr {}: {status}: it limits requests, and is asked for no {calls} for {seconds} s", self.name);
+            }
+        }
     }
 
     /// Whether the registry may be asked; if not, why not.
-    pub(crate) fn may_ask(&self) -> Result<(), Trouble> {
-        match self.breaker.down() {
-            Some(cause) => Err(Trouble::Down(cause)),
+    pub(crate) fn may_ask(&self, call: Call) -> Result<(), Trouble> {
+        if let Some(cause) = self.breaker.down() {
+            return Err(Trouble::Down(cause));
+        }
+        match self.cool_down.pause(call) {
+            Some(pause) => Err(Trouble::Limited(pause.status, pause.until)),
             None => Ok(()),
         }
     }
@@ -80,7 +160,7 @@ impl Health {
             Ok(()) => return self.works(),
             // This process has no descriptors left, or the like.
             Err(Trouble::Internal(_)) => return,
-            Err(trouble) => trouble.to_string(),
+            Err(trouble) => trouble,
         };
         if self.breaker.probe_failed(&cause) == Verdict::IsDown {
             warn!("acr {}: it is down, and probed once a second until it answers: {cause}", self.name);

@@ -16,9 +16,10 @@ use tokio::time::{sleep, timeout};
 
 use super::attempts::Attempts;
 use super::context::Admitted;
-use super::destination::{Destination, Upstream};
+use super::destination::{self, Destination, Upstream};
 use super::fail::Trouble;
 use super::forward;
+use crate::answer::retry_after;
 use crate::net::addresses::Attempt;
 
 /// A probe that takes longer has failed: two round trips and a lost packet are within it.
@@ -48,10 +49,20 @@ pub(crate) fn failed(admitted: &Admitted, error: &Error, was_pooled: bool) {
 
 /// The registry has answered.
 pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
-    if response.status.is_server_error() {
+    let is_limit = retry_after(&response.headers).is_some();
+    if response.status.is_server_error() && !is_limit {
         suspect(&admitted.destination, true);
     } else if admitted.destination.kept.is_some() {
         admitted.destination.upstream.health.works();
+    }
+}
+
+/// The registry has answered, perhaps that it limits requests. `body` is `None` where it goes to the client unread.
+pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Option<&[u8]>) {
+    let Destination { upstream, kept, .. } = &*admitted.destination;
+    if kept.is_some() {
+        let call = destination::call(admitted.target.endpoint());
+        upstream.health.limited(call, response.status, &response.headers, body);
     }
 }
 

@@ -37,14 +37,13 @@ impl Refused {
         if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return None;
         }
-        let says = |words: &str| body.windows(words.len()).any(|window| window == words.as_bytes());
         let challenge = headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let is_too_narrow = || {
             challenge.and_then(|value| Challenge::parse(value).ok()).is_some_and(|challenge| challenge.is_too_narrow())
         };
-        Some(if says(OF_A_RULE) {
+        Some(if Self::is_about_rule(body) {
             Self::Source
-        } else if says(OF_A_FIREWALL) {
+        } else if says(body, OF_A_FIREWALL) {
             Self::Address
         } else if status == StatusCode::FORBIDDEN || is_too_narrow() {
             Self::Right
@@ -52,6 +51,15 @@ impl Refused {
             Self::Unclear
         })
     }
+
+    /// Whether an error is one of a cache rule's source, not of the registry itself.
+    pub(crate) fn is_about_rule(body: &[u8]) -> bool {
+        says(body, OF_A_RULE)
+    }
+}
+
+fn says(body: &[u8], words: &str) -> bool {
+    body.windows(words.len()).any(|window| window == words.as_bytes())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::context::Context;
-use super::fail::Trouble;
+use super::fail::{self, Trouble};
 use crate::answer::CORRELATION_ID;
 use oci::error::Refusal;
 
@@ -30,8 +30,11 @@ impl Reply {
     }
 
     fn trouble(trouble: &Trouble, session: &Session, context: &Context) -> Self {
-        let (status, code, retry_after) = trouble.answer();
+        let (mut status, code, retry_after) = trouble.answer();
         let admitted = context.if_admitted();
+        if let (Trouble::Limited(..), Some(admitted)) = (trouble, admitted) {
+            status = fail::passed_on(status, admitted.target.endpoint(), admitted.destination.on_failure);
+        }
         let name = admitted.map_or("", |admitted| admitted.target.client_name(session.req_header().uri.path()));
         let refusal = Refusal::new(status, code, trouble.to_string()).with_detail(name);
         let correlation = admitted.and_then(|admitted| admitted.attempts.correlation());

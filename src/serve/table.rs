@@ -3,6 +3,7 @@
 //! Requests read the table through one pointer, which is swapped atomically. A request keeps the destination that it got, so
 //! it ends with the table that it began with. The upkeep of a registry ends after the last request to it.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -44,13 +45,20 @@ pub(crate) struct RouteTable {
 #[derive(Clone)]
 struct Served {
     settings: Arc<config::Upstream>,
-    token_wait: Duration,
+    shared: Shared,
     upstream: Arc<Upstream>,
 }
 
+/// The settings of every registry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shared {
+    token_wait: Duration,
+    reads_per_minute: Option<NonZeroU32>,
+}
+
 impl Served {
-    fn is_built_from(&self, settings: &config::Upstream, token_wait: Duration) -> bool {
-        *self.settings == *settings && self.token_wait == token_wait
+    fn is_built_from(&self, settings: &config::Upstream, shared: Shared) -> bool {
+        *self.settings == *settings && self.shared == shared
     }
 }
 
@@ -84,19 +92,19 @@ impl RouteTable {
         // A poisoned lock is used all the same: the list is only replaced as a whole.
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
-        let token_wait = config.token_wait();
+        let shared = Shared { token_wait: config.token_wait(), reads_per_minute: config.registry_reads_per_minute() };
         let routes =
             config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs, lifetimes }| {
-                let is_it = |known: &&Served| known.is_built_from(settings, token_wait);
+                let is_it = |known: &&Served| known.is_built_from(settings, shared);
                 let upstream = match next.iter().find(is_it) {
                     Some(known) => Arc::clone(&known.upstream),
                     None => {
                         let known = match served.iter().find(is_it) {
                             Some(known) => known.clone(),
                             None => {
-                                let (upstream, upkeep) = self.build(settings, token_wait)?;
+                                let (upstream, upkeep) = self.build(settings, shared)?;
                                 new_upkeep.push(upkeep);
-                                Served { settings: Arc::clone(settings), token_wait, upstream }
+                                Served { settings: Arc::clone(settings), shared, upstream }
                             }
                         };
                         let upstream = Arc::clone(&known.upstream);
@@ -121,7 +129,7 @@ impl RouteTable {
     }
 
     /// Builds one registry and its upkeep.
-    fn build(&self, settings: &config::Upstream, token_wait: Duration) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
+    fn build(&self, settings: &config::Upstream, shared: Shared) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
         /// No registry has the number of an earlier one.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let domain = settings.domain();
@@ -133,7 +141,7 @@ impl RouteTable {
         })?;
         let issuer = AcrIssuer::new(domain.clone(), identity, Arc::clone(&addresses), &self.roots);
         let issuer = Arc::new(issuer.map_err(ServeError::Client)?);
-        let tokens = Arc::new(Tokens::new(token_wait));
+        let tokens = Arc::new(Tokens::new(shared.token_wait));
         let (in_use, upkeep_ends) = oneshot::channel();
         let upkeep =
             Upkeep { addresses: Arc::clone(&addresses), tokens: Arc::clone(&tokens), issuer, in_use: upkeep_ends };
@@ -143,7 +151,7 @@ impl RouteTable {
             host: domain.to_header(),
             addresses,
             tokens,
-            health: Health::new(domain),
+            health: Health::new(domain, shared.reads_per_minute),
             blob_hosts: BlobHosts::new(domain.host(), settings.blob_hosts()),
             storage_names: Arc::clone(&self.storage_names),
             in_use,

@@ -6,6 +6,7 @@ mod clocks;
 mod dns;
 mod down;
 mod imds;
+mod limited;
 mod matrix;
 mod names;
 mod report;

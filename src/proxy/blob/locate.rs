@@ -19,7 +19,7 @@ use super::redirect::storage_of;
 use crate::cache::{Content, How};
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
-use crate::proxy::{call, fetch, forward, relay, retry};
+use crate::proxy::{call, fetch, forward, probe, relay, retry};
 use oci::route::Blobs;
 
 /// Asks registries where a blob is, on connections that are kept for it.
@@ -59,6 +59,7 @@ impl Locator {
                 Err(error) if error.retry() => continue,
                 Err(error) => return Err(error),
             };
+            probe::limited(admitted, &response, None);
             let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
                 Ok(()) => follow(&response, None, admitted).map_err(Trouble::into_error),
                 Err(error) => Err(error),
@@ -166,7 +167,7 @@ mod tests {
             host: domain.to_header(),
             addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
             tokens: Arc::new(Tokens::default()),
-            health: Health::new(&domain),
+            health: Health::new(&domain, None),
             blob_hosts: BlobHosts::new(domain.host(), &[]),
             storage_names: Names::storage(),
             domain,

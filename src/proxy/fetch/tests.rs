@@ -28,7 +28,7 @@ fn read(path: &str) -> Read {
         addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
         tokens: Arc::new(Tokens::default()),
         blob_hosts: BlobHosts::new(domain.host(), &[]),
-        health: Health::new(&domain),
+        health: Health::new(&domain, None),
         storage_names: Names::storage(),
         domain,
         in_use: tokio::sync::oneshot::channel().0,

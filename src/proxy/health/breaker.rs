@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::proxy::fail::Trouble;
+
 /// Failures in a row, of requests and of probes, until the registry is down. One is a connection that broke, two may follow
 /// from one packet that was lost.
 const FAILURES: u32 = 3;
@@ -34,7 +36,7 @@ struct State {
 #[derive(Clone)]
 struct Down {
     since: Instant,
-    cause: Arc<str>,
+    cause: Arc<Trouble>,
 }
 
 /// What follows from a probe.
@@ -57,7 +59,7 @@ impl Breaker {
     }
 
     /// Why nothing is asked of the registry.
-    pub(super) fn down(&self) -> Option<Arc<str>> {
+    pub(super) fn down(&self) -> Option<Arc<Trouble>> {
         if !self.is_suspected() {
             return None;
         }
@@ -84,7 +86,7 @@ impl Breaker {
     }
 
     /// A probe has failed, by this cause.
-    pub(super) fn probe_failed(&self, cause: &str) -> Verdict {
+    pub(super) fn probe_failed(&self, cause: &Trouble) -> Verdict {
         let mut state = self.state();
         if !self.is_suspected() {
             return Verdict::Works;
@@ -96,7 +98,7 @@ impl Breaker {
         if state.failures < FAILURES {
             return Verdict::Suspected;
         }
-        state.down = Some(Down { since: Instant::now(), cause: cause.into() });
+        state.down = Some(Down { since: Instant::now(), cause: Arc::new(cause.clone()) });
         Verdict::IsDown
     }
 
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     fn fail(breaker: &Breaker) -> Verdict {
-        breaker.probe_failed("connection refused")
+        breaker.probe_failed(&Trouble::Silent)
     }
 
     #[tokio::test(start_paused = true)]
@@ -129,11 +131,11 @@ mod tests {
         assert!(breaker.suspected(true));
         assert!(breaker.down().is_none(), "no probe has confirmed it");
         assert_eq!((fail(&breaker), fail(&breaker)), (Verdict::Suspected, Verdict::IsDown));
-        assert_eq!(breaker.down().as_deref(), Some("connection refused"));
+        assert!(matches!(breaker.down().as_deref(), Some(Trouble::Silent)));
         advance(Duration::from_secs(9)).await;
         assert_eq!(fail(&breaker), Verdict::StaysDown);
         assert_eq!(breaker.works(), Some(Duration::from_secs(9)));
-        assert_eq!((breaker.down(), breaker.works()), (None, None));
+        assert!(breaker.down().is_none() && breaker.works().is_none());
         assert_eq!(fail(&breaker), Verdict::Works, "the probe that was under way meanwhile");
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const MAX_OBJECTS: usize = 1024;
 pub(super) struct Stale {
     /// There is an episode. Good answers, which are many, look at nothing else while there is none.
     is_active: AtomicBool,
+    /// Since the start of the process.
+    answers: AtomicU64,
     episode: Mutex<Option<Episode>>,
     hasher: RandomState,
 }
@@ -49,8 +51,14 @@ pub(super) struct Over {
 }
 
 impl Stale {
+    /// Stale answers since the start of the process.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
     /// A stale answer. True if it is the first one.
     pub(super) fn answered(&self, path: &str, is_registrys: bool) -> bool {
+        self.answers.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         let object = self.hasher.hash_one(path);
         let mut episode = self.episode();
