@@ -145,16 +145,29 @@ async fn demo(options: &DemoOptions) -> Result<(), String> {
     for exchange in &exchanges {
         say(format_args!("  {}", line(exchange)))?;
     }
-    log.of_requests(exchanges.iter().filter(|exchange| exchange.origin == origin).count()).await;
+    let asked = to(&origin, &exchanges);
+    log.of_requests(asked).await;
     if let Err(cause) = pulled {
         log.show()?;
         return Err(format!("demo: pull: {cause}"));
     }
     say("Every manifest and blob matches its digest.")?;
     say("\nWhat the emulator received:")?;
-    for line in received(&azure.requests()) {
+    for line in received(&azure.take_requests()) {
         say(format_args!("  {line}"))?;
     }
+
+    say("\nThe same pull by another host:")?;
+    let (exchanges, pulled) = pull(&origin).await;
+    log.of_requests(asked + to(&origin, &exchanges)).await;
+    if let Err(cause) = pulled {
+        log.show()?;
+        return Err(format!("demo: second pull: {cause}"));
+    }
+    let requests = azure.requests();
+    let reached = requests.iter().filter(|request| request.hop == Hop::Data).count();
+    say(format_args!("  requests to the proxy: {}, of these on to the registry: {reached}", to(&origin, &exchanges)))?;
+    say("Manifests come from the proxy's memory, and so does where each blob is stored; blobs come from storage.")?;
     log.show()?;
     if options.once {
         return say("\nThe demo is complete.");
@@ -238,6 +251,11 @@ fn connector() -> Result<Connector, rustls::Error> {
     let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     Ok(Connector::new(tls, system_lookup()))
+}
+
+/// How many of these requests went to this server.
+fn to(server: &Origin, exchanges: &[Exchange]) -> usize {
+    exchanges.iter().filter(|exchange| exchange.origin == *server).count()
 }
 
 /// One line about an exchange.

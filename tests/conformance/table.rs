@@ -8,6 +8,9 @@ use crate::upstream::Upstream;
 /// The table itself.
 const TABLE: &str = include_str!("table.md");
 
+/// Settings of `cache`: the program's defaults, and without it.
+const CACHES: [&str; 2] = ["{}", "off"];
+
 /// A check: it panics where the requirement is not met.
 pub(crate) type Check = fn(&Upstream);
 
@@ -26,7 +29,9 @@ macro_rules! conformance {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $requirement() {
-                    super::hold(super::OVER_EMULATOR, stringify!($requirement), &Upstream::emulator().await);
+                    for cache in super::CACHES {
+                        super::hold(super::OVER_EMULATOR, stringify!($requirement), &Upstream::emulator(cache).await);
+                    }
                 }
             )+
         }
@@ -37,7 +42,10 @@ macro_rules! conformance {
                 #[tokio::test(flavor = "multi_thread")]
                 #[ignore = "needs Debian's docker-registry: run by scripts/test"]
                 async fn $requirement() {
-                    super::hold(super::OVER_DOCKER_REGISTRY, stringify!($requirement), &Upstream::docker_registry().await);
+                    for cache in super::CACHES {
+                        let upstream = Upstream::docker_registry(cache).await;
+                        super::hold(super::OVER_DOCKER_REGISTRY, stringify!($requirement), &upstream);
+                    }
                 }
             )+
         }

@@ -50,22 +50,22 @@ impl Answer {
 }
 
 impl Upstream {
-    /// The emulator, with nothing else.
-    pub(crate) async fn emulator() -> Self {
+    /// The emulator, with nothing else, behind a proxy with these settings of `cache`.
+    pub(crate) async fn emulator(cache: &str) -> Self {
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let content = Content::push(&azure);
-        let proxy = Setup::new(&azure).start();
+        let proxy = Setup::new(&azure).cache(cache).start();
         Self { proxy, client: client(&azure), azure, registry: None, content }
     }
 
     /// Debian's `docker-registry` with the same content; the emulator is Entra ID alone.
-    pub(crate) async fn docker_registry() -> Self {
+    pub(crate) async fn docker_registry(cache: &str) -> Self {
         let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
         let content = Content::push(&azure);
         let client = client(&azure);
         let registry = DockerRegistry::start(&azure).await;
         registry.push(&client, &azure, &content).await;
-        let proxy = Setup::registry(&azure, registry.address()).start();
+        let proxy = Setup::registry(&azure, registry.address()).cache(cache).start();
         Self { proxy, client, azure, registry: Some(registry), content }
     }
 

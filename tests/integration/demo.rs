@@ -28,6 +28,7 @@ fn the_demo_shows_a_whole_pull_and_what_went_over_which_hop() {
         // A GET, so that the GET that follows it needs no request.
         "registry: GET /v2/hub/library/hello/manifests/latest -> 200, with a bearer token",
         " -> 200, without any credentials",
+        "requests to the proxy: 7, of these on to the registry: 0\n",
         "What the proxy logged:\n",
         " access] HEAD /v2/library/hello/manifests/latest 200 ",
         "The demo is complete.",
