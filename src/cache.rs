@@ -56,6 +56,20 @@ impl<T> Cache<T> {
         self.store.memory()
     }
 
+    /// Remembers that something may be kept under this key: that a blob is a configuration. What is there stays.
+    pub(crate) fn remember(&self, key: &KeyRef<'_>) {
+        self.flights.locked(|| {
+            if self.store.get(key).is_none() {
+                self.store.insert(key.to_key(), Arc::new(Entry::mark()));
+            }
+        });
+    }
+
+    /// What is there under this key, however old: perhaps only that something may be.
+    pub(crate) fn peek(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
+        self.store.get(key)
+    }
+
     /// Entries and their bytes, as the bound counts them.
     pub(crate) fn size(&self) -> (usize, u64) {
         self.store.size()

@@ -58,6 +58,8 @@
 //!     fetch                          what a flight asks the registry, and whether the answer is whole
 //!       body, content                  reads a body within bounds; what clients may have of an answer
 //!       redirect                       when a redirect ends
+//!       configuration                  the configuration of an image: from storage, whose redirect proves the right to it
+//!       image                          what a manifest names: its configuration, and what is prefetched
 //!     call                           one call on connections of our own, for flights and for `blob::locate`
 //!     health                         how each registry does: what is asked of it, and what follows from its failures
 //!       breaker, stale                 whether it is known to be down; since when stale answers stand in
@@ -162,11 +164,17 @@
 //! - Manifests pass byte for byte, and so does a redirect to storage that the client is to follow.
 //!   Held by `integration::bodies::a_manifest_passes_byte_for_byte_in_every_framing`,
 //!   `integration::names::a_redirect_to_the_registry_itself_leads_to_the_proxy_and_others_are_unchanged`.
-//! - A token goes to the registry's own host over TLS and nowhere else. The one redirect that the proxy follows, to a storage
-//!   host on its list, is followed without the token.
+//! - A token goes to the registry's own host over TLS and nowhere else. The one redirect that the proxy follows, of a layer or
+//!   a configuration to a storage host on its list, is followed without the token.
 //!   Held by `faults::token_leak::neither_a_challenge_nor_a_redirect_leads_a_token_to_another_host`,
 //!   `integration::blobs::a_proxied_blob_passes_whole_and_in_ranges_and_no_token_goes_to_storage`,
-//!   `integration::blobs::a_redirect_to_a_host_that_is_not_storage_is_refused`.
+//!   `integration::blobs::a_redirect_to_a_host_that_is_not_storage_is_refused`,
+//!   `integration::configurations::no_configuration_is_fetched_from_a_host_that_is_not_storage`.
+//! - Of blobs only the configurations of images are kept, each in the repository whose manifest has named it, whole and with its
+//!   digest. That the identity may have one is proved anew within `cache.manifests`.
+//!   Held by `integration::configurations::what_is_no_configuration_to_keep_is_a_layer`,
+//!   `integration::configurations::where_storage_gives_no_configuration_clients_are_redirected_to_it`,
+//!   `integration::configurations::the_right_to_a_configuration_is_proved_again_and_its_body_is_not_fetched_again`.
 //! - Secrets and tokens are in no log line.
 //!   Held by `integration::pull::no_secret_is_in_the_log_at_trace`, `secret::tests::prints_as_a_mask`.
 //! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's clock as the
@@ -193,7 +201,6 @@ mod answer;
 #[cfg(feature = "bench")]
 mod bench;
 mod browser;
-#[allow(dead_code, reason = "until the admin listener, the prefetch and the configurations use all of it")]
 mod cache;
 #[cfg(any(feature = "bench", feature = "demo"))]
 mod child;

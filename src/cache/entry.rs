@@ -38,6 +38,11 @@ impl Content {
         self.body.len() + headers + self.digest.as_ref().map_or(0, |digest| digest.len())
     }
 
+    /// It is the content of a blob.
+    pub(crate) fn is_blob(&self) -> bool {
+        self.manifest.is_none() && self.digest.is_some()
+    }
+
     /// The value of a header, if it is there.
     pub(crate) fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
@@ -108,6 +113,25 @@ pub(crate) enum Freshness {
 }
 
 impl Entry {
+    /// That a blob is a configuration, before it is here: never an answer.
+    pub(super) fn mark() -> Self {
+        let content =
+            Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
+        let now = Instant::now();
+        Self {
+            kind: Kind::Configuration,
+            content: std::sync::Arc::new(content),
+            confirmed: now,
+            at_most: None,
+            until: Some(now),
+        }
+    }
+
+    /// It is such a mark.
+    pub(super) fn is_mark(&self) -> bool {
+        self.kind == Kind::Configuration && self.content.digest.is_none()
+    }
+
     /// How it may be used now, by the lifetimes of the route that asks.
     pub(crate) fn freshness(&self, lifetimes: &Lifetimes, now: Instant) -> Freshness {
         if self.until.is_some_and(|until| until <= now) {
@@ -125,6 +149,11 @@ impl Entry {
             _ if age < lifetime.saturating_add(lifetimes.stale) => Freshness::Stale,
             _ => Freshness::Ended,
         }
+    }
+
+    /// It is the answer now, by the lifetimes of the route that asks.
+    pub(crate) fn is_fresh(&self, lifetimes: &Lifetimes) -> bool {
+        self.freshness(lifetimes, Instant::now()) == Freshness::Fresh
     }
 
     /// How long it has been since the registry was asked.

@@ -91,6 +91,12 @@ impl<R> Flights<R> {
         also()
     }
 
+    /// Runs this under the lock.
+    pub(super) fn locked<F>(&self, run: impl FnOnce() -> F) -> F {
+        let _table = self.table();
+        run()
+    }
+
     /// Flights under way.
     pub(super) fn count(&self) -> usize {
         self.table().under_way

@@ -118,7 +118,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         origin: impl FnOnce() -> O,
     ) -> (Served<T>, Option<Fetched<T>>) {
         let now = Instant::now();
-        let known = self.store.get(&key);
+        let known = self.known(&key);
         let freshness = known.as_ref().map_or(Freshness::Ended, |entry| entry.freshness(lifetimes, now));
         let (known, is_usable) = match (known, freshness) {
             (Some(entry), Freshness::Fresh) => {
@@ -186,10 +186,15 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         lifetimes: &Lifetimes,
         origin: impl FnOnce() -> O,
     ) {
-        let known = self.store.get(&key);
+        let known = self.known(&key);
         if known.as_ref().is_none_or(|entry| entry.freshness(lifetimes, Instant::now()) != Freshness::Fresh) {
             self.fly(key, lifetimes, known.as_ref(), origin);
         }
+    }
+
+    /// What may be an answer, or be confirmed.
+    fn known(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
+        self.store.get(key).filter(|entry| !entry.is_mark())
     }
 
     fn fly<O: Origin<Trouble = T>>(

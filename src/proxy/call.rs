@@ -1,4 +1,4 @@
-//! One call to the registry on connections that are kept here: a request of this proxy's own, not one that Pingora passes on.
+//! One call to the registry, or to storage, on connections that are kept here: a request of this proxy's own, not one that Pingora passes on.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
+use super::blob::storage;
 use super::context::Admitted;
 use super::{forward, probe, relay, retry};
 
@@ -18,8 +19,8 @@ const MAX_REST: usize = 4 << 10;
 /// How long the rest of such a response may take; it usually comes in the packet of its header.
 const REST_LIMIT: Duration = Duration::from_millis(200);
 
-/// Asks the registry once and reads the final header. `request` is in the client's names, and whether its client is still
-/// without an answer. An error says whether to ask again.
+/// Asks the registry once, or the storage to which it has redirected, and reads the final header. `request` is in the
+/// client's names, and whether its client is still without an answer. An error says whether to ask again.
 pub(crate) async fn ask(
     connector: &Connector,
     peer: &HttpPeer,
@@ -35,7 +36,10 @@ pub(crate) async fn ask(
     };
     let mut outgoing = request.0.clone();
     outgoing.set_version(Version::HTTP_11);
-    forward::upstream_request(&mut outgoing, admitted)?;
+    match admitted.attempts.storage() {
+        Some(storage) => storage::upstream_request(request.0, &mut outgoing, storage)?,
+        None => forward::upstream_request(&mut outgoing, admitted)?,
+    }
     upstream.read_timeout = peer.options.read_timeout;
     upstream.write_timeout = peer.options.write_timeout;
     let limit = admitted.attempts.header_limit();

@@ -55,6 +55,8 @@ pub(crate) struct Trip {
     pub tries: usize,
     /// The registry's id of the answer.
     pub correlation: Option<HeaderValue>,
+    /// The storage that was asked as well.
+    pub storage: Option<Box<str>>,
 }
 
 /// A request that goes to a registry.

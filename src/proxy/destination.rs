@@ -16,6 +16,7 @@ use crate::cache::Cache;
 use crate::config::{Domain, Lifetimes};
 use crate::net::addresses::{Addresses, Names};
 use crate::token::Tokens;
+use oci::platform::Platform;
 use oci::route::{Blobs, OnFailure, Routes};
 
 /// One cache registry, as requests see it.
@@ -81,6 +82,8 @@ pub(crate) struct Kept {
     pub cache: Arc<Cache<Trouble>>,
     /// For how long this route uses what is in it.
     pub lifetimes: Lifetimes,
+    /// The platforms for which an image's manifest and configuration are fetched once its index has come.
+    pub prefetch: Arc<[Platform]>,
 }
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.

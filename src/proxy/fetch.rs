@@ -20,7 +20,9 @@ use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
 use crate::digest;
 
 mod body;
+mod configuration;
 mod content;
+mod image;
 mod redirect;
 
 use body::Body;
@@ -46,6 +48,8 @@ pub(crate) struct Read {
     admitted: Admitted,
     part: Part,
     trip: Arc<OnceLock<Trip>>,
+    /// Of a prefetch, which nobody waits for.
+    place: Option<image::Place>,
 }
 
 impl Read {
@@ -57,7 +61,7 @@ impl Read {
             destination: Arc::clone(&admitted.destination),
             attempts: Attempts::new(Instant::now()),
         };
-        (Self { admitted, part, trip: Arc::clone(&trip) }, trip)
+        (Self { admitted, part, trip: Arc::clone(&trip), place: None }, trip)
     }
 
     /// Asks until there is an answer that is whole.
@@ -71,7 +75,11 @@ impl Read {
         loop {
             let answer = self.answer(&request).await?;
             tries += 1;
-            match self.judge(answer, known) {
+            let judged = match self.part {
+                Part::Configuration => self.configuration(answer, &request, known).await,
+                _ => self.judge(answer, known),
+            };
+            match judged {
                 Judged::Is(fetched) => return Ok(fetched),
                 Judged::Broken(_) if tries < TRIES => {}
                 Judged::Broken(how) => return Err(Trouble::Broken(how).into_error()),
@@ -167,15 +175,17 @@ impl Read {
             }
             Err(reason) => return Judged::Is(Fetched::Pass(reason)),
         };
-        let is_imported = response.headers.get(&AZURE_ORIGIN).is_none_or(|origin| origin != "upstream");
-        let at_most = (!is_imported).then_some(NOT_IMPORTED);
+        let at_most = at_most(&response);
         let entry = |kind, content| Entry { kind, content: Arc::new(content), confirmed: asked, at_most, until: None };
         match (status, self.part) {
             (StatusCode::NOT_MODIFIED, _) => match self.unless_changed(known) {
                 Some((_, digest)) if response.headers.get(&DIGEST).is_some_and(|said| said != digest) => {
                     Judged::Broken("it is a 304 for another digest")
                 }
-                Some((known, _)) => Judged::Is(self.manifest(known.confirmed_at(asked, at_most))),
+                Some((known, _)) => {
+                    self.remember(&known.content);
+                    Judged::Is(self.manifest(known.confirmed_at(asked, at_most)))
+                }
                 None => Judged::Broken("it is a 304 to a request without a condition"),
             },
             (StatusCode::OK, Part::Manifest) => {
@@ -183,7 +193,11 @@ impl Read {
                     return Judged::Is(Fetched::Pass(Reason::Answer));
                 };
                 match content {
-                    Ok(content) => Judged::Is(self.manifest(entry(Kind::Manifest, content))),
+                    Ok(content) => {
+                        self.remember(&content);
+                        self.prefetch(&content);
+                        Judged::Is(self.manifest(entry(Kind::Manifest, content)))
+                    }
                     Err(how) => Judged::Broken(how),
                 }
             }
@@ -201,16 +215,18 @@ impl Read {
                 Judged::Broken("it does not have its digest")
             }
             (StatusCode::NOT_FOUND, _) => Judged::Is(kept(entry(Kind::Missing, content::kept(&response, body)))),
-            (status, Part::Redirect) if status.is_redirection() => match redirect::ends(&response, asked) {
-                Some(until) => {
-                    let redirect = entry(Kind::Redirect, content::kept(&response, body));
-                    Judged::Is(kept(Entry { until: Some(until), ..redirect }))
+            (status, Part::Redirect | Part::Configuration) if status.is_redirection() => {
+                match redirect::ends(&response, asked) {
+                    Some(until) => {
+                        let redirect = entry(Kind::Redirect, content::kept(&response, body));
+                        Judged::Is(kept(Entry { until: Some(until), ..redirect }))
+                    }
+                    None => {
+                        let content = Arc::new(content::shared(&response, body));
+                        Judged::Is(Fetched::Answer { content, is_trouble: false })
+                    }
                 }
-                None => {
-                    let content = Arc::new(content::shared(&response, body));
-                    Judged::Is(Fetched::Answer { content, is_trouble: false })
-                }
-            },
+            }
             _ => {
                 let is_trouble = is_trouble(status)
                     || Refused::of(status, &response.headers, &body).is_some_and(|about| about != Refused::Right);
@@ -262,9 +278,13 @@ impl Origin for Read {
         let read = timeout(FLIGHT_LIMIT, self.read(known.as_ref())).await;
         let attempts = &self.admitted.attempts;
         let address = attempts.address();
-        // It may have been told to ask for nothing.
-        let tries = address.map_or(0, |_| attempts.count());
-        let trip = Trip { address, tries, correlation: attempts.correlation().cloned() };
+        let trip = Trip {
+            address,
+            // It may have been told to ask for nothing.
+            tries: address.map_or(0, |_| attempts.count()),
+            correlation: attempts.correlation().cloned(),
+            storage: attempts.storage().map(|storage| storage.host().into()),
+        };
         // Empty before: a flight happens once.
         let _ = self.trip.set(trip);
         if let Ok(Ok(Fetched::Kept { .. } | Fetched::Answer { is_trouble: false, .. })) = &read {
@@ -305,6 +325,12 @@ pub(crate) fn response(content: &Content, more: usize) -> Result<ResponseHeader>
         response.append_header(name, value)?;
     }
     Ok(response)
+}
+
+/// For how long this answer may be kept at most, whatever the settings say.
+fn at_most(response: &ResponseHeader) -> Option<Duration> {
+    let is_imported = response.headers.get(&AZURE_ORIGIN).is_none_or(|origin| origin != "upstream");
+    (!is_imported).then_some(NOT_IMPORTED)
 }
 
 fn kept(entry: Entry) -> Fetched<Trouble> {

@@ -99,7 +99,8 @@ impl<'a> Line<'a> {
                 (false, attempts) => attempts.map_or(1, |attempts| attempts.count()),
             },
             cached: context.cached(),
-            storage: attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()),
+            storage: (attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()))
+                .or(flown.and_then(|trip| trip.storage.as_deref())),
             correlation: correlation.map(|value| String::from_utf8_lossy(value.as_bytes())),
             outcome: Outcome::Answered,
         }

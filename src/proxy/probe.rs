@@ -47,8 +47,11 @@ pub(crate) fn failed(admitted: &Admitted, error: &Error, was_pooled: bool) {
     }
 }
 
-/// The registry has answered.
+/// The registry has answered, or storage, which says nothing of the registry.
 pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
+    if admitted.attempts.storage().is_some() {
+        return;
+    }
     let is_limit = retry_after(&response.headers).is_some();
     if response.status.is_server_error() && !is_limit {
         suspect(&admitted.destination, true);
@@ -72,7 +75,9 @@ pub(crate) async fn unless_slow<T>(admitted: &Admitted, response: impl Future<Ou
     match timeout(SLOW, &mut response).await {
         Ok(response) => response,
         Err(_) => {
-            suspect(&admitted.destination, false);
+            if admitted.attempts.storage().is_none() {
+                suspect(&admitted.destination, false);
+            }
             response.await
         }
     }

@@ -35,13 +35,11 @@ struct Wanted {
 
 impl Wanted {
     /// `Err` says why the request goes to the registry by itself.
-    fn of(request: &RequestHeader, admitted: &Admitted) -> Result<Self, Reason> {
+    fn of(request: &RequestHeader, admitted: &Admitted, kept: &Kept) -> Result<Self, Reason> {
         let part = match admitted.target.endpoint() {
             Endpoint::Manifest => Part::Manifest,
             Endpoint::Tags | Endpoint::Referrers => Part::List,
-            // The registry answers a HEAD of a blob itself, with its length and without a redirect.
-            Endpoint::Blob if request.method == Method::HEAD => return Err(Reason::Kind),
-            Endpoint::Blob => Part::Redirect,
+            Endpoint::Blob => part_of_blob(request.method == Method::HEAD, admitted, kept)?,
         };
         let accepted = match part {
             Part::Manifest => {
@@ -54,6 +52,21 @@ impl Wanted {
             return Err(Reason::Accept);
         }
         Ok(Self { part, accepted })
+    }
+}
+
+/// A blob is a layer, of which the redirect is kept, unless a manifest has said that it is the configuration of an image. The
+/// registry answers HEAD of a blob itself, with its length and without a redirect.
+fn part_of_blob(is_head: bool, admitted: &Admitted, kept: &Kept) -> Result<Part, Reason> {
+    let known = match admitted.destination.blobs {
+        Blobs::Redirect => None,
+        Blobs::ProxyConfig | Blobs::Proxy => kept.cache.peek(&key(admitted, Part::Configuration)),
+    };
+    match (known, is_head) {
+        (Some(known), true) if known.is_fresh(&kept.lifetimes) && known.content.is_blob() => Ok(Part::Configuration),
+        (_, true) => Err(Reason::Kind),
+        (Some(_), false) => Ok(Part::Configuration),
+        (None, false) => Ok(Part::Redirect),
     }
 }
 
@@ -70,7 +83,7 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
     let Some(kept) = &admitted.destination.kept else {
         return Ok(false);
     };
-    let wanted = match Wanted::of(session.req_header(), admitted) {
+    let wanted = match Wanted::of(session.req_header(), admitted, kept) {
         Ok(wanted) => wanted,
         Err(reason) => {
             kept.cache.counters().passed(reason);
@@ -166,7 +179,7 @@ async fn look_up_again(session: &mut Session, context: &mut Context, part: Part)
 /// A look-up that may have to wait for the registry. Whoever stops waiting ends nothing but that.
 async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
     let admitted = context.admitted()?;
-    let Some(Kept { cache, lifetimes }) = admitted.destination.kept.clone() else {
+    let Some(Kept { cache, lifetimes, .. }) = admitted.destination.kept.clone() else {
         return Ok(Found { served: Served::Pass(Reason::Off), status: CacheStatus::default() });
     };
     let mut trip: Option<Arc<OnceLock<Trip>>> = None;

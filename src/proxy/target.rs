@@ -62,6 +62,17 @@ impl Target {
         format!("/v2/{}/manifests/{reference}", self.repository())
     }
 
+    /// A manifest of the same repository.
+    pub(crate) fn manifest(&self, digest: &str) -> Self {
+        Self { endpoint: Endpoint::Manifest, path: self.manifest_path(digest), ..*self }
+    }
+
+    /// A blob of the same repository.
+    pub(crate) fn blob(&self, digest: &str) -> Self {
+        let path = format!("/v2/{}/blobs/{digest}", self.repository());
+        Self { endpoint: Endpoint::Blob, path, ..*self }
+    }
+
     /// The repository's name as the client writes it, cut from the path of its request.
     pub(crate) fn client_name<'a>(&self, client_path: &'a str) -> &'a str {
         client_path.get(NAME_START..NAME_START + self.client_name_length).unwrap_or_default()

@@ -115,6 +115,7 @@ impl RouteTable {
                 let kept = config.cache().zip(*lifetimes).map(|(settings, lifetimes)| Kept {
                     cache: Arc::clone(self.cache.get_or_init(|| Arc::new(Cache::new(settings.memory)))),
                     lifetimes,
+                    prefetch: settings.prefetch.as_slice().into(),
                 });
                 let calls = Arc::clone(&self.calls);
                 Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blobs: *blobs, calls, kept }))

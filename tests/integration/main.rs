@@ -8,6 +8,7 @@ mod blobs;
 mod bodies;
 mod cache;
 mod client_config;
+mod configurations;
 mod counters;
 mod credentials;
 mod deadline;

@@ -61,7 +61,7 @@ fn make(
     if let Some(value) = status.to_header() {
         response.insert_header(&CACHE_STATUS, value)?;
     }
-    if content.manifest.is_none() {
+    if content.digest.is_none() {
         let body =
             names::whole(request, &mut response, &content.body, admitted)?.unwrap_or_else(|| content.body.clone());
         response.insert_header(header::CONTENT_LENGTH, body.len())?;

@@ -1,0 +1,174 @@
+//! The configuration of an image: the registry says where it is; from there it is fetched, checked and kept.
+//!
+//! Each time, the registry's redirect is the proof that the identity may have it. What is kept already and only has to be
+//! proved again is not fetched again.
+//!
+//! Where storage fails, or the blob is no configuration to keep, the answer is the registry's redirect, as for a layer: the
+//! layers of the same image go to the client that way in any case, and what this host cannot reach the client may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use log::warn;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::Result;
+use tokio::time::{Instant, timeout};
+
+use super::body::{self, Body};
+use super::{Answer, Judged, Read, kept};
+use crate::cache::{Content, Entry, Fetched, Kind};
+use crate::digest;
+use crate::proxy::blob::redirect::{DIGEST, Storage, storage_of};
+use crate::proxy::blob::storage;
+use crate::proxy::call;
+use crate::proxy::fail::Trouble;
+use crate::proxy::reply::API_VERSION;
+
+/// A configuration of 127 layers with its history has some 50 KiB. A larger blob is none to keep here: clients are redirected.
+pub(crate) const MAX_CONFIGURATION: usize = 1 << 20;
+/// The way to storage and back, in all. Whoever waits is better off with the redirect after that.
+const STORAGE_LIMIT: Duration = Duration::from_secs(5);
+/// After a failure of storage, clients get the redirect for this long before it is tried again.
+const STORAGE_PAUSE: Duration = Duration::from_secs(30);
+/// A body that breaks off, or is not what its digest says, is fetched once more.
+const TRIES: usize = 2;
+
+impl Read {
+    /// What the registry's answer for a configuration is to those who wait.
+    pub(super) async fn configuration(
+        &mut self,
+        answer: Answer,
+        request: &RequestHeader,
+        known: Option<&Arc<Entry>>,
+    ) -> Judged {
+        let status = answer.response.status;
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            let asked = answer.asked;
+            if let Some(known) = known.filter(|known| known.content.is_blob()) {
+                return Judged::Is(kept(known.confirmed_at(asked, super::at_most(&answer.response))));
+            }
+            return match self.follow(&answer.response, request).await {
+                Ok(Some(body)) => self.checked(&answer.response, asked, body),
+                Ok(None) => self.judge(answer, None),
+                Err(trouble) => {
+                    self.warn(&trouble);
+                    self.redirect_for_now(answer)
+                }
+            };
+        }
+        match (status, answer.body) {
+            // A registry that has no storage.
+            (StatusCode::OK, Body::Whole(body)) if body.len() <= MAX_CONFIGURATION => {
+                if digest::is_of(self.admitted.target.reference(), &body) != Some(true) {
+                    return Judged::Broken("it does not have its digest");
+                }
+                self.checked(&answer.response, answer.asked, body)
+            }
+            (_, body) => self.judge(Answer { body, ..answer }, None),
+        }
+    }
+
+    /// The configuration, which has its digest.
+    fn checked(&self, response: &ResponseHeader, asked: Instant, body: Bytes) -> Judged {
+        Judged::Is(kept(Entry {
+            kind: Kind::Configuration,
+            content: Arc::new(content(self.admitted.target.reference(), response, body)),
+            confirmed: asked,
+            at_most: super::at_most(response),
+            until: None,
+        }))
+    }
+
+    /// Fetches what this redirect leads to. `None` if that is no storage of this registry.
+    async fn follow(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<Option<Bytes>, Trouble> {
+        let upstream = &self.admitted.destination.upstream;
+        let Ok(Some(storage)) = storage_of(response, upstream.domain.authority(), &upstream.blob_hosts) else {
+            return Ok(None);
+        };
+        let host = storage.host().to_owned();
+        match timeout(STORAGE_LIMIT, self.read_blob(storage, request)).await {
+            Ok(Ok(body)) => Ok(Some(body)),
+            Ok(Err(error)) => {
+                let internal = || Trouble::Internal(error.etype().as_str().to_owned());
+                Err(Trouble::of(&error, Some(&host)).unwrap_or_else(internal))
+            }
+            Err(_) => Err(Trouble::StorageSilent(host)),
+        }
+    }
+
+    /// The whole body, with its digest. No token goes there.
+    async fn read_blob(&mut self, storage: Storage, request: &RequestHeader) -> Result<Bytes> {
+        let host = storage.host().to_owned();
+        let trouble = |what: &str| Trouble::Storage(format!("blob storage {host}: {what}")).into_error();
+        let connector = Arc::clone(&self.admitted.destination.calls);
+        self.admitted.attempts.follow(storage);
+        let mut tries = 0;
+        loop {
+            let admitted = &mut self.admitted;
+            let Some(peer) = storage::peer(admitted).await? else { return Err(trouble("it is not known")) };
+            let (mut upstream, response) = match call::ask(&connector, &peer, (request, true), admitted).await {
+                Ok(answered) => answered,
+                Err(error) if error.retry() => continue,
+                Err(error) => return Err(error),
+            };
+            storage::check_response(&response, request, admitted)?;
+            let body = body::read(&mut upstream, &response, MAX_CONFIGURATION).await;
+            tries += 1;
+            let broken = match body {
+                Body::Whole(body) => {
+                    call::release(&connector, upstream, &peer).await;
+                    if digest::is_of(admitted.target.reference(), &body) == Some(true) {
+                        return Ok(body);
+                    }
+                    "what it sends does not have the blob's digest"
+                }
+                Body::BrokeOff => "what it sends breaks off",
+                Body::TooLarge => return Err(trouble("what it sends is larger than a configuration")),
+                Body::NoRoom => return Err(trouble("there is no room for what it sends")),
+            };
+            if tries == TRIES {
+                return Err(trouble(broken));
+            }
+        }
+    }
+
+    /// The redirect, until storage is tried again.
+    fn redirect_for_now(&self, answer: Answer) -> Judged {
+        match self.judge(answer, None) {
+            Judged::Is(Fetched::Kept { entry, also }) => {
+                let at_most = entry.at_most.map_or(STORAGE_PAUSE, |at_most| at_most.min(STORAGE_PAUSE));
+                let entry = Arc::new(Entry { at_most: Some(at_most), ..Entry::clone(&entry) });
+                Judged::Is(Fetched::Kept { entry, also })
+            }
+            // Not the client's doing; and that it is a configuration stays known.
+            Judged::Is(Fetched::Answer { content, .. }) => Judged::Is(Fetched::Answer { content, is_trouble: true }),
+            other => other,
+        }
+    }
+
+    fn warn(&self, trouble: &Trouble) {
+        let (upstream, target) = (&self.admitted.destination.upstream, &self.admitted.target);
+        warn!(
+            "acr {}: the configuration {} of {} is not kept, clients are redirected to storage: {trouble}",
+            upstream.domain.authority(),
+            target.reference(),
+            target.repository(),
+        );
+    }
+}
+
+/// As a registry that has no storage serves a blob.
+fn content(digest: &str, response: &ResponseHeader, body: Bytes) -> Content {
+    let copied = |name: HeaderName, value: &[u8]| Some((name, HeaderValue::from_bytes(value).ok()?));
+    let date = response.headers.get(header::DATE).and_then(|date| copied(header::DATE, date.as_bytes()));
+    let named = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static(API_VERSION.1)),
+    ];
+    let by_digest = [copied(DIGEST, digest.as_bytes()), copied(header::ETAG, format!("\"{digest}\"").as_bytes()), date];
+    let headers = named.into_iter().chain(by_digest.into_iter().flatten()).collect();
+    Content { status: StatusCode::OK, headers, body, manifest: None, digest: Some(digest.into()) }
+}
