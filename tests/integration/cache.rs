@@ -1,5 +1,6 @@
 //! The cache: what is kept and for how long, what requests share, and what is served while the registry fails.
 //!
+//! - `cached`: what the tests have in common
 //! - `pulls`: a thousand hosts at once, counted
 //! - `kept`: the forms in which one kept manifest is served
 //! - `lifetimes`: what ends, and when
@@ -10,6 +11,7 @@
 //! - `off`: the proxy without it
 
 mod apart;
+mod cached;
 mod flights;
 mod kept;
 mod lifetimes;
@@ -17,100 +19,3 @@ mod off;
 mod pulls;
 mod trouble;
 mod whole;
-
-use std::time::{Duration, Instant};
-
-use acr_emulator::{Emulator, Image, Options, Pushed};
-
-use crate::wire::{Client, Whole};
-use testkit::{PATIENCE, Proxy, Setup};
-
-/// The repository as the registry knows it; clients ask for `library/busybox`.
-const REPOSITORY: &str = "hub/library/busybox";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// What an engine accepts.
-const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-                      application/vnd.docker.distribution.manifest.list.v2+json, \
-                      application/vnd.docker.distribution.manifest.v2+json\r\n";
-
-/// A registry with one image, and a proxy in front of it that has signed in.
-struct Cached {
-    azure: Emulator,
-    proxy: Proxy,
-    pushed: Pushed,
-}
-
-impl Cached {
-    /// With these settings of the cache.
-    async fn start(settings: &str) -> Self {
-        Self::with(testkit::options(), |setup| setup.cache(settings)).await
-    }
-
-    async fn with(options: Options, change: impl FnOnce(Setup) -> Setup) -> Self {
-        let azure = Emulator::start(options).await.expect("the emulator starts");
-        let pushed = azure.push(Image::small(REPOSITORY, "latest"));
-        let proxy = change(Setup::new(&azure).flag("--log", "info").flag("--admin-address", ":0")).start();
-        Self { azure, proxy, pushed }
-    }
-
-    /// One request on a connection of its own.
-    fn ask(&self, method: &str, path: &str, headers: &str) -> Whole {
-        Client::new(self.proxy.address()).ask(method, path, "HTTP/1.1", headers)
-    }
-
-    /// `GET` of a path, as an engine asks.
-    fn get(&self, path: &str) -> Whole {
-        self.ask("GET", path, ACCEPT)
-    }
-
-    /// How often the registry was asked for anything since the record was last cleared. Whether it is there at all, which
-    /// the proxy asks after a failure, is not one of its reads.
-    fn reads(&self) -> usize {
-        self.azure.reads().iter().filter(|(read, _)| !read.ends_with(" /v2/")).map(|(_, count)| count).sum()
-    }
-
-    /// The same for one object, by the end of its path.
-    fn reads_of(&self, path: &str) -> usize {
-        self.azure.reads().iter().filter(|(read, _)| read.ends_with(path)).map(|(_, count)| count).sum()
-    }
-}
-
-/// The path of something in the one repository.
-fn path(rest: &str) -> String {
-    format!("/v2/library/busybox/{rest}")
-}
-
-/// The parameters of this proxy's entry in `Cache-Status` (RFC 9211), without spaces: `hit`, `ttl=30`, `fwd=miss`.
-fn cache_status(answer: &Whole) -> Vec<String> {
-    let status = answer.header("cache-status").unwrap_or_else(|| panic!("no Cache-Status: {answer:?}"));
-    let (name, parameters) = status.split_once(';').unwrap_or_else(|| panic!("no parameter: {status}"));
-    assert_eq!(name.trim(), "acr-cache-proxy", "{status}");
-    parameters.split(';').map(|parameter| parameter.trim().to_owned()).collect()
-}
-
-fn is_hit(answer: &Whole) -> bool {
-    cache_status(answer).iter().any(|parameter| parameter == "hit")
-}
-
-/// The `ttl` of a hit, in seconds; negative once the answer is stale.
-fn ttl(answer: &Whole) -> i64 {
-    let parameters = cache_status(answer);
-    let ttl = parameters.iter().find_map(|parameter| parameter.strip_prefix("ttl="));
-    ttl.and_then(|ttl| ttl.parse().ok()).unwrap_or_else(|| panic!("no ttl: {parameters:?}"))
-}
-
-/// Asks again until the condition holds; the panic names `what` if it never does.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what} never came");
-        // Nothing depends on the step.
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}

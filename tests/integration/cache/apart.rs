@@ -2,7 +2,7 @@
 
 use acr_emulator::{Emulator, Image, Options, Pushed};
 
-use super::{ACCEPT, is_hit};
+use super::cached::{ACCEPT, is_hit};
 use crate::wire::{Client, Whole};
 use testkit::{Proxy, Setup};
 

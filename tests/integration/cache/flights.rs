@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop, Image, Options, Recorded, Server};
 
-use super::{ACCEPT, Cached, REPOSITORY, path, until};
+use super::cached::{ACCEPT, Cached, REPOSITORY, path, until};
 use crate::load::{load, wait_for_load};
 use crate::wire::{self, Client, Whole};
 use testkit::{AT_ONCE, wait_for};

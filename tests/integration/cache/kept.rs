@@ -3,7 +3,7 @@
 use acr_emulator::{Emulator, Image};
 use serde_json::Value;
 
-use super::{
+use super::cached::{
     ACCEPT, Cached, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, REPOSITORY, cache_status, is_hit, path, ttl,
 };
 use crate::wire::{Client, End, Whole};

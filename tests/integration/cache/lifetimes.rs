@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 
-use super::{ACCEPT, Cached, OCI_INDEX, REPOSITORY, is_hit, path, ttl, until};
+use super::cached::{ACCEPT, Cached, OCI_INDEX, REPOSITORY, is_hit, path, ttl, until};
 use crate::wire::{Client, Whole};
 use testkit::Setup;
 

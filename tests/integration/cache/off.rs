@@ -2,7 +2,7 @@
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 
-use super::{ACCEPT, Cached, REPOSITORY, path};
+use super::cached::{ACCEPT, Cached, REPOSITORY, path};
 use crate::wire::Client;
 use testkit::Setup;
 

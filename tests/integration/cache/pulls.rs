@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{ACCEPT, Cached, REPOSITORY, path};
+use super::cached::{ACCEPT, Cached, REPOSITORY, path};
 
 const HOSTS: usize = 1000;
 const LAYERS: usize = 10;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Server};
 
-use super::{Cached, cache_status, path, until};
+use super::cached::{Cached, cache_status, path, until};
 use crate::wire::Whole;
 use testkit::AT_ONCE;
 
@@ -118,7 +118,7 @@ async fn is_survived((name, begin, cold): &Row) {
             }
             assert!(is_stale(&answer), "{name}: {path}: {answer:?}");
             assert!(answer.header("age").is_some(), "{name}: {path}: {answer:?}");
-            let head = cached.ask("HEAD", path, super::ACCEPT);
+            let head = cached.ask("HEAD", path, super::cached::ACCEPT);
             assert!(head.status() == before.status() || !path.contains("manifests"), "{name}: HEAD {path}: {head:?}");
         }
     }
@@ -177,8 +177,8 @@ async fn a_slow_registry_costs_a_second_and_its_answer_is_kept_for_the_next() {
     let cached = Cached::start("{tags: 0s, stale: 1h}").await;
     let tag = path("manifests/latest");
     assert_eq!(cached.get(&tag).status(), 200);
-    let moved = cached.azure.push(acr_emulator::Image::small(super::REPOSITORY, "next")).index_digest;
-    cached.azure.tag(super::REPOSITORY, &moved, "latest");
+    let moved = cached.azure.push(acr_emulator::Image::small(super::cached::REPOSITORY, "next")).index_digest;
+    cached.azure.tag(super::cached::REPOSITORY, &moved, "latest");
     // Four seconds for the whole of it, longer than a client waits and shorter than a flight may last.
     cached.azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(4)).times(1));
     let first = cached.get(&tag);

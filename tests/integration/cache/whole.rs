@@ -3,7 +3,7 @@
 use acr_emulator::{Fault, Hop, Image};
 use serde_json::Value;
 
-use super::{ACCEPT, Cached, OCI_INDEX, REPOSITORY, is_hit, path};
+use super::cached::{ACCEPT, Cached, OCI_INDEX, REPOSITORY, is_hit, path};
 use crate::fixture::{CLIENT_FRAMINGS, REGISTRY_FRAMINGS, decompressed};
 use crate::wire::{Client, End};
 
