@@ -7,7 +7,7 @@
 //! - `apart`: no answer of another repository or registry
 //! - `flights`: clients that leave, and requests that fail for all who wait
 //! - `whole`: answers that broke off on their way here
-//! - `trouble`: a registry, a sign-in or a network that fails
+//! - `trouble`, `throttled`: a registry, a sign-in or a network that fails
 //! - `off`: the proxy without it
 
 mod apart;
@@ -17,5 +17,6 @@ mod kept;
 mod lifetimes;
 mod off;
 mod pulls;
+mod throttled;
 mod trouble;
 mod whole;

@@ -8,7 +8,7 @@ use testkit::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn off_each_request_is_passed_on_as_it_is() {
-    let cached = Cached::with(testkit::options(), |setup| setup).await;
+    let cached = Cached::start("off").await;
     let pushed = &cached.pushed;
     for (rest, status) in [
         ("manifests/latest", 200),

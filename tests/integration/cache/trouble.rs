@@ -62,14 +62,14 @@ const ROWS: &[Row] = &[
     ("a firewall denies this host", |azure| data(azure, Fault::Status(403)), &[403]),
     ("429", |azure| data(azure, Fault::Throttled(Duration::from_secs(3600))), &[429, 503]),
     ("500", |azure| data(azure, Fault::Status(500)), &[500, 502, 503]),
-    ("503", |azure| data(azure, Fault::Status(503)), &[503]),
+    ("503", |azure| data(azure, Fault::Status(503)), &[502, 503]),
     ("the rule's source fails", |azure| data(azure, Fault::CacheRule(424)), &[424]),
     ("the rule's credentials are refused by 401", |azure| data(azure, Fault::CacheRule(401)), &[403]),
     ("the rule's credentials are refused by 403", |azure| data(azure, Fault::CacheRule(403)), &[403]),
     ("the rule's source throttles", |azure| data(azure, Fault::CacheRule(429)), &[429, 503]),
     ("no connection", |azure| azure.refuse_connections(Server::Registry, true), &[502, 503]),
     ("every connection breaks", |azure| data(azure, Fault::DieBeforeResponse), &[502, 503]),
-    ("no answer comes", |azure| data(azure, Fault::Hang), &[503, 504]),
+    ("no answer comes", |azure| data(azure, Fault::Hang), &[502, 503, 504]),
 ];
 
 /// It was kept, and stands in for an answer of the registry's.
@@ -206,7 +206,7 @@ async fn stale_answers_end_when_their_time_is_over() {
     until("the end", || {
         let asked = kept.elapsed();
         let answer = cached.get(&tag);
-        assert!(asked <= Duration::from_secs(2) || answer.status() == 503, "{asked:?}: {answer:?}");
-        (answer.status() == 503).then_some(())
+        assert!(asked <= Duration::from_secs(2) || answer.status() >= 500, "{asked:?}: {answer:?}");
+        (answer.status() >= 500).then_some(())
     });
 }

@@ -1,0 +1,104 @@
+//! The registry limits reads: nobody asks it again before it allows that, and what is kept goes on.
+
+use std::time::Duration;
+
+use acr_emulator::{Fault, Hop, Image, Options, RateLimits};
+
+use super::cached::{ACCEPT, Cached, REPOSITORY, path, until};
+
+/// Longer than a test takes.
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_429_with_a_time_the_registry_is_left_alone_and_what_is_kept_goes_on() {
+    for fault in [Fault::Throttled(LONG), with_status(503), with_status(429)] {
+        let cached = Cached::start("{tags: 0s, missing: 0s}").await;
+        let tag = path("manifests/latest");
+        assert_eq!(cached.get(&tag).status(), 200);
+        cached.azure.inject(Hop::Data, fault.clone());
+        cached.azure.clear_requests();
+        // The first one of each kind learns of it.
+        for rest in ["manifests/other", &*format!("blobs/{}", cached.pushed.blobs[2])] {
+            let first = cached.get(&path(rest));
+            assert!([429, 503].contains(&first.status()), "{fault:?}: {first:?}");
+        }
+        let asked = cached.reads();
+        assert_eq!(asked, 2, "{fault:?}: {:?}", cached.azure.reads());
+        for number in 0..10 {
+            let kept = cached.get(&tag);
+            assert_eq!(kept.status(), 200, "{fault:?}: {kept:?}");
+            for (rest, headers) in [
+                (format!("manifests/other-{number}"), ACCEPT),
+                (format!("blobs/{}", cached.pushed.blobs[number % 2]), ""),
+                // What is passed on is a read as well.
+                (format!("manifests/other-{number}"), "Accept: */*\r\n"),
+            ] {
+                let refused = cached.ask("GET", &path(&rest), headers);
+                assert!([429, 503].contains(&refused.status()), "{fault:?} {rest} {headers}: {refused:?}");
+                let seconds: u64 = refused.header("retry-after").and_then(|it| it.parse().ok()).expect("a time");
+                assert!((1..=3600).contains(&seconds), "{fault:?}: {refused:?}");
+            }
+        }
+        assert_eq!(cached.reads(), asked, "{fault:?}: {:?}", cached.azure.reads());
+    }
+}
+
+fn with_status(status: u16) -> Fault {
+    Fault::StatusWith {
+        status,
+        headers: vec![("Retry-After".to_owned(), "600".to_owned())],
+        body: r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_referrers_is_none_of_manifests_and_the_other_way_round() {
+    for (throttled, free) in [("referrers", "manifests"), ("manifests", "referrers")] {
+        let cached = Cached::start("{tags: 0s, manifests: 0s, lists: 0s}").await;
+        let of = |kind: &str, number: usize| path(&format!("{kind}/{}", cached.pushed.manifests[number].1));
+        cached.azure.inject(Hop::Data, Fault::Throttled(LONG).on_path(format!("/{throttled}/")));
+        for number in [0, 1, 0] {
+            assert!([429, 503].contains(&cached.get(&of(throttled, number)).status()), "{throttled}");
+            let answer = cached.get(&of(free, number));
+            assert_eq!(answer.status(), 200, "{free} while {throttled} are throttled: {answer:?}");
+        }
+        assert_eq!(cached.reads_of(&of(throttled, 0)["/v2/library/busybox".len()..]), 1, "{throttled}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_asked_again_when_the_time_is_over() {
+    let cached = Cached::start("{tags: 0s}").await;
+    cached.azure.inject(Hop::Data, Fault::Throttled(Duration::from_secs(2)));
+    let tag = path("manifests/latest");
+    until("an answer", || (cached.get(&tag).status() == 200).then_some(()));
+    assert!(cached.reads() <= 4, "not asked by every request: {:?}", cached.azure.reads());
+}
+
+/// Within the limit by itself, the registry has no reason to refuse anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_keeps_below_the_registrys_limit() {
+    const READS: u32 = 120;
+    let rate_limits = RateLimits { reads: Some(READS), ..RateLimits::NONE };
+    let options = Options { rate_limits, ..testkit::options() };
+    let cached = Cached::with(options, |setup| {
+        setup.cache("{missing: 0s}").settings(&format!("limits:\n  registry_reads_per_minute: {}", READS / 2))
+    })
+    .await;
+    for number in 0..2 * READS {
+        cached.azure.push(Image::small(REPOSITORY, &format!("tag-{number}")).with_layers(1, 10));
+    }
+    let address = cached.proxy.address();
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let ask = |number| {
+            let path = path(&format!("manifests/tag-{number}"));
+            move || crate::wire::Client::new(address).ask("GET", &path, "HTTP/1.1", ACCEPT).status()
+        };
+        let clients: Vec<_> = (0..2 * READS).map(|number| scope.spawn(ask(number))).collect();
+        clients.into_iter().map(|client| client.join().expect("an answer")).collect()
+    });
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert!(served >= 1 && statuses.iter().all(|status| [200, 429, 503].contains(status)), "{statuses:?}");
+    let refused = cached.azure.with_requests(|requests| requests.iter().filter(|seen| seen.status == 429).count());
+    assert_eq!(refused, 0, "the registry never had to say no: {:?}", cached.azure.reads());
+}
