@@ -31,6 +31,8 @@ pub(crate) enum Trouble {
     Unresolved,
     /// The registry answers 401 to a renewed token, about this.
     Unauthorized(Refused),
+    /// It answers 5xx to all that is asked of it.
+    Failing(StatusCode),
     /// It is known to be down, by this cause, and is not asked.
     Down(Arc<Self>),
     /// It has answered with 429 or 503 and wants a pause until then, and is not asked.
@@ -88,6 +90,7 @@ impl Trouble {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
             }
             Self::Unresolved => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(2)),
+            Self::Failing(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
             Self::Down(cause) => (cause.answer().0, Code::Unavailable, Some(1)),
             Self::Limited(status, until) => {
                 let code = match *status {
@@ -121,6 +124,7 @@ impl Trouble {
             Self::NoToken(unavailable) => !unavailable.is_repositorys,
             Self::Unauthorized(refused) => *refused != Refused::Right,
             Self::Unresolved
+            | Self::Failing(_)
             | Self::Down(_)
             | Self::Limited(..)
             | Self::Held(..)
@@ -141,7 +145,7 @@ impl Trouble {
             Self::NoToken(_) => "no-token",
             Self::Unresolved => "unresolved",
             Self::Unauthorized(_) => "unauthorized",
-            Self::Down(_) => "down",
+            Self::Down(_) | Self::Failing(_) => "down",
             Self::Limited(..) => "limited",
             Self::Held(Held::Queue, _) => "queue",
             Self::Held(Held::Budget, _) => "budget",
@@ -156,7 +160,12 @@ impl Trouble {
     /// It concerns all that is asked of the registry, as far as can be told.
     pub(crate) fn is_registrys(&self) -> bool {
         match self {
-            Self::Unresolved | Self::Down(_) | Self::Limited(..) | Self::Held(..) | Self::Unreachable(_) => true,
+            Self::Unresolved
+            | Self::Failing(_)
+            | Self::Down(_)
+            | Self::Limited(..)
+            | Self::Held(..)
+            | Self::Unreachable(_) => true,
             Self::NoToken(Unavailable { failure, .. }) => {
                 failure.as_ref().is_some_and(|failure| failure.hop != Hop::Token)
             }
@@ -211,6 +220,7 @@ impl fmt::Display for Trouble {
                     Refused::Address | Refused::Unclear => "the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
                 })
             }
+            Self::Failing(status) => write!(f, "the registry answers {}", status.as_u16()),
             Self::Down(cause) => write!(f, "the registry is known to be down, and is asked once a second whether it is back: {cause}"),
             Self::Limited(status, until) => {
                 let left = whole_seconds(until.saturating_duration_since(Instant::now()));
@@ -291,8 +301,10 @@ mod tests {
             Trouble::Unauthorized(_) => &["401 to a fresh token"],
             Trouble::Down(cause) => match **cause {
                 Trouble::Silent => &["It is known to be down, because it did not answer"],
+                Trouble::Failing(_) => &["It is known to be down, because it answered 5xx"],
                 _ => &["It is known to be down, because there was no connection"],
             },
+            Trouble::Failing(_) => &[],
             Trouble::Limited(status, _) => match status.as_u16() {
                 429 => &["It has answered 429"],
                 _ => &["It has answered 503"],
@@ -346,6 +358,7 @@ mod tests {
             Trouble::Unresolved,
             Trouble::Unauthorized(Refused::Unclear),
             Trouble::Down(Arc::new(Trouble::Silent)),
+            Trouble::Down(Arc::new(Trouble::Failing(StatusCode::INTERNAL_SERVER_ERROR))),
             Trouble::Down(Arc::new(Trouble::Unreachable(String::new()))),
             Trouble::Limited(StatusCode::TOO_MANY_REQUESTS, Instant::now()),
             Trouble::Limited(StatusCode::SERVICE_UNAVAILABLE, Instant::now()),

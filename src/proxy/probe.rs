@@ -147,9 +147,7 @@ async fn ask(upstream: &Upstream, calls: &Connector) -> Result<(), Trouble> {
         Ok(session.resp_header().map(|response| response.status))
     };
     match exchange.await.map_err(trouble)? {
-        Some(status) if status.is_server_error() => {
-            Err(Trouble::Unreachable(format!("it answers {} to a probe", status.as_u16())))
-        }
+        Some(status) if status.is_server_error() => Err(Trouble::Failing(status)),
         _ => Ok(()),
     }
 }

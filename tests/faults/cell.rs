@@ -6,8 +6,10 @@ use acr_emulator::Hop;
 
 use crate::client::Seen;
 
-/// The table itself.
-const TABLE: &str = include_str!("matrix.md");
+/// The page with the tables.
+const PAGE: &str = include_str!("matrix.md");
+/// The second one, of the cells in `kept`, comes below this.
+const WITH_CACHE: &str = "\n## With answers that are kept\n";
 /// What a machine under load may add to any bound; less than there is between two of them, at once and 10 s.
 const SLACK: Duration = Duration::from_secs(9);
 
@@ -24,9 +26,28 @@ pub(crate) enum Moment {
 pub(crate) struct Outcome {
     pub status: u16,
     pub code: Option<String>,
-    pub retry_after: Option<u64>,
+    pub retry_after: Retry,
     pub cut: bool,
     pub within: Duration,
+}
+
+/// What a cell says of `Retry-After`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    No,
+    After(u64),
+    /// What is left of a pause of a minute at most.
+    Left,
+}
+
+impl Retry {
+    fn is(self, seen: Option<u64>) -> bool {
+        match self {
+            Self::No => seen.is_none(),
+            Self::After(seconds) => seen == Some(seconds),
+            Self::Left => seen.is_some_and(|left| (1..=60).contains(&left)),
+        }
+    }
 }
 
 /// A cell with its place in the table.
@@ -41,13 +62,17 @@ pub(crate) struct Cell {
 }
 
 impl Outcome {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ').peekable();
         let status = words.next()?.parse().ok()?;
-        let mut outcome = Self { status, code: None, retry_after: None, cut: false, within: Duration::ZERO };
+        let mut outcome = Self { status, code: None, retry_after: Retry::No, cut: false, within: Duration::ZERO };
         while let Some(word) = words.next() {
             match word {
-                "retry" => outcome.retry_after = Some(words.next()?.parse().ok()?),
+                "retry" => {
+                    let seconds = words.peek().and_then(|word| word.parse().ok());
+                    outcome.retry_after = seconds.map_or(Retry::Left, Retry::After);
+                    words.next_if(|_| seconds.is_some());
+                }
                 "cut" => outcome.cut = true,
                 "in" => outcome.within = Duration::from_secs(words.next()?.parse().ok()?),
                 "at" | "once" | "s" => {}
@@ -62,15 +87,24 @@ impl Outcome {
 
     /// What is wrong with an answer, if something is.
     pub(crate) fn differs(&self, seen: &Seen) -> Option<String> {
-        let same = (self.status, self.code.as_deref(), self.retry_after, self.cut)
-            == (seen.status, seen.code.as_deref(), seen.retry_after, seen.cut);
-        (!same || seen.took > self.within + SLACK).then(|| format!("{seen:?}"))
+        let same = (self.status, self.code.as_deref(), self.cut) == (seen.status, seen.code.as_deref(), seen.cut);
+        (!same || !self.retry_after.is(seen.retry_after) || seen.took > self.within + SLACK)
+            .then(|| format!("{seen:?}"))
     }
 }
 
 /// The rows of the table, taken apart.
 pub(crate) fn rows() -> impl Iterator<Item = Vec<&'static str>> {
-    let lines = TABLE.lines().filter(|line| line.starts_with('|')).skip(2);
+    rows_in(PAGE.split(WITH_CACHE).next())
+}
+
+/// The rows of the table with answers that are kept.
+pub(crate) fn rows_with_cache() -> impl Iterator<Item = Vec<&'static str>> {
+    rows_in(PAGE.split(WITH_CACHE).nth(1))
+}
+
+fn rows_in(part: Option<&'static str>) -> impl Iterator<Item = Vec<&'static str>> {
+    let lines = part.unwrap_or_default().lines().filter(|line| line.starts_with('|')).skip(2);
     lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
 }
 

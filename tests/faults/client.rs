@@ -50,7 +50,7 @@ impl Client {
         write!(
             stream.get_mut(),
             "GET {path} HTTP/1.1\r\nHost: mirror\r\nAuthorization: Basic {CREDENTIALS}\r\n\
-             Accept: application/vnd.oci.image.index.v1+json\r\n\r\n"
+             Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json\r\n\r\n"
         )?;
         let received = receive(&mut stream, "GET", MOST)?;
         let answer = received.answer;

@@ -31,7 +31,7 @@ fn asked(azure: &Emulator) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_down_is_not_asked_until_a_probe_finds_it_back() {
-    for (fault, status, then) in [(None, 502, 502), (Some(Fault::Status(500)), 500, 502), (Some(Fault::Hang), 504, 504)]
+    for (fault, status, then) in [(None, 502, 502), (Some(Fault::Status(500)), 500, 503), (Some(Fault::Hang), 504, 504)]
     {
         let azure = testkit::azure().await;
         let (proxy, mut client) = start(&azure);

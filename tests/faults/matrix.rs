@@ -5,7 +5,7 @@ use std::time::Duration;
 use acr_emulator::Hop;
 use tokio::sync::Semaphore;
 
-use crate::cell::{Moment, Outcome, cells, rows};
+use crate::cell::{Moment, Outcome, Retry, cells, rows};
 use crate::run_cell;
 
 /// Cells run at once, over all moments; most of their time they wait.
@@ -57,7 +57,7 @@ fn the_table_has_a_cell_for_each_hop_fault_and_moment() {
     assert_eq!(rows().count(), 16 * 3);
     assert_eq!(cells().len(), 16 * 3 * 5 - 2 * 3, "two faults are of tokens, and the data hop has none");
     // With a good token nothing that fails behind it is seen.
-    let unseen = Outcome { status: 200, code: None, retry_after: None, cut: false, within: Duration::ZERO };
+    let unseen = Outcome { status: 200, code: None, retry_after: Retry::No, cut: false, within: Duration::ZERO };
     for cell in cells() {
         assert!(cell.moment == Moment::Start || cell.hop == Hop::Data || cell.expected == unseen, "{cell:?}");
     }

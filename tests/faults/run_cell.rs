@@ -6,7 +6,7 @@ use std::time::Duration;
 use acr_emulator::{Emulator, Fault, Hop, Image, Options, Recorded, Server};
 use tokio::runtime::Handle;
 
-use crate::cell::{Cell, Moment, Outcome};
+use crate::cell::{Cell, Moment, Outcome, Retry};
 use crate::client::Client;
 use crate::secrets;
 use testkit::{PATIENCE, Proxy, Setup};
@@ -134,7 +134,7 @@ impl<'a> Stage<'a> {
             self.inject(fault);
         }
         look(&mut client, LOOK, &self.cell.expected)?;
-        if self.cell.expected.retry_after != Some(30) {
+        if self.cell.expected.retry_after != Retry::After(30) {
             self.azure.clear_faults();
             match self.cell.hop {
                 Hop::Data => look(&mut client, &self.blob, &redirect())?,
@@ -176,7 +176,7 @@ impl<'a> Stage<'a> {
             answers(ANSWERS)?;
             // What did no harm needs no recovery, and what will not mend by itself is asked for again half a minute
             // later: longer than these tokens live.
-            if stage.cell.at_start.status == 503 && stage.cell.at_start.retry_after != Some(30) {
+            if stage.cell.at_start.status == 503 && stage.cell.at_start.retry_after != Retry::After(30) {
                 stage.azure.clear_faults();
                 stage.azure.clear_requests();
                 let hop = if stage.cell.hop == Hop::Token { Hop::Token } else { Hop::Exchange };
@@ -253,7 +253,7 @@ fn is_token(request: &Recorded) -> bool {
 }
 
 fn pulled() -> Outcome {
-    Outcome { status: 200, code: None, retry_after: None, cut: false, within: Duration::from_secs(10) }
+    Outcome { status: 200, code: None, retry_after: Retry::No, cut: false, within: Duration::from_secs(10) }
 }
 
 fn redirect() -> Outcome {
@@ -261,7 +261,7 @@ fn redirect() -> Outcome {
 }
 
 fn no_token() -> Outcome {
-    Outcome { status: 503, code: Some("UNAVAILABLE".to_owned()), retry_after: Some(1), ..pulled() }
+    Outcome { status: 503, code: Some("UNAVAILABLE".to_owned()), retry_after: Retry::After(1), ..pulled() }
 }
 
 fn look(client: &mut Client, path: &str, expected: &Outcome) -> Result<(), String> {
