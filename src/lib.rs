@@ -185,6 +185,15 @@
 //!   Held by `allocations::a_request_allocates_its_target_and_nothing_else`.
 //! - Constructors do no network I/O: the program listens whether or not Azure is there.
 //!   Held by `integration::identity::it_listens_at_once_and_recovers_when_azure_comes_late`.
+//! - What is kept outlasts the registry, its sign-in and its storage. A right that has ended takes what was kept of the object
+//!   away; a 401 or 403 about a cache rule's source does not.
+//!   Held by `faults::kept::what_is_kept_outlasts_every_fault_and_what_is_not_fails_in_time`,
+//!   `faults::outage::an_outage_of_ten_minutes_fails_no_warm_pull_and_ends_without_a_stampede`,
+//!   `proxy::refused::tests::a_right_that_has_ended_is_told_from_trouble_elsewhere`.
+//! - Nobody waits for a registry that is known to be down. One probe at a time looks whether it is back, and no repository that
+//!   fails alone takes others with it.
+//!   Held by `faults::down::a_registry_that_is_down_is_not_asked_until_a_probe_finds_it_back`,
+//!   `faults::down::a_repository_that_fails_alone_takes_no_other_with_it`.
 //! - Every wait, body, header, retry and table has a named bound, and so have connections and requests. What exceeds one is
 //!   refused at once, and descriptors are kept back for the admin listener and for registries.
 //!   Held by `integration::limits::connections_over_the_limit_are_refused_at_once_and_readyz_still_answers`,
