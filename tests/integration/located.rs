@@ -221,7 +221,6 @@ fn short_failures((azure, pushed, proxy): (Emulator, Pushed, Proxy)) {
         (Hop::Storage, twice(Fault::DieBeforeResponse), PART, 206, 3),
         (Hop::Data, twice(Fault::Status(503)), "", 503, 1),
         (Hop::Storage, twice(Fault::Status(503)), "", 503, 1),
-        (Hop::Data, said(503, "{}").times(2), PART, 503, 1),
         (Hop::Data, twice(Fault::Status(404)), PART, 404, 1),
         (Hop::Data, Injection::from(Fault::Status(502)), PART, 502, 4),
         (Hop::Storage, Injection::from(Fault::Status(502)), PART, 502, 4),
@@ -242,4 +241,9 @@ fn short_failures((azure, pushed, proxy): (Emulator, Pushed, Proxy)) {
         azure.clear_faults();
         assert_eq!(answer.status, status, "{headers}: {answer:.300?}");
     }
+    // A time that the registry names is longer than any pause here. The last one: with a cache the registry is let alone then.
+    azure.clear_requests();
+    azure.inject(Hop::Data, said(503, "{}").times(2));
+    let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), PART);
+    assert_eq!((answer.status, requests(&azure, Hop::Data)), (503, 1), "{answer:?}");
 }

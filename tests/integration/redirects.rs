@@ -109,3 +109,23 @@ async fn a_kept_redirect_that_leads_elsewhere_is_refused_each_time() {
     }
     assert_eq!((requests(&azure, Hop::Data), requests(&azure, Hop::Storage)), (1, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_to_one_registry_share_what_is_kept_whoever_follows_the_redirect() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
+    let (registry, storage) = (azure.registry_addr().port(), azure.storage_addr());
+    let route = |source: &str, blobs: &str| {
+        format!(
+            "  - {{source: {source}, domain: 'example.azurecr.io:{registry}', prefix: hub, addresses: [127.0.0.1], \
+             blobs: {blobs}, blob_hosts: ['{storage}']}}\n"
+        )
+    };
+    let routes = route("docker.io", "proxy") + &route("ghcr.io", "proxy_config");
+    let proxy = Setup::new(&azure).only_routes(&routes).cache("{memory: 64MiB}").start();
+    for (name, status) in [("library/busybox", 200), ("ghcr.io/library/busybox", 307)] {
+        let answer = wire::ask(proxy.address(), &format!("GET /v2/{name}/blobs/{}", pushed.blobs[1]), "");
+        assert_eq!(answer.status, status, "{name}: {answer:.300?}");
+    }
+    assert_eq!((requests(&azure, Hop::Data), requests(&azure, Hop::Storage)), (1, 1));
+}

@@ -135,7 +135,7 @@ impl Read {
     }
 
     /// The redirect, until storage is tried again.
-    fn redirect_for_now(&self, answer: Answer) -> Judged {
+    pub(super) fn redirect_for_now(&self, answer: Answer) -> Judged {
         match self.judge(answer, None) {
             Judged::Is(Fetched::Kept { entry, also }) => {
                 let at_most = entry.at_most.map_or(STORAGE_PAUSE, |at_most| at_most.min(STORAGE_PAUSE));

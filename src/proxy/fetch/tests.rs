@@ -3,11 +3,12 @@
 use pingora_core::connectors::http::v1::Connector;
 
 use super::*;
-use crate::config::Domain;
+use crate::cache::{Cache, KeyRef};
+use crate::config::{Domain, Lifetimes};
 use crate::net::addresses::{Addresses, Names};
 use crate::proxy::health::Health;
 use crate::proxy::target::Target;
-use crate::proxy::{BlobHosts, Destination, Upstream};
+use crate::proxy::{BlobHosts, Destination, Kept, Upstream};
 use crate::token::Tokens;
 use oci::name::Repository;
 use oci::request::Request;
@@ -21,6 +22,11 @@ const DATE: (&str, &str) = ("date", "Thu, 26 Nov 2026 06:00:00 GMT");
 const SIGNED: (&str, &str) = ("location", "https://x.blob.core.windows.net/a?se=2026-11-26T06:20:00Z&sig=x");
 
 fn read(path: &str) -> Read {
+    read_by(path, Blobs::Redirect, None)
+}
+
+/// Of a route that serves blobs in this way and keeps answers there.
+fn read_by(path: &str, blobs: Blobs, kept: Option<Kept>) -> Read {
     let domain = Domain::parse("example.azurecr.io").expect("a domain");
     let upstream = Arc::new(Upstream {
         number: 7,
@@ -40,9 +46,9 @@ fn read(path: &str) -> Read {
         destination: Arc::new(Destination {
             upstream,
             on_failure: OnFailure::Fallback,
-            blobs: Blobs::Redirect,
+            blobs,
             calls: Arc::new(Connector::new(None)),
-            kept: None,
+            kept,
         }),
         attempts: Attempts::new(Instant::now()),
     };
@@ -165,5 +171,80 @@ async fn only_what_a_condition_was_sent_for_is_confirmed() {
         let request = read.request(Some(&known)).expect("a request");
         assert_eq!(request.headers.contains_key(header::IF_NONE_MATCH), has_condition, "{expected}");
         assert_eq!(judged(&read, (304, headers), whole(), Some(&known)), expected);
+    }
+}
+
+const LIFETIMES: Lifetimes = Lifetimes {
+    tags: Duration::from_secs(30),
+    manifests: Duration::from_secs(3600),
+    missing: Duration::from_secs(5),
+    redirects: Duration::from_secs(600),
+    lists: Duration::from_secs(10),
+    stale: Duration::from_secs(3600),
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_is_remembered_where_it_is_served_and_small_enough_to_keep() {
+    let manifest =
+        |size: u64| format!(r#"{{"schemaVersion":2,"config":{{"digest":"{OTHER}","size":{size}}},"layers":[]}}"#);
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{OTHER}","size":2}}]}}"#);
+    let most = configuration::MAX_CONFIGURATION as u64;
+    for (blobs, media_type, body, expected) in [
+        (Blobs::ProxyConfig, ManifestType::OciManifest, manifest(2), true),
+        (Blobs::Proxy, ManifestType::DockerManifest, manifest(most), true),
+        (Blobs::ProxyConfig, ManifestType::OciManifest, manifest(most + 1), false),
+        (Blobs::Redirect, ManifestType::OciManifest, manifest(2), false),
+        (Blobs::ProxyConfig, ManifestType::OciIndex, manifest(2), false),
+        (Blobs::ProxyConfig, ManifestType::OciIndex, index, false),
+        (Blobs::ProxyConfig, ManifestType::OciManifest, "{".to_owned(), false),
+        (Blobs::ProxyConfig, ManifestType::Schema1, r#"{"fsLayers":[]}"#.to_owned(), false),
+    ] {
+        let cache = Arc::new(Cache::new(1 << 20));
+        let kept = Kept { cache: Arc::clone(&cache), lifetimes: LIFETIMES, prefetch: Arc::default() };
+        let read = read_by("manifests/latest", blobs, Some(kept));
+        let what = format!("{blobs:?} {media_type:?} {body}");
+        let content = Content {
+            status: StatusCode::OK,
+            headers: Vec::new(),
+            body: body.into(),
+            manifest: Some(media_type),
+            digest: Some(EMPTY.into()),
+        };
+        read.remember(&content);
+        let path = format!("/v2/hub/a/blobs/{OTHER}");
+        let key = KeyRef { registry: 7, part: Part::Configuration, path: &path };
+        let remembered = cache.peek(&key);
+        assert_eq!(remembered.is_some(), expected, "{what}");
+        assert!(cache.hit(&key, &LIFETIMES, tokio::time::Instant::now()).is_none(), "it is no answer: {what}");
+        let elsewhere = KeyRef { path: &path.replace("/a/", "/b/"), ..key };
+        assert!(cache.peek(&elsewhere).is_none(), "{what}");
+        // A manifest that is confirmed takes nothing away.
+        read.remember(&content);
+        if let (Some(before), Some(after)) = (remembered, cache.peek(&key)) {
+            assert!(Arc::ptr_eq(&before, &after), "{what}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_in_place_of_a_configuration_is_for_a_moment() {
+    let data = ("location", "https://example.westeurope.data.azurecr.io/?s=x");
+    for (location, expected) in [(SIGNED, Some(Duration::from_secs(30))), (data, None)] {
+        let mut read = read(&format!("blobs/{OTHER}"));
+        read.part = Part::Configuration;
+        let mut response = ResponseHeader::build(307, None).expect("a status");
+        for (name, value) in [DATE, location] {
+            response.append_header(name, value).expect("a header");
+        }
+        let asked = tokio::time::Instant::now();
+        match read.redirect_for_now(Answer { asked, response, body: Body::Whole(Bytes::new()) }) {
+            Judged::Is(Fetched::Kept { entry, .. }) => {
+                assert_eq!((entry.kind, entry.lifetime(&LIFETIMES)), (Kind::Redirect, expected.unwrap_or_default()));
+            }
+            Judged::Is(Fetched::Answer { content, is_trouble }) => {
+                assert_eq!((content.status, is_trouble, expected), (StatusCode::TEMPORARY_REDIRECT, true, None));
+            }
+            other => panic!("{location:?}: {:?}", matches!(other, Judged::Broken(_))),
+        }
     }
 }
