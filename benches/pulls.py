@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real dockerd and containerd pull through the proxy and directly, in turns, from a registry 20 ms away.
+"""Real dockerd and containerd pull through the proxy, cold and warm, and directly, in turns, from a registry 20 ms away.
 
 Called by scripts/bench as root in a network, mount and process namespace of its own. What it measures and how is said
 in benches/README.md; the figures go to benches/results/.
@@ -30,9 +30,13 @@ REGISTRY_IP, STORAGE_IP = "10.77.0.2", "10.77.0.3"  # delay.py's
 TENANT, CLIENT, SECRET = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002", "only-here"
 NOBODY = "00000000-0000-0000-0000-000000000000"  # the user of a refresh token, as `az acr login` writes it
 IMAGE = "library/sample"
-# Which port of the proxy serves which side; direct pulls use none.
-PROXIES = {"via": 8080, "via, blobs: proxy": 8081}
-SIDES = ["direct", *PROXIES]
+# Which port serves which way to get blobs, and ADMIN more that proxy's admin listener; direct pulls use none.
+PROXIES = {"redirect": 8080, "proxy_config": 8081, "proxy": 8082}
+ADMIN = 100
+WAYS = ["direct", *PROXIES]
+# A side is a way, and whether the proxy is made to forget the image before the pull.
+WARM = [(way, False) for way in WAYS]
+COLD = [(way, True) for way in PROXIES]
 # Images by name: layers, bytes of each, pulls on each side. The first one is for the metadata phase.
 IMAGES = {
     "metadata": (1, 1_000, 20),
@@ -97,8 +101,8 @@ class Scene:
         self.ca = directory / "ca.pem"
         self.set_up_registry(layers, layer_bytes)
         self.refresh_token = self.log_in()
-        for side, port in PROXIES.items():
-            self.start_proxy(side, port)
+        for way, port in PROXIES.items():
+            self.start_proxy(way, port)
 
     def environment(self):
         return {"PATH": os.environ["PATH"], "HOME": str(self.directory), "SSL_CERT_FILE": str(self.ca)}
@@ -127,25 +131,32 @@ class Scene:
         return post(f"https://{REGISTRY}/oauth2/exchange", grant_type="access_token", service=REGISTRY, tenant=TENANT,
                     access_token=entra["access_token"])["refresh_token"]
 
-    def start_proxy(self, side, port):
+    def start_proxy(self, way, port):
         config = self.directory / f"{port}.yaml"
         (self.directory / "secret").write_text(SECRET)
         config.write_text(json.dumps({  # JSON is YAML
             "listen": f"127.0.0.1:{port}",
-            "upstream": {"domain": REGISTRY, "prefix": "hub", "blobs": "proxy" if "proxy" in side else "redirect"},
+            "admin": f"127.0.0.1:{port + ADMIN}",
+            "upstream": {"domain": REGISTRY, "prefix": "hub", "blobs": way},
             "ca_file": str(self.ca),
             "identity": {"kind": "client_secret", "authority": f"https://{REGISTRY_IP}:444/", "tenant_id": TENANT,
                          "client_id": CLIENT, "client_secret_file": str(self.directory / "secret")},
         }))
-        self.processes.start(side, [self.arguments.proxy, "--config", config], listens(port), env=self.environment())
+        self.processes.start(way, [self.arguments.proxy, "--config", config], listens(port), env=self.environment())
 
-    def servers(self, side):
-        """Whom a client asks on this side."""
+    def purge(self, way):
+        """Makes a proxy forget the image; its connections stay."""
+        url = f"http://127.0.0.1:{PROXIES[way] + ADMIN}/cache/purge?image=docker.io/{IMAGE}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=30) as answer:
+            answer.read()
+
+    def servers(self, way):
+        """Who gives a client the metadata on this side: manifests, the configuration and where layers are."""
         storage = (STORAGE_IP, 443)
-        if side == "direct":
+        if way == "direct":
             return {(REGISTRY_IP, 443), storage}
-        here = ("127.0.0.1", PROXIES[side])
-        return {here} if "proxy" in side else {here, storage}
+        here = ("127.0.0.1", PROXIES[way])
+        return {here, storage} if way == "redirect" else {here}
 
     def run(self, command):
         begun = time.monotonic()
@@ -164,7 +175,7 @@ def unix_socket(path):
 
 
 class Docker:
-    """A dockerd for each side: which mirror it asks is a setting of its own."""
+    """A dockerd for each way: which mirror it asks is a setting of its own."""
 
     def __init__(self, scene):
         self.scene = scene
@@ -172,39 +183,39 @@ class Docker:
         auths = {REGISTRY: {"auth": login, "identitytoken": scene.refresh_token}}
         (scene.directory / ".docker").mkdir()
         (scene.directory / ".docker/config.json").write_text(json.dumps({"auths": auths}))
-        for number, side in enumerate(SIDES):
-            self.start(number, side)
+        for number, way in enumerate(WAYS):
+            self.start(number, way)
 
-    def socket(self, side):
-        return self.scene.directory / f"docker{SIDES.index(side)}.sock"
+    def socket(self, way):
+        return self.scene.directory / f"docker{WAYS.index(way)}.sock"
 
-    def start(self, number, side):
+    def start(self, number, way):
         home = self.scene.directory / f"docker{number}"
         home.mkdir()
         settings = home / "daemon.json"
         settings.write_text(json.dumps({
-            "registry-mirrors": [f"http://127.0.0.1:{PROXIES[side]}"] if side in PROXIES else [],
+            "registry-mirrors": [f"http://127.0.0.1:{PROXIES[way]}"] if way in PROXIES else [],
             "data-root": f"{home}/root", "exec-root": f"{home}/exec", "pidfile": f"{home}/pid",
             "storage-driver": "overlay2", "bridge": "none", "iptables": False, "ip6tables": False,
         }))
-        command = ["dockerd", "--config-file", settings, "--host", f"unix://{self.socket(side)}"]
-        self.scene.processes.start(f"dockerd{number}", command, unix_socket(self.socket(side)),
+        command = ["dockerd", "--config-file", settings, "--host", f"unix://{self.socket(way)}"]
+        self.scene.processes.start(f"dockerd{number}", command, unix_socket(self.socket(way)),
                                    env=self.scene.environment())
 
-    def docker(self, side, *words):
-        return self.scene.run(["docker", "--host", f"unix://{self.socket(side)}", *words])
+    def docker(self, way, *words):
+        return self.scene.run(["docker", "--host", f"unix://{self.socket(way)}", *words])
 
-    def image(self, side):
-        return f"{IMAGE}:latest" if side in PROXIES else f"{REGISTRY}/hub/{IMAGE}:latest"
+    def image(self, way):
+        return f"{IMAGE}:latest" if way in PROXIES else f"{REGISTRY}/hub/{IMAGE}:latest"
 
-    def pull(self, side):
-        return self.docker(side, "pull", "--quiet", self.image(side))
+    def pull(self, way):
+        return self.docker(way, "pull", "--quiet", self.image(way))
 
-    def forget(self, side):
-        self.docker(side, "rmi", self.image(side))
+    def forget(self, way):
+        self.docker(way, "rmi", self.image(way))
 
     def stop(self):
-        self.scene.processes.stop(*(f"dockerd{number}" for number in range(len(SIDES))))
+        self.scene.processes.stop(*(f"dockerd{number}" for number in range(len(WAYS))))
 
 
 class Containerd:
@@ -214,7 +225,7 @@ class Containerd:
         self.scene = scene
         home = scene.directory / "containerd"
         self.socket = home / "containerd.sock"
-        for side, port in PROXIES.items():
+        for way, port in PROXIES.items():
             hosts = home / f"hosts{port}" / "docker.io"
             hosts.mkdir(parents=True)
             (hosts / "hosts.toml").write_text(f'[host."http://127.0.0.1:{port}"]\n  capabilities = ["pull", "resolve"]\n')
@@ -227,17 +238,17 @@ class Containerd:
     def ctr(self, *words):
         return self.scene.run(["ctr", "--address", self.socket, "images", *words])
 
-    def image(self, side):
-        return f"docker.io/{IMAGE}:latest" if side in PROXIES else f"{REGISTRY}/hub/{IMAGE}:latest"
+    def image(self, way):
+        return f"docker.io/{IMAGE}:latest" if way in PROXIES else f"{REGISTRY}/hub/{IMAGE}:latest"
 
-    def pull(self, side):
+    def pull(self, way):
         where = ["--refresh", self.scene.refresh_token]
-        if side in PROXIES:
-            where = ["--hosts-dir", self.socket.parent / f"hosts{PROXIES[side]}"]
-        return self.ctr("pull", "--snapshotter", "overlayfs", *where, self.image(side))
+        if way in PROXIES:
+            where = ["--hosts-dir", self.socket.parent / f"hosts{PROXIES[way]}"]
+        return self.ctr("pull", "--snapshotter", "overlayfs", *where, self.image(way))
 
-    def forget(self, side):
-        self.ctr("rm", "--sync", self.image(side))
+    def forget(self, way):
+        self.ctr("rm", "--sync", self.image(way))
 
     def stop(self):
         self.scene.processes.stop("containerd")
@@ -249,39 +260,46 @@ ENGINES = {"dockerd": Docker, "containerd": Containerd}
 def measure(scene, name, pulls):
     """All sides in turns, in an order by chance; the first round is to warm up and does not count."""
     rows = []
+    # A cold pull differs in its metadata only.
+    sides = WARM + COLD if name == "metadata" else WARM
     for engine, kind in ENGINES.items():
         client = kind(scene)
         wire = Wire() if name == "metadata" else None
         for number in range(pulls + 1):
-            for side in random.sample(SIDES, len(SIDES)):
+            for way, cold in random.sample(sides, len(sides)):
+                if cold:
+                    scene.purge(way)
                 if wire:
                     list(wire.packets())
-                row = {"engine": engine, "image": name, "side": side, "seconds": client.pull(side)}
+                row = {"engine": engine, "image": name, "blobs": way, "cold": cold, "seconds": client.pull(way)}
                 if wire:
-                    row["metadata_seconds"], row["connections"] = wire.span(scene.servers(side))
-                client.forget(side)
+                    row["metadata_seconds"], row["connections"] = wire.span(scene.servers(way))
+                client.forget(way)
                 if number:
                     rows.append(row)
         client.stop()
-        for side in SIDES:
-            print(f"{name}: {engine} {side}: {median(rows, engine, name, side, 'seconds'):.3f} s", file=sys.stderr)
+        for side in sides:
+            print(f"{name}: {engine} {label(side)}: {median(rows, engine, name, side, 'seconds'):.3f} s", file=sys.stderr)
     return rows
 
 
+def label(side):
+    way, cold = side
+    return way if way == "direct" else f"`blobs: {way}`, {'cold' if cold else 'warm'}"
+
+
 def median(rows, engine, image, side, key):
-    return statistics.median(row[key] for row in rows if (row["engine"], row["image"], row["side"]) == (engine, image, side))
+    return statistics.median(row[key] for row in rows
+                             if (row["engine"], row["image"], row["blobs"], row["cold"]) == (engine, image, *side))
 
 
-def summary(rows):
+def summary(rows, images, sides, key):
     """Markdown: medians, and what they are of a direct pull's."""
-    lines = ["| | direct | through the proxy | with `blobs: proxy` |", "|---|---|---|---|"]
-    measured = [("metadata_seconds", "metadata")] + [("seconds", image) for image in IMAGES if image != "metadata"]
-    for key, image in measured:
+    lines = ["| | " + " | ".join(map(label, sides)) + " |", "|---" * (len(sides) + 1) + "|"]
+    for image in images:
         for engine in ENGINES:
-            if not any(row["image"] == image for row in rows):
-                continue
-            direct, *via = [median(rows, engine, image, side, key) for side in SIDES]
-            cells = [f"{direct * 1e3:.0f} ms"] + [f"{each * 1e3:.0f} ms, {each / direct:.2f}" for each in via]
+            direct, *through = [median(rows, engine, image, side, key) for side in sides]
+            cells = [f"{direct * 1e3:.0f} ms"] + [f"{each * 1e3:.0f} ms, {each / direct:.2f}" for each in through]
             lines.append(f"| {engine}, {image} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -334,12 +352,21 @@ def main():
         finally:
             scene.processes.stop()
     joined.stop()
-    text = summary(rows)
-    print(text)
-    if arguments.out:
-        found = {"rtt_ms": 2 * ONE_WAY_MS, "mbit": MBIT, "images": IMAGES, "not_measured": left_out, "pulls": rows}
-        (arguments.out / "engines.json").write_text(json.dumps(found, indent=1) + "\n")
-        (arguments.out / "engines.md").write_text(text)
+    for name, images, sides, key in [
+        ("engines-metadata", ["metadata"], WARM[:1] + COLD + WARM[1:], "metadata_seconds"),
+        ("engines", [image for image in IMAGES if image != "metadata"], WARM, "seconds"),
+    ]:
+        measured = [row for row in rows if row["image"] in images]
+        images = [image for image in images if any(row["image"] == image for row in measured)]
+        if not images:
+            continue
+        text = summary(measured, images, sides, key)
+        print(text)
+        if arguments.out:
+            found = {"rtt_ms": 2 * ONE_WAY_MS, "mbit": MBIT, "images": {image: IMAGES[image] for image in images},
+                     "not_measured": left_out, "pulls": measured}
+            (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+            (arguments.out / f"{name}.md").write_text(text)
 
 
 if __name__ == "__main__":
