@@ -1,12 +1,13 @@
 //! Azure's registry, and the public ones that clients may turn to.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
 use acr_emulator::{Emulator, Hop, Image, Options, Pushed, Recorded};
 
 use crate::home::Home;
 use crate::namespace::{self, Bound};
-use testkit::Setup;
+use testkit::{PATIENCE, Setup};
 
 /// Where public registries are in this network.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -36,7 +37,7 @@ impl Site {
         namespace::assert_isolated();
         let files = tempfile::tempdir().expect("a temporary directory");
         let azure = Emulator::start(options).await.expect("the emulator starts");
-        let hub = Emulator::start(Options {
+        let public = Options {
             login_server: HOSTS[0].to_owned(),
             extra_names: HOSTS.map(str::to_owned).into(),
             registry_listen: SocketAddr::from((ADDRESS, 443)),
@@ -44,8 +45,16 @@ impl Site {
             storage_host: ADDRESS.to_string(),
             anonymous_pull: true,
             ..Options::default()
-        });
-        let hub = hub.await.expect("the emulator starts");
+        };
+        // Its port is a fixed one, which an earlier site of the same test may be about to leave.
+        let begun = Instant::now();
+        let hub = loop {
+            match Emulator::start(public.clone()).await {
+                Ok(hub) => break hub,
+                Err(cause) => assert!(begun.elapsed() < PATIENCE, "the emulator starts: {cause}"),
+            }
+            tokio::task::yield_now().await;
+        };
         let names = format!("127.0.0.1 localhost\n{ADDRESS} {}\n", HOSTS.join(" "));
         let names = Bound::new(files.path().join("hosts"), "/etc/hosts", &names);
         Self { azure, hub, _names: names, _files: files }
