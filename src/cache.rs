@@ -85,3 +85,6 @@ impl<T> Cache<T> {
         self.flights.count()
     }
 }
+
+#[cfg(test)]
+mod tests;

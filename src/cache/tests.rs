@@ -1,0 +1,168 @@
+//! The cache against a simple reference, in random interleavings, and from many threads at once.
+//!
+//! `MODEL_CASES` is how many sequences are tried, 100 by default.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::*;
+use crate::config::Lifetimes;
+
+mod model;
+mod world;
+
+use model::Act;
+use world::{Object, Weather};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn lifetimes(tags: u64) -> Lifetimes {
+    let seconds = Duration::from_secs;
+    Lifetimes {
+        tags: seconds(tags),
+        manifests: MINUTE * 60,
+        missing: seconds(tags.min(5)),
+        redirects: MINUTE * 10,
+        lists: seconds(tags.min(10)),
+        stale: MINUTE * 60,
+    }
+}
+
+/// Routes to two registries; two of them share one, with different lifetimes.
+fn routes() -> [(u64, Lifetimes); 3] {
+    [(1, lifetimes(30)), (1, lifetimes(0)), (2, Lifetimes { stale: Duration::ZERO, ..lifetimes(30) })]
+}
+
+fn object() -> impl Strategy<Value = Object> {
+    let repository = prop::sample::select(&["a", "b"][..]);
+    (repository, 0..5_u8).prop_map(|(repository, what)| match what {
+        0 => Object::Tag(repository, 0),
+        1 => Object::Tag(repository, 1),
+        2 => Object::List(repository),
+        3 => Object::Blob(repository),
+        _ => Object::Newest(repository),
+    })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let delay = prop::sample::select(&[0, 21, 501, 1501, 20_001][..]);
+    let weather = prop_oneof![
+        4 => Just(Weather::Fair),
+        2 => Just(Weather::Failing),
+        1 => Just(Weather::Answering503),
+        1 => Just(Weather::Refusing),
+        1 => Just(Weather::Panicking),
+        1 => Just(Weather::Passing),
+    ];
+    prop_oneof![
+        12 => (0..3_usize, object(), prop::option::weighted(0.2, prop::sample::select(&[1_u64, 301, 3001][..])))
+            .prop_map(|(route, object, patience)| Act::Request { route, object, patience }),
+        3 => prop::sample::select(&[2_u64, 1000, 6000, 31_000, 70_000, 700_000, 3_700_000][..]).prop_map(Act::Wait),
+        3 => (1..3_u64, object()).prop_map(|(registry, object)| Act::Change { registry, object }),
+        1 => (1..3_u64, object()).prop_map(|(registry, object)| Act::Remove { registry, object }),
+        2 => (1..3_u64, weather, delay).prop_map(|(registry, weather, delay)| Act::Turn { registry, weather, delay }),
+        1 => (1..3_u64, prop::sample::select(&["a", "b"][..]))
+            .prop_map(|(registry, repository)| Act::Purge { registry, repository }),
+    ]
+}
+
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100);
+    ProptestConfig { cases, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn every_answer_is_one_that_the_reference_allows(acts in prop::collection::vec(act(), 1..60)) {
+        model::run(&acts, 64 << 20);
+    }
+
+    #[test]
+    fn the_same_holds_where_most_of_it_is_evicted(acts in prop::collection::vec(act(), 1..60)) {
+        model::run(&acts, 8 << 10);
+    }
+
+    #[test]
+    fn a_client_that_leaves_changes_nothing_for_the_others(acts in prop::collection::vec(act(), 1..40)) {
+        let without = model::run(&acts, 64 << 20);
+        let patient: Vec<_> = acts.iter().map(Act::patient).collect();
+        let with = model::run(&patient, 64 << 20);
+        prop_assert_eq!(without.reads, with.reads);
+        let others: BTreeMap<_, _> =
+            with.answers.into_iter().filter(|(number, _)| without.answers.contains_key(number)).collect();
+        prop_assert_eq!(without.answers, others);
+    }
+}
+
+/// Counts how often it is asked, and answers with a manifest that is kept.
+struct Counting(Arc<AtomicUsize>);
+
+impl Origin for Counting {
+    type Trouble = ();
+
+    async fn fetch(self, _: Option<Arc<Entry>>) -> Fetched<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        let content = Content {
+            status: StatusCode::OK,
+            headers: Vec::new(),
+            body: Bytes::from_static(b"x"),
+            manifest: None,
+            digest: None,
+        };
+        let entry = Entry {
+            kind: Kind::Tag,
+            content: Arc::new(content),
+            confirmed: Instant::now(),
+            at_most: None,
+            until: None,
+        };
+        Fetched::Kept { entry: Arc::new(entry), also: None }
+    }
+}
+
+/// The threads are real, and so is the time: what is kept is fresh for as long as the test lasts.
+#[test]
+fn a_thousand_requests_at_once_are_one_flight_for_each_object() {
+    const THREADS: usize = 8;
+    const OBJECTS: usize = 11;
+    const REQUESTS: usize = 1000;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().expect("a runtime");
+    let cache = Arc::new(Cache::<()>::new(64 << 20));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let barrier = Barrier::new(THREADS);
+    let lifetimes = Lifetimes { tags: MINUTE * 60, ..lifetimes(0) };
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (cache, asked, barrier, runtime) = (&cache, &asked, &barrier, &runtime);
+            scope.spawn(move || {
+                let mut answers = Vec::new();
+                barrier.wait();
+                for number in 0..REQUESTS * OBJECTS / THREADS {
+                    let (cache, asked) = (Arc::clone(cache), Arc::clone(asked));
+                    let path = format!("/v2/a/manifests/{}", (number + thread) % OBJECTS);
+                    answers.push(runtime.spawn(async move {
+                        let key = KeyRef { registry: 1, part: Part::Manifest, path: &path };
+                        cache.look_up(key, &lifetimes, || Counting(asked)).await.0
+                    }));
+                }
+                for answer in answers {
+                    let answer = runtime.block_on(answer).expect("no panic");
+                    assert!(matches!(answer, Served::Entry(..)), "{answer:?}");
+                }
+            });
+        }
+    });
+    assert_eq!(asked.load(Ordering::Relaxed), OBJECTS);
+    assert_eq!(cache.flights(), 0);
+}
