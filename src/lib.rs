@@ -52,7 +52,6 @@
 //!       hop_by_hop                     what `Connection` lists goes no further, in either direction
 //!     shield                         request_filter, then: the answer from what is kept, or from a flight that requests share
 //!       answer                         an answer made of what is kept
-//!         range                          or of a part of it
 //!       refused                        upstream_response_filter: another redirect in place of a kept one that storage refuses
 //!     cache_status                   what `Cache-Status` says of an answer
 //!     fetch                          what a flight asks the registry, and whether the answer is whole

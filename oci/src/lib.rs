@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod challenge;
+pub mod condition;
 pub mod error;
 pub mod image;
 pub mod manifest;

@@ -129,7 +129,8 @@ async fn ask(cache: Arc<Cache<&'static str>>, world: Shared, route: usize, objec
     let asking = || Asking { world: world.clone(), registry, object, path: path.clone(), missing: lifetimes.missing };
     let key = asking().key();
     let expected = world.lock().known.get(&(registry, path.clone())).cloned();
-    let (reads, panics) = (world.lock().reads.len(), world.lock().panics);
+    let reads = world.lock().reads.len();
+    let panics = world.lock().panics;
     let hit = cache.hit(&key.as_ref(), &lifetimes, begun);
     let (served, why) = match hit {
         Some(entry) => (Served::Entry(entry, How::Hit), None),

@@ -1,7 +1,8 @@
 //! Makes an answer of what is kept: in the client's names, whole or a range of it, or that it has not changed.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
+use oci::condition::{self, Range};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
@@ -12,10 +13,6 @@ use crate::proxy::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::proxy::context::{Body, Context};
 use crate::proxy::relay::names;
 use crate::proxy::{fail, fetch};
-
-mod range;
-
-use range::Range;
 
 /// Headers that are made here, beside those of the content.
 const MADE: usize = 5;
@@ -68,12 +65,12 @@ fn make(
         return Ok((response, body));
     }
     let etag = content.header(&header::ETAG);
-    if is_known(&request.headers, content, etag) {
+    if condition::is_known(&request.headers, etag, content.digest.as_deref().unwrap_or_default()) {
         response.set_status(StatusCode::NOT_MODIFIED)?;
         response.remove_header(&header::CONTENT_TYPE);
         return Ok((response, Bytes::new()));
     }
-    let body = match range::of(request, content.body.len(), etag) {
+    let body = match condition::range(&request.method, &request.headers, content.body.len(), etag) {
         Range::Whole => content.body.clone(),
         Range::Part(part) => {
             let value = format!("bytes {}-{}/{}", part.start, part.end - 1, content.body.len());
@@ -90,20 +87,4 @@ fn make(
     };
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     Ok((response, body))
-}
-
-/// `If-None-Match` names it (RFC 9110 section 13.1.2), quoted or, as ACR takes it as well, bare.
-fn is_known(request: &http::HeaderMap, content: &Content, etag: Option<&HeaderValue>) -> bool {
-    let known =
-        request.get_all(header::IF_NONE_MATCH).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    let etag = etag.map_or(&b""[..], HeaderValue::as_bytes);
-    let digest = content.digest.as_deref().unwrap_or_default().as_bytes();
-    let mut known = known.map(<[u8]>::trim_ascii).map(|value| value.strip_prefix(b"W/").unwrap_or(value));
-    known.any(|value| {
-        !value.is_empty() && (value == b"*" || value == etag || value == digest || is_quoted(value, digest))
-    })
-}
-
-fn is_quoted(value: &[u8], digest: &[u8]) -> bool {
-    value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) == Some(digest)
 }
