@@ -27,6 +27,7 @@ mod limits;
 mod load;
 mod located;
 mod log;
+mod memory;
 mod names;
 mod negotiation;
 mod process;
