@@ -199,6 +199,17 @@
 //!   `integration::limits::requests_over_the_limit_are_refused_at_once`,
 //!   `integration::downstream::a_header_over_64_kib_is_refused`,
 //!   `integration::downstream::a_slow_header_is_refused_after_its_time_limit`.
+//! - What is kept is given out only as what it is, and no longer than it may be: content by its digest, of its own registry
+//!   and repository, a tag no older than its lifetime and as long again, more only in trouble, a redirect never beyond its
+//!   time. One object has one flight at a time, whose end no client decides, and nothing of it is left afterwards.
+//!   Held by `cache::tests::every_answer_is_one_that_the_reference_allows`,
+//!   `cache::tests::the_same_holds_where_most_of_it_is_evicted`,
+//!   `cache::tests::a_client_that_leaves_changes_nothing_for_the_others`,
+//!   `cache::tests::a_thousand_requests_at_once_are_one_flight_for_each_object`,
+//!   `proxy::fetch::tests::each_answer_is_judged_by_what_was_asked_for`.
+//! - All that is kept stays within `cache.memory`, names and headers counted, and shares no memory with what it came in.
+//!   Held by `integration::memory::the_memory_of_many_names_stays_within_its_bound`,
+//!   `proxy::fetch::content::tests::what_is_kept_shares_no_memory_with_the_response`.
 //! - No request that follows a body on the same connection is served, so where a body ends decides nothing.
 //!   Held by `integration::downstream::no_request_behind_a_body_is_served`.
 //! - There is no way to push and no way to list the catalogue.

@@ -40,7 +40,7 @@ fn ask(proxy: &Proxy, names: std::ops::Range<usize>) {
                         _ => (format!("/v2/library/busybox/manifests/t{name}"), 200),
                     };
                     let answer = client.ask("GET", &path, "HTTP/1.1", ACCEPT);
-                    assert_eq!(answer.head.status(), status, "{path}");
+                    assert_eq!(answer.head.status, status, "{path}");
                 }
             });
         }

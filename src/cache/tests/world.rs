@@ -61,7 +61,6 @@ pub(super) enum Weather {
 pub(super) enum Truth {
     Version(u32),
     Absent,
-    Refused,
 }
 
 /// What the reference has kept: what was answered, and when it was asked for.
@@ -187,7 +186,6 @@ pub(super) fn said(truth: &Truth) -> String {
     match truth {
         Truth::Version(version) => format!("v{version}"),
         Truth::Absent => "absent".to_owned(),
-        Truth::Refused => "refused".to_owned(),
     }
 }
 
