@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::connectors::http::v1::Connector;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -52,7 +52,7 @@ pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
     if admitted.attempts.storage().is_some() {
         return;
     }
-    let is_limit = retry_after(&response.headers).is_some();
+    let is_limit = response.status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&response.headers).is_some();
     if response.status.is_server_error() && !is_limit {
         suspect(&admitted.destination, true);
     } else if admitted.destination.kept.is_some() {
