@@ -5,6 +5,7 @@
 //! - `setup`: what a proxy is started with
 //! - `process`: the running proxy: its address, log, signals and memory
 //! - `log`: the log as it grows
+//! - `pulls`: many hosts that pull one image
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use acr_emulator::{Emulator, Image, Options, Recorded};
 
 mod log;
 mod process;
+pub mod pulls;
 mod setup;
 pub mod wire;
 

@@ -1,17 +1,18 @@
-//! Two proxies behind a balancer, one of which restarts.
+//! Two proxies behind a balancer: one of them restarts, or a thousand hosts pull through both.
 
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use acr_emulator::Options;
+use acr_emulator::{Image, Options};
 
 use crate::containerd::{self, Containerd};
 use crate::containers;
 use crate::daemon::{DAEMON_LIMIT, Daemon};
 use crate::hub::{Site, TAG};
 use crate::program::run;
+use testkit::pulls::{Named, objects, pull_by_all, raise_descriptors};
 use testkit::{PATIENCE, Proxy};
 
 /// What both files in `conf` have: where clients ask, and where the two instances are.
@@ -27,9 +28,16 @@ const LATENCY: Duration = Duration::from_millis(40);
 /// A client's command that pulls.
 type Pull<'a> = &'a (dyn Fn(&str) -> Command + Sync);
 
-/// An instance of the proxy: its settings are the other one's.
+/// Gives this host the addresses of the instances.
+fn add_addresses() {
+    for address in INSTANCES {
+        run(Command::new("ip").args(["address", "replace", &format!("{address}/32"), "dev", "lo"]));
+    }
+}
+
+/// An instance of the proxy: its settings are the other one's. It keeps what it has got for as long as a test takes.
 fn start(site: &Site, address: &str) -> Proxy {
-    let setup = site.proxy(&[("docker.io", "hub")], "closed");
+    let setup = site.proxy(&[("docker.io", "hub")], "closed").cache("{tags: 1h, redirects: 10m}");
     setup
         .flag("--listen-address", &format!("{address}:8080"))
         .flag("--admin-address", &format!("{address}:8081"))
@@ -39,9 +47,7 @@ fn start(site: &Site, address: &str) -> Proxy {
 /// Clients pull all the time, image after image; each of the two instances is stopped and comes back.
 async fn no_pull_fails_while_instances_restart(words: &str) {
     let site = Site::start_with(Options { latency: LATENCY, ..testkit::options() }).await;
-    for address in INSTANCES {
-        run(Command::new("ip").args(["address", "replace", &format!("{address}/32"), "dev", "lo"]));
-    }
+    add_addresses();
     let mut instances = INSTANCES.map(|address| start(&site, address));
     let home = site.home();
     let words = words.replace("conf/", concat!(env!("CARGO_MANIFEST_DIR"), "/conf/"));
@@ -115,6 +121,38 @@ async fn no_pull_fails_while_instances_restart(words: &str) {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn behind_haproxy_no_pull_fails_while_instances_restart() {
     no_pull_fails_while_instances_restart("haproxy -db -f conf/haproxy.cfg").await;
+}
+
+/// Instances share nothing, so each asks once.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_thousand_hosts_behind_haproxy_cost_the_registry_what_two_do() {
+    const HOSTS: usize = 1000;
+    const IMAGE: Named = Named { name: "library/shared", tag: TAG };
+    raise_descriptors();
+    let site = Site::start_with(Options { latency: LATENCY, ..testkit::options() }).await;
+    add_addresses();
+    let instances = INSTANCES.map(|address| start(&site, address));
+    let home = site.home();
+    let words = concat!("haproxy -db -f ", env!("CARGO_MANIFEST_DIR"), "/conf/haproxy.cfg");
+    let command = home.client(DAEMON_LIMIT, words);
+    let _balancer = Daemon::start("balancer", command, &home, || TcpStream::connect(ADDRESS).is_ok());
+    let pushed = site.azure.push(Image::small(&format!("hub/{}", IMAGE.name), TAG).with_layers(10, 1_000));
+    let balancer = [ADDRESS.parse().expect("an address")];
+
+    let pulls = pull_by_all(HOSTS, &balancer, IMAGE, "amd64").await;
+    assert!(pulls.iter().all(|pull| pull.index == pulls[0].index && pull.manifest == pulls[0].manifest));
+    let reads = site.azure.reads();
+    for object in objects(&site.azure, IMAGE, &pushed, "amd64").keys() {
+        assert!((1..=2).contains(reads.get(object).unwrap_or(&0)), "{object}: {reads:?}");
+    }
+    assert!(reads.values().all(|count| *count <= 2), "{reads:?}");
+    for instance in &instances {
+        instance.wait_for_log(" cache=hit");
+    }
+    site.azure.clear_requests();
+    assert_eq!(pull_by_all(HOSTS, &balancer, IMAGE, "amd64").await.len(), HOSTS);
+    assert!(site.azure.requests().is_empty(), "warm: {:?}", site.azure.reads());
 }
 
 #[tokio::test(flavor = "multi_thread")]
