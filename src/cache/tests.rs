@@ -1,6 +1,6 @@
 //! The cache against a simple reference, in random interleavings, and from many threads at once.
 //!
-//! `MODEL_CASES` is how many sequences are tried, 100 by default.
+//! `MODEL_CASES` is how many sequences are tried, 400 by default.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +74,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100);
+    let cases = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400);
     ProptestConfig { cases, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() }
 }
 
