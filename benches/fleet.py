@@ -262,8 +262,9 @@ def run(arguments, schedule, speed, is_shielded, known):
         "minutes_taken": round(hosts.took, 1), "config": config,
     }
     print(f"{scene.name}, {'with' if is_shielded else 'without'} the cache: {sum(reads)} reads, at most {max(reads)} a minute; "
-          f"{hosts.requests} requests, {sum(hosts.failures.values())} failed; starts late by {found['late_ms']} ms",
-          file=sys.stderr)
+          f"{hosts.requests} requests; starts late by {found['late_ms']} ms", file=sys.stderr)
+    for failure, count in hosts.failures.most_common(5):
+        print(f"  {count} failed: {failure}", file=sys.stderr)
     return found, known
 
 
