@@ -217,8 +217,10 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 let is_known = known.is_some();
                 let flight = InFlight { cache: Arc::clone(self), key: key.to_key(), number, is_over: false };
                 let (origin, known, missing) = (origin(), known.cloned(), lifetimes.missing);
+                // In a box: starting a task moves its future several times, and this one has the state of a whole call.
+                let fetching = Box::pin(origin.fetch(known));
                 tokio::spawn(async move {
-                    let mut fetched = origin.fetch(known).await;
+                    let mut fetched = fetching.await;
                     // Over before its result is told: who sees that and asks again is a request of its own.
                     flight.land(&mut fetched, missing);
                     sender.send_replace(Some(fetched));

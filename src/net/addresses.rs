@@ -180,7 +180,8 @@ impl Addresses {
             }
             *failure + limit
         };
-        let _ = timeout_at(until, ended.changed()).await;
+        // In a box, for it is rare.
+        let _ = Box::pin(timeout_at(until, ended.changed())).await;
     }
 
     /// Whether every address that is known has failed lately.

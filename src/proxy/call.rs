@@ -27,7 +27,12 @@ pub(crate) async fn ask(
     request: (&RequestHeader, bool),
     admitted: &mut Admitted,
 ) -> Result<(HttpSession, ResponseHeader)> {
-    let (mut upstream, was_pooled) = match connector.get_http_session(peer).await {
+    let connected = match connector.reused_http_session(peer).await {
+        Some(kept) => Ok((kept, true)),
+        // In a box: it is rare, and its state is larger than all else here.
+        None => Box::pin(connector.get_http_session(peer)).await,
+    };
+    let (mut upstream, was_pooled) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             probe::connect_failed(admitted);
