@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use acr_cache_proxy::hot_path::{Store, pull, routes};
+use acr_cache_proxy::hot_path::{Kept, Store, pull, routes};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
 use oci::rename::Renaming;
@@ -55,5 +55,13 @@ fn token(criterion: &mut Criterion) {
         .bench_function("token, with the runtime's entry", |bencher| bencher.iter(|| black_box(store.authorization())));
 }
 
-criterion_group!(hot_path, parse, rewrite, token, tags);
+fn hit(criterion: &mut Criterion) {
+    let kept = Kept::warm();
+    let mut group = criterion.benchmark_group("hit");
+    group.bench_function("look-up", |bencher| bencher.iter(|| black_box(kept.is_hit())));
+    group.bench_function("look-up and answer", |bencher| bencher.iter(|| black_box(kept.answer())));
+    group.finish();
+}
+
+criterion_group!(hot_path, parse, rewrite, token, tags, hit);
 criterion_main!(hot_path);

@@ -1,24 +1,34 @@
 //! What `tests/allocations.rs` counts and `benches/hot_path.rs` times: our own code on the way of a request, with the routes
-//! of an example and a token that is already there. The feature `hot-path` compiles it for these two alone.
+//! of an example, a token that is already there, and a manifest that is kept. The feature `hot-path` compiles it for these
+//! two alone.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Method;
-use http::header::HeaderValue;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use oci::media_type::{Accepted, ManifestType};
 use oci::name::Prefix;
 use oci::request::{Pull, Request};
 use oci::route::{Route, Routes, Source};
+use pingora::http::{RequestHeader, ResponseHeader};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 
+use crate::cache::{Cache, Content, Entry, Fetched, How, KeyRef, Kind, Origin, Part};
+use crate::config::Lifetimes;
 use crate::failure::Failure;
+use crate::proxy::{CacheStatus, Trouble, with_digest};
 use crate::secret::Secret;
 use crate::token::{Granted, Issuer, Tokens};
 
 /// Longer than any measurement.
 const LIFETIME: Duration = Duration::from_secs(3600);
+/// Room for the one manifest.
+const CACHE: usize = 1 << 20;
 /// The repository that is asked for.
 const REPOSITORY: &str = "hub/library/nginx";
 
@@ -67,6 +77,98 @@ impl Store {
     pub fn authorization(&self) -> HeaderValue {
         let bearer = async { self.tokens.token_for(black_box(REPOSITORY)).await.map(|bearer| bearer.header()) };
         self.runtime.block_on(bearer).expect("the token is there")
+    }
+}
+
+/// The origin of one manifest, with the headers that Azure's edge gives to one.
+struct OneManifest;
+
+impl OneManifest {
+    const BYTES: usize = 2048;
+}
+
+impl Origin for OneManifest {
+    type Trouble = Trouble;
+
+    async fn fetch(self, _: Option<Arc<Entry>>) -> Fetched<Trouble> {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let etag = format!("\"{digest}\"");
+        let headers = [
+            (header::CONTENT_TYPE, ManifestType::ALL[0].name()),
+            (header::DATE, "Thu, 26 Nov 2026 06:00:00 GMT"),
+            (header::ETAG, &etag),
+            (HeaderName::from_static("docker-content-digest"), &digest),
+            (HeaderName::from_static("docker-distribution-api-version"), "registry/2.0"),
+        ];
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_str(value).expect("a valid value")));
+        let content = Content {
+            status: StatusCode::OK,
+            headers: headers.into(),
+            body: vec![b'x'; Self::BYTES].into(),
+            manifest: Some(ManifestType::ALL[0]),
+            digest: Some(digest.into()),
+        };
+        let entry = Entry {
+            kind: Kind::Tag,
+            content: Arc::new(content),
+            confirmed: Instant::now(),
+            at_most: None,
+            until: None,
+        };
+        Fetched::Kept { entry: Arc::new(entry), also: None }
+    }
+}
+
+/// A cache that keeps the manifest of one tag, and a request for it as containerd sends it.
+pub struct Kept {
+    cache: Arc<Cache<Trouble>>,
+    lifetimes: Lifetimes,
+    request: RequestHeader,
+    path: String,
+}
+
+impl Kept {
+    /// A cache that keeps it already.
+    pub fn warm() -> Self {
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime of this thread");
+        let mut request = RequestHeader::build_no_case(Method::GET, b"/", None).expect("a valid request");
+        let accept = HeaderValue::from_static(ManifestType::ACCEPT_ALL);
+        request.insert_header(header::ACCEPT, accept).expect("a valid header");
+        let path = format!("/v2/{REPOSITORY}/manifests/1.27");
+        let lifetimes = Lifetimes {
+            tags: LIFETIME,
+            manifests: LIFETIME,
+            missing: LIFETIME,
+            redirects: LIFETIME,
+            lists: LIFETIME,
+            stale: LIFETIME,
+        };
+        let kept = Self { cache: Arc::new(Cache::new(CACHE)), lifetimes, request, path };
+        runtime.block_on(kept.cache.look_up(kept.key(), &kept.lifetimes, || OneManifest));
+        kept
+    }
+
+    fn key(&self) -> KeyRef<'_> {
+        KeyRef { registry: 1, part: Part::Manifest, path: &self.path }
+    }
+
+    /// Whether the client names the type of what is kept, and what is kept is fresh.
+    pub fn is_hit(&self) -> bool {
+        self.entry().is_some()
+    }
+
+    fn entry(&self) -> Option<Arc<Entry>> {
+        let accept = self.request.headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes);
+        let accepted = Accepted::parse(black_box(accept));
+        let entry = self.cache.hit(&self.key(), &self.lifetimes, Instant::now())?;
+        entry.content.manifest.is_some_and(|manifest| accepted.includes(manifest)).then_some(entry)
+    }
+
+    /// The header and the body of its answer.
+    pub fn answer(&self) -> (ResponseHeader, Bytes) {
+        let entry = self.entry().expect("it is kept");
+        let status = CacheStatus::of_entry(&entry, &self.lifetimes, How::Hit, Instant::now());
+        with_digest(&self.request, &entry.content, &status)
     }
 }
 

@@ -180,8 +180,9 @@
 //!   token states it, not by this host's.
 //!   Held by `faults::matrix::under_load_no_pull_fails_while_a_token_is_good`,
 //!   `faults::clocks::two_hours_of_clock_skew_either_way_do_no_harm`, `faults::clocks::a_token_is_not_sent_after_its_end`.
-//! - A request allocates nothing on its way to the registry but the path of the request that goes out.
-//!   Held by `allocations::a_request_allocates_its_target_and_nothing_else`.
+//! - A request allocates nothing on its way to the registry but the path of the request that goes out, and for an answer that is
+//!   kept the header that goes to the client.
+//!   Held by `allocations::a_request_allocates_its_target_and_a_hit_its_header`.
 //! - Constructors do no network I/O: the program listens whether or not Azure is there.
 //!   Held by `integration::identity::it_listens_at_once_and_recovers_when_azure_comes_late`.
 //! - What is kept outlasts the registry, its sign-in and its storage. A right that has ended takes what was kept of the object

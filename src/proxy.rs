@@ -49,12 +49,16 @@ use context::ClientRequest;
 
 pub(crate) use self::log::refused_header as log_refused_header;
 pub(crate) use blob::hosts::BlobHosts;
+#[cfg(feature = "hot-path")]
+pub(crate) use cache_status::CacheStatus;
 pub(crate) use context::Context;
 pub(crate) use deadline::watched;
 pub(crate) use destination::{Destination, Kept, Table, Upstream, upstreams};
 pub(crate) use fail::Trouble;
 pub(crate) use health::Health;
 pub(crate) use hop_by_hop::is_token_byte;
+#[cfg(feature = "hot-path")]
+pub(crate) use shield::with_digest;
 
 /// A client that takes no byte for this long is gone.
 pub(crate) const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@
 use std::alloc::System;
 use std::hint::black_box;
 
-use acr_cache_proxy::hot_path::{self, Store};
+use acr_cache_proxy::hot_path::{self, Kept, Store};
 use http::Method;
 use oci::request::Request;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -14,6 +14,9 @@ static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Another thread of the test program may allocate meanwhile, so the least of some tries is what the code does.
 const TRIES: usize = 20;
+
+/// Of the answer of a hit.
+const HIT: usize = 4;
 
 fn allocations<T>(mut run: impl FnMut() -> T) -> usize {
     let count = |run: &mut dyn FnMut() -> T| {
@@ -27,7 +30,7 @@ fn allocations<T>(mut run: impl FnMut() -> T) -> usize {
 }
 
 #[test]
-fn a_request_allocates_its_target_and_nothing_else() {
+fn a_request_allocates_its_target_and_a_hit_its_header() {
     let digest = format!("sha256:{}", "ab".repeat(32));
     let routes = hot_path::routes();
     for path in [
@@ -55,4 +58,12 @@ fn a_request_allocates_its_target_and_nothing_else() {
             "the header shares the store's buffer; per repository: {per_repository}"
         );
     }
+    let kept = Kept::warm();
+    assert!(kept.is_hit());
+    assert_eq!(allocations(|| kept.is_hit()), 0, "a look-up borrows its key and shares the entry");
+    assert_eq!(
+        allocations(|| kept.answer()),
+        HIT,
+        "the map of the headers, in two pieces, and the values that are made, in one piece and its count of owners"
+    );
 }

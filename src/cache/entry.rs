@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use oci::media_type::ManifestType;
 use tokio::time::Instant;
 
@@ -41,6 +41,15 @@ impl Content {
     /// It is the content of a blob.
     pub(crate) fn is_blob(&self) -> bool {
         self.manifest.is_none() && self.digest.is_some()
+    }
+
+    /// The headers, with room for more.
+    pub(crate) fn header_map(&self, more: usize) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + more);
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
+        headers
     }
 
     /// The value of a header, if it is there.

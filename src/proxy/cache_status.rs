@@ -59,11 +59,6 @@ impl CacheStatus {
     pub(crate) fn age(&self) -> Option<u64> {
         self.age
     }
-
-    /// As the header's value.
-    pub(crate) fn to_header(self) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.to_string()).ok()
-    }
 }
 
 impl Display for CacheStatus {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
@@ -76,7 +76,8 @@ impl Read {
             let answer = self.answer(&request).await?;
             tries += 1;
             let judged = match self.part {
-                Part::Configuration => self.configuration(answer, &request, known).await,
+                // In a box: it has the state of a second call, to storage.
+                Part::Configuration => Box::pin(self.configuration(answer, &request, known)).await,
                 _ => self.judge(answer, known),
             };
             match judged {
@@ -92,9 +93,9 @@ impl Read {
     fn request(&self, known: Option<&Arc<Entry>>) -> Result<RequestHeader> {
         const AGENT: &str = concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION"));
         let mut request = RequestHeader::build_no_case(Method::GET, b"/", Some(5))?;
-        request.insert_header(header::USER_AGENT, AGENT)?;
+        request.insert_header(header::USER_AGENT, HeaderValue::from_static(AGENT))?;
         if self.part == Part::Manifest {
-            request.insert_header(header::ACCEPT, ManifestType::ACCEPT_ALL)?;
+            request.insert_header(header::ACCEPT, HeaderValue::from_static(ManifestType::ACCEPT_ALL))?;
             if let Some((_, digest)) = self.unless_changed(known) {
                 request.insert_header(header::IF_NONE_MATCH, format!("\"{digest}\""))?;
             }
@@ -126,7 +127,7 @@ impl Read {
                 Err(error) => return Err(error),
             };
             if let Err(error) = forward::check_response(&response, request, admitted).await {
-                let body = call::finish(&connector, upstream, &peer).await;
+                let body = Box::pin(call::finish(&connector, upstream, &peer)).await;
                 if error.retry() {
                     continue;
                 }
@@ -318,13 +319,11 @@ enum Judged {
     Broken(&'static str),
 }
 
-/// The other way about: the response that this content was, with room for more headers.
-pub(crate) fn response(content: &Content, more: usize) -> Result<ResponseHeader> {
-    let mut response = ResponseHeader::build_no_case(content.status, Some(content.headers.len() + more))?;
-    for (name, value) in &content.headers {
-        response.append_header(name, value)?;
-    }
-    Ok(response)
+/// A response of these headers. Pingora's own way to add one parses its name each time.
+pub(crate) fn response(status: StatusCode, headers: HeaderMap) -> ResponseHeader {
+    let mut parts = http::Response::new(()).into_parts().0;
+    (parts.status, parts.headers) = (status, headers);
+    parts.into()
 }
 
 /// For how long this answer may be kept at most, whatever the settings say.

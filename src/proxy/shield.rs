@@ -24,6 +24,8 @@ use crate::cache::{Content, How, KeyRef, Part, Reason, Served};
 mod answer;
 mod refused;
 
+#[cfg(feature = "hot-path")]
+pub(crate) use answer::with_digest;
 pub(crate) use refused::check_response;
 
 /// What is asked for, as far as it can be kept.
@@ -165,7 +167,9 @@ async fn look_up_again(session: &mut Session, context: &mut Context, part: Part)
         };
         let admitted = context.admitted()?;
         let response = match &found.served {
-            Served::Answer(content, _) if content.status.is_server_error() => Some(fetch::response(content, 0)?),
+            Served::Answer(content, _) if content.status.is_server_error() => {
+                Some(fetch::response(content.status, content.header_map(0)))
+            }
             Served::Failed(Trouble::Unreachable(_) | Trouble::Broken(_), _) => None,
             _ => return Ok(found),
         };

@@ -113,8 +113,7 @@ impl Locator {
 /// Lets a request go where a redirect leads that is kept or that a flight has brought. [`Located::Answered`] if that is no
 /// storage: the redirect, within the registry, is the client's.
 pub(crate) fn follow_shared(redirect: &Arc<Content>, how: How, admitted: &mut Admitted) -> Result<Located, Trouble> {
-    let response =
-        fetch::response(redirect, 0).map_err(|error| Trouble::Internal(error.etype().as_str().to_owned()))?;
+    let response = fetch::response(redirect.status, redirect.header_map(0));
     let is_kept = matches!(how, How::Hit | How::Revalidate | How::Stale);
     follow(&response, Some(redirect).filter(|_| is_kept), admitted)
 }

@@ -247,6 +247,7 @@ async fn a_redirect_in_place_of_a_configuration_is_for_a_moment() {
             other => panic!("{location:?}: {:?}", matches!(other, Judged::Broken(_))),
         }
     }
+}
 
 /// A future is copied whenever it is moved, and this one once took two fifths of a stored miss's instructions so.
 #[test]
