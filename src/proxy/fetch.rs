@@ -64,11 +64,16 @@ impl Read {
         (Self { admitted, part, trip: Arc::clone(&trip), place: None }, trip)
     }
 
-    /// Asks until there is an answer that is whole.
+    /// Asks once it may.
     async fn read(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
         let destination = Arc::clone(&self.admitted.destination);
         destination.may_ask(self.admitted.target.endpoint()).map_err(Trouble::into_error)?;
-        let _place = destination.upstream.health.place().await.map_err(Trouble::into_error)?;
+        let health = &destination.upstream.health;
+        health.in_place(self.read_whole(known)).await.map_err(Trouble::into_error)?
+    }
+
+    /// Asks until there is an answer that is whole.
+    async fn read_whole(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
         authorize::ready(&mut self.admitted).await.map_err(Trouble::into_error)?;
         let request = self.request(known)?;
         let mut tries = 0;
@@ -214,6 +219,10 @@ impl Read {
                 if digest::is_of(self.admitted.target.reference(), &body) != Some(true) =>
             {
                 Judged::Broken("it does not have its digest")
+            }
+            // Part of it, or of another make: nothing says that this is the whole of what was asked for.
+            (status, _) if status.is_success() && status != StatusCode::OK => {
+                Judged::Broken("its status is a success other than 200")
             }
             (StatusCode::NOT_FOUND, _) => Judged::Is(kept(entry(Kind::Missing, content::kept(&response, body)))),
             (status, Part::Redirect | Part::Configuration) if status.is_redirection() => {

@@ -3,6 +3,7 @@
 //! One for each registry and identity, because ACR meters and refuses by identity. A hit looks at none of it.
 
 use std::fmt::{self, Display, Formatter};
+use std::future::Future;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,6 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use log::{info, warn};
 use oci::quote::registry_error;
-use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
 use super::fail::{Held, Trouble};
@@ -97,10 +97,9 @@ impl Health {
         }
     }
 
-    /// Waits until there is a place for one more flight, which is free again when this is dropped; `Err` if that takes too
-    /// long.
-    pub(crate) async fn place(&self) -> Result<SemaphorePermit<'_>, Trouble> {
-        self.places.take().await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
+    /// Runs a flight as soon as there is a place for it; `Err` if that takes too long.
+    pub(crate) async fn in_place<T>(&self, flight: impl Future<Output = T>) -> Result<T, Trouble> {
+        self.places.run(flight).await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
     }
 
     /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.

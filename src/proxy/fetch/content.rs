@@ -43,9 +43,7 @@ pub(super) fn bodiless(response: &ResponseHeader) -> Content {
 /// The values are copied, all into one piece of memory: those of the response share the buffer that it was read into, which
 /// would be kept with them.
 fn of<'a>(response: &ResponseHeader, body: Bytes, names: impl Iterator<Item = &'a HeaderName>) -> Content {
-    let found: Vec<_> = names
-        .flat_map(|name| response.headers.get_all(name).iter().map(move |value| (name, value.as_bytes())))
-        .collect();
+    let found: Vec<_> = names.flat_map(|name| values(response, name).map(move |value| (name, value))).collect();
     let mut values = BytesMut::with_capacity(found.iter().map(|(_, value)| value.len()).sum());
     for (_, value) in &found {
         values.extend_from_slice(value);
@@ -57,6 +55,12 @@ fn of<'a>(response: &ResponseHeader, body: Bytes, names: impl Iterator<Item = &'
         headers.extend(HeaderValue::from_maybe_shared(value).ok().map(|value| ((*name).clone(), value)));
     }
     Content { status: response.status, headers, body, manifest: None, digest: None }
+}
+
+/// All values of a header that is a list, the first one of any other: what is checked is what clients get.
+fn values<'a>(response: &'a ResponseHeader, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let most = if *name == header::LINK { usize::MAX } else { 1 };
+    response.headers.get_all(name).iter().take(most).map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]
@@ -82,5 +86,18 @@ mod tests {
         assert!(read.is_unique(), "the buffer of the response is free");
         let response = ResponseHeader::build(503, None).expect("a status");
         assert!(bodiless(&response).headers.is_empty());
+    }
+
+    #[test]
+    fn a_second_digest_type_or_location_which_nothing_has_checked_goes_to_no_client() {
+        let mut response = ResponseHeader::build(200, None).expect("a status");
+        let names = ["content-type", "docker-content-digest", "etag", "location", "link"];
+        for (value, name) in ["first", "second"].into_iter().flat_map(|value| names.map(|name| (value, name))) {
+            response.append_header(name, value).expect("a header");
+        }
+        let content = shared(&response, Bytes::new());
+        let of = |name: &str| content.headers.iter().filter(|(known, _)| known == name).count();
+        assert_eq!(names.map(of), [1, 1, 1, 1, 2]);
+        assert_eq!(content.headers.iter().filter(|(_, value)| value == "second").count(), 1, "of a list");
     }
 }

@@ -90,6 +90,19 @@ fn judged(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_success_other_than_200_is_no_answer_whatever_digest_it_says() {
+    let by_digest = format!("manifests/{EMPTY}");
+    let blob = format!("blobs/{EMPTY}");
+    for path in ["manifests/b", &by_digest, &blob, "tags/list"] {
+        for status in [201, 203, 204, 206, 299] {
+            let body = || Body::Whole(Bytes::from_static(b"part of something"));
+            let found = judged(&read(path), (status, &[INDEX, ("docker-content-digest", EMPTY)]), body(), None);
+            assert_eq!(found, "its status is a success other than 200", "{path} {status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_answer_is_judged_by_what_was_asked_for() {
     let by_digest = format!("manifests/{EMPTY}");
     let by_512 = format!("manifests/{EMPTY_512}");

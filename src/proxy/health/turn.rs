@@ -1,15 +1,20 @@
 //! When a request may go out: so many at once, and, where the settings say so, so many a minute; in order of arrival.
 
+use std::future::Future;
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 /// Flights to one registry at once. What its tier allows, 83 to 167 reads a second, is within it even if each takes a second.
 /// After an outage thousands of answers are stale, and whoever asks for them must not ask all at once.
 const MAX_FLIGHTS: usize = 128;
+/// A flight that takes longer gives its place to another one: it waits for a cache rule's slow source, and repositories of
+/// other sources must not wait for that. With this, 64 flights a second begin even if none ends.
+const PLACE_LIMIT: Duration = Duration::from_secs(2);
 /// A request waits for its turn no longer than this. The rest of what clients wait for an answer is the registry's.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -36,9 +41,16 @@ impl Default for Places {
 }
 
 impl Places {
-    /// A place, which is free again when the permit is dropped; `None` if none is free in time.
-    pub(super) async fn take(&self) -> Option<SemaphorePermit<'_>> {
-        timeout(MAX_WAIT, self.0.acquire()).await.ok()?.ok()
+    /// Lets a flight go once a place is free; `None` if none is in time.
+    pub(super) async fn run<T>(&self, flight: impl Future<Output = T>) -> Option<T> {
+        let place = timeout(MAX_WAIT, self.0.acquire()).await.ok()?.ok()?;
+        let mut flight = pin!(flight);
+        let in_time = timeout(PLACE_LIMIT, &mut flight).await;
+        drop(place);
+        Some(match in_time {
+            Ok(result) => result,
+            Err(_) => flight.await,
+        })
     }
 }
 
@@ -146,19 +158,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn places_are_bounded_and_a_wait_for_one_ends() {
+    async fn places_are_bounded_and_flights_that_hang_hold_none_for_long() {
         let places = Arc::new(Places::default());
         let mut flights = JoinSet::new();
-        for _ in 0..3 * MAX_FLIGHTS {
+        for _ in 0..4 * MAX_FLIGHTS {
             let places = Arc::clone(&places);
-            flights.spawn(async move {
-                let place = places.take().await;
-                let is_free = place.is_some();
-                sleep(MAX_WAIT * 2 / 3).await;
-                is_free
-            });
+            flights.spawn(async move { places.run(sleep(MAX_WAIT * 10)).await });
         }
-        let flown = flights.join_all().await.into_iter().filter(|is_free| *is_free).count();
-        assert_eq!(flown, 2 * MAX_FLIGHTS, "the third third would have to wait for longer");
+        sleep(Duration::from_millis(1)).await;
+        let started = Instant::now();
+        assert!(places.run(async {}).await.is_none(), "those that came before are too many");
+        assert_eq!(started.elapsed(), MAX_WAIT);
+        sleep(PLACE_LIMIT).await;
+        assert!(places.run(async {}).await.is_some(), "all of those still hang");
+        let flown = flights.join_all().await.into_iter().flatten().count();
+        assert_eq!(flown, 3 * MAX_FLIGHTS, "the last quarter would have had to wait for longer");
     }
 }
