@@ -161,7 +161,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }
     for listener in &admin {
-        info!("health and readiness on http://{}/healthz and /readyz", listener.address());
+        info!("health and readiness on http://{}/healthz and /readyz, counters at /cache", listener.address());
     }
     if !admin.is_empty() {
         let app = Admin::new(table.live(), Arc::clone(&load));

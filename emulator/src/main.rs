@@ -18,7 +18,7 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 #[derive(Parser)]
 #[command(name = "acr-emulator", version)]
 struct Arguments {
-    /// The registry's name, in tokens and in the certificate
+    /// The registry's name without a port, in tokens and in the certificate
     #[arg(long, default_value = "example.azurecr.io")]
     login_server: String,
     /// One more name or address for the certificate

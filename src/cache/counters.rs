@@ -9,7 +9,7 @@ use super::entry::Kind;
 pub(crate) enum Reason {
     /// The cache is off for this route.
     Off,
-    /// What is asked for is never kept: a layer, a HEAD of a blob or a list.
+    /// What is asked for is never kept: a HEAD of a blob.
     Kind,
     /// `Accept` names no type under which this could be served from what is kept.
     Accept,

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::key::{Key, KeyRef};
 
-/// Flights at once. Each holds a connection to the registry and a task; more than the registry allows in ten seconds, so a
+/// Flights at once, to all registries. Each holds a connection to the registry and a task; more than the registry allows in ten seconds, so a
 /// number beyond it is a fault or an attack.
 pub(super) const MAX_FLIGHTS: usize = 2048;
 

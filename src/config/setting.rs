@@ -213,7 +213,8 @@ table! {
             default: Default::Text("[]"),
             example: "[.blobs.internal]",
             help: "With blobs: proxy or proxy_config, more hosts that may hold blobs, besides Azure's own storage",
-            more: "A host, or a suffix with a dot in front. With `blobs: redirect` it is an error."
+            more: "A host, with its port if that is not 443, or a suffix with a dot in front. With `blobs: \
+                   redirect` it is an error."
         } parse parse_blob_host;
 
         cache: Switched<CacheTable> {

@@ -149,7 +149,7 @@ impl Client {
             status => Err(Failure::content(
                 &call.hop,
                 &call.name,
-                format_args!("this is no proxy of ours: name one with --via: {}", status.as_u16()),
+                format_args!("what answers is no acr-cache-proxy: name it with --via: {}", status.as_u16()),
             )),
         }
     }

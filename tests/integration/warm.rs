@@ -221,7 +221,7 @@ async fn without_a_proxy_it_says_so_once_and_what_to_do() {
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     for (address, says) in [
         (closed, "GET /v2/: start it, or name another one with --via: "),
-        (other, "GET /v2/: this is no proxy of ours: name one with --via: 404"),
+        (other, "GET /v2/: what answers is no acr-cache-proxy: name it with --via: 404"),
     ] {
         let (status, text) = said(&warm(&azure, &format!("http://{address}"), "busybox nginx alpine", ""));
         assert!(status == 1 && text.lines().count() == 1, "{text}");

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 /// Flights to one registry at once. What its tier allows, 83 to 167 reads a second, is within it even if each takes a second.
 /// After an outage thousands of answers are stale, and whoever asks for them must not ask all at once.
-const MAX_FLIGHTS: usize = 128;
+const MAX_PLACES: usize = 128;
 /// A flight that takes longer gives its place to another one: it waits for a cache rule's slow source, and repositories of
 /// other sources must not wait for that. With this, 64 flights a second begin even if none ends.
 const PLACE_LIMIT: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ pub(super) struct Budget {
 
 impl Default for Places {
     fn default() -> Self {
-        Self(Semaphore::new(MAX_FLIGHTS))
+        Self(Semaphore::new(MAX_PLACES))
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     async fn places_are_bounded_and_flights_that_hang_hold_none_for_long() {
         let places = Arc::new(Places::default());
         let mut flights = JoinSet::new();
-        for _ in 0..4 * MAX_FLIGHTS {
+        for _ in 0..4 * MAX_PLACES {
             let places = Arc::clone(&places);
             flights.spawn(async move { places.run(sleep(MAX_WAIT * 10)).await });
         }
@@ -172,6 +172,6 @@ mod tests {
         sleep(PLACE_LIMIT).await;
         assert!(places.run(async {}).await.is_some(), "all of those still hang");
         let flown = flights.join_all().await.into_iter().flatten().count();
-        assert_eq!(flown, 3 * MAX_FLIGHTS, "the last quarter would have had to wait for longer");
+        assert_eq!(flown, 3 * MAX_PLACES, "the last quarter would have had to wait for longer");
     }
 }
