@@ -69,7 +69,8 @@ impl Read {
         let destination = Arc::clone(&self.admitted.destination);
         destination.may_ask(self.admitted.target.endpoint()).map_err(Trouble::into_error)?;
         let health = &destination.upstream.health;
-        health.in_place(self.read_whole(known)).await.map_err(Trouble::into_error)?
+        // In a box: this would have room for it three times over.
+        health.in_place(Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
     }
 
     /// Asks until there is an answer that is whole.
