@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Cache, Kind, Reason};
-use crate::proxy::{Table, Trouble, upstreams};
+use crate::proxy::{Table, Trouble, Upstream, upstreams};
 
 /// The counters since the start of the process. Every name is there whatever has happened, with the cache off as well, so
 /// that whoever reads them needs to know none of the settings.
@@ -23,13 +23,9 @@ pub(super) fn report(routes: &Table) -> Value {
     let [misses, collapsed, stale] =
         [0, 1, 2].map(|at: usize| number(&|cache| cache.counters().rest().get(at).copied().unwrap_or_default()));
     let saved = hits.iter().map(|(_, count)| count).sum::<u64>() + collapsed + stale;
-    let mut registries: Vec<_> = upstreams(routes)
-        .into_iter()
-        .map(|upstream| (upstream.domain.authority().to_owned(), upstream.number, upstream.health.reads()))
-        .collect();
-    registries.sort_unstable();
-    let registries: Vec<_> =
-        registries.into_iter().map(|(domain, _, reads)| json!({ "domain": domain, "reads": reads })).collect();
+    let mut registries = upstreams(routes);
+    registries.sort_by_cached_key(|upstream| (upstream.domain.authority().to_owned(), upstream.number));
+    let registries: Vec<_> = registries.iter().map(|upstream| registry(upstream)).collect();
     json!({
         "memory": {
             "bytes": number(&|cache| cache.size().1),
@@ -48,5 +44,17 @@ pub(super) fn report(routes: &Table) -> Value {
             "stale": stale,
         },
         "under_way": number(&|cache| cache.flights() as u64),
+    })
+}
+
+/// What is told of one registry.
+fn registry(upstream: &Upstream) -> Value {
+    let health = &upstream.health;
+    json!({
+        "domain": upstream.domain.authority(),
+        "down": health.is_down(),
+        "pauses": health.cool_downs(),
+        "reads": health.reads(),
+        "stale": health.stale_answers(),
     })
 }

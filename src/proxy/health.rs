@@ -64,14 +64,17 @@ impl Health {
         self.reads.load(Ordering::Relaxed)
     }
 
+    /// Whether it is known to be down.
+    pub(crate) fn is_down(&self) -> bool {
+        self.breaker.down().is_some()
+    }
+
     /// How often the registry has asked for a pause.
-    #[allow(dead_code, reason = "until the admin listener shows it")]
     pub(crate) fn cool_downs(&self) -> u64 {
         self.cool_downs.load(Ordering::Relaxed)
     }
 
     /// How many answers have been stale because of trouble.
-    #[allow(dead_code, reason = "until the admin listener shows it")]
     pub(crate) fn stale_answers(&self) -> u64 {
         self.stale.answers()
     }

@@ -1,8 +1,9 @@
 //! What the admin listener tells of the cache, and what it has the cache forget.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use acr_emulator::{Emulator, Hop, Image, Pushed};
+use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 use serde_json::{Value, json};
 use testkit::{Proxy, Setup};
 
@@ -102,6 +103,29 @@ async fn with_the_cache_off_the_names_are_the_same_and_reads_are_counted() {
     assert_eq!(names(&off), names(&counters(other)));
     assert_eq!((&off["memory"]["max_bytes"], &off["reads_saved"]), (&json!(0), &json!(0)));
     assert_eq!(off["registries"][0]["reads"], json!(3));
+}
+
+/// `/readyz` tells of tokens only; whether a registry answers is told here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_down_or_limits_reads_is_told_of() {
+    let (azure, _, proxy, admin) = start("{tags: 0s}").await;
+    let told = |name: &str| counters(admin)["registries"][0][name].clone();
+    get(&proxy, "library/busybox/manifests/latest");
+    assert_eq!([told("down"), told("pauses"), told("stale")], [json!(false), json!(0), json!(0)]);
+    azure.inject(Hop::Data, Fault::Throttled(Duration::from_secs(3600)));
+    let stale = get(&proxy, "library/busybox/manifests/latest");
+    assert_eq!(stale.status, 200, "{stale:?}");
+    assert_eq!([told("pauses"), told("stale")], [json!(1), json!(1)]);
+    azure.clear_faults();
+    azure.inject(Hop::Data, Fault::Status(500));
+    // A kind of request for which there is no pause. Failures and probes in a row show that it is down.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while told("down") != json!(true) {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        get(&proxy, "library/busybox/tags/list");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(wire::ask(admin, "GET /readyz", "").status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
