@@ -10,6 +10,12 @@ use zeroize::Zeroizing;
 /// ACR's id of a request, which its support asks for.
 pub(crate) static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 
+/// The digest of a manifest or a blob, as a registry says it.
+pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// The header by which ACR says from where it has what it answers (Azure/acr issue 862).
+pub(crate) const AZURE_ORIGIN: HeaderName = HeaderName::from_static("x-azure-origin");
+
 /// Real responses with a token have 1 to 4 KiB.
 pub(crate) const MAX_BODY: usize = 64 << 10;
 
@@ -51,6 +57,11 @@ pub(crate) async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// ACR has not imported this yet, and passes on what its source has.
+pub(crate) fn is_not_imported(headers: &HeaderMap) -> bool {
+    headers.get(&AZURE_ORIGIN).is_some_and(|origin| origin == "upstream")
 }
 
 /// The `Date` header, in seconds since 1970: the server's clock.

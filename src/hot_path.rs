@@ -108,13 +108,7 @@ impl Origin for OneManifest {
             manifest: Some(ManifestType::ALL[0]),
             digest: Some(digest.into()),
         };
-        let entry = Entry {
-            kind: Kind::Tag,
-            content: Arc::new(content),
-            confirmed: Instant::now(),
-            at_most: None,
-            until: None,
-        };
+        let entry = Entry::new(Kind::Tag, content, Instant::now());
         Fetched::Kept { entry: Arc::new(entry), also: None }
     }
 }

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use http::{HeaderValue, Method, StatusCode};
+use oci::media_type::ManifestType;
 use oci::platform::Platform;
 use ring::digest::{Context, SHA256};
 
@@ -24,9 +25,6 @@ pub(crate) mod sign_in;
 pub(crate) use blob::LAYERS_AT_ONCE;
 pub use blob::Layers;
 pub use sign_in::{Login, SignIn};
-
-/// The media types that dockerd and containerd accept.
-const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// The engine whose order of requests is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +122,8 @@ impl Session<'_> {
         let response = self.ask_manifest(Method::HEAD, &target, meter).await?;
         if response.status != StatusCode::OK {
             // A response to HEAD has no body; the same request as GET says why.
-            let request = Request { accept: Some(ACCEPT), ..self.request(Method::GET, &target) };
+            let request =
+                Request { accept: Some(ManifestType::ACCEPT_OF_ENGINES), ..self.request(Method::GET, &target) };
             let explained = self.pool.send(&request, &mut Meter::default()).await?;
             let same = explained.status == response.status;
             return Err(if same { explained.into_failure().await } else { response.into_failure().await });

@@ -29,6 +29,10 @@ impl ManifestType {
          application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
          application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json";
 
+    /// The `Accept` of dockerd and containerd, which no longer name schema 1.
+    pub const ACCEPT_OF_ENGINES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
+         application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

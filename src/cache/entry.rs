@@ -1,5 +1,6 @@
 //! One kept answer, and for how long it may be used.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use tokio::time::Instant;
 use crate::config::Lifetimes;
 
 /// What an entry takes beside its key, its headers and its body: its place in the store, which is a vector that grows by
-/// doubling, two reference-counted values, and the allocator's share in six pieces of memory. Rounded up;
-/// `tests/allocations` measures it.
+/// doubling, two reference-counted values, and the allocator's share in six pieces of memory. Added up from their sizes and
+/// rounded up.
 const OVERHEAD: usize = 512;
 /// A header's name and value as they lie in memory, beside the value's own bytes.
 const HEADER_OVERHEAD: usize = size_of::<(HeaderName, HeaderValue)>();
@@ -99,7 +100,7 @@ pub(crate) struct Entry {
     /// Which lifetime it has.
     pub kind: Kind,
     /// The answer. A tag and its digest share one.
-    pub content: std::sync::Arc<Content>,
+    pub content: Arc<Content>,
     /// When the registry was asked that last said so: it may have changed from then on, however long the answer took.
     pub confirmed: Instant,
     /// It is fresh for no longer than this, whatever the settings say.
@@ -122,18 +123,17 @@ pub(crate) enum Freshness {
 }
 
 impl Entry {
+    /// What the registry has answered to a request of `asked`, for as long as the settings say.
+    pub(crate) fn new(kind: Kind, content: Content, asked: Instant) -> Self {
+        Self { kind, content: Arc::new(content), confirmed: asked, at_most: None, until: None }
+    }
+
     /// That a blob is a configuration, before it is here: never an answer.
     pub(super) fn mark() -> Self {
         let content =
             Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
         let now = Instant::now();
-        Self {
-            kind: Kind::Configuration,
-            content: std::sync::Arc::new(content),
-            confirmed: now,
-            at_most: None,
-            until: Some(now),
-        }
+        Self { until: Some(now), ..Self::new(Kind::Configuration, content, now) }
     }
 
     /// It is such a mark.
@@ -161,8 +161,8 @@ impl Entry {
     }
 
     /// It is the answer now, by the lifetimes of the route that asks.
-    pub(crate) fn is_fresh(&self, lifetimes: &Lifetimes) -> bool {
-        self.freshness(lifetimes, Instant::now()) == Freshness::Fresh
+    pub(crate) fn is_fresh(&self, lifetimes: &Lifetimes, now: Instant) -> bool {
+        self.freshness(lifetimes, now) == Freshness::Fresh
     }
 
     /// How long it has been since the registry was asked.

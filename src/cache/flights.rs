@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::key::{Key, KeyRef};
 
-/// Flights at once, to all registries. Each holds a connection to the registry and a task; more than the registry allows in ten seconds, so a
-/// number beyond it is a fault or an attack.
+/// Flights at once, to all registries. Each holds a connection to its registry and a task. A registry allows fewer requests in
+/// ten seconds, so a number beyond it is a fault or an attack.
 pub(super) const MAX_FLIGHTS: usize = 2048;
 
 /// The flights under way. Their lock orders what they bring: a result is stored under it, and so is what is purged forgotten.

@@ -102,11 +102,9 @@ pub(crate) enum Served<T> {
 impl<T: Clone + Send + Sync + 'static> Cache<T> {
     /// The fresh entry for a key. Waits for nothing and allocates nothing.
     pub(crate) fn hit(&self, key: &KeyRef<'_>, lifetimes: &Lifetimes, now: Instant) -> Option<Arc<Entry>> {
-        let entry = self.store.get(key)?;
-        (entry.freshness(lifetimes, now) == Freshness::Fresh).then(|| {
-            self.counters.hit(entry.kind);
-            entry
-        })
+        let entry = self.store.get(key).filter(|entry| entry.is_fresh(lifetimes, now))?;
+        self.counters.hit(entry.kind);
+        Some(entry)
     }
 
     /// The answer for a key. Asks `origin` only if nothing fresh is kept and no flight for the key is under way. The second
@@ -186,10 +184,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         lifetimes: &Lifetimes,
         origin: impl FnOnce() -> O,
     ) {
-        let known = self.known(&key);
-        if known.as_ref().is_none_or(|entry| entry.freshness(lifetimes, Instant::now()) != Freshness::Fresh) {
-            self.fly(key, lifetimes, known.as_ref(), origin);
-        }
+        self.fly(key, lifetimes, self.known(&key).as_ref(), origin);
     }
 
     /// What may be an answer, or be confirmed.
@@ -205,10 +200,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         origin: impl FnOnce() -> O,
     ) -> Flight<T> {
         // A flight stores its result as it ends, so whoever finds none under way looks again.
-        let landed = || {
-            let entry = self.store.get(&key)?;
-            (entry.freshness(lifetimes, Instant::now()) == Freshness::Fresh).then_some(entry)
-        };
+        let landed = || self.store.get(&key).filter(|entry| entry.is_fresh(lifetimes, Instant::now()));
         match self.flights.join(key, landed) {
             Err(entry) => Flight::Landed(entry),
             Ok(Joined::Full) => Flight::Full,

@@ -119,13 +119,7 @@ impl Origin for Counting {
             manifest: None,
             digest: None,
         };
-        let entry = Entry {
-            kind: Kind::Tag,
-            content: Arc::new(content),
-            confirmed: Instant::now(),
-            at_most: None,
-            until: None,
-        };
+        let entry = Entry::new(Kind::Tag, content, Instant::now());
         Fetched::Kept { entry: Arc::new(entry), also: None }
     }
 }

@@ -9,6 +9,9 @@ use reqwest::dns::Resolve;
 use super::addresses::UNACKNOWLEDGED_LIMIT;
 use super::trust::TrustRoots;
 
+/// What the calls of this program say of it.
+pub(crate) const USER_AGENT: &str = concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION"));
+
 /// TCP and TLS handshakes; a connection that takes longer is given up, and the call is repeated.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A whole call. It is less than requests wait by default, so that they are told of one that hangs.

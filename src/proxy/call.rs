@@ -1,4 +1,5 @@
-//! One call to the registry, or to storage, on connections that are kept here: a request of this proxy's own, not one that Pingora passes on.
+//! One call to the registry, or to storage, on connections that are kept here: a request of this proxy's own, not one that
+//! Pingora passes on.
 
 use std::time::Duration;
 

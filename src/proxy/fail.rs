@@ -181,6 +181,11 @@ impl Trouble {
         }
     }
 
+    /// Why a call of this proxy's own has failed, which no client can be to blame for. `storage` as in [`Self::of`].
+    pub(crate) fn of_call(error: &Error, storage: Option<&str>) -> Self {
+        Self::of(error, storage).unwrap_or_else(|| Self::Internal(error.etype().as_str().to_owned()))
+    }
+
     /// Why a request fails that ends with this error; `None` where the client is to blame, or has left. `storage` is the
     /// host that the registry has redirected to, if the request is on its way there.
     pub(crate) fn of(error: &Error, storage: Option<&str>) -> Option<Self> {

@@ -16,8 +16,10 @@ use super::context::{Admitted, Trip};
 use super::fail::Trouble;
 use super::refused::Refused;
 use super::{authorize, call, forward, probe, retry};
+use crate::answer::{DIGEST, is_not_imported};
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
 use crate::digest;
+use crate::net::client::USER_AGENT;
 
 mod body;
 mod configuration;
@@ -37,11 +39,6 @@ const FLIGHT_LIMIT: Duration = Duration::from_secs(28);
 const TRIES: usize = 2;
 /// What ACR has not imported yet is asked for again after this, or it would not see the pulls that make it import.
 const NOT_IMPORTED: Duration = Duration::from_secs(60);
-/// How ACR says so: `upstream` (Azure/acr#862).
-const AZURE_ORIGIN: HeaderName = HeaderName::from_static("x-azure-origin");
-
-/// A manifest's digest, as the registry says it.
-const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// One object that is to be asked for.
 pub(crate) struct Read {
@@ -97,9 +94,8 @@ impl Read {
     /// What the registry is asked: all types of manifests, so that it converts none; without compression, so that it can be
     /// read here; and whether what is known has changed.
     fn request(&self, known: Option<&Arc<Entry>>) -> Result<RequestHeader> {
-        const AGENT: &str = concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION"));
         let mut request = RequestHeader::build_no_case(Method::GET, b"/", Some(5))?;
-        request.insert_header(header::USER_AGENT, HeaderValue::from_static(AGENT))?;
+        request.insert_header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))?;
         if self.part == Part::Manifest {
             request.insert_header(header::ACCEPT, HeaderValue::from_static(ManifestType::ACCEPT_ALL))?;
             if let Some((_, digest)) = self.unless_changed(known) {
@@ -183,7 +179,7 @@ impl Read {
             Err(reason) => return Judged::Is(Fetched::Pass(reason)),
         };
         let at_most = at_most(&response);
-        let entry = |kind, content| Entry { kind, content: Arc::new(content), confirmed: asked, at_most, until: None };
+        let entry = |kind, content| Entry { at_most, ..Entry::new(kind, content, asked) };
         match (status, self.part) {
             (StatusCode::NOT_MODIFIED, _) => match self.unless_changed(known) {
                 Some((_, digest)) if response.headers.get(&DIGEST).is_some_and(|said| said != digest) => {
@@ -221,7 +217,7 @@ impl Read {
             {
                 Judged::Broken("it does not have its digest")
             }
-            // Part of it, or of another make: nothing says that this is the whole of what was asked for.
+            // A 206 has only a part of what was asked for, and nothing says that another success has the whole.
             (status, _) if status.is_success() && status != StatusCode::OK => {
                 Judged::Broken("its status is a success other than 200")
             }
@@ -304,8 +300,7 @@ impl Origin for Read {
         match read {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(error)) => {
-                let trouble =
-                    Trouble::of(&error, None).unwrap_or_else(|| Trouble::Internal(error.etype().as_str().to_owned()));
+                let trouble = Trouble::of_call(&error, None);
                 let is_trouble = trouble.is_upstreams();
                 Fetched::Failed { trouble, is_trouble }
             }
@@ -338,8 +333,7 @@ pub(crate) fn response(status: StatusCode, headers: HeaderMap) -> ResponseHeader
 
 /// For how long this answer may be kept at most, whatever the settings say.
 fn at_most(response: &ResponseHeader) -> Option<Duration> {
-    let is_imported = response.headers.get(&AZURE_ORIGIN).is_none_or(|origin| origin != "upstream");
-    (!is_imported).then_some(NOT_IMPORTED)
+    is_not_imported(&response.headers).then_some(NOT_IMPORTED)
 }
 
 fn kept(entry: Entry) -> Fetched<Trouble> {

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::connectors::http::v1::Connector;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -21,6 +21,7 @@ use super::fail::Trouble;
 use super::forward;
 use crate::answer::retry_after;
 use crate::net::addresses::Attempt;
+use crate::net::client::USER_AGENT;
 
 /// A probe that takes longer has failed: two round trips and a lost packet are within it.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -141,7 +142,7 @@ async fn ask(upstream: &Upstream, calls: &Connector) -> Result<(), Trouble> {
     let exchange = async {
         let mut request = RequestHeader::build_no_case(Method::GET, b"/v2/", Some(2))?;
         request.insert_header(header::HOST, &upstream.host)?;
-        request.insert_header(header::USER_AGENT, concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION")))?;
+        request.insert_header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))?;
         session.write_request_header(Box::new(request)).await?;
         session.read_response().await?;
         Ok(session.resp_header().map(|response| response.status))

@@ -65,14 +65,16 @@ fn part_of_blob(is_head: bool, admitted: &Admitted, kept: &Kept) -> Result<Part,
         Blobs::ProxyConfig | Blobs::Proxy => kept.cache.peek(&key(admitted, Part::Configuration)),
     };
     match (known, is_head) {
-        (Some(known), true) if known.is_fresh(&kept.lifetimes) && known.content.is_blob() => Ok(Part::Configuration),
+        (Some(known), true) if known.is_fresh(&kept.lifetimes, Instant::now()) && known.content.is_blob() => {
+            Ok(Part::Configuration)
+        }
         (_, true) => Err(Reason::Kind),
         (Some(_), false) => Ok(Part::Configuration),
         (None, false) => Ok(Part::Redirect),
     }
 }
 
-/// What a look-up in [`Shield`] has come to, with what is said of it.
+/// What a look-up has come to, and what `Cache-Status` says of it.
 struct Found {
     served: Served<Trouble>,
     status: CacheStatus,
@@ -87,11 +89,7 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
     };
     let wanted = match Wanted::of(session.req_header(), admitted, kept) {
         Ok(wanted) => wanted,
-        Err(reason) => {
-            kept.cache.counters().passed(reason);
-            context.pass(reason);
-            return Ok(false);
-        }
+        Err(reason) => return pass(context, reason),
     };
     let now = Instant::now();
     let hit = kept.cache.hit(&key(admitted, wanted.part), &kept.lifetimes, now);
@@ -107,12 +105,7 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
     match served {
         Served::Entry(entry, how) => {
             if entry.content.manifest.is_some_and(|manifest| !wanted.accepted.includes(manifest)) {
-                let admitted = context.admitted()?;
-                if let Some(kept) = &admitted.destination.kept {
-                    kept.cache.counters().passed(Reason::Accept);
-                }
-                context.pass(Reason::Accept);
-                return Ok(false);
+                return pass(context, Reason::Accept);
             }
             serve(session, context, &entry.content, how, &status).await
         }
@@ -127,6 +120,15 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
             Ok(false)
         }
     }
+}
+
+/// The request goes to the registry by itself, which is counted. The cache itself counts what passes after a flight.
+fn pass(context: &mut Context, reason: Reason) -> Result<bool> {
+    if let Some(kept) = &context.admitted()?.destination.kept {
+        kept.cache.counters().passed(reason);
+    }
+    context.pass(reason);
+    Ok(false)
 }
 
 /// Answers with this content; or, if it is the redirect of a blob that comes through here, lets the request go on to storage.

@@ -51,7 +51,7 @@ impl AcrIssuer {
         roots: &TrustRoots,
     ) -> reqwest::Result<Self> {
         let http = client::builder(roots, Single(Arc::clone(&addresses)))?
-            .user_agent(concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION")))
+            .user_agent(client::USER_AGENT)
             .https_only(true)
             .build()?;
         Ok(Self { domain, identity, addresses, http })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, header};
 use oci::manifest::MAX_DOCUMENT;
+use oci::media_type::ManifestType;
 use reqwest::Url;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -32,8 +33,6 @@ pub(super) const STALLED: Duration = Duration::from_secs(180);
 const SPACING: Duration = Duration::from_millis(30);
 /// The body of an error or a redirect; real ones have hundreds of bytes.
 const MAX_SMALL_BODY: usize = 64 << 10;
-/// The media types that an engine names, and by which the proxy keeps manifests.
-const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// How much of an answer's body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +56,7 @@ pub(super) struct Call {
 }
 
 /// The headers of a request for a manifest.
-pub(super) const MANIFEST: &[(http::HeaderName, &str)] = &[(header::ACCEPT, ACCEPT)];
+pub(super) const MANIFEST: &[(http::HeaderName, &str)] = &[(header::ACCEPT, ManifestType::ACCEPT_OF_ENGINES)];
 /// Those of a request for one byte.
 pub(super) const ONE_BYTE: &[(http::HeaderName, &str)] = &[(header::RANGE, "bytes=0-0")];
 
@@ -107,8 +106,11 @@ impl Client {
         };
         let failed = |cause: reqwest::Error| format!("warm: TLS client: {}", with_causes(&cause));
         let builder = client::builder(&roots, Resolver(Names::pull())).map_err(failed)?;
-        let name = concat!("acr-cache-proxy/", env!("CARGO_PKG_VERSION"), " warm");
-        let http = builder.user_agent(name).timeout(REQUEST_LIMIT).build().map_err(failed)?;
+        let http = builder
+            .user_agent(format!("{} warm", client::USER_AGENT))
+            .timeout(REQUEST_LIMIT)
+            .build()
+            .map_err(failed)?;
         let via = Url::parse(&options.via).map_err(|cause| format!("warm: {}: {cause}", options.via))?;
         Ok(Self {
             http,

@@ -12,6 +12,7 @@ use oci::route::DOCKER_HUB;
 use super::client::{Answer, Call, MANIFEST, ONE_BYTE, Take};
 use super::failure::Failure;
 use super::{Layers, Platforms, Run};
+use crate::answer::{DIGEST, is_not_imported};
 use crate::digest;
 
 /// Layers of one image at a time: dockerd's `max-concurrent-downloads` and containerd's default.
@@ -111,8 +112,8 @@ impl Run {
             let explained = self.client.send(&why).await.ok().filter(|why| why.status == answer.status);
             return Err(self.client.refused(&call, &explained.unwrap_or(answer)));
         }
-        warmed.is_importing |= is_from_source(&answer);
-        let digest = answer.header("docker-content-digest").filter(|digest| Digest::parse(digest).is_some());
+        warmed.is_importing |= is_not_imported(&answer.headers);
+        let digest = answer.header(DIGEST.as_str()).filter(|digest| Digest::parse(digest).is_some());
         let wrong = || Failure::content(&call.hop, &call.name, "200 without a Docker-Content-Digest");
         digest.map(str::to_owned).ok_or_else(wrong)
     }
@@ -126,7 +127,7 @@ impl Run {
         }
         check(&call, digest, &answer.body)?;
         warmed.manifests += 1;
-        warmed.is_importing |= is_from_source(&answer);
+        warmed.is_importing |= is_not_imported(&answer.headers);
         Document::parse(&answer.body)
             .map_err(|what| Failure::content(&call.hop, &call.name, format_args!("200 with a body that is {what}")))
     }
@@ -228,9 +229,4 @@ fn check(call: &Call, digest: &str, body: &[u8]) -> Result<(), Failure> {
             Err(Failure::content(&call.hop, &call.name, what))
         }
     }
-}
-
-/// ACR has not imported it yet (an engineer of ACR's in Azure/acr issue 862).
-fn is_from_source(answer: &Answer) -> bool {
-    answer.header("x-azure-origin") == Some("upstream")
 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use zeroize::Zeroizing;
 
-use super::{ACCEPT, Session};
+use super::Session;
+use oci::media_type::ManifestType;
+
 use crate::client::{Request, Response};
 use crate::failure::Failure;
 use crate::meter::Meter;
@@ -84,7 +86,7 @@ impl Session<'_> {
     where
         Self: 't,
     {
-        let request = Request { accept: Some(ACCEPT), ..self.request(method.clone(), target) };
+        let request = Request { accept: Some(ManifestType::ACCEPT_OF_ENGINES), ..self.request(method.clone(), target) };
         let response = self.pool.send(&request, meter).await?;
         let signs_in = self.bearer.is_none() && self.login.is_some();
         if !signs_in || response.status != StatusCode::UNAUTHORIZED {
@@ -93,7 +95,7 @@ impl Session<'_> {
         let (endpoint, challenged) = self.challenge(response).await?;
         let took = self.answer(&endpoint, meter).await?;
         meter.time(Phase::Token, challenged + took);
-        let request = Request { accept: Some(ACCEPT), ..self.request(method, target) };
+        let request = Request { accept: Some(ManifestType::ACCEPT_OF_ENGINES), ..self.request(method, target) };
         self.pool.send(&request, meter).await
     }
 

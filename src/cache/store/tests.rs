@@ -17,7 +17,7 @@ fn key(path: &str) -> Key {
 fn entry(length: usize, confirmed: Instant) -> Arc<Entry> {
     let body = Bytes::from(vec![0; length]);
     let content = Content { status: StatusCode::OK, headers: Vec::new(), body, manifest: None, digest: None };
-    Arc::new(Entry { kind: Kind::Tag, content: Arc::new(content), confirmed, at_most: None, until: None })
+    Arc::new(Entry::new(Kind::Tag, content, confirmed))
 }
 
 #[test]

@@ -4,16 +4,14 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderValue, Uri, header};
 use pingora::http::ResponseHeader;
 use zeroize::Zeroizing;
 
 use super::hosts::{BlobHosts, HTTPS};
+use crate::answer::DIGEST;
 use crate::cache::Content;
 use oci::rename::own_path;
-
-/// The header by which a registry says what a blob is.
-pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Where a redirect leads.
 pub(crate) struct Storage {

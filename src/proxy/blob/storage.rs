@@ -5,8 +5,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::redirect::{DIGEST, Storage};
-use crate::answer::{self, CORRELATION_ID};
+use super::redirect::Storage;
+use crate::answer::{self, CORRELATION_ID, DIGEST};
 use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;

@@ -17,10 +17,11 @@ use pingora_core::Result;
 use tokio::time::{Instant, timeout};
 
 use super::body::{self, Body};
-use super::{Answer, Judged, Read, kept};
+use super::{Answer, Judged, Read, TRIES, kept};
+use crate::answer::DIGEST;
 use crate::cache::{Content, Entry, Fetched, Kind};
 use crate::digest;
-use crate::proxy::blob::redirect::{DIGEST, Storage, storage_of};
+use crate::proxy::blob::redirect::{Storage, storage_of};
 use crate::proxy::blob::storage;
 use crate::proxy::call;
 use crate::proxy::fail::Trouble;
@@ -32,8 +33,6 @@ pub(crate) const MAX_CONFIGURATION: usize = 1 << 20;
 const STORAGE_LIMIT: Duration = Duration::from_secs(5);
 /// After a failure of storage, clients get the redirect for this long before it is tried again.
 const STORAGE_PAUSE: Duration = Duration::from_secs(30);
-/// A body that breaks off, or is not what its digest says, is fetched once more.
-const TRIES: usize = 2;
 
 impl Read {
     /// What the registry's answer for a configuration is to those who wait.
@@ -72,13 +71,9 @@ impl Read {
 
     /// The configuration, which has its digest.
     fn checked(&self, response: &ResponseHeader, asked: Instant, body: Bytes) -> Judged {
-        Judged::Is(kept(Entry {
-            kind: Kind::Configuration,
-            content: Arc::new(content(self.admitted.target.reference(), response, body)),
-            confirmed: asked,
-            at_most: super::at_most(response),
-            until: None,
-        }))
+        let content = content(self.admitted.target.reference(), response, body);
+        let at_most = super::at_most(response);
+        Judged::Is(kept(Entry { at_most, ..Entry::new(Kind::Configuration, content, asked) }))
     }
 
     /// Fetches what this redirect leads to. `None` if that is no storage of this registry.
@@ -90,10 +85,7 @@ impl Read {
         let host = storage.host().to_owned();
         match timeout(STORAGE_LIMIT, self.read_blob(storage, request)).await {
             Ok(Ok(body)) => Ok(Some(body)),
-            Ok(Err(error)) => {
-                let internal = || Trouble::Internal(error.etype().as_str().to_owned());
-                Err(Trouble::of(&error, Some(&host)).unwrap_or_else(internal))
-            }
+            Ok(Err(error)) => Err(Trouble::of_call(&error, Some(&host))),
             Err(_) => Err(Trouble::StorageSilent(host)),
         }
     }

@@ -4,8 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::ResponseHeader;
 
-use super::AZURE_ORIGIN;
-use crate::answer::CORRELATION_ID;
+use crate::answer::{AZURE_ORIGIN, CORRELATION_ID, DIGEST};
 use crate::cache::Content;
 
 /// The headers of an answer that every client may have. The length and the age are made with each answer.
@@ -15,7 +14,7 @@ static KEPT: [HeaderName; 9] = [
     header::ETAG,
     header::LINK,
     header::LOCATION,
-    HeaderName::from_static("docker-content-digest"),
+    DIGEST,
     HeaderName::from_static("docker-distribution-api-version"),
     HeaderName::from_static("oci-filters-applied"),
     AZURE_ORIGIN,

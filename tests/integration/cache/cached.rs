@@ -43,6 +43,19 @@ impl Cached {
         Client::new(self.proxy.address()).ask(method, path, "HTTP/1.1", headers)
     }
 
+    /// One of each kind that there is to ask for, and the status that it gets by GET.
+    pub(super) fn objects(&self) -> [(String, u16); 6] {
+        let Pushed { index_digest, blobs, .. } = &self.pushed;
+        [
+            ("manifests/latest".to_owned(), 200),
+            (format!("manifests/{index_digest}"), 200),
+            ("manifests/none".to_owned(), 404),
+            ("tags/list".to_owned(), 200),
+            (format!("referrers/{index_digest}"), 200),
+            (format!("blobs/{}", blobs[0]), 307),
+        ]
+    }
+
     /// `GET` of a path, as an engine asks.
     pub(super) fn get(&self, path: &str) -> Whole {
         self.ask("GET", path, ACCEPT)
