@@ -44,6 +44,22 @@ fn start(site: &Site, address: &str) -> Proxy {
         .start()
 }
 
+/// Waits until `/readyz` says so.
+async fn wait_until_ready(address: &str) {
+    // A second call finds the first one's provider and is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = reqwest::get(format!("http://{address}:8081/readyz")).await.expect("it listens");
+        if answer.status().is_success() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{address} is not ready: {answer:?}");
+        // Nothing depends on the step.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Clients pull all the time, image after image; each of the two instances is stopped and comes back.
 async fn no_pull_fails_while_instances_restart(words: &str) {
     let site = Site::start_with(Options { latency: LATENCY, ..testkit::options() }).await;
@@ -133,6 +149,10 @@ async fn a_thousand_hosts_behind_haproxy_cost_the_registry_what_two_do() {
     let site = Site::start_with(Options { latency: LATENCY, ..testkit::options() }).await;
     add_addresses();
     let instances = INSTANCES.map(|address| start(&site, address));
+    // The balancer's first check takes an instance out at once if it is not ready, and then one serves all of them.
+    for address in INSTANCES {
+        wait_until_ready(address).await;
+    }
     let home = site.home();
     let words = concat!("haproxy -db -f ", env!("CARGO_MANIFEST_DIR"), "/conf/haproxy.cfg");
     let command = home.client(DAEMON_LIMIT, words);

@@ -65,7 +65,7 @@ pub(super) fn unauthorized(detail: Option<Detail<'_>>) -> Answer {
 
 /// The 429 of a rate limit; `Retry-After` counts down in whole seconds (MicrosoftDocs container-registry-skus).
 pub(super) fn too_many_requests(left: Duration) -> Answer {
-    let seconds = left.as_millis().div_ceil(1_000);
+    let seconds = left.as_nanos().div_ceil(1_000_000_000);
     too_many_requests_without_time().header("Retry-After", seconds.to_string())
 }
 
