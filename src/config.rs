@@ -12,6 +12,7 @@ use oci::route::Blobs;
 
 mod cache;
 mod domain;
+mod drain;
 mod file;
 pub(crate) mod identity;
 mod kind;
@@ -32,6 +33,7 @@ use table::{Entry, Holds, Table as _};
 
 pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use domain::Domain;
+pub(crate) use drain::Drain;
 #[cfg(feature = "demo")]
 pub(crate) use listener::parse_listen;
 pub(crate) use mistake::Mistakes;
@@ -65,6 +67,7 @@ pub(crate) struct Config {
     log: String,
     cache: Option<CacheSettings>,
     registry_reads_per_minute: Option<NonZeroU32>,
+    drain: Drain,
 }
 
 /// What settings need on the host that serves.
@@ -164,6 +167,7 @@ impl Config {
             ca_file,
             token_wait,
             client_keepalive,
+            drain,
             cache,
             limits,
             threads,
@@ -178,6 +182,7 @@ impl Config {
         let threads = FILE.threads.parse([flags.get(&FILE.threads.row), threads], &mut mistakes);
         let token_wait = FILE.token_wait.parse_or_default([token_wait], &mut mistakes);
         let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);
+        let drain = Drain::parse(drain, &mut mistakes);
         let ca_flag = flags.get(&FILE.ca_file.row);
         let ca_place = ca_flag.as_ref().or(ca_file.as_ref()).map(|(place, _)| place.clone());
         let ca_file = FILE.ca_file.parse([ca_flag, ca_file], &mut mistakes);
@@ -209,8 +214,8 @@ impl Config {
             }
         }
         let default = table.default_registry(&mut mistakes, default);
-        let (Some(listen), Some(token_wait), Some(client_keepalive), Some(log), true) =
-            (listen, token_wait, client_keepalive, log, mistakes.is_empty())
+        let (Some(listen), Some(token_wait), Some(client_keepalive), Some(drain), Some(log), true) =
+            (listen, token_wait, client_keepalive, drain, log, mistakes.is_empty())
         else {
             return Err(mistakes);
         };
@@ -227,6 +232,7 @@ impl Config {
             log,
             cache: cache.settings,
             registry_reads_per_minute: reads.flatten(),
+            drain,
         })
     }
 
@@ -263,6 +269,11 @@ impl Config {
     /// How long a client's connection is kept without a request.
     pub(crate) fn client_keepalive(&self) -> Duration {
         self.client_keepalive
+    }
+
+    /// How the process ends after a signal.
+    pub(crate) fn drain(&self) -> Drain {
+        self.drain
     }
 
     /// How many threads carry requests; 1 or more.

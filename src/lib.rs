@@ -14,6 +14,7 @@
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
 //!   config::listener, config::routes, config::domain, config::identity, config::kind
+//!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //! serve                            puts the parts together; below it:
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
@@ -25,7 +26,7 @@
 //!     h2                             gives each request over HTTP/2 its deadlines
 //!     refusal                        the answer to what never becomes a request
 //!     descriptors                    how many connections and requests the file descriptors suffice for
-//!     signal, drain                  which signals end the process, and what it waits for
+//!     signal, drain                  which signals end the process, step by step, and what it waits for
 //!     exit                           ends the process when a part that must run stops
 //!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, table, call
@@ -213,6 +214,12 @@
 //!   `proxy::fetch::content::tests::what_is_kept_shares_no_memory_with_the_response`.
 //! - No request that follows a body on the same connection is served, so where a body ends decides nothing.
 //!   Held by `integration::downstream::no_request_behind_a_body_is_served`.
+//! - No request that has begun before a signal is lost to it, nor one that comes while a balancer may still send it here; what
+//!   is under way ends within `drain.timeout`.
+//!   Held by `integration::drain::during_the_notice_all_is_served_as_ever_but_readiness_is_off`,
+//!   `integration::drain::a_request_that_has_begun_before_the_signal_is_served`,
+//!   `integration::drain::a_request_that_waits_for_the_sign_in_gets_its_token_during_the_drain`,
+//!   `integration::process::clients_connected_at_the_signal_are_answered`.
 //! - There is no way to push and no way to list the catalogue.
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.
 

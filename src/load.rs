@@ -24,6 +24,8 @@ pub(crate) struct Load {
     pub requests: Arc<Limit>,
     /// Requests whose header was malformed, too large or too slow.
     pub bad_headers: AtomicU64,
+    /// The process is about to end, and no balancer should send clients here any more.
+    is_stopping: AtomicBool,
 }
 
 impl Load {
@@ -35,7 +37,18 @@ impl Load {
             admin_connections: Limit::new("connections to the admin listener", MAX_ADMIN_CONNECTIONS),
             requests: Limit::new("requests under way", requests),
             bad_headers: AtomicU64::new(0),
+            is_stopping: AtomicBool::new(false),
         }
+    }
+
+    /// From now on the process is about to end.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether the process is about to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// What may still bring a request that [`Self::requests`] does not count yet: a listener's queue, a connection whose next

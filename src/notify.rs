@@ -3,7 +3,8 @@
 //! - `READY=1`: the proxy listens. With it comes `X_LISTEN_ADDRESS=`, the addresses of the listeners for clients, separated
 //!   by spaces, for a parent process that asked for port 0. systemd ignores variables whose names begin with `X_`.
 //! - `STATUS=`: the addresses, and for each registry whether there is a token; `systemctl status` shows it.
-//! - `STOPPING=1`: a signal was received; the proxy ends after the requests under way.
+//! - `STOPPING=1`: a signal was received; the proxy ends after the requests under way. `EXTEND_TIMEOUT_USEC=` is how long that
+//!   may take.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -24,6 +25,7 @@ use pingora_core::services::background::BackgroundService;
 use sd_notify::NotifyState;
 use tokio::time::timeout;
 
+use crate::load::Load;
 use crate::proxy::{Table, upstreams};
 
 /// Set by the service manager, or by a parent process: a datagram socket of the file system, or with `@` before its name an
@@ -36,20 +38,23 @@ pub(crate) const LISTEN_ADDRESS: &str = "X_LISTEN_ADDRESS";
 const STATUS_STEP: Duration = Duration::from_secs(1);
 /// A service manager that reads its socket makes room within this. Who does not read holds up neither start nor stop.
 const SEND_LIMIT: Duration = Duration::from_millis(200);
+/// What is cut off at the end of a drain is gone within this.
+const EXIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Sends the status to the service manager.
 pub(crate) struct Notifier {
     listen: Vec<SocketAddr>,
     routes: Arc<Table>,
+    load: Arc<Load>,
     /// The socket had no room for `READY=1`, which is sent again.
     is_ready_due: bool,
 }
 
 impl Notifier {
     /// Sends `READY=1`. `None` without a notify socket; otherwise the value runs as a service and sends the status.
-    pub(crate) fn ready(listen: Vec<SocketAddr>, routes: Arc<Table>) -> Option<Self> {
+    pub(crate) fn ready(listen: Vec<SocketAddr>, routes: Arc<Table>, load: Arc<Load>) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
-        let mut notifier = Self { listen, routes, is_ready_due: false };
+        let mut notifier = Self { listen, routes, load, is_ready_due: false };
         if let Err(cause) = notifier.send_ready() {
             notifier.is_ready_due = is_full(&cause);
             warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
@@ -86,6 +91,9 @@ impl BackgroundService for Notifier {
         let (mut sent, mut is_ready_due) = (String::new(), self.is_ready_due);
         // Errors are ignored from here on: a lost status does no harm.
         while timeout(STATUS_STEP, shutdown.wait_for(|stop| *stop)).await.is_err() {
+            if self.load.is_stopping() {
+                return;
+            }
             if is_ready_due {
                 is_ready_due = self.send_ready().is_err_and(|cause| is_full(&cause));
                 continue;
@@ -99,10 +107,12 @@ impl BackgroundService for Notifier {
     }
 }
 
-/// Sends `STOPPING=1`: the proxy ends after the requests under way.
-pub(crate) fn stopping(requests: usize) {
+/// Sends `STOPPING=1`: the proxy ends after the requests under way, within this time. systemd waits for it also if its own
+/// `TimeoutStopSec=` is shorter.
+pub(crate) fn stopping(requests: usize, within: Duration) {
     let status = format!("stopping: {requests} requests under way");
-    let _ = send(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+    let within = u32::try_from((within + EXIT_LIMIT).as_micros()).unwrap_or(u32::MAX);
+    let _ = send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within), NotifyState::Status(&status)]);
 }
 
 /// Sends these states in one datagram. The crate's own `notify` knows no abstract socket, and waits for room without end.

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use log::{info, warn};
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::connectors::ConnectorOptions;
@@ -21,7 +22,6 @@ use crate::config::identity::Kind;
 use crate::identity;
 use crate::listen;
 use crate::listen::descriptors::{self, TooFewDescriptors};
-use crate::listen::drain;
 use crate::listen::http::{self, Http};
 use crate::listen::listener::{Listener, Listeners};
 use crate::listen::signal;
@@ -127,8 +127,8 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
             // Pingora keeps so many connections for each thread.
             upstream_keepalive_pool_size: shares.pool.div_ceil(threads),
             ca_file: Some(bundle.path()),
-            // The drain ends with the last request; this is its upper bound.
-            grace_period_seconds: Some(drain::DRAIN_LIMIT.as_secs()),
+            // Pingora is told to end when the drain is over.
+            grace_period_seconds: Some(0),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         },
@@ -137,8 +137,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     table.replace(config)?;
     server.bootstrap();
 
-    let shutdown = signal::on_signals(&server, Arc::clone(&load));
-    let shutdown = shutdown.map_err(ServeError::Signals)?;
+    let drain = Arc::new(ArcSwap::from_pointee(config.drain()));
+    let signals = signal::on_signals(Arc::clone(&load), drain);
+    let (shutdown, end) = signals.map_err(ServeError::Signals)?;
     for listener in &clients {
         info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listener.address());
     }
@@ -166,10 +167,10 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     if !admin.is_empty() {
         let app = Admin::new(table.live(), Arc::clone(&load));
         let http = Http::new(listen::Kind::Admin, app, config.client_keepalive(), &load);
-        server.add_service(Listeners::new(admin, http, 1, &load));
+        server.add_service(Listeners::new(admin, http, 1, &load, shutdown.clone()));
     }
     let addresses = clients.iter().map(Listener::address).collect();
-    if let Some(notifier) = Notifier::ready(addresses, table.live()) {
+    if let Some(notifier) = Notifier::ready(addresses, table.live(), Arc::clone(&load)) {
         server.add_service(background_service("service manager", notifier));
     }
     let mut upkeep = background_service("upkeep", upkeep);
@@ -181,8 +182,8 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     app.server_options = Some(options(config));
     app.h2_options = Some(h2_options());
     let http = Http::new(listen::Kind::Clients, app, config.client_keepalive(), &load);
-    server.add_service(Listeners::new(clients, http, threads, &load));
-    server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
+    server.add_service(Listeners::new(clients, http, threads, &load, shutdown));
+    server.run(RunArgs { shutdown_signal: Box::new(end) });
     drop(bundle);
     Ok(())
 }

@@ -10,12 +10,13 @@ use crate::failure::Hop;
 use crate::load::{Limit, Load};
 use crate::proxy::{Table, upstreams};
 
-/// Whether every registry of the table has a valid token, and what is said of each and of the load.
+/// Whether every registry of the table has a valid token and the process is not about to end, and what is said of each and of the load.
 pub(super) fn readiness(routes: &Table, load: &Load) -> (bool, Value) {
     let upstreams = upstreams(routes);
     let states: Vec<_> =
         upstreams.iter().map(|upstream| (upstream.domain.authority(), upstream.tokens.readiness())).collect();
-    let ready = states.iter().all(|(_, state)| state.ready);
+    let is_stopping = load.is_stopping();
+    let ready = !is_stopping && states.iter().all(|(_, state)| state.ready);
     let upstreams: Vec<_> = states
         .into_iter()
         .map(|(domain, state)| {
@@ -32,7 +33,7 @@ pub(super) fn readiness(routes: &Table, load: &Load) -> (bool, Value) {
             upstream
         })
         .collect();
-    (ready, json!({ "ready": ready, "upstreams": upstreams, "load": limits(load) }))
+    (ready, json!({ "ready": ready, "stopping": is_stopping, "upstreams": upstreams, "load": limits(load) }))
 }
 
 fn limits(load: &Load) -> Value {

@@ -63,6 +63,16 @@ pub(crate) fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
     parse_time(text, 1..=HOUR)
 }
 
+/// At most five minutes: no balancer takes longer to look at its instances.
+pub(crate) fn parse_notice(text: &str) -> Result<Duration, String> {
+    parse_time(text, 0..=5 * MINUTE)
+}
+
+/// At most an hour: no layer takes longer.
+pub(crate) fn parse_drain(text: &str) -> Result<Duration, String> {
+    parse_time(text, 1..=HOUR)
+}
+
 /// How long an answer is kept: from nothing to so many seconds. `ms` are for trials whose time is compressed.
 pub(crate) fn parse_lifetime<const MAX: u64>(text: &str) -> Result<Duration, String> {
     match number_and_unit(text) {

@@ -13,9 +13,9 @@ use super::listener::{parse_admin, parse_listen};
 use super::mistake::Place;
 use super::parse::{
     MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_authority,
-    parse_blob_host, parse_blobs, parse_client_keepalive, parse_file, parse_host, parse_id, parse_lifetime,
-    parse_memory, parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_resource,
-    parse_threads, parse_token_wait,
+    parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_file, parse_host, parse_id,
+    parse_lifetime, parse_memory, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_reads,
+    parse_registry, parse_resource, parse_threads, parse_token_wait,
 };
 use super::table::{Default, Entry, List, Nested, ROW, Row, Shape, Switched, Table, Tables, Value, table};
 use crate::logger::parse_filter;
@@ -101,6 +101,13 @@ table! {
             more: "A load balancer in front should close its idle connections earlier, and most do after 60 s. Then no \
                    request is sent on a connection that is being closed."
         } parse parse_client_keepalive;
+
+        drain: Nested<DrainTable> {
+            value: "TABLE",
+            default: Default::Words("the defaults of its keys"),
+            help: "How the proxy ends after SIGTERM",
+            more: ""
+        };
 
         cache: Switched<CacheTable> {
             value: "off|TABLE",
@@ -233,6 +240,26 @@ table! {
             help: "Who signs in to this domain: a table with the keys of the file's `identity`",
             more: ""
         };
+    }
+}
+
+table! {
+    /// How the process ends.
+    DRAIN: DrainRows, DrainTable {
+        notice: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("0s"),
+            help: "How long after SIGTERM clients are still served as before, 0s to 5m",
+            more: "`/readyz` says 503 at once. Behind a load balancer, set the time in which it notices that, such as `5s`."
+        } parse parse_notice;
+
+        timeout: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("25s"),
+            help: "How long requests under way may take after the notice, 1s to 1h",
+            more: "The proxy ends as soon as none is left. Together with `notice` it has to be less than what the service \
+                   manager waits: Kubernetes kills after 30 s, and Docker after 10 s. systemd waits as long as is needed."
+        } parse parse_drain;
     }
 }
 

@@ -157,6 +157,27 @@ fn flags_win_over_the_variable_and_the_file() {
 }
 
 #[test]
+fn the_drain_has_its_bounds() {
+    let drain = |lines: &str| load(lines, domain_flag()).map(|config| config.drain());
+    let times = |notice, timeout| Drain { notice: Duration::from_secs(notice), timeout: Duration::from_secs(timeout) };
+    assert_eq!(drain(""), Ok(times(0, 25)));
+    assert_eq!(drain("drain: {notice: 5s}"), Ok(times(5, 25)));
+    assert_eq!(drain("drain: {notice: 5m, timeout: 1h}"), Ok(times(300, 3600)));
+    for (lines, wrong) in [
+        (
+            "drain: {notice: 6m}",
+            "config.yaml:1: drain.notice: \"6m\" is not a time from 0s to 5m: use a whole number of s, m or h, such as 5m",
+        ),
+        (
+            "drain: {timeout: 0s}",
+            "config.yaml:1: drain.timeout: \"0s\" is not a time from 1s to 1h: use a whole number of s, m or h, such as 1h",
+        ),
+    ] {
+        assert_eq!(drain(lines), Err(vec![wrong.to_owned()]));
+    }
+}
+
+#[test]
 fn the_wait_for_a_token_is_1_to_20_seconds() {
     let config = load("upstream: {domain: a.azurecr.io}", Flags::default()).expect("valid");
     assert_eq!(config.token_wait(), DEFAULT_TOKEN_WAIT, "the row's default and the constant are one time");

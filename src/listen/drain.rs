@@ -9,40 +9,33 @@
 use std::time::Duration;
 
 use log::{info, warn};
-use tokio::time::{Instant, sleep_until};
+use pingora_core::server::ShutdownWatch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::load::Load;
-use crate::notify;
 
-/// Requests under way may finish for this long after a signal; a kubelet kills after 30 s.
-pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(25);
-/// A client that is connected when the signal comes has this long to send its request's header. On a new connection it sends
+/// A client that is connected when the drain begins has this long to send its request's header. On a new connection it sends
 /// that at once, and clients do not retry what fails on a connection that has served nothing yet. On a kept connection a
 /// request may be on its way; it is answered, too, with `Connection: close`.
 const REQUEST_WAIT: Duration = Duration::from_secs(1);
-/// The drain gives up this long before [`DRAIN_LIMIT`], at which Pingora drops the requests, so that the log has the reason
-/// before their lines.
-const HEAD_START: Duration = Duration::from_millis(50);
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drained {
     /// Nothing is under way any more.
     Whole,
-    /// [`DRAIN_LIMIT`] is over. Pingora drops the requests that are left, each of which has its line in the log, and ends the
-    /// process.
+    /// The time is over. The requests that are left have to be dropped.
     CutOff,
 }
 
-/// Waits until no request is under way and none can come any more: all listeners and connections are closed, or none of
-/// them was opened or closed for [`REQUEST_WAIT`]. On a host that is short of processor time, bytes that came long ago are still
-/// to be read; while connections come and go, that second begins anew.
-pub(crate) async fn drained(load: &Load) -> Drained {
+/// Waits until no request is under way and none can come any more, for `timeout` at most: all listeners and connections are
+/// closed, or none of them was opened or closed for [`REQUEST_WAIT`]. On a host that is short of processor time, bytes that
+/// came long ago are still to be read; while connections come and go, that second begins anew.
+pub(crate) async fn drained(load: &Load, timeout: Duration) -> Drained {
     let changes = load.watch();
     let begun = Instant::now();
-    notify::stopping(load.requests.count());
-    info!("stopping: {} requests under way, at most {} s", load.requests.count(), DRAIN_LIMIT.as_secs());
-    let deadline = begun + DRAIN_LIMIT - HEAD_START;
+    info!("stopping: {} requests under way, at most {} s", load.requests.count(), timeout.as_secs());
+    let deadline = begun + timeout;
     let (mut sources, mut changed) = (load.sources(), begun);
     loop {
         let left = load.requests.count();
@@ -53,7 +46,7 @@ pub(crate) async fn drained(load: &Load) -> Drained {
             return Drained::Whole;
         }
         if now >= deadline {
-            warn!("stopped after {} s: {left} requests under way are cut off", DRAIN_LIMIT.as_secs());
+            warn!("stopped after {} s: {left} requests under way are cut off", timeout.as_secs());
             return Drained::CutOff;
         }
         let until = if left == 0 { quiet.min(deadline) } else { deadline };
@@ -68,18 +61,27 @@ pub(crate) async fn drained(load: &Load) -> Drained {
     }
 }
 
+/// Returns when a connection on which no request has come ends because of a drain.
+pub(crate) async fn ends_idle(shutdown: &ShutdownWatch) {
+    // An error means that nobody is left who could begin one: that is one, too.
+    let _ = shutdown.clone().wait_for(|stop| *stop).await;
+    sleep(REQUEST_WAIT).await;
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use tokio::time::sleep;
+    use tokio::sync::watch;
 
     use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(25);
 
     /// How a drain of this load ends, and after which time of the paused clock.
     async fn drain(load: &Load) -> (Drained, Duration) {
         let begun = Instant::now();
-        let drained = tokio::time::timeout(2 * DRAIN_LIMIT, drained(load)).await.expect("a drain has an end");
+        let drained = tokio::time::timeout(2 * TIMEOUT, drained(load, TIMEOUT)).await.expect("a drain has an end");
         (drained, begun.elapsed())
     }
 
@@ -140,10 +142,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_without_end_is_cut_off_after_25_seconds() {
+    async fn a_request_without_end_is_cut_off_after_the_time_limit() {
         let load = Load::new(8, 8);
         let _request = load.requests.enter();
         let (end, took) = drain(&load).await;
-        assert!(end == Drained::CutOff && is_about(took, DRAIN_LIMIT - HEAD_START), "{end:?} {took:?}");
+        assert!(end == Drained::CutOff && is_about(took, TIMEOUT), "{end:?} {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_a_second_after_the_drain_has_begun() {
+        for begins in [0, 5000] {
+            let (stop, shutdown) = watch::channel(false);
+            let begins = Duration::from_millis(begins);
+            tokio::spawn(async move {
+                sleep(begins).await;
+                stop.send_replace(true);
+                std::future::pending::<()>().await;
+            });
+            let begun = Instant::now();
+            ends_idle(&shutdown).await;
+            assert!(is_about(begun.elapsed(), begins + REQUEST_WAIT), "{begins:?}: {:?}", begun.elapsed());
+        }
     }
 }

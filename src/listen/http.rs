@@ -19,7 +19,7 @@ use super::connection::{Connection, Stream};
 use super::h2::WithDeadlines;
 use super::header::{Header, Malformed};
 use super::refusal::{self, NoRequest};
-use super::{HEADER_LIMIT, Kind};
+use super::{HEADER_LIMIT, Kind, drain};
 use crate::load::Load;
 use crate::proxy::{self, watched};
 
@@ -66,6 +66,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         self.kind
     }
 
+    /// From now on each answer is the last of its connection, also of a request that is under way.
+    pub(crate) async fn answer_last(&self) {
+        self.app.http_cleanup().await;
+    }
+
     /// One of the idle connections ends, now or as soon as there is one.
     pub(crate) fn close_idle(&self) {
         self.close_idle.notify_one();
@@ -73,7 +78,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
 
     /// Serves a connection to its end.
     pub(crate) async fn serve<S: Stream>(&self, mut connection: Box<Connection<S>>, shutdown: &ShutdownWatch) {
-        let mut next = self.first(&mut connection).await;
+        let mut next = self.first(&mut connection, shutdown).await;
         loop {
             match next {
                 Next::Request(bytes) => {
@@ -98,19 +103,27 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 }
                 Next::End => return,
             }
-            next = self.further(&mut connection).await;
+            next = self.further(&mut connection, shutdown).await;
         }
     }
 
     /// The first header of a connection has [`HEADER_LIMIT`] from when that is accepted.
-    async fn first(&self, connection: &mut Connection<impl Stream>) -> Next {
-        match timeout(HEADER_LIMIT, Self::gather(connection, self.kind == Kind::Clients)).await {
+    async fn first(&self, connection: &mut Connection<impl Stream>, shutdown: &ShutdownWatch) -> Next {
+        let first = async {
+            tokio::select! {
+                biased;
+                filled = connection.fill(MAX_HEADER) => if !filled.is_ok_and(|length| length > 0) { return Next::End },
+                () = drain::ends_idle(shutdown) => return Next::End,
+            }
+            Self::gather(connection, self.kind == Kind::Clients).await
+        };
+        match timeout(HEADER_LIMIT, first).await {
             Ok(next) => next,
             Err(_) => too_slow(connection),
         }
     }
 
-    async fn further(&self, connection: &mut Connection<impl Stream>) -> Next {
+    async fn further(&self, connection: &mut Connection<impl Stream>, shutdown: &ShutdownWatch) -> Next {
         if connection.buffer().is_empty() {
             // In this order: a request that has come is served before its connection is closed to make room.
             let in_use = self.keepalive.min(IN_USE);
@@ -122,6 +135,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                             biased;
                             filled = connection.fill(MAX_HEADER) => filled.is_ok_and(|length| length > 0),
                             () = self.close_idle.notified() => false,
+                            () = drain::ends_idle(shutdown) => false,
                         }
                     };
                     timeout(self.keepalive.saturating_sub(in_use), idle).await.unwrap_or(false)

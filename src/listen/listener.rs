@@ -83,28 +83,35 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// services.
 pub(crate) struct Listeners<A> {
     name: &'static str,
+    shutdown: ShutdownWatch,
     listeners: Vec<(Listener, Guard)>,
     acceptor: Arc<Acceptor<A>>,
     threads: usize,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
-    /// Serves these listeners with `http`, on `threads` threads. All are of its kind.
-    pub(crate) fn new(listeners: Vec<Listener>, http: Http<A>, threads: usize, load: &Load) -> Self {
+    /// Serves these listeners with `http`, on `threads` threads, until the shutdown. All are of its kind.
+    pub(crate) fn new(
+        listeners: Vec<Listener>,
+        http: Http<A>,
+        threads: usize,
+        load: &Load,
+        shutdown: ShutdownWatch,
+    ) -> Self {
         let kind = http.kind();
         // Counted from now on: a signal may come before the service has started.
         let listeners = listeners.into_iter().map(|listener| (listener, load.listeners.enter())).collect();
         let acceptor = Acceptor { http: Arc::new(http), connections: Arc::clone(kind.connections(load)) };
-        Self { name: kind.name(), listeners, acceptor: Arc::new(acceptor), threads }
+        Self { name: kind.name(), shutdown, listeners, acceptor: Arc::new(acceptor), threads }
     }
 }
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
-    async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
+    async fn start_service(&mut self, _fds: Option<ListenFds>, _: ShutdownWatch, _listeners_per_fd: usize) {
         let mut accepting = JoinSet::new();
         for (listener, open) in self.listeners.drain(..) {
-            let (acceptor, shutdown) = (Arc::clone(&self.acceptor), shutdown.clone());
+            let (acceptor, shutdown) = (Arc::clone(&self.acceptor), self.shutdown.clone());
             accepting.spawn(async move {
                 let name = listener.kind.name();
                 let _exit = ExitIfDropped::new(name, shutdown.clone());
@@ -115,6 +122,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
             });
         }
         while accepting.join_next().await.is_some() {}
+        self.acceptor.http.answer_last().await;
     }
 
     fn name(&self) -> &str {

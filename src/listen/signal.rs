@@ -4,16 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use log::warn;
-use pingora_core::server::{ExecutionPhase, Server, ShutdownSignal, ShutdownSignalWatch};
+use log::{info, warn};
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::drain::{Drained, drained};
+use crate::config::Drain;
 use crate::load::Load;
+use crate::notify;
 
 /// Another signal within this is the same one: supervisors signal the process and its group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
@@ -56,11 +58,12 @@ impl Signals {
     }
 }
 
-/// Tells Pingora to end.
-pub(crate) struct Shutdown(watch::Receiver<bool>);
+/// Tells Pingora to end at once, once the drain is over. The requests that are left then are dropped, and each has its line in
+/// the log. Pingora itself would sleep through the whole time of a drain, and end the upkeep of tokens at its beginning.
+pub(crate) struct End(watch::Receiver<bool>);
 
 #[async_trait]
-impl ShutdownSignalWatch for Shutdown {
+impl ShutdownSignalWatch for End {
     async fn recv(&self) -> ShutdownSignal {
         // An error means that the thread of the signals is gone, and nobody else could end the process.
         let _ = self.0.clone().wait_for(|end| *end).await;
@@ -68,47 +71,48 @@ impl ShutdownSignalWatch for Shutdown {
     }
 }
 
-/// Handles the process's signals from its return on, in a thread of its own. After the first one the process ends as soon as
-/// nothing is under way; Pingora itself would sleep through the whole grace period.
-pub(crate) fn on_signals(server: &Server, load: Arc<Load>) -> io::Result<Shutdown> {
+/// Handles the process's signals from its return on, in a thread of its own. The first value tells those who take in work when
+/// to take no more; the second is for Pingora.
+pub(crate) fn on_signals(load: Arc<Load>, settings: Arc<ArcSwap<Drain>>) -> io::Result<(ShutdownWatch, End)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
         Signals::new()?
     };
-    let (end, shutdown) = watch::channel(false);
-    let mut phases = server.watch_execution_phase();
+    let ((stop, stopping), (end, ended)) = (watch::channel(false), watch::channel(false));
     std::thread::spawn(move || {
-        let exits = runtime.block_on(async {
+        let drained = runtime.block_on(async {
             signals.end().await;
             let first = Instant::now();
-            end.send_replace(true);
-            let drain = async {
-                listeners_are_told(&mut phases).await;
-                drained(&load).await
-            };
             tokio::select! {
-                end = drain => end == Drained::Whole,
+                drained = drain(&load, **settings.load(), &stop) => drained,
                 () = signals.second(first) => {
-                    warn!("stopped by a second signal");
-                    true
+                    warn!("stopped by a second signal: {} requests under way are cut off", load.requests.count());
+                    // For those of whom the notice kept this: nobody is to take them for ended by themselves.
+                    stop.send_replace(true);
+                    Drained::CutOff
                 }
             }
         });
-        if exits {
-            log::logger().flush();
-            std::process::exit(0);
+        match drained {
+            Drained::Whole => {
+                log::logger().flush();
+                std::process::exit(0);
+            }
+            Drained::CutOff => end.send_replace(true),
         }
     });
-    Ok(Shutdown(shutdown))
+    Ok((stopping, End(ended)))
 }
 
-/// Waits until Pingora has told all services to stop.
-async fn listeners_are_told(phases: &mut broadcast::Receiver<ExecutionPhase>) {
-    loop {
-        match phases.recv().await {
-            Ok(ExecutionPhase::ShutdownGracePeriod) | Err(RecvError::Closed) => return,
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
-        }
+/// The end of the process, step by step: it is not ready any more, then takes in no more work, then has none left.
+async fn drain(load: &Load, Drain { notice, timeout }: Drain, stop: &watch::Sender<bool>) -> Drained {
+    load.stop();
+    notify::stopping(load.requests.count(), notice + timeout);
+    if !notice.is_zero() {
+        info!("stopping: not ready any more, and serving for another {} s", notice.as_secs());
+        sleep(notice).await;
     }
+    stop.send_replace(true);
+    drained(load, timeout).await
 }

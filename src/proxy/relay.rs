@@ -46,6 +46,7 @@ pub(crate) fn is_interim(response: &ResponseHeader) -> Result<bool> {
 /// `response_filter`: drops the headers that are not for the client, and puts the client's names in place of the registry's.
 /// All else is unchanged, above all manifests and the signature in a redirect to storage.
 pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+    framing::last_of_process(session);
     framing::end_with_connection(session, response);
     let names = response.headers.keys().filter(|name| is_about_registry(name));
     let dropped: Vec<_> = names.chain(hop_by_hop::listed(&response.headers)).cloned().collect();

@@ -8,6 +8,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::context::Context;
 use super::fail::{self, Trouble};
+use super::relay::framing;
 use crate::answer::CORRELATION_ID;
 use oci::error::Refusal;
 
@@ -105,6 +106,7 @@ async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
 }
 
 async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) -> Result<()> {
+    framing::last_of_process(session);
     response.insert_header(API_VERSION.0, API_VERSION.1)?;
     response.insert_header(header::CONTENT_TYPE, "application/json")?;
     response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;

@@ -52,7 +52,8 @@ impl UpkeepService {
 
 #[async_trait]
 impl BackgroundService for UpkeepService {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
+    /// Ends with its runtime: requests that a drain waits for may wait for a token.
+    async fn start(&self, shutdown: ShutdownWatch) {
         let _alive = ExitIfDropped::new("the upkeep of addresses and tokens", shutdown.clone());
         let mut queue = self.queue.lock().await;
         let mut tasks = JoinSet::new();
@@ -67,7 +68,6 @@ impl BackgroundService for UpkeepService {
                         return;
                     }
                 }
-                _ = shutdown.wait_for(|stop| *stop) => return,
             }
         }
     }

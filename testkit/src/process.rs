@@ -77,6 +77,11 @@ impl Proxy {
         self.log.wait_for_end()
     }
 
+    /// The whole log of a process that has ended.
+    pub fn end_of_log(&self) -> String {
+        self.log.wait_for_end()
+    }
+
     /// Sends a signal by its name, as `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

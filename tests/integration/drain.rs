@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop};
 
+use crate::frames;
 use crate::wire::{self, Answer, Client};
 use testkit::{AT_ONCE, Proxy, Setup, wait_for};
 
@@ -51,22 +52,107 @@ async fn a_request_that_has_begun_before_the_signal_is_served() {
     }
 }
 
-/// A layer that comes in parts over kept connections goes on while another request holds the drain up.
+/// Clients turn to another instance while one request holds the drain up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kept_connection_is_served_during_the_drain() {
-    for cache in testkit::ASKING {
-        let azure = testkit::azure().await;
-        let mut proxy = Setup::new(&azure).cache(cache).start();
-        let mut kept = Client::new(proxy.address());
-        assert_eq!(kept.ask("GET", "/v2/", "HTTP/1.1", "").status(), 200);
-        let slow = slow_pull(&azure, &proxy).await;
-        proxy.signal("TERM");
-        proxy.wait_for_log("stopping: 1 requests under way");
-        // Longer than what a first request may take.
-        std::thread::sleep(Duration::from_secs(3));
+async fn idle_connections_end_while_a_request_is_under_way() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).cache("off").start();
+    let (mut kept, mut new) = (Client::new(proxy.address()), wire::connect(proxy.address()));
+    assert_eq!(kept.ask("GET", "/v2/", "HTTP/1.1", "").status(), 200);
+    let slow = slow_pull(&azure, &proxy).await;
+    proxy.signal("TERM");
+    proxy.wait_for_log("stopping: 1 requests under way");
+    assert!(kept.is_at_its_end());
+    assert_eq!(new.read(&mut [0]).expect("the end"), 0);
+    assert!(proxy.is_running(), "{}", proxy.log());
+    drop(slow);
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+/// Clients of HTTP/2 are told to open no more requests on the connection; those that are open are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_connections_are_told_to_go_away() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).cache("off").start();
+    azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(2)).times(1));
+    let mut stream = frames::connect(proxy.address(), &[]);
+    let flags = frames::END_STREAM | frames::END_HEADERS;
+    let request = frames::get("/v2/library/busybox/tags/list");
+    stream.write_all(&frames::frame(frames::HEADERS, flags, 1, &request)).expect("sent");
+    wait_for(&azure, "a pull", |requests| requests.iter().any(|request| request.hop == Hop::Data)).await;
+    proxy.signal("TERM");
+    let seen: Vec<_> = std::iter::from_fn(|| {
+        let frame = frames::read(&mut stream)?;
+        // The second half of the going away waits for the acknowledgment of a ping.
+        if frame.0 == frames::PING && frame.1 == 0 {
+            stream.write_all(&frames::frame(frames::PING, frames::ACK, 0, &frame.3)).expect("sent");
+        }
+        Some(frame)
+    })
+    .collect();
+    let position = |kind, flags: u8| seen.iter().position(|frame| frame.0 == kind && frame.1 & flags == flags);
+    let (goaway, end) = (position(frames::GOAWAY, 0), position(frames::DATA, frames::END_STREAM));
+    assert!(goaway.is_some() && goaway < end, "{seen:?}");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+/// As a balancer sees it: not ready, and yet good for every client that it still sends here.
+#[tokio::test(flavor = "multi_thread")]
+async fn during_the_notice_all_is_served_as_ever_but_readiness_is_off() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure).flag("--admin-address", ":0").settings("drain: {notice: 5m, timeout: 1s}");
+    let mut proxy = setup.start();
+    let admin = crate::admin::admin(&proxy);
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), ACCEPT).status, 200);
+    assert_eq!(wire::ask(admin, "GET /readyz", "").status, 200);
+    proxy.signal("TERM");
+    proxy.wait_for_log("stopping: not ready any more, and serving for another 300 s");
+    let answer = wire::ask(admin, "GET /readyz", "");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("\"stopping\": true"), "{answer:?}");
+    let mut kept = Client::new(proxy.address());
+    for _ in 0..2 {
         let answer = kept.ask("GET", PULL, "HTTP/1.1", ACCEPT);
-        assert_eq!((answer.status(), answer.header("connection")), (200, Some("close")), "{answer:?}");
-        drop(slow);
+        assert_eq!((answer.status(), answer.header("connection")), (200, Some("keep-alive")), "{answer:?}");
+    }
+    // Longer than what counts as the same signal.
+    std::thread::sleep(Duration::from_millis(1100));
+    proxy.signal("TERM");
+    proxy.wait_for_log("stopped by a second signal: 0 requests under way are cut off");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drain_begins_after_the_notice() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).settings("drain: {notice: 2s}").start();
+    let begun = Instant::now();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    let log = proxy.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("stop")).collect();
+    assert!(lines.len() == 3 && lines[0].contains("for another 2 s"), "{log}");
+    assert!(
+        lines[1].contains("stopping: 0 requests under way, at most 25 s") && lines[2].ends_with("] stopped"),
+        "{log}"
+    );
+}
+
+/// The upkeep of tokens used to end at the signal, and who waited for a first token got a 503.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_for_the_sign_in_gets_its_token_during_the_drain() {
+    for (hop, cache) in [(Hop::Entra, "off"), (Hop::Exchange, testkit::ASKING[1]), (Hop::Token, "off")] {
+        let azure = testkit::azure().await;
+        azure.inject(hop, Fault::PauseMidBody(Duration::from_secs(3)).times(1));
+        let mut proxy = Setup::new(&azure).cache(cache).start();
+        wait_for(&azure, "a sign-in", |requests| requests.iter().any(|request| request.hop == hop)).await;
+        let mut stream = wire::connect(proxy.address());
+        write!(stream, "GET {PULL} HTTP/1.1\r\nHost: x\r\n{ACCEPT}\r\n").expect("sent");
+        proxy.signal("TERM");
+        // The answer says that it is the last, although the request came before the signal.
+        let answer = rest(stream);
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{hop:?}: {answer:?}");
         assert_eq!(proxy.wait().code(), Some(0));
     }
 }
@@ -75,7 +161,7 @@ async fn a_kept_connection_is_served_during_the_drain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_cut_off_by_the_end_of_the_drain_are_counted_and_logged() {
     let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).cache("off").start();
+    let proxy = Setup::new(&azure).cache("off").settings("drain: {timeout: 2s}").start();
     let _h1 = slow_pull(&azure, &proxy).await;
     azure.inject(Hop::Data, Fault::SlowDrip.times(1));
     let mut h2 = Command::new("curl")
@@ -103,7 +189,7 @@ async fn requests_cut_off_by_the_end_of_the_drain_are_counted_and_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_within_a_second_is_ignored() {
     let azure = testkit::azure().await;
-    let mut proxy = Setup::new(&azure).start();
+    let mut proxy = Setup::new(&azure).cache("off").start();
     let _slow = slow_pull(&azure, &proxy).await;
     proxy.signal("TERM");
     proxy.wait_for_log("stopping: 1 requests under way");
@@ -114,5 +200,7 @@ async fn a_second_signal_within_a_second_is_ignored() {
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(begun.elapsed() < AT_ONCE);
-    proxy.wait_for_log("stopped by a second signal");
+    let log = proxy.end_of_log();
+    assert!(log.contains("stopped by a second signal: 1 requests under way are cut off"), "{log}");
+    assert!(log.contains(&format!("GET {PULL} ")) && log.contains("error=cut off"), "{log}");
 }

@@ -236,7 +236,11 @@ async fn the_service_manager_is_told_ready_status_and_stopping() {
         status = receive();
     }
     proxy.signal("TERM");
-    assert_eq!(receive(), "STOPPING=1\nSTATUS=stopping: 0 requests under way\n");
+    assert_eq!(
+        receive(),
+        "STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000\nSTATUS=stopping: 0 requests under way\n",
+        "systemd waits for the drain and what follows it"
+    );
     assert_eq!(proxy.wait().code(), Some(0));
 }
 

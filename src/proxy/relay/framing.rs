@@ -13,6 +13,13 @@ pub(crate) fn end_with_connection(session: &mut Session, response: &mut Response
     }
 }
 
+/// While the process ends, an answer is the last of its connection and says so, also if the request came before that.
+pub(crate) fn last_of_process(session: &mut Session) {
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None);
+    }
+}
+
 /// The length of a body, as far as its header says it.
 pub(crate) fn length(response: &ResponseHeader) -> Option<u64> {
     if response.headers.contains_key(header::TRANSFER_ENCODING) {

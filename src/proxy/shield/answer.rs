@@ -13,7 +13,7 @@ use crate::answer::CORRELATION_ID;
 use crate::cache::Content;
 use crate::proxy::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::proxy::context::{Admitted, Body, Context};
-use crate::proxy::relay::names;
+use crate::proxy::relay::{framing, names};
 use crate::proxy::{fail, fetch};
 
 /// Headers that are made here, beside those of the content.
@@ -40,6 +40,7 @@ pub(super) async fn content(
     context.answered(response.status, Body::Unchanged);
     let is_bodiless = request.method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED;
     let is_end = is_bodiless || body.is_empty();
+    framing::last_of_process(session);
     session.write_response_header(Box::new(response), is_end).await.map_err(|error| error.into_down())?;
     if !is_end {
         context.count_body(body.len());
