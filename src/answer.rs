@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use zeroize::Zeroizing;
 
 /// ACR's id of a request, which its support asks for.
@@ -18,6 +18,9 @@ pub(crate) const AZURE_ORIGIN: HeaderName = HeaderName::from_static("x-azure-ori
 
 /// Real responses with a token have 1 to 4 KiB.
 pub(crate) const MAX_BODY: usize = 64 << 10;
+
+/// The longest pause that a registry can ask for, of this proxy and of clients. ACR counts down from a minute.
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -79,6 +82,12 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let until = httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     let seconds = i64::try_from(until).ok()?.saturating_sub(server_time(headers)?);
     u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+/// What a client is told in place of a `Retry-After` that is longer than [`MAX_PAUSE`].
+pub(crate) fn shorter_pause(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_too_long = retry_after(headers).is_some_and(|wanted| wanted > MAX_PAUSE);
+    is_too_long.then(|| HeaderValue::from(MAX_PAUSE.as_secs()))
 }
 
 /// An error with its causes, the innermost last. An error that ends with its cause stands for both, and one that only wraps

@@ -1,7 +1,7 @@
 //! The response, on its way to the client: which headers it keeps, and which names are replaced by the client's.
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -10,6 +10,7 @@ use super::blob::storage;
 use super::cache_status::{self, CACHE_STATUS};
 use super::context::{Body, Cached, Context};
 use super::{fail, hop_by_hop};
+use crate::answer::shorter_pause;
 use crate::cache::Reason;
 
 pub(super) mod framing;
@@ -69,6 +70,9 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
     };
     if let Some(reason) = reason {
         response.insert_header(&CACHE_STATUS, cache_status::passed(reason))?;
+        if let Some(pause) = shorter_pause(&response.headers) {
+            response.insert_header(header::RETRY_AFTER, pause)?;
+        }
     }
     context.answered(response.status, body);
     Ok(())

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::ResponseHeader;
 
-use crate::answer::{AZURE_ORIGIN, CORRELATION_ID, DIGEST};
+use crate::answer::{AZURE_ORIGIN, CORRELATION_ID, DIGEST, shorter_pause};
 use crate::cache::Content;
 
 /// The headers of an answer that every client may have. The length and the age are made with each answer.
@@ -30,13 +30,23 @@ pub(super) fn kept(response: &ResponseHeader, body: Bytes) -> Content {
 
 /// Of an answer that is not kept.
 pub(super) fn shared(response: &ResponseHeader, body: Bytes) -> Content {
-    of(response, body, KEPT.iter().chain(SHARED))
+    with_bounded_pause(response, of(response, body, KEPT.iter().chain(SHARED)))
 }
 
 /// The same without its body, where that could not be read: what counts is what its status says.
 pub(super) fn bodiless(response: &ResponseHeader) -> Content {
     let names = KEPT.iter().filter(|name| **name != header::CONTENT_TYPE);
-    of(response, Bytes::new(), names.chain(SHARED))
+    with_bounded_pause(response, of(response, Bytes::new(), names.chain(SHARED)))
+}
+
+/// Who has met a limit waits no longer than those whom this proxy answers after it.
+fn with_bounded_pause(response: &ResponseHeader, mut content: Content) -> Content {
+    if let Some(pause) = shorter_pause(&response.headers) {
+        for (_, value) in content.headers.iter_mut().filter(|(name, _)| *name == header::RETRY_AFTER) {
+            *value = pause.clone();
+        }
+    }
+    content
 }
 
 /// The values are copied, all into one piece of memory: those of the response share the buffer that it was read into, which

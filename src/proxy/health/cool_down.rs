@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-/// The longest pause that a registry can ask for. ACR counts down from a minute.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+use crate::answer::MAX_PAUSE;
+
 /// After a 429 that names no time. ACR's buckets fill again every second.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 /// A pause that follows another one within this is the same limit in the log.
