@@ -14,15 +14,11 @@ pub(super) fn report(routes: &Table) -> Value {
         all.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect::<Map<_, _>>().into()
     };
     let mut hits = Kind::ALL.map(|kind| (kind.name(), number(&|cache| cache.counters().hits(kind))));
-    // A route with `cache: off` knows no counters.
-    let counted = Reason::ALL.into_iter().filter(|reason| *reason != Reason::Off);
-    let passed = counted.map(|reason| (reason.name(), number(&|cache| cache.counters().passes(reason))));
-    let mut passed: Vec<_> = passed.collect();
+    let mut passed = Reason::ALL.map(|reason| (reason.name(), number(&|cache| cache.counters().passes(reason))));
     hits.sort_unstable();
     passed.sort_unstable();
     let [misses, collapsed, stale] =
         [0, 1, 2].map(|at: usize| number(&|cache| cache.counters().rest().get(at).copied().unwrap_or_default()));
-    let saved = hits.iter().map(|(_, count)| count).sum::<u64>() + collapsed + stale;
     let mut registries = upstreams(routes);
     registries.sort_by_cached_key(|upstream| (upstream.domain.authority().to_owned(), upstream.number));
     let registries: Vec<_> = registries.iter().map(|upstream| registry(upstream)).collect();
@@ -34,7 +30,7 @@ pub(super) fn report(routes: &Table) -> Value {
             "evicted_entries": number(&|cache| cache.evicted().0),
             "max_bytes": number(&Cache::memory),
         },
-        "reads_saved": saved,
+        "reads_saved": number(&|cache| cache.counters().saved()),
         "registries": registries,
         "requests": {
             "collapsed": collapsed,

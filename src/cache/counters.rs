@@ -7,8 +7,6 @@ use super::entry::Kind;
 /// Why a request goes to the registry by itself, and nothing is kept of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// The cache is off for this route.
-    Off,
     /// What is asked for is never kept: a HEAD of a blob.
     Kind,
     /// `Accept` names no type under which this could be served from what is kept.
@@ -23,12 +21,11 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [Self::Off, Self::Kind, Self::Accept, Self::Full, Self::Answer, Self::Fault];
+    pub(crate) const ALL: [Self; 5] = [Self::Kind, Self::Accept, Self::Full, Self::Answer, Self::Fault];
 
     /// Its name in the log, in `Cache-Status` and in the counters.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Off => "off",
             Self::Kind => "kind",
             Self::Accept => "accept",
             Self::Full => "full",
@@ -45,6 +42,7 @@ pub(crate) struct Counters {
     misses: AtomicU64,
     collapsed: AtomicU64,
     stale: AtomicU64,
+    asked_behind: AtomicU64,
     passed: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -64,9 +62,12 @@ impl Counters {
         add(&self.collapsed);
     }
 
-    /// A stale entry was the answer, in trouble or while the registry was asked behind it.
-    pub(crate) fn stale(&self) {
+    /// A stale entry was the answer, in trouble or while the registry was asked behind it; `has_asked` by this very request.
+    pub(crate) fn stale(&self, has_asked: bool) {
         add(&self.stale);
+        if has_asked {
+            add(&self.asked_behind);
+        }
     }
 
     /// A request went to the registry by itself.
@@ -84,6 +85,13 @@ impl Counters {
         [&self.misses, &self.collapsed, &self.stale].map(|counter| counter.load(Ordering::Relaxed))
     }
 
+    /// Requests that were answered and have caused no question to a registry.
+    pub(crate) fn saved(&self) -> u64 {
+        let hits = Kind::ALL.iter().map(|kind| self.hits(*kind)).sum::<u64>();
+        let [_, collapsed, stale] = self.rest();
+        (hits + collapsed + stale).saturating_sub(self.asked_behind.load(Ordering::Relaxed))
+    }
+
     /// Requests that passed, by reason.
     pub(crate) fn passes(&self, reason: Reason) -> u64 {
         self.passed[reason as usize].load(Ordering::Relaxed)
@@ -92,4 +100,20 @@ impl Counters {
 
 fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_answer_behind_which_the_registry_was_asked_has_saved_no_read() {
+        let counters = Counters::default();
+        counters.hit(Kind::Tag);
+        counters.collapsed();
+        counters.miss();
+        counters.stale(true);
+        counters.stale(false);
+        assert_eq!((counters.saved(), counters.rest()), (3, [1, 1, 2]));
+    }
 }

@@ -124,8 +124,8 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 return (Served::Entry(entry, How::Hit), None);
             }
             (Some(entry), Freshness::Revalidate) => {
-                self.fly(key, lifetimes, Some(&entry), origin);
-                self.counters.stale();
+                let flight = self.fly(key, lifetimes, Some(&entry), origin);
+                self.counters.stale(matches!(flight, Flight::Under(_, How::Refresh)));
                 return (Served::Entry(entry, How::Revalidate), None);
             }
             (known, freshness) => (known, freshness == Freshness::Stale),
@@ -138,7 +138,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             }
             Flight::Full => {
                 if let Some(entry) = usable {
-                    self.counters.stale();
+                    self.counters.stale(false);
                     return (Served::Entry(entry, How::Stale), None);
                 }
                 self.counters.passed(Reason::Full);
@@ -156,7 +156,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Some(Fetched::Kept { .. } | Fetched::Pass(_)) => false,
         };
         if let Some(entry) = usable.filter(|_| is_trouble) {
-            self.counters.stale();
+            self.counters.stale(how == How::Refresh);
             return (Served::Entry(entry, How::Stale), fetched);
         }
         match how {

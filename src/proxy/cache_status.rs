@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::cache::{Entry, Fetched, How, Reason};
+use crate::cache::{Entry, Fetched, How, Kind, Reason};
 use crate::config::Lifetimes;
 use crate::proxy::fail::Trouble;
 
@@ -16,6 +16,8 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CacheStatus {
     how: Option<How>,
+    /// It is kept from now on.
+    is_stored: bool,
     /// Seconds since the registry said so; only of what is kept.
     age: Option<u64>,
     /// Seconds that it stays fresh; below zero, since when it is stale.
@@ -34,7 +36,9 @@ impl CacheStatus {
         // What ends by itself may do so before its lifetime is over.
         let ends = entry.until.map(|until| signed(until.saturating_duration_since(now).as_secs()));
         let ttl = Some(ends.map_or(left, |ends| ends.min(left)));
-        Self { how: Some(how), age: Some(age), ttl, ..Self::default() }
+        // A 404 that is good for no time is not kept at all; anything else is, for trouble.
+        let is_stored = entry.kind != Kind::Missing || !lifetimes.missing.is_zero();
+        Self { how: Some(how), is_stored, age: Some(age), ttl, ..Self::default() }
     }
 
     /// Of an answer that is not kept.
@@ -72,7 +76,7 @@ impl Display for CacheStatus {
             None => {}
         }
         // Tells the fresh answer in place of a stale one from the stale one itself.
-        if self.ttl.is_some() && matches!(self.how, Some(How::Miss | How::Refresh)) {
+        if self.is_stored && matches!(self.how, Some(How::Miss | How::Refresh)) {
             f.write_str("; stored")?;
         }
         if let Some(status) = self.forwarded {
@@ -91,7 +95,6 @@ impl Display for CacheStatus {
 /// The value for a request that goes to the registry by itself.
 pub(crate) fn passed(reason: Reason) -> HeaderValue {
     HeaderValue::from_static(match reason {
-        Reason::Off => "acr-cache-proxy; fwd=bypass; detail=off",
         Reason::Kind => "acr-cache-proxy; fwd=bypass; detail=kind",
         Reason::Accept => "acr-cache-proxy; fwd=bypass; detail=accept",
         Reason::Full => "acr-cache-proxy; fwd=bypass; detail=full",

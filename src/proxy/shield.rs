@@ -186,7 +186,7 @@ async fn look_up_again(session: &mut Session, context: &mut Context, part: Part)
 async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
     let admitted = context.admitted()?;
     let Some(Kept { cache, lifetimes, .. }) = admitted.destination.kept.clone() else {
-        return Ok(Found { served: Served::Pass(Reason::Off), status: CacheStatus::default() });
+        return Ok(Found { served: Served::Pass(Reason::Fault), status: CacheStatus::default() });
     };
     let mut trip: Option<Arc<OnceLock<Trip>>> = None;
     let limit = admitted.attempts.answer_limit();
