@@ -59,6 +59,7 @@ pub(crate) use health::Health;
 pub(crate) use hop_by_hop::is_token_byte;
 #[cfg(feature = "hot-path")]
 pub(crate) use shield::with_digest;
+pub(crate) use target::parts_within;
 
 /// A client that takes no byte for this long is gone.
 pub(crate) const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use oci::name::{Name, Repository};
 use serde_json::json;
 
 use super::Reply;
-use crate::proxy::Table;
+use crate::proxy::{Table, parts_within};
 
 /// Forgets what the query names: `image=` and an image as clients name it. Answers with the registry, the repository there,
 /// and how many entries it was.
@@ -33,7 +33,7 @@ pub(super) fn purge(routes: &Table, query: &str) -> Reply {
     let meant = Meant::new(&choice.repository, image.tag(), image.digest());
     let kept = choice.route.destination.kept.as_ref();
     let entries = kept.map_or(0, |kept| kept.cache.purge(upstream.number, |_, path| meant.includes(path)));
-    let (domain, repository) = (upstream.domain.authority(), meant.repository());
+    let (domain, repository) = (upstream.domain.authority(), &meant.repository);
     info!("acr {domain}: {image} is forgotten by request: {entries} entries of {repository}");
     let body = json!({
         "entries": entries,
@@ -58,34 +58,23 @@ fn image(query: &str) -> Result<Image, String> {
 
 /// What is to be forgotten, as paths of the registry's API.
 struct Meant {
-    /// `/v2/<repository>/`
-    prefix: String,
+    /// Its whole name in the registry.
+    repository: String,
     tag: Option<String>,
     digest: Option<String>,
 }
 
 impl Meant {
     fn new(repository: &Repository<'_>, tag: Option<&str>, digest: Option<&str>) -> Self {
-        let mut prefix = "/v2/".to_owned();
-        repository.push_to(&mut prefix);
-        prefix.push('/');
-        Self { prefix, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) }
-    }
-
-    /// The repository's whole name in the registry.
-    fn repository(&self) -> &str {
-        self.prefix.trim_start_matches("/v2/").trim_end_matches('/')
+        let mut name = String::new();
+        repository.push_to(&mut name);
+        Self { repository: name, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) }
     }
 
     /// Whether an entry under this path and query is one of these: without tag and digest all of the repository; of a tag
     /// what it stands for, and the lists that it may be on; of a digest the manifest or the blob, and what refers to it.
     fn includes(&self, path: &str) -> bool {
-        let rest = path.split('?').next().unwrap_or_default().strip_prefix(&self.prefix);
-        // The names of other repositories may go on with the same words.
-        let Some((endpoint, reference)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
-        if reference.contains('/') {
-            return false;
-        }
+        let Some((endpoint, reference)) = parts_within(path, &self.repository) else { return false };
         if self.tag.is_none() && self.digest.is_none() {
             return true;
         }
@@ -113,7 +102,7 @@ mod tests {
             meant(None, Some(digest.as_str())),
             meant(Some("1.27"), Some(digest.as_str())),
         );
-        assert_eq!(all.repository(), "hub/library/nginx");
+        assert_eq!(all.repository, "hub/library/nginx");
         let of_digest = |endpoint: &str| format!("/v2/hub/library/nginx/{endpoint}/{digest}");
         for (path, expected) in [
             ("/v2/hub/library/nginx/manifests/1.27".to_owned(), [true, true, false, true]),

@@ -1,7 +1,7 @@
 //! One kept answer, and for how long it may be used.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -107,6 +107,8 @@ pub(crate) struct Entry {
     pub at_most: Option<Duration>,
     /// It is not used at all from then on: the end of a redirect's signature, with a margin.
     pub until: Option<Instant>,
+    /// The same by the wall clock, which goes on while the machine is suspended, as the other one does not.
+    pub until_wall: Option<SystemTime>,
 }
 
 /// How an entry may be used.
@@ -125,7 +127,13 @@ pub(crate) enum Freshness {
 impl Entry {
     /// What the registry has answered to a request of `asked`, for as long as the settings say.
     pub(crate) fn new(kind: Kind, content: Content, asked: Instant) -> Self {
-        Self { kind, content: Arc::new(content), confirmed: asked, at_most: None, until: None }
+        Self { kind, content: Arc::new(content), confirmed: asked, at_most: None, until: None, until_wall: None }
+    }
+
+    /// The same, but it is not used from `until` on.
+    pub(crate) fn ending(self, until: Instant) -> Self {
+        let left = until.saturating_duration_since(Instant::now());
+        Self { until: Some(until), until_wall: SystemTime::now().checked_add(left), ..self }
     }
 
     /// That a blob is a configuration, before it is here: never an answer.
@@ -143,7 +151,9 @@ impl Entry {
 
     /// How it may be used now, by the lifetimes of the route that asks.
     pub(crate) fn freshness(&self, lifetimes: &Lifetimes, now: Instant) -> Freshness {
-        if self.until.is_some_and(|until| until <= now) {
+        let is_over = self.until.is_some_and(|until| until <= now);
+        // The system's clock is read for redirects alone.
+        if is_over || self.until_wall.is_some_and(|until| until <= SystemTime::now()) {
             return Freshness::Ended;
         }
         let age = self.age(now);
@@ -190,5 +200,27 @@ impl Entry {
     /// The bytes that it takes, without its key.
     pub(super) fn weight(&self) -> usize {
         OVERHEAD + self.content.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const LIFETIMES: Lifetimes =
+        Lifetimes { tags: HOUR, manifests: HOUR, missing: HOUR, redirects: HOUR, lists: HOUR, stale: HOUR };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redirect_does_not_outlive_its_signature_where_the_machine_was_suspended() {
+        let content =
+            Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
+        let now = Instant::now();
+        let redirect = Entry::new(Kind::Redirect, content, now).ending(now + HOUR / 2);
+        assert!(redirect.is_fresh(&LIFETIMES, now));
+        // After the suspension the wall clock is ahead; this one has stood still.
+        let until_wall = redirect.until_wall.and_then(|until| until.checked_sub(HOUR));
+        let later = Entry { until_wall, ..redirect };
+        assert_eq!(later.freshness(&LIFETIMES, now), Freshness::Ended);
     }
 }

@@ -335,7 +335,8 @@ table! {
             default: Default::Text("off"),
             help: "The most reads a minute that each cache registry is asked for, 60 to 100000, or off",
             more: "Azure allows an identity 5,000 in Basic and Standard registries and 10,000 in Premium ones, and answers \
-                   429 to the rest. Requests over this number wait in the order in which they came, for a bounded time. All \
+                   429 to the rest. Requests over this number wait in the order in which they came, 5 s at most. What would \
+                   have to wait longer is answered at once, by what is kept or by 503 with `Retry-After`. All \
                    that sign in as the same identity share what Azure allows, so give each of several proxies its part."
         } parse parse_reads;
     }

@@ -117,12 +117,19 @@ impl Trouble {
         }
     }
 
+    /// The registry has said that the identity has no right to the repository, or none to a token of it.
+    pub(crate) fn is_right_refused(&self) -> bool {
+        match self {
+            Self::NoToken(unavailable) => unavailable.is_repositorys,
+            Self::Unauthorized(refused) => *refused == Refused::Right,
+            _ => false,
+        }
+    }
+
     /// It comes from the registry, from the sign-in or from the way there, so an answer that is kept may be used instead.
     pub(crate) fn is_upstreams(&self) -> bool {
         match self {
-            // One repository is refused a token of its own where the right to it has ended.
-            Self::NoToken(unavailable) => !unavailable.is_repositorys,
-            Self::Unauthorized(refused) => *refused != Refused::Right,
+            Self::NoToken(_) | Self::Unauthorized(_) => !self.is_right_refused(),
             Self::Unresolved
             | Self::Failing(_)
             | Self::Down(_)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use log::warn;
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
@@ -61,22 +62,25 @@ impl Read {
         (Self { admitted, part, trip: Arc::clone(&trip), place: None }, trip)
     }
 
-    /// Asks once it may.
+    /// Asks once it may. Who has no turn within the time for it is told so before there is a place for it, and who waits for
+    /// its turn takes no place.
     async fn read(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
         let destination = Arc::clone(&self.admitted.destination);
-        destination.may_ask(self.admitted.target.endpoint()).map_err(Trouble::into_error)?;
         let health = &destination.upstream.health;
+        let ready = health.unless_down(authorize::ready(&mut self.admitted)).await;
+        ready.flatten().map_err(Trouble::into_error)?;
         // In a box: this would have room for it three times over.
         health.in_place(Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
     }
 
-    /// Asks until there is an answer that is whole.
+    /// Asks until there is an answer that is whole, or until the registry is known to be down. Storage is not the registry.
     async fn read_whole(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
-        authorize::ready(&mut self.admitted).await.map_err(Trouble::into_error)?;
+        let destination = Arc::clone(&self.admitted.destination);
+        let health = &destination.upstream.health;
         let request = self.request(known)?;
         let mut tries = 0;
         loop {
-            let answer = self.answer(&request).await?;
+            let answer = health.unless_down(self.answer(&request)).await.map_err(Trouble::into_error)??;
             tries += 1;
             let judged = match self.part {
                 // In a box: it has the state of a second call, to storage.
@@ -226,7 +230,7 @@ impl Read {
                 match redirect::ends(&response, asked) {
                     Some(until) => {
                         let redirect = entry(Kind::Redirect, content::kept(&response, body));
-                        Judged::Is(kept(Entry { until: Some(until), ..redirect }))
+                        Judged::Is(kept(redirect.ending(until)))
                     }
                     None => {
                         let content = Arc::new(content::shared(&response, body));
@@ -282,7 +286,19 @@ impl Origin for Read {
     type Trouble = Trouble;
 
     async fn fetch(mut self, known: Option<Arc<Entry>>) -> Fetched<Trouble> {
-        let read = timeout(FLIGHT_LIMIT, self.read(known.as_ref())).await;
+        let fetched = self.fly(known.as_ref()).await;
+        // Nobody has to look through all that is kept for what was never there: any client can ask for that.
+        if known.is_some() && is_right_refused(&fetched) {
+            self.forget_repository();
+        }
+        fetched
+    }
+}
+
+impl Read {
+    /// Asks, within the time for it, and leaves the note of how it went.
+    async fn fly(&mut self, known: Option<&Arc<Entry>>) -> Fetched<Trouble> {
+        let read = timeout(FLIGHT_LIMIT, self.read(known)).await;
         let attempts = &self.admitted.attempts;
         let address = attempts.address();
         let trip = Trip {
@@ -306,6 +322,32 @@ impl Origin for Read {
             }
             Err(_) => Fetched::Failed { trouble: Trouble::Silent, is_trouble: true },
         }
+    }
+
+    /// The identity may not pull from the repository any more: a right is one to all of it, with role-based and with
+    /// attribute-based access alike, so nothing of it that is kept may be used for the rest of its time.
+    fn forget_repository(&self) {
+        let Admitted { target, destination, .. } = &self.admitted;
+        let Some(kept) = &destination.kept else { return };
+        let upstream = &destination.upstream;
+        let entries = kept.cache.purge(upstream.number, |_, path| target.shares_repository(path));
+        // Those who ask at the same time find the rest gone already.
+        if entries > 0 {
+            let (domain, repository) = (upstream.domain.authority(), target.repository());
+            warn!(
+                "acr {domain}: the identity may not pull {repository} any more: what is kept of it is forgotten: {entries} entries"
+            );
+        }
+    }
+}
+
+/// The registry says that the identity has no right to the repository.
+fn is_right_refused(fetched: &Fetched<Trouble>) -> bool {
+    match fetched {
+        // A 403 that is about anything else is trouble.
+        Fetched::Answer { content, is_trouble: false } => content.status == StatusCode::FORBIDDEN,
+        Fetched::Failed { trouble, .. } => trouble.is_right_refused(),
+        Fetched::Kept { .. } | Fetched::Answer { .. } | Fetched::Pass(_) => false,
     }
 }
 

@@ -128,6 +128,15 @@ impl Health {
         }
     }
 
+    /// Waits for something of the registry's, until that is known to be down: then nobody waits for it any longer.
+    pub(crate) async fn unless_down<T>(&self, wait: impl Future<Output = T>) -> Result<T, Trouble> {
+        tokio::select! {
+            biased;
+            output = wait => Ok(output),
+            cause = self.breaker.opens() => Err(Trouble::Down(cause)),
+        }
+    }
+
     /// Whether the registry may be asked; if not, why not.
     pub(crate) fn may_ask(&self, call: Call) -> Result<(), Trouble> {
         if let Some(cause) = self.breaker.down() {

@@ -73,8 +73,21 @@ impl Target {
         Self { endpoint: Endpoint::Blob, path, ..*self }
     }
 
+    /// Whether a path and query of the registry's API are of the same repository.
+    pub(crate) fn shares_repository(&self, path: &str) -> bool {
+        parts_within(path, self.repository()).is_some()
+    }
+
     /// The repository's name as the client writes it, cut from the path of its request.
     pub(crate) fn client_name<'a>(&self, client_path: &'a str) -> &'a str {
         client_path.get(NAME_START..NAME_START + self.client_name_length).unwrap_or_default()
     }
+}
+
+/// Endpoint and reference of a path of the registry's API, if it is one of this repository, whole name: `manifests` and a tag
+/// or digest, `tags` and `list`. The names of other repositories may go on with the same words.
+pub(crate) fn parts_within<'a>(path: &'a str, repository: &str) -> Option<(&'a str, &'a str)> {
+    let path = path.split('?').next()?;
+    let rest = path.strip_prefix("/v2/")?.strip_prefix(repository)?.strip_prefix('/')?;
+    rest.split_once('/').filter(|(_, reference)| !reference.contains('/'))
 }

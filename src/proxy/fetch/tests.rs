@@ -170,7 +170,7 @@ async fn only_what_a_condition_was_sent_for_is_confirmed() {
     };
     let confirmed = tokio::time::Instant::now();
     let known = |kind, manifest: Option<ManifestType>, at_most| {
-        Arc::new(Entry { kind, content: content(manifest, EMPTY), confirmed, at_most, until: None })
+        Arc::new(Entry { kind, content: content(manifest, EMPTY), confirmed, at_most, until: None, until_wall: None })
     };
     let index = ManifestType::parse(INDEX.1);
     let whole = || Body::Whole(Bytes::new());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::proxy::fail::Trouble;
@@ -21,6 +22,8 @@ pub(super) struct Breaker {
     /// There is something to forget. Good answers, which are many, look at nothing else while there is not.
     is_suspected: AtomicBool,
     state: Mutex<State>,
+    /// For those who wait for the registry: it is down from now on.
+    opened: Notify,
 }
 
 #[derive(Default)]
@@ -66,6 +69,18 @@ impl Breaker {
         self.state().down.as_ref().map(|down| Arc::clone(&down.cause))
     }
 
+    /// Waits until the registry is down; returns why.
+    pub(super) async fn opens(&self) -> Arc<Trouble> {
+        loop {
+            // Made before the state is looked at, or what happens in between would not be heard.
+            let opened = self.opened.notified();
+            if let Some(cause) = self.down() {
+                return cause;
+            }
+            opened.await;
+        }
+    }
+
     /// A request has failed, or takes long. True if a probe has to be started.
     pub(super) fn suspected(&self, has_failed: bool) -> bool {
         let mut state = self.state();
@@ -99,6 +114,8 @@ impl Breaker {
             return Verdict::Suspected;
         }
         state.down = Some(Down { since: Instant::now(), cause: Arc::new(cause.clone()) });
+        drop(state);
+        self.opened.notify_waiters();
         Verdict::IsDown
     }
 
@@ -137,6 +154,26 @@ mod tests {
         assert_eq!(breaker.works(), Some(Duration::from_secs(9)));
         assert!(breaker.down().is_none() && breaker.works().is_none());
         assert_eq!(fail(&breaker), Verdict::Works, "the probe that was under way meanwhile");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_told_when_it_opens_and_not_before() {
+        let breaker = Arc::new(Breaker::default());
+        let waits: Vec<_> = (0..3)
+            .map(|_| {
+                let breaker = Arc::clone(&breaker);
+                tokio::spawn(async move { breaker.opens().await })
+            })
+            .collect();
+        breaker.suspected(true);
+        fail(&breaker);
+        advance(Duration::from_secs(60)).await;
+        assert!(waits.iter().all(|wait| !wait.is_finished()), "it is suspected and no more");
+        assert_eq!(fail(&breaker), Verdict::IsDown);
+        for wait in waits {
+            assert!(matches!(*wait.await.expect("no panic"), Trouble::Silent));
+        }
+        assert!(matches!(*breaker.opens().await, Trouble::Silent), "who comes later waits for nothing");
     }
 
     #[test]

@@ -139,6 +139,25 @@ async fn what_fails_for_one_fails_for_all_who_wait_and_is_not_asked_for_by_each(
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_silent_registry_is_answered_as_soon_as_it_is_known_to_be_down() {
+    const CLIENTS: usize = 3;
+    let cached = Cached::start("{}").await;
+    cached.azure.inject(Hop::Data, Fault::Hang.on_path("/manifests/cold"));
+    let clients: Vec<_> = (0..CLIENTS).map(|_| begin(&cached, "manifests/cold")).collect();
+    wait_for_load(&cached.proxy, "all of them", |load| load["requests"]["now"] == CLIENTS);
+    wait_for(&cached.azure, "the one that hangs", is_asked).await;
+    // Another request and two probes tell that it is down, long before the silence would.
+    cached.azure.inject(Hop::Data, Fault::Status(500));
+    assert_eq!(cached.get(&path("manifests/other")).status(), 500);
+    cached.proxy.wait_for_log("it is down, and probed once a second");
+    for client in clients {
+        let answer = end(client);
+        // After the time for an answer it would be 504, and without `Retry-After`.
+        assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+    }
+}
+
 /// One that reads its answer slowly holds up nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_holds_up_nobody() {

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 
-use super::cached::{ACCEPT, Cached, OCI_INDEX, REPOSITORY, is_hit, path, ttl, until};
+use super::cached::{ACCEPT, Cached, OCI_INDEX, REPOSITORY, cache_status, is_hit, path, ttl, until};
 use crate::wire::{Client, Whole};
 use testkit::Setup;
+
+/// A repository whose name goes on where the other one's ends.
+const OTHER: &str = "hub/library/busybox/extra";
 
 fn digest(answer: &Whole) -> &str {
     answer.header("docker-content-digest").unwrap_or_else(|| panic!("no digest: {answer:?}"))
@@ -64,8 +67,12 @@ async fn a_lifetime_of_zero_asks_each_time() {
     for (rest, status) in cached.objects() {
         cached.azure.clear_requests();
         for number in 1..=3 {
-            assert_eq!(cached.get(&path(&rest)).status(), status, "{rest}");
+            let answer = cached.get(&path(&rest));
+            assert_eq!(answer.status(), status, "{rest}");
             assert_eq!(cached.reads_of(&rest), number, "{rest}");
+            // All else is kept for trouble.
+            let is_stored = cache_status(&answer).iter().any(|parameter| parameter == "stored");
+            assert_eq!(is_stored, status != 404, "{rest}: {answer:?}");
         }
     }
     // A tag that moves is seen at once.
@@ -168,6 +175,44 @@ async fn a_right_that_is_revoked_ends_when_it_is_asked_for_again() {
         for kept in &paths {
             until("the restored right", || (cached.get(kept).status() < 400).then_some(()));
         }
+    }
+}
+
+/// A tag is asked for again within seconds, what it leads to within an hour: the right is one, to the whole repository.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_revoked_ends_for_all_of_a_repository_as_soon_as_one_request_finds_out() {
+    for abac in [false, true] {
+        let options = Options { abac, ..testkit::options() };
+        let cached = Cached::with(options, |setup| {
+            setup.cache("{tags: 1s, manifests: 1h, lists: 1h, redirects: 10m, stale: 1h}")
+        })
+        .await;
+        let other = cached.azure.push(Image::small(OTHER, "latest"));
+        let by_digest = path(&format!("manifests/{}", cached.pushed.manifests[0].1));
+        let blob = path(&format!("blobs/{}", cached.pushed.blobs[0]));
+        let kept = [&by_digest, &path("tags/list"), &blob];
+        let elsewhere = format!("/v2/library/busybox/extra/manifests/{}", other.index_digest);
+        let tag = path("manifests/latest");
+        for path in kept.into_iter().chain([&elsewhere, &tag]) {
+            for _ in 0..2 {
+                assert!(cached.get(path).status() < 400, "{path} abac={abac}");
+            }
+        }
+        assert!(kept.iter().all(|path| is_hit(&cached.get(path))), "abac={abac}");
+        cached.azure.revoke_repository(REPOSITORY);
+        until("the refusal", || (cached.get(&tag).status() == 403).then_some(()));
+        for path in kept {
+            let refused = cached.get(path);
+            assert_eq!(refused.status(), 403, "{path} abac={abac}: {refused:?}");
+        }
+        assert!(is_hit(&cached.get(&elsewhere)), "abac={abac}: another repository's right is another one");
+        let told = cached
+            .proxy
+            .log()
+            .lines()
+            .filter(|line| line.contains("may not pull hub/library/busybox any more"))
+            .count();
+        assert_eq!(told, 1, "abac={abac}: {}", cached.proxy.log());
     }
 }
 

@@ -1,10 +1,12 @@
 //! The registry limits reads: nobody asks it again before it allows that, and what is kept goes on.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use acr_emulator::{Fault, Hop, Image, Options, RateLimits};
 
 use super::cached::{ACCEPT, Cached, REPOSITORY, path, until};
+use crate::wire::{self, Whole};
 
 /// Longer than a test takes.
 const LONG: Duration = Duration::from_secs(3600);
@@ -21,6 +23,7 @@ async fn after_a_429_with_a_time_the_registry_is_left_alone_and_what_is_kept_goe
         for rest in ["manifests/other", &*format!("blobs/{}", cached.pushed.blobs[2])] {
             let first = cached.get(&path(rest));
             assert!([429, 503].contains(&first.status()), "{fault:?}: {first:?}");
+            assert!((1..=60).contains(&pause(&first)), "as long as for those who come later: {fault:?}: {first:?}");
         }
         let asked = cached.reads();
         assert_eq!(asked, 2, "{fault:?}: {:?}", cached.azure.reads());
@@ -35,12 +38,26 @@ async fn after_a_429_with_a_time_the_registry_is_left_alone_and_what_is_kept_goe
             ] {
                 let refused = cached.ask("GET", &path(&rest), headers);
                 assert!([429, 503].contains(&refused.status()), "{fault:?} {rest} {headers}: {refused:?}");
-                let seconds: u64 = refused.header("retry-after").and_then(|it| it.parse().ok()).expect("a time");
-                assert!((1..=3600).contains(&seconds), "{fault:?}: {refused:?}");
+                assert!((1..=60).contains(&pause(&refused)), "{fault:?}: {refused:?}");
             }
         }
         assert_eq!(cached.reads(), asked, "{fault:?}: {:?}", cached.azure.reads());
     }
+}
+
+/// `Retry-After`, in seconds.
+fn pause(answer: &Whole) -> u64 {
+    let pause = answer.header("retry-after").and_then(|seconds| seconds.parse().ok());
+    pause.unwrap_or_else(|| panic!("no time: {answer:?}"))
+}
+
+/// What is passed on meets the limit by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_passes_the_cache_is_told_no_longer_pause_than_others() {
+    let cached = Cached::start("{}").await;
+    cached.azure.inject(Hop::Data, with_status(429));
+    let first = cached.ask("GET", &path("manifests/other"), "Accept: */*\r\n");
+    assert_eq!((pause(&first), cached.reads()), (60, 1), "{first:?}");
 }
 
 fn with_status(status: u16) -> Fault {
@@ -92,7 +109,7 @@ async fn a_budget_keeps_below_the_registrys_limit() {
     let statuses: Vec<_> = std::thread::scope(|scope| {
         let ask = |number| {
             let path = path(&format!("manifests/tag-{number}"));
-            move || crate::wire::Client::new(address).ask("GET", &path, "HTTP/1.1", ACCEPT).status()
+            move || wire::Client::new(address).ask("GET", &path, "HTTP/1.1", ACCEPT).status()
         };
         let clients: Vec<_> = (0..2 * READS).map(|number| scope.spawn(ask(number))).collect();
         clients.into_iter().map(|client| client.join().expect("an answer")).collect()
@@ -101,4 +118,31 @@ async fn a_budget_keeps_below_the_registrys_limit() {
     assert!(served >= 1 && statuses.iter().all(|status| [200, 429, 503].contains(status)), "{statuses:?}");
     let refused = cached.azure.with_requests(|requests| requests.iter().filter(|seen| seen.status == 429).count());
     assert_eq!(refused, 0, "the registry never had to say no: {:?}", cached.azure.reads());
+}
+
+/// What can have no turn within its time is told so when it comes, and not after it has waited for a place among those who
+/// have theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_budget_a_request_is_refused_before_it_waits_for_anything() {
+    const READS: u32 = 1600;
+    // More than have a turn: 160 at once, and 120 in the five seconds that one may wait.
+    const REQUESTS: usize = 450;
+    let cached = Cached::with(testkit::options(), |setup| {
+        setup.cache("{}").settings(&format!("limits:\n  registry_reads_per_minute: {READS}"))
+    })
+    .await;
+    cached.azure.inject(Hop::Data, Fault::Hang);
+    let clients: Vec<_> = (0..REQUESTS)
+        .map(|number| {
+            let mut client = wire::connect(cached.proxy.address());
+            let path = path(&format!("manifests/tag-{number}"));
+            write!(client, "GET {path} HTTP/1.1\r\nHost: mirror\r\n{ACCEPT}\r\n").expect("sent");
+            client
+        })
+        .collect();
+    let refused = cached.proxy.wait_for_log("error=limits.registry_reads_per_minute is used up");
+    assert!(refused.contains(" 503 "), "{refused}");
+    let log = cached.proxy.log();
+    assert!(!log.contains("too many requests to the registry"), "nobody has waited for a place in vain: {log}");
+    drop(clients);
 }
