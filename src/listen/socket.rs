@@ -7,9 +7,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::proxy::CLIENT_WRITE_LIMIT;
@@ -17,14 +18,45 @@ use crate::proxy::CLIENT_WRITE_LIMIT;
 /// A header and the manifest behind it leave together; layers, which come in larger pieces, bypass the buffer.
 const WRITE_BUFFER: usize = 16 << 10;
 
-/// A socket with a write buffer. What is left in the buffer is written, as far as the kernel takes it, when this is dropped.
+/// Room for a header and a small manifest, so that most answers allocate once.
+const FIRST_ROOM: usize = 4 << 10;
+
+/// A socket with a write buffer, which takes memory only while it holds something: most connections are idle. What is left in
+/// the buffer is written, as far as the kernel takes it, when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Socket<S: AsyncWrite + Unpin>(BufWriter<WriteLimit<S>>);
+pub(crate) struct Socket<S: AsyncWrite + Unpin> {
+    stream: WriteLimit<S>,
+    /// Not written yet; never longer than [`WRITE_BUFFER`].
+    buffer: BytesMut,
+}
 
 impl<S: AsyncWrite + Unpin> Socket<S> {
     pub(crate) fn new(stream: S) -> Self {
         let stream = WriteLimit { stream, stall: None, is_stalled: false, is_dropped: false };
-        Self(BufWriter::with_capacity(WRITE_BUFFER, stream))
+        Self { stream, buffer: BytesMut::new() }
+    }
+
+    /// Appends what is there room for, and tells how much that was.
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(FIRST_ROOM);
+        }
+        let room = WRITE_BUFFER.saturating_sub(self.buffer.len());
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        self.buffer.extend_from_slice(taken);
+        taken.len()
+    }
+
+    /// Writes the buffer to its end and gives its memory back.
+    fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, &self.buffer))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.buffer.advance(written),
+            }
+        }
+        self.buffer = BytesMut::new();
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -34,13 +66,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.get_mut().stream).poll_read(context, buffer)
+        Pin::new(&mut self.stream.stream).poll_read(context, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        if self.buffer.len() + bytes.len() > WRITE_BUFFER {
+            ready!(self.poll_empty(context))?;
+        }
+        if bytes.len() >= WRITE_BUFFER {
+            return Pin::new(&mut self.stream).poll_write(context, bytes);
+        }
+        Poll::Ready(Ok(self.append(bytes)))
     }
 
     fn poll_write_vectored(
@@ -48,33 +86,42 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+        let length = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        if self.buffer.len().saturating_add(length) > WRITE_BUFFER {
+            ready!(self.poll_empty(context))?;
+        }
+        if length >= WRITE_BUFFER {
+            return Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        }
+        Poll::Ready(Ok(parts.iter().map(|part| self.append(part)).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        ready!(self.poll_empty(context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        ready!(self.poll_empty(context))?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
 impl<S: AsyncWrite + AsRawFd + Unpin> AsRawFd for Socket<S> {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.get_ref().stream.as_raw_fd()
+        self.stream.stream.as_raw_fd()
     }
 }
 
 impl<S: AsyncWrite + Unpin> Drop for Socket<S> {
     /// Sends what the buffer still has of an answer that broke off: clients resume where it ended.
     fn drop(&mut self) {
-        self.0.get_mut().is_dropped = true;
-        let _ = Pin::new(&mut self.0).poll_flush(&mut Context::from_waker(Waker::noop()));
+        self.stream.is_dropped = true;
+        let _ = self.poll_empty(&mut Context::from_waker(Waker::noop()));
     }
 }
 
@@ -166,6 +213,48 @@ mod tests {
         a_write_times_out(server).await;
         let (server, _client) = UnixStream::pair().expect("a pair");
         a_write_times_out(server).await;
+    }
+
+    #[tokio::test]
+    async fn a_socket_with_nothing_to_write_holds_no_buffer() {
+        let (server, mut client) = tokio::io::duplex(64 << 10);
+        let mut socket = Socket::new(server);
+        assert_eq!(socket.buffer.capacity(), 0);
+        socket.write_all(b"an answer").await.expect("buffered");
+        assert!(socket.buffer.capacity() > 0);
+        socket.flush().await.expect("sent");
+        assert_eq!(socket.buffer.capacity(), 0);
+        let mut seen = [0; 9];
+        client.read_exact(&mut seen).await.expect("readable");
+        assert_eq!(&seen, b"an answer");
+    }
+
+    /// Pieces of all sizes, over a stream that takes 7 bytes at a time.
+    #[tokio::test]
+    async fn pieces_of_every_size_arrive_in_their_order() {
+        let (server, mut client) = tokio::io::duplex(7);
+        let sizes = [1, WRITE_BUFFER - 1, WRITE_BUFFER, 2, WRITE_BUFFER + 1, 3 * WRITE_BUFFER, 5];
+        let pieces = || sizes.iter().zip(0_u8..).flat_map(|(size, byte)| std::iter::repeat_n(byte, *size));
+        let written = async {
+            let mut socket = Socket::new(server);
+            for (size, byte) in sizes.iter().zip(0_u8..) {
+                let piece = vec![byte; *size];
+                let (first, rest) = piece.split_at(size / 2);
+                let length = socket.write_vectored(&[io::IoSlice::new(first), io::IoSlice::new(rest)]).await;
+                socket
+                    .write_all(piece.get(length.expect("written")..).expect("no more than that"))
+                    .await
+                    .expect("written");
+            }
+            socket.flush().await.expect("sent");
+        };
+        let read = async {
+            let mut seen = Vec::new();
+            client.read_to_end(&mut seen).await.expect("readable");
+            seen
+        };
+        let ((), seen) = tokio::join!(written, read);
+        assert!(seen.into_iter().eq(pieces()));
     }
 
     async fn the_buffer_is_sent(server: impl AsyncWrite + Unpin, mut client: impl AsyncRead + Unpin) {
