@@ -21,11 +21,13 @@ use crate::config::Domain;
 
 mod breaker;
 mod cool_down;
+mod held;
 mod stale;
 mod turn;
 
 use breaker::{Breaker, Verdict};
 use cool_down::CoolDown;
+use held::HeldBack;
 use stale::Stale;
 use turn::{Budget, MAX_WAIT, Places};
 
@@ -41,6 +43,7 @@ pub(crate) struct Health {
     cool_down: CoolDown,
     places: Places,
     budget: Option<Budget>,
+    held: HeldBack,
     stale: Stale,
 }
 
@@ -55,6 +58,7 @@ impl Health {
             cool_down: CoolDown::default(),
             places: Places::default(),
             budget: reads_per_minute.map(Budget::new),
+            held: HeldBack::default(),
             stale: Stale::default(),
         }
     }
@@ -90,8 +94,17 @@ impl Health {
     /// Waits until the budget has room for a request; `Err` if that would take too long.
     pub(crate) async fn turn(&self) -> Result<(), Trouble> {
         let Some(budget) = &self.budget else { return Ok(()) };
-        match budget.take() {
-            Ok(Duration::ZERO) => Ok(()),
+        let turn = budget.take();
+        if turn == Ok(Duration::ZERO) {
+            if let Some(over) = self.held.none() {
+                info!("acr {}: its reads a minute suffice again: {over}", self.name);
+            }
+            return Ok(());
+        }
+        if self.held.one() {
+            warn!("acr {}: limits.registry_reads_per_minute is used up: requests wait for their turn", self.name);
+        }
+        match turn {
             Ok(wait) => {
                 sleep(wait).await;
                 Ok(())

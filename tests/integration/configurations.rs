@@ -235,6 +235,8 @@ async fn no_configuration_is_fetched_from_a_host_that_is_not_storage() {
         assert_eq!(answer.status(), status, "{blobs}: {answer:?}");
         if status == 307 {
             assert_eq!(answer.header("location"), Some(location.as_str()), "{answer:?}");
+            let line = fixture.proxy.wait_for_log("clients are redirected to storage");
+            assert!(line.contains("is not a known storage host: blob_hosts can add it"), "{line}");
         }
         assert_eq!(fixture.counts().1, 0, "{blobs}");
     }

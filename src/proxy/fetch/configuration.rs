@@ -76,10 +76,12 @@ impl Read {
         Judged::Is(kept(Entry { at_most, ..Entry::new(Kind::Configuration, content, asked) }))
     }
 
-    /// Fetches what this redirect leads to. `None` if that is no storage of this registry.
+    /// Fetches what this redirect leads to. `None` if that is the registry itself.
     async fn follow(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<Option<Bytes>, Trouble> {
         let upstream = &self.admitted.destination.upstream;
-        let Ok(Some(storage)) = storage_of(response, upstream.domain.authority(), &upstream.blob_hosts) else {
+        let storage = storage_of(response, upstream.domain.authority(), &upstream.blob_hosts)
+            .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
+        let Some(storage) = storage else {
             return Ok(None);
         };
         let host = storage.host().to_owned();

@@ -144,5 +144,6 @@ async fn beyond_the_budget_a_request_is_refused_before_it_waits_for_anything() {
     assert!(refused.contains(" 503 "), "{refused}");
     let log = cached.proxy.log();
     assert!(!log.contains("too many requests to the registry"), "nobody has waited for a place in vain: {log}");
+    assert_eq!(log.matches("is used up: requests wait for their turn").count(), 1, "{log}");
     drop(clients);
 }
