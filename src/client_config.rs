@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::config::Routes;
-use crate::config::{Config, Domain};
+use crate::config::{Config, Domain, Listener};
 use oci::route::OnFailure;
 
 mod buildkit;
@@ -111,6 +111,13 @@ impl Mirror {
             port = if tls { ":443" } else { ":80" }.to_owned();
         }
         Ok(Self { tls, host, port })
+    }
+
+    /// What a proxy with these listeners is for clients of its own host. The error says what is missing.
+    pub(crate) fn of(listeners: &[Listener]) -> Result<Self, String> {
+        let address = listeners.iter().find_map(|listener| listener.endpoint.address());
+        let only_sockets = "listen: container clients connect to no Unix socket: name the address of what is in front of it with --mirror";
+        address.map_or_else(|| Err(only_sockets.to_owned()), Self::at)
     }
 
     /// What a proxy that listens there is for clients of its own host. The error says what is missing.

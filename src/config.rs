@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::logger;
 use oci::route::Blobs;
 
+mod address;
 mod cache;
 mod domain;
 mod drain;
@@ -31,11 +32,12 @@ use routes::Table;
 use setting::{FILE, FileTable, LIMITS, LimitsTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
+#[cfg(feature = "demo")]
+pub(crate) use address::parse_listen;
 pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use domain::Domain;
 pub(crate) use drain::Drain;
-#[cfg(feature = "demo")]
-pub(crate) use listener::parse_listen;
+pub(crate) use listener::{Endpoint, Listener};
 pub(crate) use mistake::Mistakes;
 pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use table::{Default as DefaultValue, Row};
@@ -56,7 +58,7 @@ const DEFAULT_THREADS_FOR_BLOBS: usize = 2;
 /// What a running proxy needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    listen: SocketAddr,
+    listeners: Vec<Listener>,
     upstreams: Vec<Arc<Upstream>>,
     routes: Routes,
     admin: Option<SocketAddr>,
@@ -131,7 +133,9 @@ pub(crate) fn flagged() -> Vec<&'static Row> {
         for entry in entries {
             rows.extend(entry.row.flag.map(|_| entry.row));
             // Only `upstream` has flags for what is below it; the others come more than once.
-            if let (Holds::Table(below) | Holds::Tables(below), "upstream") = (entry.holds, entry.row.key) {
+            if let (Holds::Table(below) | Holds::Tables(below) | Holds::ValueOrTables(below), "upstream") =
+                (entry.holds, entry.row.key)
+            {
                 all(below, rows);
             }
         }
@@ -178,7 +182,7 @@ impl Config {
         };
 
         let log = log_filter(flags, log, &mut mistakes);
-        let (listen, admin) = listeners(flags, listen, admin, &mut mistakes);
+        let (listeners, admin) = listener::parse(flags, listen, admin, &mut mistakes);
         let threads = FILE.threads.parse([flags.get(&FILE.threads.row), threads], &mut mistakes);
         let token_wait = FILE.token_wait.parse_or_default([token_wait], &mut mistakes);
         let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);
@@ -214,15 +218,15 @@ impl Config {
             }
         }
         let default = table.default_registry(&mut mistakes, default);
-        let (Some(listen), Some(token_wait), Some(client_keepalive), Some(drain), Some(log), true) =
-            (listen, token_wait, client_keepalive, drain, log, mistakes.is_empty())
+        let (Some(token_wait), Some(client_keepalive), Some(drain), Some(log), true) =
+            (token_wait, client_keepalive, drain, log, mistakes.is_empty())
         else {
             return Err(mistakes);
         };
         let routes = Routes::new(table.routes, default);
         Ok(Self {
             threads: threads.unwrap_or_else(|| default_threads(&routes)),
-            listen,
+            listeners,
             upstreams: table.upstreams,
             routes,
             admin,
@@ -236,9 +240,9 @@ impl Config {
         })
     }
 
-    /// Where clients are waited for.
-    pub(crate) fn listen(&self) -> SocketAddr {
-        self.listen
+    /// Where clients are waited for; one or more.
+    pub(crate) fn listeners(&self) -> &[Listener] {
+        &self.listeners
     }
 
     /// The cache registries, each once, however many routes lead there.
@@ -306,27 +310,6 @@ fn log_filter(flags: &Flags, file: Option<Text>, mistakes: &mut Mistakes) -> Opt
     let variable = variable.and_then(|text| mistakes.parse(text, logger::parse_shared_filter));
     let file = if is_given { FILE.log.parse([file], mistakes) } else { FILE.log.parse_or_default([file], mistakes) };
     flag.or(variable).or(file)
-}
-
-/// Where to listen for clients and for the admin endpoints, which may not be the same address.
-fn listeners(
-    flags: &Flags,
-    listen: Option<Text>,
-    admin: Option<Text>,
-    mistakes: &mut Mistakes,
-) -> (Option<SocketAddr>, Option<SocketAddr>) {
-    let admin_flag = flags.get(&FILE.admin.row);
-    let admin_place = admin_flag.as_ref().or(admin.as_ref()).map(|(place, _)| place.clone());
-    let before = mistakes.count();
-    let listen = FILE.listen.parse_or_default([flags.get(&FILE.listen.row), listen], mistakes);
-    let admin = FILE.admin.parse([admin_flag, admin], mistakes);
-    if let (Some(place), Some(admin), Some(listen), true) = (admin_place, admin, listen, mistakes.count() == before)
-        && listener::collide(listen, admin)
-    {
-        let sentence = format_args!("{admin} is taken by the listener for clients, {listen}: use another port");
-        mistakes.add(&place, sentence);
-    }
-    (listen, admin)
 }
 
 fn proxies_blobs(routes: &Routes) -> bool {

@@ -13,13 +13,15 @@
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
-//!   config::listener, config::routes, config::domain, config::identity, config::kind
+//!   config::listener, config::address    the listeners for clients; the forms of an address
+//!   config::routes, config::domain, config::identity, config::kind
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //! serve                            puts the parts together; below it:
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
+//!     bind                           binds addresses and Unix sockets before anything else starts
 //!     listener, http                 accepts connections, gathers their requests' headers within bounds
 //!     connection, socket             what Pingora reads of a connection; its write buffer, below TLS
 //!     header, frames                 where an HTTP/1 header ends, how long an HTTP/2 frame may take

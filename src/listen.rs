@@ -1,5 +1,6 @@
 //! Clients' connections: accepted, read within bounds, handed to Pingora request by request, and drained at the end.
 
+pub(crate) mod bind;
 pub(crate) mod descriptors;
 pub(crate) mod drain;
 pub(crate) mod exit;

@@ -44,6 +44,7 @@ const EXIT_LIMIT: Duration = Duration::from_secs(5);
 /// Sends the status to the service manager.
 pub(crate) struct Notifier {
     listen: Vec<SocketAddr>,
+    urls: Vec<String>,
     routes: Arc<Table>,
     load: Arc<Load>,
     /// The socket had no room for `READY=1`, which is sent again.
@@ -51,10 +52,16 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Sends `READY=1`. `None` without a notify socket; otherwise the value runs as a service and sends the status.
-    pub(crate) fn ready(listen: Vec<SocketAddr>, routes: Arc<Table>, load: Arc<Load>) -> Option<Self> {
+    /// Sends `READY=1` for listeners with these addresses and names; a Unix socket has only a name. `None` without a notify
+    /// socket; otherwise the value runs as a service and sends the status.
+    pub(crate) fn ready(
+        listen: Vec<SocketAddr>,
+        urls: Vec<String>,
+        routes: Arc<Table>,
+        load: Arc<Load>,
+    ) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
-        let mut notifier = Self { listen, routes, load, is_ready_due: false };
+        let mut notifier = Self { listen, urls, routes, load, is_ready_due: false };
         if let Err(cause) = notifier.send_ready() {
             notifier.is_ready_due = is_full(&cause);
             warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
@@ -69,8 +76,7 @@ impl Notifier {
     }
 
     fn status(&self) -> String {
-        let addresses: Vec<_> = self.listen.iter().map(|address| format!("http://{address}")).collect();
-        let mut status = format!("listening on {}", addresses.join(", "));
+        let mut status = format!("listening on {}", self.urls.join(", "));
         for upstream in upstreams(&self.routes) {
             let (registry, state) = (upstream.domain.authority(), upstream.tokens.readiness());
             status += &match (state.ready, state.failure) {

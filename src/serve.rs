@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -17,13 +16,14 @@ use pingora_core::services::background::background_service;
 use pingora_proxy::http_proxy;
 
 use crate::admin::Admin;
-use crate::config::Config;
 use crate::config::identity::Kind;
+use crate::config::{Config, Endpoint};
 use crate::identity;
 use crate::listen;
+use crate::listen::bind::{BindError, Listener};
 use crate::listen::descriptors::{self, TooFewDescriptors};
 use crate::listen::http::{self, Http};
-use crate::listen::listener::{Listener, Listeners};
+use crate::listen::listener::Listeners;
 use crate::listen::signal;
 use crate::load::Load;
 use crate::net::trust::{TrustError, TrustRoots};
@@ -43,14 +43,14 @@ const MAX_STREAM_BUFFER: usize = 128 << 10;
 /// Why the program does not start; prints as one sentence.
 #[derive(Debug)]
 pub(crate) enum ServeError {
-    /// The address cannot be listened on.
+    /// The address or the Unix socket cannot be listened on.
     Listen {
         /// This one.
-        address: SocketAddr,
+        endpoint: Endpoint,
         /// What sets it: a flag and a key of the file.
         setting: &'static str,
         /// Why.
-        cause: io::Error,
+        cause: BindError,
     },
     /// The process may open fewer files than it needs to start.
     Descriptors(TooFewDescriptors),
@@ -67,9 +67,30 @@ pub(crate) enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { address, setting, cause } => {
-                write!(f, "listen {address}: ")?;
-                match cause.kind() {
+            Self::Listen { endpoint, cause, .. } if endpoint.address().is_none() => {
+                write!(f, "listen {endpoint}: ")?;
+                match cause {
+                    BindError::NoSocket => {
+                        write!(f, "{cause}, and it is not removed: remove it, or choose another path")
+                    }
+                    BindError::System(cause) => match cause.kind() {
+                        io::ErrorKind::AddrInUse => {
+                            f.write_str("another process serves it: stop that one, or choose another path")
+                        }
+                        io::ErrorKind::NotFound => f.write_str(
+                            "its folder is not there: make it (RuntimeDirectory= in a unit), or choose another path",
+                        ),
+                        io::ErrorKind::PermissionDenied => f.write_str(
+                            "this user may not make it there: choose a folder of its own (RuntimeDirectory= in a unit)",
+                        ),
+                        _ => write!(f, "{cause}: choose another path"),
+                    },
+                }
+            }
+            Self::Listen { endpoint, setting, cause } => {
+                write!(f, "listen {endpoint}: ")?;
+                let kind = if let BindError::System(cause) = cause { cause.kind() } else { io::ErrorKind::Other };
+                match kind {
                     io::ErrorKind::AddrInUse => {
                         write!(f, "the address is in use: stop the other program or choose another with {setting}")
                     }
@@ -95,7 +116,8 @@ impl fmt::Display for ServeError {
 impl Error for ServeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Listen { cause, .. } | Self::Signals(cause) => Some(cause),
+            Self::Listen { cause, .. } => Some(cause),
+            Self::Signals(cause) => Some(cause),
             Self::Descriptors(cause) => Some(cause),
             Self::Trust(cause) => Some(cause),
             Self::Client(cause) => Some(cause),
@@ -141,7 +163,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     let signals = signal::on_signals(Arc::clone(&load), drain);
     let (shutdown, end) = signals.map_err(ServeError::Signals)?;
     for listener in &clients {
-        info!("acr-cache-proxy {}: listening on http://{}", env!("CARGO_PKG_VERSION"), listener.address());
+        info!("acr-cache-proxy {}: listening on {}", env!("CARGO_PKG_VERSION"), listener.url());
     }
     for route in config.routes().iter() {
         let upstream = route.destination.upstream.domain().authority();
@@ -155,22 +177,23 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
         Some(cache) => info!("cache: up to {} MiB of memory", cache.memory >> 20),
         None => info!("cache: off"),
     }
-    for listener in clients.iter().filter(|listener| !listener.address().ip().is_loopback()) {
-        warn!("clients are not authenticated, and {} is reachable from outside: protect the port", listener.address());
+    for address in clients.iter().filter_map(Listener::address).filter(|address| !address.ip().is_loopback()) {
+        warn!("clients are not authenticated, and {address} is reachable from outside: protect the port");
     }
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }
     for listener in &admin {
-        info!("health and readiness on http://{}/healthz and /readyz, counters at /cache", listener.address());
+        info!("health and readiness on {}/healthz and /readyz, counters at /cache", listener.url());
     }
     if !admin.is_empty() {
         let app = Admin::new(table.live(), Arc::clone(&load));
         let http = Http::new(listen::Kind::Admin, app, config.client_keepalive(), &load);
         server.add_service(Listeners::new(admin, http, 1, &load, shutdown.clone()));
     }
-    let addresses = clients.iter().map(Listener::address).collect();
-    if let Some(notifier) = Notifier::ready(addresses, table.live(), Arc::clone(&load)) {
+    let addresses = clients.iter().filter_map(Listener::address).collect();
+    let urls = clients.iter().map(Listener::url).collect();
+    if let Some(notifier) = Notifier::ready(addresses, urls, table.live(), Arc::clone(&load)) {
         server.add_service(background_service("service manager", notifier));
     }
     let mut upkeep = background_service("upkeep", upkeep);
@@ -190,13 +213,14 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
 
 /// Binds all listeners. Called before anything else starts, so that an address in use fails the start at once.
 fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
-    let clients = (listen::Kind::Clients, config.listen(), "--listen-address (listen in the file)");
-    let admin = |address| (listen::Kind::Admin, address, "--admin-address (admin in the file)");
-    let listeners = [Some(clients), config.admin().map(admin)].into_iter().flatten();
-    let bind = |(kind, address, setting)| {
-        Listener::bind(kind, address).map_err(|cause| ServeError::Listen { address, setting, cause })
+    let client =
+        |endpoint: &Endpoint| (listen::Kind::Clients, endpoint.clone(), "--listen-address (listen in the file)");
+    let admin = |address| (listen::Kind::Admin, Endpoint::Address(address), "--admin-address (admin in the file)");
+    let clients = config.listeners().iter().map(|listener| client(&listener.endpoint));
+    let bind = |(kind, endpoint, setting)| {
+        Listener::bind(kind, &endpoint).map_err(|cause| ServeError::Listen { endpoint, setting, cause })
     };
-    listeners.map(bind).collect()
+    clients.chain(config.admin().map(admin)).map(bind).collect()
 }
 
 fn options(config: &Config) -> HttpServerOptions {

@@ -56,7 +56,7 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
     let mirror = mirror.map(|url| Mirror::parse(&url).map_err(|sentence| wrong(format!("--mirror: {sentence}"))));
     let mirror = mirror.transpose()?;
     let config = serve::load(serve)?;
-    let mirror = mirror.map_or_else(|| Mirror::at(config.listen()).map_err(wrong), Ok)?;
+    let mirror = mirror.map_or_else(|| Mirror::of(config.listeners()).map_err(wrong), Ok)?;
     let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;
     Ok(if write { Task::Write { setup, root, prune } } else { Task::Show(setup, prune.then_some(root)) })
 }

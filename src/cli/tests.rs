@@ -17,7 +17,7 @@ fn the_go_programs_command_line_works_in_all_its_spellings() {
         let Serve { config, warnings, exit_with_stdin } = *serve;
         assert_eq!(config.upstreams()[0].domain().host(), "example.azurecr.io", "{line}");
         assert_eq!(config.routes().iter().next().expect("a route").prefix.as_str(), "hub", "{line}");
-        assert_eq!(config.listen().port(), 8081, "{line}");
+        assert_eq!(config.listeners()[0].endpoint.to_string(), "[::]:8081", "{line}");
         assert!(warnings.is_empty() && !exit_with_stdin, "{line}");
     }
     let Ok(Command::Serve(serve)) = run("--upstream-domain a.azurecr.io --masquerade-domain b") else { panic!() };

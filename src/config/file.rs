@@ -170,6 +170,11 @@ impl Document<'_> {
         }
     }
 
+    /// Whether a list stands there.
+    pub(super) fn is_list(&self, node: &Node<'_>) -> bool {
+        matches!(node.value, Tree::List(_))
+    }
+
     /// The items of a list. The hint is an example of one.
     pub(super) fn items<'v>(&mut self, node: &Node<'v>, hint: &str) -> Vec<Node<'v>> {
         match node.value {

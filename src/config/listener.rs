@@ -1,172 +1,139 @@
-//! Addresses to listen on, in the forms that Go accepts. An error shows the address that was probably meant.
+//! The listeners for clients: one address, or a list of tables.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use oci::authority;
+use super::Flags;
+use super::address;
+use super::mistake::{Mistakes, Place, Text};
+use super::setting::{FILE, LISTEN, ListenTable};
+use super::table::OneOrMany;
 
-/// The listener for clients: `:8080` is every address, `localhost` is 127.0.0.1. The error says what to use.
-pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    parse(text).ok_or_else(|| {
-        let right = match meant(text) {
-            Meant::Port(port) => {
-                format!(":{port} for every address of this host, 127.0.0.1:{port} for this host alone")
-            }
-            Meant::Address(address) => address.to_string(),
-            Meant::Unknown => {
-                "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address".to_owned()
-            }
-        };
-        format!("{text:?} is not an address to listen on: use {right}")
-    })
+/// The most listeners: each is a socket and a task, and no host has more networks for clients.
+const MAX_LISTENERS: usize = 64;
+
+/// One listener for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listener {
+    /// Where it waits.
+    pub endpoint: Endpoint,
 }
 
-/// The admin listener: a port alone is on loopback, so that the state is visible from outside only on request.
-pub(crate) fn parse_admin(text: &str) -> Result<SocketAddr, String> {
-    let mut address = parse(text).ok_or_else(|| {
-        let right = match meant(text) {
-            Meant::Port(port) => {
-                format!(
-                    ":{port} or 127.0.0.1:{port} for this host alone, 0.0.0.0:{port} for every address of this host"
-                )
-            }
-            Meant::Address(address) => address.to_string(),
-            Meant::Unknown => {
-                "an IP address and a port, such as 127.0.0.1:8081, or :8081, which is the same".to_owned()
-            }
-        };
-        format!("{text:?} is not an address to listen on: use {right}")
-    })?;
-    if text.starts_with(':') {
-        address.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
-    Ok(address)
-}
-
-/// Whether two listeners cannot both bind their addresses. `[::]` takes IPv4 as well.
-pub(crate) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    let every = |ip: IpAddr| ip == IpAddr::from(Ipv6Addr::UNSPECIFIED);
-    let covers = |ip: IpAddr, other: IpAddr| every(ip) || (ip.is_unspecified() && other.is_ipv4());
-    one.port() == other.port()
-        && one.port() != 0
-        && (one.ip() == other.ip() || covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
-}
-
-fn parse(text: &str) -> Option<SocketAddr> {
-    let (host, port) = authority::split(text);
-    let port = authority::port(port?)?;
-    let ip: IpAddr = match host {
-        "" => Ipv6Addr::UNSPECIFIED.into(),
-        "localhost" => Ipv4Addr::LOCALHOST.into(),
-        host => authority::ip(host)?,
-    };
-    Some(SocketAddr::new(ip, port))
-}
-
-/// What was probably meant by a text that is not an address.
-enum Meant {
-    /// A port alone, or behind `:` or `*:`.
-    Port(u16),
-    /// This address, in its right form.
+/// Where a listener waits for connections. Prints as an address, or as `unix:` and a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// An IP address and a port.
     Address(SocketAddr),
-    Unknown,
+    /// A Unix socket.
+    Unix {
+        /// Its file.
+        path: PathBuf,
+        /// The file's permission bits.
+        mode: u32,
+    },
 }
 
-fn meant(text: &str) -> Meant {
-    const PORT: u16 = 8080;
-    let text = text.trim();
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
-    if let Ok(port) = bare.strip_prefix("*:").or(bare.strip_prefix(':')).unwrap_or(bare).parse() {
-        return Meant::Port(port);
+impl Endpoint {
+    /// The address, of one that has one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Unix { .. } => None,
+        }
     }
-    // `::1:8080`: the last part is meant as the port, although it could be a part of the address.
-    let unbracketed = bare.rsplit_once(':').and_then(|(host, port)| {
-        let port = port.parse::<u16>().ok().filter(|port| *port > 999)?;
-        Some(SocketAddr::new(host.parse::<Ipv6Addr>().ok()?.into(), port))
-    });
-    let with_default_port = |host: &str| {
-        let literal = authority::without_brackets(host);
-        let ip = if literal == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { literal.parse().ok() };
-        ip.map(|ip| SocketAddr::new(ip, PORT))
+
+    /// Whether two of them cannot be listened on at the same time.
+    fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address(one), Self::Address(other)) => address::collide(*one, *other),
+            (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where to listen for clients and for the admin endpoints, no two of them at the same place. A flag stands for the whole list.
+pub(super) fn parse(
+    flags: &Flags,
+    listen: Option<OneOrMany<ListenTable>>,
+    admin: Option<Text>,
+    mistakes: &mut Mistakes,
+) -> (Vec<Listener>, Option<SocketAddr>) {
+    let flag = flags.get(&FILE.listen.row);
+    let admin_flag = flags.get(&FILE.admin.row);
+    let admin_place = admin_flag.as_ref().or(admin.as_ref()).map(|(place, _)| place.clone());
+    let before = mistakes.count();
+    let of_file = match listen {
+        Some(OneOrMany::One(text)) => one(text, mistakes),
+        Some(OneOrMany::Many(place, tables)) => {
+            if tables.len() > MAX_LISTENERS {
+                mistakes.add(&place, format_args!("has {} items: {MAX_LISTENERS} are the most", tables.len()));
+            }
+            tables.into_iter().filter_map(|table| of_table(table, mistakes)).collect()
+        }
+        None => Vec::new(),
     };
-    parse(bare)
-        .or(unbracketed)
-        .or_else(|| with_default_port(bare.trim_end_matches(':')))
-        .map_or(Meant::Unknown, Meant::Address)
+    let mut placed = flag.map_or(of_file, |flag| one(flag, mistakes));
+    if placed.is_empty() && mistakes.count() == before {
+        placed = one((Place::new("listen"), DEFAULT.to_owned()), mistakes);
+    }
+    let admin = FILE.admin.parse([admin_flag, admin], mistakes);
+    for (index, (place, listener)) in placed.iter().enumerate() {
+        let endpoint = &listener.endpoint;
+        let earlier = placed.iter().take(index).find(|(_, earlier)| earlier.endpoint.collides(endpoint));
+        if let Some((other, earlier)) = earlier {
+            let sentence = format_args!("{endpoint} is taken by {other}, {}: use another", earlier.endpoint);
+            mistakes.add(place, sentence);
+        }
+    }
+    let taken = admin.and_then(|admin| {
+        let wanted = Endpoint::Address(admin);
+        placed.iter().find(|(_, listener)| listener.endpoint.collides(&wanted)).map(|(_, listener)| (admin, listener))
+    });
+    if let (Some(place), Some((admin, listener)), true) = (admin_place, taken, mistakes.count() == before) {
+        let sentence =
+            format_args!("{admin} is taken by the listener for clients, {}: use another port", listener.endpoint);
+        mistakes.add(&place, sentence);
+    }
+    (placed.into_iter().map(|(_, listener)| listener).collect(), admin)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The default of `listen`; loopback, because clients are not authenticated.
+pub(super) const DEFAULT: &str = "127.0.0.1:8080";
 
-    #[test]
-    fn addresses_to_listen_on_have_the_forms_of_go() {
-        for (text, expected) in [
-            (":8080", Some("[::]:8080")),
-            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
-            ("[::1]:8080", Some("[::1]:8080")),
-            ("localhost:0", Some("127.0.0.1:0")),
-            ("0.0.0.0:80", Some("0.0.0.0:80")),
-            ("8080", None),
-            ("::1:8080", None),
-            ("127.0.0.1", None),
-            ("127.0.0.1:", None),
-            ("127.0.0.1:65536", None),
-            ("mirror.internal:8080", None),
-            ("http://127.0.0.1:8080", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_listen(text).ok().map(|address| address.to_string()).as_deref(), expected, "{text:?}");
-        }
-    }
+fn one(text: Text, mistakes: &mut Mistakes) -> Vec<(Place, Listener)> {
+    let place = text.0.clone();
+    let address = mistakes.parse(text, address::parse_listen);
+    address.map(|address| (place, Listener { endpoint: Endpoint::Address(address) })).into_iter().collect()
+}
 
-    #[test]
-    fn an_error_shows_the_address_that_was_meant() {
-        const ALL: &str = "an IP address and a port, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address";
-        for (text, right) in [
-            ("8080", ":8080 for every address of this host, 127.0.0.1:8080 for this host alone"),
-            ("*:80", ":80 for every address of this host, 127.0.0.1:80 for this host alone"),
-            (" :8080", ":8080 for every address of this host, 127.0.0.1:8080 for this host alone"),
-            ("127.0.0.1", "127.0.0.1:8080"),
-            ("127.0.0.1:", "127.0.0.1:8080"),
-            ("localhost", "127.0.0.1:8080"),
-            ("::1", "[::1]:8080"),
-            ("[::1]", "[::1]:8080"),
-            ("::1:5000", "[::1]:5000"),
-            ("http://10.0.0.5:8080/", "10.0.0.5:8080"),
-            ("mirror.internal:8080", ALL),
-            ("127.0.0.1:65536", ALL),
-            ("80800", ALL),
-            ("", ALL),
-        ] {
-            let sentence = parse_listen(text).expect_err(text);
-            assert_eq!(sentence, format!("{text:?} is not an address to listen on: use {right}"));
-        }
-        let sentence = parse_admin("8081").expect_err("a port alone");
-        assert!(
-            sentence.ends_with(
-                "use :8081 or 127.0.0.1:8081 for this host alone, 0.0.0.0:8081 for every address of this host"
-            )
-        );
-        assert!(
-            parse_admin("here").expect_err("a name").ends_with("such as 127.0.0.1:8081, or :8081, which is the same")
-        );
+fn of_table(table: ListenTable, mistakes: &mut Mistakes) -> Option<(Place, Listener)> {
+    let ListenTable { place: at, is_flawed, address, unix, mode } = table;
+    let at = at.unwrap_or_else(|| Place::new("listen"));
+    let place = address.as_ref().or(unix.as_ref()).map_or_else(|| at.clone(), |(place, _)| place.clone());
+    let is_placed = address.is_some() || unix.is_some();
+    if address.is_some() && unix.is_some() {
+        mistakes.add(&at, "address and unix exclude each other: make two items of it");
+        return None;
     }
-
-    #[test]
-    fn addresses_collide_if_one_covers_the_other() {
-        for (one, other, expected) in [
-            ("127.0.0.1:1", "127.0.0.1:1", true),
-            ("127.0.0.1:1", "127.0.0.1:2", false),
-            ("127.0.0.1:1", "127.0.0.2:1", false),
-            ("127.0.0.1:1", "[::1]:1", false),
-            ("[::]:1", "127.0.0.1:1", true),
-            ("[::1]:1", "[::]:1", true),
-            ("0.0.0.0:1", "127.0.0.1:1", true),
-            ("0.0.0.0:1", "[::1]:1", false),
-            ("127.0.0.1:0", "127.0.0.1:0", false),
-        ] {
-            let [one, other] = [one, other].map(|text| text.parse().expect("an address"));
-            assert_eq!((collide(one, other), collide(other, one)), (expected, expected), "{one} {other}");
-        }
+    if let Some((place, _)) = mode.as_ref().filter(|_| address.is_some()) {
+        mistakes.add(place, "is for a Unix socket: remove it");
     }
+    let mode = LISTEN.mode.parse_or_default([mode], mistakes);
+    let address = LISTEN.address.parse([address], mistakes).map(Endpoint::Address);
+    let unix = LISTEN.unix.parse([unix], mistakes).zip(mode).map(|(path, mode)| Endpoint::Unix { path, mode });
+    if !is_placed && !is_flawed {
+        mistakes.add(&at, "has neither address nor unix: set one of them");
+    }
+    Some((place, Listener { endpoint: address.or(unix)? }))
 }

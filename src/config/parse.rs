@@ -234,6 +234,32 @@ pub(crate) fn parse_path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err(EMPTY.to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
+/// The longest path of a Unix socket: `sockaddr_un` has 108 bytes, of which the last one is the end (unix(7)).
+const MAX_UNIX_PATH: usize = 107;
+
+/// The file of a Unix socket. Without a folder it would depend on where the program was started.
+pub(crate) fn parse_unix(text: &str) -> Result<PathBuf, String> {
+    let path = parse_file(text)?;
+    if !path.is_absolute() {
+        return Err(format!(
+            "{text:?} is not a socket's path: use one from the root, such as /run/acr-cache-proxy/clients.sock"
+        ));
+    }
+    if path.as_os_str().len() > MAX_UNIX_PATH {
+        return Err(format!("has {} bytes: a socket's path has {MAX_UNIX_PATH} at most", path.as_os_str().len()));
+    }
+    Ok(path)
+}
+
+/// Permission bits as chmod(1) takes them: three octal digits, with or without a 0 in front.
+pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").or(text.strip_prefix('0')).unwrap_or(text);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if digits.len() == 3 && digits.bytes().all(|digit| digit.is_ascii_digit()) => Ok(mode),
+        _ => Err(format!("{text:?} is not a file mode: use three octal digits, such as 0660")),
+    }
+}
+
 /// An id of a tenant, an application or an identity.
 pub(crate) fn parse_id(text: &str) -> Result<String, String> {
     not_empty(text, Form::Id)

@@ -6,18 +6,21 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::{parse_admin, parse_listen};
 use super::domain::Domain;
 use super::file::{Document, Node};
 use super::kind::{Audience, Cloud, KindName, parse_audience, parse_cloud, parse_kind};
-use super::listener::{parse_admin, parse_listen};
+use super::listener;
 use super::mistake::Place;
 use super::parse::{
     MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_authority,
     parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_file, parse_host, parse_id,
-    parse_lifetime, parse_memory, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_reads,
-    parse_registry, parse_resource, parse_threads, parse_token_wait,
+    parse_lifetime, parse_memory, parse_mode, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_reads,
+    parse_registry, parse_resource, parse_threads, parse_token_wait, parse_unix,
 };
-use super::table::{Default, Entry, List, Nested, ROW, Row, Shape, Switched, Table, Tables, Value, table};
+use super::table::{
+    Default, Entry, List, Nested, ROW, Row, Shape, Switched, Table, Tables, Value, ValueOrTables, table,
+};
 use crate::logger::parse_filter;
 use oci::name::Prefix;
 use oci::platform::Platform;
@@ -29,14 +32,15 @@ pub(crate) const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
 table! {
     /// The whole file.
     FILE: FileRows, FileTable {
-        listen: Value<SocketAddr> {
+        listen: ValueOrTables<ListenTable> {
             flag: Some("listen-address"),
             value: "ADDRESS",
-            default: Default::Text("127.0.0.1:8080"),
+            default: Default::Text(listener::DEFAULT),
             help: "Where to listen for clients: 127.0.0.1:8080, [::1]:8080, or :8080 for every address",
             more: "The default is loopback because clients are not authenticated. `\":8080\"` listens on every address of \
-                   the host, IPv4 and IPv6."
-        } parse parse_listen;
+                   the host, IPv4 and IPv6. In the file it may be a list of tables instead, one for each listener; the \
+                   flag stands for the whole list."
+        };
 
         admin: Value<SocketAddr> {
             flag: Some("admin-address"),
@@ -147,6 +151,36 @@ table! {
                    it looks like a known one or if nothing else would be logged. `debug` and `trace` say no more than \
                    `info`: what libraries log there quotes requests, so it is not compiled in."
         } parse parse_filter;
+    }
+}
+
+table! {
+    /// An item of `listen`.
+    LISTEN: ListenRows, ListenTable {
+        address: Value<SocketAddr> {
+            value: "ADDRESS",
+            default: Default::Words("none; each item has `address` or `unix`"),
+            example: "0.0.0.0:8080",
+            help: "An address to listen on, in the forms of `listen` itself",
+            more: ""
+        } parse parse_listen;
+
+        unix: Value<PathBuf> {
+            value: "PATH",
+            default: Default::Words("none"),
+            example: "/run/acr-cache-proxy/clients.sock",
+            help: "A Unix socket to listen on, for a balancer on the same host",
+            more: "Its folder has to be there. A socket that an earlier process left behind is replaced; one that a process \
+                   still serves, and a file of another kind, are errors."
+        } parse parse_unix;
+
+        mode: Value<u32> {
+            value: "MODE",
+            default: Default::Text("0660"),
+            help: "Who may connect to the Unix socket, as permission bits of its file",
+            more: "With the default, that is the user and the group that the proxy runs as. `\"0666\"` is everybody who \
+                   can reach the folder."
+        } parse parse_mode;
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) enum Holds {
     Table(Vec<Entry>),
     /// A list of tables of these settings.
     Tables(Vec<Entry>),
+    /// One value, or a list of tables of these settings.
+    ValueOrTables(Vec<Entry>),
 }
 
 /// The type of a setting: how it stands in the file, and what its text has to be.
@@ -144,6 +146,20 @@ pub(crate) enum Switch<T> {
 pub(crate) struct Tables<T> {
     pub row: Row,
     pub table: std::marker::PhantomData<T>,
+}
+
+/// One value, or a list of tables in its place.
+pub(crate) struct ValueOrTables<T> {
+    pub row: Row,
+    pub table: std::marker::PhantomData<T>,
+}
+
+/// What stands behind the key of a [`ValueOrTables`].
+pub(crate) enum OneOrMany<T> {
+    /// The value.
+    One(Text),
+    /// The list, which begins here.
+    Many(Place, Vec<T>),
 }
 
 impl<T: 'static> Shape for Value<T> {
@@ -236,6 +252,34 @@ impl<T: Table + 'static> Shape for Tables<T> {
 
     fn place(found: &Vec<T>) -> Option<&Place> {
         found.first().and_then(T::place)
+    }
+}
+
+impl<T: Table + 'static> Shape for ValueOrTables<T> {
+    type Found = Option<OneOrMany<T>>;
+
+    fn entry(&'static self) -> Entry {
+        Entry { row: &self.row, holds: Holds::ValueOrTables(T::entries()) }
+    }
+
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Option<OneOrMany<T>> {
+        if !document.is_list(node) {
+            return document.text(node, self.row.if_empty).map(OneOrMany::One);
+        }
+        let items = document.items(node, "");
+        let place = document.place(node);
+        if items.is_empty() {
+            document.wrong(node, "is an empty list: set one item or more, or remove the key");
+        }
+        let tables: Vec<_> = items.iter().map(|item| T::read(document, item)).collect();
+        (!tables.is_empty()).then_some(OneOrMany::Many(place, tables))
+    }
+
+    fn place(found: &Option<OneOrMany<T>>) -> Option<&Place> {
+        match found {
+            Some(OneOrMany::One((place, _)) | OneOrMany::Many(place, _)) => Some(place),
+            None => None,
+        }
     }
 }
 

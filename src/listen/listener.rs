@@ -1,10 +1,11 @@
-//! Listening sockets: bound before anything else starts, and their queues served to the end before they close.
+//! Accepts connections, and serves the queues of the listening sockets to the end before they close.
 //!
-//! Left to itself, Pingora binds late, tries for 30 s, then panics in a task and leaves a process without a listener. When it
-//! stops, it closes the socket with clients in its queue; these believe that they are connected, and the kernel resets them.
+//! When Pingora stops, it closes a socket with clients in its queue; these believe that they are connected, and the kernel
+//! resets them.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net;
+use std::os::unix;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use log::error;
 use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-use super::Kind;
-use super::connection::Connection;
+use super::bind::{self, Listener};
+use super::connection::{Connection, Stream};
 use super::exit::ExitIfDropped;
 use super::http::Http;
 use super::refusal::{self, NoRequest};
@@ -29,55 +31,8 @@ use crate::load::{Guard, Limit, Load};
 /// take processor time from the requests that could free a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client gets
-/// no reply and retries after a second, and hosts that pull all do so at once.
-const QUEUE: u32 = 4096;
-
 /// Connections beyond the limit that are given the time to read their refusal; further ones are closed at once.
 const MAX_REFUSALS: usize = 64;
-
-/// A bound socket that is not served yet. Connections queue in the kernel meanwhile.
-pub(crate) struct Listener {
-    kind: Kind,
-    socket: TcpListener,
-    address: SocketAddr,
-}
-
-impl Listener {
-    /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`.
-    pub(crate) fn bind(kind: Kind, address: SocketAddr) -> io::Result<Self> {
-        let socket = match listen(address) {
-            Err(cause) if address.ip().is_unspecified() && cause.kind() != io::ErrorKind::AddrInUse => {
-                listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))).map_err(|_| cause)
-            }
-            bound => bound,
-        }?;
-        Ok(Self { kind, address: socket.local_addr()?, socket })
-    }
-
-    /// What it is for.
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// The address it really has.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    // The standard library's queue has 128 places, and tokio's sockets belong to a runtime; this one serves nothing else.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let _inside = runtime.enter();
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    // Accepted connections inherit it (Linux), which saves a system call for each: the end of an answer does not wait until
-    // the client has acknowledged what came before (RFC 896).
-    socket.set_nodelay(true)?;
-    socket.bind(address)?;
-    socket.listen(QUEUE)?.into_std()
-}
 
 /// Listeners of one kind: they serve the same requests on the same threads and share a limit of connections. One of Pingora's
 /// services.
@@ -113,7 +68,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
         for (listener, open) in self.listeners.drain(..) {
             let (acceptor, shutdown) = (Arc::clone(&self.acceptor), self.shutdown.clone());
             accepting.spawn(async move {
-                let name = listener.kind.name();
+                let name = listener.kind().name();
                 let _exit = ExitIfDropped::new(name, shutdown.clone());
                 if let Err(cause) = acceptor.accept(listener, &shutdown).await {
                     error!("{name}: {cause}");
@@ -143,8 +98,8 @@ struct Acceptor<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     /// Accepts until the shutdown, and then what is left in the queue.
     async fn accept(&self, listener: Listener, shutdown: &ShutdownWatch) -> io::Result<()> {
-        let name = listener.kind.name();
-        let listener = tokio::net::TcpListener::from_std(listener.socket)?;
+        let name = listener.kind().name();
+        let queue = Queue::new(listener.socket)?;
         let mut watch = shutdown.clone();
         let mut stopping = pin!(async {
             // An error means that nobody is left who could announce a shutdown: that is one, too.
@@ -154,8 +109,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
             tokio::select! {
                 biased;
                 () = &mut stopping => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.serve(stream, peer, shutdown),
+                accepted = queue.accept() => match accepted {
+                    Ok(accepted) => self.serve(accepted, shutdown),
                     Err(cause) => {
                         error!("{name}: accept: {cause}");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -163,17 +118,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 },
             }
         }
-        // The runtime may not have heard of the last connections yet; the kernel has.
-        let queue = listener.into_std()?;
-        while let Ok((stream, peer)) = queue.accept() {
-            stream.set_nonblocking(true)?;
-            self.serve(TcpStream::from_std(stream)?, peer, shutdown);
+        queue.rest(|accepted| self.serve(accepted, shutdown))
+    }
+
+    fn serve(&self, accepted: Accepted, shutdown: &ShutdownWatch) {
+        match accepted {
+            Accepted::Tcp(stream, peer) => self.serve_stream(stream, peer, shutdown),
+            Accepted::Unix(stream, peer) => self.serve_stream(stream, peer, shutdown),
         }
-        Ok(())
     }
 
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
-    fn serve(&self, mut stream: TcpStream, peer: SocketAddr, shutdown: &ShutdownWatch) {
+    fn serve_stream<S: Stream>(&self, mut stream: S, peer: SocketAddr, shutdown: &ShutdownWatch) {
         let guard = self.connections.enter();
         match guard.excess() {
             0 => {
@@ -192,24 +148,69 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                     drop((stream, guard));
                 });
             }
-            _ => refusal::refuse_at_once(&stream, NoRequest::TooManyConnections),
+            _ => refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A listening socket's queue of connections.
+enum Queue {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
 
-    #[test]
-    fn accepted_connections_inherit_no_delay() {
-        let socket = listen(([127, 0, 0, 1], 0).into()).expect("a port");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(socket).expect("non-blocking");
-            let _client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
-            let (stream, _) = listener.accept().await.expect("accepted");
-            assert!(stream.nodelay().expect("a socket"));
-        });
+/// A connection, with its peer's address; of a Unix socket that is most often without a name.
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream, SocketAddr),
+}
+
+impl Accepted {
+    /// An IPv4 client of a socket for both is known by its IPv4 address.
+    fn tcp((stream, peer): (TcpStream, net::SocketAddr)) -> Self {
+        Self::Tcp(stream, net::SocketAddr::new(peer.ip().to_canonical(), peer.port()).into())
+    }
+
+    fn unix((stream, peer): (UnixStream, impl Into<unix::net::SocketAddr>)) -> Self {
+        Self::Unix(stream, peer.into().into())
+    }
+}
+
+impl Queue {
+    /// Of a socket that does not block, in the runtime that serves it.
+    fn new(socket: bind::Socket) -> io::Result<Self> {
+        Ok(match socket {
+            bind::Socket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            bind::Socket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// Waits for a connection. Cancel safe.
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => socket.accept().await.map(Accepted::tcp),
+            Self::Unix(socket) => socket.accept().await.map(Accepted::unix),
+        }
+    }
+
+    /// Takes what is still in it. The runtime may not have heard of the last connections yet; the kernel has.
+    fn rest(self, mut take: impl FnMut(Accepted)) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => {
+                let queue = socket.into_std()?;
+                while let Ok((stream, peer)) = queue.accept() {
+                    stream.set_nonblocking(true)?;
+                    take(Accepted::tcp((TcpStream::from_std(stream)?, peer)));
+                }
+            }
+            Self::Unix(socket) => {
+                let queue = socket.into_std()?;
+                while let Ok((stream, peer)) = queue.accept() {
+                    stream.set_nonblocking(true)?;
+                    take(Accepted::unix((UnixStream::from_std(stream)?, peer)));
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! Answers to what never becomes a request: written straight to the connection, which then ends.
 
+use std::pin::Pin;
+use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use oci::error::{Code, Refusal};
 
@@ -72,8 +73,8 @@ pub(crate) async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), w
 }
 
 /// Answers as far as that can be done without waiting; the caller closes the connection.
-pub(crate) fn refuse_at_once(stream: &TcpStream, why: NoRequest) {
-    let _ = stream.try_write(&why.answer());
+pub(crate) fn refuse_at_once(mut stream: impl AsyncWrite + Unpin, why: NoRequest) {
+    let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), &why.answer());
 }
 
 #[cfg(test)]

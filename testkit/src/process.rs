@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,36 +19,48 @@ const MAX_NOTIFICATION: usize = 8 << 10;
 pub struct Proxy {
     child: Child,
     log: Arc<Log>,
-    address: Option<SocketAddr>,
+    /// `None` until it is ready.
+    addresses: Option<Vec<SocketAddr>>,
     /// The temporary directory, removed with this value.
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 impl Proxy {
     pub(crate) fn new(child: Child, log: Arc<Log>, files: tempfile::TempDir) -> Self {
-        Self { child, log, address: None, _files: files }
+        Self { child, log, addresses: None, files }
     }
 
-    /// Waits for the notification `READY=1`, which comes with the address.
+    /// Waits for the notification `READY=1`, which comes with the addresses.
     pub(crate) fn wait_until_ready(&mut self, notifications: &UnixDatagram) {
         notifications.set_read_timeout(Some(STEP)).expect("a socket");
         let deadline = Instant::now() + PATIENCE;
         let mut buffer = [0; MAX_NOTIFICATION];
-        while self.address.is_none() {
+        while self.addresses.is_none() {
             if let Ok(length) = notifications.recv(&mut buffer) {
                 let notification = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 let value = |name: &str| notification.lines().find_map(|line| line.strip_prefix(name));
-                let address = value("X_LISTEN_ADDRESS=").and_then(|address| address.parse().ok());
-                self.address = address.filter(|_| value("READY=") == Some("1"));
+                let addresses = value("X_LISTEN_ADDRESS=")
+                    .and_then(|list| list.split_whitespace().map(|address| address.parse().ok()).collect());
+                self.addresses = addresses.filter(|_| value("READY=") == Some("1"));
             } else {
                 assert!(self.is_running() && Instant::now() < deadline, "it is not ready:\n{}", self.log());
             }
         }
     }
 
-    /// The address it listens on.
+    /// The first address it listens on.
     pub fn address(&self) -> SocketAddr {
-        self.address.expect("started with Setup::start")
+        *self.addresses().first().expect("it has a listener with an address")
+    }
+
+    /// All addresses it listens on for clients, in the order of the settings.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.addresses.as_deref().expect("started with Setup::start")
+    }
+
+    /// The path of a file in its temporary directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
     }
 
     /// `http://<address><path>`.

@@ -76,6 +76,12 @@ impl Setup {
         self.edit(|config| config + lines + "\n")
     }
 
+    /// Listens by this value of `listen`, in which `{}` stands for the proxy's temporary directory.
+    pub fn listen(self, value: &str) -> Self {
+        let value = value.replace("{}", &self.files.path().to_string_lossy());
+        self.edit(|config| config.replacen("listen: 127.0.0.1:0", &format!("listen: {value}"), 1))
+    }
+
     /// Adds lines to the `upstream` table, indented by two spaces.
     pub fn upstream(self, lines: &str) -> Self {
         self.edit(|config| config.replacen("upstream:\n", &format!("upstream:\n{lines}"), 1))

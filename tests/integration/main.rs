@@ -24,6 +24,7 @@ mod http2;
 mod identity;
 mod interim;
 mod limits;
+mod listeners;
 mod load;
 mod located;
 mod log;

@@ -47,6 +47,9 @@ fn a_key_with_nothing_behind_it_is_never_taken_for_a_value() {
             ("routes:\n  - source: docker.io\n", "    domain", VALUE),
             ("routes:\n  - domain: a.azurecr.io\n", "    source", VALUE),
             ("routes:\n  - {source: docker.io, domain: a.azurecr.io}\n", "  -", TABLE),
+            ("upstream: {domain: a.azurecr.io}\nlisten:\n", "  -", TABLE),
+            ("upstream: {domain: a.azurecr.io}\nlisten:\n", "  - address", VALUE),
+            ("upstream: {domain: a.azurecr.io}\nlisten:\n", "  - unix", VALUE),
         ] {
             let text = format!("{before}{key}{}{null}\n", if key.ends_with('-') { "" } else { ":" });
             let mistakes = said(&text);
@@ -180,6 +183,49 @@ fn mistakes_come_in_the_order_of_lines_and_none_follows_from_another() {
 }
 
 #[test]
+fn a_wrong_listener_is_named_by_its_place() {
+    for (listen, expected) in [
+        ("[]", "listen: is an empty list: set one item or more, or remove the key"),
+        ("{address: ':1'}", "listen: must be a text"),
+        ("[':1']", "listen[0]: must be a table of address, unix, mode"),
+        ("[{}]", "listen[0]: has neither address nor unix: set one of them"),
+        ("[{mode: 0600}]", "listen[0]: has neither address nor unix: set one of them"),
+        ("[{addres: ':1'}]", "listen[0].addres: unknown setting: did you mean address?"),
+        ("[{address: ':1', unix: /a}]", "listen[0]: address and unix exclude each other: make two items of it"),
+        ("[{address: ':1', mode: 0600}]", "listen[0].mode: is for a Unix socket: remove it"),
+        ("[{unix: /a, mode: rw}]", "listen[0].mode: \"rw\" is not a file mode: use three octal digits, such as 0660"),
+        (
+            "[{unix: /a, mode: 01660}]",
+            "listen[0].mode: \"01660\" is not a file mode: use three octal digits, such as 0660",
+        ),
+        (
+            "[{unix: a}]",
+            "listen[0].unix: \"a\" is not a socket's path: use one from the root, such as /run/acr-cache-proxy/clients.sock",
+        ),
+        ("[{unix: ''}]", "listen[0].unix: is empty: set a value, or remove the key"),
+        (
+            "[{address: ':1'}, {address: '127.0.0.1:1'}]",
+            "listen[1].address: 127.0.0.1:1 is taken by config.yaml:2: listen[0].address, [::]:1: use another",
+        ),
+        (
+            "[{unix: /a}, {address: ':1'}, {unix: /a}]",
+            "listen[2].unix: unix:/a is taken by config.yaml:2: listen[0].unix, unix:/a: use another",
+        ),
+    ] {
+        let said = said(&format!("upstream: {{domain: a.io}}\nlisten: {listen}"));
+        assert_eq!(said, [format!("config.yaml:2: {expected}")], "{listen}");
+    }
+    let long = format!("upstream: {{domain: a.io}}\nlisten: [{{unix: /{}}}]", "a".repeat(107));
+    assert_eq!(said(&long), ["config.yaml:2: listen[0].unix: has 108 bytes: a socket's path has 107 at most"]);
+    // A flag stands for the whole list, and what is wrong with that is told all the same.
+    let flags = || Flags::default().with(&FILE.listen.row, ":1");
+    let text = "upstream: {domain: a.io}\nlisten: [{address: ':2'}, {unix: /a}]";
+    let config = load(text, flags()).expect("valid");
+    assert_eq!(config.listeners().iter().map(|listener| listener.endpoint.to_string()).collect::<Vec<_>>(), ["[::]:1"]);
+    assert_eq!(load("upstream: {domain: a.io}\nlisten: [{}]", flags()).map_err(|said| said.len()).err(), Some(1));
+}
+
+#[test]
 fn the_admin_listener_cannot_have_the_clients_address() {
     for (text, expected) in [
         (
@@ -188,6 +234,10 @@ fn the_admin_listener_cannot_have_the_clients_address() {
         ),
         (
             "listen: :9000\nadmin: 127.0.0.1:9000",
+            "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, [::]:9000: use another port",
+        ),
+        (
+            "listen: [{unix: /a}, {address: ':9000'}]\nadmin: :9000",
             "config.yaml:3: admin: 127.0.0.1:9000 is taken by the listener for clients, [::]:9000: use another port",
         ),
         (

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::super::kind::KindName;
-use super::super::setting::{CacheTable, IdentityTable, LimitsTable, RouteTable};
+use super::super::setting::{CacheTable, IdentityTable, LimitsTable, ListenTable, RouteTable};
 use super::super::table::Default as DefaultValue;
 use super::*;
 
@@ -61,14 +61,38 @@ fn example(row: &Row) -> &str {
     }
 }
 
+fn words(row: &Row, indent: &str) -> String {
+    let names: Vec<_> =
+        row.flag.map(|flag| format!("--{flag}")).into_iter().chain(row.variable.map(str::to_owned)).collect();
+    let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+    let words = format!("{}{names}. {} Default: {}.", row.help, row.more, default(row, ""));
+    comment(indent, &words.replace("`\"", "\"").replace("\"`", "\"").replace('`', "\""))
+}
+
+/// Tables that are only a comment as a whole.
+fn commented(entries: Vec<Entry>, indent: &str, text: &mut String) {
+    for Entry { row, holds } in entries {
+        text.push_str(&words(row, indent));
+        match holds {
+            Holds::Table(below) => {
+                let _ = writeln!(text, "{indent}{}:", row.key);
+                commented(below, &format!("{indent}  "), text);
+            }
+            _ => {
+                let _ = writeln!(text, "{indent}{}: {}", row.key, example(row));
+            }
+        }
+    }
+}
+
 fn yaml(entries: Vec<Entry>, indent: &str, text: &mut String) {
     for Entry { row, holds } in entries {
-        let names: Vec<_> =
-            row.flag.map(|flag| format!("--{flag}")).into_iter().chain(row.variable.map(str::to_owned)).collect();
-        let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-        let words = format!("{}{names}. {} Default: {}.", row.help, row.more, default(row, ""));
-        text.push_str(&comment(indent, &words.replace("`\"", "\"").replace("\"`", "\"").replace('`', "\"")));
+        text.push_str(&words(row, indent));
         match holds {
+            Holds::ValueOrTables(below) => {
+                let _ = writeln!(text, "{0}: {1}\n# Or a list:\n# {0}:\n#   -", row.key, example(row));
+                commented(below, "#     ", text);
+            }
             Holds::Table(below) if indent.is_empty() => {
                 let _ = writeln!(text, "{indent}{}:", row.key);
                 yaml(below, "  ", text);
@@ -142,9 +166,10 @@ fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String)
 }
 
 /// Every table, with its title and what stands in front of its keys.
-fn tables() -> [(&'static str, &'static str, Vec<Entry>); 5] {
+fn tables() -> [(&'static str, &'static str, Vec<Entry>); 6] {
     [
         ("The file", "", FileTable::entries()),
+        ("Keys of each item of `listen`, where that is a list", "listen.", ListenTable::entries()),
         ("Keys of `upstream`, and of each item of `routes`", "upstream.", RouteTable::entries()),
         ("Keys of `cache`", "cache.", CacheTable::entries()),
         ("Keys of `limits`", "limits.", LimitsTable::entries()),
@@ -215,6 +240,10 @@ fn every_default_and_every_example_of_a_setting_is_right() {
                         String::new()
                     }
                     "" => value,
+                    "listen." => {
+                        let place = if row.key == "mode" { "unix: /run/clients.sock, " } else { "" };
+                        format!("listen: [{{{place}{value}}}]")
+                    }
                     table => format!("{} {{{value}}}", table.replace('.', ":")),
                 };
                 let upstream =

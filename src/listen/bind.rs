@@ -1,0 +1,206 @@
+//! Listening sockets, bound before anything else starts. Left to itself, Pingora binds late, tries for 30 s, then panics in a
+//! task and leaves a process without a listener.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::{fmt, fs};
+
+use tokio::net::{TcpSocket, UnixSocket, UnixStream};
+
+use super::Kind;
+use crate::config::Endpoint;
+
+/// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client gets
+/// no reply and retries after a second, and hosts that pull all do so at once.
+const QUEUE: u32 = 4096;
+
+/// A bound socket that is not served yet. Connections queue in the kernel meanwhile.
+pub(crate) struct Listener {
+    kind: Kind,
+    pub(super) socket: Socket,
+    endpoint: Endpoint,
+}
+
+/// The socket itself, which does not block.
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Why a socket cannot be listened on.
+#[derive(Debug)]
+pub(crate) enum BindError {
+    /// The system's reason.
+    System(io::Error),
+    /// The path of a Unix socket is that of a file of another kind, which is not removed.
+    NoSocket,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(cause) => cause.fmt(f),
+            Self::NoSocket => f.write_str("there is a file that is not a socket"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl From<io::Error> for BindError {
+    fn from(cause: io::Error) -> Self {
+        Self::System(cause)
+    }
+}
+
+impl Listener {
+    /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`. The file of a
+    /// Unix socket that nobody serves any more is replaced.
+    pub(crate) fn bind(kind: Kind, endpoint: &Endpoint) -> Result<Self, BindError> {
+        // The standard library's queue has 128 places, and tokio's sockets belong to a runtime; this one serves nothing else.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        match endpoint {
+            Endpoint::Address(address) => {
+                let _inside = runtime.enter();
+                let socket = match listen(*address) {
+                    Err(cause) if address.ip().is_unspecified() && cause.kind() != ErrorKind::AddrInUse => {
+                        listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))).map_err(|_| cause)
+                    }
+                    bound => bound,
+                }?;
+                let endpoint = Endpoint::Address(socket.local_addr()?);
+                Ok(Self { kind, endpoint, socket: Socket::Tcp(socket) })
+            }
+            Endpoint::Unix { path, mode } => {
+                let socket = runtime.block_on(listen_unix(path, *mode))?;
+                Ok(Self { kind, endpoint: endpoint.clone(), socket: Socket::Unix(socket) })
+            }
+        }
+    }
+
+    /// What it is for.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The address that it really has, if it has one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.address()
+    }
+
+    /// As a person reads it: `http://127.0.0.1:8080`, `unix:/run/clients.sock`.
+    pub(crate) fn url(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Address(address) => format!("http://{address}"),
+            unix @ Endpoint::Unix { .. } => unix.to_string(),
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it (Linux), which saves a system call for each: the end of an answer does not wait until
+    // the client has acknowledged what came before (RFC 896).
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)?.into_std()
+}
+
+/// The socket's file has its permissions before anybody can connect: until it listens, the kernel refuses.
+async fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
+    let socket = UnixSocket::new_stream()?;
+    if let Err(cause) = socket.bind(path) {
+        if cause.kind() != ErrorKind::AddrInUse {
+            return Err(cause.into());
+        }
+        remove_stale(path).await?;
+        socket.bind(path)?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(socket.listen(QUEUE)?.into_std()?)
+}
+
+/// Removes the file that an earlier process left behind. That one is gone if the kernel refuses a connection.
+async fn remove_stale(path: &Path) -> Result<(), BindError> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(BindError::NoSocket);
+    }
+    match UnixStream::connect(path).await {
+        Err(cause) if cause.kind() == ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        // Also one whose queue is full, or that may not be asked.
+        Ok(_) | Err(_) => Err(io::Error::from(ErrorKind::AddrInUse).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
+        let listener = Listener::bind(Kind::Clients, &Endpoint::Unix { path: path.to_owned(), mode })?;
+        let Socket::Unix(socket) = listener.socket else { panic!("a Unix socket") };
+        Ok(socket)
+    }
+
+    #[test]
+    fn accepted_connections_inherit_no_delay() {
+        let listener = Listener::bind(Kind::Clients, &Endpoint::Address(([127, 0, 0, 1], 0).into())).expect("a port");
+        let Socket::Tcp(socket) = listener.socket else { panic!("a TCP socket") };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(socket).expect("non-blocking");
+            let _client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+            let (stream, _) = listener.accept().await.expect("accepted");
+            assert!(stream.nodelay().expect("a socket"));
+        });
+    }
+
+    #[test]
+    fn a_unix_socket_has_its_mode_and_replaces_one_that_was_left_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        for mode in [0o600, 0o666] {
+            // The second one finds the file of the first one.
+            let socket = bind(&path, mode).expect("bound");
+            assert_eq!(path.metadata().expect("a file").permissions().mode() & 0o777, mode);
+            let mut client = net::UnixStream::connect(&path).expect("it listens");
+            client.write_all(b"x").expect("sent");
+            socket.set_nonblocking(false).expect("a socket");
+            let mut byte = [0];
+            socket.accept().expect("a client").0.read_exact(&mut byte).expect("a byte");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_that_is_served_and_a_file_of_another_kind_are_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let _served = bind(&path, 0o600).expect("bound");
+        let in_use = |cause| matches!(cause, BindError::System(cause) if cause.kind() == ErrorKind::AddrInUse);
+        assert!(bind(&path, 0o600).is_err_and(in_use));
+        assert!(net::UnixStream::connect(&path).is_ok(), "the file is still there");
+        let file = folder.path().join("file");
+        for make in [
+            (|path| fs::write(path, "kept").expect("written")) as fn(&Path),
+            |path| fs::create_dir(path).expect("made"),
+            |path| std::os::unix::fs::symlink("/nonexistent", path).expect("made"),
+        ] {
+            make(&file);
+            let wrong = bind(&file, 0o600).err();
+            assert!(matches!(wrong, Some(BindError::NoSocket)), "{wrong:?}");
+            assert!(file.symlink_metadata().is_ok(), "it is still there");
+            fs::remove_file(&file).or_else(|_| fs::remove_dir(&file)).expect("removed");
+        }
+        let missing = bind(&folder.path().join("none/socket"), 0o600);
+        assert!(matches!(missing, Err(BindError::System(cause)) if cause.kind() == ErrorKind::NotFound));
+    }
+}

@@ -1,0 +1,98 @@
+//! Listeners of each kind: several addresses, Unix sockets.
+
+use std::io::{BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use crate::wire;
+use testkit::wire::receive;
+use testkit::{PATIENCE, Proxy, Setup};
+
+/// A client's connection to a listener of any kind.
+pub(crate) trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
+pub(crate) fn connect_unix(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    stream
+}
+
+/// Two requests on one connection, and one that ends it: a ping, an image's index, and what is no pull.
+pub(crate) fn is_served(connection: impl Wire) {
+    let mut connection = BufReader::new(connection);
+    for (request, connection_header, status) in [
+        ("GET /v2/", "", 200),
+        ("GET /v2/library/busybox/manifests/latest", "", 200),
+        ("PUT /v2/library/busybox/manifests/latest", "Connection: close\r\n", 405),
+    ] {
+        let accept = "Accept: application/vnd.oci.image.index.v1+json\r\n";
+        write!(connection.get_mut(), "{request} HTTP/1.1\r\nHost: x\r\n{accept}{connection_header}\r\n").expect("sent");
+        let received = receive(&mut connection, "GET", usize::MAX).expect("an answer");
+        assert!(received.broken.is_none() && received.answer.status() == status, "{request}: {received:?}");
+    }
+    assert_eq!(connection.read(&mut [0]).expect("the end"), 0);
+}
+
+fn list(proxy: &Proxy) -> [Box<dyn Wire>; 3] {
+    let &[one, other] = proxy.addresses() else { panic!("two addresses: {:?}", proxy.addresses()) };
+    [Box::new(wire::connect(one)), Box::new(wire::connect(other)), Box::new(connect_unix(&proxy.path("socket")))]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_listeners_of_a_list_serve_clients() {
+    let azure = testkit::azure().await;
+    let proxy =
+        Setup::new(&azure).listen("[{address: '127.0.0.1:0'}, {unix: '{}/socket'}, {address: '127.0.0.1:0'}]").start();
+    list(&proxy).into_iter().for_each(is_served);
+    let mode = proxy.path("socket").metadata().expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let log = proxy.wait_for_log(&format!("listening on unix:{}", proxy.path("socket").display()));
+    assert!(log.contains("acr-cache-proxy"), "{log}");
+    // What is under way is served by all of them during a drain.
+    let mut begun = list(&proxy);
+    for connection in &mut begun {
+        connection.write_all(b"GET /v2/ HTTP/1.1\r\n").expect("sent");
+    }
+    wire::ask(proxy.address(), "GET /v2/", "");
+    proxy.signal("TERM");
+    proxy.wait_for_log("stopping: ");
+    for mut connection in begun {
+        connection.write_all(b"Host: x\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).expect("an answer");
+        assert_eq!(wire::parse(&answer).status, 200);
+    }
+    let log = proxy.end();
+    assert_eq!(log.matches(" access] GET /v2/ 200 ").count(), 7, "{log}");
+    let of_the_socket = log.lines().filter(|line| line.contains(" access] ") && line.contains(" client=- "));
+    assert_eq!(of_the_socket.count(), 4, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_that_cannot_be_made_ends_the_start_with_what_to_do() {
+    let azure = testkit::azure().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(folder.path().join("file"), "kept").expect("written");
+    let served = Setup::new(&azure).listen(&format!("[{{unix: {}}}]", path("served"))).start();
+    for (name, says) in [
+        ("file", "there is a file that is not a socket, and it is not removed: remove it"),
+        ("none/socket", "its folder is not there: make it"),
+        ("served", "another process serves it: stop that one"),
+    ] {
+        let mut proxy = Setup::new(&azure).listen(&format!("[{{unix: {}}}]", path(name))).spawn();
+        assert_eq!(proxy.wait().code(), Some(1));
+        proxy.wait_for_log(&format!("listen unix:{}: {says}", path(name)));
+    }
+    assert_eq!(std::fs::read(folder.path().join("file")).expect("still there"), b"kept");
+    // What a killed process leaves behind is replaced.
+    is_served(connect_unix(Path::new(&path("served"))));
+    served.signal("KILL");
+    drop(served);
+    let again = Setup::new(&azure).listen(&format!("[{{unix: {}, mode: 0600}}]", path("served"))).start();
+    is_served(connect_unix(Path::new(&path("served"))));
+    assert!(again.addresses().is_empty());
+}
