@@ -56,6 +56,11 @@ impl<T> Cache<T> {
         self.store.memory()
     }
 
+    /// From now on it keeps `memory` bytes at most, and drops at once what is too much. 0 drops everything.
+    pub(crate) fn set_memory(&self, memory: usize) {
+        self.flights.locked(|| self.store.set_memory(memory));
+    }
+
     /// Remembers that something may be kept under this key: that a blob is a configuration. What is there stays.
     pub(crate) fn remember(&self, key: &KeyRef<'_>) {
         self.flights.locked(|| {

@@ -14,13 +14,14 @@ mod demo;
 mod exit;
 #[cfg(not(all(feature = "bench", feature = "demo")))]
 mod missing;
+mod reload;
 mod serve;
 mod warm;
 
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoOptions;
 pub(crate) use exit::{Exit, WRONG};
-pub(crate) use serve::Serve;
+pub(crate) use serve::{Serve, read_again};
 
 /// What `--version` says behind the program's name; build.rs finds the commit and the features.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ACR_CACHE_PROXY_BUILD"), ")");
@@ -30,6 +31,8 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ACR_CACHE_P
 pub(crate) enum Command {
     /// Run the proxy.
     Serve(Box<Serve>),
+    /// Have a running proxy read its settings again: the one with this process id, or the only one.
+    Reload(Option<u32>),
     /// Show a pull.
     #[cfg(feature = "demo")]
     Demo(DemoOptions),
@@ -58,6 +61,8 @@ enum Subcommands {
     /// Run the proxy; this is what happens without a subcommand, too
     #[command(after_help = serve::examples())]
     Serve(serve::ServeFlags),
+    /// Have a running proxy read its settings again, and tell whether it took them
+    Reload(reload::ReloadFlags),
     /// Show a pull through the proxy without Azure, against a built-in emulator
     #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
@@ -88,6 +93,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Program::try_parse_from(&arguments).map_err(|error| exit::from_clap(&error, &Program::command(), first))?;
     match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => serve::parse(arguments).map(|serve| Command::Serve(Box::new(serve))),
+        Subcommands::Reload(flags) => reload::parse(flags).map(Command::Reload),
         #[cfg(feature = "demo")]
         Subcommands::Demo(arguments) => demo::parse(&arguments).map(Command::Demo),
         #[cfg(not(feature = "demo"))]

@@ -12,6 +12,7 @@ use oci::route::Blobs;
 
 mod address;
 mod cache;
+mod change;
 mod domain;
 mod drain;
 mod file;
@@ -35,6 +36,7 @@ use table::{Entry, Holds, Table as _};
 #[cfg(feature = "demo")]
 pub(crate) use address::parse_listen;
 pub(crate) use cache::{CacheSettings, Lifetimes};
+pub(crate) use change::Effect;
 pub(crate) use domain::Domain;
 pub(crate) use drain::Drain;
 pub(crate) use listener::{Endpoint, Listener};

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
-//!   cli::serve, cli::client_config, cli::warm, cli::bench, cli::demo    the flags of each command
+//!   cli::serve, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
@@ -15,9 +15,11 @@
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
 //!   config::listener, config::address    the listeners for clients; the forms of an address
 //!   config::routes, config::domain, config::identity, config::kind
+//!   config::change                 what differs between two configurations, and when that takes effect
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //! serve                            puts the parts together; below it:
+//!   reload                         the settings are read again, and take effect as a whole or not at all
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
@@ -89,6 +91,7 @@
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /healthz, /readyz, /cache and /cache/purge, on a listener of their own
 //!   health, cache, purge           what is answered to each
+//! control                          the socket by which `reload` asks a running proxy
 //! notify                           what the service manager is told: ready, status, stopping
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
@@ -137,7 +140,7 @@
 //! demo
 //! cli
 //! bench, client_config, serve, warm
-//! admin, child, hot_path, listen
+//! admin, child, control, hot_path, listen
 //! notify
 //! proxy
 //! cache, token
@@ -223,6 +226,12 @@
 //!   `integration::drain::a_request_that_has_begun_before_the_signal_is_served`,
 //!   `integration::drain::a_request_that_waits_for_the_sign_in_gets_its_token_during_the_drain`,
 //!   `integration::process::clients_connected_at_the_signal_are_answered`.
+//! - Settings that are read again take effect as a whole or not at all, fail no request, and come to what a fresh start with them
+//!   would. A request keeps those that it began with; what has not changed keeps its tokens, connections and answers.
+//!   Held by `integration::reload::property::any_sequence_of_configurations_under_load_equals_a_fresh_start_with_the_last_good_one`,
+//!   `integration::reload::a_wrong_configuration_changes_nothing_and_is_told_whole`,
+//!   `integration::reload::what_has_changed_takes_effect_at_once_and_the_rest_stays`,
+//!   `integration::reload::a_request_under_way_ends_with_the_settings_that_it_began_with`.
 //! - There is no way to push and no way to list the catalogue.
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.
 
@@ -237,6 +246,7 @@ mod child;
 mod cli;
 mod client_config;
 mod config;
+mod control;
 #[cfg(feature = "demo")]
 mod demo;
 mod digest;

@@ -2,8 +2,10 @@
 //! writes the lines from a thread of its own.
 
 use std::io::Write as _;
+use std::sync::{Arc, OnceLock};
 
-use env_logger::Target;
+use arc_swap::ArcSwap;
+use env_logger::{Logger, Target};
 use log::Level;
 use nix::sys::stat::fstat;
 
@@ -27,15 +29,34 @@ pub(crate) fn start(filter: &str) {
     let reader = reader();
     // If the system gives no thread, each record is written to standard error by the thread that logs it.
     let writer = Writer::start(std::io::stderr(), reader.priority(Level::Warn)).ok();
-    let target = writer.clone().map_or(Target::Stderr, |writer| Target::Pipe(Box::new(writer)));
-    let mut builder = env_logger::Builder::new();
-    builder.parse_filters(filter).format(move |out, record| format::write(reader, out, record)).target(target);
-    let logger = builder.build();
-    // The level before `Filter` lowers it: what is logged at info may have been warned of.
+    let logger = logger(filter, writer.clone());
     let level = logger.filter();
-    if log::set_boxed_logger(Box::new(Filter::new(logger, writer))).is_ok() {
+    let logger = Arc::new(ArcSwap::from_pointee(logger));
+    if log::set_boxed_logger(Box::new(Filter::new(Arc::clone(&logger), writer.clone()))).is_ok() {
+        log::set_max_level(level);
+        let _ = RUNNING.set((logger, writer));
+    }
+}
+
+/// What [`start`] has started.
+static RUNNING: OnceLock<(Arc<ArcSwap<Logger>>, Option<Writer>)> = OnceLock::new();
+
+/// Replaces the filter, for the records to come.
+pub(crate) fn set_filter(filter: &str) {
+    if let Some((running, writer)) = RUNNING.get() {
+        let logger = logger(filter, writer.clone());
+        let level = logger.filter();
+        running.store(Arc::new(logger));
         log::set_max_level(level);
     }
+}
+
+/// Its level is that before `Filter` lowers it: what is logged at info may have been warned of.
+fn logger(filter: &str, writer: Option<Writer>) -> Logger {
+    let reader = reader();
+    let target = writer.map_or(Target::Stderr, |writer| Target::Pipe(Box::new(writer)));
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(filter).format(move |out, record| format::write(reader, out, record)).target(target).build()
 }
 
 /// Writes to standard error, whatever the filter is, why the program ends: one line for each line of `message`.

@@ -2,6 +2,7 @@
 //!
 //! - `READY=1`: the proxy listens. With it comes `X_LISTEN_ADDRESS=`, the addresses of the listeners for clients, separated
 //!   by spaces, for a parent process that asked for port 0. systemd ignores variables whose names begin with `X_`.
+//! - `RELOADING=1` with `MONOTONIC_USEC=`, then `READY=1`: the settings are read again.
 //! - `STATUS=`: the addresses, and for each registry whether there is a token; `systemctl status` shows it.
 //! - `STOPPING=1`: a signal was received; the proxy ends after the requests under way. `EXTEND_TIMEOUT_USEC=` is how long that
 //!   may take.
@@ -111,6 +112,19 @@ impl BackgroundService for Notifier {
             }
         }
     }
+}
+
+/// Sends `RELOADING=1`: the settings are read again. To be followed by [`reloaded`].
+pub(crate) fn reloading() {
+    // Both in one datagram, as systemd wants it.
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        let _ = send(&[NotifyState::Reloading, now]);
+    }
+}
+
+/// Sends `READY=1`: they have been, whatever came of it.
+pub(crate) fn reloaded() {
+    let _ = send(&[NotifyState::Ready]);
 }
 
 /// Sends `STOPPING=1`: the proxy ends after the requests under way, within this time. systemd waits for it also if its own

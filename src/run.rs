@@ -7,7 +7,7 @@ use log::warn;
 
 use crate::cli::{self, Command, Serve};
 use crate::serve::{self, ServeError};
-use crate::{client_config, logger};
+use crate::{client_config, control, logger};
 
 /// A command that fails; a wrong flag or setting has a status of its own, [`cli::WRONG`].
 const FAILED: u8 = 1;
@@ -16,6 +16,7 @@ const FAILED: u8 = 1;
 pub fn run() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(flags)) => serve(*flags),
+        Ok(Command::Reload(pid)) => reload(pid).map_err(|cause| (FAILED, cause)),
         #[cfg(feature = "demo")]
         Ok(Command::Demo(options)) => crate::demo::run(&options).map_err(|cause| (FAILED, cause)),
         Ok(Command::ClientConfig(task)) => client_config::run(&task).map_err(|cause| (FAILED, cause)),
@@ -40,7 +41,7 @@ pub fn run() -> ExitCode {
 }
 
 /// Serves until a signal ends it. The error has its exit status.
-fn serve(Serve { config, warnings, exit_with_stdin }: Serve) -> Result<(), (u8, String)> {
+fn serve(Serve { config, flags, warnings, exit_with_stdin }: Serve) -> Result<(), (u8, String)> {
     if exit_with_stdin {
         exit_when_stdin_ends();
     }
@@ -52,10 +53,19 @@ fn serve(Serve { config, warnings, exit_with_stdin }: Serve) -> Result<(), (u8, 
     for warning in warnings {
         warn!("{warning}");
     }
-    serve::serve(&config).map_err(|cause| {
+    let source = Box::new(move || cli::read_again(&flags));
+    serve::serve(&config, source).map_err(|cause| {
         let status = if matches!(cause, ServeError::Setting(_)) { cli::WRONG } else { FAILED };
         (status, cause.to_string())
     })
+}
+
+/// Prints what a running proxy says.
+fn reload(pid: Option<u32>) -> Result<(), String> {
+    let said = control::reload(pid)?;
+    // If standard output is closed, the exit status still tells.
+    let _ = writeln!(io::stdout(), "{said}");
+    Ok(())
 }
 
 /// Ends this process at once when standard input ends. If it is a pipe, that is when the parent process ends, in whatever way.

@@ -18,11 +18,12 @@ use pingora_proxy::http_proxy;
 use crate::admin::Admin;
 use crate::config::identity::Kind;
 use crate::config::{Config, Endpoint};
+use crate::control;
 use crate::identity;
 use crate::listen;
 use crate::listen::bind::{BindError, Listener};
 use crate::listen::descriptors::{self, TooFewDescriptors};
-use crate::listen::http::{self, Http};
+use crate::listen::http::{self, Http, Keepalive};
 use crate::listen::listener::Listeners;
 use crate::listen::signal;
 use crate::load::Load;
@@ -30,9 +31,11 @@ use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
 use crate::proxy::{self, Proxy};
 
+mod reload;
 mod table;
 mod upkeep;
 
+use reload::{Reload, Source};
 use table::RouteTable;
 
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
@@ -126,8 +129,8 @@ impl Error for ServeError {
     }
 }
 
-/// Runs until a signal ends it. It listens at once, whether or not Azure is there yet.
-pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
+/// Runs until a signal ends it. It listens at once, whether or not Azure is there yet. `source` reads the settings again.
+pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let threads = config.threads();
     let shares = descriptors::share_out(threads).map_err(ServeError::Descriptors)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
@@ -155,12 +158,14 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
             ..ServerConf::default()
         },
     );
-    let (table, upkeep) = RouteTable::new(roots, ConnectorOptions::from_server_conf(&server.configuration));
+    let (table, upkeep) = RouteTable::new(roots.clone(), ConnectorOptions::from_server_conf(&server.configuration));
     table.replace(config)?;
     server.bootstrap();
 
     let drain = Arc::new(ArcSwap::from_pointee(config.drain()));
-    let signals = signal::on_signals(Arc::clone(&load), drain);
+    let (asker, requests) = reload::channel();
+    let on_hangup = asker.clone();
+    let signals = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), move || on_hangup.ask());
     let (shutdown, end) = signals.map_err(ServeError::Signals)?;
     for listener in &clients {
         info!("acr-cache-proxy {}: listening on {}", env!("CARGO_PKG_VERSION"), listener.url());
@@ -186,25 +191,31 @@ pub(crate) fn serve(config: &Config) -> Result<(), ServeError> {
     for listener in &admin {
         info!("health and readiness on {}/healthz and /readyz, counters at /cache", listener.url());
     }
+    let keepalive = Keepalive::new(config.client_keepalive());
+    let live = table.live();
+    // Before anybody is told that this process is ready.
+    let (started, current) = (config.clone(), config.clone());
+    Reload { source, started, current, roots, table, keepalive: Arc::clone(&keepalive), drain }.start(requests);
+    control::listen(move |control::Request::Reload| asker.ask_and_wait());
     if !admin.is_empty() {
-        let app = Admin::new(table.live(), Arc::clone(&load));
-        let http = Http::new(listen::Kind::Admin, app, config.client_keepalive(), &load);
+        let app = Admin::new(Arc::clone(&live), Arc::clone(&load));
+        let http = Http::new(listen::Kind::Admin, app, &keepalive, &load);
         server.add_service(Listeners::new(admin, http, 1, &load, shutdown.clone()));
     }
     let addresses = clients.iter().filter_map(Listener::address).collect();
     let urls = clients.iter().map(Listener::url).collect();
-    if let Some(notifier) = Notifier::ready(addresses, urls, table.live(), Arc::clone(&load)) {
+    if let Some(notifier) = Notifier::ready(addresses, urls, Arc::clone(&live), Arc::clone(&load)) {
         server.add_service(background_service("service manager", notifier));
     }
     let mut upkeep = background_service("upkeep", upkeep);
     // A thread of its own, so that requests cannot delay a renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let proxy = Proxy::new(table.live(), &load.requests);
+    let proxy = Proxy::new(live, &load.requests);
     let mut app = http_proxy(&server.configuration, proxy);
-    app.server_options = Some(options(config));
+    app.server_options = Some(options());
     app.h2_options = Some(h2_options());
-    let http = Http::new(listen::Kind::Clients, app, config.client_keepalive(), &load);
+    let http = Http::new(listen::Kind::Clients, app, &keepalive, &load);
     server.add_service(Listeners::new(clients, http, threads, &load, shutdown));
     server.run(RunArgs { shutdown_signal: Box::new(end) });
     drop(bundle);
@@ -223,13 +234,12 @@ fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
     clients.chain(config.admin().map(admin)).map(bind).collect()
 }
 
-fn options(config: &Config) -> HttpServerOptions {
+fn options() -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
     options.h2c = true;
     // CONNECT is then refused by this proxy with an OCI error, like every method that is not a pull; Pingora would answer
     // with an empty body.
     options.allow_connect_method_proxying = true;
-    options.h2_idle_timeout = Some(config.client_keepalive());
     options
 }
 

@@ -8,7 +8,7 @@
 //! and accepts one for the repository. Repositories that have a token are in a table (`token::table`); those that have none
 //! yet wait for their first call in a queue (`token::pending`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -96,7 +96,8 @@ pub(crate) struct Unavailable {
 /// The tokens of one registry. Reading a token takes no lock that a renewal holds.
 pub(crate) struct Tokens {
     start: Instant,
-    wait: Duration,
+    /// In milliseconds. Settings may be read again.
+    wait: AtomicU64,
     /// The one token of a registry that honours the wildcard.
     wildcard: Arc<Slot>,
     per_repository: AtomicBool,
@@ -122,7 +123,7 @@ impl Tokens {
     pub(crate) fn new(wait: Duration) -> Self {
         Self {
             start: Instant::now(),
-            wait,
+            wait: AtomicU64::new(milliseconds(wait)),
             wildcard: Arc::new(Slot::new(0)),
             per_repository: AtomicBool::new(false),
             table: SlotTable::default(),
@@ -131,6 +132,11 @@ impl Tokens {
             refused: AtomicBool::new(false),
             wake: Notify::new(),
         }
+    }
+
+    /// From now on a request waits for a token as long as `wait`.
+    pub(crate) fn set_wait(&self, wait: Duration) {
+        self.wait.store(milliseconds(wait), Ordering::Relaxed);
     }
 
     /// A token that can pull `repository` (its name in the registry): at once if there is one, else after the calls that
@@ -159,8 +165,12 @@ impl Tokens {
         }
     }
 
+    fn wait(&self) -> Duration {
+        Duration::from_millis(self.wait.load(Ordering::Relaxed))
+    }
+
     async fn awaited(&self, repository: &str) -> Result<Arc<Bearer>, Unavailable> {
-        let deadline = Instant::now() + self.wait;
+        let deadline = Instant::now() + self.wait();
         // The last subscription lives until the next one is made: a repository without one loses its place in the queue.
         let mut joined;
         loop {
@@ -293,7 +303,7 @@ impl Tokens {
         left: Duration,
         is_suitable: impl Fn(&Bearer) -> bool,
     ) -> Result<Arc<Bearer>, Unavailable> {
-        let deadline = Instant::now() + REPLACE_LIMIT.min(self.wait).min(left);
+        let deadline = Instant::now() + REPLACE_LIMIT.min(self.wait()).min(left);
         let mut changed = slot.changed.subscribe();
         slot.used.store(self.clock(), Ordering::Relaxed);
         loop {
@@ -400,6 +410,10 @@ impl Unavailable {
 
 fn as_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ pub enum Blobs {
 }
 
 /// One row of the table. `D` is the destination: the settings of a cache registry, or what serves its requests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<D> {
     /// The registry, or the part of it, that the route is for.
     pub source: Source,
@@ -109,7 +109,7 @@ pub struct Route<D> {
 }
 
 /// The table of routes, each with its destination.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes<D> {
     /// The longest paths first.
     routes: Vec<Route<D>>,

@@ -96,6 +96,15 @@ impl Store {
         self.entries.capacity()
     }
 
+    /// Changes that bound. Called by one thread at a time.
+    pub(super) fn set_memory(&self, memory: usize) {
+        let (entries, bytes) = self.size();
+        self.entries.set_capacity(memory as u64);
+        let (left, bytes_left) = self.size();
+        self.evicted_entries.fetch_add(entries.saturating_sub(left) as u64, Ordering::Relaxed);
+        self.evicted_bytes.fetch_add(bytes.saturating_sub(bytes_left), Ordering::Relaxed);
+    }
+
     pub(super) fn size(&self) -> (usize, u64) {
         (self.entries.len(), self.entries.weight())
     }

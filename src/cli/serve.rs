@@ -59,6 +59,8 @@ pub(super) struct ServeFlags {
 pub(crate) struct Serve {
     /// The settings.
     pub config: Config,
+    /// By which they can be read again.
+    pub flags: Flags,
     /// Each is a warning for the log.
     pub warnings: Vec<String>,
     /// Exit when standard input ends.
@@ -121,8 +123,14 @@ pub(super) fn parse(flags: ServeFlags) -> Result<Serve, Exit> {
         );
     }
     let exit_with_stdin = flags.exit_with_stdin;
-    let config = Config::load_on(&HOST, &settings(flags)).map_err(|mistakes| mistake(&mistakes.to_string()))?;
-    Ok(Serve { config, warnings, exit_with_stdin })
+    let flags = settings(flags);
+    let config = Config::load_on(&HOST, &flags).map_err(|mistakes| mistake(&mistakes.to_string()))?;
+    Ok(Serve { config, flags, warnings, exit_with_stdin })
+}
+
+/// The settings, read again by what the start had. The error has a line for each mistake.
+pub(crate) fn read_again(flags: &Flags) -> Result<Config, String> {
+    Config::load_on(&HOST, flags).map_err(|mistakes| mistakes.to_string())
 }
 
 /// The settings that these flags, the variable and the file give, for a proxy on this host or another.

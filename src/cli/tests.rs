@@ -14,7 +14,7 @@ fn the_go_programs_command_line_works_in_all_its_spellings() {
         "serve --upstream-domain=example.azurecr.io --upstream-prefix=hub --listen-address=:8081",
     ] {
         let Ok(Command::Serve(serve)) = run(line) else { panic!("{line}") };
-        let Serve { config, warnings, exit_with_stdin } = *serve;
+        let Serve { config, flags: _, warnings, exit_with_stdin } = *serve;
         assert_eq!(config.upstreams()[0].domain().host(), "example.azurecr.io", "{line}");
         assert_eq!(config.routes().iter().next().expect("a route").prefix.as_str(), "hub", "{line}");
         assert_eq!(config.listeners()[0].endpoint.to_string(), "[::]:8081", "{line}");

@@ -5,7 +5,7 @@
 //! sent before the answer to the one before.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -36,10 +36,31 @@ const IN_USE: Duration = Duration::from_secs(1);
 pub(crate) struct Http<A> {
     kind: Kind,
     app: Arc<A>,
-    keepalive: Duration,
+    keepalive: Arc<Keepalive>,
     load: Arc<Load>,
     /// Ends the connection that has been idle for the longest time.
     close_idle: Notify,
+}
+
+/// How long an idle connection is kept, in milliseconds; for connections that are idle from now on, also of HTTP/1 connections
+/// that are open.
+pub(crate) struct Keepalive(AtomicU64);
+
+impl Keepalive {
+    pub(crate) fn new(time: Duration) -> Arc<Self> {
+        let keepalive = Self(AtomicU64::default());
+        keepalive.set(time);
+        Arc::new(keepalive)
+    }
+
+    /// Settings have been read again.
+    pub(crate) fn set(&self, time: Duration) {
+        self.0.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// What a connection brings next.
@@ -57,8 +78,14 @@ enum Next {
 impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
     /// Serves connections with this app; an idle one ends after `keepalive`. Clients may speak HTTP/2, too, and have a line
     /// in the access log for each request.
-    pub(crate) fn new(kind: Kind, app: A, keepalive: Duration, load: &Arc<Load>) -> Self {
-        Self { kind, app: Arc::new(app), keepalive, load: Arc::clone(load), close_idle: Notify::new() }
+    pub(crate) fn new(kind: Kind, app: A, keepalive: &Arc<Keepalive>, load: &Arc<Load>) -> Self {
+        Self {
+            kind,
+            app: Arc::new(app),
+            keepalive: Arc::clone(keepalive),
+            load: Arc::clone(load),
+            close_idle: Notify::new(),
+        }
     }
 
     /// Of whose listeners this serves the connections.
@@ -94,7 +121,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                     connection = same;
                 }
                 Next::Http2 => {
-                    Arc::new(WithDeadlines(Arc::clone(&self.app))).process_new(connection, shutdown).await;
+                    Arc::new(WithDeadlines::new(&self.app, self.keepalive.get()))
+                        .process_new(connection, shutdown)
+                        .await;
                     return;
                 }
                 Next::Refused(why, elapsed) => {
@@ -126,7 +155,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
     async fn further(&self, connection: &mut Connection<impl Stream>, shutdown: &ShutdownWatch) -> Next {
         if connection.buffer().is_empty() {
             // In this order: a request that has come is served before its connection is closed to make room.
-            let in_use = self.keepalive.min(IN_USE);
+            let keepalive = self.keepalive.get();
+            let in_use = keepalive.min(IN_USE);
             let has_more = match timeout(in_use, connection.fill(MAX_HEADER)).await {
                 Ok(filled) => filled.is_ok_and(|length| length > 0),
                 Err(_) => {
@@ -138,7 +168,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                             () = drain::ends_idle(shutdown) => false,
                         }
                     };
-                    timeout(self.keepalive.saturating_sub(in_use), idle).await.unwrap_or(false)
+                    timeout(keepalive.saturating_sub(in_use), idle).await.unwrap_or(false)
                 }
             };
             if !has_more {
@@ -234,7 +264,7 @@ mod tests {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         app.server_options = Some(options);
-        let http = Http::new(Kind::Clients, app, Duration::from_secs(60), load);
+        let http = Http::new(Kind::Clients, app, &Keepalive::new(Duration::from_secs(60)), load);
         let connection = Box::new(Connection::new(Socket::new(server), peer));
         let served = tokio::spawn(async move {
             let (_shutdown, watch) = watch::channel(false);

@@ -21,7 +21,7 @@ use crate::notify;
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// SIGTERM, SIGINT and SIGQUIT start the drain; a second one, more than [`SAME_SIGNAL`] later, ends the process at once. SIGHUP
-/// would kill a process without a handler; there is no reload, so it only gets a line in the log.
+/// has the settings read again.
 struct Signals {
     end: [Signal; 3],
     hangup: Signal,
@@ -35,14 +35,14 @@ impl Signals {
         Ok(Self { end: [terminate?, interrupt?, quit?], hangup: signal(SignalKind::hangup())? })
     }
 
-    async fn end(&mut self) {
+    async fn end(&mut self, mut on_hangup: impl FnMut()) {
         let [terminate, interrupt, quit] = &mut self.end;
         loop {
             tokio::select! {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
                 _ = quit.recv() => return,
-                _ = self.hangup.recv() => warn!("SIGHUP: settings are read at the start only, restart to change them"),
+                _ = self.hangup.recv() => on_hangup(),
             }
         }
     }
@@ -50,7 +50,7 @@ impl Signals {
     /// Waits for a signal that is not a repetition of the one at `first`.
     async fn second(&mut self, first: Instant) {
         loop {
-            self.end().await;
+            self.end(|| warn!("SIGHUP: the process is ending, settings are not read any more")).await;
             if first.elapsed() > SAME_SIGNAL {
                 return;
             }
@@ -72,8 +72,12 @@ impl ShutdownSignalWatch for End {
 }
 
 /// Handles the process's signals from its return on, in a thread of its own. The first value tells those who take in work when
-/// to take no more; the second is for Pingora.
-pub(crate) fn on_signals(load: Arc<Load>, settings: Arc<ArcSwap<Drain>>) -> io::Result<(ShutdownWatch, End)> {
+/// to take no more; the second is for Pingora. `reload` must not block.
+pub(crate) fn on_signals(
+    load: Arc<Load>,
+    settings: Arc<ArcSwap<Drain>>,
+    reload: impl Fn() + Send + 'static,
+) -> io::Result<(ShutdownWatch, End)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
@@ -82,7 +86,7 @@ pub(crate) fn on_signals(load: Arc<Load>, settings: Arc<ArcSwap<Drain>>) -> io::
     let ((stop, stopping), (end, ended)) = (watch::channel(false), watch::channel(false));
     std::thread::spawn(move || {
         let drained = runtime.block_on(async {
-            signals.end().await;
+            signals.end(reload).await;
             let first = Instant::now();
             tokio::select! {
                 drained = drain(&load, **settings.load(), &stop) => drained,

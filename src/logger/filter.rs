@@ -1,6 +1,10 @@
 //! Which records reach the log: the user's filter decides, except about dependencies, whose records may quote
 //! credentials or report everyday events.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use env_logger::Logger;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::directives::OWN_TARGETS;
@@ -29,13 +33,14 @@ const EVERYDAY: [(&str, &str); 7] = [
 
 /// The logger that the `log` facade calls.
 pub(super) struct Filter {
-    logger: env_logger::Logger,
+    /// With the user's filter, which is replaced when settings are read again.
+    logger: Arc<ArcSwap<Logger>>,
     /// The thread that writes; `None` if the logger writes to standard error itself.
     writer: Option<Writer>,
 }
 
 impl Filter {
-    pub(super) fn new(logger: env_logger::Logger, writer: Option<Writer>) -> Self {
+    pub(super) fn new(logger: Arc<ArcSwap<Logger>>, writer: Option<Writer>) -> Self {
         Self { logger, writer }
     }
 }
@@ -43,9 +48,10 @@ impl Filter {
 impl Log for Filter {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         match Treatment::of(metadata) {
-            Treatment::Unchanged => self.logger.enabled(metadata),
+            Treatment::Unchanged => self.logger.load().enabled(metadata),
             Treatment::AtInfo { .. } => {
-                self.logger.enabled(&Metadata::builder().level(Level::Info).target(metadata.target()).build())
+                let metadata = Metadata::builder().level(Level::Info).target(metadata.target()).build();
+                self.logger.load().enabled(&metadata)
             }
             Treatment::Dropped => false,
         }
@@ -54,10 +60,12 @@ impl Log for Filter {
     fn log(&self, record: &Record<'_>) {
         // `env_logger` applies the user's filter in `log` itself.
         match Treatment::of(record.metadata()) {
-            Treatment::Unchanged => self.logger.log(record),
+            Treatment::Unchanged => self.logger.load().log(record),
             Treatment::AtInfo { peer } => {
                 let args = format_args!("{peer}: {}", record.args());
-                self.logger.log(&Record::builder().level(Level::Info).target(record.target()).args(args).build());
+                self.logger
+                    .load()
+                    .log(&Record::builder().level(Level::Info).target(record.target()).args(args).build());
             }
             Treatment::Dropped => {}
         }
@@ -101,7 +109,7 @@ mod tests {
     #[test]
     fn dependencies_log_nothing_below_warn_and_nothing_that_quotes_requests() {
         let logger = env_logger::Builder::new().parse_filters("trace").build();
-        let filter = Filter::new(logger, None);
+        let filter = Filter::new(Arc::new(ArcSwap::from_pointee(logger)), None);
         for (target, level, is_logged) in [
             ("acr_cache_proxy", Level::Trace, true),
             ("acr_cache_proxy::token", Level::Trace, true),
@@ -134,7 +142,7 @@ mod tests {
             ("warn", "acr_cache_proxy::serve", true),
         ] {
             let logger = env_logger::Builder::new().parse_filters(directives).build();
-            let filter = Filter::new(logger, None);
+            let filter = Filter::new(Arc::new(ArcSwap::from_pointee(logger)), None);
             for level in [Level::Error, Level::Warn] {
                 let metadata = Metadata::builder().target(target).level(level).build();
                 assert_eq!(filter.enabled(&metadata), is_logged, "{directives}: {target} {level}");

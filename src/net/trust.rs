@@ -33,7 +33,7 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 const MAX_CA_FILE: u64 = 8 << 20;
 
 /// The trusted certificate authorities, checked: every entry is one that rustls accepts.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct TrustRoots {
     certificates: Vec<CertificateDer<'static>>,
 }

@@ -5,9 +5,11 @@
 use std::fmt::{self, Display, Formatter};
 use std::future::Future;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderMap, StatusCode};
 use log::{info, warn};
 use oci::quote::registry_error;
@@ -42,7 +44,8 @@ pub(crate) struct Health {
     breaker: Breaker,
     cool_down: CoolDown,
     places: Places,
-    budget: Option<Budget>,
+    /// Replaced when settings are read again.
+    budget: ArcSwapOption<Budget>,
     held: HeldBack,
     stale: Stale,
 }
@@ -57,10 +60,15 @@ impl Health {
             breaker: Breaker::default(),
             cool_down: CoolDown::default(),
             places: Places::default(),
-            budget: reads_per_minute.map(Budget::new),
+            budget: ArcSwapOption::new(reads_per_minute.map(Budget::new).map(Arc::new)),
             held: HeldBack::default(),
             stale: Stale::default(),
         }
+    }
+
+    /// From now on the registry may be asked so much. What has gone out lately does not count.
+    pub(crate) fn set_reads(&self, reads_per_minute: Option<NonZeroU32>) {
+        self.budget.store(reads_per_minute.map(Budget::new).map(Arc::new));
     }
 
     /// Requests that have gone out to the registry, each try counted. Token calls are not among them: ACR counts those apart.
@@ -86,14 +94,14 @@ impl Health {
     /// A request goes out to the registry, in its turn or, as one that is sent again, without.
     pub(crate) fn read(&self, in_turn: bool) {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        if let Some(budget) = self.budget.as_ref().filter(|_| !in_turn) {
+        if !in_turn && let Some(budget) = &*self.budget.load() {
             budget.overdraw();
         }
     }
 
     /// Waits until the budget has room for a request; `Err` if that would take too long.
     pub(crate) async fn turn(&self) -> Result<(), Trouble> {
-        let Some(budget) = &self.budget else { return Ok(()) };
+        let Some(budget) = self.budget.load_full() else { return Ok(()) };
         let turn = budget.take();
         if turn == Ok(Duration::ZERO) {
             if let Some(over) = self.held.none() {

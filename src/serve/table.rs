@@ -29,14 +29,14 @@ use oci::route::Routes;
 pub(crate) struct RouteTable {
     live: Arc<Table>,
     /// The registries of the live table. Locked while the table is replaced, so that one thread at a time does it.
-    served: Mutex<Vec<Served>>,
+    served: Mutex<(Option<Shared>, Vec<Served>)>,
     roots: TrustRoots,
     /// The addresses of storage hosts and sign-in hosts, shared by all tables.
     storage_names: Arc<Names>,
     sign_in_names: Arc<Names>,
     /// The connections of calls that are not passed on, shared by all routes.
     calls: Arc<Connector>,
-    /// The cache of the process, of the size that the first settings with one say.
+    /// The cache of the process, made by the first settings with one.
     cache: OnceLock<Arc<Cache<Trouble>>>,
     upkeep: mpsc::UnboundedSender<Upkeep>,
 }
@@ -45,21 +45,14 @@ pub(crate) struct RouteTable {
 #[derive(Clone)]
 struct Served {
     settings: Arc<config::Upstream>,
-    shared: Shared,
     upstream: Arc<Upstream>,
 }
 
-/// The settings of every registry.
+/// What all registries have in common, and can be changed while they are in use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Shared {
     token_wait: Duration,
     reads_per_minute: Option<NonZeroU32>,
-}
-
-impl Served {
-    fn is_built_from(&self, settings: &config::Upstream, shared: Shared) -> bool {
-        *self.settings == *settings && self.shared == shared
-    }
 }
 
 impl RouteTable {
@@ -84,18 +77,18 @@ impl RouteTable {
         Arc::clone(&self.live)
     }
 
-    /// Replaces the routes by those of these settings, for new requests. A registry whose settings are unchanged keeps its
-    /// tokens, addresses and connections. After an error, nothing has changed. Does no network I/O.
-    ///
-    /// Only routes are replaced: listeners, threads and CA certificates stay those of the start.
+    /// Replaces the routes by those of these settings, for new requests, and the size of the cache. A registry whose settings
+    /// are unchanged keeps its tokens, addresses, connections and what is kept of it. After an error, nothing has changed. Does
+    /// no network I/O.
     pub(crate) fn replace(&self, config: &Config) -> Result<(), ServeError> {
         // A poisoned lock is used all the same: the list is only replaced as a whole.
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lock = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let (in_effect, served) = &*lock;
         let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
         let shared = Shared { token_wait: config.token_wait(), reads_per_minute: config.registry_reads_per_minute() };
         let routes =
             config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs, lifetimes }| {
-                let is_it = |known: &&Served| known.is_built_from(settings, shared);
+                let is_it = |known: &&Served| *known.settings == **settings;
                 let upstream = match next.iter().find(is_it) {
                     Some(known) => Arc::clone(&known.upstream),
                     None => {
@@ -104,7 +97,7 @@ impl RouteTable {
                             None => {
                                 let (upstream, upkeep) = self.build(settings, shared)?;
                                 new_upkeep.push(upkeep);
-                                Served { settings: Arc::clone(settings), shared, upstream }
+                                Served { settings: Arc::clone(settings), upstream }
                             }
                         };
                         let upstream = Arc::clone(&known.upstream);
@@ -124,8 +117,18 @@ impl RouteTable {
             // Fails only while the program ends, when upkeep is no longer needed.
             let _ = self.upkeep.send(upkeep);
         }
+        if in_effect.is_some_and(|known| known.token_wait != shared.token_wait) {
+            next.iter().for_each(|served| served.upstream.tokens.set_wait(shared.token_wait));
+        }
+        if in_effect.is_some_and(|known| known.reads_per_minute != shared.reads_per_minute) {
+            next.iter().for_each(|served| served.upstream.health.set_reads(shared.reads_per_minute));
+        }
+        if let Some(cache) = self.cache.get() {
+            // Without a cache, what was in it is not to take memory.
+            cache.set_memory(config.cache().map_or(0, |settings| settings.memory));
+        }
         self.live.store(Arc::new(routes));
-        *served = next;
+        *lock = (Some(shared), next);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use acr_emulator::{Emulator, Image, Options, Recorded};
 
 mod log;
 mod process;
+mod program;
 pub mod pulls;
 mod setup;
 pub mod wire;

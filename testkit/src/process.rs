@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::PATIENCE;
 use crate::log::Log;
+use crate::{PATIENCE, program};
 
 /// How often a process is checked.
 const STEP: Duration = Duration::from_millis(10);
@@ -93,6 +93,30 @@ impl Proxy {
     /// The whole log of a process that has ended.
     pub fn end_of_log(&self) -> String {
         self.log.wait_for_end()
+    }
+
+    /// Its configuration file, to be read or changed.
+    pub fn config(&self) -> PathBuf {
+        self.files.path().join("config.yaml")
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs `acr-cache-proxy reload` for it: whether it has taken its settings, and what it says.
+    pub fn reload(&self) -> (bool, String) {
+        let reload = ["reload", "--pid", &self.id().to_string()];
+        let output = Command::new(program::binary()).env_clear().args(reload).output().expect("the binary starts");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+        (output.status.success(), said)
+    }
+
+    /// The same with this text as its configuration file.
+    pub fn reload_with(&self, config: &str) -> (bool, String) {
+        std::fs::write(self.config(), config).expect("written");
+        self.reload()
     }
 
     /// Sends a signal by its name, as `TERM`.

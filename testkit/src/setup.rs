@@ -10,6 +10,7 @@ use acr_emulator::{Emulator, Options};
 
 use crate::log::Log;
 use crate::process::Proxy;
+use crate::program::binary;
 use crate::{CLIENT, SECRET, TENANT};
 
 /// Settings of `cache` by which the registry is asked for each request: the request is passed on, or a flight asks. For tests
@@ -194,7 +195,7 @@ impl Setup {
             let inode = if is_standard_error { of.ino() } else { of.ino() + 1 };
             ("JOURNAL_STREAM", format!("{}:{inode}", of.dev()))
         });
-        let binary = std::env::var("CARGO_BIN_EXE_acr-cache-proxy").expect("cargo tells a test where the program is");
+        let binary = binary();
         let mut command = match self.descriptors {
             None => Command::new(&binary),
             Some((soft, hard)) => {

@@ -87,6 +87,10 @@ fn ours(arguments: &[&str]) -> Result<(), String> {
             words.extend(["--platform", "nowhere"].map(str::to_owned));
             (2, Some("nowhere"))
         }
+        Some(&"reload") => {
+            words.extend(["--pid", "nobody"].map(str::to_owned));
+            (2, None)
+        }
         Some(&"client-config") => {
             if ["--write", "--prune", "--remove"].iter().any(|flag| arguments.contains(flag))
                 && !arguments.contains(&"--root")

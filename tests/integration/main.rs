@@ -35,9 +35,11 @@ mod process;
 mod pull;
 mod redirects;
 mod refuse;
+mod reload;
 mod repositories;
 mod routes;
 mod sources;
+mod under_load;
 mod upstream;
 mod warm;
 

@@ -178,15 +178,6 @@ async fn clients_connected_at_the_signal_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_does_not_end_the_process() {
-    let azure = testkit::azure().await;
-    let mut proxy = Setup::new(&azure).start();
-    proxy.signal("HUP");
-    proxy.wait_for_log("SIGHUP");
-    assert!(proxy.is_running());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_rust_log_that_leaves_the_log_empty_is_reported() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).env("RUST_LOG", "acess=info").spawn();

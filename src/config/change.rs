@@ -1,0 +1,50 @@
+//! What differs between two configurations, and when that takes effect.
+
+use super::Config;
+
+/// When a change takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// When the configuration is read again.
+    AtOnce,
+    /// When the process starts.
+    AtStart,
+}
+
+impl Config {
+    /// The keys of the file whose values differ in `next`, with `effect`.
+    pub(crate) fn changes(&self, next: &Self, effect: Effect) -> Vec<&'static str> {
+        use Effect::{AtOnce, AtStart};
+        // Without `..`: whoever adds a setting decides here.
+        let Self {
+            listeners,
+            upstreams,
+            routes,
+            admin,
+            ca_file,
+            token_wait,
+            client_keepalive,
+            threads,
+            log,
+            cache,
+            registry_reads_per_minute,
+            drain,
+        } = self;
+        let all = [
+            ("listen", AtStart, *listeners != next.listeners),
+            ("admin", AtStart, *admin != next.admin),
+            // `identity`, `default` and `upstream` are in the routes.
+            ("routes", AtOnce, *routes != next.routes || *upstreams != next.upstreams),
+            ("ca_file", AtStart, *ca_file != next.ca_file),
+            ("token_wait", AtOnce, *token_wait != next.token_wait),
+            ("client_keepalive", AtOnce, *client_keepalive != next.client_keepalive),
+            ("drain", AtOnce, *drain != next.drain),
+            ("cache", AtOnce, *cache != next.cache),
+            ("limits", AtOnce, *registry_reads_per_minute != next.registry_reads_per_minute),
+            ("threads", AtStart, *threads != next.threads),
+            ("log", AtOnce, *log != next.log),
+        ];
+        let is_it = |(key, when, differs): (&'static str, Effect, bool)| (differs && when == effect).then_some(key);
+        all.into_iter().filter_map(is_it).collect()
+    }
+}

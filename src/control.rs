@@ -1,0 +1,203 @@
+//! The control socket: by it `acr-cache-proxy reload` asks a running proxy to read its settings again, and hears what came of
+//! it. A signal could ask, too, but brings no answer.
+//!
+//! It is an abstract Unix socket (unix(7)) with the process's id in its name: it needs no directory, leaves no file behind, and
+//! ends with the process. Only root and the proxy's own user get an answer. The request is one line. The answer begins with a
+//! line that says whether it was done; the rest is for people.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::Duration;
+
+use log::warn;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+
+/// What the name of each process's socket begins with.
+const PREFIX: &str = "acr-cache-proxy/control/";
+/// The abstract sockets of this network namespace, among others: their names with `@` in front (proc_pid_net(5)).
+const SOCKETS: &str = "/proc/self/net/unix";
+/// Systems have hundreds of sockets, with a line of a hundred bytes for each.
+const MAX_SOCKETS: u64 = 64 << 20;
+/// The longest request, with the end of its line.
+const MAX_REQUEST: usize = 16;
+/// The first line of an answer.
+const DONE: &str = "done\n";
+const REFUSED: &str = "refused\n";
+/// A request comes at once, and an answer is taken at once.
+const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+/// Settings are read within this: each of a few files has 5 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// All mistakes of a file fit in.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Read the settings again.
+    Reload,
+}
+
+impl Request {
+    const ALL: [(Self, &str); 1] = [(Self::Reload, "reload\n")];
+
+    fn line(self) -> &'static str {
+        Self::ALL.into_iter().find(|(known, _)| *known == self).map_or("", |(_, line)| line)
+    }
+}
+
+/// What came of a request, in sentences.
+pub(crate) type Outcome = Result<String, String>;
+
+fn address(pid: u32) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("{PREFIX}{pid}"))
+}
+
+/// Opens the socket of this process, and has `handle` answer in a thread of its own. Without it the proxy serves all the same,
+/// so an error is only told.
+pub(crate) fn listen(handle: impl Fn(Request) -> Outcome + Send + 'static) {
+    let listener = match address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address)) {
+        Ok(listener) => listener,
+        Err(cause) => {
+            warn!("control socket: {cause}: `acr-cache-proxy reload` does not find this process, SIGHUP does the same");
+            return;
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Whoever it was has left, or may not ask.
+            let _ = stream.and_then(|stream| answer(stream, &handle));
+        }
+    });
+}
+
+fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Result<()> {
+    let uid = getsockopt(&stream, PeerCredentials)?.uid();
+    if uid != 0 && uid != geteuid().as_raw() {
+        return Ok(());
+    }
+    stream.set_read_timeout(Some(REQUEST_LIMIT))?;
+    stream.set_write_timeout(Some(REQUEST_LIMIT))?;
+    let mut line = Vec::with_capacity(MAX_REQUEST);
+    while line.len() < MAX_REQUEST && !line.ends_with(b"\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        line.push(byte[0]);
+    }
+    let outcome = match Request::ALL.into_iter().find(|(_, known)| known.as_bytes() == line) {
+        Some((request, _)) => handle(request),
+        None => Err("unknown request".to_owned()),
+    };
+    let (first, rest) = match outcome {
+        Ok(sentences) => (DONE, sentences),
+        Err(sentences) => (REFUSED, sentences),
+    };
+    stream.write_all([first, &rest].concat().as_bytes())
+}
+
+/// Has the proxy with this process id read its settings again; without one, the only proxy that runs here.
+pub(crate) fn reload(pid: Option<u32>) -> Outcome {
+    let pid = match pid {
+        Some(pid) => pid,
+        None => only_one(&running().map_err(|cause| format!("{SOCKETS}: {cause}: name the process with --pid"))?)?,
+    };
+    ask(pid, Request::Reload).map_err(|cause| match cause.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            format!("no proxy with the process id {pid} runs here, or it has no control socket")
+        }
+        io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", ANSWER_LIMIT.as_secs()),
+        _ => format!("process {pid}: {cause}"),
+    })?
+}
+
+/// Asks the process with this id. An error means that there is no answer.
+pub(crate) fn ask(pid: u32, request: Request) -> io::Result<Outcome> {
+    let mut stream = UnixStream::connect_addr(&address(pid)?)?;
+    // Any user can open a socket of that name.
+    if u32::try_from(getsockopt(&stream, PeerCredentials)?.pid()) != Ok(pid) {
+        return Err(io::Error::other("its control socket is another process's"));
+    }
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.write_all(request.line().as_bytes())?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    match (answer.strip_prefix(DONE), answer.strip_prefix(REFUSED)) {
+        (Some(sentences), _) => Ok(Ok(sentences.to_owned())),
+        (_, Some(sentences)) => Ok(Err(sentences.to_owned())),
+        _ => Err(io::Error::other("it gives no answer: only root and the user that it runs as may ask")),
+    }
+}
+
+/// The process ids of the proxies of this network namespace.
+fn running() -> io::Result<Vec<u32>> {
+    let mut text = String::new();
+    std::fs::File::open(SOCKETS)?.take(MAX_SOCKETS).read_to_string(&mut text)?;
+    Ok(pids(&text))
+}
+
+fn pids(sockets: &str) -> Vec<u32> {
+    let name = |line: &str| line.split(' ').next_back()?.strip_prefix('@')?.strip_prefix(PREFIX)?.parse().ok();
+    let mut pids: Vec<u32> = sockets.lines().filter_map(name).collect();
+    pids.sort_unstable();
+    // Each connection has a line, too.
+    pids.dedup();
+    pids
+}
+
+fn only_one(pids: &[u32]) -> Result<u32, String> {
+    match pids {
+        [pid] => Ok(*pid),
+        [] => Err("no proxy runs here: `systemctl status acr-cache-proxy` says why".to_owned()),
+        several => {
+            let several: Vec<_> = several.iter().map(u32::to_string).collect();
+            Err(format!("several proxies run here: name one of them with --pid: {}", several.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_found_by_the_names_of_their_sockets() {
+        let sockets = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 19391 @acr-cache-proxy/control/812\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 19400 @acr-cache-proxy/control/812\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 19392 @acr-cache-proxy/control/9\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 19393 @acr-cache-proxy/control/x\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 19394 /run/acr-cache-proxy/control/7\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 19395\n";
+        assert_eq!(pids(sockets), [9, 812]);
+        assert_eq!(only_one(&[9]), Ok(9));
+        assert!(only_one(&[9, 812]).is_err_and(|sentence| sentence.ends_with("with --pid: 9, 812")));
+        assert!(only_one(&[]).is_err_and(|sentence| sentence.starts_with("no proxy runs here")));
+    }
+
+    /// The only test that opens the socket of this process.
+    #[test]
+    fn a_request_gets_its_answer_and_nothing_else_is_done() {
+        listen(|Request::Reload| Err("line 1\nline 2".to_owned()));
+        let this = std::process::id();
+        assert_eq!(reload(Some(this)), Err("line 1\nline 2".to_owned()));
+        let mut other = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
+        other.write_all(b"remove\n").expect("sent");
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer, "refused\nunknown request");
+        // The one before does not hold up the next.
+        let _silent = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
+        assert!(ask(this, Request::Reload).is_ok());
+    }
+
+    #[test]
+    fn a_process_without_a_socket_and_one_that_is_not_what_its_name_says_are_told() {
+        // Above what a process id can be.
+        let nobody = reload(Some(1 << 30)).expect_err("no such process");
+        assert!(nobody.starts_with("no proxy with the process id"), "{nobody}");
+        let _other = UnixListener::bind_addr(&address(1 << 29).expect("a name")).expect("bound");
+        let other = reload(Some(1 << 29)).expect_err("this process's");
+        assert!(other.ends_with("its control socket is another process's"), "{other}");
+    }
+}

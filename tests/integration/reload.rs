@@ -1,0 +1,171 @@
+//! Settings are read again while requests run.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+use acr_emulator::{Emulator, Fault, Hop, Image, Options};
+
+use crate::wire::{self, Client};
+use testkit::{PATIENCE, Proxy, Setup, wait_for};
+
+mod property;
+
+const PULL: &str = "/v2/library/busybox/manifests/latest";
+const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
+
+/// How often the emulator was asked for a path that contains `part`.
+fn asked(azure: &Emulator, part: &str) -> usize {
+    azure.requests().iter().filter(|request| request.target.contains(part)).count()
+}
+
+/// The settings of a proxy with this text replaced in them.
+fn with(proxy: &Proxy, from: &str, to: &str) -> String {
+    let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    assert!(config.contains(from), "{config}");
+    config.replacen(from, to, 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_changed_takes_effect_at_once_and_the_rest_stays() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::routes(&azure, &[("docker.io", "hub")]).flag("--admin-address", ":0").start();
+    let ghcr = "/v2/org/app/manifests/1?ns=ghcr.io";
+    azure.push(Image::small("ghcr/org/app", "1"));
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), ACCEPT).status, 200);
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {ghcr}"), ACCEPT).status, 404);
+    let mut kept = Client::new(proxy.address());
+    assert_eq!(kept.ask("GET", "/v2/", "HTTP/1.1", "").status(), 200);
+    let before = [asked(&azure, "/oauth2/"), asked(&azure, "/manifests/")];
+
+    let line = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    let route = line.lines().find(|line| line.contains("docker.io")).expect("a route").to_owned();
+    let second = route.replace("docker.io", "ghcr.io").replace("prefix: hub", "prefix: ghcr");
+    let next = with(&proxy, &route, &format!("{route}\n{second}")) + "cache: {memory: 2MiB}\ntoken_wait: 3s\n";
+    assert_eq!(proxy.reload_with(&next), (true, "in effect: routes, token_wait, cache\n".to_owned()));
+    proxy.wait_for_log("reload: in effect: routes, token_wait, cache");
+
+    assert_eq!(kept.ask("GET", ghcr, "HTTP/1.1", ACCEPT).status(), 200, "also on a connection that was open");
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), ACCEPT).status, 200);
+    let cache = wire::ask(crate::admin::admin(&proxy), "GET /cache", "").body;
+    assert!(cache.contains(&format!("\"max_bytes\": {}", 2 << 20)), "{cache}");
+    // The token and what was kept are still there.
+    assert_eq!([asked(&azure, "/oauth2/"), asked(&azure, "hub/library/busybox/manifests/")], before);
+
+    assert_eq!(proxy.reload(), (true, "no setting has changed that takes effect at once\n".to_owned()));
+    let without = next.replace(&second, "");
+    assert_eq!(proxy.reload_with(&without), (true, "in effect: routes\n".to_owned()));
+    assert_eq!(kept.ask("GET", ghcr, "HTTP/1.1", ACCEPT).status(), 404);
+    let off = without.replace("cache: {memory: 2MiB}", "cache: off");
+    assert_eq!(proxy.reload_with(&off).1, "in effect: routes, cache\n");
+    let cache = wire::ask(crate::admin::admin(&proxy), "GET /cache", "").body;
+    assert!(cache.contains("\"entries\": 0"), "what was kept takes no memory: {cache}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_ends_with_the_settings_that_it_began_with() {
+    let azure = testkit::azure().await;
+    azure.push(Image::small("other/library/busybox", "latest"));
+    let [first, second] =
+        ["hub", "other"].map(|prefix| azure.manifest(&format!("{prefix}/library/busybox"), "latest").expect("pushed"));
+    let proxy = Setup::new(&azure).cache("off").start();
+    azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(2)).times(1));
+    let (address, pull) = (proxy.address(), format!("GET {PULL}"));
+    let under_way = std::thread::spawn({
+        let pull = pull.clone();
+        move || wire::ask(address, &pull, ACCEPT)
+    });
+    wait_for(&azure, "a pull", |requests| requests.iter().any(|request| request.target.contains("/manifests/"))).await;
+    assert!(proxy.reload_with(&with(&proxy, "prefix: hub", "prefix: other")).0);
+    assert_eq!(wire::ask(address, &pull, ACCEPT).body.as_bytes(), second);
+    assert_eq!(under_way.join().expect("an answer").body.as_bytes(), first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_changes_nothing_and_is_told_whole() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    let wrong = config.replace("prefix: hub", "prefix: Hub") + "threads: none\ntoken_wait: 1s\n";
+    let (is_taken, said) = proxy.reload_with(&wrong);
+    let place = proxy.config().display().to_string();
+    assert!(!is_taken && said.lines().count() == 2, "{said}");
+    for says in [":3: upstream.prefix: \"Hub\"", ":8: threads: \"none\" is not a number"] {
+        assert!(said.contains(&format!("acr-cache-proxy: {place}{says}")), "{said}");
+        let line = proxy.wait_for_log("reload: nothing has changed: ");
+        assert!(line.contains(says) && line.contains(" WARN "), "{line}");
+    }
+    assert_eq!(wire::ask(proxy.address(), &format!("GET {PULL}"), ACCEPT).status, 200);
+    std::fs::remove_file(proxy.config()).expect("removed");
+    let (is_taken, said) = proxy.reload();
+    assert!(!is_taken && said.contains("No such file"), "{said}");
+    // What was wrong before has left no trace.
+    assert_eq!(proxy.reload_with(&(config + "token_wait: 1s\n")), (true, "in effect: token_wait\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_restart_is_named_each_time() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).settings("drain: {timeout: 20s}").start();
+    let next = with(&proxy, "drain: {timeout: 20s}", "threads: 2\ndrain: {timeout: 2s}");
+    let (is_taken, said) = proxy.reload_with(&next);
+    assert_eq!((is_taken, said.as_str()), (true, "in effect: drain; takes effect at the next restart: threads\n"));
+    let line = proxy.wait_for_log("reload: in effect: drain; takes effect at the next restart: threads");
+    assert!(line.contains(" WARN "), "{line}");
+    let still = "no setting has changed that takes effect at once; takes effect at the next restart: threads\n";
+    assert_eq!(proxy.reload().1, still);
+    let ca = proxy.config().with_file_name("ca.pem");
+    let more = std::fs::read_to_string(&ca).expect("a CA") + &testkit::azure().await.ca_pem();
+    std::fs::write(&ca, more).expect("written");
+    assert_eq!(proxy.reload().1, still.trim_end().to_owned() + ", the CA certificates\n");
+    assert!(proxy.end().contains("stopping: 0 requests under way, at most 2 s"), "the drain is the new one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_reads_the_settings_and_the_service_manager_is_told() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let path = setup.path("manager");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
+    let receive = || {
+        let mut buffer = [0; 8 << 10];
+        let length = manager.recv(&mut buffer).expect("a notification in time");
+        String::from_utf8(buffer[..length].to_vec()).expect("text")
+    };
+    let wait_for = |first: &str| std::iter::repeat_with(receive).find(|text| text.starts_with(first)).expect("endless");
+    wait_for("READY=1\n");
+    for says in ["reload: in effect: log", "reload: nothing has changed: "] {
+        let log = if says.ends_with("log") { "log: warn,acr_cache_proxy::serve::reload=info" } else { "log: loud" };
+        std::fs::write(proxy.config(), with(&proxy, "log: ", &format!("{log}\n#"))).expect("written");
+        proxy.signal("HUP");
+        let reloading = wait_for("RELOADING=1\n");
+        let mut lines = reloading.lines().skip(1);
+        let time = lines.next().and_then(|line| line.strip_prefix("MONOTONIC_USEC=")).expect(&reloading);
+        assert!(time.parse::<u64>().is_ok_and(|time| time > 0) && lines.next().is_none(), "{reloading}");
+        wait_for("READY=1\n");
+        proxy.wait_for_log(says);
+    }
+    let before = proxy.log();
+    assert!(!before.contains(" access] "), "{before}");
+}
+
+#[test]
+fn a_reload_without_a_proxy_fails_and_says_so() {
+    let reload = |arguments: &[&str], main_pid: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        let output = command.env_clear().env("MAINPID", main_pid).arg("reload").args(arguments).output();
+        let output = output.expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (arguments, main_pid, status, says) in [
+        (&["--pid", "1073741824"][..], "", 1, "no proxy with the process id 1073741824 runs here"),
+        (&[], "1073741824", 1, "no proxy with the process id 1073741824 runs here"),
+        (&["--pid", "0"], "", 2, "--pid: \"0\" is not a process id: use a number"),
+        (&["--pid", "self"], "", 2, "--pid: \"self\" is not a process id: use a number"),
+    ] {
+        let (code, said) = reload(arguments, main_pid);
+        assert!(code == Some(status) && said.starts_with(&format!("acr-cache-proxy: {says}")), "{code:?} {said}");
+    }
+}
