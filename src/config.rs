@@ -2,14 +2,16 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Rules;
 use crate::logger;
 use oci::route::Blobs;
 
+mod access;
 mod address;
 mod cache;
 mod change;
@@ -26,11 +28,12 @@ mod setting;
 mod table;
 mod tree;
 
+use access::Limits;
 use cache::FileCache;
 use identity::Identity;
 use mistake::{Place, Text};
 use routes::Table;
-use setting::{FILE, FileTable, LIMITS, LimitsTable, ROUTE};
+use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
 #[cfg(feature = "demo")]
@@ -70,6 +73,8 @@ pub(crate) struct Config {
     threads: usize,
     log: String,
     cache: Option<CacheSettings>,
+    access: Rules,
+    connections: Option<NonZeroUsize>,
     registry_reads_per_minute: Option<NonZeroU32>,
     drain: Drain,
 }
@@ -175,6 +180,7 @@ impl Config {
             client_keepalive,
             drain,
             cache,
+            access,
             limits,
             threads,
             log,
@@ -200,8 +206,8 @@ impl Config {
         let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, host, &mut mistakes));
 
         let cache = FileCache::parse(cache, &mut mistakes);
-        let LimitsTable { place: _, is_flawed: _, registry_reads_per_minute } = limits.unwrap_or_default();
-        let reads = LIMITS.registry_reads_per_minute.parse_or_default([registry_reads_per_minute], &mut mistakes);
+        let Limits { per_client, registry_reads_per_minute, connections } = Limits::parse(limits, &mut mistakes);
+        let access = access::rules(access, per_client, &mut mistakes);
 
         let default_place = default.as_ref().map(|(place, _)| place.clone());
         let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
@@ -237,7 +243,9 @@ impl Config {
             client_keepalive,
             log,
             cache: cache.settings,
-            registry_reads_per_minute: reads.flatten(),
+            access,
+            connections,
+            registry_reads_per_minute,
             drain,
         })
     }
@@ -290,6 +298,16 @@ impl Config {
     /// The cache of the process; `None` is `cache: off`.
     pub(crate) fn cache(&self) -> Option<&CacheSettings> {
         self.cache.as_ref()
+    }
+
+    /// Which clients may pull, and how much.
+    pub(crate) fn access(&self) -> &Rules {
+        &self.access
+    }
+
+    /// The most connections of clients; `None` is as many as the file descriptors suffice for.
+    pub(crate) fn connections(&self) -> Option<NonZeroUsize> {
+        self.connections
     }
 
     /// How many reads a minute each registry is asked for at most; `None` is no limit of this proxy's own.

@@ -11,10 +11,11 @@
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
+//!     config::setting::identity      the rows of `identity`
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
 //!   config::listener, config::address    the listeners for clients; the forms of an address
-//!   config::routes, config::domain, config::identity, config::kind
+//!   config::access, config::routes, config::domain, config::identity, config::kind
 //!   config::change                 what differs between two configurations, and when that takes effect
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
@@ -96,6 +97,10 @@
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! browser                          tells a request of a web page from one of a container client
+//! access                           who may pull, and how much: asked at the begin of a connection and with each request
+//!   network, client                  networks of addresses; who counts as one client
+//!   connected, rate                  the connections and requests of each client
+//!   refusals                         what was refused, by reason, and which of it has a line in the log
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
@@ -148,6 +153,7 @@
 //! config, failure
 //! logger, net
 //! answer, browser, digest, file, load, secret, value
+//! access
 //! ```
 //!
 //! # Invariants
@@ -235,6 +241,7 @@
 //! - There is no way to push and no way to list the catalogue.
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.
 
+mod access;
 mod admin;
 mod answer;
 #[cfg(feature = "bench")]

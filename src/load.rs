@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use log::{info, warn};
 use tokio::sync::Notify;
 
+use crate::access::{Gate, Rules};
+
 /// Connections to the admin listener at once: a few probes and scrapers. The bound is its own, so that clients of the
 /// mirror cannot use it up.
 const MAX_ADMIN_CONNECTIONS: usize = 32;
@@ -26,6 +28,8 @@ pub(crate) struct Load {
     pub bad_headers: AtomicU64,
     /// The process is about to end, and no balancer should send clients here any more.
     is_stopping: AtomicBool,
+    /// Which clients may pull, and how much each.
+    pub gate: Gate,
 }
 
 impl Load {
@@ -38,6 +42,7 @@ impl Load {
             requests: Limit::new("requests under way", requests),
             bad_headers: AtomicU64::new(0),
             is_stopping: AtomicBool::new(false),
+            gate: Gate::new(Rules::default()),
         }
     }
 

@@ -14,7 +14,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::load::Limit;
+use crate::load::Load;
 
 mod admit;
 mod attempts;
@@ -74,13 +74,13 @@ pub(crate) const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3
 /// The `ProxyHttp` of this program. It holds no state of a request; that is [`Context`].
 pub(crate) struct Proxy {
     routes: Arc<Table>,
-    requests: Arc<Limit>,
+    load: Arc<Load>,
 }
 
 impl Proxy {
-    /// `requests` counts those under way and bounds them.
-    pub(crate) fn new(routes: Arc<Table>, requests: &Arc<Limit>) -> Self {
-        Self { routes, requests: Arc::clone(requests) }
+    /// `load` counts the requests under way and bounds them, and those of each client.
+    pub(crate) fn new(routes: Arc<Table>, load: &Arc<Load>) -> Self {
+        Self { routes, load: Arc::clone(load) }
     }
 }
 
@@ -89,7 +89,7 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(&self.requests)
+        Context::new(&self.load.requests)
     }
 
     /// None: bodies are passed on in the encoding that they have. Pingora's default is its compression module, switched off,
@@ -118,6 +118,10 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         if context.is_too_many() {
             Box::pin(reply::trouble(session, context, Trouble::Busy)).await?;
+            return Ok(true);
+        }
+        if let Err(denial) = self.load.gate.request(context.client(), context.started()) {
+            Box::pin(reply::trouble(session, context, Trouble::Denied(denial))).await?;
             return Ok(true);
         }
         // In boxes, as what is rare is in all of these: each request has room made for the largest step of a phase.
@@ -287,6 +291,12 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         if context.is_too_many() {
             // They are counted instead: a line for each would add to the load.
+            context.take_client_request();
+            return;
+        }
+        if let Some(Trouble::Denied(_)) = context.trouble()
+            && !self.load.gate.may_be_logged(context.client(), context.started())
+        {
             context.take_client_request();
             return;
         }

@@ -140,7 +140,9 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let (clients, admin): (Vec<_>, Vec<_>) =
         bind(config)?.into_iter().partition(|listener| listener.kind() == listen::Kind::Clients);
 
-    let load = Arc::new(Load::new(shares.connections, shares.requests));
+    let connections = config.connections().map_or(shares.connections, |most| most.get().min(shares.connections));
+    let load = Arc::new(Load::new(connections, shares.requests));
+    load.gate.replace(config.access().clone());
 
     let mut server = Server::new_with_opt_and_conf(
         None,
@@ -211,7 +213,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     // A thread of its own, so that requests cannot delay a renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let proxy = Proxy::new(live, &load.requests);
+    let proxy = Proxy::new(live, &load);
     let mut app = http_proxy(&server.configuration, proxy);
     app.server_options = Some(options());
     app.h2_options = Some(h2_options());

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::access::Reason;
 use crate::failure::Hop;
 use crate::load::{Limit, Load};
 use crate::proxy::{Table, upstreams};
@@ -37,12 +38,13 @@ pub(super) fn readiness(routes: &Table, load: &Load) -> (bool, Value) {
 }
 
 fn limits(load: &Load) -> Value {
-    let Load { connections, requests, bad_headers, .. } = load;
+    let Load { connections, requests, bad_headers, gate, .. } = load;
     let limit = |limit: &Limit| json!({ "now": limit.count(), "max": limit.max(), "refused": limit.refused() });
     json!({
         "connections": limit(connections),
         "requests": limit(requests),
         "bad_headers": bad_headers.load(Ordering::Relaxed),
+        "refused": Reason::ALL.iter().map(|reason| (reason.name(), json!(gate.refusals().get(*reason)))).collect::<Value>(),
     })
 }
 

@@ -1,10 +1,12 @@
 //! What the text of a setting has to be. An error says what is wrong and what to use instead, in one of two forms:
 //! `unknown value "x": use a or b` where there is a list of values, `"x" is not a source: use ...` everywhere else.
 
+use std::fmt::Display;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::domain::Domain;
@@ -36,6 +38,14 @@ const MAX_MEMORY: u64 = 64 << 30;
 const MIN_READS: u32 = 60;
 /// Ten times what Azure allows an identity in a Premium registry; beyond that it is no limit.
 const MAX_READS: u32 = 100_000;
+/// Fewer connections than one host that pulls has open are a mistyped number.
+const MIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+/// More than a process may have file descriptors on any host that is not tuned for it.
+const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("not zero");
+/// Beyond these it is no limit of one client's.
+const MAX_CLIENT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+const MAX_CLIENT_REQUESTS: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
+const MAX_BURST: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
 /// More threads than any machine has cores are a mistyped number.
 const MAX_THREADS: usize = 512;
 /// A value with no text in it, such as `''`.
@@ -163,6 +173,49 @@ pub(crate) fn parse_reads(text: &str) -> Result<Option<NonZeroU32>, String> {
     }
 }
 
+/// A whole number in this range.
+fn parse_number<N: FromStr + PartialOrd + Display>(
+    text: &str,
+    what: &str,
+    range: RangeInclusive<N>,
+) -> Result<N, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    let (first, last) = (range.start(), range.end());
+    number.ok_or_else(|| format!("{text:?} is not a number of {what}: use a number from {first} to {last}"))
+}
+
+/// The same, or `off`, which is no limit.
+fn parse_limit<N: FromStr + PartialOrd + Display>(
+    text: &str,
+    what: &str,
+    range: RangeInclusive<N>,
+) -> Result<Option<N>, String> {
+    if is_off(text) {
+        return Ok(None);
+    }
+    let wrong = |sentence: String| sentence.replacen(": use a number", ": use off, or a number", 1);
+    parse_number(text, what, range).map(Some).map_err(wrong)
+}
+
+/// Connections of all clients.
+pub(crate) fn parse_connections(text: &str) -> Result<NonZeroUsize, String> {
+    parse_number(text, "connections", MIN_CONNECTIONS..=MAX_CONNECTIONS)
+}
+
+/// Connections of one client.
+pub(crate) fn parse_client_connections(text: &str) -> Result<Option<NonZeroUsize>, String> {
+    parse_limit(text, "connections", NonZeroUsize::MIN..=MAX_CLIENT_CONNECTIONS)
+}
+
+/// Requests a second of one client.
+pub(crate) fn parse_client_requests(text: &str) -> Result<Option<NonZeroU32>, String> {
+    parse_limit(text, "requests a second", NonZeroU32::MIN..=MAX_CLIENT_REQUESTS)
+}
+
+/// Requests of one client at once.
+pub(crate) fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
+    parse_number(text, "requests at once", NonZeroU32::MIN..=MAX_BURST)
+}
 pub(crate) fn parse_prefix(text: &str) -> Result<Prefix, String> {
     Prefix::parse(text).ok_or_else(|| {
         format!("{text:?} is not a repository path: use the cache rule's target without its /*, in lower case and without a slash at either end, such as hub")

@@ -2,29 +2,34 @@
 //! reference in `docs/configuration.md` are made of these rows.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{parse_admin, parse_listen};
 use super::domain::Domain;
 use super::file::{Document, Node};
-use super::kind::{Audience, Cloud, KindName, parse_audience, parse_cloud, parse_kind};
 use super::listener;
 use super::mistake::Place;
 use super::parse::{
-    MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_authority,
-    parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_file, parse_host, parse_id,
-    parse_lifetime, parse_memory, parse_mode, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_reads,
-    parse_registry, parse_resource, parse_threads, parse_token_wait, parse_unix,
+    MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_blob_host,
+    parse_blobs, parse_burst, parse_client_connections, parse_client_keepalive, parse_client_requests,
+    parse_connections, parse_drain, parse_host, parse_lifetime, parse_memory, parse_mode, parse_notice,
+    parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_threads, parse_token_wait,
+    parse_unix,
 };
 use super::table::{
     Default, Entry, List, Nested, ROW, Row, Shape, Switched, Table, Tables, Value, ValueOrTables, table,
 };
+use crate::access::Network;
 use crate::logger::parse_filter;
 use oci::name::Prefix;
 use oci::platform::Platform;
 use oci::route::{Blobs, OnFailure, Source};
+
+mod identity;
+
+pub(crate) use identity::{IDENTITY, IdentityTable};
 
 /// Where Azure Arc's agent puts the keys that prove local access.
 pub(crate) const ARC_KEY_DIRECTORY: &str = "/var/opt/azcmagent/tokens";
@@ -121,10 +126,18 @@ table! {
                    to disk, and what is kept may be dropped at any time."
         };
 
+        access: Nested<AccessTable> {
+            value: "TABLE",
+            default: Default::Words("everybody who reaches the listener"),
+            help: "Which clients may pull",
+            more: "It is about a client's true address, also behind a balancer that sends the PROXY protocol. Whoever may not \
+                   gets a 403 that says so."
+        };
+
         limits: Nested<LimitsTable> {
             value: "TABLE",
-            default: Default::Words("none"),
-            help: "How much the cache registries are asked for",
+            default: Default::Words("the defaults of its keys"),
+            help: "How much clients may ask for, and how much the cache registries are asked for",
             more: ""
         };
 
@@ -362,8 +375,65 @@ table! {
 }
 
 table! {
-    /// How much the cache registries are asked for.
+    /// Which clients may pull.
+    ACCESS: AccessRows, AccessTable {
+        allow: List<Network> {
+            value: "[NETWORK, ...]",
+            default: Default::Text("[]"),
+            example: "[10.0.0.0/8, 'fd00::/8']",
+            help: "The networks whose clients may pull; an empty list is all networks",
+            more: "A network is an address, or an address with the length of its prefix. An IPv4 address is IPv4 also where it \
+                   comes as IPv6 (`::ffff:10.0.0.5`), so `::/0` is the addresses of IPv6 alone. A Unix socket's clients \
+                   have no address; who may use it is up to its permissions."
+        } parse Network::parse;
+
+        deny: List<Network> {
+            value: "[NETWORK, ...]",
+            default: Default::Text("[]"),
+            example: "[10.9.0.0/16]",
+            help: "The networks whose clients may not pull, even if `allow` has them",
+            more: ""
+        } parse Network::parse;
+    }
+}
+
+table! {
+    /// How much clients may ask for, and how much the cache registries are asked for.
     LIMITS: LimitsRows, LimitsTable {
+        connections: Value<NonZeroUsize> {
+            value: "NUMBER",
+            default: Default::Words("16384, or as many as the file descriptors suffice for"),
+            example: "16384",
+            help: "The most connections of clients at once, 16 to 1000000",
+            more: "File descriptors bound it as well, so more than these suffice for has no effect. A connection over it gets a \
+                   503 at once. When only an eighth is left, idle connections are closed."
+        } parse parse_connections;
+
+        connections_per_client: Value<Option<NonZeroUsize>> {
+            value: "NUMBER|off",
+            default: Default::Text("off"),
+            help: "The most connections of one client at once, 1 to 100000, or off",
+            more: "A client is an IPv4 address, or the first 64 bits of an IPv6 address. Off by default, because many hosts \
+                   behind one NAT or one balancer without the PROXY protocol are one client here. A host that pulls has up to \
+                   some 20 connections open. A connection over the limit gets a 503."
+        } parse parse_client_connections;
+
+        requests_per_second_per_client: Value<Option<NonZeroU32>> {
+            value: "NUMBER|off",
+            default: Default::Text("off"),
+            help: "The most requests of one client in a second, in the long run, 1 to 100000, or off",
+            more: "Clients are told apart as above, and it is off by default for the same reason. An image takes about a dozen \
+                   requests. A request over the limit gets a 429 whose `Retry-After` says when the next one passes."
+        } parse parse_client_requests;
+
+        request_burst_per_client: Value<NonZeroU32> {
+            value: "NUMBER",
+            default: Default::Words("those of ten seconds, at least 50"),
+            example: "100",
+            help: "How many requests of one client may come at once, 1 to 1000000",
+            more: "Without `requests_per_second_per_client` it is an error."
+        } parse parse_burst;
+
         registry_reads_per_minute: Value<Option<NonZeroU32>> {
             value: "NUMBER|off",
             default: Default::Text("off"),
@@ -373,119 +443,5 @@ table! {
                    have to wait longer is answered at once, by what is kept or by 503 with `Retry-After`. All \
                    that sign in as the same identity share what Azure allows, so give each of several proxies its part."
         } parse parse_reads;
-    }
-}
-
-table! {
-    /// Who signs in.
-    IDENTITY: IdentityRows, IdentityTable {
-        kind: Value<KindName> {
-            value: "KIND",
-            default: Default::Text("default"),
-            help: "How to sign in: by the first way that this host has, or by one kind alone",
-            more: "`default` takes the first of client secret, client certificate, workload identity, managed identity or \
-                   Azure Arc, Azure CLI and Azure Developer CLI. The others are `client_secret`, `client_certificate`, \
-                   `workload_identity`, `managed_identity`, `azure_arc`, `azure_cli`, `azure_developer_cli` and \
-                   `anonymous`, for a registry that allows anonymous pulls."
-        } parse parse_kind;
-
-        cloud: Value<Cloud> {
-            value: "public|usgovernment|china",
-            default: Default::Words("public"),
-            example: "usgovernment",
-            help: "The cloud of Azure: public, usgovernment or china",
-            more: "For any other, give its `authority`."
-        } parse parse_cloud;
-
-        authority: Value<String> {
-            variable: Some("AZURE_AUTHORITY_HOST"),
-            value: "URL",
-            default: Default::Words("that of the cloud"),
-            example: "https://login.microsoftonline.com",
-            help: "The address of Entra ID, where no `cloud` fits",
-            more: "The variable counts where neither `authority` nor `cloud` is set."
-        } parse parse_authority;
-
-        audience: Value<Audience> {
-            value: "registry|arm|URL",
-            default: Default::Text("registry"),
-            help: "What the Entra token is for: registry, arm (Azure Resource Manager) or an https:// address",
-            more: "`registry` works on every registry, also on one that refuses tokens for Azure Resource Manager."
-        } parse parse_audience;
-
-        tenant_id: Value<String> {
-            variable: Some("AZURE_TENANT_ID"),
-            value: "ID",
-            default: Default::Words("none"),
-            example: "00000000-0000-0000-0000-000000000000",
-            help: "The tenant of the application",
-            more: ""
-        } parse parse_id;
-
-        client_id: Value<String> {
-            variable: Some("AZURE_CLIENT_ID"),
-            value: "ID",
-            default: Default::Words("none; for managed_identity the system-assigned one"),
-            example: "00000000-0000-0000-0000-000000000000",
-            help: "The client id of the application, or of a user-assigned managed identity",
-            more: "A managed identity is named by one of `client_id`, `object_id` and `resource_id`."
-        } parse parse_id;
-
-        object_id: Value<String> {
-            value: "ID",
-            default: Default::Words("none"),
-            example: "00000000-0000-0000-0000-000000000000",
-            help: "The object (principal) id of a managed identity",
-            more: ""
-        } parse parse_id;
-
-        resource_id: Value<String> {
-            value: "ID",
-            default: Default::Words("none"),
-            example: "/subscriptions/.../userAssignedIdentities/pull",
-            help: "The Azure resource id of a managed identity",
-            more: ""
-        } parse parse_resource;
-
-        client_secret_file: Value<PathBuf> {
-            value: "FILE",
-            default: Default::Words("the secret in the variable AZURE_CLIENT_SECRET"),
-            example: "/run/secrets/client-secret",
-            help: "A file that holds the application's secret",
-            more: "The secret itself has no key: it comes from this file or from the variable."
-        } parse parse_file;
-
-        certificate_file: Value<PathBuf> {
-            variable: Some("AZURE_CLIENT_CERTIFICATE_PATH"),
-            value: "FILE",
-            default: Default::Words("none"),
-            example: "/etc/acr-cache-proxy/client.pem",
-            help: "A file with the application's certificate and key, PEM or PKCS#12",
-            more: ""
-        } parse parse_file;
-
-        certificate_password_file: Value<PathBuf> {
-            value: "FILE",
-            default: Default::Words("the password in the variable AZURE_CLIENT_CERTIFICATE_PASSWORD, else none"),
-            example: "/run/secrets/certificate-password",
-            help: "A file that holds the password of a PKCS#12 file",
-            more: ""
-        } parse parse_file;
-
-        token_file: Value<PathBuf> {
-            variable: Some("AZURE_FEDERATED_TOKEN_FILE"),
-            value: "FILE",
-            default: Default::Words("none"),
-            example: "/var/run/secrets/azure/tokens/azure-identity-token",
-            help: "A file with a federated token, as Kubernetes puts it into a pod",
-            more: ""
-        } parse parse_file;
-
-        key_directory: Value<PathBuf> {
-            value: "DIRECTORY",
-            default: Default::Text(ARC_KEY_DIRECTORY),
-            help: "Where Azure Arc's agent puts its keys",
-            more: ""
-        } parse parse_file;
     }
 }

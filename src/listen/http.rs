@@ -20,6 +20,7 @@ use super::h2::WithDeadlines;
 use super::header::{Header, Malformed};
 use super::refusal::{self, NoRequest};
 use super::{HEADER_LIMIT, Kind, drain};
+use crate::access::{Denial, Reason};
 use crate::load::Load;
 use crate::proxy::{self, watched};
 
@@ -105,6 +106,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
 
     /// Serves a connection to its end.
     pub(crate) async fn serve<S: Stream>(&self, mut connection: Box<Connection<S>>, shutdown: &ShutdownWatch) {
+        let client = connection.client().map(|address| address.ip());
+        let _place = match (self.kind == Kind::Clients).then(|| self.load.gate.connect(client)) {
+            Some(Err(denial)) => return self.deny(&mut connection, denial).await,
+            Some(Ok(place)) => place,
+            None => None,
+        };
         let mut next = self.first(&mut connection, shutdown).await;
         loop {
             match next {
@@ -211,9 +218,25 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         }
     }
 
+    /// Answers a connection that is not let in, without reading a request of it; where many are answered already, it only ends.
+    async fn deny(&self, connection: &mut Connection<impl Stream>, denial: Denial) {
+        let (client, gate, why) = (connection.client(), &self.load.gate, NoRequest::Denied(denial));
+        if gate.may_be_logged(client.map(|address| address.ip()), Instant::now()) {
+            proxy::log_refused_header(client, &why.refusal(), Duration::ZERO);
+        }
+        if let Some(_answer) = gate.answer() {
+            refusal::refuse_after_first_bytes(connection.stream(), why).await;
+        }
+    }
+
     /// Answers and ends what never becomes a request. That is counted and, for clients, logged as requests are.
     async fn refuse(&self, connection: &mut Connection<impl Stream>, why: NoRequest, elapsed: Duration) {
         self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
+        self.load.gate.refusals().count(match why {
+            NoRequest::TooLarge => Reason::HeaderSize,
+            NoRequest::TooSlow => Reason::HeaderTime,
+            _ => Reason::Malformed,
+        });
         if self.kind == Kind::Clients {
             proxy::log_refused_header(connection.client(), &why.refusal(), elapsed);
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::access::Denial;
 use oci::error::{Code, Refusal};
 
 /// A client that is refused has this long to read the answer and to close.
@@ -26,6 +27,8 @@ pub(crate) enum NoRequest {
     TooSlow,
     /// As many connections as there may be are open.
     TooManyConnections,
+    /// The client may not pull, or has too many connections open.
+    Denied(Denial),
 }
 
 impl NoRequest {
@@ -42,6 +45,10 @@ impl NoRequest {
             Self::TooManyConnections => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are open")
             }
+            Self::Denied(denial) => {
+                let (status, code, _) = denial.answer();
+                return Refusal::new(status, code, denial.to_string());
+            }
         };
         Refusal::new(status, code, message)
     }
@@ -49,7 +56,7 @@ impl NoRequest {
     fn answer(self) -> Vec<u8> {
         let refusal = self.refusal();
         let (status, body) = (refusal.status(), refusal.body());
-        let retry = if self == Self::TooManyConnections { "Retry-After: 1\r\n" } else { "" };
+        let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "Retry-After: 1\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{retry}Connection: close\r\n\r\n",
             status.as_u16(),
@@ -70,6 +77,14 @@ pub(crate) async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), w
     };
     // It fails if the client has left, and then nobody misses the answer.
     let _ = tokio::time::timeout(LINGER, ended).await;
+}
+
+/// The same, but waits for what the client has to say first: one that gets an answer before it has sent its request may not
+/// take it for one. Takes twice [`LINGER`] at most.
+pub(crate) async fn refuse_after_first_bytes(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest) {
+    if let Ok(Ok(1..)) = tokio::time::timeout(LINGER, stream.read(&mut [0; 1])).await {
+        refuse(stream, why).await;
+    }
 }
 
 /// Answers as far as that can be done without waiting; the caller closes the connection.

@@ -1,6 +1,6 @@
 //! What one request carries from phase to phase.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -115,6 +115,16 @@ impl Context {
     /// The request is to have a line in the log.
     pub(crate) fn begin(&mut self, request: ClientRequest) {
         self.client_request = Some(request);
+    }
+
+    /// The client's address, until its line is in the log.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        Some(self.client_request.as_ref()?.client?.ip())
+    }
+
+    /// When its header was read.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// For the line in the log. There is one: who takes the request writes it, or drops it on purpose.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::refused::Refused;
+use crate::access::Denial;
 use crate::failure::Hop;
 use crate::token::Unavailable;
 use oci::error::Code;
@@ -23,6 +24,8 @@ use oci::route::OnFailure;
 pub(crate) enum Trouble {
     /// More requests are under way than the limit allows.
     Busy,
+    /// The client may not pull, or has done so too often.
+    Denied(Denial),
     /// The request's `Connection` header lists a header that it may not.
     Malformed,
     /// No registry token: Entra's or the registry's fault.
@@ -85,6 +88,10 @@ impl Trouble {
     pub(crate) fn answer(&self) -> (StatusCode, Code, Option<u64>) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(1)),
+            Self::Denied(denial) => {
+                let (status, code, left) = denial.answer();
+                (status, code, left.map(whole_seconds))
+            }
             Self::Malformed => (StatusCode::BAD_REQUEST, Code::Unsupported, None),
             Self::NoToken(unavailable) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(unavailable.retry_after.as_secs().max(1)))
@@ -142,7 +149,7 @@ impl Trouble {
             | Self::StorageSays { .. }
             | Self::StorageSilent(_)
             | Self::Internal(_) => true,
-            Self::Busy | Self::Malformed => false,
+            Self::Busy | Self::Denied(_) | Self::Malformed => false,
         }
     }
 
@@ -160,7 +167,7 @@ impl Trouble {
             Self::Silent | Self::StorageSilent(_) => "silent",
             Self::Broken(_) => "broken",
             Self::Storage(_) | Self::StorageSays { .. } => "storage",
-            Self::Busy | Self::Malformed | Self::Internal(_) => "fault",
+            Self::Busy | Self::Denied(_) | Self::Malformed | Self::Internal(_) => "fault",
         }
     }
 
@@ -220,6 +227,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy => f.write_str("too many requests are under way"),
+            Self::Denied(denial) => denial.fmt(f),
             Self::Malformed => f.write_str("the Connection header lists what it may not: more than 9 options, Host, X-Forwarded-*, or what is not a header's name"),
             Self::NoToken(Unavailable { failure: Some(failure), .. }) => write!(f, "no registry token: {failure}"),
             Self::NoToken(_) => f.write_str("no registry token yet: the sign-in is still under way"),
@@ -307,6 +315,11 @@ mod tests {
     fn rows(trouble: &Trouble) -> &'static [&'static str] {
         match trouble {
             Trouble::Busy => &["More requests are under way"],
+            Trouble::Denied(denial) => match denial {
+                Denial::Network(_) => &["`access` does not let"],
+                Denial::Connections(_) => &["`limits.connections_per_client`"],
+                Denial::Rate(..) => &["`limits.requests_per_second_per_client`"],
+            },
             Trouble::Malformed => &["`Connection` lists what it may not"],
             Trouble::NoToken(_) => &["There is no token for the registry", "The same for the registry's two calls"],
             Trouble::Unresolved => &["The registry's name has never been resolved"],
@@ -362,9 +375,13 @@ mod tests {
         };
         let says = |status| Trouble::StorageSays { host: String::new(), status, retry_after: None };
         let no_token = Unavailable { retry_after: Duration::ZERO, failure: None, is_repositorys: false };
+        let client = [192, 0, 2, 1].into();
         let mut seen = OTHERS.len();
         for trouble in [
             Trouble::Busy,
+            Trouble::Denied(Denial::Network(client)),
+            Trouble::Denied(Denial::Connections(client)),
+            Trouble::Denied(Denial::Rate(client, Duration::from_secs(1))),
             Trouble::Malformed,
             Trouble::NoToken(no_token),
             Trouble::Unresolved,
@@ -397,7 +414,9 @@ mod tests {
                 let said = match trouble {
                     Trouble::StorageSays { .. } if code != Code::Unsupported => "the storage's".to_owned(),
                     Trouble::Limited(..) => "what is left of it".to_owned(),
-                    Trouble::Held(Held::Budget, _) => "until there is room".to_owned(),
+                    Trouble::Held(Held::Budget, _) | Trouble::Denied(Denial::Rate(..)) => {
+                        "until there is room".to_owned()
+                    }
                     _ => seconds.map_or_else(String::new, |seconds| format!("{seconds} s")),
                 };
                 assert!(row[3] == said || matches!(trouble, Trouble::NoToken(_)), "{row:?}");

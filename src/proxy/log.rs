@@ -12,6 +12,7 @@ use pingora_proxy::Session;
 
 use super::context::{Cached, ClientRequest, Context};
 use super::fail::Trouble;
+use crate::access::Denial;
 use crate::logger::{Rest, Word};
 
 /// The longest method of HTTP's registry has 17 letters.
@@ -161,6 +162,8 @@ enum Outcome<'a> {
     Answered,
     /// The request was not admitted, and the client was told why.
     Refused(&'a str),
+    /// The client may not pull, or not that often, and was told so.
+    Denied(Denial),
     /// The client did not take its answer, as engines often do when they have what they need.
     Left(&'static str),
     Failed(&'a Trouble),
@@ -174,6 +177,7 @@ impl<'a> Outcome<'a> {
     fn of(error: Option<&'a Error>, context: &'a Context) -> Self {
         match (context.trouble(), error, context.refusal()) {
             (Some(Trouble::Malformed), Some(error), _) => Self::Left(left(error)),
+            (Some(Trouble::Denied(denial)), ..) => Self::Denied(*denial),
             (Some(trouble), ..) => Self::Failed(trouble),
             (None, Some(error), _) if *error.esource() == ErrorSource::Downstream => Self::Left(left(error)),
             (None, Some(error), _) => Self::Broken(error),
@@ -185,7 +189,7 @@ impl<'a> Outcome<'a> {
     /// What clients do is not a warning: nobody has to act on it.
     fn level(&self) -> Level {
         match self {
-            Self::Answered | Self::Refused(_) | Self::Left(_) => Level::Info,
+            Self::Answered | Self::Refused(_) | Self::Denied(_) | Self::Left(_) => Level::Info,
             Self::Failed(_) | Self::CutOff | Self::Broken(_) => Level::Warn,
         }
     }
@@ -197,6 +201,7 @@ impl Display for Outcome<'_> {
         match self {
             Self::Answered => Ok(()),
             Self::Refused(why) => write!(f, " error={}", Rest(why, MAX_ERROR)),
+            Self::Denied(denial) => write!(f, " error={}", Rest(denial, MAX_ERROR)),
             Self::Left(how) => write!(f, " error={how}"),
             Self::Failed(trouble) => write!(f, " error={}", Rest(trouble, MAX_ERROR)),
             Self::CutOff => f.write_str(" error=cut off"),

@@ -1,5 +1,6 @@
 //! The real binary in front of the emulator, by what clients and the registry see.
 
+mod access;
 mod admin;
 mod azure;
 #[cfg(feature = "bench")]

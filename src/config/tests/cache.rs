@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::cache::Lifetimes;
+use crate::config::setting::LimitsTable;
 use oci::platform::Platform;
 
 const DEFAULTS: Lifetimes = Lifetimes {
@@ -127,6 +128,11 @@ fn configurations_come_from_here_only_if_they_are_kept() {
     }
 }
 
+/// The keys of `limits`.
+fn limits() -> String {
+    LimitsTable::entries().iter().map(|entry| entry.row.key).collect::<Vec<_>>().join(", ")
+}
+
 #[test]
 fn a_wrong_value_is_told_with_all_that_would_be_right() {
     const TIME: &str = "a whole number of s, m or h, such as";
@@ -200,8 +206,8 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
         ("limits: {registry_reads_per_minute: 0}", reads("0")),
         ("limits: {registry_reads_per_minute: 4k}", reads("4k")),
         ("limits: {registry_reads_per_minute: -1}", reads("-1")),
-        ("limits: off", "limits: must be a table of registry_reads_per_minute".to_owned()),
-        ("limits: {reads: 1}", "limits.reads: unknown setting: use one of registry_reads_per_minute".to_owned()),
+        ("limits: off", format!("limits: must be a table of {}", limits())),
+        ("limits: {reads: 1}", format!("limits.reads: unknown setting: use one of {}", limits())),
     ] {
         let text = format!("upstream: {{domain: a.io}}\n{setting}\n");
         let mistakes = load(&text, Flags::default()).expect_err(setting);

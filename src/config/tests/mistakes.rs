@@ -26,6 +26,9 @@ fn a_key_with_nothing_behind_it_is_never_taken_for_a_value() {
             (upstream, "log", VALUE),
             (upstream, "cache", TABLE),
             (upstream, "limits", TABLE),
+            (upstream, "access", TABLE),
+            ("upstream: {domain: a.azurecr.io}\naccess:\n", "  allow", &list("such as [10.0.0.0/8, 'fd00::/8']")),
+            ("upstream: {domain: a.azurecr.io}\nlimits:\n", "  connections", VALUE),
             (upstream, "  cache", TABLE),
             ("upstream: {domain: a.azurecr.io}\ncache:\n", "  memory", VALUE),
             ("upstream: {domain: a.azurecr.io}\ncache:\n", "  tags", VALUE),
@@ -86,6 +89,19 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
         ("token_wait: 1m", "token_wait: \"1m\" is not a time from 1s to 20s: use a whole number of s, m or h, such as 20s".to_owned()),
         ("token_wait: 30", "token_wait: \"30\" is not a time from 1s to 20s: use a whole number of s, m or h, such as 20s".to_owned()),
         ("token_wait: 1.5", "token_wait: \"1.5\" is not a time from 1s to 20s: use a whole number of s, m or h, such as 20s".to_owned()),
+        (
+            "access: {allow: [10.0.0.5/8]}",
+            "access.allow[0]: \"10.0.0.5/8\" is not a network: use 10.0.0.0/8 for the network, 10.0.0.5 for this address alone".to_owned(),
+        ),
+        ("limits: {connections: 8}", "limits.connections: \"8\" is not a number of connections: use a number from 16 to 1000000".to_owned()),
+        (
+            "limits: {connections_per_client: 0}",
+            "limits.connections_per_client: \"0\" is not a number of connections: use off, or a number from 1 to 100000".to_owned(),
+        ),
+        (
+            "limits: {request_burst_per_client: 9}",
+            "limits.request_burst_per_client: has no effect without requests_per_second_per_client: set that, or remove this".to_owned(),
+        ),
         ("threads: true", "threads: \"true\" is not a number of threads: use a number from 1 to 512".to_owned()),
         (
             "listen: [::1]:8080",

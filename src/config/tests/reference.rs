@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::super::kind::KindName;
-use super::super::setting::{CacheTable, IdentityTable, LimitsTable, ListenTable, RouteTable};
+use super::super::setting::{AccessTable, CacheTable, IdentityTable, LimitsTable, ListenTable, RouteTable};
 use super::super::table::Default as DefaultValue;
 use super::*;
 
@@ -166,12 +166,13 @@ fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String)
 }
 
 /// Every table, with its title and what stands in front of its keys.
-fn tables() -> [(&'static str, &'static str, Vec<Entry>); 6] {
+fn tables() -> [(&'static str, &'static str, Vec<Entry>); 7] {
     [
         ("The file", "", FileTable::entries()),
         ("Keys of each item of `listen`, where that is a list", "listen.", ListenTable::entries()),
         ("Keys of `upstream`, and of each item of `routes`", "upstream.", RouteTable::entries()),
         ("Keys of `cache`", "cache.", CacheTable::entries()),
+        ("Keys of `access`", "access.", AccessTable::entries()),
         ("Keys of `limits`", "limits.", LimitsTable::entries()),
         ("Keys of `identity`", "identity.", IdentityTable::entries()),
     ]
@@ -233,6 +234,8 @@ fn every_default_and_every_example_of_a_setting_is_right() {
                 let mut route = vec!["source: docker.io".to_owned()];
                 route.extend((row.key != "domain").then(|| "domain: a.azurecr.io".to_owned()));
                 route.extend((row.key == "blob_hosts").then(|| "blobs: proxy".to_owned()));
+                let needed =
+                    if row.key == "request_burst_per_client" { "requests_per_second_per_client: 1, " } else { "" };
                 let top = match table {
                     "upstream." => {
                         route.retain(|known| !known.starts_with(&format!("{}:", row.key)));
@@ -244,7 +247,7 @@ fn every_default_and_every_example_of_a_setting_is_right() {
                         let place = if row.key == "mode" { "unix: /run/clients.sock, " } else { "" };
                         format!("listen: [{{{place}{value}}}]")
                     }
-                    table => format!("{} {{{value}}}", table.replace('.', ":")),
+                    table => format!("{} {{{needed}{value}}}", table.replace('.', ":")),
                 };
                 let upstream =
                     if row.key == "routes" { String::new() } else { format!("upstream: {{{}}}", route.join(", ")) };

@@ -16,7 +16,7 @@ use oci::route::Blobs;
 
 use super::*;
 use crate::config::Flags;
-use crate::load::Limit;
+use crate::load::Load;
 use crate::net::trust::Bundle;
 use crate::proxy::Proxy;
 use oci::request::Request;
@@ -122,7 +122,7 @@ async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkee
 /// Serves connections with the table; returns the address.
 async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
     let conf = Arc::new(server_conf(bundle));
-    let proxy = Proxy::new(table.live(), &Limit::new("requests", 16));
+    let proxy = Proxy::new(table.live(), &Arc::new(Load::new(16, 16)));
     let app = Arc::new(pingora_proxy::http_proxy(&conf, proxy));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");

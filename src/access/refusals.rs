@@ -1,0 +1,141 @@
+//! What clients are refused: counted by reason, and told to the log within bounds.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use super::client::Client;
+
+/// A client that is refused again and again has one line in this time.
+const LINE_PERIOD: Duration = Duration::from_secs(60);
+/// Clients that have a line in that time; more than these are an attack, of which the counters tell enough.
+const MAX_LINES: usize = 256;
+
+/// Why a client is refused, before anything is asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// `access.allow`, `access.deny`.
+    Network,
+    /// `limits.connections_per_client`.
+    Connections,
+    /// `limits.requests_per_second_per_client`.
+    Rate,
+    /// `limits.header_time`.
+    HeaderTime,
+    /// `limits.header_size`.
+    HeaderSize,
+    /// What came is no HTTP.
+    Malformed,
+    /// The client has not taken its answer in time.
+    SlowReader,
+}
+
+impl Reason {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Network,
+        Self::Connections,
+        Self::Rate,
+        Self::HeaderTime,
+        Self::HeaderSize,
+        Self::Malformed,
+        Self::SlowReader,
+    ];
+
+    /// Its name in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Connections => "connections_per_client",
+            Self::Rate => "request_rate",
+            Self::HeaderTime => "header_time",
+            Self::HeaderSize => "header_size",
+            Self::Malformed => "malformed",
+            Self::SlowReader => "slow_reader",
+        }
+    }
+}
+
+/// The counts since the start of the process.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    counts: [AtomicU64; Reason::ALL.len()],
+    lines: Mutex<Lines>,
+}
+
+/// Who has had a line since when.
+#[derive(Debug)]
+struct Lines {
+    since: Instant,
+    clients: HashSet<Option<Client>>,
+}
+
+impl Refusals {
+    pub(super) fn new() -> Self {
+        let lines = Lines { since: Instant::now(), clients: HashSet::new() };
+        Self { counts: Default::default(), lines: Mutex::new(lines) }
+    }
+
+    /// One more.
+    pub(crate) fn count(&self, reason: Reason) {
+        if let Some(count) = self.counts.get(reason as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many there were for this reason.
+    pub(crate) fn get(&self, reason: Reason) -> u64 {
+        self.counts.get(reason as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Whether this client's refusal may have a line in the log.
+    pub(crate) fn may_be_logged(&self, client: Option<Client>, now: Instant) -> bool {
+        // Nothing panics while it holds the lock.
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(lines.since) >= LINE_PERIOD {
+            lines.since = now;
+            lines.clients.clear();
+        }
+        if lines.clients.len() >= MAX_LINES {
+            return false;
+        }
+        let is_new = lines.clients.insert(client);
+        let is_last = is_new && lines.clients.len() == MAX_LINES;
+        drop(lines);
+        if is_last {
+            info!("{MAX_LINES} clients were refused within a minute: further ones have no line, but are counted");
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_counted_each_by_itself() {
+        let refusals = Refusals::new();
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            for _ in 0..=index {
+                refusals.count(reason);
+            }
+        }
+        let counts: Vec<_> = Reason::ALL.iter().map(|reason| refusals.get(*reason)).collect();
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn a_client_has_one_line_a_minute_and_an_attack_has_few() {
+        let (refusals, begun) = (Refusals::new(), Instant::now());
+        let lines = |clients: u32, now| {
+            (0..clients).filter(|client| refusals.may_be_logged(Some(Client::V4(*client)), now)).count()
+        };
+        assert_eq!((lines(3, begun), lines(3, begun), lines(5, begun)), (3, 0, 2));
+        assert_eq!(lines(100_000, begun), MAX_LINES - 5);
+        assert_eq!(lines(100_000, begun + LINE_PERIOD), MAX_LINES, "and again in the next minute");
+    }
+}

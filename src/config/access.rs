@@ -1,0 +1,60 @@
+//! Who may pull, and how much: the tables `access` and `limits`.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use super::mistake::Mistakes;
+use super::setting::{ACCESS, AccessTable, LIMITS, LimitsTable};
+use crate::access::{Access, Networks, PerClient, Rate, Rules};
+
+/// Of a client's requests a second, so many may come at once: a node that starts pulls several images, each with a dozen
+/// requests.
+const BURST_SECONDS: u32 = 10;
+/// The same where the rate is small: an image or two.
+const MIN_BURST: u32 = 50;
+
+/// What `limits` says.
+pub(super) struct Limits {
+    pub per_client: PerClient,
+    pub registry_reads_per_minute: Option<NonZeroU32>,
+    pub connections: Option<NonZeroUsize>,
+}
+
+impl Limits {
+    pub(super) fn parse(table: Option<LimitsTable>, mistakes: &mut Mistakes) -> Self {
+        let LimitsTable {
+            place: _,
+            is_flawed: _,
+            connections,
+            connections_per_client,
+            requests_per_second_per_client,
+            request_burst_per_client,
+            registry_reads_per_minute,
+        } = table.unwrap_or_default();
+        let burst_place = request_burst_per_client.as_ref().map(|(place, _)| place.clone());
+        let of_client = LIMITS.connections_per_client.parse_or_default([connections_per_client], mistakes);
+        let before = mistakes.count();
+        let per_second =
+            LIMITS.requests_per_second_per_client.parse_or_default([requests_per_second_per_client], mistakes);
+        let burst = LIMITS.request_burst_per_client.parse([request_burst_per_client], mistakes);
+        let requests = per_second.flatten().map(|per_second| {
+            let usual = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
+            Rate { per_second, burst: burst.or(NonZeroU32::new(usual.get().max(MIN_BURST))).unwrap_or(usual) }
+        });
+        if let (Some(place), None, true) = (burst_place, requests, mistakes.count() == before) {
+            mistakes.add(&place, "has no effect without requests_per_second_per_client: set that, or remove this");
+        }
+        let reads = LIMITS.registry_reads_per_minute.parse_or_default([registry_reads_per_minute], mistakes);
+        Self {
+            per_client: PerClient { connections: of_client.flatten(), requests },
+            registry_reads_per_minute: reads.flatten(),
+            connections: LIMITS.connections.parse([connections], mistakes),
+        }
+    }
+}
+
+/// What `access` and `limits` say of clients.
+pub(super) fn rules(table: Option<AccessTable>, per_client: PerClient, mistakes: &mut Mistakes) -> Rules {
+    let AccessTable { place: _, is_flawed: _, allow, deny } = table.unwrap_or_default();
+    let [allow, deny] = [ACCESS.allow.parse(allow, mistakes), ACCESS.deny.parse(deny, mistakes)].map(Networks::new);
+    Rules { access: Access { allow, deny }, per_client }
+}
