@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::identity::Chain;
 use crate::logger;
-use crate::net::addresses::{Addresses, Names, system_lookup};
+use crate::net::addresses::{Addresses, Names, Way, system_lookup};
+use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
 use crate::token::acr::AcrIssuer;
@@ -105,10 +106,10 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     let found = connector.addresses(&origin).await.map_err(failed)?;
     let found: Vec<_> = found.iter().map(SocketAddr::ip).collect();
     let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), &found));
-    let identity = Chain::new(upstream.identity(), roots, &Names::sign_in());
+    let identity = Chain::new(upstream.identity(), roots, &Names::sign_in(), &Egress::direct());
     let identity = identity.map_err(|cause| failed(cause.to_string()))?;
     let anonymous = identity.is_none();
-    let issuer = AcrIssuer::new(domain.clone(), identity, addresses, roots)
+    let issuer = AcrIssuer::new(domain.clone(), identity, Way::direct(addresses), roots)
         .map_err(|cause| failed(format!("TLS client: {cause}")))?;
     let sign_in = DockerLogin { issuer, anonymous, login: Mutex::new(None) };
     Ok(Route::direct(origin, route.prefix.as_str(), Arc::new(sign_in)))

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::access::Rules;
 use crate::logger;
+use crate::net::egress::EgressSettings;
 use oci::route::Blobs;
 
 mod access;
@@ -17,6 +18,7 @@ mod cache;
 mod change;
 mod domain;
 mod drain;
+mod egress;
 mod file;
 pub(crate) mod identity;
 mod kind;
@@ -77,6 +79,7 @@ pub(crate) struct Config {
     connections: Option<NonZeroUsize>,
     registry_reads_per_minute: Option<NonZeroU32>,
     drain: Drain,
+    egress: EgressSettings,
 }
 
 /// What settings need on the host that serves.
@@ -181,6 +184,7 @@ impl Config {
             drain,
             cache,
             access,
+            egress,
             limits,
             threads,
             log,
@@ -206,6 +210,7 @@ impl Config {
         let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, host, &mut mistakes));
 
         let cache = FileCache::parse(cache, &mut mistakes);
+        let egress = egress::parse(egress, &mut mistakes);
         let Limits { per_client, registry_reads_per_minute, connections } = Limits::parse(limits, &mut mistakes);
         let access = access::rules(access, per_client, &mut mistakes);
 
@@ -247,6 +252,7 @@ impl Config {
             connections,
             registry_reads_per_minute,
             drain,
+            egress,
         })
     }
 
@@ -313,6 +319,11 @@ impl Config {
     /// How many reads a minute each registry is asked for at most; `None` is no limit of this proxy's own.
     pub(crate) fn registry_reads_per_minute(&self) -> Option<NonZeroU32> {
         self.registry_reads_per_minute
+    }
+
+    /// Which proxy is between this host and Azure.
+    pub(crate) fn egress(&self) -> &EgressSettings {
+        &self.egress
     }
 
     /// The log's filter.

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::child::{ProxyProcess, Scratch};
 use crate::cli::DemoOptions;
 use crate::net::addresses::system_lookup;
+use crate::net::egress::PROXY_VARIABLES;
 
 /// The identity that the emulator knows. It is of no use elsewhere.
 const TENANT: &str = "00000000-0000-4000-8000-00000000de30";
@@ -218,6 +219,8 @@ async fn proxy(azure: &Emulator, listen: SocketAddr, files: &Scratch, log: &Prox
         ("AZURE_CLIENT_ID", CLIENT_ID.to_owned()),
         ("AZURE_CLIENT_SECRET", SECRET.to_owned()),
     ];
+    // The emulator is on loopback, where no proxy of this machine's is between.
+    let variables: Vec<_> = variables.into_iter().chain(PROXY_VARIABLES.map(|name| (name, String::new()))).collect();
     say("The proxy, started as on any machine, with a client secret in its environment:")?;
     say(format_args!("  acr-cache-proxy {}\n", arguments.join(" ")))?;
     let (log, socket) = (log.clone(), files.path("notify"));

@@ -19,6 +19,7 @@
 //!   config::change                 what differs between two configurations, and when that takes effect
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
+//!   config::egress                 the proxy on the way out
 //! serve                            puts the parts together; below it:
 //!   reload                         the settings are read again, and take effect as a whole or not at all
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
@@ -34,7 +35,10 @@
 //!     signal, drain                  which signals end the process, step by step, and what it waits for
 //!     exit                           ends the process when a part that must run stops
 //!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
-//!     lookup, connect, table, call
+//!     lookup, connect, way, table, call
+//!   net::egress                    which of them are behind a forward proxy: the setting, variables, what is exempt
+//!     url, rules
+//!   net::tunnel                    CONNECT through that proxy, and what its refusals mean
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!     chain, source                  the sources of this host in order; the kinds of source
 //!     variables, inputs              what a source is configured by, and given
@@ -80,6 +84,7 @@
 //!     refused                        whether a 401 or 403 is about a right or about a fault elsewhere
 //!     deadline                       connected_to_upstream: the time for the whole header of a response
 //!     retry, epoch                   fail_to_connect, error_while_proxy: whether it is sent again, on which kept connections
+//!     behind                         the same where an egress proxy is between
 //!     relay                          response_filter: drops headers that are not for the client
 //!       names, framing                 renames what is, and how the end of a body is told
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
@@ -182,6 +187,11 @@
 //!   `integration::blobs::a_proxied_blob_passes_whole_and_in_ranges_and_no_token_goes_to_storage`,
 //!   `integration::blobs::a_redirect_to_a_host_that_is_not_storage_is_refused`,
 //!   `integration::configurations::no_configuration_is_fetched_from_a_host_that_is_not_storage`.
+//! - What leaves goes through the egress proxy or, for a host that is exempt, directly: pulls, storage and calls for tokens by
+//!   one rule. The identity endpoints of the machine are asked directly. Credentials of the egress proxy go to no one else.
+//!   Held by `integration::egress::sign_in_pulls_and_blobs_go_through_tunnels_which_are_kept`,
+//!   `integration::egress::the_identity_endpoints_of_the_machine_are_asked_directly`,
+//!   `integration::egress::credentials_of_the_egress_proxy_go_to_no_one_else`.
 //! - Of blobs only the configurations of images are kept, each in the repository whose manifest has named it, whole and with its
 //!   digest. That the identity may have one is proved anew within `cache.manifests`.
 //!   Held by `integration::configurations::what_is_no_configuration_to_keep_is_a_layer`,

@@ -19,6 +19,7 @@ use crate::load::Load;
 mod admit;
 mod attempts;
 mod authorize;
+mod behind;
 mod blob;
 mod cache_status;
 mod call;

@@ -180,6 +180,9 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         let cache = if is_off { ", cache: off" } else { "" };
         info!("route: {} -> {upstream}{slash}{prefix}{cache}", route.source);
     }
+    if let Some(proxy) = table.egress_proxy() {
+        info!("egress: through {proxy}");
+    }
     match config.cache() {
         Some(cache) => info!("cache: up to {} MiB of memory", cache.memory >> 20),
         None => info!("cache: off"),
@@ -197,7 +200,17 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let live = table.live();
     // Before anybody is told that this process is ready.
     let (started, current) = (config.clone(), config.clone());
-    Reload { source, started, current, roots, table, keepalive: Arc::clone(&keepalive), drain }.start(requests);
+    Reload {
+        source,
+        started,
+        current,
+        roots,
+        table,
+        keepalive: Arc::clone(&keepalive),
+        drain,
+        load: Arc::clone(&load),
+    }
+    .start(requests);
     control::listen(move |control::Request::Reload| asker.ask_and_wait());
     if !admin.is_empty() {
         let app = Admin::new(Arc::clone(&live), Arc::clone(&load));

@@ -72,7 +72,7 @@ impl Emulated {
         let settings = files.write(
             "config.yaml",
             &format!(
-                "listen: 127.0.0.1:0\nupstream:\n  domain: {HOST}:{port}\n  prefix: {PREFIX}\n{blobs}ca_file: {ca}\nidentity:\n  kind: client_secret\n  authority: {authority}\n  tenant_id: {TENANT}\n  client_id: {CLIENT_ID}\n  client_secret_file: {secret}\nlog: info,access=off\n",
+                "listen: 127.0.0.1:0\nupstream:\n  domain: {HOST}:{port}\n  prefix: {PREFIX}\n{blobs}ca_file: {ca}\nidentity:\n  kind: client_secret\n  authority: {authority}\n  tenant_id: {TENANT}\n  client_id: {CLIENT_ID}\n  client_secret_file: {secret}\negress:\n  proxy: off\nlog: info,access=off\n",
                 ca = ca.display(),
                 secret = secret.display(),
                 authority = azure.authority(),

@@ -27,8 +27,11 @@ impl Config {
             threads,
             log,
             cache,
+            access,
+            connections,
             registry_reads_per_minute,
             drain,
+            egress,
         } = self;
         let all = [
             ("listen", AtStart, *listeners != next.listeners),
@@ -40,7 +43,15 @@ impl Config {
             ("client_keepalive", AtOnce, *client_keepalive != next.client_keepalive),
             ("drain", AtOnce, *drain != next.drain),
             ("cache", AtOnce, *cache != next.cache),
-            ("limits", AtOnce, *registry_reads_per_minute != next.registry_reads_per_minute),
+            ("access", AtOnce, access.access != next.access.access),
+            (
+                "limits",
+                AtOnce,
+                *registry_reads_per_minute != next.registry_reads_per_minute
+                    || access.per_client != next.access.per_client,
+            ),
+            ("limits.connections", AtStart, *connections != next.connections),
+            ("egress", AtOnce, *egress != next.egress),
             ("threads", AtStart, *threads != next.threads),
             ("log", AtOnce, *log != next.log),
         ];

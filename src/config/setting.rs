@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::address::{parse_admin, parse_listen};
 use super::domain::Domain;
+use super::egress::EgressTable;
 use super::file::{Document, Node};
 use super::listener;
 use super::mistake::Place;
@@ -132,6 +133,13 @@ table! {
             help: "Which clients may pull",
             more: "It is about a client's true address, also behind a balancer that sends the PROXY protocol. Whoever may not \
                    gets a 403 that says so."
+        };
+
+        egress: Nested<EgressTable> {
+            value: "TABLE",
+            default: Default::Words("the variables HTTPS_PROXY, ALL_PROXY and NO_PROXY, else no proxy"),
+            help: "The forward proxy through which registries, blob storage and Entra ID are reached",
+            more: ""
         };
 
         limits: Nested<LimitsTable> {

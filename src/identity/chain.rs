@@ -14,11 +14,12 @@ use log::info;
 
 use super::inputs::{Cloud, MAX_LIFE};
 use super::source::TokenSource;
-use super::transport::{self, Transport};
+use super::transport::{Network, Transport};
 use super::variables::{self, VariableError};
 use crate::config::identity::{Identity, Kind};
 use crate::failure::{Failure, Hop};
 use crate::net::addresses::Names;
+use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
 use crate::secret::Secret;
 
@@ -92,6 +93,7 @@ impl Chain {
         settings: &Identity,
         roots: &TrustRoots,
         names: &Arc<Names>,
+        egress: &Arc<Egress>,
     ) -> Result<Option<Self>, IdentityError> {
         let kinds = match settings.kind() {
             Kind::Anonymous => return Ok(None),
@@ -114,9 +116,12 @@ impl Chain {
         };
         let authority = authority.unwrap_or_else(|| AUTHORITY.to_owned());
         let cloud = Cloud { authority, scope: settings.scope().to_owned() };
-        let client = transport::client(roots, names).map_err(IdentityError::Client)?;
-        let transport = || Transport::new(client.clone(), Arc::clone(names));
-        let source = |(kind, explicit)| TokenSource::new(kind, explicit, cloud.clone(), transport());
+        let network = |egress| Network::new(roots, names, egress).map_err(IdentityError::Client);
+        let (outside, machine) = (network(egress)?, network(&Egress::direct())?);
+        let source = |(kind, explicit): (Kind, bool)| {
+            let network = if kind.asks_entra() { &outside } else { &machine };
+            TokenSource::new(kind, explicit, cloud.clone(), Transport::new(network.clone()))
+        };
         let sources = kinds.into_iter().map(source).collect();
         Ok(Some(Self { sources, winner: Mutex::new(None), last: Mutex::new(None) }))
     }

@@ -72,7 +72,7 @@ impl TokenSource {
                 retry_after: response.retry_after.or(is_managed.then_some(PAUSE)),
                 ..self.failure(response.explain(), response.is_permanent())
             }),
-            Some(LastCall::Unreachable(cause)) => Err(self.failure(cause, false)),
+            Some(LastCall::Unreachable(cause, is_permanent)) => Err(self.failure(cause, is_permanent)),
             None => Err(self.failure(cause, false)),
         }
     }

@@ -8,17 +8,65 @@ use std::time::Duration;
 use azure_core::error::{Error, ErrorKind};
 use http::Method;
 use oci::quote::quoted;
+use reqwest::Url;
+use reqwest::dns::{Name, Resolve, Resolving};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::answer::{BodyError, MAX_BODY, read_body, retry_after, with_causes};
 use crate::net;
-use crate::net::addresses::{CALL_WAIT, Names, Resolver};
+use crate::net::addresses::{Names, Resolver, Single, Way};
+use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
 
-/// A client for Entra ID and the metadata endpoints.
-pub(crate) fn client(roots: &TrustRoots, names: &Arc<Names>) -> reqwest::Result<reqwest::Client> {
-    net::client::builder(roots, Resolver(Arc::clone(names)))?.build()
+/// A client, and how the hosts that it calls are reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    client: reqwest::Client,
+    names: Arc<Names>,
+    egress: Arc<Egress>,
+}
+
+impl Network {
+    /// For the metadata endpoints of this machine, which no proxy is between; and for Entra ID with the settings' `egress`.
+    pub(crate) fn new(roots: &TrustRoots, names: &Arc<Names>, egress: &Arc<Egress>) -> reqwest::Result<Self> {
+        let resolver = BehindProxy { names: Resolver(Arc::clone(names)), egress: Arc::clone(egress) };
+        let mut client = net::client::builder(roots, resolver)?;
+        if let Some(proxy) = egress.proxy() {
+            let egress = Arc::clone(egress);
+            client = net::client::through(client, proxy, move |url| !egress.is_direct(host(url), port(url)));
+        }
+        Ok(Self { client: client.build()?, names: Arc::clone(names), egress: Arc::clone(egress) })
+    }
+
+    fn way(&self, url: &Url) -> Way {
+        // Names of the sign-in have port 0, see `Names::sign_in`.
+        let direct = || self.names.get(host(url), 0);
+        if url.scheme() == "https" { self.egress.way((host(url), port(url)), direct) } else { Way::direct(direct()) }
+    }
+}
+
+/// The proxy's addresses for its name, and those of the table for all others.
+struct BehindProxy {
+    names: Resolver,
+    egress: Arc<Egress>,
+}
+
+impl Resolve for BehindProxy {
+    fn resolve(&self, name: Name) -> Resolving {
+        match self.egress.addresses_of(name.as_str()) {
+            Some(addresses) => Single(Arc::clone(addresses)).resolve(name),
+            None => self.names.resolve(name),
+        }
+    }
+}
+
+fn host(url: &Url) -> &str {
+    url.host_str().unwrap_or_default()
+}
+
+fn port(url: &Url) -> u16 {
+    url.port_or_known_default().unwrap_or_default()
 }
 
 /// What a response says besides a token.
@@ -36,21 +84,20 @@ pub(crate) struct TokenResponse {
 pub(crate) enum LastCall {
     /// With a response, good or bad.
     Answered(TokenResponse),
-    /// Without one: what to do, and the cause.
-    Unreachable(String),
+    /// Without one: what to do, and the cause; and whether somebody has to act first.
+    Unreachable(String, bool),
 }
 
 /// The transport of one source.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    client: reqwest::Client,
-    names: Arc<Names>,
+    network: Network,
     last: Mutex<Option<LastCall>>,
 }
 
 impl Transport {
-    pub(crate) fn new(client: reqwest::Client, names: Arc<Names>) -> Self {
-        Self { client, names, last: Mutex::new(None) }
+    pub(crate) fn new(network: Network) -> Self {
+        Self { network, last: Mutex::new(None) }
     }
 
     pub(crate) fn forget(&self) {
@@ -65,20 +112,23 @@ impl Transport {
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<FullResponse> {
         let request = request.build().map_err(|cause| self.unreachable(cause))?;
         // Before the call, whose limit does not include it.
-        let addresses = self.names.get(request.url().host_str().unwrap_or_default(), 0);
-        addresses.resolve(CALL_WAIT).await.map_err(|unresolved| {
-            self.set(Some(LastCall::Unreachable(unresolved.to_string())));
-            Error::with_error(ErrorKind::Connection, unresolved, "the name is not resolved")
+        let way = self.network.way(request.url());
+        way.resolve().await.map_err(|unresolved| {
+            self.set(Some(LastCall::Unreachable(unresolved, false)));
+            Error::with_message(ErrorKind::Connection, "the name is not resolved")
         })?;
-        let call = addresses.track_call();
-        let answer = self.client.execute(request).await.inspect(|answer| call.answered(answer));
-        let answer = answer.map_err(|cause| self.unreachable(call.failed(cause)))?;
+        let call = way.track_call();
+        let answer = self.network.client.execute(request).await.inspect(|answer| call.answered(answer));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(cause) => return Err(self.not_sent(&way, call.failed(cause)).await),
+        };
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let body = read_body(answer).await.map_err(|cause| match cause {
             BodyError::Connection(cause) => self.unreachable(call.failed(cause)),
             BodyError::TooLarge => {
                 let cause = format!("an answer of more than {MAX_BODY} bytes: is a captive portal between?");
-                self.set(Some(LastCall::Unreachable(cause.clone())));
+                self.set(Some(LastCall::Unreachable(cause.clone(), false)));
                 Error::with_message(ErrorKind::Io, cause)
             }
         })?;
@@ -88,7 +138,18 @@ impl Transport {
 
     /// A request to build on.
     pub(crate) fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, url)
+        self.network.client.request(method, url)
+    }
+
+    /// A call has got no answer. If there was no connection, a proxy on the way may say why.
+    async fn not_sent(&self, way: &Way, cause: reqwest::Error) -> Error {
+        match if cause.is_connect() { way.explain().await } else { None } {
+            Some(no_tunnel) => {
+                self.set(Some(LastCall::Unreachable(no_tunnel.to_string(), no_tunnel.is_refusal())));
+                Error::with_error(ErrorKind::Connection, no_tunnel, "no tunnel")
+            }
+            None => self.unreachable(cause),
+        }
     }
 
     fn unreachable(&self, cause: reqwest::Error) -> Error {
@@ -100,7 +161,7 @@ impl Transport {
         } else {
             (ErrorKind::Io, "the connection broke, trying again")
         };
-        self.set(Some(LastCall::Unreachable(format!("{advice}: {}", with_causes(&cause)))));
+        self.set(Some(LastCall::Unreachable(format!("{advice}: {}", with_causes(&cause)), false)));
         Error::with_error(kind, cause, advice)
     }
 

@@ -1,4 +1,5 @@
-//! The addresses of host names. This is the only module that asks DNS: for registries, their blob storage and the sign-in.
+//! The addresses of host names. This is the only module that asks DNS: for registries, their blob storage, the sign-in, and
+//! the egress proxy, through which none of the others is looked up here.
 //!
 //! Once a name has addresses, no request waits for DNS again: the last good addresses stay in use while a look-up runs
 //! in the background, and a failed look-up does not change them. An address that failed is tried last for five minutes,
@@ -10,6 +11,7 @@
 //!
 //! - `lookup`: when a name is looked up, and who waits for the result
 //! - `connect`: TCP to the first address that answers; the next one is tried after 250 ms (RFC 8305)
+//! - `way`: whether these are the host's own addresses or those of a proxy before it
 //! - `call`: the same addresses for reqwest, which makes the calls of the sign-in
 //! - `table`: a bounded table of the names that are not in the settings
 
@@ -28,13 +30,15 @@ mod call;
 mod connect;
 mod lookup;
 mod table;
+mod way;
 
-pub(crate) use call::{CALL_WAIT, Resolver, Single};
+pub(crate) use call::{Resolver, Single};
 pub(crate) use connect::Attempt;
 #[cfg(any(feature = "bench", feature = "demo"))]
 pub(crate) use lookup::system as system_lookup;
 pub(crate) use lookup::{LOOKUP_LIMIT, Lookup};
 pub(crate) use table::Names;
+pub(crate) use way::Way;
 
 /// TCP_USER_TIMEOUT: a connection is closed if sent data is not acknowledged for this long. The kernel retransmits five
 /// times within it, beginning after 0.2 s. It detects kept connections whose packets are dropped.
@@ -47,7 +51,7 @@ const AVOID: Duration = Duration::from_secs(300);
 
 /// The addresses of one name. Requests read them without a lock.
 pub(crate) struct Addresses {
-    /// What the host is, for the log: `acr`, `storage` or `entra`.
+    /// What the host is, for the log: `acr`, `storage`, `entra` or `egress`.
     role: &'static str,
     host: String,
     port: u16,
@@ -89,6 +93,12 @@ impl Addresses {
     pub(crate) fn new(host: &str, port: u16, fixed: &[IpAddr]) -> Self {
         let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
         Self::build("acr", (host, port), fixed, lookup::system(), slots)
+    }
+
+    /// The addresses of an egress proxy, looked up as those of a registry are.
+    pub(crate) fn of_proxy(host: &str, port: u16) -> Self {
+        let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
+        Self::build("egress", (host, port), &[], lookup::system(), slots)
     }
 
     fn build(

@@ -14,7 +14,8 @@ use super::fail::Trouble;
 use super::health::{Call, Health};
 use crate::cache::Cache;
 use crate::config::{Domain, Lifetimes};
-use crate::net::addresses::{Addresses, Names};
+use crate::net::addresses::{Names, Way};
+use crate::net::egress::Egress;
 use crate::token::Tokens;
 use oci::platform::Platform;
 use oci::route::{Blobs, OnFailure, Routes};
@@ -27,8 +28,8 @@ pub(crate) struct Upstream {
     pub domain: Domain,
     /// Its `Host`, ready to be sent.
     pub host: HeaderValue,
-    /// Its addresses, looked up in the background.
-    pub addresses: Arc<Addresses>,
+    /// How it is reached: by its addresses, looked up in the background, or by those of a proxy before it.
+    pub way: Way,
     /// Its tokens, renewed in the background.
     pub tokens: Arc<Tokens>,
     /// How it does, and what is asked of it.
@@ -37,6 +38,8 @@ pub(crate) struct Upstream {
     pub blob_hosts: BlobHosts,
     /// The addresses of these hosts, all registries' together.
     pub storage_names: Arc<Names>,
+    /// Which of them are behind a proxy.
+    pub egress: Arc<Egress>,
     /// Dropped with the registry, which ends its upkeep. Nothing is ever sent.
     #[expect(dead_code, reason = "only its drop is noticed")]
     pub(crate) in_use: oneshot::Sender<Infallible>,

@@ -15,6 +15,8 @@ use super::endpoint::Endpoint;
 use super::refused::Refused;
 use crate::access::Denial;
 use crate::failure::Hop;
+use crate::net::addresses::Way;
+use crate::net::tunnel::NoTunnel;
 use crate::token::Unavailable;
 use oci::error::Code;
 use oci::route::OnFailure;
@@ -32,6 +34,8 @@ pub(crate) enum Trouble {
     NoToken(Unavailable),
     /// The registry's name has never been resolved.
     Unresolved,
+    /// The egress proxy gives no tunnel to the registry, or nothing comes through it.
+    Egress(Arc<NoTunnel>),
     /// The registry answers 401 to a renewed token, about this.
     Unauthorized(Refused),
     /// It answers 5xx to all that is asked of it.
@@ -116,7 +120,7 @@ impl Trouble {
                 };
                 (*status, code, retry_after.map(|pause| pause.as_secs()))
             }
-            Self::Unreachable(_) | Self::Storage(_) | Self::Broken(_) => {
+            Self::Unreachable(_) | Self::Egress(_) | Self::Storage(_) | Self::Broken(_) => {
                 (StatusCode::BAD_GATEWAY, Code::Unavailable, None)
             }
             Self::Silent | Self::StorageSilent(_) => (StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, None),
@@ -138,6 +142,7 @@ impl Trouble {
         match self {
             Self::NoToken(_) | Self::Unauthorized(_) => !self.is_right_refused(),
             Self::Unresolved
+            | Self::Egress(_)
             | Self::Failing(_)
             | Self::Down(_)
             | Self::Limited(..)
@@ -158,6 +163,7 @@ impl Trouble {
         match self {
             Self::NoToken(_) => "no-token",
             Self::Unresolved => "unresolved",
+            Self::Egress(_) => "egress",
             Self::Unauthorized(_) => "unauthorized",
             Self::Down(_) | Self::Failing(_) => "down",
             Self::Limited(..) => "limited",
@@ -175,6 +181,7 @@ impl Trouble {
     pub(crate) fn is_registrys(&self) -> bool {
         match self {
             Self::Unresolved
+            | Self::Egress(_)
             | Self::Failing(_)
             | Self::Down(_)
             | Self::Limited(..)
@@ -185,6 +192,11 @@ impl Trouble {
             }
             _ => false,
         }
+    }
+
+    /// There is no address to connect to: the registry's, or that of the proxy before it.
+    pub(crate) fn unresolved(way: &Way) -> Self {
+        way.unresolved().map_or(Self::Unresolved, |no_tunnel| Self::Egress(Arc::new(no_tunnel)))
     }
 
     /// The registry's id of the token call that failed.
@@ -205,6 +217,12 @@ impl Trouble {
     pub(crate) fn of(error: &Error, storage: Option<&str>) -> Option<Self> {
         if let Some(trouble) = error.root_cause().downcast_ref::<Self>() {
             return Some(trouble.clone());
+        }
+        if let Some(no_tunnel) = no_tunnel(error) {
+            return Some(match storage {
+                None => Self::Egress(Arc::new(no_tunnel.clone())),
+                Some(host) => Self::Storage(format!("blob storage {host} is not reachable: {no_tunnel}")),
+            });
         }
         match (error.esource(), error.etype(), storage) {
             // What is left for Pingora to refuse in a request that was parsed is what [`super::hop_by_hop`] refuses before.
@@ -240,6 +258,7 @@ impl fmt::Display for Trouble {
                     Refused::Address | Refused::Unclear => "the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
                 })
             }
+            Self::Egress(no_tunnel) => write!(f, "the registry is not reachable: {no_tunnel}"),
             Self::Failing(status) => write!(f, "the registry answers {}", status.as_u16()),
             Self::Down(cause) => write!(f, "the registry is known to be down, and is asked once a second whether it is back: {cause}"),
             Self::Limited(status, until) => {
@@ -263,6 +282,11 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
+/// Why there is no tunnel, if that is the error's cause.
+pub(crate) fn no_tunnel(error: &Error) -> Option<&NoTunnel> {
+    error.root_cause().downcast_ref()
+}
+
 /// The status by which the client gets a response of the registry's. It is the registry's own, with one exception:
 /// after a 429 for a manifest containerd asks six times at once, and podman waits half a minute. After a 503 both turn to their
 /// next endpoint, as they should if there is one. A blob keeps its 429: by then podman has no other endpoint, and waits.
@@ -281,7 +305,7 @@ fn whole_seconds(left: Duration) -> u64 {
 }
 
 /// Pingora's error in a few words; never its whole text, which may quote what was on the wire.
-fn reason(error: &Error) -> String {
+pub(super) fn reason(error: &Error) -> String {
     let words = match error.etype() {
         ErrorType::ConnectRefused => "connection refused",
         ErrorType::ConnectNoRoute => "no route",
@@ -323,6 +347,7 @@ mod tests {
             Trouble::Malformed => &["`Connection` lists what it may not"],
             Trouble::NoToken(_) => &["There is no token for the registry", "The same for the registry's two calls"],
             Trouble::Unresolved => &["The registry's name has never been resolved"],
+            Trouble::Egress(_) => &["No tunnel to the registry"],
             Trouble::Unauthorized(_) => &["401 to a fresh token"],
             Trouble::Down(cause) => match **cause {
                 Trouble::Silent => &["It is known to be down, because it did not answer"],
@@ -385,6 +410,7 @@ mod tests {
             Trouble::Malformed,
             Trouble::NoToken(no_token),
             Trouble::Unresolved,
+            Trouble::Egress(Arc::new(NoTunnel::example())),
             Trouble::Unauthorized(Refused::Unclear),
             Trouble::Down(Arc::new(Trouble::Silent)),
             Trouble::Down(Arc::new(Trouble::Failing(StatusCode::INTERNAL_SERVER_ERROR))),

@@ -20,7 +20,7 @@ use super::{authorize, call, forward, probe, retry};
 use crate::answer::{DIGEST, is_not_imported};
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
 use crate::digest;
-use crate::net::client::USER_AGENT;
+use crate::net::USER_AGENT;
 
 mod body;
 mod configuration;

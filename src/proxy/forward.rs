@@ -17,6 +17,7 @@ use super::context::Admitted;
 use super::fail::Trouble;
 use super::{authorize, deadline, epoch, hop_by_hop, retry};
 use crate::net::addresses::{Addresses, Attempt, UNACKNOWLEDGED_LIMIT};
+use crate::net::tunnel::Tunnel;
 
 /// Where all addresses have failed, the time for DNS to say that the host has moved.
 const MOVE_WAIT: Duration = Duration::from_secs(2);
@@ -61,8 +62,8 @@ fn empty() -> RequestHeader {
 /// `upstream_peer`: the registry's addresses, with limits on every wait.
 pub(crate) async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
     let upstream = &admitted.destination.upstream;
-    follow_move(&upstream.addresses, &admitted.attempts).await;
-    let connect = Attempt::new(&upstream.addresses).ok_or_else(|| Trouble::Unresolved.into_error())?;
+    follow_move(upstream.way.addresses(), &admitted.attempts).await;
+    let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way).into_error())?;
     Ok(Box::new(peer_of(connect, upstream.domain.server_name(), &mut admitted.attempts)))
 }
 
@@ -80,6 +81,7 @@ pub(crate) async fn follow_move(addresses: &Arc<Addresses>, attempts: &Attempts)
 pub(crate) fn peer_of(connect: Arc<Attempt>, server_name: &str, attempts: &mut Attempts) -> HttpPeer {
     let mut peer = HttpPeer::new(connect.first(), true, server_name.to_owned());
     peer.options.custom_l4 = Some(Arc::<Attempt>::clone(&connect));
+    peer.group_key = epoch::current(connect.first(), connect.tunnel().map_or(0, Tunnel::id));
     attempts.connect_by(connect);
     limit(&mut peer, attempts);
     peer
@@ -87,9 +89,6 @@ pub(crate) fn peer_of(connect: Arc<Attempt>, server_name: &str, attempts: &mut A
 
 /// A bound on every wait, and which pooled connections may be taken.
 fn limit(peer: &mut HttpPeer, attempts: &Attempts) {
-    if let Some(address) = peer._address.as_inet() {
-        peer.group_key = epoch::current(*address);
-    }
     let options = &mut peer.options;
     // Pingora's limit for TCP alone does not hold for `custom_l4`, which has its own.
     options.total_connection_timeout = Some(HANDSHAKE_LIMIT);

@@ -12,16 +12,16 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::connectors::http::v1::Connector;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::attempts::Attempts;
 use super::context::Admitted;
 use super::destination::{self, Destination, Upstream};
 use super::fail::Trouble;
-use super::forward;
+use super::{behind, forward};
 use crate::answer::retry_after;
+use crate::net::USER_AGENT;
 use crate::net::addresses::Attempt;
-use crate::net::client::USER_AGENT;
 
 /// A probe that takes longer has failed: two round trips and a lost packet are within it.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -103,8 +103,7 @@ impl Prober {
     async fn run(&self) {
         loop {
             let Some(upstream) = self.upstream.upgrade() else { return };
-            let found = timeout(PROBE_LIMIT, ask(&upstream, &self.calls)).await.unwrap_or(Err(Trouble::Silent));
-            upstream.health.probed(found);
+            upstream.health.probed(ask_in_time(&upstream, &self.calls).await);
             drop(upstream);
             // Also where it answers: a repository that fails all the time causes no more probes than this.
             sleep(PAUSE).await;
@@ -124,15 +123,21 @@ impl Drop for Prober {
     }
 }
 
-async fn ask(upstream: &Upstream, calls: &Connector) -> Result<(), Trouble> {
-    upstream.addresses.after_failure(PROBE_LIMIT / 2).await;
+async fn ask_in_time(upstream: &Upstream, calls: &Connector) -> Result<(), Trouble> {
+    let until = Instant::now() + PROBE_LIMIT;
+    upstream.way.addresses().after_failure(PROBE_LIMIT / 2).await;
+    let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way))?;
+    let late = |_| Err(connect.waits_for_tunnel().map_or(Trouble::Silent, |why| Trouble::Egress(Arc::new(why))));
+    timeout_at(until, ask(upstream, calls, &connect)).await.unwrap_or_else(late)
+}
+
+async fn ask(upstream: &Upstream, calls: &Connector, connect: &Arc<Attempt>) -> Result<(), Trouble> {
     let mut attempts = Attempts::new(std::time::Instant::now());
     // A connection that is kept may work where new ones do not.
     attempts.replay(true);
-    let connect = Attempt::new(&upstream.addresses).ok_or(Trouble::Unresolved)?;
-    let peer = forward::peer_of(Arc::clone(&connect), upstream.domain.server_name(), &mut attempts);
+    let peer = forward::peer_of(Arc::clone(connect), upstream.domain.server_name(), &mut attempts);
     let trouble = |error: Box<Error>| {
-        let error = error.into_up();
+        let error = behind::told(error.into_up(), connect);
         Trouble::of(&error, None).unwrap_or(Trouble::Silent)
     };
     let (mut session, _) = calls.get_http_session(&peer).await.map_err(|error| {

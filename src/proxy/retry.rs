@@ -12,8 +12,9 @@ use tokio::time::sleep;
 
 use super::attempts::Attempts;
 use super::context::Admitted;
-use super::{deadline, epoch};
+use super::{behind, deadline, epoch, fail};
 use crate::answer::retry_after;
+use crate::net::tunnel::NoTunnel;
 
 /// `upstream_peer`: the next try waits until a failure that may be temporary is over.
 pub(crate) async fn pause(attempts: &mut Attempts) {
@@ -24,13 +25,15 @@ pub(crate) async fn pause(attempts: &mut Attempts) {
     }
 }
 
-/// `fail_to_connect`: once more, if there is time for it.
+/// `fail_to_connect`: once more, if there is time for it, and no proxy on the way has said that it may not be.
 pub(crate) fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, mut error: Box<Error>) -> Box<Error> {
     if let Some(connect) = admitted.attempts.connect() {
         connect.connect_failed();
+        error = behind::told(error, connect);
     }
     let again = admitted.attempts.connect_failed();
-    error.set_retry(again || repeat(request, admitted, None));
+    let is_refused = fail::no_tunnel(&error).is_some_and(NoTunnel::is_refusal);
+    error.set_retry(!is_refused && (again || repeat(request, admitted, None)));
     error
 }
 
@@ -66,6 +69,8 @@ pub(crate) fn request_failed(
     if again {
         // What is pooled in a new epoch has been made since, and the connection of this try is worth keeping.
         admitted.attempts.replay(!in_silence);
+    } else if broke && let Some(connect) = admitted.attempts.connect() {
+        error = behind::told(error, connect);
     }
     error.set_retry(again);
     error

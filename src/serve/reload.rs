@@ -13,6 +13,7 @@ use super::table::RouteTable;
 use crate::config::{Config, Drain, Effect};
 use crate::control::Outcome;
 use crate::listen::http::Keepalive;
+use crate::load::Load;
 use crate::net::trust::TrustRoots;
 use crate::{logger, notify};
 
@@ -31,6 +32,7 @@ pub(super) struct Reload {
     pub table: RouteTable,
     pub keepalive: Arc<Keepalive>,
     pub drain: Arc<ArcSwap<Drain>>,
+    pub load: Arc<Load>,
 }
 
 /// Somebody wants the settings to be read; with a sender, to know what came of it.
@@ -114,6 +116,7 @@ impl Reload {
         self.table.replace(&next).map_err(|cause| cause.to_string())?;
         self.keepalive.set(next.client_keepalive());
         self.drain.store(Arc::new(next.drain()));
+        self.load.gate.replace(next.access().clone());
         logger::set_filter(next.log());
         self.current = next;
         Ok(Reloaded { at_once, at_start })

@@ -18,7 +18,8 @@ use super::upkeep::{Upkeep, UpkeepService};
 use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::identity::{Chain, IdentityError};
-use crate::net::addresses::{Addresses, Names};
+use crate::net::addresses::{Addresses, Names, Way};
+use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
 use crate::proxy::{BlobHosts, Destination, Health, Kept, Table, Trouble, Upstream};
 use crate::token::Tokens;
@@ -34,6 +35,8 @@ pub(crate) struct RouteTable {
     /// The addresses of storage hosts and sign-in hosts, shared by all tables.
     storage_names: Arc<Names>,
     sign_in_names: Arc<Names>,
+    /// How hosts are reached, and the settings for it. Another value for other settings.
+    egress: Mutex<(EgressSettings, Option<Arc<Egress>>)>,
     /// The connections of calls that are not passed on, shared by all routes.
     calls: Arc<Connector>,
     /// The cache of the process, made by the first settings with one.
@@ -45,6 +48,7 @@ pub(crate) struct RouteTable {
 #[derive(Clone)]
 struct Served {
     settings: Arc<config::Upstream>,
+    egress: Arc<Egress>,
     upstream: Arc<Upstream>,
 }
 
@@ -53,6 +57,12 @@ struct Served {
 struct Shared {
     token_wait: Duration,
     reads_per_minute: Option<NonZeroU32>,
+}
+
+impl Served {
+    fn is_built_from(&self, settings: &config::Upstream, egress: &Arc<Egress>) -> bool {
+        *self.settings == *settings && Arc::ptr_eq(&self.egress, egress)
+    }
 }
 
 impl RouteTable {
@@ -65,6 +75,7 @@ impl RouteTable {
             roots,
             storage_names: Names::storage(),
             sign_in_names: Names::sign_in(),
+            egress: Mutex::default(),
             calls: Arc::new(Connector::new(Some(connector))),
             cache: OnceLock::new(),
             upkeep,
@@ -85,19 +96,20 @@ impl RouteTable {
         let mut lock = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let (in_effect, served) = &*lock;
         let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
+        let egress = self.egress(config.egress())?;
         let shared = Shared { token_wait: config.token_wait(), reads_per_minute: config.registry_reads_per_minute() };
         let routes =
             config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs, lifetimes }| {
-                let is_it = |known: &&Served| *known.settings == **settings;
+                let is_it = |known: &&Served| known.is_built_from(settings, &egress);
                 let upstream = match next.iter().find(is_it) {
                     Some(known) => Arc::clone(&known.upstream),
                     None => {
                         let known = match served.iter().find(is_it) {
                             Some(known) => known.clone(),
                             None => {
-                                let (upstream, upkeep) = self.build(settings, shared)?;
+                                let (upstream, upkeep) = self.build(settings, shared, &egress)?;
                                 new_upkeep.push(upkeep);
-                                Served { settings: Arc::clone(settings), upstream }
+                                Served { settings: Arc::clone(settings), egress: Arc::clone(&egress), upstream }
                             }
                         };
                         let upstream = Arc::clone(&known.upstream);
@@ -132,32 +144,65 @@ impl RouteTable {
         Ok(())
     }
 
+    /// The forward proxy on the way to Azure, if there is one: its address, and what names it.
+    pub(crate) fn egress_proxy(&self) -> Option<String> {
+        let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
+        let proxy = egress.1.as_ref()?.proxy()?;
+        Some(format!("{}, by {}", proxy.name, proxy.setting))
+    }
+
+    /// How hosts are reached by these settings: as before, if they are the same.
+    fn egress(&self, settings: &EgressSettings) -> Result<Arc<Egress>, ServeError> {
+        let mut current = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (known, Some(egress)) = &*current
+            && known == settings
+        {
+            return Ok(Arc::clone(egress));
+        }
+        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+        let egress = Egress::new(settings, variable).map_err(|wrong| ServeError::Setting(wrong.to_string()))?;
+        let egress = Arc::new(egress);
+        *current = (settings.clone(), Some(Arc::clone(&egress)));
+        Ok(egress)
+    }
+
     /// Builds one registry and its upkeep.
-    fn build(&self, settings: &config::Upstream, shared: Shared) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
+    fn build(
+        &self,
+        settings: &config::Upstream,
+        shared: Shared,
+        egress: &Arc<Egress>,
+    ) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
         /// No registry has the number of an earlier one.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let domain = settings.domain();
-        let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
-        let identity = Chain::new(settings.identity(), &self.roots, &self.sign_in_names);
+        let direct = || Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
+        // Who gives a registry's addresses says that it is reached there.
+        let way = match settings.addresses() {
+            [] => egress.way((domain.host(), domain.port()), direct),
+            [..] => Way::direct(direct()),
+        };
+        let identity = Chain::new(settings.identity(), &self.roots, &self.sign_in_names, egress);
         let identity = identity.map_err(|cause| match cause {
             IdentityError::Variable(cause) => ServeError::Setting(cause.to_string()),
             IdentityError::Client(cause) => ServeError::Client(cause),
         })?;
-        let issuer = AcrIssuer::new(domain.clone(), identity, Arc::clone(&addresses), &self.roots);
+        let issuer = AcrIssuer::new(domain.clone(), identity, way.clone(), &self.roots);
         let issuer = Arc::new(issuer.map_err(ServeError::Client)?);
         let tokens = Arc::new(Tokens::new(shared.token_wait));
         let (in_use, upkeep_ends) = oneshot::channel();
         let upkeep =
-            Upkeep { addresses: Arc::clone(&addresses), tokens: Arc::clone(&tokens), issuer, in_use: upkeep_ends };
+            Upkeep { addresses: Arc::clone(way.addresses()), tokens: Arc::clone(&tokens), issuer, in_use: upkeep_ends };
         let upstream = Upstream {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             domain: domain.clone(),
             host: domain.to_header(),
-            addresses,
+            way,
             tokens,
             health: Health::new(domain, shared.reads_per_minute),
             blob_hosts: BlobHosts::new(domain.host(), settings.blob_hosts()),
             storage_names: Arc::clone(&self.storage_names),
+            egress: Arc::clone(egress),
             in_use,
         };
         Ok((Arc::new(upstream), upkeep))

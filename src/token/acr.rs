@@ -21,9 +21,9 @@ use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, read_body, retry_after,
 use crate::config::Domain;
 use crate::failure::{Failure, Hop};
 use crate::identity::Chain;
-use crate::net::addresses::{Addresses, CALL_WAIT, Single};
-use crate::net::client;
+use crate::net::addresses::{Single, Way};
 use crate::net::trust::TrustRoots;
+use crate::net::{USER_AGENT, client};
 use crate::secret::Secret;
 
 /// Of a token that does not say when it ends; a 401 would end it sooner.
@@ -38,23 +38,19 @@ pub(crate) struct AcrIssuer {
     domain: Domain,
     /// `None` pulls anonymously.
     identity: Option<Chain>,
-    addresses: Arc<Addresses>,
+    way: Way,
     http: reqwest::Client,
 }
 
 impl AcrIssuer {
     /// Does no network I/O. `Err` if the TLS client cannot be built from these roots.
-    pub(crate) fn new(
-        domain: Domain,
-        identity: Option<Chain>,
-        addresses: Arc<Addresses>,
-        roots: &TrustRoots,
-    ) -> reqwest::Result<Self> {
-        let http = client::builder(roots, Single(Arc::clone(&addresses)))?
-            .user_agent(client::USER_AGENT)
-            .https_only(true)
-            .build()?;
-        Ok(Self { domain, identity, addresses, http })
+    pub(crate) fn new(domain: Domain, identity: Option<Chain>, way: Way, roots: &TrustRoots) -> reqwest::Result<Self> {
+        let http = client::builder(roots, Single(Arc::clone(way.addresses())))?.user_agent(USER_AGENT).https_only(true);
+        let http = match way.tunnel() {
+            Some(tunnel) => client::through(http, tunnel.proxy(), |_| true),
+            None => http,
+        };
+        Ok(Self { domain, identity, way, http: http.build()? })
     }
 
     async fn exchange(&self, entra: &Secret) -> Result<Granted, Failure> {
@@ -66,9 +62,9 @@ impl AcrIssuer {
     async fn post(&self, hop: Hop, path: &str, form: &[(&str, &str)]) -> Result<Granted, Failure> {
         let url = format!("https://{}{path}", self.domain.authority());
         // Before the call, whose limit does not include it.
-        self.addresses.resolve(CALL_WAIT).await.map_err(|unresolved| self.failure(hop, unresolved.to_string()))?;
-        let call = self.addresses.track_call();
-        let answer = self
+        self.way.resolve().await.map_err(|unresolved| self.failure(hop, unresolved))?;
+        let call = self.way.track_call();
+        let sent = self
             .http
             .post(url)
             .header(header::ACCEPT, "application/json")
@@ -76,8 +72,11 @@ impl AcrIssuer {
             .body(form_body(form))
             .send()
             .await
-            .inspect(|answer| call.answered(answer))
-            .map_err(|cause| self.unreachable(hop, call.failed(cause)))?;
+            .inspect(|answer| call.answered(answer));
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(cause) => return Err(self.not_sent(hop, call.failed(cause)).await),
+        };
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = read_body(answer).await;
         if status != StatusCode::OK {
@@ -150,6 +149,16 @@ impl AcrIssuer {
             limited: status == StatusCode::TOO_MANY_REQUESTS || retry_after(headers).is_some(),
             correlation: headers.get(&CORRELATION_ID).cloned(),
             ..self.failure(hop, cause)
+        }
+    }
+
+    /// The call has got no answer. If there was no connection, a proxy on the way may say why.
+    async fn not_sent(&self, hop: Hop, cause: reqwest::Error) -> Failure {
+        match if cause.is_connect() { self.way.explain().await } else { None } {
+            Some(no_tunnel) => {
+                Failure { permanent: no_tunnel.is_refusal(), ..self.failure(hop, no_tunnel.to_string()) }
+            }
+            None => self.unreachable(hop, cause),
         }
     }
 

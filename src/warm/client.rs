@@ -15,8 +15,8 @@ use super::failure::{self, Failure, Hop};
 use super::{Layers, Options};
 use crate::answer::{retry_after, with_causes};
 use crate::net::addresses::{Names, Resolver};
-use crate::net::client;
 use crate::net::trust::TrustRoots;
+use crate::net::{self, client};
 
 /// A whole request, from the connection to the last byte that is read. The proxy itself answers within 40 s, token and
 /// look-up included.
@@ -106,11 +106,8 @@ impl Client {
         };
         let failed = |cause: reqwest::Error| format!("warm: TLS client: {}", with_causes(&cause));
         let builder = client::builder(&roots, Resolver(Names::pull())).map_err(failed)?;
-        let http = builder
-            .user_agent(format!("{} warm", client::USER_AGENT))
-            .timeout(REQUEST_LIMIT)
-            .build()
-            .map_err(failed)?;
+        let http =
+            builder.user_agent(format!("{} warm", net::USER_AGENT)).timeout(REQUEST_LIMIT).build().map_err(failed)?;
         let via = Url::parse(&options.via).map_err(|cause| format!("warm: {}: {cause}", options.via))?;
         Ok(Self {
             http,

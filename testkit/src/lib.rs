@@ -6,11 +6,13 @@
 //! - `process`: the running proxy: its address, log, signals and memory
 //! - `log`: the log as it grows
 //! - `pulls`: many hosts that pull one image
+//! - `forward`: a forward proxy between the proxy and the emulator
 
 use std::time::Duration;
 
 use acr_emulator::{Emulator, Image, Options, Recorded};
 
+pub mod forward;
 mod log;
 mod process;
 mod program;

@@ -83,6 +83,11 @@ impl Setup {
         self.edit(|config| config.replacen("listen: 127.0.0.1:0", &format!("listen: {value}"), 1))
     }
 
+    /// Reaches the registry by its name, which only a forward proxy knows, and not by an address.
+    pub fn by_name(self) -> Self {
+        self.edit(|config| config.replacen("  addresses: [127.0.0.1]\n", "", 1))
+    }
+
     /// Adds lines to the `upstream` table, indented by two spaces.
     pub fn upstream(self, lines: &str) -> Self {
         self.edit(|config| config.replacen("upstream:\n", &format!("upstream:\n{lines}"), 1))

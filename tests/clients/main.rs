@@ -12,6 +12,7 @@ mod containers;
 mod daemon;
 mod docker;
 mod docker_hosts;
+mod egress;
 mod failures;
 mod home;
 mod hub;

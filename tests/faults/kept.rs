@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed, Server};
+use testkit::forward::{Does, ForwardProxy};
 use testkit::{Proxy, Setup};
 use tokio::runtime::Handle;
 
@@ -14,7 +15,7 @@ const CACHE: &str = "{tags: 0s, manifests: 0s, lists: 0s, redirects: 0s, missing
 const MOMENTS: [&str; 2] = ["first", "later"];
 
 /// How a fault begins, and the words in the log by which the proxy knows of it.
-type Fail = (fn(&Emulator), Option<&'static str>);
+type Fail = (fn(&Stage), Option<&'static str>);
 
 /// The proxy's tokens are refused, and so it has to sign in again.
 fn sign_out(azure: &Emulator) {
@@ -24,28 +25,33 @@ fn sign_out(azure: &Emulator) {
 }
 
 fn fail(name: &str) -> Option<Fail> {
+    const DOWN: Option<&str> = Some("it is down, and probed");
     Some(match name {
         "Entra ID is down" => (
-            |azure| {
+            |Stage { azure, .. }| {
                 sign_out(azure);
                 azure.inject(Hop::Entra, Fault::Status(503));
             },
             Some("entra: client secret: 503"),
         ),
         "exchange is down" => (
-            |azure| {
+            |Stage { azure, .. }| {
                 sign_out(azure);
                 azure.inject(Hop::Exchange, Fault::Status(503));
             },
             Some("token exchange: 503"),
         ),
         "ACR answers 429" => (
-            |azure| azure.inject(Hop::Data, Fault::Throttled(Duration::from_secs(50))),
+            |stage| stage.azure.inject(Hop::Data, Fault::Throttled(Duration::from_secs(50))),
             Some("429: it limits requests"),
         ),
-        "ACR is silent" => (|azure| azure.inject(Hop::Data, Fault::Hang), Some("it is down, and probed")),
-        "ACR refuses" => (|azure| azure.refuse_connections(Server::Registry, true), Some("it is down, and probed")),
-        "storage is down" => (|azure| azure.refuse_connections(Server::Storage, true), None),
+        "ACR is silent" => (|stage| stage.azure.inject(Hop::Data, Fault::Hang), DOWN),
+        "ACR refuses" => (|stage| stage.azure.refuse_connections(Server::Registry, true), DOWN),
+        "storage is down" => (|stage| stage.azure.refuse_connections(Server::Storage, true), None),
+        "egress proxy is down" => (|stage| stage.forward().stop(), DOWN),
+        "egress proxy is silent" => (|stage| stage.becomes(Does::Hangs), DOWN),
+        "egress proxy refuses" => (|stage| stage.becomes(Does::Denies), DOWN),
+        "egress proxy cuts" => (|stage| stage.becomes(Does::Cuts), DOWN),
         _ => return None,
     })
 }
@@ -55,15 +61,34 @@ struct Stage {
     azure: Emulator,
     proxy: Proxy,
     cold: Pushed,
+    /// Between the proxy and all of Azure, for faults of its own.
+    forward: Option<ForwardProxy>,
 }
 
 impl Stage {
-    async fn new() -> Self {
+    async fn new(is_behind: bool) -> Self {
         let azure = testkit::azure().await;
         let cold = azure.push(Image::small("hub/library/cold", "latest"));
         let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
-        let proxy = Setup::new(&azure).upstream(&hosts).cache(CACHE).start();
-        Self { azure, proxy, cold }
+        let setup = Setup::new(&azure).upstream(&hosts).cache(CACHE);
+        let (forward, setup) = if is_behind {
+            let forward = ForwardProxy::start().await;
+            let address = format!("http://{}", forward.address());
+            (Some(forward), setup.by_name().env("HTTPS_PROXY", &address))
+        } else {
+            (None, setup)
+        };
+        Self { azure, proxy: setup.start(), cold, forward }
+    }
+
+    fn forward(&self) -> &ForwardProxy {
+        self.forward.as_ref().expect("this stage has one")
+    }
+
+    /// Nothing that is kept hides what the egress proxy does from now on.
+    fn becomes(&self, does: Does) {
+        self.forward().set(does);
+        self.forward().cut();
     }
 
     fn path(&self, column: &str) -> String {
@@ -94,11 +119,11 @@ fn run(azure: &Handle, columns: &[&'static str], row: &[&'static str]) -> Vec<St
     let mut stage: Option<Stage> = None;
     for (column, expected) in columns.iter().zip(cells) {
         if *moment == "first" || stage.is_none() {
-            let next = azure.block_on(Stage::new());
+            let next = azure.block_on(Stage::new(name.starts_with("egress proxy")));
             for warm in columns.iter().filter(|column| column.starts_with("warm ")) {
                 wrong.extend(next.look(warm, "200 in 10 s"));
             }
-            begin(&next.azure);
+            begin(&next);
             if *moment == "later" {
                 // Who meets the fault first makes it known, each kind of call by itself.
                 for column in columns {

@@ -410,6 +410,7 @@ fn an_emulated_run_needs_no_flags_and_no_azure() {
     for blobs in ["redirect", "proxy_config", "proxy"] {
         let output = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
             .args(["bench", "--emulated", "--rtt", "20ms", "--pulls", "3", "--json", "-", "--blobs", blobs])
+            .env("HTTPS_PROXY", "http://127.0.0.1:9")
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -42,6 +42,7 @@ fn the_demo_needs_no_ca_certificates_of_this_machine() {
     let output = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
         .args(["demo", "--once"])
         .envs([("SSL_CERT_FILE", "/nonexistent/cert.pem"), ("SSL_CERT_DIR", "/nonexistent")])
+        .env("HTTPS_PROXY", "http://127.0.0.1:9")
         .output()
         .expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -17,6 +17,7 @@ mod deadline;
 mod demo;
 mod downstream;
 mod drain;
+mod egress;
 mod fixture;
 mod frames;
 mod h2c;

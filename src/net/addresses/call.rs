@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::{Addresses, LOOKUP_LIMIT, Names};
+use super::{Addresses, LOOKUP_LIMIT, Names, Way};
 
 /// How long a call waits for the look-up of its host before it fails. Requests wait 10 s for a token by default, so this is
 /// shorter: they are told the reason. The look-up goes on, and the next call uses its result.
-pub(crate) const CALL_WAIT: Duration = Duration::from_secs(9);
+const CALL_WAIT: Duration = Duration::from_secs(9);
 
 /// Resolves host names by a table.
 pub(crate) struct Resolver(pub Arc<Names>);
@@ -21,7 +21,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// Resolves every name to the addresses of one registry, which pulls use as well.
+/// Resolves every name to these addresses: of the one registry, which pulls use as well, or of the proxy before it.
 pub(crate) struct Single(pub Arc<Addresses>);
 
 impl Resolve for Single {
@@ -40,13 +40,24 @@ fn addresses_of(addresses: Arc<Addresses>) -> Resolving {
 /// A call to a host: its result is recorded for the address that was used.
 pub(crate) struct TrackedCall {
     addresses: Arc<Addresses>,
+    /// `None` if it is a proxy's: what fails may be behind it.
     first: Option<SocketAddr>,
 }
 
-impl Addresses {
+impl Way {
     /// Begins to track a call.
-    pub(crate) fn track_call(self: &Arc<Self>) -> TrackedCall {
-        TrackedCall { addresses: Arc::clone(self), first: self.first() }
+    pub(crate) fn track_call(&self) -> TrackedCall {
+        let first = self.addresses().first().filter(|_| self.tunnel().is_none());
+        TrackedCall { addresses: Arc::clone(self.addresses()), first }
+    }
+
+    /// Before a call: makes sure that there are addresses. The error is a sentence.
+    pub(crate) async fn resolve(&self) -> Result<(), String> {
+        let resolved = self.addresses().resolve(CALL_WAIT).await;
+        resolved.map_err(|unresolved| match self.unresolved() {
+            Some(no_tunnel) => format!("{no_tunnel}: {unresolved}"),
+            None => unresolved.to_string(),
+        })
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Addresses;
+use super::way::Way;
+use crate::net::tunnel::{NoTunnel, TUNNEL_LIMIT, Tunnel, Why};
 
 /// From the start of one address to that of the next (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -31,21 +33,21 @@ const RACE_LIMIT: Duration = Duration::from_secs(3);
 /// One attempt to reach a host for a request. Pingora calls it to open a connection, unless it has a kept connection to
 /// [`Attempt::first`]. Afterwards [`Attempt::address`] tells which address was used.
 pub(crate) struct Attempt {
-    addresses: Arc<Addresses>,
+    way: Way,
     first: SocketAddr,
     /// The address that accepted the connection; unset if a kept one was used.
     winner: OnceLock<SocketAddr>,
 }
 
 impl Attempt {
-    /// `None` if the name has no known address.
-    pub(crate) fn new(addresses: &Arc<Addresses>) -> Option<Arc<Self>> {
-        let first = addresses.first()?;
-        Some(Arc::new(Self { addresses: Arc::clone(addresses), first, winner: OnceLock::new() }))
+    /// `None` if the name that is connected to has no known address.
+    pub(crate) fn new(way: &Way) -> Option<Arc<Self>> {
+        let first = way.addresses().first()?;
+        Some(Arc::new(Self { way: way.clone(), first, winner: OnceLock::new() }))
     }
 
     /// The address that is tried first; Pingora keeps connections under it. A connection to another address is used once and
-    /// not kept: the next request tries that address first.
+    /// not kept: the next request tries that address first. Through a tunnel it is the proxy's, as Pingora asks the socket.
     pub(crate) fn first(&self) -> SocketAddr {
         self.first
     }
@@ -55,35 +57,80 @@ impl Attempt {
         self.winner.get().copied().unwrap_or(self.first)
     }
 
-    /// The address that accepted the connection does not answer or breaks off: others are tried first from now on.
+    /// The tunnel that the host is behind.
+    pub(crate) fn tunnel(&self) -> Option<&Tunnel> {
+        self.way.tunnel()
+    }
+
+    /// For a connection that took too long: it still waits for the proxy, not for the host behind it.
+    pub(crate) fn waits_for_tunnel(&self) -> Option<NoTunnel> {
+        let tunnel = self.tunnel().filter(|_| self.winner.get().is_none())?;
+        Some(tunnel.refused(Why::Silent))
+    }
+
+    /// The address that accepted the connection does not answer or breaks off: others are tried first from now on. Of a
+    /// proxy's address it says nothing, for what does not answer is behind it.
     pub(crate) fn failed(&self) {
-        self.addresses.failed(self.address());
+        if self.tunnel().is_none() {
+            self.way.addresses().failed(self.address());
+        }
     }
 
     /// No connection was made. Addresses that refused are known as failed already; what remains is an address that accepted
     /// TCP and failed in TLS.
     pub(crate) fn connect_failed(&self) {
-        if let Some(winner) = self.winner.get() {
-            self.addresses.failed(*winner);
+        if self.winner.get().is_some() {
+            self.failed();
         }
     }
 }
 
 impl std::fmt::Debug for Attempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attempt")
-            .field("addresses", &self.addresses)
-            .field("first", &self.first)
-            .finish_non_exhaustive()
+        f.debug_struct("Attempt").field("way", &self.way).field("first", &self.first).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl L4Connect for Attempt {
     async fn connect(&self, _: &PeerAddr) -> Result<Stream> {
-        let (winner, stream) = race(&self.addresses, self.first, TcpStream::connect).await.map_err(explain)?;
+        let (winner, stream) = match self.tunnel() {
+            None => race(self.way.addresses(), self.first, TcpStream::connect).await.map_err(explain)?,
+            Some(tunnel) => through(self.way.addresses(), self.first, tunnel).await?,
+        };
         let _ = self.winner.set(winner);
         Ok(stream.into())
+    }
+}
+
+impl Way {
+    /// After a call that found no connection: what the proxy says, if that is why. reqwest does not tell, so the proxy is
+    /// asked once more.
+    pub(crate) async fn explain(&self) -> Option<NoTunnel> {
+        let (tunnel, first) = (self.tunnel()?, self.addresses().first()?);
+        let error = through(self.addresses(), first, tunnel).await.err()?;
+        error.root_cause().downcast_ref::<NoTunnel>().cloned()
+    }
+}
+
+/// Connects to the proxy and asks it for the tunnel. Of an address that accepts the connection and does not answer, another
+/// one is tried first the next time. The error has a [`NoTunnel`] as its cause, unless it is this host's.
+async fn through(proxy: &Arc<Addresses>, first: SocketAddr, tunnel: &Tunnel) -> Result<(SocketAddr, TcpStream)> {
+    let until = Instant::now() + TUNNEL_LIMIT;
+    let no_tunnel = |why| Error::because(ErrorType::ConnectProxyFailure, "no tunnel", why);
+    let (winner, mut stream) = match race(proxy, first, TcpStream::connect).await {
+        Ok(connected) => connected,
+        Err(cause) if is_this_hosts(&cause) => return Err(explain(cause)),
+        Err(cause) => return Err(no_tunnel(tunnel.refused(Why::unreachable(&cause)))),
+    };
+    match tunnel.open(&mut stream, until).await {
+        Ok(()) => Ok((winner, stream)),
+        Err(why) => {
+            if why.is_proxys() {
+                proxy.failed(winner);
+            }
+            Err(no_tunnel(why))
+        }
     }
 }
 

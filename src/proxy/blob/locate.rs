@@ -149,7 +149,8 @@ mod tests {
 
     use super::*;
     use crate::config::Domain;
-    use crate::net::addresses::{Addresses, Names};
+    use crate::net::addresses::{Addresses, Names, Way};
+    use crate::net::egress::Egress;
     use crate::proxy::attempts::Attempts;
     use crate::proxy::target::Target;
     use crate::proxy::{BlobHosts, Destination, Health, Upstream};
@@ -164,11 +165,12 @@ mod tests {
         let upstream = Arc::new(Upstream {
             number: 0,
             host: domain.to_header(),
-            addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
+            way: Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &[]))),
             tokens: Arc::new(Tokens::default()),
             health: Health::new(&domain, None),
             blob_hosts: BlobHosts::new(domain.host(), &[]),
             storage_names: Names::storage(),
+            egress: Egress::direct(),
             domain,
             in_use: tokio::sync::oneshot::channel().0,
         });

@@ -34,11 +34,15 @@ pub(crate) async fn peer(Admitted { destination, attempts, .. }: &mut Admitted) 
         return Ok(None);
     };
     let host = storage.host();
-    let addresses = destination.upstream.storage_names.get(host, storage.port());
-    forward::follow_move(&addresses, attempts).await;
-    let resolved = addresses.resolve(LOOKUP_LIMIT.min(attempts.time_left())).await;
-    let Some(connect) = Attempt::new(&addresses) else {
-        let cause = resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string());
+    let (upstream, port) = (&destination.upstream, storage.port());
+    let way = upstream.egress.way((host, port), || upstream.storage_names.get(host, port));
+    forward::follow_move(way.addresses(), attempts).await;
+    let resolved = way.addresses().resolve(LOOKUP_LIMIT.min(attempts.time_left())).await;
+    let Some(connect) = Attempt::new(&way) else {
+        let cause = match (way.unresolved(), resolved) {
+            (Some(no_tunnel), _) => no_tunnel.to_string(),
+            (None, resolved) => resolved.err().map_or_else(String::new, |unresolved| unresolved.to_string()),
+        };
         return Err(Trouble::Storage(format!("blob storage {host}: {cause}")).into_error());
     };
     let server_name = authority::without_brackets(host).to_owned();

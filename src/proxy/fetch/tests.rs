@@ -5,7 +5,8 @@ use pingora_core::connectors::http::v1::Connector;
 use super::*;
 use crate::cache::{Cache, KeyRef};
 use crate::config::{Domain, Lifetimes};
-use crate::net::addresses::{Addresses, Names};
+use crate::net::addresses::{Addresses, Names, Way};
+use crate::net::egress::Egress;
 use crate::proxy::health::Health;
 use crate::proxy::target::Target;
 use crate::proxy::{BlobHosts, Destination, Kept, Upstream};
@@ -31,11 +32,12 @@ fn read_by(path: &str, blobs: Blobs, kept: Option<Kept>) -> Read {
     let upstream = Arc::new(Upstream {
         number: 7,
         host: domain.to_header(),
-        addresses: Arc::new(Addresses::new(domain.host(), domain.port(), &[])),
+        way: Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &[]))),
         tokens: Arc::new(Tokens::default()),
         blob_hosts: BlobHosts::new(domain.host(), &[]),
         health: Health::new(&domain, None),
         storage_names: Names::storage(),
+        egress: Egress::direct(),
         domain,
         in_use: tokio::sync::oneshot::channel().0,
     });

@@ -1,0 +1,299 @@
+//! A tunnel through a forward proxy, by `CONNECT` (RFC 9110 section 9.3.6), and why there is none.
+//!
+//! The proxy is asked by the target's name, which it looks up itself. Its credentials are in the head of the `CONNECT` and
+//! in nothing that goes through the tunnel.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use super::USER_AGENT;
+
+/// For the connection to the proxy and its answer, in which it connects to the target. A handshake of TLS through the tunnel
+/// has to fit into the rest of the time for a connection, `HANDSHAKE_LIMIT` of a request.
+pub(crate) const TUNNEL_LIMIT: Duration = Duration::from_millis(3500);
+/// Of the answer's head. squid's are below 1 KiB; its page is in the body, which is not read.
+const MAX_HEAD: usize = 8 << 10;
+/// Fields in it.
+const MAX_FIELDS: usize = 64;
+/// Read at once.
+const PART: usize = 1 << 10;
+/// Of a word that the proxy says, for the log.
+const MAX_WORD: usize = 32;
+
+/// A forward proxy. Its `Debug` masks the credentials.
+#[derive(Debug)]
+pub(crate) struct ForwardProxy {
+    /// `host:port`.
+    pub name: String,
+    /// The setting or variable that names it.
+    pub setting: &'static str,
+    /// `Basic ...`, marked as sensitive.
+    pub authorization: Option<HeaderValue>,
+}
+
+/// The way to one target through a forward proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct Tunnel {
+    proxy: Arc<ForwardProxy>,
+    /// `host:port`; an IPv6 address is in brackets.
+    target: Arc<str>,
+}
+
+impl Tunnel {
+    /// To this target. Does no network I/O.
+    pub(crate) fn new(proxy: &Arc<ForwardProxy>, host: &str, port: u16) -> Self {
+        Self { proxy: Arc::clone(proxy), target: format!("{host}:{port}").into() }
+    }
+
+    /// The proxy.
+    pub(crate) fn proxy(&self) -> &ForwardProxy {
+        &self.proxy
+    }
+
+    /// What tells connections to different targets through the same proxy apart.
+    pub(crate) fn id(&self) -> u32 {
+        // FNV-1a: no key is needed, since who could make two targets collide chooses the targets.
+        let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        self.target.bytes().fold(0x811c_9dc5, mix)
+    }
+
+    /// Asks the proxy for the tunnel, on a connection to it. Not a byte behind the head of its answer is read.
+    pub(crate) async fn open(&self, stream: &mut TcpStream, until: Instant) -> Result<(), NoTunnel> {
+        let opened = timeout_at(until, self.ask(stream)).await;
+        opened.unwrap_or(Err(Why::Silent)).map_err(|why| self.refused(why))
+    }
+
+    /// There is no tunnel, for this reason.
+    pub(crate) fn refused(&self, why: Why) -> NoTunnel {
+        NoTunnel { tunnel: self.clone(), why }
+    }
+
+    async fn ask(&self, stream: &mut TcpStream) -> Result<(), Why> {
+        stream.write_all(&self.request()).await.map_err(|_| Why::Closed)?;
+        let head = read_head(stream).await?;
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut answer = httparse::Response::new(&mut fields);
+        let (Ok(_), Some(code)) = (answer.parse(&head), answer.code) else { return Err(Why::Garbage) };
+        let status = StatusCode::from_u16(code).map_err(|_| Why::Garbage)?;
+        let values = |wanted: &'static str| {
+            let found = answer.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(wanted));
+            found.filter_map(|field| std::str::from_utf8(field.value).ok())
+        };
+        match status {
+            status if status.is_success() => Ok(()),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                let schemes: Vec<_> = values("proxy-authenticate").flat_map(schemes).collect();
+                let has_basic = schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
+                Err(if has_basic { Why::Credentials } else { Why::NotBasic(schemes.join(", ")) })
+            }
+            status => {
+                // squid's own word for it, such as ERR_DNS_FAIL.
+                let word = values("x-squid-error").next().and_then(|value| word(value.split(' ').next()?));
+                Err(Why::Status(status, word.map(str::to_owned)))
+            }
+        }
+    }
+
+    /// The `CONNECT`. It is wiped after it is sent, for it may have the credentials.
+    fn request(&self) -> Zeroizing<Vec<u8>> {
+        let target = self.target.as_bytes();
+        let authorization = self.proxy.authorization.as_ref().map_or(&[][..], HeaderValue::as_bytes);
+        let mut request = Zeroizing::new(Vec::with_capacity(256 + 2 * target.len() + authorization.len()));
+        for part in [b"CONNECT ", target, b" HTTP/1.1\r\nHost: ", target, b"\r\nUser-Agent: ", USER_AGENT.as_bytes()] {
+            request.extend_from_slice(part);
+        }
+        if !authorization.is_empty() {
+            request.extend_from_slice(b"\r\nProxy-Authorization: ");
+            request.extend_from_slice(authorization);
+        }
+        request.extend_from_slice(b"\r\n\r\n");
+        request
+    }
+}
+
+/// Reads the head of an answer and nothing behind it: that belongs to the tunnel.
+async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, Why> {
+    let mut head = Vec::with_capacity(PART);
+    let mut part = [0; PART];
+    loop {
+        let seen = stream.peek(&mut part).await.map_err(|_| Why::Closed)?;
+        if seen == 0 {
+            return Err(Why::Closed);
+        }
+        let before = head.len();
+        head.extend_from_slice(&part[..seen]);
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let end = match httparse::Response::new(&mut fields).parse(&head) {
+            Ok(httparse::Status::Complete(length)) => Some(length),
+            Ok(httparse::Status::Partial) => None,
+            Err(httparse::Error::TooManyHeaders) => return Err(Why::TooLong),
+            Err(_) => return Err(Why::Garbage),
+        };
+        head.truncate(end.unwrap_or(head.len()));
+        let taken = head.len() - before;
+        stream.read_exact(&mut part[..taken]).await.map_err(|_| Why::Closed)?;
+        match end {
+            _ if head.len() > MAX_HEAD => return Err(Why::TooLong),
+            Some(_) => return Ok(head),
+            None => {}
+        }
+    }
+}
+
+/// The schemes that one `Proxy-Authenticate` field offers. Parameters have an `=` in them.
+fn schemes(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').filter_map(|challenge| word(challenge.split_ascii_whitespace().next()?))
+}
+
+/// A word that may be logged.
+fn word(text: &str) -> Option<&str> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=MAX_WORD).contains(&text.len()).then_some(text).filter(|text| text.bytes().all(is_word))
+}
+
+/// Why there is no tunnel, or no use in it. Prints as one sentence: the proxy, what to do, the cause.
+#[derive(Clone, Debug)]
+pub(crate) struct NoTunnel {
+    tunnel: Tunnel,
+    why: Why,
+}
+
+/// What went wrong between this program, the proxy, and the target behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The proxy's name has no address yet.
+    Unresolved,
+    /// No connection to the proxy.
+    Unreachable(&'static str),
+    /// 407, and it takes user and password.
+    Credentials,
+    /// 407, and it takes only these schemes.
+    NotBasic(String),
+    /// Another status, with squid's word for the cause.
+    Status(StatusCode, Option<String>),
+    /// No answer in time.
+    Silent,
+    /// It closes the connection without an answer.
+    Closed,
+    /// What it answers is not HTTP.
+    Garbage,
+    /// The head of its answer is too long.
+    TooLong,
+    /// The tunnel was there, and then this happened.
+    Behind(String),
+}
+
+impl Why {
+    /// No connection to the proxy, by this error.
+    pub(crate) fn unreachable(cause: &io::Error) -> Self {
+        Self::Unreachable(match cause.kind() {
+            ErrorKind::ConnectionRefused => "connection refused",
+            ErrorKind::TimedOut => "no connection in time",
+            ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => "no route",
+            ErrorKind::PermissionDenied => "a firewall of this host forbids it",
+            _ => "the connection broke",
+        })
+    }
+}
+
+impl NoTunnel {
+    /// A proxy that does not answer.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        let proxy = ForwardProxy { name: "proxy.corp:3128".to_owned(), setting: "HTTPS_PROXY", authorization: None };
+        Tunnel::new(&Arc::new(proxy), "example.azurecr.io", 443).refused(Why::Silent)
+    }
+
+    /// The proxy has said no, and says so again: asking once more at once, with the same credentials, can only lock an account.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match &self.why {
+            Why::Credentials | Why::NotBasic(_) => true,
+            Why::Status(status, _) => !status.is_server_error(),
+            Why::Unresolved
+            | Why::Unreachable(_)
+            | Why::Silent
+            | Why::Closed
+            | Why::Garbage
+            | Why::TooLong
+            | Why::Behind(_) => false,
+        }
+    }
+
+    /// The proxy that was connected to does not work as one; another of its addresses may.
+    pub(crate) fn is_proxys(&self) -> bool {
+        matches!(self.why, Why::Silent | Why::Closed | Why::Garbage | Why::TooLong)
+    }
+}
+
+impl fmt::Display for NoTunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tunnel { proxy, target } = &self.tunnel;
+        let ForwardProxy { name, setting, authorization } = &**proxy;
+        write!(f, "egress proxy {name}: ")?;
+        match &self.why {
+            Why::Unresolved => write!(f, "its name is not resolved: check {setting} and this host's DNS"),
+            Why::Unreachable(cause) => write!(f, "no connection to it: check {setting}, and that it runs: {cause}"),
+            Why::Credentials if authorization.is_some() => {
+                write!(f, "407: it refuses the user and the password in {setting}: correct them")
+            }
+            Why::Credentials => {
+                write!(f, "407: it wants a user and a password: give them in {setting}, as http://USER:PASSWORD@{name}")
+            }
+            Why::NotBasic(schemes) => write!(
+                f,
+                "407: it offers {schemes}, and this program has Basic only: let the proxy allow this host, or offer Basic"
+            ),
+            Why::Status(StatusCode::FORBIDDEN, word) => {
+                write!(
+                    f,
+                    "403{}: it does not allow CONNECT to {target}: allow it there, or add the host to no_proxy if this host reaches it directly",
+                    Behind(word)
+                )
+            }
+            Why::Status(status, word) if status.is_server_error() => write!(
+                f,
+                "{}{}: it cannot connect to {target}: check the proxy's DNS, its firewall and its log",
+                status.as_u16(),
+                Behind(word)
+            ),
+            Why::Status(status, word) => write!(
+                f,
+                "{}{} to CONNECT {target}: is {setting} a forward proxy that allows CONNECT?",
+                status.as_u16(),
+                Behind(word)
+            ),
+            Why::Silent => write!(f, "no answer in time to CONNECT {target}: check the proxy and its way there"),
+            Why::Closed => write!(f, "it closed the connection without an answer to CONNECT {target}: check its log"),
+            Why::Garbage => {
+                write!(f, "its answer to CONNECT {target} is not HTTP: is {setting} the port of an http:// proxy?")
+            }
+            Why::TooLong => write!(
+                f,
+                "the head of its answer to CONNECT {target} has more than {MAX_HEAD} bytes or {MAX_FIELDS} fields"
+            ),
+            Why::Behind(cause) => write!(f, "it gave a tunnel to {target}, and no answer came through it: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for NoTunnel {}
+
+/// A word behind a status.
+struct Behind<'a>(&'a Option<String>);
+
+impl fmt::Display for Behind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|word| write!(f, " {word}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! What a failure is told as that came about behind an egress proxy.
+
+use pingora_core::{Error, ErrorType};
+
+use super::fail::{no_tunnel, reason};
+use crate::net::addresses::Attempt;
+use crate::net::tunnel::Why;
+
+/// The same error of a connection that was to be made, or has broken. If it went through a tunnel, that becomes the cause.
+pub(crate) fn told(error: Box<Error>, connect: &Attempt) -> Box<Error> {
+    let is_told = no_tunnel(&error).is_some() || matches!(error.etype(), ErrorType::InternalError);
+    match connect.tunnel() {
+        Some(tunnel) if !is_told => {
+            let cause = tunnel.refused(Why::Behind(reason(&error)));
+            let mut told = Error::because(error.etype().clone(), "through a tunnel", cause);
+            (told.esource, told.retry) = (error.esource().clone(), error.retry);
+            told
+        }
+        _ => error,
+    }
+}

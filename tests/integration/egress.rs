@@ -1,0 +1,306 @@
+//! Azure is behind a forward proxy.
+
+use acr_emulator::{Emulator, Hop, Image, Options, Pushed, Server};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::wire::{self, Answer};
+use testkit::forward::{Does, ForwardProxy};
+use testkit::{ASKING, Proxy, Setup, wait_for};
+
+const MANIFEST: &str = "GET /v2/library/busybox/manifests/latest";
+const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
+const USER: &str = "CORP\\puller";
+const PASSWORD: &str = "p@ss:w#rd";
+/// The same in an address.
+const CREDENTIALS: &str = "CORP%5Cpuller:p%40ss%3Aw%23rd";
+
+fn basic() -> String {
+    STANDARD.encode(format!("{USER}:{PASSWORD}"))
+}
+
+/// Azure with one image, a forward proxy, and settings of a proxy that knows the registry by its name alone and serves its
+/// blobs itself.
+async fn stage(cache: &str) -> (Emulator, Pushed, ForwardProxy, Setup) {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
+    let forward = ForwardProxy::start().await;
+    let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
+    let setup = Setup::new(&azure).cache(cache).upstream(&hosts).by_name();
+    (azure, pushed, forward, setup)
+}
+
+fn blob(pushed: &Pushed, number: usize) -> String {
+    format!("GET /v2/library/busybox/blobs/{}", pushed.blobs[number])
+}
+
+fn manifest(proxy: &Proxy) -> Answer {
+    wire::ask(proxy.address(), MANIFEST, ACCEPT)
+}
+
+/// Waits until a manifest is answered so. The proxy may be about to sign in.
+fn until(proxy: &Proxy, status: u16) -> Answer {
+    let mut last = manifest(proxy);
+    let deadline = std::time::Instant::now() + testkit::PATIENCE;
+    while last.status != status {
+        assert!(std::time::Instant::now() < deadline, "{status} never came: {last:?}\n{}", proxy.log());
+        // Nothing depends on the step.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        last = manifest(proxy);
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_in_pulls_and_blobs_go_through_tunnels_which_are_kept() {
+    for cache in ASKING {
+        let (azure, pushed, forward, setup) = stage(cache).await;
+        forward.set(Does::Wants(basic()));
+        let proxy = setup.env("HTTPS_PROXY", &format!("http://{CREDENTIALS}@{}", forward.address()));
+        // With several threads, one may find a kept connection still held by another that has just let it go.
+        let proxy = proxy.flag("--threads", "1").start();
+        let pull = || {
+            assert_eq!(manifest(&proxy).status, 200);
+            for number in 0..pushed.blobs.len() {
+                assert_eq!(wire::ask(proxy.address(), &blob(&pushed, number), "").status, 200);
+            }
+            assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+        };
+        pull();
+        let connects = || {
+            [azure.entra_addr(), azure.registry_addr(), azure.storage_addr()]
+                .map(|address| forward.connects_to(address))
+        };
+        let first = connects();
+        for _ in 0..5 {
+            pull();
+        }
+        assert_eq!(connects(), first, "{cache}: {:#?}", forward.asked());
+        // The registry's are one for the calls for tokens, one for calls of this program's own, one for what is passed on.
+        assert!(first[0] == 1 && (2..=3).contains(&first[1]) && first[2] == 1, "{cache}: {first:?}");
+        for asked in forward.asked() {
+            assert_eq!(asked.method, "CONNECT", "{asked:?}");
+        }
+        let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        assert!(forward.asked().iter().any(|asked| asked.target == registry), "by name: {:#?}", forward.asked());
+        let log = proxy.end();
+        assert!(log.contains(&format!("egress: through {}", forward.address())), "{log}");
+        assert!(log.contains(&format!("upstream={}", forward.address())), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_of_the_egress_proxy_go_to_no_one_else() {
+    let (azure, pushed, forward, setup) = stage(ASKING[1]).await;
+    forward.set(Does::Wants("b3RoZXI6b3RoZXI=".to_owned()));
+    let url = format!("egress: {{proxy: 'http://{CREDENTIALS}@{}'}}", forward.address());
+    let proxy = setup.settings(&url).settings("admin: 127.0.0.1:0").start();
+    // First they are refused, which is told, then they are good, then the proxy is gone.
+    let mut told = vec![until(&proxy, 503)];
+    proxy.wait_for_log("407: it refuses the user and the password in egress.proxy");
+    forward.set(Does::Wants(basic()));
+    told.push(until(&proxy, 200));
+    told.push(wire::ask(proxy.address(), &blob(&pushed, 1), "Proxy-Authorization: Basic Y2xpZW50OnM=\r\n"));
+    assert_eq!(told[2].status, 200);
+    let asked = forward.asked();
+    drop(forward);
+    told.push(until(&proxy, 502));
+    let log = proxy.end();
+    let secrets = [PASSWORD.to_owned(), CREDENTIALS.to_owned(), basic()];
+    for secret in &secrets {
+        assert!(!log.contains(secret.as_str()), "{secret} is in the log:\n{log}");
+        assert!(told.iter().all(|answer| !format!("{answer:?}").contains(secret.as_str())), "{told:?}");
+        let requests = format!("{:?}", azure.requests());
+        assert!(!requests.contains(secret.as_str()) && !requests.to_lowercase().contains("proxy-authorization"));
+    }
+    assert!(asked.iter().all(|asked| asked.head.contains(&basic())), "it is sent with each CONNECT: {asked:#?}");
+    // A client's credentials for a proxy are not this proxy's to pass on.
+    assert!(asked.iter().all(|asked| !asked.head.contains("Y2xpZW50OnM=")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_proxy_lists_is_reached_directly() {
+    let (azure, pushed, forward, setup) = stage("off").await;
+    let [entra, storage] = [azure.entra_addr(), azure.storage_addr()];
+    // Entra ID and storage have addresses in place of names here; only one of their ports is meant.
+    let setup = setup.env("ALL_PROXY", &forward.address().to_string());
+    let proxy = setup.env("no_proxy", &format!("example.org, 127.0.0.0/32,{storage}")).start();
+    assert_eq!(until(&proxy, 200).status, 200);
+    assert_eq!(wire::ask(proxy.address(), &blob(&pushed, 1), "").status, 200);
+    assert_eq!((forward.connects_to(entra), forward.connects_to(storage)), (1, 0), "{:#?}", forward.asked());
+    assert!(forward.connects_to(azure.registry_addr()) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_setting_wins_and_a_registry_with_addresses_is_reached_there() {
+    let (azure, _, forward, _) = stage("off").await;
+    let other = ForwardProxy::start().await;
+    let setup = Setup::new(&azure).cache("off").env("HTTPS_PROXY", &format!("http://{}", other.address()));
+    let proxy = setup.settings(&format!("egress: {{proxy: 'http://{}'}}", forward.address())).start();
+    assert_eq!(until(&proxy, 200).status, 200);
+    // Entra ID goes through the proxy of the setting; `addresses` says where the registry is.
+    assert_eq!((forward.connects_to(azure.entra_addr()), forward.asked().len()), (1, 1), "{:#?}", forward.asked());
+    assert!(other.asked().is_empty(), "{:#?}", other.asked());
+
+    let setup = Setup::new(&azure).env("HTTPS_PROXY", &format!("http://{}", other.address()));
+    let proxy = setup.settings("egress: {proxy: off}").start();
+    assert_eq!(until(&proxy, 200).status, 200);
+    assert!(other.asked().is_empty(), "{:#?}", other.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_identity_endpoints_of_the_machine_are_asked_directly() {
+    let options = Options { identity_listen: Some(([127, 0, 0, 1], 0).into()), ..testkit::options() };
+    let azure = Emulator::start(options).await.expect("the emulator starts");
+    azure.push(Image::small("hub/library/busybox", "latest"));
+    let forward = ForwardProxy::start().await;
+    let address = format!("http://{}", forward.address());
+    let arc_keys = tempfile::tempdir().expect("a directory");
+    let endpoint = azure.identity_addr().expect("asked for");
+    for is_arc in [false, true] {
+        azure.clear_requests();
+        let setup = Setup::new(&azure).by_name().managed(&azure);
+        let setup = if is_arc {
+            let keys = arc_keys.path().display();
+            setup
+                .without("IDENTITY_HEADER")
+                .env("IDENTITY_ENDPOINT", &format!("http://{endpoint}/metadata/identity/oauth2/token"))
+                .settings(&format!("identity: {{kind: azure_arc, key_directory: '{keys}'}}"))
+        } else {
+            setup
+        };
+        let variables = ["HTTPS_PROXY", "HTTP_PROXY", "http_proxy", "ALL_PROXY"];
+        let proxy = variables.into_iter().fold(setup, |setup, name| setup.env(name, &address)).start();
+        wait_for(&azure, "a call for a token", |requests| requests.iter().any(|request| request.hop == Hop::Imds))
+            .await;
+        if !is_arc {
+            assert_eq!(until(&proxy, 200).status, 200);
+        }
+        assert_eq!(forward.connects_to(endpoint), 0, "{:#?}", forward.asked());
+        assert!(forward.asked().iter().all(|asked| asked.method == "CONNECT"), "{:#?}", forward.asked());
+    }
+}
+
+/// A sign-in meets what the proxy does, and then a pull does, once with a good answer in between.
+fn refused(does: &Does, says: &str, is_permanent: bool) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let (azure, _, forward, setup) = runtime.block_on(stage("off"));
+    let hop = format!("egress proxy {}: ", forward.address());
+    forward.set(does.clone());
+    let proxy = setup.env("https_proxy", &format!("http://{}", forward.address())).start();
+    let warning = proxy.wait_for_log(says);
+    assert!(warning.contains("entra: client secret: ") && warning.contains(&hop), "{does:?}: {warning}");
+    let answer = manifest(&proxy);
+    assert!(answer.status == 503 && answer.body.contains(says), "{does:?}: {answer:?}");
+    let retry = answer.header("retry-after").expect("when to come back");
+    assert_eq!(retry == "30", is_permanent, "{does:?}: {retry}");
+    assert!(!answer.body.contains("page of the forward proxy"), "{answer:?}");
+    // What somebody has to mend is asked for again half a minute later.
+    if !is_permanent {
+        forward.set(Does::Tunnel);
+        until(&proxy, 200);
+        forward.set(does.clone());
+        forward.cut();
+        let answer = until(&proxy, 502);
+        assert!(answer.body.contains(&hop) && answer.body.contains(says), "{does:?}: {answer:?}");
+        let target = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        assert!(answer.body.contains(&target), "{answer:?}");
+        forward.set(Does::Tunnel);
+        until(&proxy, 200);
+    }
+}
+
+#[test]
+fn each_refusal_of_a_tunnel_is_told_as_the_proxys_and_ends_by_itself() {
+    let cases = [
+        (Does::Wants(basic()), "407: it wants a user and a password: give them in https_proxy, as http://USER", true),
+        (Does::WantsNegotiate, "407: it offers Negotiate, NTLM, and this program has Basic only", true),
+        (Does::Denies, "403 ERR_ACCESS_DENIED: it does not allow CONNECT to ", true),
+        (Does::CannotResolve, "503 ERR_DNS_FAIL: it cannot connect to ", false),
+        (Does::Hangs, "no answer in time to CONNECT ", false),
+        (Does::Closes, "it closed the connection without an answer to CONNECT ", false),
+        (Does::Garbage, "is not HTTP: is https_proxy the port of an http:// proxy?", false),
+        (Does::Endless, "the head of its answer to CONNECT ", false),
+    ];
+    std::thread::scope(|scope| {
+        for (does, says, is_permanent) in &cases {
+            scope.spawn(move || refused(does, says, *is_permanent));
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_not_repeated_for_the_same_request() {
+    let (azure, _, forward, setup) = stage("off").await;
+    let proxy = setup.env("HTTPS_PROXY", &format!("http://{}", forward.address())).start();
+    until(&proxy, 200);
+    for (does, tries) in [(Does::Denies, 1), (Does::WantsNegotiate, 1), (Does::CannotResolve, 3)] {
+        forward.set(does.clone());
+        forward.cut();
+        // A kept connection that has ended is found out by one of these at the latest.
+        until(&proxy, 502);
+        let before = forward.connects_to(azure.registry_addr());
+        assert_eq!(manifest(&proxy).status, 502);
+        assert_eq!(forward.connects_to(azure.registry_addr()) - before, tries, "{does:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_proxy_is_dead_stale_answers_stand_in_and_nobody_waits() {
+    let (_azure, _, forward, setup) = stage("{tags: 0s, stale: 1h}").await;
+    let proxy = setup.env("HTTPS_PROXY", &format!("http://{}", forward.address())).start();
+    until(&proxy, 200);
+    forward.set(Does::Hangs);
+    forward.cut();
+    let stale = manifest(&proxy);
+    assert_eq!(stale.status, 200);
+    let down = proxy.wait_for_log("it is down, and probed once a second until it answers");
+    assert!(down.contains("egress proxy") && down.contains("no answer in time to CONNECT"), "{down}");
+    let other = wire::ask(proxy.address(), "GET /v2/library/other/manifests/latest", ACCEPT);
+    assert!(other.status == 502 && other.header("retry-after") == Some("1"), "{other:?}");
+    forward.set(Does::Tunnel);
+    proxy.wait_for_log("it answers again");
+    assert_eq!(manifest(&proxy).status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_that_is_cut_is_told_and_the_registrys_own_trouble_is_not_the_proxys() {
+    let (azure, _, forward, setup) = stage("off").await;
+    let proxy = setup.env("HTTPS_PROXY", &format!("http://{}", forward.address())).start();
+    until(&proxy, 200);
+    forward.set(Does::Cuts);
+    forward.cut();
+    let answer = until(&proxy, 502);
+    assert!(answer.body.contains("it gave a tunnel to ") && answer.body.contains("TLS handshake failed"), "{answer:?}");
+    forward.set(Does::Tunnel);
+    until(&proxy, 200);
+    azure.inject(Hop::Data, acr_emulator::Fault::DieBeforeResponse);
+    let answer = until(&proxy, 502);
+    assert!(answer.body.contains("the connection broke"), "{answer:?}");
+    azure.clear_faults();
+    // The registry resets what the proxy has connected, sooner or later than the proxy says so.
+    azure.refuse_connections(Server::Registry, true);
+    let answer = until(&proxy, 502);
+    let said = ["it gave a tunnel to ", "503 ERR_CONNECT_FAIL: it cannot connect to "];
+    assert!(said.iter().any(|said| answer.body.contains(said)), "{answer:?}");
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_ends_the_start_and_is_not_quoted() {
+    for (setting, variable, says) in [
+        ("http://user:geheim#x@p:1", "", "percent-encoded"),
+        ("https://user:geheim@p:1", "", "over TLS is not supported"),
+        ("", "https://user:geheim@p:1", "HTTPS_PROXY: a proxy that is spoken to over TLS is not supported"),
+        ("", "socks5h://user:geheim@p:1", "HTTPS_PROXY: a SOCKS proxy is not supported"),
+    ] {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let azure = runtime.block_on(testkit::azure());
+        let setup = Setup::new(&azure).env("HTTPS_PROXY", variable);
+        let setup = if setting.is_empty() { setup } else { setup.settings(&format!("egress: {{proxy: '{setting}'}}")) };
+        let mut proxy = setup.spawn();
+        assert_eq!(proxy.wait().code(), Some(2));
+        proxy.wait_for_log(says);
+        assert!(!proxy.log().contains("geheim"), "{}", proxy.log());
+    }
+}
