@@ -1,4 +1,4 @@
-//! Settings, Kubernetes objects, units, and the files of clients: what the program takes, or prints itself.
+//! Settings, values of the Helm chart, units, and the files of clients: what the program takes, or prints itself.
 
 use std::collections::BTreeSet;
 
@@ -53,33 +53,17 @@ pub(crate) fn client(block: &Block) -> Result<(), String> {
     Err(format!("client-config prints no such file:\n{}", block.text))
 }
 
-/// A Kubernetes object: it is YAML, the program takes its arguments, and the probe asks where the program answers.
-pub(crate) fn kubernetes(block: &Block) -> Result<(), String> {
-    let object: serde_yaml::Value = serde_yaml::from_str(&block.text).map_err(|cause| cause.to_string())?;
-    let arguments: Vec<_> = block.text.lines().filter_map(|line| line.trim().strip_prefix("- --")).collect();
-    let arguments: Vec<_> = arguments.iter().map(|argument| format!("--{argument}")).collect();
-    let mut words = vec!["client-config", "containerd"];
-    words.extend(arguments.iter().map(String::as_str));
-    let output = program(&words);
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+/// Values of the Helm chart: each top key is one of the chart's, and the program takes what is in `config`. What the chart
+/// makes of values is checked by scripts/deploy-check.
+pub(crate) fn values(block: &Block) -> Result<(), String> {
+    let read = |text: &str| serde_yaml::from_str::<serde_yaml::Mapping>(text).map_err(|cause| cause.to_string());
+    let chart = std::fs::read_to_string(root().join("charts/acr-cache-proxy/values.yaml")).expect("the chart's values");
+    let (known, given) = (read(&chart)?, read(&block.text)?);
+    if let Some(key) = given.keys().find(|key| !known.contains_key(key)) {
+        return Err(format!("the chart has no value {key:?}"));
     }
-    let container = &object["spec"]["template"]["spec"]["containers"][0];
-    let probe = &container["readinessProbe"]["httpGet"];
-    let asked = format!(
-        "--admin-address={}:{}",
-        probe["host"].as_str().unwrap_or_default(),
-        probe["port"].as_u64().unwrap_or_default()
-    );
-    if !arguments.contains(&asked) || probe["path"].as_str() != Some("/readyz") {
-        return Err(format!("the probe asks where nothing answers: {asked}"));
-    }
-    let version = container["image"].as_str().and_then(|image| image.rsplit_once(':')).map(|(_, version)| version);
-    let user = container["securityContext"]["runAsUser"].as_u64();
-    let (Some(env!("CARGO_PKG_VERSION")), Some(1..)) = (version, user) else {
-        return Err(format!("the image is of another version, or its user is root: {version:?}, {user:?}"));
-    };
-    Ok(())
+    let text = serde_yaml::to_string(&given["config"]).map_err(|cause| cause.to_string())?;
+    settings(&Block { place: block.place.clone(), language: block.language.clone(), text })
 }
 
 /// A drop-in for the unit: settings in a section; those of the sandbox are ones that the unit has.

@@ -46,7 +46,7 @@ fn program(arguments: &[&str]) -> Output {
 fn check(block: &Block) -> Option<Result<(), String>> {
     Some(match block.language.as_str() {
         "sh" => shell::check(block),
-        "yaml" if block.text.contains("apiVersion:") => files::kubernetes(block),
+        "yaml" if block.text.contains("config:\n") => files::values(block),
         "yaml" if block.text.starts_with("docker:\n") => files::client(block),
         "yaml" => files::settings(block),
         "toml" | "json" => files::client(block),
@@ -87,7 +87,8 @@ fn a_wrong_block_is_found() {
         ("sh", "echo 'open"),
         ("yaml", "lisden: 127.0.0.1:8080"),
         ("yaml", "docker:\n  \"127.0.0.1:8081\":\n"),
-        ("yaml", "apiVersion: v1\nargs:\n  - --upstream-domian=a\n"),
+        ("yaml", "mode: DaemonSet\nconfig:\n  upstream: {domian: example.azurecr.io}\n"),
+        ("yaml", "mood: DaemonSet\nconfig:\n  upstream: {domain: example.azurecr.io}\n"),
         ("toml", "# /etc/docker/hosts.toml\nserver = \"http://127.0.0.1:8080\"\n"),
         ("json", "{}"),
         ("ini", "Restart=always"),

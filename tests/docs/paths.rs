@@ -3,10 +3,11 @@
 use crate::{pages, root};
 
 /// The tops of this repository that a page may name in backticks.
-const TOPS: [&str; 14] = [
+const TOPS: [&str; 15] = [
     ".ci/",
     ".github/",
     "benches/",
+    "charts/",
     "conf/",
     "docs/",
     "emulator/",
