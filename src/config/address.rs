@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use oci::authority;
 
+/// The default of `listen`; loopback, because clients are not authenticated.
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
 /// The listener for clients: `:8080` is every address, `localhost` is 127.0.0.1. The error says what to use.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     parse(text).ok_or_else(|| {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::Flags;
 use super::address;
+use super::address::DEFAULT_LISTEN;
 use super::mistake::{Mistakes, Place, Text};
 use super::setting::{FILE, LISTEN, ListenTable};
 use super::table::OneOrMany;
@@ -85,7 +86,7 @@ pub(super) fn parse(
     };
     let mut placed = flag.map_or(of_file, |flag| one(flag, mistakes));
     if placed.is_empty() && mistakes.count() == before {
-        placed = one((Place::new("listen"), DEFAULT.to_owned()), mistakes);
+        placed = one((Place::new("listen"), DEFAULT_LISTEN.to_owned()), mistakes);
     }
     let admin = FILE.admin.parse([admin_flag, admin], mistakes);
     for (index, (place, listener)) in placed.iter().enumerate() {
@@ -107,9 +108,6 @@ pub(super) fn parse(
     }
     (placed.into_iter().map(|(_, listener)| listener).collect(), admin)
 }
-
-/// The default of `listen`; loopback, because clients are not authenticated.
-pub(super) const DEFAULT: &str = "127.0.0.1:8080";
 
 fn one(text: Text, mistakes: &mut Mistakes) -> Vec<(Place, Listener)> {
     let place = text.0.clone();

@@ -6,11 +6,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{parse_admin, parse_listen};
+use super::address::{DEFAULT_LISTEN, parse_admin, parse_listen};
 use super::domain::Domain;
 use super::egress::EgressTable;
 use super::file::{Document, Node};
-use super::listener;
 use super::mistake::Place;
 use super::parse::{
     MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_blob_host,
@@ -41,7 +40,7 @@ table! {
         listen: ValueOrTables<ListenTable> {
             flag: Some("listen-address"),
             value: "ADDRESS",
-            default: Default::Text(listener::DEFAULT),
+            default: Default::Text(DEFAULT_LISTEN),
             help: "Where to listen for clients: 127.0.0.1:8080, [::1]:8080, or :8080 for every address",
             more: "The default is loopback because clients are not authenticated. `\":8080\"` listens on every address of \
                    the host, IPv4 and IPv6. In the file it may be a list of tables instead, one for each listener; the \

@@ -115,7 +115,7 @@ async fn what_needs_a_restart_is_named_each_time() {
     let still = "no setting has changed that takes effect at once; takes effect at the next restart: threads\n";
     assert_eq!(proxy.reload().1, still);
     let ca = proxy.config().with_file_name("ca.pem");
-    let more = std::fs::read_to_string(&ca).expect("a CA") + &testkit::azure().await.ca_pem();
+    let more = std::fs::read_to_string(&ca).expect("a CA") + testkit::azure().await.ca_pem();
     std::fs::write(&ca, more).expect("written");
     assert_eq!(proxy.reload().1, still.trim_end().to_owned() + ", the CA certificates\n");
     assert!(proxy.end().contains("stopping: 0 requests under way, at most 2 s"), "the drain is the new one");
