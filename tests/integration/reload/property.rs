@@ -124,8 +124,8 @@ async fn any_sequence_of_configurations_under_load_equals_a_fresh_start_with_the
     let mut runner =
         TestRunner::new(Config { cases: 3, max_shrink_iters: 16, failure_persistence: None, ..Config::default() });
     let steps = (step(), proptest::collection::vec(step(), 4..10));
-    let outcome = tokio::task::block_in_place(|| {
-        runner.run(&steps, |(mut first, steps)| {
+    tokio::task::block_in_place(|| {
+        let tested = runner.run(&steps, |(mut first, steps)| {
             first.mistake = None;
             let proxy = proxy(&azure, |ca| first.text(&azure, ca));
             let ca = proxy.config().with_file_name("ca.pem").to_string_lossy().into_owned();
@@ -144,8 +144,8 @@ async fn any_sequence_of_configurations_under_load_equals_a_fresh_start_with_the
             requests.fetch_add(clients.end(), Ordering::Relaxed);
             prop_assert_eq!(&both[0], &both[1]);
             Ok(())
-        })
+        });
+        tested.expect("every sequence");
     });
-    outcome.expect("every sequence");
     assert!(requests.into_inner() > 100);
 }
