@@ -78,7 +78,8 @@ def check(tools, rendered):
     noticed = Rendered(MINIMAL, template(tools, "--values", MINIMAL, "--set", "config.drain.notice=15s,config.drain.timeout=2m"))
     spec = noticed.workload()["spec"]["template"]["spec"]
     require(spec["terminationGracePeriodSeconds"] == 145, f"15 s, 120 s and 10 s: {spec['terminationGracePeriodSeconds']}")
-    require("lifecycle" not in spec["containers"][0], "the proxy's own notice and preStop are both waited for")
+    spec = minimal.workload()["spec"]["template"]["spec"]
+    require(spec["terminationGracePeriodSeconds"] == 40, f"5 s, 25 s and 10 s: {spec['terminationGracePeriodSeconds']}")
     listeners = "config.listen[0].address=:8080,config.listen[1].address=:8443,config.listen[1].tls.certificate=a,config.listen[2].unix=/run/a"
     several = Rendered(MINIMAL, template(tools, "--values", MINIMAL, "--set", listeners))
     ports = [(port["name"], port["port"]) for port in several.of("Service")[0]["spec"]["ports"]]

@@ -98,6 +98,11 @@ class Pod:
         [volume] = [volume for volume in self.spec["volumes"] if volume["name"] == mount["name"]]
         if "hostPath" in volume:
             return
+        if "emptyDir" in volume:
+            # Of the pod's group, as the kubelet makes it.
+            os.chown(target, 0, self.spec["securityContext"]["fsGroup"])
+            target.chmod(0o2777)
+            return
         name = volume.get("configMap", {}).get("name")
         for found in self.rendered.of("ConfigMap"):
             if found["metadata"]["name"] == name:
@@ -195,7 +200,18 @@ class Pod:
             require((self.root / program.lstrip("/")).exists(), f"{self.rendered.name}: preStop: {program}")
             self.finish(self.command(self.container, arguments), "preStop")
         self.process.send_signal(signal.SIGTERM)
+        if "notice: 5s" in self.rendered.config():
+            self.is_leaving()
         self.finish(self.process, "SIGTERM")
+
+    def is_leaving(self):
+        """It serves on while it is taken out of the Service, and its probe says why."""
+        while '"stopping": true' not in (body := self.ask(self.container["readinessProbe"])[1]):
+            require('"stopping"' in body, f"{self.rendered.name}: readinessProbe: {body}")
+            time.sleep(STEP_SECONDS)
+        for port in self.container["ports"]:
+            with socket.create_connection(("127.0.0.1", port["containerPort"]), timeout=10):
+                pass
 
     def __enter__(self):
         return self

@@ -45,12 +45,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{/* The configuration, with the addresses that go with the mode where it has none. */}}
+{{/* The configuration, with the addresses that go with the mode where it has none. With the notice a pod serves on
+     after SIGTERM, while it is taken out of Services and balancers; pulls under way on a node go on through it. */}}
 {{- define "acr.config" -}}
 {{- $loopback := eq .Values.mode "DaemonSet" -}}
 {{- $listen := ternary "127.0.0.1:8080" ":8080" $loopback -}}
 {{- $admin := ternary "127.0.0.1:8081" "0.0.0.0:8081" $loopback -}}
-{{- toYaml (merge (deepCopy .Values.config) (dict "listen" $listen "admin" $admin)) -}}
+{{- $defaults := dict "listen" $listen "admin" $admin "drain" (dict "notice" "5s") -}}
+{{- toYaml (merge (deepCopy .Values.config) $defaults) -}}
 {{- end }}
 
 {{/* The TCP listeners, in order: {"listeners": [{port, tls, loopback}]}. A Unix socket has no port. */}}
@@ -84,28 +86,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- dict "port" (int $port) "loopback" $loopback | toYaml -}}
 {{- end }}
 
-{{/* Seconds of a time such as 5s or 2m, as the proxy writes them; of nothing, 0. */}}
+{{/* Seconds of a time such as 5s or 2m, as the proxy's settings have them. */}}
 {{- define "acr.seconds" -}}
 {{- $text := toString . -}}
 {{- $number := regexFind "^[0-9]+" $text | default "0" | int -}}
-{{- if hasSuffix "ms" $text }}{{ divf $number 1000 | ceil | int }}
-{{- else if hasSuffix "m" $text }}{{ mul $number 60 }}
+{{- if hasSuffix "m" $text }}{{ mul $number 60 }}
 {{- else if hasSuffix "h" $text }}{{ mul $number 3600 }}
 {{- else }}{{ $number }}{{ end -}}
 {{- end }}
 
-{{/* The proxy's own notice to balancers, in seconds. */}}
-{{- define "acr.notice" -}}
-{{- $drain := default dict (include "acr.config" . | fromYaml).drain -}}
-{{- include "acr.seconds" (default "0s" $drain.notice) -}}
-{{- end }}
-
 {{- define "acr.gracePeriod" -}}
 {{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
-{{- $drain := default dict (include "acr.config" . | fromYaml).drain -}}
-{{- $notice := int (include "acr.notice" .) -}}
-{{- if and (eq $notice 0) (eq .Values.mode "Deployment") }}{{ $notice = int .Values.preStopSeconds }}{{ end -}}
-{{- add $notice (int (include "acr.seconds" (default "25s" $drain.timeout))) 10 -}}
+{{- $drain := (include "acr.config" . | fromYaml).drain -}}
+{{- add (int (include "acr.seconds" $drain.notice)) (int (include "acr.seconds" (default "25s" $drain.timeout))) 10 -}}
 {{- else -}}
 {{- .Values.terminationGracePeriodSeconds -}}
 {{- end -}}

@@ -4,7 +4,6 @@
 {{- $onNode := eq .Values.mode "DaemonSet" -}}
 {{- $hosts := and $onNode (or .Values.node.hosts .Values.node.remove) -}}
 {{- $removes := and $hosts .Values.node.removeOnStop (not .Values.node.remove) -}}
-{{- $notice := int (include "acr.notice" .) -}}
 metadata:
   labels:
     {{- include "acr.labels" . | nindent 4 }}
@@ -114,11 +113,6 @@ spec:
         preStop:
           exec:
             command: [/usr/bin/acr-cache-proxy, client-config, containerd, --write, --remove, --root=/node]
-      {{- else if and (not $onNode) (eq $notice 0) (gt (int .Values.preStopSeconds) 0) }}
-      lifecycle:
-        preStop:
-          sleep:
-            seconds: {{ .Values.preStopSeconds }}
       {{- end }}
       securityContext:
         {{- if $removes }}
