@@ -140,6 +140,7 @@ impl RouteTable {
             cache.set_memory(config.cache().map_or(0, |settings| settings.memory));
         }
         self.live.store(Arc::new(routes));
+        *self.egress.lock().unwrap_or_else(PoisonError::into_inner) = (config.egress().clone(), Some(egress));
         *lock = (Some(shared), next);
         Ok(())
     }
@@ -153,7 +154,7 @@ impl RouteTable {
 
     /// How hosts are reached by these settings: as before, if they are the same.
     fn egress(&self, settings: &EgressSettings) -> Result<Arc<Egress>, ServeError> {
-        let mut current = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         if let (known, Some(egress)) = &*current
             && known == settings
         {
@@ -161,9 +162,7 @@ impl RouteTable {
         }
         let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
         let egress = Egress::new(settings, variable).map_err(|wrong| ServeError::Setting(wrong.to_string()))?;
-        let egress = Arc::new(egress);
-        *current = (settings.clone(), Some(Arc::clone(&egress)));
-        Ok(egress)
+        Ok(Arc::new(egress))
     }
 
     /// Builds one registry and its upkeep.

@@ -24,7 +24,7 @@ pub enum Does {
     WantsNegotiate,
     /// 403 with a page.
     Denies,
-    /// 503, as if the target's name were not known.
+    /// 500, as squid 5 answers for a name that it does not find.
     CannotResolve,
     /// Reads the request, and never answers.
     Hangs,
@@ -211,7 +211,7 @@ async fn answer(stream: &mut TcpStream, does: Does, target: &str) -> Outcome {
             refuse(stream, "407 Proxy Authentication Required", "ERR_CACHE_ACCESS_DENIED 0", challenges).await
         }
         Does::Denies => refuse(stream, "403 Forbidden", "ERR_ACCESS_DENIED 0", "").await,
-        Does::CannotResolve => refuse(stream, "503 Service Unavailable", "ERR_DNS_FAIL 0", "").await,
+        Does::CannotResolve => refuse(stream, "500 Internal Server Error", "ERR_CANNOT_FORWARD 0", "").await,
         Does::Hangs => std::future::pending().await,
         Does::Closes => Outcome::Over,
         Does::Garbage => send(stream, b"\x15\x03\x01\x00\x02\x02\x46", Outcome::Over).await,

@@ -138,7 +138,7 @@ async fn podman_pulls_through_squid_whose_refusals_are_understood() {
         ("example.azurecr.io", format!("{USER}:wrong@"), "407: it refuses the user and the password in HTTPS_PROXY"),
         ("example.azurecr.io", String::new(), "407: it wants a user and a password: give them in HTTPS_PROXY"),
         (DENIED, credentials.clone(), "403 ERR_ACCESS_DENIED: it does not allow CONNECT to denied.azurecr.io:"),
-        (UNKNOWN, credentials, "ERR_DNS_FAIL: it cannot connect to unknown.azurecr.io:"),
+        (UNKNOWN, credentials, "500 ERR_CANNOT_FORWARD: it cannot connect to unknown.azurecr.io:"),
     ] {
         let proxy = behind(&site, domain, &credentials).start();
         proxy.wait_for_log(says);

@@ -217,7 +217,7 @@ fn each_refusal_of_a_tunnel_is_told_as_the_proxys_and_ends_by_itself() {
         (Does::Wants(basic()), "407: it wants a user and a password: give them in https_proxy, as http://USER", true),
         (Does::WantsNegotiate, "407: it offers Negotiate, NTLM, and this program has Basic only", true),
         (Does::Denies, "403 ERR_ACCESS_DENIED: it does not allow CONNECT to ", true),
-        (Does::CannotResolve, "503 ERR_DNS_FAIL: it cannot connect to ", false),
+        (Does::CannotResolve, "500 ERR_CANNOT_FORWARD: it cannot connect to ", false),
         (Does::Hangs, "no answer in time to CONNECT ", false),
         (Does::Closes, "it closed the connection without an answer to CONNECT ", false),
         (Does::Garbage, "is not HTTP: is https_proxy the port of an http:// proxy?", false),
