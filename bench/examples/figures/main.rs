@@ -97,7 +97,7 @@ fn peer_name(peer: &str) -> &str {
         "haproxy" => "HAProxy",
         "nginx-cache" => "nginx, proxy_cache",
         "proxy" => "acr-cache-proxy",
-        "proxy-cache" => "the same, default cache",
+        "proxy-cache" => "acr-cache-proxy",
         "other" => "other build",
         "other-cache" => "other build, default cache",
         peer => peer,
