@@ -23,6 +23,7 @@ mod file;
 pub(crate) mod identity;
 mod kind;
 mod listener;
+mod log;
 mod mistake;
 mod parse;
 mod routes;
@@ -73,7 +74,7 @@ pub(crate) struct Config {
     token_wait: Duration,
     client_keepalive: Duration,
     threads: usize,
-    log: String,
+    log: logger::Settings,
     cache: Option<CacheSettings>,
     access: Rules,
     connections: Option<NonZeroUsize>,
@@ -193,7 +194,7 @@ impl Config {
             None => FileTable::default(),
         };
 
-        let log = log_filter(flags, log, &mut mistakes);
+        let log = log::settings(flags, log, &mut mistakes);
         let (listeners, admin) = listener::parse(flags, listen, admin, &mut mistakes);
         let threads = FILE.threads.parse([flags.get(&FILE.threads.row), threads], &mut mistakes);
         let token_wait = FILE.token_wait.parse_or_default([token_wait], &mut mistakes);
@@ -326,21 +327,10 @@ impl Config {
         &self.egress
     }
 
-    /// The log's filter.
-    pub(crate) fn log(&self) -> &str {
+    /// What is logged, and how.
+    pub(crate) fn log(&self) -> &logger::Settings {
         &self.log
     }
-}
-
-/// The flag wins over the variable, the variable over the file. A mistake in any of them is one.
-fn log_filter(flags: &Flags, file: Option<Text>, mistakes: &mut Mistakes) -> Option<String> {
-    let flag = flags.get(&FILE.log.row);
-    let variable = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
-    let is_given = flag.is_some() || variable.is_some();
-    let flag = FILE.log.parse([flag], mistakes);
-    let variable = variable.and_then(|text| mistakes.parse(text, logger::parse_shared_filter));
-    let file = if is_given { FILE.log.parse([file], mistakes) } else { FILE.log.parse_or_default([file], mistakes) };
-    flag.or(variable).or(file)
 }
 
 fn proxies_blobs(routes: &Routes) -> bool {

@@ -17,6 +17,7 @@
 //!   config::listener, config::address    the listeners for clients; the forms of an address
 //!   config::access, config::routes, config::domain, config::identity, config::kind
 //!   config::change                 what differs between two configurations, and when that takes effect
+//!   config::log                    what is logged, and how
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //!   config::egress                 the proxy on the way out
@@ -89,8 +90,9 @@
 //!       names, framing                 renames what is, and how the end of a body is told
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     log                            logging: one line, of bounded fields
-//!     context                        what a request carries through the phases, of these three:
+//!     context                        what a request carries through the phases, of these:
 //!     target, endpoint               what the request asks for
+//!     trace                          the trace that it is part of
 //!     destination                    which registry it goes to
 //!     attempts                       what changes from one try to the next
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, and the client's names in answers
@@ -113,7 +115,7 @@
 //! secret, answer                   masked values; what servers say
 //! logger                           the log
 //!   filter, directives             which records are logged
-//!   format, field                  one record is one line, and no value can forge a field
+//!   format, json, field            one record is one line or one object, and no value can forge a field
 //!   writer                         a thread that writes to standard error, so that no request waits for it
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them
 //!   task, install, prune

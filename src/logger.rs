@@ -2,9 +2,10 @@
 //! writes the lines from a thread of its own.
 
 use std::io::Write as _;
-use std::sync::{Arc, OnceLock};
+use std::num::NonZeroU32;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use arc_swap::ArcSwap;
 use env_logger::{Logger, Target};
 use log::Level;
 use nix::sys::stat::fstat;
@@ -13,6 +14,7 @@ mod directives;
 mod field;
 mod filter;
 mod format;
+mod json;
 mod writer;
 
 use filter::Filter;
@@ -21,50 +23,78 @@ use writer::Writer;
 
 pub(crate) use directives::{doubt, parse_filter, parse_shared_filter};
 pub(crate) use field::{Rest, Word};
+pub(crate) use format::Format;
 #[cfg(feature = "bench")]
 pub(crate) use format::stamp;
 
-/// Starts logging with an `env_logger` filter such as `info` or `warn,access=info`. A second call changes nothing.
-pub(crate) fn start(filter: &str) {
-    let reader = reader();
-    // If the system gives no thread, each record is written to standard error by the thread that logs it.
-    let writer = Writer::start(std::io::stderr(), reader.priority(Level::Warn)).ok();
-    let logger = logger(filter, writer.clone());
-    let level = logger.filter();
-    let logger = Arc::new(ArcSwap::from_pointee(logger));
-    if log::set_boxed_logger(Box::new(Filter::new(Arc::clone(&logger), writer.clone()))).is_ok() {
-        log::set_max_level(level);
-        let _ = RUNNING.set((logger, writer));
-    }
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// An `env_logger` filter such as `info` or `warn,access=info`.
+    pub filter: String,
+    /// How a line is written.
+    pub format: Format,
+    /// Of so many requests that succeed one has its line.
+    pub sample: NonZeroU32,
 }
 
-/// What [`start`] has started.
-static RUNNING: OnceLock<(Arc<ArcSwap<Logger>>, Option<Writer>)> = OnceLock::new();
+/// The logger of the process; none before [`start`].
+static FILTER: OnceLock<Filter> = OnceLock::new();
+/// Of [`Settings`], for what has to know it on its way.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+static SAMPLE: AtomicU32 = AtomicU32::new(1);
 
-/// Replaces the filter, for the records to come.
-pub(crate) fn set_filter(filter: &str) {
-    if let Some((running, writer)) = RUNNING.get() {
-        let logger = logger(filter, writer.clone());
-        let level = logger.filter();
-        running.store(Arc::new(logger));
-        log::set_max_level(level);
-    }
+/// Starts logging by these settings.
+pub(crate) fn start(settings: &Settings) {
+    let filter = FILTER.get_or_init(|| {
+        // If the system gives no thread, each record is written to standard error by the thread that logs it.
+        let writer = Writer::start(std::io::stderr(), |sentence| own_line(Level::Warn, "", sentence)).ok();
+        Filter::new(logger(settings, writer.as_ref()), writer)
+    });
+    // A second logger is none: the first one goes on, by the new settings.
+    let _ = log::set_logger(filter);
+    replace(settings);
 }
 
-/// Its level is that before `Filter` lowers it: what is logged at info may have been warned of.
-fn logger(filter: &str, writer: Option<Writer>) -> Logger {
-    let reader = reader();
-    let target = writer.map_or(Target::Stderr, |writer| Target::Pipe(Box::new(writer)));
+/// Goes on by other settings. Before [`start`] it does nothing.
+pub(crate) fn replace(settings: &Settings) {
+    let Some(filter) = FILTER.get() else { return };
+    let logger = logger(settings, filter.writer());
+    IS_JSON.store(settings.format == Format::Json, Ordering::Relaxed);
+    SAMPLE.store(settings.sample.get(), Ordering::Relaxed);
+    // The level before `Filter` lowers it: what is logged at info may have been warned of.
+    log::set_max_level(logger.filter());
+    filter.replace(logger);
+}
+
+fn logger(settings: &Settings, writer: Option<&Writer>) -> Logger {
+    let (reader, form) = (reader(), settings.format);
+    let target = writer.map_or(Target::Stderr, |writer| Target::Pipe(Box::new(writer.clone())));
     let mut builder = env_logger::Builder::new();
-    builder.parse_filters(filter).format(move |out, record| format::write(reader, out, record)).target(target).build()
+    builder.parse_filters(&settings.filter).format(move |out, record| format::write(reader, form, out, record));
+    builder.target(target).build()
+}
+
+/// Whether this success is one that has its line, and how many it stands for.
+pub(crate) fn sample() -> (bool, u32) {
+    static SUCCESSES: AtomicU32 = AtomicU32::new(0);
+    match SAMPLE.load(Ordering::Relaxed) {
+        0 | 1 => (true, 1),
+        // Where the counter begins anew, one sample may be nearer to the next than the others.
+        of => (SUCCESSES.fetch_add(1, Ordering::Relaxed).is_multiple_of(of), of),
+    }
 }
 
 /// Writes to standard error, whatever the filter is, why the program ends: one line for each line of `message`.
 pub(crate) fn complain(message: &str) {
-    let priority = reader().priority(Level::Error);
-    let text: String = message.lines().map(|line| format!("{priority}acr-cache-proxy: {line}\n")).collect();
+    let text: String = message.lines().map(|line| own_line(Level::Error, "acr-cache-proxy: ", line)).collect();
     // If standard error is closed, there is nobody left to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn own_line(level: Level, text: &str, message: &str) -> String {
+    let form = if IS_JSON.load(Ordering::Relaxed) { Format::Json } else { Format::Text };
+    format::notice(reader(), form, level, text, message)
 }
 
 /// Who reads standard error. systemd sets `JOURNAL_STREAM` to the `device:inode` of the stream that it connected to the

@@ -41,12 +41,14 @@ mod reply;
 mod retry;
 mod shield;
 mod target;
+mod trace;
 
 use admit::Admission;
 use attempts::{MAX_CONNECTS, REPEATS};
 use blob::locate::{Located, Locator};
 use blob::storage;
 use context::ClientRequest;
+use trace::Trace;
 
 pub(crate) use self::log::refused_header as log_refused_header;
 pub(crate) use blob::hosts::BlobHosts;
@@ -100,7 +102,8 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         let request = session.req_header();
         let client = session.client_addr().and_then(|address| address.as_inet().copied());
-        context.begin(ClientRequest { method: request.method.clone(), uri: request.uri.clone(), client });
+        let trace = Trace::of(&request.headers);
+        context.begin(ClientRequest { method: request.method.clone(), uri: request.uri.clone(), client }, trace);
         // For a stream of HTTP/2; a connection of HTTP/1 has the same limit anyway.
         let limit = if context.is_too_many() { REFUSAL_WRITE_LIMIT } else { CLIENT_WRITE_LIMIT };
         session.set_write_timeout(Some(limit));
@@ -137,7 +140,7 @@ impl ProxyHttp for Proxy {
                 session.set_keepalive(None);
                 Box::pin(reply::trouble(session, context, Trouble::Malformed)).await?;
             }
-            Ok(Admission::Ping) => Box::pin(reply::ping(session)).await?,
+            Ok(Admission::Ping) => Box::pin(reply::ping(session, context)).await?,
             Err(refusal) => Box::pin(reply::refusal(session, context, refusal)).await?,
         }
         Ok(true)

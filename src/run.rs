@@ -47,7 +47,7 @@ fn serve(Serve { config, flags, warnings, exit_with_stdin }: Serve) -> Result<()
     }
     logger::start(config.log());
     // Not logged: it is about a filter that may not show it.
-    if let Some(warning) = logger::doubt(config.log()) {
+    if let Some(warning) = logger::doubt(&config.log().filter) {
         logger::complain(&warning);
     }
     for warning in warnings {

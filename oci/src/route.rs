@@ -141,14 +141,14 @@ impl<D> Routes<D> {
         self.routes.iter()
     }
 
-    /// The same routes with other destinations, made from these in order. The first error ends it.
-    pub fn try_map<T, E>(&self, mut destination: impl FnMut(&D) -> Result<T, E>) -> Result<Routes<T>, E> {
+    /// The same routes with other destinations, made in order from their sources and these. The first error ends it.
+    pub fn try_map<T, E>(&self, mut destination: impl FnMut(&Source, &D) -> Result<T, E>) -> Result<Routes<T>, E> {
         let route = |route: &Route<D>| {
             Ok(Route {
                 source: route.source.clone(),
                 prefix: route.prefix.clone(),
                 hosts: route.hosts.clone(),
-                destination: destination(&route.destination)?,
+                destination: destination(&route.source, &route.destination)?,
             })
         };
         let routes = self.routes.iter().map(route).collect::<Result<_, E>>()?;

@@ -92,6 +92,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Keys with values stand there.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.value, Tree::Table(_))
+    }
+
     /// `upstream.addresses[1]`
     fn dotted(&self) -> String {
         self.steps.iter().fold(String::new(), |path, step| match step {

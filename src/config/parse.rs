@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::domain::Domain;
+use crate::logger::Format;
 use crate::value::{self, Form};
 use oci::name::Prefix;
 use oci::route::{Blobs, OnFailure, Source};
@@ -46,6 +47,8 @@ const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("not z
 const MAX_CLIENT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 const MAX_CLIENT_REQUESTS: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 const MAX_BURST: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
+/// The busiest mirror has some lines a minute left.
+const MAX_SAMPLE: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
 /// More threads than any machine has cores are a mistyped number.
 const MAX_THREADS: usize = 512;
 /// A value with no text in it, such as `''`.
@@ -216,6 +219,19 @@ pub(crate) fn parse_client_requests(text: &str) -> Result<Option<NonZeroU32>, St
 pub(crate) fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
     parse_number(text, "requests at once", NonZeroU32::MIN..=MAX_BURST)
 }
+/// Requests that one line stands for.
+pub(crate) fn parse_sample(text: &str) -> Result<NonZeroU32, String> {
+    parse_number(text, "requests", NonZeroU32::MIN..=MAX_SAMPLE)
+}
+
+pub(crate) fn parse_log_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("unknown value {text:?}: use text or json")),
+    }
+}
+
 pub(crate) fn parse_prefix(text: &str) -> Result<Prefix, String> {
     Prefix::parse(text).ok_or_else(|| {
         format!("{text:?} is not a repository path: use the cache rule's target without its /*, in lower case and without a slash at either end, such as hub")

@@ -14,15 +14,15 @@ use super::mistake::Place;
 use super::parse::{
     MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_blob_host,
     parse_blobs, parse_burst, parse_client_connections, parse_client_keepalive, parse_client_requests,
-    parse_connections, parse_drain, parse_host, parse_lifetime, parse_memory, parse_mode, parse_notice,
-    parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_threads, parse_token_wait,
-    parse_unix,
+    parse_connections, parse_drain, parse_host, parse_lifetime, parse_log_format, parse_memory, parse_mode,
+    parse_notice, parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_sample, parse_threads,
+    parse_token_wait, parse_unix,
 };
 use super::table::{
-    Default, Entry, List, Nested, ROW, Row, Shape, Switched, Table, Tables, Value, ValueOrTables, table,
+    Default, Entry, List, Nested, ROW, Row, Shape, Short, Switched, Table, Tables, Value, ValueOrTables, table,
 };
 use crate::access::Network;
-use crate::logger::parse_filter;
+use crate::logger::{Format, parse_filter};
 use oci::name::Prefix;
 use oci::platform::Platform;
 use oci::route::{Blobs, OnFailure, Source};
@@ -158,10 +158,10 @@ table! {
                    proxy take about one core for each few Gbit/s."
         } parse parse_threads;
 
-        log: Value<String> {
+        log: Short<LogTable> {
             flag: Some("log"),
             variable: Some("RUST_LOG"),
-            value: "FILTER",
+            value: "FILTER|TABLE",
             default: Default::Text("info"),
             help: "What to log: a level, or a list such as warn,access=info",
             more: "The levels are `off`, `error`, `warn`, `info`, `debug` and `trace`. A list gives levels by target: \
@@ -169,8 +169,9 @@ table! {
                    libraries have targets too. `warn,access=info` keeps the access lines and drops other reports. An \
                    unknown target is an error; in `RUST_LOG`, which other programs read as well, it is an error only if \
                    it looks like a known one or if nothing else would be logged. `debug` and `trace` say no more than \
-                   `info`: what libraries log there quotes requests, so it is not compiled in."
-        } parse parse_filter;
+                   `info`: what libraries log there quotes requests, so it is not compiled in. In the file it may be a table, \
+                   of which the filter is one key."
+        };
     }
 }
 
@@ -378,6 +379,33 @@ table! {
             help: "Platforms for which an image's manifest and configuration are fetched once its index was served",
             more: "They are then there when the client asks for them. A variant may follow, as in `linux/arm64/v8`."
         } parse Platform::parse;
+    }
+}
+
+table! {
+    /// What is logged, and how.
+    LOG: LogRows, LogTable {
+        filter: Value<String> {
+            value: "FILTER",
+            default: Default::Text("info"),
+            help: "What to log: what `log` is where it is no table",
+            more: ""
+        } parse parse_filter;
+
+        format: Value<Format> {
+            value: "text|json",
+            default: Default::Text("text"),
+            help: "How a line is written: text, or json, one object a line",
+            more: "[Log](operations.md#log) has the fields of both."
+        } parse parse_log_format;
+
+        sample: Value<NonZeroU32> {
+            value: "NUMBER",
+            default: Default::Text("1"),
+            help: "Of so many requests that succeed, one has its line, 1 to 1000000",
+            more: "A line that stands for several says so (`sampled`). A request that fails, is refused or is ended by its client \
+                   always has its line."
+        } parse parse_sample;
     }
 }
 

@@ -142,6 +142,20 @@ pub(crate) enum Switch<T> {
     On(T),
 }
 
+/// A text behind a key, which is what one key of the table is for, or that table.
+pub(crate) struct Short<T> {
+    pub row: Row,
+    pub table: std::marker::PhantomData<T>,
+}
+
+/// What stands behind the key of a [`Short`].
+pub(crate) enum TextOr<T> {
+    /// The text.
+    Text(Text),
+    /// The table.
+    Table(T),
+}
+
 /// A list of tables.
 pub(crate) struct Tables<T> {
     pub row: Row,
@@ -234,6 +248,29 @@ impl<T: Table + 'static> Shape for Switched<T> {
         match found {
             Some(Switch::Off(place)) => Some(place),
             Some(Switch::On(table)) => table.place(),
+            None => None,
+        }
+    }
+}
+
+impl<T: Table + 'static> Shape for Short<T> {
+    type Found = Option<TextOr<T>>;
+
+    fn entry(&'static self) -> Entry {
+        Entry { row: &self.row, holds: Holds::Value }
+    }
+
+    fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Option<TextOr<T>> {
+        if node.is_table() {
+            return Some(TextOr::Table(T::read(document, node)));
+        }
+        document.text(node, self.row.if_empty).map(TextOr::Text)
+    }
+
+    fn place(found: &Option<TextOr<T>>) -> Option<&Place> {
+        match found {
+            Some(TextOr::Text((place, _))) => Some(place),
+            Some(TextOr::Table(table)) => table.place(),
             None => None,
         }
     }

@@ -50,7 +50,7 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
     for (path, text) in shipped() {
         let config = load(&text, Flags::default()).unwrap_or_else(|mistakes| panic!("{path:?}: {mistakes:?}"));
         assert_eq!(config.listeners()[0].endpoint.to_string(), "127.0.0.1:8080", "{path:?}");
-        assert_eq!(config.log(), "info", "{path:?}");
+        assert_eq!(config.log().filter.as_str(), "info", "{path:?}");
         assert!(lines(&config).contains(&"docker.io -> example.azurecr.io/hub".to_owned()), "{path:?}");
         assert_eq!(config.routes().default_registry(), Some("docker.io"), "{path:?}");
         assert_eq!((config.ca_file(), config.admin()), (None, None), "{path:?}");
@@ -143,16 +143,22 @@ fn a_file_of_another_kind_is_one_clear_error() {
 fn flags_win_over_the_variable_and_the_file() {
     let text = "listen: 127.0.0.1:1\nupstream: {domain: a.azurecr.io, prefix: x}\nlog: warn\n";
     let config = load(text, Flags::default()).expect("valid");
-    assert_eq!((config.listeners()[0].endpoint.to_string().as_str(), config.log()), ("127.0.0.1:1", "warn"));
+    assert_eq!(
+        (config.listeners()[0].endpoint.to_string().as_str(), config.log().filter.as_str()),
+        ("127.0.0.1:1", "warn")
+    );
     let config = load(text, Flags::default().with_rust_log(Some("error".to_owned()))).expect("valid");
-    assert_eq!(config.log(), "error");
+    assert_eq!(config.log().filter, "error");
     let flags = Flags::default()
         .with(&FILE.listen.row, ":2")
         .with_upstream("b.azurecr.io", "")
         .with(&FILE.log.row, "debug")
         .with_rust_log(Some("error".to_owned()));
     let config = load(text, flags).expect("valid");
-    assert_eq!((config.listeners()[0].endpoint.to_string().as_str(), config.log()), ("[::]:2", "debug"));
+    assert_eq!(
+        (config.listeners()[0].endpoint.to_string().as_str(), config.log().filter.as_str()),
+        ("[::]:2", "debug")
+    );
     assert_eq!(lines(&config), ["docker.io -> b.azurecr.io/"]);
 }
 

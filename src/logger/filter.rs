@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use env_logger::Logger;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::directives::OWN_TARGETS;
@@ -33,15 +32,24 @@ const EVERYDAY: [(&str, &str); 7] = [
 
 /// The logger that the `log` facade calls.
 pub(super) struct Filter {
-    /// With the user's filter, which is replaced when settings are read again.
-    logger: Arc<ArcSwap<Logger>>,
+    logger: ArcSwap<env_logger::Logger>,
     /// The thread that writes; `None` if the logger writes to standard error itself.
     writer: Option<Writer>,
 }
 
 impl Filter {
-    pub(super) fn new(logger: Arc<ArcSwap<Logger>>, writer: Option<Writer>) -> Self {
-        Self { logger, writer }
+    pub(super) fn new(logger: env_logger::Logger, writer: Option<Writer>) -> Self {
+        Self { logger: ArcSwap::from_pointee(logger), writer }
+    }
+
+    /// Other settings from now on.
+    pub(super) fn replace(&self, logger: env_logger::Logger) {
+        self.logger.store(Arc::new(logger));
+    }
+
+    /// The thread that writes.
+    pub(super) fn writer(&self) -> Option<&Writer> {
+        self.writer.as_ref()
     }
 }
 
@@ -50,8 +58,7 @@ impl Log for Filter {
         match Treatment::of(metadata) {
             Treatment::Unchanged => self.logger.load().enabled(metadata),
             Treatment::AtInfo { .. } => {
-                let metadata = Metadata::builder().level(Level::Info).target(metadata.target()).build();
-                self.logger.load().enabled(&metadata)
+                self.logger.load().enabled(&Metadata::builder().level(Level::Info).target(metadata.target()).build())
             }
             Treatment::Dropped => false,
         }

@@ -1,5 +1,5 @@
 //! The format of a log line: `[2026-11-25T14:18:00.123Z INFO  access] ...`, in UTC. The journal records the time of each
-//! line itself, so there it is `<6>[INFO  access] ...`.
+//! line itself, so there it is `<6>[INFO  access] ...`. With `log.format: json` each line is an object, see [`json`].
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -9,10 +9,20 @@ use std::time::{Duration, SystemTime};
 use log::{Level, Record};
 use time::OffsetDateTime;
 
-use super::field;
+use super::{field, json};
 
 /// Longer than our longest line, an access log line with every field at its limit.
 const MAX_MESSAGE: usize = 8 << 10;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people, and for tools that split at blanks.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
 
 /// Who reads standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,23 +60,50 @@ struct Line {
 }
 
 /// Writes one record, as `env_logger`'s formatter.
-pub(crate) fn write(reader: Reader, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+pub(crate) fn write(reader: Reader, form: Format, out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     // A `Display` of the record may log as well; that inner line then gets a fresh buffer.
     let mut line = LINE.with(RefCell::take);
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let outcome = out.write_all(line.format(reader, since_1970, record).as_bytes());
+    let outcome = out.write_all(line.format(reader, form, since_1970(), record).as_bytes());
     LINE.set(line);
     outcome
 }
 
+/// A line of the logger's own, about itself or about the end of the process. Text has no time here, and begins with `text`.
+pub(crate) fn notice(reader: Reader, form: Format, level: Level, text: &str, message: &str) -> String {
+    let mut line = reader.priority(level).to_owned();
+    match form {
+        Format::Text => line.extend([text, message]),
+        Format::Json => {
+            let mut time = Line::default();
+            time.push_time(since_1970());
+            json::notice(&mut line, &time.text, level, message, MAX_MESSAGE);
+        }
+    }
+    line.push('\n');
+    line
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Line {
     /// Makes exactly one line of a record, whatever its message contains.
-    fn format(&mut self, reader: Reader, since_1970: Duration, record: &Record<'_>) -> &str {
+    fn format(&mut self, reader: Reader, form: Format, since_1970: Duration, record: &Record<'_>) -> &str {
         self.text.clear();
+        if form == Format::Json {
+            self.push_time(since_1970);
+            let time = std::mem::take(&mut self.text);
+            self.text.push_str(reader.priority(record.level()));
+            json::write(&mut self.text, &time, record, MAX_MESSAGE);
+            self.text.push('\n');
+            return &self.text;
+        }
         self.text.push_str(reader.priority(record.level()));
         self.text.push('[');
         if reader == Reader::Other {
             self.push_time(since_1970);
+            self.text.push(' ');
         }
         self.text.push_str(match record.level() {
             Level::Error => "ERROR ",
@@ -99,7 +136,7 @@ impl Line {
         self.text.push('.');
         let millis = since_1970.subsec_millis();
         self.text.extend([millis / 100, millis / 10 % 10, millis % 10].map(digit));
-        self.text.push_str("Z ");
+        self.text.push('Z');
     }
 }
 
@@ -123,7 +160,7 @@ mod tests {
     fn format(reader: Reader, millis: u64, level: Level, target: &str, message: &str) -> String {
         let args = format_args!("{message}");
         let record = Record::builder().level(level).target(target).args(args).build();
-        Line::default().format(reader, Duration::from_millis(millis), &record).to_owned()
+        Line::default().format(reader, Format::Text, Duration::from_millis(millis), &record).to_owned()
     }
 
     #[test]
@@ -148,6 +185,17 @@ mod tests {
             (Level::Debug, "<7>[DEBUG x] a\n"),
         ] {
             assert_eq!(format(Reader::Journal, 951_782_399_999, level, "x", "a"), expected);
+        }
+    }
+
+    #[test]
+    fn the_journal_finds_the_priority_in_front_of_an_object_too() {
+        let args = format_args!("a");
+        let record = Record::builder().level(Level::Warn).target("x").args(args).build();
+        for (reader, priority) in [(Reader::Journal, "<4>"), (Reader::Other, "")] {
+            let object = r#"{"time":"1970-01-01T00:00:00.000Z","level":"warn","target":"x","message":"a"}"#;
+            let mut line = Line::default();
+            assert_eq!(line.format(reader, Format::Json, Duration::ZERO, &record), format!("{priority}{object}\n"));
         }
     }
 

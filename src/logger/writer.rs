@@ -38,12 +38,12 @@ struct Pending {
 }
 
 impl Writer {
-    /// Starts the thread that writes to `out`. Its own lines, about dropped ones, begin with `priority`. `Err` if the system
-    /// gives no thread.
-    pub(crate) fn start(out: impl Write + Send + 'static, priority: &'static str) -> io::Result<Self> {
+    /// Starts the thread that writes to `out`, and of its own what `notice` makes of a sentence about dropped lines. `Err` if
+    /// the system gives no thread.
+    pub(crate) fn start(out: impl Write + Send + 'static, notice: fn(&str) -> String) -> io::Result<Self> {
         let writer = Self::default();
         let handle = writer.clone();
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || handle.run(out, priority))?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || handle.run(out, notice))?;
         Ok(writer)
     }
 
@@ -64,7 +64,7 @@ impl Writer {
     }
 
     /// Runs for ever: waits for a line, waits [`BATCH_DELAY`] for more, writes them all.
-    fn run(&self, mut out: impl Write, priority: &str) {
+    fn run(&self, mut out: impl Write, notice: fn(&str) -> String) {
         let mut batch = Vec::new();
         loop {
             let mut pending = self.pending();
@@ -86,7 +86,8 @@ impl Writer {
             // If standard error is closed, there is nobody left to tell.
             let _ = out.write_all(&batch);
             if dropped > 0 {
-                let _ = writeln!(out, "{priority}{dropped} log lines were dropped: standard error was not read");
+                let sentence = format!("{dropped} log lines were dropped: standard error was not read");
+                let _ = out.write_all(notice(&sentence).as_bytes());
             }
             batch.clear();
             self.pending().writing = false;
@@ -153,7 +154,7 @@ mod tests {
     fn gated() -> (Writer, mpsc::Sender<()>, mpsc::Receiver<Vec<u8>>) {
         let (permit, permits) = mpsc::channel();
         let (taken, batches) = mpsc::channel();
-        (Writer::start(Gated { permits, taken }, "<4>").expect("a thread"), permit, batches)
+        (Writer::start(Gated { permits, taken }, str::to_owned).expect("a thread"), permit, batches)
     }
 
     #[test]

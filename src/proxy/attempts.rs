@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use super::blob::redirect::Storage;
+use super::trace::Trace;
 use crate::net::addresses::Attempt;
 use crate::token::Bearer;
 
@@ -54,6 +55,12 @@ pub(crate) struct Attempts {
     correlation: Option<HeaderValue>,
     /// The request has had its turn, and has not gone out since.
     has_turn: bool,
+    /// Since when the registry is being asked.
+    asked: Option<Instant>,
+    /// How long it has taken to answer, all tries together.
+    asking: Duration,
+    /// The trace that the request is part of.
+    trace: Option<Trace>,
 }
 
 impl Attempts {
@@ -76,7 +83,37 @@ impl Attempts {
             connect: None,
             correlation: None,
             has_turn: false,
+            asked: None,
+            asking: Duration::ZERO,
+            trace: None,
         }
+    }
+
+    /// Of a request that is part of a trace.
+    pub(crate) fn of_trace(self, trace: Option<Trace>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The trace, which the registry is told.
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// The registry is asked from now on, the connect included.
+    pub(crate) fn ask(&mut self) {
+        self.asked = Some(Instant::now());
+    }
+
+    /// It has answered, or will not.
+    pub(crate) fn heard(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.asking += asked.elapsed();
+        }
+    }
+
+    /// How long it has taken to answer, all tries together.
+    pub(crate) fn asking(&self) -> Duration {
+        self.asking + self.asked.map_or(Duration::ZERO, |asked| asked.elapsed())
     }
 
     /// The token that the request goes to the registry with.

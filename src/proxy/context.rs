@@ -11,6 +11,7 @@ use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
 use super::target::Target;
+use super::trace::Trace;
 use crate::cache::{How, Reason};
 use crate::load::{Guard, Limit};
 use oci::error::Refusal;
@@ -27,11 +28,17 @@ pub(crate) struct Context {
     body: Body,
     /// Of the answer; 0 before there is one.
     status: u16,
+    /// From the start to the header of the answer.
+    first_byte: Option<Duration>,
     body_bytes: usize,
+    /// The trace that it is part of.
+    trace: Option<Trace>,
     /// How the flight went that the request has started last.
     trip: Option<Arc<OnceLock<Trip>>>,
     /// How often the registry was asked by the flights before that one.
     earlier_tries: usize,
+    /// How long they waited for the registry.
+    earlier_asking: Duration,
     /// What the cache did; `None` where none is used.
     cached: Option<Cached>,
     guard: Guard,
@@ -53,6 +60,8 @@ pub(crate) struct Trip {
     pub address: Option<SocketAddr>,
     /// How often it was asked.
     pub tries: usize,
+    /// How long it took to answer.
+    pub asking: Duration,
     /// The registry's id of the answer.
     pub correlation: Option<HeaderValue>,
     /// The storage that was asked as well.
@@ -99,9 +108,12 @@ impl Context {
             trouble: None,
             body: Body::Unchanged,
             status: 0,
+            first_byte: None,
             body_bytes: 0,
+            trace: None,
             trip: None,
             earlier_tries: 0,
+            earlier_asking: Duration::ZERO,
             cached: None,
             guard: requests.enter(),
         }
@@ -113,8 +125,9 @@ impl Context {
     }
 
     /// The request is to have a line in the log.
-    pub(crate) fn begin(&mut self, request: ClientRequest) {
+    pub(crate) fn begin(&mut self, request: ClientRequest, trace: Option<Trace>) {
         self.client_request = Some(request);
+        self.trace = trace;
     }
 
     /// The client's address, until its line is in the log.
@@ -134,7 +147,8 @@ impl Context {
 
     /// The request goes to a registry.
     pub(crate) fn admit(&mut self, target: Target, destination: Arc<Destination>) {
-        self.admitted = Some(Admitted { target, destination, attempts: Attempts::new(self.started) });
+        self.admitted =
+            Some(Admitted { target, destination, attempts: Attempts::new(self.started).of_trace(self.trace.clone()) });
     }
 
     /// The admitted request. Pingora comes to no phase that asks for it before [`Self::admit`].
@@ -170,6 +184,7 @@ impl Context {
     /// The header of the answer has gone to the client.
     pub(crate) fn answered(&mut self, status: StatusCode, body: Body) {
         self.status = status.as_u16();
+        self.first_byte = Some(self.started.elapsed());
         self.body = body;
     }
 
@@ -200,6 +215,7 @@ impl Context {
 
     /// The request has started a flight, which went like this.
     pub(crate) fn trip(&mut self, trip: Arc<OnceLock<Trip>>) {
+        self.earlier_asking += self.flown().map_or(Duration::ZERO, |trip| trip.asking);
         self.earlier_tries += self.flown_tries();
         self.trip = Some(trip);
     }
@@ -207,6 +223,12 @@ impl Context {
     /// How often the registry was asked by all flights that the request has started.
     pub(crate) fn flown_tries(&self) -> usize {
         self.earlier_tries + self.flown().map_or(0, |trip| trip.tries)
+    }
+
+    /// How long the registry has taken to answer, of this request and of the flights that it has started.
+    pub(crate) fn asking(&self) -> Duration {
+        let own = self.admitted.as_ref().map_or(Duration::ZERO, |admitted| admitted.attempts.asking());
+        own + self.earlier_asking + self.flown().map_or(Duration::ZERO, |trip| trip.asking)
     }
 
     /// How the last flight went that the request has started, once it is over.
@@ -217,6 +239,16 @@ impl Context {
     /// The status of the answer, 0 before there is one.
     pub(crate) fn status(&self) -> u16 {
         self.status
+    }
+
+    /// How long it took to the header of the answer; `None` before that.
+    pub(crate) fn first_byte(&self) -> Option<Duration> {
+        self.first_byte
+    }
+
+    /// The trace that the request is part of, if its client has said so.
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
     }
 
     /// Bytes of the answer's body that have gone to the client.

@@ -47,6 +47,8 @@ pub(crate) struct Upstream {
 
 /// Where a route leads.
 pub(crate) struct Destination {
+    /// The source that the route is for, as the log names the route.
+    pub route: String,
     /// The registry; routes may share one.
     pub upstream: Arc<Upstream>,
     /// Whether clients are to turn to their next endpoint when a pull fails.

@@ -57,7 +57,7 @@ impl Read {
         let admitted = Admitted {
             target: admitted.target.clone(),
             destination: Arc::clone(&admitted.destination),
-            attempts: Attempts::new(Instant::now()),
+            attempts: Attempts::new(Instant::now()).of_trace(admitted.attempts.trace().cloned()),
         };
         (Self { admitted, part, trip: Arc::clone(&trip), place: None }, trip)
     }
@@ -305,6 +305,7 @@ impl Read {
             address,
             // It may have been told to ask for nothing.
             tries: address.map_or(0, |_| attempts.count()),
+            asking: attempts.asking(),
             correlation: attempts.correlation().cloned(),
             storage: attempts.storage().map(|storage| storage.host().into()),
         };

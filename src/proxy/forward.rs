@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::attempts::{Attempts, HANDSHAKE_LIMIT};
 use super::context::Admitted;
 use super::fail::Trouble;
+use super::trace::Trace;
 use super::{authorize, deadline, epoch, hop_by_hop, retry};
 use crate::net::addresses::{Addresses, Attempt, UNACKNOWLEDGED_LIMIT};
 use crate::net::tunnel::Tunnel;
@@ -62,6 +63,7 @@ fn empty() -> RequestHeader {
 /// `upstream_peer`: the registry's addresses, with limits on every wait.
 pub(crate) async fn peer(admitted: &mut Admitted) -> Result<Box<HttpPeer>> {
     let upstream = &admitted.destination.upstream;
+    admitted.attempts.ask();
     follow_move(upstream.way.addresses(), &admitted.attempts).await;
     let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way).into_error())?;
     Ok(Box::new(peer_of(connect, upstream.domain.server_name(), &mut admitted.attempts)))
@@ -136,6 +138,10 @@ pub(crate) fn upstream_request(request: &mut RequestHeader, admitted: &mut Admit
             request.remove_header(name);
         }
     }
+    // Checked, so no credential can be in it; storage is asked by [`super::blob::storage`], without it.
+    for (name, value) in admitted.attempts.trace().into_iter().flat_map(Trace::headers) {
+        request.insert_header(name, value)?;
+    }
     if let Some(bearer) = admitted.attempts.bearer() {
         request.insert_header(header::AUTHORIZATION, bearer.header())?;
     }
@@ -149,6 +155,7 @@ pub(crate) async fn check_response(
     client: &RequestHeader,
     admitted: &mut Admitted,
 ) -> Result<()> {
+    admitted.attempts.heard();
     authorize::check_response(response, admitted).await?;
     if retry::repeat(client, admitted, Some(response)) {
         return Err(retry::again(response));

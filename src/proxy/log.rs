@@ -5,15 +5,17 @@ use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use log::{Level, log};
+use log::kv::{self, Source, Value, VisitSource};
+use log::{Level, Record};
 use oci::error::Refusal;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::context::{Cached, ClientRequest, Context};
 use super::fail::Trouble;
+use super::trace::Trace;
 use crate::access::Denial;
-use crate::logger::{Rest, Word};
+use crate::logger::{self, Rest, Word};
 
 /// The longest method of HTTP's registry has 17 letters.
 const MAX_METHOD: usize = 32;
@@ -23,6 +25,8 @@ const MAX_PATH: usize = 1024;
 const MAX_HOST: usize = 259;
 /// ACR's ids have 36 characters.
 const MAX_CORRELATION: usize = 64;
+/// The id of a trace has 32 digits.
+const MAX_TRACE: usize = 32;
 /// The reason of a failure: a sentence of ours, which may quote two of a server's.
 const MAX_ERROR: usize = 1024;
 
@@ -39,7 +43,7 @@ pub(crate) fn line(session: &Session, error: Option<&Error>, context: &mut Conte
         outcome: Outcome::of(error, context),
         ..Line::of(context)
     };
-    log!(target: "access", line.outcome.level(), "{line}");
+    line.write();
 }
 
 /// A request that is dropped before its end, as at the end of a drain, has its line, too.
@@ -48,7 +52,7 @@ impl Drop for Context {
         if let Some(ClientRequest { method, uri, client }) = self.take_client_request() {
             let (method, path) = (method.as_str(), uri.path());
             let line = Line { method, path, client, outcome: Outcome::CutOff, ..Line::of(self) };
-            log!(target: "access", line.outcome.level(), "{line}");
+            line.write();
         }
     }
 }
@@ -57,24 +61,63 @@ impl Drop for Context {
 /// of a registry.
 pub(crate) fn refused_header(client: Option<SocketAddr>, refusal: &Refusal, elapsed: Duration) {
     let line = Line {
-        method: "",
-        path: "",
         status: refusal.status().as_u16(),
         sent: refusal.body().len(),
         elapsed,
         client,
-        repository: "",
-        upstream: None,
-        tries: 0,
-        cached: None,
-        storage: None,
-        correlation: None,
         outcome: Outcome::Refused(refusal.message()),
+        ..Line::EMPTY
     };
-    log!(target: "access", line.outcome.level(), "{line}");
+    line.write();
 }
 
 impl<'a> Line<'a> {
+    /// Of nothing.
+    const EMPTY: Self = Self {
+        method: "",
+        path: "",
+        status: 0,
+        sent: 0,
+        elapsed: Duration::ZERO,
+        client: None,
+        repository: "",
+        upstream: None,
+        tries: 0,
+        route: "",
+        kind: "",
+        first_byte: None,
+        asking: None,
+        cached: None,
+        storage: None,
+        trace: None,
+        correlation: None,
+        sampled: 1,
+        outcome: Outcome::Answered,
+    };
+
+    /// Gives it to the log; of successes as many as `log.sample` says.
+    fn write(mut self) {
+        let level = self.outcome.level();
+        if level > log::max_level() {
+            return;
+        }
+        if self.is_success() {
+            let (is_taken, of) = logger::sample();
+            if !is_taken {
+                return;
+            }
+            self.sampled = of;
+        }
+        let logger = log::logger();
+        let mut record = Record::builder();
+        record.level(level).target("access").key_values(&self);
+        logger.log(&record.args(format_args!("{self}")).build());
+    }
+
+    fn is_success(&self) -> bool {
+        matches!(self.outcome, Outcome::Answered) && (1..400).contains(&self.status)
+    }
+
     /// What the context knows by itself.
     fn of(context: &'a Context) -> Self {
         let admitted = context.if_admitted();
@@ -85,13 +128,17 @@ impl<'a> Line<'a> {
         let attempts = attempts.filter(|_| !is_here || is_in_storage);
         let correlation =
             attempts.and_then(|attempts| attempts.correlation()).or(flown.and_then(|trip| trip.correlation.as_ref()));
+        let kind = match admitted {
+            Some(admitted) => admitted.target.endpoint().name(),
+            // Of what is not admitted only `GET /v2/` is answered.
+            None if context.status() == 200 => "ping",
+            None => "",
+        };
+        let asking = context.asking();
         Self {
-            method: "",
-            path: "",
             status: context.status(),
             sent: context.body_bytes(),
             elapsed: context.elapsed(),
-            client: None,
             repository: admitted.map_or("", |admitted| admitted.target.repository()),
             upstream: attempts.and_then(|attempts| attempts.address()).or(flown.and_then(|trip| trip.address)),
             // A count of attempts begins with a first question to the registry, which is a flight's here.
@@ -99,11 +146,16 @@ impl<'a> Line<'a> {
                 (true, attempts) => context.flown_tries() + attempts.map_or(0, |attempts| attempts.count() - 1),
                 (false, attempts) => attempts.map_or(1, |attempts| attempts.count()),
             },
+            route: admitted.map_or("", |admitted| admitted.destination.route.as_str()),
+            kind,
+            first_byte: context.first_byte(),
+            asking: (!asking.is_zero()).then_some(asking),
             cached: context.cached(),
+            trace: context.trace().map(Trace::id),
             storage: (attempts.and_then(|attempts| attempts.storage()).map(|storage| storage.host()))
                 .or(flown.and_then(|trip| trip.storage.as_deref())),
             correlation: correlation.map(|value| String::from_utf8_lossy(value.as_bytes())),
-            outcome: Outcome::Answered,
+            ..Self::EMPTY
         }
     }
 }
@@ -121,9 +173,19 @@ struct Line<'a> {
     repository: &'a str,
     upstream: Option<SocketAddr>,
     tries: usize,
+    /// The source of the route, and what of it is asked for; empty if the request did not get that far.
+    route: &'a str,
+    kind: &'static str,
+    /// To the header of the answer.
+    first_byte: Option<Duration>,
+    /// What of `elapsed` the registry took to answer; `None` if it was not asked.
+    asking: Option<Duration>,
     cached: Option<Cached>,
     storage: Option<&'a str>,
+    trace: Option<&'a str>,
     correlation: Option<Cow<'a, str>>,
+    /// How many successes it stands for.
+    sampled: u32,
     outcome: Outcome<'a>,
 }
 
@@ -131,7 +193,7 @@ impl Display for Line<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} {} {} {}B {}ms client={} repository={} upstream={} tries={}",
+            "{} {} {} {}B {}ms client={} repository={} upstream={} tries={} route={} kind={} ttfb={} registry={}",
             Word(self.method, MAX_METHOD),
             Word(self.path, MAX_PATH),
             self.status,
@@ -141,19 +203,82 @@ impl Display for Line<'_> {
             Word(self.repository, MAX_PATH),
             Address(self.upstream),
             self.tries,
+            Word(self.route, MAX_HOST),
+            Word(self.kind, MAX_METHOD),
+            Milliseconds(self.first_byte),
+            Milliseconds(self.asking),
         )?;
-        match self.cached {
-            Some(Cached::Here(how)) => write!(f, " cache={}", how.name())?,
-            Some(Cached::Passed(reason)) => write!(f, " cache=pass:{}", reason.name())?,
-            None => {}
+        if let Some((prefix, name)) = self.cache() {
+            write!(f, " cache={prefix}{name}")?;
         }
         if let Some(storage) = self.storage {
             write!(f, " storage={}", Word(storage, MAX_HOST))?;
+        }
+        if let Some(trace) = self.trace {
+            write!(f, " trace={}", Word(trace, MAX_TRACE))?;
+        }
+        if self.sampled > 1 {
+            write!(f, " sampled={}", self.sampled)?;
         }
         if let Some(correlation) = &self.correlation {
             write!(f, " correlation={}", Word(correlation, MAX_CORRELATION))?;
         }
         self.outcome.fmt(f)
+    }
+}
+
+impl Line<'_> {
+    /// What the cache did.
+    fn cache(&self) -> Option<(&'static str, &'static str)> {
+        match self.cached? {
+            Cached::Here(how) => Some(("", how.name())),
+            Cached::Passed(reason) => Some(("pass:", reason.name())),
+        }
+    }
+}
+
+/// The same fields as keys and values, for JSON; one that has nothing is left out. Times are in milliseconds, to the
+/// microsecond. The format bounds and escapes the texts.
+impl Source for Line<'_> {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
+        let text = |text: &'kvs str| Some(Value::from(text)).filter(|_| !text.is_empty());
+        let address = |address: &'kvs Option<SocketAddr>| address.as_ref().map(Value::from_display);
+        let milliseconds = |time: Duration| Value::from(time.as_micros() as f64 / 1000.0);
+        let cache = self.cached.map(|cached| match cached {
+            Cached::Here(how) => Value::from(how.name()),
+            Cached::Passed(_) => Value::from("pass"),
+        });
+        let reason = match self.cached {
+            Some(Cached::Passed(reason)) => Some(Value::from(reason.name())),
+            _ => None,
+        };
+        for (key, value) in [
+            ("method", text(self.method)),
+            ("path", text(self.path)),
+            ("status", Some(Value::from(self.status))),
+            ("bytes", Some(Value::from(self.sent))),
+            ("elapsed_ms", Some(milliseconds(self.elapsed))),
+            ("ttfb_ms", self.first_byte.map(milliseconds)),
+            ("registry_ms", self.asking.map(milliseconds)),
+            ("client", address(&self.client)),
+            ("route", text(self.route)),
+            ("kind", text(self.kind)),
+            ("repository", text(self.repository)),
+            ("upstream", address(&self.upstream)),
+            ("tries", Some(Value::from(self.tries))),
+            ("cache", cache),
+            ("cache_reason", reason),
+            ("storage", self.storage.map(Value::from)),
+            ("trace", self.trace.map(Value::from)),
+            ("sampled", (self.sampled > 1).then(|| Value::from(self.sampled))),
+            ("correlation", self.correlation.as_deref().map(Value::from)),
+            ("error", self.outcome.error()),
+        ] {
+            if let Some(value) = value {
+                visitor.visit_pair(key.into(), value)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,6 +320,21 @@ impl<'a> Outcome<'a> {
     }
 }
 
+impl Outcome<'_> {
+    /// The `error` of JSON, if there is one.
+    fn error(&self) -> Option<Value<'_>> {
+        match self {
+            Self::Answered => None,
+            Self::Refused(why) => Some(Value::from(*why)),
+            Self::Denied(denial) => Some(Value::from_display(denial)),
+            Self::Left(how) => Some(Value::from(*how)),
+            Self::Failed(trouble) => Some(Value::from_display(*trouble)),
+            Self::CutOff => Some(Value::from("cut off")),
+            Self::Broken(error) => Some(Value::from(error.etype().as_str())),
+        }
+    }
+}
+
 /// The whole `error` field, or nothing.
 impl Display for Outcome<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -220,6 +360,18 @@ fn left(error: &Error) -> &'static str {
     }
 }
 
+/// A time, or a dash.
+struct Milliseconds(Option<Duration>);
+
+impl Display for Milliseconds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(time) => write!(f, "{}ms", time.as_millis()),
+            None => f.write_str("-"),
+        }
+    }
+}
+
 /// An address, which needs no escaping, or a dash.
 struct Address(Option<SocketAddr>);
 
@@ -239,7 +391,22 @@ mod tests {
     use super::*;
     use crate::cache::Reason;
 
-    const LABELS: [&str; 8] = ["client", "repository", "upstream", "tries", "cache", "storage", "correlation", "error"];
+    const LABELS: [&str; 14] = [
+        "client",
+        "repository",
+        "upstream",
+        "tries",
+        "route",
+        "kind",
+        "ttfb",
+        "registry",
+        "cache",
+        "storage",
+        "trace",
+        "sampled",
+        "correlation",
+        "error",
+    ];
 
     fn line<'a>(method: &'a str, path: &'a str, other: &'a str, outcome: Outcome<'a>) -> Line<'a> {
         Line {
@@ -252,9 +419,15 @@ mod tests {
             repository: other,
             upstream: None,
             tries: 1,
+            route: other,
+            kind: "tags",
+            first_byte: Some(Duration::from_micros(2750)),
+            asking: None,
             cached: Some(Cached::Passed(Reason::Kind)),
             storage: Some(other),
+            trace: Some(other),
             correlation: Some(other.into()),
+            sampled: 10,
             outcome,
         }
     }
@@ -274,7 +447,7 @@ mod tests {
             assert_eq!(
                 line,
                 format!(
-                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 cache=pass:kind storage={other} correlation={other}{says}"
+                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 route={other} kind=tags ttfb=2ms registry=- cache=pass:kind storage={other} trace={other} sampled=10 correlation={other}{says}"
                 )
             );
         }
@@ -308,7 +481,7 @@ mod tests {
                 prop_assert_eq!(found, 1, "{} in {}", field, line);
             }
             let (fields, _) = line.split_once(" error=").expect("its own");
-            prop_assert_eq!(fields.split(' ').count(), 12, "{}", line);
+            prop_assert_eq!(fields.split(' ').count(), 18, "{}", line);
         }
     }
 }

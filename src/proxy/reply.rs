@@ -6,7 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::context::Context;
+use super::context::{Body, Context};
 use super::fail::{self, Trouble};
 use super::relay::framing;
 use crate::answer::CORRELATION_ID;
@@ -47,7 +47,8 @@ impl Reply {
 }
 
 /// `GET /v2/`: yes, this is a registry, and no sign-in is needed.
-pub(crate) async fn ping(session: &mut Session) -> Result<()> {
+pub(crate) async fn ping(session: &mut Session, context: &mut Context) -> Result<()> {
+    context.answered(StatusCode::OK, Body::Unchanged);
     send(session, ResponseHeader::build(StatusCode::OK, Some(4))?, Bytes::from_static(b"{}")).await
 }
 
@@ -60,6 +61,7 @@ pub(crate) async fn refusal(session: &mut Session, context: &mut Context, refusa
     }
     let reply = Reply::refusal(&refusal);
     context.refuse(refusal);
+    context.answered(reply.status, Body::Unchanged);
     write(session, &reply).await
 }
 
@@ -68,6 +70,7 @@ pub(crate) async fn refusal(session: &mut Session, context: &mut Context, refusa
 pub(crate) async fn trouble(session: &mut Session, context: &mut Context, trouble: Trouble) -> Result<()> {
     let reply = Reply::trouble(&trouble, session, context);
     context.fail(Some(trouble));
+    context.answered(reply.status, Body::Unchanged);
     write(session, &reply).await
 }
 
@@ -82,6 +85,7 @@ pub(crate) async fn failure(session: &mut Session, error: &Error, context: &mut 
         let reply = Reply::trouble(trouble, session, context);
         // Pingora ends the connection after a failure, and the client must not send its next request on it.
         session.set_keepalive(None);
+        context.answered(reply.status, Body::Unchanged);
         if write(session, &reply).await.is_ok() {
             error_code = reply.status.as_u16();
         }

@@ -27,6 +27,7 @@ pub(crate) async fn pause(attempts: &mut Attempts) {
 
 /// `fail_to_connect`: once more, if there is time for it, and no proxy on the way has said that it may not be.
 pub(crate) fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, mut error: Box<Error>) -> Box<Error> {
+    admitted.attempts.heard();
     if let Some(connect) = admitted.attempts.connect() {
         connect.connect_failed();
         error = behind::told(error, connect);
@@ -46,6 +47,7 @@ pub(crate) fn request_failed(
     error: Box<Error>,
     was_pooled: bool,
 ) -> Box<Error> {
+    admitted.attempts.heard();
     let mut error = if deadline::end() { late() } else { error };
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error;

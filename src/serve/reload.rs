@@ -117,7 +117,7 @@ impl Reload {
         self.keepalive.set(next.client_keepalive());
         self.drain.store(Arc::new(next.drain()));
         self.load.gate.replace(next.access().clone());
-        logger::set_filter(next.log());
+        logger::replace(next.log());
         self.current = next;
         Ok(Reloaded { at_once, at_start })
     }

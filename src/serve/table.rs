@@ -98,8 +98,8 @@ impl RouteTable {
         let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
         let egress = self.egress(config.egress())?;
         let shared = Shared { token_wait: config.token_wait(), reads_per_minute: config.registry_reads_per_minute() };
-        let routes =
-            config.routes().try_map(|config::Destination { upstream: settings, on_failure, blobs, lifetimes }| {
+        let routes = config.routes().try_map(
+            |source, config::Destination { upstream: settings, on_failure, blobs, lifetimes }| {
                 let is_it = |known: &&Served| known.is_built_from(settings, &egress);
                 let upstream = match next.iter().find(is_it) {
                     Some(known) => Arc::clone(&known.upstream),
@@ -123,8 +123,10 @@ impl RouteTable {
                     prefetch: settings.prefetch.as_slice().into(),
                 });
                 let calls = Arc::clone(&self.calls);
-                Ok(Arc::new(Destination { upstream, on_failure: *on_failure, blobs: *blobs, calls, kept }))
-            })?;
+                let route = source.to_string();
+                Ok(Arc::new(Destination { route, upstream, on_failure: *on_failure, blobs: *blobs, calls, kept }))
+            },
+        )?;
         for upkeep in new_upkeep {
             // Fails only while the program ends, when upkeep is no longer needed.
             let _ = self.upkeep.send(upkeep);

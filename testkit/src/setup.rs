@@ -72,6 +72,11 @@ impl Setup {
         self.settings(&format!("cache: {settings}"))
     }
 
+    /// Sets what is logged, such as `{format: json}`, in place of `trace`.
+    pub fn log(self, settings: &str) -> Self {
+        self.edit(|config| config.replacen("log: trace\n", &format!("log: {settings}\n"), 1))
+    }
+
     /// Adds lines to the configuration file.
     pub fn settings(self, lines: &str) -> Self {
         self.edit(|config| config + lines + "\n")

@@ -33,6 +33,23 @@ pub(crate) fn check(block: &Block) -> Result<(), String> {
     Ok(())
 }
 
+/// The same lines as JSON: each key of an access line is a field that the table explains, times without their unit.
+pub(crate) fn check_objects(block: &Block) -> Result<(), String> {
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).expect("the page");
+    for line in block.text.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).map_err(|wrong| format!("{wrong}: {line}"))?;
+        for key in object.as_object().into_iter().flat_map(|object| object.keys()) {
+            let name = key.trim_end_matches("_ms");
+            let is_known = ["level", "target", "method", "path", "status", "bytes", "elapsed", "time"].contains(&name)
+                || page.lines().any(|row| row.starts_with('|') && row.contains(&format!("`{name}`")));
+            if !is_known {
+                return Err(format!("{key}: {line}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The page with the first start shows the lines that a start has.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_a_start_are_those_of_the_documentation() {

@@ -49,6 +49,7 @@ fn check(block: &Block) -> Option<Result<(), String>> {
         "yaml" if block.text.contains("config:\n") => files::values(block),
         "yaml" if block.text.starts_with("docker:\n") => files::client(block),
         "yaml" => files::settings(block),
+        "json" if block.text.starts_with("{\"time\"") => log::check_objects(block),
         "toml" | "json" => files::client(block),
         "ini" => files::unit(block),
         "hcl" => terraform::check(block),

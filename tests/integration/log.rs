@@ -178,3 +178,93 @@ async fn the_journal_gets_priorities_and_no_second_time_stamp() {
     let log = Setup::new(&azure).journal(false).start().end();
     assert!(log.lines().all(|line| line.starts_with("[20")), "{log}");
 }
+
+/// Every line of the log, read as JSON.
+fn objects(log: &str) -> Vec<serde_json::Value> {
+    log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|wrong| panic!("{wrong}: {line}"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_json_each_line_is_an_object_that_no_client_can_add_to() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).log("{filter: trace, format: json}").start();
+    let forged = "\"error\":\"none\",\"client\":\"10.0.0.1:1\"";
+    let headers = vec![("x-ms-correlation-request-id".to_owned(), forged.to_owned())];
+    let busy = Fault::StatusWith { status: 503, headers, body: "{}".to_owned() };
+    azure.inject(Hop::Data, busy.times(1));
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 503);
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+    assert_eq!(wire::ask(proxy.address(), "DELETE /v2/library/busybox/manifests/x", "").status, 405);
+    wire::send(proxy.address(), b"\x16\x03\x01\"}\n");
+    let objects = objects(&proxy.end());
+    assert!(objects.iter().all(|line| line["time"].is_string() && line["level"].is_string()), "{objects:?}");
+    let access: Vec<_> = objects.iter().filter(|line| line["target"] == "access").collect();
+    let fields = |index: usize, keys: &[&str]| keys.iter().map(|key| access[index][key].clone()).collect::<Vec<_>>();
+    assert_eq!(access.len(), 5, "{access:?}");
+    assert!(access.iter().all(|line| line.get("message").is_none() && line["client"].is_string()), "{access:?}");
+    assert_eq!(access[0]["correlation"], forged);
+    assert!(access[0]["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")));
+    assert_eq!(
+        fields(1, &["method", "path", "status", "route", "kind", "repository", "tries"]),
+        [
+            "GET".into(),
+            "/v2/library/busybox/tags/list".into(),
+            200.into(),
+            "docker.io".into(),
+            "tags".into(),
+            "hub/library/busybox".into(),
+            serde_json::Value::from(1),
+        ]
+    );
+    assert!(access[1]["registry_ms"].is_f64() && access[1]["ttfb_ms"].is_number(), "{}", access[1]);
+    assert_eq!(fields(2, &["kind", "status", "route"]), ["ping".into(), 200.into(), serde_json::Value::Null]);
+    assert!(access[3]["error"].is_string() && access[4]["error"].is_string());
+    assert!(objects.iter().filter(|line| line["target"] != "access").all(|line| line["message"].is_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_so_many_successes_has_its_line_and_each_failure() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).log("{sample: 10}").start();
+    for _ in 0..30 {
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/none/tags/list", "").status, 404);
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/_catalog", "").status, 404);
+    }
+    let log = proxy.end();
+    let successes = lines(&log, "/busybox/");
+    assert_eq!(successes.len(), 3, "{log}");
+    assert!(successes.iter().all(|line| line.contains(" sampled=10")), "{log}");
+    assert_eq!((lines(&log, "/none/").len(), lines(&log, "/_catalog").len()), (30, 30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_trace_is_in_the_log_and_goes_to_the_registry_as_it_is() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for (number, trace, goes) in [
+            (1, format!("traceparent: {PARENT}\r\ntracestate: a=1\r\n"), &["traceparent", "tracestate"][..]),
+            (2, format!("traceparent: {PARENT}\r\ntracestate: secret\r\n"), &["traceparent"]),
+            (3, "traceparent: clients-own\r\ntracestate: a=1\r\n".to_owned(), &[]),
+            (4, format!("traceparent: {PARENT}\r\ntraceparent: {PARENT}\r\n"), &[]),
+        ] {
+            let path = format!("/v2/library/busybox/tags/list?n={number}");
+            assert_eq!(wire::ask(proxy.address(), &format!("GET {path}"), &trace).status, 200);
+            let seen = azure.requests();
+            let request = seen.iter().find(|request| request.target.ends_with(&format!("?n={number}"))).expect("asked");
+            let found = request.headers.iter().filter(|(name, _)| name.starts_with("trace"));
+            let mut found: Vec<_> = found.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            found.sort_unstable();
+            let expected = [("traceparent", PARENT), ("tracestate", "a=1")];
+            let expected: Vec<_> = expected.into_iter().filter(|(name, _)| goes.contains(name)).collect();
+            assert_eq!(found, expected, "{cache}: {trace}");
+        }
+        let log = proxy.end();
+        let traced = log.lines().filter(|line| line.contains(" trace=0af7651916cd43dd8448eb211c80319c")).count();
+        assert_eq!(traced, 2, "{log}");
+        assert!(!log.contains("clients-own") && !log.contains("secret"), "{log}");
+    }
+}

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::super::kind::KindName;
-use super::super::setting::{AccessTable, CacheTable, IdentityTable, LimitsTable, ListenTable, RouteTable};
+use super::super::setting::{AccessTable, CacheTable, IdentityTable, LimitsTable, ListenTable, LogTable, RouteTable};
 use super::super::table::Default as DefaultValue;
 use super::*;
 
@@ -166,7 +166,7 @@ fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String)
 }
 
 /// Every table, with its title and what stands in front of its keys.
-fn tables() -> [(&'static str, &'static str, Vec<Entry>); 7] {
+fn tables() -> [(&'static str, &'static str, Vec<Entry>); 8] {
     [
         ("The file", "", FileTable::entries()),
         ("Keys of each item of `listen`, where that is a list", "listen.", ListenTable::entries()),
@@ -174,6 +174,7 @@ fn tables() -> [(&'static str, &'static str, Vec<Entry>); 7] {
         ("Keys of `cache`", "cache.", CacheTable::entries()),
         ("Keys of `access`", "access.", AccessTable::entries()),
         ("Keys of `limits`", "limits.", LimitsTable::entries()),
+        ("Keys of `log`", "log.", LogTable::entries()),
         ("Keys of `identity`", "identity.", IdentityTable::entries()),
     ]
 }

@@ -180,6 +180,7 @@ mod tests {
         Admitted {
             target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
             destination: Arc::new(Destination {
+                route: String::new(),
                 upstream,
                 on_failure: OnFailure::Fallback,
                 blobs: Blobs::Proxy,

@@ -46,6 +46,7 @@ fn read_by(path: &str, blobs: Blobs, kept: Option<Kept>) -> Read {
     let admitted = Admitted {
         target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
         destination: Arc::new(Destination {
+            route: String::new(),
             upstream,
             on_failure: OnFailure::Fallback,
             blobs,
