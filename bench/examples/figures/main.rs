@@ -97,7 +97,7 @@ fn peer_name(peer: &str) -> &str {
         "haproxy" => "HAProxy",
         "nginx-cache" => "nginx, proxy_cache",
         "proxy" => "acr-cache-proxy",
-        "proxy-cache" => "acr-cache-proxy",
+        "proxy-cache" => "acr-cache-proxy, default cache",
         "other" => "other build",
         "other-cache" => "other build, default cache",
         peer => peer,
