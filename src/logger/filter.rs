@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn dependencies_log_nothing_below_warn_and_nothing_that_quotes_requests() {
         let logger = env_logger::Builder::new().parse_filters("trace").build();
-        let filter = Filter::new(Arc::new(ArcSwap::from_pointee(logger)), None);
+        let filter = Filter::new(logger, None);
         for (target, level, is_logged) in [
             ("acr_cache_proxy", Level::Trace, true),
             ("acr_cache_proxy::token", Level::Trace, true),
@@ -149,7 +149,7 @@ mod tests {
             ("warn", "acr_cache_proxy::serve", true),
         ] {
             let logger = env_logger::Builder::new().parse_filters(directives).build();
-            let filter = Filter::new(Arc::new(ArcSwap::from_pointee(logger)), None);
+            let filter = Filter::new(logger, None);
             for level in [Level::Error, Level::Warn] {
                 let metadata = Metadata::builder().target(target).level(level).build();
                 assert_eq!(filter.enabled(&metadata), is_logged, "{directives}: {target} {level}");
