@@ -165,7 +165,7 @@ async fn the_journal_gets_priorities_and_no_second_time_stamp() {
     let azure = testkit::azure().await;
     let proxy = Setup::new(&azure).journal(true).flag("--listen-address", "[::]:0").start();
     proxy.signal("HUP");
-    proxy.wait_for_log("SIGHUP");
+    proxy.wait_for_log("reload: ");
     let log = proxy.end();
     assert!(log.lines().all(|line| line.starts_with("<6>[INFO  ") || line.starts_with("<4>[WARN  ")), "{log}");
     assert!(log.contains("<4>[WARN  acr_cache_proxy::serve] clients are not authenticated"), "{log}");
