@@ -1,28 +1,57 @@
 //! The admin listener. It has a port of its own, so that load balancers and kubelets can reach it while clients cannot.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use pingora::http::RequestHeader;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::Value;
 
 use crate::browser;
 use crate::load::Load;
+use crate::metrics::Meters;
 use crate::proxy::Table;
 
 mod cache;
 mod health;
+mod history;
+mod metrics;
+mod page;
+mod process;
 mod purge;
+mod status;
+
+use metrics::Exposition;
+
+pub(crate) use history::Chronicler;
 
 /// What is answered to a path that there is not.
-const PATHS: &str = "there are /healthz, /readyz, /cache and, for POST, /cache/purge?image=...\n";
+const PATHS: &str = "there are /, /status, /healthz, /readyz, /metrics, /cache and, for POST, /cache/purge?image=...\n";
+
+/// What a browser is told that comes by a name.
+const BY_ADDRESS: &str = "not for pages in a browser: to see the status page, open it by the address of this host, as in http://127.0.0.1:8081/, because a name may be another page's doing\n";
+/// Keeps the page's data from pages of other hosts, which may ask for it without reading it.
+const CROSS_ORIGIN: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Everything that is asked for on this listener.
 pub(crate) struct Admin {
-    routes: Arc<Table>,
-    load: Arc<Load>,
+    state: Arc<State>,
+    exposition: Exposition,
+}
+
+/// What there is to tell of.
+pub(crate) struct State {
+    /// The routes, and with them the registries.
+    pub routes: Arc<Table>,
+    /// What the listeners have under way.
+    pub load: Arc<Load>,
+    /// What is measured.
+    pub meters: Arc<Meters>,
+    /// When the process began.
+    pub started: Instant,
 }
 
 /// An answer.
@@ -43,26 +72,35 @@ impl Reply {
 }
 
 impl Admin {
-    /// Tells of the registries of `routes` and of what is kept of them, and the `load` of the listeners for clients.
-    pub(crate) fn new(routes: Arc<Table>, load: Arc<Load>) -> Self {
-        Self { routes, load }
+    /// Tells of this.
+    pub(crate) fn new(state: State) -> Self {
+        let state = Arc::new(state);
+        Self { exposition: Exposition::new(&state), state }
     }
 
     /// The second value is what else the path can be asked by, where the method is none of it.
-    fn answer(&self, method: &Method, path: &str, query: Option<&str>) -> (Reply, Option<&'static str>) {
+    fn answer(&self, request: &RequestHeader) -> (Reply, Option<&'static str>) {
+        let (method, path, query) = (&request.method, request.uri.path(), request.uri.query());
+        let state = &self.state;
         let is_read = method == Method::GET || method == Method::HEAD;
         let reply = match path {
-            "/cache/purge" if method == Method::POST => purge::purge(&self.routes, query.unwrap_or_default()),
+            "/cache/purge" if method == Method::POST => purge::purge(&state.routes, query.unwrap_or_default()),
             "/cache/purge" => return (Reply::text(StatusCode::METHOD_NOT_ALLOWED, "POST\n"), Some("POST")),
             _ if !is_read => {
                 return (Reply::text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n"), Some("GET, HEAD"));
             }
             "/healthz" => Reply::text(StatusCode::OK, "ok\n"),
             "/readyz" => {
-                let (ready, body) = health::readiness(&self.routes, &self.load);
+                let (ready, body) = health::readiness(state);
                 Reply::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
             }
-            "/cache" => Reply::json(StatusCode::OK, &cache::report(&self.routes)),
+            "/metrics" => {
+                let (kind, body) = self.exposition.scrape(&request.headers);
+                Reply { status: StatusCode::OK, kind, body }
+            }
+            "/" => Reply { status: StatusCode::OK, kind: "text/html; charset=utf-8", body: page::page().html.clone() },
+            "/status" => Reply::json(StatusCode::OK, &status::report(state)),
+            "/cache" => Reply::json(StatusCode::OK, &cache::report(&state.routes)),
             _ => Reply::text(StatusCode::NOT_FOUND, PATHS),
         };
         (reply, None)
@@ -77,11 +115,15 @@ impl ServeHttp for Admin {
             session.set_keepalive(None);
         }
         let request = session.req_header();
-        let (Reply { status, kind, body }, allow) = if browser::sent(&request.headers) {
+        let is_page = matches!(request.uri.path(), "/" | "/status");
+        let (Reply { status, kind, body }, allow) = if is_page && browser::sent_by_own_page(&request.headers) {
+            self.answer(request)
+        } else if browser::sent(&request.headers) {
             // A web page must neither learn the names of registries and their errors nor have anything forgotten.
-            (Reply::text(StatusCode::FORBIDDEN, "not for pages in a browser\n"), None)
+            let message = if is_page { BY_ADDRESS } else { "not for pages in a browser\n" };
+            (Reply::text(StatusCode::FORBIDDEN, message), None)
         } else {
-            self.answer(&request.method, request.uri.path(), request.uri.query())
+            self.answer(request)
         };
         let length = body.len();
         let body = if request.method == Method::HEAD { Vec::new() } else { body.into_bytes() };
@@ -91,6 +133,14 @@ impl ServeHttp for Admin {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONTENT_LENGTH, length.into());
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if is_page {
+            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            headers.insert(CROSS_ORIGIN, HeaderValue::from_static("same-origin"));
+            if let Ok(policy) = HeaderValue::from_str(&page::page().policy) {
+                headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+            }
+        }
         if let Some(allow) = allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }

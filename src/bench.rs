@@ -109,7 +109,7 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     let identity = Chain::new(upstream.identity(), roots, &Names::sign_in(), &Egress::direct());
     let identity = identity.map_err(|cause| failed(cause.to_string()))?;
     let anonymous = identity.is_none();
-    let issuer = AcrIssuer::new(domain.clone(), identity, Way::direct(addresses), roots)
+    let issuer = AcrIssuer::new(domain.clone(), identity, Way::direct(addresses), roots, Arc::default())
         .map_err(|cause| failed(format!("TLS client: {cause}")))?;
     let sign_in = DockerLogin { issuer, anonymous, login: Mutex::new(None) };
     Ok(Route::direct(origin, route.prefix.as_str(), Arc::new(sign_in)))

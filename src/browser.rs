@@ -5,9 +5,10 @@
 //! browser takes this proxy for the server that the page came from. No container client is a browser.
 
 use http::{HeaderMap, header};
+use oci::authority;
 
 /// Whether a page in a browser sent the request. A browser says so by `Origin` or `Sec-Fetch-Site` (Fetch standard; W3C Fetch
-/// Metadata): `none` is the user's own navigation, and `same-origin` is this proxy, which serves no page. Browsers leave
+/// Metadata): `none` is the user's own navigation, and `same-origin` is this proxy, whose only page is its own. Browsers leave
 /// `Sec-Fetch-Site` out over plain HTTP to any host but their own, so also to a name that was made to resolve to this host.
 /// Such a request is recognized by `Accept-Language`, which no page can remove.
 pub(crate) fn sent(headers: &HeaderMap) -> bool {
@@ -18,9 +19,42 @@ pub(crate) fn sent(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || sites.any(|site| site != "none" && site != "same-origin")
 }
 
+/// Whether the admin listener's own page may have been asked for by whoever sent this: the user, by typing the address, or the
+/// page itself. A page of another host says who it is (`Origin`, `Sec-Fetch-Site`), or cannot read the answer. It must not be
+/// asked for by a name: that might be the other page's, made to resolve to this host.
+pub(crate) fn sent_by_own_page(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let (host, _) = authority::split(host);
+    let is_other = |site: &http::HeaderValue| site != "none" && site != "same-origin";
+    let is_address = host.eq_ignore_ascii_case("localhost") || authority::ip(host).is_some();
+    is_address && !headers.contains_key(header::ORIGIN) && !headers.get_all("sec-fetch-site").iter().any(is_other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_own_page_is_asked_for_by_an_address_and_by_no_other_page() {
+        let language = ("accept-language", "en");
+        for (headers, expected) in [
+            (&[("host", "127.0.0.1:8081"), language][..], true),
+            (&[("host", "[::1]:8081"), language], true),
+            (&[("host", "localhost:8081"), language, ("sec-fetch-site", "same-origin")], true),
+            (&[("host", "192.0.2.1"), language, ("sec-fetch-site", "none")], true),
+            (&[("host", "rebound.example:8081"), language], false),
+            (&[("host", "127.0.0.1.example"), language], false),
+            (&[("host", "127.0.0.1"), language, ("sec-fetch-site", "cross-site")], false),
+            (&[("host", "127.0.0.1"), ("origin", "http://127.0.0.1")], false),
+            (&[language], false),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().expect("a value"));
+            }
+            assert_eq!(sent_by_own_page(&map), expected, "{headers:?}");
+        }
+    }
 
     #[test]
     fn a_page_is_told_from_a_client_and_from_a_user() {

@@ -1,6 +1,6 @@
-//! What `tests/allocations.rs` counts and `benches/hot_path.rs` times: our own code on the way of a request, with the routes
-//! of an example, a token that is already there, and a manifest that is kept. The feature `hot-path` compiles it for these
-//! two alone.
+//! What `tests/allocations.rs` and `scripts/instructions` count and `benches/hot_path.rs` times: the way of a request, with the
+//! routes of an example, a token that is already there, and a manifest that is kept. The feature `hot-path` compiles it for
+//! these alone.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -24,6 +24,10 @@ use crate::failure::Failure;
 use crate::proxy::{CacheStatus, Trouble, with_digest};
 use crate::secret::Secret;
 use crate::token::{Granted, Issuer, Tokens};
+
+mod served;
+
+pub use served::Served;
 
 /// Longer than any measurement.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -129,15 +133,7 @@ impl Kept {
         let accept = HeaderValue::from_static(ManifestType::ACCEPT_ALL);
         request.insert_header(header::ACCEPT, accept).expect("a valid header");
         let path = format!("/v2/{REPOSITORY}/manifests/1.27");
-        let lifetimes = Lifetimes {
-            tags: LIFETIME,
-            manifests: LIFETIME,
-            missing: LIFETIME,
-            redirects: LIFETIME,
-            lists: LIFETIME,
-            stale: LIFETIME,
-        };
-        let kept = Self { cache: Arc::new(Cache::new(CACHE)), lifetimes, request, path };
+        let kept = Self { cache: Arc::new(Cache::new(CACHE)), lifetimes: lifetimes(), request, path };
         runtime.block_on(kept.cache.look_up(kept.key(), &kept.lifetimes, || OneManifest));
         kept
     }
@@ -163,6 +159,17 @@ impl Kept {
         let entry = self.entry().expect("it is kept");
         let status = CacheStatus::of_entry(&entry, &self.lifetimes, How::Hit, Instant::now());
         with_digest(&self.request, &entry.content, &status)
+    }
+}
+
+fn lifetimes() -> Lifetimes {
+    Lifetimes {
+        tags: LIFETIME,
+        manifests: LIFETIME,
+        missing: LIFETIME,
+        redirects: LIFETIME,
+        lists: LIFETIME,
+        stale: LIFETIME,
     }
 }
 

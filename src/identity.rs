@@ -15,5 +15,5 @@ mod transport;
 mod variables;
 mod workload_identity;
 
-pub(crate) use chain::{Chain, IdentityError};
+pub(crate) use chain::{Chain, EntraToken, IdentityError};
 pub(crate) use variables::{is_set, passed_over};

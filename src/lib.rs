@@ -90,6 +90,7 @@
 //!       names, framing                 renames what is, and how the end of a body is told
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     log                            logging: one line, of bounded fields
+//!     measure                        what requests and their calls add to the metrics
 //!     context                        what a request carries through the phases, of these:
 //!     target, endpoint               what the request asks for
 //!     trace                          the trace that it is part of
@@ -97,8 +98,10 @@
 //!     attempts                       what changes from one try to the next
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, and the client's names in answers
 //!   route                          which repository of which cache registry stands for the one that is asked for
-//! admin                            /healthz, /readyz, /cache and /cache/purge, on a listener of their own
+//! admin                            /, /status, /healthz, /readyz, /metrics, /cache and /cache/purge, on a listener of their own
 //!   health, cache, purge           what is answered to each
+//!   metrics, process               the catalogue with its numbers; what the kernel says of this process
+//!   page, status, history          the page for people, what it reads, and a point for its plots every few seconds
 //! control                          the socket by which `reload` asks a running proxy
 //! notify                           what the service manager is told: ready, status, stopping
 //! failure          why there is no token: below identity and token, which fail in its terms
@@ -109,6 +112,10 @@
 //!   connected, rate                  the connections and requests of each client
 //!   refusals                         what was refused, by reason, and which of it has a line in the log
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
+//! metrics                          what is measured of requests and calls: arrays of atomics, found when a table is made
+//!   catalogue                      the name, type, labels and meaning of every metric
+//!   labels, histogram, meter       closed sets of label values; durations; what requests and calls add to
+//!   recent, history                bounded: images, clients, failed requests; the last quarter of an hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
 //! digest                           whether content is what its digest says
@@ -127,6 +134,7 @@
 //! bench (feature)                  hands the crate below what it needs of this program
 //!   emulated                       an emulator and a proxy for `bench --emulated`
 //! hot_path (feature)               what tests and benches measure of a request's way
+//!   served                         a whole request, of a hit
 //! child                            the proxy as a child process, for demo and bench
 //! acr_bench (a crate of its own)   pulls through a proxy and direct ones, measured; a client, without pingora
 //! ```
@@ -151,15 +159,15 @@
 //! run
 //! demo
 //! cli
-//! bench, client_config, serve, warm
-//! admin, child, control, hot_path, listen
+//! bench, client_config, hot_path, serve, warm
+//! admin, child, control, listen
 //! notify
 //! proxy
 //! cache, token
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, digest, file, load, secret, value
+//! answer, browser, digest, file, load, metrics, secret, value
 //! access
 //! ```
 //!
@@ -278,6 +286,7 @@ mod identity;
 mod listen;
 mod load;
 mod logger;
+mod metrics;
 mod net;
 mod notify;
 mod proxy;

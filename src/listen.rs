@@ -15,6 +15,9 @@ mod header;
 mod refusal;
 mod socket;
 
+#[cfg(feature = "hot-path")]
+pub(crate) use {connection::Connection, socket::Socket};
+
 use std::sync::Arc;
 use std::time::Duration;
 

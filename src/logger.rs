@@ -26,6 +26,7 @@ pub(crate) use field::{Rest, Word};
 pub(crate) use format::Format;
 #[cfg(feature = "bench")]
 pub(crate) use format::stamp;
+pub(crate) use writer::dropped;
 
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::load::Load;
+use crate::metrics::Meters;
 
 mod admit;
 mod attempts;
@@ -34,6 +35,7 @@ mod forward;
 mod health;
 mod hop_by_hop;
 mod log;
+mod measure;
 mod probe;
 mod refused;
 mod relay;
@@ -58,7 +60,7 @@ pub(crate) use context::Context;
 pub(crate) use deadline::watched;
 pub(crate) use destination::{Destination, Kept, Table, Upstream, upstreams};
 pub(crate) use fail::Trouble;
-pub(crate) use health::Health;
+pub(crate) use health::{Call, Health};
 pub(crate) use hop_by_hop::is_token_byte;
 #[cfg(feature = "hot-path")]
 pub(crate) use shield::with_digest;
@@ -78,12 +80,14 @@ pub(crate) const MAX_TRIES: usize = (1 + REPEATS.len()) * (MAX_CONNECTS + 1) + 3
 pub(crate) struct Proxy {
     routes: Arc<Table>,
     load: Arc<Load>,
+    meters: Arc<Meters>,
 }
 
 impl Proxy {
-    /// `load` counts the requests under way and bounds them, and those of each client.
-    pub(crate) fn new(routes: Arc<Table>, load: &Arc<Load>) -> Self {
-        Self { routes, load: Arc::clone(load) }
+    /// `load` counts the requests under way and bounds them, and those of each client; each adds to one of `meters` when it is
+    /// over.
+    pub(crate) fn new(routes: Arc<Table>, load: &Arc<Load>, meters: Arc<Meters>) -> Self {
+        Self { routes, load: Arc::clone(load), meters }
     }
 }
 
@@ -181,6 +185,7 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         match context.admitted() {
             Ok(admitted) => {
+                measure::connect_failed(admitted);
                 probe::connect_failed(admitted);
                 retry::connect_failed(session.req_header(), admitted, error)
             }
@@ -208,6 +213,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         let admitted = context.admitted()?;
+        admitted.attempts.goes_out();
         match admitted.attempts.storage() {
             Some(storage) => storage::upstream_request(session.req_header(), request, storage),
             None => forward::upstream_request(request, admitted),
@@ -227,6 +233,7 @@ impl ProxyHttp for Proxy {
             return Err(retry::late());
         }
         let admitted = context.admitted()?;
+        measure::answered(admitted, response.status);
         match admitted.attempts.storage() {
             Some(_) => shield::check_response(response, session.req_header(), context).await,
             None => {
@@ -271,6 +278,7 @@ impl ProxyHttp for Proxy {
         match context.admitted() {
             Ok(admitted) => {
                 let request = (session.req_header(), session.response_written().is_none());
+                measure::failed(admitted, &error);
                 let error = retry::request_failed(peer, request, admitted, error, was_pooled);
                 probe::failed(admitted, &error, was_pooled);
                 error
@@ -293,6 +301,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        measure::ended(session, error, context, &self.meters);
         if context.is_too_many() {
             // They are counted instead: a line for each would add to the load.
             context.take_client_request();

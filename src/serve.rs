@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use log::{info, warn};
@@ -15,7 +16,7 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::http_proxy;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Chronicler, State};
 use crate::config::identity::Kind;
 use crate::config::{Config, Endpoint};
 use crate::control;
@@ -27,6 +28,7 @@ use crate::listen::http::{self, Http, Keepalive};
 use crate::listen::listener::Listeners;
 use crate::listen::signal;
 use crate::load::Load;
+use crate::metrics::Meters;
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
 use crate::proxy::{self, Proxy};
@@ -160,7 +162,9 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
             ..ServerConf::default()
         },
     );
-    let (table, upkeep) = RouteTable::new(roots.clone(), ConnectorOptions::from_server_conf(&server.configuration));
+    let (meters, began) = (Arc::new(Meters::default()), Instant::now());
+    let connector = ConnectorOptions::from_server_conf(&server.configuration);
+    let (table, upkeep) = RouteTable::new(roots.clone(), connector, &meters);
     table.replace(config)?;
     server.bootstrap();
 
@@ -194,7 +198,10 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }
     for listener in &admin {
-        info!("health and readiness on {}/healthz and /readyz, counters at /cache", listener.url());
+        info!(
+            "health and readiness on {}/healthz and /readyz, metrics at /metrics, a page for people at /, metrics at /metrics, counters at /cache",
+            listener.url()
+        );
     }
     let keepalive = Keepalive::new(config.client_keepalive());
     let live = table.live();
@@ -213,7 +220,12 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     .start(requests);
     control::listen(move |control::Request::Reload| asker.ask_and_wait());
     if !admin.is_empty() {
-        let app = Admin::new(Arc::clone(&live), Arc::clone(&load));
+        let state =
+            State { routes: Arc::clone(&live), load: Arc::clone(&load), meters: Arc::clone(&meters), started: began };
+        let mut history = background_service("history", Chronicler::new(Arc::clone(&meters)));
+        history.threads = Some(1);
+        server.add_service(history);
+        let app = Admin::new(state);
         let http = Http::new(listen::Kind::Admin, app, &keepalive, &load);
         server.add_service(Listeners::new(admin, http, 1, &load, shutdown.clone()));
     }
@@ -226,7 +238,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     // A thread of its own, so that requests cannot delay a renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let proxy = Proxy::new(live, &load);
+    let proxy = Proxy::new(live, &load, meters);
     let mut app = http_proxy(&server.configuration, proxy);
     app.server_options = Some(options());
     app.h2_options = Some(h2_options());

@@ -82,6 +82,28 @@ pub(crate) struct Readiness {
     pub since: Option<SystemTime>,
 }
 
+/// The tokens of a registry, as people and metrics are told of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenReport {
+    /// The refresh token; `None` without a sign-in.
+    pub refresh: Option<Life>,
+    /// The access token for all repositories, if there is one.
+    pub access: Option<Life>,
+    /// Repositories that have a token of their own.
+    pub repositories: usize,
+    /// How long the sign-in or the renewal has been failing.
+    pub failing: Option<Duration>,
+}
+
+/// How old a token is, and how long it is still valid.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    /// Since it was asked for.
+    pub age: Duration,
+    /// To its end; zero if that is over.
+    pub left: Duration,
+}
+
 /// No token within the time a request may wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Unavailable {
@@ -333,6 +355,23 @@ impl Tokens {
         let failing = state.failing(Instant::now());
         let (failure, since) = failing.map(|failing| (Arc::clone(&failing.failure), failing.since_time)).unzip();
         Readiness { ready, failure, since }
+    }
+
+    /// How old the tokens are and how long they last.
+    pub(crate) fn report(&self) -> TokenReport {
+        let (now, state) = (Instant::now(), self.state.load());
+        let life = |asked: Instant, ends: Instant| Life {
+            age: now.saturating_duration_since(asked),
+            left: ends.saturating_duration_since(now),
+        };
+        let access = self.wildcard.bearer.load();
+        let access = access.as_ref().filter(|_| !self.per_repository.load(Ordering::Acquire));
+        TokenReport {
+            refresh: state.login().map(|login| life(login.asked, login.ends)),
+            access: access.map(|bearer| life(bearer.asked, bearer.expires)),
+            repositories: self.table.len(),
+            failing: state.failing(now).map(|failing| failing.since.elapsed()),
+        }
     }
 
     fn is_signed_in(&self) -> bool {

@@ -1,40 +1,115 @@
-//! `/readyz`: whether a pull would have its token.
+//! `/readyz`: whether pulls can be sent here.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::State;
 use crate::access::Reason;
 use crate::failure::Hop;
 use crate::load::{Limit, Load};
-use crate::proxy::{Table, upstreams};
+use crate::proxy::{Upstream, upstreams};
+use crate::token;
 
-/// Whether every registry of the table has a valid token and the process is not about to end, and what is said of each and of the load.
-pub(super) fn readiness(routes: &Table, load: &Load) -> (bool, Value) {
-    let upstreams = upstreams(routes);
-    let states: Vec<_> =
-        upstreams.iter().map(|upstream| (upstream.domain.authority(), upstream.tokens.readiness())).collect();
-    let is_stopping = load.is_stopping();
-    let ready = !is_stopping && states.iter().all(|(_, state)| state.ready);
-    let upstreams: Vec<_> = states
-        .into_iter()
-        .map(|(domain, state)| {
-            let mut upstream = json!({ "domain": domain, "ready": state.ready });
-            // Also while the token is still valid and only its renewal fails: there is time to act then.
-            if let Some(failure) = state.failure {
-                upstream["hop"] = json!(hop(failure.hop));
-                upstream["message"] = json!(failure.message);
-                upstream["permanent"] = json!(failure.permanent);
-                upstream["since"] = json!(state.since.map(timestamp));
-            } else if !state.ready {
-                upstream["message"] = json!("the first sign-in is under way");
-            }
-            upstream
-        })
-        .collect();
-    (ready, json!({ "ready": ready, "stopping": is_stopping, "upstreams": upstreams, "load": limits(load) }))
+/// Whether pulls can be sent here, and what is said of each registry and of the load. They can if every registry of the table
+/// has a valid token or, while it has none, answers that are kept for such a time; and if the process is not about to end.
+pub(super) fn readiness(state: &State) -> (bool, Value) {
+    let upstreams = upstreams(&state.routes);
+    let states: Vec<_> = upstreams.iter().map(|upstream| Readiness::of(state, upstream)).collect();
+    let is_stopping = state.load.is_stopping();
+    let ready = !is_stopping && states.iter().all(Readiness::is_ready);
+    let upstreams: Vec<_> = upstreams.iter().zip(&states).map(|(upstream, state)| state.told(upstream)).collect();
+    let summary = summary(is_stopping, &upstreams);
+    let body = json!({
+        "ready": ready,
+        "stopping": is_stopping,
+        "summary": summary,
+        "upstreams": upstreams,
+        "load": limits(&state.load),
+    });
+    (ready, body)
+}
+
+/// Why there is or is not readiness, in a sentence for people.
+fn summary(is_stopping: bool, upstreams: &[Value]) -> String {
+    if is_stopping {
+        return "not ready: this process is about to end, and finishes what is under way".to_owned();
+    }
+    let told = |upstream: &Value| {
+        let text = |name: &str| upstream[name].as_str().unwrap_or_default().to_owned();
+        format!("{}: {}", text("domain"), text("message"))
+    };
+    let of = |serves: &str| -> Vec<_> {
+        upstreams.iter().filter(|upstream| upstream["serves"] == serves).map(told).collect()
+    };
+    let nothing: Vec<_> = of("nothing");
+    let kept: Vec<_> = of("kept");
+    match (nothing.is_empty(), kept.is_empty()) {
+        (false, _) => format!("not ready: no token for {}", nothing.join("; ")),
+        (true, false) => {
+            format!("ready: only what is kept is served, because there is no token for {}", kept.join("; "))
+        }
+        (true, true) => "ready".to_owned(),
+    }
+}
+
+/// How one registry can be served.
+pub(super) struct Readiness {
+    tokens: token::Readiness,
+    has_kept: bool,
+}
+
+impl Readiness {
+    /// Now.
+    pub(super) fn of(state: &State, upstream: &Arc<Upstream>) -> Self {
+        let tokens = upstream.tokens.readiness();
+        // An answer of the registry's may be kept; how long such answers stand in, the settings of its routes say.
+        let has_kept = state.routes.load().iter().any(|route| {
+            let destination = &route.destination;
+            let is_its = Arc::ptr_eq(&destination.upstream, upstream);
+            is_its
+                && destination.kept.as_ref().is_some_and(|kept| {
+                    let limit = kept.lifetimes.manifests.saturating_add(kept.lifetimes.stale);
+                    kept.cache.size().0 > 0 && upstream.health.last_success().is_some_and(|ago| ago < limit)
+                })
+        });
+        Self { tokens, has_kept }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.tokens.ready || self.has_kept
+    }
+
+    /// What clients get: all, what is kept, or nothing.
+    pub(super) fn serves(&self) -> &'static str {
+        match (self.tokens.ready, self.has_kept) {
+            (true, _) => "all",
+            (false, true) => "kept",
+            (false, false) => "nothing",
+        }
+    }
+
+    /// What is said of it.
+    pub(super) fn told(&self, upstream: &Upstream) -> Value {
+        let mut told = json!({
+            "domain": upstream.domain.authority(),
+            "ready": self.is_ready(),
+            "serves": self.serves(),
+        });
+        // Also while the token is still valid and only its renewal fails: there is time to act then.
+        if let Some(failure) = &self.tokens.failure {
+            told["hop"] = json!(hop(failure.hop));
+            told["message"] = json!(failure.message);
+            told["permanent"] = json!(failure.permanent);
+            told["since"] = json!(self.tokens.since.map(timestamp));
+        } else if !self.tokens.ready {
+            told["message"] = json!("the first sign-in is under way");
+        }
+        told
+    }
 }
 
 fn limits(load: &Load) -> Value {

@@ -65,6 +65,25 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Who signs in, for people: the kind, and the id that the settings name, if they name one. No secret.
+    pub(crate) fn told(&self) -> (&'static str, Option<&str>) {
+        let (kind, id) = match self {
+            Self::Default => ("default chain", None),
+            Self::ClientSecret { client_id, .. } => ("client secret", client_id.as_deref()),
+            Self::ClientCertificate { client_id, .. } => ("client certificate", client_id.as_deref()),
+            Self::WorkloadIdentity { client_id, .. } => ("workload identity", client_id.as_deref()),
+            Self::ManagedIdentity(Assigned::System) => ("managed identity", None),
+            Self::ManagedIdentity(Assigned::ClientId(id) | Assigned::ObjectId(id) | Assigned::ResourceId(id)) => {
+                ("managed identity", Some(id.as_str()))
+            }
+            Self::AzureArc { .. } => ("Azure Arc", None),
+            Self::AzureCli => ("Azure CLI", None),
+            Self::AzureDeveloperCli => ("Azure Developer CLI", None),
+            Self::Anonymous => ("anonymous", None),
+        };
+        (kind, id)
+    }
+
     /// Entra ID itself is asked, at an address that differs from cloud to cloud.
     pub(crate) fn asks_entra(&self) -> bool {
         matches!(self, Self::ClientSecret { .. } | Self::ClientCertificate { .. } | Self::WorkloadIdentity { .. })

@@ -196,6 +196,7 @@ fn summary(failures: Vec<Failure>) -> Failure {
     Failure {
         permanent: failures.iter().all(|failure| failure.permanent),
         retry_after: failures.iter().filter_map(|failure| failure.retry_after).max(),
+        limited: failures.iter().any(|failure| failure.limited),
         ..Failure::new(Hop::Identity, message)
     }
 }

@@ -70,6 +70,7 @@ impl TokenSource {
         match self.inputs.transport.last() {
             Some(LastCall::Answered(response)) => Err(Failure {
                 retry_after: response.retry_after.or(is_managed.then_some(PAUSE)),
+                limited: response.status == 429,
                 ..self.failure(response.explain(), response.is_permanent())
             }),
             Some(LastCall::Unreachable(cause, is_permanent)) => Err(self.failure(cause, is_permanent)),

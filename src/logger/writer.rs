@@ -4,6 +4,7 @@
 //! that nobody reads, a journal that hangs) would block every pull. Here a request only appends to a buffer.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,14 @@ const BATCH_DELAY: Duration = Duration::from_millis(20);
 const MAX_PENDING: usize = 2 << 20;
 /// How long the end of the process waits for the last lines to be written.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lines that were dropped since the start of the process, which has one log.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines were dropped because standard error was not read.
+pub(crate) fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
 
 /// A handle to the buffer of pending lines. The logger has one and appends; the writing thread has the other.
 #[derive(Clone, Default)]
@@ -111,6 +120,7 @@ impl Write for Writer {
         let mut pending = self.pending();
         if pending.lines.len() + line.len() > MAX_PENDING {
             pending.dropped += 1;
+            DROPPED.fetch_add(1, Ordering::Relaxed);
             return Ok(line.len());
         }
         let first = pending.lines.is_empty();

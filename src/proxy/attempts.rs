@@ -61,6 +61,8 @@ pub(crate) struct Attempts {
     asking: Duration,
     /// The trace that the request is part of.
     trace: Option<Trace>,
+    /// It has gone out, and there is no answer yet.
+    sent: Option<Instant>,
 }
 
 impl Attempts {
@@ -86,6 +88,7 @@ impl Attempts {
             asked: None,
             asking: Duration::ZERO,
             trace: None,
+            sent: None,
         }
     }
 
@@ -240,6 +243,16 @@ impl Attempts {
     /// The request goes out. True if it has its turn for that; if it is sent again it has none.
     pub(crate) fn take_turn(&mut self) -> bool {
         std::mem::take(&mut self.has_turn)
+    }
+
+    /// The request goes out now, to the registry or to storage.
+    pub(crate) fn goes_out(&mut self) {
+        self.sent = Some(Instant::now());
+    }
+
+    /// How long ago it went out; `None` if it has not, or this was asked since.
+    pub(crate) fn take_sent(&mut self) -> Option<Duration> {
+        self.sent.take().map(|sent| sent.elapsed())
     }
 
     /// ACR's id of the request, for its support.

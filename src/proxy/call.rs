@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::blob::storage;
 use super::context::Admitted;
-use super::{forward, probe, relay, retry};
+use super::{forward, measure, probe, relay, retry};
 
 /// A redirect's body is a link of half a KiB, and that of an error is no longer. A connection with more to read is closed.
 const MAX_REST: usize = 4 << 10;
@@ -36,6 +36,7 @@ pub(crate) async fn ask(
     let (mut upstream, was_pooled) = match connected {
         Ok(connected) => connected,
         Err(error) => {
+            measure::connect_failed(admitted);
             probe::connect_failed(admitted);
             return Err(retry::connect_failed(request.0, admitted, error.into_up()));
         }
@@ -46,16 +47,19 @@ pub(crate) async fn ask(
         Some(storage) => storage::upstream_request(request.0, &mut outgoing, storage)?,
         None => forward::upstream_request(&mut outgoing, admitted)?,
     }
+    admitted.attempts.goes_out();
     upstream.read_timeout = peer.options.read_timeout;
     upstream.write_timeout = peer.options.write_timeout;
     let limit = admitted.attempts.header_limit();
     let answered = timeout(limit, probe::unless_slow(admitted, exchange(&mut upstream, outgoing))).await;
     match answered.unwrap_or_else(|_| Err(retry::late())) {
         Ok(response) => {
+            measure::answered(admitted, response.status);
             probe::answered(admitted, &response);
             Ok((upstream, response))
         }
         Err(error) => {
+            measure::failed(admitted, &error);
             let error = retry::request_failed(peer, request, admitted, error.into_up(), was_pooled);
             probe::failed(admitted, &error, was_pooled);
             Err(error)

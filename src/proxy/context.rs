@@ -17,6 +17,11 @@ use crate::load::{Guard, Limit};
 use oci::error::Refusal;
 use oci::rewrite::Rewriting;
 
+/// The longest method of HTTP's registry has 17 letters.
+pub(crate) const MAX_METHOD: usize = 32;
+/// ACR's ids have 36 characters.
+pub(crate) const MAX_CORRELATION: usize = 64;
+
 /// The state of one request: what came, what it was admitted as, and what became of it.
 pub(crate) struct Context {
     started: Instant,
@@ -239,6 +244,12 @@ impl Context {
     /// The status of the answer, 0 before there is one.
     pub(crate) fn status(&self) -> u16 {
         self.status
+    }
+
+    /// The registry's id of the request, or of the call for its token that has failed.
+    pub(crate) fn correlation(&self) -> Option<&HeaderValue> {
+        let own = self.admitted.as_ref().and_then(|admitted| admitted.attempts.correlation());
+        own.or_else(|| self.flown()?.correlation.as_ref()).or_else(|| self.trouble.as_ref()?.correlation())
     }
 
     /// How long it took to the header of the answer; `None` before that.

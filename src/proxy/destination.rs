@@ -14,6 +14,7 @@ use super::fail::Trouble;
 use super::health::{Call, Health};
 use crate::cache::Cache;
 use crate::config::{Domain, Lifetimes};
+use crate::metrics::{CallMeter, RouteMeter};
 use crate::net::addresses::{Names, Way};
 use crate::net::egress::Egress;
 use crate::token::Tokens;
@@ -32,8 +33,12 @@ pub(crate) struct Upstream {
     pub way: Way,
     /// Its tokens, renewed in the background.
     pub tokens: Arc<Tokens>,
+    /// Who signs in to it, for people: the kind of identity, and its client id.
+    pub identity: (&'static str, Option<String>),
     /// How it does, and what is asked of it.
     pub health: Health,
+    /// The calls to it and to its storage.
+    pub meter: Arc<CallMeter>,
     /// Where its blobs are.
     pub blob_hosts: BlobHosts,
     /// The addresses of these hosts, all registries' together.
@@ -59,6 +64,8 @@ pub(crate) struct Destination {
     pub calls: Arc<Connector>,
     /// What is kept for this route; `None` keeps nothing.
     pub kept: Option<Kept>,
+    /// What its requests add to.
+    pub meter: Arc<RouteMeter>,
 }
 
 impl Destination {

@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use http::{HeaderMap, StatusCode};
 use log::{info, warn};
 use oci::quote::registry_error;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::fail::{Held, Trouble};
 use super::refused::Refused;
@@ -39,6 +39,9 @@ pub(crate) use cool_down::Call;
 pub(crate) struct Health {
     /// The registry's name in the log.
     name: String,
+    since: Instant,
+    /// Milliseconds from then to the last answer of the registry's that was one; 0 before the first.
+    success: AtomicU64,
     reads: AtomicU64,
     cool_downs: AtomicU64,
     breaker: Breaker,
@@ -55,6 +58,8 @@ impl Health {
     pub(crate) fn new(domain: &Domain, reads_per_minute: Option<NonZeroU32>) -> Self {
         Self {
             name: domain.authority().to_owned(),
+            since: Instant::now(),
+            success: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             cool_downs: AtomicU64::new(0),
             breaker: Breaker::default(),
@@ -76,14 +81,41 @@ impl Health {
         self.reads.load(Ordering::Relaxed)
     }
 
+    /// The registry has given an answer that is one: what was asked for, or that it is not there.
+    pub(crate) fn succeeded(&self) {
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.success.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago it last did.
+    pub(crate) fn last_success(&self) -> Option<Duration> {
+        let millis = self.success.load(Ordering::Relaxed);
+        (millis > 0).then(|| self.since.elapsed().saturating_sub(Duration::from_millis(millis)))
+    }
+
     /// Whether it is known to be down.
     pub(crate) fn is_down(&self) -> bool {
         self.breaker.down().is_some()
     }
 
+    /// Why it is known to be down, if it is.
+    pub(crate) fn why_down(&self) -> Option<Arc<Trouble>> {
+        self.breaker.down()
+    }
+
     /// How often the registry has asked for a pause.
     pub(crate) fn cool_downs(&self) -> u64 {
         self.cool_downs.load(Ordering::Relaxed)
+    }
+
+    /// What is left of the pause of these calls.
+    pub(crate) fn pause_left(&self, call: Call) -> Duration {
+        self.cool_down.pause(call).map_or(Duration::ZERO, |pause| pause.until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The reads a minute that the settings allow, and how long one that came now would wait for its turn.
+    pub(crate) fn budget(&self) -> Option<(NonZeroU32, Duration)> {
+        self.budget.load().as_deref().map(Budget::state)
     }
 
     /// How many answers have been stale because of trouble.

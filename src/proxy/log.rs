@@ -11,20 +11,17 @@ use oci::error::Refusal;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::{Cached, ClientRequest, Context};
+use super::context::{Cached, ClientRequest, Context, MAX_CORRELATION, MAX_METHOD};
 use super::fail::Trouble;
+use super::measure;
 use super::trace::Trace;
 use crate::access::Denial;
 use crate::logger::{self, Rest, Word};
 
-/// The longest method of HTTP's registry has 17 letters.
-const MAX_METHOD: usize = 32;
 /// The longest path that is a pull has a name, an endpoint and a digest.
 const MAX_PATH: usize = 1024;
 /// A host name has 253 bytes (RFC 1035 section 2.3.4), and a port.
 const MAX_HOST: usize = 259;
-/// ACR's ids have 36 characters.
-const MAX_CORRELATION: usize = 64;
 /// The id of a trace has 32 digits.
 const MAX_TRACE: usize = 32;
 /// The reason of a failure: a sentence of ours, which may quote two of a server's.
@@ -50,6 +47,7 @@ pub(crate) fn line(session: &Session, error: Option<&Error>, context: &mut Conte
 impl Drop for Context {
     fn drop(&mut self) {
         if let Some(ClientRequest { method, uri, client }) = self.take_client_request() {
+            measure::cut_off(self);
             let (method, path) = (method.as_str(), uri.path());
             let line = Line { method, path, client, outcome: Outcome::CutOff, ..Line::of(self) };
             line.write();

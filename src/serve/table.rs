@@ -16,8 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::ServeError;
 use super::upkeep::{Upkeep, UpkeepService};
 use crate::cache::Cache;
+use crate::config::identity::{Assigned, Kind};
 use crate::config::{self, Config};
 use crate::identity::{Chain, IdentityError};
+use crate::metrics::Meters;
 use crate::net::addresses::{Addresses, Names, Way};
 use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
@@ -42,6 +44,7 @@ pub(crate) struct RouteTable {
     /// The cache of the process, made by the first settings with one.
     cache: OnceLock<Arc<Cache<Trouble>>>,
     upkeep: mpsc::UnboundedSender<Upkeep>,
+    meters: Arc<Meters>,
 }
 
 /// A registry, and the settings from which it was built.
@@ -67,7 +70,7 @@ impl Served {
 
 impl RouteTable {
     /// A table without routes, until [`Self::replace`] adds them; and the service that runs the upkeep of its registries.
-    pub(crate) fn new(roots: TrustRoots, connector: ConnectorOptions) -> (Self, UpkeepService) {
+    pub(crate) fn new(roots: TrustRoots, connector: ConnectorOptions, meters: &Arc<Meters>) -> (Self, UpkeepService) {
         let (upkeep, service) = UpkeepService::new();
         let table = Self {
             live: Arc::new(ArcSwap::from_pointee(Routes::new(Vec::new(), None))),
@@ -79,6 +82,7 @@ impl RouteTable {
             calls: Arc::new(Connector::new(Some(connector))),
             cache: OnceLock::new(),
             upkeep,
+            meters: Arc::clone(meters),
         };
         (table, service)
     }
@@ -124,7 +128,16 @@ impl RouteTable {
                 });
                 let calls = Arc::clone(&self.calls);
                 let route = source.to_string();
-                Ok(Arc::new(Destination { route, upstream, on_failure: *on_failure, blobs: *blobs, calls, kept }))
+                let meter = self.meters.route(&route);
+                Ok(Arc::new(Destination {
+                    route,
+                    upstream,
+                    on_failure: *on_failure,
+                    blobs: *blobs,
+                    calls,
+                    kept,
+                    meter,
+                }))
             },
         )?;
         for upkeep in new_upkeep {
@@ -144,6 +157,7 @@ impl RouteTable {
         self.live.store(Arc::new(routes));
         *self.egress.lock().unwrap_or_else(PoisonError::into_inner) = (config.egress().clone(), Some(egress));
         *lock = (Some(shared), next);
+        self.meters.forget_unused();
         Ok(())
     }
 
@@ -188,7 +202,8 @@ impl RouteTable {
             IdentityError::Variable(cause) => ServeError::Setting(cause.to_string()),
             IdentityError::Client(cause) => ServeError::Client(cause),
         })?;
-        let issuer = AcrIssuer::new(domain.clone(), identity, way.clone(), &self.roots);
+        let meter = self.meters.registry(domain.authority());
+        let issuer = AcrIssuer::new(domain.clone(), identity, way.clone(), &self.roots, Arc::clone(&meter));
         let issuer = Arc::new(issuer.map_err(ServeError::Client)?);
         let tokens = Arc::new(Tokens::new(shared.token_wait));
         let (in_use, upkeep_ends) = oneshot::channel();
@@ -200,7 +215,9 @@ impl RouteTable {
             host: domain.to_header(),
             way,
             tokens,
+            identity: identity_of(settings.identity().kind()),
             health: Health::new(domain, shared.reads_per_minute),
+            meter,
             blob_hosts: BlobHosts::new(domain.host(), settings.blob_hosts()),
             storage_names: Arc::clone(&self.storage_names),
             egress: Arc::clone(egress),
@@ -208,6 +225,14 @@ impl RouteTable {
         };
         Ok((Arc::new(upstream), upkeep))
     }
+}
+
+/// Who signs in. Where the settings name no client id, the variable that the sign-in reads has it.
+fn identity_of(kind: &Kind) -> (&'static str, Option<String>) {
+    let (name, id) = kind.told();
+    let reads_variable = kind.asks_entra() || matches!(kind, Kind::Default | Kind::ManagedIdentity(Assigned::System));
+    let variable = || std::env::var("AZURE_CLIENT_ID").ok().filter(|id| reads_variable && !id.is_empty());
+    (name, id.map(str::to_owned).or_else(variable))
 }
 
 #[cfg(test)]

@@ -20,7 +20,9 @@ use super::{Granted, Issuer};
 use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, read_body, retry_after, server_time, with_causes};
 use crate::config::Domain;
 use crate::failure::{Failure, Hop};
-use crate::identity::Chain;
+use crate::identity::{Chain, EntraToken};
+use crate::metrics::CallMeter;
+use crate::metrics::labels::{self, CallResult};
 use crate::net::addresses::{Single, Way};
 use crate::net::trust::TrustRoots;
 use crate::net::{USER_AGENT, client};
@@ -40,17 +42,37 @@ pub(crate) struct AcrIssuer {
     identity: Option<Chain>,
     way: Way,
     http: reqwest::Client,
+    meter: Arc<CallMeter>,
 }
 
 impl AcrIssuer {
     /// Does no network I/O. `Err` if the TLS client cannot be built from these roots.
-    pub(crate) fn new(domain: Domain, identity: Option<Chain>, way: Way, roots: &TrustRoots) -> reqwest::Result<Self> {
+    pub(crate) fn new(
+        domain: Domain,
+        identity: Option<Chain>,
+        way: Way,
+        roots: &TrustRoots,
+        meter: Arc<CallMeter>,
+    ) -> reqwest::Result<Self> {
         let http = client::builder(roots, Single(Arc::clone(way.addresses())))?.user_agent(USER_AGENT).https_only(true);
         let http = match way.tunnel() {
             Some(tunnel) => client::through(http, tunnel.proxy(), |_| true),
             None => http,
         };
-        Ok(Self { domain, identity, way, http: http.build()? })
+        Ok(Self { domain, identity, way, http: http.build()?, meter })
+    }
+
+    async fn entra_token(&self, identity: &Chain) -> Result<EntraToken, Failure> {
+        let measured = self.meter.begin(labels::Hop::Identity);
+        let token = identity.token().await;
+        match &token {
+            Ok(token) if token.fresh => measured.ended(CallResult::Ok),
+            Ok(_) => measured.was_none(),
+            Err(failure) if failure.limited => measured.ended(CallResult::Limited),
+            Err(failure) if failure.permanent => measured.ended(CallResult::Refused),
+            Err(_) => measured.ended(CallResult::Failed),
+        }
+        token
     }
 
     async fn exchange(&self, entra: &Secret) -> Result<Granted, Failure> {
@@ -63,6 +85,11 @@ impl AcrIssuer {
         let url = format!("https://{}{path}", self.domain.authority());
         // Before the call, whose limit does not include it.
         self.way.resolve().await.map_err(|unresolved| self.failure(hop, unresolved))?;
+        let measured = self.meter.begin(match hop {
+            Hop::Identity => labels::Hop::Identity,
+            Hop::Exchange => labels::Hop::Exchange,
+            Hop::Token => labels::Hop::Token,
+        });
         let call = self.way.track_call();
         let sent = self
             .http
@@ -80,8 +107,12 @@ impl AcrIssuer {
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = read_body(answer).await;
         if status != StatusCode::OK {
+            measured.ended(CallResult::of(status));
             let body = body.ok().unwrap_or_default();
             return Err(self.refused(hop, status, &headers, &body));
+        }
+        if body.is_ok() {
+            measured.ended(CallResult::Ok);
         }
         let body = body.map_err(|cause| match cause {
             BodyError::Connection(cause) => self.unreachable(hop, call.failed(cause)),
@@ -191,7 +222,7 @@ impl Issuer for AcrIssuer {
             // There is no call to make.
             return Ok(Granted { token: Secret::new(String::new()), lifetime: NOBODY_LIFETIME, per_repository: false });
         };
-        let token = identity.token().await?;
+        let token = self.entra_token(identity).await?;
         let answer = self.exchange(&token.secret).await;
         if !answer.as_ref().is_err_and(|failure| failure.token_refused) {
             return answer;
@@ -201,7 +232,7 @@ impl Issuer for AcrIssuer {
             return answer;
         }
         // A 401 to a cached token may only mean that it is too old: once more, with a new one.
-        let renewed = identity.token().await?;
+        let renewed = self.entra_token(identity).await?;
         if renewed.secret.expose() == token.secret.expose() {
             let cause = "401: the registry refuses the Entra token, and the identity's source still gives the same one: \
                          wait until the source renews it, or restart the source";

@@ -54,7 +54,6 @@ impl SlotTable {
         self.shards.get(usize::try_from(index).ok()?)
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.load().len()).sum()
     }

@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 
+use acr_cache_proxy::hot_path::Served;
 use http::Method;
 use oci::name::Prefix;
 use oci::rename::Renaming;
@@ -18,6 +19,7 @@ fn main() {
     let blob = format!("/v2/library/nginx/blobs/{digest}");
     let paths = [by_tag, by_digest, blob];
     let batch = std::env::args().nth(1).unwrap_or_default();
+    let mut served = matches!(batch.as_str(), "hit" | "no-hit").then(Served::warm);
     for _ in 0..TIMES {
         match batch.as_str() {
             "parse" => paths.iter().for_each(|path| drop(black_box(pull(black_box(path))))),
@@ -37,7 +39,8 @@ fn main() {
                 let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest tagged by \"x\" is not found","detail":{"name":"hub/library/nginx"}}]}"#;
                 drop(black_box(names().errors(black_box(body))));
             }
-            "nothing" => {}
+            "hit" => served.iter_mut().for_each(Served::hit),
+            "nothing" | "no-hit" => {}
             other => panic!("{other:?} is no batch"),
         }
     }

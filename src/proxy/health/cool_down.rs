@@ -26,7 +26,11 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    pub(super) fn plural(self) -> &'static str {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Manifest, Self::Blob, Self::List];
+
+    /// What is asked for, in the log and in metrics.
+    pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Manifest => "manifests",
             Self::Blob => "blobs",

@@ -26,6 +26,7 @@ pub(super) struct Places(Semaphore);
 
 /// The reads a minute that one registry is asked for. A read is paid for when it is given its turn.
 pub(super) struct Budget {
+    reads_per_minute: NonZeroU32,
     /// From one read to the next, once the burst is used up.
     interval: Duration,
     /// How far ahead of that the reads may be.
@@ -61,7 +62,7 @@ impl Budget {
         let burst = (reads / BURST_PART).max(1);
         // Rounded up.
         let interval = MINUTE / (reads - burst).max(1) + Duration::from_nanos(1);
-        Self { interval, ahead: interval * (burst - 1), next: Mutex::new(Instant::now()) }
+        Self { reads_per_minute, interval, ahead: interval * (burst - 1), next: Mutex::new(Instant::now()) }
     }
 
     /// How long the next read has to wait. It has its turn then, whether or not it still wants it. `Err` if that would be too
@@ -76,6 +77,12 @@ impl Budget {
         }
         *next = due + self.interval;
         Ok(wait)
+    }
+
+    /// The reads a minute, and how long one that came now would wait.
+    pub(super) fn state(&self) -> (NonZeroU32, Duration) {
+        let wait = self.next().saturating_duration_since(Instant::now()).saturating_sub(self.ahead);
+        (self.reads_per_minute, wait)
     }
 
     /// A read goes out without its turn: a request is sent again. Those that come after it wait longer.

@@ -51,7 +51,7 @@ fn table(config: &Config, registries: &[&Emulator]) -> (RouteTable, UpkeepServic
     let roots = TrustRoots::load(Some(&path)).expect("certificates");
     let bundle = roots.bundle().expect("a bundle");
     let connector = ConnectorOptions::from_server_conf(&server_conf(&bundle));
-    let (table, service) = RouteTable::new(roots, connector);
+    let (table, service) = RouteTable::new(roots, connector, &Arc::default());
     table.replace(config).expect("no setting is wrong");
     (table, service, bundle)
 }
@@ -98,6 +98,7 @@ async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkee
 
     let staying_on = destination(&table, "ghcr.io");
     assert!(Arc::ptr_eq(&staying.upstream, &staying_on.upstream));
+    assert!(Arc::ptr_eq(&staying.meter, &staying_on.meter), "its series go on");
     let token = staying_on.upstream.tokens.token_for("other/org/app").await.expect("the same token");
     assert!(Arc::ptr_eq(&token, &kept));
     assert_eq!(token_calls(&stays), 1);
@@ -122,7 +123,7 @@ async fn an_unchanged_registry_keeps_its_token_and_a_removed_one_keeps_its_upkee
 /// Serves connections with the table; returns the address.
 async fn serve(table: &RouteTable, bundle: &Bundle) -> SocketAddr {
     let conf = Arc::new(server_conf(bundle));
-    let proxy = Proxy::new(table.live(), &Arc::new(Load::new(16, 16)));
+    let proxy = Proxy::new(table.live(), &Arc::new(Load::new(16, 16)), Arc::default());
     let app = Arc::new(pingora_proxy::http_proxy(&conf, proxy));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");

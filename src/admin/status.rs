@@ -1,0 +1,146 @@
+//! `/status`: what the page shows, as JSON. Nothing in it is a secret, and much of it is what clients have made up.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::health::{self, Readiness};
+use super::process::Process;
+use super::{State, cache};
+use crate::metrics::history::{STEP, Sum};
+use crate::metrics::recent::Failure;
+use crate::proxy::{Call, Upstream, upstreams};
+use crate::token::{Life, TokenReport};
+
+/// Images and clients that are listed, of those that are counted.
+const LISTED: usize = 15;
+
+/// All of it, now.
+pub(super) fn report(state: &State) -> Value {
+    let (ready, readiness) = health::readiness(state);
+    let (sum, process) = (Sum::of(&state.meters), Process::read());
+    let failures = state.meters.failures.all();
+    let mut registries = upstreams(&state.routes);
+    registries.sort_by_cached_key(|upstream| (upstream.domain.authority().to_owned(), upstream.number));
+    let registries: Vec<_> = registries.iter().map(|upstream| registry(state, upstream, &failures)).collect();
+    let points: Vec<_> = state.meters.history.points().iter().map(|point| {
+        let millis = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1000.0);
+        json!({"at": point.at, "rate": point.rate, "failed": point.failed, "median": millis(point.median), "slow": millis(point.slow)})
+    }).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "build": env!("ACR_CACHE_PROXY_BUILD"),
+        "uptime_seconds": state.started.elapsed().as_secs(),
+        "ready": ready,
+        "stopping": readiness["stopping"],
+        "summary": readiness["summary"],
+        "registries": registries,
+        "requests": {"total": sum.requests, "failed": sum.failed, "hits": sum.hits},
+        "history": {"step_seconds": STEP.as_secs(), "points": points},
+        "load": readiness["load"],
+        "cache": cache::report(&state.routes),
+        "failures": failures.iter().map(failure).collect::<Vec<_>>(),
+        "images": images(state),
+        "clients": clients(state),
+        "process": {
+            "resident_bytes": process.resident,
+            "descriptors": process.descriptors,
+            "max_descriptors": process.max_descriptors,
+        },
+    })
+}
+
+fn registry(state: &State, upstream: &Arc<Upstream>, failures: &[Failure]) -> Value {
+    let (health, TokenReport { refresh, access, repositories, .. }) = (&upstream.health, upstream.tokens.report());
+    let domain = upstream.domain.authority();
+    let mut told = Readiness::of(state, upstream).told(upstream);
+    let (kind, id) = &upstream.identity;
+    let paused = Call::ALL.into_iter().map(|call| (health.pause_left(call), call)).max_by_key(|(left, _)| *left);
+    let paused = paused.filter(|(left, _)| !left.is_zero());
+    let last_failure = failures.iter().find(|failure| failure.registry.as_deref() == Some(domain));
+    let more = json!({
+        "identity": {"kind": kind, "id": id},
+        "token": {"refresh": life(refresh), "access": life(access), "repositories": repositories},
+        "last_success_seconds": health.last_success().map(|ago| ago.as_secs()),
+        "last_failure": last_failure.map(|failure| json!({"at": unix(failure.at), "error": failure.error})),
+        "down": health.why_down().map(|cause| cause.to_string()),
+        "paused": paused.map(|(left, call)| json!({"call": call.plural(), "left_seconds": seconds(left)})),
+        "pauses": health.cool_downs(),
+        "stale": health.stale_answers(),
+        "budget": health.budget().map(|(limit, wait)| json!({"reads_per_minute": limit, "wait_seconds": seconds(wait)})),
+    });
+    if let (Some(told), Value::Object(more)) = (told.as_object_mut(), more) {
+        told.extend(more);
+    }
+    told
+}
+
+fn life(life: Option<Life>) -> Value {
+    life.map_or(Value::Null, |Life { age, left }| json!({"age_seconds": age.as_secs(), "left_seconds": left.as_secs()}))
+}
+
+fn failure(failure: &Failure) -> Value {
+    json!({
+        "at": unix(failure.at),
+        "registry": failure.registry,
+        "method": failure.method,
+        "path": failure.path,
+        "status": failure.status,
+        "error": failure.error,
+        "client": failure.client,
+        "correlation": failure.correlation,
+    })
+}
+
+/// The images of all routes that were pulled most often, as the registry names them.
+fn images(state: &State) -> Vec<Value> {
+    let of_route = |(route, meter): (String, Arc<crate::metrics::RouteMeter>)| {
+        let top = meter.images.top(LISTED).into_iter();
+        top.map(move |(path, count)| (count.times, route.clone(), path)).collect::<Vec<_>>()
+    };
+    let mut all: Vec<_> = state.meters.routes().into_iter().flat_map(of_route).collect();
+    all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2.cmp(&b.2)));
+    all.truncate(LISTED);
+    all.into_iter().map(|(pulls, route, path)| json!({"image": image(&path), "route": route, "pulls": pulls})).collect()
+}
+
+/// `/v2/hub/library/nginx/manifests/1.27` is `hub/library/nginx:1.27`.
+fn image(path: &str) -> String {
+    let path = path.strip_prefix("/v2/").unwrap_or(path);
+    match path.rsplit_once("/manifests/") {
+        Some((repository, digest)) if digest.contains(':') => format!("{repository}@{digest}"),
+        Some((repository, tag)) => format!("{repository}:{tag}"),
+        None => path.to_owned(),
+    }
+}
+
+fn clients(state: &State) -> Vec<Value> {
+    let top = state.meters.clients.top(LISTED).into_iter();
+    top.map(|(client, count)| json!({"client": client, "requests": count.times, "last_seconds": count.last.elapsed().as_secs()})).collect()
+}
+
+fn seconds(time: Duration) -> u64 {
+    // Rounded up: what is left is not 0 before it is over.
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_as_the_registry_has_it() {
+        for (path, expected) in [
+            ("/v2/hub/library/nginx/manifests/1.27", "hub/library/nginx:1.27"),
+            ("/v2/a/manifests/manifests/b", "a/manifests:b"),
+            ("/v2/a/manifests/sha256:ab", "a@sha256:ab"),
+        ] {
+            assert_eq!(image(path), expected);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A whole request: from the first byte that a client sends to the last one that it gets, answered from what is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci::name::Prefix;
+use oci::route::{Blobs, OnFailure, Route, Routes, Source};
+use pingora_core::connectors::http::v1::Connector;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use super::{CACHE, LIFETIME, OneManifest, REPOSITORY, lifetimes};
+use crate::cache::{Cache, KeyRef, Part};
+use crate::config::Domain;
+use crate::listen::http::{Http, Keepalive};
+use crate::listen::{Connection, Kind, Socket};
+use crate::load::Load;
+use crate::net::addresses::{Addresses, Names, Way};
+use crate::net::egress::Egress;
+use crate::proxy::{BlobHosts, Destination, Health, Kept, Proxy, Table, Upstream};
+use crate::token::Tokens;
+
+/// What containerd sends for the manifest of a tag.
+const REQUEST: &[u8] = b"GET /v2/library/nginx/manifests/1.27?ns=docker.io HTTP/1.1\r\n\
+    Host: 127.0.0.1:8080\r\n\
+    User-Agent: containerd/2.1.4\r\n\
+    Accept: application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, */*\r\n\
+    Accept-Encoding: gzip\r\n\r\n";
+
+/// A proxy that keeps the manifest of one tag, and a client's connection to it.
+pub struct Served {
+    runtime: Runtime,
+    client: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Served {
+    /// A proxy of one thread, which asks nobody.
+    pub fn warm() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime of this thread");
+        let client = runtime.block_on(async {
+            let (server, client) = UnixStream::pair().expect("a pair of sockets");
+            let address = std::os::unix::net::SocketAddr::from_pathname("client").expect("a valid path");
+            let connection = Box::new(Connection::new(
+                Socket::new(server),
+                pingora_core::protocols::l4::socket::SocketAddr::from(address),
+            ));
+            let load = Arc::new(Load::new(8, 8));
+            let conf = Arc::new(ServerConf::default());
+            let app = http_proxy(&conf, Proxy::new(table().await, &load, Arc::default()));
+            let http = Http::new(Kind::Clients, app, &Keepalive::new(LIFETIME), &load);
+            tokio::spawn(async move {
+                let (_shutdown, watch) = watch::channel(false);
+                http.serve(connection, &watch).await;
+            });
+            client
+        });
+        Self { runtime, client, buffer: vec![0; 16 << 10] }
+    }
+
+    /// One request and its whole answer.
+    pub fn hit(&mut self) {
+        let Self { runtime, client, buffer } = self;
+        runtime.block_on(async {
+            client.write_all(REQUEST).await.expect("the connection is open");
+            let mut length = 0;
+            while length < OneManifest::BYTES || !is_whole(&buffer[..length]) {
+                let read = client.read(&mut buffer[length..]).await.expect("the connection is open");
+                assert!(read > 0, "the connection is kept");
+                length += read;
+            }
+            assert!(buffer.starts_with(b"HTTP/1.1 200 "), "the manifest is kept");
+        });
+    }
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    answer.windows(4).position(|end| end == b"\r\n\r\n").is_some_and(|end| answer.len() - end - 4 == OneManifest::BYTES)
+}
+
+/// One route, of whose repository one manifest is kept.
+async fn table() -> Arc<Table> {
+    let domain = Domain::parse("example.azurecr.io").expect("a valid domain");
+    let (in_use, _) = oneshot::channel();
+    let upstream = Arc::new(Upstream {
+        number: 1,
+        host: domain.to_header(),
+        way: Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &[]))),
+        tokens: Arc::new(Tokens::new(Duration::ZERO)),
+        health: Health::new(&domain, None),
+        identity: ("anonymous", None),
+        meter: Arc::default(),
+        blob_hosts: BlobHosts::new(domain.host(), &[]),
+        storage_names: Names::storage(),
+        egress: Egress::direct(),
+        domain,
+        in_use,
+    });
+    let cache = Arc::new(Cache::new(CACHE));
+    let path = format!("/v2/{REPOSITORY}/manifests/1.27");
+    let key = KeyRef { registry: upstream.number, part: Part::Manifest, path: &path };
+    cache.look_up(key, &lifetimes(), || OneManifest).await;
+    let destination = Arc::new(Destination {
+        route: "docker.io".to_owned(),
+        upstream,
+        on_failure: OnFailure::default(),
+        blobs: Blobs::default(),
+        calls: Arc::new(Connector::new(None)),
+        kept: Some(Kept { cache, lifetimes: lifetimes(), prefetch: Arc::new([]) }),
+        meter: Arc::default(),
+    });
+    let route = Route {
+        source: Source::docker_hub(),
+        prefix: Prefix::parse("hub").expect("a valid prefix"),
+        hosts: Vec::new(),
+        destination,
+    };
+    Arc::new(Table::from_pointee(Routes::new(vec![route], None)))
+}

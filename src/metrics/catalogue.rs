@@ -1,0 +1,148 @@
+//! Every metric: its name, what it is, its labels, and what it means. What a scrape gives and docs/metrics.md are made of this.
+//!
+//! Names follow Prometheus's conventions: base units, `_total` for counters, which the formats add. No label has a value that a
+//! client can choose: `route` is a source and `registry` a login server of the settings, all others are in
+//! [`super::labels`] or named in the help text.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Type {
+    /// Only grows, until the process ends.
+    Counter,
+    /// A value of now.
+    Gauge,
+    /// Durations by size, in seconds.
+    Histogram,
+}
+
+/// A metric.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// Its name, without `_total`.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Type,
+    /// The names of its labels, in the order of their values in a sample.
+    pub labels: &'static [&'static str],
+    /// What it means: a sentence without its full stop, which OpenMetrics wants added.
+    pub help: &'static str,
+}
+
+impl Family {
+    /// Its name as queries have it.
+    #[cfg(test)]
+    pub(crate) fn series(&self) -> String {
+        let suffix = if self.kind == Type::Counter { "_total" } else { "" };
+        format!("{}{suffix}", self.name)
+    }
+}
+
+/// Declares the families and the list of all.
+macro_rules! catalogue {
+    ($($name:ident = $kind:ident $text:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub(crate) static $name: Family =
+                Family { name: $text, kind: Type::$kind, labels: &[$($label),*], help: $help };
+        )+
+
+        /// All of them, in the order of a scrape.
+        #[cfg(test)]
+        pub(crate) static ALL: &[&Family] = &[$(&$name),+];
+    };
+}
+
+catalogue! {
+    BUILD_INFO = Gauge "acr_cache_proxy_build_info" ["version", "build"]
+        "Always 1: the version, the commit and the features of the program";
+
+    REQUESTS = Counter "acr_cache_proxy_requests" ["route", "kind", "status", "cache"]
+        "Requests of clients that are over, by route (its source, or none), kind (manifest, blob, tags, referrers, ping, other), status (0: nothing was sent; a status that is not common has its class, such as 5xx) and what the cache did (hit, revalidate, miss, refresh, collapsed, stale, pass, none)";
+    FIRST_BYTE = Histogram "acr_cache_proxy_request_first_byte_seconds" ["route", "kind"]
+        "From the end of a request's header until the header of its answer goes to the client";
+    WHOLE = Histogram "acr_cache_proxy_request_duration_seconds" ["route", "kind"]
+        "From the end of a request's header to the end of the answer";
+    BODY_BYTES = Counter "acr_cache_proxy_response_body_bytes" ["route", "kind"]
+        "Bytes of bodies that went to clients; layers that clients fetch from storage by a redirect are not among them";
+
+    CALLS = Counter "acr_cache_proxy_upstream_requests" ["registry", "hop", "result"]
+        "Calls that are over, each try counted, by registry, hop (identity: Entra ID or the machine's identity endpoint; exchange and token: the registry's token endpoints; read: manifests, lists, and where a blob is; storage: blobs through the proxy) and result (ok, not_found, limited: 429, refused: other 4xx, failed: 5xx or no valid answer, unreachable: no connection or no answer)";
+    CALL_DURATION = Histogram "acr_cache_proxy_upstream_request_duration_seconds" ["registry", "hop"]
+        "From sending a call to the header of its answer; a call for a token to the end of the answer";
+
+    READY = Gauge "acr_cache_proxy_ready" []
+        "Whether /readyz says 200";
+    REGISTRY_READY = Gauge "acr_cache_proxy_registry_ready" ["registry"]
+        "Whether there is a valid token, for every identity that signs in to this registry";
+    TOKEN_AGE = Gauge "acr_cache_proxy_token_age_seconds" ["registry", "token"]
+        "Age of the oldest token in use: refresh, which a sign-in gives, or access, with which the registry is read; no access token where each repository has its own";
+    TOKEN_LEFT = Gauge "acr_cache_proxy_token_remaining_seconds" ["registry", "token"]
+        "Time to the end of the token that ends first; 0 if it has ended. Tokens are renewed after half to two thirds of their life";
+    TOKEN_FAILING = Gauge "acr_cache_proxy_token_failing_seconds" ["registry"]
+        "How long the sign-in or the renewal of tokens has been failing; 0 if it works";
+    REPOSITORY_TOKENS = Gauge "acr_cache_proxy_repository_tokens" ["registry"]
+        "Tokens of single repositories, as registries in ABAC mode give them";
+
+    DOWN = Gauge "acr_cache_proxy_registry_down" ["registry"]
+        "Whether the registry is known to be down: it is probed once a second, and requests get what is kept or fail at once";
+    PAUSES = Counter "acr_cache_proxy_registry_pauses" ["registry"]
+        "How often the registry has asked for a pause: 429, or 503 with Retry-After";
+    PAUSE_LEFT = Gauge "acr_cache_proxy_registry_pause_remaining_seconds" ["registry", "call"]
+        "What is left of the pause that the registry has asked for, by what is not asked for meanwhile (manifests, blobs, lists); 0 without one";
+    STALE = Counter "acr_cache_proxy_stale_answers" ["registry"]
+        "Answers that were stale because of trouble with the registry, its sign-in or a cache rule's source";
+    BUDGET = Gauge "acr_cache_proxy_registry_budget_reads_per_minute" ["registry"]
+        "limits.registry_reads_per_minute; absent if it is not set";
+    BUDGET_WAIT = Gauge "acr_cache_proxy_registry_budget_wait_seconds" ["registry"]
+        "How long a read that came now would wait for its turn; above 5 s it is refused. Absent without a budget";
+
+    CACHE_BYTES = Gauge "acr_cache_proxy_cache_bytes" []
+        "What is kept, headers and keys counted";
+    CACHE_MAX_BYTES = Gauge "acr_cache_proxy_cache_max_bytes" []
+        "cache.memory; 0 with cache: off";
+    CACHE_ENTRIES = Gauge "acr_cache_proxy_cache_entries" []
+        "Entries that are kept";
+    CACHE_EVICTED_BYTES = Counter "acr_cache_proxy_cache_evicted_bytes" []
+        "Bytes of entries that had to go for others";
+    CACHE_EVICTED = Counter "acr_cache_proxy_cache_evicted_entries" []
+        "Entries that had to go for others";
+    CACHE_HITS = Counter "acr_cache_proxy_cache_hits" ["kind"]
+        "Requests answered from memory, by what was kept (tags, manifests, missing, redirects, lists, configurations)";
+    CACHE_PASSED = Counter "acr_cache_proxy_cache_passed" ["reason"]
+        "Requests that went to the registry by themselves, by reason (kind, accept, full, answer, fault)";
+    CACHE_SAVED = Counter "acr_cache_proxy_cache_reads_saved" []
+        "Requests that waited for no read of their own: hits, collapsed and stale ones together";
+    FLIGHTS = Gauge "acr_cache_proxy_cache_flights" []
+        "Reads under way whose answers will be shared";
+
+    CONNECTIONS = Gauge "acr_cache_proxy_connections" ["listener"]
+        "Open connections, by listener (clients, admin)";
+    MAX_CONNECTIONS = Gauge "acr_cache_proxy_connections_max" ["listener"]
+        "The most connections at once";
+    IN_FLIGHT = Gauge "acr_cache_proxy_requests_in_flight" []
+        "Requests of clients under way";
+    MAX_IN_FLIGHT = Gauge "acr_cache_proxy_requests_in_flight_max" []
+        "The most requests at once";
+    REFUSALS = Counter "acr_cache_proxy_refusals" ["reason"]
+        "Connections and requests refused before they were looked at, by reason (connections, requests: too many at once; network: access.allow and access.deny; connections_per_client, request_rate: limits of a client; header_time, header_size, malformed: no request came of it; slow_reader: the client did not take its answer)";
+    LOG_DROPPED = Counter "acr_cache_proxy_log_lines_dropped" []
+        "Log lines that were dropped because standard error was not read";
+
+    CPU = Counter "process_cpu_seconds" []
+        "Processor time of this process, in user mode and in the kernel";
+    RESIDENT = Gauge "process_resident_memory_bytes" []
+        "Resident memory";
+    VIRTUAL = Gauge "process_virtual_memory_bytes" []
+        "Virtual memory";
+    DESCRIPTORS = Gauge "process_open_fds" []
+        "Open file descriptors";
+    MAX_DESCRIPTORS = Gauge "process_max_fds" []
+        "The most file descriptors: the soft limit";
+    THREADS = Gauge "process_threads" []
+        "Threads of this process";
+    START = Gauge "process_start_time_seconds" []
+        "Start of this process, in seconds since 1970";
+}
+
+#[cfg(test)]
+mod tests;

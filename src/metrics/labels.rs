@@ -1,0 +1,204 @@
+//! The values that labels have: closed sets, which no client can add to.
+
+/// Declares a set of label values: the enum, all of it, and the name of each.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum $name {
+            $($(#[$value_doc])* $value),+
+        }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub(crate) const ALL: [Self; [$($text),+].len()] = [$(Self::$value),+];
+
+            /// Its value in a label.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text),+
+                }
+            }
+        }
+    };
+}
+
+labels! {
+    /// What a request is for.
+    Kind {
+        /// A manifest, by tag or by digest.
+        Manifest = "manifest",
+        /// A blob: a layer, or the configuration of an image.
+        Blob = "blob",
+        /// A page of a tag list.
+        Tags = "tags",
+        /// A page of referrers.
+        Referrers = "referrers",
+        /// `GET /v2/`.
+        Ping = "ping",
+        /// What is refused before it is known, or is no pull.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What the cache did for a request.
+    CacheResult {
+        /// It was kept and is fresh.
+        Hit = "hit",
+        /// It was kept and is good enough while the registry is asked behind it.
+        Revalidate = "revalidate",
+        /// The registry was asked for this request.
+        Miss = "miss",
+        /// The same, in place of something too old.
+        Refresh = "refresh",
+        /// The registry was asked for another request at the same time.
+        Collapsed = "collapsed",
+        /// Too old, and the registry gives no better answer.
+        Stale = "stale",
+        /// It went to the registry by itself.
+        Pass = "pass",
+        /// The cache has no part in it.
+        None = "none",
+    }
+}
+
+labels! {
+    /// Who is asked on the way to an answer.
+    Hop {
+        /// Entra ID, or the machine's identity endpoint.
+        Identity = "identity",
+        /// `POST /oauth2/exchange` of the registry.
+        Exchange = "exchange",
+        /// `POST /oauth2/token` of the registry.
+        Token = "token",
+        /// A read: manifests, lists, and where a blob is.
+        Read = "read",
+        /// Blob storage, where its content comes through here.
+        Storage = "storage",
+    }
+}
+
+labels! {
+    /// How a call has ended.
+    CallResult {
+        /// 1xx to 3xx.
+        Ok = "ok",
+        /// 404: often the right answer.
+        NotFound = "not_found",
+        /// 429, or a call for a token that has to wait.
+        Limited = "limited",
+        /// Any other 4xx: somebody has to act.
+        Refused = "refused",
+        /// 5xx, or an answer that is none.
+        Failed = "failed",
+        /// No connection, or no answer.
+        Unreachable = "unreachable",
+    }
+}
+
+/// The statuses that have a label value of their own; of others the class has one.
+const STATUSES: [(u16, &str); 21] = [
+    (0, "0"),
+    (200, "200"),
+    (206, "206"),
+    (304, "304"),
+    (307, "307"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (416, "416"),
+    (429, "429"),
+    (500, "500"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+    (1, "1xx"),
+    (2, "2xx"),
+    (3, "3xx"),
+    (4, "4xx"),
+    (5, "5xx"),
+];
+
+/// A status as a label has it: one of a set, so that a registry's odd ones make no series of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status(u8);
+
+impl Status {
+    /// How many there are.
+    pub(crate) const COUNT: usize = STATUSES.len();
+
+    /// Of an answer; 0 is none.
+    pub(crate) fn of(status: u16) -> Self {
+        let own = match status {
+            200 => 1,
+            206 => 2,
+            304 => 3,
+            307 => 4,
+            400 => 5,
+            401 => 6,
+            403 => 7,
+            404 => 8,
+            405 => 9,
+            416 => 10,
+            429 => 11,
+            500 => 12,
+            502 => 13,
+            503 => 14,
+            504 => 15,
+            _ => match status / 100 {
+                class @ 1..=5 => 15 + class as u8,
+                _ => 0,
+            },
+        };
+        Self(own)
+    }
+
+    /// Its place among all.
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Whether a label value is of a request that failed.
+    pub(crate) fn is_failure(name: &str) -> bool {
+        name == "0" || name == "429" || name.starts_with('5')
+    }
+
+    /// The label value at this place.
+    pub(crate) fn name(index: usize) -> &'static str {
+        STATUSES.get(index).map_or("0", |(_, name)| name)
+    }
+}
+
+impl CallResult {
+    /// By the status of the answer.
+    pub(crate) fn of(status: http::StatusCode) -> Self {
+        match status.as_u16() {
+            404 => Self::NotFound,
+            429 => Self::Limited,
+            400..=499 => Self::Refused,
+            500.. => Self::Failed,
+            _ => Self::Ok,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_a_label_value_and_those_of_the_table_their_own() {
+        for (index, (status, name)) in STATUSES.iter().enumerate() {
+            let of = if name.ends_with("xx") { status * 100 + 99 } else { *status };
+            assert_eq!((Status::of(of).index(), Status::name(index)), (index, *name));
+        }
+        for status in 100..600 {
+            let name = Status::name(Status::of(status).index());
+            assert_eq!(name.as_bytes()[0], status.to_string().as_bytes()[0], "{status}");
+        }
+        assert_eq!(Status::name(Status::of(999).index()), "0");
+    }
+}

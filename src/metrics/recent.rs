@@ -1,0 +1,211 @@
+//! What people want to know and no metric may have as a label: images, clients, and requests that failed. All of it bounded.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use super::locked;
+
+/// Images of one route that are counted at once; of more, the one with the fewest pulls gives its place away. Counts are then
+/// too high by at most what that one had.
+const MAX_IMAGES: usize = 128;
+/// Clients at once: addresses, of IPv6 networks of 64 bits.
+const MAX_CLIENTS: usize = 512;
+/// Failed requests that are remembered.
+const MAX_FAILURES: usize = 32;
+
+/// Counts of what is most frequent, in bounded memory (space-saving: Metwally, Agrawal, El Abbadi, 2005).
+pub(crate) struct Sketch<K> {
+    most: usize,
+    counts: HashMap<K, Count>,
+}
+
+/// How often one thing has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Count {
+    /// At most as often as this.
+    pub times: u64,
+    /// When it came last.
+    pub last: Instant,
+}
+
+impl<K: Eq + Hash + Clone> Sketch<K> {
+    /// Of so many things at once.
+    fn new(most: usize) -> Self {
+        Self { most, counts: HashMap::new() }
+    }
+
+    /// It has come once more.
+    fn add<Q: Eq + Hash + ToOwned<Owned = O> + ?Sized, O: Into<K>>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        let last = Instant::now();
+        if let Some(count) = self.counts.get_mut(key) {
+            count.times += 1;
+            count.last = last;
+            return;
+        }
+        let mut times = 1;
+        if self.counts.len() >= self.most {
+            let rarest = self.counts.iter().min_by_key(|(_, count)| (count.times, count.last));
+            if let Some((rarest, count)) = rarest.map(|(key, count)| (key.clone(), *count)) {
+                times += count.times;
+                self.counts.remove::<K>(&rarest);
+            }
+        }
+        self.counts.insert(key.to_owned().into(), Count { times, last });
+    }
+
+    /// The most frequent ones, so many at most.
+    fn top(&self, most: usize) -> Vec<(K, Count)> {
+        let mut all: Vec<_> = self.counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
+        all.sort_by_key(|(_, count)| std::cmp::Reverse((count.times, count.last)));
+        all.truncate(most);
+        all
+    }
+}
+
+/// The images of one route.
+pub(crate) struct Images(Mutex<Sketch<Box<str>>>);
+
+impl Default for Images {
+    fn default() -> Self {
+        Self(Mutex::new(Sketch::new(MAX_IMAGES)))
+    }
+}
+
+impl Images {
+    /// An image was pulled: the path of its manifest in the registry.
+    pub(crate) fn pulled(&self, path: &str) {
+        locked(&self.0).add(path);
+    }
+
+    /// The paths that were pulled most often.
+    pub(crate) fn top(&self, most: usize) -> Vec<(Box<str>, Count)> {
+        locked(&self.0).top(most)
+    }
+}
+
+/// The clients of the process.
+pub(crate) struct Clients(Mutex<Sketch<IpAddr>>);
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self(Mutex::new(Sketch::new(MAX_CLIENTS)))
+    }
+}
+
+impl Clients {
+    /// A request has come from this address.
+    pub(crate) fn asked(&self, address: IpAddr) {
+        let network = match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(address) => match address.to_ipv4_mapped() {
+                Some(address) => IpAddr::V4(address),
+                None => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+            },
+        };
+        locked(&self.0).add(&network);
+    }
+
+    /// Those that have asked most often.
+    pub(crate) fn top(&self, most: usize) -> Vec<(IpAddr, Count)> {
+        locked(&self.0).top(most)
+    }
+}
+
+/// A request that failed, in words that are bounded by whoever adds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    /// When it ended.
+    pub at: SystemTime,
+    /// The registry that it was for.
+    pub registry: Option<String>,
+    /// Its method.
+    pub method: String,
+    /// Its path, without the query.
+    pub path: String,
+    /// The status of the answer; 0 is none.
+    pub status: u16,
+    /// Why, as the client was told.
+    pub error: String,
+    /// Who asked.
+    pub client: Option<IpAddr>,
+    /// The registry's id of the request.
+    pub correlation: Option<String>,
+}
+
+/// The last requests that failed.
+#[derive(Default)]
+pub(crate) struct Failures(Mutex<VecDeque<Failure>>);
+
+impl Failures {
+    /// One more.
+    pub(crate) fn add(&self, failure: Failure) {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.truncate(MAX_FAILURES - 1);
+        failures.push_front(failure);
+    }
+
+    /// The newest first.
+    pub(crate) fn all(&self) -> Vec<Failure> {
+        locked(&self.0).iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_frequent_outlasts_any_number_of_others() {
+        let images = Images::default();
+        for number in 0..10_000 {
+            images.pulled(&format!("/v2/hostile/manifests/{number}"));
+            if number % 10 == 0 {
+                images.pulled("/v2/hub/library/nginx/manifests/1.27");
+            }
+        }
+        let top = images.top(3);
+        assert_eq!(&*top[0].0, "/v2/hub/library/nginx/manifests/1.27");
+        // Never too low; too high by at most all there was, spread over the places.
+        assert!((1000..=1000 + 11_000 / MAX_IMAGES as u64).contains(&top[0].1.times), "{top:?}");
+        assert_eq!(images.top(usize::MAX).len(), MAX_IMAGES);
+    }
+
+    #[test]
+    fn a_client_of_ipv6_is_its_network() {
+        let clients = Clients::default();
+        for address in ["2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "192.0.2.1", "::ffff:192.0.2.1"] {
+            clients.asked(address.parse().expect("an address"));
+        }
+        let mut top: Vec<_> =
+            clients.top(9).into_iter().map(|(client, count)| (client.to_string(), count.times)).collect();
+        top.sort();
+        let expected = [("192.0.2.1", 2), ("2001:db8:0:1::", 1), ("2001:db8::", 2)];
+        assert_eq!(top, expected.map(|(client, times)| (client.to_owned(), times)));
+    }
+
+    #[test]
+    fn the_newest_failures_are_kept() {
+        let failures = Failures::default();
+        for number in 0..100 {
+            failures.add(Failure {
+                at: SystemTime::now(),
+                registry: None,
+                method: "GET".to_owned(),
+                path: number.to_string(),
+                status: 503,
+                error: String::new(),
+                client: None,
+                correlation: None,
+            });
+        }
+        let paths: Vec<_> = failures.all().into_iter().map(|failure| failure.path).collect();
+        assert_eq!((paths.len(), paths[0].as_str()), (MAX_FAILURES, "99"));
+    }
+}

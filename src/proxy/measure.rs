@@ -1,0 +1,141 @@
+//! What requests and the calls for them add to the metrics.
+
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+
+use super::context::{Admitted, Cached, Context, MAX_CORRELATION, MAX_METHOD};
+use super::endpoint::Endpoint;
+use crate::cache::How;
+use crate::metrics::labels::{CacheResult, CallResult, Hop, Kind, Status};
+use crate::metrics::recent::Failure;
+use crate::metrics::{Meters, Request};
+
+/// The longest path that is shown of a failed request, which the log has whole.
+const MAX_PATH: usize = 256;
+/// The same of why it failed.
+const MAX_ERROR: usize = 512;
+
+/// `logging`: the request is over.
+pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context, meters: &Meters) {
+    let unrouted = &*meters.unrouted;
+    let whole = context.elapsed();
+    let status = session.response_written().map_or(0, |response| response.status.as_u16());
+    let (meter, kind) = match context.if_admitted() {
+        Some(admitted) => (&*admitted.destination.meter, kind_of(admitted.target.endpoint())),
+        None if context.refusal().is_none() && context.trouble().is_none() && status == 200 => (unrouted, Kind::Ping),
+        None => (unrouted, Kind::Other),
+    };
+    meter.add(&Request {
+        kind,
+        status,
+        cache: cache_result(context.cached()),
+        // An answer of this proxy's own is sent at once.
+        first_byte: context.first_byte().or((status != 0).then_some(whole)),
+        whole,
+        bytes: session.body_bytes_sent(),
+    });
+    let request = session.req_header();
+    let client = context.client();
+    if let Some(client) = client {
+        meters.clients.asked(client);
+    }
+    let Some(admitted) = context.if_admitted() else { return };
+    if kind == Kind::Manifest && matches!(status, 200 | 304) {
+        // The first request of a pull, of which there is one: by tag, or HEAD by digest. What follows it is by digest, too.
+        if request.method == Method::HEAD || !admitted.target.is_by_digest() {
+            meter.images.pulled(admitted.target.path());
+        }
+    }
+    if context.trouble().is_some() || Status::is_failure(Status::name(Status::of(status).index())) {
+        // A client that leaves is no failure.
+        if context.trouble().is_none() && error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) {
+            return;
+        }
+        let why = context.trouble().map_or_else(|| format!("the registry answers {status}"), ToString::to_string);
+        meters.failures.add(Failure {
+            at: SystemTime::now(),
+            registry: Some(admitted.destination.upstream.domain.authority().to_owned()),
+            method: request.method.as_str().chars().take(MAX_METHOD).collect(),
+            path: request.uri.path().chars().take(MAX_PATH).collect(),
+            status,
+            error: why.chars().take(MAX_ERROR).collect(),
+            client,
+            correlation: context
+                .correlation()
+                .map(|id| String::from_utf8_lossy(id.as_bytes()).chars().take(MAX_CORRELATION).collect()),
+        });
+    }
+}
+
+/// The request is dropped before its end, as at the end of a drain.
+pub(super) fn cut_off(context: &Context) {
+    if let Some(admitted) = context.if_admitted() {
+        admitted.destination.meter.add(&Request {
+            kind: kind_of(admitted.target.endpoint()),
+            status: context.status(),
+            cache: cache_result(context.cached()),
+            first_byte: context.first_byte(),
+            whole: context.elapsed(),
+            bytes: context.body_bytes(),
+        });
+    }
+}
+
+fn kind_of(endpoint: Endpoint) -> Kind {
+    match endpoint {
+        Endpoint::Manifest => Kind::Manifest,
+        Endpoint::Blob => Kind::Blob,
+        Endpoint::Tags => Kind::Tags,
+        Endpoint::Referrers => Kind::Referrers,
+    }
+}
+
+fn cache_result(cached: Option<Cached>) -> CacheResult {
+    match cached {
+        Some(Cached::Here(How::Hit)) => CacheResult::Hit,
+        Some(Cached::Here(How::Revalidate)) => CacheResult::Revalidate,
+        Some(Cached::Here(How::Miss)) => CacheResult::Miss,
+        Some(Cached::Here(How::Refresh)) => CacheResult::Refresh,
+        Some(Cached::Here(How::Collapsed)) => CacheResult::Collapsed,
+        Some(Cached::Here(How::Stale)) => CacheResult::Stale,
+        Some(Cached::Passed(_)) => CacheResult::Pass,
+        None => CacheResult::None,
+    }
+}
+
+/// The registry or storage has answered.
+pub(crate) fn answered(admitted: &mut Admitted, status: StatusCode) {
+    let took = admitted.attempts.take_sent();
+    let (upstream, hop, result) = (&admitted.destination.upstream, hop(admitted), CallResult::of(status));
+    upstream.meter.add(hop, result, took);
+    if hop == Hop::Read && matches!(result, CallResult::Ok | CallResult::NotFound) {
+        upstream.health.succeeded();
+    }
+}
+
+/// No connection was made.
+pub(crate) fn connect_failed(admitted: &Admitted) {
+    admitted.destination.upstream.meter.add(hop(admitted), CallResult::Unreachable, None);
+}
+
+/// A request that went out has ended in an error. If its answer had begun, it is counted already; if the client has left, it
+/// says nothing of the registry.
+pub(crate) fn failed(admitted: &mut Admitted, error: &Error) {
+    if admitted.attempts.take_sent().is_some() && *error.esource() == ErrorSource::Upstream {
+        let result = match error.etype() {
+            ErrorType::InvalidHTTPHeader | ErrorType::H1Error => CallResult::Failed,
+            _ => CallResult::Unreachable,
+        };
+        admitted.destination.upstream.meter.add(hop(admitted), result, None);
+    }
+}
+
+fn hop(admitted: &Admitted) -> Hop {
+    match admitted.attempts.storage() {
+        Some(_) => Hop::Storage,
+        None => Hop::Read,
+    }
+}
