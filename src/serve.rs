@@ -199,7 +199,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     }
     for listener in &admin {
         info!(
-            "health and readiness on {}/healthz and /readyz, metrics at /metrics, a page for people at /, metrics at /metrics, counters at /cache",
+            "health and readiness on {}/healthz and /readyz, a page for people at /, metrics at /metrics, counters at /cache",
             listener.url()
         );
     }

@@ -101,6 +101,6 @@ async fn a_malformed_admin_request_leaves_no_credential_in_the_log() {
     }
     // What it has to say of them comes before what it says of this.
     proxy.signal("HUP");
-    proxy.wait_for_log("SIGHUP");
+    proxy.wait_for_log("reload: ");
     assert!(!proxy.log().contains(CREDENTIAL), "{}", proxy.log());
 }
