@@ -115,8 +115,9 @@ impl Mirror {
 
     /// What a proxy with these listeners is for clients of its own host. The error says what is missing.
     pub(crate) fn of(listeners: &[Listener]) -> Result<Self, String> {
-        let address = listeners.iter().find_map(|listener| listener.endpoint.address());
-        let only_sockets = "listen: container clients connect to no Unix socket: name the address of what is in front of it with --mirror";
+        let is_direct = |listener: &&Listener| listener.tls.is_none() && listener.proxy_protocol.is_none();
+        let address = listeners.iter().filter(is_direct).find_map(|listener| listener.endpoint.address());
+        let only_sockets = "listen: no listener is one that clients of this host can use as it is, by an address, without TLS and without the PROXY protocol: name the clients' address with --mirror";
         address.map_or_else(|| Err(only_sockets.to_owned()), Self::at)
     }
 

@@ -26,9 +26,11 @@ mod listener;
 mod log;
 mod mistake;
 mod parse;
+mod proxy_protocol;
 mod routes;
 mod setting;
 mod table;
+mod tls;
 mod tree;
 
 use access::Limits;
@@ -49,6 +51,7 @@ pub(crate) use listener::{Endpoint, Listener};
 pub(crate) use mistake::Mistakes;
 pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use table::{Default as DefaultValue, Row};
+pub(crate) use tls::{TlsFiles, TlsKey};
 
 #[cfg(feature = "bench")]
 pub(crate) use parse::parse_blobs;
@@ -87,6 +90,8 @@ pub(crate) struct Config {
 pub(crate) struct Host {
     /// Says why the CA certificates of a file cannot be used.
     pub check_ca_file: fn(&Path) -> Result<(), Box<dyn Error>>,
+    /// Says which file of a listener's TLS cannot be used, and why.
+    pub check_tls: fn(&TlsFiles) -> Result<(), (TlsKey, String)>,
     /// Whether a variable has a value.
     pub has_variable: fn(&str) -> bool,
 }
@@ -195,7 +200,7 @@ impl Config {
         };
 
         let log = log::settings(flags, log, &mut mistakes);
-        let (listeners, admin) = listener::parse(flags, listen, admin, &mut mistakes);
+        let (listeners, admin) = listener::parse(flags, listen, admin, host, &mut mistakes);
         let threads = FILE.threads.parse([flags.get(&FILE.threads.row), threads], &mut mistakes);
         let token_wait = FILE.token_wait.parse_or_default([token_wait], &mut mistakes);
         let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);

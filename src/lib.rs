@@ -15,6 +15,7 @@
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
 //!   config::listener, config::address    the listeners for clients; the forms of an address
+//!   config::tls, config::proxy_protocol    what a listener asks of each connection
 //!   config::access, config::routes, config::domain, config::identity, config::kind
 //!   config::change                 what differs between two configurations, and when that takes effect
 //!   config::log                    what is logged, and how
@@ -27,6 +28,9 @@
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
 //!     bind                           binds addresses and Unix sockets before anything else starts
+//!     opening                        what comes before the first request, in one limit of time:
+//!       proxy_header                   the PROXY protocol, from balancers that are trusted
+//!       tls, certificate               handshakes; files that are looked at again and again
 //!     listener, http                 accepts connections, gathers their requests' headers within bounds
 //!     connection, socket             what Pingora reads of a connection; its write buffer, below TLS
 //!     header, frames                 where an HTTP/1 header ends, how long an HTTP/2 frame may take
@@ -111,6 +115,7 @@
 //!   network, client                  networks of addresses; who counts as one client
 //!   connected, rate                  the connections and requests of each client
 //!   refusals                         what was refused, by reason, and which of it has a line in the log
+//! peer                             what TLS has told about the client of a connection
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
 //! metrics                          what is measured of requests and calls: arrays of atomics, found when a table is made
 //!   catalogue                      the name, type, labels and meaning of every metric
@@ -167,7 +172,7 @@
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, digest, file, load, metrics, secret, value
+//! answer, browser, digest, file, load, metrics, peer, secret, value
 //! access
 //! ```
 //!
@@ -244,6 +249,13 @@
 //! - All that is kept stays within `cache.memory`, names and headers counted, and shares no memory with what it came in.
 //!   Held by `integration::memory::the_memory_of_many_names_stays_within_its_bound`,
 //!   `proxy::fetch::content::tests::what_is_kept_shares_no_memory_with_the_response`.
+//! - The address of a client is the peer's, or that which a trusted balancer tells; nobody else's word counts.
+//!   Held by `integration::proxy_protocol::the_log_has_the_address_that_a_trusted_balancer_tells`,
+//!   `integration::proxy_protocol::a_header_of_nobody_trusted_is_refused_and_named`.
+//! - Where a client's certificate is required, no request without a good one is served, and a CA that is removed takes sessions
+//!   and connections with it.
+//!   Held by `integration::tls::a_client_needs_a_certificate_of_the_ca_where_one_is_required`,
+//!   `integration::tls::a_removed_ca_ends_sessions_and_connections_and_an_added_one_ends_none`.
 //! - No request that follows a body on the same connection is served, so where a body ends decides nothing.
 //!   Held by `integration::downstream::no_request_behind_a_body_is_served`.
 //! - No request that has begun before a signal is lost to it, nor one that comes while a balancer may still send it here; what
@@ -289,6 +301,7 @@ mod logger;
 mod metrics;
 mod net;
 mod notify;
+mod peer;
 mod proxy;
 mod run;
 mod secret;

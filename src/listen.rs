@@ -1,17 +1,21 @@
 //! Clients' connections: accepted, read within bounds, handed to Pingora request by request, and drained at the end.
 
 pub(crate) mod bind;
+pub(crate) mod certificate;
 pub(crate) mod descriptors;
 pub(crate) mod drain;
 pub(crate) mod exit;
 pub(crate) mod http;
 pub(crate) mod listener;
+pub(crate) mod opening;
 pub(crate) mod signal;
+pub(crate) mod tls;
 
 mod connection;
 mod frames;
 mod h2;
 mod header;
+mod proxy_header;
 mod refusal;
 mod socket;
 

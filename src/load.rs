@@ -14,6 +14,10 @@ use crate::access::{Gate, Rules};
 /// mirror cannot use it up.
 const MAX_ADMIN_CONNECTIONS: usize = 32;
 
+/// TLS handshakes at once. One takes a millisecond of processor time, so this many are a second's work; what takes longer
+/// waits for a slow client, and may wait for 10 s.
+const MAX_HANDSHAKES: usize = 1024;
+
 /// The counters of one process. The process does not end on what they count, see [`crate::listen::drain`].
 pub(crate) struct Load {
     /// Listening sockets that are open.
@@ -26,6 +30,12 @@ pub(crate) struct Load {
     pub requests: Arc<Limit>,
     /// Requests whose header was malformed, too large or too slow.
     pub bad_headers: AtomicU64,
+    /// Connections that ended because of a PROXY protocol header: refused, missing, malformed, too long or too slow.
+    pub refused_proxy_headers: AtomicU64,
+    /// TLS handshakes under way.
+    pub handshakes: Arc<Limit>,
+    /// TLS handshakes that came to nothing, those over the limit included.
+    pub failed_handshakes: AtomicU64,
     /// The process is about to end, and no balancer should send clients here any more.
     is_stopping: AtomicBool,
     /// Which clients may pull, and how much each.
@@ -41,6 +51,9 @@ impl Load {
             admin_connections: Limit::new("connections to the admin listener", MAX_ADMIN_CONNECTIONS),
             requests: Limit::new("requests under way", requests),
             bad_headers: AtomicU64::new(0),
+            refused_proxy_headers: AtomicU64::new(0),
+            handshakes: Limit::new("TLS handshakes", MAX_HANDSHAKES),
+            failed_handshakes: AtomicU64::new(0),
             is_stopping: AtomicBool::new(false),
             gate: Gate::new(Rules::default()),
         }

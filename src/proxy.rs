@@ -52,7 +52,7 @@ use blob::storage;
 use context::ClientRequest;
 use trace::Trace;
 
-pub(crate) use self::log::refused_header as log_refused_header;
+pub(crate) use self::log::{no_answer as log_no_answer, refused_header as log_refused_header};
 pub(crate) use blob::hosts::BlobHosts;
 #[cfg(feature = "hot-path")]
 pub(crate) use cache_status::CacheStatus;

@@ -4,9 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use httpdate::fmt_http_date;
 use log::{info, warn};
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::connectors::ConnectorOptions;
@@ -18,14 +19,16 @@ use pingora_proxy::http_proxy;
 
 use crate::admin::{Admin, Chronicler, State};
 use crate::config::identity::Kind;
-use crate::config::{Config, Endpoint};
+use crate::config::{self, Config, Endpoint};
 use crate::control;
 use crate::identity;
 use crate::listen;
 use crate::listen::bind::{BindError, Listener};
+use crate::listen::certificate::TlsError;
 use crate::listen::descriptors::{self, TooFewDescriptors};
 use crate::listen::http::{self, Http, Keepalive};
 use crate::listen::listener::Listeners;
+use crate::listen::opening::Opening;
 use crate::listen::signal;
 use crate::load::Load;
 use crate::metrics::Meters;
@@ -63,6 +66,8 @@ pub(crate) enum ServeError {
     Setting(String),
     /// The CA certificates cannot be used.
     Trust(TrustError),
+    /// A listener's certificates cannot be used.
+    Tls(TlsError),
     /// The signal handlers cannot be installed.
     Signals(io::Error),
     /// The TLS client for the sign-in cannot be made.
@@ -112,6 +117,7 @@ impl fmt::Display for ServeError {
             Self::Descriptors(cause) => cause.fmt(f),
             Self::Setting(wrong) => f.write_str(wrong),
             Self::Trust(cause) => cause.fmt(f),
+            Self::Tls(cause) => write!(f, "listen: {}", cause.to_sentence()),
             Self::Signals(cause) => write!(f, "signal handlers: {cause}"),
             Self::Client(cause) => write!(f, "TLS client: {cause}"),
         }
@@ -125,6 +131,7 @@ impl Error for ServeError {
             Self::Signals(cause) => Some(cause),
             Self::Descriptors(cause) => Some(cause),
             Self::Trust(cause) => Some(cause),
+            Self::Tls(cause) => Some(cause),
             Self::Client(cause) => Some(cause),
             Self::Setting(_) => None,
         }
@@ -139,6 +146,9 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
+    // Read before the sockets are bound: what is wrong with a file is found before an address in use.
+    let openings =
+        config.listeners().iter().map(Opening::load).collect::<Result<Vec<_>, _>>().map_err(ServeError::Tls)?;
     let (clients, admin): (Vec<_>, Vec<_>) =
         bind(config)?.into_iter().partition(|listener| listener.kind() == listen::Kind::Clients);
 
@@ -173,8 +183,12 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let on_hangup = asker.clone();
     let signals = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), move || on_hangup.ask());
     let (shutdown, end) = signals.map_err(ServeError::Signals)?;
-    for listener in &clients {
-        info!("acr-cache-proxy {}: listening on {}", env!("CARGO_PKG_VERSION"), listener.url());
+    for ((listener, settings), opening) in clients.iter().zip(config.listeners()).zip(&openings) {
+        let how = how(settings);
+        if let Some(end) = opening.tls.as_ref().map(|tls| tls.not_after()).filter(|end| *end < SystemTime::now()) {
+            warn!("{}: the certificate ended on {}: clients refuse it, renew it", listener.url(), fmt_http_date(end));
+        }
+        info!("acr-cache-proxy {}: listening on {}{how}", env!("CARGO_PKG_VERSION"), listener.url());
     }
     for route in config.routes().iter() {
         let upstream = route.destination.upstream.domain().authority();
@@ -191,7 +205,12 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         Some(cache) => info!("cache: up to {} MiB of memory", cache.memory >> 20),
         None => info!("cache: off"),
     }
-    for address in clients.iter().filter_map(Listener::address).filter(|address| !address.ip().is_loopback()) {
+    let is_open = |settings: &&config::Listener| {
+        let clients = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+        !clients.is_some_and(|clients| clients.is_required)
+    };
+    let open = clients.iter().zip(config.listeners()).filter(|(_, settings)| is_open(settings));
+    for address in open.filter_map(|(listener, _)| listener.address()).filter(|address| !address.ip().is_loopback()) {
         warn!("clients are not authenticated, and {address} is reachable from outside: protect the port");
     }
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
@@ -227,6 +246,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         server.add_service(history);
         let app = Admin::new(state);
         let http = Http::new(listen::Kind::Admin, app, &keepalive, &load);
+        let admin = admin.into_iter().map(|listener| (listener, Opening::plain())).collect();
         server.add_service(Listeners::new(admin, http, 1, &load, shutdown.clone()));
     }
     let addresses = clients.iter().filter_map(Listener::address).collect();
@@ -243,6 +263,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     app.server_options = Some(options());
     app.h2_options = Some(h2_options());
     let http = Http::new(listen::Kind::Clients, app, &keepalive, &load);
+    let clients = clients.into_iter().zip(openings).collect();
     server.add_service(Listeners::new(clients, http, threads, &load, shutdown));
     server.run(RunArgs { shutdown_signal: Box::new(end) });
     drop(bundle);
@@ -251,14 +272,29 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
 
 /// Binds all listeners. Called before anything else starts, so that an address in use fails the start at once.
 fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
-    let client =
-        |endpoint: &Endpoint| (listen::Kind::Clients, endpoint.clone(), "--listen-address (listen in the file)");
-    let admin = |address| (listen::Kind::Admin, Endpoint::Address(address), "--admin-address (admin in the file)");
-    let clients = config.listeners().iter().map(|listener| client(&listener.endpoint));
-    let bind = |(kind, endpoint, setting)| {
-        Listener::bind(kind, &endpoint).map_err(|cause| ServeError::Listen { endpoint, setting, cause })
+    let client = |listener: &config::Listener| {
+        let setting = "--listen-address (listen in the file)";
+        (listen::Kind::Clients, listener.endpoint.clone(), listener.tls.is_some(), setting)
+    };
+    let admin =
+        |address| (listen::Kind::Admin, Endpoint::Address(address), false, "--admin-address (admin in the file)");
+    let clients = config.listeners().iter().map(client);
+    let bind = |(kind, endpoint, has_tls, setting)| {
+        Listener::bind(kind, &endpoint, has_tls).map_err(|cause| ServeError::Listen { endpoint, setting, cause })
     };
     clients.chain(config.admin().map(admin)).map(bind).collect()
+}
+
+/// What a listener asks of its clients, as the log has it.
+fn how(settings: &config::Listener) -> String {
+    let certificates = match settings.tls.as_ref().and_then(|tls| tls.clients.as_ref()) {
+        Some(clients) if clients.is_required => ", client certificates required",
+        Some(_) => ", client certificates optional",
+        None => "",
+    };
+    let tls = if settings.tls.is_some() && settings.endpoint.address().is_none() { ", TLS" } else { "" };
+    let proxy_protocol = if settings.proxy_protocol.is_some() { ", PROXY protocol" } else { "" };
+    format!("{tls}{certificates}{proxy_protocol}")
 }
 
 fn options() -> HttpServerOptions {

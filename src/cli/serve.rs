@@ -7,6 +7,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use super::exit::{Exit, mistake};
 use crate::config::{self, Config, DefaultValue, Flags, Host, Row};
 use crate::identity;
+use crate::listen::certificate;
 use crate::net::trust;
 
 /// An example for a command of this build only.
@@ -36,7 +37,11 @@ AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is 
 }
 
 /// This host.
-const HOST: Host = Host { check_ca_file: |path| Ok(trust::check_ca_file(path)?), has_variable: identity::is_set };
+const HOST: Host = Host {
+    check_ca_file: |path| Ok(trust::check_ca_file(path)?),
+    check_tls: |files| certificate::check(files).map_err(|wrong| (wrong.key, wrong.to_sentence())),
+    has_variable: identity::is_set,
+};
 
 /// The flags of `serve`.
 #[derive(Args)]

@@ -4,12 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::Flags;
 use super::address;
 use super::address::DEFAULT_LISTEN;
 use super::mistake::{Mistakes, Place, Text};
 use super::setting::{FILE, LISTEN, ListenTable};
 use super::table::OneOrMany;
+use super::tls::TlsFiles;
+use super::{Flags, Host};
+use crate::access::Networks;
 
 /// The most listeners: each is a socket and a task, and no host has more networks for clients.
 const MAX_LISTENERS: usize = 64;
@@ -19,6 +21,10 @@ const MAX_LISTENERS: usize = 64;
 pub(crate) struct Listener {
     /// Where it waits.
     pub endpoint: Endpoint,
+    /// Its TLS; `None` is plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// The networks that have to send the PROXY protocol's header; `None` is a listener without it.
+    pub proxy_protocol: Option<Networks>,
 }
 
 /// Where a listener waits for connections. Prints as an address, or as `unix:` and a path.
@@ -68,6 +74,7 @@ pub(super) fn parse(
     flags: &Flags,
     listen: Option<OneOrMany<ListenTable>>,
     admin: Option<Text>,
+    host: Option<&Host>,
     mistakes: &mut Mistakes,
 ) -> (Vec<Listener>, Option<SocketAddr>) {
     let flag = flags.get(&FILE.listen.row);
@@ -80,7 +87,7 @@ pub(super) fn parse(
             if tables.len() > MAX_LISTENERS {
                 mistakes.add(&place, format_args!("has {} items: {MAX_LISTENERS} are the most", tables.len()));
             }
-            tables.into_iter().filter_map(|table| of_table(table, mistakes)).collect()
+            tables.into_iter().filter_map(|table| of_table(table, host, mistakes)).collect()
         }
         None => Vec::new(),
     };
@@ -112,11 +119,12 @@ pub(super) fn parse(
 fn one(text: Text, mistakes: &mut Mistakes) -> Vec<(Place, Listener)> {
     let place = text.0.clone();
     let address = mistakes.parse(text, address::parse_listen);
-    address.map(|address| (place, Listener { endpoint: Endpoint::Address(address) })).into_iter().collect()
+    let listener = |address| Listener { endpoint: Endpoint::Address(address), tls: None, proxy_protocol: None };
+    address.map(|address| (place, listener(address))).into_iter().collect()
 }
 
-fn of_table(table: ListenTable, mistakes: &mut Mistakes) -> Option<(Place, Listener)> {
-    let ListenTable { place: at, is_flawed, address, unix, mode } = table;
+fn of_table(table: ListenTable, host: Option<&Host>, mistakes: &mut Mistakes) -> Option<(Place, Listener)> {
+    let ListenTable { place: at, is_flawed, address, unix, mode, tls, proxy_protocol } = table;
     let at = at.unwrap_or_else(|| Place::new("listen"));
     let place = address.as_ref().or(unix.as_ref()).map_or_else(|| at.clone(), |(place, _)| place.clone());
     let is_placed = address.is_some() || unix.is_some();
@@ -127,11 +135,17 @@ fn of_table(table: ListenTable, mistakes: &mut Mistakes) -> Option<(Place, Liste
     if let Some((place, _)) = mode.as_ref().filter(|_| address.is_some()) {
         mistakes.add(place, "is for a Unix socket: remove it");
     }
+    let is_unix = unix.is_some();
+    let has_tls = tls.is_some();
+    let tls = tls.and_then(|table| super::tls::parse(table, host, mistakes));
+    let proxy_protocol = proxy_protocol.and_then(|table| super::proxy_protocol::parse(table, is_unix, mistakes));
     let mode = LISTEN.mode.parse_or_default([mode], mistakes);
     let address = LISTEN.address.parse([address], mistakes).map(Endpoint::Address);
     let unix = LISTEN.unix.parse([unix], mistakes).zip(mode).map(|(path, mode)| Endpoint::Unix { path, mode });
     if !is_placed && !is_flawed {
         mistakes.add(&at, "has neither address nor unix: set one of them");
     }
-    Some((place, Listener { endpoint: address.or(unix)? }))
+    // A listener that lacks its TLS is none: the mistake was told.
+    let endpoint = address.or(unix).filter(|_| !has_tls || tls.is_some())?;
+    Some((place, Listener { endpoint, tls, proxy_protocol }))
 }

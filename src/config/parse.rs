@@ -329,6 +329,14 @@ pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
+pub(crate) fn parse_client_auth(text: &str) -> Result<bool, String> {
+    match text {
+        "required" => Ok(true),
+        "optional" => Ok(false),
+        _ => Err(format!("unknown value {text:?}: use required or optional")),
+    }
+}
+
 /// An id of a tenant, an application or an identity.
 pub(crate) fn parse_id(text: &str) -> Result<String, String> {
     not_empty(text, Form::Id)

@@ -18,9 +18,11 @@ use super::parse::{
     parse_notice, parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_sample, parse_threads,
     parse_token_wait, parse_unix,
 };
+use super::proxy_protocol::ProxyProtocolTable;
 use super::table::{
     Default, Entry, List, Nested, ROW, Row, Shape, Short, Switched, Table, Tables, Value, ValueOrTables, table,
 };
+use super::tls::TlsTable;
 use crate::access::Network;
 use crate::logger::{Format, parse_filter};
 use oci::name::Prefix;
@@ -202,6 +204,24 @@ table! {
             more: "With the default, that is the user and the group that the proxy runs as. `\"0666\"` is everybody who \
                    can reach the folder."
         } parse parse_mode;
+
+        tls: Nested<TlsTable> {
+            value: "TABLE",
+            default: Default::Words("none: plain HTTP"),
+            example: "{certificate: /etc/acr-cache-proxy/tls.crt, key: /etc/acr-cache-proxy/tls.key}",
+            help: "TLS 1.2 and 1.3, and by ALPN HTTP/2 and HTTP/1.1: a table of files",
+            more: "The files are read again every 5 seconds, and what is new in them counts for new connections. A pair that \
+                   cannot be used changes nothing, and the log says so."
+        };
+
+        proxy_protocol: Nested<ProxyProtocolTable> {
+            value: "TABLE",
+            default: Default::Words("none: the peer of a connection is its client"),
+            example: "{trusted: [10.0.0.5]}",
+            help: "The PROXY protocol, version 1 or 2, by which a TCP balancer tells whose connection it passes on",
+            more: "The header comes before TLS. The address in it is the client's in the log and in all limits; with LOCAL or \
+                   UNKNOWN the real address counts."
+        };
     }
 }
 

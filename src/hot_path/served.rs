@@ -16,7 +16,8 @@ use tokio::sync::{oneshot, watch};
 use super::{CACHE, LIFETIME, OneManifest, REPOSITORY, lifetimes};
 use crate::cache::{Cache, KeyRef, Part};
 use crate::config::Domain;
-use crate::listen::http::{Http, Keepalive};
+use crate::listen::http::{Http, Keepalive, Speaks};
+use crate::listen::tls::Revocation;
 use crate::listen::{Connection, Kind, Socket};
 use crate::load::Load;
 use crate::net::addresses::{Addresses, Names, Way};
@@ -55,7 +56,7 @@ impl Served {
             let http = Http::new(Kind::Clients, app, &Keepalive::new(LIFETIME), &load);
             tokio::spawn(async move {
                 let (_shutdown, watch) = watch::channel(false);
-                http.serve(connection, &watch).await;
+                http.serve(connection, Speaks::Either, &watch, Revocation::never()).await;
             });
             client
         });

@@ -22,6 +22,7 @@ pub(crate) struct Listener {
     kind: Kind,
     pub(super) socket: Socket,
     endpoint: Endpoint,
+    has_tls: bool,
 }
 
 /// The socket itself, which does not block.
@@ -59,7 +60,7 @@ impl From<io::Error> for BindError {
 impl Listener {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`. The file of a
     /// Unix socket that nobody serves any more is replaced.
-    pub(crate) fn bind(kind: Kind, endpoint: &Endpoint) -> Result<Self, BindError> {
+    pub(crate) fn bind(kind: Kind, endpoint: &Endpoint, has_tls: bool) -> Result<Self, BindError> {
         // The standard library's queue has 128 places, and tokio's sockets belong to a runtime; this one serves nothing else.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         match endpoint {
@@ -72,11 +73,11 @@ impl Listener {
                     bound => bound,
                 }?;
                 let endpoint = Endpoint::Address(socket.local_addr()?);
-                Ok(Self { kind, endpoint, socket: Socket::Tcp(socket) })
+                Ok(Self { kind, endpoint, has_tls, socket: Socket::Tcp(socket) })
             }
             Endpoint::Unix { path, mode } => {
                 let socket = runtime.block_on(listen_unix(path, *mode))?;
-                Ok(Self { kind, endpoint: endpoint.clone(), socket: Socket::Unix(socket) })
+                Ok(Self { kind, endpoint: endpoint.clone(), has_tls, socket: Socket::Unix(socket) })
             }
         }
     }
@@ -94,6 +95,7 @@ impl Listener {
     /// As a person reads it: `http://127.0.0.1:8080`, `unix:/run/clients.sock`.
     pub(crate) fn url(&self) -> String {
         match &self.endpoint {
+            Endpoint::Address(address) if self.has_tls => format!("https://{address}"),
             Endpoint::Address(address) => format!("http://{address}"),
             unix @ Endpoint::Unix { .. } => unix.to_string(),
         }
@@ -146,14 +148,15 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
-        let listener = Listener::bind(Kind::Clients, &Endpoint::Unix { path: path.to_owned(), mode })?;
+        let listener = Listener::bind(Kind::Clients, &Endpoint::Unix { path: path.to_owned(), mode }, false)?;
         let Socket::Unix(socket) = listener.socket else { panic!("a Unix socket") };
         Ok(socket)
     }
 
     #[test]
     fn accepted_connections_inherit_no_delay() {
-        let listener = Listener::bind(Kind::Clients, &Endpoint::Address(([127, 0, 0, 1], 0).into())).expect("a port");
+        let listener =
+            Listener::bind(Kind::Clients, &Endpoint::Address(([127, 0, 0, 1], 0).into()), false).expect("a port");
         let Socket::Tcp(socket) = listener.socket else { panic!("a TCP socket") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
         runtime.block_on(async {

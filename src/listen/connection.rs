@@ -3,8 +3,8 @@
 //! Pingora's own stream fills a read buffer of 64 KiB with zeros for each connection, of which dockerd opens one a request,
 //! and asks the clock on each read and write that has to wait.
 //!
-//! A connection is generic over its stream: TCP today, as [`super::socket::Socket`]. A TLS stream fits, too, over a socket
-//! (its write buffer then stays below TLS) or over another connection, in whose buffer the header of the PROXY protocol was read.
+//! A connection is generic over its stream: TCP or a Unix socket, as [`super::socket::Socket`], or TLS over one of these; the
+//! write buffer is below TLS.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -24,10 +24,11 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::frames::Frames;
 use super::header;
+use crate::peer::Peer;
 
 /// Read at once into the connection's buffer. Real headers have less than 1 KiB.
 const READ_SIZE: usize = 2 << 10;
@@ -46,6 +47,8 @@ pub(crate) struct Connection<S> {
     readable: Readable,
     digest: Arc<SocketDigest>,
     established: SystemTime,
+    /// What TLS has told about the client.
+    peer: Option<Arc<ProxyDigest>>,
 }
 
 /// What Pingora may read of the connection while a request is under way.
@@ -72,7 +75,18 @@ impl<S: Stream> Connection<S> {
             readable: Readable::End,
             digest: Arc::new(digest),
             established: SystemTime::now(),
+            peer: None,
         }
+    }
+
+    /// The same of a TLS stream, which has told this about the client.
+    pub(crate) fn secured(stream: S, client: impl Into<SocketAddr>, peer: Peer) -> Self {
+        Self { peer: peer.into_digest(), ..Self::new(stream, client) }
+    }
+
+    /// Whether its stream is TLS.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.peer.is_some()
     }
 
     /// The client's IP address, of a connection that has one.
@@ -174,8 +188,12 @@ impl<S: Stream> AsyncWrite for Connection<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Only flushes: Pingora drops the connection right after this, which closes it in both directions.
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Only flushes: Pingora drops the connection right after this, which closes it in both directions. TLS has an end of its
+    /// own, without which a client takes an answer that ends with the connection for a broken one.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_secured() {
+            return Pin::new(&mut self.stream).poll_shutdown(context);
+        }
         self.poll_flush(context)
     }
 }
@@ -193,7 +211,7 @@ impl<S: Stream> Peek for Connection<S> {}
 impl<S: Stream> Shutdown for Connection<S> {
     async fn shutdown(&mut self) {
         // It fails if the client has left, and then nobody misses the last bytes.
-        let _ = self.flush().await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
@@ -213,7 +231,7 @@ impl<S: Stream> GetTimingDigest for Connection<S> {
 
 impl<S: Stream> GetProxyDigest for Connection<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.peer.clone()
     }
 }
 
@@ -249,7 +267,7 @@ mod tests {
         (over(server), client)
     }
 
-    /// A connection whose stream is another connection, as with TLS behind the PROXY protocol.
+    /// A connection whose stream is another connection: any stream will do.
     fn nested() -> (Connection<Connection<Socket<UnixStream>>>, UnixStream) {
         let (mut inner, client) = unix();
         inner.take_request(0, true);

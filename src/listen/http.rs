@@ -18,7 +18,9 @@ use tokio::sync::Notify;
 use super::connection::{Connection, Stream};
 use super::h2::WithDeadlines;
 use super::header::{Header, Malformed};
+use super::proxy_header;
 use super::refusal::{self, NoRequest};
+use super::tls::Revocation;
 use super::{HEADER_LIMIT, Kind, drain};
 use crate::access::{Denial, Reason};
 use crate::load::Load;
@@ -64,6 +66,17 @@ impl Keepalive {
     }
 }
 
+/// Which versions of HTTP a connection may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1, or HTTP/2 by prior knowledge: without TLS, clients say nothing in advance.
+    Either,
+    /// HTTP/1 over TLS.
+    Http1,
+    /// HTTP/2 over TLS, as agreed by ALPN.
+    Http2,
+}
+
 /// What a connection brings next.
 enum Next {
     /// The header of a request, and what has come of its body.
@@ -104,16 +117,29 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         self.close_idle.notify_one();
     }
 
-    /// Serves a connection to its end.
-    pub(crate) async fn serve<S: Stream>(&self, mut connection: Box<Connection<S>>, shutdown: &ShutdownWatch) {
+    /// Serves a connection to its end, which comes soon after its `revocation`.
+    pub(crate) async fn serve<S: Stream>(
+        &self,
+        mut connection: Box<Connection<S>>,
+        speaks: Speaks,
+        shutdown: &ShutdownWatch,
+        mut revocation: Revocation,
+    ) {
         let client = connection.client().map(|address| address.ip());
         let _place = match (self.kind == Kind::Clients).then(|| self.load.gate.connect(client)) {
             Some(Err(denial)) => return self.deny(&mut connection, denial).await,
             Some(Ok(place)) => place,
             None => None,
         };
-        let mut next = self.first(&mut connection, shutdown).await;
+        let shutdown = &revocation.shutdown(shutdown);
+        let mut is_first = true;
         loop {
+            let next = tokio::select! {
+                biased;
+                () = revocation.wait() => return,
+                next = self.next(&mut connection, speaks, is_first, shutdown) => next,
+            };
+            is_first = false;
             match next {
                 Next::Request(bytes) => {
                     let mut session = ServerSession::new_http1(connection);
@@ -139,19 +165,29 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 }
                 Next::End => return,
             }
-            next = self.further(&mut connection, shutdown).await;
         }
     }
 
+    async fn next(
+        &self,
+        connection: &mut Connection<impl Stream>,
+        speaks: Speaks,
+        is_first: bool,
+        shutdown: &ShutdownWatch,
+    ) -> Next {
+        if is_first { self.first(connection, speaks, shutdown).await } else { self.further(connection, shutdown).await }
+    }
+
     /// The first header of a connection has [`HEADER_LIMIT`] from when that is accepted.
-    async fn first(&self, connection: &mut Connection<impl Stream>, shutdown: &ShutdownWatch) -> Next {
+    async fn first(&self, connection: &mut Connection<impl Stream>, speaks: Speaks, shutdown: &ShutdownWatch) -> Next {
+        let speaks = if self.kind == Kind::Clients { speaks } else { Speaks::Http1 };
         let first = async {
             tokio::select! {
                 biased;
                 filled = connection.fill(MAX_HEADER) => if !filled.is_ok_and(|length| length > 0) { return Next::End },
                 () = drain::ends_idle(shutdown) => return Next::End,
             }
-            Self::gather(connection, self.kind == Kind::Clients).await
+            Self::gather(connection, speaks).await
         };
         match timeout(HEADER_LIMIT, first).await {
             Ok(next) => next,
@@ -182,28 +218,33 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 return Next::End;
             }
         }
-        match timeout(HEADER_LIMIT, Self::gather(connection, false)).await {
+        match timeout(HEADER_LIMIT, Self::gather(connection, Speaks::Http1)).await {
             Ok(next) => next,
             Err(_) => too_slow(connection),
         }
     }
 
-    async fn gather(connection: &mut Connection<impl Stream>, speaks_h2: bool) -> Next {
+    async fn gather(connection: &mut Connection<impl Stream>, speaks: Speaks) -> Next {
         let mut header = Header::default();
+        let malformed = if connection.is_secured() { NoRequest::NotHttp } else { NoRequest::Malformed };
         // Since the first bytes, if these were not the whole header: most are, and need no clock.
         let mut begun: Option<Instant> = None;
         let refused =
             |why, begun: Option<Instant>| Next::Refused(why, begun.map_or(Duration::ZERO, |begun| begun.elapsed()));
         loop {
             let bytes = connection.buffer();
-            if speaks_h2 && bytes.starts_with(PREFACE) {
+            if speaks != Speaks::Http1 && bytes.starts_with(PREFACE) {
                 connection.start_frames(PREFACE.len());
                 return Next::Http2;
             }
-            if !(speaks_h2 && PREFACE.starts_with(bytes)) {
+            if speaks == Speaks::Http1 || !PREFACE.starts_with(bytes) {
                 match header.end(bytes) {
+                    _ if speaks == Speaks::Http2 => return refused(malformed, begun),
                     Ok(Some(length)) => return Next::Request(connection.take_request(length, header.has_body())),
-                    Err(Malformed) => return refused(NoRequest::Malformed, begun),
+                    Err(Malformed) if proxy_header::is_begun(bytes) => {
+                        return refused(NoRequest::ProxyHeaderRefused, begun);
+                    }
+                    Err(Malformed) => return refused(malformed, begun),
                     Ok(None) if bytes.len() >= MAX_HEADER => return refused(NoRequest::TooLarge, begun),
                     Ok(None) => {}
                 }
@@ -231,7 +272,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
 
     /// Answers and ends what never becomes a request. That is counted and, for clients, logged as requests are.
     async fn refuse(&self, connection: &mut Connection<impl Stream>, why: NoRequest, elapsed: Duration) {
-        self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
+        let counter = if why == NoRequest::ProxyHeaderRefused {
+            &self.load.refused_proxy_headers
+        } else {
+            &self.load.bad_headers
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         self.load.gate.refusals().count(match why {
             NoRequest::TooLarge => Reason::HeaderSize,
             NoRequest::TooSlow => Reason::HeaderTime,
@@ -291,7 +337,7 @@ mod tests {
         let connection = Box::new(Connection::new(Socket::new(server), peer));
         let served = tokio::spawn(async move {
             let (_shutdown, watch) = watch::channel(false);
-            http.serve(connection, &watch).await;
+            http.serve(connection, Speaks::Either, &watch, Revocation::never()).await;
         });
         (client, served)
     }

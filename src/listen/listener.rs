@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use log::error;
 use pingora_core::apps::HttpServerApp;
@@ -22,9 +23,11 @@ use tokio::task::JoinSet;
 use super::bind::{self, Listener};
 use super::connection::{Connection, Stream};
 use super::exit::ExitIfDropped;
-use super::http::Http;
+use super::http::{Http, Speaks};
+use super::opening::{Opened, Opening};
 use super::refusal::{self, NoRequest};
 use super::socket::Socket;
+use super::tls::{FILES_STEP, Revocation};
 use crate::load::{Guard, Limit, Load};
 
 /// When a connection cannot be accepted, as for want of file descriptors, it stays in the queue. To retry at once would only
@@ -39,7 +42,7 @@ const MAX_REFUSALS: usize = 64;
 pub(crate) struct Listeners<A> {
     name: &'static str,
     shutdown: ShutdownWatch,
-    listeners: Vec<(Listener, Guard)>,
+    listeners: Vec<(Listener, Arc<ArcSwap<Opening>>, Guard)>,
     acceptor: Arc<Acceptor<A>>,
     threads: usize,
 }
@@ -47,16 +50,19 @@ pub(crate) struct Listeners<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
     /// Serves these listeners with `http`, on `threads` threads, until the shutdown. All are of its kind.
     pub(crate) fn new(
-        listeners: Vec<Listener>,
+        listeners: Vec<(Listener, Opening)>,
         http: Http<A>,
         threads: usize,
-        load: &Load,
+        load: &Arc<Load>,
         shutdown: ShutdownWatch,
     ) -> Self {
         let kind = http.kind();
         // Counted from now on: a signal may come before the service has started.
-        let listeners = listeners.into_iter().map(|listener| (listener, load.listeners.enter())).collect();
-        let acceptor = Acceptor { http: Arc::new(http), connections: Arc::clone(kind.connections(load)) };
+        let counted =
+            |(listener, opening)| (listener, Arc::new(ArcSwap::from_pointee(opening)), load.listeners.enter());
+        let listeners = listeners.into_iter().map(counted).collect();
+        let connections = Arc::clone(kind.connections(load));
+        let acceptor = Acceptor { http: Arc::new(http), connections, load: Arc::clone(load) };
         Self { name: kind.name(), shutdown, listeners, acceptor: Arc::new(acceptor), threads }
     }
 }
@@ -65,12 +71,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, _: ShutdownWatch, _listeners_per_fd: usize) {
         let mut accepting = JoinSet::new();
-        for (listener, open) in self.listeners.drain(..) {
+        let openings: Vec<_> =
+            self.listeners.iter().map(|(listener, opening, _)| (listener.url(), Arc::clone(opening))).collect();
+        tokio::spawn(look_at_files(openings));
+        for (listener, opening, open) in self.listeners.drain(..) {
             let (acceptor, shutdown) = (Arc::clone(&self.acceptor), self.shutdown.clone());
             accepting.spawn(async move {
                 let name = listener.kind().name();
                 let _exit = ExitIfDropped::new(name, shutdown.clone());
-                if let Err(cause) = acceptor.accept(listener, &shutdown).await {
+                if let Err(cause) = acceptor.accept(listener, &opening, &shutdown).await {
                     error!("{name}: {cause}");
                 }
                 drop(open);
@@ -89,15 +98,29 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     }
 }
 
+/// Takes what is new in the files of these listeners' TLS, until the runtime ends.
+async fn look_at_files(openings: Vec<(String, Arc<ArcSwap<Opening>>)>) {
+    loop {
+        tokio::time::sleep(FILES_STEP).await;
+        for (name, opening) in &openings {
+            let tls = opening.load().tls.clone();
+            if let Some(tls) = tls {
+                tls.look(name).await;
+            }
+        }
+    }
+}
+
 /// Accepts connections and has each served in a task of its own.
 struct Acceptor<A> {
     http: Arc<Http<A>>,
     connections: Arc<Limit>,
+    load: Arc<Load>,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     /// Accepts until the shutdown, and then what is left in the queue.
-    async fn accept(&self, listener: Listener, shutdown: &ShutdownWatch) -> io::Result<()> {
+    async fn accept(&self, listener: Listener, opening: &ArcSwap<Opening>, shutdown: &ShutdownWatch) -> io::Result<()> {
         let name = listener.kind().name();
         let queue = Queue::new(listener.socket)?;
         let mut watch = shutdown.clone();
@@ -110,7 +133,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 biased;
                 () = &mut stopping => break,
                 accepted = queue.accept() => match accepted {
-                    Ok(accepted) => self.serve(accepted, shutdown),
+                    Ok(accepted) => self.serve(accepted, opening, shutdown),
                     Err(cause) => {
                         error!("{name}: accept: {cause}");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -118,18 +141,28 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 },
             }
         }
-        queue.rest(|accepted| self.serve(accepted, shutdown))
+        queue.rest(|accepted| self.serve(accepted, opening, shutdown))?;
+        if let Some(tls) = &opening.load().tls {
+            tls.close();
+        }
+        Ok(())
     }
 
-    fn serve(&self, accepted: Accepted, shutdown: &ShutdownWatch) {
+    fn serve(&self, accepted: Accepted, opening: &ArcSwap<Opening>, shutdown: &ShutdownWatch) {
         match accepted {
-            Accepted::Tcp(stream, peer) => self.serve_stream(stream, peer, shutdown),
-            Accepted::Unix(stream, peer) => self.serve_stream(stream, peer, shutdown),
+            Accepted::Tcp(stream, peer) => self.serve_stream(stream, peer, opening, shutdown),
+            Accepted::Unix(stream, peer) => self.serve_stream(stream, peer, opening, shutdown),
         }
     }
 
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
-    fn serve_stream<S: Stream>(&self, mut stream: S, peer: SocketAddr, shutdown: &ShutdownWatch) {
+    fn serve_stream<S: Stream>(
+        &self,
+        mut stream: S,
+        peer: SocketAddr,
+        opening: &ArcSwap<Opening>,
+        shutdown: &ShutdownWatch,
+    ) {
         let guard = self.connections.enter();
         match guard.excess() {
             0 => {
@@ -137,8 +170,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                     self.http.close_idle();
                 }
                 let (http, shutdown) = (Arc::clone(&self.http), shutdown.clone());
+                let (opening, load) = (opening.load_full(), Arc::clone(&self.load));
                 tokio::spawn(async move {
-                    http.serve(Box::new(Connection::new(Socket::new(stream), peer)), &shutdown).await;
+                    if opening.is_plain() {
+                        drop((opening, load));
+                        let connection = Box::new(Connection::new(Socket::new(stream), peer));
+                        http.serve(connection, Speaks::Either, &shutdown, Revocation::never()).await;
+                    } else {
+                        // Of its own memory, so that a plain connection's task stays small.
+                        Box::pin(serve_opened(&http, &opening, stream, peer, &load, &shutdown)).await;
+                    }
                     drop(guard);
                 });
             }
@@ -150,6 +191,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
             }
             _ => refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
         }
+    }
+}
+
+/// Opens a connection, and serves it to its end.
+async fn serve_opened<A: HttpServerApp + Send + Sync + 'static, S: Stream>(
+    http: &Http<A>,
+    opening: &Opening,
+    stream: S,
+    peer: SocketAddr,
+    load: &Load,
+    shutdown: &ShutdownWatch,
+) {
+    match Box::pin(opening.open(stream, peer, load)).await {
+        Some(Opened::Plain(connection)) => {
+            http.serve(connection, Speaks::Either, shutdown, Revocation::never()).await;
+        }
+        Some(Opened::Tls(connection, speaks, revocation)) => {
+            http.serve(connection, speaks, shutdown, revocation).await;
+        }
+        None => {}
     }
 }
 

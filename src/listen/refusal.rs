@@ -21,6 +21,8 @@ const MAX_LINGER: usize = 256 << 10;
 pub(crate) enum NoRequest {
     /// The first bytes are not HTTP/1's.
     Malformed,
+    /// The same behind TLS.
+    NotHttp,
     /// The header is larger than its limit.
     TooLarge,
     /// The header has not ended in time.
@@ -29,6 +31,18 @@ pub(crate) enum NoRequest {
     TooManyConnections,
     /// The client may not pull, or has too many connections open.
     Denied(Denial),
+    /// A header of the PROXY protocol, from a peer that is not trusted with one.
+    ProxyHeaderRefused,
+    /// None, from a peer that has to send one.
+    ProxyHeaderMissing,
+    /// One that cannot be read, or that broke off.
+    ProxyHeaderMalformed,
+    /// One that is larger than its limit.
+    ProxyHeaderTooLong,
+    /// One that has not ended in time.
+    ProxyHeaderTooSlow,
+    /// The first bytes are not TLS's, on a listener that speaks nothing else.
+    NotTls,
 }
 
 impl NoRequest {
@@ -38,6 +52,7 @@ impl NoRequest {
             Self::Malformed => {
                 (StatusCode::BAD_REQUEST, Code::Unsupported, "not an HTTP request: this port speaks plain HTTP, no TLS")
             }
+            Self::NotHttp => (StatusCode::BAD_REQUEST, Code::Unsupported, "not an HTTP request"),
             Self::TooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::Unsupported, "the header is larger than 64 KiB")
             }
@@ -49,6 +64,26 @@ impl NoRequest {
                 let (status, code, _) = denial.answer();
                 return Refusal::new(status, code, denial.to_string());
             }
+            Self::ProxyHeaderRefused => (
+                StatusCode::BAD_REQUEST,
+                Code::Unsupported,
+                "a PROXY protocol header from an address that is not in proxy_protocol.trusted of the listener",
+            ),
+            Self::ProxyHeaderMissing => (
+                StatusCode::BAD_REQUEST,
+                Code::Unsupported,
+                "no PROXY protocol header, which every connection from proxy_protocol.trusted begins with",
+            ),
+            Self::ProxyHeaderMalformed => {
+                (StatusCode::BAD_REQUEST, Code::Unsupported, "the PROXY protocol header cannot be read")
+            }
+            Self::ProxyHeaderTooLong => {
+                (StatusCode::BAD_REQUEST, Code::Unsupported, "the PROXY protocol header is larger than its limit")
+            }
+            Self::ProxyHeaderTooSlow => {
+                (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the PROXY protocol header has not ended in time")
+            }
+            Self::NotTls => (StatusCode::BAD_REQUEST, Code::Unsupported, "this port speaks TLS: use https"),
         };
         Refusal::new(status, code, message)
     }
@@ -103,6 +138,9 @@ mod tests {
             (NoRequest::TooSlow, 408),
             (NoRequest::TooLarge, 431),
             (NoRequest::TooManyConnections, 503),
+            (NoRequest::ProxyHeaderRefused, 400),
+            (NoRequest::ProxyHeaderTooSlow, 408),
+            (NoRequest::NotTls, 400),
         ] {
             let answer = why.answer();
             let mut headers = [httparse::EMPTY_HEADER; 8];

@@ -28,12 +28,19 @@ pub(crate) struct Socket<S: AsyncWrite + Unpin> {
     stream: WriteLimit<S>,
     /// Not written yet; never longer than [`WRITE_BUFFER`].
     buffer: BytesMut,
+    /// Read already, and to be read again.
+    unread: BytesMut,
 }
 
 impl<S: AsyncWrite + Unpin> Socket<S> {
     pub(crate) fn new(stream: S) -> Self {
         let stream = WriteLimit { stream, stall: None, is_stalled: false, is_dropped: false };
-        Self { stream, buffer: BytesMut::new() }
+        Self { stream, buffer: BytesMut::new(), unread: BytesMut::new() }
+    }
+
+    /// Gives back what was read, once: the next reads find it again.
+    pub(crate) fn unread(&mut self, bytes: BytesMut) {
+        self.unread = bytes;
     }
 
     /// Appends what is there room for, and tells how much that was.
@@ -66,6 +73,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(length));
+            if self.unread.is_empty() {
+                self.unread = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream.stream).poll_read(context, buffer)
     }
 }
@@ -266,6 +281,23 @@ mod tests {
         let mut seen = Vec::new();
         client.read_to_end(&mut seen).await.expect("readable");
         assert_eq!(seen, b"half an answer");
+    }
+
+    #[tokio::test]
+    async fn what_was_given_back_is_read_before_the_rest() {
+        let (server, mut client) = UnixStream::pair().expect("a pair");
+        let mut socket = Socket::new(server);
+        client.write_all(b"first rest").await.expect("sent");
+        let mut first = [0; 6];
+        socket.read_exact(&mut first).await.expect("six bytes");
+        socket.unread(BytesMut::from(&first[..]));
+        drop(client);
+        let mut all = Vec::new();
+        // In pieces, so that it is given out more than once.
+        while let Ok(byte) = socket.read_u8().await {
+            all.push(byte);
+        }
+        assert_eq!(all, b"first rest");
     }
 
     #[tokio::test]

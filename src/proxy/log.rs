@@ -17,6 +17,7 @@ use super::measure;
 use super::trace::Trace;
 use crate::access::Denial;
 use crate::logger::{self, Rest, Word};
+use crate::peer::Peer;
 
 /// The longest path that is a pull has a name, an endpoint and a digest.
 const MAX_PATH: usize = 1024;
@@ -37,6 +38,7 @@ pub(crate) fn line(session: &Session, error: Option<&Error>, context: &mut Conte
         status: session.response_written().map_or(0, |response| response.status.as_u16()),
         sent: session.body_bytes_sent(),
         client: client_request.and_then(|request| request.client),
+        peer: session.digest().and_then(Peer::of),
         outcome: Outcome::of(error, context),
         ..Line::of(context)
     };
@@ -58,14 +60,16 @@ impl Drop for Context {
 /// The same for bytes that were refused before they became a request: method and path are not known, and nothing was asked
 /// of a registry.
 pub(crate) fn refused_header(client: Option<SocketAddr>, refusal: &Refusal, elapsed: Duration) {
-    let line = Line {
-        status: refusal.status().as_u16(),
-        sent: refusal.body().len(),
-        elapsed,
-        client,
-        outcome: Outcome::Refused(refusal.message()),
-        ..Line::EMPTY
-    };
+    no_request(client, refusal.status().as_u16(), refusal.body().len(), refusal.message(), elapsed);
+}
+
+/// The same where no answer was possible, as in a TLS handshake.
+pub(crate) fn no_answer(client: Option<SocketAddr>, error: &str, elapsed: Duration) {
+    no_request(client, 0, 0, error, elapsed);
+}
+
+fn no_request(client: Option<SocketAddr>, status: u16, sent: usize, error: &str, elapsed: Duration) {
+    let line = Line { status, sent, elapsed, client, outcome: Outcome::Refused(error), ..Line::EMPTY };
     line.write();
 }
 
@@ -89,6 +93,7 @@ impl<'a> Line<'a> {
         storage: None,
         trace: None,
         correlation: None,
+        peer: None,
         sampled: 1,
         outcome: Outcome::Answered,
     };
@@ -184,6 +189,7 @@ struct Line<'a> {
     correlation: Option<Cow<'a, str>>,
     /// How many successes it stands for.
     sampled: u32,
+    peer: Option<&'a Peer>,
     outcome: Outcome<'a>,
 }
 
@@ -220,6 +226,12 @@ impl Display for Line<'_> {
         }
         if let Some(correlation) = &self.correlation {
             write!(f, " correlation={}", Word(correlation, MAX_CORRELATION))?;
+        }
+        if let Some(peer) = self.peer {
+            write!(f, " tls={}", peer.version)?;
+            if let Some(name) = peer.names.first() {
+                write!(f, " certificate={}", Word(name.as_str(), MAX_HOST))?;
+            }
         }
         self.outcome.fmt(f)
     }
@@ -270,6 +282,8 @@ impl Source for Line<'_> {
             ("trace", self.trace.map(Value::from)),
             ("sampled", (self.sampled > 1).then(|| Value::from(self.sampled))),
             ("correlation", self.correlation.as_deref().map(Value::from)),
+            ("tls", self.peer.map(|peer| Value::from(peer.version))),
+            ("certificate", self.peer.and_then(|peer| peer.names.first()).map(|name| Value::from(name.as_str()))),
             ("error", self.outcome.error()),
         ] {
             if let Some(value) = value {
@@ -388,8 +402,9 @@ mod tests {
 
     use super::*;
     use crate::cache::Reason;
+    use crate::peer::Name;
 
-    const LABELS: [&str; 14] = [
+    const LABELS: [&str; 16] = [
         "client",
         "repository",
         "upstream",
@@ -403,10 +418,16 @@ mod tests {
         "trace",
         "sampled",
         "correlation",
+        "tls",
+        "certificate",
         "error",
     ];
 
-    fn line<'a>(method: &'a str, path: &'a str, other: &'a str, outcome: Outcome<'a>) -> Line<'a> {
+    fn peer(name: &str) -> Peer {
+        Peer { version: "TLSv1.3", names: vec![Name::Subject(name.to_owned())] }
+    }
+
+    fn line<'a>(method: &'a str, path: &'a str, other: &'a str, peer: &'a Peer, outcome: Outcome<'a>) -> Line<'a> {
         Line {
             method,
             path,
@@ -426,6 +447,7 @@ mod tests {
             trace: Some(other),
             correlation: Some(other.into()),
             sampled: 10,
+            peer: Some(peer),
             outcome,
         }
     }
@@ -440,12 +462,12 @@ mod tests {
             (Outcome::Failed(&trouble), Level::Warn, " error=the registry is not reachable: a b\\u{a}error\\u{3d}c"),
         ] {
             assert_eq!(outcome.level(), level, "{says}");
-            let line = line("GET", "/v2/a/tags/list", "x y", outcome).to_string();
+            let line = line("GET", "/v2/a/tags/list", "x y", &peer("x y"), outcome).to_string();
             let other = "x\\u{20}y";
             assert_eq!(
                 line,
                 format!(
-                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 route={other} kind=tags ttfb=2ms registry=- cache=pass:kind storage={other} trace={other} sampled=10 correlation={other}{says}"
+                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 route={other} kind=tags ttfb=2ms registry=- cache=pass:kind storage={other} trace={other} sampled=10 correlation={other} tls=TLSv1.3 certificate={other}{says}"
                 )
             );
         }
@@ -454,7 +476,7 @@ mod tests {
     #[test]
     fn every_field_of_a_line_is_bounded() {
         let long = " ".repeat(1 << 20);
-        let line = line(&long, &long, &long, Outcome::Refused(&long)).to_string();
+        let line = line(&long, &long, &long, &peer(&long), Outcome::Refused(&long)).to_string();
         assert!(line.len() < 6 << 10, "{}", line.len());
     }
 
@@ -470,7 +492,7 @@ mod tests {
         ) {
             let trouble = Trouble::Storage(words.clone());
             let outcome = if fails { Outcome::Failed(&trouble) } else { Outcome::Refused(&words) };
-            let line = line(&method, &path, &other, outcome).to_string();
+            let line = line(&method, &path, &other, &peer(&other), outcome).to_string();
             prop_assert_eq!(line.lines().count(), 1, "{}", line);
             prop_assert!(!line.chars().any(char::is_control), "{:?}", line);
             for label in LABELS {
@@ -479,7 +501,7 @@ mod tests {
                 prop_assert_eq!(found, 1, "{} in {}", field, line);
             }
             let (fields, _) = line.split_once(" error=").expect("its own");
-            prop_assert_eq!(fields.split(' ').count(), 18, "{}", line);
+            prop_assert_eq!(fields.split(' ').count(), 20, "{}", line);
         }
     }
 }

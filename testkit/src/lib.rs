@@ -4,6 +4,7 @@
 //!
 //! - `setup`: what a proxy is started with
 //! - `process`: the running proxy: its address, log, signals and memory
+//! - `certificates`: CAs, servers and clients of TLS
 //! - `log`: the log as it grows
 //! - `pulls`: many hosts that pull one image
 //! - `forward`: a forward proxy between the proxy and the emulator
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use acr_emulator::{Emulator, Image, Options, Recorded};
 
+pub mod certificates;
 pub mod forward;
 mod log;
 mod process;

@@ -17,6 +17,7 @@ mod failures;
 mod home;
 mod hub;
 mod image;
+mod listeners;
 mod mirror;
 mod name;
 mod namespace;

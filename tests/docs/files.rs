@@ -16,7 +16,14 @@ pub(crate) fn settings(block: &Block) -> Result<(), String> {
     let file = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
     std::fs::write(file.path(), block.text.clone() + registry).expect("written");
     // It loads the settings by the same parser as the proxy, and does not listen.
-    let output = program(&["client-config", "podman", "--config", &file.path().to_string_lossy()]);
+    let output = program(&[
+        "client-config",
+        "podman",
+        "--mirror",
+        "https://mirror.internal",
+        "--config",
+        &file.path().to_string_lossy(),
+    ]);
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 

@@ -203,7 +203,7 @@ fn a_wrong_listener_is_named_by_its_place() {
     for (listen, expected) in [
         ("[]", "listen: is an empty list: set one item or more, or remove the key"),
         ("{address: ':1'}", "listen: must be a text"),
-        ("[':1']", "listen[0]: must be a table of address, unix, mode"),
+        ("[':1']", "listen[0]: must be a table of address, unix, mode, tls, proxy_protocol"),
         ("[{}]", "listen[0]: has neither address nor unix: set one of them"),
         ("[{mode: 0600}]", "listen[0]: has neither address nor unix: set one of them"),
         ("[{addres: ':1'}]", "listen[0].addres: unknown setting: did you mean address?"),
@@ -226,6 +226,27 @@ fn a_wrong_listener_is_named_by_its_place() {
         (
             "[{unix: /a}, {address: ':1'}, {unix: /a}]",
             "listen[2].unix: unix:/a is taken by config.yaml:2: listen[0].unix, unix:/a: use another",
+        ),
+        ("[{address: ':1', tls: {key: /k}}]", "listen[0].tls: has no certificate: set it to a PEM file"),
+        (
+            "[{address: ':1', tls: {certificate: /c, key: /k, client_auth: optional}}]",
+            "listen[0].tls.client_auth: has no effect without client_ca: set that to the CAs of the clients, or remove client_auth",
+        ),
+        (
+            "[{address: ':1', tls: {certificate: /c, key: /k, client_ca: /a, client_auth: maybe}}]",
+            "listen[0].tls.client_auth: unknown value \"maybe\": use required or optional",
+        ),
+        (
+            "[{address: ':1', proxy_protocol: {trusted: []}}]",
+            "listen[0].proxy_protocol: trusts nobody: set trusted to the networks of the balancers, such as [10.0.0.5]",
+        ),
+        (
+            "[{address: ':1', proxy_protocol: {trusted: [10.0.0.5/8]}}]",
+            "listen[0].proxy_protocol.trusted[0]: \"10.0.0.5/8\" is not a network: use 10.0.0.0/8 for the network, 10.0.0.5 for this address alone",
+        ),
+        (
+            "[{address: ':1', proxy_protocol: {trusted: [balancer]}}]",
+            "listen[0].proxy_protocol.trusted[0]: \"balancer\" is not a network: use an address, or one with the length of its prefix, such as 10.0.0.0/8 or fd00::/8",
         ),
     ] {
         let said = said(&format!("upstream: {{domain: a.io}}\nlisten: {listen}"));

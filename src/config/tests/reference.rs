@@ -4,8 +4,10 @@
 use std::fmt::Write as _;
 
 use super::super::kind::KindName;
+use super::super::proxy_protocol::ProxyProtocolTable;
 use super::super::setting::{AccessTable, CacheTable, IdentityTable, LimitsTable, ListenTable, LogTable, RouteTable};
 use super::super::table::Default as DefaultValue;
+use super::super::tls::TlsTable;
 use super::*;
 
 const COMMAND: &str = "UPDATE_REFERENCE=1 cargo test --lib reference";
@@ -166,10 +168,12 @@ fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String)
 }
 
 /// Every table, with its title and what stands in front of its keys.
-fn tables() -> [(&'static str, &'static str, Vec<Entry>); 8] {
+fn tables() -> [(&'static str, &'static str, Vec<Entry>); 10] {
     [
         ("The file", "", FileTable::entries()),
         ("Keys of each item of `listen`, where that is a list", "listen.", ListenTable::entries()),
+        ("Keys of a listener's `tls`", "listen.tls.", TlsTable::entries()),
+        ("Keys of a listener's `proxy_protocol`", "listen.proxy_protocol.", ProxyProtocolTable::entries()),
         ("Keys of `upstream`, and of each item of `routes`", "upstream.", RouteTable::entries()),
         ("Keys of `cache`", "cache.", CacheTable::entries()),
         ("Keys of `access`", "access.", AccessTable::entries()),
@@ -245,8 +249,21 @@ fn every_default_and_every_example_of_a_setting_is_right() {
                     }
                     "" => value,
                     "listen." => {
-                        let place = if row.key == "mode" { "unix: /run/clients.sock, " } else { "" };
+                        let place = match row.key {
+                            "address" | "unix" => "",
+                            "mode" => "unix: /run/clients.sock, ",
+                            _ => "address: ':8443', ",
+                        };
                         format!("listen: [{{{place}{value}}}]")
+                    }
+                    "listen.tls." => {
+                        let mut tls = vec!["certificate: /c", "key: /k", "client_ca: /a"];
+                        tls.retain(|known| !known.starts_with(&format!("{}:", row.key)));
+                        tls.push(&value);
+                        format!("listen: [{{address: ':8443', tls: {{{}}}}}]", tls.join(", "))
+                    }
+                    "listen.proxy_protocol." => {
+                        format!("listen: [{{address: ':8080', proxy_protocol: {{{value}}}}}]")
                     }
                     table => format!("{} {{{needed}{value}}}", table.replace('.', ":")),
                 };

@@ -1,0 +1,218 @@
+//! How a connection opens, before its first request: the header of the PROXY protocol, then TLS, as its listener has it.
+//! One limit of time is over all of it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use pingora_core::protocols::l4::socket::SocketAddr;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
+
+use super::certificate::TlsError;
+use super::connection::{Connection, Stream};
+use super::http::Speaks;
+use super::proxy_header::{self, Wrong};
+use super::refusal::{self, NoRequest};
+use super::socket::Socket;
+use super::tls::{Revocation, Tls};
+use crate::access::Networks;
+use crate::config::Listener;
+use crate::load::Load;
+use crate::proxy;
+
+/// From when a connection is accepted until its first request may come. A header is one packet and a handshake two round
+/// trips; with two packets lost, that is some seconds.
+const OPENING_LIMIT: Duration = Duration::from_secs(10);
+/// Read at once: a header with the first bytes behind it, or a client's hello, most of them whole.
+const READ_SIZE: usize = 1 << 10;
+/// The first byte of a TLS handshake (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// What a listener asks of each connection. It is replaced as a whole, and connections go on by the one they began with.
+pub(crate) struct Opening {
+    /// Who has to send the PROXY protocol's header, where the listener has it.
+    pub proxy_protocol: Option<Networks>,
+    /// TLS, where the listener has it.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// A connection that is ready for requests.
+pub(super) enum Opened<S: Stream> {
+    Plain(Box<Connection<Socket<S>>>),
+    Tls(Box<Connection<TlsStream<Socket<S>>>>, Speaks, Revocation),
+}
+
+/// Why a handshake has come to nothing; prints as the access line's error.
+enum NoTls {
+    Failed(io::Error),
+    TooSlow,
+    TooMany,
+}
+
+impl fmt::Display for NoTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str("TLS handshake: client left")
+            }
+            Self::Failed(cause) => match cause.get_ref().and_then(|cause| cause.downcast_ref()) {
+                Some(rustls::Error::NoCertificatesPresented) => {
+                    f.write_str("TLS handshake: the client has no certificate, and client_auth is required")
+                }
+                Some(rustls::Error::AlertReceived(alert)) => {
+                    write!(f, "TLS handshake: the client refuses the server's certificate or TLS version: {alert:?}")
+                }
+                _ => write!(f, "TLS handshake: {cause}"),
+            },
+            Self::TooSlow => f.write_str("TLS handshake: it has not ended in time"),
+            Self::TooMany => f.write_str("TLS handshake: too many are under way"),
+        }
+    }
+}
+
+impl Opening {
+    /// What the settings say. The certificates are read.
+    pub(crate) fn load(listener: &Listener) -> Result<Self, TlsError> {
+        let tls = listener.tls.as_ref().map(Tls::load).transpose()?;
+        Ok(Self { proxy_protocol: listener.proxy_protocol.clone(), tls: tls.map(Arc::new) })
+    }
+
+    /// Nothing: the first bytes are a request's.
+    pub(crate) fn plain() -> Self {
+        Self { proxy_protocol: None, tls: None }
+    }
+
+    /// Whether the first bytes of all connections are a request's.
+    pub(super) fn is_plain(&self) -> bool {
+        self.proxy_protocol.is_none() && self.tls.is_none()
+    }
+
+    /// Opens a connection of this peer. What is refused was answered as far as that is possible, counted and logged.
+    pub(super) async fn open<S: Stream>(&self, stream: S, peer: SocketAddr, load: &Load) -> Option<Opened<S>> {
+        let begun = Instant::now();
+        let deadline = begun + OPENING_LIMIT;
+        let mut socket = Socket::new(stream);
+        let mut client = peer;
+        let mut bytes = BytesMut::new();
+        if self.proxy_protocol.as_ref().is_some_and(|trusted| covers(trusted, &client)) {
+            let header = timeout_at(deadline, read_header(&mut socket, &mut bytes)).await;
+            match header.unwrap_or(Err(Some(NoRequest::ProxyHeaderTooSlow))) {
+                Ok(Some(source)) => client = source.into(),
+                Ok(None) => {}
+                // It has sent nothing, as a check of the port does.
+                Err(_) if bytes.is_empty() => return None,
+                Err(why) => {
+                    let why = why.unwrap_or(NoRequest::ProxyHeaderMalformed);
+                    self.refuse_header(&mut socket, &client, why, begun, load).await;
+                    return None;
+                }
+            }
+        }
+        let Some(tls) = &self.tls else {
+            socket.unread(bytes);
+            return Some(Opened::Plain(Box::new(Connection::new(socket, client))));
+        };
+        if bytes.is_empty() {
+            match timeout_at(deadline, read(&mut socket, &mut bytes)).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return None,
+                Err(_) => {
+                    refuse_handshake(&NoTls::TooSlow, &client, begun, load);
+                    return None;
+                }
+            }
+        }
+        if bytes.first() != Some(&TLS_HANDSHAKE) {
+            if proxy_header::is_begun(&bytes) {
+                self.refuse_header(&mut socket, &client, NoRequest::ProxyHeaderRefused, begun, load).await;
+            } else {
+                load.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+                proxy::log_refused_header(client.as_inet().copied(), &NoRequest::NotTls.refusal(), begun.elapsed());
+                refusal::refuse(&mut socket, NoRequest::NotTls).await;
+            }
+            return None;
+        }
+        socket.unread(bytes);
+        let guard = load.handshakes.enter();
+        let secured = if guard.excess() > 0 {
+            Err(NoTls::TooMany)
+        } else {
+            match timeout_at(deadline, tls.accept(socket)).await {
+                Ok(secured) => secured.map_err(NoTls::Failed),
+                Err(_) => Err(NoTls::TooSlow),
+            }
+        };
+        drop(guard);
+        match secured {
+            Ok(secured) => {
+                let speaks = if secured.speaks_h2 { Speaks::Http2 } else { Speaks::Http1 };
+                let connection = Connection::secured(secured.stream, client, secured.peer);
+                Some(Opened::Tls(Box::new(connection), speaks, secured.revocation))
+            }
+            Err(why) => {
+                refuse_handshake(&why, &client, begun, load);
+                None
+            }
+        }
+    }
+
+    /// A client of TLS would not understand an answer.
+    async fn refuse_header<S: Stream>(
+        &self,
+        socket: &mut Socket<S>,
+        client: &SocketAddr,
+        why: NoRequest,
+        begun: Instant,
+        load: &Load,
+    ) {
+        load.refused_proxy_headers.fetch_add(1, Ordering::Relaxed);
+        proxy::log_refused_header(client.as_inet().copied(), &why.refusal(), begun.elapsed());
+        if self.tls.is_none() {
+            refusal::refuse(socket, why).await;
+        }
+    }
+}
+
+/// The peer of a Unix socket counts as trusted: who may connect is decided by the permissions of its file.
+fn covers(trusted: &Networks, peer: &SocketAddr) -> bool {
+    peer.as_inet().is_none_or(|peer| trusted.contains(peer.ip()))
+}
+
+fn refuse_handshake(why: &NoTls, client: &SocketAddr, begun: Instant, load: &Load) {
+    load.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+    proxy::log_no_answer(client.as_inet().copied(), &why.to_string(), begun.elapsed());
+}
+
+/// Reads a header, and leaves what has come behind it in `bytes`. `Err(None)` is the end of the connection amid one.
+async fn read_header<S: Stream>(
+    socket: &mut Socket<S>,
+    bytes: &mut BytesMut,
+) -> Result<Option<std::net::SocketAddr>, Option<NoRequest>> {
+    loop {
+        if read(socket, bytes).await.unwrap_or_default() == 0 {
+            return Err(None);
+        }
+        match proxy_header::parse(bytes) {
+            Ok(Some(header)) => {
+                bytes.advance(header.length);
+                return Ok(header.client);
+            }
+            Ok(None) => {}
+            Err(Wrong::Missing) => return Err(Some(NoRequest::ProxyHeaderMissing)),
+            Err(Wrong::TooLong) => return Err(Some(NoRequest::ProxyHeaderTooLong)),
+            Err(Wrong::Malformed) => return Err(Some(NoRequest::ProxyHeaderMalformed)),
+        }
+    }
+}
+
+/// Appends what has come, [`READ_SIZE`] at most.
+async fn read<S: Stream>(socket: &mut Socket<S>, bytes: &mut BytesMut) -> io::Result<usize> {
+    bytes.reserve(READ_SIZE);
+    let mut part = socket.take(READ_SIZE as u64);
+    part.read_buf(bytes).await
+}

@@ -1,0 +1,195 @@
+//! TLS of a listener: handshakes with the certificates of its files, which are looked at again and again.
+//!
+//! The settings of rustls are replaced as a whole, sessions included, so a client whose CA was removed cannot resume one. Its
+//! connections end, too: see [`Ends`].
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use httpdate::fmt_http_date;
+use log::{info, warn};
+use pingora_core::server::ShutdownWatch;
+use rustls::ProtocolVersion;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::certificate::{self, Certificates, Contents, Fingerprint, HTTP2, TlsError};
+use super::connection::Stream;
+use crate::config::TlsFiles;
+use crate::file::Reader;
+use crate::peer::Peer;
+
+/// How often the files are read. A new certificate is there long before the old one ends, and a removed CA should not wait
+/// for long; reading three small files takes some 50 µs. Notifications of the kernel would miss mounts of other hosts.
+pub(crate) const FILES_STEP: Duration = Duration::from_secs(5);
+
+/// TLS of one listener.
+pub(crate) struct Tls {
+    files: TlsFiles,
+    current: ArcSwap<Current>,
+    /// What was wrong when the files were read last.
+    trouble: Mutex<Option<Trouble>>,
+    reader: Reader,
+}
+
+/// The certificates that handshakes have, replaced as a whole.
+struct Current {
+    fingerprint: Fingerprint,
+    certificates: Certificates,
+    ends: Arc<Ends>,
+}
+
+/// Files that cannot be used. They are told when they are found a second time: a pair that is being replaced file by file does
+/// not fit for a moment.
+#[derive(Clone, PartialEq, Eq)]
+struct Trouble {
+    sentence: String,
+    is_told: bool,
+}
+
+/// What ends connections whose clients have shown a certificate: Pingora closes them after the requests under way as soon as
+/// `closing` is true, and idle ones end at once when `revoked` is.
+///
+/// When a CA is removed, that is so for all of them, also for those of another CA: they connect anew, and the ones of the
+/// removed CA cannot. A CA that is added, and another certificate of the server, end no connection.
+struct Ends {
+    closing: watch::Sender<bool>,
+    revoked: watch::Sender<bool>,
+}
+
+impl Ends {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { closing: watch::Sender::new(false), revoked: watch::Sender::new(false) })
+    }
+}
+
+/// By when a connection has to end, apart from the process's own end.
+pub(crate) struct Revocation(Option<(Arc<Ends>, watch::Receiver<bool>)>);
+
+impl Revocation {
+    /// Of a connection that no CA has to do with.
+    pub(crate) fn never() -> Self {
+        Self(None)
+    }
+
+    /// What tells Pingora to end the connection after the requests under way; `process` tells it that the process ends.
+    pub(crate) fn shutdown(&self, process: &ShutdownWatch) -> ShutdownWatch {
+        self.0.as_ref().map_or_else(|| process.clone(), |(ends, _)| ends.closing.subscribe())
+    }
+
+    /// Waits until the client's CA is trusted no more. Cancel safe.
+    pub(crate) async fn wait(&mut self) {
+        match &mut self.0 {
+            // An error cannot be: the sender is beside the receiver.
+            Some((_, revoked)) => drop(revoked.wait_for(|revoked| *revoked).await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// A connection after its handshake.
+pub(crate) struct Secured<S> {
+    /// The decrypted bytes.
+    pub stream: TlsStream<S>,
+    /// The client has asked for HTTP/2.
+    pub speaks_h2: bool,
+    /// Who it is.
+    pub peer: Peer,
+    /// Until when it may go on.
+    pub revocation: Revocation,
+}
+
+impl Tls {
+    /// With the certificates of these files.
+    pub(crate) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        let (fingerprint, certificates) = certificate::load(files)?;
+        let current = Current { fingerprint, certificates, ends: Ends::new() };
+        Ok(Self {
+            files: files.clone(),
+            current: ArcSwap::from_pointee(current),
+            trouble: Mutex::new(None),
+            reader: Reader::default(),
+        })
+    }
+
+    /// When the server's certificate ends.
+    pub(crate) fn not_after(&self) -> SystemTime {
+        self.current.load().certificates.not_after
+    }
+
+    /// One handshake; the caller limits its time. On an error the client has been told, as far as TLS has words for it.
+    pub(super) async fn accept<S: Stream>(&self, stream: S) -> io::Result<Secured<S>> {
+        let current = self.current.load_full();
+        let stream = TlsAcceptor::from(Arc::clone(&current.certificates.config)).accept(stream).await?;
+        let session = stream.get_ref().1;
+        let certificate = session.peer_certificates().and_then(|chain| chain.first());
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            // There is no other.
+            _ => "TLSv1.2",
+        };
+        let peer = Peer::new(version, certificate.map(AsRef::as_ref));
+        let ends = certificate.map(|_| (Arc::clone(&current.ends), current.ends.revoked.subscribe()));
+        let speaks_h2 = session.alpn_protocol() == Some(HTTP2);
+        Ok(Secured { stream, speaks_h2, peer, revocation: Revocation(ends) })
+    }
+
+    /// The process ends: the connections do so after the requests under way.
+    pub(super) fn close(&self) {
+        self.current.load().ends.closing.send_replace(true);
+    }
+
+    /// Reads the files, and takes what is new in them. What cannot be used changes nothing, and the log says so once.
+    /// `listener` is its name there.
+    pub(crate) async fn look(&self, listener: &str) {
+        let files = self.files.clone();
+        let known = self.current.load().fingerprint;
+        let read = self.reader.run(move || {
+            let contents = Contents::read(&files)?;
+            let fingerprint = contents.fingerprint();
+            let is_new = fingerprint != known;
+            is_new.then(|| contents.parse(&files).map(|certificates| (fingerprint, certificates))).transpose()
+        });
+        let sentence = match read.await {
+            Ok(Ok(new)) => {
+                if let Some((fingerprint, certificates)) = new {
+                    self.replace(listener, fingerprint, certificates);
+                }
+                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                return;
+            }
+            Ok(Err(wrong)) => TlsError::to_sentence(&wrong),
+            Err(cause) => format!("{}: {cause}", self.files.certificate.display()),
+        };
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *trouble {
+            Some(known) if known.sentence == sentence => {
+                if !known.is_told {
+                    warn!("{listener}: {sentence}; the certificates that were there before stay in use");
+                    known.is_told = true;
+                }
+            }
+            other => *other = Some(Trouble { sentence, is_told: false }),
+        }
+    }
+
+    fn replace(&self, listener: &str, fingerprint: Fingerprint, certificates: Certificates) {
+        let old = self.current.load_full();
+        let is_removed = |ca| !certificates.client_cas.contains(ca);
+        let removed = old.certificates.client_cas.iter().filter(|ca| is_removed(ca)).count();
+        let ends = if removed > 0 { Ends::new() } else { Arc::clone(&old.ends) };
+        let end = fmt_http_date(certificates.not_after);
+        self.current.store(Arc::new(Current { fingerprint, certificates, ends }));
+        info!(
+            "{listener}: the certificate files have changed, and what is in them is in use; the certificate ends on {end}"
+        );
+        if removed > 0 {
+            info!("{listener}: {removed} CAs of clients were removed: connections with client certificates end");
+            old.ends.closing.send_replace(true);
+            old.ends.revoked.send_replace(true);
+        }
+    }
+}
