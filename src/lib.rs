@@ -11,7 +11,7 @@
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
-//!     config::setting::identity      the rows of `identity`
+//!     config::setting::cache, config::setting::identity    the rows of these two tables
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
 //!   config::listener, config::address    the listeners for clients; the forms of an address

@@ -12,10 +12,9 @@ use super::egress::EgressTable;
 use super::file::{Document, Node};
 use super::mistake::Place;
 use super::parse::{
-    MAX_LISTS, MAX_MANIFESTS, MAX_MISSING, MAX_REDIRECTS, MAX_STALE, MAX_TAGS, parse_address, parse_blob_host,
-    parse_blobs, parse_burst, parse_client_connections, parse_client_keepalive, parse_client_requests,
-    parse_connections, parse_drain, parse_host, parse_lifetime, parse_log_format, parse_memory, parse_mode,
-    parse_notice, parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_sample, parse_threads,
+    parse_address, parse_blob_host, parse_blobs, parse_burst, parse_client_connections, parse_client_keepalive,
+    parse_client_requests, parse_connections, parse_drain, parse_host, parse_log_format, parse_mode, parse_notice,
+    parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_sample, parse_threads,
     parse_token_wait, parse_unix,
 };
 use super::proxy_protocol::ProxyProtocolTable;
@@ -26,11 +25,12 @@ use super::tls::TlsTable;
 use crate::access::Network;
 use crate::logger::{Format, parse_filter};
 use oci::name::Prefix;
-use oci::platform::Platform;
 use oci::route::{Blobs, OnFailure, Source};
 
+mod cache;
 mod identity;
 
+pub(crate) use cache::{CACHE, CacheTable};
 pub(crate) use identity::{IDENTITY, IdentityTable};
 
 /// Where Azure Arc's agent puts the keys that prove local access.
@@ -335,70 +335,6 @@ table! {
             more: "The proxy ends as soon as none is left. Together with `notice` it has to be less than what the service \
                    manager waits: Kubernetes kills after 30 s, and Docker after 10 s. systemd waits as long as is needed."
         } parse parse_drain;
-    }
-}
-
-table! {
-    /// What is kept, and how long.
-    CACHE: CacheRows, CacheTable {
-        memory: Value<usize> {
-            value: "SIZE",
-            default: Default::Text("64MiB"),
-            help: "The most memory that it takes, 1MiB to 64GiB",
-            more: "It is a hard bound on all that is kept, names and headers included: what was not asked for lately makes \
-                   room for what is new. A manifest takes a few KiB. The units are KiB, MiB and GiB, or kB, MB and GB."
-        } parse parse_memory;
-
-        tags: Value<Duration> {
-            value: "TIME",
-            default: Default::Unless("30s", "0s where the prefix is empty"),
-            help: "How long a tag is served without asking the registry again, 0s to 24h",
-            more: "With `0s` the registry is asked each time, once for all that ask at the same time."
-        } parse parse_lifetime::<MAX_TAGS>;
-
-        manifests: Value<Duration> {
-            value: "TIME",
-            default: Default::Text("1h"),
-            help: "How long a manifest is served by its digest without asking the registry again, 0s to 24h",
-            more: "Its content cannot change, but the right to pull it can end."
-        } parse parse_lifetime::<MAX_MANIFESTS>;
-
-        missing: Value<Duration> {
-            value: "TIME",
-            default: Default::Unless("5s", "0s where the prefix is empty"),
-            help: "How long a 404 of the registry is served without asking again, 0s to 10m",
-            more: ""
-        } parse parse_lifetime::<MAX_MISSING>;
-
-        redirects: Value<Duration> {
-            value: "TIME",
-            default: Default::Text("10m"),
-            help: "How long a redirect to a blob in Azure's storage is served again, 0s to 15m",
-            more: "Never in the last five minutes before its own end, which comes 20 minutes after Azure gave it."
-        } parse parse_lifetime::<MAX_REDIRECTS>;
-
-        lists: Value<Duration> {
-            value: "TIME",
-            default: Default::Unless("10s", "0s where the prefix is empty"),
-            help: "How long a list of tags or referrers is served without asking the registry again, 0s to 1h",
-            more: ""
-        } parse parse_lifetime::<MAX_LISTS>;
-
-        stale: Value<Duration> {
-            value: "TIME",
-            default: Default::Text("1h"),
-            help: "How long after these times an answer may still be served while the registry fails, 0s to 24h",
-            more: "It fails when it cannot be reached, is too slow, throttles or answers with 5xx, or when the sign-in \
-                   fails. A 404 is no failure, and counts at once."
-        } parse parse_lifetime::<MAX_STALE>;
-
-        prefetch: List<Platform> {
-            value: "[OS/ARCHITECTURE, ...]",
-            default: Default::Text("[]"),
-            example: "[linux/amd64]",
-            help: "Platforms for which an image's manifest and configuration are fetched once its index was served",
-            more: "They are then there when the client asks for them. A variant may follow, as in `linux/arm64/v8`."
-        } parse Platform::parse;
     }
 }
 

@@ -39,6 +39,12 @@ fn shipped() -> Vec<(PathBuf, String)> {
         .expect("conf")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        // Samples for other programs.
+        .filter(|path| {
+            !["compose.yaml", "alerts.yaml", "alerts-test.yaml", "prometheus.yaml"]
+                .iter()
+                .any(|name| path.ends_with(name))
+        })
         .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a file")))
         .collect();
     assert!(files.len() >= 2);

@@ -262,6 +262,7 @@ impl Source for Line<'_> {
             Some(Cached::Passed(reason)) => Some(Value::from(reason.name())),
             _ => None,
         };
+        let certificate = self.peer.and_then(|peer| peer.names.first()).map(|name| name.as_str());
         for (key, value) in [
             ("method", text(self.method)),
             ("path", text(self.path)),
@@ -283,7 +284,7 @@ impl Source for Line<'_> {
             ("sampled", (self.sampled > 1).then(|| Value::from(self.sampled))),
             ("correlation", self.correlation.as_deref().map(Value::from)),
             ("tls", self.peer.map(|peer| Value::from(peer.version))),
-            ("certificate", self.peer.and_then(|peer| peer.names.first()).map(|name| Value::from(name.as_str()))),
+            ("certificate", certificate.map(Value::from)),
             ("error", self.outcome.error()),
         ] {
             if let Some(value) = value {
@@ -397,111 +398,4 @@ impl Display for Address {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::cache::Reason;
-    use crate::peer::Name;
-
-    const LABELS: [&str; 16] = [
-        "client",
-        "repository",
-        "upstream",
-        "tries",
-        "route",
-        "kind",
-        "ttfb",
-        "registry",
-        "cache",
-        "storage",
-        "trace",
-        "sampled",
-        "correlation",
-        "tls",
-        "certificate",
-        "error",
-    ];
-
-    fn peer(name: &str) -> Peer {
-        Peer { version: "TLSv1.3", names: vec![Name::Subject(name.to_owned())] }
-    }
-
-    fn line<'a>(method: &'a str, path: &'a str, other: &'a str, peer: &'a Peer, outcome: Outcome<'a>) -> Line<'a> {
-        Line {
-            method,
-            path,
-            status: 502,
-            sent: 0,
-            elapsed: Duration::from_millis(3),
-            client: Some(([192, 0, 2, 1], 443).into()),
-            repository: other,
-            upstream: None,
-            tries: 1,
-            route: other,
-            kind: "tags",
-            first_byte: Some(Duration::from_micros(2750)),
-            asking: None,
-            cached: Some(Cached::Passed(Reason::Kind)),
-            storage: Some(other),
-            trace: Some(other),
-            correlation: Some(other.into()),
-            sampled: 10,
-            peer: Some(peer),
-            outcome,
-        }
-    }
-
-    #[test]
-    fn the_reason_is_the_last_field_of_a_line() {
-        let trouble = Trouble::Unreachable("a b\nerror=c".to_owned());
-        for (outcome, level, says) in [
-            (Outcome::Answered, Level::Info, ""),
-            (Outcome::Refused("no route for x: ask it"), Level::Info, " error=no route for x: ask it"),
-            (Outcome::Left("client left"), Level::Info, " error=client left"),
-            (Outcome::Failed(&trouble), Level::Warn, " error=the registry is not reachable: a b\\u{a}error\\u{3d}c"),
-        ] {
-            assert_eq!(outcome.level(), level, "{says}");
-            let line = line("GET", "/v2/a/tags/list", "x y", &peer("x y"), outcome).to_string();
-            let other = "x\\u{20}y";
-            assert_eq!(
-                line,
-                format!(
-                    "GET /v2/a/tags/list 502 0B 3ms client=192.0.2.1:443 repository={other} upstream=- tries=1 route={other} kind=tags ttfb=2ms registry=- cache=pass:kind storage={other} trace={other} sampled=10 correlation={other} tls=TLSv1.3 certificate={other}{says}"
-                )
-            );
-        }
-    }
-
-    #[test]
-    fn every_field_of_a_line_is_bounded() {
-        let long = " ".repeat(1 << 20);
-        let line = line(&long, &long, &long, &peer(&long), Outcome::Refused(&long)).to_string();
-        assert!(line.len() < 6 << 10, "{}", line.len());
-    }
-
-    proptest! {
-        /// A reader that splits lines at blanks and labels finds each label once, and behind `error=` only its text.
-        #[test]
-        fn no_input_makes_a_second_line_or_field(
-            method in any::<String>(),
-            path in any::<String>(),
-            other in prop_oneof![any::<String>(), Just(" error=none\n".to_owned())],
-            words in prop_oneof![any::<String>(), Just("a error=b client=c\u{2028}".to_owned())],
-            fails in any::<bool>(),
-        ) {
-            let trouble = Trouble::Storage(words.clone());
-            let outcome = if fails { Outcome::Failed(&trouble) } else { Outcome::Refused(&words) };
-            let line = line(&method, &path, &other, &peer(&other), outcome).to_string();
-            prop_assert_eq!(line.lines().count(), 1, "{}", line);
-            prop_assert!(!line.chars().any(char::is_control), "{:?}", line);
-            for label in LABELS {
-                let field = format!("{label}=");
-                let found = line.split(' ').filter(|word| word.starts_with(&field)).count();
-                prop_assert_eq!(found, 1, "{} in {}", field, line);
-            }
-            let (fields, _) = line.split_once(" error=").expect("its own");
-            prop_assert_eq!(fields.split(' ').count(), 20, "{}", line);
-        }
-    }
-}
+mod tests;

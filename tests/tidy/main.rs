@@ -150,7 +150,10 @@ fn files_have_one_idea() {
 #[test]
 fn modules_are_where_the_compiler_looks_for_them() {
     let path = [Token::Punct('#'), Token::Open(proc_macro2::Delimiter::Bracket), Token::Ident("path".to_owned())];
-    let found = in_files(|file| file.tokens().windows(path.len()).any(|tokens| tokens == path));
+    // The fuzz targets cannot depend on the program: they take a file that stands on its own.
+    let found = in_files(|file| {
+        !file.path.starts_with("fuzz/") && file.tokens().windows(path.len()).any(|tokens| tokens == path)
+    });
     assert_none("no #[path]", found);
 }
 

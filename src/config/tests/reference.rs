@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::egress::EgressTable;
 use super::super::kind::KindName;
 use super::super::proxy_protocol::ProxyProtocolTable;
 use super::super::setting::{AccessTable, CacheTable, IdentityTable, LimitsTable, ListenTable, LogTable, RouteTable};
@@ -168,7 +169,7 @@ fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String)
 }
 
 /// Every table, with its title and what stands in front of its keys.
-fn tables() -> [(&'static str, &'static str, Vec<Entry>); 10] {
+fn tables() -> [(&'static str, &'static str, Vec<Entry>); 11] {
     [
         ("The file", "", FileTable::entries()),
         ("Keys of each item of `listen`, where that is a list", "listen.", ListenTable::entries()),
@@ -178,6 +179,7 @@ fn tables() -> [(&'static str, &'static str, Vec<Entry>); 10] {
         ("Keys of `cache`", "cache.", CacheTable::entries()),
         ("Keys of `access`", "access.", AccessTable::entries()),
         ("Keys of `limits`", "limits.", LimitsTable::entries()),
+        ("Keys of `egress`", "egress.", EgressTable::entries()),
         ("Keys of `log`", "log.", LogTable::entries()),
         ("Keys of `identity`", "identity.", IdentityTable::entries()),
     ]
