@@ -15,7 +15,7 @@ use crate::tree::Tree;
 use testkit::PATIENCE;
 
 /// Which dockerd, and where it has its images: that decides who asks for them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Debian 12's, with a store of its own.
     Debian12,

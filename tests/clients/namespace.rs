@@ -14,7 +14,7 @@ pub(crate) fn assert_isolated() {
     assert!(ipv4 + ipv6 == 0, "real clients need a network namespace with no interface but lo: run scripts/test");
 }
 
-/// A file in place of another one, in this mount namespace, until it is dropped.
+/// A file or directory in place of another one, in this mount namespace, until it is dropped.
 pub(crate) struct Bound {
     source: PathBuf,
     target: &'static str,
@@ -25,6 +25,13 @@ impl Bound {
     pub(crate) fn new(source: PathBuf, target: &'static str, content: &str) -> Self {
         assert_isolated();
         std::fs::write(&source, content).expect("a file is written");
+        run(Command::new("mount").arg("--bind").arg(&source).arg(target));
+        Self { source, target }
+    }
+
+    /// Puts a directory over `target`.
+    pub(crate) fn directory(source: PathBuf, target: &'static str) -> Self {
+        assert_isolated();
         run(Command::new("mount").arg("--bind").arg(&source).arg(target));
         Self { source, target }
     }

@@ -48,8 +48,14 @@ const FORMER_NAMES: &[(&str, &str)] = &[
 
 /// What does not follow a rule yet: the rule, the beginning of its finding, and why. An entry that is no longer needed fails
 /// the test, so the list can only shrink.
-const EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("Authorization is set in one place", "src/demo.rs", "it only looks for the header in what was recorded")];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("Authorization is set in one place", "src/demo.rs", "it only looks for the header in what was recorded"),
+    (
+        "no #[path]",
+        "fuzz/fuzz_targets/proxy_header.rs",
+        "the file by itself: a fuzzer of the whole program would run slowly",
+    ),
+];
 
 /// Fails with all findings that no exception names, and with all exceptions that name no finding.
 fn assert_none(rule: &str, findings: impl IntoIterator<Item = String>) {
