@@ -14,7 +14,7 @@ mod lookup;
 mod store;
 
 pub(crate) use counters::{Counters, Reason};
-pub(crate) use entry::{Content, Entry, Kind};
+pub(crate) use entry::{Content, Entry, Freshness, Kind};
 pub(crate) use key::{Key, KeyRef, Part};
 pub(crate) use lookup::{Fetched, How, Origin, Served};
 

@@ -159,7 +159,10 @@ impl Entry {
         let age = self.age(now);
         let lifetime = self.lifetime(lifetimes);
         if age < lifetime {
-            return Freshness::Fresh;
+            // Azure's redirects end, in trouble too. One that is in use is replaced early, so that an outage finds it with most
+            // of its time left: with the defaults ten minutes.
+            let is_early = self.kind == Kind::Redirect && age >= lifetime / 2;
+            return if is_early { Freshness::Revalidate } else { Freshness::Fresh };
         }
         match self.kind {
             Kind::Tag if age < lifetime.saturating_mul(2) => Freshness::Revalidate,
@@ -211,12 +214,42 @@ mod tests {
     const LIFETIMES: Lifetimes =
         Lifetimes { tags: HOUR, manifests: HOUR, missing: HOUR, redirects: HOUR, lists: HOUR, stale: HOUR };
 
+    fn redirect(until: Instant) -> Entry {
+        let headers = Vec::new();
+        let content = Content {
+            status: StatusCode::TEMPORARY_REDIRECT,
+            headers,
+            body: Bytes::new(),
+            manifest: None,
+            digest: None,
+        };
+        Entry::new(Kind::Redirect, content, Instant::now()).ending(until)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redirect_in_use_has_ten_minutes_left_when_an_outage_begins() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let lifetimes = Lifetimes { redirects: 10 * MINUTE, ..LIFETIMES };
+        let now = Instant::now();
+        // Azure's ends after 20 minutes, and is not used in the last five.
+        let redirect = redirect(now + 15 * MINUTE);
+        for (minutes, freshness) in [
+            (0, Freshness::Fresh),
+            (4, Freshness::Fresh),
+            (5, Freshness::Revalidate),
+            (9, Freshness::Revalidate),
+            (10, Freshness::Stale),
+            (14, Freshness::Stale),
+            (15, Freshness::Ended),
+        ] {
+            assert_eq!(redirect.freshness(&lifetimes, now + minutes * MINUTE), freshness, "{minutes} minutes");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_redirect_does_not_outlive_its_signature_where_the_machine_was_suspended() {
-        let content =
-            Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
         let now = Instant::now();
-        let redirect = Entry::new(Kind::Redirect, content, now).ending(now + HOUR / 2);
+        let redirect = redirect(now + HOUR / 2);
         assert!(redirect.is_fresh(&LIFETIMES, now));
         // After the suspension the wall clock is ahead; this one has stood still.
         let until_wall = redirect.until_wall.and_then(|until| until.checked_sub(HOUR));

@@ -18,7 +18,7 @@ use super::fail::Trouble;
 use super::refused::Refused;
 use super::{authorize, call, forward, probe, retry};
 use crate::answer::{DIGEST, is_not_imported};
-use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
+use crate::cache::{Content, Entry, Fetched, Freshness, Key, Kind, Origin, Part, Reason};
 use crate::digest;
 use crate::net::USER_AGENT;
 
@@ -264,7 +264,9 @@ impl Read {
     /// The content of a 200, if it is one to keep; `Err` if it is not what its digest says.
     fn manifest_content(&self, response: &ResponseHeader, body: Bytes) -> Option<Result<Content, &'static str>> {
         let text = |name: &HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
-        let manifest = ManifestType::parse(text(&header::CONTENT_TYPE)?)?;
+        // What is signed has the digest of what it was before.
+        let manifest =
+            ManifestType::parse(text(&header::CONTENT_TYPE)?).filter(|it| *it != ManifestType::Schema1Signed)?;
         let target = &self.admitted.target;
         let digest = match target.is_by_digest() {
             true => target.reference(),
@@ -290,6 +292,11 @@ impl Origin for Read {
         // Nobody has to look through all that is kept for what was never there: any client can ask for that.
         if known.is_some() && is_right_refused(&fetched) {
             self.forget_repository();
+        }
+        // Clients that had something stale at hand have not waited for this.
+        if known.is_some_and(|known| self.stands_in(&known)) {
+            let Admitted { target, destination, .. } = &self.admitted;
+            destination.upstream.health.stands_in(target.path(), &fetched);
         }
         fetched
     }
@@ -323,6 +330,12 @@ impl Read {
             }
             Err(_) => Fetched::Failed { trouble: Trouble::Silent, is_trouble: true },
         }
+    }
+
+    /// It is an answer while there is no better one.
+    fn stands_in(&self, known: &Entry) -> bool {
+        let kept = self.admitted.destination.kept.as_ref();
+        kept.is_some_and(|kept| known.freshness(&kept.lifetimes, tokio::time::Instant::now()) == Freshness::Stale)
     }
 
     /// The identity may not pull from the repository any more: a right is one to all of it, with role-based and with

@@ -236,10 +236,26 @@ impl Health {
         self.breaker.probes_end();
     }
 
-    /// Something stale was the answer to a request for this path, for this reason.
-    pub(crate) fn answered_stale(&self, path: &str, why: &Fetched<Trouble>) {
-        let Some(cause) = Cause::of(why) else { return };
-        if self.stale.answered(path, cause.is_registrys()) {
+    /// Something stale was the answer to a request for this path, for this reason; `None` if the registry may still answer.
+    pub(crate) fn answered_stale(&self, path: &str, why: Option<&Fetched<Trouble>>) {
+        match why.map(Cause::of) {
+            None => self.stale.answered_meanwhile(),
+            Some(Some(cause)) => self.stale_begins(self.stale.answered(path, cause.is_registrys()), path, &cause),
+            Some(None) => {}
+        }
+    }
+
+    /// The registry has failed to answer for this path, of which something stale stands in.
+    pub(crate) fn stands_in(&self, path: &str, why: &Fetched<Trouble>) {
+        if let Fetched::Answer { is_trouble: true, .. } | Fetched::Failed { is_trouble: true, .. } = why
+            && let Some(cause) = Cause::of(why)
+        {
+            self.stale_begins(self.stale.stands_in(path, cause.is_registrys(), 0), path, &cause);
+        }
+    }
+
+    fn stale_begins(&self, is_first: bool, path: &str, cause: &Cause<'_>) {
+        if is_first {
             warn!("acr {}: answers are stale from now on, the first of them {path}: {cause}", self.name);
         }
     }

@@ -199,9 +199,9 @@ async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
         let looked_up = timeout(limit, cache.look_up(key(admitted, part), &lifetimes, origin)).await;
         looked_up.unwrap_or((Served::Failed(Trouble::Silent, How::Miss), None))
     };
-    if let (Served::Entry(_, How::Stale), Some(why)) = (&served, &why) {
+    if let Served::Entry(_, How::Stale) = &served {
         let admitted = context.admitted()?;
-        admitted.destination.upstream.health.answered_stale(admitted.target.path(), why);
+        admitted.destination.upstream.health.answered_stale(admitted.target.path(), why.as_ref());
     }
     if let Some(trip) = trip {
         context.trip(trip);

@@ -59,13 +59,26 @@ impl Stale {
     /// A stale answer. True if it is the first one.
     pub(super) fn answered(&self, path: &str, is_registrys: bool) -> bool {
         self.answers.fetch_add(1, Ordering::Relaxed);
+        self.stands_in(path, is_registrys, 1)
+    }
+
+    /// A stale answer to a client that has not waited for the registry's, which may still come.
+    pub(super) fn answered_meanwhile(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        if let Some(episode) = self.episode().as_mut() {
+            episode.answers += 1;
+        }
+    }
+
+    /// The registry has failed where something stale stands in. True if that begins with it.
+    pub(super) fn stands_in(&self, path: &str, is_registrys: bool, answers: u64) -> bool {
         let now = Instant::now();
         let object = self.hasher.hash_one(path);
         let mut episode = self.episode();
         let is_first = episode.is_none();
         let episode =
             episode.get_or_insert_with(|| Episode { since: now, answers: 0, registry: None, objects: HashMap::new() });
-        episode.answers += 1;
+        episode.answers += answers;
         if is_registrys {
             // What else has failed may have had the same cause, before it was known.
             episode.objects.clear();
@@ -132,6 +145,19 @@ mod tests {
         assert_eq!(stale.answered_fresh("/e"), over(3, 125));
         assert_eq!(stale.answered_fresh("/e"), None);
         assert!(stale.answered("/a", true));
+    }
+
+    /// A registry that hangs: clients have their stale answers before it is known that there is no other.
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_were_given_meanwhile_are_counted_and_a_failure_begins_the_episode() {
+        let stale = Stale::default();
+        stale.answered_meanwhile();
+        assert!(stale.stands_in("/a", true, 0));
+        stale.answered_meanwhile();
+        assert!(!stale.stands_in("/a", true, 0));
+        assert_eq!(stale.answers(), 2);
+        advance(QUIET).await;
+        assert_eq!(stale.answered_fresh("/a"), over(1, 5));
     }
 
     #[tokio::test(start_paused = true)]
