@@ -51,6 +51,11 @@ pub fn options() -> Options {
     }
 }
 
+/// The first line of a log that contains all of these.
+pub fn line<'a>(log: &'a str, parts: &[&str]) -> Option<&'a str> {
+    log.lines().find(|line| parts.iter().all(|part| line.contains(part)))
+}
+
 /// An emulator that holds `hub/library/busybox:latest`.
 pub async fn azure() -> Emulator {
     let azure = Emulator::start(options()).await.expect("the emulator starts");

@@ -78,6 +78,11 @@ impl Proxy {
         self.wait_until(needle, |log| log.lines().find(|line| line.contains(needle)).map(str::to_owned))
     }
 
+    /// Waits for the first line that contains all of these.
+    pub fn wait_for_line(&self, parts: &[&str]) -> String {
+        self.wait_until(&parts.join(" ... "), |log| crate::line(log, parts).map(str::to_owned))
+    }
+
     /// Waits until `look` returns `Some` for the log so far; the panic names `what` if it never does.
     pub fn wait_until<T>(&self, what: &str, look: impl Fn(&str) -> Option<T>) -> T {
         self.log.wait_until(what, look)

@@ -144,7 +144,7 @@ fn run(azure: &Handle, columns: &[&'static str], row: &[&'static str]) -> Vec<St
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_outlasts_every_fault_and_what_is_not_fails_in_time() {
     let mut rows: Vec<_> = rows_with_cache().collect();
-    assert_eq!(rows.len(), 6 * MOMENTS.len());
+    assert_eq!(rows.len(), 10 * MOMENTS.len());
     assert!(rows.chunks(2).all(|pair| pair[0][0] == pair[1][0] && [pair[0][1], pair[1][1]] == MOMENTS));
     const COLUMNS: [&str; 5] = ["warm manifest", "cold manifest", "warm list", "cold list", "cold layer"];
     let mut running = tokio::task::JoinSet::new();

@@ -95,7 +95,8 @@ async fn a_header_over_64_kib_is_refused() {
     let lines = log.lines().filter(|line| {
         line.contains(" access] - - 431 ")
             && line.contains(" client=127.0.0.1:")
-            && line.contains(" tries=0 error=the header is larger")
+            && line.contains(" tries=0 ")
+            && line.contains(" error=the header is larger")
     });
     assert_eq!(lines.count(), 2, "{log}");
 }

@@ -73,7 +73,10 @@ async fn bytes_that_are_no_request_do_not_reach_the_registry() {
     assert!(azure.requests().iter().all(|request| request.hop != Hop::Data), "nothing was sent upstream");
     assert!(proxy.is_running());
     let line = proxy.wait_for_log(" access] - - 400 ");
-    assert!(line.ends_with(" tries=0 error=not an HTTP request: this port speaks plain HTTP, no TLS"), "{line}");
+    assert!(
+        line.contains(" tries=0 ") && line.ends_with(" error=not an HTTP request: this port speaks plain HTTP, no TLS"),
+        "{line}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
