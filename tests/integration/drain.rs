@@ -92,7 +92,7 @@ async fn http2_connections_are_told_to_go_away() {
     .collect();
     let position = |kind, flags: u8| seen.iter().position(|frame| frame.0 == kind && frame.1 & flags == flags);
     let (goaway, end) = (position(frames::GOAWAY, 0), position(frames::DATA, frames::END_STREAM));
-    assert!(goaway.is_some() && goaway < end, "{seen:?}");
+    assert!(goaway.is_some() && goaway < end, "{seen:?}\n{}", proxy.log());
     assert_eq!(proxy.wait().code(), Some(0));
 }
 
