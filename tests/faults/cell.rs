@@ -38,6 +38,8 @@ pub(crate) enum Retry {
     After(u64),
     /// What is left of a pause of a minute at most.
     Left,
+    /// A second if the registry is known to be down by then, and none before.
+    IfDown,
 }
 
 impl Retry {
@@ -45,6 +47,7 @@ impl Retry {
         match self {
             Self::No => seen.is_none(),
             Self::After(seconds) => seen == Some(seconds),
+            Self::IfDown => seen.is_none_or(|seconds| seconds == 1),
             Self::Left => seen.is_some_and(|left| (1..=60).contains(&left)),
         }
     }
@@ -73,6 +76,7 @@ impl Outcome {
                     outcome.retry_after = seconds.map_or(Retry::Left, Retry::After);
                     words.next_if(|_| seconds.is_some());
                 }
+                "retry?" => outcome.retry_after = Retry::IfDown,
                 "cut" => outcome.cut = true,
                 "in" => outcome.within = Duration::from_secs(words.next()?.parse().ok()?),
                 "at" | "once" | "s" => {}
