@@ -50,7 +50,7 @@ impl Scene {
         let ca = setup.file("names-ca.pem", self.azure.ca_pem());
         let config = format!(
             "upstream: {{domain: '{REGISTRY}:{}', prefix: hub, blobs: proxy, blob_hosts: ['{STORAGE}:{}']}}\n\
-             listen: 127.0.0.1:0\nlog: info\nca_file: {}\n{settings}\n",
+             listen: 127.0.0.1:0\ncache: off\nlog: info\nca_file: {}\n{settings}\n",
             self.azure.registry_addr().port(),
             self.azure.storage_addr().port(),
             ca.display()
