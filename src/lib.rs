@@ -29,7 +29,6 @@
 //!   listen                         clients' connections:
 //!     bind                           binds addresses and Unix sockets before anything else starts
 //!     opening                        what comes before the first request, in one limit of time:
-//!       proxy_header                   the PROXY protocol, from balancers that are trusted
 //!       tls, certificate               handshakes; files that are looked at again and again
 //!     listener, http                 accepts connections, gathers their requests' headers within bounds
 //!     connection, socket             what Pingora reads of a connection; its write buffer, below TLS
@@ -100,6 +99,7 @@
 //!     trace                          the trace that it is part of
 //!     destination                    which registry it goes to
 //!     attempts                       what changes from one try to the next
+//! proxy_protocol (a crate of its own)    where a balancer's header ends, and whose connection it tells
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, and the client's names in answers
 //!   route                          which repository of which cache registry stands for the one that is asked for
 //! admin                            /, /status, /healthz, /readyz, /metrics, /cache and /cache/purge, on a listener of their own

@@ -15,7 +15,6 @@ mod connection;
 mod frames;
 mod h2;
 mod header;
-mod proxy_header;
 mod refusal;
 mod socket;
 

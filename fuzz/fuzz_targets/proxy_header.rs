@@ -3,11 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-
-#[path = "../../src/listen/proxy_header.rs"]
-mod proxy_header;
-
-use proxy_header::{is_begun, parse};
+use proxy_protocol::{is_begun, parse};
 
 /// The bound of version 2, which is the larger one.
 const MAX: usize = 1024;

@@ -18,7 +18,6 @@ use tokio::sync::Notify;
 use super::connection::{Connection, Stream};
 use super::h2::WithDeadlines;
 use super::header::{Header, Malformed};
-use super::proxy_header;
 use super::refusal::{self, NoRequest};
 use super::tls::Revocation;
 use super::{HEADER_LIMIT, Kind, drain};
@@ -241,7 +240,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 match header.end(bytes) {
                     _ if speaks == Speaks::Http2 => return refused(malformed, begun),
                     Ok(Some(length)) => return Next::Request(connection.take_request(length, header.has_body())),
-                    Err(Malformed) if proxy_header::is_begun(bytes) => {
+                    Err(Malformed) if proxy_protocol::is_begun(bytes) => {
                         return refused(NoRequest::ProxyHeaderRefused, begun);
                     }
                     Err(Malformed) => return refused(malformed, begun),

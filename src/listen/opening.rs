@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use pingora_core::protocols::l4::socket::SocketAddr;
+use proxy_protocol::Wrong;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -16,7 +17,6 @@ use tokio_rustls::server::TlsStream;
 use super::certificate::TlsError;
 use super::connection::{Connection, Stream};
 use super::http::Speaks;
-use super::proxy_header::{self, Wrong};
 use super::refusal::{self, NoRequest};
 use super::socket::Socket;
 use super::tls::{Revocation, Tls};
@@ -128,7 +128,7 @@ impl Opening {
             }
         }
         if bytes.first() != Some(&TLS_HANDSHAKE) {
-            if proxy_header::is_begun(&bytes) {
+            if proxy_protocol::is_begun(&bytes) {
                 self.refuse_header(&mut socket, &client, NoRequest::ProxyHeaderRefused, begun, load).await;
             } else {
                 load.failed_handshakes.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +197,7 @@ async fn read_header<S: Stream>(
         if read(socket, bytes).await.unwrap_or_default() == 0 {
             return Err(None);
         }
-        match proxy_header::parse(bytes) {
+        match proxy_protocol::parse(bytes) {
             Ok(Some(header)) => {
                 bytes.advance(header.length);
                 return Ok(header.client);

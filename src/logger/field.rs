@@ -12,7 +12,7 @@ pub(crate) struct Rest<T>(pub T, pub usize);
 
 impl<T: Display> Display for Word<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match escape(f, self.1, &self.0, |c| c.is_ascii_graphic())? {
+        match escape(f, self.1, &self.0, &Form { passes: |c| c.is_ascii_graphic(), ..TEXT })? {
             0 => f.write_char('-'),
             _ => Ok(()),
         }
@@ -21,9 +21,27 @@ impl<T: Display> Display for Word<T> {
 
 impl<T: Display> Display for Rest<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        escape(f, self.1, &self.0, |c| c != '=' && is_harmless(c)).map(drop)
+        escape(f, self.1, &self.0, &Form { passes: |c| c != '=' && is_harmless(c), ..TEXT }).map(drop)
     }
 }
+
+/// What a place in a line takes of a text.
+pub(crate) struct Form {
+    /// Bytes that pass as they are, wherever they stand. They are tested first, because a call for each character would cost more
+    /// than the rest of the line.
+    pub is_plain: fn(u8) -> bool,
+    /// Characters that pass.
+    pub passes: fn(char) -> bool,
+    /// What stands for any other.
+    pub escaped: fn(char) -> String,
+}
+
+/// A line of text.
+pub(crate) const TEXT: Form = Form {
+    is_plain: |byte| byte.is_ascii_graphic() && byte != b'=',
+    passes: is_harmless,
+    escaped: |c| c.escape_unicode().to_string(),
+};
 
 /// Whether a terminal shows the character on the same line: it is no control character, no line separator, and does not change
 /// the direction of text (Unicode Standard Annex 9).
@@ -33,13 +51,8 @@ pub(crate) fn is_harmless(c: char) -> bool {
 }
 
 /// Writes as much of the escaped value as fits into `room` bytes, then `...` if that is not all. Returns the bytes written.
-pub(crate) fn escape(
-    out: &mut dyn Write,
-    room: usize,
-    value: &dyn Display,
-    passes: fn(char) -> bool,
-) -> Result<usize, fmt::Error> {
-    let mut escaping = Escaping { out, left: room, passes, is_full: false };
+pub(crate) fn escape(out: &mut dyn Write, room: usize, value: &dyn Display, form: &Form) -> Result<usize, fmt::Error> {
+    let mut escaping = Escaping { out, left: room, form, is_full: false };
     let outcome = write!(escaping, "{value}");
     let (written, is_full) = (room - escaping.left, escaping.is_full);
     match outcome {
@@ -52,7 +65,7 @@ pub(crate) fn escape(
 struct Escaping<'a> {
     out: &'a mut dyn Write,
     left: usize,
-    passes: fn(char) -> bool,
+    form: &'a Form,
     is_full: bool,
 }
 
@@ -69,15 +82,14 @@ impl Escaping<'_> {
 
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // The common case: nothing to escape. Bytes are tested first, because a call for each character would cost more than the
-        // rest of the line.
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'=';
-        if text.len() <= self.left && (text.bytes().all(is_plain) || text.chars().all(self.passes)) {
+        let Form { is_plain, passes, escaped } = *self.form;
+        // The common case: nothing to escape.
+        if text.len() <= self.left && (text.bytes().all(is_plain) || text.chars().all(passes)) {
             return self.push(text);
         }
-        text.chars().try_for_each(|c| match (self.passes)(c) {
+        text.chars().try_for_each(|c| match passes(c) {
             true => self.push(c.encode_utf8(&mut [0; 4])),
-            false => self.push(&c.escape_unicode().to_string()),
+            false => self.push(&escaped(c)),
         })
     }
 }

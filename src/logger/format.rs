@@ -120,7 +120,7 @@ impl Line {
         let message = self.text.get(start..).unwrap_or_default();
         if message.len() > MAX_MESSAGE || !message.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             let message = self.text.split_off(start);
-            let _ = field::escape(&mut self.text, MAX_MESSAGE, &message, field::is_harmless);
+            let _ = field::escape(&mut self.text, MAX_MESSAGE, &message, &field::TEXT);
         }
         self.text.push('\n');
         &self.text

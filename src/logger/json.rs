@@ -3,15 +3,26 @@
 //! What a record has of keys and values are the object's keys; a record without any has its `message`. Texts are bounded and
 //! escaped here, so none ends its string or its line.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{Display, Write as _};
 
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 
-use super::field::is_harmless;
+use super::field::{Form, escape, is_harmless};
 
 /// Of one value. The longest is an error: a sentence of ours, which may quote two of a server's.
 const MAX_VALUE: usize = 1024;
+
+/// What stands between the quotes of a string.
+const STRING: Form = Form {
+    is_plain: |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'),
+    passes: |c| !matches!(c, '"' | '\\') && is_harmless(c),
+    escaped: |c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        // As UTF-16 (RFC 8259 section 7).
+        c => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    },
+};
 
 /// Appends the object, without the end of its line. `time` is RFC 3339.
 pub(super) fn write(out: &mut String, time: &str, record: &Record<'_>, max_message: usize) {
@@ -49,10 +60,8 @@ fn object<'a>(out: &'a mut String, time: &str, level: Level, target: &str) -> Ob
 /// `,"key":"value"`
 fn text(out: &mut String, key: &str, value: &dyn Display, max: usize) {
     let _ = write!(out, r#","{key}":""#);
-    let mut escaping = Escaping { out, left: max, is_full: false };
-    let _ = write!(escaping, "{value}");
-    let is_full = escaping.is_full;
-    out.push_str(if is_full { "...\"" } else { "\"" });
+    let _ = escape(out, max, value, &STRING);
+    out.push('"');
 }
 
 struct Object<'a>(&'a mut String);
@@ -95,47 +104,6 @@ impl<'v> VisitValue<'v> for Pair<'_> {
 
     fn visit_bool(&mut self, value: bool) -> Result<(), Error> {
         Pair { out: self.out, key: self.key }.plain(value)
-    }
-}
-
-/// Fails once it is full, so that formatting a value of a megabyte stops there.
-struct Escaping<'a> {
-    out: &'a mut String,
-    left: usize,
-    is_full: bool,
-}
-
-impl Escaping<'_> {
-    fn push(&mut self, piece: &str) -> fmt::Result {
-        let Some(left) = self.left.checked_sub(piece.len()) else {
-            self.is_full = true;
-            return Err(fmt::Error);
-        };
-        self.left = left;
-        self.out.push_str(piece);
-        Ok(())
-    }
-}
-
-impl Write for Escaping<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // The common case: nothing to escape.
-        if text.len() <= self.left
-            && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
-        {
-            return self.push(text);
-        }
-        text.chars().try_for_each(|c| match c {
-            '"' => self.push("\\\""),
-            '\\' => self.push("\\\\"),
-            // As UTF-16 (RFC 8259 section 7); those are all in its first plane, but for none.
-            c if !is_harmless(c) => {
-                let mut units = [0; 2];
-                let escaped: String = c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect();
-                self.push(&escaped)
-            }
-            c => self.push(c.encode_utf8(&mut [0; 4])),
-        })
     }
 }
 

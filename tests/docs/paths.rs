@@ -3,7 +3,7 @@
 use crate::{pages, root};
 
 /// The tops of this repository that a page may name in backticks.
-const TOPS: [&str; 15] = [
+const TOPS: [&str; 16] = [
     ".ci/",
     ".github/",
     "benches/",
@@ -14,6 +14,7 @@ const TOPS: [&str; 15] = [
     "fuzz/",
     "oci/",
     "progress/",
+    "proxy_protocol/",
     "scripts/",
     "src/",
     "testkit/",

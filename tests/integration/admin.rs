@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use acr_emulator::{Fault, Hop, Server};
+use acr_emulator::{Emulator, Fault, Hop, Server};
 use serde_json::Value;
 
 use crate::wire;
@@ -13,6 +13,17 @@ pub(crate) fn admin(proxy: &Proxy) -> SocketAddr {
     let line = proxy.wait_for_log("health and readiness on http://");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
     address.parse().expect("an address")
+}
+
+/// A proxy of two registries that keeps what it may, with its admin listener.
+pub(crate) fn observed(azure: &Emulator, cache: &str) -> (Proxy, SocketAddr) {
+    let proxy = Setup::routes(azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")])
+        .cache(cache)
+        .flag("--admin-address", ":0")
+        .flag("--log", "info")
+        .start();
+    let admin = admin(&proxy);
+    (proxy, admin)
 }
 
 /// Status and body of `/readyz`.
@@ -55,8 +66,7 @@ async fn readiness_names_upstream_hop_time_and_remedy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_with_a_valid_token_is_ready_while_azure_is_down() {
     for abac in [false, true] {
-        let azure =
-            acr_emulator::Emulator::start(acr_emulator::Options { abac, ..testkit::options() }).await.expect("started");
+        let azure = Emulator::start(acr_emulator::Options { abac, ..testkit::options() }).await.expect("started");
         azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
         let proxy = Setup::new(&azure).flag("--admin-address", "127.0.0.1:0").start();
         let accept = "Accept: application/vnd.oci.image.index.v1+json\r\n";

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 use serde_json::{Value, json};
-use testkit::{Proxy, Setup};
+use testkit::Proxy;
 
-use crate::admin::admin;
+use crate::admin::observed;
 use crate::fixture::ACCEPT;
 use crate::wire::{self, Answer};
 
@@ -19,12 +19,7 @@ async fn start(cache: &str) -> (Emulator, Pushed, Proxy, SocketAddr) {
     for repository in ["hub/library/busybox-extra", "hub/library/busybox/manifests", "ghcr/library/busybox"] {
         azure.push(Image::small(repository, "latest"));
     }
-    let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")])
-        .cache(cache)
-        .flag("--admin-address", ":0")
-        .flag("--log", "info")
-        .start();
-    let admin = admin(&proxy);
+    let (proxy, admin) = observed(&azure, cache);
     (azure, pushed, proxy, admin)
 }
 

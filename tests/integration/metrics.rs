@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use acr_emulator::{Emulator, Fault, Hop, Image};
 use testkit::{Proxy, Setup};
 
-use crate::admin::admin;
+use crate::admin::observed;
 use crate::fixture::{ABSENT, ACCEPT};
 use crate::wire;
 
@@ -31,12 +31,7 @@ fn value(samples: &BTreeMap<String, f64>, sample: &str) -> f64 {
 async fn start(cache: &str) -> (Emulator, acr_emulator::Pushed, Proxy, SocketAddr) {
     let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
-    let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")])
-        .cache(cache)
-        .flag("--admin-address", ":0")
-        .flag("--log", "info")
-        .start();
-    let admin = admin(&proxy);
+    let (proxy, admin) = observed(&azure, cache);
     (azure, pushed, proxy, admin)
 }
 

@@ -2,7 +2,7 @@
 //! version 2 is binary. The specification is HAProxy's `doc/proxy-protocol.txt`.
 //!
 //! Where a header ends is decided here, so that it is bounded and takes no byte of what follows; `proxy-header` reads it.
-//! This file stands on its own, and a fuzz target is made of it.
+//! It is a crate of its own, so that a fuzz target is made of it and of nothing else.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ const MAX_V2: usize = 1024;
 
 /// A whole header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// Its length in bytes.
     pub length: usize,
     /// The client's address; `None` if the connection is the balancer's own, as a health check is (LOCAL), or if the balancer
@@ -32,7 +32,7 @@ pub(crate) struct Header {
 
 /// Why there is no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub enum Wrong {
     /// The first bytes are not those of a header.
     Missing,
     /// It is longer than it may be.
@@ -41,8 +41,8 @@ pub(crate) enum Wrong {
     Malformed,
 }
 
-/// Looks for a header at the front of `bytes`; `Ok(None)` if more bytes are needed to tell. It never needs more than [`MAX_V2`] bytes.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, Wrong> {
+/// Looks for a header at the front of `bytes`; `Ok(None)` if more bytes are needed to tell. It never needs more than 1024 bytes.
+pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Wrong> {
     let whole = if begins(bytes, V1) {
         match bytes.iter().take(MAX_V1).position(|byte| *byte == b'\n') {
             Some(end) => bytes.get(..=end),
@@ -73,7 +73,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, Wrong> {
 
 /// Whether these are the first bytes of a header, from somebody who may not send one. Also without the empty lines in front
 /// of version 2, which are skipped before a request.
-pub(crate) fn is_begun(bytes: &[u8]) -> bool {
+pub fn is_begun(bytes: &[u8]) -> bool {
     let behind_empty_lines = V2.strip_prefix(b"\r\n\r\n").unwrap_or(V2);
     bytes.starts_with(V1) || (!bytes.is_empty() && (begins(bytes, V2) || begins(bytes, behind_empty_lines)))
 }
