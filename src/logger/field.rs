@@ -27,9 +27,9 @@ impl<T: Display> Display for Rest<T> {
 
 /// What a place in a line takes of a text.
 pub(crate) struct Form {
-    /// Bytes that pass as they are, wherever they stand. They are tested first, because a call for each character would cost more
-    /// than the rest of the line.
-    pub is_plain: fn(u8) -> bool,
+    /// Whether all bytes pass as they are, wherever they stand. This is tested first and for all of them at once, because a call for
+    /// each character would cost more than the rest of the line.
+    pub is_plain: fn(&str) -> bool,
     /// Characters that pass.
     pub passes: fn(char) -> bool,
     /// What stands for any other.
@@ -38,7 +38,7 @@ pub(crate) struct Form {
 
 /// A line of text.
 pub(crate) const TEXT: Form = Form {
-    is_plain: |byte| byte.is_ascii_graphic() && byte != b'=',
+    is_plain: |text| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'='),
     passes: is_harmless,
     escaped: |c| c.escape_unicode().to_string(),
 };
@@ -84,7 +84,7 @@ impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let Form { is_plain, passes, escaped } = *self.form;
         // The common case: nothing to escape.
-        if text.len() <= self.left && (text.bytes().all(is_plain) || text.chars().all(passes)) {
+        if text.len() <= self.left && (is_plain(text) || text.chars().all(passes)) {
             return self.push(text);
         }
         text.chars().try_for_each(|c| match passes(c) {

@@ -15,7 +15,7 @@ const MAX_VALUE: usize = 1024;
 
 /// What stands between the quotes of a string.
 const STRING: Form = Form {
-    is_plain: |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'),
+    is_plain: |text| text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')),
     passes: |c| !matches!(c, '"' | '\\') && is_harmless(c),
     escaped: |c| match c {
         '"' | '\\' => format!("\\{c}"),
