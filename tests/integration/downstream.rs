@@ -72,9 +72,9 @@ async fn a_slow_header_is_refused_after_its_time_limit() {
         // A client may keep such a connection for a later request.
         assert_eq!(silent.join().expect("an end"), b"", "nothing is said to who has said nothing");
     });
-    let log = proxy.log();
-    assert_eq!(log.matches(" access] - - 408 ").count(), 4, "a line for each refusal, and none for silence: {log}");
     assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200);
+    let log = proxy.end();
+    assert_eq!(log.matches(" access] - - 408 ").count(), 4, "a line for each refusal, and none for silence: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,7 @@ async fn the_drain_begins_after_the_notice() {
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
-    let log = proxy.log();
+    let log = proxy.end_of_log();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("stop")).collect();
     assert!(lines.len() == 3 && lines[0].contains("for another 2 s"), "{log}");
     assert!(

@@ -89,7 +89,8 @@ async fn at_boot_a_pull_waits_for_an_identity_endpoint_that_is_not_ready() {
         let proxy = Setup::new(&azure).managed(&azure).settings("token_wait: 20s").start();
         let answer = manifest(&proxy);
         assert_eq!(answer.status, 200, "{fault:?}: {answer:?}");
-        assert!(proxy.log().contains("WARN"), "the pull came before the token: {}", proxy.log());
+        let log = proxy.end();
+        assert!(log.contains("WARN"), "the pull came before the token: {log}");
     }
 }
 

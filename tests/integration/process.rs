@@ -78,7 +78,7 @@ async fn a_start_tells_every_mistake_at_once_also_what_this_host_lacks() {
     let ca = setup.file("ca.pem", "no certificate\n");
     let mut proxy = setup.settings("threads: none\nidentity: {kind: client_secret}").spawn();
     assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
-    let log = proxy.log();
+    let log = proxy.end_of_log();
     for says in [
         &format!("ca_file: {}: it has no PEM block BEGIN CERTIFICATE", ca.display()),
         "threads: \"none\" is not a number of threads",

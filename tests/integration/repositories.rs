@@ -59,7 +59,8 @@ async fn a_token_granted_for_all_and_then_refused_is_followed_by_one_a_repositor
         assert_eq!(refused, 2, "the token that was there and a fresh one, once for all repositories");
         let calls = requests.iter().filter(|request| request.hop == Hop::Token).count();
         assert_eq!(calls, 2 + 3, "two for all repositories, then one for each");
-        assert_eq!(proxy.log().matches("one token a repository").count(), 1, "{}", proxy.log());
+        let log = proxy.end();
+        assert_eq!(log.matches("one token a repository").count(), 1, "{log}");
     }
 }
 
@@ -78,7 +79,8 @@ async fn a_repository_that_refuses_every_token_changes_nothing_for_the_others() 
         }
         let calls = azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
         assert_eq!(calls, 3, "two for all repositories, one for the one that is refused");
-        assert!(!proxy.log().contains("one token a repository"), "{}", proxy.log());
+        let log = proxy.end();
+        assert!(!log.contains("one token a repository"), "{log}");
     }
 }
 

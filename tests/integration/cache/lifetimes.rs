@@ -206,13 +206,10 @@ async fn a_right_that_is_revoked_ends_for_all_of_a_repository_as_soon_as_one_req
             assert_eq!(refused.status(), 403, "{path} abac={abac}: {refused:?}");
         }
         assert!(is_hit(&cached.get(&elsewhere)), "abac={abac}: another repository's right is another one");
-        let told = cached
-            .proxy
-            .log()
-            .lines()
-            .filter(|line| line.contains("may not pull hub/library/busybox any more"))
-            .count();
-        assert_eq!(told, 1, "abac={abac}: {}", cached.proxy.log());
+        let says = "may not pull hub/library/busybox any more";
+        cached.proxy.wait_for_log(says);
+        let log = cached.proxy.end();
+        assert_eq!(log.matches(says).count(), 1, "abac={abac}: {log}");
     }
 }
 
