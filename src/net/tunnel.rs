@@ -227,6 +227,11 @@ impl NoTunnel {
         }
     }
 
+    /// 407: each attempt with the same credentials may count towards the lock of an account.
+    pub(crate) fn is_about_credentials(&self) -> bool {
+        matches!(self.why, Why::Credentials | Why::NotBasic(_))
+    }
+
     /// The proxy that was connected to does not work as one; another of its addresses may.
     pub(crate) fn is_proxys(&self) -> bool {
         matches!(self.why, Why::Silent | Why::Closed | Why::Garbage | Why::TooLong)

@@ -27,6 +27,9 @@ use crate::net::addresses::Attempt;
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// From the end of a probe to the next one.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same after a 407 of the egress proxy, once the registry counts as down: whoever has to correct the password takes longer,
+/// and a reload with another one does not wait for this.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// A response that takes longer than this gives cause for a probe. ACR takes as long for what it has not imported yet, and then
 /// the probe finds it well.
 const SLOW: Duration = Duration::from_secs(3);
@@ -103,15 +106,23 @@ impl Prober {
     async fn run(&self) {
         loop {
             let Some(upstream) = self.upstream.upgrade() else { return };
-            upstream.health.probed(ask_in_time(&upstream, &self.calls).await);
-            drop(upstream);
+            let found = ask_in_time(&upstream, &self.calls).await;
+            let is_refused = is_refused(&found);
+            upstream.health.probed(found);
             // Also where it answers: a repository that fails all the time causes no more probes than this.
-            sleep(PAUSE).await;
+            let pause = if is_refused && upstream.health.is_down() { REFUSED_PAUSE } else { PAUSE };
+            drop(upstream);
+            sleep(pause).await;
             if self.upstream.upgrade().is_none_or(|upstream| !upstream.health.is_suspected()) {
                 return;
             }
         }
     }
+}
+
+/// By an egress proxy, for the credentials that it was given.
+fn is_refused(found: &Result<(), Trouble>) -> bool {
+    matches!(found, Err(Trouble::Egress(why)) if why.is_about_credentials())
 }
 
 /// However it ends, the next failure may begin anew.

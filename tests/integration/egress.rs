@@ -265,6 +265,48 @@ async fn while_the_proxy_is_dead_stale_answers_stand_in_and_nobody_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_not_tried_again_and_again_and_a_reload_with_another_proxy_counts_at_once() {
+    /// The pause between probes is longer than this after a 407, and shorter otherwise.
+    const WATCHED: std::time::Duration = std::time::Duration::from_secs(6);
+    let (azure, pushed, forward, setup) = stage("{tags: 0s, stale: 1h}").await;
+    forward.set(Does::Wants(basic()));
+    let url = format!("http://{CREDENTIALS}@{}", forward.address());
+    let proxy = setup.settings(&format!("egress: {{proxy: '{url}'}}")).start();
+    until(&proxy, 200);
+    forward.set(Does::Wants("b3RoZXI6b3RoZXI=".to_owned()));
+    forward.cut();
+    let begun = std::time::Instant::now();
+    assert_eq!(manifest(&proxy).status, 200, "a stale answer");
+    proxy.wait_until("it is down", |log| {
+        // Requests that fail are what the breaker goes by.
+        wire::ask(proxy.address(), "GET /v2/library/other/manifests/latest", ACCEPT);
+        log.contains("it is down, and probed").then_some(())
+    });
+    let connects = || forward.connects_to(azure.registry_addr());
+    // One that had begun may still come.
+    let before = connects();
+    let watched = begun.elapsed() + WATCHED;
+    while begun.elapsed() < watched {
+        assert_eq!(manifest(&proxy).status, 200);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(connects() <= before + 1, "{before}: {:#?}", forward.asked());
+
+    let other = ForwardProxy::start().await;
+    let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    let next = config.replace(&url, &format!("http://{}", other.address()));
+    assert_eq!(proxy.reload_with(&next), (true, "in effect: egress\n".to_owned()));
+    let asked = forward.asked().len();
+    let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "");
+    assert_eq!(answer.status, 200, "not kept, so it was asked for: {answer:?}");
+    assert_eq!(wire::ask(proxy.address(), &blob(&pushed, 1), "").status, 200);
+    for address in [azure.registry_addr(), azure.storage_addr()] {
+        assert!(other.connects_to(address) > 0, "{:#?}", other.asked());
+    }
+    assert_eq!(forward.asked().len(), asked, "the old one is not asked any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_is_cut_is_told_and_the_registrys_own_trouble_is_not_the_proxys() {
     let (azure, _, forward, setup) = stage("off").await;
     let proxy = setup.env("HTTPS_PROXY", &format!("http://{}", forward.address())).start();
