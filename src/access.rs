@@ -12,6 +12,8 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use oci::error::Code;
 
+mod bounds;
+mod certificate;
 mod client;
 mod connected;
 mod network;
@@ -21,6 +23,8 @@ mod refusals;
 use connected::Connected;
 use rate::Rates;
 
+pub(crate) use bounds::Bounds;
+pub(crate) use certificate::{Certificates, MAX_NAME, Name, NamePattern};
 pub(crate) use client::Client;
 pub(crate) use connected::Place;
 pub(crate) use network::{Network, Networks};
@@ -37,6 +41,8 @@ pub(crate) struct Access {
     pub allow: Networks,
     /// The networks that may not, even within an allowed one.
     pub deny: Networks,
+    /// The certificates that may, wherever they come from; none are all, and clients that have none.
+    pub certificates: Certificates,
 }
 
 /// What one client may have.
@@ -55,6 +61,8 @@ pub(crate) struct Rules {
     pub access: Access,
     /// How much of it.
     pub per_client: PerClient,
+    /// What everybody keeps to.
+    pub bounds: Bounds,
 }
 
 /// What every client passes, by its true address: at the begin of a connection, and with each request.
@@ -72,6 +80,11 @@ pub(crate) struct Gate {
 pub(crate) enum Denial {
     /// Its address may not pull.
     Network(IpAddr),
+    /// It has shown no certificate, or none that may pull.
+    Certificate {
+        /// It has shown one.
+        is_shown: bool,
+    },
     /// It has as many connections as one client may have.
     Connections(IpAddr),
     /// It has made as many requests as one client may, and may make the next one after this.
@@ -95,6 +108,18 @@ impl Gate {
         self.rules.store(Arc::new(rules));
     }
 
+    /// What connections and requests keep to from now on.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.rules.load().bounds
+    }
+
+    /// Whether the certificate of a connection's client, whose names these are, may pull; `None` is a connection without TLS. A
+    /// Unix socket's client without an address and without TLS passes here as well.
+    pub(crate) fn certificate(&self, address: Option<IpAddr>, names: Option<&[Name]>) -> Result<(), Denial> {
+        let rules = self.rules.load();
+        rules.access.check_certificate(address, names).map_err(|denial| self.count(denial))
+    }
+
     /// A connection begins. A Unix socket's client without an address passes: the socket's permissions have let it.
     pub(crate) fn connect(&self, address: Option<IpAddr>) -> Result<Option<Place>, Denial> {
         let Some(address) = address else { return Ok(None) };
@@ -106,10 +131,18 @@ impl Gate {
         }
     }
 
-    /// A request comes, whose header was read at `now`.
-    pub(crate) fn request(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Denial> {
-        let Some(address) = address else { return Ok(()) };
+    /// A request comes, whose header was read at `now`. `names` looks up those of its client's certificate.
+    pub(crate) fn request<'a>(
+        &self,
+        address: Option<IpAddr>,
+        names: impl FnOnce() -> Option<&'a [Name]>,
+        now: Instant,
+    ) -> Result<(), Denial> {
         let rules = self.rules.load();
+        if !rules.access.certificates.is_empty() {
+            rules.access.check_certificate(address, names()).map_err(|denial| self.count(denial))?;
+        }
+        let Some(address) = address else { return Ok(()) };
         rules.access.check(address).map_err(|denial| self.count(denial))?;
         match rules.per_client.requests {
             Some(rate) => {
@@ -152,6 +185,18 @@ impl Access {
         let is_allowed = self.allow.is_empty() || self.allow.contains(address);
         if is_allowed && !self.deny.contains(address) { Ok(()) } else { Err(Denial::Network(address)) }
     }
+
+    fn check_certificate(&self, address: Option<IpAddr>, names: Option<&[Name]>) -> Result<(), Denial> {
+        if self.certificates.is_empty() || (address.is_none() && names.is_none()) {
+            return Ok(());
+        }
+        let names = names.unwrap_or_default();
+        if self.certificates.have_one_of(names) {
+            Ok(())
+        } else {
+            Err(Denial::Certificate { is_shown: !names.is_empty() })
+        }
+    }
 }
 
 /// Held while a client reads why it is refused.
@@ -169,6 +214,7 @@ impl Denial {
     pub(crate) fn reason(self) -> Reason {
         match self {
             Self::Network(_) => Reason::Network,
+            Self::Certificate { .. } => Reason::Certificate,
             Self::Connections(_) => Reason::Connections,
             Self::Rate(..) => Reason::Rate,
         }
@@ -177,7 +223,7 @@ impl Denial {
     /// Status, code, and how long the client should wait.
     pub(crate) fn answer(self) -> (StatusCode, Code, Option<Duration>) {
         match self {
-            Self::Network(_) => (StatusCode::FORBIDDEN, Code::Denied, None),
+            Self::Network(_) | Self::Certificate { .. } => (StatusCode::FORBIDDEN, Code::Denied, None),
             Self::Connections(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(Duration::from_secs(1))),
             Self::Rate(_, left) => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, Some(left)),
         }
@@ -191,6 +237,12 @@ impl fmt::Display for Denial {
                 f,
                 "{} may not pull here: whoever runs this proxy decides that by access.allow and access.deny",
                 address.to_canonical()
+            ),
+            Self::Certificate { is_shown: true } => f.write_str(
+                "the client's certificate may not pull here: whoever runs this proxy decides that by access.certificates",
+            ),
+            Self::Certificate { is_shown: false } => f.write_str(
+                "the client shows no certificate with a name, and may not pull here without one of access.certificates",
             ),
             Self::Connections(address) => {
                 let client = Client::from(address);
@@ -227,10 +279,14 @@ mod tests {
             (&["0.0.0.0/0"], &[], "fd00::1", false),
             (&["0.0.0.0/0", "::/0"], &[], "fd00::1", true),
         ] {
-            let access = Access { allow: networks(allow), deny: networks(deny) };
+            let access = Access { allow: networks(allow), deny: networks(deny), ..Access::default() };
             let gate = Gate::new(Rules { access, ..Rules::default() });
             let address: IpAddr = address.parse().expect("an address");
-            assert_eq!(gate.request(Some(address), Instant::now()).is_ok(), passes, "{allow:?} {deny:?} {address}");
+            assert_eq!(
+                gate.request(Some(address), || None, Instant::now()).is_ok(),
+                passes,
+                "{allow:?} {deny:?} {address}"
+            );
             assert_eq!(gate.connect(Some(address)).is_ok(), passes, "{allow:?} {deny:?} {address}");
             assert_eq!(gate.refusals().get(Reason::Network), if passes { 0 } else { 2 });
             assert!(gate.connect(None).is_ok(), "a Unix socket's permissions decide");
@@ -241,12 +297,12 @@ mod tests {
     fn other_rules_count_for_the_next_request() {
         let address = Some(IpAddr::from([192, 0, 2, 1]));
         let gate = Gate::new(Rules::default());
-        assert_eq!(gate.request(address, Instant::now()), Ok(()));
+        assert_eq!(gate.request(address, || None, Instant::now()), Ok(()));
         gate.replace(Rules {
             access: Access { deny: networks(&["192.0.2.0/24"]), ..Access::default() },
             ..Rules::default()
         });
-        assert!(gate.request(address, Instant::now()).is_err());
+        assert!(gate.request(address, || None, Instant::now()).is_err());
     }
 
     #[test]

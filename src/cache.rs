@@ -16,7 +16,9 @@ mod store;
 pub(crate) use counters::{Counters, Reason};
 pub(crate) use entry::{Content, Entry, Freshness, Kind};
 pub(crate) use key::{Key, KeyRef, Part};
-pub(crate) use lookup::{Fetched, How, Origin, Served};
+pub(crate) use lookup::{Fetched, Origin, Served};
+
+pub(crate) use crate::metrics::labels::How;
 
 use flights::Flights;
 use store::Store;

@@ -217,8 +217,9 @@ impl Config {
 
         let cache = FileCache::parse(cache, &mut mistakes);
         let egress = egress::parse(egress, &mut mistakes);
-        let Limits { per_client, registry_reads_per_minute, connections } = Limits::parse(limits, &mut mistakes);
-        let access = access::rules(access, per_client, &mut mistakes);
+        let Limits { per_client, bounds, registry_reads_per_minute, connections } =
+            Limits::parse(limits, &mut mistakes);
+        let access = access::rules(access, &listeners, per_client, bounds, &mut mistakes);
 
         let default_place = default.as_ref().map(|(place, _)| place.clone());
         let default = default_place.zip(FILE.default.parse([default], &mut mistakes));

@@ -11,7 +11,7 @@
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
-//!     config::setting::cache, config::setting::identity    the rows of these two tables
+//!     config::setting::cache, config::setting::clients, config::setting::identity    the rows of these tables
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
 //!   config::listener, config::address    the listeners for clients; the forms of an address
@@ -32,6 +32,7 @@
 //!       tls, certificate               handshakes; files that are looked at again and again
 //!     listener, http                 accepts connections, gathers their requests' headers within bounds
 //!     connection, socket             what Pingora reads of a connection; its write buffer, below TLS
+//!       pace                           a client that takes next to nothing is given up
 //!     header, frames                 where an HTTP/1 header ends, how long an HTTP/2 frame may take
 //!     h2                             gives each request over HTTP/2 its deadlines
 //!     refusal                        the answer to what never becomes a request
@@ -113,10 +114,14 @@
 //! browser                          tells a request of a web page from one of a container client
 //! access                           who may pull, and how much: asked at the begin of a connection and with each request
 //!   network, client                  networks of addresses; who counts as one client
+//!   certificate                      names of client certificates
+//!   bounds                           what everybody keeps to
 //!   connected, rate                  the connections and requests of each client
 //!   refusals                         what was refused, by reason, and which of it has a line in the log
 //! peer                             what TLS has told about the client of a connection
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
+//!   load::opening                    what came of connections before their first request
+//! label                            closed sets of values with names
 //! metrics                          what is measured of requests and calls: arrays of atomics, found when a table is made
 //!   catalogue                      the name, type, labels and meaning of every metric
 //!   labels, histogram, meter       closed sets of label values; durations; what requests and calls add to
@@ -129,6 +134,7 @@
 //!   filter, directives             which records are logged
 //!   format, json, field            one record is one line or one object, and no value can forge a field
 //!   writer                         a thread that writes to standard error, so that no request waits for it
+//!   flood                          a bound on the lines that hostile clients cause
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them
 //!   task, install, prune
 //!   containerd, docker, podman, buildkit, kubernetes
@@ -174,6 +180,7 @@
 //! logger, net
 //! answer, browser, digest, file, load, metrics, peer, secret, value
 //! access
+//! label
 //! ```
 //!
 //! # Invariants
@@ -295,6 +302,7 @@ mod file;
 #[doc(hidden)]
 pub mod hot_path;
 mod identity;
+mod label;
 mod listen;
 mod load;
 mod logger;

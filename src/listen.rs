@@ -15,6 +15,7 @@ mod connection;
 mod frames;
 mod h2;
 mod header;
+mod pace;
 mod refusal;
 mod socket;
 
@@ -22,13 +23,8 @@ mod socket;
 pub(crate) use {connection::Connection, socket::Socket};
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::load::{Limit, Load};
-
-/// A request's header must end within this: the first of a connection from when that is accepted, further ones from their
-/// first byte. A header is a packet or two; one that is lost three times arrives after 15 s.
-const HEADER_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

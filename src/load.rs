@@ -10,6 +10,10 @@ use tokio::sync::Notify;
 
 use crate::access::{Gate, Rules};
 
+pub(crate) mod opening;
+
+use opening::Openings;
+
 /// Connections to the admin listener at once: a few probes and scrapers. The bound is its own, so that clients of the
 /// mirror cannot use it up.
 const MAX_ADMIN_CONNECTIONS: usize = 32;
@@ -30,12 +34,10 @@ pub(crate) struct Load {
     pub requests: Arc<Limit>,
     /// Requests whose header was malformed, too large or too slow.
     pub bad_headers: AtomicU64,
-    /// Connections that ended because of a PROXY protocol header: refused, missing, malformed, too long or too slow.
-    pub refused_proxy_headers: AtomicU64,
     /// TLS handshakes under way.
     pub handshakes: Arc<Limit>,
-    /// TLS handshakes that came to nothing, those over the limit included.
-    pub failed_handshakes: AtomicU64,
+    /// What came of connections before their first request.
+    pub openings: Openings,
     /// The process is about to end, and no balancer should send clients here any more.
     is_stopping: AtomicBool,
     /// Which clients may pull, and how much each.
@@ -51,9 +53,8 @@ impl Load {
             admin_connections: Limit::new("connections to the admin listener", MAX_ADMIN_CONNECTIONS),
             requests: Limit::new("requests under way", requests),
             bad_headers: AtomicU64::new(0),
-            refused_proxy_headers: AtomicU64::new(0),
             handshakes: Limit::new("TLS handshakes", MAX_HANDSHAKES),
-            failed_handshakes: AtomicU64::new(0),
+            openings: Openings::default(),
             is_stopping: AtomicBool::new(false),
             gate: Gate::new(Rules::default()),
         }

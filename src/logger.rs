@@ -13,6 +13,7 @@ use nix::sys::stat::fstat;
 mod directives;
 mod field;
 mod filter;
+mod flood;
 mod format;
 mod json;
 mod writer;
@@ -23,6 +24,7 @@ use writer::Writer;
 
 pub(crate) use directives::{doubt, parse_filter, parse_shared_filter};
 pub(crate) use field::{Rest, Word};
+pub(crate) use flood::has_room;
 pub(crate) use format::Format;
 #[cfg(feature = "bench")]
 pub(crate) use format::stamp;

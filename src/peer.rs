@@ -9,38 +9,19 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
+use crate::access::{MAX_NAME, Name};
+
 /// Names of a certificate that are kept. A host's has a few.
 const MAX_NAMES: usize = 32;
-/// The most bytes of one name; a SPIFFE ID, the longest that is in use, has 2048 by its own rules and some fifty in fact.
-const MAX_NAME: usize = 256;
 
 /// The client of a TLS connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// As `TLSv1.3`.
     pub version: &'static str,
-    /// Names of the certificate that the client has proved to have; empty if it has shown none.
+    /// Names of the certificate that the client has proved to have; empty if it has shown none. A certificate that has more than
+    /// [`MAX_NAMES`] is known by the first of them, and a name that is longer than [`MAX_NAME`] is none.
     pub names: Vec<Name>,
-}
-
-/// A name of a client's certificate. A certificate that has more than [`MAX_NAMES`] is known by the first of them, and a name
-/// that is longer than [`MAX_NAME`] is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
-    /// The common name of its subject.
-    Subject(String),
-    /// A DNS name among its alternative names.
-    Dns(String),
-    /// A URI among them.
-    Uri(String),
-}
-
-impl Name {
-    /// The name itself.
-    pub(crate) fn as_str(&self) -> &str {
-        let (Self::Subject(name) | Self::Dns(name) | Self::Uri(name)) = self;
-        name
-    }
 }
 
 impl Peer {
@@ -51,7 +32,12 @@ impl Peer {
 
     /// The peer of a request's connection; `None` without TLS.
     pub(crate) fn of(digest: &Digest) -> Option<&Self> {
-        digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+        Self::in_digest(digest.proxy_digest.as_ref()?)
+    }
+
+    /// The same of the part of the digest that has it.
+    pub(crate) fn in_digest(digest: &ProxyDigest) -> Option<&Self> {
+        digest.user_data.as_ref()?.downcast_ref()
     }
 
     /// Makes it known to each request of a connection.

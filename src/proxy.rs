@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -14,8 +15,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use crate::access::Reason;
 use crate::load::Load;
 use crate::metrics::Meters;
+use crate::peer::Peer;
 
 mod admit;
 mod attempts;
@@ -66,7 +69,8 @@ pub(crate) use hop_by_hop::is_token_byte;
 pub(crate) use shield::with_digest;
 pub(crate) use target::parts_within;
 
-/// A client that takes no byte for this long is gone.
+/// For so long a client may take next to nothing of what is ready for it: the time of `limits.slow_reader_bytes_per_second`, and
+/// that of each piece over HTTP/2.
 pub(crate) const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client has this long to take the answer that there are too many requests. With the limit of the others, closed windows
 /// of HTTP/2 would let as many of these wait as there are streams, each with its memory.
@@ -108,9 +112,10 @@ impl ProxyHttp for Proxy {
         let client = session.client_addr().and_then(|address| address.as_inet().copied());
         let trace = Trace::of(&request.headers);
         context.begin(ClientRequest { method: request.method.clone(), uri: request.uri.clone(), client }, trace);
-        // For a stream of HTTP/2; a connection of HTTP/1 has the same limit anyway.
+        // A connection of HTTP/1 looks after the pace of its client by itself.
+        let is_stream = session.req_header().version == Version::HTTP_2;
         let limit = if context.is_too_many() { REFUSAL_WRITE_LIMIT } else { CLIENT_WRITE_LIMIT };
-        session.set_write_timeout(Some(limit));
+        session.set_write_timeout((is_stream || context.is_too_many()).then_some(limit));
         // No client of ours waits for an interim response, HTTP/1.0 has none, and after one a request that fails could
         // neither be sent again nor get an answer of its own.
         session.set_ignore_info_resp(true);
@@ -128,7 +133,8 @@ impl ProxyHttp for Proxy {
             Box::pin(reply::trouble(session, context, Trouble::Busy)).await?;
             return Ok(true);
         }
-        if let Err(denial) = self.load.gate.request(context.client(), context.started()) {
+        let names = || session.digest().and_then(Peer::of).map(|peer| peer.names.as_slice());
+        if let Err(denial) = self.load.gate.request(context.client(), names, context.started()) {
             Box::pin(reply::trouble(session, context, Trouble::Denied(denial))).await?;
             return Ok(true);
         }
@@ -302,6 +308,9 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         measure::ended(session, error, context, &self.meters);
+        if error.is_some_and(log::is_slow_reader) {
+            self.load.gate.refusals().count(Reason::SlowReader);
+        }
         if context.is_too_many() {
             // They are counted instead: a line for each would add to the load.
             context.take_client_request();

@@ -26,7 +26,7 @@ use crate::listen;
 use crate::listen::bind::{BindError, Listener};
 use crate::listen::certificate::TlsError;
 use crate::listen::descriptors::{self, TooFewDescriptors};
-use crate::listen::http::{self, Http, Keepalive};
+use crate::listen::http::{Http, Keepalive};
 use crate::listen::listener::Listeners;
 use crate::listen::opening::Opening;
 use crate::listen::signal;
@@ -308,9 +308,6 @@ fn options() -> HttpServerOptions {
 
 fn h2_options() -> H2Options {
     let mut options = default_h2_options();
-    options
-        .max_header_list_size(http::MAX_HEADER as u32)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_send_buffer_size(MAX_STREAM_BUFFER);
+    options.max_concurrent_streams(MAX_STREAMS).max_send_buffer_size(MAX_STREAM_BUFFER);
     options
 }

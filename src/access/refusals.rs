@@ -8,54 +8,32 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::client::Client;
+use crate::label::labels;
 
 /// A client that is refused again and again has one line in this time.
 const LINE_PERIOD: Duration = Duration::from_secs(60);
 /// Clients that have a line in that time; more than these are an attack, of which the counters tell enough.
 const MAX_LINES: usize = 256;
 
-/// Why a client is refused, before anything is asked for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// `access.allow`, `access.deny`.
-    Network,
-    /// `limits.connections_per_client`.
-    Connections,
-    /// `limits.requests_per_second_per_client`.
-    Rate,
-    /// `limits.header_time`.
-    HeaderTime,
-    /// `limits.header_size`.
-    HeaderSize,
-    /// What came is no HTTP.
-    Malformed,
-    /// The client has not taken its answer in time.
-    SlowReader,
-}
-
-impl Reason {
-    /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Network,
-        Self::Connections,
-        Self::Rate,
-        Self::HeaderTime,
-        Self::HeaderSize,
-        Self::Malformed,
-        Self::SlowReader,
-    ];
-
-    /// Its name in metrics.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Network => "network",
-            Self::Connections => "connections_per_client",
-            Self::Rate => "request_rate",
-            Self::HeaderTime => "header_time",
-            Self::HeaderSize => "header_size",
-            Self::Malformed => "malformed",
-            Self::SlowReader => "slow_reader",
-        }
+labels! {
+    /// Why a client is refused, before anything is asked for it.
+    Reason {
+        /// `access.allow`, `access.deny`.
+        Network = "network",
+        /// `access.certificates`.
+        Certificate = "certificate",
+        /// `limits.connections_per_client`.
+        Connections = "connections_per_client",
+        /// `limits.requests_per_second_per_client`.
+        Rate = "request_rate",
+        /// `limits.header_time`.
+        HeaderTime = "header_time",
+        /// `limits.header_size`.
+        HeaderSize = "header_size",
+        /// What came is no HTTP.
+        Malformed = "malformed",
+        /// `limits.slow_reader_bytes_per_second`.
+        SlowReader = "slow_reader",
     }
 }
 
@@ -125,7 +103,7 @@ mod tests {
             }
         }
         let counts: Vec<_> = Reason::ALL.iter().map(|reason| refusals.get(*reason)).collect();
-        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

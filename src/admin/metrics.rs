@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use http::{HeaderMap, header};
 use prometheus_client::collector::Collector;
@@ -17,6 +18,7 @@ use super::{State, health};
 use crate::access;
 use crate::cache::{Kind, Reason};
 use crate::load::Limit;
+use crate::load::opening::{Handshake, RefusedProxyHeader};
 use crate::logger;
 use crate::metrics::catalogue::{self as names, Family, Type};
 use crate::metrics::histogram::Counts;
@@ -330,12 +332,33 @@ fn load(state: &State) -> Vec<Samples> {
     for reason in access::Reason::ALL {
         refusals.add(&[reason.name()], load.gate.refusals().get(reason));
     }
+    let openings = &load.openings;
+    let mut accepted = Samples::of(&names::ACCEPTED);
+    for (name, count) in ["clients", "admin"].into_iter().zip(openings.accepted()) {
+        accepted.add(&[name], count);
+    }
+    let mut handshakes = Samples::of(&names::HANDSHAKES);
+    for result in Handshake::ALL {
+        handshakes.add(&[result.name()], openings.handshakes(result));
+    }
+    let mut proxy_headers = Samples::of(&names::PROXY_HEADERS);
+    for reason in RefusedProxyHeader::ALL {
+        proxy_headers.add(&[reason.name()], openings.refused_proxy_headers(reason));
+    }
+    let mut certificates = Samples::of(&names::CERTIFICATE_END);
+    for (address, end) in openings.certificates() {
+        certificates.add(&[&address], end.duration_since(UNIX_EPOCH).ok().map(|end| end.as_secs()));
+    }
     vec![
         by_listener(&names::CONNECTIONS, Limit::count),
+        accepted,
         by_listener(&names::MAX_CONNECTIONS, Limit::max),
         Samples::one(&names::IN_FLIGHT, load.requests.count()),
         Samples::one(&names::MAX_IN_FLIGHT, load.requests.max()),
         refusals,
+        handshakes,
+        proxy_headers,
+        certificates,
         Samples::one(&names::LOG_DROPPED, logger::dropped()),
     ]
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::health::{self, Readiness};
 use super::process::Process;
 use super::{State, cache};
+use crate::load::opening::{Handshake, Openings, RefusedProxyHeader};
 use crate::metrics::history::{STEP, Sum};
 use crate::metrics::recent::Failure;
 use crate::proxy::{Call, Upstream, upstreams};
@@ -39,6 +40,7 @@ pub(super) fn report(state: &State) -> Value {
         "requests": {"total": sum.requests, "failed": sum.failed, "hits": sum.hits},
         "history": {"step_seconds": STEP.as_secs(), "points": points},
         "load": readiness["load"],
+        "opening": opening(&state.load.openings),
         "cache": cache::report(&state.routes),
         "failures": failures.iter().map(failure).collect::<Vec<_>>(),
         "images": images(state),
@@ -48,6 +50,21 @@ pub(super) fn report(state: &State) -> Value {
             "descriptors": process.descriptors,
             "max_descriptors": process.max_descriptors,
         },
+    })
+}
+
+/// What came of connections before their first request.
+fn opening(openings: &Openings) -> Value {
+    let [clients, admin] = openings.accepted();
+    let handshakes = Handshake::ALL.map(|result| (result.name(), json!(openings.handshakes(result))));
+    let refused = RefusedProxyHeader::ALL.map(|reason| (reason.name(), json!(openings.refused_proxy_headers(reason))));
+    let certificates = openings.certificates();
+    let certificates = certificates.iter().map(|(address, end)| json!({"address": address, "end": unix(*end)}));
+    json!({
+        "accepted": {"clients": clients, "admin": admin},
+        "handshakes": handshakes.into_iter().collect::<Value>(),
+        "refused_proxy_headers": refused.into_iter().collect::<Value>(),
+        "certificates": certificates.collect::<Vec<_>>(),
     })
 }
 

@@ -13,6 +13,7 @@ use super::entry::{Content, Entry, Freshness, Kind};
 use super::flights::Joined;
 use super::key::{Key, KeyRef};
 use crate::config::Lifetimes;
+use crate::metrics::labels::How;
 
 /// Where something stale is at hand, a client waits for the fresh answer no longer than this.
 const STALE_WAIT: Duration = Duration::from_secs(1);
@@ -53,37 +54,6 @@ pub(crate) enum Fetched<T> {
         /// It is not the client's doing, so something stale is a better answer.
         is_trouble: bool,
     },
-}
-
-/// How an answer came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
-    /// It was kept and is fresh.
-    Hit,
-    /// It was kept and is good enough while the registry is asked behind it.
-    Revalidate,
-    /// The registry was asked for this request.
-    Miss,
-    /// The same, and something that was not fresh any more was kept.
-    Refresh,
-    /// The registry was asked for another request at the same time.
-    Collapsed,
-    /// It was kept, and the registry gives no better answer now.
-    Stale,
-}
-
-impl How {
-    /// Its name in the log.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Revalidate => "revalidate",
-            Self::Miss => "miss",
-            Self::Refresh => "refresh",
-            Self::Collapsed => "collapsed",
-            Self::Stale => "stale",
-        }
-    }
 }
 
 /// What a request gets.

@@ -2,9 +2,10 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use super::listener::Listener;
 use super::mistake::Mistakes;
 use super::setting::{ACCESS, AccessTable, LIMITS, LimitsTable};
-use crate::access::{Access, Networks, PerClient, Rate, Rules};
+use crate::access::{Access, Bounds, Certificates, Networks, PerClient, Rate, Rules};
 
 /// Of a client's requests a second, so many may come at once: a node that starts pulls several images, each with a dozen
 /// requests.
@@ -15,6 +16,7 @@ const MIN_BURST: u32 = 50;
 /// What `limits` says.
 pub(super) struct Limits {
     pub per_client: PerClient,
+    pub bounds: Bounds,
     pub registry_reads_per_minute: Option<NonZeroU32>,
     pub connections: Option<NonZeroUsize>,
 }
@@ -28,6 +30,9 @@ impl Limits {
             connections_per_client,
             requests_per_second_per_client,
             request_burst_per_client,
+            header_time,
+            header_size,
+            slow_reader_bytes_per_second,
             registry_reads_per_minute,
         } = table.unwrap_or_default();
         let burst_place = request_burst_per_client.as_ref().map(|(place, _)| place.clone());
@@ -44,7 +49,17 @@ impl Limits {
             mistakes.add(&place, "has no effect without requests_per_second_per_client: set that, or remove this");
         }
         let reads = LIMITS.registry_reads_per_minute.parse_or_default([registry_reads_per_minute], mistakes);
+        let header_time = LIMITS.header_time.parse_or_default([header_time], mistakes);
+        let header_size = LIMITS.header_size.parse_or_default([header_size], mistakes);
+        let reader_rate =
+            LIMITS.slow_reader_bytes_per_second.parse_or_default([slow_reader_bytes_per_second], mistakes);
+        let bounds = header_time
+            .zip(header_size)
+            .zip(reader_rate)
+            .map(|((header_time, header_size), reader_rate)| Bounds { header_time, header_size, reader_rate });
         Self {
+            // Without them there is a mistake, and nobody asks.
+            bounds: bounds.unwrap_or_default(),
             per_client: PerClient { connections: of_client.flatten(), requests },
             registry_reads_per_minute: reads.flatten(),
             connections: LIMITS.connections.parse([connections], mistakes),
@@ -53,8 +68,43 @@ impl Limits {
 }
 
 /// What `access` and `limits` say of clients.
-pub(super) fn rules(table: Option<AccessTable>, per_client: PerClient, mistakes: &mut Mistakes) -> Rules {
-    let AccessTable { place: _, is_flawed: _, allow, deny } = table.unwrap_or_default();
+pub(super) fn rules(
+    table: Option<AccessTable>,
+    listeners: &[Listener],
+    per_client: PerClient,
+    bounds: Bounds,
+    mistakes: &mut Mistakes,
+) -> Rules {
+    let AccessTable { place: _, is_flawed: _, allow, deny, certificates } = table.unwrap_or_default();
+    let at = certificates.first().map(|(place, _)| place.clone());
+    let certificates = Certificates::new(ACCESS.certificates.parse(certificates, mistakes));
+    let at = at.filter(|_| !certificates.is_empty());
     let [allow, deny] = [ACCESS.allow.parse(allow, mistakes), ACCESS.deny.parse(deny, mistakes)].map(Networks::new);
-    Rules { access: Access { allow, deny }, per_client }
+    let shows_none = |listener: &&Listener| {
+        let asks = listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let has_addresses = listener.endpoint.address().is_some() || listener.proxy_protocol.is_some();
+        has_addresses && !asks
+    };
+    if let (Some(at), Some(listener)) = (at, listeners.iter().find(shows_none)) {
+        mistakes.add(
+            &at,
+            format_args!(
+                "nobody could pull at {}, which asks for no certificates: set tls with client_ca there, or remove this",
+                listener.endpoint
+            ),
+        );
+    }
+    Rules { access: Access { allow, deny, certificates }, per_client, bounds }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_by_default_are_those_of_the_settings() {
+        let mut mistakes = Mistakes::default();
+        assert_eq!(Limits::parse(None, &mut mistakes).bounds, Bounds::default());
+        assert!(mistakes.is_empty());
+    }
 }

@@ -48,7 +48,8 @@ impl Config {
                 "limits",
                 AtOnce,
                 *registry_reads_per_minute != next.registry_reads_per_minute
-                    || access.per_client != next.access.per_client,
+                    || access.per_client != next.access.per_client
+                    || access.bounds != next.access.bounds,
             ),
             ("limits.connections", AtStart, *connections != next.connections),
             ("egress", AtOnce, *egress != next.egress),

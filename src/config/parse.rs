@@ -35,6 +35,10 @@ pub(crate) const MAX_STALE: u64 = DAY;
 const MIN_MEMORY: u64 = 1 << 20;
 /// More than any registry's manifests need is a mistyped unit.
 const MAX_MEMORY: u64 = 64 << 30;
+/// Less than the headers of some clients with a token have is a mistyped unit.
+const MIN_HEADER: u64 = 4 << 10;
+/// Half of what Pingora takes.
+const MAX_HEADER: u64 = 512 << 10;
 /// One read a second: a pull takes about twelve.
 const MIN_READS: u32 = 60;
 /// Ten times what Azure allows an identity in a Premium registry; beyond that it is no limit.
@@ -47,6 +51,8 @@ const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("not z
 const MAX_CLIENT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 const MAX_CLIENT_REQUESTS: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 const MAX_BURST: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
+/// A client on a link of 1 Mbit/s takes that.
+const MAX_READER_RATE: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 /// The busiest mirror has some lines a minute left.
 const MAX_SAMPLE: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
 /// More threads than any machine has cores are a mistyped number.
@@ -74,6 +80,12 @@ pub(crate) fn parse_token_wait(text: &str) -> Result<Duration, String> {
 /// At most an hour: no load balancer keeps an idle connection for longer by default.
 pub(crate) fn parse_client_keepalive(text: &str) -> Result<Duration, String> {
     parse_time(text, 1..=HOUR)
+}
+
+/// At most two minutes: TCP gives up a connection on which a packet is lost again and again later than that, and no client
+/// takes longer.
+pub(crate) fn parse_header_time(text: &str) -> Result<Duration, String> {
+    parse_time(text, 1..=2 * MINUTE)
 }
 
 /// At most five minutes: no balancer takes longer to look at its instances.
@@ -134,22 +146,34 @@ fn number_and_unit(text: &str) -> (Option<u64>, &str) {
     (number.parse().ok(), unit)
 }
 
-/// A size in bytes: `64MiB`, with the units of IEC 80000-13 (KiB, MiB, GiB) or of the SI (kB, MB, GB).
+/// The memory of the cache.
 pub(crate) fn parse_memory(text: &str) -> Result<usize, String> {
+    parse_size(text, MIN_MEMORY..=MAX_MEMORY, (64, "MiB"))
+}
+
+/// The largest header. What is allowed comes before Pingora's own bound, which is 1 MiB.
+pub(crate) fn parse_header_size(text: &str) -> Result<usize, String> {
+    parse_size(text, MIN_HEADER..=MAX_HEADER, (64, "KiB"))
+}
+
+/// A size in bytes: `64MiB`, with the units of IEC 80000-13 (KiB, MiB, GiB) or of the SI (kB, MB, GB). A number without a unit
+/// has most likely that of the usual size.
+fn parse_size(text: &str, range: RangeInclusive<u64>, usual: (u64, &'static str)) -> Result<usize, String> {
     const UNITS: [(&str, u64); 6] =
         [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
     let (number, unit) = number_and_unit(text);
     let size = |scale: u64| {
         let bytes = number.and_then(|number| number.checked_mul(scale));
-        bytes.filter(|bytes| (MIN_MEMORY..=MAX_MEMORY).contains(bytes)).and_then(|bytes| usize::try_from(bytes).ok())
+        bytes.filter(|bytes| range.contains(bytes)).and_then(|bytes| usize::try_from(bytes).ok())
     };
     if let Some(bytes) = UNITS.iter().find(|(known, _)| *known == unit).and_then(|(_, scale)| size(*scale)) {
         return Ok(bytes);
     }
     // As other programs write it: `64`, `64M`, `64Mi`, `64 mib`.
     let meant = match unit.trim().to_ascii_lowercase().as_str() {
+        "" => Some(usual.1),
         "k" | "ki" | "kib" => Some("KiB"),
-        "" | "m" | "mi" | "mib" => Some("MiB"),
+        "m" | "mi" | "mib" => Some("MiB"),
         "g" | "gi" | "gib" => Some("GiB"),
         "kb" => Some("kB"),
         "mb" => Some("MB"),
@@ -159,10 +183,14 @@ pub(crate) fn parse_memory(text: &str) -> Result<usize, String> {
     let known = UNITS.iter().find(|(known, _)| Some(*known) == meant).filter(|(_, scale)| size(*scale).is_some());
     let right = match (known, number) {
         (Some((unit, _)), Some(number)) => format!("{number}{unit}"),
-        _ => "a whole number of KiB, MiB or GiB, such as 64MiB".to_owned(),
+        _ => format!("a whole number of KiB, MiB or GiB, such as {}{}", usual.0, usual.1),
     };
-    let (first, last) = (MIN_MEMORY >> 20, MAX_MEMORY >> 30);
-    Err(format!("{text:?} is not a size from {first}MiB to {last}GiB: use {right}"))
+    let whole = |bytes: u64| match bytes.trailing_zeros() {
+        30.. => format!("{}GiB", bytes >> 30),
+        20..30 => format!("{}MiB", bytes >> 20),
+        _ => format!("{}KiB", bytes >> 10),
+    };
+    Err(format!("{text:?} is not a size from {} to {}: use {right}", whole(*range.start()), whole(*range.end())))
 }
 
 /// A number of reads, or `off`, which is none.
@@ -215,10 +243,16 @@ pub(crate) fn parse_client_requests(text: &str) -> Result<Option<NonZeroU32>, St
     parse_limit(text, "requests a second", NonZeroU32::MIN..=MAX_CLIENT_REQUESTS)
 }
 
+/// Bytes that a client takes of its answers.
+pub(crate) fn parse_reader_rate(text: &str) -> Result<Option<NonZeroU32>, String> {
+    parse_limit(text, "bytes a second", NonZeroU32::MIN..=MAX_READER_RATE)
+}
+
 /// Requests of one client at once.
 pub(crate) fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
     parse_number(text, "requests at once", NonZeroU32::MIN..=MAX_BURST)
 }
+
 /// Requests that one line stands for.
 pub(crate) fn parse_sample(text: &str) -> Result<NonZeroU32, String> {
     parse_number(text, "requests", NonZeroU32::MIN..=MAX_SAMPLE)

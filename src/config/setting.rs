@@ -2,7 +2,7 @@
 //! reference in `docs/configuration.md` are made of these rows.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,9 +12,8 @@ use super::egress::EgressTable;
 use super::file::{Document, Node};
 use super::mistake::Place;
 use super::parse::{
-    parse_address, parse_blob_host, parse_blobs, parse_burst, parse_client_connections, parse_client_keepalive,
-    parse_client_requests, parse_connections, parse_drain, parse_host, parse_log_format, parse_mode, parse_notice,
-    parse_on_failure, parse_path, parse_prefix, parse_reads, parse_registry, parse_sample, parse_threads,
+    parse_address, parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_host, parse_log_format,
+    parse_mode, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_registry, parse_sample, parse_threads,
     parse_token_wait, parse_unix,
 };
 use super::proxy_protocol::ProxyProtocolTable;
@@ -22,15 +21,16 @@ use super::table::{
     Default, Entry, List, Nested, ROW, Row, Shape, Short, Switched, Table, Tables, Value, ValueOrTables, table,
 };
 use super::tls::TlsTable;
-use crate::access::Network;
 use crate::logger::{Format, parse_filter};
 use oci::name::Prefix;
 use oci::route::{Blobs, OnFailure, Source};
 
 mod cache;
+mod clients;
 mod identity;
 
 pub(crate) use cache::{CACHE, CacheTable};
+pub(crate) use clients::{ACCESS, AccessTable, LIMITS, LimitsTable};
 pub(crate) use identity::{IDENTITY, IdentityTable};
 
 /// Where Azure Arc's agent puts the keys that prove local access.
@@ -362,77 +362,5 @@ table! {
             more: "A line that stands for several says so (`sampled`). A request that fails, is refused or is ended by its client \
                    always has its line."
         } parse parse_sample;
-    }
-}
-
-table! {
-    /// Which clients may pull.
-    ACCESS: AccessRows, AccessTable {
-        allow: List<Network> {
-            value: "[NETWORK, ...]",
-            default: Default::Text("[]"),
-            example: "[10.0.0.0/8, 'fd00::/8']",
-            help: "The networks whose clients may pull; an empty list is all networks",
-            more: "A network is an address, or an address with the length of its prefix. An IPv4 address is IPv4 also where it \
-                   comes as IPv6 (`::ffff:10.0.0.5`), so `::/0` is the addresses of IPv6 alone. A Unix socket's clients \
-                   have no address; who may use it is up to its permissions."
-        } parse Network::parse;
-
-        deny: List<Network> {
-            value: "[NETWORK, ...]",
-            default: Default::Text("[]"),
-            example: "[10.9.0.0/16]",
-            help: "The networks whose clients may not pull, even if `allow` has them",
-            more: ""
-        } parse Network::parse;
-    }
-}
-
-table! {
-    /// How much clients may ask for, and how much the cache registries are asked for.
-    LIMITS: LimitsRows, LimitsTable {
-        connections: Value<NonZeroUsize> {
-            value: "NUMBER",
-            default: Default::Words("16384, or as many as the file descriptors suffice for"),
-            example: "16384",
-            help: "The most connections of clients at once, 16 to 1000000",
-            more: "File descriptors bound it as well, so more than these suffice for has no effect. A connection over it gets a \
-                   503 at once. When only an eighth is left, idle connections are closed."
-        } parse parse_connections;
-
-        connections_per_client: Value<Option<NonZeroUsize>> {
-            value: "NUMBER|off",
-            default: Default::Text("off"),
-            help: "The most connections of one client at once, 1 to 100000, or off",
-            more: "A client is an IPv4 address, or the first 64 bits of an IPv6 address. Off by default, because many hosts \
-                   behind one NAT or one balancer without the PROXY protocol are one client here. A host that pulls has up to \
-                   some 20 connections open. A connection over the limit gets a 503."
-        } parse parse_client_connections;
-
-        requests_per_second_per_client: Value<Option<NonZeroU32>> {
-            value: "NUMBER|off",
-            default: Default::Text("off"),
-            help: "The most requests of one client in a second, in the long run, 1 to 100000, or off",
-            more: "Clients are told apart as above, and it is off by default for the same reason. An image takes about a dozen \
-                   requests. A request over the limit gets a 429 whose `Retry-After` says when the next one passes."
-        } parse parse_client_requests;
-
-        request_burst_per_client: Value<NonZeroU32> {
-            value: "NUMBER",
-            default: Default::Words("those of ten seconds, at least 50"),
-            example: "100",
-            help: "How many requests of one client may come at once, 1 to 1000000",
-            more: "Without `requests_per_second_per_client` it is an error."
-        } parse parse_burst;
-
-        registry_reads_per_minute: Value<Option<NonZeroU32>> {
-            value: "NUMBER|off",
-            default: Default::Text("off"),
-            help: "The most reads a minute that each cache registry is asked for, 60 to 100000, or off",
-            more: "Azure allows an identity 5,000 in Basic and Standard registries and 10,000 in Premium ones, and answers \
-                   429 to the rest. Requests over this number wait in the order in which they came, 5 s at most. What would \
-                   have to wait longer is answered at once, by what is kept or by 503 with `Retry-After`. All \
-                   that sign in as the same identity share what Azure allows, so give each of several proxies its part."
-        } parse parse_reads;
     }
 }

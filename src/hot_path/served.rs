@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use super::{CACHE, LIFETIME, OneManifest, REPOSITORY, lifetimes};
+use crate::access::Bounds;
 use crate::cache::{Cache, KeyRef, Part};
 use crate::config::Domain;
 use crate::listen::http::{Http, Keepalive, Speaks};
@@ -47,7 +48,7 @@ impl Served {
             let (server, client) = UnixStream::pair().expect("a pair of sockets");
             let address = std::os::unix::net::SocketAddr::from_pathname("client").expect("a valid path");
             let connection = Box::new(Connection::new(
-                Socket::new(server),
+                Socket::new(server, Bounds::default().reader_rate),
                 pingora_core::protocols::l4::socket::SocketAddr::from(address),
             ));
             let load = Arc::new(Load::new(8, 8));

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
@@ -89,6 +89,11 @@ impl<S: Stream> Connection<S> {
         self.peer.is_some()
     }
 
+    /// What TLS has told about the client.
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.peer.as_deref().and_then(Peer::in_digest)
+    }
+
     /// The client's IP address, of a connection that has one.
     pub(crate) fn client(&self) -> Option<std::net::SocketAddr> {
         self.digest.peer_addr().and_then(SocketAddr::as_inet).copied()
@@ -127,9 +132,9 @@ impl<S: Stream> Connection<S> {
         self.buffer.split_to(header)
     }
 
-    /// From now on what comes is HTTP/2: first `preface` bytes that are no frame, then frames.
-    pub(crate) fn start_frames(&mut self, preface: usize) {
-        let mut frames = Frames::new(preface);
+    /// From now on what comes is HTTP/2: first `preface` bytes that are no frame, then frames, each within `limit`.
+    pub(crate) fn start_frames(&mut self, preface: usize, limit: Duration) {
+        let mut frames = Frames::new(preface, limit);
         frames.read(&self.buffer);
         self.readable = Readable::Frames(frames);
     }
@@ -244,6 +249,7 @@ impl<S: Stream> GetSocketDigest for Connection<S> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::os::fd::AsFd;
 
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -252,8 +258,8 @@ mod tests {
     use super::*;
 
     /// A connection over this server side, as of a client at this address.
-    fn over<S: Stream>(stream: S) -> Connection<Socket<S>> {
-        Connection::new(Socket::new(stream), std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+    fn over<S: Stream + AsFd>(stream: S) -> Connection<Socket<S>> {
+        Connection::new(Socket::new(stream, None), std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
     }
 
     async fn tcp() -> (Connection<Socket<TcpStream>>, TcpStream) {
@@ -352,7 +358,7 @@ mod tests {
             let (mut connection, mut client) = tcp().await;
             client.write_all(b"preface, and then").await.expect("written");
             connection.fill(usize::MAX).await.expect("bytes");
-            connection.start_frames(1000);
+            connection.start_frames(1000, Duration::from_secs(20));
             client.write_all(b" more").await.expect("written");
             client.shutdown().await.expect("ended");
             let (mut whole, mut part) = (Vec::new(), vec![0; step]);

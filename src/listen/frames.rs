@@ -5,10 +5,9 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
-
-use super::HEADER_LIMIT;
 
 /// RFC 9113 section 4.1: length of the payload in three bytes, type, flags, stream in four.
 const FRAME_HEADER: usize = 9;
@@ -25,13 +24,14 @@ pub(crate) struct Frames {
     /// Bytes of the payload that are still to come.
     payload: usize,
     in_header_block: bool,
+    limit: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Frames {
-    /// For a connection whose next `preface` bytes belong to no frame.
-    pub(crate) fn new(preface: usize) -> Self {
-        Self { header: [0; FRAME_HEADER], length: 0, payload: preface, in_header_block: false, deadline: None }
+    /// For a connection whose next `preface` bytes belong to no frame. Frames and header blocks have `limit`.
+    pub(crate) fn new(preface: usize, limit: Duration) -> Self {
+        Self { header: [0; FRAME_HEADER], length: 0, payload: preface, in_header_block: false, limit, deadline: None }
     }
 
     /// Takes note of bytes that have come. The deadline starts again whenever a frame or header block ends.
@@ -39,9 +39,9 @@ impl Frames {
         let has_ended = self.follow(bytes);
         match (self.is_unfinished(), has_ended, &mut self.deadline) {
             (false, _, deadline) => *deadline = None,
-            (true, true, Some(deadline)) => deadline.as_mut().reset(Instant::now() + HEADER_LIMIT),
+            (true, true, Some(deadline)) => deadline.as_mut().reset(Instant::now() + self.limit),
             (true, false, Some(_)) => {}
-            (true, _, none) => *none = Some(Box::pin(sleep_until(Instant::now() + HEADER_LIMIT))),
+            (true, _, none) => *none = Some(Box::pin(sleep_until(Instant::now() + self.limit))),
         }
     }
 
@@ -90,9 +90,9 @@ impl Frames {
 mod tests {
     use super::*;
     use std::future::poll_fn;
-    use std::time::Duration;
 
     const SETTINGS: u8 = 0x4;
+    const LIMIT: Duration = Duration::from_secs(20);
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).expect("short").to_be_bytes();
@@ -120,16 +120,15 @@ mod tests {
         ] {
             for step in [1, 4, 1000] {
                 // The preface, of which some is there already.
-                let mut frames = Frames::new(4);
+                let mut frames = Frames::new(4, LIMIT);
                 frames.read(&[0; 4]);
                 let begun = Instant::now();
                 for part in &parts {
                     part.chunks(step).for_each(|bytes| frames.read(bytes));
                     tokio::time::advance(Duration::from_secs(1)).await;
                 }
-                let late =
-                    tokio::time::timeout(HEADER_LIMIT * 2, poll_fn(|context| frames.poll_overdue(context))).await;
-                let expected = overdue.map(|part| HEADER_LIMIT + Duration::from_secs(part));
+                let late = tokio::time::timeout(LIMIT * 2, poll_fn(|context| frames.poll_overdue(context))).await;
+                let expected = overdue.map(|part| LIMIT + Duration::from_secs(part));
                 assert_eq!(late.ok().map(|()| begun.elapsed().as_secs()), expected.map(|at| at.as_secs()), "{parts:?}");
             }
         }

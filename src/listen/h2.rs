@@ -15,15 +15,18 @@ use crate::proxy::watched;
 pub(crate) struct WithDeadlines<A> {
     app: Arc<A>,
     options: HttpServerOptions,
+    h2_options: H2Options,
 }
 
-impl<A> WithDeadlines<A> {
-    /// For one connection, which ends when it has been idle for so long.
-    pub(crate) fn new(app: &Arc<A>, idle: Duration) -> Self {
+impl<A: HttpServerApp> WithDeadlines<A> {
+    /// For one connection, which ends when it has been idle for so long. A header has at most so many bytes.
+    pub(crate) fn new(app: &Arc<A>, idle: Duration, header: usize) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(idle);
-        Self { app: Arc::clone(app), options }
+        let mut h2_options = app.h2_options().unwrap_or_default();
+        h2_options.max_header_list_size(u32::try_from(header).unwrap_or(u32::MAX));
+        Self { app: Arc::clone(app), options, h2_options }
     }
 }
 
@@ -38,7 +41,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.app.h2_options()
+        Some(self.h2_options.clone())
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

@@ -20,13 +20,11 @@ use super::h2::WithDeadlines;
 use super::header::{Header, Malformed};
 use super::refusal::{self, NoRequest};
 use super::tls::Revocation;
-use super::{HEADER_LIMIT, Kind, drain};
-use crate::access::{Denial, Reason};
+use super::{Kind, drain};
+use crate::access::{Bounds, Denial, Place, Reason};
 use crate::load::Load;
 use crate::proxy::{self, watched};
 
-/// The largest header, over HTTP/1 and HTTP/2; real ones have less than 1 KiB.
-pub(crate) const MAX_HEADER: usize = 64 << 10;
 /// How HTTP/2 begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -76,6 +74,9 @@ pub(crate) enum Speaks {
     Http2,
 }
 
+/// A connection was not let in, and answered.
+pub(crate) struct Denied;
+
 /// What a connection brings next.
 enum Next {
     /// The header of a request, and what has come of its body.
@@ -116,7 +117,36 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         self.close_idle.notify_one();
     }
 
-    /// Serves a connection to its end, which comes soon after its `revocation`.
+    /// Lets in a connection without TLS, or answers why not.
+    pub(crate) async fn admit(&self, connection: &mut Connection<impl Stream>) -> Result<Option<Place>, Denied> {
+        if self.kind != Kind::Clients {
+            return Ok(None);
+        }
+        let (gate, client) = (&self.load.gate, connection.client().map(|address| address.ip()));
+        match gate.connect(client).and_then(|place| gate.certificate(client, None).map(|()| place)) {
+            Ok(place) => Ok(place),
+            Err(denial) => Err(self.deny(connection, denial).await),
+        }
+    }
+
+    /// The same for the certificate of one with TLS, whose client has been let in. Over HTTP/2 an answer needs a request, so
+    /// each of them is refused.
+    pub(crate) async fn admit_certificate(
+        &self,
+        connection: &mut Connection<impl Stream>,
+        speaks: Speaks,
+    ) -> Result<(), Denied> {
+        if speaks == Speaks::Http2 {
+            return Ok(());
+        }
+        let client = connection.client().map(|address| address.ip());
+        match self.load.gate.certificate(client, connection.peer().map(|peer| peer.names.as_slice())) {
+            Ok(()) => Ok(()),
+            Err(denial) => Err(self.deny(connection, denial).await),
+        }
+    }
+
+    /// Serves a connection to its end, which comes soon after its `revocation`. It was let in.
     pub(crate) async fn serve<S: Stream>(
         &self,
         mut connection: Box<Connection<S>>,
@@ -124,19 +154,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         shutdown: &ShutdownWatch,
         mut revocation: Revocation,
     ) {
-        let client = connection.client().map(|address| address.ip());
-        let _place = match (self.kind == Kind::Clients).then(|| self.load.gate.connect(client)) {
-            Some(Err(denial)) => return self.deny(&mut connection, denial).await,
-            Some(Ok(place)) => place,
-            None => None,
-        };
         let shutdown = &revocation.shutdown(shutdown);
         let mut is_first = true;
         loop {
+            let bounds = self.load.gate.bounds();
             let next = tokio::select! {
                 biased;
                 () = revocation.wait() => return,
-                next = self.next(&mut connection, speaks, is_first, shutdown) => next,
+                next = self.next(&mut connection, speaks, is_first, bounds, shutdown) => next,
             };
             is_first = false;
             match next {
@@ -153,7 +178,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                     connection = same;
                 }
                 Next::Http2 => {
-                    Arc::new(WithDeadlines::new(&self.app, self.keepalive.get()))
+                    Arc::new(WithDeadlines::new(&self.app, self.keepalive.get(), bounds.header_size))
                         .process_new(connection, shutdown)
                         .await;
                     return;
@@ -172,40 +197,56 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         connection: &mut Connection<impl Stream>,
         speaks: Speaks,
         is_first: bool,
+        bounds: Bounds,
         shutdown: &ShutdownWatch,
     ) -> Next {
-        if is_first { self.first(connection, speaks, shutdown).await } else { self.further(connection, shutdown).await }
+        if is_first {
+            self.first(connection, speaks, bounds, shutdown).await
+        } else {
+            self.further(connection, bounds, shutdown).await
+        }
     }
 
-    /// The first header of a connection has [`HEADER_LIMIT`] from when that is accepted.
-    async fn first(&self, connection: &mut Connection<impl Stream>, speaks: Speaks, shutdown: &ShutdownWatch) -> Next {
+    /// The time of the first header of a connection begins when that is accepted.
+    async fn first(
+        &self,
+        connection: &mut Connection<impl Stream>,
+        speaks: Speaks,
+        bounds: Bounds,
+        shutdown: &ShutdownWatch,
+    ) -> Next {
         let speaks = if self.kind == Kind::Clients { speaks } else { Speaks::Http1 };
         let first = async {
             tokio::select! {
                 biased;
-                filled = connection.fill(MAX_HEADER) => if !filled.is_ok_and(|length| length > 0) { return Next::End },
+                filled = connection.fill(bounds.header_size) => if !filled.is_ok_and(|length| length > 0) { return Next::End },
                 () = drain::ends_idle(shutdown) => return Next::End,
             }
-            Self::gather(connection, speaks).await
+            Self::gather(connection, speaks, bounds).await
         };
-        match timeout(HEADER_LIMIT, first).await {
+        match timeout(bounds.header_time, first).await {
             Ok(next) => next,
-            Err(_) => too_slow(connection),
+            Err(_) => too_slow(connection, bounds),
         }
     }
 
-    async fn further(&self, connection: &mut Connection<impl Stream>, shutdown: &ShutdownWatch) -> Next {
+    async fn further(
+        &self,
+        connection: &mut Connection<impl Stream>,
+        bounds: Bounds,
+        shutdown: &ShutdownWatch,
+    ) -> Next {
         if connection.buffer().is_empty() {
             // In this order: a request that has come is served before its connection is closed to make room.
             let keepalive = self.keepalive.get();
             let in_use = keepalive.min(IN_USE);
-            let has_more = match timeout(in_use, connection.fill(MAX_HEADER)).await {
+            let has_more = match timeout(in_use, connection.fill(bounds.header_size)).await {
                 Ok(filled) => filled.is_ok_and(|length| length > 0),
                 Err(_) => {
                     let idle = async {
                         tokio::select! {
                             biased;
-                            filled = connection.fill(MAX_HEADER) => filled.is_ok_and(|length| length > 0),
+                            filled = connection.fill(bounds.header_size) => filled.is_ok_and(|length| length > 0),
                             () = self.close_idle.notified() => false,
                             () = drain::ends_idle(shutdown) => false,
                         }
@@ -217,13 +258,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 return Next::End;
             }
         }
-        match timeout(HEADER_LIMIT, Self::gather(connection, Speaks::Http1)).await {
+        match timeout(bounds.header_time, Self::gather(connection, Speaks::Http1, bounds)).await {
             Ok(next) => next,
-            Err(_) => too_slow(connection),
+            Err(_) => too_slow(connection, bounds),
         }
     }
 
-    async fn gather(connection: &mut Connection<impl Stream>, speaks: Speaks) -> Next {
+    async fn gather(connection: &mut Connection<impl Stream>, speaks: Speaks, bounds: Bounds) -> Next {
         let mut header = Header::default();
         let malformed = if connection.is_secured() { NoRequest::NotHttp } else { NoRequest::Malformed };
         // Since the first bytes, if these were not the whole header: most are, and need no clock.
@@ -233,7 +274,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         loop {
             let bytes = connection.buffer();
             if speaks != Speaks::Http1 && bytes.starts_with(PREFACE) {
-                connection.start_frames(PREFACE.len());
+                connection.start_frames(PREFACE.len(), bounds.header_time);
                 return Next::Http2;
             }
             if speaks == Speaks::Http1 || !PREFACE.starts_with(bytes) {
@@ -244,14 +285,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                         return refused(NoRequest::ProxyHeaderRefused, begun);
                     }
                     Err(Malformed) => return refused(malformed, begun),
-                    Ok(None) if bytes.len() >= MAX_HEADER => return refused(NoRequest::TooLarge, begun),
+                    Ok(None) if bytes.len() >= bounds.header_size => return refused(NoRequest::TooLarge, begun),
                     Ok(None) => {}
                 }
             }
             if !bytes.is_empty() {
                 begun.get_or_insert_with(Instant::now);
             }
-            match connection.fill(MAX_HEADER).await {
+            match connection.fill(bounds.header_size).await {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Next::End,
             }
@@ -259,31 +300,31 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
     }
 
     /// Answers a connection that is not let in, without reading a request of it; where many are answered already, it only ends.
-    async fn deny(&self, connection: &mut Connection<impl Stream>, denial: Denial) {
+    async fn deny(&self, connection: &mut Connection<impl Stream>, denial: Denial) -> Denied {
         let (client, gate, why) = (connection.client(), &self.load.gate, NoRequest::Denied(denial));
         if gate.may_be_logged(client.map(|address| address.ip()), Instant::now()) {
-            proxy::log_refused_header(client, &why.refusal(), Duration::ZERO);
+            proxy::log_refused_header(client, connection.peer(), &why.refusal(), Duration::ZERO);
         }
         if let Some(_answer) = gate.answer() {
             refusal::refuse_after_first_bytes(connection.stream(), why).await;
         }
+        Denied
     }
 
     /// Answers and ends what never becomes a request. That is counted and, for clients, logged as requests are.
     async fn refuse(&self, connection: &mut Connection<impl Stream>, why: NoRequest, elapsed: Duration) {
-        let counter = if why == NoRequest::ProxyHeaderRefused {
-            &self.load.refused_proxy_headers
+        if let Some(why) = why.proxy_header() {
+            self.load.openings.refuse_proxy_header(why);
         } else {
-            &self.load.bad_headers
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.load.gate.refusals().count(match why {
-            NoRequest::TooLarge => Reason::HeaderSize,
-            NoRequest::TooSlow => Reason::HeaderTime,
-            _ => Reason::Malformed,
-        });
+            self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
+            self.load.gate.refusals().count(match why {
+                NoRequest::TooLarge => Reason::HeaderSize,
+                NoRequest::TooSlow => Reason::HeaderTime,
+                _ => Reason::Malformed,
+            });
+        }
         if self.kind == Kind::Clients {
-            proxy::log_refused_header(connection.client(), &why.refusal(), elapsed);
+            proxy::log_refused_header(connection.client(), connection.peer(), &why.refusal(), elapsed);
         }
         refusal::refuse(connection.stream(), why).await;
     }
@@ -291,8 +332,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
 
 /// A client that has sent nothing gets no answer: it may keep the connection for a later request, and would take the answer
 /// for that one's.
-fn too_slow(connection: &mut Connection<impl Stream>) -> Next {
-    if connection.buffer().is_empty() { Next::End } else { Next::Refused(NoRequest::TooSlow, HEADER_LIMIT) }
+fn too_slow(connection: &mut Connection<impl Stream>, bounds: Bounds) -> Next {
+    if connection.buffer().is_empty() { Next::End } else { Next::Refused(NoRequest::TooSlow, bounds.header_time) }
 }
 
 #[cfg(test)]
@@ -333,7 +374,7 @@ mod tests {
         options.h2c = true;
         app.server_options = Some(options);
         let http = Http::new(Kind::Clients, app, &Keepalive::new(Duration::from_secs(60)), load);
-        let connection = Box::new(Connection::new(Socket::new(server), peer));
+        let connection = Box::new(Connection::new(Socket::new(server, None), peer));
         let served = tokio::spawn(async move {
             let (_shutdown, watch) = watch::channel(false);
             http.serve(connection, Speaks::Either, &watch, Revocation::never()).await;
@@ -373,7 +414,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_that_are_not_a_request_are_refused_over_a_unix_socket_too() {
-        let large = [&b"GET / HTTP/1.1\r\nX: "[..], &vec![b'x'; MAX_HEADER]].concat();
+        let large = [&b"GET / HTTP/1.1\r\nX: "[..], &vec![b'x'; Bounds::default().header_size]].concat();
         for (bytes, status) in [(&b"\x16\x03\x01"[..], "400"), (&large, "431")] {
             let load = Arc::new(Load::new(8, 8));
             let (mut client, served) = served(&load);

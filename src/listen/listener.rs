@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net;
+use std::os::fd::AsFd;
 use std::os::unix;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use pingora_core::services::Service;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
+use super::Kind;
 use super::bind::{self, Listener};
 use super::connection::{Connection, Stream};
 use super::exit::ExitIfDropped;
@@ -73,7 +75,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
         let mut accepting = JoinSet::new();
         let openings: Vec<_> =
             self.listeners.iter().map(|(listener, opening, _)| (listener.url(), Arc::clone(opening))).collect();
-        tokio::spawn(look_at_files(openings));
+        tokio::spawn(look_at_files(openings, Arc::clone(&self.acceptor.load)));
         for (listener, opening, open) in self.listeners.drain(..) {
             let (acceptor, shutdown) = (Arc::clone(&self.acceptor), self.shutdown.clone());
             accepting.spawn(async move {
@@ -98,9 +100,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     }
 }
 
-/// Takes what is new in the files of these listeners' TLS, until the runtime ends.
-async fn look_at_files(openings: Vec<(String, Arc<ArcSwap<Opening>>)>) {
+/// Takes what is new in the files of these listeners' TLS, and tells when the certificates in use end, until the runtime ends.
+async fn look_at_files(openings: Vec<(String, Arc<ArcSwap<Opening>>)>, load: Arc<Load>) {
+    let ends: Vec<_> = openings.iter().map(|(name, _)| load.openings.certificate(name.clone())).collect();
     loop {
+        for ((_, opening), end) in openings.iter().zip(&ends) {
+            end.set(opening.load().tls.as_ref().map(|tls| tls.not_after()));
+        }
         tokio::time::sleep(FILES_STEP).await;
         for (name, opening) in &openings {
             let tls = opening.load().tls.clone();
@@ -156,13 +162,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     }
 
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
-    fn serve_stream<S: Stream>(
+    fn serve_stream<S: Stream + AsFd>(
         &self,
         mut stream: S,
         peer: SocketAddr,
         opening: &ArcSwap<Opening>,
         shutdown: &ShutdownWatch,
     ) {
+        self.load.openings.accept(self.http.kind() == Kind::Admin);
         let guard = self.connections.enter();
         match guard.excess() {
             0 => {
@@ -171,11 +178,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 }
                 let (http, shutdown) = (Arc::clone(&self.http), shutdown.clone());
                 let (opening, load) = (opening.load_full(), Arc::clone(&self.load));
+                let rate = load.gate.bounds().reader_rate;
                 tokio::spawn(async move {
                     if opening.is_plain() {
                         drop((opening, load));
-                        let connection = Box::new(Connection::new(Socket::new(stream), peer));
-                        http.serve(connection, Speaks::Either, &shutdown, Revocation::never()).await;
+                        let mut connection = Box::new(Connection::new(Socket::new(stream, rate), peer));
+                        if let Ok(_place) = http.admit(&mut connection).await {
+                            http.serve(connection, Speaks::Either, &shutdown, Revocation::never()).await;
+                        }
                     } else {
                         // Of its own memory, so that a plain connection's task stays small.
                         Box::pin(serve_opened(&http, &opening, stream, peer, &load, &shutdown)).await;
@@ -195,7 +205,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
 }
 
 /// Opens a connection, and serves it to its end.
-async fn serve_opened<A: HttpServerApp + Send + Sync + 'static, S: Stream>(
+async fn serve_opened<A: HttpServerApp + Send + Sync + 'static, S: Stream + AsFd>(
     http: &Http<A>,
     opening: &Opening,
     stream: S,
@@ -204,11 +214,16 @@ async fn serve_opened<A: HttpServerApp + Send + Sync + 'static, S: Stream>(
     shutdown: &ShutdownWatch,
 ) {
     match Box::pin(opening.open(stream, peer, load)).await {
-        Some(Opened::Plain(connection)) => {
-            http.serve(connection, Speaks::Either, shutdown, Revocation::never()).await;
+        Some(Opened::Plain(mut connection)) => {
+            if let Ok(_place) = http.admit(&mut connection).await {
+                http.serve(connection, Speaks::Either, shutdown, Revocation::never()).await;
+            }
         }
-        Some(Opened::Tls(connection, speaks, revocation)) => {
-            http.serve(connection, speaks, shutdown, revocation).await;
+        Some(Opened::Tls(mut connection, speaks, revocation, _place)) => {
+            let admitted = http.admit_certificate(&mut connection, speaks).await;
+            if let Ok(()) = admitted {
+                http.serve(connection, speaks, shutdown, revocation).await;
+            }
         }
         None => {}
     }

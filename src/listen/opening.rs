@@ -3,8 +3,8 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -20,9 +20,10 @@ use super::http::Speaks;
 use super::refusal::{self, NoRequest};
 use super::socket::Socket;
 use super::tls::{Revocation, Tls};
-use crate::access::Networks;
+use crate::access::{Denial, Networks, Place};
 use crate::config::Listener;
 use crate::load::Load;
+use crate::load::opening::Handshake;
 use crate::proxy;
 
 /// From when a connection is accepted until its first request may come. A header is one packet and a handshake two round
@@ -44,7 +45,8 @@ pub(crate) struct Opening {
 /// A connection that is ready for requests.
 pub(super) enum Opened<S: Stream> {
     Plain(Box<Connection<Socket<S>>>),
-    Tls(Box<Connection<TlsStream<Socket<S>>>>, Speaks, Revocation),
+    /// Its client has been let in, as far as that depends on its address.
+    Tls(Box<Connection<TlsStream<Socket<S>>>>, Speaks, Revocation, Option<Place>),
 }
 
 /// Why a handshake has come to nothing; prints as the access line's error.
@@ -52,6 +54,25 @@ enum NoTls {
     Failed(io::Error),
     TooSlow,
     TooMany,
+}
+
+impl NoTls {
+    /// What it counts as.
+    fn result(&self) -> Handshake {
+        let cause = match self {
+            Self::Failed(cause) => cause,
+            Self::TooSlow => return Handshake::TooSlow,
+            Self::TooMany => return Handshake::TooMany,
+        };
+        match cause.get_ref().and_then(|cause| cause.downcast_ref()) {
+            Some(rustls::Error::NoCertificatesPresented) => Handshake::NoCertificate,
+            Some(rustls::Error::InvalidCertificate(_)) => Handshake::BadCertificate,
+            Some(rustls::Error::AlertReceived(_)) => Handshake::RefusedByClient,
+            Some(_) => Handshake::Failed,
+            // What the system says of the connection.
+            None => Handshake::ClientLeft,
+        }
+    }
 }
 
 impl fmt::Display for NoTls {
@@ -93,10 +114,10 @@ impl Opening {
     }
 
     /// Opens a connection of this peer. What is refused was answered as far as that is possible, counted and logged.
-    pub(super) async fn open<S: Stream>(&self, stream: S, peer: SocketAddr, load: &Load) -> Option<Opened<S>> {
+    pub(super) async fn open<S: Stream + AsFd>(&self, stream: S, peer: SocketAddr, load: &Load) -> Option<Opened<S>> {
         let begun = Instant::now();
         let deadline = begun + OPENING_LIMIT;
-        let mut socket = Socket::new(stream);
+        let mut socket = Socket::new(stream, load.gate.bounds().reader_rate);
         let mut client = peer;
         let mut bytes = BytesMut::new();
         if self.proxy_protocol.as_ref().is_some_and(|trusted| covers(trusted, &client)) {
@@ -117,6 +138,14 @@ impl Opening {
             socket.unread(bytes);
             return Some(Opened::Plain(Box::new(Connection::new(socket, client))));
         };
+        // Before the handshake, which costs a hundred times as much.
+        let place = match load.gate.connect(client.as_inet().map(|client| client.ip())) {
+            Ok(place) => place,
+            Err(denial) => {
+                deny(&mut socket, &bytes, &client, denial, begun, load).await;
+                return None;
+            }
+        };
         if bytes.is_empty() {
             match timeout_at(deadline, read(&mut socket, &mut bytes)).await {
                 Ok(Ok(1..)) => {}
@@ -131,8 +160,9 @@ impl Opening {
             if proxy_protocol::is_begun(&bytes) {
                 self.refuse_header(&mut socket, &client, NoRequest::ProxyHeaderRefused, begun, load).await;
             } else {
-                load.failed_handshakes.fetch_add(1, Ordering::Relaxed);
-                proxy::log_refused_header(client.as_inet().copied(), &NoRequest::NotTls.refusal(), begun.elapsed());
+                load.openings.handshake(Handshake::NotTls);
+                let refusal = NoRequest::NotTls.refusal();
+                proxy::log_refused_header(client.as_inet().copied(), None, &refusal, begun.elapsed());
                 refusal::refuse(&mut socket, NoRequest::NotTls).await;
             }
             return None;
@@ -150,9 +180,10 @@ impl Opening {
         drop(guard);
         match secured {
             Ok(secured) => {
+                load.openings.handshake(Handshake::Ok);
                 let speaks = if secured.speaks_h2 { Speaks::Http2 } else { Speaks::Http1 };
                 let connection = Connection::secured(secured.stream, client, secured.peer);
-                Some(Opened::Tls(Box::new(connection), speaks, secured.revocation))
+                Some(Opened::Tls(Box::new(connection), speaks, secured.revocation, place))
             }
             Err(why) => {
                 refuse_handshake(&why, &client, begun, load);
@@ -170,8 +201,10 @@ impl Opening {
         begun: Instant,
         load: &Load,
     ) {
-        load.refused_proxy_headers.fetch_add(1, Ordering::Relaxed);
-        proxy::log_refused_header(client.as_inet().copied(), &why.refusal(), begun.elapsed());
+        if let Some(why) = why.proxy_header() {
+            load.openings.refuse_proxy_header(why);
+        }
+        proxy::log_refused_header(client.as_inet().copied(), None, &why.refusal(), begun.elapsed());
         if self.tls.is_none() {
             refusal::refuse(socket, why).await;
         }
@@ -183,8 +216,27 @@ fn covers(trusted: &Networks, peer: &SocketAddr) -> bool {
     peer.as_inet().is_none_or(|peer| trusted.contains(peer.ip()))
 }
 
+/// Ends the connection of a client that is not let in, with an alert of TLS for as many at once as are told why. `hello` is what
+/// has come of its handshake.
+async fn deny<S: Stream>(
+    socket: &mut Socket<S>,
+    hello: &[u8],
+    client: &SocketAddr,
+    denial: Denial,
+    begun: Instant,
+    load: &Load,
+) {
+    let client = client.as_inet().copied();
+    if load.gate.may_be_logged(client.map(|client| client.ip()), std::time::Instant::now()) {
+        proxy::log_no_answer(client, &denial.to_string(), begun.elapsed());
+    }
+    if let Some(_answer) = load.gate.answer() {
+        refusal::alert(socket, denial, hello.is_empty()).await;
+    }
+}
+
 fn refuse_handshake(why: &NoTls, client: &SocketAddr, begun: Instant, load: &Load) {
-    load.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+    load.openings.handshake(why.result());
     proxy::log_no_answer(client.as_inet().copied(), &why.to_string(), begun.elapsed());
 }
 

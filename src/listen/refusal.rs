@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::access::Denial;
+use crate::access::{Denial, Reason};
+use crate::load::opening::RefusedProxyHeader;
 use oci::error::{Code, Refusal};
 
 /// A client that is refused has this long to read the answer and to close.
@@ -53,10 +54,14 @@ impl NoRequest {
                 (StatusCode::BAD_REQUEST, Code::Unsupported, "not an HTTP request: this port speaks plain HTTP, no TLS")
             }
             Self::NotHttp => (StatusCode::BAD_REQUEST, Code::Unsupported, "not an HTTP request"),
-            Self::TooLarge => {
-                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::Unsupported, "the header is larger than 64 KiB")
+            Self::TooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Code::Unsupported,
+                "the header is larger than limits.header_size",
+            ),
+            Self::TooSlow => {
+                (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the header has not ended within limits.header_time")
             }
-            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the header has not ended in time"),
             Self::TooManyConnections => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many connections are open")
             }
@@ -88,6 +93,18 @@ impl NoRequest {
         Refusal::new(status, code, message)
     }
 
+    /// What is wrong with the PROXY protocol's header, if that is what it is.
+    pub(super) fn proxy_header(self) -> Option<RefusedProxyHeader> {
+        match self {
+            Self::ProxyHeaderRefused => Some(RefusedProxyHeader::Untrusted),
+            Self::ProxyHeaderMissing => Some(RefusedProxyHeader::Missing),
+            Self::ProxyHeaderMalformed => Some(RefusedProxyHeader::Malformed),
+            Self::ProxyHeaderTooLong => Some(RefusedProxyHeader::TooLong),
+            Self::ProxyHeaderTooSlow => Some(RefusedProxyHeader::TooSlow),
+            _ => None,
+        }
+    }
+
     fn answer(self) -> Vec<u8> {
         let refusal = self.refusal();
         let (status, body) = (refusal.status(), refusal.body());
@@ -105,8 +122,26 @@ impl NoRequest {
 
 /// Answers and ends the connection, which takes [`LINGER`] at most.
 pub(crate) async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest) {
+    end_with(stream, &why.answer()).await;
+}
+
+/// The same with a fatal alert of TLS (RFC 8446 section 6) in place of a handshake. It waits for the client's hello, unless that has
+/// come, and takes twice [`LINGER`] at most.
+pub(crate) async fn alert(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), denial: Denial, waits: bool) {
+    const ACCESS_DENIED: u8 = 49;
+    const INTERNAL_ERROR: u8 = 80;
+    // Who has too many connections may come again, so it is not told that it has no access.
+    let why = if denial.reason() == Reason::Connections { INTERNAL_ERROR } else { ACCESS_DENIED };
+    if waits && !matches!(tokio::time::timeout(LINGER, stream.read(&mut [0; 1])).await, Ok(Ok(1..))) {
+        return;
+    }
+    // A record of an alert, of the version that all clients read, with two bytes: fatal, and why.
+    end_with(stream, &[21, 3, 3, 0, 2, 2, why]).await;
+}
+
+async fn end_with(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8]) {
     let ended = async {
-        stream.write_all(&why.answer()).await?;
+        stream.write_all(answer).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut (&mut *stream).take(MAX_LINGER as u64), &mut tokio::io::sink()).await
     };

@@ -1,19 +1,18 @@
-//! The write side of a connection, next to its socket and below TLS: small pieces leave together, and a client that takes
-//! nothing is given up.
+//! The write side of a connection, next to its socket and below TLS: small pieces leave together, at the pace of the client.
 //!
 //! Pingora's own stream writes whatever is longer than 1,460 bytes in two pieces, header and manifest, and so wakes the
 //! client twice; and it writes headers and the end of a body without a time limit.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::proxy::CLIENT_WRITE_LIMIT;
+use super::pace::Paced;
 
 /// A header and the manifest behind it leave together; layers, which come in larger pieces, bypass the buffer.
 const WRITE_BUFFER: usize = 16 << 10;
@@ -25,16 +24,22 @@ const FIRST_ROOM: usize = 4 << 10;
 /// the buffer is written, as far as the kernel takes it, when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Socket<S: AsyncWrite + Unpin> {
-    stream: WriteLimit<S>,
+    stream: Paced<S>,
     /// Not written yet; never longer than [`WRITE_BUFFER`].
     buffer: BytesMut,
     /// Read already, and to be read again.
     unread: BytesMut,
 }
 
+impl<S: AsyncWrite + AsFd + Unpin> Socket<S> {
+    /// The client has to take so many bytes of its answers a second; `None` is any.
+    pub(crate) fn new(stream: S, rate: Option<NonZeroU32>) -> Self {
+        Self::of(Paced::new(stream, rate))
+    }
+}
+
 impl<S: AsyncWrite + Unpin> Socket<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        let stream = WriteLimit { stream, stall: None, is_stalled: false, is_dropped: false };
+    fn of(stream: Paced<S>) -> Self {
         Self { stream, buffer: BytesMut::new(), unread: BytesMut::new() }
     }
 
@@ -81,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream.stream).poll_read(context, buffer)
+        Pin::new(self.stream.get_mut()).poll_read(context, buffer)
     }
 }
 
@@ -128,70 +133,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
 impl<S: AsyncWrite + AsRawFd + Unpin> AsRawFd for Socket<S> {
     fn as_raw_fd(&self) -> RawFd {
-        self.stream.stream.as_raw_fd()
+        self.stream.get_ref().as_raw_fd()
     }
 }
 
 impl<S: AsyncWrite + Unpin> Drop for Socket<S> {
     /// Sends what the buffer still has of an answer that broke off: clients resume where it ended.
     fn drop(&mut self) {
-        self.stream.is_dropped = true;
+        self.stream.set_dropped();
         let _ = self.poll_empty(&mut Context::from_waker(Waker::noop()));
-    }
-}
-
-/// A stream on which a write fails when the client takes nothing for [`CLIENT_WRITE_LIMIT`], whoever writes what.
-#[derive(Debug)]
-struct WriteLimit<S> {
-    stream: S,
-    /// Made at the first write that has to wait.
-    stall: Option<Pin<Box<Sleep>>>,
-    is_stalled: bool,
-    /// The runtime may have ended, and its clock with it: no timer is made any more.
-    is_dropped: bool,
-}
-
-impl<S> WriteLimit<S> {
-    fn limit<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() || self.is_dropped {
-            self.is_stalled = false;
-            return written;
-        }
-        let deadline = || Instant::now() + CLIENT_WRITE_LIMIT;
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep_until(deadline())));
-        if !self.is_stalled {
-            stall.as_mut().reset(deadline());
-            self.is_stalled = true;
-        }
-        stall.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteLimit<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.limit(context, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.limit(context, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -202,38 +152,20 @@ mod tests {
 
     use super::*;
 
+    fn over<S: AsyncWrite + Unpin>(stream: S) -> Socket<S> {
+        Socket::of(Paced::unmeasured(stream, None))
+    }
+
     async fn tcp() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
         (listener.accept().await.expect("accepted").0, client)
     }
 
-    async fn a_write_times_out<S: AsyncWrite + Unpin>(stream: S) {
-        let mut socket = Socket::new(stream);
-        // Paused time advances by itself while all tasks wait; it ran while the connection was made.
-        tokio::time::pause();
-        let written = async {
-            loop {
-                socket.write_all(&[0; 64 << 10]).await?;
-            }
-        };
-        let failed: io::Result<()> = tokio::time::timeout(CLIENT_WRITE_LIMIT * 2, written).await.expect("it times out");
-        assert_eq!(failed.expect_err("it fails").kind(), io::ErrorKind::TimedOut);
-        tokio::time::resume();
-    }
-
-    #[tokio::test]
-    async fn a_write_fails_when_the_client_stops_reading() {
-        let (server, _client) = tcp().await;
-        a_write_times_out(server).await;
-        let (server, _client) = UnixStream::pair().expect("a pair");
-        a_write_times_out(server).await;
-    }
-
     #[tokio::test]
     async fn a_socket_with_nothing_to_write_holds_no_buffer() {
         let (server, mut client) = tokio::io::duplex(64 << 10);
-        let mut socket = Socket::new(server);
+        let mut socket = over(server);
         assert_eq!(socket.buffer.capacity(), 0);
         socket.write_all(b"an answer").await.expect("buffered");
         assert!(socket.buffer.capacity() > 0);
@@ -251,7 +183,7 @@ mod tests {
         let sizes = [1, WRITE_BUFFER - 1, WRITE_BUFFER, 2, WRITE_BUFFER + 1, 3 * WRITE_BUFFER, 5];
         let pieces = || sizes.iter().zip(0_u8..).flat_map(|(size, byte)| std::iter::repeat_n(byte, *size));
         let written = async {
-            let mut socket = Socket::new(server);
+            let mut socket = over(server);
             for (size, byte) in sizes.iter().zip(0_u8..) {
                 let piece = vec![byte; *size];
                 let (first, rest) = piece.split_at(size / 2);
@@ -273,7 +205,7 @@ mod tests {
     }
 
     async fn the_buffer_is_sent(server: impl AsyncWrite + Unpin, mut client: impl AsyncRead + Unpin) {
-        let mut socket = Socket::new(server);
+        let mut socket = over(server);
         socket.write_all(b"half ").await.expect("buffered");
         socket.flush().await.expect("sent");
         socket.write_all(b"an answer").await.expect("buffered");
@@ -286,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_given_back_is_read_before_the_rest() {
         let (server, mut client) = UnixStream::pair().expect("a pair");
-        let mut socket = Socket::new(server);
+        let mut socket = over(server);
         client.write_all(b"first rest").await.expect("sent");
         let mut first = [0; 6];
         socket.read_exact(&mut first).await.expect("six bytes");

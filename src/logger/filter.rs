@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::directives::OWN_TARGETS;
+use super::flood;
 use super::writer::Writer;
 
 /// Dependencies log nothing below this level, whatever the filter says. Pingora prints whole request headers at debug and
@@ -17,15 +18,18 @@ const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::Warn;
 /// may be a credential. (The proxy's own server logs nothing of the kind: see `ProxyHttp::suppress_error_log`.)
 const SILENT: &str = "pingora_core::apps::http_app";
 
+/// Who causes the events below.
+const CLIENT: &str = "a client";
+
 /// Where Pingora warns of everyday events, and which peer the event is about: a client leaves, sends half a request or stops
 /// reading; a registry closes an idle connection just as it is about to be reused, and Pingora opens another one. Nobody has
 /// to act on either, so the record is logged at info. If the event ends a request, that request's own line says so too.
 const EVERYDAY: [(&str, &str); 7] = [
-    ("pingora_proxy", "a client"),
-    ("pingora_proxy::proxy_h1", "a client"),
-    ("pingora_core::apps", "a client"),
-    ("pingora_core::protocols::http::v1::common", "a client"),
-    ("pingora_core::protocols::http::v2::server", "a client"),
+    ("pingora_proxy", CLIENT),
+    ("pingora_proxy::proxy_h1", CLIENT),
+    ("pingora_core::apps", CLIENT),
+    ("pingora_core::protocols::http::v1::common", CLIENT),
+    ("pingora_core::protocols::http::v2::server", CLIENT),
     ("pingora_core::connectors", "a kept connection"),
     ("pingora_pool::connection", "a kept connection"),
 ];
@@ -69,6 +73,9 @@ impl Log for Filter {
         match Treatment::of(record.metadata()) {
             Treatment::Unchanged => self.logger.load().log(record),
             Treatment::AtInfo { peer } => {
+                if !self.enabled(record.metadata()) || (peer == CLIENT && !flood::has_room()) {
+                    return;
+                }
                 let args = format_args!("{peer}: {}", record.args());
                 self.logger
                     .load()

@@ -117,6 +117,8 @@ catalogue! {
 
     CONNECTIONS = Gauge "acr_cache_proxy_connections" ["listener"]
         "Open connections, by listener (clients, admin)";
+    ACCEPTED = Counter "acr_cache_proxy_connections_accepted" ["listener"]
+        "Connections that were accepted, by listener (clients, admin), those that were refused then included";
     MAX_CONNECTIONS = Gauge "acr_cache_proxy_connections_max" ["listener"]
         "The most connections at once";
     IN_FLIGHT = Gauge "acr_cache_proxy_requests_in_flight" []
@@ -124,7 +126,13 @@ catalogue! {
     MAX_IN_FLIGHT = Gauge "acr_cache_proxy_requests_in_flight_max" []
         "The most requests at once";
     REFUSALS = Counter "acr_cache_proxy_refusals" ["reason"]
-        "Connections and requests refused before they were looked at, by reason (connections, requests: too many at once; network: access.allow and access.deny; connections_per_client, request_rate: limits of a client; header_time, header_size, malformed: no request came of it; slow_reader: the client did not take its answer)";
+        "Connections and requests refused before they were looked at, by reason (connections, requests: too many at once; network: access.allow and access.deny; certificate: access.certificates; connections_per_client, request_rate: limits of a client; header_time, header_size, malformed: no request came of it; slow_reader: the client took too little of its answer)";
+    HANDSHAKES = Counter "acr_cache_proxy_tls_handshakes" ["result"]
+        "TLS handshakes of clients that are over, by result (ok; no_certificate, bad_certificate: the client's; refused_by_client: it does not take the server's certificate or versions; client_left; failed: no handshake that is spoken here; not_tls; too_slow; too_many: under way)";
+    PROXY_HEADERS = Counter "acr_cache_proxy_proxy_headers_refused" ["reason"]
+        "Connections that ended because of a PROXY protocol header, by reason (untrusted: its sender; missing, malformed, too_long, too_slow)";
+    CERTIFICATE_END = Gauge "acr_cache_proxy_listener_certificate_end_timestamp_seconds" ["address"]
+        "When the certificate ends that a listener with TLS has in use, in seconds since 1970, by the listener's address as the log has it";
     LOG_DROPPED = Counter "acr_cache_proxy_log_lines_dropped" []
         "Log lines that were dropped because standard error was not read";
 

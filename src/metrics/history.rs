@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::histogram::Totals;
-use super::labels::{CacheResult, Kind, Status};
+use super::labels::{CacheResult, How, Kind, Status};
 use super::{Meters, locked};
 
 /// From one point to the next.
@@ -49,7 +49,7 @@ impl Sum {
             meter.requests(|_, status, cache, count| {
                 sum.requests += count;
                 sum.failed += if Status::is_failure(status) { count } else { 0 };
-                sum.hits += if cache == CacheResult::Hit { count } else { 0 };
+                sum.hits += if cache == CacheResult::Here(How::Hit) { count } else { 0 };
             });
             for kind in Kind::ALL {
                 meter.durations(kind)[0].add_to(&mut sum.first_byte);
@@ -100,7 +100,7 @@ mod tests {
         let request = |status, millis| Request {
             kind: Kind::Manifest,
             status,
-            cache: CacheResult::Miss,
+            cache: CacheResult::Here(How::Miss),
             first_byte: Some(Duration::from_millis(millis)),
             whole: Duration::from_millis(millis),
             bytes: 0,

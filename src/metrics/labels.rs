@@ -1,27 +1,6 @@
 //! The values that labels have: closed sets, which no client can add to.
 
-/// Declares a set of label values: the enum, all of it, and the name of each.
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub(crate) enum $name {
-            $($(#[$value_doc])* $value),+
-        }
-
-        impl $name {
-            /// All of them, in the order of their numbers.
-            pub(crate) const ALL: [Self; [$($text),+].len()] = [$(Self::$value),+];
-
-            /// Its value in a label.
-            pub(crate) fn name(self) -> &'static str {
-                match self {
-                    $(Self::$value => $text),+
-                }
-            }
-        }
-    };
-}
+use crate::label::labels;
 
 labels! {
     /// What a request is for.
@@ -42,24 +21,63 @@ labels! {
 }
 
 labels! {
-    /// What the cache did for a request.
-    CacheResult {
+    /// How an answer of the cache's came about.
+    How {
         /// It was kept and is fresh.
         Hit = "hit",
         /// It was kept and is good enough while the registry is asked behind it.
         Revalidate = "revalidate",
         /// The registry was asked for this request.
         Miss = "miss",
-        /// The same, in place of something too old.
+        /// The same, and something that was not fresh any more was kept.
         Refresh = "refresh",
         /// The registry was asked for another request at the same time.
         Collapsed = "collapsed",
-        /// Too old, and the registry gives no better answer.
+        /// It was kept, and the registry gives no better answer now.
         Stale = "stale",
-        /// It went to the registry by itself.
-        Pass = "pass",
-        /// The cache has no part in it.
-        None = "none",
+    }
+}
+
+/// What the cache did for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheResult {
+    /// It has answered.
+    Here(How),
+    /// The request went to the registry by itself.
+    Pass,
+    /// The cache has no part in it.
+    None,
+}
+
+impl CacheResult {
+    /// All of them, in the order of [`Self::index`].
+    pub(crate) const ALL: [Self; How::ALL.len() + 2] = {
+        let mut all = [Self::None; How::ALL.len() + 2];
+        let mut place = 0;
+        while place < How::ALL.len() {
+            all[place] = Self::Here(How::ALL[place]);
+            place += 1;
+        }
+        all[place] = Self::Pass;
+        all
+    };
+
+    /// Its place among all.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Here(how) => how as usize,
+            Self::Pass => How::ALL.len(),
+            Self::None => How::ALL.len() + 1,
+        }
+    }
+
+    /// Its value in a label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Here(how) => how.name(),
+            Self::Pass => "pass",
+            Self::None => "none",
+        }
     }
 }
 
@@ -122,6 +140,28 @@ const STATUSES: [(u16, &str); 21] = [
     (5, "5xx"),
 ];
 
+/// No status is larger.
+const MAX_STATUS: usize = 600;
+
+/// The place of each status among [`STATUSES`].
+const PLACES: [u8; MAX_STATUS] = {
+    let mut places = [0; MAX_STATUS];
+    let mut status = 100;
+    while status < MAX_STATUS {
+        let mut place = 0;
+        while place < STATUSES.len() {
+            let known = STATUSES[place].0 as usize;
+            // Classes come behind the statuses that have a value of their own.
+            if known == status || (known == status / 100 && places[status] == 0) {
+                places[status] = place as u8;
+            }
+            place += 1;
+        }
+        status += 1;
+    }
+    places
+};
+
 /// A status as a label has it: one of a set, so that a registry's odd ones make no series of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status(u8);
@@ -132,28 +172,7 @@ impl Status {
 
     /// Of an answer; 0 is none.
     pub(crate) fn of(status: u16) -> Self {
-        let own = match status {
-            200 => 1,
-            206 => 2,
-            304 => 3,
-            307 => 4,
-            400 => 5,
-            401 => 6,
-            403 => 7,
-            404 => 8,
-            405 => 9,
-            416 => 10,
-            429 => 11,
-            500 => 12,
-            502 => 13,
-            503 => 14,
-            504 => 15,
-            _ => match status / 100 {
-                class @ 1..=5 => 15 + class as u8,
-                _ => 0,
-            },
-        };
-        Self(own)
+        Self(PLACES.get(usize::from(status)).copied().unwrap_or_default())
     }
 
     /// Its place among all.
@@ -188,6 +207,14 @@ impl CallResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_result_of_the_cache_has_its_place_and_a_name_of_its_own() {
+        for (place, result) in CacheResult::ALL.into_iter().enumerate() {
+            assert_eq!(result.index(), place);
+            assert_eq!(CacheResult::ALL.iter().filter(|other| other.name() == result.name()).count(), 1);
+        }
+    }
 
     #[test]
     fn every_status_has_a_label_value_and_those_of_the_table_their_own() {

@@ -51,7 +51,7 @@ impl RouteMeter {
     /// Adds a request.
     pub(crate) fn add(&self, request: &Request) {
         let kind = request.kind as usize;
-        self.requests[kind][Status::of(request.status).index()][request.cache as usize].fetch_add(1, Ordering::Relaxed);
+        self.requests[kind][Status::of(request.status).index()][request.cache.index()].fetch_add(1, Ordering::Relaxed);
         if let Some(first_byte) = request.first_byte {
             self.first_byte[kind].observe(first_byte);
         }
@@ -147,6 +147,7 @@ impl Drop for Call {
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels::How;
     use super::*;
 
     #[test]
@@ -155,7 +156,7 @@ mod tests {
         let request = Request {
             kind: Kind::Manifest,
             status: 200,
-            cache: CacheResult::Hit,
+            cache: CacheResult::Here(How::Hit),
             first_byte: Some(Duration::from_millis(1)),
             whole: Duration::from_millis(2),
             bytes: 7,

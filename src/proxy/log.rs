@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
+use std::io::{self, ErrorKind::TimedOut};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -58,19 +59,18 @@ impl Drop for Context {
 }
 
 /// The same for bytes that were refused before they became a request: method and path are not known, and nothing was asked
-/// of a registry.
-pub(crate) fn refused_header(client: Option<SocketAddr>, refusal: &Refusal, elapsed: Duration) {
-    no_request(client, refusal.status().as_u16(), refusal.body().len(), refusal.message(), elapsed);
+/// of a registry. The log has so many such lines a second.
+pub(crate) fn refused_header(client: Option<SocketAddr>, peer: Option<&Peer>, refusal: &Refusal, elapsed: Duration) {
+    let (status, sent) = (refusal.status().as_u16(), refusal.body().len());
+    let outcome = Outcome::Refused(refusal.message());
+    let line = Line { status, sent, elapsed, client, peer, outcome, ..Line::EMPTY };
+    line.write_if_there_is_room();
 }
 
 /// The same where no answer was possible, as in a TLS handshake.
 pub(crate) fn no_answer(client: Option<SocketAddr>, error: &str, elapsed: Duration) {
-    no_request(client, 0, 0, error, elapsed);
-}
-
-fn no_request(client: Option<SocketAddr>, status: u16, sent: usize, error: &str, elapsed: Duration) {
-    let line = Line { status, sent, elapsed, client, outcome: Outcome::Refused(error), ..Line::EMPTY };
-    line.write();
+    let line = Line { elapsed, client, outcome: Outcome::Refused(error), ..Line::EMPTY };
+    line.write_if_there_is_room();
 }
 
 impl<'a> Line<'a> {
@@ -115,6 +115,13 @@ impl<'a> Line<'a> {
         let mut record = Record::builder();
         record.level(level).target("access").key_values(&self);
         logger.log(&record.args(format_args!("{self}")).build());
+    }
+
+    /// The same of what is no request, of which there may be any number.
+    fn write_if_there_is_room(self) {
+        if self.outcome.level() <= log::max_level() && logger::has_room() {
+            self.write();
+        }
     }
 
     fn is_success(&self) -> bool {
@@ -363,11 +370,24 @@ impl Display for Outcome<'_> {
     }
 }
 
+/// Whether the client has taken too little of its answer in the time that it has for that.
+pub(crate) fn is_slow_reader(error: &Error) -> bool {
+    let is_late = || error.root_cause().downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == TimedOut);
+    *error.esource() == ErrorSource::Downstream
+        && match error.etype() {
+            ErrorType::WriteTimedout => true,
+            ErrorType::WriteError => is_late(),
+            _ => false,
+        }
+}
+
 /// What the client did.
 fn left(error: &Error) -> &'static str {
+    if is_slow_reader(error) {
+        return "client takes its answer too slowly: limits.slow_reader_bytes_per_second is the least";
+    }
     match error.etype() {
         ErrorType::ReadTimedout => "client sent half a request",
-        ErrorType::WriteTimedout => "client stopped reading",
         ErrorType::InvalidHTTPHeader => "client sent no valid HTTP",
         _ => "client left",
     }

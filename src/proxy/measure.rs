@@ -8,7 +8,6 @@ use pingora_proxy::Session;
 
 use super::context::{Admitted, Cached, Context, MAX_CORRELATION, MAX_METHOD};
 use super::endpoint::Endpoint;
-use crate::cache::How;
 use crate::metrics::labels::{CacheResult, CallResult, Hop, Kind, Status};
 use crate::metrics::recent::Failure;
 use crate::metrics::{Meters, Request};
@@ -95,12 +94,7 @@ fn kind_of(endpoint: Endpoint) -> Kind {
 
 fn cache_result(cached: Option<Cached>) -> CacheResult {
     match cached {
-        Some(Cached::Here(How::Hit)) => CacheResult::Hit,
-        Some(Cached::Here(How::Revalidate)) => CacheResult::Revalidate,
-        Some(Cached::Here(How::Miss)) => CacheResult::Miss,
-        Some(Cached::Here(How::Refresh)) => CacheResult::Refresh,
-        Some(Cached::Here(How::Collapsed)) => CacheResult::Collapsed,
-        Some(Cached::Here(How::Stale)) => CacheResult::Stale,
+        Some(Cached::Here(how)) => CacheResult::Here(how),
         Some(Cached::Passed(_)) => CacheResult::Pass,
         None => CacheResult::None,
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image};
 use serde_json::Value;
+use testkit::certificates::Authority;
 use testkit::wire;
 use testkit::{PATIENCE, Proxy, Setup};
 
@@ -90,8 +91,14 @@ async fn prometheus_scrapes_the_proxy_and_every_query_of_the_dashboard_gives_ser
     namespace::assert_isolated();
     let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
     let pushed = azure.push(Image::small("hub/library/busybox", "latest"));
-    let proxy = Setup::new(&azure).cache("{memory: 8MiB, tags: 0s}").flag("--admin-address", "127.0.0.1:0").start();
-    let admin = admin(&proxy);
+    let setup = Setup::new(&azure).cache("{memory: 8MiB, tags: 0s}").flag("--admin-address", "127.0.0.1:0");
+    let pair = Authority::new("mirror CA").server(&["mirror.internal"]);
+    setup.file("tls.crt", &pair.certificate);
+    setup.file("tls.key", &pair.key);
+    let tls = "tls: {certificate: '{}/tls.crt', key: '{}/tls.key'}";
+    let listen = format!("[{{address: '127.0.0.1:0'}}, {{address: '127.0.0.1:0', {tls}}}]");
+    let proxy = setup.listen(&listen).start();
+    let (admin, with_tls) = (admin(&proxy), proxy.addresses()[1]);
     let ask = |path: &str| wire::ask(proxy.address(), &format!("GET /v2/library/busybox/{path}"), ACCEPT);
     let layer = format!("blobs/{}", pushed.blobs[0]);
     for path in ["manifests/latest", &layer, "tags/list", "manifests/none"] {
@@ -103,6 +110,7 @@ async fn prometheus_scrapes_the_proxy_and_every_query_of_the_dashboard_gives_ser
         ask(path);
     }
     azure.clear_faults();
+    wire::ask(with_tls, "GET /v2/", "");
 
     // The text format and its conventions, by the judge of both.
     let text = wire::ask(admin, "GET /metrics", "").body;

@@ -1,13 +1,19 @@
 //! What a scrape gives, and that it is what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
 use acr_emulator::{Emulator, Fault, Hop, Image};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::Value;
+use testkit::certificates::Authority;
 use testkit::{Proxy, Setup};
 
 use crate::admin::observed;
 use crate::fixture::{ABSENT, ACCEPT};
+use crate::tls::{self, Secret};
 use crate::wire;
 
 const OPEN_METRICS: &str = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
@@ -66,9 +72,9 @@ async fn a_scrape_has_every_metric_of_the_catalogue_and_no_other() {
     let with_suffix = |(name, kind): (String, String)| (if kind == "counter" { name + "_total" } else { name }, kind);
     assert_eq!(types(&open.body).into_iter().map(with_suffix).collect::<BTreeSet<_>>(), documented());
     for name in documented().into_iter().map(|(name, _)| name) {
-        let budget = name.contains("_budget_");
+        let is_unset = name.contains("_budget_") || name.contains("_certificate_");
         let sample = |line: &str| line.starts_with(&name) && !line.starts_with('#');
-        assert!(text.lines().any(sample) != budget, "{name}: a sample, but of what is not set\n{text}");
+        assert!(text.lines().any(sample) != is_unset, "{name}: a sample, but of what is not set\n{text}");
     }
 }
 
@@ -217,4 +223,81 @@ async fn no_client_adds_a_series_by_what_it_asks_for() {
     (0..20).for_each(|number| ask(&format!("hostile{number}")));
     assert_eq!(names(scrape(admin)), before);
     assert!(!before.iter().any(|name| name.contains("hostile")), "{before:?}");
+}
+
+/// What comes of connections before their first request: a row for each, with its series.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_and_proxy_headers_are_counted_by_what_came_of_them() {
+    let azure = testkit::azure().await;
+    let (servers, clients, others) = (Authority::new("mirror CA"), Authority::new("clients"), Authority::new("others"));
+    let secret = Secret::new(&servers.server(&["mirror.internal"]), &[&clients]);
+    let tls = secret.tls(", client_ca: {ca}");
+    let listen = format!(
+        "[{{address: '127.0.0.1:0', tls: {tls}}}, {{address: '127.0.0.1:0', proxy_protocol: {{trusted: [127.0.0.1]}}}}]"
+    );
+    let proxy = Setup::new(&azure).listen(&listen).flag("--admin-address", ":0").start();
+    let admin = crate::admin::admin(&proxy);
+    let (with_tls, behind) = (proxy.addresses()[0], proxy.addresses()[1]);
+    let handshake = |trusted: &Authority, issuer: Option<&Authority>| {
+        let pair = issuer.map(|issuer| issuer.client("node-7", "spiffe://example.org/node/7"));
+        let settings = tls::settings(trusted, pair.as_ref(), &tls::BOTH);
+        let _ = tls::ask(&mut tls::secured(&settings, wire::connect(with_tls)));
+    };
+    let send = |address, bytes: &[u8]| {
+        let mut stream = wire::connect(address);
+        stream.write_all(bytes).expect("sent");
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+    handshake(&servers, Some(&clients));
+    handshake(&servers, None);
+    handshake(&servers, Some(&others));
+    handshake(&others, Some(&clients));
+    drop({
+        let mut left = wire::connect(with_tls);
+        left.write_all(&[22, 3, 1]).expect("sent");
+        left
+    });
+    send(with_tls, b"GET / HTTP/1.1\r\n\r\n");
+    send(with_tls, &[22, 3, 1, 0, 4, 9, 0, 0, 0]);
+    send(with_tls, b"PROXY TCP4 192.0.2.7 192.0.2.1 1 80\r\n");
+    send(behind, b"GET / HTTP/1.1\r\n\r\n");
+    send(behind, b"PROXY TCP9 a b\r\n");
+    send(behind, format!("PROXY {}", "x".repeat(4 << 10)).as_bytes());
+    let expected = [
+        (r#"tls_handshakes_total{result="ok"}"#, 1.0),
+        (r#"tls_handshakes_total{result="no_certificate"}"#, 1.0),
+        (r#"tls_handshakes_total{result="bad_certificate"}"#, 1.0),
+        (r#"tls_handshakes_total{result="refused_by_client"}"#, 1.0),
+        (r#"tls_handshakes_total{result="client_left"}"#, 1.0),
+        (r#"tls_handshakes_total{result="not_tls"}"#, 1.0),
+        (r#"tls_handshakes_total{result="failed"}"#, 1.0),
+        (r#"proxy_headers_refused_total{reason="untrusted"}"#, 1.0),
+        (r#"proxy_headers_refused_total{reason="missing"}"#, 1.0),
+        (r#"connections_accepted_total{listener="clients"}"#, 11.0),
+    ];
+    let deadline = std::time::Instant::now() + testkit::PATIENCE;
+    let counted = || {
+        let samples = scrape(admin);
+        expected.map(|(sample, _)| (sample, value(&samples, sample)))
+    };
+    while counted() != expected && std::time::Instant::now() < deadline {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(counted(), expected, "{}", proxy.log());
+    let samples = scrape(admin);
+    let unreadable: f64 = ["malformed", "too_long"]
+        .iter()
+        .map(|reason| value(&samples, &format!("proxy_headers_refused_total{{reason=\"{reason}\"}}")))
+        .sum();
+    assert_eq!(unreadable, 2.0);
+    // The end of the certificate in use, as the page has it, too.
+    let end = value(&samples, &format!("listener_certificate_end_timestamp_seconds{{address=\"https://{with_tls}\"}}"));
+    let pem = servers.server(&["mirror.internal"]).certificate;
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+    assert_eq!(end as i64, certificate.validity().not_after.timestamp());
+    let status: Value = serde_json::from_str(&wire::ask(admin, "GET /status", "").body).expect("JSON");
+    assert_eq!(status["opening"]["certificates"][0]["end"].as_f64(), Some(end), "{status}");
+    assert_eq!(status["opening"]["handshakes"]["ok"], 1);
+    assert_eq!(status["opening"]["refused_proxy_headers"]["missing"], 1);
 }

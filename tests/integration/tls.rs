@@ -21,10 +21,14 @@ use testkit::{AT_ONCE, PATIENCE, Proxy, Setup};
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 192.0.2.1 32768 80\r\n";
 
-type Secured<S> = StreamOwned<ClientConnection, S>;
+pub(crate) type Secured<S> = StreamOwned<ClientConnection, S>;
 
 /// A client's settings: it trusts this CA, and may have a certificate.
-fn settings(ca: &Authority, pair: Option<&Pair>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+pub(crate) fn settings(
+    ca: &Authority,
+    pair: Option<&Pair>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM")).expect("a CA");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -42,32 +46,32 @@ fn settings(ca: &Authority, pair: Option<&Pair>, versions: &[&'static SupportedP
 }
 
 /// A connection, of which no byte is sent yet.
-fn secured<S: io::Read + io::Write>(settings: &Arc<ClientConfig>, stream: S) -> Secured<S> {
+pub(crate) fn secured<S: io::Read + io::Write>(settings: &Arc<ClientConfig>, stream: S) -> Secured<S> {
     let name = "mirror.internal".try_into().expect("a name");
     StreamOwned::new(ClientConnection::new(Arc::clone(settings), name).expect("settings"), stream)
 }
 
-fn connect(settings: &Arc<ClientConfig>, proxy: &Proxy) -> Secured<TcpStream> {
+pub(crate) fn connect(settings: &Arc<ClientConfig>, proxy: &Proxy) -> Secured<TcpStream> {
     secured(settings, wire::connect(proxy.address()))
 }
 
 /// One request on this connection, which stays open; its status, or why there is none.
-fn ask(connection: &mut (impl io::Read + io::Write)) -> io::Result<u16> {
+pub(crate) fn ask(connection: &mut (impl io::Read + io::Write)) -> io::Result<u16> {
     connection.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")?;
     let answer = wire::receive(&mut io::BufReader::new(connection), "GET", usize::MAX)?;
     Ok(answer.answer.status())
 }
 
-const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+pub(crate) const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
 /// A folder with a pair and the CA of clients, replaced as Kubernetes does: a link to another folder takes the place of one.
-struct Secret {
+pub(crate) struct Secret {
     folder: tempfile::TempDir,
     generation: usize,
 }
 
 impl Secret {
-    fn new(pair: &Pair, clients: &[&Authority]) -> Self {
+    pub(crate) fn new(pair: &Pair, clients: &[&Authority]) -> Self {
         let mut secret = Self { folder: tempfile::tempdir().expect("a folder"), generation: 0 };
         for name in ["tls.crt", "tls.key", "ca.crt"] {
             symlink(format!("..data/{name}"), secret.folder.path().join(name)).expect("a link");
@@ -90,7 +94,7 @@ impl Secret {
     }
 
     /// `tls` of a listener, with more keys.
-    fn tls(&self, more: &str) -> String {
+    pub(crate) fn tls(&self, more: &str) -> String {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         format!(
             "{{certificate: {}, key: {}{}}}",

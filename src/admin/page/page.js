@@ -165,7 +165,13 @@ function render(status) {
   show('images', table([{ name: 'Image', code: true }, { name: 'Route', code: true }, { name: 'Pulls', number: true }],
     status.images.map((one) => [one.image, one.route, number(one.pulls)]), 'no image was pulled yet'));
   show('clients', card('', 'Connections', make('p', { class: 'big' }, number(status.load.connections.now)),
-    make('p', { class: 'soft' }, `of ${number(status.load.connections.max)} at most`)));
+    make('p', { class: 'soft' }, `of ${number(status.load.connections.max)} at most, ${number(status.opening.accepted.clients)} since the start`)),
+  ...status.opening.certificates.map((one) => {
+    const left = one.end - Date.now() / 1000;
+    return card(left < 0 ? 'bad' : left < 7 * 86400 ? 'warn' : '', 'Certificate',
+      make('p', { class: 'big' }, left < 0 ? 'has ended' : duration(left)),
+      make('p', { class: 'soft' }, left < 0 ? `${one.address}: clients refuse it` : `left, of ${one.address}`));
+  }));
   show('addresses', table([{ name: 'Client', code: true }, { name: 'Requests', number: true }, { name: 'Last request', number: true }],
     status.clients.map((one) => [one.client, number(one.requests), ago(one.last_seconds)]), 'no client has come yet'));
   last = Date.now();

@@ -93,6 +93,24 @@ fn a_wrong_value_is_told_with_all_that_would_be_right() {
             "access: {allow: [10.0.0.5/8]}",
             "access.allow[0]: \"10.0.0.5/8\" is not a network: use 10.0.0.0/8 for the network, 10.0.0.5 for this address alone".to_owned(),
         ),
+        (
+            "limits: {header_size: 1KiB}",
+            "limits.header_size: \"1KiB\" is not a size from 4KiB to 512KiB: use a whole number of KiB, MiB or GiB, such as 64KiB".to_owned(),
+        ),
+        ("limits: {header_size: 64}", "limits.header_size: \"64\" is not a size from 4KiB to 512KiB: use 64KiB".to_owned()),
+        ("limits: {header_time: 3m}", "limits.header_time: \"3m\" is not a time from 1s to 2m: use a whole number of s, m or h, such as 2m".to_owned()),
+        (
+            "limits: {slow_reader_bytes_per_second: 0}",
+            "limits.slow_reader_bytes_per_second: \"0\" is not a number of bytes a second: use off, or a number from 1 to 100000".to_owned(),
+        ),
+        (
+            "access: {certificates: ['*']}",
+            "access.certificates[0]: \"*\" is not a name of a certificate: use one such as node-7.internal, *.nodes.internal, system:node:* or spiffe://example.org/nodes/*".to_owned(),
+        ),
+        (
+            "access: {certificates: [node-7]}",
+            "access.certificates[0]: nobody could pull at 127.0.0.1:8080, which asks for no certificates: set tls with client_ca there, or remove this".to_owned(),
+        ),
         ("limits: {connections: 8}", "limits.connections: \"8\" is not a number of connections: use a number from 16 to 1000000".to_owned()),
         (
             "limits: {connections_per_client: 0}",

@@ -267,6 +267,10 @@ fn every_default_and_every_example_of_a_setting_is_right() {
                     "listen.proxy_protocol." => {
                         format!("listen: [{{address: ':8080', proxy_protocol: {{{value}}}}}]")
                     }
+                    "access." if row.key == "certificates" => {
+                        let tls = "{certificate: /c, key: /k, client_ca: /a}";
+                        format!("listen: [{{address: ':8443', tls: {tls}}}]\naccess: {{{value}}}")
+                    }
                     table => format!("{} {{{needed}{value}}}", table.replace('.', ":")),
                 };
                 let upstream =

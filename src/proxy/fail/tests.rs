@@ -20,6 +20,7 @@ fn rows(trouble: &Trouble) -> &'static [&'static str] {
         Trouble::Busy => &["More requests are under way"],
         Trouble::Denied(denial) => match denial {
             Denial::Network(_) => &["`access` does not let"],
+            Denial::Certificate { .. } => &["`access.certificates` does not have"],
             Denial::Connections(_) => &["`limits.connections_per_client`"],
             Denial::Rate(..) => &["`limits.requests_per_second_per_client`"],
         },
@@ -84,6 +85,7 @@ fn the_documentation_has_the_table_of_failures() {
     for trouble in [
         Trouble::Busy,
         Trouble::Denied(Denial::Network(client)),
+        Trouble::Denied(Denial::Certificate { is_shown: true }),
         Trouble::Denied(Denial::Connections(client)),
         Trouble::Denied(Denial::Rate(client, Duration::from_secs(1))),
         Trouble::Malformed,

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::Name;
 use crate::cache::Reason;
-use crate::peer::Name;
 
 const LABELS: [&str; 16] = [
     "client",
