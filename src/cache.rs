@@ -4,6 +4,7 @@
 //! Pure: no sockets and no HTTP framework. Whoever asks the registry is an [`Origin`]. All of it is in memory and may vanish at
 //! any time; nothing depends on what is kept but the number of reads.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 mod counters;
@@ -30,6 +31,22 @@ pub(crate) struct Cache<T> {
     counters: Counters,
 }
 
+/// What was forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Purged {
+    /// Entries that were kept.
+    pub entries: usize,
+    /// Flights of which nothing will be kept.
+    pub flights: usize,
+}
+
+impl AddAssign for Purged {
+    fn add_assign(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.flights += more.flights;
+    }
+}
+
 impl<T> Cache<T> {
     /// An empty one that keeps `memory` bytes at most, headers and keys counted.
     pub(crate) fn new(memory: usize) -> Self {
@@ -41,11 +58,12 @@ impl<T> Cache<T> {
         &self.counters
     }
 
-    /// Forgets every entry of a registry whose part and path are meant. Returns how many there were. A flight that is under
-    /// way brings its result to those who wait for it, and nothing of it is kept: it may be of the time before.
-    pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> usize {
+    /// Forgets every entry of a registry whose part and path are meant. A flight that is under way brings its result to those
+    /// who wait for it, and nothing of it is kept: it may be of the time before.
+    pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> Purged {
         let is_key = |key: &Key| key.registry == registry && is_meant(key.part, &key.path);
-        self.flights.forget(is_key, || self.store.purge(is_key))
+        let (flights, entries) = self.flights.forget(is_key, || self.store.purge(is_key));
+        Purged { entries, flights }
     }
 
     /// Forgets the entry for a key if this is its content. Another one, which somebody has fetched since, stays.

@@ -7,11 +7,14 @@ use oci::name::{Name, Repository};
 use serde_json::json;
 
 use super::Reply;
-use crate::proxy::{Table, parts_within};
+use super::cache::kept;
+use crate::cache::Purged;
+use crate::proxy::{Table, parts_within, upstreams};
 
 /// Forgets what the query names: `image=` and an image as clients name it. Answers with the registry, the repository there,
-/// and how many entries it was.
-pub(super) fn purge(routes: &Table, query: &str) -> Reply {
+/// how many entries it was, and how many requests are under way whose answers will not be kept. What other identities have
+/// fetched from the repository is forgotten as well: it is the same image.
+pub(super) fn purge(live: &Table, query: &str) -> Reply {
     let wrong = |sentence: String| Reply::text(StatusCode::BAD_REQUEST, sentence + "\n");
     let image = match image(query) {
         Ok(image) => image,
@@ -20,7 +23,7 @@ pub(super) fn purge(routes: &Table, query: &str) -> Reply {
     let Some(name) = Name::parse(image.repository()) else {
         return wrong(format!("{:?} is not a repository", image.repository()));
     };
-    let routes = routes.load();
+    let routes = live.load();
     let choice = match routes.choose_name(name, image.registry(), None) {
         Ok(choice) => choice,
         Err(unrouted) => {
@@ -31,15 +34,23 @@ pub(super) fn purge(routes: &Table, query: &str) -> Reply {
     };
     let upstream = &choice.route.destination.upstream;
     let meant = Meant::new(&choice.repository, image.tag(), image.digest());
-    let kept = choice.route.destination.kept.as_ref();
-    let entries = kept.map_or(0, |kept| kept.cache.purge(upstream.number, |_, path| meant.includes(path)));
+    let mut purged = Purged::default();
+    if let Some(cache) = kept(live) {
+        for known in upstreams(live).iter().filter(|known| known.domain == upstream.domain) {
+            purged += cache.purge(known.number, |_, path| meant.includes(path));
+        }
+    }
+    let Purged { entries, flights } = purged;
     let (domain, repository) = (upstream.domain.authority(), &meant.repository);
-    info!("acr {domain}: {image} is forgotten by request: {entries} entries of {repository}");
+    info!(
+        "acr {domain}: {image} is forgotten by request: {entries} entries of {repository}, and {flights} requests under way"
+    );
     let body = json!({
         "entries": entries,
         "image": image.to_string(),
         "registry": domain,
         "repository": repository,
+        "under_way": flights,
     });
     Reply::json(StatusCode::OK, &body)
 }

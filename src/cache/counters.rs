@@ -42,7 +42,7 @@ pub(crate) struct Counters {
     misses: AtomicU64,
     collapsed: AtomicU64,
     stale: AtomicU64,
-    asked_behind: AtomicU64,
+    stale_unasked: AtomicU64,
     passed: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -62,12 +62,15 @@ impl Counters {
         add(&self.collapsed);
     }
 
-    /// A stale entry was the answer, in trouble or while the registry was asked behind it; `has_asked` by this very request.
-    pub(crate) fn stale(&self, has_asked: bool) {
+    /// A stale entry was the answer, in trouble or while the registry was asked behind it.
+    pub(crate) fn stale(&self) {
         add(&self.stale);
-        if has_asked {
-            add(&self.asked_behind);
-        }
+    }
+
+    /// No read was spent for such an answer: the request started no flight, or its flight found that the registry may not be
+    /// asked, which may show after the answer.
+    pub(crate) fn stale_unasked(&self) {
+        add(&self.stale_unasked);
     }
 
     /// A request went to the registry by itself.
@@ -85,11 +88,11 @@ impl Counters {
         [&self.misses, &self.collapsed, &self.stale].map(|counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Requests that were answered and have caused no question to a registry.
+    /// Requests for which no registry was asked. Only grows, as a counter of metrics has to.
     pub(crate) fn saved(&self) -> u64 {
         let hits = Kind::ALL.iter().map(|kind| self.hits(*kind)).sum::<u64>();
-        let [_, collapsed, stale] = self.rest();
-        (hits + collapsed + stale).saturating_sub(self.asked_behind.load(Ordering::Relaxed))
+        let rest = [&self.collapsed, &self.stale_unasked].map(|counter| counter.load(Ordering::Relaxed));
+        hits + rest.iter().sum::<u64>()
     }
 
     /// Requests that passed, by reason.
@@ -112,8 +115,9 @@ mod tests {
         counters.hit(Kind::Tag);
         counters.collapsed();
         counters.miss();
-        counters.stale(true);
-        counters.stale(false);
+        counters.stale();
+        counters.stale();
+        counters.stale_unasked();
         assert_eq!((counters.saved(), counters.rest()), (3, [1, 1, 2]));
     }
 }

@@ -72,23 +72,26 @@ impl<R> Flights<R> {
         Ok(Joined::First(number, sender, receiver))
     }
 
-    /// The flight of this number is over. `store` keeps what it has brought, unless the key was forgotten meanwhile. A request
-    /// that comes now looks there first.
-    pub(super) fn end(&self, key: &Key, number: u64, store: impl FnOnce()) {
+    /// The flight of this number is over. `store` keeps what it has brought, unless the key was forgotten meanwhile: then this
+    /// is false. A request that comes now looks there first.
+    pub(super) fn end(&self, key: &Key, number: u64, store: impl FnOnce()) -> bool {
         let mut table = self.table();
         table.under_way -= 1;
-        if table.open.get(key).is_some_and(|flight| flight.number == number) {
+        let is_open = table.open.get(key).is_some_and(|flight| flight.number == number);
+        if is_open {
             store();
             table.open.remove(key);
         }
+        is_open
     }
 
     /// Forgets the flights of these keys: who waits for one gets what it brings, nobody joins it from now on, and nothing of
-    /// it is stored. `also` runs under the lock.
-    pub(super) fn forget<F>(&self, is_meant: impl Fn(&Key) -> bool, also: impl FnOnce() -> F) -> F {
+    /// it is stored. Returns how many there were, and the result of `also`, which runs under the lock.
+    pub(super) fn forget<F>(&self, is_meant: impl Fn(&Key) -> bool, also: impl FnOnce() -> F) -> (usize, F) {
         let mut table = self.table();
+        let before = table.open.len();
         table.open.retain(|key, _| !is_meant(key));
-        also()
+        (before - table.open.len(), also())
     }
 
     /// Runs this under the lock.

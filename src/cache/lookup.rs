@@ -53,6 +53,8 @@ pub(crate) enum Fetched<T> {
         trouble: T,
         /// It is not the client's doing, so something stale is a better answer.
         is_trouble: bool,
+        /// The registry was asked. It is not while it is known to be down, or without a token.
+        has_asked: bool,
     },
 }
 
@@ -94,21 +96,25 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 return (Served::Entry(entry, How::Hit), None);
             }
             (Some(entry), Freshness::Revalidate) => {
-                let flight = self.fly(key, lifetimes, Some(&entry), origin);
-                self.counters.stale(matches!(flight, Flight::Under(_, How::Refresh)));
+                let flight = self.fly(key, lifetimes, Some(&entry), true, origin);
+                self.counters.stale();
+                if !matches!(flight, Flight::Under(_, How::Refresh)) {
+                    self.counters.stale_unasked();
+                }
                 return (Served::Entry(entry, How::Revalidate), None);
             }
             (known, freshness) => (known, freshness == Freshness::Stale),
         };
         let usable = known.clone().filter(|_| is_usable);
-        let (receiver, how) = match self.fly(key, lifetimes, known.as_ref(), origin) {
+        let (receiver, how) = match self.fly(key, lifetimes, known.as_ref(), is_usable, origin) {
             Flight::Landed(entry) => {
                 self.counters.hit(entry.kind);
                 return (Served::Entry(entry, How::Hit), None);
             }
             Flight::Full => {
                 if let Some(entry) = usable {
-                    self.counters.stale(false);
+                    self.counters.stale();
+                    self.counters.stale_unasked();
                     return (Served::Entry(entry, How::Stale), None);
                 }
                 self.counters.passed(Reason::Full);
@@ -126,7 +132,10 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Some(Fetched::Kept { .. } | Fetched::Pass(_)) => false,
         };
         if let Some(entry) = usable.filter(|_| is_trouble) {
-            self.counters.stale(how == How::Refresh);
+            self.counters.stale();
+            if how == How::Collapsed {
+                self.counters.stale_unasked();
+            }
             return (Served::Entry(entry, How::Stale), fetched);
         }
         match how {
@@ -154,7 +163,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         lifetimes: &Lifetimes,
         origin: impl FnOnce() -> O,
     ) {
-        self.fly(key, lifetimes, self.known(&key).as_ref(), origin);
+        self.fly(key, lifetimes, self.known(&key).as_ref(), false, origin);
     }
 
     /// What may be an answer, or be confirmed.
@@ -162,11 +171,14 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         self.store.get(key).filter(|entry| !entry.is_mark())
     }
 
+    /// Joins the flight for this key, or starts it. `is_usable`: a request that starts it is answered by what is known, unless
+    /// the flight brings something better.
     fn fly<O: Origin<Trouble = T>>(
         self: &Arc<Self>,
         key: KeyRef<'_>,
         lifetimes: &Lifetimes,
         known: Option<&Arc<Entry>>,
+        is_usable: bool,
         origin: impl FnOnce() -> O,
     ) -> Flight<T> {
         // A flight stores its result as it ends, so whoever finds none under way looks again.
@@ -183,6 +195,9 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 let fetching = Box::pin(origin.fetch(known));
                 tokio::spawn(async move {
                     let mut fetched = fetching.await;
+                    if is_usable && let Fetched::Failed { is_trouble: true, has_asked: false, .. } = fetched {
+                        flight.cache.counters.stale_unasked();
+                    }
                     // Over before its result is told: who sees that and asks again is a request of its own.
                     flight.land(&mut fetched, missing);
                     sender.send_replace(Some(fetched));
@@ -234,9 +249,14 @@ struct InFlight<T> {
 }
 
 impl<T> InFlight<T> {
+    /// Keeps what it has brought. What was forgotten meanwhile is an answer that is not kept.
     fn land(mut self, fetched: &mut Fetched<T>, missing: Duration) {
         self.is_over = true;
-        self.cache.flights.end(&self.key, self.number, || self.cache.store_fetched(&self.key, fetched, missing));
+        let store = || self.cache.store_fetched(&self.key, fetched, missing);
+        let is_forgotten = !self.cache.flights.end(&self.key, self.number, store);
+        if is_forgotten && let Fetched::Kept { entry, .. } = fetched {
+            *fetched = Fetched::Answer { content: Arc::clone(&entry.content), is_trouble: false };
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use proptest::prelude::*;
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::config::Lifetimes;
@@ -121,6 +122,78 @@ impl Origin for Counting {
         };
         let entry = Entry::new(Kind::Tag, content, Instant::now());
         Fetched::Kept { entry: Arc::new(entry), also: None }
+    }
+}
+
+/// A manifest that is kept, once `opened`; or none for want of a registry, which was asked or was not.
+struct Gated {
+    opened: oneshot::Receiver<()>,
+    failed: Option<bool>,
+}
+
+impl Origin for Gated {
+    type Trouble = ();
+
+    async fn fetch(self, known: Option<Arc<Entry>>) -> Fetched<()> {
+        let _ = self.opened.await;
+        match self.failed {
+            Some(has_asked) => Fetched::Failed { trouble: (), is_trouble: true, has_asked },
+            None => Counting(Arc::default()).fetch(known).await,
+        }
+    }
+}
+
+const TAG: KeyRef<'static> = KeyRef { registry: 1, part: Part::Manifest, path: "/v2/a/manifests/latest" };
+
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_while_it_is_fetched_is_counted_and_is_no_answer_that_is_kept() {
+    let cache = Arc::new(Cache::<()>::new(1 << 20));
+    let (open, opened) = oneshot::channel();
+    let waiting = tokio::spawn({
+        let cache = Arc::clone(&cache);
+        async move { cache.look_up(TAG, &lifetimes(30), || Gated { opened, failed: None }).await.0 }
+    });
+    tokio::task::yield_now().await;
+    let all = |_, _: &str| true;
+    assert_eq!(cache.purge(2, all), Purged::default(), "another registry's");
+    assert_eq!(cache.purge(1, all), Purged { entries: 0, flights: 1 });
+    assert_eq!(cache.purge(1, all), Purged::default());
+    open.send(()).expect("it waits");
+    let served = waiting.await.expect("no panic");
+    assert!(matches!(&served, Served::Answer(content, How::Miss) if content.status == 200), "{served:?}");
+    assert_eq!(cache.size().0, 0);
+}
+
+/// While the registry is known to be down a flight ends at once, and without a token when the wait for one is over: nobody was
+/// asked.
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_saves_a_read_unless_one_was_spent_for_it() {
+    for (age, slow, has_asked, saved) in [
+        // A tag that is asked for behind its answer.
+        (31, false, false, 1),
+        (31, true, false, 1),
+        (31, false, true, 0),
+        (31, true, true, 0),
+        // One that only stands in.
+        (100, false, false, 1),
+        (100, true, false, 1),
+        (100, false, true, 0),
+        (100, true, true, 0),
+    ] {
+        let cache = Arc::new(Cache::<()>::new(1 << 20));
+        cache.look_up(TAG, &lifetimes(30), || Counting(Arc::default())).await;
+        sleep(Duration::from_secs(age)).await;
+        let (open, opened) = oneshot::channel();
+        let mut open = Some(open);
+        if !slow {
+            open.take();
+        }
+        let (served, _) = cache.look_up(TAG, &lifetimes(30), || Gated { opened, failed: Some(has_asked) }).await;
+        assert!(matches!(served, Served::Entry(_, How::Stale | How::Revalidate)), "{served:?}");
+        drop(open);
+        sleep(Duration::from_millis(1)).await;
+        let what = format!("{age} s, slow: {slow}, asked: {has_asked}");
+        assert_eq!((cache.counters().rest(), cache.counters().saved()), ([1, 0, 1], saved), "{what}");
     }
 }
 

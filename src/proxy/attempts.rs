@@ -55,6 +55,8 @@ pub(crate) struct Attempts {
     correlation: Option<HeaderValue>,
     /// The request has had its turn, and has not gone out since.
     has_turn: bool,
+    /// It has gone out to the registry.
+    has_asked: bool,
     /// Since when the registry is being asked.
     asked: Option<Instant>,
     /// How long it has taken to answer, all tries together.
@@ -85,6 +87,7 @@ impl Attempts {
             connect: None,
             correlation: None,
             has_turn: false,
+            has_asked: false,
             asked: None,
             asking: Duration::ZERO,
             trace: None,
@@ -201,6 +204,11 @@ impl Attempts {
         self.needs_fresh
     }
 
+    /// The answer was not whole, and the request is sent again.
+    pub(crate) fn ask_again(&mut self) {
+        self.replays += 1;
+    }
+
     /// How long the next repeat would wait, if there is one left and there is time for it.
     pub(crate) fn next_repeat(&self) -> Option<Duration> {
         REPEATS.get(self.repeats).copied().filter(|pause| self.time_left() > *pause)
@@ -240,9 +248,15 @@ impl Attempts {
         self.has_turn = true;
     }
 
-    /// The request goes out. True if it has its turn for that; if it is sent again it has none.
+    /// The request goes out to the registry. True if it has its turn for that; if it is sent again it has none.
     pub(crate) fn take_turn(&mut self) -> bool {
+        self.has_asked = true;
         std::mem::take(&mut self.has_turn)
+    }
+
+    /// Whether it has gone out to the registry, once or more often.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.has_asked
     }
 
     /// The request goes out now, to the registry or to storage.

@@ -18,7 +18,7 @@ use super::fail::Trouble;
 use super::refused::Refused;
 use super::{authorize, call, forward, probe, retry};
 use crate::answer::{DIGEST, is_not_imported};
-use crate::cache::{Content, Entry, Fetched, Freshness, Key, Kind, Origin, Part, Reason};
+use crate::cache::{Content, Entry, Fetched, Freshness, Key, Kind, Origin, Part, Purged, Reason};
 use crate::digest;
 use crate::net::USER_AGENT;
 
@@ -67,8 +67,7 @@ impl Read {
     async fn read(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
         let destination = Arc::clone(&self.admitted.destination);
         let health = &destination.upstream.health;
-        let ready = health.unless_down(authorize::ready(&mut self.admitted)).await;
-        ready.flatten().map_err(Trouble::into_error)?;
+        authorize::ready(&mut self.admitted).await.map_err(Trouble::into_error)?;
         // In a box: this would have room for it three times over.
         health.in_place(Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
     }
@@ -89,7 +88,7 @@ impl Read {
             };
             match judged {
                 Judged::Is(fetched) => return Ok(fetched),
-                Judged::Broken(_) if tries < TRIES => {}
+                Judged::Broken(_) if tries < TRIES => self.admitted.attempts.ask_again(),
                 Judged::Broken(how) => return Err(Trouble::Broken(how).into_error()),
             }
         }
@@ -307,7 +306,7 @@ impl Read {
     async fn fly(&mut self, known: Option<&Arc<Entry>>) -> Fetched<Trouble> {
         let read = timeout(FLIGHT_LIMIT, self.read(known)).await;
         let attempts = &self.admitted.attempts;
-        let address = attempts.address();
+        let (address, has_asked) = (attempts.address(), attempts.has_asked());
         let trip = Trip {
             address,
             // It may have been told to ask for nothing.
@@ -326,9 +325,9 @@ impl Read {
             Ok(Err(error)) => {
                 let trouble = Trouble::of_call(&error, None);
                 let is_trouble = trouble.is_upstreams();
-                Fetched::Failed { trouble, is_trouble }
+                Fetched::Failed { trouble, is_trouble, has_asked }
             }
-            Err(_) => Fetched::Failed { trouble: Trouble::Silent, is_trouble: true },
+            Err(_) => Fetched::Failed { trouble: Trouble::Silent, is_trouble: true, has_asked },
         }
     }
 
@@ -344,7 +343,7 @@ impl Read {
         let Admitted { target, destination, .. } = &self.admitted;
         let Some(kept) = &destination.kept else { return };
         let upstream = &destination.upstream;
-        let entries = kept.cache.purge(upstream.number, |_, path| target.shares_repository(path));
+        let Purged { entries, .. } = kept.cache.purge(upstream.number, |_, path| target.shares_repository(path));
         // Those who ask at the same time find the rest gone already.
         if entries > 0 {
             let (domain, repository) = (upstream.domain.authority(), target.repository());

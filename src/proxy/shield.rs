@@ -103,13 +103,8 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
     };
     let Found { served, status } = found;
     match served {
-        Served::Entry(entry, how) => {
-            if entry.content.manifest.is_some_and(|manifest| !wanted.accepted.includes(manifest)) {
-                return pass(context, Reason::Accept);
-            }
-            serve(session, context, &entry.content, how, &status).await
-        }
-        Served::Answer(content, how) => Box::pin(serve(session, context, &content, how, &status)).await,
+        Served::Entry(entry, how) => serve(session, context, &wanted, &entry.content, how, &status).await,
+        Served::Answer(content, how) => Box::pin(serve(session, context, &wanted, &content, how, &status)).await,
         Served::Failed(trouble, how) => {
             context.note(how);
             Box::pin(reply::trouble(session, context, trouble)).await?;
@@ -131,14 +126,19 @@ fn pass(context: &mut Context, reason: Reason) -> Result<bool> {
     Ok(false)
 }
 
-/// Answers with this content; or, if it is the redirect of a blob that comes through here, lets the request go on to storage.
+/// Answers with this content, unless the client does not take its type; or, if it is the redirect of a blob that comes through
+/// here, lets the request go on to storage.
 async fn serve(
     session: &mut Session,
     context: &mut Context,
+    wanted: &Wanted,
     content: &Arc<Content>,
     how: How,
     status: &CacheStatus,
 ) -> Result<bool> {
+    if content.manifest.is_some_and(|manifest| !wanted.accepted.includes(manifest)) {
+        return pass(context, Reason::Accept);
+    }
     context.note(how);
     let admitted = context.admitted()?;
     if admitted.destination.blobs == Blobs::Proxy && content.status.is_redirection() {

@@ -100,6 +100,56 @@ async fn with_the_cache_off_the_names_are_the_same_and_reads_are_counted() {
     assert_eq!(off["registries"][0]["reads"], json!(3));
 }
 
+/// Those who wait get what the registry brings; nobody else does, and none of them is told that it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_forgotten_while_it_is_fetched_is_counted_and_not_stored() {
+    let (azure, _, proxy, admin) = start("{memory: 8MiB}").await;
+    azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(2)).times(1));
+    let purge = || wire::ask(admin, "POST /cache/purge?image=busybox:latest", "");
+    let (fetched, purged) = std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| get(&proxy, "library/busybox/manifests/latest"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while counters(admin)["under_way"] != json!(1) {
+            assert!(Instant::now() < deadline, "{}", proxy.log());
+        }
+        let purged = purge();
+        (fetching.join().expect("an answer"), purged)
+    });
+    let said: Value = serde_json::from_str(&purged.body).expect("JSON");
+    assert_eq!((&said["entries"], &said["under_way"]), (&json!(0), &json!(1)), "{said}");
+    assert_eq!(
+        (fetched.status, fetched.header("cache-status")),
+        (200, Some("acr-cache-proxy; fwd=miss")),
+        "{fetched:?}"
+    );
+    proxy.wait_for_log("0 entries of hub/library/busybox, and 1 requests under way");
+    assert_eq!(counters(admin)["memory"]["entries"], json!(0));
+}
+
+/// Nothing is asked of a registry that is known to be down, so every answer that stands in saves a read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_answer_while_the_registry_is_down_is_a_read_that_was_saved() {
+    let (azure, _, proxy, admin) = start("{tags: 0s}").await;
+    get(&proxy, "library/busybox/manifests/latest");
+    azure.inject(Hop::Data, Fault::Status(500));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while counters(admin)["registries"][0]["down"] != json!(true) {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        get(&proxy, "library/busybox/tags/list");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let before = counters(admin);
+    for _ in 0..5 {
+        assert_eq!(get(&proxy, "library/busybox/manifests/latest").status, 200);
+    }
+    let after = counters(admin);
+    let of = |pointer: &str| {
+        let of = |counters: &Value| counters.pointer(pointer).and_then(Value::as_u64).expect("a number");
+        of(&after) - of(&before)
+    };
+    assert_eq!([of("/requests/stale"), of("/reads_saved"), of("/registries/0/reads")], [5, 5, 0], "{before} {after}");
+}
+
 /// `/readyz` tells of tokens only; whether a registry answers is told here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_down_or_limits_reads_is_told_of() {
@@ -164,7 +214,9 @@ async fn an_image_is_forgotten_by_its_clients_name_and_no_other_is() {
         assert_eq!(answer.status, 200, "{image}: {answer:?}");
         let said: Value = serde_json::from_str(&answer.body).expect("JSON");
         let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
-        let expected = json!({"entries": entries, "image": image, "registry": registry, "repository": repository});
+        let expected = json!({
+            "entries": entries, "image": image, "registry": registry, "repository": repository, "under_way": 0,
+        });
         assert_eq!(said, expected);
         azure.clear_requests();
         for path in &paths {
@@ -180,7 +232,7 @@ async fn an_image_is_forgotten_by_its_clients_name_and_no_other_is() {
             .collect();
         assert_eq!(asked, expected, "{image}");
     }
-    proxy.wait_for_log("is forgotten by request: 6 entries of hub/library/busybox");
+    proxy.wait_for_log("is forgotten by request: 6 entries of hub/library/busybox, and 0 requests under way");
 }
 
 #[tokio::test(flavor = "multi_thread")]

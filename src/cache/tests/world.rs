@@ -89,6 +89,8 @@ pub(super) struct World {
     pub violation: Option<String>,
     /// How often a flight has panicked as it should.
     pub panics: usize,
+    /// How often anything was purged.
+    pub purges: usize,
 }
 
 #[derive(Clone, Default)]
@@ -115,6 +117,7 @@ impl World {
 
     pub(super) fn purge(&mut self, registry: u64, repository: &'static str) {
         self.purged.insert((registry, repository), Instant::now());
+        self.purges += 1;
         self.known.retain(|(of, path), _| *of != registry || !path.starts_with(&format!("/v2/{repository}/")));
     }
 
@@ -247,7 +250,7 @@ impl Origin for Asking {
             world.violation = Some(format!("{} is asked for with what is known of another", self.path));
         }
         let trouble = match weather {
-            Weather::Failing => Some(Fetched::Failed { trouble: "no route", is_trouble: true }),
+            Weather::Failing => Some(Fetched::Failed { trouble: "no route", is_trouble: true, has_asked: true }),
             Weather::Answering503 => {
                 Some(Fetched::Answer { content: self.content(503, "busy", None, 0), is_trouble: true })
             }

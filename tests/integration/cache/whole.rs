@@ -51,6 +51,21 @@ async fn a_manifest_that_is_not_whole_is_fetched_again_once_and_no_client_sees_i
     }
 }
 
+/// The client waited for both, and the registry counts both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_was_fetched_twice_unseen_was_tried_twice() {
+    let cached = Cached::start("{}").await;
+    for number in 0..broken(&cached, &cached.pushed.index_digest).len() {
+        let tag = format!("tag-{number}");
+        let pushed = cached.azure.push(Image::small(REPOSITORY, &tag));
+        let fault = broken(&cached, &pushed.index_digest).swap_remove(number);
+        cached.azure.inject(Hop::Data, fault.clone().times(1));
+        assert_eq!(cached.get(&path(&format!("manifests/{tag}"))).status(), 200, "{fault:?}");
+        let line = cached.proxy.wait_for_log(&format!("/manifests/{tag} "));
+        assert!(line.contains(" tries=2 "), "{fault:?}: {line}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_is_never_whole_is_an_error_and_not_a_part_of_it() {
     for by_digest in [false, true] {
