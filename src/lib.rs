@@ -93,6 +93,7 @@
 //!     relay                          response_filter: drops headers that are not for the client
 //!       names, framing                 renames what is, and how the end of a body is told
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
+//!     registry_error                 the registry's own, for the log
 //!     log                            logging: one line, of bounded fields
 //!     measure                        what requests and their calls add to the metrics
 //!     context                        what a request carries through the phases, of these:

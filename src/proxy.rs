@@ -41,6 +41,7 @@ mod log;
 mod measure;
 mod probe;
 mod refused;
+mod registry_error;
 mod relay;
 mod reply;
 mod retry;
@@ -178,7 +179,13 @@ impl ProxyHttp for Proxy {
         retry::pause(&mut admitted.attempts).await;
         match storage::peer(admitted).await? {
             Some(peer) => Ok(peer),
-            None => forward::peer(admitted).await,
+            None => {
+                if admitted.attempts.count() > 1 {
+                    // What has failed may have shown that it is down.
+                    admitted.destination.may_ask(admitted.target.endpoint()).map_err(Trouble::into_error)?;
+                }
+                forward::peer(admitted).await
+            }
         }
     }
 
@@ -208,7 +215,7 @@ impl ProxyHttp for Proxy {
         _: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
-        forward::connected(socket, &context.admitted()?.attempts);
+        forward::connected(socket, context.admitted()?);
         Ok(())
     }
 
@@ -235,8 +242,8 @@ impl ProxyHttp for Proxy {
         if relay::is_interim(response)? {
             return Ok(());
         }
-        if deadline::end() {
-            return Err(retry::late());
+        if let Some(why) = deadline::end() {
+            return Err(why.into_error());
         }
         let admitted = context.admitted()?;
         measure::answered(admitted, response.status);

@@ -11,12 +11,11 @@ use super::mistake::{Mistakes, Place, Text};
 use super::setting::{ROUTE, RouteTable};
 use oci::route::{Blobs, DOCKER_HUB, OnFailure, Route};
 
-/// One cache registry, with who signs in to it.
+/// One cache registry, with who signs in to it. Azure meters both together, so routes that have both in common share one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upstream {
     domain: Domain,
     addresses: Vec<IpAddr>,
-    blob_hosts: Vec<String>,
     identity: Identity,
 }
 
@@ -29,11 +28,6 @@ impl Upstream {
     /// Addresses to use instead of DNS; empty if DNS is to be asked.
     pub(crate) fn addresses(&self) -> &[IpAddr] {
         &self.addresses
-    }
-
-    /// Further hosts, or suffixes of hosts with a dot in front, that hold this registry's blobs.
-    pub(crate) fn blob_hosts(&self) -> &[String] {
-        &self.blob_hosts
     }
 
     /// Who signs in.
@@ -51,6 +45,8 @@ pub(crate) struct Destination {
     pub on_failure: OnFailure,
     /// How blobs are served.
     pub blobs: Blobs,
+    /// Further hosts, or suffixes of hosts with a dot in front, that may hold them.
+    pub blob_hosts: Vec<String>,
     /// How long what the route fetched is kept; `None` keeps nothing, as with `cache: off`.
     pub lifetimes: Option<Lifetimes>,
 }
@@ -101,6 +97,7 @@ impl Table {
         // A source that is wrong, or hidden under a wrong key, is told once; the entry is then judged no further.
         let is_sourced = !is_listed || source.is_some();
         let source = ROUTE.source.parse_or_default([source], mistakes);
+        let addresses_at = addresses.first().map(|(place, _)| place.clone()).or_else(|| at.clone());
         let addresses = ROUTE.addresses.parse(addresses, mistakes);
         let places: Vec<_> = hosts.iter().map(|(place, _)| place.clone()).collect();
         let hosts: Vec<_> = hosts.into_iter().map(|text| mistakes.parse(text, ROUTE.hosts.parse)).collect();
@@ -143,14 +140,22 @@ impl Table {
             self.add_host(place, host, source.registry(), mistakes);
         }
         let hosts = hosts.into_iter().flatten().collect();
-        let upstream = Upstream { domain, addresses, blob_hosts, identity };
-        let known = self.upstreams.iter().find(|known| ***known == upstream).map(Arc::clone);
-        let upstream = known.unwrap_or_else(|| {
-            let upstream = Arc::new(upstream);
-            self.upstreams.push(Arc::clone(&upstream));
-            upstream
-        });
-        let destination = Destination { upstream, on_failure, blobs, lifetimes };
+        let is_known = |known: &&Arc<Upstream>| known.domain == domain && known.identity == identity;
+        let upstream = match self.upstreams.iter().find(is_known).map(Arc::clone) {
+            Some(known) => {
+                if let Some(place) = addresses_at.filter(|_| mistakes.is_empty() && known.addresses != addresses) {
+                    let sentence = "has other addresses in an earlier route: both sign in as the same identity and share connections and reads, so give both the same addresses";
+                    mistakes.add(&place, format_args!("{} {sentence}", domain.authority()));
+                }
+                known
+            }
+            None => {
+                let upstream = Arc::new(Upstream { domain, addresses, identity });
+                self.upstreams.push(Arc::clone(&upstream));
+                upstream
+            }
+        };
+        let destination = Destination { upstream, on_failure, blobs, blob_hosts, lifetimes };
         self.routes.push(Route { source, prefix, hosts, destination });
     }
 

@@ -259,7 +259,8 @@ table! {
             default: Default::Text("[]"),
             example: "[10.0.0.5]",
             help: "IP addresses to connect to instead of asking DNS for the domain",
-            more: "TLS still verifies the domain."
+            more: "TLS still verifies the domain. Routes that lead to the same domain with the same identity have the same \
+                   addresses: they share its connections, `limits.registry_reads_per_minute` and what is kept."
         } parse parse_address;
 
         hosts: List<String> {

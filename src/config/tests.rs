@@ -67,7 +67,7 @@ fn the_shipped_files_load_and_the_full_one_holds_the_defaults() {
             assert_eq!(config.cache(), Some(&defaults));
             assert_eq!(config.registry_reads_per_minute(), None);
             let upstream = &config.upstreams()[0];
-            assert!(upstream.addresses().is_empty() && upstream.blob_hosts().is_empty());
+            assert!(upstream.addresses().is_empty());
             assert_eq!(upstream.identity(), &Identity::default());
             let route = config.routes().iter().next().expect("a route");
             assert_eq!(
@@ -380,7 +380,7 @@ routes:
             "quay.io -> b.azurecr.io/quay",
         ]
     );
-    // One for a, and two for b: who signs in is another, and so are the storage's hosts.
+    // One for a, and two for b: who signs in is another.
     let kinds: Vec<_> = config.upstreams().iter().map(|upstream| upstream.identity().kind().clone()).collect();
     assert_eq!(kinds, [Kind::Anonymous, Kind::Anonymous, Kind::AzureCli]);
     assert_eq!(config.routes().default_registry(), Some("ghcr.io"));
@@ -389,7 +389,22 @@ routes:
         (route.hosts.as_slice(), route.destination.blobs),
         (&["ghcr.internal:8080".to_owned()][..], Blobs::Proxy)
     );
-    assert_eq!(route.destination.upstream.blob_hosts(), [".blob.internal"]);
+    assert_eq!(route.destination.blob_hosts, [".blob.internal"]);
+}
+
+#[test]
+fn routes_that_differ_in_anything_but_the_registry_and_who_signs_in_share_both() {
+    let text = "\
+identity: {kind: anonymous}
+routes:
+  - {source: docker.io, domain: a.azurecr.io, prefix: hub, addresses: [10.0.0.1], blobs: proxy, blob_hosts: [x.internal]}
+  - {source: ghcr.io, domain: a.azurecr.io, prefix: ghcr, addresses: [10.0.0.1], blobs: proxy, cache: off, hosts: [m.io]}
+  - {source: quay.io, domain: a.azurecr.io, prefix: quay, addresses: [10.0.0.1], on_failure: closed, cache: {tags: 0s}}
+  - {source: gcr.io, domain: a.azurecr.io, addresses: [10.0.0.2], identity: {kind: azure_cli}}
+";
+    let config = load(text, Flags::default()).expect("valid");
+    let kinds: Vec<_> = config.upstreams().iter().map(|upstream| upstream.identity().kind().clone()).collect();
+    assert_eq!(kinds, [Kind::Anonymous, Kind::AzureCli]);
 }
 
 #[test]
@@ -438,6 +453,14 @@ fn a_wrong_route_is_named_by_its_line() {
         (
             "routes:\n  - {source: ghcr.io, domain: a.io, blobs: redirect, blob_hosts: [x.io, y.io]}",
             "config.yaml:2: routes[0].blob_hosts[0]: has no effect with blobs: redirect",
+        ),
+        (
+            "routes:\n  - {source: ghcr.io, domain: a.io, addresses: [10.0.0.1]}\n  - {source: quay.io, domain: a.io, addresses: [10.0.0.2]}",
+            "config.yaml:3: routes[1].addresses[0]: a.io has other addresses in an earlier route",
+        ),
+        (
+            "routes:\n  - {source: ghcr.io, domain: a.io, addresses: [10.0.0.1]}\n  - {source: quay.io, domain: 'A.io:443'}",
+            "config.yaml:3: routes[1]: a.io has other addresses in an earlier route",
         ),
         ("upstream: {domain: a.io, hosts: ['a b']}", "upstream.hosts[0]: \"a b\" is not a host"),
         ("upstream: {domain: a.io, blob_hosts: ['*.x']}", "upstream.blob_hosts[0]: \"*.x\" is not a host of blobs"),

@@ -22,8 +22,11 @@ pub(crate) async fn ready(admitted: &mut Admitted) -> Result<(), Trouble> {
     let Admitted { target, destination, .. } = &*admitted;
     let (destination, endpoint) = (Arc::clone(destination), target.endpoint());
     destination.may_ask(endpoint)?;
-    authorize(admitted).await?;
-    destination.upstream.health.turn().await?;
+    let waiting = async {
+        authorize(admitted).await?;
+        destination.upstream.health.turn().await
+    };
+    destination.unless_down(waiting).await.flatten()?;
     admitted.attempts.give_turn();
     // Something may have happened in the time that this took.
     destination.may_ask(endpoint)

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::blob::storage;
 use super::context::Admitted;
-use super::{forward, measure, probe, relay, retry};
+use super::{deadline, forward, measure, probe, relay, retry};
 
 /// A redirect's body is a link of half a KiB, and that of an error is no longer. A connection with more to read is closed.
 const MAX_REST: usize = 4 << 10;
@@ -52,7 +52,7 @@ pub(crate) async fn ask(
     upstream.write_timeout = peer.options.write_timeout;
     let limit = admitted.attempts.header_limit();
     let answered = timeout(limit, probe::unless_slow(admitted, exchange(&mut upstream, outgoing))).await;
-    match answered.unwrap_or_else(|_| Err(retry::late())) {
+    match answered.unwrap_or_else(|_| Err(deadline::late())) {
         Ok(response) => {
             measure::answered(admitted, response.status);
             probe::answered(admitted, &response);

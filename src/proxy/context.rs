@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
+use super::registry_error::RegistryError;
 use super::target::Target;
 use super::trace::Trace;
 use crate::cache::{How, Reason};
@@ -30,6 +32,8 @@ pub(crate) struct Context {
     admitted: Option<Admitted>,
     refusal: Option<Refusal>,
     trouble: Option<Trouble>,
+    /// The registry's own error that is the answer.
+    registry_error: Option<RegistryError>,
     body: Body,
     /// Of the answer; 0 before there is one.
     status: u16,
@@ -111,6 +115,7 @@ impl Context {
             admitted: None,
             refusal: None,
             trouble: None,
+            registry_error: None,
             body: Body::Unchanged,
             status: 0,
             first_byte: None,
@@ -184,6 +189,24 @@ impl Context {
     /// Why the request has failed.
     pub(crate) fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
+    }
+
+    /// The registry's answer, with as much of its body as is known, goes to the client. It may be an error.
+    pub(crate) fn registry_answers(&mut self, status: StatusCode, body: &Bytes) {
+        let is_error = status.is_client_error() || status.is_server_error();
+        self.registry_error = is_error.then(|| RegistryError::of(status, body));
+    }
+
+    /// Another part of the body, as the registry has sent it.
+    pub(crate) fn registry_sends(&mut self, part: &Bytes) {
+        if let Some(error) = &mut self.registry_error {
+            error.add(part);
+        }
+    }
+
+    /// The error, if the answer is one.
+    pub(crate) fn registry_error(&self) -> Option<&RegistryError> {
+        self.registry_error.as_ref()
     }
 
     /// The header of the answer has gone to the client.

@@ -1,4 +1,5 @@
-//! The deadline of a response's header, over the whole of it.
+//! When to wait no longer for the header of a response: at its deadline, over the whole of it, or once the registry is known to
+//! be down.
 //!
 //! Pingora's limit is per read, so a registry that sends a byte every three seconds, or interim responses without end,
 //! would keep a client waiting for minutes. Pingora has no hook to end a request from outside. But a socket can be shut down
@@ -6,16 +7,21 @@
 //!
 //! [`watched`] polls a request and then its watch, which [`begin`] and [`end`] set from the request's phases. A header that
 //! arrives in one piece costs no timer: Pingora's own limit bounds the first read, so the watch of a registry's response
-//! starts a timer only once its request was woken and still waits.
+//! starts a timer only once its request was woken and still waits. That the registry is down wakes the request.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
-use std::task::Context;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use nix::sys::socket::{Shutdown, shutdown};
+use pingora_core::{Error, ErrorType};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::destination::Upstream;
+use super::fail::Trouble;
 
 tokio::task_local! {
     static WATCH: Watch;
@@ -23,17 +29,43 @@ tokio::task_local! {
 
 /// What a request waits for.
 #[derive(Default)]
-struct Watch(Cell<State>);
+struct Watch(RefCell<State>);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 enum State {
     /// For no header.
     #[default]
     Idle,
-    /// For one that has to arrive on this connection by `until`.
-    Header { socket: RawFd, until: Instant, has_timer: bool },
-    /// For Pingora to notice that the header was late.
+    /// For one that has to arrive on this connection by `until`; of a registry, until that is known to be down.
+    Header { socket: RawFd, until: Instant, has_timer: bool, is_down: Option<IsDown> },
+    /// For Pingora to notice that the connection has been shut down.
+    ShutDown(Why),
+}
+
+/// Ends once the registry is known to be down; why it is.
+type IsDown = Pin<Box<dyn Future<Output = Arc<Trouble>> + Send>>;
+
+/// Why a connection has been shut down.
+pub(crate) enum Why {
+    /// The header was late.
     Late,
+    /// The registry is known to be down, by this cause.
+    Down(Arc<Trouble>),
+}
+
+impl Why {
+    /// The error that the request ends with, or is tried again after.
+    pub(crate) fn into_error(self) -> Box<Error> {
+        match self {
+            Self::Late => late(),
+            Self::Down(cause) => Trouble::Down(cause).into_error(),
+        }
+    }
+}
+
+/// The header of a response was not whole at its deadline.
+pub(crate) fn late() -> Box<Error> {
+    Error::explain(ErrorType::ReadTimedout, "the header was not whole in time").into_up()
 }
 
 /// Runs a request with a watch of its own.
@@ -51,43 +83,54 @@ pub(crate) async fn watched<F: Future>(request: F) -> F::Output {
 }
 
 /// A request is about to be sent on this connection; the header of its response has to be whole by `until`. `first_read`
-/// says that Pingora's limit for the first read ends no later than that.
+/// says that Pingora's limit for the first read ends no later than that. `registry` is the one that is asked, if nobody waits
+/// for it while it is known to be down.
 ///
 /// `socket` must be that of the connection which Pingora holds for the request. Pingora holds it until it has given the
 /// final header to `upstream_response_filter`, or until it calls `error_while_proxy`; it does not wait in between. Both
 /// call [`end`], and a request that is dropped takes its watch along. The watch is polled by the request's own task, never
 /// beside it. So the number cannot have been closed and given to another connection when it is used.
-pub(crate) fn begin(socket: RawFd, until: Instant, first_read: bool) {
+pub(crate) fn begin(socket: RawFd, until: Instant, first_read: bool, registry: Option<Arc<Upstream>>) {
+    let is_down = registry.map(|registry| -> IsDown { Box::pin(async move { registry.health.is_known_down().await }) });
+    let header = State::Header { socket, until, has_timer: !first_read, is_down };
     // Without a watch, as in unit tests, Pingora's limits are all there is.
-    let _ = WATCH.try_with(|watch| watch.0.set(State::Header { socket, until, has_timer: !first_read }));
+    let _ = WATCH.try_with(|watch| watch.0.replace(header));
 }
 
-/// The header has arrived, or the try is over. True if the header was late: the connection has been shut down.
-pub(crate) fn end() -> bool {
-    let last = WATCH.try_with(|watch| watch.0.take()).unwrap_or_default();
-    matches!(last, State::Late)
+/// The header has arrived, or the try is over. Says why the connection has been shut down, if it has.
+pub(crate) fn end() -> Option<Why> {
+    match WATCH.try_with(|watch| watch.0.take()) {
+        Ok(State::ShutDown(why)) => Some(why),
+        Ok(State::Idle | State::Header { .. }) | Err(_) => None,
+    }
 }
 
 impl Watch {
-    /// The request waits: for how long may it?
+    /// The request waits: may it?
     fn poll(&self, mut timer: Pin<&mut Option<Sleep>>, context: &mut Context<'_>) {
-        let State::Header { socket, until, has_timer } = self.0.get() else {
+        let mut state = self.0.borrow_mut();
+        let State::Header { socket, until, has_timer, is_down } = &mut *state else {
             timer.set(None);
             return;
         };
-        if !has_timer {
-            self.0.set(State::Header { socket, until, has_timer: true });
+        let socket = *socket;
+        let why = if let Some(Poll::Ready(cause)) = is_down.as_mut().map(|is_down| is_down.as_mut().poll(context)) {
+            Why::Down(cause)
+        } else if !std::mem::replace(has_timer, true) {
             return;
-        }
-        if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() != until) {
-            timer.set(Some(sleep_until(until)));
-        }
-        if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(context).is_ready()) {
-            timer.set(None);
-            self.0.set(State::Late);
-            // This wakes the request, whose read or write then fails. An error here means that it has failed already.
-            let _ = shutdown(socket, Shutdown::Both);
-        }
+        } else {
+            if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() != *until) {
+                timer.set(Some(sleep_until(*until)));
+            }
+            if timer.as_mut().as_pin_mut().is_none_or(|timer| timer.poll(context).is_pending()) {
+                return;
+            }
+            Why::Late
+        };
+        timer.set(None);
+        *state = State::ShutDown(why);
+        // This wakes the request, whose read or write then fails. An error here means that it has failed already.
+        let _ = shutdown(socket, Shutdown::Both);
     }
 }
 
@@ -113,16 +156,16 @@ mod tests {
     /// Reads until the connection ends; the watch ends after so many bytes. What was read, and whether that was late.
     async fn read(mut client: TcpStream, first_read: bool, header: usize) -> (usize, bool) {
         watched(async move {
-            begin(client.as_raw_fd(), Instant::now() + LIMIT, first_read);
+            begin(client.as_raw_fd(), Instant::now() + LIMIT, first_read, None);
             let (mut length, mut late) = (0, None);
             loop {
                 // An error is an end as well.
                 if client.read(&mut [0]).await.unwrap_or(0) == 0 {
-                    return (length, late.unwrap_or_else(end));
+                    return (length, late.unwrap_or_else(|| end().is_some()));
                 }
                 length += 1;
                 if length == header {
-                    late = Some(end());
+                    late = Some(end().is_some());
                 }
             }
         })
@@ -166,9 +209,9 @@ mod tests {
     async fn a_connection_is_not_touched_after_the_end_of_its_watch() {
         let (client, mut server) = pair().await;
         let ended = watched(async {
-            begin(client.as_raw_fd(), Instant::now() + LIMIT, false);
+            begin(client.as_raw_fd(), Instant::now() + LIMIT, false, None);
             sleep(Duration::from_secs(1)).await;
-            let late = end();
+            let late = end().is_some();
             sleep(2 * LIMIT).await;
             late
         });

@@ -1,6 +1,7 @@
 //! Where a route leads: one cache registry, and how the route wants it served.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -21,7 +22,8 @@ use crate::token::Tokens;
 use oci::platform::Platform;
 use oci::route::{Blobs, OnFailure, Routes};
 
-/// One cache registry, as requests see it.
+/// One cache registry, as requests see it. Routes that sign in to it as the same identity share it, and with it all that the
+/// registry counts together: the reads, the pauses, and what is kept.
 pub(crate) struct Upstream {
     /// No other registry of this process has it, nor the same registry with another identity: what is kept is found by it.
     pub number: u64,
@@ -39,9 +41,7 @@ pub(crate) struct Upstream {
     pub health: Health,
     /// The calls to it and to its storage.
     pub meter: Arc<CallMeter>,
-    /// Where its blobs are.
-    pub blob_hosts: BlobHosts,
-    /// The addresses of these hosts, all registries' together.
+    /// The addresses of hosts that hold blobs, all registries' together.
     pub storage_names: Arc<Names>,
     /// Which of them are behind a proxy.
     pub egress: Arc<Egress>,
@@ -60,6 +60,8 @@ pub(crate) struct Destination {
     pub on_failure: OnFailure,
     /// How clients get blobs.
     pub blobs: Blobs,
+    /// Where they may come from.
+    pub blob_hosts: BlobHosts,
     /// The connections of calls that are not passed on: for what is kept, and for where a blob is.
     pub calls: Arc<Connector>,
     /// What is kept for this route; `None` keeps nothing.
@@ -69,12 +71,19 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// Whether the registry may be asked; if not, why not. Without a cache, requests find out for themselves.
+    /// Requests keep to what is known of the registry's health. Without a cache they find out for themselves.
+    pub(crate) fn minds_health(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Whether the registry may be asked; if not, why not.
     pub(crate) fn may_ask(&self, endpoint: Endpoint) -> Result<(), Trouble> {
-        match &self.kept {
-            Some(_) => self.upstream.health.may_ask(call(endpoint)),
-            None => Ok(()),
-        }
+        if self.minds_health() { self.upstream.health.may_ask(call(endpoint)) } else { Ok(()) }
+    }
+
+    /// Waits for something of the registry's, until that is known to be down: then nobody waits for it any longer.
+    pub(crate) async fn unless_down<T>(&self, wait: impl Future<Output = T>) -> Result<T, Trouble> {
+        if self.minds_health() { self.upstream.health.unless_down(wait).await } else { Ok(wait.await) }
     }
 }
 

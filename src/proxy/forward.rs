@@ -122,9 +122,11 @@ fn limit(peer: &mut HttpPeer, attempts: &Attempts) {
 
 /// `connected_to_upstream`: from now on the response's header has a deadline. Only a registry's first read has a limit of
 /// Pingora's that is as short.
-pub(crate) fn connected(socket: RawFd, attempts: &Attempts) {
+pub(crate) fn connected(socket: RawFd, Admitted { destination, attempts, .. }: &Admitted) {
     let until = Instant::now() + attempts.header_limit();
-    deadline::begin(socket, until, attempts.storage().is_none());
+    let is_registry = attempts.storage().is_none();
+    let registry = (is_registry && destination.minds_health()).then(|| Arc::clone(&destination.upstream));
+    deadline::begin(socket, until, is_registry, registry);
 }
 
 /// `upstream_request_filter`: what the registry is asked, with the token: the client's request after [`strip`], in the

@@ -12,11 +12,11 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::{HeaderMap, StatusCode};
 use log::{info, warn};
-use oci::quote::registry_error;
 use tokio::time::{Instant, sleep};
 
 use super::fail::{Held, Trouble};
 use super::refused::Refused;
+use super::registry_error::RegistryError;
 use crate::answer::retry_after;
 use crate::cache::Fetched;
 use crate::config::Domain;
@@ -190,6 +190,11 @@ impl Health {
         }
     }
 
+    /// Waits until the registry is known to be down; returns why.
+    pub(crate) async fn is_known_down(&self) -> Arc<Trouble> {
+        self.breaker.opens().await
+    }
+
     /// Whether the registry may be asked; if not, why not.
     pub(crate) fn may_ask(&self, call: Call) -> Result<(), Trouble> {
         if let Some(cause) = self.breaker.down() {
@@ -284,18 +289,14 @@ impl Display for Lasted {
 /// Why something stale is a better answer.
 enum Cause<'a> {
     Trouble(&'a Trouble),
-    /// The registry's status, with code and message of its body.
-    Answer(u16, Option<String>, Option<String>),
+    Answer(RegistryError),
 }
 
 impl<'a> Cause<'a> {
     fn of(why: &'a Fetched<Trouble>) -> Option<Self> {
         match why {
             Fetched::Failed { trouble, .. } => Some(Self::Trouble(trouble)),
-            Fetched::Answer { content, .. } => {
-                let (code, message) = registry_error(&content.body);
-                Some(Self::Answer(content.status.as_u16(), code, message))
-            }
+            Fetched::Answer { content, .. } => Some(Self::Answer(RegistryError::of(content.status, &content.body))),
             Fetched::Kept { .. } | Fetched::Pass(_) => None,
         }
     }
@@ -304,7 +305,7 @@ impl<'a> Cause<'a> {
     fn is_registrys(&self) -> bool {
         match self {
             Self::Trouble(trouble) => trouble.is_registrys(),
-            Self::Answer(..) => false,
+            Self::Answer(_) => false,
         }
     }
 }
@@ -313,11 +314,7 @@ impl Display for Cause<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trouble(trouble) => trouble.fmt(f),
-            Self::Answer(status, code, message) => {
-                write!(f, "the registry answers {status}")?;
-                code.iter().try_for_each(|code| write!(f, " {code}"))?;
-                message.iter().try_for_each(|message| write!(f, ": {message}"))
-            }
+            Self::Answer(error) => error.fmt(f),
         }
     }
 }

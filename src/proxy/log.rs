@@ -15,6 +15,7 @@ use pingora_proxy::Session;
 use super::context::{Cached, ClientRequest, Context, MAX_CORRELATION, MAX_METHOD};
 use super::fail::Trouble;
 use super::measure;
+use super::registry_error::RegistryError;
 use super::trace::Trace;
 use crate::access::Denial;
 use crate::logger::{self, Rest, Word};
@@ -312,6 +313,8 @@ enum Outcome<'a> {
     /// The client did not take its answer, as engines often do when they have what they need.
     Left(&'static str),
     Failed(&'a Trouble),
+    /// The registry's own error was the answer.
+    Registry(&'a RegistryError),
     /// The process ended first.
     CutOff,
     /// An error without a row in the table of failures.
@@ -327,14 +330,14 @@ impl<'a> Outcome<'a> {
             (None, Some(error), _) if *error.esource() == ErrorSource::Downstream => Self::Left(left(error)),
             (None, Some(error), _) => Self::Broken(error),
             (None, None, Some(refusal)) => Self::Refused(refusal.message()),
-            (None, None, None) => Self::Answered,
+            (None, None, None) => context.registry_error().map_or(Self::Answered, Self::Registry),
         }
     }
 
-    /// What clients do is not a warning: nobody has to act on it.
+    /// What clients do is not a warning: nobody has to act on it. Nor is what the registry has said to one of them.
     fn level(&self) -> Level {
         match self {
-            Self::Answered | Self::Refused(_) | Self::Denied(_) | Self::Left(_) => Level::Info,
+            Self::Answered | Self::Refused(_) | Self::Denied(_) | Self::Left(_) | Self::Registry(_) => Level::Info,
             Self::Failed(_) | Self::CutOff | Self::Broken(_) => Level::Warn,
         }
     }
@@ -349,6 +352,7 @@ impl Outcome<'_> {
             Self::Denied(denial) => Some(Value::from_display(denial)),
             Self::Left(how) => Some(Value::from(*how)),
             Self::Failed(trouble) => Some(Value::from_display(*trouble)),
+            Self::Registry(error) => Some(Value::from_display(*error)),
             Self::CutOff => Some(Value::from("cut off")),
             Self::Broken(error) => Some(Value::from(error.etype().as_str())),
         }
@@ -364,6 +368,7 @@ impl Display for Outcome<'_> {
             Self::Denied(denial) => write!(f, " error={}", Rest(denial, MAX_ERROR)),
             Self::Left(how) => write!(f, " error={how}"),
             Self::Failed(trouble) => write!(f, " error={}", Rest(trouble, MAX_ERROR)),
+            Self::Registry(error) => write!(f, " error={}", Rest(error, MAX_ERROR)),
             Self::CutOff => f.write_str(" error=cut off"),
             Self::Broken(error) => write!(f, " error={} {}", error.esource().as_str(), error.etype().as_str()),
         }

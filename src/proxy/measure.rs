@@ -53,7 +53,8 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
         if context.trouble().is_none() && error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) {
             return;
         }
-        let why = context.trouble().map_or_else(|| format!("the registry answers {status}"), ToString::to_string);
+        let trouble = context.trouble().map(ToString::to_string);
+        let why = trouble.or_else(|| context.registry_error().map(ToString::to_string)).unwrap_or_default();
         meters.failures.add(Failure {
             at: SystemTime::now(),
             registry: Some(admitted.destination.upstream.domain.authority().to_owned()),

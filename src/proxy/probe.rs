@@ -59,17 +59,17 @@ pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
     let is_limit = response.status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&response.headers).is_some();
     if response.status.is_server_error() && !is_limit {
         suspect(&admitted.destination, true);
-    } else if admitted.destination.kept.is_some() {
+    } else if admitted.destination.minds_health() {
         admitted.destination.upstream.health.works();
     }
 }
 
 /// The registry has answered, perhaps that it limits requests. `body` is `None` where it goes to the client unread.
 pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Option<&[u8]>) {
-    let Destination { upstream, kept, .. } = &*admitted.destination;
-    if kept.is_some() {
+    let destination = &admitted.destination;
+    if destination.minds_health() {
         let call = destination::call(admitted.target.endpoint());
-        upstream.health.limited(call, response.status, &response.headers, body);
+        destination.upstream.health.limited(call, response.status, &response.headers, body);
     }
 }
 
@@ -87,10 +87,10 @@ pub(crate) async fn unless_slow<T>(admitted: &Admitted, response: impl Future<Ou
     }
 }
 
-/// Starts to probe, if nobody does. Without a cache, requests find out for themselves.
+/// Starts to probe, if nobody does.
 fn suspect(destination: &Destination, has_failed: bool) {
-    let Destination { upstream, calls, kept, .. } = destination;
-    if kept.is_some() && upstream.health.suspected(has_failed) {
+    let Destination { upstream, calls, .. } = destination;
+    if destination.minds_health() && upstream.health.suspected(has_failed) {
         let prober = Prober { upstream: Arc::downgrade(upstream), calls: Arc::clone(calls) };
         tokio::spawn(async move { prober.run().await });
     }

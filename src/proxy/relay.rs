@@ -54,6 +54,9 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
     for name in &dropped {
         response.remove_header(name);
     }
+    if context.admitted()?.attempts.storage().is_none() {
+        context.registry_answers(response.status, &Bytes::new());
+    }
     let admitted = &*context.admitted()?;
     let body = if let Some(storage) = admitted.attempts.storage() {
         storage::answer(response, storage, admitted.attempts.correlation())?
@@ -80,6 +83,9 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
 
 /// `response_body_filter`: holds a body that is renamed to its end, and lets every other one through.
 pub(crate) fn body(session: &Session, part: &mut Option<Bytes>, is_end: bool, context: &mut Context) -> Result<()> {
+    if let Some(part) = part {
+        context.registry_sends(part);
+    }
     let (body, admitted) = context.body()?;
     match body {
         Body::Unchanged => {}

@@ -12,7 +12,8 @@ use tokio::time::sleep;
 
 use super::attempts::Attempts;
 use super::context::Admitted;
-use super::{behind, deadline, epoch, fail};
+use super::deadline::{self, Why};
+use super::{behind, epoch, fail};
 use crate::answer::retry_after;
 use crate::net::tunnel::NoTunnel;
 
@@ -48,7 +49,7 @@ pub(crate) fn request_failed(
     was_pooled: bool,
 ) -> Box<Error> {
     admitted.attempts.heard();
-    let mut error = if deadline::end() { late() } else { error };
+    let mut error = deadline::end().map_or(error, Why::into_error);
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error;
     }
@@ -123,11 +124,6 @@ pub(crate) fn again(response: &ResponseHeader) -> Box<Error> {
     let mut error = Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "asked again").into_up();
     error.set_retry(true);
     error
-}
-
-/// The header of a response was not whole at its deadline.
-pub(crate) fn late() -> Box<Error> {
-    Error::explain(ErrorType::ReadTimedout, "the header was not whole in time").into_up()
 }
 
 /// The other side acknowledged nothing, or there is no route to it any longer. A reset or an end would be a sign of it.

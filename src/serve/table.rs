@@ -103,7 +103,7 @@ impl RouteTable {
         let egress = self.egress(config.egress())?;
         let shared = Shared { token_wait: config.token_wait(), reads_per_minute: config.registry_reads_per_minute() };
         let routes = config.routes().try_map(
-            |source, config::Destination { upstream: settings, on_failure, blobs, lifetimes }| {
+            |source, config::Destination { upstream: settings, on_failure, blobs, blob_hosts, lifetimes }| {
                 let is_it = |known: &&Served| known.is_built_from(settings, &egress);
                 let upstream = match next.iter().find(is_it) {
                     Some(known) => Arc::clone(&known.upstream),
@@ -134,6 +134,7 @@ impl RouteTable {
                     upstream,
                     on_failure: *on_failure,
                     blobs: *blobs,
+                    blob_hosts: BlobHosts::new(settings.domain().host(), blob_hosts),
                     calls,
                     kept,
                     meter,
@@ -218,7 +219,6 @@ impl RouteTable {
             identity: identity_of(settings.identity().kind()),
             health: Health::new(domain, shared.reads_per_minute),
             meter,
-            blob_hosts: BlobHosts::new(domain.host(), settings.blob_hosts()),
             storage_names: Arc::clone(&self.storage_names),
             egress: Arc::clone(egress),
             in_use,

@@ -141,15 +141,21 @@ async fn no_client_or_server_can_forge_a_field_of_a_line() {
     assert_eq!(answer.status, 405, "{answer:?}");
     let line = proxy.wait_for_log("/v2/long/manifests/x ");
     assert!(line.len() < 300 && line.contains("MMM... /v2/long/manifests/x 405 "), "{line}");
-    // The registry's id of a request; what it says about an error is in the client's answer, and no log.
+    // The registry's id of a request; what it says about an error is quoted behind `error=`, where there are no fields any more.
     let headers = vec![("x-ms-correlation-request-id".to_owned(), FORGED.to_owned())];
-    let busy = Fault::StatusWith { status: 503, headers: headers.clone(), body: "{}".to_owned() };
+    let words = r#"{"errors":[{"code":"DENIED","message":"no\nerror=none client=10.0.0.1:1"}]}"#;
+    let busy = Fault::StatusWith { status: 503, headers: headers.clone(), body: words.to_owned() };
     azure.inject(Hop::Data, busy.times(1));
     assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "").status, 503);
     let line = proxy.wait_for_log("/manifests/latest ");
-    assert!(line.ends_with(" correlation=1\\u{20}error=none\\u{20}client=10.0.0.1:1"), "{line}");
-    // What the token endpoint says is quoted behind `error=`, where there are no fields any more.
-    let words = r#"{"errors":[{"code":"DENIED","message":"no\nerror=none client=10.0.0.1:1"}]}"#;
+    assert!(
+        line.contains(" correlation=1\\u{20}error=none\\u{20}client=10.0.0.1:1 error=the registry answers 503 "),
+        "{line}"
+    );
+    for label in ["client=", "error="] {
+        assert_eq!(line.split(' ').filter(|word| word.starts_with(label)).count(), 1, "{label}: {line}");
+    }
+    // What the token endpoint says likewise.
     azure.inject(Hop::Token, Fault::StatusWith { status: 403, headers, body: words.to_owned() });
     azure.revoke_tokens();
     let answer = wire::ask(proxy.address(), "GET /v2/library/other/manifests/latest", "");
@@ -157,6 +163,43 @@ async fn no_client_or_server_can_forge_a_field_of_a_line() {
     let line = proxy.wait_for_log("/v2/library/other/manifests/latest ");
     for label in ["client=", "error="] {
         assert_eq!(line.split(' ').filter(|word| word.starts_with(label)).count(), 1, "{label}: {line}");
+    }
+}
+
+/// Whichever way it came: by a flight, from memory, past the cache, or with none.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_the_registrys_own_is_told_with_its_code_and_message() {
+    const ENGINE: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
+    let denied = r#"{"errors":[{"code":"DENIED","message":"no right"}]}"#.to_owned();
+    let long = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"begin {} end"}}]}}"#, "x".repeat(5000));
+    for (cache, ways) in
+        [("{tags: 0s}", &[(ENGINE, "miss"), (ENGINE, "hit"), ("", "pass:accept")][..]), ("off", &[(ENGINE, "")])]
+    {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for (accept, way) in ways {
+            let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/none", accept);
+            assert_eq!(answer.status, 404, "{answer:?}");
+            let cached = if way.is_empty() { String::new() } else { format!(" cache={way}") };
+            proxy.wait_until("its line", |log| {
+                let lines = lines(log, "/manifests/none 404 ");
+                let says = " error=the registry answers 404 MANIFEST_UNKNOWN: ";
+                lines
+                    .iter()
+                    .any(|line| line.contains("INFO ") && line.contains(&cached) && line.contains(says))
+                    .then_some(())
+            });
+        }
+        for (tag, status, body, says) in [
+            ("denied", 403, &denied, "the registry answers 403 DENIED: no right"),
+            ("failing", 500, &long, "the registry answers 500 UNKNOWN: begin ... end"),
+            ("none-said", 502, &"<html>".to_owned(), "the registry answers 502"),
+        ] {
+            azure.inject(Hop::Data, Fault::StatusWith { status, headers: Vec::new(), body: body.clone() }.times(1));
+            wire::ask(proxy.address(), &format!("GET /v2/library/busybox/manifests/{tag}"), ENGINE);
+            let line = proxy.wait_for_log(&format!("/manifests/{tag} {status} "));
+            assert!(line.contains(&format!(" error={says}")) && line.len() < 1200, "{cache}: {line}");
+        }
     }
 }
 

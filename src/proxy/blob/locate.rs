@@ -54,7 +54,9 @@ impl Locator {
             retry::pause(&mut admitted.attempts).await;
             let peer = forward::peer(admitted).await?;
             let request = (session.req_header(), session.response_written().is_none());
-            let (upstream, response) = match call::ask(&self.connector, &peer, request, admitted).await {
+            let destination = Arc::clone(&admitted.destination);
+            let asking = destination.unless_down(call::ask(&self.connector, &peer, request, admitted)).await;
+            let (upstream, response) = match asking.map_err(Trouble::into_error).flatten() {
                 Ok(answered) => answered,
                 Err(error) if error.retry() => continue,
                 Err(error) => return Err(error),
@@ -124,8 +126,8 @@ fn follow(
     kept: Option<&Arc<Content>>,
     Admitted { destination, attempts, .. }: &mut Admitted,
 ) -> Result<Located, Trouble> {
-    let upstream = &destination.upstream;
-    let storage = storage_of(response, upstream.domain.authority(), &upstream.blob_hosts)
+    let registry = destination.upstream.domain.authority();
+    let storage = storage_of(response, registry, &destination.blob_hosts)
         .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
     let Some(storage) = storage else {
         return Ok(Located::Answered);
@@ -170,7 +172,6 @@ mod tests {
             identity: ("anonymous", None),
             meter: Arc::default(),
             health: Health::new(&domain, None),
-            blob_hosts: BlobHosts::new(domain.host(), &[]),
             storage_names: Names::storage(),
             egress: Egress::direct(),
             domain,
@@ -186,6 +187,7 @@ mod tests {
                 upstream,
                 on_failure: OnFailure::Fallback,
                 blobs: Blobs::Proxy,
+                blob_hosts: BlobHosts::new("example.azurecr.io", &[]),
                 calls: Arc::new(Connector::new(None)),
                 meter: Arc::default(),
                 kept: None,

@@ -78,8 +78,9 @@ impl Read {
 
     /// Fetches what this redirect leads to. `None` if that is the registry itself.
     async fn follow(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<Option<Bytes>, Trouble> {
-        let upstream = &self.admitted.destination.upstream;
-        let storage = storage_of(response, upstream.domain.authority(), &upstream.blob_hosts)
+        let destination = &self.admitted.destination;
+        let registry = destination.upstream.domain.authority();
+        let storage = storage_of(response, registry, &destination.blob_hosts)
             .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
         let Some(storage) = storage else {
             return Ok(None);

@@ -171,6 +171,27 @@ async fn what_is_the_clients_doing_is_not_hidden_by_what_is_kept() {
     }
 }
 
+/// Nobody waits for a registry that is known to be down: neither who shares a flight, nor who asks by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_passes_the_cache_ends_when_the_registry_is_known_to_be_down() {
+    let cached = Cached::start("{}").await;
+    cached.azure.inject(Hop::Data, Fault::Hang.on_path("/manifests/hanging"));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| cached.ask("GET", &path("manifests/hanging"), "Accept: */*\r\n"));
+        until("the request", || (cached.reads_of("/manifests/hanging") > 0).then_some(()));
+        cached.azure.inject(Hop::Data, Fault::Status(500));
+        until("that it is down", || {
+            cached.get(&path("tags/list"));
+            cached.proxy.log().contains("it is down, and probed").then_some(())
+        });
+        let answer = waiting.join().expect("an answer");
+        assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+    });
+    let line = cached.proxy.wait_for_log("/manifests/hanging ");
+    assert!(line.contains(" error=the registry is known to be down"), "{line}");
+    assert_eq!(cached.reads_of("/manifests/hanging"), 1, "it was not sent again");
+}
+
 /// While the registry is slow, a client waits a second for the fresh answer, and not for as long as the registry likes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_registry_costs_a_second_and_its_answer_is_kept_for_the_next() {

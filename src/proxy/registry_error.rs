@@ -1,0 +1,63 @@
+//! An error that the registry itself has answered, for the log: the client has it as its answer.
+
+use std::fmt::{self, Display, Formatter};
+
+use bytes::Bytes;
+use http::StatusCode;
+use oci::quote::registry_error;
+
+/// Of a body that is passed on. An error says what it is in a few sentences.
+const MAX_BODY: usize = 16 << 10;
+
+/// Its status, and its body as far as it is known. Displays as one bounded line: status, and code and message of the body.
+#[derive(Clone, Debug)]
+pub(crate) struct RegistryError {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl RegistryError {
+    /// Of an answer with this body, or the beginning of it.
+    pub(crate) fn of(status: StatusCode, body: &Bytes) -> Self {
+        Self { status, body: body.clone() }
+    }
+
+    /// Another part of a body that is passed on.
+    pub(crate) fn add(&mut self, part: &Bytes) {
+        let room = MAX_BODY.saturating_sub(self.body.len()).min(part.len());
+        self.body = match self.body.len() {
+            0 => part.slice(..room),
+            _ => [&self.body, &part[..room]].concat().into(),
+        };
+    }
+}
+
+impl Display for RegistryError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (code, message) = registry_error(&self.body);
+        write!(f, "the registry answers {}", self.status.as_u16())?;
+        code.iter().try_for_each(|code| write!(f, " {code}"))?;
+        message.iter().try_for_each(|message| write!(f, ": {message}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DENIED: &[u8] = br#"{"errors":[{"code":"DENIED","message":"no\nright"}]}"#;
+
+    #[test]
+    fn an_error_that_is_passed_on_in_parts_says_what_it_says_as_a_whole_within_a_bound() {
+        let mut error = RegistryError::of(StatusCode::FORBIDDEN, &Bytes::new());
+        assert_eq!(error.to_string(), "the registry answers 403");
+        for part in DENIED.chunks(7) {
+            error.add(&Bytes::from_static(part));
+        }
+        assert_eq!(error.to_string(), "the registry answers 403 DENIED: no right");
+        for _ in 0..3 {
+            error.add(&Bytes::from(vec![b' '; MAX_BODY]));
+        }
+        assert_eq!(error.body.len(), MAX_BODY);
+    }
+}
