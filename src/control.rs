@@ -1,5 +1,5 @@
 //! The control socket: by it `acr-cache-proxy reload` asks a running proxy to read its settings again, and hears what came of
-//! it. A signal could ask, too, but brings no answer.
+//! it. A signal could ask, too, but brings no answer. A proxy that is replaced asks the new process by it whether that is ready.
 //!
 //! It is an abstract Unix socket (unix(7)) with the process's id in its name: it needs no directory, leaves no file behind, and
 //! ends with the process. Only root and the proxy's own user get an answer. The request is one line. The answer begins with a
@@ -37,10 +37,14 @@ const MAX_ANSWER: u64 = 1 << 20;
 pub(crate) enum Request {
     /// Read the settings again.
     Reload,
+    /// Which registries have no token; a line for each.
+    Unready,
+    /// Serve clients from now on, of a process that takes another's place.
+    Serve,
 }
 
 impl Request {
-    const ALL: [(Self, &str); 1] = [(Self::Reload, "reload\n")];
+    const ALL: [(Self, &str); 3] = [(Self::Reload, "reload\n"), (Self::Unready, "unready\n"), (Self::Serve, "serve\n")];
 
     fn line(self) -> &'static str {
         Self::ALL.into_iter().find(|(known, _)| *known == self).map_or("", |(_, line)| line)
@@ -178,9 +182,15 @@ mod tests {
     /// The only test that opens the socket of this process.
     #[test]
     fn a_request_gets_its_answer_and_nothing_else_is_done() {
-        listen(|Request::Reload| Err("line 1\nline 2".to_owned()));
+        listen(|request| match request {
+            Request::Reload => Err("line 1\nline 2".to_owned()),
+            other => Ok(other.line().to_owned()),
+        });
         let this = std::process::id();
         assert_eq!(reload(Some(this)), Err("line 1\nline 2".to_owned()));
+        for request in [Request::Unready, Request::Serve] {
+            assert_eq!(ask(this, request).expect("an answer"), Ok(request.line().to_owned()));
+        }
         let mut other = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
         other.write_all(b"remove\n").expect("sent");
         let mut answer = String::new();
@@ -188,7 +198,7 @@ mod tests {
         assert_eq!(answer, "refused\nunknown request");
         // The one before does not hold up the next.
         let _silent = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
-        assert!(ask(this, Request::Reload).is_ok());
+        assert!(ask(this, Request::Serve).is_ok());
     }
 
     #[test]

@@ -24,10 +24,12 @@
 //!   config::egress                 the proxy on the way out
 //! serve                            puts the parts together; below it:
 //!   reload                         the settings are read again, and take effect as a whole or not at all
+//!   takeover, upgrade              from when on clients are served; another process takes this one's place
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
-//!     bind                           binds addresses and Unix sockets before anything else starts
+//!     set                            the listeners that are open, replaced while they are served
+//!       bind, inherited                their sockets: bound, or handed over by the service manager or another process
 //!     opening                        what comes before the first request, in one limit of time:
 //!       tls, certificate               handshakes; files that are looked at again and again
 //!     listener, http                 accepts connections, gathers their requests' headers within bounds
@@ -277,7 +279,16 @@
 //!   Held by `integration::reload::property::any_sequence_of_configurations_under_load_equals_a_fresh_start_with_the_last_good_one`,
 //!   `integration::reload::a_wrong_configuration_changes_nothing_and_is_told_whole`,
 //!   `integration::reload::what_has_changed_takes_effect_at_once_and_the_rest_stays`,
-//!   `integration::reload::a_request_under_way_ends_with_the_settings_that_it_began_with`.
+//!   `integration::reload::a_request_under_way_ends_with_the_settings_that_it_began_with`,
+//!   `integration::reload::listeners::listeners_are_added_and_removed_and_what_is_under_way_there_is_finished`,
+//!   `integration::reload::listeners::tls_and_the_proxy_protocol_of_a_listener_change_for_new_connections_and_the_earlier_ones_end`.
+//! - Another process takes this one's place only when it is ready, without a failed request; until then this one serves. Of sockets
+//!   that the service manager keeps, none is without a listener, and a restart refuses nobody.
+//!   Held by `integration::upgrade::upgrades_under_load_fail_no_request`,
+//!   `integration::upgrade::after_a_failed_upgrade_the_old_process_goes_on`,
+//!   `integration::upgrade::a_new_process_without_a_token_does_not_take_over`,
+//!   `integration::upgrade::a_restart_with_handed_over_sockets_refuses_nobody`,
+//!   `integration::upgrade::a_socket_that_no_listener_is_for_is_an_error`.
 //! - There is no way to push and no way to list the catalogue.
 //!   Held by `integration::refuse::requests_that_are_not_pulls_are_refused`.
 

@@ -6,8 +6,10 @@ pub(crate) mod descriptors;
 pub(crate) mod drain;
 pub(crate) mod exit;
 pub(crate) mod http;
+pub(crate) mod inherited;
 pub(crate) mod listener;
 pub(crate) mod opening;
+pub(crate) mod set;
 pub(crate) mod signal;
 pub(crate) mod tls;
 

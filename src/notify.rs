@@ -24,6 +24,7 @@ use log::warn;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use sd_notify::NotifyState;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::load::Load;
@@ -42,42 +43,36 @@ const SEND_LIMIT: Duration = Duration::from_millis(200);
 /// What is cut off at the end of a drain is gone within this.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// The addresses of the listeners for clients, and all listeners as a person reads them, with what they are for.
+pub(crate) type Addresses = Box<dyn Fn() -> (Vec<SocketAddr>, Vec<String>) + Send + Sync>;
+
 /// Sends the status to the service manager.
 pub(crate) struct Notifier {
-    listen: Vec<SocketAddr>,
-    urls: Vec<String>,
+    listen: Addresses,
+    begun: watch::Receiver<bool>,
     routes: Arc<Table>,
     load: Arc<Load>,
-    /// The socket had no room for `READY=1`, which is sent again.
-    is_ready_due: bool,
 }
 
 impl Notifier {
-    /// Sends `READY=1` for listeners with these addresses and names; a Unix socket has only a name. `None` without a notify
-    /// socket; otherwise the value runs as a service and sends the status.
-    pub(crate) fn ready(
-        listen: Vec<SocketAddr>,
-        urls: Vec<String>,
+    /// Sends `READY=1` when clients are served (`begun`), and the status from then on. `None` without a notify socket.
+    pub(crate) fn new(
+        listen: Addresses,
+        begun: watch::Receiver<bool>,
         routes: Arc<Table>,
         load: Arc<Load>,
     ) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
-        let mut notifier = Self { listen, urls, routes, load, is_ready_due: false };
-        if let Err(cause) = notifier.send_ready() {
-            notifier.is_ready_due = is_full(&cause);
-            warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
-        }
-        Some(notifier)
+        Some(Self { listen, begun, routes, load })
     }
 
     fn send_ready(&self) -> io::Result<()> {
-        let addresses: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
-        let address = format!("{LISTEN_ADDRESS}={}", addresses.join(" "));
+        let address = listen_address(&(self.listen)().0);
         send(&[NotifyState::Ready, NotifyState::Custom(&address), NotifyState::Status(&self.status())])
     }
 
     fn status(&self) -> String {
-        let mut status = format!("listening on {}", self.urls.join(", "));
+        let mut status = format!("listening on {}", (self.listen)().1.join(", "));
         for upstream in upstreams(&self.routes) {
             let (registry, state) = (upstream.domain.authority(), upstream.tokens.readiness());
             status += &match (state.ready, state.failure) {
@@ -95,7 +90,15 @@ impl Notifier {
 #[async_trait]
 impl BackgroundService for Notifier {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let (mut sent, mut is_ready_due) = (String::new(), self.is_ready_due);
+        // An error means that the process ends.
+        if self.begun.clone().wait_for(|begun| *begun).await.is_err() {
+            return;
+        }
+        let mut is_ready_due = self.send_ready().is_err_and(|cause| {
+            warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
+            is_full(&cause)
+        });
+        let mut sent = String::new();
         // Errors are ignored from here on: a lost status does no harm.
         while timeout(STATUS_STEP, shutdown.wait_for(|stop| *stop)).await.is_err() {
             if self.load.is_stopping() {
@@ -122,9 +125,19 @@ pub(crate) fn reloading() {
     }
 }
 
-/// Sends `READY=1`: they have been, whatever came of it.
-pub(crate) fn reloaded() {
-    let _ = send(&[NotifyState::Ready]);
+/// Sends `READY=1`: they have been, whatever came of it; and the addresses of the listeners for clients.
+pub(crate) fn reloaded(listen: &[SocketAddr]) {
+    let _ = send(&[NotifyState::Ready, NotifyState::Custom(&listen_address(listen))]);
+}
+
+fn listen_address(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    format!("{LISTEN_ADDRESS}={}", addresses.join(" "))
+}
+
+/// Sends `MAINPID=`: that process has taken the place of this one, and the service manager's messages are for it from now on.
+pub(crate) fn replaced_by(pid: u32) {
+    let _ = send(&[NotifyState::MainPid(pid)]);
 }
 
 /// Sends `STOPPING=1`: the proxy ends after the requests under way, within this time. systemd waits for it also if its own

@@ -23,25 +23,29 @@ use crate::config::{self, Config, Endpoint};
 use crate::control;
 use crate::identity;
 use crate::listen;
-use crate::listen::bind::{BindError, Listener};
+use crate::listen::bind::BindError;
 use crate::listen::certificate::TlsError;
 use crate::listen::descriptors::{self, TooFewDescriptors};
 use crate::listen::http::{Http, Keepalive};
+use crate::listen::inherited::{HandedOver, Inherited};
 use crate::listen::listener::Listeners;
-use crate::listen::opening::Opening;
-use crate::listen::signal;
+use crate::listen::set::{CannotOpen, Change, ListenerSet, Wanted};
+use crate::listen::signal::{self, Handlers};
 use crate::load::Load;
 use crate::metrics::Meters;
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
-use crate::proxy::{self, Proxy};
+use crate::proxy::{self, Proxy, Table, upstreams};
 
 mod reload;
 mod table;
+mod takeover;
+mod upgrade;
 mod upkeep;
 
-use reload::{Reload, Source};
+use reload::{Asker, Reload, Source};
 use table::RouteTable;
+use takeover::Takeover;
 
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
 const MAX_STREAMS: u32 = 32;
@@ -60,6 +64,8 @@ pub(crate) enum ServeError {
         /// Why.
         cause: BindError,
     },
+    /// A socket that was handed over to the process cannot be used.
+    HandedOver(HandedOver),
     /// The process may open fewer files than it needs to start.
     Descriptors(TooFewDescriptors),
     /// A setting that turns out to be wrong only at the start: its file and line or variable, and what is wrong.
@@ -83,6 +89,7 @@ impl fmt::Display for ServeError {
                     BindError::NoSocket => {
                         write!(f, "{cause}, and it is not removed: remove it, or choose another path")
                     }
+                    BindError::Overlaps(_) => cause.fmt(f),
                     BindError::System(cause) => match cause.kind() {
                         io::ErrorKind::AddrInUse => {
                             f.write_str("another process serves it: stop that one, or choose another path")
@@ -99,6 +106,12 @@ impl fmt::Display for ServeError {
             }
             Self::Listen { endpoint, setting, cause } => {
                 write!(f, "listen {endpoint}: ")?;
+                if let BindError::Overlaps(_) = cause {
+                    return write!(
+                        f,
+                        "{cause}: only a restart can take one for the other; choose another with {setting}, or restart"
+                    );
+                }
                 let kind = if let BindError::System(cause) = cause { cause.kind() } else { io::ErrorKind::Other };
                 match kind {
                     io::ErrorKind::AddrInUse => {
@@ -114,6 +127,7 @@ impl fmt::Display for ServeError {
                     _ => write!(f, "{cause}: choose another with {setting}"),
                 }
             }
+            Self::HandedOver(cause) => cause.fmt(f),
             Self::Descriptors(cause) => cause.fmt(f),
             Self::Setting(wrong) => f.write_str(wrong),
             Self::Trust(cause) => cause.fmt(f),
@@ -129,6 +143,7 @@ impl Error for ServeError {
         match self {
             Self::Listen { cause, .. } => Some(cause),
             Self::Signals(cause) => Some(cause),
+            Self::HandedOver(cause) => Some(cause),
             Self::Descriptors(cause) => Some(cause),
             Self::Trust(cause) => Some(cause),
             Self::Tls(cause) => Some(cause),
@@ -138,23 +153,40 @@ impl Error for ServeError {
     }
 }
 
+impl ServeError {
+    fn cannot_open(cause: CannotOpen) -> Self {
+        match cause {
+            CannotOpen::Tls(cause) => Self::Tls(cause),
+            CannotOpen::HandedOver(cause) => Self::HandedOver(cause),
+            CannotOpen::Bind(kind, endpoint, cause) => {
+                let setting = match kind {
+                    listen::Kind::Clients => "--listen-address (listen in the file)",
+                    listen::Kind::Admin => "--admin-address (admin in the file)",
+                };
+                Self::Listen { endpoint, setting, cause }
+            }
+        }
+    }
+}
+
 /// Runs until a signal ends it. It listens at once, whether or not Azure is there yet. `source` reads the settings again.
 pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
+    let inherited = Inherited::of_process().map_err(ServeError::HandedOver)?;
     let threads = config.threads();
     let shares = descriptors::share_out(threads).map_err(ServeError::Descriptors)?;
     // Both Pingora and reqwest take the process's provider; a second call finds the first one's and is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = TrustRoots::load(config.ca_file()).map_err(ServeError::Trust)?;
     let bundle = roots.bundle().map_err(ServeError::Trust)?;
-    // Read before the sockets are bound: what is wrong with a file is found before an address in use.
-    let openings =
-        config.listeners().iter().map(Opening::load).collect::<Result<Vec<_>, _>>().map_err(ServeError::Tls)?;
-    let (clients, admin): (Vec<_>, Vec<_>) =
-        bind(config)?.into_iter().partition(|listener| listener.kind() == listen::Kind::Clients);
-
     let connections = config.connections().map_or(shares.connections, |most| most.get().min(shares.connections));
     let load = Arc::new(Load::new(connections, shares.requests));
     load.gate.replace(config.access().clone());
+    // An address in use fails the start before anything else is begun.
+    let is_upgrade = inherited.is_upgrade();
+    let (listeners, [clients, admin]) = ListenerSet::new(inherited, &load);
+    let listeners = Arc::new(listeners);
+    let takeover =
+        Takeover::new(Arc::clone(&listeners), listeners.prepare(wanted(config)).map_err(ServeError::cannot_open)?);
 
     let mut server = Server::new_with_opt_and_conf(
         None,
@@ -179,16 +211,14 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     server.bootstrap();
 
     let drain = Arc::new(ArcSwap::from_pointee(config.drain()));
+    let live = table.live();
     let (asker, requests) = reload::channel();
-    let on_hangup = asker.clone();
-    let signals = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), move || on_hangup.ask());
-    let (shutdown, end) = signals.map_err(ServeError::Signals)?;
-    for ((listener, settings), opening) in clients.iter().zip(config.listeners()).zip(&openings) {
-        let how = how(settings);
-        if let Some(end) = opening.tls.as_ref().map(|tls| tls.not_after()).filter(|end| *end < SystemTime::now()) {
-            warn!("{}: the certificate ended on {}: clients refuse it, renew it", listener.url(), fmt_http_date(end));
-        }
-        info!("acr-cache-proxy {}: listening on {}{how}", env!("CARGO_PKG_VERSION"), listener.url());
+    let handlers = handlers(&asker, &live, &listeners, &takeover);
+    let end = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), handlers).map_err(ServeError::Signals)?;
+    if is_upgrade {
+        info!("upgrade: this process serves when it has its tokens");
+    } else {
+        takeover.begin();
     }
     for route in config.routes().iter() {
         let upstream = route.destination.upstream.domain().authority();
@@ -205,28 +235,13 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         Some(cache) => info!("cache: up to {} MiB of memory", cache.memory >> 20),
         None => info!("cache: off"),
     }
-    let is_open = |settings: &&config::Listener| {
-        let clients = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref());
-        !clients.is_some_and(|clients| clients.is_required)
-    };
-    let open = clients.iter().zip(config.listeners()).filter(|(_, settings)| is_open(settings));
-    for address in open.filter_map(|(listener, _)| listener.address()).filter(|address| !address.ip().is_loopback()) {
-        warn!("clients are not authenticated, and {address} is reachable from outside: protect the port");
-    }
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }
-    for listener in &admin {
-        info!(
-            "health and readiness on {}/healthz and /readyz, a page for people at /, metrics at /metrics, counters at /cache",
-            listener.url()
-        );
-    }
     let keepalive = Keepalive::new(config.client_keepalive());
-    let live = table.live();
     // Before anybody is told that this process is ready.
     let (started, current) = (config.clone(), config.clone());
-    Reload {
+    let reload = Reload {
         source,
         started,
         current,
@@ -235,24 +250,24 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         keepalive: Arc::clone(&keepalive),
         drain,
         load: Arc::clone(&load),
-    }
-    .start(requests);
-    control::listen(move |control::Request::Reload| asker.ask_and_wait());
-    if !admin.is_empty() {
-        let state =
-            State { routes: Arc::clone(&live), load: Arc::clone(&load), meters: Arc::clone(&meters), started: began };
-        let mut history = background_service("history", Chronicler::new(Arc::clone(&meters)));
-        history.threads = Some(1);
-        server.add_service(history);
-        let app = Admin::new(state);
-        let http = Http::new(listen::Kind::Admin, app, &keepalive, &load);
-        let admin = admin.into_iter().map(|listener| (listener, Opening::plain())).collect();
-        server.add_service(Listeners::new(admin, http, 1, &load, shutdown.clone()));
-    }
-    let addresses = clients.iter().filter_map(Listener::address).collect();
-    let urls = clients.iter().map(Listener::url).collect();
-    if let Some(notifier) = Notifier::ready(addresses, urls, Arc::clone(&live), Arc::clone(&load)) {
+        listeners: Arc::clone(&listeners),
+        takeover: Arc::clone(&takeover),
+    };
+    reload.start(requests);
+    answer_control(asker, &live, &takeover);
+    let state =
+        State { routes: Arc::clone(&live), load: Arc::clone(&load), meters: Arc::clone(&meters), started: began };
+    let mut history = background_service("history", Chronicler::new(Arc::clone(&meters)));
+    history.threads = Some(1);
+    server.add_service(history);
+    let http = Http::new(listen::Kind::Admin, Admin::new(state), &keepalive, &load);
+    server.add_service(Listeners::new(admin, http, 1, &load));
+    let addresses = Box::new(move || listeners.addresses());
+    if let Some(notifier) = Notifier::new(addresses, takeover.begun(), Arc::clone(&live), Arc::clone(&load)) {
         server.add_service(background_service("service manager", notifier));
+    }
+    if is_upgrade {
+        takeover.begin_without_parent();
     }
     let mut upkeep = background_service("upkeep", upkeep);
     // A thread of its own, so that requests cannot delay a renewal.
@@ -263,26 +278,49 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     app.server_options = Some(options());
     app.h2_options = Some(h2_options());
     let http = Http::new(listen::Kind::Clients, app, &keepalive, &load);
-    let clients = clients.into_iter().zip(openings).collect();
-    server.add_service(Listeners::new(clients, http, threads, &load, shutdown));
+    server.add_service(Listeners::new(clients, http, threads, &load));
     server.run(RunArgs { shutdown_signal: Box::new(end) });
     drop(bundle);
     Ok(())
 }
 
-/// Binds all listeners. Called before anything else starts, so that an address in use fails the start at once.
-fn bind(config: &Config) -> Result<Vec<Listener>, ServeError> {
-    let client = |listener: &config::Listener| {
-        let setting = "--listen-address (listen in the file)";
-        (listen::Kind::Clients, listener.endpoint.clone(), listener.tls.is_some(), setting)
-    };
-    let admin =
-        |address| (listen::Kind::Admin, Endpoint::Address(address), false, "--admin-address (admin in the file)");
-    let clients = config.listeners().iter().map(client);
-    let bind = |(kind, endpoint, has_tls, setting)| {
-        Listener::bind(kind, &endpoint, has_tls).map_err(|cause| ServeError::Listen { endpoint, setting, cause })
-    };
-    clients.chain(config.admin().map(admin)).map(bind).collect()
+/// The listeners of these settings.
+fn wanted(config: &Config) -> Vec<Wanted> {
+    let clients = config.listeners().iter().cloned().map(|settings| Wanted { kind: listen::Kind::Clients, settings });
+    let admin = config.admin().map(|address| {
+        let endpoint = Endpoint::Address(address);
+        let settings = config::Listener { endpoint, tls: None, proxy_protocol: None };
+        Wanted { kind: listen::Kind::Admin, settings }
+    });
+    clients.chain(admin).collect()
+}
+
+/// Has a line in the log for each listener that has come, changed or gone.
+fn announce(changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Closed(url) => info!("{url}: closed, because the settings have it no more"),
+            Change::Served { url, wanted, .. } if wanted.kind == listen::Kind::Admin => info!(
+                "health and readiness on {url}/healthz and /readyz, a page for people at /, metrics at /metrics, counters at /cache"
+            ),
+            Change::Served { url, address, wanted, not_after } => {
+                let settings = &wanted.settings;
+                if let Some(end) = not_after.filter(|end| *end < SystemTime::now()) {
+                    warn!("{url}: the certificate ended on {}: clients refuse it, renew it", fmt_http_date(end));
+                }
+                info!("acr-cache-proxy {}: listening on {url}{}", env!("CARGO_PKG_VERSION"), how(settings));
+                let outside = address.filter(|address| !address.ip().is_loopback());
+                if let (Some(address), false) = (outside, requires_certificates(settings)) {
+                    warn!("clients are not authenticated, and {address} is reachable from outside: protect the port");
+                }
+            }
+        }
+    }
+}
+
+fn requires_certificates(settings: &config::Listener) -> bool {
+    let clients = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+    clients.is_some_and(|clients| clients.is_required)
 }
 
 /// What a listener asks of its clients, as the log has it.
@@ -295,6 +333,47 @@ fn how(settings: &config::Listener) -> String {
     let tls = if settings.tls.is_some() && settings.endpoint.address().is_none() { ", TLS" } else { "" };
     let proxy_protocol = if settings.proxy_protocol.is_some() { ", PROXY protocol" } else { "" };
     format!("{tls}{certificates}{proxy_protocol}")
+}
+
+/// What the process does at a signal.
+fn handlers(asker: &Asker, live: &Arc<Table>, listeners: &Arc<ListenerSet>, takeover: &Arc<Takeover>) -> Handlers {
+    let (asker, live, takeover) = (asker.clone(), Arc::clone(live), Arc::clone(takeover));
+    let (handed_over, stopped) = (Arc::clone(listeners), Arc::clone(listeners));
+    Handlers {
+        reload: Box::new(move || asker.ask()),
+        upgrade: Arc::new(move |cancelled| {
+            if std::process::id() == 1 {
+                return Err(
+                    "it is the first of its container, which would end with it: replace the container".to_owned()
+                );
+            }
+            if !takeover.has_begun() {
+                return Err("it does not serve yet itself".to_owned());
+            }
+            let sockets = handed_over.sockets().map_err(|cause| format!("sockets: {cause}"))?;
+            upgrade::replace(sockets, || unready(&live), cancelled)
+        }),
+        stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
+    }
+}
+
+/// Answers what is asked on the control socket.
+fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) {
+    let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
+    control::listen(move |request| match request {
+        control::Request::Reload => asker.ask_and_wait(),
+        control::Request::Unready => Ok(unready(&live).join("\n")),
+        control::Request::Serve => {
+            takeover.begin();
+            Ok(String::new())
+        }
+    });
+}
+
+/// The registries for which there is no token now.
+fn unready(live: &Table) -> Vec<String> {
+    let lacks = upstreams(live).into_iter().filter(|upstream| !upstream.tokens.readiness().ready);
+    lacks.map(|upstream| upstream.domain.authority().to_owned()).collect()
 }
 
 fn options() -> HttpServerOptions {

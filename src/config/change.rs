@@ -34,8 +34,8 @@ impl Config {
             egress,
         } = self;
         let all = [
-            ("listen", AtStart, *listeners != next.listeners),
-            ("admin", AtStart, *admin != next.admin),
+            ("listen", AtOnce, *listeners != next.listeners),
+            ("admin", AtOnce, *admin != next.admin),
             // `identity`, `default` and `upstream` are in the routes.
             ("routes", AtOnce, *routes != next.routes || *upstreams != next.upstreams),
             ("ca_file", AtStart, *ca_file != next.ca_file),

@@ -50,12 +50,20 @@ impl Endpoint {
         }
     }
 
-    /// Whether two of them cannot be listened on at the same time.
-    fn collides(&self, other: &Self) -> bool {
+    /// Whether both are the same address or the same file.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Address(one), Self::Address(other)) => address::collide(*one, *other),
+            (Self::Address(one), Self::Address(other)) => one == other,
             (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
             _ => false,
+        }
+    }
+
+    /// Whether two of them cannot be listened on at the same time.
+    pub(crate) fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address(one), Self::Address(other)) => address::collide(*one, *other),
+            _ => self.is_at(other),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Listening sockets, bound before anything else starts. Left to itself, Pingora binds late, tries for 30 s, then panics in a
-//! task and leaves a process without a listener.
+//! Listening sockets, bound before anything else starts, and before anything else of new settings takes effect. Left to itself,
+//! Pingora binds late, tries for 30 s, then panics in a task and leaves a process without a listener.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -10,7 +11,6 @@ use std::{fmt, fs};
 
 use tokio::net::{TcpSocket, UnixSocket, UnixStream};
 
-use super::Kind;
 use crate::config::Endpoint;
 
 /// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client gets
@@ -19,10 +19,9 @@ const QUEUE: u32 = 4096;
 
 /// A bound socket that is not served yet. Connections queue in the kernel meanwhile.
 pub(crate) struct Listener {
-    kind: Kind,
     pub(super) socket: Socket,
-    endpoint: Endpoint,
-    has_tls: bool,
+    /// Where it really is: with the port that was chosen.
+    pub(super) endpoint: Endpoint,
 }
 
 /// The socket itself, which does not block.
@@ -38,6 +37,8 @@ pub(crate) enum BindError {
     System(io::Error),
     /// The path of a Unix socket is that of a file of another kind, which is not removed.
     NoSocket,
+    /// The address overlaps with this one, which the process itself listens on.
+    Overlaps(SocketAddr),
 }
 
 impl fmt::Display for BindError {
@@ -45,6 +46,7 @@ impl fmt::Display for BindError {
         match self {
             Self::System(cause) => cause.fmt(f),
             Self::NoSocket => f.write_str("there is a file that is not a socket"),
+            Self::Overlaps(address) => write!(f, "it overlaps with {address}, which this process listens on"),
         }
     }
 }
@@ -60,44 +62,50 @@ impl From<io::Error> for BindError {
 impl Listener {
     /// Binds; port 0 takes a free one. `[::]` means every address, so on a host without IPv6 it is `0.0.0.0`. The file of a
     /// Unix socket that nobody serves any more is replaced.
-    pub(crate) fn bind(kind: Kind, endpoint: &Endpoint, has_tls: bool) -> Result<Self, BindError> {
+    pub(super) fn bind(endpoint: &Endpoint) -> Result<Self, BindError> {
         // The standard library's queue has 128 places, and tokio's sockets belong to a runtime; this one serves nothing else.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        match endpoint {
+        let socket = match endpoint {
             Endpoint::Address(address) => {
                 let _inside = runtime.enter();
-                let socket = match listen(*address) {
+                let bound = match listen(*address) {
                     Err(cause) if address.ip().is_unspecified() && cause.kind() != ErrorKind::AddrInUse => {
                         listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))).map_err(|_| cause)
                     }
                     bound => bound,
-                }?;
-                let endpoint = Endpoint::Address(socket.local_addr()?);
-                Ok(Self { kind, endpoint, has_tls, socket: Socket::Tcp(socket) })
+                };
+                Socket::Tcp(bound?)
             }
-            Endpoint::Unix { path, mode } => {
-                let socket = runtime.block_on(listen_unix(path, *mode))?;
-                Ok(Self { kind, endpoint: endpoint.clone(), has_tls, socket: Socket::Unix(socket) })
-            }
-        }
+            Endpoint::Unix { path, mode } => Socket::Unix(runtime.block_on(listen_unix(path, *mode))?),
+        };
+        Self::new(socket, endpoint)
     }
 
-    /// What it is for.
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
+    /// Of a socket that listens already, for this endpoint.
+    pub(super) fn new(socket: Socket, endpoint: &Endpoint) -> Result<Self, BindError> {
+        let endpoint = match &socket {
+            Socket::Tcp(socket) => Endpoint::Address(socket.local_addr()?),
+            Socket::Unix(_) => endpoint.clone(),
+        };
+        Ok(Self { socket, endpoint })
     }
+}
 
-    /// The address that it really has, if it has one.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.endpoint.address()
+impl Socket {
+    /// The same queue once more, for another who serves it.
+    pub(super) fn duplicate(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
+        })
     }
+}
 
-    /// As a person reads it: `http://127.0.0.1:8080`, `unix:/run/clients.sock`.
-    pub(crate) fn url(&self) -> String {
-        match &self.endpoint {
-            Endpoint::Address(address) if self.has_tls => format!("https://{address}"),
-            Endpoint::Address(address) => format!("http://{address}"),
-            unix @ Endpoint::Unix { .. } => unix.to_string(),
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        match socket {
+            Socket::Tcp(socket) => socket.into(),
+            Socket::Unix(socket) => socket.into(),
         }
     }
 }
@@ -148,15 +156,14 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
-        let listener = Listener::bind(Kind::Clients, &Endpoint::Unix { path: path.to_owned(), mode }, false)?;
+        let listener = Listener::bind(&Endpoint::Unix { path: path.to_owned(), mode })?;
         let Socket::Unix(socket) = listener.socket else { panic!("a Unix socket") };
         Ok(socket)
     }
 
     #[test]
     fn accepted_connections_inherit_no_delay() {
-        let listener =
-            Listener::bind(Kind::Clients, &Endpoint::Address(([127, 0, 0, 1], 0).into()), false).expect("a port");
+        let listener = Listener::bind(&Endpoint::Address(([127, 0, 0, 1], 0).into())).expect("a port");
         let Socket::Tcp(socket) = listener.socket else { panic!("a TCP socket") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
         runtime.block_on(async {

@@ -19,18 +19,21 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Kind;
-use super::bind::{self, Listener};
+use super::bind;
 use super::connection::{Connection, Stream};
 use super::exit::ExitIfDropped;
 use super::http::{Http, Speaks};
 use super::opening::{Opened, Opening};
 use super::refusal::{self, NoRequest};
+use super::set;
 use super::socket::Socket;
 use super::tls::{FILES_STEP, Revocation};
-use crate::load::{Guard, Limit, Load};
+use crate::config::Endpoint;
+use crate::load::{Limit, Load};
 
 /// When a connection cannot be accepted, as for want of file descriptors, it stays in the queue. To retry at once would only
 /// take processor time from the requests that could free a descriptor.
@@ -43,29 +46,24 @@ const MAX_REFUSALS: usize = 64;
 /// services.
 pub(crate) struct Listeners<A> {
     name: &'static str,
-    shutdown: ShutdownWatch,
-    listeners: Vec<(Listener, Arc<ArcSwap<Opening>>, Guard)>,
+    /// Those that are to be served; it ends when the process takes in no more work.
+    opened: mpsc::UnboundedReceiver<set::Opened>,
     acceptor: Arc<Acceptor<A>>,
     threads: usize,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
-    /// Serves these listeners with `http`, on `threads` threads, until the shutdown. All are of its kind.
+    /// Serves the listeners that come, all of its kind, with `http`, on `threads` threads.
     pub(crate) fn new(
-        listeners: Vec<(Listener, Opening)>,
+        opened: mpsc::UnboundedReceiver<set::Opened>,
         http: Http<A>,
         threads: usize,
         load: &Arc<Load>,
-        shutdown: ShutdownWatch,
     ) -> Self {
         let kind = http.kind();
-        // Counted from now on: a signal may come before the service has started.
-        let counted =
-            |(listener, opening)| (listener, Arc::new(ArcSwap::from_pointee(opening)), load.listeners.enter());
-        let listeners = listeners.into_iter().map(counted).collect();
         let connections = Arc::clone(kind.connections(load));
         let acceptor = Acceptor { http: Arc::new(http), connections, load: Arc::clone(load) };
-        Self { name: kind.name(), shutdown, listeners, acceptor: Arc::new(acceptor), threads }
+        Self { name: kind.name(), opened, acceptor: Arc::new(acceptor), threads }
     }
 }
 
@@ -73,18 +71,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, _: ShutdownWatch, _listeners_per_fd: usize) {
         let mut accepting = JoinSet::new();
-        let openings: Vec<_> =
-            self.listeners.iter().map(|(listener, opening, _)| (listener.url(), Arc::clone(opening))).collect();
-        tokio::spawn(look_at_files(openings, Arc::clone(&self.acceptor.load)));
-        for (listener, opening, open) in self.listeners.drain(..) {
-            let (acceptor, shutdown) = (Arc::clone(&self.acceptor), self.shutdown.clone());
+        while let Some(opened) = self.opened.recv().await {
+            // Of those that are closed.
+            while accepting.try_join_next().is_some() {}
+            let acceptor = Arc::clone(&self.acceptor);
             accepting.spawn(async move {
-                let name = listener.kind().name();
-                let _exit = ExitIfDropped::new(name, shutdown.clone());
-                if let Err(cause) = acceptor.accept(listener, &opening, &shutdown).await {
+                let name = opened.kind.name();
+                let _exit = ExitIfDropped::new(name, opened.stop.clone());
+                let (endpoint, opening) = (opened.listener.endpoint.clone(), Arc::clone(&opened.opening));
+                let looking = tokio::spawn(look_at_files(endpoint, opening, Arc::clone(&acceptor.load)));
+                if let Err(cause) = acceptor.accept(opened).await {
                     error!("{name}: {cause}");
                 }
-                drop(open);
+                looking.abort();
             });
         }
         while accepting.join_next().await.is_some() {}
@@ -100,19 +99,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     }
 }
 
-/// Takes what is new in the files of these listeners' TLS, and tells when the certificates in use end, until the runtime ends.
-async fn look_at_files(openings: Vec<(String, Arc<ArcSwap<Opening>>)>, load: Arc<Load>) {
-    let ends: Vec<_> = openings.iter().map(|(name, _)| load.openings.certificate(name.clone())).collect();
+/// Takes what is new in the files of a listener's TLS, and tells when the certificate in use ends, if it has TLS at that moment.
+async fn look_at_files(endpoint: Endpoint, opening: Arc<ArcSwap<Opening>>, load: Arc<Load>) {
+    let name = set::url(&endpoint, true);
+    let end = load.openings.certificate(name.clone());
     loop {
-        for ((_, opening), end) in openings.iter().zip(&ends) {
-            end.set(opening.load().tls.as_ref().map(|tls| tls.not_after()));
-        }
+        let tls = opening.load().tls.clone();
+        end.set(tls.as_ref().map(|tls| tls.not_after()));
         tokio::time::sleep(FILES_STEP).await;
-        for (name, opening) in &openings {
-            let tls = opening.load().tls.clone();
-            if let Some(tls) = tls {
-                tls.look(name).await;
-            }
+        let tls = opening.load().tls.clone();
+        if let Some(tls) = tls {
+            tls.look(&name).await;
         }
     }
 }
@@ -125,50 +122,44 @@ struct Acceptor<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
-    /// Accepts until the shutdown, and then what is left in the queue.
-    async fn accept(&self, listener: Listener, opening: &ArcSwap<Opening>, shutdown: &ShutdownWatch) -> io::Result<()> {
-        let name = listener.kind().name();
+    /// Accepts until the listener stops, and then what is left in the queue, if nobody else serves it.
+    async fn accept(&self, opened: set::Opened) -> io::Result<()> {
+        let set::Opened { kind, listener, opening, stop, held, open: _open, closed: _closed } = opened;
         let queue = Queue::new(listener.socket)?;
-        let mut watch = shutdown.clone();
+        let mut stop = stop;
         let mut stopping = pin!(async {
-            // An error means that nobody is left who could announce a shutdown: that is one, too.
-            let _ = watch.wait_for(|stop| *stop).await;
+            // An error means that nobody is left who could stop it: that is a stop, too.
+            let _ = stop.wait_for(|stop| *stop).await;
         });
         loop {
             tokio::select! {
                 biased;
                 () = &mut stopping => break,
                 accepted = queue.accept() => match accepted {
-                    Ok(accepted) => self.serve(accepted, opening, shutdown),
+                    Ok(accepted) => self.serve(accepted, &opening),
                     Err(cause) => {
-                        error!("{name}: accept: {cause}");
+                        error!("{}: accept: {cause}", kind.name());
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
             }
         }
-        queue.rest(|accepted| self.serve(accepted, opening, shutdown))?;
-        if let Some(tls) = &opening.load().tls {
-            tls.close();
+        if !held.release() {
+            queue.rest(|accepted| self.serve(accepted, &opening))?;
         }
+        opening.load().end(None);
         Ok(())
     }
 
-    fn serve(&self, accepted: Accepted, opening: &ArcSwap<Opening>, shutdown: &ShutdownWatch) {
+    fn serve(&self, accepted: Accepted, opening: &ArcSwap<Opening>) {
         match accepted {
-            Accepted::Tcp(stream, peer) => self.serve_stream(stream, peer, opening, shutdown),
-            Accepted::Unix(stream, peer) => self.serve_stream(stream, peer, opening, shutdown),
+            Accepted::Tcp(stream, peer) => self.serve_stream(stream, peer, opening),
+            Accepted::Unix(stream, peer) => self.serve_stream(stream, peer, opening),
         }
     }
 
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
-    fn serve_stream<S: Stream + AsFd>(
-        &self,
-        mut stream: S,
-        peer: SocketAddr,
-        opening: &ArcSwap<Opening>,
-        shutdown: &ShutdownWatch,
-    ) {
+    fn serve_stream<S: Stream + AsFd>(&self, mut stream: S, peer: SocketAddr, opening: &ArcSwap<Opening>) {
         self.load.openings.accept(self.http.kind() == Kind::Admin);
         let guard = self.connections.enter();
         match guard.excess() {
@@ -176,19 +167,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 if self.connections.is_nearly_full() {
                     self.http.close_idle();
                 }
-                let (http, shutdown) = (Arc::clone(&self.http), shutdown.clone());
+                let http = Arc::clone(&self.http);
                 let (opening, load) = (opening.load_full(), Arc::clone(&self.load));
                 let rate = load.gate.bounds().reader_rate;
                 tokio::spawn(async move {
+                    let ended = opening.ended();
                     if opening.is_plain() {
                         drop((opening, load));
                         let mut connection = Box::new(Connection::new(Socket::new(stream, rate), peer));
                         if let Ok(_place) = http.admit(&mut connection).await {
-                            http.serve(connection, Speaks::Either, &shutdown, Revocation::never()).await;
+                            http.serve(connection, Speaks::Either, &ended, Revocation::never()).await;
                         }
                     } else {
                         // Of its own memory, so that a plain connection's task stays small.
-                        Box::pin(serve_opened(&http, &opening, stream, peer, &load, &shutdown)).await;
+                        Box::pin(serve_opened(&http, &opening, stream, peer, &load, &ended)).await;
                     }
                     drop(guard);
                 });
@@ -211,18 +203,18 @@ async fn serve_opened<A: HttpServerApp + Send + Sync + 'static, S: Stream + AsFd
     stream: S,
     peer: SocketAddr,
     load: &Load,
-    shutdown: &ShutdownWatch,
+    ended: &ShutdownWatch,
 ) {
     match Box::pin(opening.open(stream, peer, load)).await {
         Some(Opened::Plain(mut connection)) => {
             if let Ok(_place) = http.admit(&mut connection).await {
-                http.serve(connection, Speaks::Either, shutdown, Revocation::never()).await;
+                http.serve(connection, Speaks::Either, ended, Revocation::never()).await;
             }
         }
         Some(Opened::Tls(mut connection, speaks, revocation, _place)) => {
             let admitted = http.admit_certificate(&mut connection, speaks).await;
             if let Ok(()) = admitted {
-                http.serve(connection, speaks, shutdown, revocation).await;
+                http.serve(connection, speaks, ended, revocation).await;
             }
         }
         None => {}

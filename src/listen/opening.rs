@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::server::ShutdownWatch;
 use proxy_protocol::Wrong;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 
@@ -40,6 +42,8 @@ pub(crate) struct Opening {
     pub proxy_protocol: Option<Networks>,
     /// TLS, where the listener has it.
     pub tls: Option<Arc<Tls>>,
+    /// Set when other settings have taken this one's place, and when the listener is closed.
+    ended: watch::Sender<bool>,
 }
 
 /// A connection that is ready for requests.
@@ -100,12 +104,31 @@ impl Opening {
     /// What the settings say. The certificates are read.
     pub(crate) fn load(listener: &Listener) -> Result<Self, TlsError> {
         let tls = listener.tls.as_ref().map(Tls::load).transpose()?;
-        Ok(Self { proxy_protocol: listener.proxy_protocol.clone(), tls: tls.map(Arc::new) })
+        let proxy_protocol = listener.proxy_protocol.clone();
+        Ok(Self { proxy_protocol, tls: tls.map(Arc::new), ended: watch::Sender::new(false) })
     }
 
-    /// Nothing: the first bytes are a request's.
-    pub(crate) fn plain() -> Self {
-        Self { proxy_protocol: None, tls: None }
+    /// Takes what the files of the same settings said when `read` was made of them.
+    pub(super) fn take_files(&self, listener: &str, read: Self) {
+        if let Some((tls, read)) = self.tls.as_ref().zip(read.tls.and_then(Arc::into_inner)) {
+            tls.take(listener, read);
+        }
+    }
+
+    /// Ends the connections that began by this one, after the requests under way. `next` has taken its place; without it the
+    /// listener is closed.
+    pub(super) fn end(&self, next: Option<&Self>) {
+        self.ended.send_replace(true);
+        let Some(tls) = &self.tls else { return };
+        tls.close();
+        if let Some(next) = next {
+            tls.revoke_removed(next.tls.as_deref());
+        }
+    }
+
+    /// What tells a connection that it is to end.
+    pub(super) fn ended(&self) -> ShutdownWatch {
+        self.ended.subscribe()
     }
 
     /// Whether the first bytes of all connections are a request's.

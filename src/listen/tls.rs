@@ -64,9 +64,15 @@ impl Ends {
     fn new() -> Arc<Self> {
         Arc::new(Self { closing: watch::Sender::new(false), revoked: watch::Sender::new(false) })
     }
+
+    /// A CA was removed.
+    fn end(&self) {
+        self.closing.send_replace(true);
+        self.revoked.send_replace(true);
+    }
 }
 
-/// By when a connection has to end, apart from the process's own end.
+/// By when a connection has to end, apart from the end of its listener.
 pub(crate) struct Revocation(Option<(Arc<Ends>, watch::Receiver<bool>)>);
 
 impl Revocation {
@@ -75,9 +81,10 @@ impl Revocation {
         Self(None)
     }
 
-    /// What tells Pingora to end the connection after the requests under way; `process` tells it that the process ends.
-    pub(crate) fn shutdown(&self, process: &ShutdownWatch) -> ShutdownWatch {
-        self.0.as_ref().map_or_else(|| process.clone(), |(ends, _)| ends.closing.subscribe())
+    /// What tells Pingora to end the connection after the requests under way; `opening` tells it that its settings, its listener
+    /// or the process end.
+    pub(crate) fn shutdown(&self, opening: &ShutdownWatch) -> ShutdownWatch {
+        self.0.as_ref().map_or_else(|| opening.clone(), |(ends, _)| ends.closing.subscribe())
     }
 
     /// Waits until the client's CA is trusted no more. Cancel safe.
@@ -137,9 +144,28 @@ impl Tls {
         Ok(Secured { stream, speaks_h2, peer, revocation: Revocation(ends) })
     }
 
-    /// The process ends: the connections do so after the requests under way.
+    /// The connections end after the requests under way.
     pub(super) fn close(&self) {
         self.current.load().ends.closing.send_replace(true);
+    }
+
+    /// Ends the connections with client certificates if `next`, which has taken this one's place, lacks a CA of clients.
+    pub(super) fn revoke_removed(&self, next: Option<&Self>) {
+        let (current, next) = (self.current.load(), next.map(|next| next.current.load()));
+        let is_there = |ca| next.as_ref().is_some_and(|next| next.certificates.client_cas.contains(ca));
+        if !current.certificates.client_cas.iter().all(is_there) {
+            current.ends.end();
+        }
+    }
+
+    /// Takes what `read` has found in the same files, if that is new.
+    pub(super) fn take(&self, listener: &str, read: Self) {
+        let read = Arc::into_inner(read.current.into_inner());
+        if let Some(Current { fingerprint, certificates, .. }) = read
+            && fingerprint != self.current.load().fingerprint
+        {
+            self.replace(listener, fingerprint, certificates);
+        }
     }
 
     /// Reads the files, and takes what is new in them. What cannot be used changes nothing, and the log says so once.
@@ -188,8 +214,7 @@ impl Tls {
         );
         if removed > 0 {
             info!("{listener}: {removed} CAs of clients were removed: connections with client certificates end");
-            old.ends.closing.send_replace(true);
-            old.ends.revoked.send_replace(true);
+            old.ends.end();
         }
     }
 }

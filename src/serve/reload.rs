@@ -9,10 +9,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use arc_swap::ArcSwap;
 use log::{info, warn};
 
+use super::ServeError;
 use super::table::RouteTable;
+use super::takeover::Takeover;
 use crate::config::{Config, Drain, Effect};
 use crate::control::Outcome;
 use crate::listen::http::Keepalive;
+use crate::listen::set::ListenerSet;
 use crate::load::Load;
 use crate::net::trust::TrustRoots;
 use crate::{logger, notify};
@@ -33,6 +36,8 @@ pub(super) struct Reload {
     pub keepalive: Arc<Keepalive>,
     pub drain: Arc<ArcSwap<Drain>>,
     pub load: Arc<Load>,
+    pub listeners: Arc<ListenerSet>,
+    pub takeover: Arc<Takeover>,
 }
 
 /// Somebody wants the settings to be read; with a sender, to know what came of it.
@@ -95,7 +100,7 @@ impl Reload {
                         warn!("reload: nothing has changed: {}", mistakes.trim_end().replace('\n', "; "));
                     }
                 }
-                notify::reloaded();
+                notify::reloaded(&self.listeners.addresses().0);
                 if let Some(answer) = request {
                     // Who asked may have left.
                     let _ = answer.send(outcome.map(|reloaded| reloaded.to_string()));
@@ -105,6 +110,9 @@ impl Reload {
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
+        if !self.takeover.has_begun() {
+            return Err("this process does not serve yet".to_owned());
+        }
         let next = (self.source)()?;
         let roots = TrustRoots::load(next.ca_file()).map_err(|cause| cause.to_string())?;
         let at_once = self.current.changes(&next, Effect::AtOnce);
@@ -112,8 +120,11 @@ impl Reload {
         if roots != self.roots && !at_start.contains(&"ca_file") {
             at_start.push("the CA certificates");
         }
+        let prepared = self.listeners.prepare(super::wanted(&next));
+        let prepared = prepared.map_err(|cause| ServeError::cannot_open(cause).to_string())?;
         // The last that can fail.
         self.table.replace(&next).map_err(|cause| cause.to_string())?;
+        super::announce(self.listeners.take(prepared));
         self.keepalive.set(next.client_keepalive());
         self.drain.store(Arc::new(next.drain()));
         self.load.gate.replace(next.access().clone());

@@ -1,12 +1,14 @@
 //! The configuration, flags and environment of a proxy.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use acr_emulator::{Emulator, Options};
+use command_fds::{CommandFdExt as _, FdMapping};
 
 use crate::log::Log;
 use crate::process::Proxy;
@@ -29,6 +31,9 @@ pub struct Setup {
     journal: Option<bool>,
     /// Soft and hard limit of open files; `None` keeps those of the test.
     descriptors: Option<(usize, usize)>,
+    /// Listening sockets, as a service manager hands them over.
+    sockets: Vec<OwnedFd>,
+    program: Option<PathBuf>,
     files: tempfile::TempDir,
 }
 
@@ -61,10 +66,18 @@ impl Setup {
         let config = files.path().join("config.yaml");
         let rest = format!("listen: 127.0.0.1:0\nca_file: {}\nlog: trace\n", ca.display());
         std::fs::write(&config, upstream.to_owned() + &rest).expect("the configuration is written");
-        Self { args: Vec::new(), environment: Vec::new(), journal: None, descriptors: None, files }
-            .flag("--config", &config.to_string_lossy())
-            .env("AZURE_AUTHORITY_HOST", &azure.authority())
-            .secret(SECRET)
+        Self {
+            args: Vec::new(),
+            environment: Vec::new(),
+            journal: None,
+            descriptors: None,
+            sockets: Vec::new(),
+            program: None,
+            files,
+        }
+        .flag("--config", &config.to_string_lossy())
+        .env("AZURE_AUTHORITY_HOST", &azure.authority())
+        .secret(SECRET)
     }
 
     /// Sets what is kept, such as `{tags: 1s}` or `off`, in place of the program's defaults.
@@ -186,6 +199,18 @@ impl Setup {
         self
     }
 
+    /// Hands listening sockets over, as systemd does for a socket unit.
+    pub fn hand_over(mut self, sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
+        self.sockets.extend(sockets);
+        self
+    }
+
+    /// The path of the program, in place of where cargo has built it.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Proxy {
         let socket = self.path("notify");
@@ -199,13 +224,13 @@ impl Setup {
     /// Starts it and does not wait.
     pub fn spawn(self) -> Proxy {
         let (stderr, writer) = std::io::pipe().expect("a pipe");
-        let stream = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let stream = std::fs::File::from(OwnedFd::from(writer));
         let journal = self.journal.map(|is_standard_error| {
             let of = stream.metadata().expect("an open pipe");
             let inode = if is_standard_error { of.ino() } else { of.ino() + 1 };
             ("JOURNAL_STREAM", format!("{}:{inode}", of.dev()))
         });
-        let binary = binary();
+        let binary = self.program.as_ref().map_or_else(binary, |path| path.to_string_lossy().into_owned());
         let mut command = match self.descriptors {
             None => Command::new(&binary),
             Some((soft, hard)) => {
@@ -214,12 +239,19 @@ impl Setup {
                 shell
             }
         };
+        let count = self.sockets.len();
+        if count > 0 {
+            let mappings = (3..).zip(self.sockets).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
+            command.fd_mappings(mappings.collect()).expect("each is another");
+        }
+        let handed_over = (count > 0).then(|| ("LISTEN_FDS", count.to_string()));
         let child = command
             .args(&self.args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(journal)
+            .envs(handed_over)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(stream))

@@ -73,6 +73,16 @@ pub(crate) fn values(block: &Block) -> Result<(), String> {
     settings(&Block { place: block.place.clone(), language: block.language.clone(), text })
 }
 
+/// The sample of a socket unit has the address that the proxy has by itself: with another one it does not start.
+#[test]
+fn the_socket_unit_is_for_the_listener_by_default() {
+    let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.socket")).expect("the unit");
+    let sockets: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("ListenStream=")).collect();
+    let all = std::fs::read_to_string(root().join("conf/full.yaml")).expect("the settings");
+    let listen = all.lines().find_map(|line| line.strip_prefix("listen: ")).expect("the listener");
+    assert_eq!(sockets, [listen]);
+}
+
 /// A drop-in for the unit: settings in a section; those of the sandbox are ones that the unit has.
 pub(crate) fn unit(block: &Block) -> Result<(), String> {
     let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.service")).expect("the unit");

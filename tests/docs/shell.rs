@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::{program, root};
 
 /// Words of programs that are not ours: only their syntax as shell is checked, and the paths of this repository in them.
-const UNCHECKED: [(&str, &str); 19] = [
+const UNCHECKED: [(&str, &str); 20] = [
     ("az", "needs Azure"),
     ("cargo", "the tests are built by it"),
     ("curl", "needs a proxy with a registry"),
@@ -17,6 +17,7 @@ const UNCHECKED: [(&str, &str); 19] = [
     ("helm", "scripts/deploy-check installs the chart by it"),
     ("install", "writes below /usr and /etc"),
     ("journalctl", "needs systemd"),
+    ("kill", "ends or replaces a process"),
     ("kubectl", "needs a cluster"),
     ("python3", "benches, run by scripts/bench"),
     ("read", "waits for a person"),

@@ -49,6 +49,7 @@ mod sources;
 mod status;
 mod tls;
 mod under_load;
+mod upgrade;
 mod upstream;
 mod warm;
 

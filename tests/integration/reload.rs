@@ -9,6 +9,7 @@ use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 use crate::wire::{self, Client};
 use testkit::{PATIENCE, Proxy, Setup, wait_for};
 
+mod listeners;
 mod property;
 
 const PULL: &str = "/v2/library/busybox/manifests/latest";

@@ -80,7 +80,7 @@ impl Secret {
         secret
     }
 
-    fn put(&mut self, certificate: &str, key: &str, clients: &[&Authority]) {
+    pub(crate) fn put(&mut self, certificate: &str, key: &str, clients: &[&Authority]) {
         self.generation += 1;
         let data = self.folder.path().join(format!("..{}", self.generation));
         std::fs::create_dir(&data).expect("a folder");

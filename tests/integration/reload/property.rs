@@ -2,6 +2,10 @@
 //! request fails on the way.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
@@ -24,6 +28,8 @@ struct Step {
     /// One for each of [`SOURCES`]; the first is always there.
     routes: [Option<RouteChoice>; 3],
     others: [usize; 5],
+    /// What a Unix socket asks of its connections, of [`SOCKETS`]; `None` is no such listener.
+    sockets: [Option<usize>; 2],
     mistake: Option<usize>,
 }
 
@@ -35,17 +41,30 @@ const OTHERS: [[&str; 3]; 5] = [
     ["", "limits: {registry_reads_per_minute: 100000}\n", "limits: {registry_reads_per_minute: 90000}\n"],
     ["log: info\n", "log: warn,acr_cache_proxy::serve=info\n", "log: trace\n"],
 ];
-const MISTAKES: [&str; 5] = [
+const SOCKETS: [&str; 3] = ["", ", mode: 0600", ", proxy_protocol: {trusted: []}"];
+/// A listener that no host can open (RFC 5737).
+const NO_LISTENER: &str = ", {address: '192.0.2.1:8080'}";
+const MISTAKES: [&str; 6] = [
     "unknown: key\n",
     "routes: again\n",
     "identity: {kind: client_secret, tenant_id: none at all}\n",
     "  bad indent: [\n",
     "default: registry.k8s.io\n",
+    // Found when all else is well: see NO_LISTENER.
+    "",
 ];
 
 impl Step {
-    fn text(&self, registries: &[Emulator; 2], ca: &str) -> String {
-        let mut text = format!("listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nca_file: {ca}\n");
+    fn text(&self, registries: &[Emulator; 2], ca: &Path) -> String {
+        let mut listen = "{address: '127.0.0.1:0'}".to_owned();
+        for (number, socket) in
+            self.sockets.iter().enumerate().filter_map(|(at, choice)| Some((at, SOCKETS[(*choice)?])))
+        {
+            write!(listen, ", {{unix: '{}'{socket}}}", self::socket(ca, number).display()).expect("a String");
+        }
+        listen += if self.mistake == Some(5) { NO_LISTENER } else { "" };
+        let ca = ca.display();
+        let mut text = format!("listen: [{listen}]\nadmin: 127.0.0.1:0\nca_file: {ca}\n");
         if self.mistake != Some(2) {
             text += "identity: {kind: anonymous}\n";
         }
@@ -66,19 +85,31 @@ impl Step {
     }
 }
 
+/// A Unix socket beside the proxy's other files.
+fn socket(ca: &Path, number: usize) -> PathBuf {
+    ca.with_file_name(format!("socket-{number}"))
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let route = || (0..2_usize, 0..PREFIXES.len(), 0..ROUTE_ENDS.len());
     let others = [0..3_usize, 0..3, 0..3, 0..3, 0..3];
+    let socket = || proptest::option::of(0..SOCKETS.len());
+    let sockets = [socket(), socket()];
     let mistake = proptest::option::weighted(0.4, 0..MISTAKES.len());
-    (route(), proptest::option::of(route()), proptest::option::of(route()), others, mistake).prop_map(
-        |(first, second, third, others, mistake)| Step { routes: [Some(first), second, third], others, mistake },
+    (route(), proptest::option::of(route()), proptest::option::of(route()), others, sockets, mistake).prop_map(
+        |(first, second, third, others, sockets, mistake)| Step {
+            routes: [Some(first), second, third],
+            others,
+            sockets,
+            mistake,
+        },
     )
 }
 
-fn proxy(azure: &[Emulator; 2], text: impl FnOnce(&str) -> String) -> Proxy {
+fn proxy(azure: &[Emulator; 2], text: impl FnOnce(&Path) -> String) -> Proxy {
     let setup = Setup::new(&azure[0]).nobody();
     let ca = setup.file("ca.pem", azure.iter().map(Emulator::ca_pem).collect::<String>());
-    setup.file("config.yaml", text(&ca.to_string_lossy()));
+    setup.file("config.yaml", text(&ca));
     setup.start()
 }
 
@@ -93,6 +124,19 @@ fn seen(proxy: &Proxy) -> Vec<String> {
             format!("{source}: {} {}", answer.status, answer.body)
         })
         .collect();
+    for number in 0..2 {
+        seen.push(match UnixStream::connect(socket(&proxy.config(), number)) {
+            Ok(mut stream) => {
+                stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+                stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).expect("an answer");
+                let mode = socket(&proxy.config(), number).metadata().expect("a file").permissions().mode();
+                format!("socket {number}: {} {mode:o}", wire::parse(&answer).status)
+            }
+            Err(_) => format!("socket {number}: none"),
+        });
+    }
     let admin = |path: &str| {
         let body = wire::ask(crate::admin::admin(proxy), &format!("GET {path}"), "").body;
         serde_json::from_str::<serde_json::Value>(&body).expect("JSON")
@@ -128,7 +172,7 @@ async fn any_sequence_of_configurations_under_load_equals_a_fresh_start_with_the
         let tested = runner.run(&steps, |(mut first, steps)| {
             first.mistake = None;
             let proxy = proxy(&azure, |ca| first.text(&azure, ca));
-            let ca = proxy.config().with_file_name("ca.pem").to_string_lossy().into_owned();
+            let ca = proxy.config().with_file_name("ca.pem");
             let clients = Clients::start(proxy.address());
             let mut good = &first;
             for step in &steps {

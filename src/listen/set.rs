@@ -1,0 +1,335 @@
+//! Which listeners are open: added, changed and removed while the process runs, and handed over to the one that takes its place.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use log::warn;
+use pingora_core::server::ShutdownWatch;
+use tokio::sync::{mpsc, watch};
+
+use super::Kind;
+use super::bind::{self, BindError};
+use super::certificate::TlsError;
+use super::inherited::{HandedOver, Inherited};
+use super::opening::Opening;
+use crate::config::{self, Endpoint};
+use crate::load::{Guard, Load};
+
+/// A listener that was removed is closed within this: what accepts its connections only has to be told.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A listener as the settings have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// What it is for.
+    pub kind: Kind,
+    /// Where it is, and what it asks of each connection.
+    pub settings: config::Listener,
+}
+
+impl Wanted {
+    /// Whether both have the same queue of connections.
+    fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.endpoint().is_at(other.endpoint())
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        &self.settings.endpoint
+    }
+}
+
+/// A listener that is to be served until it stops.
+pub(crate) struct Opened {
+    pub(super) kind: Kind,
+    pub(super) listener: bind::Listener,
+    pub(super) opening: Arc<ArcSwap<Opening>>,
+    pub(super) stop: ShutdownWatch,
+    pub(super) held: Arc<Held>,
+    /// Counted until it is closed: a signal may come before it is served.
+    pub(super) open: Guard,
+    /// Dropped when it is closed.
+    pub(super) closed: blocking::Sender<()>,
+}
+
+/// What is kept of a listener while it is served.
+pub(super) struct Held {
+    /// To hand it over.
+    socket: Mutex<Option<bind::Socket>>,
+    /// Its queue has somebody else who serves it, or who keeps it for the next process.
+    is_shared: AtomicBool,
+}
+
+impl Held {
+    /// Closes this copy of the socket. Whether its queue is somebody else's from now on.
+    pub(super) fn release(&self) -> bool {
+        self.socket().take();
+        self.is_shared.load(Ordering::Acquire)
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Option<bind::Socket>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn duplicate(&self) -> io::Result<bind::Socket> {
+        self.socket().as_ref().ok_or(io::ErrorKind::NotConnected)?.duplicate()
+    }
+}
+
+/// What new settings make of the listeners: all that can fail is done, and nothing has changed yet.
+pub(crate) struct Prepared(Vec<(Wanted, Opening, Place)>);
+
+enum Place {
+    /// One that is open, by its position.
+    Open(usize),
+    New(bind::Listener, bind::Socket),
+}
+
+/// A listener that is served in another way than before.
+pub(crate) enum Change {
+    /// It is new, or its connections open in another way.
+    Served {
+        /// As a person reads it.
+        url: String,
+        /// With the port that was chosen.
+        address: Option<SocketAddr>,
+        /// As the settings have it.
+        wanted: Wanted,
+        /// When its certificate ends.
+        not_after: Option<SystemTime>,
+    },
+    /// It is closed.
+    Closed(String),
+}
+
+/// Why a listener cannot be opened.
+#[derive(Debug)]
+pub(crate) enum CannotOpen {
+    /// Its certificates cannot be used.
+    Tls(TlsError),
+    /// Its address or its Unix socket cannot be listened on.
+    Bind(Kind, Endpoint, BindError),
+    /// What was handed over to this process is not what the settings have.
+    HandedOver(HandedOver),
+}
+
+/// The listeners of the process.
+pub(crate) struct ListenerSet {
+    load: Arc<Load>,
+    state: Mutex<State>,
+}
+
+struct State {
+    inherited: Inherited,
+    open: Vec<Open>,
+    /// Where those for clients and for the admin endpoints go; `None` once no more work is taken in.
+    services: Option<[mpsc::UnboundedSender<Opened>; 2]>,
+}
+
+struct Open {
+    wanted: Wanted,
+    /// With the port that was chosen.
+    endpoint: Endpoint,
+    opening: Arc<ArcSwap<Opening>>,
+    held: Arc<Held>,
+    stop: watch::Sender<bool>,
+    closed: blocking::Receiver<()>,
+}
+
+impl ListenerSet {
+    /// None yet, and what will be opened of each kind: for clients, and for the admin endpoints.
+    pub(crate) fn new(inherited: Inherited, load: &Arc<Load>) -> (Self, [mpsc::UnboundedReceiver<Opened>; 2]) {
+        let ((clients, opened), (admin, opened_admin)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let state = State { inherited, open: Vec::new(), services: Some([clients, admin]) };
+        (Self { load: Arc::clone(load), state: Mutex::new(state) }, [opened, opened_admin])
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the certificates of these listeners, and binds those that are not open yet. Connections to them wait until
+    /// [`Self::take`].
+    pub(crate) fn prepare(&self, wanted: Vec<Wanted>) -> Result<Prepared, CannotOpen> {
+        // What is wrong with a file is found before an address in use.
+        let openings = wanted.iter().map(|wanted| Opening::load(&wanted.settings));
+        let openings: Vec<_> = openings.collect::<Result<_, _>>().map_err(CannotOpen::Tls)?;
+        let mut state = self.state();
+        let State { inherited, open, .. } = &mut *state;
+        let mut left: Vec<usize> = (0..open.len()).collect();
+        let positions: Vec<_> = wanted
+            .iter()
+            .map(|wanted| {
+                let is_same = |index: &usize| open.get(*index).is_some_and(|open| open.wanted.is_same(wanted));
+                left.iter().position(is_same).map(|at| left.swap_remove(at))
+            })
+            .collect();
+        let removed: Vec<_> = left.into_iter().filter_map(|index| open.get(index)).collect();
+        let place = |(wanted, position): (&Wanted, Option<usize>)| match position {
+            Some(position) => Ok(Place::Open(position)),
+            None => bind(wanted.endpoint(), inherited, open, &removed)
+                .map_err(|cause| CannotOpen::Bind(wanted.kind, wanted.endpoint().clone(), cause)),
+        };
+        let places: Vec<_> = wanted.iter().zip(positions).map(place).collect::<Result<_, _>>()?;
+        inherited.check(wanted.iter().map(Wanted::endpoint)).map_err(CannotOpen::HandedOver)?;
+        let prepared = wanted.into_iter().zip(openings).zip(places);
+        Ok(Prepared(prepared.map(|((wanted, opening), place)| (wanted, opening, place)).collect()))
+    }
+
+    /// Puts these in place of those that are open. Requests under way at others, or by other settings, are finished, and their
+    /// connections end then. Returns what has changed, when what is no more is closed.
+    pub(crate) fn take(&self, prepared: Prepared) -> Vec<Change> {
+        let mut state = self.state();
+        let State { inherited, open, services } = &mut *state;
+        let Some(services) = services else { return Vec::new() };
+        let mut changes = Vec::new();
+        let mut before: Vec<_> = open.drain(..).map(Some).collect();
+        let mut new = Vec::new();
+        for (wanted, opening, place) in prepared.0 {
+            open.extend(match place {
+                Place::Open(position) => before.get_mut(position).and_then(Option::take).map(|mut open| {
+                    let is_changed = open.change(wanted, opening, inherited);
+                    changes.extend(is_changed.then(|| open.served()));
+                    open
+                }),
+                Place::New(listener, copy) => {
+                    new.push(wanted.endpoint().clone());
+                    let service = &services[usize::from(wanted.kind == Kind::Admin)];
+                    let is_kept = inherited.keeps(wanted.endpoint());
+                    let open =
+                        Open::new(wanted, opening, listener, copy, is_kept, self.load.listeners.enter(), service);
+                    changes.push(open.served());
+                    Some(open)
+                }
+            });
+        }
+        let removed: Vec<_> = before.into_iter().flatten().collect();
+        for open in &removed {
+            changes.push(Change::Closed(open.url()));
+            open.stop(new.iter().any(|new| new.is_at(open.wanted.endpoint())));
+        }
+        drop(state);
+        for open in removed {
+            // An error is what is waited for: the other end is dropped.
+            let _ = open.closed.recv_timeout(CLOSE_LIMIT);
+        }
+        changes
+    }
+
+    /// The addresses of those for clients, and all of these as a person reads them.
+    pub(crate) fn addresses(&self) -> (Vec<SocketAddr>, Vec<String>) {
+        let state = self.state();
+        let clients = || state.open.iter().filter(|open| open.wanted.kind == Kind::Clients);
+        (clients().filter_map(|open| open.endpoint.address()).collect(), clients().map(Open::url).collect())
+    }
+
+    /// All sockets once more, for a process that takes this one's place.
+    pub(crate) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        self.state().open.iter().map(|open| open.held.duplicate().map(OwnedFd::from)).collect()
+    }
+
+    /// Closes all. What waits in the queues is served, unless another process does that from now on.
+    pub(crate) fn stop(&self, is_replaced: bool) {
+        let mut state = self.state();
+        state.services = None;
+        for open in state.open.drain(..) {
+            open.stop(is_replaced);
+        }
+    }
+}
+
+/// A socket that was handed over, or that of a listener of the other kind that is removed; else a new one.
+fn bind(endpoint: &Endpoint, inherited: &mut Inherited, open: &[Open], removed: &[&Open]) -> Result<Place, BindError> {
+    let other = || removed.iter().find(|open| open.wanted.endpoint().is_at(endpoint));
+    let listener = match inherited.socket(endpoint).or_else(|| other().map(|open| open.held.duplicate())) {
+        Some(socket) => bind::Listener::new(socket?, endpoint)?,
+        None => bind::Listener::bind(endpoint).map_err(|cause| {
+            let is_in_use = matches!(&cause, BindError::System(cause) if cause.kind() == io::ErrorKind::AddrInUse);
+            let own = open.iter().find(|open| open.endpoint.collides(endpoint)).filter(|_| is_in_use);
+            own.and_then(|own| own.endpoint.address()).map_or(cause, BindError::Overlaps)
+        })?,
+    };
+    let copy = listener.socket.duplicate()?;
+    Ok(Place::New(listener, copy))
+}
+
+impl Open {
+    fn new(
+        wanted: Wanted,
+        opening: Opening,
+        listener: bind::Listener,
+        copy: bind::Socket,
+        is_kept: bool,
+        open: Guard,
+        service: &mpsc::UnboundedSender<Opened>,
+    ) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let (is_open, closed) = blocking::channel();
+        let opening = Arc::new(ArcSwap::from_pointee(opening));
+        let held = Arc::new(Held { socket: Mutex::new(Some(copy)), is_shared: AtomicBool::new(is_kept) });
+        let endpoint = listener.endpoint.clone();
+        let opened = Opened {
+            kind: wanted.kind,
+            listener,
+            opening: Arc::clone(&opening),
+            stop: stopping,
+            held: Arc::clone(&held),
+            open,
+            closed: is_open,
+        };
+        // Fails only while the program ends.
+        let _ = service.send(opened);
+        Self { wanted, endpoint, opening, held, stop, closed }
+    }
+
+    /// The listener has these settings from now on, and what was read for them. Whether connections open in another way.
+    fn change(&mut self, wanted: Wanted, opening: Opening, inherited: &Inherited) -> bool {
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        let (old, new) = (&before.settings, &self.wanted.settings);
+        if let (Endpoint::Unix { mode: old, .. }, Endpoint::Unix { path, mode }) = (&old.endpoint, &new.endpoint)
+            && old != mode
+            && !inherited.keeps(&new.endpoint)
+        {
+            let changed = fs::set_permissions(path, fs::Permissions::from_mode(*mode));
+            let _ = changed.inspect_err(|cause| warn!("{}: permissions {mode:o}: {cause}", self.url()));
+        }
+        if (&old.tls, &old.proxy_protocol) == (&new.tls, &new.proxy_protocol) {
+            self.opening.load().take_files(&self.url(), opening);
+            return false;
+        }
+        let opening = Arc::new(opening);
+        self.opening.swap(Arc::clone(&opening)).end(Some(&opening));
+        true
+    }
+
+    /// Takes in no more work. `is_shared`: somebody else has the same queue.
+    fn stop(&self, is_shared: bool) {
+        self.held.is_shared.fetch_or(is_shared, Ordering::AcqRel);
+        self.stop.send_replace(true);
+    }
+
+    fn served(&self) -> Change {
+        let not_after = self.opening.load().tls.as_ref().map(|tls| tls.not_after());
+        Change::Served { url: self.url(), address: self.endpoint.address(), wanted: self.wanted.clone(), not_after }
+    }
+
+    fn url(&self) -> String {
+        url(&self.endpoint, self.wanted.settings.tls.is_some())
+    }
+}
+
+/// A listener as a person reads it: `http://127.0.0.1:8080`, `unix:/run/clients.sock`.
+pub(super) fn url(endpoint: &Endpoint, has_tls: bool) -> String {
+    match endpoint {
+        Endpoint::Address(address) if has_tls => format!("https://{address}"),
+        Endpoint::Address(address) => format!("http://{address}"),
+        unix @ Endpoint::Unix { .. } => unix.to_string(),
+    }
+}
