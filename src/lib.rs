@@ -241,7 +241,13 @@
 //! - Nobody waits for a registry that is known to be down. One probe at a time looks whether it is back, and no repository that
 //!   fails alone takes others with it.
 //!   Held by `faults::down::a_registry_that_is_down_is_not_asked_until_a_probe_finds_it_back`,
-//!   `faults::down::a_repository_that_fails_alone_takes_no_other_with_it`.
+//!   `faults::down::a_repository_that_fails_alone_takes_no_other_with_it`,
+//!   `integration::cache::trouble::a_request_that_passes_the_cache_ends_when_the_registry_is_known_to_be_down`.
+//! - Routes to one registry that sign in as the same identity share what the registry counts together, its reads and its pauses,
+//!   whether it is down, and what is kept.
+//!   Held by `integration::cache::routes::routes_to_one_registry_have_one_budget`,
+//!   `integration::cache::routes::routes_to_one_registry_have_one_breaker`,
+//!   `integration::cache::routes::routes_to_one_repository_have_one_purge`.
 //! - Every wait, body, header, retry and table has a named bound, and so have connections and requests. What exceeds one is
 //!   refused at once, and descriptors are kept back for the admin listener and for registries.
 //!   Held by `integration::limits::connections_over_the_limit_are_refused_at_once_and_readyz_still_answers`,

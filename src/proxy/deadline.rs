@@ -36,14 +36,21 @@ enum State {
     /// For no header.
     #[default]
     Idle,
-    /// For one that has to arrive on this connection by `until`; of a registry, until that is known to be down.
-    Header { socket: RawFd, until: Instant, has_timer: bool, is_down: Option<IsDown> },
+    Header(Header),
     /// For Pingora to notice that the connection has been shut down.
     ShutDown(Why),
 }
 
-/// Ends once the registry is known to be down; why it is.
-type IsDown = Pin<Box<dyn Future<Output = Arc<Trouble>> + Send>>;
+/// A header that has to arrive on this connection by `until`.
+struct Header {
+    socket: RawFd,
+    until: Instant,
+    has_timer: bool,
+    /// It has not been waited for yet.
+    is_new: bool,
+    /// Of a registry: nobody waits for it once it is known to be down.
+    registry: Option<Arc<Upstream>>,
+}
 
 /// Why a connection has been shut down.
 pub(crate) enum Why {
@@ -71,15 +78,19 @@ pub(crate) fn late() -> Box<Error> {
 /// Runs a request with a watch of its own.
 pub(crate) async fn watched<F: Future>(request: F) -> F::Output {
     let mut request = pin!(request);
-    let mut timer = pin!(None);
+    let (mut timer, mut down) = (pin!(None), pin!(None));
     let both = poll_fn(|context| {
         let polled = request.as_mut().poll(context);
         if polled.is_pending() {
-            WATCH.with(|watch| watch.poll(timer.as_mut(), context));
+            WATCH.with(|watch| watch.poll(timer.as_mut(), down.as_mut(), is_down, context));
         }
         polled
     });
     WATCH.scope(Watch::default(), both).await
+}
+
+async fn is_down(registry: Arc<Upstream>) -> Arc<Trouble> {
+    registry.health.is_known_down().await
 }
 
 /// A request is about to be sent on this connection; the header of its response has to be whole by `until`. `first_read`
@@ -91,8 +102,7 @@ pub(crate) async fn watched<F: Future>(request: F) -> F::Output {
 /// call [`end`], and a request that is dropped takes its watch along. The watch is polled by the request's own task, never
 /// beside it. So the number cannot have been closed and given to another connection when it is used.
 pub(crate) fn begin(socket: RawFd, until: Instant, first_read: bool, registry: Option<Arc<Upstream>>) {
-    let is_down = registry.map(|registry| -> IsDown { Box::pin(async move { registry.health.is_known_down().await }) });
-    let header = State::Header { socket, until, has_timer: !first_read, is_down };
+    let header = State::Header(Header { socket, until, has_timer: !first_read, is_new: true, registry });
     // Without a watch, as in unit tests, Pingora's limits are all there is.
     let _ = WATCH.try_with(|watch| watch.0.replace(header));
 }
@@ -101,26 +111,35 @@ pub(crate) fn begin(socket: RawFd, until: Instant, first_read: bool, registry: O
 pub(crate) fn end() -> Option<Why> {
     match WATCH.try_with(|watch| watch.0.take()) {
         Ok(State::ShutDown(why)) => Some(why),
-        Ok(State::Idle | State::Header { .. }) | Err(_) => None,
+        Ok(State::Idle | State::Header(_)) | Err(_) => None,
     }
 }
 
 impl Watch {
-    /// The request waits: may it?
-    fn poll(&self, mut timer: Pin<&mut Option<Sleep>>, context: &mut Context<'_>) {
+    /// The request waits: may it? `down` is the wait until the registry `is_down`.
+    fn poll<D: Future<Output = Arc<Trouble>>>(
+        &self,
+        mut timer: Pin<&mut Option<Sleep>>,
+        mut down: Pin<&mut Option<D>>,
+        is_down: fn(Arc<Upstream>) -> D,
+        context: &mut Context<'_>,
+    ) {
         let mut state = self.0.borrow_mut();
-        let State::Header { socket, until, has_timer, is_down } = &mut *state else {
+        let State::Header(header) = &mut *state else {
             timer.set(None);
+            down.set(None);
             return;
         };
-        let socket = *socket;
-        let why = if let Some(Poll::Ready(cause)) = is_down.as_mut().map(|is_down| is_down.as_mut().poll(context)) {
+        if std::mem::take(&mut header.is_new) {
+            down.set(header.registry.take().map(is_down));
+        }
+        let why = if let Some(Poll::Ready(cause)) = down.as_mut().as_pin_mut().map(|down| down.poll(context)) {
             Why::Down(cause)
-        } else if !std::mem::replace(has_timer, true) {
+        } else if !std::mem::replace(&mut header.has_timer, true) {
             return;
         } else {
-            if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() != *until) {
-                timer.set(Some(sleep_until(*until)));
+            if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() != header.until) {
+                timer.set(Some(sleep_until(header.until)));
             }
             if timer.as_mut().as_pin_mut().is_none_or(|timer| timer.poll(context).is_pending()) {
                 return;
@@ -128,9 +147,10 @@ impl Watch {
             Why::Late
         };
         timer.set(None);
-        *state = State::ShutDown(why);
+        down.set(None);
         // This wakes the request, whose read or write then fails. An error here means that it has failed already.
-        let _ = shutdown(socket, Shutdown::Both);
+        let _ = shutdown(header.socket, Shutdown::Both);
+        *state = State::ShutDown(why);
     }
 }
 
