@@ -111,7 +111,7 @@ catalogue! {
     CACHE_PASSED = Counter "acr_cache_proxy_cache_passed" ["reason"]
         "Requests that went to the registry by themselves, by reason (kind, accept, full, answer, fault)";
     CACHE_SAVED = Counter "acr_cache_proxy_cache_reads_saved" []
-        "Requests that waited for no read of their own: hits, collapsed and stale ones together";
+        "Requests for which no registry was asked: hits, collapsed ones, and stale ones that cost no read";
     FLIGHTS = Gauge "acr_cache_proxy_cache_flights" []
         "Reads under way whose answers will be shared";
 
