@@ -50,20 +50,24 @@ pub(crate) type Addresses = Box<dyn Fn() -> (Vec<SocketAddr>, Vec<String>) + Sen
 pub(crate) struct Notifier {
     listen: Addresses,
     begun: watch::Receiver<bool>,
+    takes_over: bool,
     routes: Arc<Table>,
     load: Arc<Load>,
 }
 
 impl Notifier {
-    /// Sends `READY=1` when clients are served (`begun`), and the status from then on. `None` without a notify socket.
+    /// Sends `READY=1` when clients are served (`begun`), and the status from then on; from a process that takes another's place
+    /// (`takes_over`) a moment later, because systemd listens to it only when the other one has said so. `None` without a notify
+    /// socket.
     pub(crate) fn new(
         listen: Addresses,
         begun: watch::Receiver<bool>,
+        takes_over: bool,
         routes: Arc<Table>,
         load: Arc<Load>,
     ) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
-        Some(Self { listen, begun, routes, load })
+        Some(Self { listen, begun, takes_over, routes, load })
     }
 
     fn send_ready(&self) -> io::Result<()> {
@@ -94,10 +98,11 @@ impl BackgroundService for Notifier {
         if self.begun.clone().wait_for(|begun| *begun).await.is_err() {
             return;
         }
-        let mut is_ready_due = self.send_ready().is_err_and(|cause| {
-            warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
-            is_full(&cause)
-        });
+        let mut is_ready_due = self.takes_over
+            || self.send_ready().is_err_and(|cause| {
+                warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
+                is_full(&cause)
+            });
         let mut sent = String::new();
         // Errors are ignored from here on: a lost status does no harm.
         while timeout(STATUS_STEP, shutdown.wait_for(|stop| *stop)).await.is_err() {

@@ -263,7 +263,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let http = Http::new(listen::Kind::Admin, Admin::new(state), &keepalive, &load);
     server.add_service(Listeners::new(admin, http, 1, &load));
     let addresses = Box::new(move || listeners.addresses());
-    if let Some(notifier) = Notifier::new(addresses, takeover.begun(), Arc::clone(&live), Arc::clone(&load)) {
+    if let Some(notifier) = Notifier::new(addresses, takeover.begun(), is_upgrade, Arc::clone(&live), Arc::clone(&load))
+    {
         server.add_service(background_service("service manager", notifier));
     }
     if is_upgrade {
@@ -296,9 +297,10 @@ fn wanted(config: &Config) -> Vec<Wanted> {
 }
 
 /// Has a line in the log for each listener that has come, changed or gone.
-fn announce(changes: Vec<Change>) {
+fn announce(changes: &[Change]) {
     for change in changes {
         match change {
+            Change::Files => {}
             Change::Closed(url) => info!("{url}: closed, because the settings have it no more"),
             Change::Served { url, wanted, .. } if wanted.kind == listen::Kind::Admin => info!(
                 "health and readiness on {url}/healthz and /readyz, a page for people at /, metrics at /metrics, counters at /cache"

@@ -108,11 +108,10 @@ impl Opening {
         Ok(Self { proxy_protocol, tls: tls.map(Arc::new), ended: watch::Sender::new(false) })
     }
 
-    /// Takes what the files of the same settings said when `read` was made of them.
-    pub(super) fn take_files(&self, listener: &str, read: Self) {
-        if let Some((tls, read)) = self.tls.as_ref().zip(read.tls.and_then(Arc::into_inner)) {
-            tls.take(listener, read);
-        }
+    /// Takes what the files of the same settings said when `read` was made of them. Whether that is new.
+    pub(super) fn take_files(&self, listener: &str, read: Self) -> bool {
+        let read = self.tls.as_ref().zip(read.tls.and_then(Arc::into_inner));
+        read.is_some_and(|(tls, read)| tls.take(listener, read))
     }
 
     /// Ends the connections that began by this one, after the requests under way. `next` has taken its place; without it the

@@ -105,6 +105,8 @@ pub(crate) enum Change {
         /// When its certificate ends.
         not_after: Option<SystemTime>,
     },
+    /// Its certificate files have changed, which the log has been told.
+    Files,
     /// It is closed.
     Closed(String),
 }
@@ -195,8 +197,7 @@ impl ListenerSet {
         for (wanted, opening, place) in prepared.0 {
             open.extend(match place {
                 Place::Open(position) => before.get_mut(position).and_then(Option::take).map(|mut open| {
-                    let is_changed = open.change(wanted, opening, inherited);
-                    changes.extend(is_changed.then(|| open.served()));
+                    changes.extend(open.change(wanted, opening, inherited));
                     open
                 }),
                 Place::New(listener, copy) => {
@@ -289,8 +290,8 @@ impl Open {
         Self { wanted, endpoint, opening, held, stop, closed }
     }
 
-    /// The listener has these settings from now on, and what was read for them. Whether connections open in another way.
-    fn change(&mut self, wanted: Wanted, opening: Opening, inherited: &Inherited) -> bool {
+    /// The listener has these settings from now on, and what was read for them.
+    fn change(&mut self, wanted: Wanted, opening: Opening, inherited: &Inherited) -> Option<Change> {
         let before = std::mem::replace(&mut self.wanted, wanted);
         let (old, new) = (&before.settings, &self.wanted.settings);
         if let (Endpoint::Unix { mode: old, .. }, Endpoint::Unix { path, mode }) = (&old.endpoint, &new.endpoint)
@@ -301,12 +302,12 @@ impl Open {
             let _ = changed.inspect_err(|cause| warn!("{}: permissions {mode:o}: {cause}", self.url()));
         }
         if (&old.tls, &old.proxy_protocol) == (&new.tls, &new.proxy_protocol) {
-            self.opening.load().take_files(&self.url(), opening);
-            return false;
+            let is_new = self.opening.load().take_files(&self.url(), opening);
+            return is_new.then_some(Change::Files);
         }
         let opening = Arc::new(opening);
         self.opening.swap(Arc::clone(&opening)).end(Some(&opening));
-        true
+        Some(self.served())
     }
 
     /// Takes in no more work. `is_shared`: somebody else has the same queue.

@@ -158,14 +158,13 @@ impl Tls {
         }
     }
 
-    /// Takes what `read` has found in the same files, if that is new.
-    pub(super) fn take(&self, listener: &str, read: Self) {
+    /// Takes what `read` has found in the same files. Whether that is new.
+    pub(super) fn take(&self, listener: &str, read: Self) -> bool {
         let read = Arc::into_inner(read.current.into_inner());
-        if let Some(Current { fingerprint, certificates, .. }) = read
-            && fingerprint != self.current.load().fingerprint
-        {
-            self.replace(listener, fingerprint, certificates);
-        }
+        let new = read.filter(|read| read.fingerprint != self.current.load().fingerprint);
+        let Some(Current { fingerprint, certificates, .. }) = new else { return false };
+        self.replace(listener, fingerprint, certificates);
+        true
     }
 
     /// Reads the files, and takes what is new in them. What cannot be used changes nothing, and the log says so once.

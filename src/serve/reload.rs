@@ -15,7 +15,7 @@ use super::takeover::Takeover;
 use crate::config::{Config, Drain, Effect};
 use crate::control::Outcome;
 use crate::listen::http::Keepalive;
-use crate::listen::set::ListenerSet;
+use crate::listen::set::{Change, ListenerSet};
 use crate::load::Load;
 use crate::net::trust::TrustRoots;
 use crate::{logger, notify};
@@ -115,7 +115,7 @@ impl Reload {
         }
         let next = (self.source)()?;
         let roots = TrustRoots::load(next.ca_file()).map_err(|cause| cause.to_string())?;
-        let at_once = self.current.changes(&next, Effect::AtOnce);
+        let mut at_once = self.current.changes(&next, Effect::AtOnce);
         let mut at_start = self.started.changes(&next, Effect::AtStart);
         if roots != self.roots && !at_start.contains(&"ca_file") {
             at_start.push("the CA certificates");
@@ -124,7 +124,11 @@ impl Reload {
         let prepared = prepared.map_err(|cause| ServeError::cannot_open(cause).to_string())?;
         // The last that can fail.
         self.table.replace(&next).map_err(|cause| cause.to_string())?;
-        super::announce(self.listeners.take(prepared));
+        let changes = self.listeners.take(prepared);
+        super::announce(&changes);
+        if changes.iter().any(|change| matches!(change, Change::Files)) {
+            at_once.push("certificate files of listen");
+        }
         self.keepalive.set(next.client_keepalive());
         self.drain.store(Arc::new(next.drain()));
         self.load.gate.replace(next.access().clone());

@@ -39,7 +39,7 @@ impl Takeover {
     pub(super) fn begin(&self) {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(prepared) = prepared else { return };
-        super::announce(self.listeners.take(prepared));
+        super::announce(&self.listeners.take(prepared));
         self.begun.send_replace(true);
     }
 

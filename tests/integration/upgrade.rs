@@ -160,6 +160,10 @@ async fn the_service_manager_is_told_the_new_process() {
     wait_for("MAINPID=");
     let successor = Successor::of(&proxy, 0);
     assert_eq!(seen.last().map(String::as_str), Some(format!("MAINPID={}\n", successor.0).as_str()));
+    // The new one tells that it is ready, too: when systemd knows it, unless the old one is very slow to say so.
+    while seen.iter().filter(|text| text.starts_with("READY=1\nX_LISTEN_ADDRESS=127.0.0.1:")).count() < 2 {
+        seen.push(receive());
+    }
     assert!(!seen.iter().any(|text| text.contains("STOPPING=1")), "{seen:?}");
 }
 

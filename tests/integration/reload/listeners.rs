@@ -234,8 +234,7 @@ async fn certificate_files_that_have_changed_take_effect_at_once_and_bad_ones_ch
     assert_eq!(ask(&mut kept).expect("an answer"), 200);
     let next = other.server(&["mirror.internal"]);
     secret.put(&next.certificate, &next.key, &[]);
-    let (is_taken, said) = proxy.reload();
-    assert!(is_taken, "{said}");
+    assert_eq!(proxy.reload(), (true, "in effect: certificate files of listen\n".to_owned()));
     for (ca, is_good) in [(&ca, false), (&other, true)] {
         let mut connection = secured(&settings(ca, None, &BOTH), wire::connect(proxy.address()));
         assert_eq!(ask(&mut connection).is_ok(), is_good);
