@@ -268,6 +268,28 @@
 //! - The address of a client is the peer's, or that which a trusted balancer tells; nobody else's word counts.
 //!   Held by `integration::proxy_protocol::the_log_has_the_address_that_a_trusted_balancer_tells`,
 //!   `integration::proxy_protocol::a_header_of_nobody_trusted_is_refused_and_named`.
+//! - Who may not pull, by address or by the names of a certificate, is refused before anything is asked for it, also on
+//!   connections that are open when the rules change. Whose address may not pull costs no handshake.
+//!   Held by `integration::access::who_may_not_pull_is_told_so_and_nothing_of_it_reaches_the_registry`,
+//!   `integration::certificates::who_may_pull_is_limited_to_names_of_certificates`,
+//!   `integration::certificates::names_that_are_added_by_a_reload_count_for_connections_that_are_open`,
+//!   `integration::certificates::a_client_whose_address_may_not_pull_is_turned_away_before_the_handshake`,
+//!   `access::tests::deny_wins_and_no_allow_is_everybody`,
+//!   `access::certificate::tests::a_name_fits_by_itself_or_below_a_star_and_only_where_it_is_of_that_kind`.
+//! - No client has more than its part of connections, of requests, and of the time in which a slow one holds what it has. A
+//!   request that is refused does not count, so a client that asks too often still gets its rate.
+//!   Held by `integration::access::requests_over_a_clients_rate_are_refused_and_the_registry_hears_of_none`,
+//!   `integration::access::connections_over_a_clients_limit_are_refused_and_make_room_when_they_end`,
+//!   `access::rate::tests::as_many_pass_as_a_bucket_of_tokens_lets_through`,
+//!   `integration::slow_reader::a_client_that_reads_a_byte_a_second_is_cut_off_and_counted_and_one_on_a_slow_link_gets_its_layer`,
+//!   `listen::pace::tests::who_takes_too_little_in_a_minute_is_given_up_and_who_takes_enough_is_not`.
+//! - A request has one line in the log, of bounded fields that no client and no server can forge, and no request waits for the
+//!   log. What hostile clients cause without a request has so many lines a second; the counters have all of it.
+//!   Held by `integration::log::no_client_or_server_can_forge_a_field_of_a_line`,
+//!   `integration::log::as_json_each_line_is_an_object_that_no_client_can_add_to`,
+//!   `proxy::log::tests::every_field_of_a_line_is_bounded`,
+//!   `logger::writer::tests::a_blocked_standard_error_blocks_no_logging_and_dropped_lines_are_counted`,
+//!   `integration::flood::a_flood_of_what_is_no_request_has_few_lines_and_the_log_says_how_many_have_none`.
 //! - Where a client's certificate is required, no request without a good one is served, and a CA that is removed takes sessions
 //!   and connections with it.
 //!   Held by `integration::tls::a_client_needs_a_certificate_of_the_ca_where_one_is_required`,

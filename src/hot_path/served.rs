@@ -1,5 +1,7 @@
 //! A whole request: from the first byte that a client sends to the last one that it gets, answered from what is kept.
 
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use super::{CACHE, LIFETIME, OneManifest, REPOSITORY, lifetimes};
-use crate::access::Bounds;
+use crate::access::{Access, Network, Networks, PerClient, Rate, Rules};
 use crate::cache::{Cache, KeyRef, Part};
 use crate::config::Domain;
 use crate::listen::http::{Http, Keepalive, Speaks};
@@ -41,23 +43,42 @@ pub struct Served {
 }
 
 impl Served {
-    /// A proxy of one thread, which asks nobody.
+    /// A proxy of one thread, which asks nobody. Its client has no address, so no rule is about it.
     pub fn warm() -> Self {
+        let address = std::os::unix::net::SocketAddr::from_pathname("client").expect("a valid path");
+        Self::new(address.into(), Rules::default())
+    }
+
+    /// The same with a client whose address is looked up in the networks that may pull, and which has a limit of requests.
+    pub fn guarded() -> Self {
+        let networks =
+            |list: &[&str]| Networks::new(list.iter().filter_map(|text| Network::parse(text).ok()).collect());
+        let allow = networks(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8", "198.51.100.0/24"]);
+        let deny = networks(&["10.9.0.0/16", "192.168.7.7"]);
+        let access = Access { allow, deny, ..Access::default() };
+        // More than any measurement asks for.
+        let requests = NonZeroU32::new(100_000).map(|most| Rate { per_second: most, burst: most });
+        let per_client = PerClient { connections: NonZeroUsize::new(200), requests };
+        let address = SocketAddr::from(([10, 1, 2, 3], 32768));
+        Self::new(address.into(), Rules { access, per_client, ..Rules::default() })
+    }
+
+    fn new(address: pingora_core::protocols::l4::socket::SocketAddr, rules: Rules) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime of this thread");
         let client = runtime.block_on(async {
             let (server, client) = UnixStream::pair().expect("a pair of sockets");
-            let address = std::os::unix::net::SocketAddr::from_pathname("client").expect("a valid path");
-            let connection = Box::new(Connection::new(
-                Socket::new(server, Bounds::default().reader_rate),
-                pingora_core::protocols::l4::socket::SocketAddr::from(address),
-            ));
             let load = Arc::new(Load::new(8, 8));
+            load.gate.replace(rules);
+            let rate = load.gate.bounds().reader_rate;
+            let mut connection = Box::new(Connection::new(Socket::new(server, rate), address));
             let conf = Arc::new(ServerConf::default());
             let app = http_proxy(&conf, Proxy::new(table().await, &load, Arc::default()));
             let http = Http::new(Kind::Clients, app, &Keepalive::new(LIFETIME), &load);
             tokio::spawn(async move {
                 let (_shutdown, watch) = watch::channel(false);
-                http.serve(connection, Speaks::Either, &watch, Revocation::never()).await;
+                if let Ok(_place) = http.admit(&mut connection).await {
+                    http.serve(connection, Speaks::Either, &watch, Revocation::never()).await;
+                }
             });
             client
         });

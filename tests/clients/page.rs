@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Server};
+use testkit::certificates::Authority;
 use testkit::wire;
 use testkit::{PATIENCE, Proxy, Setup};
 
@@ -90,7 +91,13 @@ async fn a_person_reads_how_it_is_and_what_to_do() {
     for name in ["hub/library/nginx", "hub/library/redis", "hub/bitnami/postgresql"] {
         azure.push(Image::small(name, "1.27"));
     }
-    let proxy = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")])
+    let setup = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]);
+    let pair = Authority::new("mirror CA").server(&["mirror.internal"]);
+    setup.file("tls.crt", &pair.certificate);
+    setup.file("tls.key", &pair.key);
+    let tls = "tls: {certificate: '{}/tls.crt', key: '{}/tls.key'}";
+    let proxy = setup
+        .listen(&format!("[{{address: '127.0.0.1:0'}}, {{address: '127.0.0.1:0', {tls}}}]"))
         .cache("{memory: 8MiB}")
         .settings("limits: {registry_reads_per_minute: 1000}")
         .flag("--admin-address", "127.0.0.1:0")
@@ -115,6 +122,7 @@ async fn a_person_reads_how_it_is_and_what_to_do() {
         "Reads saved 42",
         "Requests a second",
         "127.0.0.1",
+        "days left, of https://127.0.0.1:",
     ] {
         assert!(text.contains(says), "{says}: {text}");
     }

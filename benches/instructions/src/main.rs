@@ -19,7 +19,11 @@ fn main() {
     let blob = format!("/v2/library/nginx/blobs/{digest}");
     let paths = [by_tag, by_digest, blob];
     let batch = std::env::args().nth(1).unwrap_or_default();
-    let mut served = matches!(batch.as_str(), "hit" | "no-hit").then(Served::warm);
+    let mut served = match batch.as_str() {
+        "hit" | "no-hit" => Some(Served::warm()),
+        "guarded" | "no-guarded" => Some(Served::guarded()),
+        _ => None,
+    };
     for _ in 0..TIMES {
         match batch.as_str() {
             "parse" => paths.iter().for_each(|path| drop(black_box(pull(black_box(path))))),
@@ -39,8 +43,8 @@ fn main() {
                 let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest tagged by \"x\" is not found","detail":{"name":"hub/library/nginx"}}]}"#;
                 drop(black_box(names().errors(black_box(body))));
             }
-            "hit" => served.iter_mut().for_each(Served::hit),
-            "nothing" | "no-hit" => {}
+            "hit" | "guarded" => served.iter_mut().for_each(Served::hit),
+            "nothing" | "no-hit" | "no-guarded" => {}
             other => panic!("{other:?} is no batch"),
         }
     }
