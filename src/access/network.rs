@@ -39,30 +39,46 @@ fn unmapped(network: IpNet) -> IpNet {
     mapped.and_then(|(length, address)| IpNet::new(address.into(), length).ok()).unwrap_or(network)
 }
 
-/// Networks in which an address is looked for: sorted, none within another.
+/// Networks in which an address is looked for: first and last address of each, sorted, none within another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Networks(Vec<IpNet>);
+pub(crate) struct Networks {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
 
 impl Networks {
     /// In any order, and they may overlap.
     pub(crate) fn new(networks: Vec<Network>) -> Self {
-        let mut networks = IpNet::aggregate(&networks.into_iter().map(|Network(network)| network).collect());
-        networks.sort_by_key(IpNet::network);
-        Self(networks)
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for network in IpNet::aggregate(&networks.into_iter().map(|Network(network)| network).collect()) {
+            match network {
+                IpNet::V4(network) => v4.push((network.network().to_bits(), network.broadcast().to_bits())),
+                IpNet::V6(network) => v6.push((network.network().to_bits(), network.broadcast().to_bits())),
+            }
+        }
+        v4.sort_unstable();
+        v6.sort_unstable();
+        Self { v4, v6 }
     }
 
     /// There is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.v4.is_empty() && self.v6.is_empty()
     }
 
     /// Whether the address is in one of them.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        // Addresses of IPv4 come before those of IPv6, and none of the others can begin between a network and its address.
-        let behind = self.0.partition_point(|network| network.network() <= address);
-        behind.checked_sub(1).and_then(|last| self.0.get(last)).is_some_and(|network| network.contains(&address))
+        match address.to_canonical() {
+            IpAddr::V4(address) => is_within(&self.v4, address.to_bits()),
+            IpAddr::V6(address) => is_within(&self.v6, address.to_bits()),
+        }
     }
+}
+
+/// None of the others can begin between a network and its address.
+fn is_within<A: Ord + Copy>(networks: &[(A, A)], address: A) -> bool {
+    let behind = networks.partition_point(|(first, _)| *first <= address);
+    behind.checked_sub(1).and_then(|place| networks.get(place)).is_some_and(|(_, last)| address <= *last)
 }
 
 #[cfg(test)]

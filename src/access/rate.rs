@@ -3,12 +3,12 @@
 //! What is kept of a client is when it will have paid for all that it was given; whoever is refused pays nothing, so a client
 //! that asks for ever more still gets its rate. The table has a bound: what was not asked for lately makes room.
 
-use std::hash::RandomState;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use ahash::RandomState;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use ahash::RandomState;
+
 use super::locked;
 
 /// Images of one route that are counted at once; of more, the one with the fewest pulls gives its place away. Counts are then
@@ -20,7 +22,7 @@ const MAX_FAILURES: usize = 32;
 /// Counts of what is most frequent, in bounded memory (space-saving: Metwally, Agrawal, El Abbadi, 2005).
 pub(crate) struct Sketch<K> {
     most: usize,
-    counts: HashMap<K, Count>,
+    counts: HashMap<K, Count, RandomState>,
 }
 
 /// How often one thing has come.
@@ -35,7 +37,7 @@ pub(crate) struct Count {
 impl<K: Eq + Hash + Clone> Sketch<K> {
     /// Of so many things at once.
     fn new(most: usize) -> Self {
-        Self { most, counts: HashMap::new() }
+        Self { most, counts: HashMap::default() }
     }
 
     /// It has come once more.
