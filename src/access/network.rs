@@ -3,6 +3,7 @@
 //! An IPv4 address that comes as IPv6 (`::ffff:10.0.0.5`, as on a listener for both) is the IPv4 address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -39,9 +40,13 @@ fn unmapped(network: IpNet) -> IpNet {
     mapped.and_then(|(length, address)| IpNet::new(address.into(), length).ok()).unwrap_or(network)
 }
 
-/// Networks in which an address is looked for: first and last address of each, sorted, none within another.
+/// Networks in which an address is looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Networks {
+pub(crate) struct Networks(Arc<Ranges>);
+
+/// The first and the last address of each, sorted, none within another.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ranges {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
@@ -58,19 +63,19 @@ impl Networks {
         }
         v4.sort_unstable();
         v6.sort_unstable();
-        Self { v4, v6 }
+        Self(Arc::new(Ranges { v4, v6 }))
     }
 
     /// There is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
+        self.0.v4.is_empty() && self.0.v6.is_empty()
     }
 
     /// Whether the address is in one of them.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
-            IpAddr::V4(address) => is_within(&self.v4, address.to_bits()),
-            IpAddr::V6(address) => is_within(&self.v6, address.to_bits()),
+            IpAddr::V4(address) => is_within(&self.0.v4, address.to_bits()),
+            IpAddr::V6(address) => is_within(&self.0.v6, address.to_bits()),
         }
     }
 }
