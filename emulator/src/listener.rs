@@ -54,10 +54,11 @@ async fn connection(stream: TcpStream, server: Server, tls: Option<TlsAcceptor>,
     let mut serving = http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(wire), service);
     let script = tokio::select! {
         biased;
+        // First, so that no request is answered that comes after it was closed.
+        _ = closing.changed() => return,
         _ = &mut serving => return,
         () = connection.reset.notified() => None,
         script = connection.script.taken() => Some(script),
-        _ = closing.changed() => return,
     };
     let wire = serving.into_parts().io.into_inner();
     match script {
