@@ -23,6 +23,8 @@ const MAX_FAILURES: usize = 32;
 pub(crate) struct Sketch<K> {
     most: usize,
     counts: HashMap<K, Count, RandomState>,
+    /// Those that had come as seldom as this when all were looked through last; the one that came least lately is the last.
+    rarest: (u64, Vec<K>),
 }
 
 /// How often one thing has come.
@@ -37,7 +39,7 @@ pub(crate) struct Count {
 impl<K: Eq + Hash + Clone> Sketch<K> {
     /// Of so many things at once.
     fn new(most: usize) -> Self {
-        Self { most, counts: HashMap::default() }
+        Self { most, counts: HashMap::default(), rarest: (0, Vec::new()) }
     }
 
     /// It has come once more.
@@ -53,13 +55,27 @@ impl<K: Eq + Hash + Clone> Sketch<K> {
         }
         let mut times = 1;
         if self.counts.len() >= self.most {
-            let rarest = self.counts.iter().min_by_key(|(_, count)| (count.times, count.last));
-            if let Some((rarest, count)) = rarest.map(|(key, count)| (key.clone(), *count)) {
-                times += count.times;
-                self.counts.remove::<K>(&rarest);
-            }
+            times += self.give_away();
         }
         self.counts.insert(key.to_owned().into(), Count { times, last });
+    }
+
+    /// Forgets the rarest one, and says how often it has come. All are looked through only once for all that are as rare, for
+    /// with more things than places nearly every one that comes needs a place.
+    fn give_away(&mut self) -> u64 {
+        loop {
+            while let Some(key) = self.rarest.1.pop() {
+                // One that has come again is not the rarest any more.
+                if self.counts.get::<K>(&key).is_some_and(|count| count.times == self.rarest.0) {
+                    self.counts.remove::<K>(&key);
+                    return self.rarest.0;
+                }
+            }
+            let Some(fewest) = self.counts.values().map(|count| count.times).min() else { return 0 };
+            let mut rarest: Vec<_> = self.counts.iter().filter(|(_, count)| count.times == fewest).collect();
+            rarest.sort_by_key(|(_, count)| std::cmp::Reverse(count.last));
+            self.rarest = (fewest, rarest.into_iter().map(|(key, _)| key.clone()).collect());
+        }
     }
 
     /// The most frequent ones, so many at most.
