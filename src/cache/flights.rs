@@ -1,16 +1,17 @@
-//! One flight for each key: a task that asks the registry, and whoever wants its result.
+//! One flight for each key: who asks the registry, and whoever wants the result.
 //!
-//! The task belongs to nobody, so a client that leaves ends neither it nor the wait of the others. A waiter that leaves just
+//! A client that leaves ends neither the flight nor the wait of the others, see [`super::lookup`]. A waiter that leaves just
 //! drops its receiver.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ahash::RandomState;
 use tokio::sync::watch;
 
 use super::key::{Key, KeyRef};
 
-/// Flights at once, to all registries. Each holds a connection to its registry and a task. A registry allows fewer requests in
+/// Flights at once, to all registries. Each holds a connection to its registry. A registry allows fewer requests in
 /// ten seconds, so a number beyond it is a fault or an attack.
 pub(super) const MAX_FLIGHTS: usize = 2048;
 
@@ -21,7 +22,7 @@ pub(super) struct Flights<R> {
 
 struct Table<R> {
     /// Those that a request may join.
-    open: HashMap<Key, Flight<R>>,
+    open: HashMap<Key, Flight<R>, RandomState>,
     /// All that are under way, with those that nobody may join any more.
     under_way: usize,
     /// The number of the last flight.
@@ -35,8 +36,8 @@ struct Flight<R> {
 
 /// What a request gets for a key.
 pub(super) enum Joined<R> {
-    /// It has to start the flight, of this number: the task gives its result to the sender.
-    First(u64, watch::Sender<Option<R>>, watch::Receiver<Option<R>>),
+    /// It has to begin the flight, of this number, which gives its result to the sender.
+    First(u64, watch::Sender<Option<R>>),
     /// One is under way.
     Next(watch::Receiver<Option<R>>),
     /// There are too many.
@@ -45,7 +46,7 @@ pub(super) enum Joined<R> {
 
 impl<R> Default for Flights<R> {
     fn default() -> Self {
-        Self { table: Mutex::new(Table { open: HashMap::new(), under_way: 0, last: 0 }) }
+        Self { table: Mutex::new(Table { open: HashMap::default(), under_way: 0, last: 0 }) }
     }
 }
 
@@ -68,8 +69,8 @@ impl<R> Flights<R> {
         table.under_way += 1;
         table.last += 1;
         let number = table.last;
-        table.open.insert(key, Flight { number, receiver: receiver.clone() });
-        Ok(Joined::First(number, sender, receiver))
+        table.open.insert(key, Flight { number, receiver });
+        Ok(Joined::First(number, sender))
     }
 
     /// The flight of this number is over. `store` keeps what it has brought, unless the key was forgotten meanwhile: then this

@@ -1,9 +1,13 @@
 //! A request for something that may be kept: from the store, or by a flight to the registry that it shares with all others.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -96,9 +100,10 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 return (Served::Entry(entry, How::Hit), None);
             }
             (Some(entry), Freshness::Revalidate) => {
+                // Its own flight goes on by itself, as it is dropped here.
                 let flight = self.fly(key, lifetimes, Some(&entry), true, origin);
                 self.counters.stale();
-                if !matches!(flight, Flight::Under(_, How::Refresh)) {
+                if !matches!(flight, Flight::Own(_)) {
                     self.counters.stale_unasked();
                 }
                 return (Served::Entry(entry, How::Revalidate), None);
@@ -106,7 +111,8 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             (known, freshness) => (known, freshness == Freshness::Stale),
         };
         let usable = known.clone().filter(|_| is_usable);
-        let (receiver, how) = match self.fly(key, lifetimes, known.as_ref(), is_usable, origin) {
+        let how_own = if known.is_some() { How::Refresh } else { How::Miss };
+        let (landing, how) = match self.fly(key, lifetimes, known.as_ref(), is_usable, origin) {
             Flight::Landed(entry) => {
                 self.counters.hit(entry.kind);
                 return (Served::Entry(entry, How::Hit), None);
@@ -120,11 +126,12 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 self.counters.passed(Reason::Full);
                 return (Served::Pass(Reason::Full), None);
             }
-            Flight::Under(receiver, how) => (receiver, how),
+            Flight::Own(flight) => (Landing::Own(flight), how_own),
+            Flight::Others(receiver) => (Landing::Others(receiver), How::Collapsed),
         };
         let fetched = match &usable {
-            Some(_) => timeout(STALE_WAIT, landed(receiver)).await.ok(),
-            None => Some(landed(receiver).await),
+            Some(_) => timeout(STALE_WAIT, landing.wait()).await.ok(),
+            None => Some(landing.wait().await),
         };
         let is_trouble = match &fetched {
             None => true,
@@ -186,23 +193,23 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         match self.flights.join(key, landed) {
             Err(entry) => Flight::Landed(entry),
             Ok(Joined::Full) => Flight::Full,
-            Ok(Joined::Next(receiver)) => Flight::Under(receiver, How::Collapsed),
-            Ok(Joined::First(number, sender, receiver)) => {
-                let is_known = known.is_some();
+            Ok(Joined::Next(receiver)) => Flight::Others(receiver),
+            Ok(Joined::First(number, sender)) => {
                 let flight = InFlight { cache: Arc::clone(self), key: key.to_key(), number, is_over: false };
                 let (origin, known, missing) = (origin(), known.cloned(), lifetimes.missing);
-                // In a box: starting a task moves its future several times, and this one has the state of a whole call.
-                let fetching = Box::pin(origin.fetch(known));
-                tokio::spawn(async move {
-                    let mut fetched = fetching.await;
+                Flight::Own(OwnFlight(Some(Box::pin(async move {
+                    let mut fetched = origin.fetch(known).await;
                     if is_usable && let Fetched::Failed { is_trouble: true, has_asked: false, .. } = fetched {
                         flight.cache.counters.stale_unasked();
                     }
                     // Over before its result is told: who sees that and asks again is a request of its own.
                     flight.land(&mut fetched, missing);
-                    sender.send_replace(Some(fetched));
-                });
-                Flight::Under(receiver, if is_known { How::Refresh } else { How::Miss })
+                    // Nobody joins it any more.
+                    if sender.receiver_count() > 0 {
+                        sender.send_replace(Some(fetched.clone()));
+                    }
+                    fetched
+                }))))
             }
         }
     }
@@ -232,12 +239,64 @@ impl<T> Cache<T> {
 }
 
 /// What there is for a request that needs the registry.
-enum Flight<T> {
+enum Flight<T: Clone + Send + Sync + 'static> {
     /// A flight has just ended with this.
     Landed(Arc<Entry>),
-    /// One is under way, this request's or another's.
-    Under(watch::Receiver<Option<Fetched<T>>>, How),
+    /// The request has to ask.
+    Own(OwnFlight<T>),
+    /// Another request asks already.
+    Others(watch::Receiver<Option<Fetched<T>>>),
     Full,
+}
+
+/// The flight of the request that asks. Its request drives it, which saves a task and waking it; if that stops waiting, the
+/// rest goes on in a task of its own, for the others and for what is kept.
+struct OwnFlight<T: Clone + Send + Sync + 'static>(Option<Pin<Box<dyn Future<Output = Fetched<T>> + Send>>>);
+
+impl<T: Clone + Send + Sync + 'static> Future for OwnFlight<T> {
+    type Output = Fetched<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let fetched = self.0.as_mut().map(|flight| {
+            // A panic ends the flight, as it would end a task, and not the request.
+            catch_unwind(AssertUnwindSafe(|| flight.as_mut().poll(context)))
+        });
+        let fetched = match fetched {
+            Some(Ok(polled)) => ready!(polled),
+            Some(Err(_)) | None => Fetched::Pass(Reason::Fault),
+        };
+        self.0 = None;
+        Poll::Ready(fetched)
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Drop for OwnFlight<T> {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and nobody waits.
+        if let (Some(flight), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(flight);
+        }
+    }
+}
+
+/// The end of a flight, to which a request waits.
+enum Landing<T: Clone + Send + Sync + 'static> {
+    Own(OwnFlight<T>),
+    Others(watch::Receiver<Option<Fetched<T>>>),
+}
+
+impl<T: Clone + Send + Sync + 'static> Landing<T> {
+    async fn wait(self) -> Fetched<T> {
+        match self {
+            Self::Own(flight) => flight.await,
+            Self::Others(mut receiver) => {
+                match receiver.wait_for(Option::is_some).await.map(|fetched| fetched.clone()) {
+                    Ok(Some(fetched)) => fetched,
+                    Ok(None) | Err(_) => Fetched::Pass(Reason::Fault),
+                }
+            }
+        }
+    }
 }
 
 /// Takes the flight off the table, also after a panic: then its receivers see that the sender is gone.
@@ -265,12 +324,5 @@ impl<T> Drop for InFlight<T> {
         if !self.is_over {
             self.cache.flights.end(&self.key, self.number, || {});
         }
-    }
-}
-
-async fn landed<T: Clone>(mut receiver: watch::Receiver<Option<Fetched<T>>>) -> Fetched<T> {
-    match receiver.wait_for(Option::is_some).await.map(|fetched| fetched.clone()) {
-        Ok(Some(fetched)) => fetched,
-        Ok(None) | Err(_) => Fetched::Pass(Reason::Fault),
     }
 }
