@@ -62,7 +62,7 @@
 //!     token::acr                   the two calls to the registry
 //!   cache                        what is kept of the registry's answers, pure:
 //!     key, entry, store                its name, for how long it may be used, the bound on all of it
-//!     flights, lookup                  one task asks for an object, however many want it; what a request gets
+//!     flights, lookup                  one request asks for an object, however many want it; what each gets
 //!     counters                         what it has done
 //!   proxy                          Pingora's phases, in their order:
 //!     admit                          request_filter: parsed by oci, routed, or refused; needs no token
@@ -77,6 +77,7 @@
 //!       configuration                  the configuration of an image: from storage, whose redirect proves the right to it
 //!       image                          what a manifest names: its configuration, and what is prefetched
 //!     call                           one call on connections of our own, for flights and for `blob::locate`
+//!     connections                    these connections, kept from one call to the next
 //!     health                         how each registry does: what is asked of it, and what follows from its failures
 //!       breaker, stale                 whether it is known to be down; since when stale answers stand in
 //!       cool_down, turn                the pause that it asks for; when a request may go out
@@ -161,9 +162,10 @@
 //! makes a call of its own, so a thousand requests cause one.
 //!
 //! `request_filter` answers what is kept, which needs neither network nor token and so works without a sign-in. What can be
-//! kept and is not is asked for by a flight: a task of its own, one for each object, whose answer is whole and checked before
-//! anybody gets a byte of it. All other requests go on through Pingora's phases; they ask for a token in
-//! `proxy_upstream_filter`, which Pingora calls once before its first try.
+//! kept and is not is asked for by a flight, one for each object, whose answer is whole and checked before anybody gets a
+//! byte of it. The request that came first drives it; if its client leaves, the rest goes on in a task of its own. All other
+//! requests go on through Pingora's phases; they ask for a token in `proxy_upstream_filter`, which Pingora calls once before
+//! its first try.
 //!
 //! # Layers
 //!

@@ -27,6 +27,7 @@ mod behind;
 mod blob;
 mod cache_status;
 mod call;
+mod connections;
 mod context;
 mod deadline;
 mod destination;
@@ -60,6 +61,7 @@ pub(crate) use self::log::{no_answer as log_no_answer, refused_header as log_ref
 pub(crate) use blob::hosts::BlobHosts;
 #[cfg(feature = "hot-path")]
 pub(crate) use cache_status::CacheStatus;
+pub(crate) use connections::Connections;
 pub(crate) use context::Context;
 pub(crate) use deadline::watched;
 pub(crate) use destination::{Destination, Kept, Table, Upstream, upstreams};

@@ -35,7 +35,7 @@ use crate::load::Load;
 use crate::metrics::Meters;
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
-use crate::proxy::{self, Proxy, Table, upstreams};
+use crate::proxy::{self, Connections, Proxy, Table, upstreams};
 
 mod reload;
 mod table;
@@ -205,8 +205,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         },
     );
     let (meters, began) = (Arc::new(Meters::default()), Instant::now());
-    let connector = ConnectorOptions::from_server_conf(&server.configuration);
-    let (table, upkeep) = RouteTable::new(roots.clone(), connector, &meters);
+    let calls = Connections::new(Some(ConnectorOptions::from_server_conf(&server.configuration)), shares.pool);
+    let (table, upkeep) = RouteTable::new(roots.clone(), calls, &meters);
     table.replace(config)?;
     server.bootstrap();
 

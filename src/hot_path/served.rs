@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use oci::name::Prefix;
 use oci::route::{Blobs, OnFailure, Route, Routes, Source};
-use pingora_core::connectors::http::v1::Connector;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,7 +24,7 @@ use crate::listen::{Connection, Kind, Socket};
 use crate::load::Load;
 use crate::net::addresses::{Addresses, Names, Way};
 use crate::net::egress::Egress;
-use crate::proxy::{BlobHosts, Destination, Health, Kept, Proxy, Table, Upstream};
+use crate::proxy::{BlobHosts, Connections, Destination, Health, Kept, Proxy, Table, Upstream};
 use crate::token::Tokens;
 
 /// What containerd sends for the manifest of a tag.
@@ -132,7 +131,7 @@ async fn table() -> Arc<Table> {
         on_failure: OnFailure::default(),
         blobs: Blobs::default(),
         blob_hosts: BlobHosts::new("example.azurecr.io", &[]),
-        calls: Arc::new(Connector::new(None)),
+        calls: Arc::new(Connections::new(None, 0)),
         kept: Some(Kept { cache, lifetimes: lifetimes(), prefetch: Arc::new([]) }),
         meter: Arc::default(),
     });

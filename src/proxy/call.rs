@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_core::connectors::http::v1::Connector;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
 use super::blob::storage;
+use super::connections::Connections;
 use super::context::Admitted;
 use super::{deadline, forward, measure, probe, relay, retry};
 
@@ -20,18 +20,19 @@ const MAX_REST: usize = 4 << 10;
 /// How long the rest of such a response may take; it usually comes in the packet of its header.
 const REST_LIMIT: Duration = Duration::from_millis(200);
 
-/// Asks the registry once, or the storage to which it has redirected, and reads the final header. `request` is in the
-/// client's names, and whether its client is still without an answer. An error says whether to ask again.
+/// Asks the registry once, or the storage to which it has redirected, and reads the final header, which is given with the
+/// connection. `request` is in the client's names, and whether its client is still without an answer. An error says whether to
+/// ask again.
 pub(crate) async fn ask(
-    connector: &Connector,
+    connections: &Connections,
     peer: &HttpPeer,
     request: (&RequestHeader, bool),
     admitted: &mut Admitted,
-) -> Result<(HttpSession, ResponseHeader)> {
-    let connected = match connector.reused_http_session(peer).await {
+) -> Result<HttpSession> {
+    let connected = match connections.kept(peer) {
         Some(kept) => Ok((kept, true)),
         // In a box: it is rare, and its state is larger than all else here.
-        None => Box::pin(connector.get_http_session(peer)).await,
+        None => Box::pin(connections.open(peer)).await.map(|new| (new, false)),
     };
     let (mut upstream, was_pooled) = match connected {
         Ok(connected) => connected,
@@ -51,12 +52,13 @@ pub(crate) async fn ask(
     upstream.read_timeout = peer.options.read_timeout;
     upstream.write_timeout = peer.options.write_timeout;
     let limit = admitted.attempts.header_limit();
-    let answered = timeout(limit, probe::unless_slow(admitted, exchange(&mut upstream, outgoing))).await;
-    match answered.unwrap_or_else(|_| Err(deadline::late())) {
-        Ok(response) => {
+    let answered = probe::within(limit, admitted, exchange(&mut upstream, outgoing)).await;
+    match answered.unwrap_or_else(|| Err(deadline::late())) {
+        Ok(()) => {
+            let response = header_of(&upstream)?;
             measure::answered(admitted, response.status);
-            probe::answered(admitted, &response);
-            Ok((upstream, response))
+            probe::answered(admitted, response);
+            Ok(upstream)
         }
         Err(error) => {
             measure::failed(admitted, &error);
@@ -67,28 +69,36 @@ pub(crate) async fn ask(
     }
 }
 
+/// The header of the response that a connection has brought.
+pub(crate) fn header_of(upstream: &HttpSession) -> Result<&ResponseHeader> {
+    upstream.resp_header().ok_or_else(|| Error::explain(ErrorType::ReadError, "a response without a header"))
+}
+
 /// Sends the request and waits for the final header.
-async fn exchange(upstream: &mut HttpSession, request: RequestHeader) -> Result<ResponseHeader> {
+async fn exchange(upstream: &mut HttpSession, request: RequestHeader) -> Result<()> {
     upstream.write_request_header(Box::new(request)).await?;
     loop {
         upstream.read_response().await?;
-        let header = upstream.resp_header().cloned();
-        let header = header.ok_or_else(|| Error::explain(ErrorType::ReadError, "a response without a header"))?;
-        if !relay::is_interim(&header)? {
-            return Ok(header);
+        if !relay::is_interim(header_of(upstream)?)? {
+            return Ok(());
         }
     }
 }
 
 /// Reads what is left of a response that goes to no client, and keeps the connection, if it is as short as that of a redirect.
 /// Returns what has come of it.
-pub(crate) async fn finish(connector: &Connector, mut upstream: HttpSession, peer: &HttpPeer) -> Vec<u8> {
+pub(crate) async fn finish(
+    connections: &Connections,
+    mut upstream: HttpSession,
+    peer: &HttpPeer,
+    admitted: &Admitted,
+) -> Vec<u8> {
     upstream.read_timeout = Some(REST_LIMIT);
     let mut rest = Vec::new();
     let read = async {
         while let Ok(part) = upstream.read_body_ref().await {
             let Some(part) = part else {
-                release(connector, upstream, peer).await;
+                release(connections, upstream, peer, admitted).await;
                 return;
             };
             rest.extend_from_slice(part);
@@ -103,7 +113,9 @@ pub(crate) async fn finish(connector: &Connector, mut upstream: HttpSession, pee
 }
 
 /// Keeps the connection for the next call. The whole body has been read.
-pub(crate) async fn release(connector: &Connector, mut upstream: HttpSession, peer: &HttpPeer) {
-    upstream.respect_keepalive();
-    connector.release_http_session(upstream, peer, peer.options.idle_timeout).await;
+pub(crate) async fn release(connections: &Connections, upstream: HttpSession, peer: &HttpPeer, admitted: &Admitted) {
+    // One to another address is used once: the next call tries that address first.
+    if admitted.attempts.connect().is_some_and(|connect| connect.is_to_first()) {
+        connections.keep(upstream, peer).await;
+    }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use pingora_core::connectors::http::v1::Connector;
 use tokio::sync::oneshot;
 
 use super::blob::hosts::BlobHosts;
+use super::connections::Connections;
 use super::endpoint::Endpoint;
 use super::fail::Trouble;
 use super::health::{Call, Health};
@@ -63,7 +63,7 @@ pub(crate) struct Destination {
     /// Where they may come from.
     pub blob_hosts: BlobHosts,
     /// The connections of calls that are not passed on: for what is kept, and for where a blob is.
-    pub calls: Arc<Connector>,
+    pub calls: Arc<Connections>,
     /// What is kept for this route; `None` keeps nothing.
     pub kept: Option<Kept>,
     /// What its requests add to.

@@ -119,20 +119,23 @@ impl Read {
 
     /// One whole answer. Each cause to ask again is bounded as in `blob::locate`.
     async fn answer(&mut self, request: &RequestHeader) -> Result<Answer> {
-        let connector = Arc::clone(&self.admitted.destination.calls);
+        let connections = Arc::clone(&self.admitted.destination.calls);
         loop {
             let admitted = &mut self.admitted;
             retry::pause(&mut admitted.attempts).await;
             admitted.destination.may_ask(admitted.target.endpoint()).map_err(Trouble::into_error)?;
             let peer = forward::peer(admitted).await?;
             let asked = tokio::time::Instant::now();
-            let (mut upstream, response) = match call::ask(&connector, &peer, (request, true), admitted).await {
+            let mut upstream = match call::ask(&connections, &peer, (request, true), admitted).await {
                 Ok(answered) => answered,
                 Err(error) if error.retry() => continue,
                 Err(error) => return Err(error),
             };
+            // Without its names' letter case, which means nothing.
+            let response = call::header_of(&upstream)?;
+            let response = self::response(response.status, response.headers.clone());
             if let Err(error) = forward::check_response(&response, request, admitted).await {
-                let body = Box::pin(call::finish(&connector, upstream, &peer)).await;
+                let body = Box::pin(call::finish(&connections, upstream, &peer, admitted)).await;
                 if error.retry() {
                     continue;
                 }
@@ -147,14 +150,14 @@ impl Read {
             }
             // A redirect has said all in its header; its body says the same to people, and may come late.
             if self.part == Part::Redirect && response.status.is_redirection() {
-                call::finish(&connector, upstream, &peer).await;
+                call::finish(&connections, upstream, &peer, admitted).await;
                 return Ok(Answer { asked, response, body: Body::Whole(Bytes::new()) });
             }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
             let body = body::read(&mut upstream, &response, limit).await;
             if let Body::Whole(body) = &body {
-                probe::limited(&self.admitted, &response, Some(body));
-                call::release(&connector, upstream, &peer).await;
+                probe::limited(admitted, &response, Some(body));
+                call::release(&connections, upstream, &peer, admitted).await;
             }
             return Ok(Answer { asked, response, body });
         }

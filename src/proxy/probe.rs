@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_core::connectors::http::v1::Connector;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::attempts::Attempts;
+use super::connections::Connections;
 use super::context::Admitted;
 use super::destination::{self, Destination, Upstream};
 use super::fail::Trouble;
@@ -73,18 +73,16 @@ pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Opti
     }
 }
 
-/// Waits for a response, and probes meanwhile if it takes long.
-pub(crate) async fn unless_slow<T>(admitted: &Admitted, response: impl Future<Output = T>) -> T {
+/// Waits for a response, and probes meanwhile if it takes long; `None` if it is not there in time.
+pub(crate) async fn within<T>(limit: Duration, admitted: &Admitted, response: impl Future<Output = T>) -> Option<T> {
     let mut response = pin!(response);
-    match timeout(SLOW, &mut response).await {
-        Ok(response) => response,
-        Err(_) => {
-            if admitted.attempts.storage().is_none() {
-                suspect(&admitted.destination, false);
-            }
-            response.await
-        }
+    if let Ok(response) = timeout(SLOW.min(limit), &mut response).await {
+        return Some(response);
     }
+    if admitted.attempts.storage().is_none() {
+        suspect(&admitted.destination, false);
+    }
+    timeout(limit.saturating_sub(SLOW), response).await.ok()
 }
 
 /// Starts to probe, if nobody does.
@@ -99,7 +97,7 @@ fn suspect(destination: &Destination, has_failed: bool) {
 /// Probes a registry until it answers.
 struct Prober {
     upstream: Weak<Upstream>,
-    calls: Arc<Connector>,
+    calls: Arc<Connections>,
 }
 
 impl Prober {
@@ -134,7 +132,7 @@ impl Drop for Prober {
     }
 }
 
-async fn ask_in_time(upstream: &Upstream, calls: &Connector) -> Result<(), Trouble> {
+async fn ask_in_time(upstream: &Upstream, calls: &Connections) -> Result<(), Trouble> {
     let until = Instant::now() + PROBE_LIMIT;
     upstream.way.addresses().after_failure(PROBE_LIMIT / 2).await;
     let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way))?;
@@ -142,7 +140,7 @@ async fn ask_in_time(upstream: &Upstream, calls: &Connector) -> Result<(), Troub
     timeout_at(until, ask(upstream, calls, &connect)).await.unwrap_or_else(late)
 }
 
-async fn ask(upstream: &Upstream, calls: &Connector, connect: &Arc<Attempt>) -> Result<(), Trouble> {
+async fn ask(upstream: &Upstream, calls: &Connections, connect: &Arc<Attempt>) -> Result<(), Trouble> {
     let mut attempts = Attempts::new(std::time::Instant::now());
     // A connection that is kept may work where new ones do not.
     attempts.replay(true);
@@ -151,7 +149,7 @@ async fn ask(upstream: &Upstream, calls: &Connector, connect: &Arc<Attempt>) -> 
         let error = behind::told(error.into_up(), connect);
         Trouble::of(&error, None).unwrap_or(Trouble::Silent)
     };
-    let (mut session, _) = calls.get_http_session(&peer).await.map_err(|error| {
+    let mut session = calls.open(&peer).await.map_err(|error| {
         connect.connect_failed();
         trouble(error)
     })?;

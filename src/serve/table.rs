@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::v1::Connector;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ServeError;
@@ -23,7 +21,7 @@ use crate::metrics::Meters;
 use crate::net::addresses::{Addresses, Names, Way};
 use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Destination, Health, Kept, Table, Trouble, Upstream};
+use crate::proxy::{BlobHosts, Connections, Destination, Health, Kept, Table, Trouble, Upstream};
 use crate::token::Tokens;
 use crate::token::acr::AcrIssuer;
 use oci::route::Routes;
@@ -40,7 +38,7 @@ pub(crate) struct RouteTable {
     /// How hosts are reached, and the settings for it. Another value for other settings.
     egress: Mutex<(EgressSettings, Option<Arc<Egress>>)>,
     /// The connections of calls that are not passed on, shared by all routes.
-    calls: Arc<Connector>,
+    calls: Arc<Connections>,
     /// The cache of the process, made by the first settings with one.
     cache: OnceLock<Arc<Cache<Trouble>>>,
     upkeep: mpsc::UnboundedSender<Upkeep>,
@@ -70,7 +68,7 @@ impl Served {
 
 impl RouteTable {
     /// A table without routes, until [`Self::replace`] adds them; and the service that runs the upkeep of its registries.
-    pub(crate) fn new(roots: TrustRoots, connector: ConnectorOptions, meters: &Arc<Meters>) -> (Self, UpkeepService) {
+    pub(crate) fn new(roots: TrustRoots, calls: Connections, meters: &Arc<Meters>) -> (Self, UpkeepService) {
         let (upkeep, service) = UpkeepService::new();
         let table = Self {
             live: Arc::new(ArcSwap::from_pointee(Routes::new(Vec::new(), None))),
@@ -79,7 +77,7 @@ impl RouteTable {
             storage_names: Names::storage(),
             sign_in_names: Names::sign_in(),
             egress: Mutex::default(),
-            calls: Arc::new(Connector::new(Some(connector))),
+            calls: Arc::new(calls),
             cache: OnceLock::new(),
             upkeep,
             meters: Arc::clone(meters),

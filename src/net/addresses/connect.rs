@@ -52,6 +52,11 @@ impl Attempt {
         self.first
     }
 
+    /// The request went to that address.
+    pub(crate) fn is_to_first(&self) -> bool {
+        self.address() == self.first
+    }
+
     /// The address that the request went to.
     pub(crate) fn address(&self) -> SocketAddr {
         self.winner.get().copied().unwrap_or(self.first)

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use http::{Version, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
-use pingora_core::connectors::http::v1::Connector;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
 use super::redirect::storage_of;
 use crate::cache::{Content, How};
+use crate::proxy::connections::Connections;
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
 use crate::proxy::{call, fetch, forward, probe, relay, retry};
@@ -24,7 +24,7 @@ use oci::route::Blobs;
 
 /// Asks registries where a blob is, on connections that are kept for it.
 pub(crate) struct Locator {
-    connector: Arc<Connector>,
+    connections: Arc<Connections>,
 }
 
 /// What the registry answered.
@@ -41,7 +41,7 @@ impl Locator {
     pub(crate) fn of(admitted: &Admitted) -> Option<Self> {
         let destination = &admitted.destination;
         let is_here = destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob();
-        is_here.then(|| Self { connector: Arc::clone(&destination.calls) })
+        is_here.then(|| Self { connections: Arc::clone(&destination.calls) })
     }
 
     /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
@@ -55,12 +55,13 @@ impl Locator {
             let peer = forward::peer(admitted).await?;
             let request = (session.req_header(), session.response_written().is_none());
             let destination = Arc::clone(&admitted.destination);
-            let asking = destination.unless_down(call::ask(&self.connector, &peer, request, admitted)).await;
-            let (upstream, response) = match asking.map_err(Trouble::into_error).flatten() {
+            let asking = destination.unless_down(call::ask(&self.connections, &peer, request, admitted)).await;
+            let upstream = match asking.map_err(Trouble::into_error).flatten() {
                 Ok(answered) => answered,
                 Err(error) if error.retry() => continue,
                 Err(error) => return Err(error),
             };
+            let response = call::header_of(&upstream)?.clone();
             probe::limited(admitted, &response, None);
             let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
                 Ok(()) => follow(&response, None, admitted).map_err(Trouble::into_error),
@@ -70,7 +71,7 @@ impl Locator {
                 self.hand_over(upstream, &peer, response, session, context).await?;
                 return Ok(Located::Answered);
             }
-            call::finish(&self.connector, upstream, &peer).await;
+            call::finish(&self.connections, upstream, &peer, context.admitted()?).await;
             match outcome {
                 Err(error) if error.retry() => {}
                 outcome => return outcome,
@@ -107,7 +108,7 @@ impl Locator {
                 session.write_response_body(part, is_done).await.map_err(|error| error.into_down())?;
             }
         }
-        self.connector.release_http_session(upstream, peer, peer.options.idle_timeout).await;
+        call::release(&self.connections, upstream, peer, context.admitted()?).await;
         Ok(())
     }
 }
@@ -188,7 +189,7 @@ mod tests {
                 on_failure: OnFailure::Fallback,
                 blobs: Blobs::Proxy,
                 blob_hosts: BlobHosts::new("example.azurecr.io", &[]),
-                calls: Arc::new(Connector::new(None)),
+                calls: Arc::new(Connections::new(None, 0)),
                 meter: Arc::default(),
                 kept: None,
             }),

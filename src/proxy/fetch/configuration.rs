@@ -97,23 +97,24 @@ impl Read {
     async fn read_blob(&mut self, storage: Storage, request: &RequestHeader) -> Result<Bytes> {
         let host = storage.host().to_owned();
         let trouble = |what: &str| Trouble::Storage(format!("blob storage {host}: {what}")).into_error();
-        let connector = Arc::clone(&self.admitted.destination.calls);
+        let connections = Arc::clone(&self.admitted.destination.calls);
         self.admitted.attempts.follow(storage);
         let mut tries = 0;
         loop {
             let admitted = &mut self.admitted;
             let Some(peer) = storage::peer(admitted).await? else { return Err(trouble("it is not known")) };
-            let (mut upstream, response) = match call::ask(&connector, &peer, (request, true), admitted).await {
+            let mut upstream = match call::ask(&connections, &peer, (request, true), admitted).await {
                 Ok(answered) => answered,
                 Err(error) if error.retry() => continue,
                 Err(error) => return Err(error),
             };
+            let response = call::header_of(&upstream)?.clone();
             storage::check_response(&response, request, admitted)?;
             let body = body::read(&mut upstream, &response, MAX_CONFIGURATION).await;
             tries += 1;
             let broken = match body {
                 Body::Whole(body) => {
-                    call::release(&connector, upstream, &peer).await;
+                    call::release(&connections, upstream, &peer, admitted).await;
                     if digest::is_of(admitted.target.reference(), &body) == Some(true) {
                         return Ok(body);
                     }

@@ -1,7 +1,5 @@
 //! What each answer of a registry is to those who wait for it.
 
-use pingora_core::connectors::http::v1::Connector;
-
 use super::*;
 use crate::cache::{Cache, KeyRef};
 use crate::config::{Domain, Lifetimes};
@@ -9,7 +7,7 @@ use crate::net::addresses::{Addresses, Names, Way};
 use crate::net::egress::Egress;
 use crate::proxy::health::Health;
 use crate::proxy::target::Target;
-use crate::proxy::{BlobHosts, Destination, Kept, Upstream};
+use crate::proxy::{BlobHosts, Connections, Destination, Kept, Upstream};
 use crate::token::Tokens;
 use oci::name::Repository;
 use oci::request::Request;
@@ -52,7 +50,7 @@ fn read_by(path: &str, blobs: Blobs, kept: Option<Kept>) -> Read {
             on_failure: OnFailure::Fallback,
             blobs,
             blob_hosts: BlobHosts::new("example.azurecr.io", &[]),
-            calls: Arc::new(Connector::new(None)),
+            calls: Arc::new(Connections::new(None, 0)),
             meter: Arc::default(),
             kept,
         }),

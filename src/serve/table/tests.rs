@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 use http::Method;
 use pingora_core::apps::ServerApp as _;
+use pingora_core::connectors::ConnectorOptions;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::configuration::ServerConf;
 use tokio::net::TcpListener;
@@ -50,8 +51,8 @@ fn table(config: &Config, registries: &[&Emulator]) -> (RouteTable, UpkeepServic
     std::fs::write(&path, registries.iter().map(|registry| registry.ca_pem()).collect::<String>()).expect("written");
     let roots = TrustRoots::load(Some(&path)).expect("certificates");
     let bundle = roots.bundle().expect("a bundle");
-    let connector = ConnectorOptions::from_server_conf(&server_conf(&bundle));
-    let (table, service) = RouteTable::new(roots, connector, &Arc::default());
+    let calls = Connections::new(Some(ConnectorOptions::from_server_conf(&server_conf(&bundle))), 1);
+    let (table, service) = RouteTable::new(roots, calls, &Arc::default());
     table.replace(config).expect("no setting is wrong");
     (table, service, bundle)
 }
