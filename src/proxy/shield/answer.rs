@@ -21,6 +21,10 @@ const MADE: usize = 5;
 /// Their values; longer ones find room as well.
 const MADE_BYTES: usize = 96;
 
+/// Over HTTP/2 the time limit of a write is for one piece. A client takes one of this size within it at a rate that is still
+/// honest; nearly all manifests are shorter.
+const PIECE: usize = 64 << 10;
+
 /// Sends it.
 pub(super) async fn content(
     session: &mut Session,
@@ -43,9 +47,11 @@ pub(super) async fn content(
     let is_end = is_bodiless || body.is_empty();
     framing::last_of_process(session);
     session.write_response_header(Box::new(response), is_end).await.map_err(|error| error.into_down())?;
-    if !is_end {
-        context.count_body(body.len());
-        session.write_response_body(Some(body), true).await.map_err(|error| error.into_down())?;
+    let mut rest = body;
+    while !is_end && !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(PIECE));
+        context.count_body(piece.len());
+        session.write_response_body(Some(piece), rest.is_empty()).await.map_err(|error| error.into_down())?;
     }
     Ok(())
 }
