@@ -84,7 +84,7 @@ catalogue! {
         "Tokens of single repositories, as registries in ABAC mode give them";
 
     DOWN = Gauge "acr_cache_proxy_registry_down" ["registry"]
-        "Whether the registry is known to be down: it is probed once a second, and requests get what is kept or fail at once";
+        "Whether the registry is known to be down: it is probed until it answers, and requests get what is kept or fail at once";
     PAUSES = Counter "acr_cache_proxy_registry_pauses" ["registry"]
         "How often the registry has asked for a pause: 429, or 503 with Retry-After";
     PAUSE_LEFT = Gauge "acr_cache_proxy_registry_pause_remaining_seconds" ["registry", "call"]

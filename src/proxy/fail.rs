@@ -260,7 +260,7 @@ impl fmt::Display for Trouble {
             }
             Self::Egress(no_tunnel) => write!(f, "the registry is not reachable: {no_tunnel}"),
             Self::Failing(status) => write!(f, "the registry answers {}", status.as_u16()),
-            Self::Down(cause) => write!(f, "the registry is known to be down, and is asked once a second whether it is back: {cause}"),
+            Self::Down(cause) => write!(f, "the registry is known to be down, and is probed until it is back: {cause}"),
             Self::Limited(status, until) => {
                 let left = whole_seconds(until.saturating_duration_since(Instant::now()));
                 write!(f, "the registry limits requests ({}), and is not asked for another {left} s", status.as_u16())

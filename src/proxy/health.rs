@@ -232,7 +232,7 @@ impl Health {
             Err(trouble) => trouble,
         };
         if self.breaker.probe_failed(&cause) == Verdict::IsDown {
-            warn!("acr {}: it is down, and probed once a second until it answers: {cause}", self.name);
+            warn!("acr {}: it is down, and probed until it answers: {cause}", self.name);
         }
     }
 

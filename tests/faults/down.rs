@@ -44,7 +44,7 @@ async fn a_registry_that_is_down_is_not_asked_until_a_probe_finds_it_back() {
         // Who comes first waits for as long as it takes, or until the probes know.
         let first = client.get(&next()).expect("an answer");
         assert_eq!(first.status, status, "{first:?}");
-        proxy.wait_for_log("it is down, and probed once a second");
+        proxy.wait_for_log("it is down, and probed until it answers");
         azure.clear_requests();
         for _ in 0..TIMES {
             let seen = client.get(&next()).expect("an answer");

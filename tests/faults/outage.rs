@@ -101,7 +101,7 @@ async fn an_outage_of_ten_minutes_fails_no_warm_pull_and_ends_without_a_stampede
         azure.close_connections(Server::Registry);
         std::thread::sleep(HALF);
         proxy.wait_for_log("answers are stale from now on");
-        proxy.wait_for_log("it is down, and probed once a second");
+        proxy.wait_for_log("it is down, and probed until it answers");
         azure.clear_faults();
         azure.clear_requests();
         let begun = Instant::now();

@@ -87,7 +87,7 @@ function registry(told) {
     const whose = told.permanent ? ' Somebody has to act; it is tried again every now and then.' : ' It is tried again by itself.';
     says.push(`${told.message}.${since}${told.hop ? whose : ''}`);
   }
-  if (told.down) says.push(`The registry is asked once a second whether it is back: ${told.down}. Check the network, DNS, and Azure's status page.`);
+  if (told.down) says.push(`The registry is asked until it is back: ${told.down}. Check the network, DNS, and Azure's status page.`);
   if (told.paused) says.push(`The registry limits requests and is not asked for ${told.paused.call} for another ${duration(told.paused.left_seconds)}. Set limits.registry_reads_per_minute, or raise the lifetimes of the cache.`);
   return card(kind, told.domain, list(rows), ...says.map((text) => make('p', { class: 'says' }, text)));
 }
