@@ -97,7 +97,11 @@ def check(tools, rendered):
     require(f"k8s.io/kubernetes v{KUBERNETES}" in go, "run.py: KUBERNETES is not the API server's version")
     require(f"gitVersion=v{KUBERNETES} " in (ROOT / "scripts/deploy-check").read_text(), "deploy-check: another version than run.py")
     schema()
-    yield "chart: version, and a schema for each value"
+    alerts = (ROOT / "conf/alerts.yaml").read_text()
+    require((CHART / "alerts.yaml").read_text() == alerts, "charts/acr-cache-proxy/alerts.yaml is not conf/alerts.yaml: copy it")
+    [rule] = by_name["routes"].of("PrometheusRule")
+    require(rule["spec"] == yaml.safe_load(alerts), "the chart's alert rules are not those of conf/alerts.yaml")
+    yield "chart: version, a schema for each value, and the alert rules"
 
 
 def consistent(one):

@@ -1,4 +1,4 @@
-// Reads a sample as the program does for which it is, so that a misspelt key is found: samples compose|nomad|servicemonitor FILE.
+// Reads a sample as the program does for which it is, so that a misspelt key is found: samples compose|nomad|operator FILE.
 package main
 
 import (
@@ -19,9 +19,9 @@ import (
 )
 
 func main() {
-	kinds := map[string]func(string) error{"compose": compose, "nomad": nomad, "servicemonitor": serviceMonitor}
+	kinds := map[string]func(string) error{"compose": compose, "nomad": nomad, "operator": operator}
 	if len(os.Args) != 3 || kinds[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: samples compose|nomad|servicemonitor FILE")
+		fmt.Fprintln(os.Stderr, "usage: samples compose|nomad|operator FILE")
 		os.Exit(2)
 	}
 	if err := kinds[os.Args[1]](os.Args[2]); err != nil {
@@ -115,11 +115,24 @@ func known(body *hclsyntax.Body, into reflect.Type, path string) error {
 	return nil
 }
 
-// serviceMonitor reads it into the operator's type, strictly.
-func serviceMonitor(path string) error {
+// operator reads a ServiceMonitor or a PrometheusRule into the Prometheus operator's type, strictly.
+func operator(path string) error {
 	source, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	return yaml.UnmarshalStrict(source, &monitoring.ServiceMonitor{})
+	var object struct {
+		Kind string `json:"kind"`
+	}
+	if err := yaml.Unmarshal(source, &object); err != nil {
+		return err
+	}
+	switch object.Kind {
+	case "ServiceMonitor":
+		return yaml.UnmarshalStrict(source, &monitoring.ServiceMonitor{})
+	case "PrometheusRule":
+		return yaml.UnmarshalStrict(source, &monitoring.PrometheusRule{})
+	default:
+		return fmt.Errorf("%s: the kind %s is not the operator's", path, object.Kind)
+	}
 }
