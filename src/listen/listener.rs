@@ -147,7 +147,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         if !held.release() {
             queue.rest(|accepted| self.serve(accepted, &opening))?;
         }
-        opening.load().end(None);
         Ok(())
     }
 

@@ -310,9 +310,11 @@ impl Open {
         Some(self.served())
     }
 
-    /// Takes in no more work. `is_shared`: somebody else has the same queue.
+    /// Takes in no more work. `is_shared`: somebody else has the same queue. From its return on each answer is the last one of its
+    /// connection, also of one that is still in the queue.
     fn stop(&self, is_shared: bool) {
         self.held.is_shared.fetch_or(is_shared, Ordering::AcqRel);
+        self.opening.load().end(None);
         self.stop.send_replace(true);
     }
 
