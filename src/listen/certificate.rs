@@ -221,7 +221,8 @@ fn verifier(
 /// The end of the year 9999, which RFC 5280 section 4.1.2.5 has for "never"; no date can be written beyond it.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-fn not_after(certificate: &CertificateDer<'_>) -> SystemTime {
+/// When a certificate ends.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> SystemTime {
     let parsed = X509Certificate::from_der(certificate);
     let end = parsed.map(|(_, certificate)| certificate.validity().not_after.timestamp()).unwrap_or_default();
     UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or_default().min(LAST_SECOND))

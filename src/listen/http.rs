@@ -13,7 +13,7 @@ use pingora_core::apps::{HttpServerApp, ServerApp as _};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_timeout::timeout;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::connection::{Connection, Stream};
 use super::h2::WithDeadlines;
@@ -154,7 +154,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         shutdown: &ShutdownWatch,
         mut revocation: Revocation,
     ) {
-        let shutdown = &revocation.shutdown(shutdown);
+        let shutdown = &mut revocation.shutdown(shutdown);
         let mut is_first = true;
         loop {
             let bounds = self.load.gate.bounds();
@@ -178,9 +178,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                     connection = same;
                 }
                 Next::Http2 => {
-                    Arc::new(WithDeadlines::new(&self.app, self.keepalive.get(), bounds.header_size))
-                        .process_new(connection, shutdown)
-                        .await;
+                    let app = Arc::new(WithDeadlines::new(&self.app, self.keepalive.get(), bounds.header_size));
+                    if revocation.may_come() {
+                        // Pingora looks at one thing that ends a connection.
+                        let (end, ended) = watch::channel(false);
+                        let ending = async {
+                            tokio::select! {
+                                () = revocation.wait() => {}
+                                // An error means that nobody is left who could end it: that is an end, too.
+                                _ = shutdown.wait_for(|stop| *stop) => {}
+                            }
+                            end.send_replace(true);
+                            std::future::pending::<()>().await;
+                        };
+                        tokio::select! {
+                            _ = app.process_new(connection, &ended) => {}
+                            () = ending => {}
+                        }
+                    } else {
+                        app.process_new(connection, shutdown).await;
+                    }
                     return;
                 }
                 Next::Refused(why, elapsed) => {
@@ -343,7 +360,6 @@ mod tests {
     use pingora_core::apps::http_app::{HttpServer, ServeHttp};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
-    use tokio::sync::watch;
     use tokio::task::JoinHandle;
 
     use super::super::socket::Socket;

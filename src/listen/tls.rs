@@ -1,7 +1,8 @@
 //! TLS of a listener: handshakes with the certificates of its files, which are looked at again and again.
 //!
 //! The settings of rustls are replaced as a whole, sessions included, so a client whose CA was removed cannot resume one. Its
-//! connections end, too: see [`Ends`].
+//! connections end, too: see [`Ends`]. Nor does a session outlive the client's certificate, which rustls looks at in a whole
+//! handshake alone.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +12,10 @@ use arc_swap::ArcSwap;
 use httpdate::fmt_http_date;
 use log::{info, warn};
 use pingora_core::server::ShutdownWatch;
-use rustls::ProtocolVersion;
+use rustls::pki_types::CertificateDer;
+use rustls::{CertificateError, ProtocolVersion};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -73,7 +76,18 @@ impl Ends {
 }
 
 /// By when a connection has to end, apart from the end of its listener.
-pub(crate) struct Revocation(Option<(Arc<Ends>, watch::Receiver<bool>)>);
+pub(crate) struct Revocation(Option<Shown>);
+
+/// What ends the connection of a client that has shown a certificate.
+struct Shown {
+    ends: Arc<Ends>,
+    revoked: watch::Receiver<bool>,
+    /// The end of the certificate.
+    until: Instant,
+}
+
+/// No connection is told in advance that it ends later than this.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Revocation {
     /// Of a connection that no CA has to do with.
@@ -84,14 +98,22 @@ impl Revocation {
     /// What tells Pingora to end the connection after the requests under way; `opening` tells it that its settings, its listener
     /// or the process end.
     pub(crate) fn shutdown(&self, opening: &ShutdownWatch) -> ShutdownWatch {
-        self.0.as_ref().map_or_else(|| opening.clone(), |(ends, _)| ends.closing.subscribe())
+        self.0.as_ref().map_or_else(|| opening.clone(), |shown| shown.ends.closing.subscribe())
     }
 
-    /// Waits until the client's CA is trusted no more. Cancel safe.
+    /// Whether there is something to wait for.
+    pub(crate) fn may_come(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Waits until the client's CA is trusted no more, or its certificate has ended. Cancel safe.
     pub(crate) async fn wait(&mut self) {
         match &mut self.0 {
-            // An error cannot be: the sender is beside the receiver.
-            Some((_, revoked)) => drop(revoked.wait_for(|revoked| *revoked).await),
+            Some(Shown { revoked, until, .. }) => tokio::select! {
+                // An error cannot be: the sender is beside the receiver.
+                _ = revoked.wait_for(|revoked| *revoked) => {}
+                () = sleep_until(*until) => {}
+            },
             None => std::future::pending().await,
         }
     }
@@ -139,9 +161,13 @@ impl Tls {
             _ => "TLSv1.2",
         };
         let peer = Peer::new(version, certificate.map(AsRef::as_ref));
-        let ends = certificate.map(|_| (Arc::clone(&current.ends), current.ends.revoked.subscribe()));
+        let left = certificate.map(left_of).transpose()?;
+        let revocation = Revocation(left.map(|left| {
+            let (ends, revoked) = (Arc::clone(&current.ends), current.ends.revoked.subscribe());
+            Shown { ends, revoked, until: Instant::now() + left.min(FAR) }
+        }));
         let speaks_h2 = session.alpn_protocol() == Some(HTTP2);
-        Ok(Secured { stream, speaks_h2, peer, revocation: Revocation(ends) })
+        Ok(Secured { stream, speaks_h2, peer, revocation })
     }
 
     /// The connections end after the requests under way.
@@ -216,4 +242,13 @@ impl Tls {
             old.ends.end();
         }
     }
+}
+
+/// How long a client's certificate goes on. One that has ended comes with a session of before its end.
+fn left_of(certificate: &CertificateDer<'_>) -> io::Result<Duration> {
+    let has_ended = |_| {
+        let cause = rustls::Error::InvalidCertificate(CertificateError::Expired);
+        io::Error::new(io::ErrorKind::InvalidData, cause)
+    };
+    certificate::not_after(certificate).duration_since(SystemTime::now()).map_err(has_ended)
 }

@@ -1,8 +1,10 @@
 //! Certificates of a test's own: a CA, servers and clients.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    SanType, date_time_ymd,
 };
 
 /// A CA.
@@ -39,15 +41,27 @@ impl Authority {
 
     /// A server with these names or addresses.
     pub fn server(&self, names: &[&str]) -> Pair {
-        self.issue("mirror", names, &[], ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue("mirror", names, &[], ExtendedKeyUsagePurpose::ServerAuth, None)
     }
 
     /// A client whose subject is this, with a URI.
     pub fn client(&self, name: &str, uri: &str) -> Pair {
-        self.issue(name, &[], &[uri], ExtendedKeyUsagePurpose::ClientAuth)
+        self.issue(name, &[], &[uri], ExtendedKeyUsagePurpose::ClientAuth, None)
     }
 
-    fn issue(&self, subject: &str, names: &[&str], uris: &[&str], usage: ExtendedKeyUsagePurpose) -> Pair {
+    /// The same without a URI, until then.
+    pub fn client_until(&self, name: &str, end: SystemTime) -> Pair {
+        self.issue(name, &[], &[], ExtendedKeyUsagePurpose::ClientAuth, Some(end))
+    }
+
+    fn issue(
+        &self,
+        subject: &str,
+        names: &[&str],
+        uris: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+        end: Option<SystemTime>,
+    ) -> Pair {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, subject);
@@ -56,6 +70,9 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
+        if let Some(end) = end {
+            params.not_after = date_time_ymd(1970, 1, 1) + end.duration_since(UNIX_EPOCH).expect("after 1970");
+        }
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }

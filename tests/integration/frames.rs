@@ -1,6 +1,6 @@
 //! A client of HTTP/2 that writes its frames by hand, for what no client library would send.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::wire;
@@ -35,7 +35,7 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
 }
 
 /// The next frame: kind, flags, stream, payload.
-pub(crate) fn read(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+pub(crate) fn read(stream: &mut impl Read) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
     let [a, b, c, kind, flags, id @ ..] = head;

@@ -6,12 +6,13 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
+use crate::frames;
 use crate::listeners::{connect_unix, is_served};
 use crate::wire;
 use testkit::certificates::{Authority, Pair};
@@ -275,6 +276,57 @@ async fn a_removed_ca_ends_sessions_and_connections_and_an_added_one_ends_none()
     assert!(resumed(&of_one).0.is_err(), "neither a session nor a handshake of the removed CA");
     assert_eq!(resumed(&of_other).0.expect("an answer"), 200);
     assert_eq!(ask(&mut unnamed).expect("it has shown no certificate"), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_has_ended_ends_its_connections_and_its_sessions_are_not_resumed() {
+    // Long enough for what comes before it on a busy machine.
+    const LEFT: Duration = Duration::from_secs(8);
+    let azure = testkit::azure().await;
+    let [ca, nodes] = ["mirror CA", "nodes"].map(Authority::new);
+    let secret = Secret::new(&ca.server(&["mirror.internal"]), &[&nodes]);
+    let tls = secret.tls(", client_ca: {ca}");
+    let proxy = Setup::new(&azure).listen(&format!("[{{address: '127.0.0.1:0', tls: {tls}}}]")).start();
+    // A certificate has whole seconds.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let end = UNIX_EPOCH + Duration::from_secs(now) + LEFT;
+    let of_node = |pair: &Pair| [&BOTH[..1], &BOTH[1..]].map(|versions| settings(&ca, Some(pair), versions));
+    let (ending, lasting) = (of_node(&nodes.client_until("node", end)), of_node(&nodes.client("node", "spiffe://x")));
+    let kept_of = |settings: &Arc<ClientConfig>| {
+        let mut kept = connect(settings, &proxy);
+        assert_eq!(ask(&mut kept).expect("an answer"), 200);
+        let mut again = connect(settings, &proxy);
+        assert_eq!(ask(&mut again).expect("an answer"), 200);
+        assert_eq!(again.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+        kept
+    };
+    let mut ending_soon = ending.each_ref().map(kept_of);
+    let mut others = lasting.each_ref().map(kept_of);
+    let mut over_h2 = {
+        let mut settings = ClientConfig::clone(&ending[1]);
+        settings.alpn_protocols = vec![b"h2".to_vec()];
+        let mut connection = connect(&Arc::new(settings), &proxy);
+        let first = [frames::PREFACE, &frames::frame(frames::SETTINGS, 0, 0, &[])].concat();
+        connection.write_all(&first).expect("sent");
+        connection
+    };
+    for connection in &mut ending_soon {
+        let ended = connection.read(&mut [0; 64]);
+        assert!(matches!(ended, Ok(0)) || ended.is_err(), "{ended:?}");
+    }
+    while frames::read(&mut over_h2).expect("a frame that tells the end").0 != frames::GOAWAY {}
+    let ended = SystemTime::now().duration_since(end).expect("not before the certificate");
+    assert!(ended < AT_ONCE, "{ended:?}");
+    for settings in &ending {
+        // By a session, and by a handshake.
+        for _ in 0..2 {
+            assert!(ask(&mut connect(settings, &proxy)).is_err());
+        }
+    }
+    for connection in &mut others {
+        assert_eq!(ask(connection).expect("of another client"), 200);
+    }
+    assert_eq!(proxy.end().matches("error=TLS handshake: invalid peer certificate: ").count(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
