@@ -300,6 +300,10 @@ impl<T: Table + 'static> Shape for ValueOrTables<T> {
     }
 
     fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Option<OneOrMany<T>> {
+        if node.is_table() {
+            document.wrong(node, "must be one value, or a list of tables: put a dash before the first key of each");
+            return None;
+        }
         if !document.is_list(node) {
             return document.text(node, self.row.if_empty).map(OneOrMany::One);
         }

@@ -116,13 +116,18 @@ impl Inherited {
     }
 
     /// An error if the service manager holds a socket of which there is no listener among these: clients would wait in its
-    /// queue without end. What a proxy that is replaced has more than these is closed.
-    pub(super) fn check<'a>(&mut self, wanted: impl Iterator<Item = &'a Endpoint> + Clone) -> Result<(), HandedOver> {
+    /// queue without end.
+    pub(super) fn check<'a>(&self, wanted: impl Iterator<Item = &'a Endpoint> + Clone) -> Result<(), HandedOver> {
+        let is_left = |endpoint: &Endpoint| !wanted.clone().any(|wanted| wanted.is_at(endpoint));
+        let left = self.sockets.iter().find(|(_, endpoint)| !self.is_upgrade && is_left(endpoint));
+        left.map_or(Ok(()), |(_, endpoint)| Err(HandedOver::Unexpected(endpoint.clone())))
+    }
+
+    /// Closes what a proxy that is replaced has more than the listeners of this one.
+    pub(super) fn close_rest(&mut self) {
         if self.is_upgrade {
             self.sockets.clear();
         }
-        let left = self.sockets.iter().find(|(_, endpoint)| !wanted.clone().any(|wanted| wanted.is_at(endpoint)));
-        left.map_or(Ok(()), |(_, endpoint)| Err(HandedOver::Unexpected(endpoint.clone())))
     }
 }
 

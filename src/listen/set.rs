@@ -165,6 +165,8 @@ impl ListenerSet {
         let openings: Vec<_> = openings.collect::<Result<_, _>>().map_err(CannotOpen::Tls)?;
         let mut state = self.state();
         let State { inherited, open, .. } = &mut *state;
+        // Before an address is bound: one that overlaps with it would only be in use.
+        inherited.check(wanted.iter().map(Wanted::endpoint)).map_err(CannotOpen::HandedOver)?;
         let mut left: Vec<usize> = (0..open.len()).collect();
         let positions: Vec<_> = wanted
             .iter()
@@ -180,7 +182,7 @@ impl ListenerSet {
                 .map_err(|cause| CannotOpen::Bind(wanted.kind, wanted.endpoint().clone(), cause)),
         };
         let places: Vec<_> = wanted.iter().zip(positions).map(place).collect::<Result<_, _>>()?;
-        inherited.check(wanted.iter().map(Wanted::endpoint)).map_err(CannotOpen::HandedOver)?;
+        inherited.close_rest();
         let prepared = wanted.into_iter().zip(openings).zip(places);
         Ok(Prepared(prepared.map(|((wanted, opening), place)| (wanted, opening, place)).collect()))
     }

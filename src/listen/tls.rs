@@ -238,7 +238,8 @@ impl Tls {
             "{listener}: the certificate files have changed, and what is in them is in use; the certificate ends on {end}"
         );
         if removed > 0 {
-            info!("{listener}: {removed} CAs of clients were removed: connections with client certificates end");
+            let cas = if removed == 1 { "CA of clients was" } else { "CAs of clients were" };
+            info!("{listener}: {removed} {cas} removed: connections with client certificates end");
             old.ends.end();
         }
     }

@@ -266,7 +266,7 @@ async fn a_removed_ca_ends_sessions_and_connections_and_an_added_one_ends_none()
     begun.write_all(b"GET /v2/ HTTP/1.1\r\n").expect("sent");
     let (_, _, mut h1) = resumed(&of_other);
     secret.put(&pair.certificate, &pair.key, &[&other]);
-    proxy.wait_for_log("1 CAs of clients were removed: connections with client certificates end");
+    proxy.wait_for_log("1 CA of clients was removed: connections with client certificates end");
     for connection in [&mut kept, &mut begun, &mut h1] {
         let begun = Instant::now();
         let ended = connection.read(&mut [0; 64]);

@@ -220,7 +220,7 @@ fn mistakes_come_in_the_order_of_lines_and_none_follows_from_another() {
 fn a_wrong_listener_is_named_by_its_place() {
     for (listen, expected) in [
         ("[]", "listen: is an empty list: set one item or more, or remove the key"),
-        ("{address: ':1'}", "listen: must be a text"),
+        ("{address: ':1'}", "listen: must be one value, or a list of tables: put a dash before the first key of each"),
         ("[':1']", "listen[0]: must be a table of address, unix, mode, tls, proxy_protocol"),
         ("[{}]", "listen[0]: has neither address nor unix: set one of them"),
         ("[{mode: 0600}]", "listen[0]: has neither address nor unix: set one of them"),
