@@ -56,6 +56,7 @@ fn registry(upstream: &Upstream) -> Value {
     json!({
         "domain": upstream.domain.authority(),
         "down": health.is_down(),
+        "identity": super::health::identity(upstream),
         "pauses": health.cool_downs(),
         "reads": health.reads(),
         "stale": health.stale_answers(),

@@ -96,6 +96,7 @@ impl Readiness {
     pub(super) fn told(&self, upstream: &Upstream) -> Value {
         let mut told = json!({
             "domain": upstream.domain.authority(),
+            "identity": identity(upstream),
             "ready": self.is_ready(),
             "serves": self.serves(),
         });
@@ -110,6 +111,12 @@ impl Readiness {
         }
         told
     }
+}
+
+/// Who signs in: two entries may be for the same registry.
+pub(super) fn identity(upstream: &Upstream) -> Value {
+    let (kind, id) = &upstream.identity;
+    json!({"kind": kind, "id": id})
 }
 
 fn limits(load: &Load) -> Value {

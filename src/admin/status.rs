@@ -72,12 +72,10 @@ fn registry(state: &State, upstream: &Arc<Upstream>, failures: &[Failure]) -> Va
     let (health, TokenReport { refresh, access, repositories, .. }) = (&upstream.health, upstream.tokens.report());
     let domain = upstream.domain.authority();
     let mut told = Readiness::of(state, upstream).told(upstream);
-    let (kind, id) = &upstream.identity;
     let paused = Call::ALL.into_iter().map(|call| (health.pause_left(call), call)).max_by_key(|(left, _)| *left);
     let paused = paused.filter(|(left, _)| !left.is_zero());
     let last_failure = failures.iter().find(|failure| failure.registry.as_deref() == Some(domain));
     let more = json!({
-        "identity": {"kind": kind, "id": id},
         "token": {"refresh": life(refresh), "access": life(access), "repositories": repositories},
         "last_success_seconds": health.last_success().map(|ago| ago.as_secs()),
         "last_failure": last_failure.map(|failure| json!({"at": unix(failure.at), "error": failure.error})),

@@ -75,7 +75,7 @@ function registry(told) {
     told.token.repositories > 0 ? ['Tokens', `of ${number(told.token.repositories)} repositories`]
       : ['Token', life(told.token.access), hurts(told.token.access)],
     ['Last answer', ago(told.last_success_seconds)],
-    ['Last failure', told.last_failure === null ? 'none' : `${time(told.last_failure.at)}, ${told.last_failure.error}`],
+    ['Last failure', told.last_failure === null ? 'none of the last failed requests' : `${time(told.last_failure.at)}, ${told.last_failure.error}`],
     ['Pauses', told.pauses > 0 ? `${number(told.pauses)}, asked for by the registry` : null],
     ['Stale answers', told.stale > 0 ? number(told.stale) : null],
     ['Budget', told.budget === null ? null : `${number(told.budget.reads_per_minute)} reads a minute, ` +

@@ -102,6 +102,12 @@ async fn a_purge_is_for_every_identity() {
     let ask_both = || ["docker.io", "quay.io"].map(|source| get(&proxy, source, "manifests/latest").status);
     assert_eq!((ask_both(), ask_both()), ([200, 200], [200, 200]));
     assert_eq!((azure.reads().values().sum::<usize>(), registries(admin).len()), (2, 2));
+    // Both have the same domain: who signs in tells them apart, also where one of them fails.
+    let ready: Value = serde_json::from_str(&wire::ask(admin, "GET /readyz", "").body).expect("JSON");
+    for told in [registries(admin), ready["upstreams"].as_array().expect("a list").clone()] {
+        let kinds: Vec<_> = told.iter().map(|registry| registry["identity"]["kind"].as_str()).collect();
+        assert_eq!(kinds, [Some("default chain"), Some("anonymous")], "{told:?}");
+    }
     wire::ask(admin, "POST /cache/purge?image=docker.io/org/app:latest", "");
     assert_eq!(ask_both(), [200, 200]);
     assert_eq!(azure.reads().values().sum::<usize>(), 4);
