@@ -2,16 +2,19 @@
 //! it. A signal could ask, too, but brings no answer. A proxy that is replaced asks the new process by it whether that is ready.
 //!
 //! It is an abstract Unix socket (unix(7)) with the process's id in its name: it needs no directory, leaves no file behind, and
-//! ends with the process. Only root and the proxy's own user get an answer. The request is one line. The answer begins with a
-//! line that says whether it was done; the rest is for people.
+//! is closed when the process begins to end: one that drains takes no settings any more, and whoever looks for the proxy finds
+//! the one in its place. Only root and the proxy's own user get an answer. The request is one line. The answer begins with a line
+//! that says whether it was done; the rest is for people.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use log::warn;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
 /// What the name of each process's socket begins with.
@@ -58,22 +61,41 @@ fn address(pid: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("{PREFIX}{pid}"))
 }
 
+/// The socket of this process, until it is closed.
+pub(crate) struct Control(Mutex<Option<UnixListener>>);
+
+impl Control {
+    /// Nobody finds this process from now on. An answer that is being given is given.
+    pub(crate) fn close(&self) {
+        let listener = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Wakes the thread that waits for requests, which closes its own copy. An error means that there is none.
+        let _ = listener.map(|listener| shutdown(listener.as_raw_fd(), Shutdown::Both));
+    }
+}
+
 /// Opens the socket of this process, and has `handle` answer in a thread of its own. Without it the proxy serves all the same,
 /// so an error is only told.
-pub(crate) fn listen(handle: impl Fn(Request) -> Outcome + Send + 'static) {
-    let listener = match address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address)) {
-        Ok(listener) => listener,
+pub(crate) fn listen(handle: impl Fn(Request) -> Outcome + Send + 'static) -> Control {
+    let listener = address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
+    let copies = listener.and_then(|listener| Ok((listener.try_clone()?, listener)));
+    let (copy, listener) = match copies {
+        Ok(copies) => copies,
         Err(cause) => {
             warn!("control socket: {cause}: `acr-cache-proxy reload` does not find this process, SIGHUP does the same");
-            return;
+            return Control(Mutex::new(None));
         }
     };
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            // Whoever it was has left, or may not ask.
-            let _ = stream.and_then(|stream| answer(stream, &handle));
+            match stream {
+                // unix(7) does not say it: accept(2) fails so once the socket is shut down.
+                Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => return,
+                // Whoever it was has left, or may not ask.
+                stream => drop(stream.and_then(|stream| answer(stream, &handle))),
+            }
         }
     });
+    Control(Mutex::new(Some(copy)))
 }
 
 fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Result<()> {
@@ -108,7 +130,7 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
     };
     ask(pid, Request::Reload).map_err(|cause| match cause.kind() {
         io::ErrorKind::ConnectionRefused => {
-            format!("no proxy with the process id {pid} runs here, or it has no control socket")
+            format!("no proxy with the process id {pid} runs here, or it is ending, or has no control socket")
         }
         io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", ANSWER_LIMIT.as_secs()),
         _ => format!("process {pid}: {cause}"),
@@ -117,15 +139,25 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
 
 /// Asks the process with this id. An error means that there is no answer.
 pub(crate) fn ask(pid: u32, request: Request) -> io::Result<Outcome> {
-    let mut stream = UnixStream::connect_addr(&address(pid)?)?;
+    let stream = UnixStream::connect_addr(&address(pid)?)?;
     // Any user can open a socket of that name.
     if u32::try_from(getsockopt(&stream, PeerCredentials)?.pid()) != Ok(pid) {
         return Err(io::Error::other("its control socket is another process's"));
     }
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    stream.write_all(request.line().as_bytes())?;
+    exchange(stream, request)
+}
+
+fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Outcome> {
     let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    let asked = stream.write_all(request.line().as_bytes());
+    match asked.and_then(|()| stream.take(MAX_ANSWER).read_to_string(&mut answer)) {
+        // It closes the connection of whoever may not ask, before or after the request has arrived.
+        Err(cause) if !matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            return Err(cause);
+        }
+        Ok(_) | Err(_) => {}
+    }
     match (answer.strip_prefix(DONE), answer.strip_prefix(REFUSED)) {
         (Some(sentences), _) => Ok(Ok(sentences.to_owned())),
         (_, Some(sentences)) => Ok(Err(sentences.to_owned())),
@@ -182,7 +214,7 @@ mod tests {
     /// The only test that opens the socket of this process.
     #[test]
     fn a_request_gets_its_answer_and_nothing_else_is_done() {
-        listen(|request| match request {
+        let control = listen(|request| match request {
             Request::Reload => Err("line 1\nline 2".to_owned()),
             other => Ok(other.line().to_owned()),
         });
@@ -199,6 +231,13 @@ mod tests {
         // The one before does not hold up the next.
         let _silent = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
         assert!(ask(this, Request::Serve).is_ok());
+        assert!(running().expect("readable").contains(&this));
+        control.close();
+        assert!(reload(Some(this)).is_err_and(|sentence| sentence.starts_with("no proxy with the process id")));
+        // Its thread has been woken, and closes its copy.
+        while running().expect("readable").contains(&this) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
@@ -209,5 +248,23 @@ mod tests {
         let _other = UnixListener::bind_addr(&address(1 << 29).expect("a name")).expect("bound");
         let other = reload(Some(1 << 29)).expect_err("this process's");
         assert!(other.ends_with("its control socket is another process's"), "{other}");
+    }
+
+    #[test]
+    fn whoever_may_not_ask_is_told_so_however_soon_the_connection_is_closed() {
+        let refused = |stream| {
+            let cause = exchange(stream, Request::Reload).expect_err("no answer").to_string();
+            assert!(cause.ends_with("only root and the user that it runs as may ask"), "{cause}");
+        };
+        let (stream, other) = UnixStream::pair().expect("a pair");
+        drop(other);
+        refused(stream);
+        let (stream, mut other) = UnixStream::pair().expect("a pair");
+        let closing = std::thread::spawn(move || {
+            // One byte of the request is read, so what is left of it resets the connection.
+            other.read_exact(&mut [0]).expect("a request");
+        });
+        refused(stream);
+        closing.join().expect("closed");
     }
 }

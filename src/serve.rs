@@ -20,7 +20,7 @@ use pingora_proxy::http_proxy;
 use crate::admin::{Admin, Chronicler, State};
 use crate::config::identity::Kind;
 use crate::config::{self, Config, Endpoint};
-use crate::control;
+use crate::control::{self, Control};
 use crate::identity;
 use crate::listen;
 use crate::listen::bind::BindError;
@@ -213,7 +213,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let drain = Arc::new(ArcSwap::from_pointee(config.drain()));
     let live = table.live();
     let (asker, requests) = reload::channel();
-    let handlers = handlers(&asker, &live, &listeners, &takeover);
+    let control = answer_control(asker.clone(), &live, &takeover);
+    let handlers = handlers(asker, control, &live, &listeners, &takeover);
     let end = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), handlers).map_err(ServeError::Signals)?;
     if is_upgrade {
         info!("upgrade: this process serves when it has its tokens");
@@ -254,7 +255,6 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         takeover: Arc::clone(&takeover),
     };
     reload.start(requests);
-    answer_control(asker, &live, &takeover);
     let state =
         State { routes: Arc::clone(&live), load: Arc::clone(&load), meters: Arc::clone(&meters), started: began };
     let mut history = background_service("history", Chronicler::new(Arc::clone(&meters)));
@@ -338,8 +338,14 @@ fn how(settings: &config::Listener) -> String {
 }
 
 /// What the process does at a signal.
-fn handlers(asker: &Asker, live: &Arc<Table>, listeners: &Arc<ListenerSet>, takeover: &Arc<Takeover>) -> Handlers {
-    let (asker, live, takeover) = (asker.clone(), Arc::clone(live), Arc::clone(takeover));
+fn handlers(
+    asker: Asker,
+    control: Control,
+    live: &Arc<Table>,
+    listeners: &Arc<ListenerSet>,
+    takeover: &Arc<Takeover>,
+) -> Handlers {
+    let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
     let (handed_over, stopped) = (Arc::clone(listeners), Arc::clone(listeners));
     Handlers {
         reload: Box::new(move || asker.ask()),
@@ -353,14 +359,15 @@ fn handlers(asker: &Asker, live: &Arc<Table>, listeners: &Arc<ListenerSet>, take
                 return Err("it does not serve yet itself".to_owned());
             }
             let sockets = handed_over.sockets().map_err(|cause| format!("sockets: {cause}"))?;
-            upgrade::replace(sockets, || unready(&live), cancelled)
+            takeover.succeed(|| upgrade::replace(sockets, || unready(&live), cancelled))
         }),
+        ending: Box::new(move || control.close()),
         stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
     }
 }
 
 /// Answers what is asked on the control socket.
-fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) {
+fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) -> Control {
     let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
     control::listen(move |request| match request {
         control::Request::Reload => asker.ask_and_wait(),
@@ -369,7 +376,7 @@ fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) {
             takeover.begin();
             Ok(String::new())
         }
-    });
+    })
 }
 
 /// The registries for which there is no token now.

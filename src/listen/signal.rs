@@ -84,6 +84,8 @@ pub(crate) struct Handlers {
     /// Puts another process in this one's place and returns when that serves, or why it does not. Blocks, and gives up soon after
     /// the flag is set.
     pub upgrade: Arc<Upgrade>,
+    /// The process is going to end: nobody is to ask it for anything but what its clients ask. Must not block.
+    pub ending: Box<dyn Fn() + Send>,
     /// Takes in no more work from now on; true if another process does that. Must not block.
     pub stop: Box<dyn Fn(bool) + Send>,
 }
@@ -159,6 +161,7 @@ pub(crate) fn on_signals(load: Arc<Load>, settings: Arc<ArcSwap<Drain>>, handler
         let drained = runtime.block_on(async {
             let is_replaced = handlers.run(&mut signals).await;
             let first = Instant::now();
+            (handlers.ending)();
             tokio::select! {
                 drained = drain(&load, **settings.load(), is_replaced, &handlers) => drained,
                 () = signals.second_end(first) => {

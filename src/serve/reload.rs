@@ -76,6 +76,7 @@ struct Reloaded {
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.at_once.as_slice() {
+            [] if self.at_start.is_empty() => f.write_str("no setting has changed")?,
             [] => f.write_str("no setting has changed that takes effect at once")?,
             keys => write!(f, "in effect: {}", keys.join(", "))?,
         }
@@ -112,6 +113,12 @@ impl Reload {
     fn reload(&mut self) -> Result<Reloaded, String> {
         if !self.takeover.has_begun() {
             return Err("this process does not serve yet".to_owned());
+        }
+        if self.takeover.has_successor() {
+            return Err(
+                "a new process gets ready to take this one's place, and has read its settings: reload when it serves"
+                    .to_owned(),
+            );
         }
         let next = (self.source)()?;
         let roots = TrustRoots::load(next.ca_file()).map_err(|cause| cause.to_string())?;

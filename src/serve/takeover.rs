@@ -1,6 +1,8 @@
-//! From when on clients are served: at once, or, of a process that takes another's place, when that one says so.
+//! From when on clients are served: at once, or, of a process that takes another's place, when that one says so. And until when:
+//! whether there is a process that is to take this one's.
 
 use std::os::unix::process::parent_id;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
@@ -18,11 +20,13 @@ pub(super) struct Takeover {
     listeners: Arc<ListenerSet>,
     prepared: Mutex<Option<Prepared>>,
     begun: watch::Sender<bool>,
+    has_successor: AtomicBool,
 }
 
 impl Takeover {
     pub(super) fn new(listeners: Arc<ListenerSet>, prepared: Prepared) -> Arc<Self> {
-        Arc::new(Self { listeners, prepared: Mutex::new(Some(prepared)), begun: watch::Sender::new(false) })
+        let (prepared, begun) = (Mutex::new(Some(prepared)), watch::Sender::new(false));
+        Arc::new(Self { listeners, prepared, begun, has_successor: AtomicBool::new(false) })
     }
 
     /// Becomes true when clients are served.
@@ -33,6 +37,20 @@ impl Takeover {
     /// Whether clients are served.
     pub(super) fn has_begun(&self) -> bool {
         *self.begun.borrow()
+    }
+
+    /// Whether a process gets ready to take this one's place, or has taken it. It has read its settings, so new ones that this
+    /// process took would be lost.
+    pub(super) fn has_successor(&self) -> bool {
+        self.has_successor.load(Ordering::Acquire)
+    }
+
+    /// Has one while `replace` runs, and from then on if that succeeds.
+    pub(super) fn succeed<E>(&self, replace: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        self.has_successor.store(true, Ordering::Release);
+        let outcome = replace();
+        self.has_successor.store(outcome.is_ok(), Ordering::Release);
+        outcome
     }
 
     /// Serves clients from now on. A second call changes nothing.

@@ -83,6 +83,13 @@ fn the_socket_unit_is_for_the_listener_by_default() {
     assert_eq!(sockets, [listen]);
 }
 
+/// Several proxies may run on the host, and for a while two of this unit.
+#[test]
+fn the_unit_reloads_its_own_process() {
+    let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.service")).expect("the unit");
+    assert!(unit.contains("\nExecReload=/usr/bin/acr-cache-proxy reload --pid $MAINPID\n"), "{unit}");
+}
+
 /// A drop-in for the unit: settings in a section; those of the sandbox are ones that the unit has.
 pub(crate) fn unit(block: &Block) -> Result<(), String> {
     let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.service")).expect("the unit");

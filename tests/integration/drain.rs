@@ -56,6 +56,26 @@ async fn a_request_that_has_begun_before_the_signal_is_served() {
     }
 }
 
+/// It would bind its addresses again, and whoever asks would hear that the settings are in effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_takes_no_settings_and_is_not_found_any_more() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).cache("off").start();
+    let name = format!("@acr-cache-proxy/control/{}", proxy.id());
+    let is_found =
+        || std::fs::read_to_string("/proc/self/net/unix").expect("readable").lines().any(|l| l.ends_with(&name));
+    assert!(is_found());
+    let slow = slow_pull(&azure, &proxy).await;
+    proxy.signal("TERM");
+    proxy.wait_for_log("stopping: 1 requests under way");
+    let (is_taken, said) = proxy.reload();
+    assert!(!is_taken && said.contains("no proxy with the process id"), "{said}");
+    assert!(!is_found(), "another one is the only one that runs here");
+    assert!(proxy.is_running(), "{}", proxy.log());
+    drop(slow);
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
 /// Clients turn to another instance while one request holds the drain up.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_end_while_a_request_is_under_way() {

@@ -116,6 +116,9 @@ async fn a_new_process_without_a_token_does_not_take_over() {
     let line = proxy.wait_for_log("and gets 30 s to become ready");
     proxy.signal("USR2");
     proxy.wait_for_log("SIGUSR2: a new process is being started already");
+    // It has read its settings, and would serve by these.
+    let (is_taken, said) = proxy.reload();
+    assert!(!is_taken && said.contains("has read its settings: reload when it serves"), "{said}");
     let says = "this process goes on: process";
     let deadline = std::time::Instant::now() + 2 * PATIENCE;
     while !proxy.log().contains(says) {
@@ -124,6 +127,7 @@ async fn a_new_process_without_a_token_does_not_take_over() {
     }
     let failed = proxy.wait_for_log(says);
     assert!(failed.contains("is not ready after 30 s: it has no token for example.azurecr.io:"), "{failed}");
+    assert_eq!(proxy.reload(), (true, "no setting has changed\n".to_owned()));
     clients.end();
     let pid = line.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a process");
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it is ended");
@@ -281,6 +285,13 @@ async fn a_socket_that_no_listener_is_for_is_an_error() {
             "LISTEN_FDS: {name} was handed over, and no listener of the settings has this address"
         ));
     }
+    // One that overlaps with a listener of the settings is not just an address in use.
+    let every = TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = every.local_addr().expect("bound").port();
+    let setup = Setup::new(&azure).listen(&format!("127.0.0.1:{port}"));
+    let mut proxy = setup.hand_over([every.into()]).spawn();
+    assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
+    proxy.wait_for_log(&format!("LISTEN_FDS: 0.0.0.0:{port} was handed over, and no listener of the settings"));
     let (stream, _other) = UnixStream::pair().expect("a pair");
     let mut proxy = Setup::new(&azure).hand_over([stream.into()]).spawn();
     assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
