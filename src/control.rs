@@ -142,7 +142,9 @@ pub(crate) fn ask(pid: u32, request: Request) -> io::Result<Outcome> {
     let stream = UnixStream::connect_addr(&address(pid)?)?;
     // Any user can open a socket of that name.
     if u32::try_from(getsockopt(&stream, PeerCredentials)?.pid()) != Ok(pid) {
-        return Err(io::Error::other("its control socket is another process's"));
+        return Err(io::Error::other(
+            "its control socket is another process's: a proxy in a container is asked from within it, or gets SIGHUP",
+        ));
     }
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     exchange(stream, request)
@@ -247,7 +249,7 @@ mod tests {
         assert!(nobody.starts_with("no proxy with the process id"), "{nobody}");
         let _other = UnixListener::bind_addr(&address(1 << 29).expect("a name")).expect("bound");
         let other = reload(Some(1 << 29)).expect_err("this process's");
-        assert!(other.ends_with("its control socket is another process's"), "{other}");
+        assert!(other.contains("its control socket is another process's: a proxy in a container"), "{other}");
     }
 
     #[test]
