@@ -1,6 +1,9 @@
 //! HTTP/2: Pingora runs each of a connection's requests in a task of its own, and this gives each its deadlines.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,13 +33,23 @@ impl<A: HttpServerApp> WithDeadlines<A> {
     }
 }
 
+/// Whether the client has taken its request back before anything was done for it. Requests that are reset with the same write do
+/// not count as open at once, so a client may send any number of them ("rapid reset"): the registry hears of none.
+async fn is_reset(session: &mut ServerSession) -> bool {
+    let ServerSession::H2(stream) = session else { return false };
+    poll_fn(|context| Poll::Ready(Pin::new(&mut stream.idle()).poll(context).is_ready())).await
+}
+
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A> {
     async fn process_new_http(
         self: &Arc<Self>,
-        session: ServerSession,
+        mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        if is_reset(&mut session).await {
+            return None;
+        }
         watched(self.app.process_new_http(session, shutdown)).await
     }
 

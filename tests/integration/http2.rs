@@ -37,6 +37,39 @@ async fn http2_streams_and_header_lists_are_limited() {
     assert!(sent_to_registry(&azure.requests()) <= 32);
 }
 
+/// In small groups, of which each is below what the library behind this takes for an attack.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_reset_at_once_reach_no_registry() {
+    const GROUPS: u32 = 20;
+    const IN_GROUP: u32 = 16;
+    const ACCEPT: &[u8] = b"application/vnd.oci.image.index.v1+json";
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        let mut stream = frames::connect(proxy.address(), &[]);
+        // `accept` is field 19 of HPACK's static table.
+        let accept = [&[0x0f, 0x04, u8::try_from(ACCEPT.len()).expect("short")], ACCEPT].concat();
+        let request = |id| [frames::get(&format!("/v2/library/busybox/manifests/none-{id}")), accept.clone()].concat();
+        let flags = frames::END_STREAM | frames::END_HEADERS;
+        for group in 0..GROUPS {
+            let ids = (group * IN_GROUP..(group + 1) * IN_GROUP).map(|number| 2 * number + 1);
+            let reset = ids.flat_map(|id| {
+                let headers = frames::frame(frames::HEADERS, flags, id, &request(id));
+                [headers, frames::frame(frames::RST_STREAM, 0, id, &8_u32.to_be_bytes())].concat()
+            });
+            let ping = frames::frame(frames::PING, 0, 0, &[0; 8]);
+            stream.write_all(&reset.chain(ping).collect::<Vec<_>>()).expect("sent");
+            let answered = std::iter::from_fn(|| frames::read(&mut stream)).any(|frame| frame.0 == frames::PING);
+            assert!(answered, "{cache}: the connection goes on");
+        }
+        // The connection is a good one still.
+        let last = 2 * GROUPS * IN_GROUP + 1;
+        stream.write_all(&frames::frame(frames::HEADERS, flags, last, &request(last))).expect("sent");
+        assert!(std::iter::from_fn(|| frames::read(&mut stream)).any(|frame| frame.2 == last), "{cache}: answered");
+        assert_eq!(sent_to_registry(&azure.requests()), 1, "{cache}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_http2_is_closed_after_the_time_limit_of_a_header() {
     let azure = testkit::azure().await;
