@@ -45,11 +45,11 @@ def cpu_seconds(pid):
     return total / TICK
 
 
-def memory(pid):
-    """In KiB, of a process and its children."""
+def memory(pid, field="VmRSS"):
+    """In KiB, of a process and its children. "RssAnon" is without the pages of files, such as the program itself."""
     total = 0
     for each in tree(pid):
-        match = re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{each}/status").read_text())
+        match = re.search(rf"{field}:\s+(\d+)", pathlib.Path(f"/proc/{each}/status").read_text())
         total += int(match.group(1)) if match else 0
     return total
 

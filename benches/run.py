@@ -55,10 +55,10 @@ class Bench:
         self.ports = {name: free_port() for name in ["upstream", "emulator", "nginx", "haproxy"]}
         self.stores = 0
 
-    def text(self, name, peer="", store=""):
+    def text(self, name, peer="", store="", tls=""):
         text = (HERE / "peers" / name).read_text()
-        # The first one may contain the others.
-        values = {"STORE": store, "PEER": peer, "PORT": self.ports.get(peer), "DIR": self.directory, "TOKEN": TOKEN,
+        # The first ones may contain the others.
+        values = {"STORE": store, "TLS": tls, "PEER": peer, "PORT": self.ports.get(peer), "DIR": self.directory, "TOKEN": TOKEN,
                   "DIGEST": f"sha256:{hashlib.sha256(self.manifest).hexdigest()}"}
         for key, value in (values | {key.upper(): port for key, port in self.ports.items()}).items():
             text = text.replace(f"@{key}@", str(value))
@@ -88,15 +88,19 @@ class Bench:
     def set_up_peers(self):
         self.start_nginx("nginx", "proxy_buffering off;")
         self.start_nginx("nginx-cache", (HERE / "peers" / "nginx-cache.conf").read_text())
-        self.start("haproxy", "haproxy", "-db", "-f", self.text("haproxy.cfg"))
+        self.start_haproxy("haproxy")
         for name, binary in [("proxy", self.arguments.proxy), ("other", self.arguments.other)]:
             if binary:
                 self.start_proxy(name, binary)
                 self.start_proxy(f"{name}-cache", binary, cache="{}")
 
-    def start_nginx(self, name, store):
+    def start_nginx(self, name, store, **values):
         self.ports.setdefault(name, free_port())
-        self.start(name, "nginx", "-c", self.text("nginx.conf", name, store))
+        self.start(name, "nginx", "-c", self.text("nginx.conf", name, store, **values))
+
+    def start_haproxy(self, name, **values):
+        self.ports.setdefault(name, free_port())
+        self.start(name, "haproxy", "-db", "-f", self.text("haproxy.cfg", name, **values))
 
     def start_proxy(self, name, binary, upstream="upstream", ca="ca.pem", cache="off"):
         """Gives how long it took from the start to the first manifest."""
