@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::home::Home;
 use testkit::PATIENCE;
 
-/// No test takes longer, so that a daemon is not left behind even if its test is killed.
-pub(crate) const DAEMON_LIMIT: Duration = Duration::from_secs(600);
+/// No test takes longer, not even a long run of `churn`. What is left when a test is killed ends with its namespace.
+pub(crate) const DAEMON_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A daemon. Dropping it ends the process, and shows its log if the test has failed.
 pub(crate) struct Daemon {

@@ -6,6 +6,7 @@
 mod balancers;
 mod cache;
 mod chunks;
+mod churn;
 mod client_config;
 mod containerd;
 mod containers;
