@@ -33,6 +33,9 @@ pub(crate) use refusals::{Reason, Refusals};
 
 /// Connections that are refused and are given the time to read why; further ones are closed at once.
 const MAX_ANSWERS: usize = 64;
+/// Connections of one client to the admin listener: half of all that it has, so that no host alone keeps the others' probes out,
+/// which would have a healthy process killed.
+const MAX_ADMIN_CONNECTIONS: Option<NonZeroUsize> = NonZeroUsize::new(16);
 
 /// Which clients may pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +73,7 @@ pub(crate) struct Rules {
 pub(crate) struct Gate {
     rules: ArcSwap<Rules>,
     connected: Arc<Connected>,
+    admin_connected: Arc<Connected>,
     rates: Rates,
     refusals: Refusals,
     answers: Arc<AtomicUsize>,
@@ -97,6 +101,7 @@ impl Gate {
         Self {
             rules: ArcSwap::from_pointee(rules),
             connected: Arc::default(),
+            admin_connected: Arc::default(),
             rates: Rates::new(),
             refusals: Refusals::new(),
             answers: Arc::default(),
@@ -129,6 +134,11 @@ impl Gate {
             Some(place) => Ok(Some(place)),
             None => Err(self.count(Denial::Connections(address))),
         }
+    }
+
+    /// The same for one to the admin listener, which anybody may ask; `None` if it has as many as it may.
+    pub(crate) fn connect_admin(&self, address: IpAddr) -> Option<Place> {
+        self.admin_connected.enter(address.into(), MAX_ADMIN_CONNECTIONS)
     }
 
     /// A request comes, whose header was read at `now`. `names` looks up those of its client's certificate.

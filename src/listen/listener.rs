@@ -160,6 +160,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
     fn serve_stream<S: Stream + AsFd>(&self, mut stream: S, peer: SocketAddr, opening: &ArcSwap<Opening>) {
         self.load.openings.accept(self.http.kind() == Kind::Admin);
+        // Before the limit of all, of which one that is refused has a place while it is told why.
+        let place = match (self.http.kind(), peer.as_inet()) {
+            (Kind::Admin, Some(peer)) => match self.load.gate.connect_admin(peer.ip()) {
+                None => return refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
+                place => place,
+            },
+            _ => None,
+        };
         let guard = self.connections.enter();
         match guard.excess() {
             0 => {
@@ -181,7 +189,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                         // Of its own memory, so that a plain connection's task stays small.
                         Box::pin(serve_opened(&http, &opening, stream, peer, &load, &ended)).await;
                     }
-                    drop(guard);
+                    drop((guard, place));
                 });
             }
             1..=MAX_REFUSALS => {

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use httpdate::fmt_http_date;
 use log::{info, warn};
 use pingora_core::server::ShutdownWatch;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, ProtocolVersion};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -247,9 +247,11 @@ impl Tls {
 
 /// How long a client's certificate goes on. One that has ended comes with a session of before its end.
 fn left_of(certificate: &CertificateDer<'_>) -> io::Result<Duration> {
-    let has_ended = |_| {
-        let cause = rustls::Error::InvalidCertificate(CertificateError::Expired);
+    let not_after = certificate::not_after(certificate);
+    not_after.duration_since(SystemTime::now()).map_err(|_| {
+        let end = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (time, not_after) = (UnixTime::now(), UnixTime::since_unix_epoch(end));
+        let cause = rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after });
         io::Error::new(io::ErrorKind::InvalidData, cause)
-    };
-    certificate::not_after(certificate).duration_since(SystemTime::now()).map_err(has_ended)
+    })
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use acr_emulator::{Emulator, Fault, Hop, Server};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
 use crate::wire;
 use testkit::{Proxy, Setup};
@@ -113,4 +115,18 @@ async fn a_malformed_admin_request_leaves_no_credential_in_the_log() {
     proxy.signal("HUP");
     proxy.wait_for_log("reload: ");
     assert!(!proxy.log().contains(CREDENTIAL), "{}", proxy.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_takes_all_the_connections_it_can_keeps_no_other_out() {
+    let azure = testkit::azure().await;
+    let (_proxy, admin) = observed(&azure, "{}");
+    let _silent: Vec<_> = (0..100).map(|_| wire::connect(admin)).collect();
+    let prober = TcpSocket::new_v4().expect("a socket");
+    prober.bind("127.0.0.2:0".parse().expect("an address")).expect("a port");
+    let mut prober = prober.connect(admin).await.expect("a connection");
+    prober.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut answer = Vec::new();
+    prober.read_to_end(&mut answer).await.expect("an answer");
+    assert_eq!(wire::parse(&answer).status, 200);
 }
