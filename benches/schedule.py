@@ -17,6 +17,8 @@ LAYERS = 10
 LIMITS = {"Basic and Standard": 5000, "Premium": 10000}
 # The settings of the cache, in seconds: the defaults.
 LIFETIMES = {"tags": 30, "manifests": HOUR, "missing": 5, "redirects": 10 * MINUTE}
+# After this a request has the registry asked: one for a redirect after half of its time, behind the answer.
+ASKED_AFTER = LIFETIMES | {"redirects": LIFETIMES["redirects"] // 2}
 # A kubelet's pauses between tries of an image that it cannot pull; the last one repeats.
 BACK_OFF = [10, 20, 40, 80, 160, 300]
 
@@ -159,9 +161,9 @@ def model(schedule, is_shielded):
             key = kind, name
             if is_shielded and until.get(key, -math.inf) > start.at:
                 continue
-            until[key] = start.at + LIFETIMES[kind]
+            until[key] = start.at + ASKED_AFTER[kind]
             if kind == "tags":
                 index = "manifests", (name, "index")
-                until[index] = start.at + LIFETIMES["manifests"]
+                until[index] = start.at + ASKED_AFTER["manifests"]
             reads[int((start.at - begin) // MINUTE)] += 1
     return reads
