@@ -12,6 +12,6 @@ fuzz_target!(|header: &str| {
     assert!(header.contains(challenge.realm) && header.contains(challenge.service));
     if !challenge.realm.contains('"') && !challenge.service.contains('"') {
         let written = format!("Bearer scope=\"a,b\",realm=\"{}\",service=\"{}\"", challenge.realm, challenge.service);
-        assert_eq!(Challenge::parse(&written), Ok(Challenge { scope: Some("a,b"), ..challenge }));
+        assert_eq!(Challenge::parse(&written), Ok(Challenge { scope: Some("a,b"), error: None, ..challenge }));
     }
 });
