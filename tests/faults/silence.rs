@@ -23,11 +23,13 @@ fn forget_connections(servers: &[SocketAddr]) -> usize {
     let established = table.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let (local, remote) = (port(fields.get(1)?)?, port(fields.get(2)?)?);
-        (fields.get(3) == Some(&"01") && servers.iter().any(|server| server.port() == remote)).then_some(local)
+        (fields.get(3) == Some(&"01") && servers.iter().any(|server| server.port() == remote)).then_some((local, remote))
     });
     let ports: BTreeSet<_> = established.collect();
-    for port in &ports {
-        let rule = ["-A", "INPUT", "-p", "tcp", "--sport", &port.to_string(), "-j", "DROP"];
+    for (local, remote) in &ports {
+        // With the server's port: a client's later connection to the proxy may come from the same port.
+        let (local, remote) = (local.to_string(), remote.to_string());
+        let rule = ["-A", "INPUT", "-p", "tcp", "--sport", &local, "--dport", &remote, "-j", "DROP"];
         assert!(Command::new("iptables").args(rule).status().expect("iptables runs").success());
     }
     ports.len()
