@@ -23,7 +23,8 @@ fn forget_connections(servers: &[SocketAddr]) -> usize {
     let established = table.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let (local, remote) = (port(fields.get(1)?)?, port(fields.get(2)?)?);
-        (fields.get(3) == Some(&"01") && servers.iter().any(|server| server.port() == remote)).then_some((local, remote))
+        (fields.get(3) == Some(&"01") && servers.iter().any(|server| server.port() == remote))
+            .then_some((local, remote))
     });
     let ports: BTreeSet<_> = established.collect();
     for (local, remote) in &ports {
