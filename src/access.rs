@@ -173,12 +173,6 @@ impl Gate {
         &self.refusals
     }
 
-    /// The clients that are connected, with their connections.
-    #[expect(dead_code, reason = "the status page shows them")]
-    pub(crate) fn clients(&self) -> Vec<(Client, usize)> {
-        self.connected.list()
-    }
-
     /// Whether the refusal of this client may have a line in the log.
     pub(crate) fn may_be_logged(&self, address: Option<IpAddr>, now: Instant) -> bool {
         self.refusals.may_be_logged(address.map(Client::from), now)

@@ -23,7 +23,8 @@ impl Connected {
     }
 
     /// Each client with its connections, in no order.
-    pub(super) fn list(&self) -> Vec<(Client, usize)> {
+    #[cfg(test)]
+    fn list(&self) -> Vec<(Client, usize)> {
         self.clients().iter().map(|(client, open)| (*client, *open)).collect()
     }
 

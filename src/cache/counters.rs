@@ -3,35 +3,21 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::Kind;
+use crate::label::labels;
 
-/// Why a request goes to the registry by itself, and nothing is kept of its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// What is asked for is never kept: a HEAD of a blob.
-    Kind,
-    /// `Accept` names no type under which this could be served from what is kept.
-    Accept,
-    /// There are too many flights, or too many bytes in them.
-    Full,
-    /// The answer is not one to keep: too large, of an unknown type, or not what its digest says.
-    Answer,
-    /// The flight ended without a result, by a fault of this proxy's own.
-    Fault,
-}
-
-impl Reason {
-    /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::Kind, Self::Accept, Self::Full, Self::Answer, Self::Fault];
-
-    /// Its name in the log, in `Cache-Status` and in the counters.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Kind => "kind",
-            Self::Accept => "accept",
-            Self::Full => "full",
-            Self::Answer => "answer",
-            Self::Fault => "fault",
-        }
+labels! {
+    /// Why a request goes to the registry by itself, and nothing is kept of its answer.
+    Reason {
+        /// What is asked for is never kept: a HEAD of a blob.
+        Kind = "kind",
+        /// `Accept` names no type under which this could be served from what is kept.
+        Accept = "accept",
+        /// There are too many flights, or too many bytes in them.
+        Full = "full",
+        /// The answer is not one to keep: too large, of an unknown type, or not what its digest says.
+        Answer = "answer",
+        /// The flight ended without a result, by a fault of this proxy's own.
+        Fault = "fault",
     }
 }
 

@@ -9,6 +9,7 @@ use oci::media_type::ManifestType;
 use tokio::time::Instant;
 
 use crate::config::Lifetimes;
+use crate::label::labels;
 
 /// What an entry takes beside its key, its headers and its body: its place in the store, which is a vector that grows by
 /// doubling, two reference-counted values, and the allocator's share in six pieces of memory. Added up from their sizes and
@@ -59,38 +60,21 @@ impl Content {
     }
 }
 
-/// What an entry is, which decides which lifetime it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The manifest that a tag stands for now.
-    Tag,
-    /// A manifest by its digest.
-    Manifest,
-    /// A 404.
-    Missing,
-    /// Where a blob is.
-    Redirect,
-    /// A tag list or referrers.
-    List,
-    /// The configuration of an image.
-    Configuration,
-}
-
-impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Tag, Self::Manifest, Self::Missing, Self::Redirect, Self::List, Self::Configuration];
-
-    /// Its name in the counters: that of the setting of its lifetime, if it has one of its own.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Tag => "tags",
-            Self::Manifest => "manifests",
-            Self::Missing => "missing",
-            Self::Redirect => "redirects",
-            Self::List => "lists",
-            Self::Configuration => "configurations",
-        }
+labels! {
+    /// What an entry is, which decides which lifetime it has. Its name is that of the lifetime's setting, if it has one of its own.
+    Kind {
+        /// The manifest that a tag stands for now.
+        Tag = "tags",
+        /// A manifest by its digest.
+        Manifest = "manifests",
+        /// A 404.
+        Missing = "missing",
+        /// Where a blob is.
+        Redirect = "redirects",
+        /// A tag list or referrers.
+        List = "lists",
+        /// The configuration of an image.
+        Configuration = "configurations",
     }
 }
 

@@ -103,7 +103,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 // Its own flight goes on by itself, as it is dropped here.
                 let flight = self.fly(key, lifetimes, Some(&entry), true, origin);
                 self.counters.stale();
-                if !matches!(flight, Flight::Own(_)) {
+                if !matches!(flight, Flight::Under(Landing::Own(_), _)) {
                     self.counters.stale_unasked();
                 }
                 return (Served::Entry(entry, How::Revalidate), None);
@@ -111,7 +111,6 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             (known, freshness) => (known, freshness == Freshness::Stale),
         };
         let usable = known.clone().filter(|_| is_usable);
-        let how_own = if known.is_some() { How::Refresh } else { How::Miss };
         let (landing, how) = match self.fly(key, lifetimes, known.as_ref(), is_usable, origin) {
             Flight::Landed(entry) => {
                 self.counters.hit(entry.kind);
@@ -126,8 +125,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 self.counters.passed(Reason::Full);
                 return (Served::Pass(Reason::Full), None);
             }
-            Flight::Own(flight) => (Landing::Own(flight), how_own),
-            Flight::Others(receiver) => (Landing::Others(receiver), How::Collapsed),
+            Flight::Under(landing, how) => (landing, how),
         };
         let fetched = match &usable {
             Some(_) => timeout(STALE_WAIT, landing.wait()).await.ok(),
@@ -193,11 +191,12 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         match self.flights.join(key, landed) {
             Err(entry) => Flight::Landed(entry),
             Ok(Joined::Full) => Flight::Full,
-            Ok(Joined::Next(receiver)) => Flight::Others(receiver),
+            Ok(Joined::Next(receiver)) => Flight::Under(Landing::Others(receiver), How::Collapsed),
             Ok(Joined::First(number, sender)) => {
                 let flight = InFlight { cache: Arc::clone(self), key: key.to_key(), number, is_over: false };
+                let how = if known.is_some() { How::Refresh } else { How::Miss };
                 let (origin, known, missing) = (origin(), known.cloned(), lifetimes.missing);
-                Flight::Own(OwnFlight(Some(Box::pin(async move {
+                let own = OwnFlight(Some(Box::pin(async move {
                     let mut fetched = origin.fetch(known).await;
                     if is_usable && let Fetched::Failed { is_trouble: true, has_asked: false, .. } = fetched {
                         flight.cache.counters.stale_unasked();
@@ -209,7 +208,8 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                         sender.send_replace(Some(fetched.clone()));
                     }
                     fetched
-                }))))
+                })));
+                Flight::Under(Landing::Own(own), how)
             }
         }
     }
@@ -242,10 +242,8 @@ impl<T> Cache<T> {
 enum Flight<T: Clone + Send + Sync + 'static> {
     /// A flight has just ended with this.
     Landed(Arc<Entry>),
-    /// The request has to ask.
-    Own(OwnFlight<T>),
-    /// Another request asks already.
-    Others(watch::Receiver<Option<Fetched<T>>>),
+    /// One is under way, this request's or another's.
+    Under(Landing<T>, How),
     Full,
 }
 
