@@ -32,6 +32,7 @@ mod listeners;
 mod load;
 mod located;
 mod log;
+mod manager;
 mod memory;
 mod metrics;
 mod names;

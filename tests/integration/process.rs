@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
 
+use crate::manager::Manager;
 use crate::wire;
 use testkit::{AT_ONCE, PATIENCE, Setup, wait_for};
 
@@ -205,15 +206,9 @@ async fn the_service_manager_is_told_ready_status_and_stopping() {
     azure.inject(Hop::Exchange, Fault::Status(503).times(1));
     let setup = Setup::new(&azure);
     let path = setup.path("manager");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let receive = || {
-        let mut buffer = [0; 8 << 10];
-        let length = manager.recv(&mut buffer).expect("a notification in time");
-        String::from_utf8(buffer[..length].to_vec()).expect("text")
-    };
+    let manager = Manager::at(&path);
     let mut proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
-    let ready = receive();
+    let ready = manager.receive();
     let value = |name: &str| ready.lines().find_map(|line| line.strip_prefix(name)).expect(name).to_owned();
     assert_eq!(value("READY="), "1");
     let address = value("X_LISTEN_ADDRESS=");
@@ -221,14 +216,14 @@ async fn the_service_manager_is_told_ready_status_and_stopping() {
     assert_eq!(value("STATUS="), format!("{listening}the first sign-in is under way"));
     assert_eq!(wire::ask(address.parse().expect("an address"), "GET /v2/", "").status, 200);
     // The first call fails, so there may be a status without a token before the one with it.
-    let mut status = receive();
+    let mut status = manager.receive();
     while status != format!("STATUS={listening}ready\n") {
         assert!(status.starts_with(&format!("STATUS={listening}")) && status.lines().count() == 1, "{status}");
-        status = receive();
+        status = manager.receive();
     }
     proxy.signal("TERM");
     assert_eq!(
-        receive(),
+        manager.receive(),
         "STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000\nSTATUS=stopping: 0 requests under way\n",
         "systemd waits for the drain and what follows it"
     );
@@ -241,12 +236,10 @@ async fn the_service_manager_may_listen_on_an_abstract_socket() {
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let name = setup.path("manager").to_string_lossy().into_owned();
-    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a name")).expect("a socket");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let manager = Manager::on(UnixDatagram::bind_addr(&address).expect("a socket"));
     let _proxy = setup.env("NOTIFY_SOCKET", &format!("@{name}")).spawn();
-    let mut buffer = [0; 8 << 10];
-    let length = manager.recv(&mut buffer).expect("a notification in time");
-    assert!(buffer[..length].starts_with(b"READY=1\n"));
+    assert!(manager.receive().starts_with("READY=1\n"));
 }
 
 /// A sender waits while the receiver's queue is full. The start hung there before the first client was served, and after
@@ -256,8 +249,7 @@ async fn a_service_manager_that_does_not_read_holds_up_neither_start_nor_stop() 
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let path = setup.path("manager");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let manager = Manager::at(&path);
     let fill = || {
         let socket = UnixDatagram::unbound().expect("a socket");
         socket.set_nonblocking(true).expect("a socket");
@@ -268,12 +260,7 @@ async fn a_service_manager_that_does_not_read_holds_up_neither_start_nor_stop() 
     let line = proxy.wait_for_log(": listening on http://");
     let address = line.rsplit_once("http://").expect("an address").1.parse().expect("an address");
     assert_eq!(wire::ask(address, "GET /v2/", "").status, 200);
-    let receives_ready = || {
-        let mut buffer = [0; 8 << 10];
-        let length = manager.recv(&mut buffer).expect("a notification in time");
-        buffer[..length].starts_with(b"READY=1\n")
-    };
-    while !receives_ready() {}
+    while !manager.receive().starts_with("READY=1\n") {}
     fill();
     let begun = Instant::now();
     proxy.signal("TERM");

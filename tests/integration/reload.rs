@@ -1,11 +1,11 @@
 //! Settings are read again while requests run.
 
-use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 
+use crate::manager::Manager;
 use crate::wire::{self, Client};
 use testkit::{PATIENCE, Proxy, Setup, wait_for};
 
@@ -127,15 +127,11 @@ async fn sighup_reads_the_settings_and_the_service_manager_is_told() {
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let path = setup.path("manager");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let manager = Manager::at(&path);
     let proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
-    let receive = || {
-        let mut buffer = [0; 8 << 10];
-        let length = manager.recv(&mut buffer).expect("a notification in time");
-        String::from_utf8(buffer[..length].to_vec()).expect("text")
+    let wait_for = |first: &str| {
+        std::iter::repeat_with(|| manager.receive()).find(|text| text.starts_with(first)).expect("endless")
     };
-    let wait_for = |first: &str| std::iter::repeat_with(receive).find(|text| text.starts_with(first)).expect("endless");
     wait_for("READY=1\n");
     for says in ["reload: in effect: log", "reload: nothing has changed: "] {
         let log = if says.ends_with("log") { "log: warn,acr_cache_proxy::serve::reload=info" } else { "log: loud" };

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use acr_emulator::{Fault, Hop};
 
 use crate::admin::admin;
 use crate::listeners::{connect_unix, is_served};
+use crate::manager::Manager;
 use crate::tls::{BOTH, Secret, secured, settings};
 use crate::under_load::{Clients, PULL};
 use crate::wire;
@@ -145,18 +146,12 @@ async fn the_service_manager_is_told_the_new_process() {
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let path = setup.path("manager");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let manager = Manager::at(&path);
     let proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
-    let receive = || {
-        let mut buffer = [0; 8 << 10];
-        let length = manager.recv(&mut buffer).expect("a notification in time");
-        String::from_utf8(buffer[..length].to_vec()).expect("text")
-    };
     let mut seen = Vec::new();
     let mut wait_for = |first: &str| {
         while !seen.last().is_some_and(|last: &String| last.starts_with(first)) {
-            seen.push(receive());
+            seen.push(manager.receive());
         }
     };
     wait_for("READY=1\n");
@@ -166,7 +161,7 @@ async fn the_service_manager_is_told_the_new_process() {
     assert_eq!(seen.last().map(String::as_str), Some(format!("MAINPID={}\n", successor.0).as_str()));
     // The new one tells that it is ready, too: when systemd knows it, unless the old one is very slow to say so.
     while seen.iter().filter(|text| text.starts_with("READY=1\nX_LISTEN_ADDRESS=127.0.0.1:")).count() < 2 {
-        seen.push(receive());
+        seen.push(manager.receive());
     }
     assert!(!seen.iter().any(|text| text.contains("STOPPING=1")), "{seen:?}");
 }
