@@ -18,7 +18,7 @@ import time
 from attack import ATTACKS
 from attack import PATH as KEPT
 from process import cpu_seconds, free_port, listens, memory
-from run import HERE, Bench, descriptors, machine
+from run import HERE, Bench, descriptors, machine, write
 
 # Of the good client: a tenth of what one thread can do.
 RATE = 500
@@ -189,12 +189,7 @@ def main():
         rows = [bench.measure(kind) for kind in arguments.only]
     finally:
         bench.stop()
-    text = summary(rows)
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "hostile.json").write_text(json.dumps(about | {"hostile": rows}, indent=1) + "\n")
-        (arguments.out / "hostile.md").write_text(text)
+    write(arguments.out, "hostile", about | {"hostile": rows}, summary(rows))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Called by scripts/idle; the figures go to benches/results/idle.json and idle.md.
 """
 
 import argparse
-import json
 import pathlib
 import socket
 import ssl
@@ -15,7 +14,7 @@ import sys
 import time
 
 from process import free_port, listens, memory
-from run import ACCEPT, HERE, Bench, descriptors, machine
+from run import ACCEPT, HERE, Bench, descriptors, machine, write
 
 REQUEST = f"GET /v2/library/busybox/manifests/latest?ns=docker.io HTTP/1.1\r\nHost: localhost\r\n{ACCEPT}\r\n\r\n".encode()
 # As many as nginx's and HAProxy's configurations allow.
@@ -168,12 +167,7 @@ def main():
         rows = bench.rows()
     finally:
         bench.stop()
-    text = summary(rows)
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "idle.json").write_text(json.dumps(about | {"idle": rows}, indent=1) + "\n")
-        (arguments.out / "idle.md").write_text(text)
+    write(arguments.out, "idle", about | {"idle": rows}, summary(rows))
 
 
 if __name__ == "__main__":

@@ -301,6 +301,15 @@ def levels(wanted):
     return possible
 
 
+def write(out, name, found, text):
+    """The raw figures of a run, and what is said of them in Markdown, which is printed as well."""
+    print(text)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        (out / f"{name}.md").write_text(text)
+
+
 def machine():
     model = re.search(r"model name\s*:\s*(.*)", pathlib.Path("/proc/cpuinfo").read_text())
 
