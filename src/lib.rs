@@ -26,6 +26,7 @@
 //!   reload                         the settings are read again, and take effect as a whole or not at all
 //!   takeover, upgrade              from when on clients are served; another process takes this one's place
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
+//!   spans                          whether spans are exported
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
 //!     set                            the listeners that are open, replaced while they are served
@@ -98,10 +99,12 @@
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     registry_error                 the registry's own, for the log
 //!     log                            logging: one line, of bounded fields
+//!       log::span                      the same as the end of a span
 //!     measure                        what requests and their calls add to the metrics
 //!     context                        what a request carries through the phases, of these:
 //!     target, endpoint               what the request asks for
 //!     trace                          the trace that it is part of
+//!     span (feature)                 its span, which is begun
 //!     destination                    which registry it goes to
 //!     attempts                       what changes from one try to the next
 //! proxy_protocol (a crate of its own)    where a balancer's header ends, and whose connection it tells
@@ -129,6 +132,7 @@
 //! metrics                          what is measured of requests and calls: arrays of atomics, found when a table is made
 //!   catalogue                      the name, type, labels and meaning of every metric
 //!   labels, histogram, meter       closed sets of label values; durations; what requests and calls add to
+//!   spans                          what becomes of spans
 //!   recent, history                bounded: images, clients, failed requests; the last quarter of an hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
@@ -139,6 +143,11 @@
 //!   format, json, field            one record is one line or one object, and no value can forge a field
 //!   writer                         a thread that writes to standard error, so that no request waits for it
 //!   flood                          a bound on the lines that hostile clients cause
+//! otlp (feature)                   spans of requests for a collector of OpenTelemetry
+//!   settings, sampler                variables of the environment; which requests have a span
+//!   span, message                    what of a request is exported; the same as OTLP has it
+//!   queue, export                    spans that wait, and their thread; batches, attempts, losses
+//!   collector                        one call to the collector
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them
 //!   task, install, prune
 //!   containerd, docker, podman, buildkit, kubernetes
@@ -179,7 +188,7 @@
 //! admin, child, control, listen
 //! notify
 //! proxy
-//! cache, token
+//! cache, otlp, token
 //! identity
 //! config, failure
 //! logger, net
@@ -292,6 +301,13 @@
 //!   `proxy::log::tests::every_field_of_a_line_is_bounded`,
 //!   `logger::writer::tests::a_blocked_standard_error_blocks_no_logging_and_dropped_lines_are_counted`,
 //!   `integration::flood::a_flood_of_what_is_no_request_has_few_lines_and_the_log_says_how_many_have_none`.
+//! - With the feature `otlp`, no request waits for the collector of its span. What that does not take is dropped within a bound,
+//!   counted, and told once. A span has no secret, and the collector's credentials are in no log.
+//!   Held by `otlp::losses::what_has_no_room_before_a_slow_collector_is_dropped_and_counted`,
+//!   `otlp::losses::while_the_collector_is_gone_requests_go_on_and_the_log_says_so_once`,
+//!   `otlp::losses::a_collector_that_hangs_does_not_keep_the_process_from_its_end`,
+//!   `otlp::spans::a_span_has_the_names_of_the_conventions_and_the_fields_of_the_access_line`,
+//!   `otlp::settings::credentials_reach_the_collector_and_no_log`.
 //! - Where a client's certificate is required, no request without a good one is served, and a CA that is removed takes sessions
 //!   and connections with it.
 //!   Held by `integration::tls::a_client_needs_a_certificate_of_the_ca_where_one_is_required`,
@@ -351,6 +367,7 @@ mod logger;
 mod metrics;
 mod net;
 mod notify;
+mod otlp;
 mod peer;
 mod proxy;
 mod run;

@@ -11,11 +11,13 @@ pub(crate) mod histogram;
 pub(crate) mod history;
 pub(crate) mod labels;
 pub(crate) mod recent;
+pub(crate) mod spans;
 
 mod meter;
 
 use history::History;
 use recent::{Clients, Failures};
+use spans::SpanMeter;
 
 pub(crate) use meter::{CallMeter, Request, RouteMeter};
 
@@ -33,6 +35,8 @@ pub(crate) struct Meters {
     pub failures: Failures,
     /// How it went lately.
     pub history: History,
+    /// What has become of spans.
+    pub spans: Arc<SpanMeter>,
 }
 
 impl Meters {

@@ -18,6 +18,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::access::Reason;
 use crate::load::Load;
 use crate::metrics::Meters;
+#[cfg(feature = "otlp")]
+use crate::otlp::Spans;
 use crate::peer::Peer;
 
 mod admit;
@@ -47,6 +49,8 @@ mod relay;
 mod reply;
 mod retry;
 mod shield;
+#[cfg(feature = "otlp")]
+mod span;
 mod target;
 mod trace;
 
@@ -88,13 +92,28 @@ pub(crate) struct Proxy {
     routes: Arc<Table>,
     load: Arc<Load>,
     meters: Arc<Meters>,
+    /// Where spans of requests go, if to anybody.
+    #[cfg(feature = "otlp")]
+    spans: Option<Arc<Spans>>,
 }
 
 impl Proxy {
     /// `load` counts the requests under way and bounds them, and those of each client; each adds to one of `meters` when it is
     /// over.
     pub(crate) fn new(routes: Arc<Table>, load: &Arc<Load>, meters: Arc<Meters>) -> Self {
-        Self { routes, load: Arc::clone(load), meters }
+        Self {
+            routes,
+            load: Arc::clone(load),
+            meters,
+            #[cfg(feature = "otlp")]
+            spans: None,
+        }
+    }
+
+    /// Each request has a span, if it is one that is sampled.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn with_spans(self, spans: Option<Arc<Spans>>) -> Self {
+        Self { spans, ..self }
     }
 }
 
@@ -114,6 +133,15 @@ impl ProxyHttp for Proxy {
         let request = session.req_header();
         let client = session.client_addr().and_then(|address| address.as_inet().copied());
         let trace = Trace::of(&request.headers);
+        #[cfg(feature = "otlp")]
+        let trace = match &self.spans {
+            Some(spans) => {
+                let (trace, begun) = span::begin(spans, trace);
+                context.begin_span(begun);
+                trace
+            }
+            None => trace,
+        };
         context.begin(ClientRequest { method: request.method.clone(), uri: request.uri.clone(), client }, trace);
         // A connection of HTTP/1 looks after the pace of its client by itself.
         let is_stream = session.req_header().version == Version::HTTP_2;

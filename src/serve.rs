@@ -38,12 +38,14 @@ use crate::notify::Notifier;
 use crate::proxy::{self, Connections, Proxy, Table, upstreams};
 
 mod reload;
+mod spans;
 mod table;
 mod takeover;
 mod upgrade;
 mod upkeep;
 
 use reload::{Asker, Reload, Source};
+use spans::SpanExport;
 use table::RouteTable;
 use takeover::Takeover;
 
@@ -210,11 +212,12 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     table.replace(config)?;
     server.bootstrap();
 
+    let spans = SpanExport::start(&roots, &table, &meters);
     let drain = Arc::new(ArcSwap::from_pointee(config.drain()));
     let live = table.live();
     let (asker, requests) = reload::channel();
     let control = answer_control(asker.clone(), &live, &takeover);
-    let handlers = handlers(asker, control, &live, &listeners, &takeover);
+    let handlers = handlers(asker, control, &live, &listeners, &takeover, &spans);
     let end = signal::on_signals(Arc::clone(&load), Arc::clone(&drain), handlers).map_err(ServeError::Signals)?;
     if is_upgrade {
         info!("upgrade: this process serves when it has its tokens");
@@ -274,13 +277,15 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     // A thread of its own, so that requests cannot delay a renewal.
     upkeep.threads = Some(1);
     server.add_service(upkeep);
-    let proxy = Proxy::new(live, &load, meters);
+    let proxy = spans.of(Proxy::new(live, &load, meters));
     let mut app = http_proxy(&server.configuration, proxy);
     app.server_options = Some(options());
     app.h2_options = Some(h2_options());
     let http = Http::new(listen::Kind::Clients, app, &keepalive, &load);
     server.add_service(Listeners::new(clients, http, threads, &load));
     server.run(RunArgs { shutdown_signal: Box::new(end) });
+    // The drain was cut off, and the requests with it.
+    spans.flush();
     drop(bundle);
     Ok(())
 }
@@ -344,8 +349,9 @@ fn handlers(
     live: &Arc<Table>,
     listeners: &Arc<ListenerSet>,
     takeover: &Arc<Takeover>,
+    spans: &SpanExport,
 ) -> Handlers {
-    let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
+    let (live, takeover, spans) = (Arc::clone(live), Arc::clone(takeover), spans.clone());
     let (handed_over, stopped) = (Arc::clone(listeners), Arc::clone(listeners));
     Handlers {
         reload: Box::new(move || asker.ask()),
@@ -363,6 +369,7 @@ fn handlers(
         }),
         ending: Box::new(move || control.close()),
         stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
+        last: Box::new(move || spans.flush()),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::logger;
 use crate::metrics::catalogue::{self as names, Family, Type};
 use crate::metrics::histogram::Counts;
 use crate::metrics::labels::{self, CallResult, Hop};
+use crate::metrics::spans::SpanResult;
 use crate::proxy::{Call, Upstream, upstreams};
 
 /// The content type of OpenMetrics, which the crate gives no name.
@@ -349,6 +350,10 @@ fn load(state: &State) -> Vec<Samples> {
     for (address, end) in openings.certificates() {
         certificates.add(&[&address], end.duration_since(UNIX_EPOCH).ok().map(|end| end.as_secs()));
     }
+    let mut spans = Samples::of(&names::SPANS);
+    for result in SpanResult::ALL {
+        spans.add(&[result.name()], state.meters.spans.get(result));
+    }
     vec![
         by_listener(&names::CONNECTIONS, Limit::count),
         accepted,
@@ -360,6 +365,7 @@ fn load(state: &State) -> Vec<Samples> {
         proxy_headers,
         certificates,
         Samples::one(&names::LOG_DROPPED, logger::dropped()),
+        spans,
     ]
 }
 

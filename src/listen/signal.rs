@@ -88,6 +88,8 @@ pub(crate) struct Handlers {
     pub ending: Box<dyn Fn() + Send>,
     /// Takes in no more work from now on; true if another process does that. Must not block.
     pub stop: Box<dyn Fn(bool) + Send>,
+    /// Nothing is under way any more, and the process ends when this returns. May block for a moment.
+    pub last: Box<dyn Fn() + Send>,
 }
 
 impl Handlers {
@@ -174,6 +176,7 @@ pub(crate) fn on_signals(load: Arc<Load>, settings: Arc<ArcSwap<Drain>>, handler
         });
         match drained {
             Drained::Whole => {
+                (handlers.last)();
                 log::logger().flush();
                 std::process::exit(0);
             }

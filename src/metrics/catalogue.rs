@@ -135,6 +135,8 @@ catalogue! {
         "When the certificate ends that a listener with TLS has in use, in seconds since 1970, by the listener's address as the log has it";
     LOG_DROPPED = Counter "acr_cache_proxy_log_lines_dropped" []
         "Log lines that were dropped because standard error was not read";
+    SPANS = Counter "acr_cache_proxy_spans" ["result"]
+        "Spans of requests that are over, of a program built with the feature otlp, by result (exported; queue_full: dropped because the collector is slow or gone; not_taken: refused by the collector, or not taken in time)";
 
     CPU = Counter "process_cpu_seconds" []
         "Processor time of this process, in user mode and in the kernel";

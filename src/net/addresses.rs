@@ -51,7 +51,7 @@ const AVOID: Duration = Duration::from_secs(300);
 
 /// The addresses of one name. Requests read them without a lock.
 pub(crate) struct Addresses {
-    /// What the host is, for the log: `acr`, `storage`, `entra` or `egress`.
+    /// What the host is, for the log: `acr`, `storage`, `entra`, `egress` or `otlp`.
     role: &'static str,
     host: String,
     port: u16,
@@ -99,6 +99,13 @@ impl Addresses {
     pub(crate) fn of_proxy(host: &str, port: u16) -> Self {
         let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
         Self::build("egress", (host, port), &[], lookup::system(), slots)
+    }
+
+    /// The addresses of a collector of spans, which are not kept fresh: [`Addresses::resolve`] looks them up.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn of_collector(host: &str, port: u16) -> Self {
+        let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
+        Self::build("otlp", (host, port), &[], lookup::system(), slots)
     }
 
     fn build(

@@ -12,6 +12,8 @@ use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
 use super::registry_error::RegistryError;
+#[cfg(feature = "otlp")]
+use super::span::Begun;
 use super::target::Target;
 use super::trace::Trace;
 use crate::cache::{How, Reason};
@@ -50,6 +52,9 @@ pub(crate) struct Context {
     earlier_asking: Duration,
     /// What the cache did; `None` where none is used.
     cached: Option<Cached>,
+    /// Its span, until that is exported.
+    #[cfg(feature = "otlp")]
+    span: Option<Begun>,
     guard: Guard,
 }
 
@@ -125,6 +130,8 @@ impl Context {
             earlier_tries: 0,
             earlier_asking: Duration::ZERO,
             cached: None,
+            #[cfg(feature = "otlp")]
+            span: None,
             guard: requests.enter(),
         }
     }
@@ -138,6 +145,18 @@ impl Context {
     pub(crate) fn begin(&mut self, request: ClientRequest, trace: Option<Trace>) {
         self.client_request = Some(request);
         self.trace = trace;
+    }
+
+    /// The request has a span, or none.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn begin_span(&mut self, span: Option<Begun>) {
+        self.span = span;
+    }
+
+    /// Its span, which who takes it ends, or drops on purpose.
+    #[cfg(feature = "otlp")]
+    pub(super) fn take_span(&mut self) -> Option<Begun> {
+        self.span.take()
     }
 
     /// The client's address, until its line is in the log.

@@ -21,6 +21,9 @@ use crate::access::Denial;
 use crate::logger::{self, Rest, Word};
 use crate::peer::Peer;
 
+#[cfg(feature = "otlp")]
+mod span;
+
 /// The longest path that is a pull has a name, an endpoint and a digest.
 const MAX_PATH: usize = 1024;
 /// A host name has 253 bytes (RFC 1035 section 2.3.4), and a port.
@@ -33,6 +36,8 @@ const MAX_ERROR: usize = 1024;
 /// `logging`: who, what, outcome, how long.
 pub(crate) fn line(session: &Session, error: Option<&Error>, context: &mut Context) {
     let client_request = context.take_client_request();
+    #[cfg(feature = "otlp")]
+    let begun = context.take_span();
     let request = session.req_header();
     let line = Line {
         method: request.method.as_str(),
@@ -44,6 +49,10 @@ pub(crate) fn line(session: &Session, error: Option<&Error>, context: &mut Conte
         outcome: Outcome::of(error, context),
         ..Line::of(context)
     };
+    #[cfg(feature = "otlp")]
+    if let Some(begun) = begun {
+        span::end(begun, &line, Some(request));
+    }
     line.write();
 }
 
@@ -52,8 +61,14 @@ impl Drop for Context {
     fn drop(&mut self) {
         if let Some(ClientRequest { method, uri, client }) = self.take_client_request() {
             measure::cut_off(self);
+            #[cfg(feature = "otlp")]
+            let begun = self.take_span();
             let (method, path) = (method.as_str(), uri.path());
             let line = Line { method, path, client, outcome: Outcome::CutOff, ..Line::of(self) };
+            #[cfg(feature = "otlp")]
+            if let Some(begun) = begun {
+                span::end(begun, &line, None);
+            }
             line.write();
         }
     }

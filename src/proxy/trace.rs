@@ -1,7 +1,10 @@
 //! The trace that a request is part of (W3C Trace Context): taken from the client if it is valid, passed on to the registry as
-//! it is, and named in the log. It never goes to storage, which is no part of anybody's trace.
+//! it is, and named in the log. It never goes to storage, which is no part of anybody's trace. A request with a span of its own
+//! (the feature `otlp`) names that one to the registry as the parent.
 //!
 //! No credential fits in: of `traceparent` all that may follow is hexadecimal, and `tracestate` is bounded.
+
+use std::ops::Range;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -10,7 +13,11 @@ pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// `00-<trace id>-<parent id>-<flags>` (section 3.2.2); a later version may have more behind another dash.
 const PARENT_LENGTH: usize = 55;
-const ID: std::ops::Range<usize> = 3..35;
+const ID: Range<usize> = 3..35;
+#[cfg(feature = "otlp")]
+const SPAN: Range<usize> = 36..52;
+#[cfg(feature = "otlp")]
+const FLAGS: Range<usize> = 53..55;
 /// Of a version to come.
 const MAX_PARENT: usize = 128;
 /// What everybody has to pass on (section 3.3.1.5), and the most members (section 3.3.1.1).
@@ -36,6 +43,31 @@ impl Trace {
     pub(crate) fn id(&self) -> &str {
         let id = self.parent.as_bytes().get(ID).and_then(|id| std::str::from_utf8(id).ok());
         id.unwrap_or_default()
+    }
+
+    /// The id of the trace, of the client's span, and the flags.
+    #[cfg(feature = "otlp")]
+    pub(super) fn parent(&self) -> Option<(u128, u64, u8)> {
+        let part = |range| std::str::from_utf8(self.parent.as_bytes().get(range)?).ok();
+        Some((
+            u128::from_str_radix(part(ID)?, 16).ok()?,
+            u64::from_str_radix(part(SPAN)?, 16).ok()?,
+            u8::from_str_radix(part(FLAGS)?, 16).ok()?,
+        ))
+    }
+
+    /// What the client says besides.
+    #[cfg(feature = "otlp")]
+    pub(super) fn state(&self) -> Option<&HeaderValue> {
+        self.state.as_ref()
+    }
+
+    /// The same trace, or a new one, from a span of ours on: that is the parent for the registry.
+    #[cfg(feature = "otlp")]
+    pub(super) fn below(ids: crate::otlp::Ids, state: Option<HeaderValue>) -> Option<Self> {
+        let crate::otlp::Ids { trace, span, flags, .. } = ids;
+        let parent = HeaderValue::try_from(format!("00-{trace:032x}-{span:016x}-{flags:02x}")).ok()?;
+        Some(Self { parent, state })
     }
 
     /// The headers for the registry.

@@ -36,7 +36,7 @@ pub(crate) struct RouteTable {
     storage_names: Arc<Names>,
     sign_in_names: Arc<Names>,
     /// How hosts are reached, and the settings for it. Another value for other settings.
-    egress: Mutex<(EgressSettings, Option<Arc<Egress>>)>,
+    egress: Arc<Mutex<(EgressSettings, Option<Arc<Egress>>)>>,
     /// The connections of calls that are not passed on, shared by all routes.
     calls: Arc<Connections>,
     /// The cache of the process, made by the first settings with one.
@@ -76,7 +76,7 @@ impl RouteTable {
             roots,
             storage_names: Names::storage(),
             sign_in_names: Names::sign_in(),
-            egress: Mutex::default(),
+            egress: Arc::default(),
             calls: Arc::new(calls),
             cache: OnceLock::new(),
             upkeep,
@@ -165,6 +165,16 @@ impl RouteTable {
         let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         let proxy = egress.1.as_ref()?.proxy()?;
         Some(format!("{}, by {}", proxy.name, proxy.setting))
+    }
+
+    /// How hosts are reached, as a function of the settings that are in effect when it is called.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn way_out(&self) -> impl Fn() -> Arc<Egress> + Send + 'static {
+        let egress = Arc::clone(&self.egress);
+        move || {
+            let egress = egress.lock().unwrap_or_else(PoisonError::into_inner);
+            egress.1.as_ref().map_or_else(Egress::direct, Arc::clone)
+        }
     }
 
     /// How hosts are reached by these settings: as before, if they are the same.

@@ -7,6 +7,7 @@
 //! - `certificates`: CAs, servers and clients of TLS
 //! - `log`: the log as it grows
 //! - `pulls`: many hosts that pull one image
+//! - `collector`: a collector of OpenTelemetry, with the feature of that name
 //! - `forward`: a forward proxy between the proxy and the emulator
 
 use std::time::Duration;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use acr_emulator::{Emulator, Image, Options, Recorded};
 
 pub mod certificates;
+#[cfg(feature = "collector")]
+pub mod collector;
 pub mod forward;
 mod log;
 mod process;

@@ -282,6 +282,20 @@ async fn one_of_so_many_successes_has_its_line_and_each_failure() {
     assert_eq!((lines(&log, "/none/").len(), lines(&log, "/_catalog").len()), (30, 30));
 }
 
+/// With the feature it is asked for spans by tests/otlp.
+#[cfg(not(feature = "otlp"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_without_spans_says_so_where_they_are_asked_for() {
+    let azure = testkit::azure().await;
+    let setup = || Setup::new(&azure).env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:geheim@127.0.0.1:4318");
+    let log = setup().start().end();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("OTEL_EXPORTER_OTLP_ENDPOINT")).collect();
+    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("--features otlp"), "{log}");
+    assert!(!log.contains("geheim"), "{log}");
+    let log = setup().env("OTEL_SDK_DISABLED", "true").start().end();
+    assert!(!log.contains("OTEL_"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_trace_is_in_the_log_and_goes_to_the_registry_as_it_is() {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
