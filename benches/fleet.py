@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 
-from process import Processes, free_port, listens
+from process import Processes, free_port, listens, proxy_settings
 from schedule import LAYERS, LIFETIMES, LIMITS, MINUTE, SCENES, Fleet, Schedule, model
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -198,14 +198,9 @@ class Dockerd(Engine):
 
 def start_proxy(processes, directory, binary, registry, speed, is_shielded):
     port = free_port()
-    lifetimes = ", ".join(f"{key}: {round(seconds * 1000 / speed)}ms" for key, seconds in LIFETIMES.items())
-    config = directory / "proxy.yaml"
-    config.write_text(
-        f"listen: 127.0.0.1:{port}\n"
-        f"upstream: {{domain: 'example.azurecr.io:{registry.port}', prefix: hub, addresses: [127.0.0.1]}}\n"
-        f"ca_file: {registry.ca}\nidentity: {{kind: anonymous}}\n"
-        f"cache: {f'{{{lifetimes}}}' if is_shielded else 'off'}\n"
-    )
+    lifetimes = {key: f"{round(seconds * 1000 / speed)}ms" for key, seconds in LIFETIMES.items()}
+    config = proxy_settings(directory / "proxy.yaml", f"127.0.0.1:{port}", registry.port, registry.ca,
+                            lifetimes if is_shielded else "off")
     processes.start("proxy", [binary, "--config", config], listens(port))
     return port, config.read_text()
 

@@ -17,7 +17,7 @@ import time
 
 from attack import ATTACKS
 from attack import PATH as KEPT
-from process import cpu_seconds, free_port, listens, memory
+from process import cpu_seconds, free_port, listens, memory, proxy_settings
 from run import HERE, Bench, descriptors, machine, write
 
 # Of the good client: a tenth of what one thread can do.
@@ -59,15 +59,14 @@ class Hostile(Bench):
     def start_proxy(self, name):
         ports = {listener: free_port() for listener in ["plain", "tls", "balanced"]}
         self.ports |= ports | {name: ports["plain"]}
-        config = self.directory / f"{name}.yaml"
-        tls = f"{{certificate: {self.directory}/server.pem, key: {self.directory}/server.key}}"
-        config.write_text(
-            f"listen:\n  - address: 127.0.0.1:{ports['plain']}\n  - address: 127.0.0.1:{ports['tls']}\n    tls: {tls}\n"
-            f"  - address: 127.0.0.1:{ports['balanced']}\n    proxy_protocol: {{trusted: [127.0.0.2]}}\n"
-            f"upstream:\n  domain: example.azurecr.io:{self.ports['emulator']}\n  prefix: hub\n  addresses: [127.0.0.1]\n"
-            f"  blobs: proxy\n  blob_hosts: ['127.0.0.1:{self.ports['storage']}']\n"
-            f"ca_file: {self.directory}/ca.pem\nidentity: {{kind: anonymous}}\nthreads: 1\ncache: {{tags: 1h}}\n"
-        )
+        address = lambda listener: {"address": f"127.0.0.1:{ports[listener]}"}
+        certificate = {"certificate": f"{self.directory}/server.pem", "key": f"{self.directory}/server.key"}
+        config = proxy_settings(
+            self.directory / f"{name}.yaml",
+            [address("plain"), address("tls") | {"tls": certificate},
+             address("balanced") | {"proxy_protocol": {"trusted": ["127.0.0.2"]}}],
+            self.ports["emulator"], self.directory / "ca.pem", {"tags": "1h"},
+            upstream={"blobs": "proxy", "blob_hosts": [f"127.0.0.1:{self.ports['storage']}"]}, threads=1)
         self.processes.start(name, [*FIRST, self.arguments.proxy, "--config", config], listens(ports["plain"]))
 
     def layer(self, name):

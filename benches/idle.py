@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Memory of connections that have had a request and are kept: of the proxy, nginx and HAProxy, plain and over TLS, in one run.
+"""Memory of connections that have had a request and are kept: of the proxy, nginx and HAProxy, plain, over TLS, and of HTTP/2 over
+TLS, in one run.
 
 Called by scripts/idle; the figures go to benches/results/idle.json and idle.md. It is memory that belongs to the process alone
 (RssAnon of /proc/PID/status), less what it had after its first connections; what the kernel has for a socket is the same for all.
@@ -13,10 +14,16 @@ import statistics
 import sys
 import time
 
-from process import free_port, listens, memory
-from run import ACCEPT, HERE, Bench, descriptors, machine, write
+from attack import END_STREAM_AND_HEADERS, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, headers
+from process import free_port, listens, memory, proxy_settings
+from run import ACCEPT, HERE, PATH, Bench, descriptors, machine, write
 
-REQUEST = f"GET /v2/library/busybox/manifests/latest?ns=docker.io HTTP/1.1\r\nHost: localhost\r\n{ACCEPT}\r\n\r\n".encode()
+REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{ACCEPT}\r\n\r\n".encode()
+# RFC 9113: a frame, and two flags; RFC 7541: `:status 200` of the static table.
+DATA, END_STREAM, ACK = 0, 1, 1
+STATUS_200 = 0x88
+# How connections are called in the table, whether they are over TLS, whether HTTP/2.
+KINDS = {"plain": ("plain", False, False), "tls": ("TLS", True, False), "h2": ("TLS, HTTP/2", True, True)}
 # As many as nginx's and HAProxy's configurations allow.
 CONNECTIONS = 4000
 # Of the proxy alone, whose whole process they are to leave below 64 MiB.
@@ -32,68 +39,106 @@ KEEPALIVE = "10m"
 
 
 class Client:
-    """One connection."""
+    """One connection of HTTP/1.1."""
+
+    protocol = "http/1.1"
 
     def __init__(self, port, context):
         self.stream = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.received = b""
         if context:
+            context.set_alpn_protocols([self.protocol])
             self.stream = context.wrap_socket(self.stream, server_hostname="example.azurecr.io")
 
     def send(self):
         self.stream.sendall(REQUEST)
 
     def receive(self):
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += self.more()
-        header, body = answer.split(b"\r\n\r\n", 1)
+        header = b""
+        while not header.endswith(b"\r\n\r\n"):
+            header += self.exactly(1)
         lines = header.lower().split(b"\r\n")
         if b" 200 " not in lines[0]:
             raise OSError(f"not a manifest: {header}")
-        length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:"))
-        while len(body) < length:
-            body += self.more()
+        self.exactly(next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")))
 
-    def more(self):
-        part = self.stream.recv(65536)
-        if not part:
-            raise OSError("the connection has ended: it was not kept")
-        return part
+    def exactly(self, size):
+        while len(self.received) < size:
+            part = self.stream.recv(65536)
+            if not part:
+                raise OSError("the connection has ended: it was not kept")
+            self.received += part
+        taken, self.received = self.received[:size], self.received[size:]
+        return taken
+
+
+class Http2(Client):
+    """One connection of HTTP/2, with one request at a time."""
+
+    protocol = "h2"
+
+    def __init__(self, port, context):
+        super().__init__(port, context)
+        if self.stream.selected_alpn_protocol() != "h2":
+            raise OSError("the server does not speak HTTP/2")
+        self.stream.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
+        self.number = -1
+
+    def send(self):
+        self.number += 2
+        self.stream.sendall(frame(HEADERS, END_STREAM_AND_HEADERS, self.number, headers(PATH)))
+
+    def receive(self):
+        size = 0
+        while True:
+            length, kind, flags, stream = (int.from_bytes(self.exactly(size)) for size in [3, 1, 1, 4])
+            payload = self.exactly(length)
+            if kind == SETTINGS and not flags & ACK:
+                self.stream.sendall(frame(SETTINGS, ACK, 0, b""))
+            elif kind == HEADERS and STATUS_200 not in payload[:3]:
+                # It comes first, but for a new size of the table.
+                raise OSError(f"not a manifest: {payload}")
+            elif kind == DATA:
+                size += length
+            elif kind in [RST_STREAM, GOAWAY]:
+                raise OSError(f"the request or its connection has ended: {payload}")
+            if kind in [DATA, HEADERS] and flags & END_STREAM and stream == self.number:
+                break
+        if not size:
+            raise OSError("a manifest without bytes")
 
 
 class Idle(Bench):
-    def start_all(self, tls):
-        """Each with a process of its own for plain connections and for TLS."""
-        kind = "tls" if tls else "plain"
+    def start_all(self, kind):
+        """Each with a process of its own for each kind of connections."""
+        _, tls, http2 = KINDS[kind]
         (self.directory / "both.pem").write_bytes(
             (self.directory / "server.pem").read_bytes() + (self.directory / "server.key").read_bytes())
         certificate, key = self.directory / "server.pem", self.directory / "server.key"
         nginx = f"proxy_buffering off; ssl_certificate {certificate}; ssl_certificate_key {key};"
-        self.start_nginx(f"nginx-{kind}", nginx, tls="ssl" if tls else "")
-        self.start_haproxy(f"haproxy-{kind}", tls=f"ssl crt {self.directory}/both.pem" if tls else "")
-        listener = f", tls: {{certificate: {certificate}, key: {key}}}" if tls else ""
-        for name, cache in [("proxy", "off"), ("proxy-cache", "{tags: 1h}")]:
+        self.start_nginx(f"nginx-{kind}", nginx, tls=f"ssl {'http2' if http2 else ''}" if tls else "")
+        self.start_haproxy(f"haproxy-{kind}", tls=f"ssl crt {self.directory}/both.pem alpn h2,http/1.1" if tls else "")
+        listener = {"tls": {"certificate": str(certificate), "key": str(key)}} if tls else {}
+        for name, cache in [("proxy", "off"), ("proxy-cache", {"tags": "1h"})]:
             self.start_idle_proxy(f"{name}-{kind}", listener, cache)
         return [f"{name}-{kind}" for name in ["nginx", "haproxy", "proxy", "proxy-cache"]]
 
     def start_idle_proxy(self, name, listener, cache):
         port = self.ports.setdefault(name, free_port())
-        config = self.directory / f"{name}.yaml"
-        config.write_text(
-            f"listen: [{{address: '127.0.0.1:{port}'{listener}}}]\nclient_keepalive: {KEEPALIVE}\n"
-            f"upstream: {{domain: 'example.azurecr.io:{self.ports['upstream']}', prefix: hub, addresses: [127.0.0.1]}}\n"
-            f"ca_file: {self.directory}/ca.pem\nidentity: {{kind: anonymous}}\ncache: {cache}\n"
-        )
+        config = proxy_settings(
+            self.directory / f"{name}.yaml", [{"address": f"127.0.0.1:{port}"} | listener], self.ports["upstream"],
+            self.directory / "ca.pem", cache, client_keepalive=KEEPALIVE)
         self.processes.start(name, [self.arguments.proxy, "--config", config], listens(port))
 
-    def measure(self, name, tls):
+    def measure(self, name, kind):
         """KiB of each connection, after a request each, one after the other, and after a second one, many at once."""
-        context = None
+        (_, tls, http2), context = KINDS[kind], None
+        open_one = Http2 if http2 else Client
         if tls:
             context = ssl.create_default_context(cafile=self.directory / "ca.pem")
         pid, port = self.processes.pid(name), self.ports[name]
         for _ in range(FIRST):
-            client = Client(port, context)
+            client = open_one(port, context)
             client.send()
             client.receive()
             client.stream.close()
@@ -103,20 +148,20 @@ class Idle(Bench):
 
         def grow(connections):
             while len(clients) < connections:
-                clients.append(Client(port, context))
+                clients.append(open_one(port, context))
                 clients[-1].send()
                 clients[-1].receive()
             time.sleep(REST)
 
         grow(CONNECTIONS)
-        row = {"peer": name.rsplit("-", 1)[0], "tls": tls, "connections": CONNECTIONS, "before_kib": before}
+        row = {"peer": name.removesuffix(f"-{kind}"), "kind": kind, "connections": CONNECTIONS, "before_kib": before}
         row["each_kib"] = (memory(pid, "RssAnon") - before) / CONNECTIONS
         if row["peer"].startswith("proxy"):
             grow(MANY)
             row["process_with_many_kib"] = memory(pid)
         # All of them are still open, or this fails.
         for begin in range(0, len(clients), AT_ONCE):
-            for step in [Client.send, Client.receive]:
+            for step in [open_one.send, open_one.receive]:
                 for client in clients[begin:begin + AT_ONCE]:
                     step(client)
         time.sleep(REST)
@@ -130,10 +175,10 @@ class Idle(Bench):
     def rows(self):
         """Of new processes each round: the kernel gives memory in pieces of up to 2 MiB, which are 0.5 KiB a connection."""
         rows = []
-        for tls in [False, True]:
+        for kind in KINDS:
             for round in range(self.arguments.rounds):
-                names = self.start_all(tls)
-                rows += [{"round": round} | self.measure(name, tls) for name in names]
+                names = self.start_all(kind)
+                rows += [{"round": round} | self.measure(name, kind) for name in names]
                 self.processes.stop(*names)
         return rows
 
@@ -142,12 +187,12 @@ def summary(rows):
     """Markdown: medians over the rounds."""
     lines = [f"| KiB of each of {CONNECTIONS:,} idle connections | after a request each | after another, 100 at once | "
              f"whole process with {MANY:,} |", "|---|---|---|---|"]
-    for tls, peer in dict.fromkeys((row["tls"], row["peer"]) for row in rows):
+    for kind, peer in dict.fromkeys((row["kind"], row["peer"]) for row in rows):
         def median(key):
-            return statistics.median(row[key] for row in rows if (row["tls"], row["peer"]) == (tls, peer))
+            return statistics.median(row[key] for row in rows if (row["kind"], row["peer"]) == (kind, peer))
 
         many = f"{median('process_with_many_kib') / 1024:.1f} MiB" if peer.startswith("proxy") else ""
-        lines.append(f"| {'TLS' if tls else 'plain'}: {peer} | {median('each_kib'):.2f} | "
+        lines.append(f"| {KINDS[kind][0]}: {peer} | {median('each_kib'):.2f} | "
                      f"{median('each_after_another_kib'):.2f} | {many} |")
     return "\n".join(lines) + "\n"
 

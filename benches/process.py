@@ -1,5 +1,6 @@
-"""The processes of a run: started, waited for, measured, stopped."""
+"""The processes of a run: started, waited for, measured, stopped. And the proxy's settings."""
 
+import json
 import os
 import pathlib
 import re
@@ -27,6 +28,16 @@ def listens(port):
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
     return ready
+
+
+def proxy_settings(path, listen, registry, ca, cache, upstream={}, **more):
+    """Writes them to a file: a registry at a port of this machine, which asks nobody to sign in. They are YAML, because JSON is."""
+    path.write_text(json.dumps({
+        "listen": listen,
+        "upstream": {"domain": f"example.azurecr.io:{registry}", "prefix": "hub", "addresses": ["127.0.0.1"]} | upstream,
+        "ca_file": str(ca), "identity": {"kind": "anonymous"}, "cache": cache,
+    } | more) + "\n")
+    return path
 
 
 def tree(pid):

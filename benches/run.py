@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from process import Processes, cpu_seconds, free_port, listens, memory
+from process import Processes, cpu_seconds, free_port, listens, memory, proxy_settings
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATH = "/v2/library/busybox/manifests/latest?ns=docker.io"
@@ -92,7 +92,7 @@ class Bench:
         for name, binary in [("proxy", self.arguments.proxy), ("other", self.arguments.other)]:
             if binary:
                 self.start_proxy(name, binary)
-                self.start_proxy(f"{name}-cache", binary, cache="{}")
+                self.start_proxy(f"{name}-cache", binary, cache={})
 
     def start_nginx(self, name, store, **values):
         self.ports.setdefault(name, free_port())
@@ -105,12 +105,7 @@ class Bench:
     def start_proxy(self, name, binary, upstream="upstream", ca="ca.pem", cache="off"):
         """Gives how long it took from the start to the first manifest."""
         port = self.ports.setdefault(name, free_port())
-        config = self.directory / f"{name}.yaml"
-        config.write_text(
-            f"listen: 127.0.0.1:{port}\n"
-            f"upstream: {{domain: 'example.azurecr.io:{self.ports[upstream]}', prefix: hub, addresses: [127.0.0.1]}}\n"
-            f"ca_file: {self.directory}/{ca}\nidentity: {{kind: anonymous}}\ncache: {cache}\n"
-        )
+        config = proxy_settings(self.directory / f"{name}.yaml", f"127.0.0.1:{port}", self.ports[upstream], self.directory / ca, cache)
 
         def ready():
             try:
@@ -240,7 +235,7 @@ class Bench:
         for _ in range(STARTS):
             if starts:
                 self.processes.stop("size")
-            starts.append(self.start_proxy("size", self.arguments.proxy, cache="{}"))
+            starts.append(self.start_proxy("size", self.arguments.proxy, cache={}))
         pid = self.processes.pid("size")
         rss = {0: memory(pid)}
         held = []
@@ -260,7 +255,7 @@ class Bench:
     def train(self):
         """The load that scripts/pgo has its compiler learn from: pass-through, hits, misses and whole pulls, in both ways."""
         self.start_proxy("proxy", self.arguments.proxy)
-        self.start_proxy("proxy-cache", self.arguments.proxy, cache="{}")
+        self.start_proxy("proxy-cache", self.arguments.proxy, cache={})
         self.start_proxy("pulls", self.arguments.proxy, "emulator", "emulator-ca.pem")
         for close in WAYS:
             for name, distinct in [("proxy", False), ("proxy-cache", False), ("proxy-cache", True)]:
