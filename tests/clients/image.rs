@@ -42,9 +42,10 @@ const CONTENT: [(&str, &str); 16] = [
 ];
 const LICENCE: &str = "./usr/share/doc/acr-cache-proxy/LICENSE";
 
-/// The layout that scripts/test has made before, with the proxy as a static program.
+/// The layout that scripts/test has made before, with the proxy as a static program, or another one: `IMAGE`.
 fn built() -> PathBuf {
-    let layout = Path::new(PROGRAM).ancestors().nth(2).expect("below the target directory").join("image");
+    let made = || Path::new(PROGRAM).ancestors().nth(2).expect("below the target directory").join("image");
+    let layout = std::env::var_os("IMAGE").map_or_else(made, PathBuf::from);
     let shown = layout.display();
     assert!(layout.join("oci-layout").exists(), "{shown}: there is no image: run PROFILE=dev scripts/image {shown}");
     layout
