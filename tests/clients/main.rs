@@ -28,6 +28,7 @@ mod prometheus;
 mod registries;
 mod scripts;
 mod signatures;
+mod systemd;
 mod tags;
 mod tree;
 mod versions;
