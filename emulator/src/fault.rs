@@ -73,6 +73,8 @@ pub enum Fault {
     InterimThenClose(u16),
     /// An interim answer of this status every second, and never a final one.
     InterimForever(u16),
+    /// The correct answer, and these bytes behind it, which nobody has asked for. The connection stays open.
+    Surplus(String),
     /// 101 to a request that asked for no other protocol; what comes in after it is not read.
     SwitchProtocols,
 }

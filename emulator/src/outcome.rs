@@ -78,6 +78,7 @@ pub(crate) fn outcome(
             Ok((correct(Expiry::Stated), Delivery::Script(Kind::InterimThenClose(status))))
         }
         Fault::InterimForever(status) => Ok((correct(Expiry::Stated), Delivery::Script(Kind::InterimForever(status)))),
+        Fault::Surplus(more) => Ok((correct(Expiry::Stated), Delivery::Script(Kind::Surplus(more)))),
         Fault::SwitchProtocols => Ok((correct(Expiry::Stated), Delivery::Script(Kind::SwitchProtocols))),
     }
 }

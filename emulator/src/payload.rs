@@ -30,8 +30,9 @@ pub(crate) fn response(mut answer: Answer, delivery: Delivery, connection: &Arc<
         let length = answer.body.len().to_string();
         answer.headers.push(("Content-Length".to_owned(), length));
     }
+    let is_last = delivery == Delivery::UntilClose;
     let mut response = Response::new(Payload::new(answer.body, delivery, connection));
-    if delivery == Delivery::UntilClose {
+    if is_last {
         *response.version_mut() = Version::HTTP_10;
     }
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -45,7 +46,7 @@ pub(crate) fn response(mut answer: Answer, delivery: Delivery, connection: &Arc<
 }
 
 /// How a body is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Whole,
     /// As in HTTP/1.0: the body ends with the connection.

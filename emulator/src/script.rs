@@ -21,12 +21,13 @@ const DRIP: Duration = Duration::from_secs(3);
 const INTERIM: Duration = Duration::from_secs(1);
 
 /// Which of these answers; see [`crate::Fault`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     DripHead,
     Interim(u16),
     InterimThenClose(u16),
     InterimForever(u16),
+    Surplus(String),
     SwitchProtocols,
 }
 
@@ -71,6 +72,12 @@ impl Script {
                 send(wire, interim(status).as_bytes()).await?;
                 sleep(INTERIM).await;
             },
+            Kind::Surplus(more) => {
+                // In one record, so that whoever reads the answer has read this.
+                let head = self.head.replace("Connection: close\r\n", "");
+                send(wire, &[head.as_bytes(), &self.body, more.as_bytes()].concat()).await?;
+                std::future::pending().await
+            }
             Kind::SwitchProtocols => {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tunnel\r\n\r\n";
                 send(wire, head.as_bytes()).await?;

@@ -114,8 +114,12 @@ pub(crate) async fn finish(
 
 /// Keeps the connection for the next call. The whole body has been read.
 pub(crate) async fn release(connections: &Connections, upstream: HttpSession, peer: &HttpPeer, admitted: &Admitted) {
-    // One to another address is used once: the next call tries that address first.
-    if admitted.attempts.connect().is_some_and(|connect| connect.is_to_first()) {
+    if may_be_kept(admitted) {
         connections.keep(upstream, peer).await;
     }
+}
+
+/// A connection to another address than the first is used once: the next call tries that address first.
+pub(crate) fn may_be_kept(admitted: &Admitted) -> bool {
+    admitted.attempts.connect().is_some_and(|connect| connect.is_to_first())
 }

@@ -10,9 +10,12 @@ use log::warn;
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
 use tokio::time::timeout;
 
 use super::attempts::Attempts;
+use super::connections::Connections;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
 use super::refused::Refused;
@@ -79,15 +82,21 @@ impl Read {
         let request = self.request(known)?;
         let mut tries = 0;
         loop {
-            let answer = health.unless_down(self.answer(&request)).await.map_err(Trouble::into_error)??;
+            let (answer, line) = health.unless_down(self.answer(&request)).await.map_err(Trouble::into_error)??;
             tries += 1;
+            // A redirect has nothing in it that could be wrong, and what follows takes time.
+            let line = if is_redirect(answer.response.status) { keep(&destination.calls, line).await } else { line };
             let judged = match self.part {
                 // In a box: it has the state of a second call, to storage.
                 Part::Configuration => Box::pin(self.configuration(answer, &request, known)).await,
                 _ => self.judge(answer, known),
             };
             match judged {
-                Judged::Is(fetched) => return Ok(fetched),
+                Judged::Is(fetched) => {
+                    keep(&destination.calls, line).await;
+                    return Ok(fetched);
+                }
+                // Its connection ends: who sends what is not the answer may have sent more of it.
                 Judged::Broken(_) if tries < TRIES => self.admitted.attempts.ask_again(),
                 Judged::Broken(how) => return Err(Trouble::Broken(how).into_error()),
             }
@@ -118,7 +127,7 @@ impl Read {
     }
 
     /// One whole answer. Each cause to ask again is bounded as in `blob::locate`.
-    async fn answer(&mut self, request: &RequestHeader) -> Result<Answer> {
+    async fn answer(&mut self, request: &RequestHeader) -> Result<(Answer, Option<Line>)> {
         let connections = Arc::clone(&self.admitted.destination.calls);
         loop {
             let admitted = &mut self.admitted;
@@ -151,15 +160,18 @@ impl Read {
             // A redirect has said all in its header; its body says the same to people, and may come late.
             if self.part == Part::Redirect && response.status.is_redirection() {
                 call::finish(&connections, upstream, &peer, admitted).await;
-                return Ok(Answer { asked, response, body: Body::Whole(Bytes::new()) });
+                return Ok((Answer { asked, response, body: Body::Whole(Bytes::new()) }, None));
             }
             let limit = if response.status.is_success() { MAX_BODY } else { MAX_ERROR };
             let body = body::read(&mut upstream, &response, limit).await;
-            if let Body::Whole(body) = &body {
-                probe::limited(admitted, &response, Some(body));
-                call::release(&connections, upstream, &peer, admitted).await;
-            }
-            return Ok(Answer { asked, response, body });
+            let line = match &body {
+                Body::Whole(body) => {
+                    probe::limited(admitted, &response, Some(body));
+                    call::may_be_kept(admitted).then(|| Box::new((upstream, peer)))
+                }
+                Body::BrokeOff | Body::TooLarge | Body::NoRoom => None,
+            };
+            return Ok((Answer { asked, response, body }, line));
         }
     }
 
@@ -367,6 +379,18 @@ fn is_right_refused(fetched: &Fetched<Trouble>) -> bool {
     }
 }
 
+/// The connection of an answer that was read to its end, and its peer.
+type Line = Box<(HttpSession, Box<HttpPeer>)>;
+
+/// Keeps the connection of an answer that is what was asked for.
+async fn keep(connections: &Connections, line: Option<Line>) -> Option<Line> {
+    if let Some(line) = line {
+        let (upstream, peer) = *line;
+        connections.keep(upstream, &peer).await;
+    }
+    None
+}
+
 /// An answer, as far as it has been read.
 struct Answer {
     /// When it was asked for.
@@ -380,6 +404,11 @@ enum Judged {
     Is(Fetched<Trouble>),
     /// Not whole, and why.
     Broken(&'static str),
+}
+
+/// It says where the content is, as a 304 does not.
+fn is_redirect(status: StatusCode) -> bool {
+    status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
 /// A response of these headers. Pingora's own way to add one parses its name each time.

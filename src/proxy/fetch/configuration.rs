@@ -17,7 +17,7 @@ use pingora_core::Result;
 use tokio::time::{Instant, timeout};
 
 use super::body::{self, Body};
-use super::{Answer, Judged, Read, TRIES, kept};
+use super::{Answer, Judged, Read, TRIES, is_redirect, kept};
 use crate::answer::DIGEST;
 use crate::cache::{Content, Entry, Fetched, Kind};
 use crate::digest;
@@ -43,7 +43,7 @@ impl Read {
         known: Option<&Arc<Entry>>,
     ) -> Judged {
         let status = answer.response.status;
-        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+        if is_redirect(status) {
             let asked = answer.asked;
             if let Some(known) = known.filter(|known| known.content.is_blob()) {
                 return Judged::Is(kept(known.confirmed_at(asked, super::at_most(&answer.response))));
@@ -114,8 +114,8 @@ impl Read {
             tries += 1;
             let broken = match body {
                 Body::Whole(body) => {
-                    call::release(&connections, upstream, &peer, admitted).await;
                     if digest::is_of(admitted.target.reference(), &body) == Some(true) {
+                        call::release(&connections, upstream, &peer, admitted).await;
                         return Ok(body);
                     }
                     "what it sends does not have the blob's digest"

@@ -144,3 +144,59 @@ async fn lists_and_errors_have_their_length_however_the_registry_frames_them() {
         }
     }
 }
+
+/// The connections that requests for this came on, and those of all that came after the first of them.
+fn connections(cached: &Cached, end: &str) -> (Vec<u64>, Vec<u64>) {
+    let requests = cached.azure.requests();
+    let requests: Vec<_> = requests.iter().filter(|request| request.hop == Hop::Data).collect();
+    let first = requests.iter().position(|request| request.target.ends_with(end)).expect("it was asked for");
+    let of_it = requests.iter().filter(|request| request.target.ends_with(end)).map(|request| request.connection);
+    (of_it.collect(), requests[first + 1..].iter().map(|request| request.connection).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_of_an_answer_that_is_not_what_was_asked_for_is_not_used_again() {
+    // One thread, so that a connection which was let go is there for the next request.
+    let cached = Cached::with(testkit::options(), |setup| setup.flag("--threads", "1")).await;
+    let lists = Fault::StatusWith { status: 200, headers: Vec::new(), body: "{\"tags\":[".to_owned() };
+    let whole_ones = |fault: &Fault| matches!(fault, Fault::StatusWith { .. });
+    let manifests = broken(&cached, &cached.pushed.index_digest).into_iter().filter(whole_ones);
+    for (number, fault) in manifests.chain([lists]).enumerate() {
+        let what = format!("{fault:?}");
+        let rest = match &fault {
+            Fault::StatusWith { headers, .. } if headers.is_empty() => "tags/list".to_owned(),
+            _ => {
+                format!("manifests/{}", cached.azure.push(Image::small(REPOSITORY, &number.to_string())).manifests[0].1)
+            }
+        };
+        // A good answer leaves its connection, which the broken one then comes on.
+        assert_eq!(cached.get(&path(&format!("manifests/none-{number}"))).status(), 404, "{what}");
+        cached.azure.clear_requests();
+        cached.azure.inject(Hop::Data, fault.times(1));
+        assert_eq!(cached.get(&path(&rest)).status(), 200, "{what}");
+        assert_eq!(cached.get(&path(&format!("manifests/other-{number}"))).status(), 404, "{what}");
+        let (of_it, after) = connections(&cached, &rest);
+        assert!(of_it.len() == 2 && !after.contains(&of_it[0]), "{what}: {of_it:?} {after:?}");
+        assert_eq!(after, [of_it[1]; 2], "a good answer's is used again: {what}");
+        cached.azure.clear_faults();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_sends_behind_an_answer_is_not_taken_for_the_next_one() {
+    let cached = Cached::with(testkit::options(), |setup| setup.flag("--threads", "1")).await;
+    let made_up = "{\"name\":\"hub/library/busybox\",\"tags\":[\"made-up\"]}";
+    let more = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{made_up}", made_up.len());
+    for (rest, status) in [("manifests/latest", 200), ("manifests/none", 404), ("referrers/", 200)] {
+        let rest = if rest == "referrers/" { format!("{rest}{}", cached.pushed.index_digest) } else { rest.to_owned() };
+        cached.azure.clear_requests();
+        cached.azure.inject(Hop::Data, Fault::Surplus(more.clone()).times(1));
+        assert_eq!(cached.get(&path(&rest)).status(), status, "{rest}");
+        // A query of its own, so that nothing kept answers.
+        let list = cached.get(&path(&format!("tags/list?n=1{}", rest.len())));
+        assert_eq!(list.status(), 200, "{rest}: {list:?}");
+        assert!(!String::from_utf8_lossy(&list.body).contains("made-up"), "{rest}: {list:?}");
+        let (of_it, after) = connections(&cached, &rest);
+        assert!(of_it.len() == 1 && !after.contains(&of_it[0]), "{rest}: {of_it:?} {after:?}");
+    }
+}
