@@ -86,10 +86,7 @@ fn roots(ca_file: Option<&Path>) -> Result<TrustRoots, String> {
 }
 
 fn connector(roots: &TrustRoots) -> Result<Connector, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let tls = tls.map_err(|cause| format!("TLS client: {cause}"))?;
-    let tls = tls.with_root_certificates(roots.root_store()).with_no_client_auth();
+    let tls = roots.client().map_err(|cause| format!("TLS client: {cause}"))?;
     Ok(Connector::new(tls, system_lookup()))
 }
 

@@ -47,6 +47,7 @@
 //!   net::egress                    which of them are behind a forward proxy: the setting, variables, what is exempt
 //!     url, rules
 //!   net::tunnel                    CONNECT through that proxy, and what its refusals mean
+//!     tls                            TLS to the proxy itself, and the pair of sockets by which Pingora keeps such a tunnel
 //!   identity                       Entra token: a named source or the default chain; azure_identity's and our own
 //!     chain, source                  the sources of this host in order; the kinds of source
 //!     variables, inputs              what a source is configured by, and given
@@ -226,6 +227,7 @@
 //! - What leaves goes through the egress proxy or, for a host that is exempt, directly: pulls, storage and calls for tokens by
 //!   one rule. The identity endpoints of the machine are asked directly. Credentials of the egress proxy go to no one else.
 //!   Held by `integration::egress::sign_in_pulls_and_blobs_go_through_tunnels_which_are_kept`,
+//!   `integration::egress::a_proxy_that_is_spoken_to_over_tls_carries_all_of_it_and_its_tunnels_are_kept`,
 //!   `integration::egress::the_identity_endpoints_of_the_machine_are_asked_directly`,
 //!   `integration::egress::credentials_of_the_egress_proxy_go_to_no_one_else`.
 //! - Of blobs only the configurations of images are kept, each in the repository whose manifest has named it, whole and with its

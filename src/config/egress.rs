@@ -14,11 +14,12 @@ table! {
             value: "URL|off",
             default: Default::Words("none"),
             example: "http://proxy.example.com:3128",
-            help: "The proxy, http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or off",
+            help: "The proxy, http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host if it wants them, or off",
             more: "It takes the place of `HTTPS_PROXY`, `https_proxy`, `ALL_PROXY` and `all_proxy`, of which the first with a \
                    value counts; `off` connects directly, whatever they say. The proxy is asked for a tunnel (`CONNECT`) by \
-                   the host's name, so this host needs no DNS for it. Without a scheme it is `http`; the port is 80 where \
-                   none is given. Special characters of user and password are percent-encoded. The endpoints of managed \
+                   the host's name, so this host needs no DNS for it. Without a scheme it is `http`, and the port is 80 \
+                   where none is given; with `https` it is spoken to over TLS, by a certificate of the system's CAs or \
+                   `ca_file`, and the port is 443. Special characters of user and password are percent-encoded. The endpoints of managed \
                    identities and Azure Arc are always asked directly, and so is a registry whose `addresses` are set."
         } parse parse_proxy;
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use log::warn;
+use pingora_core::protocols::TcpKeepalive;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -85,6 +86,17 @@ struct State {
     /// Addresses that failed, the latest last.
     failed: Vec<(SocketAddr, Instant)>,
     progress: lookup::Progress,
+}
+
+/// How the kernel looks whether an idle connection still stands, and for how long it waits for what it has sent.
+pub(crate) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive {
+        idle: Duration::from_secs(30),
+        interval: Duration::from_secs(10),
+        count: 3,
+        #[cfg(target_os = "linux")]
+        user_timeout: UNACKNOWLEDGED_LIMIT,
+    }
 }
 
 impl Addresses {

@@ -37,7 +37,7 @@ pub(crate) fn through(
     proxy: &ForwardProxy,
     is_behind: impl Fn(&Url) -> bool + Send + Sync + 'static,
 ) -> reqwest::ClientBuilder {
-    let address = format!("http://{}/", proxy.name);
+    let address = format!("{}://{}/", proxy.scheme(), proxy.name);
     let rule = Proxy::custom(move |url| (url.scheme() == "https" && is_behind(url)).then(|| address.clone()));
     builder.proxy(match &proxy.authorization {
         Some(authorization) => rule.custom_http_auth(authorization.clone()),

@@ -14,7 +14,8 @@ use log::warn;
 use oci::authority;
 
 use super::addresses::{Addresses, Way};
-use super::tunnel::{ForwardProxy, Tunnel};
+use super::trust::TrustRoots;
+use super::tunnel::{ForwardProxy, Tls, Tunnel};
 
 mod rules;
 mod url;
@@ -81,9 +82,11 @@ impl Egress {
         Arc::new(Self { proxy: None, no_proxy: Vec::new() })
     }
 
-    /// By the settings, and where they are silent by variables, which `variable` reads. Does no network I/O.
+    /// By the settings, and where they are silent by variables, which `variable` reads. A proxy that is spoken to over TLS has to
+    /// have a certificate that `roots` trust. Does no network I/O.
     pub(crate) fn new(
         EgressSettings { proxy, no_proxy }: &EgressSettings,
+        roots: &TrustRoots,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, BadVariable> {
         let first = |names: &[&'static str]| {
@@ -98,11 +101,16 @@ impl Egress {
                 None => None,
             },
         };
-        let proxy = found.map(|(setting, url)| Exit {
-            proxy: Arc::new(ForwardProxy { name: url.name(), setting, authorization: url.authorization() }),
-            addresses: Arc::new(Addresses::of_proxy(url.host(), url.port())),
-            host: url.host().to_owned(),
-        });
+        let exit = |(setting, url): (&'static str, ProxyUrl)| {
+            let tls = url.server_name().map(|name| Ok(Tls::new(roots.client()?, name.clone()))).transpose();
+            let tls = tls.map_err(|cause: rustls::Error| BadVariable(setting, format!("TLS client: {cause}")))?;
+            Ok(Exit {
+                proxy: Arc::new(ForwardProxy { name: url.name(), setting, authorization: url.authorization(), tls }),
+                addresses: Arc::new(Addresses::of_proxy(url.host(), url.port())),
+                host: url.host().to_owned(),
+            })
+        };
+        let proxy = found.map(exit).transpose()?;
         let no_proxy = match no_proxy.as_slice() {
             [] if proxy.is_some() => first(&NO_PROXY_VARIABLES).map(|(name, text)| entries(name, &text)),
             given => Some(given.to_vec()),
@@ -148,7 +156,7 @@ mod tests {
 
     fn egress(settings: &EgressSettings, variables: &[(&str, &str)]) -> Result<Egress, BadVariable> {
         let value = |name: &str| Some(variables.iter().find(|(known, _)| *known == name)?.1.to_owned());
-        Egress::new(settings, value)
+        Egress::new(settings, &TrustRoots::none(), value)
     }
 
     fn set(proxy: &str, no_proxy: &[&str]) -> EgressSettings {
@@ -189,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_variable_that_names_no_usable_proxy_is_an_error_that_does_not_quote_it() {
-        for (name, text) in [("HTTPS_PROXY", "https://u:geheim@p:1"), ("ALL_PROXY", "socks5h://u:geheim@p:1")] {
+        for (name, text) in [("HTTPS_PROXY", "https://u:geheim@p:0"), ("ALL_PROXY", "socks5h://u:geheim@p:1")] {
             let wrong = egress(&EgressSettings::default(), &[(name, text)]).expect_err(text).to_string();
             assert!(wrong.starts_with(&format!("{name}: ")), "{wrong}");
             assert!(wrong.contains("set egress.proxy") && !wrong.contains("geheim"), "{wrong}");

@@ -8,14 +8,15 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use log::warn;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::file::{self, FileError};
 use crate::value::{self, ValueError};
@@ -153,13 +154,14 @@ impl TrustRoots {
         self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()
     }
 
-    /// The same set for a TLS client of our own.
-    #[cfg(feature = "bench")]
-    pub(crate) fn root_store(&self) -> RootCertStore {
+    /// A TLS client of our own that trusts this set. `Err` if it cannot be built at all.
+    pub(crate) fn client(&self) -> Result<ClientConfig, rustls::Error> {
         let mut store = RootCertStore::empty();
         // Each was accepted by such a store before.
         store.add_parsable_certificates(self.certificates.iter().cloned());
-        store
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        Ok(client.with_root_certificates(store).with_no_client_auth())
     }
 
     /// The same set as a PEM file in memory. Pingora reads its CA bundle from a path, panics on a

@@ -2,6 +2,8 @@
 //!
 //! The proxy is asked by the target's name, which it looks up itself. Its credentials are in the head of the `CONNECT` and
 //! in nothing that goes through the tunnel.
+//!
+//! - `tls`: a proxy that is itself spoken to over TLS, below the tunnel
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -9,15 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use pingora_core::protocols::l4::stream::Stream;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::USER_AGENT;
 
-/// For the connection to the proxy and its answer, in which it connects to the target. A handshake of TLS through the tunnel
-/// has to fit into the rest of the time for a connection, `HANDSHAKE_LIMIT` of a request.
+mod tls;
+
+use tls::Secured;
+pub(crate) use tls::Tls;
+
+/// For the connection to the proxy, TLS to it where it wants that, and its answer, in which it connects to the target. A handshake
+/// of TLS through the tunnel has to fit into the rest of the time for a connection, `HANDSHAKE_LIMIT` of a request.
 pub(crate) const TUNNEL_LIMIT: Duration = Duration::from_millis(3500);
 /// Of the answer's head. squid's are below 1 KiB; its page is in the body, which is not read.
 const MAX_HEAD: usize = 8 << 10;
@@ -37,6 +45,15 @@ pub(crate) struct ForwardProxy {
     pub setting: &'static str,
     /// `Basic ...`, marked as sensitive.
     pub authorization: Option<HeaderValue>,
+    /// How TLS is spoken to it; `None` speaks plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+impl ForwardProxy {
+    /// Its address begins so.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 /// The way to one target through a forward proxy.
@@ -62,12 +79,30 @@ impl Tunnel {
     pub(crate) fn id(&self) -> u32 {
         // FNV-1a: no key is needed, since who could make two targets collide chooses the targets.
         let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-        self.target.bytes().fold(0x811c_9dc5, mix)
+        let target = self.target.bytes().fold(0x811c_9dc5, mix);
+        match &self.proxy.tls {
+            None => target,
+            // Pingora does not know the proxy's address then, see [`Self::has_socket`].
+            Some(tls) => self.proxy.name.bytes().chain(tls.silences().to_be_bytes()).fold(target, mix),
+        }
     }
 
-    /// Asks the proxy for the tunnel, on a connection to it. Not a byte behind the head of its answer is read.
-    pub(crate) async fn open(&self, stream: &mut TcpStream, until: Instant) -> Result<(), NoTunnel> {
-        let opened = timeout_at(until, self.ask(stream)).await;
+    /// A connection through it is a socket to the proxy. One over TLS is a socket to a task of this process.
+    pub(crate) fn has_socket(&self) -> bool {
+        self.proxy.tls.is_none()
+    }
+
+    /// Asks the proxy for the tunnel, on a new connection to it.
+    pub(crate) async fn open(&self, mut stream: TcpStream, until: Instant) -> Result<Opened, NoTunnel> {
+        let opening = async {
+            let Some(tls) = &self.proxy.tls else {
+                return self.ask(&mut stream).await.map(|()| Opened::Plain(stream));
+            };
+            let late = || Err(Why::Handshake("no answer in time".to_owned()));
+            let mut secured = timeout_at(until, tls.handshake(stream)).await.unwrap_or_else(|_| late())?;
+            self.ask(&mut secured).await.map(|()| Opened::Tls(Box::new(secured)))
+        };
+        let opened = timeout_at(until, opening).await;
         opened.unwrap_or(Err(Why::Silent)).map_err(|why| self.refused(why))
     }
 
@@ -76,8 +111,10 @@ impl Tunnel {
         NoTunnel { tunnel: self.clone(), why }
     }
 
-    async fn ask(&self, stream: &mut TcpStream) -> Result<(), Why> {
-        stream.write_all(&self.request()).await.map_err(|_| Why::Closed)?;
+    /// Not a byte behind the head of its answer is read.
+    async fn ask<S: Peek>(&self, stream: &mut S) -> Result<(), Why> {
+        stream.write_all(&self.request()).await.map_err(|cause| tls::broke(&cause))?;
+        stream.flush().await.map_err(|cause| tls::broke(&cause))?;
         let head = read_head(stream).await?;
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut answer = httparse::Response::new(&mut fields);
@@ -119,12 +156,51 @@ impl Tunnel {
     }
 }
 
+/// A tunnel.
+pub(crate) enum Opened {
+    /// Through a proxy that is spoken to without TLS.
+    Plain(TcpStream),
+    /// Through one that is spoken to over TLS.
+    Tls(Box<Secured>),
+}
+
+impl Opened {
+    /// As Pingora takes it. An error is this host's: it has no more descriptors.
+    pub(crate) fn into_stream(self, tunnel: &Tunnel) -> io::Result<Stream> {
+        match self {
+            Self::Plain(stream) => Ok(stream.into()),
+            Self::Tls(secured) => tls::relayed(*secured, tunnel),
+        }
+    }
+}
+
+/// A stream whose next bytes can be looked at before they are read.
+trait Peek: AsyncRead + AsyncWrite + Unpin {
+    /// Copies what comes next, as much as there is, and waits until there is something; 0 at the end.
+    async fn peek(&mut self, part: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Peek for TcpStream {
+    async fn peek(&mut self, part: &mut [u8]) -> io::Result<usize> {
+        Self::peek(self, part).await
+    }
+}
+
+impl Peek for Secured {
+    async fn peek(&mut self, part: &mut [u8]) -> io::Result<usize> {
+        let next = self.fill_buf().await?;
+        let length = next.len().min(part.len());
+        part[..length].copy_from_slice(&next[..length]);
+        Ok(length)
+    }
+}
+
 /// Reads the head of an answer and nothing behind it: that belongs to the tunnel.
-async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, Why> {
+async fn read_head<S: Peek>(stream: &mut S) -> Result<Vec<u8>, Why> {
     let mut head = Vec::with_capacity(PART);
     let mut part = [0; PART];
     loop {
-        let seen = stream.peek(&mut part).await.map_err(|_| Why::Closed)?;
+        let seen = stream.peek(&mut part).await.map_err(|cause| tls::broke(&cause))?;
         if seen == 0 {
             return Err(Why::Closed);
         }
@@ -173,6 +249,10 @@ pub(crate) enum Why {
     Unresolved,
     /// No connection to the proxy.
     Unreachable(&'static str),
+    /// TLS to it: its certificate is not one to trust, and why.
+    Certificate(&'static str),
+    /// TLS to it fails otherwise, and how.
+    Handshake(String),
     /// 407, and it takes user and password.
     Credentials,
     /// 407, and it takes only these schemes.
@@ -208,17 +288,20 @@ impl NoTunnel {
     /// A proxy that does not answer.
     #[cfg(test)]
     pub(crate) fn example() -> Self {
-        let proxy = ForwardProxy { name: "proxy.corp:3128".to_owned(), setting: "HTTPS_PROXY", authorization: None };
+        let proxy =
+            ForwardProxy { name: "proxy.corp:3128".to_owned(), setting: "HTTPS_PROXY", authorization: None, tls: None };
         Tunnel::new(&Arc::new(proxy), "example.azurecr.io", 443).refused(Why::Silent)
     }
 
-    /// The proxy has said no, and says so again: asking once more at once, with the same credentials, can only lock an account.
+    /// The proxy has said no, and says so again: asking once more at once, with the same credentials, can only lock an account. Or
+    /// its certificate is none to trust, which somebody has to change.
     pub(crate) fn is_refusal(&self) -> bool {
         match &self.why {
-            Why::Credentials | Why::NotBasic(_) => true,
+            Why::Credentials | Why::NotBasic(_) | Why::Certificate(_) => true,
             Why::Status(status, _) => !status.is_server_error(),
             Why::Unresolved
             | Why::Unreachable(_)
+            | Why::Handshake(_)
             | Why::Silent
             | Why::Closed
             | Why::Garbage
@@ -234,23 +317,31 @@ impl NoTunnel {
 
     /// The proxy that was connected to does not work as one; another of its addresses may.
     pub(crate) fn is_proxys(&self) -> bool {
-        matches!(self.why, Why::Silent | Why::Closed | Why::Garbage | Why::TooLong)
+        matches!(self.why, Why::Handshake(_) | Why::Silent | Why::Closed | Why::Garbage | Why::TooLong)
     }
 }
 
 impl fmt::Display for NoTunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tunnel { proxy, target } = &self.tunnel;
-        let ForwardProxy { name, setting, authorization } = &**proxy;
+        let ForwardProxy { name, setting, authorization, tls } = &**proxy;
+        let scheme = proxy.scheme();
         write!(f, "egress proxy {name}: ")?;
         match &self.why {
             Why::Unresolved => write!(f, "its name is not resolved: check {setting} and this host's DNS"),
             Why::Unreachable(cause) => write!(f, "no connection to it: check {setting}, and that it runs: {cause}"),
+            Why::Certificate(why) => write!(f, "its certificate is not trusted: {why}"),
+            Why::Handshake(cause) => {
+                write!(f, "TLS handshake with it failed: is {setting} the port of an https:// proxy?: {cause}")
+            }
             Why::Credentials if authorization.is_some() => {
                 write!(f, "407: it refuses the user and the password in {setting}: correct them")
             }
             Why::Credentials => {
-                write!(f, "407: it wants a user and a password: give them in {setting}, as http://USER:PASSWORD@{name}")
+                write!(
+                    f,
+                    "407: it wants a user and a password: give them in {setting}, as {scheme}://USER:PASSWORD@{name}"
+                )
             }
             Why::NotBasic(schemes) => write!(
                 f,
@@ -278,7 +369,12 @@ impl fmt::Display for NoTunnel {
             Why::Silent => write!(f, "no answer in time to CONNECT {target}: check the proxy and its way there"),
             Why::Closed => write!(f, "it closed the connection without an answer to CONNECT {target}: check its log"),
             Why::Garbage => {
-                write!(f, "its answer to CONNECT {target} is not HTTP: is {setting} the port of an http:// proxy?")
+                write!(
+                    f,
+                    "its answer to CONNECT {target} is not HTTP: is {setting} the port of an {scheme}:// proxy?"
+                )?;
+                // Servers that expect TLS answer so, or with a page that says so.
+                if tls.is_none() { write!(f, " One that wants TLS is given as https://{name}") } else { Ok(()) }
             }
             Why::TooLong => write!(
                 f,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::{HeaderName, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
-use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use tokio::time::Instant;
 
@@ -17,7 +16,7 @@ use super::context::Admitted;
 use super::fail::Trouble;
 use super::trace::Trace;
 use super::{authorize, deadline, epoch, hop_by_hop, retry};
-use crate::net::addresses::{Addresses, Attempt, UNACKNOWLEDGED_LIMIT};
+use crate::net::addresses::{Addresses, Attempt, keepalive};
 use crate::net::tunnel::Tunnel;
 
 /// Where all addresses have failed, the time for DNS to say that the host has moved.
@@ -81,7 +80,7 @@ pub(crate) async fn follow_move(addresses: &Arc<Addresses>, attempts: &Attempts)
 
 /// A peer that connects by `connect`, with limits on every wait.
 pub(crate) fn peer_of(connect: Arc<Attempt>, server_name: &str, attempts: &mut Attempts) -> HttpPeer {
-    let mut peer = HttpPeer::new(connect.first(), true, server_name.to_owned());
+    let mut peer = HttpPeer::new(connect.of_socket(), true, server_name.to_owned());
     peer.options.custom_l4 = Some(Arc::<Attempt>::clone(&connect));
     peer.group_key = epoch::current(connect.first(), connect.tunnel().map_or(0, Tunnel::id));
     attempts.connect_by(connect);
@@ -101,13 +100,7 @@ fn limit(peer: &mut HttpPeer, attempts: &Attempts) {
     });
     options.write_timeout = Some(WRITE_LIMIT);
     options.idle_timeout = Some(IDLE_LIMIT);
-    options.tcp_keepalive = Some(TcpKeepalive {
-        idle: Duration::from_secs(30),
-        interval: Duration::from_secs(10),
-        count: 3,
-        #[cfg(target_os = "linux")]
-        user_timeout: UNACKNOWLEDGED_LIMIT,
-    });
+    options.tcp_keepalive = Some(keepalive());
     // [`strip`] has left no other header about the connection.
     options.http_upstream_request_policy =
         HttpUpstreamRequestPolicy { strip_hop_by_hop: false, ..HttpUpstreamRequestPolicy::deny_upgrades() };

@@ -164,7 +164,8 @@ impl RouteTable {
     pub(crate) fn egress_proxy(&self) -> Option<String> {
         let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         let proxy = egress.1.as_ref()?.proxy()?;
-        Some(format!("{}, by {}", proxy.name, proxy.setting))
+        let over_tls = if proxy.tls.is_some() { " over TLS" } else { "" };
+        Some(format!("{}{over_tls}, by {}", proxy.name, proxy.setting))
     }
 
     /// How hosts are reached, as a function of the settings that are in effect when it is called.
@@ -186,7 +187,8 @@ impl RouteTable {
             return Ok(Arc::clone(egress));
         }
         let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
-        let egress = Egress::new(settings, variable).map_err(|wrong| ServeError::Setting(wrong.to_string()))?;
+        let egress =
+            Egress::new(settings, &self.roots, variable).map_err(|wrong| ServeError::Setting(wrong.to_string()))?;
         Ok(Arc::new(egress))
     }
 

@@ -1,14 +1,22 @@
 //! A forward proxy, as it stands between a company's hosts and the internet: it speaks `CONNECT` as squid 5 does.
 //!
 //! Every name is on loopback for it: it connects to the port that is asked for. What goes through its tunnels it does not read.
+//! It is spoken to in the clear, or over TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::certificates::Pair;
 
 /// Of a request's head; squid's own limit is 64 KiB.
 const MAX_HEAD: usize = 64 << 10;
@@ -59,17 +67,41 @@ pub struct ForwardProxy {
 struct Shared {
     does: Mutex<Does>,
     asked: Mutex<Vec<Asked>>,
+    /// The certificate for TLS; `None` speaks none.
+    tls: Mutex<Option<TlsAcceptor>>,
     /// Changes when all tunnels are to close.
     cut: watch::Sender<u64>,
 }
 
 impl ForwardProxy {
+    /// The same over TLS, with this certificate.
+    pub async fn start_tls(pair: &Pair) -> Self {
+        let proxy = Self::start().await;
+        proxy.certify(pair);
+        proxy
+    }
+
+    /// From now on it speaks TLS with this certificate on new connections.
+    pub fn certify(&self, pair: &Pair) {
+        let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
+            .expect("a pair");
+        *lock(&self.shared.tls) = Some(TlsAcceptor::from(Arc::new(config)));
+    }
+
     /// Listens on loopback, at a port of the system's choice.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let shared = Shared { does: Mutex::new(Does::Tunnel), asked: Mutex::default(), cut: watch::Sender::new(0) };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            does: Mutex::new(Does::Tunnel),
+            asked: Mutex::default(),
+            tls: Mutex::default(),
+            cut: watch::Sender::new(0),
+        });
         let server = tokio::spawn(serve(listener, Arc::clone(&shared))).abort_handle();
         Self { address, shared, server }
     }
@@ -118,7 +150,17 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Arc::clone(&shared)));
+                    let _ = stream.set_nodelay(true);
+                    let (tls, shared) = (lock(&shared.tls).clone(), Arc::clone(&shared));
+                    connections.spawn(async move {
+                        match tls {
+                            None => connection(stream, shared).await,
+                            // A client that does not trust the certificate ends its handshake.
+                            Some(tls) => if let Ok(stream) = tls.accept(stream).await {
+                                connection(stream, shared).await;
+                            },
+                        }
+                    });
                 }
                 Err(_) => tokio::task::yield_now().await,
             },
@@ -128,8 +170,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Serves one connection: refusals leave it open for the next request, as HTTP/1.1 has it.
-async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
-    let _ = stream.set_nodelay(true);
+async fn connection<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: Arc<Shared>) {
     let mut cut = shared.cut.subscribe();
     loop {
         let does = tokio::select! {
@@ -163,7 +204,7 @@ enum Outcome {
 }
 
 /// Reads a request's head, and says what is to be done with it.
-async fn request(stream: &mut TcpStream, shared: &Shared) -> Option<(Does, String)> {
+async fn request<S: AsyncRead + Unpin>(stream: &mut S, shared: &Shared) -> Option<(Does, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -185,7 +226,7 @@ async fn request(stream: &mut TcpStream, shared: &Shared) -> Option<(Does, Strin
     Some((does, target))
 }
 
-async fn answer(stream: &mut TcpStream, does: Does, target: &str) -> Outcome {
+async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, does: Does, target: &str) -> Outcome {
     match does {
         Does::Tunnel => {
             let port = target.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
@@ -227,7 +268,7 @@ async fn answer(stream: &mut TcpStream, does: Does, target: &str) -> Outcome {
 }
 
 /// A refusal with squid's headers and a page, whose text nobody may take for what the registry says.
-async fn refuse(stream: &mut TcpStream, status: &str, error: &str, headers: &str) -> Outcome {
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, status: &str, error: &str, headers: &str) -> Outcome {
     let page = "<!DOCTYPE html><html><body><h1>ERROR</h1><p>The page of the forward proxy.</p></body></html>\n";
     let answer = format!(
         "HTTP/1.1 {status}\r\nServer: squid/5.7\r\nMime-Version: 1.0\r\nContent-Type: text/html;charset=utf-8\r\n\
@@ -238,8 +279,12 @@ async fn refuse(stream: &mut TcpStream, status: &str, error: &str, headers: &str
     send(stream, answer.as_bytes(), Outcome::Next).await
 }
 
-async fn send(stream: &mut TcpStream, bytes: &[u8], then: Outcome) -> Outcome {
-    match stream.write_all(bytes).await {
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], then: Outcome) -> Outcome {
+    let sent = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    match sent.await {
         Ok(()) => then,
         Err(_) => Outcome::Over,
     }

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::wire::{self, Answer};
+use testkit::certificates::Authority;
 use testkit::forward::{Does, ForwardProxy};
 use testkit::{ASKING, Proxy, Setup, wait_for};
 
@@ -51,42 +52,117 @@ fn until(proxy: &Proxy, status: u16) -> Answer {
     last
 }
 
+/// Pulls some, and returns how often the proxy was asked for tunnels to Entra ID, the registry and storage, and its log.
+fn kept_by(azure: &Emulator, pushed: &Pushed, forward: &ForwardProxy, setup: Setup) -> ([usize; 3], String) {
+    // With several threads, one may find a kept connection still held by another that has just let it go.
+    let proxy = setup.flag("--threads", "1").start();
+    let pull = || {
+        assert_eq!(manifest(&proxy).status, 200, "{}", proxy.log());
+        for number in 0..pushed.blobs.len() {
+            assert_eq!(wire::ask(proxy.address(), &blob(pushed, number), "").status, 200);
+        }
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+    };
+    pull();
+    let connects = || {
+        [azure.entra_addr(), azure.registry_addr(), azure.storage_addr()].map(|address| forward.connects_to(address))
+    };
+    let first = connects();
+    for _ in 0..5 {
+        pull();
+    }
+    assert_eq!(connects(), first, "{:#?}", forward.asked());
+    for asked in forward.asked() {
+        assert_eq!(asked.method, "CONNECT", "{asked:?}");
+    }
+    (first, proxy.end())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sign_in_pulls_and_blobs_go_through_tunnels_which_are_kept() {
     for cache in ASKING {
         let (azure, pushed, forward, setup) = stage(cache).await;
         forward.set(Does::Wants(basic()));
-        let proxy = setup.env("HTTPS_PROXY", &format!("http://{CREDENTIALS}@{}", forward.address()));
-        // With several threads, one may find a kept connection still held by another that has just let it go.
-        let proxy = proxy.flag("--threads", "1").start();
-        let pull = || {
-            assert_eq!(manifest(&proxy).status, 200);
-            for number in 0..pushed.blobs.len() {
-                assert_eq!(wire::ask(proxy.address(), &blob(&pushed, number), "").status, 200);
-            }
-            assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
-        };
-        pull();
-        let connects = || {
-            [azure.entra_addr(), azure.registry_addr(), azure.storage_addr()]
-                .map(|address| forward.connects_to(address))
-        };
-        let first = connects();
-        for _ in 0..5 {
-            pull();
-        }
-        assert_eq!(connects(), first, "{cache}: {:#?}", forward.asked());
+        let setup = setup.env("HTTPS_PROXY", &format!("http://{CREDENTIALS}@{}", forward.address()));
+        let (connects, log) = kept_by(&azure, &pushed, &forward, setup);
         // The registry's are one for the calls for tokens, one for calls of this program's own, one for what is passed on.
-        assert!(first[0] == 1 && (2..=3).contains(&first[1]) && first[2] == 1, "{cache}: {first:?}");
-        for asked in forward.asked() {
-            assert_eq!(asked.method, "CONNECT", "{asked:?}");
-        }
+        assert!(connects[0] == 1 && (2..=3).contains(&connects[1]) && connects[2] == 1, "{cache}: {connects:?}");
         let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
         assert!(forward.asked().iter().any(|asked| asked.target == registry), "by name: {:#?}", forward.asked());
-        let log = proxy.end();
         assert!(log.contains(&format!("egress: through {}", forward.address())), "{log}");
         assert!(log.contains(&format!("upstream={}", forward.address())), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_spoken_to_over_tls_carries_all_of_it_and_its_tunnels_are_kept() {
+    let authority = Authority::new("The proxy's CA");
+    for cache in ASKING {
+        let (azure, pushed, _, setup) = stage(cache).await;
+        let forward = ForwardProxy::start_tls(&authority.server(&["127.0.0.1"])).await;
+        forward.set(Does::Wants(basic()));
+        setup.file("ca.pem", azure.ca_pem().to_owned() + authority.pem());
+        let setup = setup.env("HTTPS_PROXY", &format!("https://{CREDENTIALS}@{}", forward.address()));
+        let (connects, log) = kept_by(&azure, &pushed, &forward, setup);
+        assert!(connects[0] == 1 && (2..=3).contains(&connects[1]) && connects[2] == 1, "{cache}: {connects:?}");
+        let said = format!("egress: through {} over TLS, by HTTPS_PROXY", forward.address());
+        assert!(log.contains(&said) && log.contains(&format!("upstream={}", forward.address())), "{log}");
+        assert!(!log.contains(PASSWORD) && !log.contains(&basic()), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_whose_certificate_is_not_to_be_trusted_is_told_to_requests_and_in_the_sign_in() {
+    let (known, stranger) = (Authority::new("The proxy's CA"), Authority::new("Another CA"));
+    let (azure, _, _, setup) = stage("off").await;
+    let forward = ForwardProxy::start_tls(&known.server(&["127.0.0.1"])).await;
+    setup.file("ca.pem", azure.ca_pem().to_owned() + known.pem());
+    let proxy = setup.env("HTTPS_PROXY", &format!("https://{}", forward.address())).start();
+    until(&proxy, 200);
+    let hop = format!("egress proxy {}: ", forward.address());
+    for (pair, says) in [
+        (stranger.server(&["127.0.0.1"]), "its certificate is not trusted: a private CA goes into ca_file"),
+        (known.server(&["proxy.corp"]), "its certificate is not trusted: it is for other names: give the proxy by one"),
+    ] {
+        forward.certify(&pair);
+        forward.cut();
+        let answer = until(&proxy, 502);
+        assert!(answer.body.contains(&hop) && answer.body.contains(says), "{answer:?}");
+    }
+    forward.certify(&known.server(&["127.0.0.1"]));
+    until(&proxy, 200);
+
+    let (azure, _, plain, setup) = stage("off").await;
+    forward.certify(&stranger.server(&["127.0.0.1"]));
+    setup.file("ca.pem", azure.ca_pem().to_owned() + known.pem());
+    let proxy = setup.env("HTTPS_PROXY", &format!("https://{}", forward.address())).start();
+    let warning = proxy.wait_for_log("a private CA goes into ca_file");
+    assert!(warning.contains("entra: client secret: ") && warning.contains(&hop), "{warning}");
+
+    // The one kind of proxy in place of the other.
+    let setup = Setup::new(&azure).by_name().env("HTTPS_PROXY", &format!("https://{}", plain.address()));
+    plain.set(Does::Closes);
+    let proxy = setup.start();
+    proxy.wait_for_log("TLS handshake with it failed: is HTTPS_PROXY the port of an https:// proxy?: ");
+    let setup = Setup::new(&azure).by_name().env("HTTPS_PROXY", &format!("http://{}", forward.address()));
+    let proxy = setup.start();
+    proxy.wait_for_log(&format!("One that wants TLS is given as https://{}", forward.address()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deadline_of_an_answer_holds_through_a_tunnel_over_tls() {
+    let authority = Authority::new("The proxy's CA");
+    let (azure, _, _, setup) = stage("off").await;
+    let forward = ForwardProxy::start_tls(&authority.server(&["127.0.0.1"])).await;
+    setup.file("ca.pem", azure.ca_pem().to_owned() + authority.pem());
+    let proxy = setup.env("HTTPS_PROXY", &format!("https://{}", forward.address())).start();
+    until(&proxy, 200);
+    // Pingora's limit is one for each read, so only the watch of the whole header ends this, by the number of the socket.
+    azure.inject(Hop::Data, acr_emulator::Fault::DripHead);
+    let answer = until(&proxy, 504);
+    assert!(answer.body.contains("does not answer in time"), "{answer:?}");
+    azure.clear_faults();
+    until(&proxy, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,8 +408,8 @@ async fn a_tunnel_that_is_cut_is_told_and_the_registrys_own_trouble_is_not_the_p
 fn a_proxy_that_cannot_be_used_ends_the_start_and_is_not_quoted() {
     for (setting, variable, says) in [
         ("http://user:geheim#x@p:1", "", "percent-encoded"),
-        ("https://user:geheim@p:1", "", "over TLS is not supported"),
-        ("", "https://user:geheim@p:1", "HTTPS_PROXY: a proxy that is spoken to over TLS is not supported"),
+        ("https://user:geheim#x@p:1", "", "percent-encoded"),
+        ("", "https://user:geheim@p:0", "HTTPS_PROXY: it is not the address of a proxy"),
         ("", "socks5h://user:geheim@p:1", "HTTPS_PROXY: a SOCKS proxy is not supported"),
     ] {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

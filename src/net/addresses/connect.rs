@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Addresses;
 use super::way::Way;
-use crate::net::tunnel::{NoTunnel, TUNNEL_LIMIT, Tunnel, Why};
+use crate::net::tunnel::{NoTunnel, Opened, TUNNEL_LIMIT, Tunnel, Why};
 
 /// From the start of one address to that of the next (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -50,6 +50,15 @@ impl Attempt {
     /// not kept: the next request tries that address first. Through a tunnel it is the proxy's, as Pingora asks the socket.
     pub(crate) fn first(&self) -> SocketAddr {
         self.first
+    }
+
+    /// The address of Pingora's peer: it uses a kept connection again only if the socket is connected to it. A proxy that is spoken
+    /// to over TLS is behind a socket that has no address, which Pingora compares with none that is unspecified.
+    pub(crate) fn of_socket(&self) -> SocketAddr {
+        match self.tunnel() {
+            Some(tunnel) if !tunnel.has_socket() => (Ipv4Addr::UNSPECIFIED, self.first.port()).into(),
+            _ => self.first,
+        }
     }
 
     /// The request went to that address.
@@ -100,11 +109,17 @@ impl std::fmt::Debug for Attempt {
 impl L4Connect for Attempt {
     async fn connect(&self, _: &PeerAddr) -> Result<Stream> {
         let (winner, stream) = match self.tunnel() {
-            None => race(self.way.addresses(), self.first, TcpStream::connect).await.map_err(explain)?,
-            Some(tunnel) => through(self.way.addresses(), self.first, tunnel).await?,
+            None => {
+                let connected = race(self.way.addresses(), self.first, TcpStream::connect).await;
+                connected.map(|(winner, stream)| (winner, stream.into())).map_err(explain)?
+            }
+            Some(tunnel) => {
+                let (winner, opened) = through(self.way.addresses(), self.first, tunnel).await?;
+                (winner, opened.into_stream(tunnel).map_err(explain)?)
+            }
         };
         let _ = self.winner.set(winner);
-        Ok(stream.into())
+        Ok(stream)
     }
 }
 
@@ -120,16 +135,16 @@ impl Way {
 
 /// Connects to the proxy and asks it for the tunnel. Of an address that accepts the connection and does not answer, another
 /// one is tried first the next time. The error has a [`NoTunnel`] as its cause, unless it is this host's.
-async fn through(proxy: &Arc<Addresses>, first: SocketAddr, tunnel: &Tunnel) -> Result<(SocketAddr, TcpStream)> {
+async fn through(proxy: &Arc<Addresses>, first: SocketAddr, tunnel: &Tunnel) -> Result<(SocketAddr, Opened)> {
     let until = Instant::now() + TUNNEL_LIMIT;
     let no_tunnel = |why| Error::because(ErrorType::ConnectProxyFailure, "no tunnel", why);
-    let (winner, mut stream) = match race(proxy, first, TcpStream::connect).await {
+    let (winner, stream) = match race(proxy, first, TcpStream::connect).await {
         Ok(connected) => connected,
         Err(cause) if is_this_hosts(&cause) => return Err(explain(cause)),
         Err(cause) => return Err(no_tunnel(tunnel.refused(Why::unreachable(&cause)))),
     };
-    match tunnel.open(&mut stream, until).await {
-        Ok(()) => Ok((winner, stream)),
+    match tunnel.open(stream, until).await {
+        Ok(opened) => Ok((winner, opened)),
         Err(why) => {
             if why.is_proxys() {
                 proxy.failed(winner);

@@ -4,31 +4,34 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
+use oci::authority;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
+use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
 /// A longer one is something else.
 const MAX_URL: usize = 4 << 10;
-/// Of `http`, as with reqwest; squid's is 3128 and has to be named.
-const DEFAULT_PORT: u16 = 80;
 /// What an address has to look like.
-const RIGHT: &str = "use http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with special characters percent-encoded";
+const RIGHT: &str = "use http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host if it wants them, special \
+                     characters percent-encoded";
 
 /// A forward proxy as a setting or variable names it. `Debug` masks the credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyUrl {
     host: String,
     port: u16,
+    /// What its certificate is for, if it is spoken to over TLS.
+    server_name: Option<ServerName<'static>>,
     /// `USER:PASSWORD` in base64.
     credentials: Option<Secret>,
 }
 
 impl ProxyUrl {
-    /// `http://HOST:PORT`, with `USER:PASSWORD@` before the host if it wants them; without a scheme it is `http`. The error
-    /// says what is wrong, and quotes nothing that may be a secret.
+    /// `http://HOST:PORT` or `https://HOST:PORT`, with `USER:PASSWORD@` before the host if it wants them; without a scheme it is
+    /// `http`, and without a port that of the scheme, as with reqwest. The error says what is wrong, and quotes nothing that may be a secret.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let scheme = match text.split_once("://") {
@@ -36,12 +39,7 @@ impl ProxyUrl {
             None => "http".to_owned(),
         };
         match scheme.as_str() {
-            "http" => {}
-            "https" => {
-                return Err("a proxy that is spoken to over TLS is not supported: use its http:// port, \
-                            through which TLS to the registry goes unread"
-                    .to_owned());
-            }
+            "http" | "https" => {}
             "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => {
                 return Err(format!("a SOCKS proxy is not supported: {RIGHT}"));
             }
@@ -54,7 +52,14 @@ impl ProxyUrl {
         let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
         let url = url.map_err(|_| wrong())?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
-        let port = url.port().unwrap_or(DEFAULT_PORT);
+        let port = url.port_or_known_default().ok_or_else(wrong)?;
+        let server_name = match scheme.as_str() {
+            "https" => {
+                let name = authority::without_brackets(host).to_owned();
+                Some(ServerName::try_from(name).map_err(|_| wrong())?)
+            }
+            _ => None,
+        };
         if port == 0 || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(wrong());
         }
@@ -62,7 +67,7 @@ impl ProxyUrl {
             ("", None) => None,
             (user, password) => Some(credentials(user, password.unwrap_or_default()).ok_or_else(wrong)?),
         };
-        Ok(Self { host: host.to_owned(), port, credentials })
+        Ok(Self { host: host.to_owned(), port, server_name, credentials })
     }
 
     /// The host, an IPv6 address in brackets.
@@ -70,7 +75,12 @@ impl ProxyUrl {
         &self.host
     }
 
-    /// The port, 80 by default.
+    /// What its certificate has to be for, if it is spoken to over TLS.
+    pub(crate) fn server_name(&self) -> Option<&ServerName<'static>> {
+        self.server_name.as_ref()
+    }
+
+    /// The port, 80 or 443 by default.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -118,6 +128,8 @@ mod tests {
             ("http://proxy.corp:3128/", "proxy.corp:3128", None),
             ("HTTP://Proxy.Corp", "proxy.corp:80", None),
             ("proxy.corp:3128", "proxy.corp:3128", None),
+            ("https://Proxy.Corp", "proxy.corp:443", None),
+            ("https://user:pass@[fd00::1]:3129", "[fd00::1]:3129", Some("user:pass")),
             ("user:pass@10.0.0.1:8080", "10.0.0.1:8080", Some("user:pass")),
             ("http://[fd00::1]:3128", "[fd00::1]:3128", None),
             ("http://user@proxy.corp:3128", "proxy.corp:3128", Some("user:")),
@@ -125,6 +137,7 @@ mod tests {
         ] {
             let url = ProxyUrl::parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
             assert_eq!(url.name(), name, "{text}");
+            assert_eq!(url.server_name().is_some(), text.starts_with("https://"), "{text}");
             let expected = basic.map(|basic| format!("Basic {}", STANDARD.encode(basic)));
             let header = url.authorization();
             assert_eq!(header.as_ref().map(HeaderValue::as_bytes), expected.as_deref().map(str::as_bytes), "{text}");
@@ -136,7 +149,7 @@ mod tests {
     fn what_is_no_address_is_refused_and_not_quoted() {
         for (text, says) in [
             ("", "not the address"),
-            ("https://user:geheim@proxy.corp:3128", "over TLS"),
+            ("https://user:geheim@-proxy-.corp:3128", "not the address"),
             ("socks5://user:geheim@proxy.corp:1080", "SOCKS"),
             ("ftp://user:geheim@proxy.corp", "not the address"),
             ("http://user:geheim@", "not the address"),

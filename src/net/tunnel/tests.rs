@@ -16,7 +16,7 @@ fn tunnel(credentials: Option<&str>) -> Tunnel {
         value.set_sensitive(true);
         value
     });
-    let proxy = ForwardProxy { name: "proxy.corp:3128".to_owned(), setting: "HTTPS_PROXY", authorization };
+    let proxy = ForwardProxy { name: "proxy.corp:3128".to_owned(), setting: "HTTPS_PROXY", authorization, tls: None };
     Tunnel::new(&Arc::new(proxy), "example.azurecr.io", 443)
 }
 
@@ -39,12 +39,16 @@ async fn ask(tunnel: &Tunnel, parts: &[&[u8]]) -> (String, Result<(), NoTunnel>,
         String::from_utf8(request).expect("text")
     };
     let client = async {
-        let mut stream = TcpStream::connect(address).await.expect("connected");
-        let opened = tunnel.open(&mut stream, Instant::now() + LIMIT).await;
+        let stream = TcpStream::connect(address).await.expect("connected");
         let mut rest = Vec::new();
-        if opened.is_ok() {
-            stream.read_to_end(&mut rest).await.expect("to its end");
-        }
+        let opened = match tunnel.open(stream, Instant::now() + LIMIT).await {
+            Ok(Opened::Plain(mut stream)) => {
+                stream.read_to_end(&mut rest).await.expect("to its end");
+                Ok(())
+            }
+            Ok(Opened::Tls(_)) => unreachable!("it speaks none"),
+            Err(refused) => Err(refused),
+        };
         (opened, rest)
     };
     let (request, (opened, rest)) = tokio::join!(proxy, client);
@@ -128,7 +132,7 @@ async fn each_refusal_has_words_that_name_the_proxy_and_what_to_do() {
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_drips_its_answer_is_given_up_at_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let mut stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+    let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
     let (mut proxy, _) = listener.accept().await.expect("a connection");
     let drip = async {
         for byte in b"HTTP/1.1 200 OK\r\n".iter().cycle() {
@@ -139,7 +143,7 @@ async fn a_proxy_that_drips_its_answer_is_given_up_at_the_deadline() {
     let (tunnel, begun) = (tunnel(None), Instant::now());
     let refused = tokio::select! {
         () = drip => panic!("it ends"),
-        opened = tunnel.open(&mut stream, begun + TUNNEL_LIMIT) => opened.expect_err("no whole head"),
+        opened = tunnel.open(stream, begun + TUNNEL_LIMIT) => opened.err().expect("no whole head"),
     };
     assert!(refused.to_string().contains("no answer in time to CONNECT example.azurecr.io:443"), "{refused}");
     assert!(refused.is_proxys() && begun.elapsed() <= TUNNEL_LIMIT + Duration::from_secs(1), "{:?}", begun.elapsed());
