@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use crate::client_tls::Presented;
 use crate::config::Config;
 use crate::identity::Chain;
 use crate::logger;
@@ -38,6 +39,8 @@ pub(crate) enum Target {
     Named {
         /// The proxy.
         via: Option<Origin>,
+        /// What is presented to it, if it asks for a certificate.
+        presented: Option<Presented>,
         /// The registry, and who signs in to it.
         direct: Option<Box<Config>>,
         /// CA certificates that are trusted besides the system's.
@@ -61,9 +64,12 @@ pub(crate) fn run(options: &Options, target: &Target) -> Result<(), String> {
 
 async fn subject(target: &Target) -> Result<Subject, String> {
     match target {
-        Target::Named { via, direct, ca_file } => {
+        Target::Named { via, presented, direct, ca_file } => {
             let roots = roots(ca_file.as_deref())?;
-            let connector = connector(&roots)?;
+            let mut connector = connector(&roots)?;
+            if let Some((via, presented)) = via.as_ref().zip(presented.as_ref()) {
+                connector.present(via, presented.client(&roots)?);
+            }
             let mut routes: Vec<_> = via.iter().cloned().map(Route::via).collect();
             if let Some(config) = direct {
                 routes.push(direct_route(config, &connector, &roots).await?);

@@ -155,6 +155,7 @@
 //! warm                             images through a running proxy before a roll-out; a client, like the one of bench
 //!   client, failure                requests with their deadlines and pauses; why one fails
 //!   image, report                  one image in an engine's order; what a run says
+//! client_tls                       whom `warm` and `bench` trust, and the certificate that they present to a proxy
 //! demo (feature)                   a pull through this program against an emulator of Azure
 //! bench (feature)                  hands the crate below what it needs of this program
 //!   emulated                       an emulator and a proxy for `bench --emulated`
@@ -186,6 +187,7 @@
 //! demo
 //! cli
 //! bench, client_config, hot_path, serve, warm
+//! client_tls
 //! admin, child, control, listen
 //! notify
 //! proxy
@@ -351,6 +353,7 @@ mod cache;
 mod child;
 mod cli;
 mod client_config;
+mod client_tls;
 mod config;
 mod control;
 #[cfg(feature = "demo")]

@@ -12,6 +12,8 @@ use oci::image::Image;
 use oci::platform::Platform;
 use tokio::task::JoinSet;
 
+use crate::client_tls::Presented;
+
 mod client;
 mod failure;
 mod image;
@@ -38,6 +40,8 @@ pub(crate) struct Options {
     pub via: String,
     /// A PEM file of private CA certificates, trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// What is presented to the proxy, if it asks for a certificate.
+    pub presented: Option<Presented>,
 }
 
 /// Which manifests of an index are asked for.

@@ -10,6 +10,7 @@ use oci::route::Blobs;
 
 use super::exit::{Exit, mistake};
 use crate::bench::{IMAGE, Target};
+use crate::client_tls::Presented;
 use crate::config::{self, Config, Domain};
 
 pub(super) const EXAMPLES: &str = "\
@@ -53,6 +54,12 @@ pub(super) struct BenchFlags {
     /// A PEM file of private CA certificates, trusted besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// A PEM file of the certificate that the proxy of --via asks for (client_auth), with its chain
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// A PEM file of its private key
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     #[command(flatten)]
     run: acr_bench::Flags,
     /// Measure against the built-in emulator of Azure, with a proxy of its own; nothing else is needed
@@ -86,6 +93,8 @@ fn emulated(flags: &mut BenchFlags, mistakes: &mut Vec<String>) -> Option<Target
         ("--direct", flags.direct.is_some()),
         ("--config", flags.config.is_some()),
         ("--ca-file", flags.ca_file.is_some()),
+        ("--certificate", flags.certificate.is_some()),
+        ("--key", flags.key.is_some()),
     ];
     for (name, _) in given.iter().filter(|(_, given)| *given) {
         mistakes.push(format!("{name}: has no effect with --emulated, which brings its own: leave one of them out"));
@@ -116,6 +125,12 @@ fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
             "nothing to measure: set --via, such as --via http://127.0.0.1:8080, or --direct, such as --direct example.azurecr.io/hub, or both, or --emulated".to_owned(),
         );
     }
+    let presented = Presented::of_flags(flags.certificate.clone(), flags.key.clone());
+    let presented = presented.map_err(|sentence| mistakes.push(sentence.to_owned())).ok().flatten();
+    if presented.is_some() && !via.as_ref().is_some_and(Origin::is_tls) {
+        let sentence = "--certificate: a proxy asks for one over TLS only: give --via as https://";
+        mistakes.push(sentence.to_owned());
+    }
     if flags.direct.is_none() && flags.config.is_some() {
         mistakes.push("--config: has no effect without --direct: only direct pulls sign in from here".to_owned());
     }
@@ -125,7 +140,7 @@ fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
     };
     let ca_file = direct.as_ref().and_then(|config| config.ca_file().map(Path::to_owned));
     let ca_file = ca_file.or_else(|| flags.ca_file.clone());
-    Some(Target::Named { via, direct: direct.map(Box::new), ca_file })
+    Some(Target::Named { via, presented, direct: direct.map(Box::new), ca_file })
 }
 
 /// The identity and the addresses in the proxy's file, for the registry that the flag names.
@@ -193,6 +208,13 @@ mod tests {
                 "--via: an address has no user name or password",
             ),
             (BenchFlags { direct: some("user:pass@a.azurecr.io"), ..flags() }, "--direct: an address has no user name"),
+            (BenchFlags { certificate: Some("x".into()), ..flags() }, "--certificate: it is presented with its key"),
+            (BenchFlags { key: Some("x".into()), ..flags() }, "--key: it belongs to a certificate"),
+            (
+                BenchFlags { certificate: Some("x".into()), key: Some("y".into()), ..flags() },
+                "--certificate: a proxy asks for one over TLS only",
+            ),
+            (BenchFlags { emulated: true, key: Some("y".into()), ..flags() }, "--key: has no effect with --emulated"),
             (BenchFlags { rtt: some("20ms"), ..flags() }, "--rtt: has no effect without --emulated"),
             (BenchFlags { blobs: some("proxy"), ..flags() }, "--blobs: has no effect without --emulated"),
             (

@@ -197,7 +197,10 @@ fn images_to_warm_are_named_in_every_way_and_each_counts_once() {
         ("--platform all --via https://mirror.internal/", Layers::FirstByte, 0, "https://mirror.internal"),
     ] {
         let Ok(Command::Warm(options)) = run(&format!("warm {images} {flags}")) else { panic!("{flags}") };
-        let Options { images, platforms: chosen, layers: how, via: proxy, ca_file: None } = options else { panic!() };
+        let Options { images, platforms: chosen, layers: how, via: proxy, ca_file: None, presented: None } = options
+        else {
+            panic!()
+        };
         let images: Vec<_> = images.iter().map(ToString::to_string).collect();
         assert_eq!(images, ["nginx", "nginx:1", "ghcr.io/nginx", "a/b"], "{flags}");
         let count = match chosen {

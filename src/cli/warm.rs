@@ -12,6 +12,7 @@ use oci::route::DOCKER_HUB;
 
 use super::exit::{Exit, mistake};
 use crate::client_config::Mirror;
+use crate::client_tls::Presented;
 use crate::value;
 use crate::warm::{Layers, Options, Platforms};
 
@@ -64,6 +65,12 @@ pub(super) struct WarmFlags {
     /// A PEM file of private CA certificates, trusted besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// A PEM file of the certificate that the proxy asks for (client_auth), with its chain
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// A PEM file of its private key
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
 }
 
 /// What to warm. The error has all mistakes.
@@ -98,9 +105,16 @@ pub(super) fn parse(flags: WarmFlags) -> Result<Options, Exit> {
     let platforms = parse_platforms(&flags.platforms).map_err(|sentence| wrong("--platform", sentence)).ok();
     let layers = parse_layers(flags.layers.as_deref()).map_err(|sentence| wrong("--layers", sentence)).ok();
     let via = Mirror::parse(flags.via.as_deref().unwrap_or(VIA)).map_err(|sentence| wrong("--via", sentence)).ok();
+    let presented = Presented::of_flags(flags.certificate, flags.key);
+    let presented = presented.map_err(|sentence| mistakes.push(sentence.to_owned())).ok().flatten();
+    if let (Some(_), Some(via)) = (&presented, &via)
+        && !via.url().starts_with("https://")
+    {
+        mistakes.push("--certificate: a proxy asks for one over TLS only: give --via as https://".to_owned());
+    }
     match (platforms, layers, via) {
         (Some(platforms), Some(layers), Some(via)) if mistakes.is_empty() => {
-            Ok(Options { images, platforms, layers, via: via.url(), ca_file: flags.ca_file })
+            Ok(Options { images, platforms, layers, via: via.url(), ca_file: flags.ca_file, presented })
         }
         _ => {
             let more = mistakes.len().saturating_sub(MAX_MISTAKES);

@@ -171,6 +171,24 @@ impl Contents {
     }
 }
 
+/// A certificate with its chain, and its key, of files. That they belong together is checked by whoever uses them.
+pub(crate) fn pair(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let files = TlsFiles { certificate: certificate.to_owned(), key: key.to_owned(), clients: None };
+    let hangs = |cause| TlsError { key: TlsKey::Certificate, path: certificate.to_owned(), why: Why::File(cause) };
+    let contents = file::at_start(move || Contents::read(&files)).map_err(hangs)??;
+    let chain = certificates(&contents.certificate).map_err(|why| TlsError {
+        key: TlsKey::Certificate,
+        path: certificate.to_owned(),
+        why,
+    })?;
+    let private_key =
+        private_key(&contents.key).map_err(|why| TlsError { key: TlsKey::Key, path: key.to_owned(), why })?;
+    Ok((chain, private_key))
+}
+
 /// Checks the files of a listener at a start, by their setting.
 pub(crate) fn check(files: &TlsFiles) -> Result<(), TlsError> {
     load(files).map(drop)

@@ -14,9 +14,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use log::warn;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::file::{self, FileError};
 use crate::value::{self, ValueError};
@@ -156,12 +157,17 @@ impl TrustRoots {
 
     /// A TLS client of our own that trusts this set. `Err` if it cannot be built at all.
     pub(crate) fn client(&self) -> Result<ClientConfig, rustls::Error> {
+        self.builder().map(|client| client.with_no_client_auth())
+    }
+
+    /// The same, which may yet be given a certificate to present.
+    pub(crate) fn builder(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
         let mut store = RootCertStore::empty();
         // Each was accepted by such a store before.
         store.add_parsable_certificates(self.certificates.iter().cloned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        Ok(client.with_root_certificates(store).with_no_client_auth())
+        Ok(client.with_root_certificates(store))
     }
 
     /// The same set as a PEM file in memory. Pingora reads its CA bundle from a path, panics on a

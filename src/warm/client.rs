@@ -2,13 +2,13 @@
 //! out within bounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, header};
 use oci::manifest::MAX_DOCUMENT;
 use oci::media_type::ManifestType;
-use reqwest::Url;
+use reqwest::{ClientBuilder, Url};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failure::{self, Failure, Hop};
@@ -82,7 +82,10 @@ impl Answer {
 
 /// Sends requests.
 pub(super) struct Client {
-    http: reqwest::Client,
+    /// To the proxy, with the certificate that it may ask for.
+    proxy: reqwest::Client,
+    /// To storage.
+    storage: reqwest::Client,
     via: Url,
     /// As it was written.
     address: String,
@@ -105,12 +108,24 @@ impl Client {
             TrustRoots::none()
         };
         let failed = |cause: reqwest::Error| format!("warm: TLS client: {}", with_causes(&cause));
-        let builder = client::builder(&roots, Resolver(Names::pull())).map_err(failed)?;
-        let http =
-            builder.user_agent(format!("{} warm", net::USER_AGENT)).timeout(REQUEST_LIMIT).build().map_err(failed)?;
+        let names = Names::pull();
+        let builder = || -> reqwest::Result<ClientBuilder> {
+            let builder = client::builder(&roots, Resolver(Arc::clone(&names)))?;
+            Ok(builder.user_agent(format!("{} warm", net::USER_AGENT)).timeout(REQUEST_LIMIT))
+        };
+        let storage = builder().and_then(ClientBuilder::build).map_err(failed)?;
+        let proxy = match &options.presented {
+            Some(presented) => {
+                let tls = presented.client(&roots).map_err(|wrong| format!("warm: {wrong}"))?;
+                let presenting = |builder: ClientBuilder| builder.tls_backend_preconfigured(tls).build();
+                builder().and_then(presenting).map_err(failed)?
+            }
+            None => storage.clone(),
+        };
         let via = Url::parse(&options.via).map_err(|cause| format!("warm: {}: {cause}", options.via))?;
         Ok(Self {
-            http,
+            proxy,
+            storage,
             via,
             address: options.via.clone(),
             alive: Mutex::new(Instant::now()),
@@ -203,7 +218,8 @@ impl Client {
 
     async fn once(&self, call: &Call) -> Result<Answer, Failure> {
         let failed = |cause| Failure::unreachable(&call.hop, &call.name, cause);
-        let mut request = self.http.request(call.method.clone(), call.url.clone());
+        let http = if matches!(call.hop, Hop::Proxy(_)) { &self.proxy } else { &self.storage };
+        let mut request = http.request(call.method.clone(), call.url.clone());
         for (name, value) in call.headers {
             request = request.header(name, *value);
         }
@@ -253,6 +269,7 @@ mod tests {
             layers: Layers::Head,
             via: "http://127.0.0.1:8080".to_owned(),
             ca_file: None,
+            presented: None,
         };
         Client::new(&options).expect("a client")
     }

@@ -39,16 +39,21 @@ pub(super) type Sender = SendRequest<Full<Bytes>>;
 /// Opens the connections of a run. Each host is looked up once: DNS is not what is measured.
 pub struct Connector {
     tls: TlsConnector,
+    /// Those for one host alone, to which a certificate is presented.
+    presenting: Option<(Origin, TlsConnector)>,
     lookup: Lookup,
     known: Mutex<HashMap<Origin, Arc<[SocketAddr]>>>,
 }
 
 impl Connector {
     /// With these TLS settings and this look-up.
-    pub fn new(mut tls: ClientConfig, lookup: Lookup) -> Self {
-        // Neither dockerd nor containerd resumes sessions: a new connection is a whole handshake.
-        tls.resumption = Resumption::disabled();
-        Self { tls: TlsConnector::from(Arc::new(tls)), lookup, known: Mutex::default() }
+    pub fn new(tls: ClientConfig, lookup: Lookup) -> Self {
+        Self { tls: whole(tls), presenting: None, lookup, known: Mutex::default() }
+    }
+
+    /// Has these TLS settings for this host, and for no other.
+    pub fn present(&mut self, origin: &Origin, tls: ClientConfig) {
+        self.presenting = Some((origin.clone(), whole(tls)));
     }
 
     /// Uses these addresses for a host, if there are any, and does not look it up.
@@ -100,7 +105,9 @@ impl Connector {
             return http1(stream).await;
         }
         let name = ServerName::try_from(origin.server_name().to_owned()).map_err(|cause| format!("TLS: {cause}"))?;
-        http1(self.tls.connect(name, stream).await.map_err(|cause| format!("TLS: {cause}"))?).await
+        let presenting = self.presenting.as_ref().filter(|(known, _)| known == origin).map(|(_, tls)| tls);
+        http1(presenting.unwrap_or(&self.tls).connect(name, stream).await.map_err(|cause| format!("TLS: {cause}"))?)
+            .await
     }
 
     fn remember(&self, origin: &Origin, addresses: Arc<[SocketAddr]>) {
@@ -113,6 +120,12 @@ impl Connector {
     fn lock(&self) -> MutexGuard<'_, HashMap<Origin, Arc<[SocketAddr]>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Neither dockerd nor containerd resumes sessions: a new connection is a whole handshake.
+fn whole(mut tls: ClientConfig) -> TlsConnector {
+    tls.resumption = Resumption::disabled();
+    TlsConnector::from(Arc::new(tls))
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, String> {
