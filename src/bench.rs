@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use acr_bench::{Connector, Invocation, Login, Options, Origin, Route, SignIn, Subject};
+use acr_bench::{Connector, Invocation, Io, Login, Opening, Options, Origin, Route, SignIn, Subject, Tunnels};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
@@ -21,8 +21,9 @@ use crate::config::Config;
 use crate::identity::Chain;
 use crate::logger;
 use crate::net::addresses::{Addresses, Names, Way, system_lookup};
-use crate::net::egress::Egress;
+use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
+use crate::net::tunnel::Opened;
 use crate::secret::Secret;
 use crate::token::acr::AcrIssuer;
 use crate::token::{Granted, Issuer as _};
@@ -67,12 +68,17 @@ async fn subject(target: &Target) -> Result<Subject, String> {
         Target::Named { via, presented, direct, ca_file } => {
             let roots = roots(ca_file.as_deref())?;
             let mut connector = connector(&roots)?;
+            let settings = direct.as_ref().map_or_else(EgressSettings::default, |config| config.egress().clone());
+            let egress = egress(&settings, &roots)?;
+            if let Some(tunnels) = tunnels(&egress) {
+                connector.through(tunnels, via.as_ref());
+            }
             if let Some((via, presented)) = via.as_ref().zip(presented.as_ref()) {
                 connector.present(via, presented.client(&roots)?);
             }
             let mut routes: Vec<_> = via.iter().cloned().map(Route::via).collect();
             if let Some(config) = direct {
-                routes.push(direct_route(config, &connector, &roots).await?);
+                routes.push(direct_route(config, &connector, &roots, &egress).await?);
             }
             Ok(Subject { routes, connector, rtt: None, guard: Box::new(()) })
         }
@@ -80,7 +86,7 @@ async fn subject(target: &Target) -> Result<Subject, String> {
             let emulated = Emulated::start(*rtt, *blobs).await?;
             let roots = roots(emulated.config.ca_file())?;
             let connector = connector(&roots)?;
-            let direct = direct_route(&emulated.config, &connector, &roots).await?;
+            let direct = direct_route(&emulated.config, &connector, &roots, &Egress::direct()).await?;
             let routes = vec![Route::via(emulated.via.clone()), direct];
             Ok(Subject { routes, connector, rtt: Some(*rtt), guard: Box::new(emulated) })
         }
@@ -96,7 +102,37 @@ fn connector(roots: &TrustRoots) -> Result<Connector, String> {
     Ok(Connector::new(tls, system_lookup()))
 }
 
-async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots) -> Result<Route, String> {
+/// As the daemon has it by these settings: they, and where they are silent the variables, say what is behind a proxy.
+fn egress(settings: &EgressSettings, roots: &TrustRoots) -> Result<Arc<Egress>, String> {
+    let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+    Egress::new(settings, roots, variable).map(Arc::new).map_err(|wrong| wrong.to_string())
+}
+
+/// The tunnels through the egress proxy, if there is one.
+fn tunnels(egress: &Arc<Egress>) -> Option<Tunnels> {
+    egress.proxy()?;
+    let egress = Arc::clone(egress);
+    Some(Arc::new(move |host: &str, port: u16| -> Option<Opening> {
+        let way = egress.way_through(host, port)?;
+        Some(Box::pin(async move {
+            Ok(match way.open().await? {
+                Opened::Plain(stream) => {
+                    // A small request must not wait until the one before it is acknowledged.
+                    let _ = stream.set_nodelay(true);
+                    Box::new(stream) as Box<dyn Io>
+                }
+                Opened::Tls(stream) => stream as Box<dyn Io>,
+            })
+        }))
+    }))
+}
+
+async fn direct_route(
+    config: &Config,
+    connector: &Connector,
+    roots: &TrustRoots,
+    egress: &Arc<Egress>,
+) -> Result<Route, String> {
     // Images have names of Docker Hub. Without a route for Docker Hub, the first route is measured.
     let hub = Source::docker_hub();
     let route = config.routes().iter().find(|route| route.source == hub).or(config.routes().iter().next());
@@ -106,13 +142,20 @@ async fn direct_route(config: &Config, connector: &Connector, roots: &TrustRoots
     let origin = Origin::https(domain.host(), domain.port());
     let failed = |cause: String| format!("direct {}: {cause}", domain.authority());
     connector.pin(&origin, upstream.addresses());
-    let found = connector.addresses(&origin).await.map_err(failed)?;
-    let found: Vec<_> = found.iter().map(SocketAddr::ip).collect();
-    let addresses = Arc::new(Addresses::new(domain.host(), domain.port(), &found));
-    let identity = Chain::new(upstream.identity(), roots, &Names::sign_in(), &Egress::direct());
+    // Who gives a registry's addresses says that it is reached there.
+    let through = egress.way_through(domain.host(), domain.port()).filter(|_| upstream.addresses().is_empty());
+    let way = match through {
+        Some(way) => way,
+        None => {
+            let found = connector.addresses(&origin).await.map_err(failed)?;
+            let found: Vec<_> = found.iter().map(SocketAddr::ip).collect();
+            Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &found)))
+        }
+    };
+    let identity = Chain::new(upstream.identity(), roots, &Names::sign_in(), egress);
     let identity = identity.map_err(|cause| failed(cause.to_string()))?;
     let anonymous = identity.is_none();
-    let issuer = AcrIssuer::new(domain.clone(), identity, Way::direct(addresses), roots, Arc::default())
+    let issuer = AcrIssuer::new(domain.clone(), identity, way, roots, Arc::default())
         .map_err(|cause| failed(format!("TLS client: {cause}")))?;
     let sign_in = DockerLogin { issuer, anonymous, login: Mutex::new(None) };
     Ok(Route::direct(origin, route.prefix.as_str(), Arc::new(sign_in)))

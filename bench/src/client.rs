@@ -11,7 +11,7 @@ mod pool;
 mod request;
 mod response;
 
-pub use connector::{Connector, Lookup};
+pub use connector::{Connector, Io, Lookup, Opening, Tunnels};
 pub use idle::Exchange;
 pub use pool::Pool;
 pub(crate) use request::Request;

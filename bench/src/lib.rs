@@ -40,7 +40,7 @@ mod run;
 mod svg;
 mod tally;
 
-pub use client::{Connector, Exchange, Lookup, Pool};
+pub use client::{Connector, Exchange, Io, Lookup, Opening, Pool, Tunnels};
 pub use delay::DelayLine;
 pub use digits::digits;
 pub use failure::Failure;

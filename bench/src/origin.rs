@@ -43,6 +43,11 @@ impl Origin {
         if tls { 443 } else { 80 }
     }
 
+    /// The host, an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// 80 or 443 if the URL names none.
     pub fn port(&self) -> u16 {
         self.port

@@ -127,6 +127,13 @@ impl Egress {
         }
     }
 
+    /// The same if it is through the proxy.
+    #[cfg(feature = "bench")]
+    pub(crate) fn way_through(&self, host: &str, port: u16) -> Option<Way> {
+        let Exit { proxy, addresses, .. } = self.proxy.as_ref().filter(|_| !self.is_direct(host, port))?;
+        Some(Way::through(Tunnel::new(proxy, host, port), Arc::clone(addresses)))
+    }
+
     /// Whether a host is reached directly.
     pub(crate) fn is_direct(&self, host: &str, port: u16) -> bool {
         self.proxy.is_none() || self.no_proxy.iter().any(|entry| entry.covers(host, port))

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 use serde_json::{Value, json};
+use testkit::certificates::Authority;
 use testkit::{Proxy, Setup};
 
 use crate::admin::admin;
@@ -16,9 +17,14 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Runs `warm` with these words, these bytes on its standard input, and the CA of the emulator.
 fn warm(azure: &Emulator, via: &str, words: &str, stdin: &str) -> Output {
+    warm_trusting(azure.ca_pem(), via, words, stdin)
+}
+
+/// The same with these CAs.
+fn warm_trusting(cas: &str, via: &str, words: &str, stdin: &str) -> Output {
     let files = tempfile::tempdir().expect("a temporary directory");
     let ca = files.path().join("ca.pem");
-    std::fs::write(&ca, azure.ca_pem()).expect("the CA is written");
+    std::fs::write(&ca, cas).expect("the CA is written");
     let mut child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
         .arg("warm")
         .args(words.split_whitespace())
@@ -103,6 +109,46 @@ async fn all_that_a_rollout_asks_for_is_asked_for_and_nothing_else() {
         assert_eq!(ranges.count(), from_storage / 3 * 2, "{words}: the configuration is fetched whole");
         let credentials = storage.iter().filter(|request| request.header("authorization").is_some());
         assert_eq!(credentials.count(), 0, "{words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_requires_certificates_gets_one_and_storage_gets_none() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    azure.push(Image::small(REPOSITORY, "latest"));
+    let authority = Authority::new("The mirror's CA");
+    let (server, client) =
+        (authority.server(&["127.0.0.1"]), authority.client("builder", "spiffe://example.org/builder"));
+    let setup = Setup::new(&azure).log("info");
+    for (name, content) in
+        [("s.pem", &server.certificate), ("s.key", &server.key), ("clients.pem", &authority.pem().to_owned())]
+    {
+        setup.file(name, content);
+    }
+    let tls = "[{address: '127.0.0.1:0', tls: {certificate: '{}/s.pem', key: '{}/s.key', client_ca: '{}/clients.pem', client_auth: required}}]";
+    let proxy = setup.listen(tls).settings("access: {certificates: [builder]}").start();
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let write = |name: &str, content: &str| {
+        std::fs::write(files.path().join(name), content).expect("written");
+        files.path().join(name).display().to_string()
+    };
+    let (certificate, key) = (write("c.pem", &client.certificate), write("c.key", &client.key));
+    let ca = azure.ca_pem().to_owned() + authority.pem();
+    let via = format!("https://{}", proxy.address());
+    let run = |words: &str| said(&warm_trusting(&ca, &via, &format!("busybox --platform linux/amd64 {words}"), ""));
+    let (status, text) = run("");
+    assert!(status == 1 && text.contains("proxy https://127.0.0.1:"), "{status}: {text}");
+    let (status, text) = run(&format!("--certificate {certificate} --key {key}"));
+    assert_eq!(status, 0, "{text}");
+    // It was asked as that client, and one byte of each layer came from storage.
+    assert!(proxy.log().contains("builder"), "{}", proxy.log());
+    assert_eq!(azure.requests().iter().filter(|request| request.hop == Hop::Storage).count(), 3, "{text}");
+    for (words, says) in [
+        (format!("--certificate {certificate}"), "--certificate: it is presented with its key: name that with --key"),
+        (format!("--certificate {key} --key {key}"), "no certificate is in it"),
+    ] {
+        let (status, text) = run(&words);
+        assert!(status != 0 && text.contains(says), "{status}: {text}");
     }
 }
 

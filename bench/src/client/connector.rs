@@ -33,6 +33,17 @@ const MAX_HOSTS: usize = 64;
 pub type Lookup = Arc<dyn Fn(String, u16) -> Found + Send + Sync>;
 type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
+/// A connection.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
+
+/// Opens a tunnel to a host, an IPv6 address in brackets, and a port; `None` if no forward proxy is on the way there. The error is
+/// a sentence.
+pub type Tunnels = Arc<dyn Fn(&str, u16) -> Option<Opening> + Send + Sync>;
+/// A tunnel that is being opened.
+pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Io>, String>> + Send>>;
+
 /// The sending half of an HTTP/1.1 connection.
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
@@ -41,6 +52,9 @@ pub struct Connector {
     tls: TlsConnector,
     /// Those for one host alone, to which a certificate is presented.
     presenting: Option<(Origin, TlsConnector)>,
+    /// The proxy that is measured, which no other proxy is before.
+    measured: Option<Origin>,
+    tunnels: Option<Tunnels>,
     lookup: Lookup,
     known: Mutex<HashMap<Origin, Arc<[SocketAddr]>>>,
 }
@@ -48,12 +62,27 @@ pub struct Connector {
 impl Connector {
     /// With these TLS settings and this look-up.
     pub fn new(tls: ClientConfig, lookup: Lookup) -> Self {
-        Self { tls: whole(tls), presenting: None, lookup, known: Mutex::default() }
+        Self { tls: whole(tls), presenting: None, measured: None, tunnels: None, lookup, known: Mutex::default() }
     }
 
     /// Has these TLS settings for this host, and for no other.
     pub fn present(&mut self, origin: &Origin, tls: ClientConfig) {
         self.presenting = Some((origin.clone(), whole(tls)));
+    }
+
+    /// Goes through these tunnels to all that speaks TLS, as calls to Azure do, but not to the proxy that is measured nor to hosts
+    /// with addresses of their own.
+    pub fn through(&mut self, tunnels: Tunnels, measured: Option<&Origin>) {
+        (self.tunnels, self.measured) = (Some(tunnels), measured.cloned());
+    }
+
+    /// The way through a forward proxy, if there is one on the way.
+    fn tunnel(&self, origin: &Origin) -> Option<Opening> {
+        let tunnels = self.tunnels.as_ref()?;
+        if !origin.is_tls() || self.measured.as_ref() == Some(origin) || self.lock().contains_key(origin) {
+            return None;
+        }
+        tunnels(origin.host(), origin.port())
     }
 
     /// Uses these addresses for a host, if there are any, and does not look it up.
@@ -80,13 +109,21 @@ impl Connector {
 
     /// A new connection, and how long it took without the look-up.
     pub(super) async fn connect(&self, origin: &Origin) -> Result<(Sender, Duration), String> {
-        let addresses = self.addresses(origin).await?;
+        let tunnel = self.tunnel(origin);
+        let addresses = if tunnel.is_none() { self.addresses(origin).await? } else { Arc::default() };
         let begun = Instant::now();
         let connecting = async {
+            if let Some(tunnel) = tunnel {
+                return self.handshake(origin, tunnel.await?).await;
+            }
             let mut last = "no address".to_owned();
             for address in addresses.iter() {
                 match TcpStream::connect(address).await {
-                    Ok(stream) => return self.handshake(origin, stream).await,
+                    Ok(stream) => {
+                        // A small request must not wait until the one before it is acknowledged.
+                        let _ = stream.set_nodelay(true);
+                        return self.handshake(origin, stream).await;
+                    }
                     Err(cause) => last = format!("connect {address}: {cause}"),
                 }
             }
@@ -98,9 +135,7 @@ impl Connector {
         Ok((sender, begun.elapsed()))
     }
 
-    async fn handshake(&self, origin: &Origin, stream: TcpStream) -> Result<Sender, String> {
-        // A small request must not wait until the one before it is acknowledged.
-        let _ = stream.set_nodelay(true);
+    async fn handshake<S: Io + 'static>(&self, origin: &Origin, stream: S) -> Result<Sender, String> {
         if !origin.is_tls() {
             return http1(stream).await;
         }
@@ -128,7 +163,7 @@ fn whole(mut tls: ClientConfig) -> TlsConnector {
     TlsConnector::from(Arc::new(tls))
 }
 
-async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, String> {
+async fn http1<S: Io + 'static>(stream: S) -> Result<Sender, String> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|cause| cause.to_string())?;
     // It ends with its sender or with the peer; a request under way then fails.
     tokio::spawn(connection);

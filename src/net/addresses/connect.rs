@@ -133,6 +133,21 @@ impl Way {
     }
 }
 
+impl Way {
+    /// A tunnel of one's own. The error is a sentence, as is that of a host which is behind no proxy.
+    #[cfg(feature = "bench")]
+    pub(crate) async fn open(&self) -> std::result::Result<Opened, String> {
+        self.resolve().await?;
+        let known = self.tunnel().zip(self.addresses().first());
+        let (tunnel, first) = known.ok_or("there is no proxy on the way")?;
+        let opened = through(self.addresses(), first, tunnel).await;
+        opened.map(|(_, opened)| opened).map_err(|error| match error.root_cause().downcast_ref::<NoTunnel>() {
+            Some(no_tunnel) => no_tunnel.to_string(),
+            None => error.root_cause().to_string(),
+        })
+    }
+}
+
 /// Connects to the proxy and asks it for the tunnel. Of an address that accepts the connection and does not answer, another
 /// one is tried first the next time. The error has a [`NoTunnel`] as its cause, unless it is this host's.
 async fn through(proxy: &Arc<Addresses>, first: SocketAddr, tunnel: &Tunnel) -> Result<(SocketAddr, Opened)> {
