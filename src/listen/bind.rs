@@ -4,9 +4,9 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use tokio::net::{TcpSocket, UnixSocket, UnixStream};
@@ -28,6 +28,36 @@ pub(crate) struct Listener {
 pub(super) enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+/// The file of a Unix socket, as it was when the listener was made.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// That of this endpoint, if it has one.
+    pub(super) fn of(endpoint: &Endpoint) -> Option<Self> {
+        let Endpoint::Unix { path, .. } = endpoint else { return None };
+        Some(Self { path: path.clone(), identity: identity(path).ok()? })
+    }
+
+    /// Removes it, so that a client finds nothing in place of a socket that nobody serves. Another file that has its place by now
+    /// is left alone.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match identity(&self.path) {
+            Ok(identity) if identity == self.identity => fs::remove_file(&self.path),
+            Ok(_) => Ok(()),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(cause),
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Why a socket cannot be listened on.
@@ -188,6 +218,23 @@ mod tests {
             let mut byte = [0];
             socket.accept().expect("a client").0.read_exact(&mut byte).expect("a byte");
         }
+    }
+
+    #[test]
+    fn the_file_of_a_socket_is_removed_and_another_in_its_place_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let endpoint = Endpoint::Unix { path: path.clone(), mode: 0o600 };
+        let _first = bind(&path, 0o600).expect("bound");
+        let file = SocketFile::of(&endpoint).expect("it has one");
+        fs::rename(&path, folder.path().join("moved")).expect("moved");
+        let _second = bind(&path, 0o600).expect("bound");
+        file.remove().expect("nothing to do");
+        net::UnixStream::connect(&path).expect("the second one still listens");
+        SocketFile::of(&endpoint).expect("it has one").remove().expect("removed");
+        assert!(path.symlink_metadata().is_err());
+        file.remove().expect("gone already");
+        assert!(SocketFile::of(&Endpoint::Address(([127, 0, 0, 1], 0).into())).is_none());
     }
 
     #[test]

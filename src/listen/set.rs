@@ -141,6 +141,8 @@ struct Open {
     endpoint: Endpoint,
     opening: Arc<ArcSwap<Opening>>,
     held: Arc<Held>,
+    /// Of a Unix socket.
+    file: Option<bind::SocketFile>,
     stop: watch::Sender<bool>,
     closed: blocking::Receiver<()>,
 }
@@ -216,7 +218,9 @@ impl ListenerSet {
         let removed: Vec<_> = before.into_iter().flatten().collect();
         for open in &removed {
             changes.push(Change::Closed(open.url()));
-            open.stop(new.iter().any(|new| new.is_at(open.wanted.endpoint())));
+            let is_shared = new.iter().any(|new| new.is_at(open.wanted.endpoint()));
+            open.remove_file(is_shared);
+            open.stop(is_shared);
         }
         drop(state);
         for open in removed {
@@ -289,7 +293,15 @@ impl Open {
         };
         // Fails only while the program ends.
         let _ = service.send(opened);
-        Self { wanted, endpoint, opening, held, stop, closed }
+        let file = bind::SocketFile::of(&endpoint);
+        Self { wanted, endpoint, opening, held, file, stop, closed }
+    }
+
+    /// Before the listener is closed for good: nobody else will find its file either, unless somebody has its queue.
+    fn remove_file(&self, is_shared: bool) {
+        if let Some(file) = self.file.as_ref().filter(|_| !is_shared && !self.held.is_shared.load(Ordering::Acquire)) {
+            let _ = file.remove().inspect_err(|cause| warn!("{}: its file stays behind: {cause}", self.url()));
+        }
     }
 
     /// The listener has these settings from now on, and what was read for them.
