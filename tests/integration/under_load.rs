@@ -60,9 +60,10 @@ impl Clients {
     }
 
     /// Stops them. Returns the number of requests, none of which has failed.
-    pub(crate) fn end(self) -> usize {
+    pub(crate) fn end(mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        let failed: Vec<_> = self.threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
+        let threads = std::mem::take(&mut self.threads);
+        let failed: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
         let requests = self.answers.load(Ordering::Relaxed);
         assert!(
             failed.is_empty(),
@@ -71,6 +72,17 @@ impl Clients {
             failed.iter().take(10).collect::<Vec<_>>()
         );
         requests
+    }
+}
+
+/// In a case that fails nobody ends them, and they would go on beside all cases that follow.
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // What is wrong is told by what is under way already.
+            let _ = thread.join();
+        }
     }
 }
 
