@@ -34,6 +34,8 @@ labels! {
         Malformed = "malformed",
         /// `limits.slow_reader_bytes_per_second`.
         SlowReader = "slow_reader",
+        /// A request over HTTP/2 that its client has taken back before it began.
+        Reset = "reset",
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
             }
         }
         let counts: Vec<_> = Reason::ALL.iter().map(|reason| refusals.get(*reason)).collect();
-        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]

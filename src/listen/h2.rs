@@ -12,24 +12,27 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
+use crate::access::Reason;
+use crate::load::Load;
 use crate::proxy::watched;
 
 /// An app, each of whose requests runs with the watch of its deadlines.
 pub(crate) struct WithDeadlines<A> {
     app: Arc<A>,
+    load: Arc<Load>,
     options: HttpServerOptions,
     h2_options: H2Options,
 }
 
 impl<A: HttpServerApp> WithDeadlines<A> {
     /// For one connection, which ends when it has been idle for so long. A header has at most so many bytes.
-    pub(crate) fn new(app: &Arc<A>, idle: Duration, header: usize) -> Self {
+    pub(crate) fn new(app: &Arc<A>, load: &Arc<Load>, idle: Duration, header: usize) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(idle);
         let mut h2_options = app.h2_options().unwrap_or_default();
         h2_options.max_header_list_size(u32::try_from(header).unwrap_or(u32::MAX));
-        Self { app: Arc::clone(app), options, h2_options }
+        Self { app: Arc::clone(app), load: Arc::clone(load), options, h2_options }
     }
 }
 
@@ -48,6 +51,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         if is_reset(&mut session).await {
+            self.load.gate.refusals().count(Reason::Reset);
             return None;
         }
         watched(self.app.process_new_http(session, shutdown)).await

@@ -178,7 +178,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                     connection = same;
                 }
                 Next::Http2 => {
-                    let app = Arc::new(WithDeadlines::new(&self.app, self.keepalive.get(), bounds.header_size));
+                    let app =
+                        Arc::new(WithDeadlines::new(&self.app, &self.load, self.keepalive.get(), bounds.header_size));
                     if revocation.may_come() {
                         // Pingora looks at one thing that ends a connection.
                         let (end, ended) = watch::channel(false);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
 
+use crate::admin::admin;
 use crate::downstream::HEADER_LIMIT;
 use crate::frames;
 use crate::load::{load, sent_to_registry};
@@ -45,7 +46,7 @@ async fn requests_that_are_reset_at_once_reach_no_registry() {
     const ACCEPT: &[u8] = b"application/vnd.oci.image.index.v1+json";
     for cache in testkit::ASKING {
         let azure = testkit::azure().await;
-        let proxy = Setup::new(&azure).cache(cache).start();
+        let proxy = Setup::new(&azure).cache(cache).settings("admin: 127.0.0.1:0").start();
         let mut stream = frames::connect(proxy.address(), &[]);
         // `accept` is field 19 of HPACK's static table.
         let accept = [&[0x0f, 0x04, u8::try_from(ACCEPT.len()).expect("short")], ACCEPT].concat();
@@ -67,6 +68,9 @@ async fn requests_that_are_reset_at_once_reach_no_registry() {
         stream.write_all(&frames::frame(frames::HEADERS, flags, last, &request(last))).expect("sent");
         assert!(std::iter::from_fn(|| frames::read(&mut stream)).any(|frame| frame.2 == last), "{cache}: answered");
         assert_eq!(sent_to_registry(&azure.requests()), 1, "{cache}");
+        let counted = format!("acr_cache_proxy_refusals_total{{reason=\"reset\"}} {}", GROUPS * IN_GROUP);
+        let metrics = wire::ask(admin(&proxy), "GET /metrics", "");
+        assert!(metrics.body.contains(&counted), "{cache}: {}", metrics.body);
     }
 }
 
