@@ -245,7 +245,7 @@ impl ProxyHttp for Proxy {
         _: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
-        forward::connected(socket, context.admitted()?);
+        forward::connected(socket, context.admitted()?, probe::is_slow);
         Ok(())
     }
 

@@ -7,7 +7,8 @@
 //!
 //! [`watched`] polls a request and then its watch, which [`begin`] and [`end`] set from the request's phases. A header that
 //! arrives in one piece costs no timer: Pingora's own limit bounds the first read, so the watch of a registry's response
-//! starts a timer only once its request was woken and still waits. That the registry is down wakes the request.
+//! starts a timer only once its request was woken and still waits. That the registry is down wakes the request, and a response
+//! that takes long has it probed, by one of Pingora's timers, which cost next to nothing.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -15,13 +16,18 @@ use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use pingora_core::{Error, ErrorType};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::destination::Upstream;
+use super::destination::Destination;
 use super::fail::Trouble;
+
+/// A response that takes longer than this gives cause for a probe. ACR takes as long for what it has not imported yet, and then
+/// the probe finds it well.
+pub(super) const SLOW: Duration = Duration::from_secs(3);
 
 tokio::task_local! {
     static WATCH: Watch;
@@ -48,8 +54,14 @@ struct Header {
     has_timer: bool,
     /// It has not been waited for yet.
     is_new: bool,
-    /// Of a registry: nobody waits for it once it is known to be down.
-    registry: Option<Arc<Upstream>>,
+    registry: Option<Registry>,
+}
+
+/// A registry that is asked: nobody waits for it once it is known to be down.
+pub(crate) struct Registry {
+    pub destination: Arc<Destination>,
+    /// Called once a response takes longer than [`SLOW`].
+    pub when_slow: fn(&Destination),
 }
 
 /// Why a connection has been shut down.
@@ -89,8 +101,16 @@ pub(crate) async fn watched<F: Future>(request: F) -> F::Output {
     WATCH.scope(Watch::default(), both).await
 }
 
-async fn is_down(registry: Arc<Upstream>) -> Arc<Trouble> {
-    registry.health.is_known_down().await
+/// Waits until the registry is known to be down.
+async fn is_down(Registry { destination, when_slow }: Registry) -> Arc<Trouble> {
+    let mut down = pin!(destination.upstream.health.is_known_down());
+    match pingora_timeout::timeout(SLOW, &mut down).await {
+        Ok(cause) => cause,
+        Err(_) => {
+            when_slow(&destination);
+            down.await
+        }
+    }
 }
 
 /// A request is about to be sent on this connection; the header of its response has to be whole by `until`. `first_read`
@@ -101,7 +121,7 @@ async fn is_down(registry: Arc<Upstream>) -> Arc<Trouble> {
 /// final header to `upstream_response_filter`, or until it calls `error_while_proxy`; it does not wait in between. Both
 /// call [`end`], and a request that is dropped takes its watch along. The watch is polled by the request's own task, never
 /// beside it. So the number cannot have been closed and given to another connection when it is used.
-pub(crate) fn begin(socket: RawFd, until: Instant, first_read: bool, registry: Option<Arc<Upstream>>) {
+pub(crate) fn begin(socket: RawFd, until: Instant, first_read: bool, registry: Option<Registry>) {
     let header = State::Header(Header { socket, until, has_timer: !first_read, is_new: true, registry });
     // Without a watch, as in unit tests, Pingora's limits are all there is.
     let _ = WATCH.try_with(|watch| watch.0.replace(header));
@@ -121,7 +141,7 @@ impl Watch {
         &self,
         mut timer: Pin<&mut Option<Sleep>>,
         mut down: Pin<&mut Option<D>>,
-        is_down: fn(Arc<Upstream>) -> D,
+        is_down: fn(Registry) -> D,
         context: &mut Context<'_>,
     ) {
         let mut state = self.0.borrow_mut();
@@ -157,7 +177,6 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd as _;
-    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::attempts::{Attempts, HANDSHAKE_LIMIT};
 use super::context::Admitted;
+use super::deadline::Registry;
+use super::destination::Destination;
 use super::fail::Trouble;
 use super::trace::Trace;
 use super::{authorize, deadline, epoch, hop_by_hop, retry};
@@ -113,12 +115,13 @@ fn limit(peer: &mut HttpPeer, attempts: &Attempts) {
     }
 }
 
-/// `connected_to_upstream`: from now on the response's header has a deadline. Only a registry's first read has a limit of
-/// Pingora's that is as short.
-pub(crate) fn connected(socket: RawFd, Admitted { destination, attempts, .. }: &Admitted) {
+/// `connected_to_upstream`: from now on the response's header has a deadline, and a registry that takes long for it is told to
+/// `when_slow`. Only a registry's first read has a limit of Pingora's that is as short.
+pub(crate) fn connected(socket: RawFd, Admitted { destination, attempts, .. }: &Admitted, when_slow: fn(&Destination)) {
     let until = Instant::now() + attempts.header_limit();
     let is_registry = attempts.storage().is_none();
-    let registry = (is_registry && destination.minds_health()).then(|| Arc::clone(&destination.upstream));
+    let minds_health = is_registry && destination.minds_health();
+    let registry = minds_health.then(|| Registry { destination: Arc::clone(destination), when_slow });
     deadline::begin(socket, until, is_registry, registry);
 }
 

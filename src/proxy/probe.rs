@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::attempts::Attempts;
 use super::connections::Connections;
 use super::context::Admitted;
+use super::deadline::SLOW;
 use super::destination::{self, Destination, Upstream};
 use super::fail::Trouble;
 use super::{behind, forward};
@@ -30,9 +31,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The same after a 407 of the egress proxy, once the registry counts as down: whoever has to correct the password takes longer,
 /// and a reload with another one does not wait for this.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
-/// A response that takes longer than this gives cause for a probe. ACR takes as long for what it has not imported yet, and then
-/// the probe finds it well.
-const SLOW: Duration = Duration::from_secs(3);
 
 /// No connection was made.
 pub(crate) fn connect_failed(admitted: &Admitted) {
@@ -80,9 +78,14 @@ pub(crate) async fn within<T>(limit: Duration, admitted: &Admitted, response: im
         return Some(response);
     }
     if admitted.attempts.storage().is_none() {
-        suspect(&admitted.destination, false);
+        is_slow(&admitted.destination);
     }
     timeout(limit.saturating_sub(SLOW), response).await.ok()
+}
+
+/// A response has taken longer than [`SLOW`].
+pub(crate) fn is_slow(destination: &Destination) {
+    suspect(destination, false);
 }
 
 /// Starts to probe, if nobody does.

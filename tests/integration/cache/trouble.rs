@@ -192,6 +192,26 @@ async fn a_request_that_passes_the_cache_ends_when_the_registry_is_known_to_be_d
     assert_eq!(cached.reads_of("/manifests/hanging"), 1, "it was not sent again");
 }
 
+/// A registry that has gone silent is found out within seconds, also where nothing but requests that pass are under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_silent_to_a_request_that_passes_the_cache_is_probed_before_it_gives_up() {
+    let cached = Cached::start("{}").await;
+    assert_eq!(cached.get(&path("manifests/latest")).status(), 200);
+    cached.azure.inject(Hop::Data, Fault::Hang);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| cached.ask("GET", &path("manifests/hanging"), "Accept: */*\r\n"));
+        let down = cached.proxy.wait_for_log("it is down, and probed until it answers");
+        assert!(down.contains("does not answer in time"), "{down}");
+        // It waited for 20 s, and ends because of what the probes have found.
+        let answer = waiting.join().expect("an answer");
+        assert_eq!((answer.status(), answer.header("retry-after")), (504, Some("1")), "{answer:?}");
+    });
+    let line = cached.proxy.wait_for_log("/manifests/hanging ");
+    assert!(line.contains(" error=the registry is known to be down"), "{line}");
+    cached.azure.clear_faults();
+    cached.proxy.wait_for_log("it answers again");
+}
+
 /// While the registry is slow, a client waits a second for the fresh answer, and not for as long as the registry likes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_registry_costs_a_second_and_its_answer_is_kept_for_the_next() {
