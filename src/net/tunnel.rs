@@ -368,13 +368,13 @@ impl fmt::Display for NoTunnel {
             ),
             Why::Silent => write!(f, "no answer in time to CONNECT {target}: check the proxy and its way there"),
             Why::Closed => write!(f, "it closed the connection without an answer to CONNECT {target}: check its log"),
+            // Servers that expect TLS answer so, or with a page that says so.
+            Why::Garbage if tls.is_none() => write!(
+                f,
+                "its answer to CONNECT {target} is not HTTP: is {setting} the port of an http:// proxy? One that wants TLS is given as https://{name}"
+            ),
             Why::Garbage => {
-                write!(
-                    f,
-                    "its answer to CONNECT {target} is not HTTP: is {setting} the port of an {scheme}:// proxy?"
-                )?;
-                // Servers that expect TLS answer so, or with a page that says so.
-                if tls.is_none() { write!(f, " One that wants TLS is given as https://{name}") } else { Ok(()) }
+                write!(f, "its answer to CONNECT {target} is not HTTP: is {setting} the port of an https:// proxy?")
             }
             Why::TooLong => write!(
                 f,

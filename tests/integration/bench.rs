@@ -9,9 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use testkit::certificates::Authority;
-use testkit::forward::{Does, ForwardProxy};
 use testkit::{CLIENT, PATIENCE, SECRET, Setup, TENANT, wait_for};
+
+mod way;
 
 /// As the table has them, in its order.
 const LABELS: [&str; 11] = [
@@ -152,78 +152,6 @@ fn count(requests: &[Recorded], is: impl Fn(&Recorded) -> bool) -> u64 {
 
 fn is_layer(request: &Recorded) -> bool {
     request.hop == Hop::Data && request.target.contains("/blobs/")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn direct_pulls_go_through_the_egress_proxy_as_the_daemon_does() {
-    let azure = testkit::azure().await;
-    let authority = Authority::new("The proxy's CA");
-    let ca = azure.ca_pem().to_owned() + authority.pem();
-    let plain = ForwardProxy::start().await;
-    let secured = ForwardProxy::start_tls(&authority.server(&["127.0.0.1"])).await;
-    let proxy = Setup::new(&azure).start();
-    let of = |forward: &ForwardProxy| {
-        [azure.entra_addr(), azure.registry_addr(), azure.storage_addr()].map(|to| forward.connects_to(to) > 0)
-    };
-    let once = format!("--image {IMAGE} --pulls 1");
-    let variable = ("HTTPS_PROXY", format!("http://{}", plain.address()));
-
-    // By the variable; the proxy that is measured is asked directly, the storage that it redirects to is not.
-    let bench = Bench::new(&azure).by_name("", &ca).variable(variable.0, variable.1.clone()).args(&once);
-    bench.args(&format!("--via {}", proxy.url(""))).report();
-    assert_eq!(of(&plain), [true; 3], "{:#?}", plain.asked());
-    assert_eq!(plain.connects_to(proxy.address()), 0);
-
-    // The file's setting counts before it, and TLS to the proxy is spoken here as well.
-    let asked = plain.asked().len();
-    let settings =
-        format!("egress: {{proxy: 'https://{}', no_proxy: ['{}']}}", secured.address(), azure.storage_addr());
-    Bench::new(&azure).by_name(&settings, &ca).variable(variable.0, variable.1.clone()).args(&once).report();
-    assert_eq!(of(&secured), [true, true, false], "{:#?}", secured.asked());
-    assert_eq!(plain.asked().len(), asked);
-
-    // A registry with addresses is reached there.
-    let asked = (plain.asked().len(), plain.connects_to(azure.registry_addr()));
-    Bench::new(&azure).direct().variable(variable.0, variable.1.clone()).args(&once).report();
-    assert_eq!(plain.connects_to(azure.registry_addr()), asked.1, "{:#?}", plain.asked());
-    assert!(plain.asked().len() > asked.0, "Entra ID and storage are behind it");
-
-    // What the proxy says is told.
-    plain.set(Does::Denies);
-    let output = Bench::new(&azure).by_name("", &ca).variable(variable.0, variable.1).args(&once).run();
-    let said = text(&output.stderr);
-    assert!(
-        output.status.code() == Some(1) && said.contains("403 ERR_ACCESS_DENIED: it does not allow CONNECT"),
-        "{said}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_gets_the_certificate_that_it_asks_for() {
-    let azure = testkit::azure().await;
-    let authority = Authority::new("The mirror's CA");
-    let (server, client) =
-        (authority.server(&["127.0.0.1"]), authority.client("builder", "spiffe://example.org/builder"));
-    let setup = Setup::new(&azure);
-    for (name, content) in
-        [("s.pem", &server.certificate), ("s.key", &server.key), ("clients.pem", &authority.pem().to_owned())]
-    {
-        setup.file(name, content);
-    }
-    let tls = "[{address: '127.0.0.1:0', tls: {certificate: '{}/s.pem', key: '{}/s.key', client_ca: '{}/clients.pem', client_auth: required}}]";
-    let proxy = setup.listen(tls).start();
-    let bench = || {
-        let bench = Bench::new(&azure);
-        std::fs::write(&bench.ca, azure.ca_pem().to_owned() + authority.pem()).expect("written");
-        bench.via(&format!("https://{}", proxy.address())).args(&format!("--image {IMAGE} --pulls 1"))
-    };
-    let refused = bench().run();
-    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
-    let bench = bench();
-    let (certificate, key) = (bench.path("c.pem"), bench.path("c.key"));
-    std::fs::write(&certificate, &client.certificate).expect("written");
-    std::fs::write(&key, &client.key).expect("written");
-    bench.args(&format!("--certificate {} --key {}", certificate.display(), key.display())).report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
