@@ -77,32 +77,24 @@ impl Settings {
                 warnings.push(format!("{name} is not read: {instead}"));
             }
         }
-        let mut or_default = |Mistake(sentence)| warnings.push(format!("{sentence}: the default is used"));
-        let timeout = read.time("OTEL_EXPORTER_OTLP_TIMEOUT", TIMEOUT).unwrap_or_else(|wrong| {
-            or_default(wrong);
-            TIMEOUT
-        });
-        let delay = read.time("OTEL_BSP_SCHEDULE_DELAY", DELAY).unwrap_or_else(|wrong| {
-            or_default(wrong);
-            DELAY
-        });
-        let queue = read.count("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE, MAX_QUEUE).unwrap_or_else(|wrong| {
-            or_default(wrong);
-            QUEUE
-        });
-        let batch = read.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH.min(queue), queue).unwrap_or_else(|wrong| {
-            or_default(wrong);
-            BATCH.min(queue)
-        });
-        let sampler = read.sampler().unwrap_or_else(|wrong| {
-            or_default(wrong);
-            Sampler::default()
-        });
-        let resource = read.resource().unwrap_or_else(|wrong| {
-            or_default(wrong);
-            Vec::new()
-        });
+        let timeout = or(TIMEOUT, read.time("OTEL_EXPORTER_OTLP_TIMEOUT"), warnings);
+        let delay = or(DELAY, read.time("OTEL_BSP_SCHEDULE_DELAY"), warnings);
+        let queue = or(QUEUE, read.count("OTEL_BSP_MAX_QUEUE_SIZE", MAX_QUEUE), warnings);
+        let batch = or(BATCH.min(queue), read.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", queue), warnings);
+        let sampler = or(Sampler::default(), read.sampler(), warnings);
+        let resource = or(Vec::new(), read.resource(), warnings);
         Some(Self { url, headers, resource: named(resource, &read), sampler, timeout, delay, queue, batch })
+    }
+}
+
+/// What was given, or else the default: with a warning if it was wrong.
+fn or<T>(default: T, given: Result<Option<T>, Mistake>, warnings: &mut Vec<String>) -> T {
+    match given {
+        Ok(given) => given.unwrap_or(default),
+        Err(Mistake(sentence)) => {
+            warnings.push(format!("{sentence}: the default is used"));
+            default
+        }
     }
 }
 
@@ -140,12 +132,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         let mut headers = HeaderMap::new();
         if let Some((name, list)) = self.either("OTEL_EXPORTER_OTLP_HEADERS") {
             let wrong = |at: usize| Mistake(format!("{name}: entry {at} is no header: write NAME=VALUE,NAME=VALUE"));
-            for (at, (key, value)) in entries(&list)
-                .zip(1..)
-                .map(|(entry, at)| entry.map(|entry| (at, entry)).ok_or(at))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(wrong)?
-            {
+            for (entry, at) in entries(&list).zip(1..) {
+                let (key, value) = entry.ok_or_else(|| wrong(at))?;
                 let key = HeaderName::from_bytes(key.as_bytes()).map_err(|_| wrong(at))?;
                 let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).map_err(|_| wrong(at))?;
                 value.set_sensitive(true);
@@ -156,41 +144,38 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         Ok(headers)
     }
 
-    fn resource(&self) -> Result<Vec<(String, String)>, Mistake> {
+    fn resource(&self) -> Result<Option<Vec<(String, String)>>, Mistake> {
         const NAME: &str = "OTEL_RESOURCE_ATTRIBUTES";
-        let list = self.value(NAME).unwrap_or_default();
+        let Some(list) = self.value(NAME) else { return Ok(None) };
         let attribute = |entry: Option<(&str, Zeroizing<Vec<u8>>)>| {
             let (key, value) = entry?;
             Some((key.to_owned(), std::str::from_utf8(&value).ok()?.to_owned()))
         };
         let attributes: Option<Vec<_>> = entries(&list).map(attribute).collect();
-        attributes.ok_or_else(|| Mistake(format!("{NAME}: it is no list of KEY=VALUE,KEY=VALUE")))
+        attributes.map(Some).ok_or_else(|| Mistake(format!("{NAME}: it is no list of KEY=VALUE,KEY=VALUE")))
     }
 
-    fn sampler(&self) -> Result<Sampler, Mistake> {
+    fn sampler(&self) -> Result<Option<Sampler>, Mistake> {
         const NAME: &str = "OTEL_TRACES_SAMPLER";
-        let Some(name) = self.value(NAME) else { return Ok(Sampler::default()) };
+        let Some(name) = self.value(NAME) else { return Ok(None) };
         let argument = self.value("OTEL_TRACES_SAMPLER_ARG");
-        Sampler::parse(&name, argument.as_deref()).map_err(|why| Mistake(format!("{NAME}: {why}")))
+        Sampler::parse(&name, argument.as_deref()).map(Some).map_err(|why| Mistake(format!("{NAME}: {why}")))
     }
 
     /// In milliseconds.
-    fn time(&self, name: &'static str, default: Duration) -> Result<Duration, Mistake> {
-        let Some((name, text)) = self.either(name) else { return Ok(default) };
-        let time = text
-            .parse()
-            .ok()
-            .map(Duration::from_millis)
-            .filter(|time| (Duration::from_millis(1)..=MAX_TIME).contains(time));
-        time.ok_or_else(|| {
-            Mistake(format!("{name}: it is no number of milliseconds from 1 to {}", MAX_TIME.as_millis()))
-        })
+    fn time(&self, name: &'static str) -> Result<Option<Duration>, Mistake> {
+        let Some((name, text)) = self.either(name) else { return Ok(None) };
+        let times = Duration::from_millis(1)..=MAX_TIME;
+        let time = text.parse().ok().map(Duration::from_millis).filter(|time| times.contains(time));
+        let wrong = || Mistake(format!("{name}: it is no number of milliseconds from 1 to {}", MAX_TIME.as_millis()));
+        time.map(Some).ok_or_else(wrong)
     }
 
-    fn count(&self, name: &'static str, default: usize, most: usize) -> Result<usize, Mistake> {
-        let Some(text) = self.value(name) else { return Ok(default) };
+    /// Up to `most`.
+    fn count(&self, name: &'static str, most: usize) -> Result<Option<usize>, Mistake> {
+        let Some(text) = self.value(name) else { return Ok(None) };
         let count = text.parse().ok().filter(|count| (1..=most).contains(count));
-        count.ok_or_else(|| Mistake(format!("{name}: it is no number from 1 to {most}")))
+        count.map(Some).ok_or_else(|| Mistake(format!("{name}: it is no number from 1 to {most}")))
     }
 }
 
