@@ -19,6 +19,13 @@ pub(crate) const AZURE_ORIGIN: HeaderName = HeaderName::from_static("x-azure-ori
 /// Real responses with a token have 1 to 4 KiB.
 pub(crate) const MAX_BODY: usize = 64 << 10;
 
+/// In ACR's sentence about an address that its firewall does not know (Azure/acr issues). No name of a client's has a blank.
+const OF_A_FIREWALL: &str = " is not allowed access";
+
+/// What ends a refusal of the registry's firewall.
+pub(crate) const FIREWALL: &str =
+    "the registry's firewall denies this host: allow its address there, or reach the registry by a private endpoint";
+
 /// The longest pause that a registry can ask for, of this proxy and of clients. ACR counts down from a minute.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -60,6 +67,16 @@ pub(crate) async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Whether the body of an error is that of the registry's firewall.
+pub(crate) fn is_about_firewall(body: &[u8]) -> bool {
+    says(body, OF_A_FIREWALL)
+}
+
+/// Whether these words are in a body.
+pub(crate) fn says(body: &[u8], words: &str) -> bool {
+    body.windows(words.len()).any(|window| window == words.as_bytes())
 }
 
 /// ACR has not imported this yet, and passes on what its source has.

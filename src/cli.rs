@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::client_config::Task;
+use crate::config::Flags;
 
 #[cfg(feature = "bench")]
 mod bench;
+mod check;
 mod client_config;
 #[cfg(feature = "demo")]
 mod demo;
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Serve(Box<Serve>),
     /// Have a running proxy read its settings again: the one with this process id, or the only one.
     Reload(Option<u32>),
+    /// Check the settings that these flags give.
+    Check(Box<(crate::check::Options, Flags)>),
     /// Show a pull.
     #[cfg(feature = "demo")]
     Demo(DemoOptions),
@@ -63,6 +67,9 @@ enum Subcommands {
     Serve(serve::ServeFlags),
     /// Have a running proxy read its settings again, and tell whether it took them
     Reload(reload::ReloadFlags),
+    /// Say what is wrong with the settings, and with --online where the way to the registry breaks
+    #[command(after_help = check::EXAMPLES)]
+    Check(Box<check::CheckFlags>),
     /// Show a pull through the proxy without Azure, against a built-in emulator
     #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
@@ -94,6 +101,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     match command.unwrap_or(Subcommands::Serve(serve)) {
         Subcommands::Serve(arguments) => serve::parse(arguments).map(|serve| Command::Serve(Box::new(serve))),
         Subcommands::Reload(flags) => reload::parse(flags).map(Command::Reload),
+        Subcommands::Check(flags) => check::parse(*flags).map(|check| Command::Check(Box::new(check))),
         #[cfg(feature = "demo")]
         Subcommands::Demo(arguments) => demo::parse(&arguments).map(Command::Demo),
         #[cfg(not(feature = "demo"))]

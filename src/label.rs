@@ -11,6 +11,7 @@ macro_rules! labels {
 
         impl $name {
             /// All of them, in the order of their numbers.
+            #[allow(dead_code, reason = "not every set is gone through")]
             pub(crate) const ALL: [Self; [$($text),+].len()] = [$(Self::$value),+];
 
             /// Its name, in the log, in metrics and in answers.

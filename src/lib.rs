@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
-//!   cli::serve, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
+//!   cli::serve, cli::check, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
@@ -25,6 +25,7 @@
 //! serve                            puts the parts together; below it:
 //!   reload                         the settings are read again, and take effect as a whole or not at all
 //!   takeover, upgrade              from when on clients are served; another process takes this one's place
+//!   registry                       one registry, built from its settings
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   spans                          whether spans are exported
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
@@ -108,6 +109,7 @@
 //!     span (feature)                 its span, which is begun
 //!     destination                    which registry it goes to
 //!     attempts                       what changes from one try to the next
+//!     trial                          one pull without all of that, for check
 //! proxy_protocol (a crate of its own)    where a balancer's header ends, and whose connection it tells
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, and the client's names in answers
 //!   route                          which repository of which cache registry stands for the one that is asked for
@@ -149,6 +151,12 @@
 //!   span, message                    what of a request is exported; the same as OTLP has it
 //!   queue, export                    spans that wait, and their thread; batches, attempts, losses
 //!   collector                        one call to the collector
+//! check                            what is wrong with the settings, and where the way to a registry breaks; exits
+//!   configuration, warnings          all that a start would say of the settings
+//!   images                           which image each route is asked for
+//!   way, registry, pull              the ways to all registries: to a registry's token; from there to the first bytes of a blob
+//!   reach, certificate               the way to one host; what its certificate says
+//!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
 //! client_config                    files by which clients come here; install writes them, prune finds and removes them
 //!   task, install, prune
 //!   containerd, docker, podman, buildkit, kubernetes
@@ -186,6 +194,7 @@
 //! run
 //! demo
 //! cli
+//! check
 //! bench, client_config, hot_path, serve, warm
 //! client_tls
 //! admin, child, control, listen
@@ -349,6 +358,7 @@ mod answer;
 mod bench;
 mod browser;
 mod cache;
+mod check;
 #[cfg(any(feature = "bench", feature = "demo"))]
 mod child;
 mod cli;

@@ -53,6 +53,7 @@ mod shield;
 mod span;
 mod target;
 mod trace;
+pub(crate) mod trial;
 
 use admit::Admission;
 use attempts::{MAX_CONNECTS, REPEATS};
@@ -63,6 +64,7 @@ use trace::Trace;
 
 pub(crate) use self::log::{no_answer as log_no_answer, refused_header as log_refused_header};
 pub(crate) use blob::hosts::BlobHosts;
+pub(crate) use blob::redirect::Storage;
 #[cfg(feature = "hot-path")]
 pub(crate) use cache_status::CacheStatus;
 pub(crate) use connections::Connections;
@@ -72,9 +74,11 @@ pub(crate) use destination::{Destination, Kept, Table, Upstream, upstreams};
 pub(crate) use fail::Trouble;
 pub(crate) use health::{Call, Health};
 pub(crate) use hop_by_hop::is_token_byte;
+pub(crate) use refused::Refused;
+pub(crate) use registry_error::RegistryError;
 #[cfg(feature = "hot-path")]
 pub(crate) use shield::with_digest;
-pub(crate) use target::parts_within;
+pub(crate) use target::{Target, parts_within};
 
 /// For so long a client may take next to nothing of what is ready for it: the time of `limits.slow_reader_bytes_per_second`, and
 /// that of each piece over HTTP/2.

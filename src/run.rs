@@ -7,7 +7,7 @@ use log::warn;
 
 use crate::cli::{self, Command, Serve};
 use crate::serve::{self, ServeError};
-use crate::{client_config, control, logger};
+use crate::{check, client_config, control, logger};
 
 /// A command that fails; a wrong flag or setting has a status of its own, [`cli::WRONG`].
 const FAILED: u8 = 1;
@@ -17,6 +17,10 @@ pub fn run() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(flags)) => serve(*flags),
         Ok(Command::Reload(pid)) => reload(pid).map_err(|cause| (FAILED, cause)),
+        Ok(Command::Check(check)) => {
+            let (options, flags) = *check;
+            return ExitCode::from(check::run(&options, || cli::read_again(&flags)));
+        }
         #[cfg(feature = "demo")]
         Ok(Command::Demo(options)) => crate::demo::run(&options).map_err(|cause| (FAILED, cause)),
         Ok(Command::ClientConfig(task)) => client_config::run(&task).map_err(|cause| (FAILED, cause)),

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -37,6 +38,7 @@ use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
 use crate::proxy::{self, Connections, Proxy, Table, upstreams};
 
+pub(crate) mod registry;
 mod reload;
 mod spans;
 mod table;
@@ -156,6 +158,11 @@ impl Error for ServeError {
 }
 
 impl ServeError {
+    /// A listener for clients that cannot be opened.
+    pub(crate) fn cannot_listen(endpoint: Endpoint, cause: io::Error) -> Self {
+        Self::cannot_open(CannotOpen::Bind(listen::Kind::Clients, endpoint, BindError::System(cause)))
+    }
+
     fn cannot_open(cause: CannotOpen) -> Self {
         match cause {
             CannotOpen::Tls(cause) => Self::Tls(cause),
@@ -312,17 +319,28 @@ fn announce(changes: &[Change]) {
             ),
             Change::Served { url, address, wanted, not_after } => {
                 let settings = &wanted.settings;
-                if let Some(end) = not_after.filter(|end| *end < SystemTime::now()) {
-                    warn!("{url}: the certificate ended on {}: clients refuse it, renew it", fmt_http_date(end));
+                if let Some(ended) = not_after.and_then(|end| ended(url, end)) {
+                    warn!("{ended}");
                 }
                 info!("acr-cache-proxy {}: listening on {url}{}", env!("CARGO_PKG_VERSION"), how(settings));
-                let outside = address.filter(|address| !address.ip().is_loopback());
-                if let (Some(address), false) = (outside, requires_certificates(settings)) {
-                    warn!("clients are not authenticated, and {address} is reachable from outside: protect the port");
+                if let Some(exposed) = address.and_then(|address| exposed(settings, address)) {
+                    warn!("{exposed}");
                 }
             }
         }
     }
+}
+
+/// A warning for a listener whose certificate has ended.
+pub(crate) fn ended(url: &str, end: SystemTime) -> Option<String> {
+    let is_over = end < SystemTime::now();
+    is_over.then(|| format!("{url}: the certificate ended on {}: clients refuse it, renew it", fmt_http_date(end)))
+}
+
+/// A warning for a listener that whoever reaches this address may use.
+pub(crate) fn exposed(settings: &config::Listener, address: SocketAddr) -> Option<String> {
+    let is_open = !address.ip().is_loopback() && !requires_certificates(settings);
+    is_open.then(|| format!("clients are not authenticated, and {address} is reachable from outside: protect the port"))
 }
 
 fn requires_certificates(settings: &config::Listener) -> bool {

@@ -39,7 +39,7 @@ AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is 
 /// This host.
 const HOST: Host = Host {
     check_ca_file: |path| Ok(trust::check_ca_file(path)?),
-    check_tls: |files| certificate::check(files).map_err(|wrong| (wrong.key, wrong.to_sentence())),
+    check_tls: |files| certificate::check(files).map(drop).map_err(|wrong| (wrong.key, wrong.to_sentence())),
     has_variable: identity::is_set,
 };
 
@@ -57,6 +57,13 @@ pub(super) struct ServeFlags {
     /// Exit when standard input ends, for a parent process that must not leave the proxy behind, however it ends itself
     #[arg(long)]
     exit_with_stdin: bool,
+}
+
+impl ServeFlags {
+    /// The file of the settings.
+    pub(super) fn file(&self) -> Option<String> {
+        self.config.as_ref().map(|path| path.display().to_string())
+    }
 }
 
 /// What `serve` does.
@@ -120,15 +127,8 @@ fn help(row: &Row) -> String {
 
 /// The settings, and a warning for each flag that has no effect.
 pub(super) fn parse(flags: ServeFlags) -> Result<Serve, Exit> {
-    let mut warnings = Vec::new();
-    if flags.masquerade_domain.is_some() {
-        warnings.push(
-            "--masquerade-domain has no effect: clients are never sent to sign in, so there is no address to change"
-                .to_owned(),
-        );
-    }
     let exit_with_stdin = flags.exit_with_stdin;
-    let flags = settings(flags);
+    let (flags, warnings) = settings(flags);
     let config = Config::load_on(&HOST, &flags).map_err(|mistakes| mistake(&mistakes.to_string()))?;
     Ok(Serve { config, flags, warnings, exit_with_stdin })
 }
@@ -140,11 +140,16 @@ pub(crate) fn read_again(flags: &Flags) -> Result<Config, String> {
 
 /// The settings that these flags, the variable and the file give, for a proxy on this host or another.
 pub(super) fn load(flags: ServeFlags) -> Result<Config, Exit> {
-    Config::load(&settings(flags)).map_err(|mistakes| mistake(&mistakes.to_string()))
+    Config::load(&settings(flags).0).map_err(|mistakes| mistake(&mistakes.to_string()))
 }
 
-fn settings(flags: ServeFlags) -> Flags {
-    let ServeFlags { settings: SettingFlags(given), config, masquerade_domain: _, exit_with_stdin: _ } = flags;
+/// What the settings are read by, and a warning for each flag that has no effect.
+pub(super) fn settings(flags: ServeFlags) -> (Flags, Vec<String>) {
+    let ServeFlags { settings: SettingFlags(given), config, masquerade_domain, exit_with_stdin: _ } = flags;
+    let no_effect = masquerade_domain.map(|_| {
+        "--masquerade-domain has no effect: clients are never sent to sign in, so there is no address to change"
+            .to_owned()
+    });
     let rust_log = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    given.with_file(config).with_rust_log(rust_log)
+    (given.with_file(config).with_rust_log(rust_log), no_effect.into_iter().collect())
 }

@@ -76,6 +76,8 @@ pub(crate) struct EntraToken {
     pub secret: Secret,
     /// Its source gave it just now; else it is from an earlier sign-in.
     pub fresh: bool,
+    /// The source's name.
+    pub by: &'static str,
 }
 
 /// A token and its end, by a clock that nobody sets.
@@ -128,10 +130,11 @@ impl Chain {
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked, with its failure.
     pub(crate) async fn token(&self) -> Result<EntraToken, Failure> {
-        if let Some(secret) = self.cached(REUSE) {
-            return Ok(EntraToken { secret, fresh: false });
-        }
         let winner = *lock(&self.winner);
+        let by = || winner.and_then(|winner| self.sources.get(winner)).map_or("nobody", TokenSource::name);
+        if let Some(secret) = self.cached(REUSE) {
+            return Ok(EntraToken { secret, fresh: false, by: by() });
+        }
         let mut failures = Vec::new();
         for (index, source) in self.sources.iter().enumerate() {
             if winner.is_some_and(|winner| winner != index) {
@@ -146,12 +149,12 @@ impl Chain {
                     if winner.is_none() {
                         info!("entra: signed in by {}", source.name());
                     }
-                    return Ok(EntraToken { secret, fresh: true });
+                    return Ok(EntraToken { secret, fresh: true, by: source.name() });
                 }
                 Err(failure) => {
                     // A failed renewal does not matter while the last token is valid.
                     if let Some(secret) = self.cached(Duration::MAX) {
-                        return Ok(EntraToken { secret, fresh: false });
+                        return Ok(EntraToken { secret, fresh: false, by: by() });
                     }
                     failures.push(failure);
                     if source.is_explicit() {

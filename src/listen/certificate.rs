@@ -189,9 +189,9 @@ pub(crate) fn pair(
     Ok((chain, private_key))
 }
 
-/// Checks the files of a listener at a start, by their setting.
-pub(crate) fn check(files: &TlsFiles) -> Result<(), TlsError> {
-    load(files).map(drop)
+/// Checks the files of a listener at a start, by their setting, and returns when the certificate ends.
+pub(crate) fn check(files: &TlsFiles) -> Result<SystemTime, TlsError> {
+    load(files).map(|(_, certificates)| certificates.not_after)
 }
 
 /// Reads and checks them, with a limit of time.

@@ -155,6 +155,14 @@ impl TrustRoots {
         self.certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect()
     }
 
+    /// The same set for a verifier of our own.
+    pub(crate) fn root_store(&self) -> RootCertStore {
+        let mut store = RootCertStore::empty();
+        // Each was accepted by such a store before.
+        store.add_parsable_certificates(self.certificates.iter().cloned());
+        store
+    }
+
     /// A TLS client of our own that trusts this set. `Err` if it cannot be built at all.
     pub(crate) fn client(&self) -> Result<ClientConfig, rustls::Error> {
         self.builder().map(|client| client.with_no_client_auth())
@@ -162,12 +170,9 @@ impl TrustRoots {
 
     /// The same, which may yet be given a certificate to present.
     pub(crate) fn builder(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
-        let mut store = RootCertStore::empty();
-        // Each was accepted by such a store before.
-        store.add_parsable_certificates(self.certificates.iter().cloned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        Ok(client.with_root_certificates(store))
+        Ok(client.with_root_certificates(self.root_store()))
     }
 
     /// The same set as a PEM file in memory. Pingora reads its CA bundle from a path, panics on a

@@ -15,6 +15,7 @@ use super::endpoint::Endpoint;
 use super::refused::Refused;
 use crate::access::Denial;
 use crate::failure::Hop;
+use crate::net::NOT_TRUSTED;
 use crate::net::addresses::Way;
 use crate::net::tunnel::NoTunnel;
 use crate::token::Unavailable;
@@ -250,14 +251,7 @@ impl fmt::Display for Trouble {
             Self::NoToken(Unavailable { failure: Some(failure), .. }) => write!(f, "no registry token: {failure}"),
             Self::NoToken(_) => f.write_str("no registry token yet: the sign-in is still under way"),
             Self::Unresolved => f.write_str("the registry's name is not resolved: check upstream.domain and this host's DNS"),
-            Self::Unauthorized(refused) => {
-                f.write_str("the registry refuses a fresh token: ")?;
-                f.write_str(match refused {
-                    Refused::Right => "the identity lacks AcrPull on this repository",
-                    Refused::Source => "the cache rule's credential set is unhealthy, or its account may not pull this image",
-                    Refused::Address | Refused::Unclear => "the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
-                })
-            }
+            Self::Unauthorized(refused) => write!(f, "the registry refuses a fresh token: {refused}"),
             Self::Egress(no_tunnel) => write!(f, "the registry is not reachable: {no_tunnel}"),
             Self::Failing(status) => write!(f, "the registry answers {}", status.as_u16()),
             Self::Down(cause) => write!(f, "the registry is known to be down, and is probed until it is back: {cause}"),
@@ -311,7 +305,7 @@ pub(super) fn reason(error: &Error) -> String {
         ErrorType::ConnectNoRoute => "no route",
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => "no connection in time",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "TLS handshake failed",
-        ErrorType::InvalidCert => "its certificate is not trusted: a private CA goes into ca_file",
+        ErrorType::InvalidCert => NOT_TRUSTED,
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "the connection broke",
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is not valid HTTP",
         other => other.as_str(),

@@ -25,7 +25,7 @@ use crate::cache::{Content, Entry, Fetched, Freshness, Key, Kind, Origin, Part, 
 use crate::digest;
 use crate::net::USER_AGENT;
 
-mod body;
+pub(super) mod body;
 mod configuration;
 mod content;
 mod image;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -144,6 +145,18 @@ async fn ask_in_time(upstream: &Upstream, calls: &Connections) -> Result<(), Tro
 }
 
 async fn ask(upstream: &Upstream, calls: &Connections, connect: &Arc<Attempt>) -> Result<(), Trouble> {
+    match ping(upstream, calls, connect).await?.resp_header().map(|response| response.status) {
+        Some(status) if status.is_server_error() => Err(Trouble::Failing(status)),
+        _ => Ok(()),
+    }
+}
+
+/// The request of a probe, and the connection that has brought the header of its answer.
+pub(super) async fn ping(
+    upstream: &Upstream,
+    calls: &Connections,
+    connect: &Arc<Attempt>,
+) -> Result<HttpSession, Trouble> {
     let mut attempts = Attempts::new(std::time::Instant::now());
     // A connection that is kept may work where new ones do not.
     attempts.replay(true);
@@ -162,10 +175,8 @@ async fn ask(upstream: &Upstream, calls: &Connections, connect: &Arc<Attempt>) -
         request.insert_header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))?;
         session.write_request_header(Box::new(request)).await?;
         session.read_response().await?;
-        Ok(session.resp_header().map(|response| response.status))
+        Ok(())
     };
-    match exchange.await.map_err(trouble)? {
-        Some(status) if status.is_server_error() => Err(Trouble::Failing(status)),
-        _ => Ok(()),
-    }
+    exchange.await.map_err(trouble)?;
+    Ok(session)
 }

@@ -6,14 +6,16 @@
 //! although the identity may pull, and names the rule in its sentence (Azure/acr#599, #772, #892), or asks for a sign-in in
 //! general words (#893).
 
+use std::fmt;
+
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 use oci::challenge::Challenge;
 
+use crate::answer::{FIREWALL, is_about_firewall, says};
+
 /// In every sentence about a cache rule's source or its credential set. No name of a client's has a blank.
 const OF_A_RULE: &str = "cache rule ";
-/// In the sentence about an address that the registry's firewall does not know.
-const OF_A_FIREWALL: &str = " is not allowed access";
 
 /// What a refusal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Refused {
         };
         Some(if Self::is_about_rule(body) {
             Self::Source
-        } else if says(body, OF_A_FIREWALL) {
+        } else if is_about_firewall(body) {
             Self::Address
         } else if status == StatusCode::FORBIDDEN || is_too_narrow() {
             Self::Right
@@ -58,8 +60,16 @@ impl Refused {
     }
 }
 
-fn says(body: &[u8], words: &str) -> bool {
-    body.windows(words.len()).any(|window| window == words.as_bytes())
+impl fmt::Display for Refused {
+    /// What lacks, and where.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Right => "the identity lacks AcrPull on this repository",
+            Self::Source => "the cache rule's credential set is unhealthy, or its account may not pull this image",
+            Self::Address => FIREWALL,
+            Self::Unclear => "the identity lacks AcrPull on this repository, the cache rule's credential set is unhealthy, or a firewall rule denies this host",
+        })
+    }
 }
 
 #[cfg(test)]

@@ -3,27 +3,20 @@
 //! Requests read the table through one pointer, which is swapped atomically. A request keeps the destination that it got, so
 //! it ends with the table that it began with. The upkeep of a registry ends after the last request to it.
 
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::ServeError;
+use super::registry::{Builder, Built, Shared};
 use super::upkeep::{Upkeep, UpkeepService};
 use crate::cache::Cache;
-use crate::config::identity::{Assigned, Kind};
 use crate::config::{self, Config};
-use crate::identity::{Chain, IdentityError};
 use crate::metrics::Meters;
-use crate::net::addresses::{Addresses, Names, Way};
 use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Connections, Destination, Health, Kept, Table, Trouble, Upstream};
-use crate::token::Tokens;
-use crate::token::acr::AcrIssuer;
+use crate::proxy::{BlobHosts, Connections, Destination, Kept, Table, Trouble, Upstream};
 use oci::route::Routes;
 
 /// Makes tables of routes, and swaps them.
@@ -31,10 +24,7 @@ pub(crate) struct RouteTable {
     live: Arc<Table>,
     /// The registries of the live table. Locked while the table is replaced, so that one thread at a time does it.
     served: Mutex<(Option<Shared>, Vec<Served>)>,
-    roots: TrustRoots,
-    /// The addresses of storage hosts and sign-in hosts, shared by all tables.
-    storage_names: Arc<Names>,
-    sign_in_names: Arc<Names>,
+    builder: Builder,
     /// How hosts are reached, and the settings for it. Another value for other settings.
     egress: Arc<Mutex<(EgressSettings, Option<Arc<Egress>>)>>,
     /// The connections of calls that are not passed on, shared by all routes.
@@ -53,13 +43,6 @@ struct Served {
     upstream: Arc<Upstream>,
 }
 
-/// What all registries have in common, and can be changed while they are in use.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Shared {
-    token_wait: Duration,
-    reads_per_minute: Option<NonZeroU32>,
-}
-
 impl Served {
     fn is_built_from(&self, settings: &config::Upstream, egress: &Arc<Egress>) -> bool {
         *self.settings == *settings && Arc::ptr_eq(&self.egress, egress)
@@ -73,9 +56,7 @@ impl RouteTable {
         let table = Self {
             live: Arc::new(ArcSwap::from_pointee(Routes::new(Vec::new(), None))),
             served: Mutex::default(),
-            roots,
-            storage_names: Names::storage(),
-            sign_in_names: Names::sign_in(),
+            builder: Builder::new(roots, meters),
             egress: Arc::default(),
             calls: Arc::new(calls),
             cache: OnceLock::new(),
@@ -99,7 +80,7 @@ impl RouteTable {
         let (in_effect, served) = &*lock;
         let (mut next, mut new_upkeep) = (Vec::<Served>::new(), Vec::new());
         let egress = self.egress(config.egress())?;
-        let shared = Shared { token_wait: config.token_wait(), reads_per_minute: config.registry_reads_per_minute() };
+        let shared = Shared::of(config);
         let routes = config.routes().try_map(
             |source, config::Destination { upstream: settings, on_failure, blobs, blob_hosts, lifetimes }| {
                 let is_it = |known: &&Served| known.is_built_from(settings, &egress);
@@ -186,10 +167,7 @@ impl RouteTable {
         {
             return Ok(Arc::clone(egress));
         }
-        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
-        let egress =
-            Egress::new(settings, &self.roots, variable).map_err(|wrong| ServeError::Setting(wrong.to_string()))?;
-        Ok(Arc::new(egress))
+        self.builder.egress(settings)
     }
 
     /// Builds one registry and its upkeep.
@@ -199,50 +177,11 @@ impl RouteTable {
         shared: Shared,
         egress: &Arc<Egress>,
     ) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
-        /// No registry has the number of an earlier one.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let domain = settings.domain();
-        let direct = || Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
-        // Who gives a registry's addresses says that it is reached there.
-        let way = match settings.addresses() {
-            [] => egress.way((domain.host(), domain.port()), direct),
-            [..] => Way::direct(direct()),
-        };
-        let identity = Chain::new(settings.identity(), &self.roots, &self.sign_in_names, egress);
-        let identity = identity.map_err(|cause| match cause {
-            IdentityError::Variable(cause) => ServeError::Setting(cause.to_string()),
-            IdentityError::Client(cause) => ServeError::Client(cause),
-        })?;
-        let meter = self.meters.registry(domain.authority());
-        let issuer = AcrIssuer::new(domain.clone(), identity, way.clone(), &self.roots, Arc::clone(&meter));
-        let issuer = Arc::new(issuer.map_err(ServeError::Client)?);
-        let tokens = Arc::new(Tokens::new(shared.token_wait));
-        let (in_use, upkeep_ends) = oneshot::channel();
-        let upkeep =
-            Upkeep { addresses: Arc::clone(way.addresses()), tokens: Arc::clone(&tokens), issuer, in_use: upkeep_ends };
-        let upstream = Upstream {
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            domain: domain.clone(),
-            host: domain.to_header(),
-            way,
-            tokens,
-            identity: identity_of(settings.identity().kind()),
-            health: Health::new(domain, shared.reads_per_minute),
-            meter,
-            storage_names: Arc::clone(&self.storage_names),
-            egress: Arc::clone(egress),
-            in_use,
-        };
-        Ok((Arc::new(upstream), upkeep))
+        let Built { upstream, issuer, in_use } = self.builder.build(settings, shared, egress)?;
+        let addresses = Arc::clone(upstream.way.addresses());
+        let upkeep = Upkeep { addresses, tokens: Arc::clone(&upstream.tokens), issuer, in_use };
+        Ok((upstream, upkeep))
     }
-}
-
-/// Who signs in. Where the settings name no client id, the variable that the sign-in reads has it.
-fn identity_of(kind: &Kind) -> (&'static str, Option<String>) {
-    let (name, id) = kind.told();
-    let reads_variable = kind.asks_entra() || matches!(kind, Kind::Default | Kind::ManagedIdentity(Assigned::System));
-    let variable = || std::env::var("AZURE_CLIENT_ID").ok().filter(|id| reads_variable && !id.is_empty());
-    (name, id.map(str::to_owned).or_else(variable))
 }
 
 #[cfg(test)]

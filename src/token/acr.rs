@@ -17,7 +17,9 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Granted, Issuer};
-use crate::answer::{BodyError, CORRELATION_ID, MAX_BODY, read_body, retry_after, server_time, with_causes};
+use crate::answer::{
+    BodyError, CORRELATION_ID, FIREWALL, MAX_BODY, is_about_firewall, read_body, retry_after, server_time, with_causes,
+};
 use crate::config::Domain;
 use crate::failure::{Failure, Hop};
 use crate::identity::{Chain, EntraToken};
@@ -25,7 +27,7 @@ use crate::metrics::CallMeter;
 use crate::metrics::labels::{self, CallResult};
 use crate::net::addresses::{Single, Way};
 use crate::net::trust::TrustRoots;
-use crate::net::{USER_AGENT, client};
+use crate::net::{NO_CONNECTION, USER_AGENT, client};
 use crate::secret::Secret;
 
 /// Of a token that does not say when it ends; a 401 would end it sooner.
@@ -62,6 +64,14 @@ impl AcrIssuer {
         Ok(Self { domain, identity, way, http: http.build()?, meter })
     }
 
+    /// The first half of a sign-in: an Entra token; `None` where nobody signs in.
+    pub(crate) async fn sign_in(&self) -> Result<Option<EntraToken>, Failure> {
+        match &self.identity {
+            Some(identity) => self.entra_token(identity).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     async fn entra_token(&self, identity: &Chain) -> Result<EntraToken, Failure> {
         let measured = self.meter.begin(labels::Hop::Identity);
         let token = identity.token().await;
@@ -75,7 +85,8 @@ impl AcrIssuer {
         token
     }
 
-    async fn exchange(&self, entra: &Secret) -> Result<Granted, Failure> {
+    /// The second half: the registry's refresh token for it.
+    pub(crate) async fn exchange(&self, entra: &Secret) -> Result<Granted, Failure> {
         let service = self.domain.host();
         let form = [("grant_type", "access_token"), ("service", service), ("access_token", entra.expose())];
         self.post(Hop::Exchange, "/oauth2/exchange", &form).await
@@ -158,6 +169,7 @@ impl AcrIssuer {
             (Hop::Exchange, 401) => {
                 "the identity has no role on this registry (assign AcrPull), or the registry is of another tenant"
             }
+            (_, 403) if is_about_firewall(body) => FIREWALL,
             (Hop::Exchange | Hop::Token, 403) => "the identity lacks AcrPull or a firewall rule denies this host",
             (Hop::Token, 401) => "the registry no longer accepts its refresh token, signing in again",
             (_, 404) => "no such endpoint: is this domain an Azure container registry?",
@@ -198,7 +210,7 @@ impl AcrIssuer {
         let advice = if cause.is_timeout() {
             "no answer in time, trying again"
         } else if cause.is_connect() {
-            "no connection: check the domain, the network path, a private endpoint's DNS and the CA"
+            NO_CONNECTION
         } else {
             "the connection broke, trying again"
         };

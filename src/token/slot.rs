@@ -9,8 +9,8 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::as_millis;
 use super::state::Failing;
+use super::{Granted, as_millis};
 
 /// A token that was asked for because of a 401, and is younger than this, is not renewed for another 401: no other token
 /// would help.
@@ -40,6 +40,24 @@ pub(crate) struct Bearer {
 }
 
 impl Bearer {
+    /// Of a token that is used at once, and by nobody else: for a check of the way to the registry. `None` if no header may
+    /// carry it.
+    pub(crate) fn of(granted: &Granted, own: bool) -> Option<Self> {
+        let now = Instant::now();
+        Some(Self {
+            header: granted.token.to_bearer()?,
+            expires: now + granted.lifetime,
+            asked: now,
+            issued: 0,
+            number: 0,
+            replaces: 0,
+            forced: false,
+            own,
+            accepted: AtomicBool::new(false),
+            rejected: AtomicBool::new(false),
+        })
+    }
+
     /// The value of the `Authorization` header. Cloning it does not copy the token.
     pub(crate) fn header(&self) -> HeaderValue {
         self.header.clone()

@@ -44,6 +44,11 @@ impl Authority {
         self.issue("mirror", names, &[], ExtendedKeyUsagePurpose::ServerAuth, None)
     }
 
+    /// The same until then.
+    pub fn server_until(&self, names: &[&str], end: SystemTime) -> Pair {
+        self.issue("mirror", names, &[], ExtendedKeyUsagePurpose::ServerAuth, Some(end))
+    }
+
     /// A client whose subject is this, with a URI.
     pub fn client(&self, name: &str, uri: &str) -> Pair {
         self.issue(name, &[], &[uri], ExtendedKeyUsagePurpose::ClientAuth, None)

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use acr_emulator::{Emulator, Options};
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -119,7 +119,8 @@ impl Setup {
         })
     }
 
-    fn edit(self, change: impl FnOnce(String) -> String) -> Self {
+    /// Changes the text of the configuration file.
+    pub fn edit(self, change: impl FnOnce(String) -> String) -> Self {
         let path = self.path("config.yaml");
         let config = std::fs::read_to_string(&path).expect("written by `with`");
         self.file("config.yaml", change(config));
@@ -222,7 +223,7 @@ impl Setup {
     }
 
     /// Starts it and does not wait.
-    pub fn spawn(self) -> Proxy {
+    pub fn spawn(mut self) -> Proxy {
         let (stderr, writer) = std::io::pipe().expect("a pipe");
         let stream = std::fs::File::from(OwnedFd::from(writer));
         let journal = self.journal.map(|is_standard_error| {
@@ -230,6 +231,30 @@ impl Setup {
             let inode = if is_standard_error { of.ino() } else { of.ino() + 1 };
             ("JOURNAL_STREAM", format!("{}:{inode}", of.dev()))
         });
+        let mut command = self.command(None);
+        let sockets = std::mem::take(&mut self.sockets);
+        let count = sockets.len();
+        if count > 0 {
+            let mappings = (3..).zip(sockets).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
+            command.fd_mappings(mappings.collect()).expect("each is another");
+        }
+        let handed_over = (count > 0).then(|| ("LISTEN_FDS", count.to_string()));
+        let child = command
+            .envs(journal)
+            .envs(handed_over)
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(stream))
+            .spawn()
+            .expect("the binary starts");
+        Proxy::new(child, Log::read(stderr), self.files)
+    }
+
+    /// Runs another command of the program with the same settings, to its end.
+    pub fn run(&self, command: &str) -> Output {
+        self.command(Some(command)).output().expect("the binary starts")
+    }
+
+    fn command(&self, word: Option<&str>) -> Command {
         let binary = self.program.as_ref().map_or_else(binary, |path| path.to_string_lossy().into_owned());
         let mut command = match self.descriptors {
             None => Command::new(&binary),
@@ -239,24 +264,13 @@ impl Setup {
                 shell
             }
         };
-        let count = self.sockets.len();
-        if count > 0 {
-            let mappings = (3..).zip(self.sockets).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
-            command.fd_mappings(mappings.collect()).expect("each is another");
-        }
-        let handed_over = (count > 0).then(|| ("LISTEN_FDS", count.to_string()));
-        let child = command
+        command
+            .args(word)
             .args(&self.args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .envs(journal)
-            .envs(handed_over)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(stream))
-            .spawn()
-            .expect("the binary starts");
-        Proxy::new(child, Log::read(stderr), self.files)
+            .stdin(Stdio::null());
+        command
     }
 }

@@ -157,14 +157,16 @@ async fn without_a_sign_in_the_page_says_why_and_what_to_do() {
     azure.inject(Hop::Exchange, Fault::Status(403));
     let proxy = Setup::new(&azure).flag("--admin-address", "127.0.0.1:0").start();
     let admin = admin(&proxy);
-    until(admin, "the identity lacks AcrPull").await;
+    until(admin, "the registry's firewall denies this host").await;
     let (html, complaints) = open(admin, "signed-out");
     assert!(complaints.is_empty(), "{complaints:?}");
     let text = words(&html);
     assert!(html.contains(r#"class="bad">not ready: no token for example.azurecr.io"#), "{html}");
-    for says in
-        ["nothing is served", "the identity lacks AcrPull or a firewall rule denies this host", "Somebody has to act"]
-    {
+    for says in [
+        "nothing is served",
+        "the registry's firewall denies this host: allow its address there",
+        "Somebody has to act",
+    ] {
         assert!(text.contains(says), "{says}: {text}");
     }
 }

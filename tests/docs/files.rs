@@ -87,6 +87,11 @@ fn the_socket_unit_is_for_the_listener_by_default() {
 #[test]
 fn the_unit_reloads_its_own_process() {
     let unit = std::fs::read_to_string(root().join("conf/acr-cache-proxy.service")).expect("the unit");
+    let check = "-/usr/bin/acr-cache-proxy check --config /etc/acr-cache-proxy/config.yaml\n";
+    assert!(
+        unit.contains(&format!("\nExecStartPre={check}")) && unit.contains(&format!("\nExecReload={check}")),
+        "{unit}"
+    );
     assert!(unit.contains("\nExecReload=/usr/bin/acr-cache-proxy reload --pid $MAINPID\n"), "{unit}");
 }
 

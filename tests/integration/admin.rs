@@ -47,7 +47,7 @@ async fn readiness_names_upstream_hop_time_and_remedy() {
             Hop::Exchange,
             Fault::Status(403),
             "exchange",
-            "the identity lacks AcrPull or a firewall rule denies this host",
+            "the registry's firewall denies this host: allow its address there",
         ),
         (Hop::Token, Fault::Status(500), "token", "the registry has trouble, trying again"),
     ] {

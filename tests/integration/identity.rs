@@ -105,7 +105,7 @@ async fn a_failed_sign_in_is_reported_by_hop() {
         (
             Hop::Exchange,
             Fault::Status(403),
-            "token exchange: 403 DENIED: the identity lacks AcrPull or a firewall rule denies this host",
+            "token exchange: 403 DENIED: the registry's firewall denies this host: allow its address there",
         ),
         // A wrong tenant, and a refresh token that is no good.
         (Hop::Exchange, refused_without_a_word(), "token exchange: 401: the identity has no role on this registry"),

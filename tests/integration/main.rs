@@ -9,6 +9,7 @@ mod blobs;
 mod bodies;
 mod cache;
 mod certificates;
+mod check;
 mod client_config;
 mod configurations;
 mod counters;

@@ -22,7 +22,7 @@ const BODY_LIMIT: Duration = Duration::from_secs(20);
 static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
 /// A body, as far as it has been read.
-pub(super) enum Body {
+pub(crate) enum Body {
     /// To its end, in as much memory as it is long.
     Whole(Bytes),
     /// The connection broke, or the time was up.
@@ -34,7 +34,7 @@ pub(super) enum Body {
 }
 
 /// Reads a body of `limit` bytes at most. Its bytes count as in flight until it is here.
-pub(super) async fn read(upstream: &mut HttpSession, response: &ResponseHeader, limit: usize) -> Body {
+pub(crate) async fn read(upstream: &mut HttpSession, response: &ResponseHeader, limit: usize) -> Body {
     let announced = framing::length(response);
     if announced.is_some_and(|announced| announced > limit as u64) {
         return Body::TooLarge;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 use http::Method;

@@ -1,0 +1,127 @@
+//! The configuration: every mistake that would end a start of the proxy, and what it would start with only with a warning.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Options;
+use super::report::{Group, Hop, Kind, Line, Status};
+use super::warnings;
+use crate::config::identity::Kind as IdentityKind;
+use crate::config::{self, Config, Endpoint};
+use crate::listen::certificate;
+use crate::metrics::Meters;
+use crate::net::egress::Egress;
+use crate::net::trust::TrustRoots;
+use crate::serve::registry::{Builder, Built, Shared};
+use crate::serve::{self, ServeError};
+use crate::{identity, logger};
+
+/// What the proxy would be built of.
+pub(super) struct Parts {
+    pub config: Config,
+    pub roots: TrustRoots,
+    /// Each registry with its settings.
+    pub registries: Vec<(Arc<config::Upstream>, Built)>,
+    pub meters: Arc<Meters>,
+}
+
+/// The lines about it.
+pub(super) struct Findings {
+    name: String,
+    lines: Vec<Line>,
+}
+
+impl Findings {
+    fn add(&mut self, status: Status, text: String) {
+        // The same variable may be wrong for several registries.
+        if !self.lines.iter().any(|line| line.text == text) {
+            self.lines.push(Line { hop: Hop::Configuration, status, elapsed: None, text, value: None });
+        }
+    }
+
+    /// A mistake.
+    pub(super) fn failed(&mut self, text: impl ToString) {
+        self.add(Status::Failed, text.to_string());
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        self.add(Status::Warning, text.into());
+    }
+
+    pub(super) fn into_group(self) -> Group {
+        Group { kind: Kind::Configuration, name: self.name, lines: self.lines }
+    }
+}
+
+/// Checks the settings, and builds what the proxy is built of, without any I/O but that of reading files.
+pub(super) fn check(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> (Findings, Option<Parts>) {
+    let name = options.file.clone().unwrap_or_else(|| "of the command line".to_owned());
+    let mut findings = Findings { name, lines: Vec::new() };
+    // Both Pingora and reqwest take the process's provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (parts, heard) = warnings::during(|| build(&mut findings, load));
+    options.warnings.iter().cloned().chain(heard).for_each(|warning| findings.warn(warning));
+    let Some(parts) = parts else { return (findings, None) };
+    warn(&mut findings, &parts.config);
+    if findings.lines.iter().any(|line| line.status == Status::Failed) {
+        return (findings, None);
+    }
+    let [registries, routes] = [parts.registries.len(), parts.config.routes().iter().count()];
+    let plural = |count: usize, one: &'static str, more: &'static str| if count == 1 { one } else { more };
+    let text = format!(
+        "{routes} {} to {registries} {}",
+        plural(routes, "route", "routes"),
+        plural(registries, "registry", "registries")
+    );
+    findings.add(Status::Ok, text);
+    (findings, Some(parts))
+}
+
+fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>) -> Option<Parts> {
+    let config = match load() {
+        Ok(config) => config,
+        Err(mistakes) => {
+            mistakes.lines().for_each(|mistake| findings.failed(mistake));
+            return None;
+        }
+    };
+    for listener in config.listeners() {
+        if let Endpoint::Unix { path, .. } = &listener.endpoint
+            && path.parent().is_some_and(|folder| !folder.is_dir())
+        {
+            let cause = io::Error::from(io::ErrorKind::NotFound);
+            findings.failed(ServeError::cannot_listen(listener.endpoint.clone(), cause));
+        }
+    }
+    let roots = TrustRoots::load(config.ca_file()).map_err(|cause| findings.failed(cause)).ok();
+    let (meters, shared) = (Arc::new(Meters::default()), Shared::of(&config));
+    let builder = Builder::new(roots.clone().unwrap_or_else(TrustRoots::none), &meters);
+    let egress = builder.egress(config.egress()).map_err(|cause| findings.failed(cause)).ok();
+    let way = egress.clone().unwrap_or_else(Egress::direct);
+    let mut registries = Vec::new();
+    for settings in config.upstreams() {
+        match builder.build(settings, shared, &way) {
+            Ok(built) => registries.push((Arc::clone(settings), built)),
+            Err(cause) => findings.failed(cause),
+        }
+    }
+    egress.and(Some(Parts { config, roots: roots?, registries, meters }))
+}
+
+/// What the proxy says at its start, and goes on.
+fn warn(findings: &mut Findings, config: &Config) {
+    logger::doubt(&config.log().filter).into_iter().for_each(|doubt| findings.warn(doubt));
+    if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), IdentityKind::Default)) {
+        identity::passed_over().into_iter().for_each(|sentence| findings.warn(sentence));
+    }
+    for listener in config.listeners() {
+        let end = listener.tls.as_ref().and_then(|files| certificate::check(files).ok());
+        let url = listener.endpoint.to_string();
+        end.and_then(|end| serve::ended(&url, end)).into_iter().for_each(|ended| findings.warn(ended));
+        let address = listener.endpoint.address();
+        address
+            .and_then(|address| serve::exposed(listener, address))
+            .into_iter()
+            .for_each(|exposed| findings.warn(exposed));
+    }
+}

@@ -1,0 +1,241 @@
+//! One route, asked for an image: its manifest, where one of its blobs is, and the first bytes from there.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use oci::manifest::{Descriptor, Document, for_platform};
+use oci::name::Prefix;
+use oci::platform::Platform;
+use oci::route::{Blobs, DOCKER_HUB, Source};
+use tokio::time::Instant;
+
+use super::images::Wanted;
+use super::reach::Host;
+use super::registry::{Ready, minutes};
+use super::report::{Group, Hop, Kind, Status};
+use super::steps::{Finding, Steps, Works};
+use crate::answer::{is_not_imported, says};
+use crate::digest;
+use crate::proxy::trial::{Answer, Trial};
+use crate::proxy::{BlobHosts, Destination, Refused, RegistryError, Storage, Target, Trouble};
+use crate::token::{Bearer, Issuer as _};
+
+/// What comes behind a manifest.
+const BEHIND: [Hop; 5] = [Hop::Blob, Hop::StorageDns, Hop::StorageTcp, Hop::StorageTls, Hop::Storage];
+/// In the sentences about a cache rule.
+const OF_A_RULE: &str = "cache rule ";
+
+/// A route, and the images that it is asked for.
+pub(super) struct Route {
+    pub source: Source,
+    pub prefix: Prefix,
+    pub destination: Arc<Destination>,
+    /// Whose containers pull through this proxy can only be on this host.
+    pub is_for_this_host: bool,
+    /// Each as it is asked for.
+    pub images: Vec<(Wanted, Target)>,
+}
+
+/// Tries a route with each of its images. `before` is where the way to its registry ended, and `reached` has the storage that
+/// was reached.
+pub(super) async fn route(
+    route: &Route,
+    ready: Option<&Ready>,
+    before: Option<Hop>,
+    reached: &mut Vec<(String, u16)>,
+    until: Instant,
+) -> Vec<Group> {
+    let prefix = route.prefix.as_str();
+    let slash = if prefix.is_empty() { "" } else { "/" };
+    let name = format!("{} -> {}{slash}{prefix}", route.source, route.destination.upstream.domain.authority());
+    let mut groups = Vec::new();
+    if route.images.is_empty() {
+        let mut steps = Steps::new(until);
+        let text = format!("not tried: no image of {} is known to be there: name one with --image", route.source);
+        steps.note(Hop::Manifest, Status::Skipped, text, None);
+        groups.push(Group { kind: Kind::Route, name: name.clone(), lines: steps.lines });
+    }
+    for (wanted, target) in &route.images {
+        let mut steps = Steps::new(until);
+        steps.ended = before;
+        match ready {
+            Some(ready) => drop(Pull { route, ready, wanted }.go(target, &mut steps, reached).await),
+            None => {
+                steps.skip([Hop::Manifest].into_iter().chain(BEHIND));
+            }
+        }
+        groups.push(Group { kind: Kind::Route, name: format!("{name}, by {}", wanted.image), lines: steps.lines });
+    }
+    groups
+}
+
+/// An image of a route.
+struct Pull<'a> {
+    route: &'a Route,
+    ready: &'a Ready,
+    wanted: &'a Wanted,
+}
+
+impl Pull<'_> {
+    async fn go(&self, target: &Target, steps: &mut Steps, reached: &mut Vec<(String, u16)>) -> Option<()> {
+        let bearer = match &self.ready.wildcard {
+            Some(all) => Bearer::of(all, false),
+            None => steps.step(Hop::Token, self.own_token(target.repository())).await,
+        };
+        let Some(bearer) = bearer else {
+            steps.skip([Hop::Manifest].into_iter().chain(BEHIND));
+            return None;
+        };
+        let trial = Trial::new(&self.route.destination, target.clone(), bearer);
+        let Some((trial, blob)) = steps.step(Hop::Manifest, self.manifest(trial)).await else {
+            steps.skip(BEHIND);
+            return None;
+        };
+        let Some(storage) = steps.step(Hop::Blob, self.blob(&trial, &blob)).await else {
+            steps.skip(BEHIND.into_iter().skip(1));
+            return None;
+        };
+        let storage = storage?;
+        let upstream = &self.route.destination.upstream;
+        let (host, port) = (storage.host().to_owned(), storage.port());
+        let way = upstream.egress.way((&host, port), || upstream.storage_names.get(&host, port));
+        let name = oci::authority::without_brackets(&host);
+        let there = Host { way: &way, name, is_storage: true, only_warns: self.is_clients_matter() };
+        if !reached.contains(&(host.clone(), port)) {
+            if !there.reach(steps, &self.ready.roots).await {
+                steps.skip([Hop::Storage]);
+                return None;
+            }
+            reached.push((host, port));
+        }
+        steps.step(Hop::Storage, self.stored(&trial, &blob, storage)).await
+    }
+
+    /// Whether clients on other hosts fetch layers from storage by themselves: then it is their way that counts.
+    fn is_clients_matter(&self) -> bool {
+        self.route.destination.blobs == Blobs::Redirect && !self.route.is_for_this_host
+    }
+
+    async fn own_token(&self, repository: &str) -> Result<Works<Bearer>, Finding> {
+        let scope = format!("repository:{repository}:pull");
+        let granted = self.ready.issuer.access(&self.ready.login, &scope).await.map_err(Finding::failed)?;
+        let text = format!("a token for {repository}, for {}", minutes(granted.lifetime));
+        let bearer = Bearer::of(&granted, true).ok_or_else(|| Finding::failed("a token that no header may carry"))?;
+        Ok(Works::new(bearer, text))
+    }
+
+    /// The manifest, of any platform where there are several, and its smallest blob.
+    async fn manifest(&self, trial: Trial) -> Result<Works<(Trial, Descriptor)>, Finding> {
+        let mut trial = trial;
+        let mut answer = trial.manifest(None).await.map_err(Finding::failed)?;
+        let is_narrow = answer.status == StatusCode::UNAUTHORIZED && !trial.has_own_token();
+        // As the proxy does, where the registry grants a token for all and then refuses it.
+        if is_narrow && let Ok(own) = self.own_token(trial.repository()).await {
+            trial = trial.with(own.result);
+            answer = trial.manifest(None).await.map_err(Finding::failed)?;
+        }
+        let is_imported = !is_not_imported(&answer.headers);
+        let mut document = self.document(&answer)?;
+        if let Document::Index(entries) = &document {
+            let usual = Platform::parse("linux/amd64").ok();
+            let usual = usual.and_then(|usual| for_platform(entries, &usual).next().or(entries.first()));
+            let Some(entry) = usual else { return Err(Finding::failed("its index has no manifest in it")) };
+            let answer = trial.manifest(Some(&entry.digest)).await.map_err(Finding::failed)?;
+            let of_platform = self.document(&answer)?;
+            if digest::is_of(&entry.digest, &answer.body) == Some(false) {
+                return Err(Finding::failed(format!("a manifest that is not {}", entry.digest)));
+            }
+            document = of_platform;
+        }
+        let Document::Manifest(manifest) = document else {
+            return Err(Finding::failed("an index in an index: name another image with --image"));
+        };
+        let layers = manifest.layers.into_iter().filter(|layer| layer.urls.is_empty());
+        let blob = layers.chain([manifest.config]).min_by_key(|blob| blob.size);
+        let Some(blob) = blob else { return Err(Finding::failed("a manifest without a blob")) };
+        let from = if is_imported { "" } else { ", which the registry imports from its source now" };
+        let text = format!("{}{from}", trial.repository());
+        Ok(Works::new((trial, blob), text))
+    }
+
+    fn document(&self, answer: &Answer) -> Result<Document, Finding> {
+        if answer.status != StatusCode::OK {
+            return Err(self.refused(answer));
+        }
+        Document::parse(&answer.body).map_err(|what| {
+            Finding::failed(format!("200 with a body that is {what}: is a proxy or captive portal between?"))
+        })
+    }
+
+    /// Where a blob is; `None` if the registry serves it itself.
+    async fn blob(&self, trial: &Trial, blob: &Descriptor) -> Result<Works<Option<Storage>>, Finding> {
+        let answer = trial.blob(&blob.digest).await.map_err(Finding::failed)?;
+        if answer.status == StatusCode::OK {
+            return Ok(Works::new(None, "the registry serves it itself, without storage"));
+        }
+        if !answer.status.is_redirection() {
+            return Err(self.refused(&answer));
+        }
+        let destination = &self.route.destination;
+        let location = answer.headers.get(http::header::LOCATION).and_then(|location| location.to_str().ok());
+        let hosts = match (destination.blobs, location.and_then(|location| location.parse::<http::Uri>().ok())) {
+            // Clients follow wherever the registry leads them.
+            (Blobs::Redirect, Some(location)) => {
+                let host = location.authority().map(ToString::to_string).unwrap_or_default();
+                &BlobHosts::new(destination.upstream.domain.host(), &[host])
+            }
+            _ => &destination.blob_hosts,
+        };
+        let storage = trial.storage(&answer, hosts).map_err(Finding::failed)?;
+        let Some(storage) = storage else {
+            return Err(Finding::failed(format!(
+                "{} that leads to no storage: is a proxy between?",
+                answer.status.as_u16()
+            )));
+        };
+        let text = format!("redirected to {}", storage.authority());
+        Ok(Works::new(Some(storage), text))
+    }
+
+    async fn stored(&self, trial: &Trial, blob: &Descriptor, storage: Storage) -> Result<Works<()>, Finding> {
+        let host = storage.host().to_owned();
+        let answer = match trial.stored(&blob.digest, storage).await {
+            Ok(answer) if answer.status.is_success() => return Ok(Works::new((), "the first bytes have come")),
+            Ok(answer) => Trouble::StorageSays { host, status: answer.status, retry_after: None },
+            Err(trouble) => trouble,
+        };
+        let finding = Finding::failed(answer);
+        Err(if self.is_clients_matter() { finding.only_warns() } else { finding })
+    }
+
+    /// What an error of the registry's is about: what to do, and what it says itself.
+    fn refused(&self, answer: &Answer) -> Finding {
+        let Answer { status, headers, body } = answer;
+        let said = RegistryError::of(*status, body);
+        let image = &self.wanted.image;
+        let prefix = self.route.prefix.as_str();
+        let advice = match status.as_u16() {
+            401 | 403 => Refused::of(*status, headers, body).unwrap_or(Refused::Unclear).to_string(),
+            404 => {
+                let registry = self.route.destination.upstream.domain.host().split('.').next().unwrap_or_default();
+                let other = if self.wanted.is_named { "" } else { "; --image tries another one" };
+                let text = format!(
+                    "{image}: the prefix {prefix:?} is not the cache rule's target, or the rule does not cover the name: az acr cache list --registry {registry} shows the rules{other}: {said}"
+                );
+                // Rules for Docker Hub cover all of it, or at least its own images.
+                let is_certain =
+                    self.wanted.is_named || (self.route.source.registry() == DOCKER_HUB && !prefix.is_empty());
+                return if is_certain { Finding::failed(text) } else { Finding::warning(text) };
+            }
+            424 => "the source of the cache rule failed: try again later".to_owned(),
+            429 if says(body, OF_A_RULE) => {
+                "the limit of the rule's source for the account of the credential set is reached: try again later"
+                    .to_owned()
+            }
+            429 => "the limit of the registry's tier is reached: try again in a minute".to_owned(),
+            500..=599 => "the registry has trouble: try again, and look at Azure's status".to_owned(),
+            _ => "an answer that the protocol does not know: is a proxy between?".to_owned(),
+        };
+        Finding::failed(format!("{advice}: {said}"))
+    }
+}

@@ -1,0 +1,108 @@
+//! The hops of one way, tried one after the other: each has its line, and what follows a failure is not tried.
+
+use std::future::Future;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::CHECK_LIMIT;
+use super::report::{Hop, Line, Status, Value};
+
+/// Why the way ends at a hop.
+pub(super) struct Finding {
+    status: Status,
+    text: String,
+}
+
+impl Finding {
+    /// Pulls fail here.
+    pub(super) fn failed(text: impl ToString) -> Self {
+        Self { status: Status::Failed, text: text.to_string() }
+    }
+
+    /// The way ends here, and pulls may go on all the same.
+    pub(super) fn warning(text: impl ToString) -> Self {
+        Self { status: Status::Warning, text: text.to_string() }
+    }
+
+    /// The same as a warning.
+    pub(super) fn only_warns(self) -> Self {
+        Self { status: Status::Warning, ..self }
+    }
+}
+
+impl From<String> for Finding {
+    fn from(text: String) -> Self {
+        Self::failed(text)
+    }
+}
+
+/// What a hop that works has to say.
+pub(super) struct Works<T> {
+    pub result: T,
+    pub text: String,
+    pub value: Option<Value>,
+    /// It works, and somebody should look at it.
+    pub is_doubtful: bool,
+}
+
+impl<T> Works<T> {
+    pub(super) fn new(result: T, text: impl Into<String>) -> Self {
+        Self { result, text: text.into(), value: None, is_doubtful: false }
+    }
+}
+
+/// The lines of one group, until the time of the whole check is up.
+pub(super) struct Steps {
+    pub lines: Vec<Line>,
+    /// The first hop where the way ended.
+    pub ended: Option<Hop>,
+    until: Instant,
+}
+
+impl Steps {
+    pub(super) fn new(until: Instant) -> Self {
+        Self { lines: Vec::new(), ended: None, until }
+    }
+
+    /// Tries a hop. `None` if the way ends there.
+    pub(super) async fn step<T>(
+        &mut self,
+        hop: Hop,
+        work: impl Future<Output = Result<Works<T>, Finding>>,
+    ) -> Option<T> {
+        let begun = Instant::now();
+        let late = |_| {
+            let limit = CHECK_LIMIT.as_secs();
+            Err(Finding::failed(format!(
+                "not over when the {limit} s of the whole check were: try again, or look why it is slow"
+            )))
+        };
+        let outcome = timeout_at(self.until, work).await.unwrap_or_else(late);
+        let elapsed = Some(begun.elapsed());
+        match outcome {
+            Ok(Works { result, text, value, is_doubtful }) => {
+                let status = if is_doubtful { Status::Warning } else { Status::Ok };
+                self.lines.push(Line { hop, status, elapsed, text, value });
+                Some(result)
+            }
+            Err(Finding { status, text }) => {
+                self.lines.push(Line { hop, status, elapsed, text, value: None });
+                self.ended.get_or_insert(hop);
+                None
+            }
+        }
+    }
+
+    /// Something that was found on the way, and took no time.
+    pub(super) fn note(&mut self, hop: Hop, status: Status, text: String, value: Option<Value>) {
+        self.lines.push(Line { hop, status, elapsed: None, text, value });
+    }
+
+    /// These are not tried, because the way ended before.
+    pub(super) fn skip(&mut self, hops: impl IntoIterator<Item = Hop>) {
+        let before = self.ended.map(|ended| format!(": {} comes first", ended.name())).unwrap_or_default();
+        for hop in hops {
+            self.note(hop, Status::Skipped, format!("not tried{before}"), None);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `check`: which settings, and whether the way to the registries is tried.
+
+use clap::Args;
+use oci::image::Image;
+
+use super::exit::{Exit, mistake};
+use super::serve;
+use crate::check::Options;
+use crate::config::Flags;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  acr-cache-proxy check --config /etc/acr-cache-proxy/config.yaml
+      All mistakes in the settings and in the files that they name, as a start of the proxy would find them.
+  acr-cache-proxy check --online --config /etc/acr-cache-proxy/config.yaml
+      Also the way to each registry, hop by hop: name, connection, certificate, sign-in, tokens, a manifest, a blob.
+  acr-cache-proxy check --online --image grafana/loki:3.0.0 --config /etc/acr-cache-proxy/config.yaml
+      The same with an image that the cache rule covers.
+
+The proxy may run meanwhile. Each registry is asked for a few objects, and imports an image of a few KiB if it does not have it.
+
+Exit status: 0 if all is well or there are warnings only, 1 if a hop fails, 2 for a mistake in the settings or a flag.";
+
+/// The flags of `check`.
+#[derive(Args)]
+pub(super) struct CheckFlags {
+    /// Also try the way to each registry and its storage, signed in as the proxy is
+    #[arg(long)]
+    online: bool,
+    /// Write the report as JSON
+    #[arg(long)]
+    json: bool,
+    /// An image to ask for, in place of one that is known of the route's source; once for each
+    #[arg(long = "image", value_name = "IMAGE")]
+    images: Vec<String>,
+    #[command(flatten)]
+    serve: serve::ServeFlags,
+}
+
+/// What to check, and by which flags the settings are read.
+pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
+    let CheckFlags { online, json, images, serve } = flags;
+    if !images.is_empty() && !online {
+        return Err(mistake("--image is asked for with --online: set both"));
+    }
+    let images: Vec<_> = images.iter().map(|text| Image::parse(text)).collect();
+    let wrong: Vec<_> =
+        images.iter().filter_map(|image| image.as_ref().err()).map(|wrong| format!("--image: {wrong}")).collect();
+    if !wrong.is_empty() {
+        return Err(mistake(&wrong.join("\n")));
+    }
+    let images = images.into_iter().flatten().collect();
+    let file = serve.file();
+    let (flags, warnings) = serve::settings(serve);
+    Ok((Options { file, online, json, images, warnings }, flags))
+}

@@ -1,0 +1,164 @@
+//! One pull, step by step and by the calls of every other request, with nothing kept: for a check of the way to the registry
+//! and its storage. What an answer means is for the check to say.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use oci::media_type::ManifestType;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::attempts::Attempts;
+use super::blob::hosts::BlobHosts;
+use super::blob::redirect::{Storage, storage_of};
+use super::blob::storage;
+use super::context::Admitted;
+use super::destination::{Destination, Upstream};
+use super::fail::Trouble;
+use super::fetch::body::{self, Body};
+use super::target::Target;
+use super::{call, forward, probe, retry};
+use crate::net::USER_AGENT;
+use crate::net::addresses::Attempt;
+use crate::token::Bearer;
+
+/// A manifest; as much as a flight reads.
+const MAX_BODY: usize = 4 << 20;
+
+/// What the registry or its storage has answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// As much of it as has come.
+    pub body: Bytes,
+}
+
+/// A repository of a route, and the token that it is asked with; an anonymous pull has one as well.
+pub(crate) struct Trial {
+    target: Target,
+    destination: Arc<Destination>,
+    bearer: Arc<Bearer>,
+}
+
+/// The registry's answer to `/v2/` without a token, on a connection of its own, as a probe asks for it.
+pub(crate) async fn ping(destination: &Destination) -> Result<Answer, Trouble> {
+    let upstream: &Upstream = &destination.upstream;
+    let connect = Attempt::new(&upstream.way).ok_or_else(|| Trouble::unresolved(&upstream.way))?;
+    let mut session = probe::ping(upstream, &destination.calls, &connect).await?;
+    let header = session.resp_header().cloned().ok_or(Trouble::Silent)?;
+    let body = match body::read(&mut session, &header, MAX_BODY).await {
+        Body::Whole(body) => body,
+        Body::BrokeOff | Body::TooLarge | Body::NoRoom => Bytes::new(),
+    };
+    Ok(Answer { status: header.status, headers: header.headers.clone(), body })
+}
+
+impl Trial {
+    /// Of this request.
+    pub(crate) fn new(destination: &Arc<Destination>, target: Target, bearer: Bearer) -> Self {
+        Self { target, destination: Arc::clone(destination), bearer: Arc::new(bearer) }
+    }
+
+    /// The same with another token.
+    pub(crate) fn with(&self, bearer: Bearer) -> Self {
+        Self::new(&self.destination, self.target.clone(), bearer)
+    }
+
+    /// The repository's name in the registry.
+    pub(crate) fn repository(&self) -> &str {
+        self.target.repository()
+    }
+
+    /// The token is for this repository alone.
+    pub(crate) fn has_own_token(&self) -> bool {
+        self.bearer.is_own()
+    }
+
+    /// The manifest that is asked for, or another one of the repository.
+    pub(crate) async fn manifest(&self, digest: Option<&str>) -> Result<Answer, Trouble> {
+        let target = digest.map_or_else(|| self.target.clone(), |digest| self.target.manifest(digest));
+        self.ask(target, None).await
+    }
+
+    /// A blob of the repository; a redirect is the answer.
+    pub(crate) async fn blob(&self, digest: &str) -> Result<Answer, Trouble> {
+        self.ask(self.target.blob(digest), None).await
+    }
+
+    /// Where an answer redirects to, if that is storage.
+    pub(crate) fn storage(&self, answer: &Answer, hosts: &BlobHosts) -> Result<Option<Storage>, Trouble> {
+        let mut response =
+            ResponseHeader::build(answer.status, None).map_err(|error| Trouble::of_call(&error, None))?;
+        if let Some(location) = answer.headers.get(header::LOCATION) {
+            let insert = response.insert_header(header::LOCATION, location);
+            insert.map_err(|error| Trouble::of_call(&error, None))?;
+        }
+        storage_of(&response, self.destination.upstream.domain.authority(), hosts)
+            .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))
+    }
+
+    /// The blob from storage.
+    pub(crate) async fn stored(&self, digest: &str, storage: Storage) -> Result<Answer, Trouble> {
+        self.ask(self.target.blob(digest), Some(storage)).await
+    }
+
+    /// Asks once; connects that fail are repeated as for every request.
+    async fn ask(&self, target: Target, storage: Option<Storage>) -> Result<Answer, Trouble> {
+        let host = storage.as_ref().map(|storage| storage.host().to_owned());
+        let trouble = |error: Box<pingora_core::Error>| Trouble::of_call(&error, host.as_deref());
+        let mut attempts = Attempts::new(Instant::now());
+        // An anonymous pull from an anonymous registry has a token, too.
+        attempts.authorize(Arc::clone(&self.bearer));
+        if let Some(storage) = storage {
+            attempts.follow(storage);
+        }
+        let mut admitted = Admitted { target, destination: Arc::clone(&self.destination), attempts };
+        let request = request().map_err(trouble)?;
+        let calls = Arc::clone(&self.destination.calls);
+        loop {
+            retry::pause(&mut admitted.attempts).await;
+            let peer = match storage::peer(&mut admitted).await.map_err(trouble)? {
+                Some(peer) => peer,
+                None => forward::peer(&mut admitted).await.map_err(trouble)?,
+            };
+            let mut upstream = match call::ask(&calls, &peer, (&request, true), &mut admitted).await {
+                Ok(upstream) => upstream,
+                Err(error) if error.retry() => continue,
+                Err(error) => return Err(trouble(error)),
+            };
+            let response = call::header_of(&upstream).map_err(trouble)?.clone();
+            let (status, headers) = (response.status, response.headers.clone());
+            let is_blob = admitted.target.endpoint().is_blob() && status.is_success();
+            let body = match is_blob {
+                // That its content comes is enough.
+                true => upstream.read_body_bytes().await.map(|part| part.unwrap_or_default()).ok(),
+                false => match body::read(&mut upstream, &response, MAX_BODY).await {
+                    Body::Whole(body) => Some(body),
+                    Body::BrokeOff | Body::TooLarge | Body::NoRoom => None,
+                },
+            };
+            return match body {
+                None if status.is_success() => Err(broken(host.as_deref())),
+                // An error need not be whole.
+                body => Ok(Answer { status, headers, body: body.unwrap_or_default() }),
+            };
+        }
+    }
+}
+
+fn broken(storage: Option<&str>) -> Trouble {
+    match storage {
+        None => Trouble::Broken("it breaks off, or is too long"),
+        Some(host) => Trouble::Storage(format!("blob storage {host}: its answer breaks off, or is too long")),
+    }
+}
+
+/// All types of manifests, so that the registry converts none.
+fn request() -> pingora_core::Result<RequestHeader> {
+    let mut request = RequestHeader::build_no_case(Method::GET, b"/", Some(4))?;
+    request.insert_header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))?;
+    request.insert_header(header::ACCEPT, HeaderValue::from_static(ManifestType::ACCEPT_ALL))?;
+    Ok(request)
+}
