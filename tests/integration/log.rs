@@ -195,7 +195,9 @@ async fn an_error_of_the_registrys_own_is_told_with_its_code_and_message() {
             ("failing", 500, &long, "the registry answers 500 UNKNOWN: begin ... end"),
             ("none-said", 502, &"<html>".to_owned(), "the registry answers 502"),
         ] {
-            azure.inject(Hop::Data, Fault::StatusWith { status, headers: Vec::new(), body: body.clone() }.times(1));
+            // No other request takes it, such as one in the background for the tag that was asked for before.
+            let fault = Fault::StatusWith { status, headers: Vec::new(), body: body.clone() }.times(1);
+            azure.inject(Hop::Data, fault.on_path(format!("/manifests/{tag}")));
             wire::ask(proxy.address(), &format!("GET /v2/library/busybox/manifests/{tag}"), ENGINE);
             let line = proxy.wait_for_log(&format!("/manifests/{tag} {status} "));
             assert!(line.contains(&format!(" error={says}")) && line.len() < 1200, "{cache}: {line}");

@@ -406,8 +406,9 @@ async fn a_file_that_was_missing_is_read_when_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_federated_token_is_read_again_when_it_rotates() {
-    let options = Options { refresh_lifetime: std::time::Duration::from_secs(4), ..Options::default() };
-    let azure = azure(Options { entra_lifetime: std::time::Duration::from_secs(1), ..options }).await;
+    // The token of Entra ID lasts until it is exchanged, even on a loaded machine, and has ended at the next renewal.
+    let options = Options { refresh_lifetime: std::time::Duration::from_secs(12), ..Options::default() };
+    let azure = azure(Options { entra_lifetime: std::time::Duration::from_secs(3), ..options }).await;
     let setup = Setup::new(&azure).env("AZURE_CLIENT_SECRET", "");
     let file = setup.file("token", service_account_token("first"));
     let proxy = setup.env("AZURE_FEDERATED_TOKEN_FILE", &file.to_string_lossy()).start();
