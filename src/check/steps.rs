@@ -106,3 +106,34 @@ impl Steps {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_ends_with_the_time_of_the_whole_check_and_what_follows_is_not_tried() {
+        let begun = Instant::now();
+        let mut steps = Steps::new(begun + CHECK_LIMIT);
+        let works = steps.step(Hop::Dns, async { Ok(Works::new((), "192.0.2.1")) }).await;
+        let hangs = steps.step(Hop::Tcp, std::future::pending::<Result<Works<()>, Finding>>()).await;
+        // Nothing is left of the time, so this has none.
+        let late = steps.step(Hop::Identity, std::future::pending::<Result<Works<()>, Finding>>()).await;
+        steps.skip([Hop::Tls]);
+        assert_eq!((works, hangs, late, begun.elapsed()), (Some(()), None, None, CHECK_LIMIT));
+        let lines: Vec<_> = steps.lines.iter().map(|line| (line.hop, line.status)).collect();
+        let expected = [
+            (Hop::Dns, Status::Ok),
+            (Hop::Tcp, Status::Failed),
+            (Hop::Identity, Status::Failed),
+            (Hop::Tls, Status::Skipped),
+        ];
+        assert_eq!(lines, expected);
+        assert!(
+            steps.lines[1].text.starts_with("not over when the 60 s of the whole check were"),
+            "{}",
+            steps.lines[1].text
+        );
+        assert_eq!(steps.lines[3].text, "not tried: tcp comes first");
+    }
+}
