@@ -14,6 +14,7 @@ mod client_config;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
+mod generate;
 #[cfg(not(all(feature = "bench", feature = "demo")))]
 mod missing;
 mod reload;
@@ -23,6 +24,7 @@ mod warm;
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoOptions;
 pub(crate) use exit::{Exit, WRONG};
+pub(crate) use generate::generate;
 pub(crate) use serve::{Serve, read_again};
 
 /// What `--version` says behind the program's name; build.rs finds the commit and the features.
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     ClientConfig(Task),
     /// Ask a proxy for images before a fleet does.
     Warm(crate::warm::Options),
+    /// Write what a package has besides the program to this directory.
+    Generate(std::path::PathBuf),
     /// Measure pulls to these two sides.
     #[cfg(feature = "bench")]
     Bench(Box<acr_bench::Options>, crate::bench::Target),
@@ -82,6 +86,9 @@ enum Subcommands {
     /// Pull images through a proxy before a roll-out, so that the registry imports them and the proxy has them ready
     #[command(after_help = warm::EXAMPLES)]
     Warm(warm::WarmFlags),
+    /// Write the manual pages, the completions of shells and the schema of the configuration to a directory, for packages
+    #[command(hide = true)]
+    Generate(generate::GenerateFlags),
     /// Measure pulls through a proxy against direct pulls, in turns
     #[cfg(feature = "bench")]
     #[command(after_help = bench::EXAMPLES)]
@@ -108,6 +115,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Subcommands::Demo(_) => Err(missing::command("demo")),
         Subcommands::ClientConfig(arguments) => client_config::parse(arguments).map(Command::ClientConfig),
         Subcommands::Warm(flags) => warm::parse(flags).map(Command::Warm),
+        Subcommands::Generate(flags) => Ok(Command::Generate(flags.directory)),
         #[cfg(feature = "bench")]
         Subcommands::Bench(flags) => {
             bench::parse(*flags).map(|(options, target)| Command::Bench(Box::new(options), target))

@@ -28,6 +28,7 @@ mod mistake;
 mod parse;
 mod proxy_protocol;
 mod routes;
+mod schema;
 mod setting;
 mod table;
 mod tls;
@@ -50,6 +51,7 @@ pub(crate) use drain::Drain;
 pub(crate) use listener::{Endpoint, Listener};
 pub(crate) use mistake::Mistakes;
 pub(crate) use routes::{Destination, Routes, Upstream};
+pub(crate) use schema::schema;
 pub(crate) use table::{Default as DefaultValue, Row};
 pub(crate) use tls::{TlsFiles, TlsKey};
 
@@ -158,6 +160,29 @@ pub(crate) fn flagged() -> Vec<&'static Row> {
     }
     let mut rows = Vec::new();
     all(FileTable::entries(), &mut rows);
+    rows
+}
+
+/// Every setting with its key as it is written in prose: `cache.tags`. A table that stands in two places is listed once.
+pub(crate) fn all() -> Vec<(String, &'static Row)> {
+    fn below(entries: Vec<Entry>, above: &str, rows: &mut Vec<(String, &'static Row)>) {
+        for Entry { row, holds } in entries {
+            if rows.iter().any(|(_, known)| std::ptr::eq(*known, row)) {
+                continue;
+            }
+            let key = format!("{above}{}", row.key);
+            rows.push((key.clone(), row));
+            match holds {
+                Holds::Value | Holds::List => {}
+                Holds::Table(entries)
+                | Holds::Tables(entries)
+                | Holds::ValueOrTable(entries)
+                | Holds::ValueOrTables(entries) => below(entries, &format!("{key}."), rows),
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    below(FileTable::entries(), "", &mut rows);
     rows
 }
 

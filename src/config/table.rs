@@ -25,8 +25,7 @@ pub(crate) struct Row {
     pub example: &'static str,
     /// One line: `--help` shows it, and the reference begins with it.
     pub help: &'static str,
-    /// More sentences, for the reference; may be empty.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the reference page, which a test compares with it"))]
+    /// More sentences, for the reference, the schema and the manual; may be empty.
     pub more: &'static str,
     /// What to do about a key with nothing behind it; empty where its type says enough.
     pub if_empty: &'static str,
@@ -76,6 +75,8 @@ pub(crate) enum Holds {
     Table(Vec<Entry>),
     /// A list of tables of these settings.
     Tables(Vec<Entry>),
+    /// One value, or a table of these settings.
+    ValueOrTable(Vec<Entry>),
     /// One value, or a list of tables of these settings.
     ValueOrTables(Vec<Entry>),
 }
@@ -257,7 +258,7 @@ impl<T: Table + 'static> Shape for Short<T> {
     type Found = Option<TextOr<T>>;
 
     fn entry(&'static self) -> Entry {
-        Entry { row: &self.row, holds: Holds::Value }
+        Entry { row: &self.row, holds: Holds::ValueOrTable(T::entries()) }
     }
 
     fn read(&self, document: &mut Document<'_>, node: &Node<'_>) -> Option<TextOr<T>> {

@@ -123,13 +123,21 @@ fn yaml(entries: Vec<Entry>, indent: &str, text: &mut String) {
 #[test]
 fn the_full_configuration_file_is_made_of_the_settings() {
     let mut expected = format!(
-        "# Every setting, with its default where it has one; the others are comments. Flags win over this file.\n\
+        "# yaml-language-server: $schema=/usr/share/acr-cache-proxy/config.schema.json\n\
+         # Every setting, with its default where it has one; the others are comments. Flags win over this file.\n\
          # Made from src/config/setting.rs by: {COMMAND}\n\n"
     );
     yaml(FileTable::entries(), "", &mut expected);
     let expected = expected.trim_end().to_owned() + "\n";
     let found = std::fs::read_to_string(path("conf/full.yaml")).expect("a file");
     check("conf/full.yaml", &found, &expected);
+}
+
+#[test]
+fn the_schema_in_conf_is_the_one_that_the_program_writes() {
+    let file = "conf/config.schema.json";
+    let found = std::fs::read_to_string(path(file)).unwrap_or_default();
+    check(file, &found, &format!("{:#}\n", schema()));
 }
 
 /// A row whose words are one sentence lost them.
@@ -233,7 +241,7 @@ fn every_default_and_every_example_of_a_setting_is_right() {
             };
             for value in texts {
                 let value = match holds {
-                    Holds::Value => format!("'{value}'"),
+                    Holds::Value | Holds::ValueOrTable(_) => format!("'{value}'"),
                     _ if value.is_empty() => continue,
                     _ => value.to_owned(),
                 };

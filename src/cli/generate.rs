@@ -1,0 +1,106 @@
+//! `generate`: what a package has besides the program: manual pages, completions of shells, and the schema of the configuration.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use super::Program;
+use crate::config::{self, DefaultValue, Row};
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+/// The page of the configuration file, which stands in section 5.
+const FILE_PAGE: &str = "acr-cache-proxy.yaml";
+
+/// The flags of `generate`.
+#[derive(Args)]
+pub(super) struct GenerateFlags {
+    /// Where to write them; it is made if it is not there
+    #[arg(value_name = "DIRECTORY")]
+    pub(super) directory: PathBuf,
+}
+
+/// Writes `man/*.1` and `.5`, `completions/*`, and `config.schema.json`. The error names the file.
+pub(crate) fn generate(directory: &Path) -> Result<(), String> {
+    let (man, completions) = (directory.join("man"), directory.join("completions"));
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |cause: io::Error| format!("{}: {cause}", path.display())
+    };
+    for directory in [&man, &completions] {
+        fs::create_dir_all(directory).map_err(failed(directory))?;
+    }
+    clap_mangen::generate_to(Program::command(), &man).map_err(failed(&man))?;
+    let page = man.join(format!("{FILE_PAGE}.5"));
+    fs::write(&page, file_page()).map_err(failed(&page))?;
+    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+        clap_complete::generate_to(shell, &mut Program::command(), NAME, &completions).map_err(failed(&completions))?;
+    }
+    let schema = directory.join("config.schema.json");
+    fs::write(&schema, format!("{:#}\n", config::schema())).map_err(failed(&schema))
+}
+
+/// acr-cache-proxy.yaml(5): the reference of `docs/configuration.md`, without the things around it.
+fn file_page() -> String {
+    let mut page = Roff::new();
+    page.control("TH", [FILE_PAGE, "5", "", concat!("acr-cache-proxy ", env!("CARGO_PKG_VERSION")), NAME]);
+    page.control("SH", ["NAME"]);
+    page.text([roman(format!("{FILE_PAGE} - the configuration file of acr-cache-proxy"))]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.text([roman(
+        "A YAML file, by default /etc/acr-cache-proxy/config.yaml where a package has installed the proxy. Two settings have to be \
+         set: the registry, and the target of its cache rule.",
+    )]);
+    page.control("PP", []);
+    page.control("nf", []);
+    page.text([roman("upstream:")]);
+    page.text([roman("  domain: example.azurecr.io")]);
+    page.text([roman("  prefix: hub")]);
+    page.control("fi", []);
+    page.control("PP", []);
+    page.text([roman(
+        "A flag wins over its variable, and the variable over the file. All mistakes of a file are told at once, by the proxy \
+         when it starts and by acr-cache-proxy reload.",
+    )]);
+    page.control("SH", ["SETTINGS"]);
+    for (key, row) in config::all() {
+        page.control("TP", []);
+        page.text([bold(key), roman(format!(" ({})", row.value))]);
+        page.text([roman(about(row))]);
+    }
+    page.control("SH", ["SEE ALSO"]);
+    page.text([bold(NAME), roman("(1)")]);
+    page.render()
+}
+
+/// A setting in a paragraph.
+fn about(row: &Row) -> String {
+    let default = match row.default {
+        DefaultValue::Required => "It has to be set".to_owned(),
+        DefaultValue::Text("") => "Default: empty".to_owned(),
+        DefaultValue::Text(text) => format!("Default: {text}"),
+        DefaultValue::Unless(text, exception) => format!("Default: {text}, or {exception}"),
+        DefaultValue::Words(words) => format!("Default: {words}"),
+    };
+    let flag = row.flag.map(|flag| format!(" Flag: --{flag}.")).unwrap_or_default();
+    let variable = row.variable.map(|variable| format!(" Variable: {variable}.")).unwrap_or_default();
+    let more = if row.more.is_empty() { String::new() } else { format!(" {}", row.more) };
+    plain(&format!("{}.{more} {default}.{flag}{variable}", row.help))
+}
+
+/// Without the marks of Markdown: code, and links, whose pages are elsewhere here.
+fn plain(markdown: &str) -> String {
+    let mut text = String::with_capacity(markdown.len());
+    let mut rest = markdown;
+    while let Some((before, target)) = rest.split_once("](") {
+        let name = before.rfind('[').unwrap_or(0);
+        text.push_str(&before[..name]);
+        text.push_str(before[name..].trim_start_matches('['));
+        rest = target.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    text.push_str(rest);
+    text.replace('`', "")
+}
