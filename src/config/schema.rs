@@ -26,8 +26,7 @@ fn table(entries: Vec<Entry>, is_item: bool) -> Value {
     let is_required = |row: &Row| row.default == Default::Required && (is_item || row.flag.is_none());
     let rows = entries.iter().map(|entry| entry.row);
     let required: Vec<_> = rows.filter(|row| is_required(row)).map(|row| row.key).collect();
-    let properties: Map<_, _> =
-        entries.into_iter().map(|entry| (entry.row.key.to_owned(), setting(entry))).collect();
+    let properties: Map<_, _> = entries.into_iter().map(|entry| (entry.row.key.to_owned(), setting(entry))).collect();
     let mut table = json!({ "type": "object", "additionalProperties": false, "properties": properties });
     // Draft-04 does not know an empty list, and some editors read every schema as one.
     if !required.is_empty() {

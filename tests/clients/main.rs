@@ -22,6 +22,7 @@ mod listeners;
 mod mirror;
 mod name;
 mod namespace;
+mod packages;
 mod page;
 mod program;
 mod prometheus;

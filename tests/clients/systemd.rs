@@ -55,7 +55,7 @@ struct Case {
     signed_in_by: &'static str,
 }
 
-const SECRETS: &str = "AZURE_CLIENT_SECRET=correct~horse.battery-staple\n";
+pub(crate) const SECRETS: &str = "AZURE_CLIENT_SECRET=correct~horse.battery-staple\n";
 const CASES: [Case; 6] = [
     Case {
         documented: None,
@@ -116,15 +116,15 @@ fn documented(begin: &str) -> String {
 }
 
 /// systemd on a copy of this machine's files that nothing outlives.
-struct Systemd {
-    root: PathBuf,
+pub(crate) struct Systemd {
+    pub(crate) root: PathBuf,
     /// Its number here.
     pid: String,
     _daemon: Daemon,
 }
 
 impl Systemd {
-    fn boot(home: &Home) -> Self {
+    pub(crate) fn boot(home: &Home) -> Self {
         let top = home.path().join("systemd");
         let mount = |words: &str, target: &Path| run(Command::new("mount").args(words.split(' ')).arg(target));
         fs::create_dir(&top).expect("made");
@@ -157,18 +157,18 @@ impl Systemd {
     }
 
     /// A file of its tree.
-    fn file(&self, path: &str, content: &str) {
+    pub(crate) fn file(&self, path: &str, content: &str) {
         let path = self.root.join(path);
         fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
         fs::write(path, content).expect("written");
     }
 
     /// A command of its own, by whitespace between words.
-    fn command(&self, words: &str) -> Command {
+    pub(crate) fn command(&self, words: &str) -> Command {
         inside(&self.pid, words)
     }
 
-    fn run(&self, words: &str) -> String {
+    pub(crate) fn run(&self, words: &str) -> String {
         let output = self.command(words).output().expect("a command starts");
         let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(output.status.success(), "{words}: {}\n{printed}\n{}", output.status, self.journal());
@@ -176,22 +176,22 @@ impl Systemd {
     }
 
     /// Whether a user without a right gets a manifest.
-    fn serves(&self, ask: &str) -> bool {
+    pub(crate) fn serves(&self, ask: &str) -> bool {
         let curl = "setpriv --reuid 65534 --regid 65534 --clear-groups curl --silent --show-error --fail --max-time 60 --output /dev/null";
         let accept = "Accept:application/vnd.oci.image.index.v1+json,application/vnd.oci.image.manifest.v1+json";
         let done = self.command(&format!("{curl} --header {accept} {ask}{PATH}")).output().expect("curl runs");
         done.status.success()
     }
 
-    fn journal(&self) -> String {
+    pub(crate) fn journal(&self) -> String {
         run(&mut self.command("journalctl --no-pager --unit acr-cache-proxy"))
     }
 
-    fn main_process(&self) -> String {
+    pub(crate) fn main_process(&self) -> String {
         self.run("systemctl show --property=MainPID --value acr-cache-proxy").trim().to_owned()
     }
 
-    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_so() {
             assert!(Instant::now() < deadline, "not so: {what}\n{}", self.journal());
@@ -208,25 +208,25 @@ fn inside(pid: &str, words: &str) -> Command {
 }
 
 /// Installs the program and its units, as docs/install.md does, in front of a registry.
-fn install(systemd: &Systemd, azure: &Emulator) {
+fn install(systemd: &Systemd) {
     fs::copy(env!("CARGO_BIN_EXE_acr-cache-proxy"), systemd.root.join("usr/bin/acr-cache-proxy")).expect("installed");
     for unit in ["acr-cache-proxy.service", "acr-cache-proxy.socket"] {
         let text = fs::read_to_string(Path::new(ROOT).join("conf").join(unit)).expect("read");
         systemd.file(&format!("etc/systemd/system/{unit}"), &text);
     }
-    systemd.file("etc/acr-cache-proxy/ca.pem", azure.ca_pem());
     systemd.file("etc/acr-cache-proxy/client.pem", &format!("{CERTIFICATE}{KEY}"));
     systemd.run("chmod 0600 /etc/acr-cache-proxy/client.pem");
     systemd.run(&format!("install -d -m 0750 -o root -g himds {ARC_KEYS}"));
 }
 
 /// What the proxy gets to read.
-fn configure(systemd: &Systemd, azure: &Emulator, settings: &str, variables: &str) {
+pub(crate) fn configure(systemd: &Systemd, azure: &Emulator, settings: &str, variables: &str) {
     let port = azure.registry_addr().port();
     let all = format!(
         "upstream: {{domain: 'example.azurecr.io:{port}', prefix: hub, addresses: [127.0.0.1]}}\n\
          ca_file: /etc/acr-cache-proxy/ca.pem\n{settings}"
     );
+    systemd.file("etc/acr-cache-proxy/ca.pem", azure.ca_pem());
     systemd.file("etc/acr-cache-proxy/config.yaml", &all);
     let identity = azure.identity_addr().expect("an endpoint");
     let all = format!(
@@ -252,7 +252,7 @@ fn renew_certificate(systemd: &Systemd) {
     }
 }
 
-async fn azure() -> Emulator {
+pub(crate) async fn azure() -> Emulator {
     namespace::assert_isolated();
     let client = Client {
         tenant: TENANT.to_owned(),
@@ -278,7 +278,7 @@ async fn the_unit_works_under_systemd_and_so_does_each_drop_in_that_is_documente
     let azure = azure().await;
     let home = Home::new(&[azure.ca_pem()]);
     let systemd = Systemd::boot(&home);
-    install(&systemd, &azure);
+    install(&systemd);
     renew_certificate(&systemd);
     let drop_in = "etc/systemd/system/acr-cache-proxy.service.d/override.conf";
 
@@ -314,7 +314,7 @@ async fn systemd_reloads_restarts_and_upgrades_the_unit_and_keeps_its_socket() {
     let azure = azure().await;
     let home = Home::new(&[azure.ca_pem()]);
     let systemd = Systemd::boot(&home);
-    install(&systemd, &azure);
+    install(&systemd);
     let ask = "http://127.0.0.1:8080";
     configure(&systemd, &azure, "", SECRETS);
     systemd.run("systemctl daemon-reload");

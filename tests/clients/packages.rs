@@ -1,0 +1,123 @@
+//! The packages that scripts/package has made, in a real systemd: installed, upgraded while clients pull, removed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use crate::home::Home;
+use crate::systemd::{SECRETS, Systemd, azure, configure};
+
+/// Where scripts/test has put them.
+const PACKAGES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../packages");
+const ASK: &str = "http://127.0.0.1:8080";
+/// What a package has besides the program and its units.
+const FILES: [&str; 6] = [
+    "etc/acr-cache-proxy/config.yaml",
+    "usr/share/acr-cache-proxy/config.schema.json",
+    "usr/share/bash-completion/completions/acr-cache-proxy",
+    "usr/share/doc/acr-cache-proxy/install.md",
+    "usr/share/man/man1/acr-cache-proxy.1.gz",
+    "usr/share/man/man5/acr-cache-proxy.yaml.5.gz",
+];
+
+/// A kind of package, and the commands for it.
+struct Kind {
+    ending: &'static str,
+    install: &'static str,
+    /// Of a version that is there already, which the scripts of the package see as any other upgrade.
+    upgrade: &'static str,
+    remove: &'static str,
+    /// Leaves nothing behind; rpm has no such command.
+    purge: Option<&'static str>,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        ending: ".deb",
+        install: "dpkg --install",
+        upgrade: "dpkg --install",
+        remove: "dpkg --remove acr-cache-proxy",
+        purge: Some("dpkg --purge acr-cache-proxy"),
+    },
+    // What it needs is in Debian's packages here, of which rpm knows nothing.
+    Kind {
+        ending: ".rpm",
+        install: "rpm --force-debian --nodeps --install",
+        upgrade: "rpm --force-debian --nodeps --force --upgrade",
+        remove: "rpm --force-debian --erase acr-cache-proxy",
+        purge: None,
+    },
+];
+
+/// The package, inside the tree.
+fn bring(systemd: &Systemd, ending: &str) -> String {
+    let all = fs::read_dir(PACKAGES).unwrap_or_else(|error| panic!("{PACKAGES}: {error}: scripts/test makes it"));
+    let path = all.map(|entry| entry.expect("read").path()).find(|path| path.to_string_lossy().ends_with(ending));
+    let path: PathBuf = path.unwrap_or_else(|| panic!("{PACKAGES}: no {ending}"));
+    let name = format!("root/package{ending}");
+    fs::copy(&path, systemd.root.join(&name)).expect("copied");
+    format!("/{name}")
+}
+
+/// Whether the unit is in this state.
+fn is(systemd: &Systemd, what: &str) -> bool {
+    systemd.command(&format!("systemctl --quiet {what} acr-cache-proxy")).status().expect("systemctl runs").success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_package_installs_upgrades_under_load_and_leaves_nothing_behind() {
+    let azure = azure().await;
+    let home = Home::new(&[azure.ca_pem()]);
+    let systemd = Systemd::boot(&home);
+    for Kind { ending, install, upgrade, remove, purge } in KINDS {
+        let package = bring(&systemd, ending);
+        let there = |path: &str| systemd.root.join(path).exists();
+
+        let said = systemd.run(&format!("{install} {package}"));
+        assert!(said.contains("Set the registry"), "{ending}: {said}");
+        assert!(!is(&systemd, "is-active") && !is(&systemd, "is-enabled"), "{ending}: nobody has set a registry yet");
+        for file in FILES {
+            assert!(there(file), "{ending}: {file}");
+        }
+        configure(&systemd, &azure, "", SECRETS);
+        systemd.run("systemctl enable --now acr-cache-proxy");
+        assert!(systemd.serves(ASK), "{ending}: {}", systemd.journal());
+
+        // An upgrade keeps what was set, and no client notices it.
+        let first = systemd.main_process();
+        let (is_over, served, failed) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let counter = if systemd.serves(ASK) { &served } else { &failed };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                systemd.run(&format!("{upgrade} {package}"));
+                systemd.wait_until("the new program has taken over", || systemd.main_process() != first);
+            }));
+            is_over.store(true, Ordering::Relaxed);
+            upgraded.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+        let (served, failed) = (served.into_inner(), failed.into_inner());
+        assert!(failed == 0 && served > 0, "{ending}: {failed} failed, {served} served\n{}", systemd.journal());
+        let config = fs::read_to_string(systemd.root.join(FILES[0])).expect("read");
+        assert!(config.contains("ca_file"), "{ending}: an upgrade keeps the settings: {config}");
+
+        systemd.run(&format!("kill -KILL {}", systemd.main_process()));
+        systemd.wait_until("it serves again", || systemd.serves(ASK));
+
+        systemd.run(remove);
+        assert!(!is(&systemd, "is-active") && !there("usr/bin/acr-cache-proxy"), "{ending}: it is removed");
+        assert!(there("etc/acr-cache-proxy/environment"), "{ending}: removing keeps what the administrator wrote");
+        if let Some(purge) = purge {
+            systemd.run(purge);
+            assert!(!there("etc/acr-cache-proxy/environment") && !there(FILES[0]), "{ending}: no secrets are left");
+            assert!(there("etc/acr-cache-proxy/ca.pem"), "{ending}: files of others stay");
+        }
+        fs::remove_dir_all(systemd.root.join("etc/acr-cache-proxy")).expect("removed");
+    }
+}
