@@ -26,6 +26,7 @@ mod packages;
 mod page;
 mod program;
 mod prometheus;
+mod rate;
 mod registries;
 mod scripts;
 mod signatures;
