@@ -19,6 +19,7 @@ mod connected;
 mod network;
 mod rate;
 mod refusals;
+mod share;
 
 use connected::Connected;
 use rate::Rates;
@@ -26,10 +27,11 @@ use rate::Rates;
 pub(crate) use bounds::Bounds;
 pub(crate) use certificate::{Certificates, MAX_NAME, Name, NamePattern};
 pub(crate) use client::Client;
-pub(crate) use connected::Place;
+pub(crate) use connected::{Place, UnderWay};
 pub(crate) use network::{Network, Networks};
 pub(crate) use rate::Rate;
 pub(crate) use refusals::{Reason, Refusals};
+pub(crate) use share::Share;
 
 /// Connections that are refused and are given the time to read why; further ones are closed at once.
 const MAX_ANSWERS: usize = 64;
@@ -53,6 +55,8 @@ pub(crate) struct Access {
 pub(crate) struct PerClient {
     /// Connections at once; `None` is no limit.
     pub connections: Option<NonZeroUsize>,
+    /// Requests under way at once.
+    pub share: Share,
     /// Requests; `None` is no limit.
     pub requests: Option<Rate>,
 }
@@ -91,6 +95,8 @@ pub(crate) enum Denial {
     },
     /// It has as many connections as one client may have.
     Connections(IpAddr),
+    /// It has as many requests under way as one client may have.
+    Requests(IpAddr),
     /// It has made as many requests as one client may, and may make the next one after this.
     Rate(IpAddr, Duration),
 }
@@ -126,7 +132,7 @@ impl Gate {
     }
 
     /// A connection begins. A Unix socket's client without an address passes: the socket's permissions have let it.
-    pub(crate) fn connect(&self, address: Option<IpAddr>) -> Result<Option<Place>, Denial> {
+    pub(crate) fn connect(&self, address: Option<IpAddr>) -> Result<Option<Arc<Place>>, Denial> {
         let Some(address) = address else { return Ok(None) };
         let rules = self.rules.load();
         rules.access.check(address).map_err(|denial| self.count(denial))?;
@@ -137,29 +143,36 @@ impl Gate {
     }
 
     /// The same for one to the admin listener, which anybody may ask; `None` if it has as many as it may.
-    pub(crate) fn connect_admin(&self, address: IpAddr) -> Option<Place> {
+    pub(crate) fn connect_admin(&self, address: IpAddr) -> Option<Arc<Place>> {
         self.admin_connected.enter(address.into(), MAX_ADMIN_CONNECTIONS)
     }
 
-    /// A request comes, whose header was read at `now`. `names` looks up those of its client's certificate.
+    /// A request comes, whose header was read at `now`. `names` looks up those of its client's certificate. `place` is its
+    /// connection's, of a client with an address; so many places for requests are left for everybody. It is under way as long
+    /// as what is returned.
     pub(crate) fn request<'a>(
         &self,
         address: Option<IpAddr>,
         names: impl FnOnce() -> Option<&'a [Name]>,
+        (place, left): (Option<Arc<Place>>, usize),
         now: Instant,
-    ) -> Result<(), Denial> {
+    ) -> Result<Option<UnderWay>, Denial> {
         let rules = self.rules.load();
         if !rules.access.certificates.is_empty() {
             rules.access.check_certificate(address, names()).map_err(|denial| self.count(denial))?;
         }
-        let Some(address) = address else { return Ok(()) };
+        let Some(address) = address else { return Ok(None) };
         rules.access.check(address).map_err(|denial| self.count(denial))?;
-        match rules.per_client.requests {
-            Some(rate) => {
-                (self.rates.take(address.into(), rate, now)).map_err(|left| self.count(Denial::Rate(address, left)))
-            }
-            None => Ok(()),
+        let begun = place.map(Place::begin);
+        if let Some((_, own)) = begun
+            && !rules.per_client.share.covers(own, left)
+        {
+            return Err(self.count(Denial::Requests(address)));
         }
+        if let Some(rate) = rules.per_client.requests {
+            (self.rates.take(address.into(), rate, now)).map_err(|left| self.count(Denial::Rate(address, left)))?;
+        }
+        Ok(begun.map(|(under_way, _)| under_way))
     }
 
     /// A place among those who are told why they are refused, until it is dropped; `None` if there are as many as may be.
@@ -220,6 +233,7 @@ impl Denial {
             Self::Network(_) => Reason::Network,
             Self::Certificate { .. } => Reason::Certificate,
             Self::Connections(_) => Reason::Connections,
+            Self::Requests(_) => Reason::Requests,
             Self::Rate(..) => Reason::Rate,
         }
     }
@@ -229,6 +243,7 @@ impl Denial {
         match self {
             Self::Network(_) | Self::Certificate { .. } => (StatusCode::FORBIDDEN, Code::Denied, None),
             Self::Connections(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(Duration::from_secs(1))),
+            Self::Requests(_) => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, Some(Duration::from_secs(1))),
             Self::Rate(_, left) => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, Some(left)),
         }
     }
@@ -251,6 +266,13 @@ impl fmt::Display for Denial {
             Self::Connections(address) => {
                 let client = Client::from(address);
                 write!(f, "{client} has too many connections open: limits.connections_per_client is the most")
+            }
+            Self::Requests(address) => {
+                let client = Client::from(address);
+                write!(
+                    f,
+                    "{client} has too many requests under way: limits.concurrent_requests_per_client says how many one client may have"
+                )
             }
             Self::Rate(address, _) => {
                 let client = Client::from(address);
@@ -287,7 +309,7 @@ mod tests {
             let gate = Gate::new(Rules { access, ..Rules::default() });
             let address: IpAddr = address.parse().expect("an address");
             assert_eq!(
-                gate.request(Some(address), || None, Instant::now()).is_ok(),
+                gate.request(Some(address), || None, (None, 8), Instant::now()).is_ok(),
                 passes,
                 "{allow:?} {deny:?} {address}"
             );
@@ -301,12 +323,12 @@ mod tests {
     fn other_rules_count_for_the_next_request() {
         let address = Some(IpAddr::from([192, 0, 2, 1]));
         let gate = Gate::new(Rules::default());
-        assert_eq!(gate.request(address, || None, Instant::now()), Ok(()));
+        assert!(gate.request(address, || None, (None, 8), Instant::now()).is_ok());
         gate.replace(Rules {
             access: Access { deny: networks(&["192.0.2.0/24"]), ..Access::default() },
             ..Rules::default()
         });
-        assert!(gate.request(address, || None, Instant::now()).is_err());
+        assert!(gate.request(address, || None, (None, 8), Instant::now()).is_err());
     }
 
     #[test]

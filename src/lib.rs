@@ -103,6 +103,7 @@
 //!     log                            logging: one line, of bounded fields
 //!       log::span                      the same as the end of a span
 //!     measure                        what requests and their calls add to the metrics
+//!     served                         what its phases know besides: the place of its connection among those of its client
 //!     context                        what a request carries through the phases, of these:
 //!     target, endpoint               what the request asks for
 //!     trace                          the trace that it is part of
@@ -126,7 +127,7 @@
 //!   network, client                  networks of addresses; who counts as one client
 //!   certificate                      names of client certificates
 //!   bounds                           what everybody keeps to
-//!   connected, rate                  the connections and requests of each client
+//!   connected, share, rate           the connections of each client, its requests under way, its requests a second
 //!   refusals                         what was refused, by reason, and which of it has a line in the log
 //! peer                             what TLS has told about the client of a connection
 //! load                             connections and requests under way: counted, bounded, awaited by the drain

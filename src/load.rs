@@ -134,14 +134,14 @@ impl Limit {
     pub(crate) fn enter(self: &Arc<Self>) -> Guard {
         let before = self.count.fetch_add(1, Ordering::AcqRel);
         self.tell(before);
-        let excess = ((before & !WATCHED) + 1).saturating_sub(self.max);
-        if excess > 0 {
+        let guard = Guard { limit: Arc::clone(self), count: (before & !WATCHED) + 1 };
+        if guard.excess() > 0 {
             self.refused.fetch_add(1, Ordering::Relaxed);
             if !self.is_full.swap(true, Ordering::AcqRel) {
                 warn!("{}: {} is the most at once, refusing more", self.what, self.max);
             }
         }
-        Guard { limit: Arc::clone(self), excess }
+        guard
     }
 
     /// How many there are.
@@ -178,13 +178,19 @@ impl Limit {
 /// Held by what is counted, for as long as it is under way.
 pub(crate) struct Guard {
     limit: Arc<Limit>,
-    excess: usize,
+    /// How many there were with it.
+    count: usize,
 }
 
 impl Guard {
     /// By how much the bound was exceeded on entering; 0 is within it.
     pub(crate) fn excess(&self) -> usize {
-        self.excess
+        self.count.saturating_sub(self.limit.max)
+    }
+
+    /// How many more there could be on entering.
+    pub(crate) fn left(&self) -> usize {
+        self.limit.max.saturating_sub(self.count)
     }
 }
 
@@ -216,6 +222,7 @@ mod tests {
         let limit = Limit::new("tests", 8);
         let guards: Vec<_> = (0..10).map(|_| limit.enter()).collect();
         assert_eq!(guards.iter().map(Guard::excess).collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(guards.iter().map(Guard::left).collect::<Vec<_>>(), [7, 6, 5, 4, 3, 2, 1, 0, 0, 0]);
         assert_eq!((limit.count(), limit.refused(), limit.is_nearly_full()), (10, 2, true));
         drop(guards);
         assert_eq!((limit.count(), limit.refused(), limit.is_nearly_full()), (0, 2, false));

@@ -48,6 +48,7 @@ mod registry_error;
 mod relay;
 mod reply;
 mod retry;
+mod served;
 mod shield;
 #[cfg(feature = "otlp")]
 mod span;
@@ -69,13 +70,13 @@ pub(crate) use blob::redirect::Storage;
 pub(crate) use cache_status::CacheStatus;
 pub(crate) use connections::Connections;
 pub(crate) use context::Context;
-pub(crate) use deadline::watched;
 pub(crate) use destination::{Destination, Kept, Table, Upstream, upstreams};
 pub(crate) use fail::Trouble;
 pub(crate) use health::{Call, Health};
 pub(crate) use hop_by_hop::is_token_byte;
 pub(crate) use refused::Refused;
 pub(crate) use registry_error::RegistryError;
+pub(crate) use served::served;
 #[cfg(feature = "hot-path")]
 pub(crate) use shield::with_digest;
 pub(crate) use target::{Target, parts_within};
@@ -83,8 +84,8 @@ pub(crate) use target::{Target, parts_within};
 /// For so long a client may take next to nothing of what is ready for it: the time of `limits.slow_reader_bytes_per_second`, and
 /// that of each piece over HTTP/2.
 pub(crate) const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
-/// A client has this long to take the answer that there are too many requests. With the limit of the others, closed windows
-/// of HTTP/2 would let as many of these wait as there are streams, each with its memory.
+/// A client that is refused has this long to take the answer. With the limit of the others, closed windows of HTTP/2 would let as
+/// many of these wait as there are streams, each with its memory.
 const REFUSAL_WRITE_LIMIT: Duration = Duration::from_secs(1);
 /// Tries of one request, by Pingora's count. Each round of [`REPEATS`] has its connects and one that gets through; besides
 /// there are a replay and two tries with other tokens. Each of these has a bound of its own: this one only replaces
@@ -121,6 +122,15 @@ impl Proxy {
     }
 }
 
+/// Answers a request for which nothing is done. It gives back its place first, or a client that takes no refusals would hold as
+/// many places as it may not have.
+async fn turn_away(session: &mut Session, context: &mut Context, why: Trouble) -> Result<bool> {
+    context.release();
+    session.set_write_timeout(Some(REFUSAL_WRITE_LIMIT));
+    reply::trouble(session, context, why).await?;
+    Ok(true)
+}
+
 #[async_trait]
 impl ProxyHttp for Proxy {
     type CTX = Context;
@@ -149,8 +159,7 @@ impl ProxyHttp for Proxy {
         context.begin(ClientRequest { method: request.method.clone(), uri: request.uri.clone(), client }, trace);
         // A connection of HTTP/1 looks after the pace of its client by itself.
         let is_stream = session.req_header().version == Version::HTTP_2;
-        let limit = if context.is_too_many() { REFUSAL_WRITE_LIMIT } else { CLIENT_WRITE_LIMIT };
-        session.set_write_timeout((is_stream || context.is_too_many()).then_some(limit));
+        session.set_write_timeout(is_stream.then_some(CLIENT_WRITE_LIMIT));
         // No client of ours waits for an interim response, HTTP/1.0 has none, and after one a request that fails could
         // neither be sent again nor get an answer of its own.
         session.set_ignore_info_resp(true);
@@ -165,13 +174,13 @@ impl ProxyHttp for Proxy {
     /// waits for a token.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         if context.is_too_many() {
-            Box::pin(reply::trouble(session, context, Trouble::Busy)).await?;
-            return Ok(true);
+            return Box::pin(turn_away(session, context, Trouble::Busy)).await;
         }
         let names = || session.digest().and_then(Peer::of).map(|peer| peer.names.as_slice());
-        if let Err(denial) = self.load.gate.request(context.client(), names, context.started()) {
-            Box::pin(reply::trouble(session, context, Trouble::Denied(denial))).await?;
-            return Ok(true);
+        let places = (served::place(), context.places_left());
+        match self.load.gate.request(context.client(), names, places, context.started()) {
+            Ok(under_way) => context.hold(under_way),
+            Err(denial) => return Box::pin(turn_away(session, context, Trouble::Denied(denial))).await,
         }
         // In boxes, as what is rare is in all of these: each request has room made for the largest step of a phase.
         match admit::admit(session, &self.routes).await {

@@ -1,53 +1,81 @@
-//! How many connections each client has open.
+//! How many connections each client has open, and how many requests under way on them.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::client::Client;
 
 /// The clients that are connected. It has no more entries than there are connections, whose number has a bound.
 #[derive(Debug, Default)]
-pub(super) struct Connected(Mutex<HashMap<Client, usize>>);
+pub(super) struct Connected(Mutex<HashMap<Client, Open>>);
+
+/// What one client has.
+#[derive(Debug, Default)]
+struct Open {
+    connections: usize,
+    /// Requests under way, which are counted without the lock.
+    requests: Arc<AtomicUsize>,
+}
 
 impl Connected {
     /// Counts one more connection until the guard is dropped, or none where the client has as many as it may.
-    pub(super) fn enter(self: &Arc<Self>, client: Client, max: Option<NonZeroUsize>) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, client: Client, max: Option<NonZeroUsize>) -> Option<Arc<Place>> {
         let mut clients = self.clients();
-        let open = clients.get(&client).copied().unwrap_or(0);
-        if max.is_some_and(|max| open >= max.get()) {
+        let open = clients.entry(client).or_default();
+        if max.is_some_and(|max| open.connections >= max.get()) {
             return None;
         }
-        clients.insert(client, open + 1);
-        Some(Place { connected: Arc::clone(self), client })
+        open.connections += 1;
+        Some(Arc::new(Place { connected: Arc::clone(self), client, requests: Arc::clone(&open.requests) }))
     }
 
     /// Each client with its connections, in no order.
     #[cfg(test)]
     fn list(&self) -> Vec<(Client, usize)> {
-        self.clients().iter().map(|(client, open)| (*client, *open)).collect()
+        self.clients().iter().map(|(client, open)| (*client, open.connections)).collect()
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<Client, usize>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<Client, Open>> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Held by a connection for as long as it is open.
+/// Held by a connection for as long as it is open, and by each of its requests: those over HTTP/2 may outlive it.
 #[derive(Debug)]
 pub(crate) struct Place {
     connected: Arc<Connected>,
     client: Client,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Place {
+    /// Counts one more request until the guard is dropped. How many are under way with it.
+    pub(super) fn begin(self: Arc<Self>) -> (UnderWay, usize) {
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        (UnderWay(self), before + 1)
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut clients = self.connected.clients();
         match clients.get_mut(&self.client) {
-            Some(open) if *open > 1 => *open -= 1,
+            Some(open) if open.connections > 1 => open.connections -= 1,
             _ => drop(clients.remove(&self.client)),
         }
+    }
+}
+
+/// Held by a request for as long as it is under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Place>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,5 +100,20 @@ mod tests {
         );
         drop((places, other, again));
         assert!(connected.list().is_empty());
+    }
+
+    #[test]
+    fn the_requests_of_a_client_are_counted_over_all_its_connections_and_longer_than_these() {
+        let connected = Arc::new(Connected::default());
+        let connect = |client| connected.enter(client, None).expect("no limit");
+        let (one, other) = (connect(Client::V4(1)), connect(Client::V4(1)));
+        let (first, count) = Arc::clone(&one).begin();
+        assert_eq!(count, 1);
+        let (second, count) = other.begin();
+        assert_eq!((count, connect(Client::V4(2)).begin().1), (2, 1), "another client");
+        drop((one, second));
+        let (_third, count) = connect(Client::V4(1)).begin();
+        assert_eq!(count, 2, "the first one is still under way, its connection is not");
+        drop(first);
     }
 }

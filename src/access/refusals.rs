@@ -24,6 +24,8 @@ labels! {
         Certificate = "certificate",
         /// `limits.connections_per_client`.
         Connections = "connections_per_client",
+        /// `limits.concurrent_requests_per_client`.
+        Requests = "concurrent_requests_per_client",
         /// `limits.requests_per_second_per_client`.
         Rate = "request_rate",
         /// `limits.header_time`.
@@ -105,7 +107,7 @@ mod tests {
             }
         }
         let counts: Vec<_> = Reason::ALL.iter().map(|reason| refusals.get(*reason)).collect();
-        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
     #[test]

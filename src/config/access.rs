@@ -28,6 +28,7 @@ impl Limits {
             is_flawed: _,
             connections,
             connections_per_client,
+            concurrent_requests_per_client,
             requests_per_second_per_client,
             request_burst_per_client,
             header_time,
@@ -37,6 +38,7 @@ impl Limits {
         } = table.unwrap_or_default();
         let burst_place = request_burst_per_client.as_ref().map(|(place, _)| place.clone());
         let of_client = LIMITS.connections_per_client.parse_or_default([connections_per_client], mistakes);
+        let share = LIMITS.concurrent_requests_per_client.parse_or_default([concurrent_requests_per_client], mistakes);
         let before = mistakes.count();
         let per_second =
             LIMITS.requests_per_second_per_client.parse_or_default([requests_per_second_per_client], mistakes);
@@ -60,7 +62,7 @@ impl Limits {
         Self {
             // Without them there is a mistake, and nobody asks.
             bounds: bounds.unwrap_or_default(),
-            per_client: PerClient { connections: of_client.flatten(), requests },
+            per_client: PerClient { connections: of_client.flatten(), share: share.unwrap_or_default(), requests },
             registry_reads_per_minute: reads.flatten(),
             connections: LIMITS.connections.parse([connections], mistakes),
         }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::domain::Domain;
+use crate::access::Share;
 use crate::logger::Format;
 use crate::value::{self, Form};
 use oci::name::Prefix;
@@ -49,6 +50,8 @@ const MIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("not zero");
 /// Beyond these it is no limit of one client's.
 const MAX_CLIENT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+/// More than there are places for requests in all, so it is as good as `off`.
+const MAX_CLIENT_CONCURRENT_REQUESTS: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 const MAX_CLIENT_REQUESTS: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 const MAX_BURST: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
 /// A client on a link of 1 Mbit/s takes that.
@@ -236,6 +239,16 @@ pub(crate) fn parse_connections(text: &str) -> Result<NonZeroUsize, String> {
 /// Connections of one client.
 pub(crate) fn parse_client_connections(text: &str) -> Result<Option<NonZeroUsize>, String> {
     parse_limit(text, "connections", NonZeroUsize::MIN..=MAX_CLIENT_CONNECTIONS)
+}
+
+/// Requests of one client that are under way.
+pub(crate) fn parse_share(text: &str) -> Result<Share, String> {
+    if text == "fair" {
+        return Ok(Share::Fair);
+    }
+    let most = parse_limit(text, "requests", NonZeroUsize::MIN..=MAX_CLIENT_CONCURRENT_REQUESTS);
+    let wrong = |sentence: String| sentence.replacen(": use off", ": use fair, off", 1);
+    most.map(|most| most.map_or(Share::Any, Share::AtMost)).map_err(wrong)
 }
 
 /// Requests a second of one client.

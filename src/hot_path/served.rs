@@ -57,7 +57,7 @@ impl Served {
         let access = Access { allow, deny, ..Access::default() };
         // More than any measurement asks for.
         let requests = NonZeroU32::new(100_000).map(|most| Rate { per_second: most, burst: most });
-        let per_client = PerClient { connections: NonZeroUsize::new(200), requests };
+        let per_client = PerClient { connections: NonZeroUsize::new(200), requests, ..PerClient::default() };
         let address = SocketAddr::from(([10, 1, 2, 3], 32768));
         Self::new(address.into(), Rules { access, per_client, ..Rules::default() })
     }
@@ -75,8 +75,8 @@ impl Served {
             let http = Http::new(Kind::Clients, app, &Keepalive::new(LIFETIME), &load);
             tokio::spawn(async move {
                 let (_shutdown, watch) = watch::channel(false);
-                if let Ok(_place) = http.admit(&mut connection).await {
-                    http.serve(connection, Speaks::Either, &watch, Revocation::never()).await;
+                if let Ok(place) = http.admit(&mut connection).await {
+                    http.serve(connection, place, Speaks::Either, &watch, Revocation::never()).await;
                 }
             });
             client

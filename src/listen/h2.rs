@@ -1,4 +1,4 @@
-//! HTTP/2: Pingora runs each of a connection's requests in a task of its own, and this gives each its deadlines.
+//! HTTP/2: Pingora runs each of a connection's requests in a task of its own, and this gives each its deadlines and its place.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,27 +12,34 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
-use crate::access::Reason;
+use crate::access::{Place, Reason};
 use crate::load::Load;
-use crate::proxy::watched;
+use crate::proxy::served;
 
-/// An app, each of whose requests runs with the watch of its deadlines.
+/// An app, each of whose requests runs with the watch of its deadlines and its connection's place.
 pub(crate) struct WithDeadlines<A> {
     app: Arc<A>,
     load: Arc<Load>,
     options: HttpServerOptions,
     h2_options: H2Options,
+    place: Option<Arc<Place>>,
 }
 
 impl<A: HttpServerApp> WithDeadlines<A> {
-    /// For one connection, which ends when it has been idle for so long. A header has at most so many bytes.
-    pub(crate) fn new(app: &Arc<A>, load: &Arc<Load>, idle: Duration, header: usize) -> Self {
+    /// For one connection, which has this place and ends when it has been idle for so long. A header has at most so many bytes.
+    pub(crate) fn new(
+        app: &Arc<A>,
+        load: &Arc<Load>,
+        place: Option<Arc<Place>>,
+        idle: Duration,
+        header: usize,
+    ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(idle);
         let mut h2_options = app.h2_options().unwrap_or_default();
         h2_options.max_header_list_size(u32::try_from(header).unwrap_or(u32::MAX));
-        Self { app: Arc::clone(app), load: Arc::clone(load), options, h2_options }
+        Self { app: Arc::clone(app), load: Arc::clone(load), options, h2_options, place }
     }
 }
 
@@ -54,7 +61,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for WithDeadlines<A
             self.load.gate.refusals().count(Reason::Reset);
             return None;
         }
-        watched(self.app.process_new_http(session, shutdown)).await
+        served(self.place.clone(), self.app.process_new_http(session, shutdown)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -23,7 +23,7 @@ use super::tls::Revocation;
 use super::{Kind, drain};
 use crate::access::{Bounds, Denial, Place, Reason};
 use crate::load::Load;
-use crate::proxy::{self, watched};
+use crate::proxy::{self, served};
 
 /// How HTTP/2 begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -118,7 +118,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
     }
 
     /// Lets in a connection without TLS, or answers why not.
-    pub(crate) async fn admit(&self, connection: &mut Connection<impl Stream>) -> Result<Option<Place>, Denied> {
+    pub(crate) async fn admit(&self, connection: &mut Connection<impl Stream>) -> Result<Option<Arc<Place>>, Denied> {
         if self.kind != Kind::Clients {
             return Ok(None);
         }
@@ -146,10 +146,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         }
     }
 
-    /// Serves a connection to its end, which comes soon after its `revocation`. It was let in.
+    /// Serves a connection to its end, which comes soon after its `revocation`. It was let in, and has this place.
     pub(crate) async fn serve<S: Stream>(
         &self,
         mut connection: Box<Connection<S>>,
+        place: Option<Arc<Place>>,
         speaks: Speaks,
         shutdown: &ShutdownWatch,
         mut revocation: Revocation,
@@ -168,7 +169,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 Next::Request(bytes) => {
                     let mut session = ServerSession::new_http1(connection);
                     session.set_pipelined_prefix(bytes);
-                    let Some(reused) = watched(self.app.process_new_http(session, shutdown)).await else {
+                    let request = self.app.process_new_http(session, shutdown);
+                    let Some(reused) = served(place.clone(), request).await else {
                         return;
                     };
                     // Pingora gives back the stream that it was given.
@@ -178,8 +180,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                     connection = same;
                 }
                 Next::Http2 => {
-                    let app =
-                        Arc::new(WithDeadlines::new(&self.app, &self.load, self.keepalive.get(), bounds.header_size));
+                    let (idle, header) = (self.keepalive.get(), bounds.header_size);
+                    let app = Arc::new(WithDeadlines::new(&self.app, &self.load, place, idle, header));
                     if revocation.may_come() {
                         // Pingora looks at one thing that ends a connection.
                         let (end, ended) = watch::channel(false);
@@ -394,7 +396,7 @@ mod tests {
         let connection = Box::new(Connection::new(Socket::new(server, None), peer));
         let served = tokio::spawn(async move {
             let (_shutdown, watch) = watch::channel(false);
-            http.serve(connection, Speaks::Either, &watch, Revocation::never()).await;
+            http.serve(connection, None, Speaks::Either, &watch, Revocation::never()).await;
         });
         (client, served)
     }

@@ -182,8 +182,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                     if opening.is_plain() {
                         drop((opening, load));
                         let mut connection = Box::new(Connection::new(Socket::new(stream, rate), peer));
-                        if let Ok(_place) = http.admit(&mut connection).await {
-                            http.serve(connection, Speaks::Either, &ended, Revocation::never()).await;
+                        if let Ok(place) = http.admit(&mut connection).await {
+                            http.serve(connection, place, Speaks::Either, &ended, Revocation::never()).await;
                         }
                     } else {
                         // Of its own memory, so that a plain connection's task stays small.
@@ -214,14 +214,14 @@ async fn serve_opened<A: HttpServerApp + Send + Sync + 'static, S: Stream + AsFd
 ) {
     match Box::pin(opening.open(stream, peer, load)).await {
         Some(Opened::Plain(mut connection)) => {
-            if let Ok(_place) = http.admit(&mut connection).await {
-                http.serve(connection, Speaks::Either, ended, Revocation::never()).await;
+            if let Ok(place) = http.admit(&mut connection).await {
+                http.serve(connection, place, Speaks::Either, ended, Revocation::never()).await;
             }
         }
-        Some(Opened::Tls(mut connection, speaks, revocation, _place)) => {
+        Some(Opened::Tls(mut connection, speaks, revocation, place)) => {
             let admitted = http.admit_certificate(&mut connection, speaks).await;
             if let Ok(()) = admitted {
-                http.serve(connection, speaks, ended, revocation).await;
+                http.serve(connection, place, speaks, ended, revocation).await;
             }
         }
         None => {}

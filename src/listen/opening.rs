@@ -50,7 +50,7 @@ pub(crate) struct Opening {
 pub(super) enum Opened<S: Stream> {
     Plain(Box<Connection<Socket<S>>>),
     /// Its client has been let in, as far as that depends on its address.
-    Tls(Box<Connection<TlsStream<Socket<S>>>>, Speaks, Revocation, Option<Place>),
+    Tls(Box<Connection<TlsStream<Socket<S>>>>, Speaks, Revocation, Option<Arc<Place>>),
 }
 
 /// Why a handshake has come to nothing; prints as the access line's error.

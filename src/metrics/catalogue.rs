@@ -126,7 +126,7 @@ catalogue! {
     MAX_IN_FLIGHT = Gauge "acr_cache_proxy_requests_in_flight_max" []
         "The most requests at once";
     REFUSALS = Counter "acr_cache_proxy_refusals" ["reason"]
-        "Connections and requests refused before they were looked at, by reason (connections, requests: too many at once; network: access.allow and access.deny; certificate: access.certificates; connections_per_client, request_rate: limits of a client; header_time, header_size, malformed: no request came of it; slow_reader: the client took too little of its answer; reset: the client took its HTTP/2 request back before it began)";
+        "Connections and requests refused before they were looked at, by reason (connections, requests: too many at once; network: access.allow and access.deny; certificate: access.certificates; connections_per_client, concurrent_requests_per_client, request_rate: limits of a client; header_time, header_size, malformed: no request came of it; slow_reader: the client took too little of its answer; reset: the client took its HTTP/2 request back before it began)";
     HANDSHAKES = Counter "acr_cache_proxy_tls_handshakes" ["result"]
         "TLS handshakes of clients that are over, by result (ok; no_certificate, bad_certificate: the client's; refused_by_client: it does not take the server's certificate or versions; client_left; failed: no handshake that is spoken here; not_tls; too_slow; too_many: under way)";
     PROXY_HEADERS = Counter "acr_cache_proxy_proxy_headers_refused" ["reason"]

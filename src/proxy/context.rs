@@ -16,6 +16,7 @@ use super::registry_error::RegistryError;
 use super::span::Begun;
 use super::target::Target;
 use super::trace::Trace;
+use crate::access::UnderWay;
 use crate::cache::{How, Reason};
 use crate::load::{Guard, Limit};
 use oci::error::Refusal;
@@ -55,7 +56,10 @@ pub(crate) struct Context {
     /// Its span, until that is exported.
     #[cfg(feature = "otlp")]
     span: Option<Begun>,
-    guard: Guard,
+    is_too_many: bool,
+    /// Its place among all requests under way, and among those of its client; `None` once it is refused.
+    guard: Option<Guard>,
+    under_way: Option<UnderWay>,
 }
 
 /// What the cache did for a request.
@@ -114,6 +118,7 @@ pub(crate) enum Body {
 
 impl Context {
     pub(super) fn new(requests: &Arc<Limit>) -> Self {
+        let guard = requests.enter();
         Self {
             started: Instant::now(),
             client_request: None,
@@ -132,13 +137,30 @@ impl Context {
             cached: None,
             #[cfg(feature = "otlp")]
             span: None,
-            guard: requests.enter(),
+            is_too_many: guard.excess() > 0,
+            guard: Some(guard),
+            under_way: None,
         }
     }
 
     /// There are more requests under way than there may be, and this one is to be refused.
     pub(crate) fn is_too_many(&self) -> bool {
-        self.guard.excess() > 0
+        self.is_too_many
+    }
+
+    /// How many more requests could be under way when this one came.
+    pub(crate) fn places_left(&self) -> usize {
+        self.guard.as_ref().map_or(0, Guard::left)
+    }
+
+    /// The request is under way, and counts as its client's.
+    pub(crate) fn hold(&mut self, under_way: Option<UnderWay>) {
+        self.under_way = under_way;
+    }
+
+    /// Nothing is done for the request, so others may have its place.
+    pub(crate) fn release(&mut self) {
+        self.guard = None;
     }
 
     /// The request is to have a line in the log.

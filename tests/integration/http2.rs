@@ -124,7 +124,8 @@ async fn slow_http2_is_closed_after_the_time_limit_of_a_header() {
 async fn http2_clients_that_read_nothing_do_not_exhaust_the_registry() {
     const CONNECTIONS: u32 = 20;
     let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(512, 512).start();
+    let setup = Setup::new(&azure).settings("limits: {concurrent_requests_per_client: off}");
+    let proxy = setup.flag("--admin-address", ":0").descriptors(512, 512).start();
     let max = load(&proxy)["requests"]["max"].as_u64().expect("a number");
     let request = frames::get("/v2/library/busybox/tags/list");
     let mut held = Vec::new();
@@ -149,7 +150,8 @@ async fn http2_clients_that_read_nothing_do_not_exhaust_the_registry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_http2_requests_do_not_wait_for_the_clients_window() {
     let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).flag("--admin-address", ":0").descriptors(256, 256).start();
+    let setup = Setup::new(&azure).settings("limits: {concurrent_requests_per_client: off}");
+    let proxy = setup.flag("--admin-address", ":0").descriptors(256, 256).start();
     let max = load(&proxy)["requests"]["max"].as_u64().expect("a number");
     let request = frames::get("/v2/library/busybox/tags/list");
     let mut stream = frames::connect(proxy.address(), &frames::setting(frames::INITIAL_WINDOW_SIZE, 0));

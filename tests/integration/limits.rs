@@ -1,10 +1,12 @@
 //! More connections and more requests than the proxy takes on.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use acr_emulator::{Fault, Hop};
 
+use crate::frames;
 use crate::load::{load, sent_to_registry, wait_for_load};
 use crate::wire::{self, Client};
 use testkit::{AT_ONCE, Setup, wait_for};
@@ -51,7 +53,8 @@ async fn connections_over_the_limit_are_refused_at_once_and_readyz_still_answers
 async fn requests_over_the_limit_are_refused_at_once() {
     for cache in testkit::ASKING {
         let azure = testkit::azure().await;
-        let proxy = Setup::new(&azure).cache(cache).flag("--admin-address", ":0").descriptors(256, 256).start();
+        let proxy = Setup::new(&azure).cache(cache).flag("--admin-address", ":0").descriptors(256, 256);
+        let proxy = proxy.settings("limits: {concurrent_requests_per_client: off}").start();
         assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
         let max = load(&proxy)["requests"]["max"].as_u64().and_then(|max| usize::try_from(max).ok()).expect("a number");
         azure.inject(Hop::Data, Fault::Hang);
@@ -77,5 +80,70 @@ async fn requests_over_the_limit_are_refused_at_once() {
         proxy.wait_for_log("requests under way: there is room again");
         azure.clear_faults();
         assert_eq!(kept.ask("GET", "/v2/library/busybox/tags/list", "HTTP/1.1", "").status(), 200);
+    }
+}
+
+/// A connection as of this client, by the word of a balancer.
+fn connect_as(client: &str, address: SocketAddr) -> TcpStream {
+    let mut stream = wire::connect(address);
+    stream.write_all(format!("PROXY TCP6 {client} fd00::8080 32768 80\r\n").as_bytes()).expect("sent");
+    stream
+}
+
+/// Asks over HTTP/2 for so many answers of which it takes no byte.
+fn ask_and_take_nothing(mut stream: &TcpStream, answers: usize) {
+    let ask = |number: usize| {
+        let id = u32::try_from(2 * number + 1).expect("few");
+        frames::frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, id, &frames::get("/v2/"))
+    };
+    let asked: Vec<u8> = (0..answers).flat_map(ask).collect();
+    let no_window = frames::frame(frames::SETTINGS, 0, 0, &frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
+    stream.write_all(&[frames::PREFACE, &no_window, &asked].concat()).expect("sent");
+}
+
+/// What a client asks for first, on a connection of its own, gets this status and body.
+fn first_answer(client: &str, address: SocketAddr) -> wire::Answer {
+    let mut stream = connect_as(client, address);
+    stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer, and the end of the connection");
+    wire::parse(&answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_answers_does_not_hold_the_places_of_all_others() {
+    const STREAMS: usize = 32;
+    let azure = testkit::azure().await;
+    for (setting, share) in [("fair", None), ("12", Some(12))] {
+        let listen = "[{address: '127.0.0.1:0', proxy_protocol: {trusted: [127.0.0.0/8]}}]";
+        let setup = Setup::new(&azure).listen(listen).flag("--admin-address", ":0").descriptors(512, 512);
+        let proxy = setup.settings(&format!("limits: {{concurrent_requests_per_client: {setting}}}")).start();
+        let number =
+            |value: &serde_json::Value| value.as_u64().and_then(|it| usize::try_from(it).ok()).expect("a number");
+        let max = number(&load(&proxy)["requests"]["max"]);
+        let share = share.unwrap_or(max * 3 / 4);
+        // Of one host, which uses another address of its network for each connection, and asks for more than there are places.
+        let slow: Vec<_> = (1..=max.div_ceil(STREAMS) + 1)
+            .map(|host| {
+                let stream = connect_as(&format!("fd00:0:0:1::{host}"), proxy.address());
+                ask_and_take_nothing(&stream, STREAMS);
+                stream
+            })
+            .collect();
+        let asked = slow.len() * STREAMS;
+        let refused = |load: &serde_json::Value| number(&load["refused"]["concurrent_requests_per_client"]);
+        wait_for_load(&proxy, "all that it asks for", |load| refused(load) == asked - share);
+        assert_eq!(load(&proxy)["requests"]["now"], share, "what is refused holds no place: {setting}");
+        assert_eq!(first_answer("fd00:0:0:2::1", proxy.address()).status, 200, "another client: {setting}");
+        let answer = first_answer("fd00:0:0:1::abcd", proxy.address());
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")), "{answer:?}");
+        assert_eq!(answer.code(), "TOOMANYREQUESTS");
+        let says = "fd00:0:0:1::/64 has too many requests under way: limits.concurrent_requests_per_client says";
+        assert!(answer.body.contains(says), "{answer:?}");
+        drop(slow);
+        wait_for_load(&proxy, "room", |load| load["requests"]["now"] == 0);
+        assert_eq!(first_answer("fd00:0:0:1::abcd", proxy.address()).status, 200, "{setting}");
+        let log = proxy.end();
+        assert_eq!(log.lines().filter(|line| line.contains(" 429 ")).count(), 1, "one line a minute: {log}");
     }
 }

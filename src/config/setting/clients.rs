@@ -3,12 +3,12 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::access::{NamePattern, Network};
+use crate::access::{NamePattern, Network, Share};
 use crate::config::file::{Document, Node};
 use crate::config::mistake::Place;
 use crate::config::parse::{
     parse_burst, parse_client_connections, parse_client_requests, parse_connections, parse_header_size,
-    parse_header_time, parse_reader_rate, parse_reads,
+    parse_header_time, parse_reader_rate, parse_reads, parse_share,
 };
 use crate::config::table::{Default, Entry, List, ROW, Row, Shape, Table, Value, table};
 
@@ -65,6 +65,15 @@ table! {
                    behind one NAT or one balancer without the PROXY protocol are one client here. A host that pulls has up to \
                    some 20 connections open. A connection over the limit gets a 503."
         } parse parse_client_connections;
+
+        concurrent_requests_per_client: Value<Share> {
+            value: "NUMBER|fair|off",
+            default: Default::Text("fair"),
+            help: "The most requests of one client under way at once, 1 to 100000, or fair, or off",
+            more: "With `fair` a client may have three times as many as there are places left for others: three quarters of all, \
+                   1,536 as a rule, if nobody else asks, and fewer the more others ask. Clients are told apart as above: where many hosts are one \
+                   client, raise it or switch it off. A request over it gets a 429."
+        } parse parse_share;
 
         requests_per_second_per_client: Value<Option<NonZeroU32>> {
             value: "NUMBER|off",
