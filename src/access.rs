@@ -50,6 +50,13 @@ pub(crate) struct Access {
     pub certificates: Certificates,
 }
 
+impl Access {
+    /// Whether a client needs a certificate with a name that is allowed.
+    pub(crate) fn asks_for_names(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+}
+
 /// What one client may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PerClient {
@@ -117,6 +124,11 @@ impl Gate {
     /// Other rules from now on, also for the next request on a connection that is open. What clients have used stays used.
     pub(crate) fn replace(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
+    }
+
+    /// Whether a client needs a certificate with a name that is allowed.
+    pub(crate) fn asks_for_names(&self) -> bool {
+        self.rules.load().access.asks_for_names()
     }
 
     /// What connections and requests keep to from now on.

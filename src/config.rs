@@ -20,6 +20,7 @@ mod domain;
 mod drain;
 mod egress;
 mod file;
+mod hint;
 pub(crate) mod identity;
 mod kind;
 mod listener;
@@ -93,7 +94,7 @@ pub(crate) struct Host {
     /// Says why the CA certificates of a file cannot be used.
     pub check_ca_file: fn(&Path) -> Result<(), Box<dyn Error>>,
     /// Says which file of a listener's TLS cannot be used, and why.
-    pub check_tls: fn(&TlsFiles) -> Result<(), (TlsKey, String)>,
+    pub check_tls: fn(&TlsFiles) -> Vec<(TlsKey, String)>,
     /// Whether a variable has a value.
     pub has_variable: fn(&str) -> bool,
 }

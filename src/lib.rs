@@ -14,6 +14,7 @@
 //!     config::setting::cache, config::setting::clients, config::setting::identity    the rows of these tables
 //!   config::parse, config::mistake   values out of text, and what is wrong with one
 //!   config::file, config::tree, config::table    the file, its values with their lines, its tables
+//!     config::hint                   why a text is not YAML
 //!   config::listener, config::address    the listeners for clients; the forms of an address
 //!   config::tls, config::proxy_protocol    what a listener asks of each connection
 //!   config::access, config::routes, config::domain, config::identity, config::kind

@@ -18,6 +18,7 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::http_proxy;
 
+use crate::access::Gate;
 use crate::admin::{Admin, Chronicler, State};
 use crate::config::identity::Kind;
 use crate::config::{self, Config, Endpoint};
@@ -194,8 +195,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let is_upgrade = inherited.is_upgrade();
     let (listeners, [clients, admin]) = ListenerSet::new(inherited, &load);
     let listeners = Arc::new(listeners);
-    let takeover =
-        Takeover::new(Arc::clone(&listeners), listeners.prepare(wanted(config)).map_err(ServeError::cannot_open)?);
+    let prepared = listeners.prepare(wanted(config)).map_err(ServeError::cannot_open)?;
+    let takeover = Takeover::new(Arc::clone(&listeners), prepared, Arc::clone(&load));
 
     let mut server = Server::new_with_opt_and_conf(
         None,
@@ -308,8 +309,8 @@ fn wanted(config: &Config) -> Vec<Wanted> {
     clients.chain(admin).collect()
 }
 
-/// Has a line in the log for each listener that has come, changed or gone.
-fn announce(changes: &[Change]) {
+/// Has a line in the log for each listener that has come, changed or gone. `gate` has the rules that clients pass.
+fn announce(changes: &[Change], gate: &Gate) {
     for change in changes {
         match change {
             Change::Files => {}
@@ -323,7 +324,7 @@ fn announce(changes: &[Change]) {
                     warn!("{ended}");
                 }
                 info!("acr-cache-proxy {}: listening on {url}{}", env!("CARGO_PKG_VERSION"), how(settings));
-                if let Some(exposed) = address.and_then(|address| exposed(settings, address)) {
+                if let Some(exposed) = address.and_then(|address| exposed(settings, address, gate.asks_for_names())) {
                     warn!("{exposed}");
                 }
             }
@@ -337,15 +338,16 @@ pub(crate) fn ended(url: &str, end: SystemTime) -> Option<String> {
     is_over.then(|| format!("{url}: the certificate ended on {}: clients refuse it, renew it", fmt_http_date(end)))
 }
 
-/// A warning for a listener that whoever reaches this address may use.
-pub(crate) fn exposed(settings: &config::Listener, address: SocketAddr) -> Option<String> {
-    let is_open = !address.ip().is_loopback() && !requires_certificates(settings);
+/// A warning for a listener that whoever reaches this address may use; `access` may ask for names of certificates.
+pub(crate) fn exposed(settings: &config::Listener, address: SocketAddr, asks_for_names: bool) -> Option<String> {
+    let is_open = !address.ip().is_loopback() && !requires_certificates(settings, asks_for_names);
     is_open.then(|| format!("clients are not authenticated, and {address} is reachable from outside: protect the port"))
 }
 
-fn requires_certificates(settings: &config::Listener) -> bool {
+/// Whether a client without a certificate is refused, by the listener or, where that asks for one, by `access.certificates`.
+fn requires_certificates(settings: &config::Listener, asks_for_names: bool) -> bool {
     let clients = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref());
-    clients.is_some_and(|clients| clients.is_required)
+    clients.is_some_and(|clients| clients.is_required || asks_for_names)
 }
 
 /// What a listener asks of its clients, as the log has it.

@@ -120,7 +120,7 @@ fn warn(findings: &mut Findings, config: &Config) {
         end.and_then(|end| serve::ended(&url, end)).into_iter().for_each(|ended| findings.warn(ended));
         let address = listener.endpoint.address();
         address
-            .and_then(|address| serve::exposed(listener, address))
+            .and_then(|address| serve::exposed(listener, address, config.access().access.asks_for_names()))
             .into_iter()
             .for_each(|exposed| findings.warn(exposed));
     }

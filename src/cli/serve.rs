@@ -39,7 +39,10 @@ AZURE_FEDERATED_TOKEN_FILE, or else is the machine's managed identity or who is 
 /// This host.
 const HOST: Host = Host {
     check_ca_file: |path| Ok(trust::check_ca_file(path)?),
-    check_tls: |files| certificate::check(files).map(drop).map_err(|wrong| (wrong.key, wrong.to_sentence())),
+    check_tls: |files| {
+        let wrong = certificate::check(files).err().unwrap_or_default();
+        wrong.iter().map(|wrong| (wrong.key, wrong.to_sentence())).collect()
+    },
     has_variable: identity::is_set,
 };
 

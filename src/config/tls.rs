@@ -101,13 +101,13 @@ pub(super) fn parse(table: TlsTable, host: Option<&Host>, mistakes: &mut Mistake
     let clients = client_ca.map(|ca| ClientCertificates { ca, is_required: client_auth.unwrap_or(true) });
     let files = certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key, clients });
     let files = files.filter(|_| mistakes.count() == before)?;
-    if let Some((wrong, sentence)) = host.and_then(|host| (host.check_tls)(&files).err()) {
+    for (wrong, sentence) in host.map(|host| (host.check_tls)(&files)).unwrap_or_default() {
         let place = match wrong {
-            TlsKey::Certificate => certificate_at,
-            TlsKey::Key => key_at,
-            TlsKey::ClientCa => ca_at,
+            TlsKey::Certificate => &certificate_at,
+            TlsKey::Key => &key_at,
+            TlsKey::ClientCa => &ca_at,
         };
-        mistakes.add(&place.unwrap_or(at), sentence);
+        mistakes.add(place.as_ref().unwrap_or(&at), sentence);
     }
     Some(files)
 }

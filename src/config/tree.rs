@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::hint::{self, Hint};
+
 /// A node of the file. Unlike `serde_yaml::Value` it keeps both of two keys with one name, so that both can be shown.
 pub(crate) enum Tree {
     /// Nothing behind a key, `~` or `null`.
@@ -40,27 +42,12 @@ pub(crate) struct Position {
 pub(crate) fn parse(text: &str) -> Result<Tree, (Position, String)> {
     serde_yaml::from_str(text).map_err(|cause| {
         let at = position(&cause).unwrap_or_default();
-        if let Some(line) = first_tab(text, at.line) {
-            let sentence = "the line begins with a tab: indent with spaces";
-            return (Position { line, column: 1 }, sentence.to_owned());
+        match hint::of(text, at.line) {
+            Some(Hint::Reason(line, column, sentence)) => (Position { line, column }, sentence),
+            Some(Hint::Guess(hint)) => (at, format!("not YAML: {cause}: {hint}")),
+            None => (at, format!("not YAML: {cause}")),
         }
-        let hint = unquoted(text, at.line).map(|c| format!(": a value that begins with {c} needs quotes around it"));
-        (at, format!("not YAML: {cause}{}", hint.unwrap_or_default()))
     })
-}
-
-/// The first line, up to this one, with a tab in its indentation. YAML allows it in places, so it counts only where the
-/// text cannot be read.
-fn first_tab(text: &str, last: usize) -> Option<usize> {
-    let begins_with_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
-    text.lines().take(last).position(begins_with_tab).map(|index| index + 1)
-}
-
-/// The character that YAML takes for a sign of its own at the start of this line's value, as in `listen: [::1]:8080`.
-fn unquoted(text: &str, line: usize) -> Option<char> {
-    let line = text.lines().nth(line.checked_sub(1)?)?;
-    let (_, value) = line.split_once(": ")?;
-    value.trim_start().chars().next().filter(|c| "[{*&!%@`".contains(*c))
 }
 
 fn position(cause: &serde_yaml::Error) -> Option<Position> {
@@ -277,5 +264,37 @@ impl Visitor<'_> for Key<'_> {
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
         if key == self.wanted && self.raise { Err(E::custom("here")) } else { Ok(key == self.wanted) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_wrongly_indented_is_named_and_not_taken_for_a_value_without_quotes() {
+        let below =
+            |key, above| format!("{key} is indented below {above}, which has a value: begin both in the same column");
+        let beside =
+            |key| format!("{key} begins in a column in which no key above it does: indent it as its neighbours");
+        let quotes = |c| format!("a value that begins with {c} needs quotes around it");
+        for (text, line, says) in [
+            ("listen: 127.0.0.1:8080\n  tls: {key: /k}\n", 2, below("tls", "listen")),
+            ("listen: 'a'\n  tls: {key: /k}\n", 2, below("tls", "listen")),
+            ("listen: {address: x}\n  tls:\n    key: [a]\n", 2, below("tls", "listen")),
+            ("drain:\n  notice: 5s # words\n    # words\n\n    timeout: {}\n", 5, below("timeout", "notice")),
+            ("listen:\n  - address: x\n      tls: {key: /k}\n", 3, below("tls", "address")),
+            ("upstream:\n  domain: a\n identity: {kind: default}\n", 3, beside("identity")),
+            ("routes:\n  - source: docker.io\n   to: x\n", 3, beside("to")),
+            // These are where they belong, and lack quotes.
+            ("listen: [::1]:8080\n", 1, quotes('[')),
+            ("threads: 2\nlog: *x\n", 2, quotes('*')),
+            ("listen:\n  - address: x\n  - address: [::1]:8080\n", 3, quotes('[')),
+            ("listen:\n\taddress: x\n", 2, "the line begins with a tab: indent with spaces".to_owned()),
+        ] {
+            let Err((at, sentence)) = parse(text) else { panic!("{text} is YAML") };
+            assert!(sentence.ends_with(&says), "{text}: {sentence}");
+            assert_eq!(at.line, line, "{text}: {sentence}");
+        }
     }
 }

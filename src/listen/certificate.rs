@@ -110,9 +110,6 @@ pub(super) struct Certificates {
 impl Contents {
     /// Reads all of them. This blocks.
     pub(super) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read = |key: TlsKey, path: &Path| {
-            file::read(path, MAX_FILE).map_err(|cause| TlsError { key, path: path.to_owned(), why: Why::File(cause) })
-        };
         Ok(Self {
             certificate: read(TlsKey::Certificate, &files.certificate)?,
             key: read(TlsKey::Key, &files.key)?,
@@ -189,16 +186,37 @@ pub(crate) fn pair(
     Ok((chain, private_key))
 }
 
-/// Checks the files of a listener at a start, by their setting, and returns when the certificate ends.
-pub(crate) fn check(files: &TlsFiles) -> Result<SystemTime, TlsError> {
-    load(files).map(|(_, certificates)| certificates.not_after)
+fn read(key: TlsKey, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    file::read(path, MAX_FILE).map_err(|cause| TlsError { key, path: path.to_owned(), why: Why::File(cause) })
+}
+
+/// Checks the files of a listener at a start, by their setting, and returns when the certificate ends. All that cannot be read are
+/// told, else what is wrong with one.
+pub(crate) fn check(files: &TlsFiles) -> Result<SystemTime, Vec<TlsError>> {
+    let own = files.clone();
+    let unreadable = file::at_start(move || {
+        let clients = own.clients.as_ref().map(|clients| (TlsKey::ClientCa, &clients.ca));
+        let named = [(TlsKey::Certificate, &own.certificate), (TlsKey::Key, &own.key)].into_iter().chain(clients);
+        named.filter_map(|(key, path)| read(key, path).err()).collect::<Vec<_>>()
+    });
+    match unreadable {
+        Ok(none) if none.is_empty() => {
+            load(files).map(|(_, certificates)| certificates.not_after).map_err(|wrong| vec![wrong])
+        }
+        Ok(unreadable) => Err(unreadable),
+        Err(cause) => Err(vec![hangs(files, cause)]),
+    }
+}
+
+/// They are not read in time.
+fn hangs(files: &TlsFiles, cause: FileError) -> TlsError {
+    TlsError { key: TlsKey::Certificate, path: files.certificate.clone(), why: Why::File(cause) }
 }
 
 /// Reads and checks them, with a limit of time.
 pub(super) fn load(files: &TlsFiles) -> Result<(Fingerprint, Certificates), TlsError> {
-    let hangs = |cause| TlsError { key: TlsKey::Certificate, path: files.certificate.clone(), why: Why::File(cause) };
     let own = files.clone();
-    let contents = file::at_start(move || Contents::read(&own)).map_err(hangs)??;
+    let contents = file::at_start(move || Contents::read(&own)).map_err(|cause| hangs(files, cause))??;
     Ok((contents.fingerprint(), contents.parse(files)?))
 }
 

@@ -132,13 +132,13 @@ impl Reload {
         // The last that can fail.
         self.table.replace(&next).map_err(|cause| cause.to_string())?;
         let changes = self.listeners.take(prepared);
-        super::announce(&changes);
+        self.load.gate.replace(next.access().clone());
+        super::announce(&changes, &self.load.gate);
         if changes.iter().any(|change| matches!(change, Change::Files)) {
             at_once.push("certificate files of listen");
         }
         self.keepalive.set(next.client_keepalive());
         self.drain.store(Arc::new(next.drain()));
-        self.load.gate.replace(next.access().clone());
         logger::replace(next.log());
         self.current = next;
         Ok(Reloaded { at_once, at_start })

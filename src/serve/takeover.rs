@@ -11,6 +11,7 @@ use log::warn;
 use tokio::sync::watch;
 
 use crate::listen::set::{ListenerSet, Prepared};
+use crate::load::Load;
 
 /// How often the new process looks whether the old one is still there.
 const STEP: Duration = Duration::from_millis(100);
@@ -19,14 +20,15 @@ const STEP: Duration = Duration::from_millis(100);
 pub(super) struct Takeover {
     listeners: Arc<ListenerSet>,
     prepared: Mutex<Option<Prepared>>,
+    load: Arc<Load>,
     begun: watch::Sender<bool>,
     has_successor: AtomicBool,
 }
 
 impl Takeover {
-    pub(super) fn new(listeners: Arc<ListenerSet>, prepared: Prepared) -> Arc<Self> {
+    pub(super) fn new(listeners: Arc<ListenerSet>, prepared: Prepared, load: Arc<Load>) -> Arc<Self> {
         let (prepared, begun) = (Mutex::new(Some(prepared)), watch::Sender::new(false));
-        Arc::new(Self { listeners, prepared, begun, has_successor: AtomicBool::new(false) })
+        Arc::new(Self { listeners, prepared, load, begun, has_successor: AtomicBool::new(false) })
     }
 
     /// Becomes true when clients are served.
@@ -57,7 +59,7 @@ impl Takeover {
     pub(super) fn begin(&self) {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(prepared) = prepared else { return };
-        super::announce(&self.listeners.take(prepared));
+        super::announce(&self.listeners.take(prepared), &self.load.gate);
         self.begun.send_replace(true);
     }
 

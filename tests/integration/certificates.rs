@@ -175,3 +175,18 @@ async fn a_client_with_too_many_connections_gets_no_handshake_for_more() {
     wait_for_load(&proxy, "room", |load| load["connections"]["now"] == 1);
     assert_eq!(ask(&mut connect(&settings, &proxy)).expect("an answer"), 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_that_clients_are_not_authenticated_only_where_they_are_not() {
+    let azure = testkit::azure().await;
+    let (servers, clients) = (Authority::new("mirror CA"), Authority::new("client CA"));
+    let secret = Secret::new(&servers.server(&["mirror.internal"]), &[&clients]);
+    for (auth, rule, is_told) in
+        [("optional", "access: {}", true), ("optional", RULE, false), ("required", "access: {}", false)]
+    {
+        let tls = secret.tls(&format!(", client_ca: {{ca}}, client_auth: {auth}"));
+        let setup = Setup::new(&azure).listen(&format!("[{{address: '0.0.0.0:0', tls: {tls}}}]")).settings(rule);
+        let log = setup.start().end();
+        assert_eq!(log.contains("clients are not authenticated"), is_told, "{auth} {rule}: {log}");
+    }
+}

@@ -394,6 +394,10 @@ async fn a_file_that_cannot_be_used_is_named_at_its_setting() {
     let none = Path::new("/nonexistent").display().to_string();
     for (tls, says) in [
         (format!("certificate: {none}, key: {key}"), "listen[0].tls.certificate: /nonexistent: No such file"),
+        // Whoever has mounted nothing is told of all.
+        (format!("certificate: {none}, key: {none}"), "listen[0].tls.certificate: /nonexistent: No such file"),
+        (format!("certificate: {none}, key: {none}"), "listen[0].tls.key: /nonexistent: No such file"),
+        (format!("certificate: {none}, key: {none}, client_ca: {none}"), "listen[0].tls.client_ca: /nonexistent: No"),
         (format!("certificate: {certificate}, key: {none}"), "listen[0].tls.key: /nonexistent: No such file"),
         (format!("certificate: {empty}, key: {key}"), "tls.certificate: {}/empty: no certificate is in it"),
         (format!("certificate: {certificate}, key: {empty}"), "tls.key: {}/empty: no private key is in it"),
