@@ -35,9 +35,6 @@ pub(crate) use share::Share;
 
 /// Connections that are refused and are given the time to read why; further ones are closed at once.
 const MAX_ANSWERS: usize = 64;
-/// Connections of one client to the admin listener: half of all that it has, so that no host alone keeps the others' probes out,
-/// which would have a healthy process killed.
-const MAX_ADMIN_CONNECTIONS: Option<NonZeroUsize> = NonZeroUsize::new(16);
 
 /// Which clients may pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,7 +81,6 @@ pub(crate) struct Rules {
 pub(crate) struct Gate {
     rules: ArcSwap<Rules>,
     connected: Arc<Connected>,
-    admin_connected: Arc<Connected>,
     rates: Rates,
     refusals: Refusals,
     answers: Arc<AtomicUsize>,
@@ -114,7 +110,6 @@ impl Gate {
         Self {
             rules: ArcSwap::from_pointee(rules),
             connected: Arc::default(),
-            admin_connected: Arc::default(),
             rates: Rates::new(),
             refusals: Refusals::new(),
             answers: Arc::default(),
@@ -152,11 +147,6 @@ impl Gate {
             Some(place) => Ok(Some(place)),
             None => Err(self.count(Denial::Connections(address))),
         }
-    }
-
-    /// The same for one to the admin listener, which anybody may ask; `None` if it has as many as it may.
-    pub(crate) fn connect_admin(&self, address: IpAddr) -> Option<Arc<Place>> {
-        self.admin_connected.enter(address.into(), MAX_ADMIN_CONNECTIONS)
     }
 
     /// A request comes, whose header was read at `now`. `names` looks up those of its client's certificate. `place` is its

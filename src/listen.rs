@@ -18,6 +18,7 @@ mod frames;
 mod h2;
 mod header;
 mod pace;
+mod places;
 mod refusal;
 mod socket;
 

@@ -15,7 +15,7 @@ pub(crate) mod opening;
 use opening::Openings;
 
 /// Connections to the admin listener at once: a few probes and scrapers. The bound is its own, so that clients of the
-/// mirror cannot use it up.
+/// mirror cannot use it up; one more has an earlier one end.
 const MAX_ADMIN_CONNECTIONS: usize = 32;
 
 /// TLS handshakes at once. One takes a millisecond of processor time, so this many are a second's work; what takes longer

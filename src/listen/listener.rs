@@ -28,6 +28,7 @@ use super::connection::{Connection, Stream};
 use super::exit::ExitIfDropped;
 use super::http::{Http, Speaks};
 use super::opening::{Opened, Opening};
+use super::places::Places;
 use super::refusal::{self, NoRequest};
 use super::set;
 use super::socket::Socket;
@@ -62,7 +63,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
     ) -> Self {
         let kind = http.kind();
         let connections = Arc::clone(kind.connections(load));
-        let acceptor = Acceptor { http: Arc::new(http), connections, load: Arc::clone(load) };
+        let (http, places) = (Arc::new(http), Arc::default());
+        let acceptor = Acceptor { http, connections, places, load: Arc::clone(load) };
         Self { name: kind.name(), opened, acceptor: Arc::new(acceptor), threads }
     }
 }
@@ -118,6 +120,8 @@ async fn look_at_files(endpoint: Endpoint, opening: Arc<ArcSwap<Opening>>, load:
 struct Acceptor<A> {
     http: Arc<Http<A>>,
     connections: Arc<Limit>,
+    /// Those of the admin listener.
+    places: Arc<Places>,
     load: Arc<Load>,
 }
 
@@ -160,14 +164,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
     fn serve_stream<S: Stream + AsFd>(&self, mut stream: S, peer: SocketAddr, opening: &ArcSwap<Opening>) {
         self.load.openings.accept(self.http.kind() == Kind::Admin);
-        // Before the limit of all, of which one that is refused has a place while it is told why.
-        let place = match (self.http.kind(), peer.as_inet()) {
-            (Kind::Admin, Some(peer)) => match self.load.gate.connect_admin(peer.ip()) {
-                None => return refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
-                place => place,
-            },
-            _ => None,
-        };
+        if self.http.kind() == Kind::Admin {
+            let place = self.places.enter(peer.as_inet().map(|peer| peer.ip()), &self.connections);
+            let http = Arc::clone(&self.http);
+            let (opening, load) = (opening.load_full(), Arc::clone(&self.load));
+            tokio::spawn(async move {
+                let ended = opening.ended();
+                place.hold(serve_opened(&http, &opening, stream, peer, &load, &ended)).await;
+            });
+            return;
+        }
         let guard = self.connections.enter();
         match guard.excess() {
             0 => {
@@ -189,7 +195,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                         // Of its own memory, so that a plain connection's task stays small.
                         Box::pin(serve_opened(&http, &opening, stream, peer, &load, &ended)).await;
                     }
-                    drop((guard, place));
+                    drop(guard);
                 });
             }
             1..=MAX_REFUSALS => {

@@ -118,15 +118,32 @@ async fn a_malformed_admin_request_leaves_no_credential_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_takes_all_the_connections_it_can_keeps_no_other_out() {
+async fn hosts_that_take_all_the_connections_they_can_keep_no_probe_out() {
     let azure = testkit::azure().await;
     let (_proxy, admin) = observed(&azure, "{}");
-    let _silent: Vec<_> = (0..100).map(|_| wire::connect(admin)).collect();
-    let prober = TcpSocket::new_v4().expect("a socket");
-    prober.bind("127.0.0.2:0".parse().expect("an address")).expect("a port");
-    let mut prober = prober.connect(admin).await.expect("a connection");
-    prober.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
-    let mut answer = Vec::new();
-    prober.read_to_end(&mut answer).await.expect("an answer");
-    assert_eq!(wire::parse(&answer).status, 200);
+    let connect = async |host: u8| {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, host], 0).into()).expect("a port");
+        socket.connect(admin).await.expect("a connection")
+    };
+    let mut held = Vec::new();
+    for host in [1, 2, 3] {
+        for _ in 0..30 {
+            let mut silent = connect(host).await;
+            // One that has no room any more may be reset.
+            let _ = silent.write_all(b"GET /readyz HT").await;
+            held.push(silent);
+        }
+    }
+    // Another host, and one of those that hold the connections.
+    for host in [4, 1] {
+        for path in ["/healthz", "/readyz"] {
+            let mut prober = connect(host).await;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            prober.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = Vec::new();
+            prober.read_to_end(&mut answer).await.expect("an answer");
+            assert_eq!(wire::parse(&answer).status, 200, "127.0.0.{host} {path}");
+        }
+    }
 }
