@@ -34,7 +34,7 @@
 //!     set                            the listeners that are open, replaced while they are served
 //!       bind, inherited                their sockets: bound, or handed over by the service manager or another process
 //!     opening                        what comes before the first request, in one limit of time:
-//!       tls, certificate               handshakes; files that are looked at again and again
+//!       tls, certificate, sessions     handshakes; files that are looked at again and again; how long sessions are resumed
 //!     places                         which connection to the admin listener ends where there is no place for another
 //!     listener, http                 accepts connections, gathers their requests' headers within bounds
 //!     connection, socket             what Pingora reads of a connection; its write buffer, below TLS

@@ -20,6 +20,7 @@ mod header;
 mod pace;
 mod places;
 mod refusal;
+mod sessions;
 mod socket;
 
 #[cfg(feature = "hot-path")]

@@ -10,13 +10,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ring::digest::{Context, SHA256};
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
+use super::sessions::Sessions;
 use crate::config::{TlsFiles, TlsKey};
 use crate::file::{self, FileError};
 use crate::value::{self, ValueError};
@@ -162,7 +163,7 @@ impl Contents {
         let mut config = config?;
         config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         // Sessions belong to these settings alone: with other CAs none of them is resumed.
-        config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
+        config.session_storage = Sessions::room(MAX_SESSIONS);
         config.send_tls13_tickets = TICKETS;
         Ok(Certificates { config: Arc::new(config), client_cas, not_after })
     }

@@ -1,8 +1,7 @@
 //! TLS of a listener: handshakes with the certificates of its files, which are looked at again and again.
 //!
 //! The settings of rustls are replaced as a whole, sessions included, so a client whose CA was removed cannot resume one. Its
-//! connections end, too: see [`Ends`]. Nor does a session outlive the client's certificate, which rustls looks at in a whole
-//! handshake alone.
+//! connections end, too: see [`Ends`]. Nor does a session outlive the client's certificate: see [`Sessions`].
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::certificate::{self, Certificates, Contents, Fingerprint, HTTP2, TlsError};
 use super::connection::Stream;
+use super::sessions::Sessions;
 use crate::config::TlsFiles;
 use crate::file::Reader;
 use crate::peer::Peer;
@@ -152,7 +152,8 @@ impl Tls {
     /// One handshake; the caller limits its time. On an error the client has been told, as far as TLS has words for it.
     pub(super) async fn accept<S: Stream>(&self, stream: S) -> io::Result<Secured<S>> {
         let current = self.current.load_full();
-        let stream = TlsAcceptor::from(Arc::clone(&current.certificates.config)).accept(stream).await?;
+        let (sessions, config) = Sessions::of_handshake(&current.certificates.config);
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
         let session = stream.get_ref().1;
         let certificate = session.peer_certificates().and_then(|chain| chain.first());
         let version = match session.protocol_version() {
@@ -162,6 +163,7 @@ impl Tls {
         };
         let peer = Peer::new(version, certificate.map(AsRef::as_ref));
         let left = certificate.map(left_of).transpose()?;
+        sessions.keep(left);
         let revocation = Revocation(left.map(|left| {
             let (ends, revoked) = (Arc::clone(&current.ends), current.ends.revoked.subscribe());
             Shown { ends, revoked, until: Instant::now() + left.min(FAR) }
@@ -245,7 +247,7 @@ impl Tls {
     }
 }
 
-/// How long a client's certificate goes on. One that has ended comes with a session of before its end.
+/// How long a client's certificate goes on. One that has ended comes with a session that was found in its last moment.
 fn left_of(certificate: &CertificateDer<'_>) -> io::Result<Duration> {
     let not_after = certificate::not_after(certificate);
     not_after.duration_since(SystemTime::now()).map_err(|_| {

@@ -6,11 +6,17 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SignatureScheme, StreamOwned,
+    SupportedProtocolVersion,
+};
 
 use crate::frames;
 use crate::listeners::{connect_unix, is_served};
@@ -278,6 +284,45 @@ async fn a_removed_ca_ends_sessions_and_connections_and_an_added_one_ends_none()
     assert_eq!(ask(&mut unnamed).expect("it has shown no certificate"), 200);
 }
 
+/// A client's certificate, and the one that takes its place while sessions are kept.
+#[derive(Debug)]
+struct Renewed {
+    before: Arc<dyn ResolvesClientCert>,
+    after: Arc<dyn ResolvesClientCert>,
+    is_renewed: AtomicBool,
+}
+
+impl Renewed {
+    /// Settings with the certificate that these have, until it is renewed.
+    fn of(before: Arc<ClientConfig>, after: &Pair) -> (Arc<ClientConfig>, Arc<Self>) {
+        let mut settings = Arc::unwrap_or_clone(before);
+        let chain = vec![CertificateDer::from_pem_slice(after.certificate.as_bytes()).expect("PEM")];
+        let key = PrivateKeyDer::from_pem_slice(after.key.as_bytes()).expect("PEM");
+        let after = CertifiedKey::from_der(chain, key, settings.crypto_provider()).expect("a pair");
+        let renewed = Arc::new(Self {
+            before: Arc::clone(&settings.client_auth_cert_resolver),
+            after: Arc::new(SingleCertAndKey::from(after)),
+            is_renewed: AtomicBool::new(false),
+        });
+        settings.client_auth_cert_resolver = Arc::clone(&renewed) as _;
+        (Arc::new(settings), renewed)
+    }
+
+    fn now(&self) -> &dyn ResolvesClientCert {
+        if self.is_renewed.load(Ordering::Relaxed) { &*self.after } else { &*self.before }
+    }
+}
+
+impl ResolvesClientCert for Renewed {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.now().resolve(issuers, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_has_ended_ends_its_connections_and_its_sessions_are_not_resumed() {
     // Long enough for what comes before it on a busy machine.
@@ -291,7 +336,9 @@ async fn a_certificate_that_has_ended_ends_its_connections_and_its_sessions_are_
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let end = UNIX_EPOCH + Duration::from_secs(now) + LEFT;
     let of_node = |pair: &Pair| [&BOTH[..1], &BOTH[1..]].map(|versions| settings(&ca, Some(pair), versions));
-    let (ending, lasting) = (of_node(&nodes.client_until("node", end)), of_node(&nodes.client("node", "spiffe://x")));
+    let (short, long) = (nodes.client_until("node", end), nodes.client("node", "spiffe://x"));
+    let (ending, lasting) = (of_node(&short), of_node(&long));
+    let renewed = of_node(&short).map(|settings| Renewed::of(settings, &long));
     let kept_of = |settings: &Arc<ClientConfig>| {
         let mut kept = connect(settings, &proxy);
         assert_eq!(ask(&mut kept).expect("an answer"), 200);
@@ -301,6 +348,7 @@ async fn a_certificate_that_has_ended_ends_its_connections_and_its_sessions_are_
         kept
     };
     let mut ending_soon = ending.each_ref().map(kept_of);
+    let _renewed_soon = renewed.each_ref().map(|(settings, _)| kept_of(settings));
     let mut others = lasting.each_ref().map(kept_of);
     let mut over_h2 = {
         let mut settings = ClientConfig::clone(&ending[1]);
@@ -325,6 +373,15 @@ async fn a_certificate_that_has_ended_ends_its_connections_and_its_sessions_are_
     }
     for connection in &mut others {
         assert_eq!(ask(connection).expect("of another client"), 200);
+    }
+    for (settings, renewed) in &renewed {
+        renewed.is_renewed.store(true, Ordering::Relaxed);
+        // It still offers its session, and shows the new certificate when that is not resumed.
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut connection = connect(settings, &proxy);
+            assert_eq!(ask(&mut connection).expect("an answer"), 200);
+            assert_eq!(connection.conn.handshake_kind(), Some(kind));
+        }
     }
     assert_eq!(proxy.end().matches("error=TLS handshake: invalid peer certificate: certificate expired").count(), 4);
 }
