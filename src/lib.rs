@@ -99,6 +99,7 @@
 //!     retry, epoch                   fail_to_connect, error_while_proxy: whether it is sent again, on which kept connections
 //!     behind                         the same where an egress proxy is between
 //!     relay                          response_filter: drops headers that are not for the client
+//!       pace                           how long a client may take for a piece of an answer over HTTP/2
 //!       names, framing                 renames what is, and how the end of a body is told
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     registry_error                 the registry's own, for the log

@@ -42,6 +42,7 @@ mod health;
 mod hop_by_hop;
 mod log;
 mod measure;
+mod pace;
 mod probe;
 mod refused;
 mod registry_error;
@@ -81,8 +82,8 @@ pub(crate) use served::served;
 pub(crate) use shield::with_digest;
 pub(crate) use target::{Target, parts_within};
 
-/// For so long a client may take next to nothing of what is ready for it: the time of `limits.slow_reader_bytes_per_second`, and
-/// that of each piece over HTTP/2.
+/// For so long a client may take next to nothing of what is ready for it: the time of `limits.slow_reader_bytes_per_second`. Without
+/// that setting it is the time of each piece over HTTP/2.
 pub(crate) const CLIENT_WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// A client that is refused has this long to take the answer. With the limit of the others, closed windows of HTTP/2 would let as
 /// many of these wait as there are streams, each with its memory.
@@ -160,6 +161,9 @@ impl ProxyHttp for Proxy {
         // A connection of HTTP/1 looks after the pace of its client by itself.
         let is_stream = session.req_header().version == Version::HTTP_2;
         session.set_write_timeout(is_stream.then_some(CLIENT_WRITE_LIMIT));
+        if is_stream {
+            context.keep_pace(self.load.gate.bounds().reader_rate);
+        }
         // No client of ours waits for an interim response, HTTP/1.0 has none, and after one a request that fails could
         // neither be sent again nor get an answer of its own.
         session.set_ignore_info_resp(true);

@@ -1,6 +1,7 @@
 //! What one request carries from phase to phase.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use pingora_core::{Error, ErrorType, Result};
 use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
+use super::pace::Pace;
 use super::registry_error::RegistryError;
 #[cfg(feature = "otlp")]
 use super::span::Begun;
@@ -60,6 +62,10 @@ pub(crate) struct Context {
     /// Its place among all requests under way, and among those of its client; `None` once it is refused.
     guard: Option<Guard>,
     under_way: Option<UnderWay>,
+    /// Over HTTP/2, the fewest bytes a second that the client takes.
+    reader_rate: Option<NonZeroU32>,
+    /// Made for the first piece of a body.
+    pace: Option<Pace>,
 }
 
 /// What the cache did for a request.
@@ -140,6 +146,8 @@ impl Context {
             is_too_many: guard.excess() > 0,
             guard: Some(guard),
             under_way: None,
+            reader_rate: None,
+            pace: None,
         }
     }
 
@@ -156,6 +164,22 @@ impl Context {
     /// The request is under way, and counts as its client's.
     pub(crate) fn hold(&mut self, under_way: Option<UnderWay>) {
         self.under_way = under_way;
+    }
+
+    /// The client has to take so many bytes of the answer a second.
+    pub(crate) fn keep_pace(&mut self, rate: Option<NonZeroU32>) {
+        self.reader_rate = rate;
+    }
+
+    /// A piece of the body that is to be written now, with the limit of time for that, unless the connection looks after it.
+    pub(crate) fn paced(&mut self, piece: Bytes) -> (Bytes, Option<Duration>) {
+        match self.reader_rate {
+            Some(rate) if !piece.is_empty() => {
+                let (piece, limit) = self.pace.get_or_insert_with(|| Pace::new(rate)).next(piece);
+                (piece, Some(limit))
+            }
+            _ => (piece, None),
+        }
     }
 
     /// Nothing is done for the request, so others may have its place.

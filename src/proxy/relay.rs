@@ -81,8 +81,17 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
     Ok(())
 }
 
+/// A piece of a body that is written next, within the time that the client has for it.
+pub(crate) fn pace(session: &mut Session, piece: Bytes, context: &mut Context) -> Bytes {
+    let (piece, limit) = context.paced(piece);
+    if limit.is_some() {
+        session.set_write_timeout(limit);
+    }
+    piece
+}
+
 /// `response_body_filter`: holds a body that is renamed to its end, and lets every other one through.
-pub(crate) fn body(session: &Session, part: &mut Option<Bytes>, is_end: bool, context: &mut Context) -> Result<()> {
+pub(crate) fn body(session: &mut Session, part: &mut Option<Bytes>, is_end: bool, context: &mut Context) -> Result<()> {
     if let Some(part) = part {
         context.registry_sends(part);
     }
@@ -101,5 +110,6 @@ pub(crate) fn body(session: &Session, part: &mut Option<Bytes>, is_end: bool, co
         }
     }
     context.count_body(part.as_ref().map_or(0, Bytes::len));
+    *part = part.take().map(|part| pace(session, part, context));
     Ok(())
 }

@@ -43,16 +43,26 @@ fn reads(address: SocketAddr, path: &str, bytes: usize, pause: Duration, enough:
     all
 }
 
-/// Asks over HTTP/2 and opens the window by a byte now and then.
-fn opens_its_window(address: SocketAddr, path: &str, ended: &AtomicBool) {
+/// Asks over HTTP/2 and opens the window by so many bytes a second, in small steps.
+fn opens_its_window(address: SocketAddr, path: &str, rate: u64, ended: &AtomicBool) {
     let mut stream: TcpStream = frames::connect(address, &frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
     let flags = frames::END_STREAM | frames::END_HEADERS;
     stream.write_all(&frames::frame(frames::HEADERS, flags, 1, &frames::get(path))).expect("sent");
-    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a limit");
+    stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a limit");
+    let (begun, mut opened) = (Instant::now(), 0);
     while !ended.load(Ordering::Relaxed) {
-        let _ = stream.write_all(&frames::frame(frames::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
-        let _ = stream.read(&mut [0; 1 << 10]);
-        std::thread::sleep(Duration::from_secs(1));
+        let due = begun.elapsed().as_secs() * rate;
+        let more = u32::try_from(due - opened).expect("little");
+        if more > 0 {
+            opened = due;
+            // Of the stream, and of the connection.
+            for id in [1, 0] {
+                let _ = stream.write_all(&frames::frame(frames::WINDOW_UPDATE, 0, id, &more.to_be_bytes()));
+            }
+        }
+        if let Ok(0) = stream.read(&mut [0; 16 << 10]) {
+            break;
+        }
     }
 }
 
@@ -72,7 +82,7 @@ async fn a_client_that_reads_a_byte_a_second_is_cut_off_and_counted_and_one_on_a
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let drip = scope.spawn(|| reads(address, &path, 1, Duration::from_secs(1), LAYER, &ended));
-        let over_h2 = scope.spawn(|| opens_its_window(address, &path, &ended));
+        let over_h2 = scope.spawn(|| opens_its_window(address, &path, 1, &ended));
         // Some 3 KiB a second, for longer than the slow ones have.
         let slow =
             scope.spawn(|| reads(address, &path, 300, Duration::from_millis(100), ENOUGH, &AtomicBool::new(false)));
@@ -93,4 +103,30 @@ async fn a_client_that_reads_a_byte_a_second_is_cut_off_and_counted_and_one_on_a
         line.contains("INFO  access] GET ") && line.contains(" error=client takes its answer too slowly: limits.")
     });
     assert_eq!(lines.count(), 2, "one line for each: {log}");
+}
+
+/// A piece of an answer is 64 KiB where the client is the slow one. With a minute for each, whatever the setting, the first client
+/// would go on for ever, and the second one be cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http2_the_rate_is_the_one_that_is_set() {
+    let azure = testkit::azure().await;
+    let pushed = azure.push(Image::small("hub/library/large", "latest").with_layers(1, LAYER));
+    let layer = pushed.blobs.iter().max_by_key(|blob| azure.blob(blob).expect("pushed").len()).expect("blobs");
+    let path = format!("/v2/library/large/blobs/{layer}");
+    let with =
+        |rate: u32| proxied(&azure).settings(&format!("limits: {{slow_reader_bytes_per_second: {rate}}}")).start();
+    let (strict, lenient) = (with(20_000), with(100));
+    let ended = AtomicBool::new(false);
+    let cut_off = |proxy| load(proxy)["refused"]["slow_reader"].as_u64().expect("a number");
+    std::thread::scope(|scope| {
+        scope.spawn(|| opens_its_window(lenient.address(), &path, 600, &ended));
+        scope.spawn(|| opens_its_window(strict.address(), &path, 2000, &ended));
+        let begun = Instant::now();
+        while cut_off(&strict) == 0 && begun.elapsed() < AT_MOST {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let seen = (cut_off(&strict), cut_off(&lenient));
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(seen, (1, 0), "after {:?}", begun.elapsed());
+    });
 }

@@ -113,7 +113,8 @@ table! {
             more: "Counted over a minute in which something waits to be sent, so a pause does no harm, and neither does a slow \
                    registry. Who takes less is cut off. The default is what Apache's mod_reqtimeout asks for; the slowest link \
                    over which images are pulled, by satellite or GPRS, has ten times that. With `off`, only a client that takes \
-                   nothing at all for a minute is cut off. A stream of HTTP/2 has a minute for each piece, of 16 KiB or more."
+                   nothing at all for a minute is cut off; over HTTP/2, one that takes less than a piece of an answer, 64 KiB at \
+                   most, in a minute."
         } parse parse_reader_rate;
 
         registry_reads_per_minute: Value<Option<NonZeroU32>> {

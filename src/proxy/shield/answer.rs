@@ -13,7 +13,7 @@ use crate::answer::CORRELATION_ID;
 use crate::cache::Content;
 use crate::proxy::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::proxy::context::{Admitted, Body, Context};
-use crate::proxy::relay::{framing, names};
+use crate::proxy::relay::{self, framing, names};
 use crate::proxy::{fail, fetch};
 
 /// Headers that are made here, beside those of the content.
@@ -21,8 +21,8 @@ const MADE: usize = 5;
 /// Their values; longer ones find room as well.
 const MADE_BYTES: usize = 96;
 
-/// Over HTTP/2 the time limit of a write is for one piece. A client takes one of this size within it at a rate that is still
-/// honest; nearly all manifests are shorter.
+/// Over HTTP/2 the time limit of a write is for one piece, whose size is what a client may be behind with; nearly all manifests are
+/// shorter.
 const PIECE: usize = 64 << 10;
 
 /// Sends it.
@@ -51,6 +51,7 @@ pub(super) async fn content(
     while !is_end && !rest.is_empty() {
         let piece = rest.split_to(rest.len().min(PIECE));
         context.count_body(piece.len());
+        let piece = relay::pace(session, piece, context);
         session.write_response_body(Some(piece), rest.is_empty()).await.map_err(|error| error.into_down())?;
     }
     Ok(())
