@@ -33,7 +33,8 @@ pub(crate) use rate::Rate;
 pub(crate) use refusals::{Reason, Refusals};
 pub(crate) use share::Share;
 
-/// Connections that are refused and are given the time to read why; further ones are closed at once.
+/// Connections that are refused, by these rules or because there are too many in all, and are given the time to read why; further
+/// ones are closed at once.
 const MAX_ANSWERS: usize = 64;
 
 /// Which clients may pull.

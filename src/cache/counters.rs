@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::Kind;
-use crate::label::labels;
+use crate::label::{Counts, labels};
 
 labels! {
     /// Why a request goes to the registry by itself, and nothing is kept of its answer.
@@ -24,18 +24,18 @@ labels! {
 /// Relaxed counters; each only grows.
 #[derive(Default)]
 pub(crate) struct Counters {
-    hits: [AtomicU64; Kind::ALL.len()],
+    hits: Counts<Kind, { Kind::ALL.len() }>,
     misses: AtomicU64,
     collapsed: AtomicU64,
     stale: AtomicU64,
     stale_unasked: AtomicU64,
-    passed: [AtomicU64; Reason::ALL.len()],
+    passed: Counts<Reason, { Reason::ALL.len() }>,
 }
 
 impl Counters {
     /// A fresh entry of this kind was the answer.
     pub(crate) fn hit(&self, kind: Kind) {
-        add(&self.hits[kind as usize]);
+        self.hits.add(kind);
     }
 
     /// A request started a flight and waited for it.
@@ -61,12 +61,12 @@ impl Counters {
 
     /// A request went to the registry by itself.
     pub(crate) fn passed(&self, reason: Reason) {
-        add(&self.passed[reason as usize]);
+        self.passed.add(reason);
     }
 
     /// Hits of one kind.
     pub(crate) fn hits(&self, kind: Kind) -> u64 {
-        self.hits[kind as usize].load(Ordering::Relaxed)
+        self.hits.get(kind)
     }
 
     /// Misses, collapsed requests, stale answers.
@@ -83,7 +83,7 @@ impl Counters {
 
     /// Requests that passed, by reason.
     pub(crate) fn passes(&self, reason: Reason) -> u64 {
-        self.passed[reason as usize].load(Ordering::Relaxed)
+        self.passed.get(reason)
     }
 }
 

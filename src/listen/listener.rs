@@ -40,9 +40,6 @@ use crate::load::{Limit, Load};
 /// take processor time from the requests that could free a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Connections beyond the limit that are given the time to read their refusal; further ones are closed at once.
-const MAX_REFUSALS: usize = 64;
-
 /// Listeners of one kind: they serve the same requests on the same threads and share a limit of connections. One of Pingora's
 /// services.
 pub(crate) struct Listeners<A> {
@@ -198,13 +195,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                     drop(guard);
                 });
             }
-            1..=MAX_REFUSALS => {
-                tokio::spawn(async move {
+            _ => match self.load.gate.answer() {
+                Some(answer) => drop(tokio::spawn(async move {
                     refusal::refuse(&mut stream, NoRequest::TooManyConnections).await;
-                    drop((stream, guard));
-                });
-            }
-            _ => refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
+                    drop((stream, guard, answer));
+                })),
+                None => refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
+            },
         }
     }
 }

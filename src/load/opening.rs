@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::label::labels;
+use crate::label::{Counts, labels};
 
 labels! {
     /// How a TLS handshake has ended.
@@ -51,8 +51,8 @@ labels! {
 #[derive(Default)]
 pub(crate) struct Openings {
     accepted: [AtomicU64; 2],
-    handshakes: [AtomicU64; Handshake::ALL.len()],
-    proxy_headers: [AtomicU64; RefusedProxyHeader::ALL.len()],
+    handshakes: Counts<Handshake, { Handshake::ALL.len() }>,
+    proxy_headers: Counts<RefusedProxyHeader, { RefusedProxyHeader::ALL.len() }>,
     certificates: Arc<Mutex<BTreeMap<String, SystemTime>>>,
 }
 
@@ -69,22 +69,22 @@ impl Openings {
 
     /// A handshake has ended.
     pub(crate) fn handshake(&self, how: Handshake) {
-        self.handshakes[how as usize].fetch_add(1, Ordering::Relaxed);
+        self.handshakes.add(how);
     }
 
     /// How many have ended so.
     pub(crate) fn handshakes(&self, how: Handshake) -> u64 {
-        self.handshakes[how as usize].load(Ordering::Relaxed)
+        self.handshakes.get(how)
     }
 
     /// A header was refused.
     pub(crate) fn refuse_proxy_header(&self, why: RefusedProxyHeader) {
-        self.proxy_headers[why as usize].fetch_add(1, Ordering::Relaxed);
+        self.proxy_headers.add(why);
     }
 
     /// How many were for this reason.
     pub(crate) fn refused_proxy_headers(&self, why: RefusedProxyHeader) -> u64 {
-        self.proxy_headers[why as usize].load(Ordering::Relaxed)
+        self.proxy_headers.get(why)
     }
 
     /// A place for the end of a listener's certificate, which is forgotten with it.
