@@ -370,9 +370,8 @@ impl ProxyHttp for Proxy {
             context.take_client_request();
             return;
         }
-        if let Some(Trouble::Denied(_)) = context.trouble()
-            && !self.load.gate.may_be_logged(context.client(), context.started())
-        {
+        // Whoever leaves without its refusal was refused all the same.
+        if context.is_released() && !self.load.gate.may_be_logged(context.client(), context.started()) {
             context.take_client_request();
             return;
         }

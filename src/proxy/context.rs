@@ -187,6 +187,11 @@ impl Context {
         self.guard = None;
     }
 
+    /// Nothing was done for it.
+    pub(crate) fn is_released(&self) -> bool {
+        self.guard.is_none()
+    }
+
     /// The request is to have a line in the log.
     pub(crate) fn begin(&mut self, request: ClientRequest, trace: Option<Trace>) {
         self.client_request = Some(request);
