@@ -59,8 +59,9 @@ fn setting(Entry { row, holds }: Entry) -> Value {
 fn value(row: &Row) -> Value {
     match row.value {
         "KIND" => json!({ "type": "string", "enum": KindName::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>() }),
-        "NUMBER" => json!({ "type": "integer", "minimum": 1 }),
-        "NUMBER|off" => either(json!({ "type": "integer", "minimum": 1 }), off()),
+        "NUMBER" => number(),
+        "NUMBER|off" => either(number(), off()),
+        "NUMBER|fair|off" => either(number(), json!({ "enum": ["fair", "off", false] })),
         "TIME" => json!({ "type": "string", "pattern": TIME }),
         "SIZE" => json!({ "type": "string", "pattern": SIZE }),
         "MODE" => json!({ "type": "string", "pattern": MODE }),
@@ -69,6 +70,10 @@ fn value(row: &Row) -> Value {
         }
         _ => json!({ "type": "string" }),
     }
+}
+
+fn number() -> Value {
+    json!({ "type": "integer", "minimum": 1 })
 }
 
 /// `off`, which YAML 1.1 reads as `false`.
