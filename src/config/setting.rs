@@ -54,7 +54,7 @@ table! {
             value: "ADDRESS",
             default: Default::Words("no such listener"),
             example: "127.0.0.1:8081",
-            help: "Where to answer /, /healthz, /readyz, /metrics and /cache; :8081 is 127.0.0.1:8081",
+            help: "Where to answer /, /status, /healthz, /readyz, /metrics and /cache; :8081 is 127.0.0.1:8081",
             more: "A port alone is on loopback; `0.0.0.0:8081` is every address of the host."
         } parse parse_admin;
 

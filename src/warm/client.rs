@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode, header};
 use oci::manifest::MAX_DOCUMENT;
 use oci::media_type::ManifestType;
+use oci::quote::registry_error;
 use reqwest::{ClientBuilder, Url};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -72,6 +73,11 @@ impl Answer {
     /// A header as text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether it is an error in the form of the distribution specification, as the proxy answers.
+    fn is_of_a_registry(&self) -> bool {
+        registry_error(&self.body).0.is_some()
     }
 
     /// Whether asking again may help without anybody's doing.
@@ -154,12 +160,17 @@ impl Client {
         Ok(Call { hop, method: call.method.clone(), url, name, headers: &[], take: Take::All })
     }
 
-    /// Whether there is a proxy. It is asked once.
+    /// Whether there is a proxy that lets this host pull. It is asked once.
     pub(super) async fn find_proxy(&self) -> Result<(), Failure> {
         let call = self.to_proxy(Method::GET, "/v2/", None);
         let answer = self.once(&call).await?;
         match answer.status {
             StatusCode::OK => Ok(()),
+            // Its own refusals: plain HTTP to TLS, `access`, and the limits, which let some through after a moment.
+            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN if answer.is_of_a_registry() => {
+                Err(self.refused(&call, &answer))
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE if answer.is_of_a_registry() => Ok(()),
             status => Err(Failure::content(
                 &call.hop,
                 &call.name,

@@ -1,9 +1,11 @@
 //! Why an image is not warm: the hop, the request, what to do, and the cause.
 
-use std::fmt;
+use std::error::Error;
+use std::{fmt, io};
 
 use http::{HeaderMap, Method, StatusCode};
 use oci::quote::{quoted, registry_error};
+use rustls::{AlertDescription, CertificateError};
 
 use crate::answer::with_causes;
 
@@ -45,6 +47,7 @@ impl Failure {
     pub(super) fn unreachable(hop: &Hop, request: &str, cause: reqwest::Error) -> Self {
         let cause = cause.without_url();
         let advice = match hop {
+            Hop::Proxy(_) if let Some(advice) = of_tls(&cause).and_then(tls_advice) => advice,
             _ if cause.is_timeout() && !cause.is_connect() => "no answer in time",
             Hop::Proxy(_) if cause.is_connect() => "start it, or name another one with --via",
             Hop::Storage(_) if cause.is_connect() => {
@@ -70,6 +73,39 @@ impl Failure {
     }
 }
 
+/// The fault of TLS that is a cause of an error. `io::Error` leaves out what it wraps when it is asked for its source.
+fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(fault) = error.downcast_ref() {
+            return Some(fault);
+        }
+        next = match error.downcast_ref().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// What to do about a fault of TLS with the proxy.
+fn tls_advice(fault: &rustls::Error) -> Option<&'static str> {
+    match fault {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            Some("its certificate is not trusted: name its CA with --ca-file")
+        }
+        rustls::Error::InvalidCertificate(_) => Some("its certificate is not trusted: correct it there"),
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            Some("it asks for a certificate: present one with --certificate and --key")
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::CertificateExpired,
+        ) => Some("it does not take the certificate of --certificate: see its log"),
+        rustls::Error::InvalidMessage(_) => Some("what answers speaks no TLS: give --via as http://"),
+        _ => None,
+    }
+}
+
 /// What to do about an error of this status and code.
 fn advice(hop: &Hop, status: StatusCode, code: Option<&str>) -> &'static str {
     match (hop, status.as_u16()) {
@@ -79,7 +115,7 @@ fn advice(hop: &Hop, status: StatusCode, code: Option<&str>) -> &'static str {
         (_, 404) => "check the image's name and tag",
         (_, 401) => "what is there asks for a sign-in, which this proxy does not: name the proxy with --via",
         (_, 424) => "the source of the cache rule failed: run it again later",
-        (_, 429) => "the registry limits requests: run it again in a minute",
+        (_, 429) => "too many requests: run it again in a minute",
         (_, 300..=399) => "a redirect where none is expected: name the proxy with --via",
         _ => "see the proxy's log and its /readyz",
     }

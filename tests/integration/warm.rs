@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use acr_emulator::{Emulator, Fault, Hop, Image, Pushed};
 use serde_json::{Value, json};
 use testkit::certificates::Authority;
-use testkit::{Proxy, Setup};
+use testkit::{Proxy, Setup, wire};
 
 use crate::admin::admin;
 
@@ -137,7 +137,8 @@ async fn a_proxy_that_requires_certificates_gets_one_and_storage_gets_none() {
     let via = format!("https://{}", proxy.address());
     let run = |words: &str| said(&warm_trusting(&ca, &via, &format!("busybox --platform linux/amd64 {words}"), ""));
     let (status, text) = run("");
-    assert!(status == 1 && text.contains("proxy https://127.0.0.1:"), "{status}: {text}");
+    let says = "GET /v2/: it asks for a certificate: present one with --certificate and --key: ";
+    assert!(status == 1 && text.contains(&format!("proxy {via}: {says}")), "{status}: {text}");
     let (status, text) = run(&format!("--certificate {certificate} --key {key}"));
     assert_eq!(status, 0, "{text}");
     // It was asked as that client, and one byte of each layer came from storage.
@@ -150,6 +151,45 @@ async fn a_proxy_that_requires_certificates_gets_one_and_storage_gets_none() {
         let (status, text) = run(&words);
         assert!(status != 0 && text.contains(says), "{status}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_does_not_let_it_pull_is_not_taken_for_something_else() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    azure.push(Image::small(REPOSITORY, "latest"));
+    let authority = Authority::new("The mirror's CA");
+    let server = authority.server(&["127.0.0.1"]);
+    let tls = || {
+        let setup = Setup::new(&azure);
+        setup.file("s.pem", &server.certificate);
+        setup.file("s.key", &server.key);
+        setup.listen("[{address: '127.0.0.1:0', tls: {certificate: '{}/s.pem', key: '{}/s.key'}}]")
+    };
+    let denied = "see the proxy's log and its /readyz: 403 DENIED: 127.0.0.1 may not pull here";
+    for (setup, scheme, says) in [
+        (Setup::new(&azure).settings("access: {deny: [127.0.0.1]}"), "http", denied),
+        (tls(), "https", "its certificate is not trusted: name its CA with --ca-file: "),
+        (tls(), "http", "see the proxy's log and its /readyz: 400 UNSUPPORTED: this port speaks TLS: use https"),
+        (Setup::new(&azure), "https", "what answers speaks no TLS: give --via as http://: "),
+    ] {
+        let proxy = setup.start();
+        let via = format!("{scheme}://{}", proxy.address());
+        let (status, text) = said(&warm(&azure, &via, "busybox", ""));
+        assert!(status == 1 && text.lines().count() == 1, "{text}");
+        assert!(text.starts_with(&format!("acr-cache-proxy: warm: proxy {via}: GET /v2/: {says}")), "{text}");
+    }
+}
+
+/// A limit that is used up when it begins is waited for, as in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_with_a_limit_for_each_client_is_waited_for() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    azure.push(Image::small(REPOSITORY, "latest"));
+    let limits = "limits: {requests_per_second_per_client: 3, request_burst_per_client: 1}";
+    let proxy = Setup::new(&azure).settings(limits).start();
+    while wire::ask(proxy.address(), "GET /v2/", "").status != 429 {}
+    let (status, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64 --layers none", ""));
+    assert_eq!(status, 0, "{text}");
 }
 
 /// What hosts ask for afterwards is what was asked for here.
