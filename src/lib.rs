@@ -8,6 +8,7 @@
 //! ```text
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
 //!   cli::serve, cli::check, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
+//!   cli::generate                    manual pages, completions of shells and the schema, for packages
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
@@ -23,6 +24,7 @@
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //!   config::egress                 the proxy on the way out
+//!   config::schema                 the settings as a JSON schema
 //! serve                            puts the parts together; below it:
 //!   reload                         the settings are read again, and take effect as a whole or not at all
 //!   takeover, upgrade              from when on clients are served; another process takes this one's place
