@@ -128,10 +128,9 @@ impl<C: Collect> Exporter<C> {
             };
             // Up to a half is left to chance, so that the instances of a mirror do not come back together.
             let own = pause.mul_f64(rand::random_range(0.5..1.0));
-            let next = Instant::now() + asked.unwrap_or(own).max(own);
-            if next >= until {
-                return Err(why);
-            }
+            // What it asks for may be longer than an instant can tell.
+            let next = Instant::now().checked_add(asked.unwrap_or(own).max(own)).filter(|next| *next < until);
+            let Some(next) = next else { return Err(why) };
             sleep_until(next).await;
             pause = (2 * pause).min(MAX_PAUSE);
         }

@@ -160,6 +160,15 @@ async fn no_batch_holds_up_the_next_one_for_longer_than_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_collector_that_asks_for_a_pause_without_end_costs_one_batch() {
+    let running = Running::new(&[Does::Later(Some(u64::MAX))]);
+    running.push(2 * BATCH);
+    tokio::time::sleep(TIMEOUT).await;
+    assert_eq!(running.seen(), [(0, BATCH), (0, BATCH)]);
+    assert_eq!(running.results(), [4, 0, 4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_no_room_and_what_is_refused_is_counted() {
     let running = Running::new(&[Does::Rejects(3), Does::Rejects(u64::MAX)]);
     running.push(20);
