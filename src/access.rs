@@ -36,6 +36,9 @@ pub(crate) use share::Share;
 /// Connections that are refused, by these rules or because there are too many in all, and are given the time to read why; further
 /// ones are closed at once.
 const MAX_ANSWERS: usize = 64;
+/// Requests that are refused and wait until their client takes the words for it; further ones get status and header alone. Over HTTP/2
+/// a client may keep its window closed, and each that waits has its memory.
+const MAX_TOLD: usize = 256;
 
 /// Which clients may pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +88,7 @@ pub(crate) struct Gate {
     rates: Rates,
     refusals: Refusals,
     answers: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
 }
 
 /// Why a client does not pass.
@@ -114,6 +118,7 @@ impl Gate {
             rates: Rates::new(),
             refusals: Refusals::new(),
             answers: Arc::default(),
+            told: Arc::default(),
         }
     }
 
@@ -180,8 +185,12 @@ impl Gate {
 
     /// A place among those who are told why they are refused, until it is dropped; `None` if there are as many as may be.
     pub(crate) fn answer(&self) -> Option<Answer> {
-        let answer = Answer(Arc::clone(&self.answers));
-        (self.answers.fetch_add(1, Ordering::AcqRel) < MAX_ANSWERS).then_some(answer)
+        Answer::within(MAX_ANSWERS, &self.answers)
+    }
+
+    /// The same among the requests that are refused.
+    pub(crate) fn tell(&self) -> Option<Answer> {
+        Answer::within(MAX_TOLD, &self.told)
     }
 
     /// What clients were refused.
@@ -222,6 +231,13 @@ impl Access {
 /// Held while a client reads why it is refused.
 #[derive(Debug)]
 pub(crate) struct Answer(Arc<AtomicUsize>);
+
+impl Answer {
+    fn within(most: usize, count: &Arc<AtomicUsize>) -> Option<Self> {
+        let answer = Self(Arc::clone(count));
+        (count.fetch_add(1, Ordering::AcqRel) < most).then_some(answer)
+    }
+}
 
 impl Drop for Answer {
     fn drop(&mut self) {

@@ -15,7 +15,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::access::Reason;
+use crate::access::{Gate, Reason};
 use crate::load::Load;
 use crate::metrics::Meters;
 #[cfg(feature = "otlp")]
@@ -125,10 +125,13 @@ impl Proxy {
 
 /// Answers a request for which nothing is done. It gives back its place first, or a client that takes no refusals would hold as
 /// many places as it may not have.
-async fn turn_away(session: &mut Session, context: &mut Context, why: Trouble) -> Result<bool> {
+async fn turn_away(gate: &Gate, session: &mut Session, context: &mut Context, why: Trouble) -> Result<bool> {
     context.release();
     session.set_write_timeout(Some(REFUSAL_WRITE_LIMIT));
-    reply::trouble(session, context, why).await?;
+    match gate.tell() {
+        Some(_told) => reply::trouble(session, context, why).await?,
+        None => reply::trouble_without_words(session, context, why).await?,
+    }
     Ok(true)
 }
 
@@ -178,13 +181,15 @@ impl ProxyHttp for Proxy {
     /// waits for a token.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         if context.is_too_many() {
-            return Box::pin(turn_away(session, context, Trouble::Busy)).await;
+            return Box::pin(turn_away(&self.load.gate, session, context, Trouble::Busy)).await;
         }
         let names = || session.digest().and_then(Peer::of).map(|peer| peer.names.as_slice());
         let places = (served::place(), context.places_left());
         match self.load.gate.request(context.client(), names, places, context.started()) {
             Ok(under_way) => context.hold(under_way),
-            Err(denial) => return Box::pin(turn_away(session, context, Trouble::Denied(denial))).await,
+            Err(denial) => {
+                return Box::pin(turn_away(&self.load.gate, session, context, Trouble::Denied(denial))).await;
+            }
         }
         // In boxes, as what is rare is in all of these: each request has room made for the largest step of a phase.
         match admit::admit(session, &self.routes).await {

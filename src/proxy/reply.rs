@@ -69,9 +69,23 @@ pub(crate) async fn refusal(session: &mut Session, context: &mut Context, refusa
 /// connection is kept.
 pub(crate) async fn trouble(session: &mut Session, context: &mut Context, trouble: Trouble) -> Result<()> {
     let reply = Reply::trouble(&trouble, session, context);
+    fails(session, context, trouble, &reply).await
+}
+
+/// The same with status and header alone, which wait for no window of HTTP/2.
+pub(crate) async fn trouble_without_words(
+    session: &mut Session,
+    context: &mut Context,
+    trouble: Trouble,
+) -> Result<()> {
+    let reply = Reply { body: Vec::new(), ..Reply::trouble(&trouble, session, context) };
+    fails(session, context, trouble, &reply).await
+}
+
+async fn fails(session: &mut Session, context: &mut Context, trouble: Trouble, reply: &Reply) -> Result<()> {
     context.fail(Some(trouble));
     context.answered(reply.status, Body::Unchanged);
-    write(session, &reply).await
+    write(session, reply).await
 }
 
 /// `fail_to_proxy`: the answer, if the client can still have one. The client's own faults need none.
@@ -114,10 +128,10 @@ async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) 
     response.insert_header(API_VERSION.0, API_VERSION.1)?;
     response.insert_header(header::CONTENT_TYPE, "application/json")?;
     response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
-    let is_head = session.req_header().method == http::Method::HEAD;
+    let is_bare = body.is_empty() || session.req_header().method == http::Method::HEAD;
     // Whoever does not take the answer, it is the client: Pingora's error does not say so.
-    session.write_response_header(Box::new(response), is_head).await.map_err(|error| error.into_down())?;
-    if !is_head {
+    session.write_response_header(Box::new(response), is_bare).await.map_err(|error| error.into_down())?;
+    if !is_bare {
         session.write_response_body(Some(body), true).await.map_err(|error| error.into_down())?;
     }
     Ok(())

@@ -146,7 +146,7 @@ async fn http2_clients_that_read_nothing_do_not_exhaust_the_registry() {
     assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
 }
 
-/// A refusal waits for its client, too, and nothing bounds how many do.
+/// A refusal waits for its client, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_http2_requests_do_not_wait_for_the_clients_window() {
     let azure = testkit::azure().await;

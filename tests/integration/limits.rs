@@ -147,3 +147,32 @@ async fn a_client_that_takes_no_answers_does_not_hold_the_places_of_all_others()
         assert_eq!(log.lines().filter(|line| line.contains(" 429 ")).count(), 1, "one line a minute: {log}");
     }
 }
+
+/// Each that waits has its memory, and there are as many as all connections have streams.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_some_of_those_that_are_refused_wait_for_a_client_that_takes_no_answers() {
+    const STREAMS: usize = 32;
+    const CONNECTIONS: usize = 64;
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure).flag("--admin-address", ":0").descriptors(512, 512);
+    let proxy = setup.settings("limits: {concurrent_requests_per_client: 1}").start();
+    let held = wire::connect(proxy.address());
+    ask_and_take_nothing(&held, 1);
+    wait_for_load(&proxy, "the one that it may have", |load| load["requests"]["now"] == 1);
+    let slow: Vec<_> = (0..CONNECTIONS).map(|_| wire::connect(proxy.address())).collect();
+    for stream in &slow {
+        ask_and_take_nothing(stream, STREAMS);
+    }
+    let ended = |mut stream: &TcpStream| {
+        let frames = std::iter::from_fn(move || frames::read(&mut stream));
+        let whole = |frame: &(u8, u8, u32, Vec<u8>)| {
+            [frames::HEADERS, frames::DATA].contains(&frame.0) && frame.1 & frames::END_STREAM != 0
+        };
+        let ends: Vec<_> = frames.filter(|frame| whole(frame) || frame.0 == frames::RST_STREAM).take(STREAMS).collect();
+        assert_eq!(ends.len(), STREAMS);
+        ends.iter().filter(|frame| whole(frame)).count()
+    };
+    let whole: usize = slow.iter().map(ended).sum();
+    assert!(whole > STREAMS * CONNECTIONS / 2, "{whole} have an answer without words at once");
+    assert_eq!(load(&proxy)["refused"]["concurrent_requests_per_client"], STREAMS * CONNECTIONS);
+}
