@@ -23,8 +23,10 @@ const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json, applicati
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// No client has an answer to any failure that takes longer.
 const LIMIT: Duration = Duration::from_secs(330);
-/// What a machine under load may add to any bound, besides what the same client takes there when nothing fails.
-const SLACK: Duration = Duration::from_secs(15);
+/// What a machine under load may add to any bound, besides what the same client takes there when nothing fails. Other tests with
+/// daemons of their own run beside this one, and 22 s more than the table says were seen then. It is less than what a client adds that
+/// tries five times.
+const SLACK: Duration = Duration::from_secs(45);
 /// What takes longer waits for most of it, and needs no processor meanwhile.
 const PATIENT: Duration = Duration::from_secs(15);
 /// Pulls that take processor time at once.
