@@ -104,8 +104,7 @@ fn connector(roots: &TrustRoots) -> Result<Connector, String> {
 
 /// As the daemon has it by these settings: they, and where they are silent the variables, say what is behind a proxy.
 fn egress(settings: &EgressSettings, roots: &TrustRoots) -> Result<Arc<Egress>, String> {
-    let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
-    Egress::new(settings, roots, variable).map(Arc::new).map_err(|wrong| wrong.to_string())
+    Egress::of_process(settings, roots).map_err(|wrong| wrong.to_string())
 }
 
 /// The tunnels through the egress proxy, if there is one.

@@ -57,8 +57,13 @@ impl<L, const N: usize> Default for Counts<L, N> {
 impl<L: Label, const N: usize> Counts<L, N> {
     /// One more of this value.
     pub(crate) fn add(&self, label: L) {
+        self.add_many(label, 1);
+    }
+
+    /// So many more of it.
+    pub(crate) fn add_many(&self, label: L, more: u64) {
         if let Some(count) = self.counts.get(label.index()) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(more, Ordering::Relaxed);
         }
     }
 

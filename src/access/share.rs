@@ -9,8 +9,8 @@ const TIMES_LEFT: usize = 3;
 /// The most requests of one client that may be under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Share {
-    /// [`TIMES_LEFT`] as many as there are places left, so fewer the more others have. There always is a place for the next client,
-    /// however many others take all that they get.
+    /// [`TIMES_LEFT`] as many as there are places left, so fewer the more others have. Some hundred clients that take all that
+    /// they get still leave a place for the next one.
     #[default]
     Fair,
     /// So many.

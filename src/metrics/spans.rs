@@ -1,8 +1,6 @@
 //! What becomes of the spans of requests.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::label::labels;
+use crate::label::{Counts, labels};
 
 labels! {
     /// What has become of a span.
@@ -17,18 +15,4 @@ labels! {
 }
 
 /// Counts them. Without the feature `otlp` there are none.
-#[derive(Debug, Default)]
-pub(crate) struct SpanMeter([AtomicU64; SpanResult::ALL.len()]);
-
-impl SpanMeter {
-    /// So many have ended like this.
-    #[cfg(feature = "otlp")]
-    pub(crate) fn add(&self, result: SpanResult, count: u64) {
-        self.0[result as usize].fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// How many have.
-    pub(crate) fn get(&self, result: SpanResult) -> u64 {
-        self.0[result as usize].load(Ordering::Relaxed)
-    }
-}
+pub(crate) type SpanMeter = Counts<SpanResult, { SpanResult::ALL.len() }>;

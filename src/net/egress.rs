@@ -82,9 +82,15 @@ impl Egress {
         Arc::new(Self { proxy: None, no_proxy: Vec::new() })
     }
 
+    /// By the settings and the variables of this process, as [`new`](Self::new).
+    pub(crate) fn of_process(settings: &EgressSettings, roots: &TrustRoots) -> Result<Arc<Self>, BadVariable> {
+        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+        Self::new(settings, roots, variable).map(Arc::new)
+    }
+
     /// By the settings, and where they are silent by variables, which `variable` reads. A proxy that is spoken to over TLS has to
     /// have a certificate that `roots` trust. Does no network I/O.
-    pub(crate) fn new(
+    fn new(
         EgressSettings { proxy, no_proxy }: &EgressSettings,
         roots: &TrustRoots,
         variable: impl Fn(&str) -> Option<String>,

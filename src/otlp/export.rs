@@ -107,8 +107,8 @@ impl<C: Collect> Exporter<C> {
         let body = Bytes::from(ExportTraceServiceRequest::new(&self.resource, batch).encode_to_vec());
         let outcome = self.deliver(body).await;
         let rejected = outcome.as_ref().map_or(count, |taken| taken.rejected.min(count));
-        self.meter.add(SpanResult::Exported, count - rejected);
-        self.meter.add(SpanResult::NotTaken, rejected);
+        self.meter.add_many(SpanResult::Exported, count - rejected);
+        self.meter.add_many(SpanResult::NotTaken, rejected);
         match outcome {
             Ok(taken) if taken.rejected > 0 => Err(format!("it has refused {rejected} of {count}: {}", taken.message)),
             Ok(_) => Ok(()),

@@ -75,7 +75,7 @@ impl Spans {
     /// The request is over. Where there is no room its span is dropped, and counted.
     pub(crate) fn push(&self, span: Span) {
         if self.queue.try_send(span).is_err() {
-            self.meter.add(SpanResult::QueueFull, 1);
+            self.meter.add(SpanResult::QueueFull);
         }
     }
 

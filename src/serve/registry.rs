@@ -60,9 +60,7 @@ impl Builder {
 
     /// How hosts are reached by these settings and this process's variables.
     pub(crate) fn egress(&self, settings: &EgressSettings) -> Result<Arc<Egress>, ServeError> {
-        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
-        let egress = Egress::new(settings, &self.roots, variable);
-        egress.map(Arc::new).map_err(|wrong| ServeError::Setting(wrong.to_string()))
+        Egress::of_process(settings, &self.roots).map_err(|wrong| ServeError::Setting(wrong.to_string()))
     }
 
     /// Builds one registry.

@@ -87,7 +87,7 @@ impl Running {
         };
         for _ in 0..count {
             if self.queue.try_send(span.clone()).is_err() {
-                self.meter.add(SpanResult::QueueFull, 1);
+                self.meter.add(SpanResult::QueueFull);
             }
         }
     }
@@ -183,8 +183,8 @@ fn the_log_says_when_losses_begin_and_when_they_end_and_nothing_between() {
     let meter = SpanMeter::default();
     let mut losses = Losses::default();
     let mut note = |outcome: Result<(), &str>, full, not_taken| {
-        meter.add(SpanResult::QueueFull, full);
-        meter.add(SpanResult::NotTaken, not_taken);
+        meter.add_many(SpanResult::QueueFull, full);
+        meter.add_many(SpanResult::NotTaken, not_taken);
         losses.line(outcome.map_err(str::to_owned), &meter)
     };
     assert_eq!(note(Ok(()), 0, 0), None);
