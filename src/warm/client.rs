@@ -2,7 +2,7 @@
 //! out within bounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, header};
@@ -100,6 +100,8 @@ pub(super) struct Client {
     /// When the next request may go to the proxy.
     next: Mutex<Instant>,
     pauses: AtomicUsize,
+    /// Why a request was sent again, of the first one.
+    repeated: OnceLock<String>,
 }
 
 impl Client {
@@ -137,6 +139,7 @@ impl Client {
             alive: Mutex::new(Instant::now()),
             next: Mutex::new(Instant::now()),
             pauses: AtomicUsize::new(0),
+            repeated: OnceLock::new(),
         })
     }
 
@@ -198,6 +201,10 @@ impl Client {
                 Err(_) => None,
             };
             let Some(pause) = pause(tries, asked).filter(|_| !self.is_stalled()) else { return outcome };
+            self.repeated.get_or_init(|| match &outcome {
+                Ok(answer) => self.refused(call, answer).to_string(),
+                Err(failure) => failure.to_string(),
+            });
             self.pauses.fetch_add(1, Ordering::Relaxed);
             sleep(pause).await;
             self.pauses.fetch_sub(1, Ordering::Relaxed);
@@ -225,6 +232,11 @@ impl Client {
     /// Requests that wait to be sent again.
     pub(super) fn pauses(&self) -> usize {
         self.pauses.load(Ordering::Relaxed)
+    }
+
+    /// Why the first request that was sent again was.
+    pub(super) fn repeated(&self) -> Option<&str> {
+        self.repeated.get().map(String::as_str)
     }
 
     async fn once(&self, call: &Call) -> Result<Answer, Failure> {

@@ -128,10 +128,18 @@ impl Report {
     }
 }
 
-/// Draws the bar until the task is aborted.
+/// Draws the bar until the task is aborted, and says once why requests are sent again: that may take minutes.
 pub(super) async fn show(run: Arc<Run>) {
-    while let Some(line) = &run.report.line {
-        line.draw(&run.report.bar(&run));
+    let mut is_said = false;
+    loop {
+        if let Some(why) = run.client.repeated().filter(|_| !is_said) {
+            is_said = true;
+            let longest = STALLED.as_secs();
+            run.report.say(&format!("waiting, for {longest} s at most until something is answered again: {why}"));
+        }
+        if let Some(line) = &run.report.line {
+            line.draw(&run.report.bar(&run));
+        }
         tokio::time::sleep(STEP).await;
     }
 }

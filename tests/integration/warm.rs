@@ -330,14 +330,24 @@ async fn what_passes_by_itself_is_waited_out_within_bounds() {
         azure.inject(Hop::Storage, fault.on_path(layer.clone()));
         let (exit, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
         assert_eq!(exit, status, "{text}");
-        assert_eq!(
-            text.contains("run it again later, or leave storage out with --layers head: 503"),
-            status == 1,
-            "{text}"
-        );
+        let why = "run it again later, or leave storage out with --layers head: 503";
+        let failed = text.lines().any(|line| line.starts_with("failed busybox: ") && line.contains(why));
+        assert_eq!(failed, status == 1, "{text}");
         let tried = azure.requests().into_iter().filter(|request| request.target.contains(&layer));
         assert_eq!(tried.filter(|request| request.hop == Hop::Storage).count(), tries, "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_says_once_why() {
+    let (azure, pushed, proxy) = start().await;
+    let layer = pushed.blobs[0].trim_start_matches("sha256:").to_owned();
+    let headers = vec![("Retry-After".to_owned(), "1".to_owned())];
+    let throttled = Fault::StatusWith { status: 503, headers, body: String::new() };
+    azure.inject(Hop::Storage, throttled.times(2).on_path(layer));
+    let (status, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
+    let waits: Vec<_> = text.lines().filter(|line| line.starts_with("waiting, for 180 s at most")).collect();
+    assert!(status == 0 && waits.len() == 1 && waits[0].contains("blob storage 127.0.0.1: "), "{text}");
 }
 
 /// Windows' base layers may not be distributed: a registry has their descriptor only.
