@@ -1,25 +1,35 @@
 //! `client-config`: the files by which container clients come through the proxy, made from the settings.
 //!
-//! What each client reads is in a module of its own, pure: settings and an address become files and notes. Only
-//! [`install`] and [`prune`] touch the file system.
+//! What each client reads is in a module of its own, pure: settings and an address become files and notes. So is [`merge`],
+//! which adds to a file of somebody else. [`look`], [`install`], [`amend`] and [`prune`] touch the file system.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::config::Routes;
 use crate::config::{Config, Domain, Listener};
 use oci::route::OnFailure;
 
+mod amend;
 mod buildkit;
 mod containerd;
 mod docker;
+mod docker_desktop;
 mod install;
+mod k3s;
+mod kaniko;
 mod kubernetes;
+mod look;
+mod merge;
+mod nerdctl;
 mod podman;
 mod prune;
+pub(crate) mod standing;
+mod talos;
 mod task;
 
-pub(crate) use task::{Task, run};
+pub(crate) use task::{How, Task, run};
 
 /// How the line begins by which a file of this command is known again.
 const MARKER: &str = "# Written by acr-cache-proxy client-config";
@@ -31,26 +41,57 @@ const MARKER_REST: &str = ", which writes it anew: take this line out to keep ch
 pub(crate) enum Client {
     /// dockerd, with either image store.
     Docker,
+    /// Docker Desktop, whose dockerd is in a virtual machine.
+    DockerDesktop,
     /// containerd, by `hosts.toml`.
     Containerd,
+    /// nerdctl, which reads containerd's files.
+    Nerdctl,
     /// podman, buildah, skopeo and CRI-O, which share a library.
     Podman,
     /// BuildKit as a daemon of its own.
     Buildkit,
     /// A node whose kubelet pulls through containerd.
     Kubernetes,
+    /// A node of k3s.
+    K3s,
+    /// A node of RKE2.
+    Rke2,
+    /// A node of Talos, which has a patch instead of files.
+    Talos,
+    /// kaniko, which has flags instead of files.
+    Kaniko,
 }
 
 impl Client {
+    /// How the clients are named, for sentences.
+    pub(crate) const NAMES: &str =
+        "docker, docker-desktop, containerd, nerdctl, podman, buildkit, kubernetes, k3s, rke2, talos or kaniko";
+
     /// By its name on the command line, or that of a program that reads the same files. The error says which there are.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "docker" | "dockerd" => Ok(Self::Docker),
+            "docker-desktop" => Ok(Self::DockerDesktop),
             "containerd" => Ok(Self::Containerd),
+            "nerdctl" => Ok(Self::Nerdctl),
             "podman" | "buildah" | "skopeo" | "crio" | "cri-o" => Ok(Self::Podman),
             "buildkit" | "buildkitd" | "buildx" => Ok(Self::Buildkit),
             "kubernetes" | "k8s" => Ok(Self::Kubernetes),
-            _ => Err(format!("unknown client {text:?}: use docker, containerd, podman, buildkit or kubernetes")),
+            "k3s" => Ok(Self::K3s),
+            "rke2" => Ok(Self::Rke2),
+            "talos" => Ok(Self::Talos),
+            "kaniko" => Ok(Self::Kaniko),
+            _ => Err(format!("unknown client {text:?}: use {}", Self::NAMES)),
+        }
+    }
+
+    /// Why there is nothing to write, for a client that is configured in another way than by a file of its host.
+    pub(crate) fn without_files(self) -> Option<&'static str> {
+        match self {
+            Self::Talos => Some("a node of Talos has no file to write to: print the patch, and give it to talosctl"),
+            Self::Kaniko => Some("kaniko reads no file: print the flags, and give them to its executor"),
+            _ => None,
         }
     }
 
@@ -58,10 +99,14 @@ impl Client {
     fn paths(self) -> &'static [&'static str] {
         match self {
             Self::Docker => docker::PATHS,
-            Self::Containerd => containerd::PATHS,
+            Self::Containerd | Self::Nerdctl => containerd::PATHS,
             Self::Podman => podman::PATHS,
             Self::Buildkit => buildkit::PATHS,
             Self::Kubernetes => kubernetes::PATHS,
+            Self::K3s => k3s::K3S_PATHS,
+            Self::Rke2 => k3s::RKE2_PATHS,
+            // daemon.json has no comment by which it is known.
+            Self::DockerDesktop | Self::Talos | Self::Kaniko => &[],
         }
     }
 
@@ -69,10 +114,15 @@ impl Client {
     fn after_removal(self) -> &'static str {
         match self {
             Self::Docker => docker::AFTER_REMOVAL,
+            Self::DockerDesktop => docker_desktop::AFTER_REMOVAL,
             Self::Containerd => containerd::AFTER_REMOVAL,
+            Self::Nerdctl => nerdctl::AFTER_REMOVAL,
             Self::Podman => podman::AFTER_REMOVAL,
             Self::Buildkit => buildkit::AFTER_REMOVAL,
             Self::Kubernetes => kubernetes::AFTER_REMOVAL,
+            Self::K3s => k3s::K3S_AFTER_REMOVAL,
+            Self::Rke2 => k3s::RKE2_AFTER_REMOVAL,
+            Self::Talos | Self::Kaniko => "",
         }
     }
 }
@@ -146,6 +196,12 @@ impl Mirror {
         format!("{}{}", self.host, self.port)
     }
 
+    /// It is this host's own, which is another one in a container or a virtual machine.
+    fn is_loopback(&self) -> bool {
+        let ip = self.host.trim_start_matches('[').trim_end_matches(']').parse();
+        self.host == "localhost" || ip.is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
     /// The same proxy by another name; the name's own port wins.
     fn named(&self, host: &str) -> Self {
         let port = match oci::authority::split(host) {
@@ -175,12 +231,14 @@ pub(crate) struct File {
     language: Language,
     /// Another file of the list holds this one, so that it need not be shown by itself.
     held: bool,
+    /// What somebody else's file has to say in its place; without it such a file can only be left alone.
+    addition: Option<merge::Addition>,
 }
 
 impl File {
     fn commented(path: impl Into<String>, content: &str) -> Self {
         let content = format!("{MARKER}{MARKER_REST}\n{content}");
-        Self { path: path.into(), content, language: Language::Commented, held: false }
+        Self { path: path.into(), content, language: Language::Commented, held: false, addition: None }
     }
 
     /// Absolute, below the root that the client will see.
@@ -199,8 +257,16 @@ impl File {
 pub(crate) struct Setup {
     client: Client,
     files: Vec<File>,
+    /// What is given to the client in another way than by a file.
+    printed: String,
     /// What the files cannot say, and what is left to do; a text may have further lines.
     notes: Vec<String>,
+}
+
+impl Setup {
+    fn new(client: Client, files: Vec<File>, notes: Vec<String>) -> Self {
+        Self { client, files, printed: String::new(), notes }
+    }
 }
 
 /// The files for one client. The error is one sentence about settings that this client cannot be served with.
@@ -208,10 +274,19 @@ pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<
     let routes = config.routes();
     match client {
         Client::Docker => Ok(docker::setup(routes, mirror)),
+        Client::DockerDesktop => {
+            let home = std::env::var_os("HOME").map(PathBuf::from);
+            docker_desktop::setup(routes, mirror, home.as_deref())
+        }
         Client::Containerd => Ok(containerd::setup(routes, mirror)),
+        Client::Nerdctl => Ok(nerdctl::setup(routes, mirror)),
         Client::Podman => podman::setup(routes, mirror),
         Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
         Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
+        Client::K3s => Ok(k3s::setup(routes, mirror, &k3s::K3S)),
+        Client::Rke2 => Ok(k3s::setup(routes, mirror, &k3s::RKE2)),
+        Client::Talos => Ok(talos::setup(routes, mirror)),
+        Client::Kaniko => Ok(kaniko::setup(routes, mirror)),
     }
 }
 

@@ -163,9 +163,14 @@
 //!   way, registry, pull              the ways to all registries: to a registry's token; from there to the first bytes of a blob
 //!   reach, certificate               the way to one host; what its certificate says
 //!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
-//! client_config                    files by which clients come here; install writes them, prune finds and removes them
-//!   task, install, prune
-//!   containerd, docker, podman, buildkit, kubernetes
+//! client_config                    files by which clients come here
+//!   task                             shows, checks, writes, merges or removes them
+//!   look, standing                   what is in the place of each, and whether it stands as it would be written
+//!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
+//!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
+//!   talos, kaniko                    a patch and flags, for clients without files
+//!   merge                            what somebody else's file lacks, and the file with it, pure:
+//!     daemon_json, buildkitd_toml, registries_yaml
 //! warm                             images through a running proxy before a roll-out; a client, like the one of bench
 //!   client, failure                requests with their deadlines and pauses; why one fails
 //!   image, report                  one image in an engine's order; what a run says

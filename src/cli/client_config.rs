@@ -6,11 +6,12 @@ use clap::Args;
 
 use super::exit::{Exit, mistake};
 use super::serve;
-use crate::client_config::{self, Client, Mirror, Task};
+use crate::client_config::{self, Client, How, Mirror, Task};
 
 #[derive(Args)]
 pub(super) struct ClientConfigFlags {
-    /// docker, containerd, podman (and buildah, skopeo, CRI-O), buildkit or kubernetes
+    /// docker, docker-desktop, containerd, nerdctl, podman (and buildah, skopeo, CRI-O), buildkit, kubernetes, k3s, rke2,
+    /// talos or kaniko
     client: Option<String>,
     // As an attribute: rustdoc would take the brackets for a link.
     #[arg(
@@ -22,6 +23,12 @@ pub(super) struct ClientConfigFlags {
     /// Put the files in place, but never over a file that this program did not write
     #[arg(long)]
     write: bool,
+    /// Add to a file of somebody else what it lacks, and keep the file from before; without --write, only show the difference
+    #[arg(long)]
+    merge: bool,
+    /// Change nothing; tell for each file whether it stands as it would be written, and end with 1 if one does not
+    #[arg(long)]
+    check: bool,
     /// Also remove files that this program wrote for routes that are gone; without --write, only list them
     #[arg(long)]
     prune: bool,
@@ -37,18 +44,25 @@ pub(super) struct ClientConfigFlags {
 
 /// What to do. The settings are read only where the task needs them.
 pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
-    let ClientConfigFlags { client, mirror, write, prune, remove, root, serve } = arguments;
+    let ClientConfigFlags { client, mirror, write, merge, check, prune, remove, root, serve } = arguments;
     let wrong = |sentence: String| mistake(&sentence);
-    let client = client.ok_or_else(|| {
-        wrong("client-config: name the client: docker, containerd, podman, buildkit or kubernetes".to_owned())
-    })?;
+    let client = client.ok_or_else(|| wrong(format!("client-config: name the client: {}", Client::NAMES)))?;
     let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
-    if root.is_some() && !(write || prune || remove) {
+    if root.is_some() && !(write || merge || check || prune || remove) {
         return Err(wrong("--root is where --write puts the files: set both, or neither to see them".to_owned()));
     }
     let root = root.unwrap_or_else(|| PathBuf::from("/"));
     if prune && remove {
         return Err(wrong("--remove also removes what --prune would: set one of the two".to_owned()));
+    }
+    if check && (write || merge || prune || remove) {
+        return Err(wrong("--check changes nothing: set it without --write, --merge, --prune and --remove".to_owned()));
+    }
+    if merge && remove {
+        return Err(wrong("--remove takes away what is from here, --merge adds: set one of the two".to_owned()));
+    }
+    if let Some(why) = client.without_files().filter(|_| write || merge || check || prune || remove) {
+        return Err(wrong(why.to_owned()));
     }
     if remove {
         return Ok(Task::Remove { client, root, write });
@@ -58,5 +72,11 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
     let config = serve::load(serve)?;
     let mirror = mirror.map_or_else(|| Mirror::of(config.listeners()).map_err(wrong), Ok)?;
     let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;
-    Ok(if write { Task::Write { setup, root, prune } } else { Task::Show(setup, prune.then_some(root)) })
+    Ok(if check {
+        Task::Check { setup, root }
+    } else if write || merge {
+        Task::Write { setup, root, how: How { prune, merge, dry: !write } }
+    } else {
+        Task::Show(setup, prune.then_some(root))
+    })
 }

@@ -1,11 +1,12 @@
 //! `buildkitd.toml` of BuildKit.
 
+use super::merge::Addition;
 use super::{Client, File, Mirror, Setup, quoted, registries};
 use crate::config::Routes;
 
 const PATH: &str = "/etc/buildkit/buildkitd.toml";
 pub(crate) const PATHS: &[&str] = &[PATH];
-pub(crate) const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create";
+pub(crate) const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create; what --merge has added to a file of somebody else stays in it";
 
 /// BuildKit names the registry in `ns`, as containerd does, so that one address is the mirror of all.
 pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
@@ -27,5 +28,8 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
         }
     }
     content += &format!("[registry.{authority}]\n  http = {}\n", !mirror.tls);
-    Setup { client: Client::Buildkit, files: vec![File::commented(PATH, &content)], notes }
+    let registries = registries(routes).into_keys().map(str::to_owned).collect();
+    let mut file = File::commented(PATH, &content);
+    file.addition = Some(Addition::BuildkitdToml { mirror: mirror.authority(), http: !mirror.tls, registries });
+    Setup::new(Client::Buildkit, vec![file], notes)
 }

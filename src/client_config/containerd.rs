@@ -24,7 +24,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     )];
     notes.extend(about_ipv6(mirror));
     notes.extend(about_closed(routes));
-    Setup { client: Client::Containerd, files: files(routes, mirror), notes }
+    Setup::new(Client::Containerd, files(routes, mirror), notes)
 }
 
 /// One `hosts.toml` for each registry.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::merge::Addition;
 use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted, registries};
 use crate::config::Routes;
 use oci::route::DOCKER_HUB;
@@ -20,8 +21,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     let mut notes = Vec::new();
     match hub_mirror(routes, mirror) {
         Ok(mirror) => {
-            let content = format!("{:#}\n", json!({ "registry-mirrors": [mirror.url()] }));
-            files.push(File { path: DAEMON_JSON.to_owned(), content, language: Language::Json, held: false });
+            files.push(daemon_json(DAEMON_JSON.to_owned(), &mirror));
             notes.push(format!(
                 "dockerd reads {DAEMON_JSON} after: systemctl reload docker; docker info then lists the mirror"
             ));
@@ -44,11 +44,18 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
             notes.extend(containerd::about_paths(name, registry, "dockerd"));
         }
     }
-    Setup { client: Client::Docker, files, notes }
+    Setup::new(Client::Docker, files, notes)
+}
+
+/// A `daemon.json` that says nothing else.
+pub(super) fn daemon_json(path: String, mirror: &Mirror) -> File {
+    let url = mirror.url();
+    let content = format!("{:#}\n", json!({ "registry-mirrors": [url] }));
+    File { path, content, language: Language::Json, held: false, addition: Some(Addition::DaemonJson(url)) }
 }
 
 /// dockerd's own image store does not say what it mirrors, so Docker Hub has to be what the proxy takes a bare name for.
-fn hub_mirror(routes: &Routes, mirror: &Mirror) -> Result<Mirror, &'static str> {
+pub(super) fn hub_mirror(routes: &Routes, mirror: &Mirror) -> Result<Mirror, &'static str> {
     let mut of_hub = routes.iter().filter(|route| route.source.registry() == DOCKER_HUB).peekable();
     if of_hub.peek().is_none() {
         return Err("no route is for docker.io");

@@ -3,16 +3,14 @@
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use super::{File, Language, MARKER};
+use super::File;
+use super::amend::amend;
+use super::look::{Found, Look, directory, failed};
 
 const DIRECTORY_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
-/// No file from here is nearly as long.
-const LONGEST: u64 = 1 << 20;
-/// The marker stands below an interpreter's line, or below the path if the file was pasted.
-const MARKER_WITHIN_LINES: usize = 2;
 
 /// What has become of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,121 +19,41 @@ pub(crate) enum Outcome {
     Written,
     /// It says so already.
     Unchanged,
-    /// It is not from here; the words follow its path in a sentence.
+    /// It is somebody else's and has what it lacked; the file from before is there.
+    Merged(PathBuf),
+    /// It is not from here; a clause about it.
     Left(String),
 }
 
-/// What is there already.
-enum Found {
-    Nothing,
-    Ours,
-    TheSame,
-    Foreign(&'static str),
-}
-
-/// Puts one file below `root`, which has to exist; directories on the way are made. The path is the one that was used.
-/// No symbolic link is followed out of `root`. The error is one sentence.
-pub(crate) fn install(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
-    let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
-    let relative = file.path().trim_start_matches('/');
-    let (directories, name) = relative.rsplit_once('/').unwrap_or(("", relative));
-    let directory = match directory(&root, Path::new(directories))? {
-        Ok(directory) => directory,
-        Err(link) => {
-            let why = format!("is behind {}, a link out of {},", link.display(), root.display());
-            return Ok((root.join(relative), Outcome::Left(why)));
-        }
-    };
-    let path = directory.join(name);
-    let step = match look(&path, file).map_err(|cause| failed(&path, &cause))? {
-        Found::TheSame => return Ok((path, Outcome::Unchanged)),
-        Found::Foreign(why) => return Ok((path, Outcome::Left(why.to_owned()))),
+/// Puts one file below `root`, where `look` has been; directories on the way are made. `merge` adds what a file of somebody
+/// else lacks. The error is one sentence.
+pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Result<Outcome, String> {
+    let step = match &look.found {
+        Found::Same(_) => return Ok(Outcome::Unchanged),
+        Found::Foreign(why) => return Ok(Outcome::Left(why.clone())),
+        Found::Lacks(old, merged) if merge => return amend(&look.at, old, &merged.text).map(Outcome::Merged),
+        Found::Lacks(..) => return Ok(Outcome::Left("was not written from here".to_owned())),
         Found::Nothing => appear,
-        Found::Ours => replace,
+        Found::Older(_) => replace,
     };
+    let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
+    let parent = look.at.parent().unwrap_or(&root);
+    if directory(&root, parent.strip_prefix(&root).unwrap_or(parent), make)?.is_err() {
+        return Ok(Outcome::Left("has just come to be behind a symbolic link".to_owned()));
+    }
+    let name = look.at.file_name().unwrap_or_default().to_string_lossy();
     // Of this process only, so that two of them do not write into one file.
-    let new = directory.join(format!(".{name}.{}.new", std::process::id()));
-    let outcome = write(&new, &file.content).and_then(|()| step(&new, &path));
+    let new = parent.join(format!(".{name}.{}.new", std::process::id()));
+    let outcome = write(&new, &file.content).and_then(|()| step(&new, &look.at));
     // Gone, if it was renamed; and the first error is the one to tell.
     let _ = fs::remove_file(&new);
-    let outcome = outcome.map_err(|cause| failed(&path, &cause))?;
-    Ok((path, outcome))
-}
-
-/// The directory, made where it is missing; or the link that leads out of the root.
-pub(crate) fn directory(root: &Path, relative: &Path) -> Result<Result<PathBuf, PathBuf>, String> {
-    let mut at = root.to_owned();
-    for component in relative.components() {
-        // Paths from here have no others.
-        let Component::Normal(name) = component else { continue };
-        at.push(name);
-        let step = match fs::symlink_metadata(&at) {
-            Ok(found) if found.is_symlink() => at.canonicalize().map(Some),
-            Ok(_) => Ok(None),
-            Err(cause) if cause.kind() == ErrorKind::NotFound => make(&at).map(|()| None),
-            Err(cause) => Err(cause),
-        };
-        if let Some(target) = step.map_err(|cause| failed(&at, &cause))? {
-            if !target.starts_with(root) {
-                return Ok(Err(at));
-            }
-            at = target;
-        }
-    }
-    Ok(Ok(at))
+    outcome.map_err(|cause| failed(&look.at, &cause))
 }
 
 fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().mode(DIRECTORY_MODE).create(directory)?;
     // Again, for the mask of this process may have taken from it what clients need to read it.
     fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))
-}
-
-fn look(path: &Path, file: &File) -> io::Result<Found> {
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found,
-        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(cause) => return Err(cause),
-    };
-    if found.is_symlink() {
-        return Ok(Found::Foreign("is a symbolic link"));
-    }
-    let foreign = Found::Foreign("was not written from here");
-    if !found.is_file() || found.len() > LONGEST {
-        return Ok(foreign);
-    }
-    let content = fs::read(path)?;
-    if content == file.content.as_bytes() {
-        return Ok(Found::TheSame);
-    }
-    Ok(match file.language {
-        Language::Json if says(&content, &file.content) => Found::TheSame,
-        Language::Commented | Language::Shell if is_ours(&content) => Found::Ours,
-        _ => foreign,
-    })
-}
-
-/// Whether there is a file that carries the marker. A symbolic link is none, wherever it leads.
-pub(crate) fn carries_marker(path: &Path) -> io::Result<bool> {
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found,
-        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(cause) => return Err(cause),
-    };
-    Ok(found.is_file() && found.len() <= LONGEST && is_ours(&fs::read(path)?))
-}
-
-fn is_ours(content: &[u8]) -> bool {
-    content.split(|byte| *byte == b'\n').take(MARKER_WITHIN_LINES).any(|line| line.starts_with(MARKER.as_bytes()))
-}
-
-/// Whether a JSON object has all that is wanted among its own, so that there is nothing to merge.
-fn says(content: &[u8], wanted: &str) -> bool {
-    let object = |bytes| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes);
-    let (Ok(has), Ok(wanted)) = (object(content), object(wanted.as_bytes())) else {
-        return false;
-    };
-    wanted.iter().all(|(key, value)| has.get(key) == Some(value))
 }
 
 fn write(new: &Path, content: &str) -> io::Result<()> {
@@ -159,13 +77,11 @@ fn appear(new: &Path, path: &Path) -> io::Result<Outcome> {
     }
 }
 
-/// An error in one sentence.
-pub(crate) fn failed(path: &Path, cause: &io::Error) -> String {
-    format!("{}: {cause}", path.display())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Language;
+    use super::super::look::{LONGEST, look};
+    use super::super::merge::Addition;
     use super::*;
     use std::os::unix::fs::symlink;
 
@@ -177,6 +93,7 @@ mod tests {
             content: content.to_owned(),
             language: Language::Json,
             held: false,
+            addition: Some(Addition::DaemonJson("http://127.0.0.1:8080".to_owned())),
         }
     }
 
@@ -184,9 +101,14 @@ mod tests {
         fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
     }
 
+    fn put(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
+        let look = look(root, file)?;
+        install(root, file, &look, false).map(|outcome| (look.at, outcome))
+    }
+
     /// What has become of it, without the path.
     fn outcome(root: &Path, file: &File) -> Outcome {
-        install(root, file).expect("no error").1
+        put(root, file).expect("no error").1
     }
 
     #[test]
@@ -194,7 +116,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let (old, new) = (File::commented(PATH, "a = 1\n"), File::commented(PATH, "a = 2\n"));
         let path = root.path().canonicalize().expect("it is there").join(&PATH[1..]);
-        assert_eq!(install(root.path(), &old), Ok((path.clone(), Outcome::Written)));
+        assert_eq!(put(root.path(), &old), Ok((path.clone(), Outcome::Written)));
         assert_eq!((mode(&path), mode(path.parent().expect("a parent"))), (0o644, 0o755));
         fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
         assert_eq!(outcome(root.path(), &old), Outcome::Unchanged);
@@ -286,19 +208,21 @@ mod tests {
         let target = outside.path().join("hosts.toml");
         fs::rename(&path, &target).expect("moved");
         symlink(&target, &path).expect("linked");
-        assert_eq!(outcome(root.path(), &file), Outcome::Left("is a symbolic link".to_owned()));
+        let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
+        assert!(why.starts_with("is a symbolic link out of "), "{why}");
         fs::remove_file(&target).expect("removed");
-        assert_eq!(outcome(root.path(), &file), Outcome::Left("is a symbolic link".to_owned()));
+        let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
+        assert!(why.starts_with("is a symbolic link that leads nowhere: "), "{why}");
     }
 
     #[test]
     fn what_cannot_be_written_is_one_sentence() {
         let root = tempfile::tempdir().expect("a directory");
         let missing = root.path().join("missing");
-        let said = install(&missing, &File::commented(PATH, "")).expect_err("no such root");
+        let said = put(&missing, &File::commented(PATH, "")).expect_err("no such root");
         assert!(said.starts_with(&format!("{}: ", missing.display())), "{said}");
         fs::write(root.path().join("etc"), "a file").expect("written");
-        let said = install(root.path(), &File::commented(PATH, "")).expect_err("no directory");
+        let said = put(root.path(), &File::commented(PATH, "")).expect_err("no directory");
         assert!(said.contains("etc/client: "), "{said}");
     }
 }

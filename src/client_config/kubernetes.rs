@@ -29,6 +29,6 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {
     ];
     notes.extend(containerd::about_ipv6(mirror));
     notes.extend(containerd::about_closed(routes));
-    files.push(File { path: PATH.to_owned(), content, language: Language::Shell, held: false });
-    Setup { client: Client::Kubernetes, files, notes }
+    files.push(File { path: PATH.to_owned(), content, language: Language::Shell, held: false, addition: None });
+    Setup::new(Client::Kubernetes, files, notes)
 }

@@ -60,7 +60,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
         files.push(File::commented(REGISTRIES_CONF, &entries.join("\n")));
         files.push(File::commented(REGISTRIES_D, &signatures(&addresses)));
     }
-    Ok(Setup { client: Client::Podman, files, notes })
+    Ok(Setup::new(Client::Podman, files, notes))
 }
 
 /// Where signatures are looked for is chosen by the address that is asked, so an entry for the source says nothing about
@@ -85,18 +85,21 @@ fn covering<'a>(routes: &'a Routes, route: &Route<Destination>) -> Option<&'a Ro
 /// Where a source is in the mirror. Podman does not say what it mirrors, so the path does, from which the proxy takes it
 /// off again. A path has no room for a port: then the mirror's name says it, or nothing where that is the default.
 fn location(routes: &Routes, route: &Route<Destination>, mirror: &Mirror) -> Option<String> {
-    let source = &route.source;
-    if !source.registry().contains(':') {
-        return Some(format!("{}/{source}", mirror.authority()));
+    let base = base(routes, route.source.registry(), mirror)?;
+    let path = route.source.path();
+    Some(if path.is_empty() { base } else { format!("{base}/{path}") })
+}
+
+/// Where all of a registry is in the mirror.
+pub(super) fn base(routes: &Routes, registry: &str, mirror: &Mirror) -> Option<String> {
+    if !registry.contains(':') {
+        return Some(format!("{}/{registry}", mirror.authority()));
     }
-    let named = || {
-        let mut of_it = routes.iter().filter(|other| other.source.registry() == source.registry());
-        of_it.find_map(|other| other.hosts.first()).map(|host| mirror.named(host))
-    };
-    let is_default = routes.default_registry() == Some(source.registry());
-    let mirror = if is_default { mirror.clone() } else { named()? };
-    let path = if source.path().is_empty() { String::new() } else { format!("/{}", source.path()) };
-    Some(format!("{}{path}", mirror.authority()))
+    if routes.default_registry() == Some(registry) {
+        return Some(mirror.authority());
+    }
+    let mut of_it = routes.iter().filter(|other| other.source.registry() == registry);
+    of_it.find_map(|other| other.hosts.first()).map(|host| mirror.named(host).authority())
 }
 
 fn entry(prefix: &str, location: &str, on_failure: OnFailure, mirror: &Mirror) -> String {

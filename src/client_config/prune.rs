@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::install::{carries_marker, directory, failed};
+use super::look::{carries_marker, directory, failed};
 
 /// A path of a client's configuration in which this stands for one directory of any name.
 const ANY: &str = "*";
@@ -37,7 +37,7 @@ pub(crate) fn installed(root: &Path, paths: &[&str]) -> Result<Vec<Installed>, S
         if !root.join(relative).exists() {
             continue;
         }
-        let Ok(below) = directory(&root, relative)? else { continue };
+        let Ok(below) = directory(&root, relative, |_| Ok(()))? else { continue };
         let candidates = if own_directory { subdirectories(&below)? } else { vec![String::new()] };
         for directory in candidates {
             let at = below.join(&directory).join(name);

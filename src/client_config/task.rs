@@ -5,23 +5,36 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::install::{self, Outcome};
+use similar::TextDiff;
+
+use super::install::{Outcome, install};
+use super::look::{Found, Look, look};
 use super::prune::{self, Installed};
-use super::{Client, Language, Setup};
+use super::{Client, File, Language, Setup};
+
+/// Lines around a difference. Not more, for what stands near it may be a password.
+const CONTEXT: usize = 1;
 
 /// What to do with a client's files.
 #[derive(Debug)]
 pub(crate) enum Task {
     /// Show them; with a root, tell which files below it would be pruned.
     Show(Setup, Option<PathBuf>),
+    /// Tell which of them stand as they would be written.
+    Check {
+        /// The files.
+        setup: Setup,
+        /// Below which they are.
+        root: PathBuf,
+    },
     /// Put them in place.
     Write {
         /// The files.
         setup: Setup,
         /// Below which they go.
         root: PathBuf,
-        /// Remove those that an earlier run wrote and no route needs any more.
-        prune: bool,
+        /// How.
+        how: How,
     },
     /// Remove whatever this command wrote for a client.
     Remove {
@@ -34,14 +47,28 @@ pub(crate) enum Task {
     },
 }
 
+/// How files are put in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct How {
+    /// Remove those that an earlier run wrote and no route needs any more.
+    pub prune: bool,
+    /// Add to files of somebody else what they lack.
+    pub merge: bool,
+    /// Only tell what would become of them.
+    pub dry: bool,
+}
+
 /// Does it. The error is one sentence.
 pub(crate) fn run(task: &Task) -> Result<(), String> {
-    if let Task::Show(_, Some(root)) | Task::Write { root, .. } | Task::Remove { root, .. } = task {
+    if let Task::Show(_, Some(root)) | Task::Check { root, .. } | Task::Write { root, .. } | Task::Remove { root, .. } =
+        task
+    {
         look_at(root)?;
     }
     match task {
         Task::Show(setup, root) => show(setup, root.as_deref()),
-        Task::Write { setup, root, prune } => write(setup, root, *prune),
+        Task::Check { setup, root } => check(setup, root),
+        Task::Write { setup, root, how } => write(setup, root, *how),
         Task::Remove { client, root, write } => remove(*client, root, *write),
     }
 }
@@ -66,29 +93,33 @@ fn show(setup: &Setup, root: Option<&Path>) -> Result<(), String> {
     Ok(())
 }
 
-fn write(setup: &Setup, root: &Path, prune: bool) -> Result<(), String> {
+fn check(setup: &Setup, root: &Path) -> Result<(), String> {
+    let files = setup.standing(root)?;
+    for file in &files {
+        let _ = writeln!(io::stdout(), "{file}");
+    }
+    if files.is_empty() {
+        eprint!("{}", noted(&setup.notes));
+    }
+    outcome(&[("files that do not stand as they would be written", files.iter().filter(|file| !file.stands()).count())])
+}
+
+fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     let stale = setup.stale(root)?;
     let (mut left, mut failed) = (0, 0);
     for file in &setup.files {
-        match install::install(root, file) {
-            Ok((path, Outcome::Written)) => say("wrote", &path),
-            Ok((path, Outcome::Unchanged)) => say("unchanged", &path),
-            Ok((path, Outcome::Left(why))) => {
-                left += 1;
-                eprint!(
-                    "acr-cache-proxy: {} {why} and is left as it is; merge this into it:\n\n{}\n",
-                    path.display(),
-                    file.to_merge()
-                );
-            }
+        let put = look(root, file).and_then(|look| put(root, file, &look, how));
+        match put {
+            Ok(is_left) => left += usize::from(is_left),
             Err(cause) => {
                 failed += 1;
                 eprintln!("acr-cache-proxy: {cause}");
             }
         }
     }
-    let kept = if prune { remove_all(&stale) } else { 0 };
-    if !prune {
+    let prunes = how.prune && !how.dry;
+    let kept = if prunes { remove_all(&stale) } else { 0 };
+    if !prunes {
         tell_stale(&stale);
     }
     eprint!("{}", noted(&setup.notes));
@@ -97,6 +128,54 @@ fn write(setup: &Setup, root: &Path, prune: bool) -> Result<(), String> {
         ("files that could not be written", failed),
         ("files that could not be removed", kept),
     ])
+}
+
+/// Puts one file in place, and tells what has become of it, the difference first. Gives whether it was left as it is.
+fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> {
+    let at = &look.at;
+    let beside = match &look.found {
+        Found::Lacks(old, merged) if how.merge => {
+            let _ = write!(io::stdout(), "{}", difference(at, old, &merged.text));
+            &merged.beside[..]
+        }
+        Found::Same(beside) => &beside[..],
+        _ => &[],
+    };
+    for clause in beside {
+        eprintln!("acr-cache-proxy: {}: {clause}", at.display());
+    }
+    let outcome = match &look.found {
+        Found::Nothing | Found::Older(_) if how.dry => {
+            say("would write", at);
+            return Ok(false);
+        }
+        Found::Lacks(..) if how.merge && how.dry => {
+            say("would merge", at);
+            return Ok(false);
+        }
+        _ => install(root, file, look, how.merge)?,
+    };
+    match outcome {
+        Outcome::Written => say("wrote", at),
+        Outcome::Unchanged => say("unchanged", at),
+        Outcome::Merged(copy) => {
+            say("merged", at);
+            say("kept", &copy);
+        }
+        Outcome::Left(why) => {
+            let merges = matches!(look.found, Found::Lacks(..));
+            let how = if merges { "--merge adds to it, or merge this into it" } else { "merge this into it" };
+            eprint!("acr-cache-proxy: {} {why}. It is left as it is; {how}:\n\n{}\n", at.display(), file.to_merge());
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What `patch` takes.
+fn difference(at: &Path, old: &str, new: &str) -> String {
+    let name = at.display().to_string();
+    TextDiff::from_lines(old, new).unified_diff().context_radius(CONTEXT).header(&name, &name).to_string()
 }
 
 fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
@@ -151,7 +230,7 @@ fn outcome(counts: &[(&str, usize)]) -> Result<(), String> {
 
 impl Setup {
     /// Files below the root that an earlier run wrote for this client, and that the routes of today do not need.
-    fn stale(&self, root: &Path) -> Result<Vec<Installed>, String> {
+    pub(super) fn stale(&self, root: &Path) -> Result<Vec<Installed>, String> {
         let mut found = prune::installed(root, self.client.paths())?;
         found.retain(|installed| !self.files.iter().any(|file| file.path == installed.path));
         Ok(found)
@@ -160,7 +239,7 @@ impl Setup {
 
 /// What goes to standard output, and to standard error.
 pub(crate) fn shown(setup: &Setup) -> (String, String) {
-    let (mut files, mut about) = (String::new(), String::new());
+    let (mut files, mut about) = (setup.printed.clone(), String::new());
     for file in setup.files.iter().filter(|file| !file.held) {
         if !files.is_empty() {
             files.push('\n');

@@ -4,6 +4,8 @@ use super::task::shown;
 use super::*;
 use crate::config::Flags;
 
+mod platforms;
+
 /// Settings with these routes; a route is `source`, or `source: closed`, and perhaps names of the mirror.
 fn config(default: Option<&str>, routes: &[(&str, bool, &[&str])]) -> Config {
     let mut text = default.map(|registry| format!("default: {registry}\n")).unwrap_or_default();
@@ -332,6 +334,25 @@ fn a_nodes_script_holds_containerds_files() {
     assert!(about.starts_with("acr-cache-proxy: this is /etc/acr-cache-proxy/setup-node.sh\n"), "{about}");
 }
 
+/// What is added to a file of somebody else is what the whole file says.
+#[test]
+fn a_file_from_here_lacks_nothing() {
+    let routes = config(None, &[("docker.io", false, &[]), ("registry.example:5000", true, &["own.mirror.internal"])]);
+    for client in [Client::Docker, Client::Buildkit, Client::K3s, Client::Rke2] {
+        for address in ["http://127.0.0.1:8080", "https://mirror.internal", "http://[::1]:8080"] {
+            let files = made(client, &routes, &mirror(address)).files;
+            let (file, addition) =
+                files.iter().find_map(|file| Some((file, file.addition.as_ref()?))).expect("one that can be added to");
+            let merged = addition.merge(&file.content).expect("a file from here");
+            assert_eq!((merged.text.as_str(), merged.lacks.len()), (file.content.as_str(), 0), "{merged:?}");
+            let made = addition.merge("").expect("an empty file");
+            let content = file.content.strip_prefix(&format!("{MARKER}{MARKER_REST}\n")).unwrap_or(&file.content);
+            // What is so without a word is not added.
+            assert_eq!(made.text, content.trim_end_matches("\n[registry.\"mirror.internal\"]\n  http = false\n"));
+        }
+    }
+}
+
 #[test]
 fn what_is_shown_can_be_pasted() {
     let routes = config(None, &[("docker.io", false, &[]), ("ghcr.io", false, &[])]);
@@ -351,7 +372,16 @@ fn what_is_shown_can_be_pasted() {
 #[test]
 fn every_file_is_at_a_path_where_it_is_looked_for_later() {
     let routes = config(None, &[("docker.io", false, &[]), ("registry.example:5000", true, &["own.mirror.internal"])]);
-    for client in [Client::Docker, Client::Containerd, Client::Podman, Client::Buildkit, Client::Kubernetes] {
+    for client in [
+        Client::Docker,
+        Client::Containerd,
+        Client::Nerdctl,
+        Client::Podman,
+        Client::Buildkit,
+        Client::Kubernetes,
+        Client::K3s,
+        Client::Rke2,
+    ] {
         for file in made(client, &routes, &local()).files.iter().filter(|file| file.language != Language::Json) {
             let fits = |pattern: &&str| match pattern.split_once('*') {
                 Some((before, after)) => file
@@ -368,7 +398,7 @@ fn every_file_is_at_a_path_where_it_is_looked_for_later() {
 
 #[test]
 fn every_client_has_its_name() {
-    for name in ["docker", "containerd", "podman", "buildkit", "kubernetes"] {
+    for name in Client::NAMES.split([',', ' ']).filter(|word| !["", "or"].contains(word)) {
         assert!(Client::parse(name).is_ok(), "{name}");
     }
     assert!(Client::parse("oci").is_err());

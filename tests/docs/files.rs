@@ -34,7 +34,7 @@ pub(crate) fn client(block: &Block) -> Result<(), String> {
     for routes in [ONE.to_owned(), ONE.to_owned() + TWO] {
         let config = directory.path().join("config.yaml");
         std::fs::write(&config, routes).expect("written");
-        for client in ["docker", "containerd", "podman", "buildkit"] {
+        for client in ["docker", "containerd", "podman", "buildkit", "k3s", "talos", "kaniko"] {
             let output = program(&["client-config", client, "--config", &config.to_string_lossy()]);
             assert!(output.status.success(), "{output:?}");
             printed += &format!("{}\n", String::from_utf8_lossy(&output.stdout));

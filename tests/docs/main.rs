@@ -47,13 +47,16 @@ fn check(block: &Block) -> Option<Result<(), String>> {
     Some(match block.language.as_str() {
         "sh" => shell::check(block),
         "yaml" if block.text.contains("config:\n") => files::values(block),
-        "yaml" if block.text.starts_with("docker:\n") => files::client(block),
+        "yaml" if ["docker:\n", "machine:\n", "# /etc/rancher/"].iter().any(|begin| block.text.starts_with(begin)) => {
+            files::client(block)
+        }
         "yaml" => files::settings(block),
         "json" if block.text.starts_with("{\"time\"") => log::check_objects(block),
         "toml" | "json" => files::client(block),
         "ini" => files::unit(block),
         "hcl" => terraform::check(block),
         "text" if block.text.starts_with('[') => log::check(block),
+        "text" if block.text.starts_with("--registry-mirror=") => files::client(block),
         // A diagram; there is nothing in it that a program could judge.
         "text" if block.text.contains(" v\n") => Ok(()),
         "text" if architecture::is_made_from_the_source(block) => Ok(()),

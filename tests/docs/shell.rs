@@ -105,12 +105,13 @@ fn ours(arguments: &[&str]) -> Result<(), String> {
             (2, None)
         }
         Some(&"client-config") => {
-            if ["--write", "--prune", "--remove"].iter().any(|flag| arguments.contains(flag))
+            if ["--write", "--merge", "--check", "--prune", "--remove"].iter().any(|flag| arguments.contains(flag))
                 && !arguments.contains(&"--root")
             {
                 words.extend(["--root".to_owned(), tree]);
             }
-            (0, None)
+            // In a tree without a file none of them stands.
+            (i32::from(arguments.contains(&"--check")), None)
         }
         Some(&("--version" | "--help" | "demo")) => {
             words.push("--help".to_owned());

@@ -23,6 +23,24 @@ fn the_files_go_to_standard_output_and_the_words_about_them_do_not() {
     assert!(text(&output.stderr).lines().all(|line| line.starts_with("acr-cache-proxy: ")), "{output:?}");
 }
 
+/// What a client is given by hand can be piped to where it goes.
+#[test]
+fn a_client_without_files_gets_a_patch_or_flags_and_nothing_is_written_for_it() {
+    for (client, first, why) in [
+        ("talos", "machine:\n  registries:\n    mirrors:\n", "a node of Talos has no file to write to"),
+        ("kaniko", "--registry-mirror=", "kaniko reads no file"),
+    ] {
+        let output = client_config(&[client]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(text(&output.stdout).starts_with(first), "{output:?}");
+        for task in ["--write", "--merge", "--check", "--prune", "--remove"] {
+            let output = client_config(&[client, task]);
+            assert_eq!(output.status.code(), Some(2), "{output:?}");
+            assert!(text(&output.stderr).starts_with(&format!("acr-cache-proxy: {why}")), "{output:?}");
+        }
+    }
+}
+
 #[test]
 fn writing_twice_changes_nothing_and_a_foreign_file_is_status_1_after_the_others() {
     let root = tempfile::tempdir().expect("a directory");
@@ -36,7 +54,10 @@ fn writing_twice_changes_nothing_and_a_foreign_file_is_status_1_after_the_others
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(text(&output.stdout).matches("wrote ").count(), 2, "ghcr.io and registry.k8s.io: {output:?}");
     let said = text(&output.stderr);
-    assert!(said.contains("docker.io/hosts.toml was not written from here and is left as it is"), "{said}");
+    assert!(
+        said.contains("docker.io/hosts.toml was not written from here. It is left as it is; merge this into it:"),
+        "{said}"
+    );
     assert!(said.contains("  server = \"https://registry-1.docker.io\"\n"), "what to merge: {said}");
     assert!(said.ends_with("acr-cache-proxy: files that were left as they are: 1\n"), "{said}");
     assert_eq!(std::fs::read_to_string(&foreign).expect("there"), "# by hand\n");
@@ -174,4 +195,158 @@ fn the_script_of_a_node_with_a_directory_of_its_own_names_that_one() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert_eq!(said.matches(&format!("config_path = \"{}\"\n", certs.display())).count(), 2, "{said}");
     }
+}
+
+/// A file of somebody else for each client whose files can be added to, and what it gets.
+const FOREIGN: [(&str, &str, &str, &str); 4] = [
+    ("docker", "etc/docker/daemon.json", "{\n  \"debug\": true\n}\n", "+  \"registry-mirrors\": ["),
+    ("buildkit", "etc/buildkit/buildkitd.toml", "# ours\ndebug = true\n", "+[registry.\"docker.io\"]"),
+    ("k3s", "etc/rancher/k3s/registries.yaml", "configs: # ours\n  a.example: {}\n", "+mirrors:"),
+    (
+        "rke2",
+        "etc/rancher/rke2/registries.yaml",
+        "mirrors:\n  docker.io:\n    endpoint:\n    - https://b.example\n",
+        "+    - \"http://",
+    ),
+];
+
+#[test]
+fn merge_shows_the_difference_then_adds_it_and_keeps_the_file_from_before() {
+    for (client, path, old, added) in FOREIGN {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        let path = root.path().canonicalize().expect("there").join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, old).expect("written");
+        let read = |path: &std::path::Path| std::fs::read_to_string(path).expect("there");
+        let run = |arguments: &[&str]| {
+            let output = client_config(&[&[client, "--root", &at], arguments].concat());
+            (output.status.code(), text(&output.stdout), text(&output.stderr))
+        };
+
+        let (status, said, _) = run(&["--check"]);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(&format!("differs {}: it lacks ", path.display())), "{said}");
+        let (status, _, about) = run(&["--write"]);
+        assert_eq!((status, read(&path).as_str()), (Some(1), old), "{about}");
+        assert!(about.contains("was not written from here. It is left as it is; --merge adds to it, or"), "{about}");
+
+        let (status, shown, _) = run(&["--merge"]);
+        assert_eq!((status, read(&path).as_str()), (Some(0), old), "only shown: {shown}");
+        let header = format!("--- {0}\n+++ {0}\n@@ ", path.display());
+        assert!(shown.contains(&header) && shown.lines().any(|line| line.starts_with(added)), "{shown}");
+        assert!(shown.contains(&format!("would merge {}\n", path.display())), "{shown}");
+
+        let (status, said, _) = run(&["--write", "--merge"]);
+        let copy = path.with_file_name(format!("{}.bak", path.file_name().expect("a name").to_string_lossy()));
+        assert_eq!((status, read(&copy).as_str()), (Some(0), old), "{said}");
+        assert!(said.contains(&header), "{said}");
+        assert!(said.contains(&format!("merged {}\nkept {}\n", path.display(), copy.display())), "{said}");
+        let new = read(&path);
+        assert!(new != old && old.lines().all(|line| new.lines().any(|other| line == other)), "{new}");
+
+        for arguments in [&["--write", "--merge"][..], &["--merge"], &["--write"]] {
+            let (status, said, _) = run(arguments);
+            assert_eq!((status, read(&path).as_str()), (Some(0), new.as_str()), "{said}");
+            assert!(said.contains(&format!("unchanged {}\n", path.display())), "{said}");
+        }
+        let (status, said, _) = run(&["--check"]);
+        assert!(status == Some(0) && said.lines().all(|line| line.starts_with("stands ")), "{said}");
+        assert!(!copy.with_extension("bak.2").exists(), "one change, one copy");
+    }
+}
+
+/// Each of them is left byte for byte, whatever is asked for, and the lines to add by hand are told.
+#[test]
+fn a_hostile_file_is_left_and_nothing_beside_it() {
+    use std::os::unix::fs::symlink;
+    let long = vec![b' '; 10 << 20];
+    for (client, path, contents) in [
+        (
+            "docker",
+            "etc/docker/daemon.json",
+            &[&b"\xff\xfe{}"[..], b"{", b"\xef\xbb\xbf{}", b"[]", b"{\"a\":1,}", &long][..],
+        ),
+        ("buildkit", "etc/buildkit/buildkitd.toml", &[b"\xff", b"[a", b"a=1\na=1", b"\xef\xbb\xbf", &long]),
+        (
+            "k3s",
+            "etc/rancher/k3s/registries.yaml",
+            &[b"\xff", b"\tmirrors:", b"mirrors:\nmirrors:", b"mirrors: {}", &long],
+        ),
+    ] {
+        for content in contents {
+            let root = tempfile::tempdir().expect("a directory");
+            let at = root.path().to_string_lossy().into_owned();
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(&path, content).expect("written");
+            for arguments in [&["--merge"][..], &["--write", "--merge"], &["--check"]] {
+                let output = client_config(&[&[client, "--root", &at], arguments].concat());
+                assert_eq!(output.status.code(), Some(1), "{output:?}");
+                assert!(std::fs::read(&path).expect("there") == *content, "{output:?}");
+                let by_hand = text(&output.stderr).contains("It is left as it is; merge this into it:");
+                assert_eq!(by_hand, arguments != ["--check"], "{output:?}");
+            }
+            let beside = std::fs::read_dir(path.parent().expect("a parent")).expect("there");
+            let names: Vec<_> =
+                beside.map(|entry| entry.expect("one").file_name()).filter(|name| name != "certs.d").collect();
+            assert_eq!(names, [path.file_name().expect("a name")]);
+        }
+    }
+    // A link is followed inside the root; neither a pipe nor a device is read.
+    let (root, outside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let at = root.path().to_string_lossy().into_owned();
+    let path = root.path().join("etc/buildkit/buildkitd.toml");
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+    for target in [outside.path().join("a.toml"), "/dev/zero".into()] {
+        if target.parent() == Some(outside.path()) {
+            std::fs::write(&target, "debug = true\n").expect("written");
+        }
+        symlink(&target, &path).expect("linked");
+        let output = client_config(&["buildkit", "--write", "--merge", "--root", &at]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stderr).contains("is a symbolic link out of "), "{output:?}");
+        std::fs::remove_file(&path).expect("removed");
+    }
+    assert_eq!(std::fs::read_to_string(outside.path().join("a.toml")).expect("there"), "debug = true\n");
+    let real = root.path().join("real.toml");
+    std::fs::write(&real, "debug = true\n").expect("written");
+    symlink("../../real.toml", &path).expect("linked");
+    let output = client_config(&["buildkit", "--write", "--merge", "--root", &at]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(path.is_symlink() && root.path().join("real.toml.bak").exists(), "{output:?}");
+    assert!(std::fs::read_to_string(&real).expect("there").starts_with("debug = true\n\n[registry."));
+}
+
+#[test]
+fn check_tells_each_file_that_does_not_stand_and_changes_nothing() {
+    let root = tree_with_a_stale_file();
+    let at = root.path().to_string_lossy().into_owned();
+    let certs = root.path().canonicalize().expect("there").join("etc/containerd/certs.d");
+    let check = || {
+        let output = client_config(&["containerd", "--check", "--root", &at]);
+        (output.status.code(), text(&output.stdout))
+    };
+    std::fs::remove_dir_all(certs.join("gone.example")).expect("removed");
+    let (status, said) = check();
+    assert!(status == Some(0) && said.lines().count() == 3, "{said}");
+    assert!(said.lines().all(|line| line.starts_with("stands ")), "{said}");
+
+    let hosts = |registry: &str| certs.join(registry).join("hosts.toml");
+    std::fs::remove_file(hosts("docker.io")).expect("removed");
+    let old = std::fs::read_to_string(hosts("ghcr.io")).expect("there");
+    std::fs::write(hosts("ghcr.io"), old.replace("https://ghcr.io", "https://elsewhere")).expect("written");
+    std::fs::write(hosts("registry.k8s.io"), "server = \"https://by.hand\"\n").expect("written");
+    std::fs::create_dir(certs.join("gone.example")).expect("made");
+    std::fs::write(hosts("gone.example"), &old).expect("written");
+    let (status, said) = check();
+    assert_eq!(status, Some(1), "{said}");
+    let lines = [
+        format!("missing {}", hosts("docker.io").display()),
+        format!("differs {}: its line 2 would be \"server = \\\"https://ghcr.io\\\"\"", hosts("ghcr.io").display()),
+        format!("differs {}: it was not written from here", hosts("registry.k8s.io").display()),
+        format!("stale {}: it is left from a route that is gone", hosts("gone.example").display()),
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), lines);
+    assert!(!hosts("docker.io").exists());
 }

@@ -1,0 +1,121 @@
+//! Another text into a file that stays somebody else's: with its mode and its owner, and the file from before beside it.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use super::look::{failed, read};
+
+/// How many copies of one file are kept; whoever has so many has not looked at one of them.
+const COPIES: u32 = 100;
+/// Until it has the owner's mode the new file is nobody else's to read.
+const OWN_MODE: u32 = 0o600;
+
+/// Puts `new` in the place of `old` in one step, and gives where the file from before is. Whatever fails, the file is as it
+/// was. The error is one sentence.
+pub(crate) fn amend(at: &Path, old: &str, new: &str) -> Result<PathBuf, String> {
+    let name = at.file_name().unwrap_or_default().to_string_lossy();
+    let beside = at.with_file_name(format!(".{name}.{}.new", std::process::id()));
+    let outcome = write_like(at, &beside, new).map_err(|cause| failed(at, &cause)).and_then(|()| {
+        // Somebody may have edited it since it was read.
+        match read(at).map_err(|cause| failed(at, &cause))? {
+            Ok(content) if content == old.as_bytes() => {}
+            _ => return Err(format!("{}: it has just changed: try again", at.display())),
+        }
+        let copy = keep(at)?;
+        fs::rename(&beside, at).map_err(|cause| {
+            // It is the file that is still in place, by another name.
+            let _ = fs::remove_file(&copy);
+            failed(at, &cause)
+        })?;
+        Ok(copy)
+    });
+    // Gone, if it was renamed; and the first error is the one to tell.
+    let _ = fs::remove_file(&beside);
+    outcome
+}
+
+/// A new file with the mode and the owner of another one.
+fn write_like(model: &Path, path: &Path, content: &str) -> io::Result<()> {
+    let model = fs::metadata(model)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(OWN_MODE).open(path)?;
+    file.write_all(content.as_bytes())?;
+    let is = file.metadata()?;
+    if (is.uid(), is.gid()) != (model.uid(), model.gid()) {
+        fchown(&file, Some(model.uid()), Some(model.gid()))?;
+    }
+    file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))?;
+    file.sync_all()
+}
+
+/// The file by a second name that was free: `daemon.json.bak`, `daemon.json.bak.2`. It is the same file with all that belongs
+/// to it, and a link is never made over another file.
+fn keep(at: &Path) -> Result<PathBuf, String> {
+    let name = at.file_name().unwrap_or_default().to_string_lossy();
+    for number in 1..=COPIES {
+        let suffix = if number == 1 { String::new() } else { format!(".{number}") };
+        let copy = at.with_file_name(format!("{name}.bak{suffix}"));
+        match fs::hard_link(at, &copy) {
+            Ok(()) => return Ok(copy),
+            Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {}
+            Err(cause) => return Err(format!("{}: no copy can be kept: {cause}", at.display())),
+        }
+    }
+    Err(format!("{}: there are {COPIES} copies of it already: remove those that nobody needs", at.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn text(path: &Path) -> String {
+        fs::read_to_string(path).expect("it is there")
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("it is there");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("one").file_name().to_string_lossy().into_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn the_file_keeps_its_mode_and_no_copy_is_overwritten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("daemon.json");
+        fs::write(&path, "1").expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("it is ours");
+        fs::write(directory.path().join("daemon.json.bak.2"), "precious").expect("written");
+        symlink("/nonexistent", directory.path().join("daemon.json.bak.3")).expect("linked");
+        for (old, new, copy) in [("1", "2", "daemon.json.bak"), ("2", "3", "daemon.json.bak.4")] {
+            let kept = amend(&path, old, new).expect("amended");
+            assert_eq!((text(&path).as_str(), kept.file_name().expect("a name")), (new, copy.as_ref()));
+            assert_eq!(text(&kept), old);
+            for file in [&path, &kept] {
+                assert_eq!(fs::metadata(file).expect("there").permissions().mode() & 0o7777, 0o640);
+            }
+        }
+        assert_eq!(text(&directory.path().join("daemon.json.bak.2")), "precious");
+        assert_eq!(names(directory.path()).len(), 5, "nothing is left behind: {:?}", names(directory.path()));
+    }
+
+    #[test]
+    fn a_file_that_has_just_changed_stays_and_so_does_one_with_copies_enough() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("daemon.json");
+        fs::write(&path, "theirs").expect("written");
+        let said = amend(&path, "as it was", "ours").expect_err("it has changed");
+        assert!(said.ends_with("daemon.json: it has just changed: try again"), "{said}");
+        assert_eq!((text(&path).as_str(), names(directory.path())), ("theirs", vec!["daemon.json".to_owned()]));
+        for number in 1..=COPIES {
+            let suffix = if number == 1 { String::new() } else { format!(".{number}") };
+            fs::write(directory.path().join(format!("daemon.json.bak{suffix}")), "").expect("written");
+        }
+        let said = amend(&path, "theirs", "ours").expect_err("too many");
+        assert!(said.contains("there are 100 copies of it already"), "{said}");
+        assert_eq!((text(&path).as_str(), names(directory.path()).len()), ("theirs", 101));
+    }
+}

@@ -1,0 +1,167 @@
+//! What is where a file would be put. Nothing is changed.
+
+use std::fs::{self, File as OpenFile};
+use std::io::{self, ErrorKind, Read as _};
+use std::path::{Component, Path, PathBuf};
+
+use super::merge::Merged;
+use super::{File, Language, MARKER};
+
+/// No file from here is nearly as long, and no configuration that one is to be added to.
+pub(crate) const LONGEST: u64 = 1 << 20;
+/// The marker stands below an interpreter's line, or below the path if the file was pasted.
+const MARKER_WITHIN_LINES: usize = 2;
+
+/// A place, and what is there.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// Where the file is, or would be. A link to somebody else's file is followed.
+    pub at: PathBuf,
+    /// What is there.
+    pub found: Found,
+}
+
+/// What is there already.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No file.
+    Nothing,
+    /// All that is wanted, whoever wrote it; and what stands beside it, a clause each.
+    Same(Vec<String>),
+    /// An earlier file from here, and how it differs, a clause.
+    Older(String),
+    /// Somebody else's, its text, and what would become of it.
+    Lacks(String, Merged),
+    /// Somebody else's that can only be left; why, a clause about the file.
+    Foreign(String),
+}
+
+/// Looks below `root`, which has to exist. No symbolic link is followed out of it. The error is one sentence.
+pub(crate) fn look(root: &Path, file: &File) -> Result<Look, String> {
+    let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
+    let relative = file.path().trim_start_matches('/');
+    let (directories, name) = relative.rsplit_once('/').unwrap_or(("", relative));
+    let foreign = |at, why| Ok(Look { at, found: Found::Foreign(why) });
+    let directory = match directory(&root, Path::new(directories), |_| Ok(()))? {
+        Ok(directory) => directory,
+        Err(link) => {
+            let why = format!("is behind {}, a link out of {}", link.display(), root.display());
+            return foreign(root.join(relative), why);
+        }
+    };
+    let link = directory.join(name);
+    let is_link = match fs::symlink_metadata(&link) {
+        Ok(found) => found.is_symlink(),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Look { at: link, found: Found::Nothing }),
+        Err(cause) => return Err(failed(&link, &cause)),
+    };
+    let at = match link.canonicalize() {
+        _ if !is_link => link,
+        Ok(target) if target.starts_with(&root) => target,
+        Ok(_) => return foreign(link, format!("is a symbolic link out of {}", root.display())),
+        Err(cause) => return foreign(link, format!("is a symbolic link that leads nowhere: {cause}")),
+    };
+    let found = match read(&at).map_err(|cause| failed(&at, &cause))? {
+        Ok(content) => found(&content, file),
+        Err(why) => Found::Foreign(why),
+    };
+    match found {
+        // It is replaced as a whole, which would put a file in the place of the link.
+        Found::Older(_) if is_link => foreign(at, "is behind a symbolic link".to_owned()),
+        found => Ok(Look { at, found }),
+    }
+}
+
+/// The directory, or the link that leads out of the root. `missing` is called for each that is not there.
+pub(crate) fn directory(
+    root: &Path,
+    relative: &Path,
+    missing: impl Fn(&Path) -> io::Result<()>,
+) -> Result<Result<PathBuf, PathBuf>, String> {
+    let mut at = root.to_owned();
+    for component in relative.components() {
+        // Paths from here have no others.
+        let Component::Normal(name) = component else { continue };
+        at.push(name);
+        let step = match fs::symlink_metadata(&at) {
+            Ok(found) if found.is_symlink() => at.canonicalize().map(Some),
+            Ok(_) => Ok(None),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => missing(&at).map(|()| None),
+            Err(cause) => Err(cause),
+        };
+        if let Some(target) = step.map_err(|cause| failed(&at, &cause))? {
+            if !target.starts_with(root) {
+                return Ok(Err(at));
+            }
+            at = target;
+        }
+    }
+    Ok(Ok(at))
+}
+
+/// The whole of a file; or why it is none to read, a clause about it.
+pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>, String>> {
+    // Before it is opened, which a pipe would wait in.
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Ok(Err("is no regular file".to_owned()));
+    }
+    let mut content = Vec::new();
+    OpenFile::open(path)?.take(LONGEST + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LONGEST {
+        return Ok(Err(format!("is longer than {LONGEST} bytes")));
+    }
+    Ok(Ok(content))
+}
+
+fn found(content: &[u8], file: &File) -> Found {
+    if content == file.content.as_bytes() {
+        return Found::Same(Vec::new());
+    }
+    let Ok(text) = std::str::from_utf8(content) else {
+        return Found::Foreign("is not UTF-8".to_owned());
+    };
+    if file.language == Language::Commented && meaning(text).eq(meaning(&file.content)) {
+        return Found::Same(Vec::new());
+    }
+    if file.language != Language::Json && is_ours(content) {
+        return Found::Older(difference(text, &file.content));
+    }
+    match file.addition.as_ref().map(|addition| addition.merge(text)) {
+        None => Found::Foreign("was not written from here".to_owned()),
+        Some(Ok(merged)) if merged.lacks.is_empty() => Found::Same(merged.beside),
+        Some(Ok(merged)) => Found::Lacks(text.to_owned(), merged),
+        Some(Err(why)) => Found::Foreign(why),
+    }
+}
+
+/// The lines that say something.
+fn meaning(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The first line that is not as it would be. What stands there is not shown, for it may be a secret of somebody's.
+fn difference(old: &str, new: &str) -> String {
+    let mut old = old.lines();
+    match new.lines().zip(1..).find(|(line, _)| old.next() != Some(line)) {
+        Some((line, number)) => format!("its line {number} would be {:?}", line.trim()),
+        None => "it has more lines than it would have".to_owned(),
+    }
+}
+
+pub(crate) fn is_ours(content: &[u8]) -> bool {
+    content.split(|byte| *byte == b'\n').take(MARKER_WITHIN_LINES).any(|line| line.starts_with(MARKER.as_bytes()))
+}
+
+/// Whether there is a file that carries the marker. A symbolic link is none, wherever it leads.
+pub(crate) fn carries_marker(path: &Path) -> io::Result<bool> {
+    match read(path) {
+        Ok(content) => Ok(content.is_ok_and(|content| is_ours(&content))),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// An error in one sentence.
+pub(crate) fn failed(path: &Path, cause: &io::Error) -> String {
+    format!("{}: {cause}", path.display())
+}

@@ -1,0 +1,86 @@
+//! Whether a client's files stand as they would be written: the answer of `client-config --check`, and of `doctor`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::Setup;
+use super::look::{Found, look};
+
+/// One file, and whether it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Where it is on this machine, or would be.
+    pub at: PathBuf,
+    /// Whether it stands.
+    pub state: State,
+    /// What stands beside it and has a part in what the client does, a clause each.
+    pub beside: Vec<String>,
+}
+
+/// Whether a file says what it would say if it were written now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It does.
+    Stands,
+    /// There is none; `--write` makes it.
+    Missing,
+    /// It is from other settings or another release, a clause about the difference; `--write` replaces it.
+    Older(String),
+    /// It is somebody else's, and lacks this, a clause each; `--write --merge` adds it.
+    Lacks(Vec<String>),
+    /// It is somebody else's, and nothing here changes it; a clause about the file.
+    Foreign(String),
+    /// It is from here, but its route is gone; `--write --prune` removes it.
+    Stale,
+    /// It cannot be looked at; a sentence.
+    Unknown(String),
+}
+
+impl Setup {
+    /// Each file of the client below `root`, then those of routes that are gone. Nothing is changed. The error is one sentence.
+    pub(crate) fn standing(&self, root: &Path) -> Result<Vec<Standing>, String> {
+        let stale = self.stale(root)?.into_iter();
+        let stale = stale.map(|file| Standing { at: file.at, state: State::Stale, beside: Vec::new() });
+        let files = self.files.iter().map(|file| {
+            let (at, state, beside) = match look(root, file) {
+                Err(cause) => (root.join(file.path().trim_start_matches('/')), State::Unknown(cause), Vec::new()),
+                Ok(look) => {
+                    let (state, beside) = match look.found {
+                        Found::Nothing => (State::Missing, Vec::new()),
+                        Found::Same(beside) => (State::Stands, beside),
+                        Found::Older(difference) => (State::Older(difference), Vec::new()),
+                        Found::Lacks(_, merged) => (State::Lacks(merged.lacks), merged.beside),
+                        Found::Foreign(why) => (State::Foreign(why), Vec::new()),
+                    };
+                    (look.at, state, beside)
+                }
+            };
+            Standing { at, state, beside }
+        });
+        Ok(files.chain(stale).collect())
+    }
+}
+
+impl Standing {
+    /// Whether there is nothing to do.
+    pub(crate) fn stands(&self) -> bool {
+        self.state == State::Stands
+    }
+}
+
+/// One line, which begins with one word.
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at.display();
+        match &self.state {
+            State::Stands => write!(f, "stands {at}")?,
+            State::Missing => write!(f, "missing {at}")?,
+            State::Older(difference) => write!(f, "differs {at}: {difference}")?,
+            State::Lacks(lacks) => write!(f, "differs {at}: it lacks {}", lacks.join(", and "))?,
+            State::Foreign(why) => write!(f, "differs {at}: it {why}")?,
+            State::Stale => write!(f, "stale {at}: it is left from a route that is gone")?,
+            State::Unknown(cause) => write!(f, "unknown {cause}")?,
+        }
+        self.beside.iter().try_for_each(|clause| write!(f, "; {clause}"))
+    }
+}
