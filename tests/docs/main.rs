@@ -39,7 +39,7 @@ fn blocks() -> Vec<Block> {
 /// The program, without the variables of whoever runs the test.
 fn program(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-    command.env_clear().args(arguments).output().expect("it runs")
+    command.env_clear().env("HOME", "/home/user").args(arguments).output().expect("it runs")
 }
 
 /// The check of a block, by its language and, for settings, its content. None is an error: a block that nothing checks.
