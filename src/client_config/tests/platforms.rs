@@ -74,7 +74,7 @@ fn kaniko_gets_flags() {
             None,
             &closed,
             "https://m.internal",
-            format!("--registry-mirror=m.internal\n--registry-map=registry.example:5000=own.mirror.internal\n--skip-default-registry-fallback\n"),
+            "--registry-mirror=m.internal\n--registry-map=registry.example:5000=own.mirror.internal\n--skip-default-registry-fallback\n".to_owned(),
         ),
         (Some("ghcr.io"), &mixed, "https://m.internal", format!("{hub}--registry-map=ghcr.io=m.internal/ghcr.io\n")),
     ] {
