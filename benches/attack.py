@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -65,9 +66,11 @@ class Target:
 
 
 async def drip(target, port, content):
-    """A byte a second, until the connection is ended."""
+    """A byte a second, until the connection is ended; each connection at a moment of its own, as clients that know nothing of
+    each other."""
     reader, writer = await target.open(port)
     ended = asyncio.create_task(reader.read())
+    await asyncio.wait([ended], timeout=random.random())
     for byte in content:
         if ended.done():
             break
@@ -101,6 +104,7 @@ async def slow_handshakes(target):
 async def slow_readers(target):
     reader, writer = await target.open(target.plain, receive=2048)
     writer.write(f"GET {target.layer} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    await asyncio.sleep(random.random())
     while part := await reader.read(200):
         target.done += len(part)
         await asyncio.sleep(1)
