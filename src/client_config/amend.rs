@@ -43,7 +43,8 @@ fn write_like(model: &Path, path: &Path, content: &str) -> io::Result<()> {
     file.write_all(content.as_bytes())?;
     let is = file.metadata()?;
     if (is.uid(), is.gid()) != (model.uid(), model.gid()) {
-        fchown(&file, Some(model.uid()), Some(model.gid()))?;
+        let cannot = |cause: io::Error| io::Error::new(cause.kind(), format!("its owner cannot be kept: {cause}"));
+        fchown(&file, Some(model.uid()), Some(model.gid())).map_err(cannot)?;
     }
     file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))?;
     file.sync_all()
@@ -68,7 +69,7 @@ fn keep(at: &Path) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{chown, symlink};
 
     fn text(path: &Path) -> String {
         fs::read_to_string(path).expect("it is there")
@@ -83,10 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn the_file_keeps_its_mode_and_no_copy_is_overwritten() {
+    fn the_file_keeps_its_mode_and_owner_and_no_copy_is_overwritten() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("daemon.json");
         fs::write(&path, "1").expect("written");
+        // Root alone may give a file away; for others it is about their own.
+        let _ = chown(&path, Some(4242), Some(4243));
+        let owner = |path: &Path| fs::metadata(path).map(|file| (file.uid(), file.gid())).expect("it is there");
+        let before = owner(&path);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("it is ours");
         fs::write(directory.path().join("daemon.json.bak.2"), "precious").expect("written");
         symlink("/nonexistent", directory.path().join("daemon.json.bak.3")).expect("linked");
@@ -96,6 +101,7 @@ mod tests {
             assert_eq!(text(&kept), old);
             for file in [&path, &kept] {
                 assert_eq!(fs::metadata(file).expect("there").permissions().mode() & 0o7777, 0o640);
+                assert_eq!(owner(file), before);
             }
         }
         assert_eq!(text(&directory.path().join("daemon.json.bak.2")), "precious");

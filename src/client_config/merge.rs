@@ -97,7 +97,7 @@ enum Rank {
 
 /// The error is a clause: others are asked before it, so that it would be asked only when all of those fail.
 fn rank(list: &[&str], ours: &str, name: &str) -> Result<Rank, String> {
-    match list.iter().position(|other| *other == ours) {
+    match list.iter().position(|other| is(other, ours)) {
         Some(0) => Ok(Rank::First),
         None => Ok(Rank::Absent),
         Some(at) => {
@@ -106,9 +106,14 @@ fn rank(list: &[&str], ours: &str, name: &str) -> Result<Rank, String> {
     }
 }
 
+/// Clients take an address with a slash at its end for the same.
+fn is(other: &str, ours: &str) -> bool {
+    other.strip_suffix('/').unwrap_or(other) == ours
+}
+
 /// Who is asked when the proxy fails.
 fn others<'a>(list: &[&'a str], ours: &str) -> Vec<&'a str> {
-    list.iter().copied().filter(|other| *other != ours).collect()
+    list.iter().copied().filter(|other| !is(other, ours)).collect()
 }
 
 #[cfg(test)]

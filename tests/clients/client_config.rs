@@ -207,10 +207,9 @@ async fn dockerd_28_with_its_own_store_pulls_by_the_written_files() {
     dockerd_pulls_from_docker_hub_by_the_written_files(Kind::Debian14).await;
 }
 
-/// Its mirror from before is one that nobody answers at, so that it shows who is asked first.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by scripts/test in a network namespace of its own"]
-async fn dockerd_28_takes_a_file_that_was_merged_into_and_asks_the_proxy_first() {
+/// Its mirror from before is one that nobody answers at, so that it shows who is asked first. A daemon does not start by a file
+/// with a key that it does not know.
+async fn dockerd_takes_a_file_that_was_merged_into_and_asks_the_proxy_first(kind: Kind) {
     let site = Site::start().await;
     let tree = site.mirror.home.path().join("tree");
     let file = tree.join("etc/docker/daemon.json");
@@ -218,13 +217,24 @@ async fn dockerd_28_takes_a_file_that_was_merged_into_and_asks_the_proxy_first()
     let old = "{\n  \"labels\": [\"kept=yes\"],\n  \"registry-mirrors\": [\n    \"http://127.0.0.1:9\"\n  ]\n}\n";
     std::fs::write(&file, old).expect("written");
     run(site.client_config("docker").args(["--write", "--merge", "--root"]).arg(&tree));
-    let daemon = Docker::start_by(&site.mirror.home, &tree, Kind::Debian14);
-    run(&mut daemon.validate(PATIENCE, &file));
+    let daemon = Docker::start_by(&site.mirror.home, &tree, kind);
     let pull = &site.mirror.pulls()[0];
     run(&mut daemon.docker(PATIENCE, &format!("pull --quiet {}", pull.reference)));
     site.mirror.verify(pull, "docker/");
     let info = run(&mut daemon.docker(PATIENCE, "info"));
     assert!(info.contains("kept=yes") && info.contains("http://127.0.0.1:9/"), "{info}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn dockerd_20_takes_a_file_that_was_merged_into_and_asks_the_proxy_first() {
+    dockerd_takes_a_file_that_was_merged_into_and_asks_the_proxy_first(Kind::Debian12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn dockerd_28_takes_a_file_that_was_merged_into_and_asks_the_proxy_first() {
+    dockerd_takes_a_file_that_was_merged_into_and_asks_the_proxy_first(Kind::Debian14).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

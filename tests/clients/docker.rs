@@ -102,11 +102,6 @@ impl<'a> Docker<'a> {
         Self { home, tree, listen, _daemon: daemon }
     }
 
-    /// The daemon's program once more, to look at a file.
-    pub(crate) fn validate(&self, limit: Duration, file: &Path) -> Command {
-        command(self.home, self.tree.as_ref(), limit, &format!("dockerd --validate --config-file {}", file.display()))
-    }
-
     /// The `docker` command, with words behind its options.
     pub(crate) fn docker(&self, limit: Duration, words: &str) -> Command {
         command(self.home, self.tree.as_ref(), limit, &format!("docker --host {} {words}", self.listen))

@@ -102,6 +102,7 @@ fn what_is_added_looks_like_what_is_there() {
 #[test]
 fn what_says_it_already_stays_and_other_mirrors_are_told() {
     stands(&addition(), "{\"registry-mirrors\":[\"http://127.0.0.1:8080\"]}", &[]);
+    stands(&addition(), "{\"registry-mirrors\":[\"http://127.0.0.1:8080/\"]}", &[]);
     let second = "https://mirror.example is asked when the proxy fails";
     stands(&addition(), "{\"registry-mirrors\":[\"http://127.0.0.1:8080\",\"https://mirror.example\"]}", &[second]);
     let merged = addition().merge("{\"registry-mirrors\":[\"https://mirror.example\"]}").expect("merged");
