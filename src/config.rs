@@ -26,6 +26,7 @@ mod kind;
 mod listener;
 mod log;
 mod mistake;
+mod notify;
 mod parse;
 mod proxy_protocol;
 mod routes;
@@ -51,6 +52,7 @@ pub(crate) use domain::Domain;
 pub(crate) use drain::Drain;
 pub(crate) use listener::{Endpoint, Listener};
 pub(crate) use mistake::Mistakes;
+pub(crate) use notify::Notify;
 pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use schema::schema;
 pub(crate) use table::{Default as DefaultValue, Row};
@@ -86,6 +88,7 @@ pub(crate) struct Config {
     connections: Option<NonZeroUsize>,
     registry_reads_per_minute: Option<NonZeroU32>,
     drain: Drain,
+    notify: Notify,
     egress: EgressSettings,
 }
 
@@ -214,6 +217,7 @@ impl Config {
             token_wait,
             client_keepalive,
             drain,
+            notify,
             cache,
             access,
             egress,
@@ -231,6 +235,7 @@ impl Config {
         let token_wait = FILE.token_wait.parse_or_default([token_wait], &mut mistakes);
         let client_keepalive = FILE.client_keepalive.parse_or_default([client_keepalive], &mut mistakes);
         let drain = Drain::parse(drain, &mut mistakes);
+        let notify = Notify::parse(notify, &mut mistakes);
         let ca_flag = flags.get(&FILE.ca_file.row);
         let ca_place = ca_flag.as_ref().or(ca_file.as_ref()).map(|(place, _)| place.clone());
         let ca_file = FILE.ca_file.parse([ca_flag, ca_file], &mut mistakes);
@@ -264,8 +269,8 @@ impl Config {
             }
         }
         let default = table.default_registry(&mut mistakes, default);
-        let (Some(token_wait), Some(client_keepalive), Some(drain), Some(log), true) =
-            (token_wait, client_keepalive, drain, log, mistakes.is_empty())
+        let (Some(token_wait), Some(client_keepalive), Some(drain), Some(notify), Some(log), true) =
+            (token_wait, client_keepalive, drain, notify, log, mistakes.is_empty())
         else {
             return Err(mistakes);
         };
@@ -285,6 +290,7 @@ impl Config {
             connections,
             registry_reads_per_minute,
             drain,
+            notify,
             egress,
         })
     }
@@ -322,6 +328,11 @@ impl Config {
     /// How long a client's connection is kept without a request.
     pub(crate) fn client_keepalive(&self) -> Duration {
         self.client_keepalive
+    }
+
+    /// Who is told of a fault that lasts.
+    pub(crate) fn notify(&self) -> &Notify {
+        &self.notify
     }
 
     /// How the process ends after a signal.

@@ -21,6 +21,7 @@
 //!   config::access, config::routes, config::domain, config::identity, config::kind
 //!   config::change                 what differs between two configurations, and when that takes effect
 //!   config::log                    what is logged, and how
+//!   config::notify                 who is told of a fault that lasts
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //!   config::egress                 the proxy on the way out
@@ -31,6 +32,7 @@
 //!   registry                       one registry, built from its settings
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones
 //!   spans                          whether spans are exported
+//!   rounds                         what is done every few seconds
 //!   upkeep                         what keeps the tokens and addresses of each registry of the table fresh
 //!   listen                         clients' connections:
 //!     set                            the listeners that are open, replaced while they are served
@@ -123,8 +125,11 @@
 //!   health, cache, purge           what is answered to each
 //!   metrics, process               the catalogue with its numbers; what the kernel says of this process
 //!   page, status, history          the page for people, what it reads, and a point for its plots every few seconds
+//! alarm                            faults that last: told, remembered each hour, over
+//!   watch, command                   looks for them; runs `notify.command`
 //! control                          the socket by which `reload` asks a running proxy
 //! notify                           what the service manager is told: ready, status, stopping
+//!   watchdog                         fed while all that serves answers
 //! failure          why there is no token: below identity and token, which fail in its terms
 //! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
 //! browser                          tells a request of a web page from one of a container client
@@ -137,14 +142,17 @@
 //! peer                             what TLS has told about the client of a connection
 //! load                             connections and requests under way: counted, bounded, awaited by the drain
 //!   load::opening                    what came of connections before their first request
+//! liveness                         asks the parts that serve whether they do, and finds threads that hang
 //! label                            closed sets of values with names
 //! metrics                          what is measured of requests and calls: arrays of atomics, found when a table is made
 //!   catalogue                      the name, type, labels and meaning of every metric
 //!   labels, histogram, meter       closed sets of label values; durations; what requests and calls add to
 //!   spans                          what becomes of spans
 //!   recent, history                bounded: images, clients, failed requests; the last quarter of an hour
+//!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
+//! process_group                    ends a program with all that it has started
 //! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say
 //! logger                           the log
@@ -209,13 +217,13 @@
 //! bench, client_config, hot_path, serve, warm
 //! client_tls
 //! admin, child, control, listen
-//! notify
+//! alarm, notify
 //! proxy
 //! cache, otlp, token
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, digest, file, load, metrics, peer, secret, value
+//! answer, browser, digest, file, liveness, load, metrics, peer, process_group, secret, value
 //! access
 //! label
 //! ```
@@ -364,6 +372,7 @@
 
 mod access;
 mod admin;
+mod alarm;
 mod answer;
 #[cfg(feature = "bench")]
 mod bench;
@@ -388,6 +397,7 @@ pub mod hot_path;
 mod identity;
 mod label;
 mod listen;
+mod liveness;
 mod load;
 mod logger;
 mod metrics;
@@ -395,6 +405,7 @@ mod net;
 mod notify;
 mod otlp;
 mod peer;
+mod process_group;
 mod proxy;
 mod run;
 mod secret;

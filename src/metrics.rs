@@ -11,6 +11,7 @@ pub(crate) mod histogram;
 pub(crate) mod history;
 pub(crate) mod labels;
 pub(crate) mod recent;
+pub(crate) mod refused;
 pub(crate) mod spans;
 
 mod meter;

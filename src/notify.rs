@@ -4,6 +4,7 @@
 //!   by spaces, for a parent process that asked for port 0. systemd ignores variables whose names begin with `X_`.
 //! - `RELOADING=1` with `MONOTONIC_USEC=`, then `READY=1`: the settings are read again.
 //! - `STATUS=`: the addresses, and for each registry whether there is a token; `systemctl status` shows it.
+//! - `WATCHDOG=1`, if it wants that: all that serves has answered, see [`watchdog`].
 //! - `STOPPING=1`: a signal was received; the proxy ends after the requests under way. `EXTEND_TIMEOUT_USEC=` is how long that
 //!   may take.
 
@@ -24,11 +25,15 @@ use log::warn;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use sd_notify::NotifyState;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::load::Load;
 use crate::proxy::{Table, upstreams};
+
+pub(crate) mod watchdog;
+
+use watchdog::Watchdog;
 
 /// Set by the service manager, or by a parent process: a datagram socket of the file system, or with `@` before its name an
 /// abstract one.
@@ -36,8 +41,9 @@ pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
 /// The addresses of the listeners, sent with `READY=1`.
 pub(crate) const LISTEN_ADDRESS: &str = "X_LISTEN_ADDRESS";
 /// How often the status is compared with the last one sent. It depends on the clock, too: a token that is not renewed ends
-/// without an event. People read the status, so a second is soon enough.
+/// without an event. People read the status, so a second is soon enough, and more is where all is well.
 const STATUS_STEP: Duration = Duration::from_secs(1);
+const CALM_STEP: Duration = Duration::from_secs(5);
 /// A service manager that reads its socket makes room within this. Who does not read holds up neither start nor stop.
 const SEND_LIMIT: Duration = Duration::from_millis(200);
 /// What is cut off at the end of a drain is gone within this.
@@ -53,6 +59,8 @@ pub(crate) struct Notifier {
     takes_over: bool,
     routes: Arc<Table>,
     load: Arc<Load>,
+    /// Locked while the service runs, because Pingora starts a service by a shared reference.
+    watchdog: Mutex<Option<Watchdog>>,
 }
 
 impl Notifier {
@@ -65,20 +73,24 @@ impl Notifier {
         takes_over: bool,
         routes: Arc<Table>,
         load: Arc<Load>,
+        watchdog: Option<Watchdog>,
     ) -> Option<Self> {
         std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
-        Some(Self { listen, begun, takes_over, routes, load })
+        Some(Self { listen, begun, takes_over, routes, load, watchdog: Mutex::new(watchdog) })
     }
 
     fn send_ready(&self) -> io::Result<()> {
         let address = listen_address(&(self.listen)().0);
-        send(&[NotifyState::Ready, NotifyState::Custom(&address), NotifyState::Status(&self.status())])
+        send(&[NotifyState::Ready, NotifyState::Custom(&address), NotifyState::Status(&self.status().0)])
     }
 
-    fn status(&self) -> String {
+    /// The second value is whether all is well.
+    fn status(&self) -> (String, bool) {
+        let mut is_well = true;
         let mut status = format!("listening on {}", (self.listen)().1.join(", "));
         for upstream in upstreams(&self.routes) {
             let (registry, state) = (upstream.domain.authority(), upstream.tokens.readiness());
+            is_well &= state.ready && state.failure.is_none();
             status += &match (state.ready, state.failure) {
                 (true, None) => format!("; {registry}: ready"),
                 (true, Some(failure)) => format!("; {registry}: ready, renewal fails: {}", failure.message),
@@ -87,17 +99,30 @@ impl Notifier {
             };
         }
         // A line break would begin a new variable.
-        status.replace(char::is_control, " ")
+        (status.replace(char::is_control, " "), is_well)
     }
 }
 
 #[async_trait]
 impl BackgroundService for Notifier {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
+    async fn start(&self, shutdown: ShutdownWatch) {
         // An error means that the process ends.
         if self.begun.clone().wait_for(|begun| *begun).await.is_err() {
             return;
         }
+        let feed = async {
+            if let Some(watchdog) = &mut *self.watchdog.lock().await {
+                watchdog.run().await;
+            }
+        };
+        // Also during a drain.
+        tokio::join!(self.tell(shutdown), feed);
+    }
+}
+
+impl Notifier {
+    /// Tells that the proxy is ready, and its status from then on.
+    async fn tell(&self, mut shutdown: ShutdownWatch) {
         let mut is_ready_due = self.takes_over
             || self.send_ready().is_err_and(|cause| {
                 warn!("{SOCKET}: the service manager is not told that the proxy listens: {cause}");
@@ -105,7 +130,8 @@ impl BackgroundService for Notifier {
             });
         let mut sent = String::new();
         // Errors are ignored from here on: a lost status does no harm.
-        while timeout(STATUS_STEP, shutdown.wait_for(|stop| *stop)).await.is_err() {
+        let mut step = STATUS_STEP;
+        while timeout(step, shutdown.wait_for(|stop| *stop)).await.is_err() {
             if self.load.is_stopping() {
                 return;
             }
@@ -113,7 +139,8 @@ impl BackgroundService for Notifier {
                 is_ready_due = self.send_ready().is_err_and(|cause| is_full(&cause));
                 continue;
             }
-            let status = self.status();
+            let (status, is_well) = self.status();
+            step = if is_well { CALM_STEP } else { STATUS_STEP };
             if status != sent {
                 let _ = send(&[NotifyState::Status(&status)]);
                 sent = status;

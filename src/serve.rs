@@ -20,6 +20,7 @@ use pingora_proxy::http_proxy;
 
 use crate::access::Gate;
 use crate::admin::{Admin, Chronicler, State};
+use crate::alarm::Watcher;
 use crate::config::identity::Kind;
 use crate::config::{self, Config, Endpoint};
 use crate::control::{self, Control};
@@ -37,10 +38,12 @@ use crate::load::Load;
 use crate::metrics::Meters;
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
+use crate::notify::watchdog::Watchdog;
 use crate::proxy::{self, Connections, Proxy, Table, upstreams};
 
 pub(crate) mod registry;
 mod reload;
+mod rounds;
 mod spans;
 mod table;
 mod takeover;
@@ -48,6 +51,7 @@ mod upgrade;
 mod upkeep;
 
 use reload::{Asker, Reload, Source};
+use rounds::Rounds;
 use spans::SpanExport;
 use table::RouteTable;
 use takeover::Takeover;
@@ -216,12 +220,13 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     );
     let (meters, began) = (Arc::new(Meters::default()), Instant::now());
     let calls = Connections::new(Some(ConnectorOptions::from_server_conf(&server.configuration)), shares.pool);
-    let (table, upkeep) = RouteTable::new(roots.clone(), calls, &meters);
+    let (table, mut upkeep) = RouteTable::new(roots.clone(), calls, &meters);
     table.replace(config)?;
     server.bootstrap();
 
     let spans = SpanExport::start(&roots, &table, &meters);
     let drain = Arc::new(ArcSwap::from_pointee(config.drain()));
+    let notify = Arc::new(ArcSwap::from_pointee(config.notify().clone()));
     let live = table.live();
     let (asker, requests) = reload::channel();
     let control = answer_control(asker.clone(), &live, &takeover);
@@ -261,6 +266,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         table,
         keepalive: Arc::clone(&keepalive),
         drain,
+        notify: Arc::clone(&notify),
         load: Arc::clone(&load),
         listeners: Arc::clone(&listeners),
         takeover: Arc::clone(&takeover),
@@ -268,19 +274,19 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     reload.start(requests);
     let state =
         State { routes: Arc::clone(&live), load: Arc::clone(&load), meters: Arc::clone(&meters), started: began };
-    let mut history = background_service("history", Chronicler::new(Arc::clone(&meters)));
-    history.threads = Some(1);
-    server.add_service(history);
+    let chronicler = Chronicler::new(Arc::clone(&meters));
     let http = Http::new(listen::Kind::Admin, Admin::new(state), &keepalive, &load);
-    server.add_service(Listeners::new(admin, http, 1, &load));
+    let (liveness, watchdog) = Watchdog::of_process();
+    server.add_service(Listeners::new(admin, http, 1, &load, liveness.clone()));
+    let watcher = Watcher::new(Arc::clone(&live), notify);
     let addresses = Box::new(move || listeners.addresses());
-    if let Some(notifier) = Notifier::new(addresses, takeover.begun(), is_upgrade, Arc::clone(&live), Arc::clone(&load))
-    {
-        server.add_service(background_service("service manager", notifier));
-    }
+    let (routes, begun) = (Arc::clone(&live), takeover.begun());
+    let notifier = Notifier::new(addresses, begun, is_upgrade, routes, Arc::clone(&load), watchdog);
+    server.add_service(background_service("rounds", Rounds { chronicler, watcher, notifier }));
     if is_upgrade {
         takeover.begin_without_parent();
     }
+    upkeep.liveness = liveness.clone();
     let mut upkeep = background_service("upkeep", upkeep);
     // A thread of its own, so that requests cannot delay a renewal.
     upkeep.threads = Some(1);
@@ -290,7 +296,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     app.server_options = Some(options());
     app.h2_options = Some(h2_options());
     let http = Http::new(listen::Kind::Clients, app, &keepalive, &load);
-    server.add_service(Listeners::new(clients, http, threads, &load));
+    server.add_service(Listeners::new(clients, http, threads, &load, liveness));
     server.run(RunArgs { shutdown_signal: Box::new(end) });
     // The drain was cut off, and the requests with it.
     spans.flush();

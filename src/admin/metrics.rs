@@ -196,13 +196,17 @@ fn samples(state: &State) -> Vec<Samples> {
 }
 
 fn requests(state: &State) -> Vec<Samples> {
-    let families = [&names::REQUESTS, &names::FIRST_BYTE, &names::WHOLE, &names::BODY_BYTES];
-    let [mut requests, mut first_byte, mut whole, mut bytes] = families.map(Samples::of);
+    let families = [&names::REQUESTS, &names::REFUSED, &names::FIRST_BYTE, &names::WHOLE, &names::BODY_BYTES];
+    let [mut requests, mut refused, mut first_byte, mut whole, mut bytes] = families.map(Samples::of);
     let unrouted = ("none".to_owned(), Arc::clone(&state.meters.unrouted));
     for (route, meter) in state.meters.routes().into_iter().chain([unrouted]) {
         meter.requests(|kind, status, cache, count| {
             requests.add(&[&route, kind.name(), status, cache.name()], count);
         });
+        for cause in labels::Cause::ALL {
+            let count = Some(meter.refused.count(cause)).filter(|count| *count > 0);
+            refused.add(&[&route, cause.name()], count);
+        }
         for kind in labels::Kind::ALL {
             for (samples, histogram) in [&mut first_byte, &mut whole].into_iter().zip(meter.durations(kind)) {
                 if let Some(counts) = histogram.counts() {
@@ -212,7 +216,7 @@ fn requests(state: &State) -> Vec<Samples> {
             bytes.add(&[&route, kind.name()], Some(meter.bytes(kind)).filter(|bytes| *bytes > 0));
         }
     }
-    vec![requests, first_byte, whole, bytes]
+    vec![requests, refused, first_byte, whole, bytes]
 }
 
 fn calls(state: &State) -> Vec<Samples> {

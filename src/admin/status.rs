@@ -10,9 +10,12 @@ use super::process::Process;
 use super::{State, cache};
 use crate::load::opening::{Handshake, Openings, RefusedProxyHeader};
 use crate::metrics::history::{STEP, Sum};
+use crate::metrics::labels::Cause;
 use crate::metrics::recent::Failure;
-use crate::proxy::{Call, Upstream, upstreams};
+use crate::metrics::refused::LastHour;
+use crate::proxy::{Call, Destination, Upstream, upstreams};
 use crate::token::{Life, TokenReport};
+use oci::route::{OnFailure, Route};
 
 /// Images and clients that are listed, of those that are counted.
 const LISTED: usize = 15;
@@ -37,6 +40,7 @@ pub(super) fn report(state: &State) -> Value {
         "stopping": readiness["stopping"],
         "summary": readiness["summary"],
         "registries": registries,
+        "routes": routes(state),
         "requests": {"total": sum.requests, "failed": sum.failed, "hits": sum.hits},
         "history": {"step_seconds": STEP.as_secs(), "points": points},
         "load": readiness["load"],
@@ -51,6 +55,25 @@ pub(super) fn report(state: &State) -> Value {
             "max_descriptors": process.max_descriptors,
         },
     })
+}
+
+/// What was refused lately of each route, so that its clients may have turned to the source.
+fn routes(state: &State) -> Vec<Value> {
+    let told = |route: &Route<Arc<Destination>>| {
+        let destination = &route.destination;
+        let LastHour { requests, cause } = destination.meter.refused.last_hour();
+        json!({
+            "route": destination.route,
+            "registry": destination.upstream.domain.authority(),
+            "on_failure": match destination.on_failure {
+                OnFailure::Fallback => "fallback",
+                OnFailure::Closed => "closed",
+            },
+            "refused_last_hour": requests,
+            "most_frequent_cause": cause.map(Cause::name),
+        })
+    };
+    state.routes.load().iter().map(told).collect()
 }
 
 /// What came of connections before their first request.

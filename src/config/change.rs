@@ -31,6 +31,7 @@ impl Config {
             connections,
             registry_reads_per_minute,
             drain,
+            notify,
             egress,
         } = self;
         let all = [
@@ -42,6 +43,7 @@ impl Config {
             ("token_wait", AtOnce, *token_wait != next.token_wait),
             ("client_keepalive", AtOnce, *client_keepalive != next.client_keepalive),
             ("drain", AtOnce, *drain != next.drain),
+            ("notify", AtOnce, *notify != next.notify),
             ("cache", AtOnce, *cache != next.cache),
             ("access", AtOnce, access.access != next.access.access),
             (

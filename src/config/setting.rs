@@ -12,9 +12,9 @@ use super::egress::EgressTable;
 use super::file::{Document, Node};
 use super::mistake::Place;
 use super::parse::{
-    parse_address, parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_host, parse_log_format,
-    parse_mode, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_registry, parse_sample, parse_threads,
-    parse_token_wait, parse_unix,
+    parse_address, parse_blob_host, parse_blobs, parse_client_keepalive, parse_drain, parse_host, parse_lasting,
+    parse_log_format, parse_mode, parse_notice, parse_on_failure, parse_path, parse_prefix, parse_registry,
+    parse_sample, parse_threads, parse_token_wait, parse_unix, parse_word,
 };
 use super::proxy_protocol::ProxyProtocolTable;
 use super::table::{
@@ -117,6 +117,13 @@ table! {
             value: "TABLE",
             default: Default::Words("the defaults of its keys"),
             help: "How the proxy ends after SIGTERM",
+            more: ""
+        };
+
+        notify: Nested<NotifyTable> {
+            value: "TABLE",
+            default: Default::Words("nobody is told"),
+            help: "Who is told of a fault that lasts",
             more: ""
         };
 
@@ -336,6 +343,27 @@ table! {
             more: "The proxy ends as soon as none is left. Together with `notice` it has to be less than what the service \
                    manager waits: Kubernetes kills after 30 s, and Docker after 10 s. systemd waits as long as is needed."
         } parse parse_drain;
+    }
+}
+
+table! {
+    /// Who is told of a fault that lasts.
+    NOTIFY: NotifyRows, NotifyTable {
+        command: List<String> {
+            value: "[WORD, ...]",
+            default: Default::Text("[]"),
+            example: "[/usr/local/bin/tell-operations, --queue, mirrors]",
+            help: "A program and its arguments, run when a fault lasts and when it is over",
+            more: "It is run without a shell, for 30 s at most, and one at a time; no request waits for it. \
+                   [Told when it matters](operations.md#told-when-it-matters) has what it finds in its environment."
+        } parse parse_word;
+
+        after: Value<Duration> {
+            value: "TIME",
+            default: Default::Text("5m"),
+            help: "How long a fault has to be there until it lasts, 1s to 24h",
+            more: "A fault that is away for as long, a minute at most, is over."
+        } parse parse_lasting;
     }
 }
 

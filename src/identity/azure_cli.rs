@@ -14,12 +14,11 @@ use azure_identity::{
     Executor,
 };
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use super::inputs::SourceError;
+use crate::process_group::ProcessGroup;
 
 /// A tool's output: a token has some KiB.
 const MAX_OUTPUT: usize = 64 << 10;
@@ -54,7 +53,7 @@ impl Executor for Tool {
             // azure_identity runs a shell that runs the tool; all of it is to end.
             .process_group(0)
             .spawn()?;
-        let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()));
+        let mut group = ProcessGroup::of(&child);
         let (mut stdout, mut stderr) = (Pipe::new(child.stdout.take()), Pipe::new(child.stderr.take()));
         // The tool may leave a process behind that holds its pipes open, as `az` does to report its use. So the output is
         // what the pipes hold when the tool ends, not what they hold at their own end.
@@ -65,7 +64,7 @@ impl Executor for Tool {
                 child.wait().await?
             }
         };
-        group.0 = None;
+        group.has_ended();
         Ok(Output { status, stdout: stdout.rest()?, stderr: stderr.rest()? })
     }
 }
@@ -111,16 +110,4 @@ fn bounded(text: &[u8]) -> io::Result<()> {
         return Err(io::Error::other(format!("its output is more than {MAX_OUTPUT} bytes, which is no token")));
     }
     Ok(())
-}
-
-/// A process group that is killed when this is dropped.
-struct Group(Option<i32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(id) = self.0 {
-            // It may have ended by itself.
-            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
-        }
-    }
 }

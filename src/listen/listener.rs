@@ -34,6 +34,7 @@ use super::set;
 use super::socket::Socket;
 use super::tls::{FILES_STEP, Revocation};
 use crate::config::Endpoint;
+use crate::liveness::{Heartbeat, Liveness};
 use crate::load::{Limit, Load};
 
 /// When a connection cannot be accepted, as for want of file descriptors, it stays in the queue. To retry at once would only
@@ -48,6 +49,7 @@ pub(crate) struct Listeners<A> {
     opened: mpsc::UnboundedReceiver<set::Opened>,
     acceptor: Arc<Acceptor<A>>,
     threads: usize,
+    liveness: Liveness,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
@@ -57,29 +59,33 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
         http: Http<A>,
         threads: usize,
         load: &Arc<Load>,
+        liveness: Liveness,
     ) -> Self {
         let kind = http.kind();
         let connections = Arc::clone(kind.connections(load));
         let (http, places) = (Arc::new(http), Arc::default());
         let acceptor = Acceptor { http, connections, places, load: Arc::clone(load) };
-        Self { name: kind.name(), opened, acceptor: Arc::new(acceptor), threads }
+        Self { name: kind.name(), opened, acceptor: Arc::new(acceptor), threads, liveness }
     }
 }
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, _: ShutdownWatch, _listeners_per_fd: usize) {
+        self.liveness.threads(self.name);
         let mut accepting = JoinSet::new();
         while let Some(opened) = self.opened.recv().await {
             // Of those that are closed.
             while accepting.try_join_next().is_some() {}
             let acceptor = Arc::clone(&self.acceptor);
+            let heartbeat =
+                self.liveness.part(&set::url(&opened.listener.endpoint, opened.opening.load().tls.is_some()));
             accepting.spawn(async move {
                 let name = opened.kind.name();
                 let _exit = ExitIfDropped::new(name, opened.stop.clone());
                 let (endpoint, opening) = (opened.listener.endpoint.clone(), Arc::clone(&opened.opening));
                 let looking = tokio::spawn(look_at_files(endpoint, opening, Arc::clone(&acceptor.load)));
-                if let Err(cause) = acceptor.accept(opened).await {
+                if let Err(cause) = acceptor.accept(opened, heartbeat).await {
                     error!("{name}: {cause}");
                 }
                 looking.abort();
@@ -103,8 +109,17 @@ async fn look_at_files(endpoint: Endpoint, opening: Arc<ArcSwap<Opening>>, load:
     let name = set::url(&endpoint, true);
     let end = load.openings.certificate(name.clone());
     loop {
-        let tls = opening.load().tls.clone();
-        end.set(tls.as_ref().map(|tls| tls.not_after()));
+        let current = opening.load_full();
+        end.set(current.tls.as_ref().map(|tls| tls.not_after()));
+        if current.tls.is_none() {
+            // There is nothing to look at until other settings come, or the listener is closed.
+            let _ = current.ended().wait_for(|ended| *ended).await;
+            if Arc::ptr_eq(&current, &opening.load()) {
+                return;
+            }
+            continue;
+        }
+        drop(current);
         tokio::time::sleep(FILES_STEP).await;
         let tls = opening.load().tls.clone();
         if let Some(tls) = tls {
@@ -124,9 +139,10 @@ struct Acceptor<A> {
 
 impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     /// Accepts until the listener stops, and then what is left in the queue, if nobody else serves it.
-    async fn accept(&self, opened: set::Opened) -> io::Result<()> {
+    async fn accept(&self, opened: set::Opened, heartbeat: Heartbeat) -> io::Result<()> {
         let set::Opened { kind, listener, opening, stop, held, open: _open, closed: _closed } = opened;
         let queue = Queue::new(listener.socket)?;
+        let heartbeat = Arc::new(heartbeat);
         let mut stop = stop;
         let mut stopping = pin!(async {
             // An error means that nobody is left who could stop it: that is a stop, too.
@@ -136,6 +152,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
             tokio::select! {
                 biased;
                 () = &mut stopping => break,
+                // Before connections, of which there may always be one.
+                () = heartbeat.asked() => {
+                    let heartbeat = Arc::clone(&heartbeat);
+                    // As a connection is served.
+                    tokio::spawn(async move { heartbeat.answer() });
+                }
                 accepted = queue.accept() => match accepted {
                     Ok(accepted) => self.serve(accepted, &opening),
                     Err(cause) => {

@@ -115,6 +115,60 @@ labels! {
     }
 }
 
+labels! {
+    /// Why a request is refused, if not for a mistake in it. The client may then turn to the source of the image.
+    Cause {
+        /// There is no registry token.
+        NoToken = "no_token",
+        /// The registry's name is not resolved.
+        Unresolved = "unresolved",
+        /// The egress proxy lets nothing through.
+        Egress = "egress",
+        /// The registry refuses a token that is new.
+        Unauthorized = "unauthorized",
+        /// The registry is known to be down.
+        Down = "down",
+        /// It has asked for a pause.
+        Limited = "limited",
+        /// Too many requests to it are under way.
+        Queue = "queue",
+        /// `limits.registry_reads_per_minute` is used up.
+        Budget = "budget",
+        /// There is no connection to it.
+        Unreachable = "unreachable",
+        /// It does not answer in time.
+        Silent = "silent",
+        /// Its answer is not whole.
+        Broken = "broken",
+        /// Storage does not give the blob.
+        Storage = "storage",
+        /// The registry answers 403.
+        RegistryDenies = "registry_403",
+        /// The registry, or the source of its cache rule, answers 429.
+        RegistryLimits = "registry_429",
+        /// The registry answers 5xx.
+        RegistryFails = "registry_5xx",
+        /// More requests are under way than this proxy allows.
+        Busy = "busy",
+        /// The client may not pull here, or asks too much.
+        Client = "client",
+        /// A fault of this proxy's own.
+        Fault = "fault",
+    }
+}
+
+impl Cause {
+    /// Of an answer that was refused with this status by the registry; `None` of all others.
+    pub(crate) fn of_registry(status: u16) -> Option<Self> {
+        match status {
+            403 => Some(Self::RegistryDenies),
+            429 => Some(Self::RegistryLimits),
+            500..=599 => Some(Self::RegistryFails),
+            _ => None,
+        }
+    }
+}
+
 /// The statuses that have a label value of their own; of others the class has one.
 const STATUSES: [(u16, &str); 21] = [
     (0, "0"),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::histogram::Histogram;
 use super::labels::{CacheResult, CallResult, Hop, Kind, Status};
 use super::recent::Images;
+use super::refused::Refused;
 
 /// What the requests of one route add to. Adding takes no lock and looks nothing up.
 pub(crate) struct RouteMeter {
@@ -16,6 +17,8 @@ pub(crate) struct RouteMeter {
     bytes: [AtomicU64; Kind::ALL.len()],
     /// Which images were pulled.
     pub images: Images,
+    /// Which requests were refused.
+    pub refused: Refused,
 }
 
 /// A request that is over.
@@ -43,6 +46,7 @@ impl Default for RouteMeter {
             whole: Default::default(),
             bytes: Default::default(),
             images: Images::default(),
+            refused: Refused::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::endpoint::Endpoint;
 use super::refused::Refused;
 use crate::access::Denial;
 use crate::failure::Hop;
+use crate::metrics::labels::Cause;
 use crate::net::NOT_TRUSTED;
 use crate::net::addresses::Way;
 use crate::net::tunnel::NoTunnel;
@@ -175,6 +176,27 @@ impl Trouble {
             Self::Broken(_) => "broken",
             Self::Storage(_) | Self::StorageSays { .. } => "storage",
             Self::Busy | Self::Denied(_) | Self::Malformed | Self::Internal(_) => "fault",
+        }
+    }
+
+    /// Its name in the metrics.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::NoToken(_) => Cause::NoToken,
+            Self::Unresolved => Cause::Unresolved,
+            Self::Egress(_) => Cause::Egress,
+            Self::Unauthorized(_) => Cause::Unauthorized,
+            Self::Down(_) | Self::Failing(_) => Cause::Down,
+            Self::Limited(..) => Cause::Limited,
+            Self::Held(Held::Queue, _) => Cause::Queue,
+            Self::Held(Held::Budget, _) => Cause::Budget,
+            Self::Unreachable(_) => Cause::Unreachable,
+            Self::Silent => Cause::Silent,
+            Self::Broken(_) => Cause::Broken,
+            Self::Storage(_) | Self::StorageSays { .. } | Self::StorageSilent(_) => Cause::Storage,
+            Self::Busy => Cause::Busy,
+            Self::Denied(_) | Self::Malformed => Cause::Client,
+            Self::Internal(_) => Cause::Fault,
         }
     }
 

@@ -8,7 +8,8 @@ use pingora_proxy::Session;
 
 use super::context::{Admitted, Cached, Context, MAX_CORRELATION, MAX_METHOD};
 use super::endpoint::Endpoint;
-use crate::metrics::labels::{CacheResult, CallResult, Hop, Kind, Status};
+use super::fail::Trouble;
+use crate::metrics::labels::{CacheResult, CallResult, Cause, Hop, Kind, Status};
 use crate::metrics::recent::Failure;
 use crate::metrics::{Meters, Request};
 
@@ -43,6 +44,10 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
         meters.clients.asked(client);
     }
     let Some(admitted) = context.if_admitted() else { return };
+    // The same statuses whoever they are of: a mistake in a request, or what is not there, is no refusal.
+    if let Some(status) = Cause::of_registry(status) {
+        meter.refused.add(context.trouble().map_or(status, Trouble::cause));
+    }
     if kind == Kind::Manifest && matches!(status, 200 | 304) {
         // The first request of a pull, of which there is one: by tag, or HEAD by digest. What follows it is by digest, too.
         if request.method == Method::HEAD || !admitted.target.is_by_digest() {

@@ -12,7 +12,7 @@ use log::{info, warn};
 use super::ServeError;
 use super::table::RouteTable;
 use super::takeover::Takeover;
-use crate::config::{Config, Drain, Effect};
+use crate::config::{Config, Drain, Effect, Notify};
 use crate::control::Outcome;
 use crate::listen::http::Keepalive;
 use crate::listen::set::{Change, ListenerSet};
@@ -35,6 +35,7 @@ pub(super) struct Reload {
     pub table: RouteTable,
     pub keepalive: Arc<Keepalive>,
     pub drain: Arc<ArcSwap<Drain>>,
+    pub notify: Arc<ArcSwap<Notify>>,
     pub load: Arc<Load>,
     pub listeners: Arc<ListenerSet>,
     pub takeover: Arc<Takeover>,
@@ -139,6 +140,7 @@ impl Reload {
         }
         self.keepalive.set(next.client_keepalive());
         self.drain.store(Arc::new(next.drain()));
+        self.notify.store(Arc::new(next.notify().clone()));
         logger::replace(next.log());
         self.current = next;
         Ok(Reloaded { at_once, at_start })

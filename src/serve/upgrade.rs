@@ -55,7 +55,7 @@ fn start(
 ) -> Result<Child, String> {
     let mut command = Command::new(program);
     command.args(arguments).envs(inherited::variables(sockets.len()));
-    for variable in inherited::RECIPIENT {
+    for variable in inherited::RECIPIENT.into_iter().chain([notify::watchdog::RECIPIENT]) {
         command.env_remove(variable);
     }
     let mappings = (FIRST_DESCRIPTOR..).zip(sockets).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::listen::exit::ExitIfDropped;
+use crate::liveness::Liveness;
 use crate::net::addresses::Addresses;
 use crate::token::{Issuer, Tokens};
 
@@ -39,6 +40,8 @@ pub(crate) struct UpkeepService {
     /// The upkeep of registries that are new in the table. Locked while the service runs, because Pingora starts a service by
     /// a shared reference.
     pub(super) queue: Mutex<mpsc::UnboundedReceiver<Upkeep>>,
+    /// Who asks whether it lives.
+    pub(super) liveness: Liveness,
 }
 
 impl UpkeepService {
@@ -46,7 +49,7 @@ impl UpkeepService {
     /// registry that is new in a table, and the size of a settings file is bounded.
     pub(crate) fn new() -> (mpsc::UnboundedSender<Upkeep>, Self) {
         let (sender, queue) = mpsc::unbounded_channel();
-        (sender, Self { queue: Mutex::new(queue) })
+        (sender, Self { queue: Mutex::new(queue), liveness: Liveness::default() })
     }
 }
 
@@ -57,8 +60,10 @@ impl BackgroundService for UpkeepService {
         let _alive = ExitIfDropped::new("the upkeep of addresses and tokens", shutdown.clone());
         let mut queue = self.queue.lock().await;
         let mut tasks = JoinSet::new();
+        let heartbeat = self.liveness.part("the upkeep of addresses and tokens");
         loop {
             tokio::select! {
+                () = heartbeat.asked() => heartbeat.answer(),
                 Some(upkeep) = queue.recv() => {
                     tasks.spawn(upkeep.run());
                 }

@@ -27,6 +27,7 @@ mod page;
 mod program;
 mod prometheus;
 mod rate;
+mod recovery;
 mod registries;
 mod scripts;
 mod signatures;

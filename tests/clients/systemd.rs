@@ -1,6 +1,7 @@
 //! The units of `conf` under systemd, with each drop-in that docs/install.md has, as it stands there.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -56,7 +57,7 @@ struct Case {
 }
 
 pub(crate) const SECRETS: &str = "AZURE_CLIENT_SECRET=correct~horse.battery-staple\n";
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         documented: None,
         settings: "",
@@ -82,6 +83,15 @@ const CASES: [Case; 6] = [
         documented: Some("| TLS of `listen`"),
         settings: "listen: [{address: '127.0.0.1:8443', tls: {certificate: /etc/ssl/mirror/tls.crt, key: /etc/ssl/mirror/tls.key}}]\n",
         variables: SECRETS,
+        ask: "--cacert /etc/ssl/mirror/ca.pem https://127.0.0.1:8443",
+        signed_in_by: "client secret",
+    },
+    Case {
+        documented: Some("| A client secret and the key"),
+        settings: "identity: {kind: client_secret, client_secret_file: $CREDENTIALS_DIRECTORY/client-secret}\n\
+                   listen: [{address: '127.0.0.1:8443', tls: {certificate: /etc/ssl/mirror/tls.crt, \
+                   key: $CREDENTIALS_DIRECTORY/tls.key}}]\n",
+        variables: "",
         ask: "--cacert /etc/ssl/mirror/ca.pem https://127.0.0.1:8443",
         signed_in_by: "client secret",
     },
@@ -208,14 +218,15 @@ fn inside(pid: &str, words: &str) -> Command {
 }
 
 /// Installs the program and its units, as docs/install.md does, in front of a registry.
-fn install(systemd: &Systemd) {
+pub(crate) fn install(systemd: &Systemd) {
     fs::copy(env!("CARGO_BIN_EXE_acr-cache-proxy"), systemd.root.join("usr/bin/acr-cache-proxy")).expect("installed");
     for unit in ["acr-cache-proxy.service", "acr-cache-proxy.socket"] {
         let text = fs::read_to_string(Path::new(ROOT).join("conf").join(unit)).expect("read");
         systemd.file(&format!("etc/systemd/system/{unit}"), &text);
     }
     systemd.file("etc/acr-cache-proxy/client.pem", &format!("{CERTIFICATE}{KEY}"));
-    systemd.run("chmod 0600 /etc/acr-cache-proxy/client.pem");
+    systemd.file("etc/acr-cache-proxy/client-secret", SECRET);
+    systemd.run("chmod 0600 /etc/acr-cache-proxy/client.pem /etc/acr-cache-proxy/client-secret");
     systemd.run(&format!("install -d -m 0750 -o root -g himds {ARC_KEYS}"));
 }
 
@@ -253,6 +264,11 @@ fn renew_certificate(systemd: &Systemd) {
 }
 
 pub(crate) async fn azure() -> Emulator {
+    azure_on([127, 0, 0, 1].into()).await
+}
+
+/// With a registry that listens on this address.
+pub(crate) async fn azure_on(address: IpAddr) -> Emulator {
     namespace::assert_isolated();
     let client = Client {
         tenant: TENANT.to_owned(),
@@ -263,6 +279,7 @@ pub(crate) async fn azure() -> Emulator {
     };
     let azure = Emulator::start(Options {
         clients: vec![client],
+        registry_listen: (address, 0).into(),
         identity_listen: Some(([127, 0, 0, 1], 0).into()),
         arc_key_directory: Some(ARC_KEYS.into()),
         ..Options::default()
@@ -283,6 +300,10 @@ async fn the_unit_works_under_systemd_and_so_does_each_drop_in_that_is_documente
     let drop_in = "etc/systemd/system/acr-cache-proxy.service.d/override.conf";
 
     for Case { documented: begin, settings, variables, ask, signed_in_by } in CASES {
+        // In the place that the drop-in names: the key of the certificate that is served.
+        fs::copy(systemd.root.join("etc/ssl/mirror/tls.key"), systemd.root.join("etc/acr-cache-proxy/tls.key"))
+            .expect("copied");
+        systemd.run("chmod 0600 /etc/acr-cache-proxy/tls.key");
         configure(&systemd, &azure, settings, variables);
         let what = begin.unwrap_or("no drop-in");
         if let Some(begin) = begin {
@@ -299,7 +320,7 @@ async fn the_unit_works_under_systemd_and_so_does_each_drop_in_that_is_documente
         let status = systemd.run("systemctl status --full --lines 0 acr-cache-proxy");
         assert!(status.contains("active (running)") && status.contains("Status: "), "{what}: {status}");
         assert!(systemd.journal().contains(&format!("signed in by {signed_in_by}")), "{what}: {}", systemd.journal());
-        if settings.contains("tls.key") {
+        if settings.contains("/etc/ssl/mirror/tls.key") {
             renew_certificate(&systemd);
             systemd.wait_until("the new certificate is served", || systemd.serves(ask));
         }

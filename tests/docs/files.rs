@@ -1,6 +1,7 @@
 //! Settings, values of the Helm chart, units, and the files of clients: what the program takes, or prints itself.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::block::Block;
 use crate::{program, root};
@@ -93,6 +94,37 @@ fn the_unit_reloads_its_own_process() {
         "{unit}"
     );
     assert!(unit.contains("\nExecReload=/usr/bin/acr-cache-proxy reload --pid $MAINPID\n"), "{unit}");
+}
+
+/// As OpenRC does, its functions played: it reads the script with a shell, and calls what is in it.
+#[test]
+fn the_script_for_openrc_runs_and_its_flags_are_the_programs() {
+    let play = "ebegin() { :; }; eend() { return $1; }; use() { echo use $*; }; before() { echo before $*; }; \
+                RC_SVCNAME=acr-cache-proxy; config=$1; . $2; command=$3; \
+                depend; start_pre && echo checked; reload; echo \"$supervisor: $command $command_args\"";
+    let directory = tempfile::tempdir().expect("a directory");
+    let supervisor = directory.path().join("supervise-daemon");
+    std::fs::write(&supervisor, "#!/bin/sh\necho supervise-daemon $*\n").expect("written");
+    std::fs::set_permissions(&supervisor, std::fs::Permissions::from_mode(0o755)).expect("it can be run");
+    let run = |config: &str| {
+        let mut command = std::process::Command::new("/bin/sh");
+        command.env("PATH", format!("{}:/usr/bin:/bin", directory.path().display()));
+        command.args(["-eu", "-c", play, "openrc-run", config]).arg(root().join("conf/acr-cache-proxy.openrc"));
+        let output = command.arg(env!("CARGO_BIN_EXE_acr-cache-proxy")).output().expect("a shell runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let good = root().join("conf/minimal.yaml").display().to_string();
+    let printed = run(&good);
+    let signal = "supervise-daemon acr-cache-proxy --signal HUP --pidfile /run/acr-cache-proxy.pid\n";
+    for part in ["use net dns\n", "before docker ", "checked\n", signal, "supervise-daemon: /"] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    let line = printed.lines().last().unwrap_or_default();
+    let (_, arguments) = line.split_once(": ").and_then(|(_, command)| command.split_once(' ')).expect("a command");
+    assert_eq!(arguments, format!("--config {good}"));
+    let wrong = directory.path().join("config.yaml");
+    std::fs::write(&wrong, "no_such_setting: 1\n").expect("written");
+    assert!(!run(&wrong.display().to_string()).contains("checked\n"), "a mistake ends the start");
 }
 
 /// A drop-in for the unit: settings in a section; those of the sandbox are ones that the unit has.

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod alarm;
 mod azure;
 #[cfg(feature = "bench")]
 mod bench;

@@ -54,8 +54,10 @@ fn documented() -> BTreeSet<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_has_every_metric_of_the_catalogue_and_no_other() {
-    let (_azure, _, proxy, admin) = start("{memory: 8MiB}").await;
+    let (azure, _, proxy, admin) = start("{memory: 8MiB}").await;
     wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", ACCEPT);
+    azure.inject(Hop::Data, Fault::CacheRule(403).times(1));
+    wire::ask(proxy.address(), "GET /v2/library/refused/manifests/latest", ACCEPT);
     let text = wire::ask(admin, "GET /metrics", "").body;
     let types = |text: &str| -> BTreeSet<_> {
         let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));

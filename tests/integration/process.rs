@@ -230,6 +230,52 @@ async fn the_service_manager_is_told_ready_status_and_stopping() {
     assert_eq!(proxy.wait().code(), Some(0));
 }
 
+/// Short steps, so that a test sees many: three within this.
+const WATCHDOG: &str = "300000";
+
+/// What is wrong elsewhere is no reason to be restarted, and neither is a drain.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_fed_whatever_the_registry_does_and_to_the_end() {
+    let azure = testkit::azure().await;
+    azure.inject(Hop::Exchange, Fault::Hang);
+    let setup = Setup::new(&azure);
+    let path = setup.path("manager");
+    let manager = Manager::at(&path);
+    let setup = setup.settings("drain: {notice: 1s}").settings("admin: 127.0.0.1:0");
+    let setup = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).env("WATCHDOG_USEC", WATCHDOG);
+    let mut proxy = setup.spawn();
+    let is_fed = || while manager.receive() != "WATCHDOG=1\n" {};
+    (0..5).for_each(|_| is_fed());
+    proxy.signal("HUP");
+    while !manager.receive().starts_with("RELOADING=1\n") {}
+    (0..5).for_each(|_| is_fed());
+    proxy.signal("TERM");
+    while !manager.receive().starts_with("STOPPING=1\n") {}
+    is_fed();
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(!proxy.log().contains("watchdog: "), "{}", proxy.log());
+}
+
+/// `WATCHDOG_PID`: the variables were another process's, and this one got them from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_of_another_process_is_not_fed() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let path = setup.path("manager");
+    let manager = Manager::at(&path);
+    // A step of a millisecond: it would come before the first token.
+    let setup = setup.env("WATCHDOG_USEC", "3000").env("WATCHDOG_PID", "1");
+    let proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).spawn();
+    loop {
+        let told = manager.receive();
+        assert_ne!(told, "WATCHDOG=1\n");
+        if told.starts_with("STATUS=") && told.ends_with(": ready\n") {
+            break;
+        }
+    }
+    drop(proxy);
+}
+
 /// A name that begins with `@`, as sd_notify(3) has it. It was taken for a path, and such a unit never became active.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_manager_may_listen_on_an_abstract_socket() {

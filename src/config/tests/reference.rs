@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use super::super::egress::EgressTable;
 use super::super::kind::KindName;
 use super::super::proxy_protocol::ProxyProtocolTable;
-use super::super::setting::{AccessTable, CacheTable, IdentityTable, LimitsTable, ListenTable, LogTable, RouteTable};
+use super::super::setting::{
+    AccessTable, CacheTable, DrainTable, IdentityTable, LimitsTable, ListenTable, LogTable, NotifyTable, RouteTable,
+};
 use super::super::table::Default as DefaultValue;
 use super::super::tls::TlsTable;
 use super::*;
@@ -177,13 +179,15 @@ fn section(table: &str, row: &Row, overview: &mut String, sections: &mut String)
 }
 
 /// Every table, with its title and what stands in front of its keys.
-fn tables() -> [(&'static str, &'static str, Vec<Entry>); 11] {
+fn tables() -> [(&'static str, &'static str, Vec<Entry>); 13] {
     [
         ("The file", "", FileTable::entries()),
         ("Keys of each item of `listen`, where that is a list", "listen.", ListenTable::entries()),
         ("Keys of a listener's `tls`", "listen.tls.", TlsTable::entries()),
         ("Keys of a listener's `proxy_protocol`", "listen.proxy_protocol.", ProxyProtocolTable::entries()),
         ("Keys of `upstream`, and of each item of `routes`", "upstream.", RouteTable::entries()),
+        ("Keys of `drain`", "drain.", DrainTable::entries()),
+        ("Keys of `notify`", "notify.", NotifyTable::entries()),
         ("Keys of `cache`", "cache.", CacheTable::entries()),
         ("Keys of `access`", "access.", AccessTable::entries()),
         ("Keys of `limits`", "limits.", LimitsTable::entries()),

@@ -25,8 +25,8 @@ fn names_follow_the_conventions_of_prometheus() {
             assert!(name.ends_with("_seconds"), "{name}: a base unit");
         }
         let closed = [
-            "route", "kind", "status", "cache", "registry", "hop", "result", "token", "call", "reason", "listener",
-            "address",
+            "route", "kind", "status", "cache", "cause", "registry", "hop", "result", "token", "call", "reason",
+            "listener", "address",
         ];
         let known = |label: &&&str| closed.contains(*label) || *family.name == *BUILD_INFO.name;
         assert_eq!(labels.iter().filter(known).count(), labels.len(), "{name}: {labels:?}: is it a closed set?");

@@ -58,6 +58,34 @@ async fn a_failure_is_logged_once_and_a_different_one_again() {
     assert_eq!(logged(), [""; 0]);
 }
 
+/// As where one call finds no connection, and the next one no answer. Each was logged again at each change.
+#[tokio::test(start_paused = true)]
+async fn failures_that_take_turns_are_logged_once_each_until_it_is_over() {
+    record();
+    let (tokens, fake) = store(Fake { login_fails: Mutex::new(refused("no connection")), ..Fake::default() });
+    let turn = async || {
+        for said in ["no answer in time", "no connection", "no answer in time", "no connection"] {
+            sleep(Duration::from_secs(3600)).await;
+            fake.break_login(refused(said));
+        }
+        sleep(Duration::from_secs(3600)).await;
+    };
+    turn().await;
+    let expected = ["WARN acr example.azurecr.io: no connection", "WARN acr example.azurecr.io: no answer in time"];
+    assert_eq!(logged(), expected);
+    fake.break_login(None);
+    sleep(Duration::from_secs(120)).await;
+    text(&tokens, "hub/x").await;
+    fake.break_access(refused("no connection"));
+    sleep(Duration::from_secs(24 * 3600)).await;
+    fake.break_access(refused("no answer in time"));
+    sleep(Duration::from_secs(24 * 3600)).await;
+    fake.break_access(refused("no connection"));
+    sleep(Duration::from_secs(24 * 3600)).await;
+    let (again, first) = ("INFO registry token: signed in again".to_owned(), logged());
+    assert_eq!(first, [&[again][..], &expected.map(str::to_owned)].concat());
+}
+
 /// Each response of Azure's has an id or a time of its own.
 #[tokio::test(start_paused = true)]
 async fn the_same_refusal_with_a_new_correlation_id_is_not_logged_again() {

@@ -1,0 +1,259 @@
+//! Looks for faults every few seconds, and tells of those that last.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use log::{info, warn};
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::{Alarms, Event, Fault, Tells, What, command};
+use crate::config::Notify;
+use crate::metrics::RouteMeter;
+use crate::metrics::labels::Cause;
+use crate::proxy::{Table, upstreams};
+
+/// From one look to the next.
+const STEP: Duration = Duration::from_secs(5);
+/// Events of one look that the command is run for. Where more registries fail at once, one of them tells of it.
+const MAX_RUNS: usize = 8;
+
+/// Watches all registries and routes.
+pub(crate) struct Watcher {
+    routes: Arc<Table>,
+    notify: Arc<ArcSwap<Notify>>,
+    /// Locked while the service runs, because Pingora starts a service by a shared reference.
+    seen: Mutex<Seen>,
+}
+
+/// What the looks before have found.
+#[derive(Default)]
+struct Seen {
+    alarms: Alarms,
+    routes: BTreeMap<String, Refusals>,
+}
+
+impl Watcher {
+    /// Of the registries and routes of this table.
+    pub(crate) fn new(routes: Arc<Table>, notify: Arc<ArcSwap<Notify>>) -> Self {
+        Self { routes, notify, seen: Mutex::default() }
+    }
+
+    /// Everything that is wrong now.
+    fn faults(&self, now: Instant, after: Duration, routes: &mut BTreeMap<String, Refusals>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for upstream in upstreams(&self.routes) {
+            let subject = upstream.domain.authority();
+            let mut add = |what, cause: String| faults.push(Fault { what, subject: subject.to_owned(), cause });
+            if let Some(cause) = upstream.health.why_down() {
+                add(What::Down, format!("it is down: {cause}"));
+            }
+            if let Some(failure) = upstream.tokens.readiness().failure {
+                add(What::Token, failure.message.clone());
+            }
+        }
+        let table = self.routes.load();
+        routes.retain(|source, _| table.iter().any(|route| route.destination.route == **source));
+        for route in table.iter() {
+            let destination = &route.destination;
+            let refusals = routes.entry(destination.route.to_string()).or_default();
+            let is_failing = refusals.look(now, after, &destination.meter);
+            let registry = destination.upstream.domain.authority();
+            // What is wrong with its registry is told already.
+            if let Some(cause) = is_failing
+                && !faults.iter().any(|fault| fault.what != What::Route && fault.subject == registry)
+            {
+                let cause = format!("all requests are refused, most of them because of {}", cause.name());
+                faults.push(Fault { what: What::Route, subject: destination.route.to_string(), cause });
+            }
+        }
+        faults
+    }
+
+    /// How many requests were refused in the last hour, and of which routes.
+    fn refused(&self) -> (u64, String) {
+        let (mut all, mut words) = (0, String::new());
+        for route in self.routes.load().iter() {
+            let last = route.destination.meter.refused.last_hour();
+            if let Some(cause) = last.cause {
+                all += last.requests;
+                let before = if words.is_empty() { "" } else { ", " };
+                // Writing to a `String` does not fail.
+                let _ = write!(words, "{before}{} {} ({})", route.destination.route, last.requests, cause.name());
+            }
+        }
+        (all, words)
+    }
+
+    async fn tell(&self, events: Vec<Event>, words: &[String]) {
+        let (refused, of_routes) = self.refused();
+        for (number, event) in events.iter().enumerate() {
+            let message = message(event, refused, &of_routes);
+            match (event.tells, event.fault.what) {
+                (Tells::Reminds, _) | (Tells::Lasts, What::Route) => warn!("{message}"),
+                (Tells::Ends, What::Route) => info!("{message}"),
+                // Whoever has found these has told of their begin, and tells of their end.
+                (Tells::Lasts | Tells::Ends, What::Token | What::Down) => {}
+            }
+            if number < MAX_RUNS {
+                command::run(words, event, &message, refused).await;
+            }
+        }
+    }
+}
+
+/// A sentence for people.
+fn message(event: &Event, refused: u64, of_routes: &str) -> String {
+    let Event { tells, fault, lasted } = event;
+    let whose = if fault.what == What::Route { "route" } else { "acr" };
+    let subject = format!("{whose} {}", fault.subject);
+    let minutes = lasted.as_secs() / 60;
+    let lasted = match minutes {
+        0 => format!("{} s", lasted.as_secs()),
+        1..=119 => format!("{minutes} min"),
+        _ => format!("{} h", minutes / 60),
+    };
+    if *tells == Tells::Ends {
+        return format!("{subject}: over after {lasted}: {}", fault.cause);
+    }
+    let refused = match refused {
+        0 => "no request was refused in the last hour".to_owned(),
+        1 => format!("1 request was refused in the last hour: {of_routes}"),
+        _ => format!("{refused} requests were refused in the last hour: {of_routes}"),
+    };
+    format!("{subject}: for {lasted} now: {}; {refused}", fault.cause)
+}
+
+#[async_trait]
+impl BackgroundService for Watcher {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Seen { alarms, routes } = &mut *self.seen.lock().await;
+        loop {
+            let notify = self.notify.load_full();
+            if timeout(STEP.min(notify.after), shutdown.wait_for(|stop| *stop)).await.is_ok() {
+                return;
+            }
+            let now = Instant::now();
+            let faults = self.faults(now, notify.after, routes);
+            let events = alarms.look(now, faults, notify.after);
+            if !events.is_empty() {
+                tokio::select! {
+                    () = self.tell(events, &notify.command) => {}
+                    _ = shutdown.wait_for(|stop| *stop) => return,
+                }
+            }
+        }
+    }
+}
+
+/// Whether the requests of a route are refused, all of them.
+#[derive(Default)]
+struct Refusals {
+    served: u64,
+    refused: [u64; Cause::ALL.len()],
+    /// The last refusal without an answer behind it.
+    failing: Option<(Instant, Cause)>,
+}
+
+impl Refusals {
+    /// Why, if they are. One request that was refused is no fault that lasts: others have to follow within `after`.
+    fn look(&mut self, now: Instant, after: Duration, meter: &RouteMeter) -> Option<Cause> {
+        let mut served = 0;
+        meter.requests(|_, status, _, count| {
+            if status.starts_with(['2', '3']) {
+                served += count;
+            }
+        });
+        let refused = Cause::ALL.map(|cause| meter.refused.count(cause));
+        // What a client may not do says nothing of the route.
+        let more = |cause: &Cause| match cause {
+            Cause::Client | Cause::Busy => 0,
+            cause => {
+                let count = |all: &[u64]| all.get(*cause as usize).copied().unwrap_or_default();
+                count(&refused).saturating_sub(count(&self.refused))
+            }
+        };
+        let most = Cause::ALL.into_iter().max_by_key(more).filter(|cause| more(cause) > 0);
+        if served > self.served {
+            self.failing = None;
+        } else if let Some(cause) = most {
+            self.failing = Some((now, cause));
+        } else if self.failing.is_some_and(|(last, _)| now - last >= after) {
+            self.failing = None;
+        }
+        (self.served, self.refused) = (served, refused);
+        self.failing.map(|(_, cause)| cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Request;
+    use crate::metrics::labels::{CacheResult, Kind};
+
+    const AFTER: Duration = Duration::from_secs(300);
+
+    fn served(meter: &RouteMeter) {
+        let time = Duration::from_millis(1);
+        let (kind, cache) = (Kind::Manifest, CacheResult::None);
+        meter.add(&Request { kind, status: 200, cache, first_byte: Some(time), whole: time, bytes: 0 });
+    }
+
+    #[test]
+    fn a_route_fails_while_requests_are_refused_and_none_is_served() {
+        let (meter, mut refusals, begun) = (RouteMeter::default(), Refusals::default(), Instant::now());
+        let mut look = |seconds: u64| refusals.look(begun + Duration::from_secs(seconds), AFTER, &meter);
+        assert_eq!(look(0), None);
+        meter.refused.add(Cause::Client);
+        assert_eq!(look(5), None, "the client's own");
+        meter.refused.add(Cause::RegistryDenies);
+        assert_eq!(look(10), Some(Cause::RegistryDenies));
+        assert_eq!(look(300), Some(Cause::RegistryDenies));
+        meter.refused.add(Cause::Storage);
+        assert_eq!(look(305), Some(Cause::Storage), "another follows");
+        assert_eq!(look(604), Some(Cause::Storage));
+        assert_eq!(look(605), None, "nobody asks any more");
+        meter.refused.add(Cause::Storage);
+        served(&meter);
+        assert_eq!(look(610), None, "one repository is refused, and others are served");
+    }
+
+    #[test]
+    fn a_person_is_told_where_how_long_why_and_what_follows() {
+        let event = |tells, what, seconds| Event {
+            tells,
+            fault: Fault { what, subject: "example.azurecr.io".to_owned(), cause: "it is down: no route".to_owned() },
+            lasted: Duration::from_secs(seconds),
+        };
+        for (tells, seconds, refused, expected) in [
+            (
+                Tells::Lasts,
+                59,
+                0,
+                "acr example.azurecr.io: for 59 s now: it is down: no route; no request was refused in the last hour",
+            ),
+            (
+                Tells::Reminds,
+                3600,
+                1,
+                "acr example.azurecr.io: for 60 min now: it is down: no route; 1 request was refused in the last hour: docker.io 1 (down)",
+            ),
+            (
+                Tells::Reminds,
+                7200,
+                2,
+                "acr example.azurecr.io: for 2 h now: it is down: no route; 2 requests were refused in the last hour: docker.io 1 (down)",
+            ),
+            (Tells::Ends, 7200, 2, "acr example.azurecr.io: over after 2 h: it is down: no route"),
+        ] {
+            assert_eq!(message(&event(tells, What::Down, seconds), refused, "docker.io 1 (down)"), expected);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Who is told of faults, and how often: `notify.command`, what was refused, and a log without alarms in normal work.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use acr_emulator::{Emulator, Fault, Hop, Image, Options};
+use serde_json::Value;
+use testkit::{PATIENCE, Proxy, SECRET, Setup};
+
+use crate::admin::admin;
+use crate::fixture::ACCEPT;
+use crate::wire;
+
+/// Writes what it is told, one block a run; $1 is where to. What else it finds in its environment comes behind.
+const TELL: &str = "#!/bin/sh\n{ env | sort; echo \"second=$2\"; echo; } >>\"$1\"\necho written\necho again >&2\n";
+
+/// A program of a test's own.
+fn program(setup: &Setup, text: &str) -> String {
+    let path = setup.file("tell", text);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it can be run");
+    path.to_string_lossy().into_owned()
+}
+
+/// Waits until the program has been told this, and gives the block.
+async fn told(path: &Path, proxy: &Proxy, lines: &[&str]) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let blocks = text.split_inclusive("\n\n").filter(|block| block.ends_with("\n\n"));
+        let mut fits = blocks.filter(|block| lines.iter().all(|line| block.lines().any(|other| other == *line)));
+        if let Some(block) = fits.next() {
+            return block.to_owned();
+        }
+        assert!(Instant::now() < deadline, "{lines:?}: {text}\n{}", proxy.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn pull(proxy: &Proxy) -> u16 {
+    wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", ACCEPT).status
+}
+
+fn status(admin: SocketAddr) -> Value {
+    serde_json::from_str(&wire::ask(admin, "GET /status", "").body).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_told_of_a_fault_that_lasts_and_of_its_end_and_of_no_secret() {
+    let azure = testkit::azure().await;
+    azure.inject(Hop::Exchange, Fault::Status(503));
+    let setup = Setup::new(&azure);
+    let (tell, file) = (program(&setup, TELL), setup.path("told"));
+    let notify = format!("notify: {{command: [{tell}, '{}', two words], after: 1s}}", file.display());
+    let proxy = setup.settings(&notify).secret(SECRET).start();
+    assert_eq!(pull(&proxy), 503);
+
+    let begin = told(&file, &proxy, &["ACR_CACHE_PROXY_EVENT=begin", "ACR_CACHE_PROXY_FAULT=token"]).await;
+    let value = |name: &str| {
+        let line = begin.lines().find_map(|line| line.strip_prefix(&format!("ACR_CACHE_PROXY_{name}=")));
+        line.unwrap_or_else(|| panic!("no {name}: {begin}")).to_owned()
+    };
+    let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
+    assert_eq!(value("SUBJECT"), registry);
+    assert!(value("MESSAGE").starts_with(&format!("acr {registry}: for ")), "{begin}");
+    assert!(value("MESSAGE").contains("token exchange: 503"), "{begin}");
+    assert!(value("SECONDS").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{begin}");
+    assert_eq!(value("REFUSED"), "1");
+    assert!(begin.contains("second=two words\n"), "{begin}");
+    assert!(!begin.contains(SECRET) && !begin.contains("AZURE_"), "{begin}");
+    proxy.wait_for_log("notify.command: begin of token ");
+
+    azure.clear_faults();
+    told(&file, &proxy, &["ACR_CACHE_PROXY_EVENT=end", "ACR_CACHE_PROXY_FAULT=token"]).await;
+    let line = proxy.wait_for_log("notify.command: end of token ");
+    assert!(line.contains("told: written") && line.contains("again"), "{line}");
+    let log = proxy.log();
+    let warnings = log.lines().filter(|line| line.contains("token exchange: 503") && line.contains("WARN"));
+    // Besides the request's own line.
+    assert_eq!(warnings.filter(|line| !line.contains(" access]")).count(), 1, "{log}");
+}
+
+/// One that hangs, with a child of its own that would outlive it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_hangs_delays_no_request_and_ends_with_the_proxy() {
+    let azure = testkit::azure().await;
+    azure.inject(Hop::Exchange, Fault::Status(503));
+    let setup = Setup::new(&azure);
+    let tell = program(&setup, "#!/bin/sh\nsleep 1000 &\necho \"$$ $!\" >\"$1.new\"\nmv \"$1.new\" \"$1\"\nwait\n");
+    let file = setup.path("told");
+    let mut proxy = setup.start();
+    // As a reload brings it.
+    let config = fs::read_to_string(proxy.config()).expect("a configuration");
+    let notify = format!("notify: {{command: [{tell}, '{}'], after: 1s}}\n", file.display());
+    let (done, said) = proxy.reload_with(&format!("{config}{notify}"));
+    assert!(done && said.contains("in effect: notify"), "{said}");
+    let deadline = Instant::now() + PATIENCE;
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    azure.clear_faults();
+    let proc = |id: &str| PathBuf::from("/proc").join(id);
+    let processes: Vec<_> = fs::read_to_string(&file).expect("two numbers").split_whitespace().map(proc).collect();
+    assert!(processes.iter().all(|process| process.exists()), "{processes:?}");
+    while pull(&proxy) != 200 {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+    }
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    let is_running = |process: &PathBuf| {
+        let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // A process that has ended and that nobody has waited for is none.
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    while processes.iter().any(is_running) {
+        assert!(Instant::now() < deadline, "{processes:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_whose_requests_are_all_refused_is_told_and_counted_until_one_is_served() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let (tell, file) = (program(&setup, TELL), setup.path("told"));
+    let notify = format!("notify: {{command: [{tell}, '{}'], after: 2s}}", file.display());
+    let proxy = setup.settings(&notify).cache("off").flag("--admin-address", ":0").start();
+    let admin = admin(&proxy);
+    assert_eq!(pull(&proxy), 200);
+    assert_eq!(status(admin)["routes"][0]["refused_last_hour"], 0);
+    assert_eq!(status(admin)["routes"][0]["most_frequent_cause"], Value::Null);
+
+    // What the client does wrong, and what is not there, is no refusal.
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/none/manifests/latest", ACCEPT).status, 404);
+    azure.inject(Hop::Data, Fault::CacheRule(403));
+    let lasting = told(&file, &proxy, &["ACR_CACHE_PROXY_EVENT=begin", "ACR_CACHE_PROXY_FAULT=route"]);
+    let asking = async {
+        loop {
+            assert_ne!(pull(&proxy), 200);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let begin = tokio::select! {
+        begin = lasting => begin,
+        () = asking => unreachable!("it has no end"),
+    };
+    assert!(begin.contains("\nACR_CACHE_PROXY_SUBJECT=docker.io\n"), "{begin}");
+    proxy.wait_for_log("route docker.io: for ");
+    let route = &status(admin)["routes"][0];
+    assert!(route["refused_last_hour"].as_u64().is_some_and(|count| count > 1), "{route}");
+    assert_eq!(route["most_frequent_cause"], "registry_403", "{route}");
+    let scrape = wire::ask(admin, "GET /metrics", "").body;
+    let sample = "acr_cache_proxy_requests_refused_total{route=\"docker.io\",cause=\"registry_403\"} ";
+    assert!(scrape.contains(sample), "{scrape}");
+
+    azure.clear_faults();
+    assert_eq!(pull(&proxy), 200);
+    told(&file, &proxy, &["ACR_CACHE_PROXY_EVENT=end", "ACR_CACHE_PROXY_FAULT=route"]).await;
+    proxy.wait_for_log("route docker.io: over after ");
+}
+
+/// Tokens that live for seconds, as many renewals as a working day has, kept answers that end, idle connections, a reload.
+#[tokio::test(flavor = "multi_thread")]
+async fn normal_work_logs_no_warning_and_no_error() {
+    let life = Duration::from_secs(6);
+    let options =
+        Options { access_lifetime: life, refresh_lifetime: life * 3, entra_lifetime: life * 3, ..testkit::options() };
+    let azure = Emulator::start(options).await.expect("the emulator starts");
+    azure.push(Image::small("hub/library/busybox", "latest"));
+    let setup = Setup::new(&azure).cache("{tags: 500ms, manifests: 1s}").settings("client_keepalive: 1s");
+    let proxy = setup.settings("notify: {command: [/bin/false], after: 1s}").start();
+    let renewals = || azure.requests().iter().filter(|request| request.hop == Hop::Token).count();
+    let deadline = Instant::now() + PATIENCE;
+    let mut number = 0;
+    while renewals() < 8 {
+        assert_eq!(pull(&proxy), 200, "{}", proxy.log());
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/none/manifests/latest", ACCEPT).status, 404);
+        let _idle = wire::connect(proxy.address());
+        number += 1;
+        if number == 20 {
+            assert!(proxy.reload().0);
+        }
+        assert!(Instant::now() < deadline, "{} renewals", renewals());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let log = proxy.end();
+    let alarms: Vec<_> = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+    assert!(alarms.is_empty(), "{alarms:#?}");
+}
