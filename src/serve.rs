@@ -209,6 +209,8 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
             // With one thread there is nothing to steal, and tokio's multi-thread runtime costs a tenth more CPU time.
             work_stealing: threads > 1,
             max_retries: proxy::MAX_TRIES,
+            // Pingora's own timers need a thread that wakes up a hundred times a second, also where nobody asks for anything.
+            fast_timeout_to_tokio_threshold_seconds: Some(0),
             // Pingora keeps so many connections for each thread.
             upstream_keepalive_pool_size: shares.pool.div_ceil(threads),
             ca_file: Some(bundle.path()),
