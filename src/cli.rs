@@ -13,6 +13,7 @@ mod check;
 mod client_config;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod exit;
 mod generate;
 #[cfg(not(all(feature = "bench", feature = "demo")))]
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Reload(Option<u32>),
     /// Check the settings that these flags give.
     Check(Box<(crate::check::Options, Flags)>),
+    /// Look at the container engines of this host, for the settings that these flags give.
+    Doctor(Box<(crate::doctor::Options, Flags)>),
     /// Show a pull.
     #[cfg(feature = "demo")]
     Demo(DemoOptions),
@@ -74,6 +77,9 @@ enum Subcommands {
     /// Say what is wrong with the settings, and with --online where the way to the registry breaks
     #[command(after_help = check::EXAMPLES)]
     Check(Box<check::CheckFlags>),
+    /// Say whether the container engines of this host pull through the proxy, and what to do where they do not
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(Box<doctor::DoctorFlags>),
     /// Show a pull through the proxy without Azure, against a built-in emulator
     #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
@@ -109,6 +115,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Subcommands::Serve(arguments) => serve::parse(arguments).map(|serve| Command::Serve(Box::new(serve))),
         Subcommands::Reload(flags) => reload::parse(flags).map(Command::Reload),
         Subcommands::Check(flags) => check::parse(*flags).map(|check| Command::Check(Box::new(check))),
+        Subcommands::Doctor(flags) => doctor::parse(*flags).map(|doctor| Command::Doctor(Box::new(doctor))),
         #[cfg(feature = "demo")]
         Subcommands::Demo(arguments) => demo::parse(&arguments).map(Command::Demo),
         #[cfg(not(feature = "demo"))]

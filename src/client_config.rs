@@ -95,6 +95,17 @@ impl Client {
         }
     }
 
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+            Self::Podman => "podman",
+            Self::Buildkit => "buildkit",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+
     /// Where this command has ever written a file for the client, by which those are found that no route needs any more.
     fn paths(self) -> &'static [&'static str] {
         match self {
@@ -313,6 +324,11 @@ fn registries(routes: &Routes) -> BTreeMap<&str, Registry> {
         registry.whole |= route.source.path().is_empty();
     }
     found
+}
+
+/// Whether this is the content of a file of this command's.
+pub(crate) fn carries_marker(content: &str) -> bool {
+    look::is_ours(content.as_bytes())
 }
 
 /// A TOML basic string. A JSON string is one, but for the character DEL, which no host and no path has.

@@ -122,6 +122,11 @@ impl Flags {
         self
     }
 
+    /// Whether no setting has a text.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
     /// With the variable `RUST_LOG`, if it is set.
     pub(crate) fn with_rust_log(self, filter: Option<String>) -> Self {
         Self { rust_log: filter, ..self }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
-//!   cli::serve, cli::check, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
+//!   cli::serve, cli::check, cli::doctor, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::generate                    manual pages, completions of shells and the schema, for packages
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
@@ -171,6 +171,13 @@
 //!   way, registry, pull              the ways to all registries: to a registry's token; from there to the first bytes of a blob
 //!   reach, certificate               the way to one host; what its certificate says
 //!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
+//! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
+//!   host, ask                        files and daemons of the host, read and asked within bounds
+//!   text, units                      TOML and JSON by keys; units of systemd
+//!   expected, address                what the settings ask of engines; which addresses are the proxy's
+//!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
+//!     hosts_toml, registries_conf      files that several of them read
+//!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! client_config                    files by which clients come here
 //!   task                             shows, checks, writes, merges or removes them
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
@@ -213,7 +220,7 @@
 //! run
 //! demo
 //! cli
-//! check
+//! check, doctor
 //! bench, client_config, hot_path, serve, warm
 //! client_tls
 //! admin, child, control, listen
@@ -389,6 +396,7 @@ mod control;
 #[cfg(feature = "demo")]
 mod demo;
 mod digest;
+mod doctor;
 mod failure;
 mod file;
 #[cfg(feature = "hot-path")]

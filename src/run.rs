@@ -21,6 +21,13 @@ pub fn run() -> ExitCode {
             let (options, flags) = *check;
             return ExitCode::from(check::run(&options, || cli::read_again(&flags)));
         }
+        Ok(Command::Doctor(doctor)) => {
+            let (options, flags) = *doctor;
+            match crate::doctor::run(&options, || cli::read_again(&flags)) {
+                Ok(status) => return ExitCode::from(status),
+                Err(wrong) => Err((cli::WRONG, wrong)),
+            }
+        }
         #[cfg(feature = "demo")]
         Ok(Command::Demo(options)) => crate::demo::run(&options).map_err(|cause| (FAILED, cause)),
         Ok(Command::ClientConfig(task)) => client_config::run(&task).map_err(|cause| (FAILED, cause)),

@@ -1,6 +1,6 @@
 //! `serve`: the flags of the proxy itself, which `client-config` has as well.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
@@ -63,6 +63,13 @@ pub(super) struct ServeFlags {
 }
 
 impl ServeFlags {
+    /// Reads this file if it is there and the flags give neither a file nor a setting.
+    pub(super) fn or_file(&mut self, path: &Path) {
+        if self.config.is_none() && self.settings.0.is_empty() && path.exists() {
+            self.config = Some(path.to_owned());
+        }
+    }
+
     /// The file of the settings.
     pub(super) fn file(&self) -> Option<String> {
         self.config.as_ref().map(|path| path.display().to_string())

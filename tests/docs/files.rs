@@ -144,3 +144,10 @@ pub(crate) fn unit(block: &Block) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// What `doctor` says is what it says of a host of its tests.
+pub(crate) fn report(block: &Block) -> Result<(), String> {
+    let reports = std::fs::read_to_string(root().join("tests/integration/doctor/reports.txt")).expect("reports");
+    let is_one = reports.contains(block.text.trim_end());
+    if is_one { Ok(()) } else { Err("no host of tests/integration/doctor has this report".to_owned()) }
+}

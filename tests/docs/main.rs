@@ -57,6 +57,7 @@ fn check(block: &Block) -> Option<Result<(), String>> {
         "hcl" => terraform::check(block),
         "text" if block.text.starts_with('[') => log::check(block),
         "text" if block.text.starts_with("--registry-mirror=") => files::client(block),
+        "text" if block.text.contains("\ndoctor: ") => files::report(block),
         // A diagram; there is nothing in it that a program could judge.
         "text" if block.text.contains(" v\n") => Ok(()),
         "text" if architecture::is_made_from_the_source(block) => Ok(()),

@@ -66,7 +66,8 @@ pub(crate) fn check(block: &Block) -> Result<(), String> {
     Ok(())
 }
 
-/// The program takes the words. It neither serves, measures nor pulls: settings are loaded by `client-config`, `check` stays offline, `bench` ends at
+/// The program takes the words. It neither serves, measures nor pulls: settings are loaded by `client-config`, `check` stays offline, `doctor` ends
+/// at a host that is not there, `bench` ends at
 /// a report that it could not write and `warm` at a platform that is none, after they have looked at all the rest.
 fn ours(arguments: &[&str]) -> Result<(), String> {
     let directory = tempfile::tempdir().expect("a directory");
@@ -99,6 +100,10 @@ fn ours(arguments: &[&str]) -> Result<(), String> {
                 words.drain(at..at + 2);
             }
             (0, None)
+        }
+        Some(&"doctor") => {
+            words.extend(["--root", "/nonexistent"].map(str::to_owned));
+            (2, Some("/nonexistent"))
         }
         Some(&"reload") => {
             words.extend(["--pid", "nobody"].map(str::to_owned));

@@ -18,6 +18,7 @@ mod credentials;
 mod deadline;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod downstream;
 mod drain;
 mod egress;

@@ -1,0 +1,101 @@
+//! `doctor`: whether the container engines of this host pull through the proxy, and what to do where they do not.
+//!
+//! A module for each engine reads its files and asks it what it has loaded; what is wrong follows from that, in functions
+//! without any I/O. Nothing is changed but by `--fix`, which writes what `client-config` would.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use oci::route::DOCKER_HUB;
+
+use crate::client_config::Mirror;
+use crate::config::Config;
+
+mod address;
+mod ask;
+mod buildkitd;
+mod containerd;
+mod dockerd;
+mod expected;
+mod finding;
+mod host;
+mod hosts_toml;
+mod k3s;
+mod podman;
+mod proxy;
+mod registries_conf;
+mod report;
+mod text;
+mod units;
+
+use expected::Expected;
+use finding::{Examined, Part};
+use host::Host;
+use report::Report;
+
+/// Something is wrong.
+const FOUND: u8 = 1;
+/// How what is left of the anonymous limit is found out. A `HEAD` does not count as a pull.
+const QUOTA: &str = "what Docker Hub leaves of its limit for this host's address is not known here, since no answer of the proxy tells it; this does, and costs no pull: \
+curl -sI -H \"Authorization: Bearer $(curl -s 'https://auth.docker.io/token?service=registry.docker.io&scope=repository:ratelimitpreview/test:pull' | sed 's/.*\"token\":\"\\([^\"]*\\).*/\\1/')\" https://registry-1.docker.io/v2/ratelimitpreview/test/manifests/latest | grep -i ratelimit";
+
+/// What to look at.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The file of the settings, for commands that are shown.
+    pub file: Option<String>,
+    /// The proxy's address for clients, where it is not what it listens on.
+    pub mirror: Option<Mirror>,
+    /// The report as JSON.
+    pub json: bool,
+    /// Below which the host's files are.
+    pub root: PathBuf,
+}
+
+/// Looks at the host, and prints what is wrong. Returns the exit status. The error is one sentence about flags or settings that do not
+/// say where the proxy is.
+pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
+    let report = match load() {
+        Ok(config) => {
+            let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
+            runtime.block_on(examine(options, &config, &mirror))
+        }
+        Err(mistakes) => {
+            let notes = vec!["the engines of this host are judged once the settings are right".to_owned()];
+            Report { parts: vec![proxy::with_mistakes(&mistakes, options.file.as_deref())], notes }
+        }
+    };
+    let text = if options.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
+    // If standard output is closed, the exit status still tells.
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(if report.findings().next().is_some() { FOUND } else { 0 })
+}
+
+async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
+    let host = Host::new(options.root.clone());
+    let expected =
+        Expected::new(config, options.file.as_deref(), &mirror.url(), options.mirror.is_some(), &host.names());
+    let mut parts = vec![proxy::judge(&proxy::read(&host, config).await, &expected)];
+    let dockerd = dockerd::read(&host).await;
+    parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
+    let containerd = containerd::read(&host, dockerd.is_some()).await;
+    parts.extend(containerd.map(|facts| containerd::judge(&facts, &expected)));
+    parts.extend(podman::read(&host).await.map(|facts| podman::judge(&facts, &expected)));
+    parts.extend(podman::read_crio(&host).await.map(|facts| podman::judge_crio(&facts, &expected)));
+    parts.extend(buildkitd::read(&host).await.map(|facts| buildkitd::judge(&facts, &expected)));
+    parts.extend(k3s::read(&host).iter().map(|facts| k3s::judge(facts, &expected)));
+    if host.has_program(&["kubelet"]) {
+        let mut kubelet = Examined::new(Part::Kubelet);
+        kubelet.notes.push(
+            "the kubelet pulls through containerd or CRI-O, whichever its containerRuntimeEndpoint names".to_owned(),
+        );
+        parts.push(kubelet);
+    }
+    let mut report = Report { parts, notes: Vec::new() };
+    if report.past().any(|(_, registry)| registry == DOCKER_HUB) {
+        report.notes.push(QUOTA.to_owned());
+    }
+    report
+}

@@ -1,0 +1,221 @@
+//! Addresses of mirrors as engines are given them, and whether one is the proxy's.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, SocketAddr};
+
+use oci::authority;
+
+use crate::config::{Config, Endpoint};
+
+/// As many letters may differ in the host for it to be a slip of the pen; more is somebody else's name.
+const MAX_SLIPS: usize = 2;
+/// A text that is quoted has this many characters at most; addresses have tens.
+const MAX_QUOTED: usize = 200;
+
+/// What keeps an address from being the proxy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slip {
+    /// The host is the proxy's, and the port another.
+    Port,
+    /// The port is the proxy's, and the host nearly its own.
+    Host,
+    /// One speaks TLS and the other does not.
+    Scheme,
+}
+
+/// What an address is to this host's proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is the proxy's.
+    Ours,
+    /// It was meant to be.
+    Slip(Slip),
+    /// It is another mirror's.
+    Other,
+}
+
+/// An address of a mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    /// `None` where no scheme is said.
+    tls: Option<bool>,
+    pub host: String,
+    port: Option<u16>,
+    /// What follows the port, with its slash; empty if there is nothing, or a slash alone.
+    pub path: String,
+    has_user: bool,
+    /// As it was written, for sentences: without a user and a password.
+    shown: String,
+}
+
+impl Address {
+    /// `http://127.0.0.1:8080`, `127.0.0.1:8080/docker.io`. Whatever it is, it can be judged.
+    pub(super) fn parse(text: &str) -> Self {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
+            None => (None, text),
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (has_user, authority) = match authority.rsplit_once('@') {
+            Some((_, authority)) => (true, authority),
+            None => (false, authority),
+        };
+        let (host, port) = authority::split(authority);
+        let user = if has_user { "***@" } else { "" };
+        let begin = scheme.as_ref().map(|scheme| format!("{scheme}://")).unwrap_or_default();
+        // A query may hold a token.
+        let shown = path.split(['?', '#']).next().unwrap_or_default();
+        let shown: String = format!("{begin}{user}{authority}{shown}").chars().take(MAX_QUOTED).collect();
+        Self {
+            tls: scheme.map(|scheme| scheme == "https"),
+            host: host.to_ascii_lowercase(),
+            port: port.and_then(authority::port),
+            path: if path == "/" { String::new() } else { path.to_owned() },
+            has_user,
+            shown,
+        }
+    }
+
+    /// The same with the scheme that a client takes where none is written.
+    pub(super) fn or_tls(mut self, tls: bool) -> Self {
+        self.tls.get_or_insert(tls);
+        self
+    }
+
+    pub(super) fn has_scheme(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The port, or what the scheme has for one.
+    pub(super) fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.tls == Some(false) { 80 } else { 443 })
+    }
+
+    /// Nothing but a scheme and an authority.
+    pub(super) fn is_bare(&self) -> bool {
+        self.path.is_empty() && !self.has_user
+    }
+
+    /// A host that Go's clients never ask a forward proxy for.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.host == "localhost" || authority::ip(&self.host).is_some_and(|ip| ip.is_loopback())
+    }
+}
+
+impl Display for Address {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// Where the proxy is for clients of this host.
+#[derive(Clone, Debug)]
+pub(super) struct Here {
+    places: Vec<Place>,
+    /// The address that `client-config` writes.
+    pub url: String,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+impl Here {
+    /// By the listeners, the names of the mirror in `hosts` of routes, and `url`. `own` are addresses and names of this host,
+    /// for listeners on all of them.
+    pub(super) fn new(config: &Config, url: &str, own: &[String]) -> Self {
+        let main = Address::parse(url);
+        let mut places = vec![Place { host: main.host.clone(), port: main.port(), tls: main.tls == Some(true) }];
+        for listener in config.listeners() {
+            let Endpoint::Address(address) = listener.endpoint else { continue };
+            let tls = listener.tls.is_some();
+            let names = config.routes().iter().flat_map(|route| &route.hosts);
+            let hosts = hosts_of(address, own).into_iter().chain(names.map(|name| authority::split(name).0.to_owned()));
+            places.extend(hosts.map(|host| Place { host: host.to_ascii_lowercase(), port: address.port(), tls }));
+        }
+        for name in config.routes().iter().flat_map(|route| &route.hosts) {
+            if let (host, Some(port)) = authority::split(name)
+                && let Some(port) = authority::port(port)
+            {
+                places.push(Place { host: host.to_ascii_lowercase(), port, tls: main.tls == Some(true) });
+            }
+        }
+        Self { places, url: url.to_owned() }
+    }
+
+    /// What this address is. A path is left to who knows whether the client may have one.
+    pub(super) fn judge(&self, address: &Address) -> Verdict {
+        let (host, port) = (address.host.as_str(), address.port());
+        let at_host = |place: &&Place| place.host == host;
+        let at = |place: &Place| place.host == host && place.port == port;
+        let speaks = |place: &Place| address.tls.is_none_or(|tls| tls == place.tls);
+        if self.places.iter().any(|place| at(place) && speaks(place)) {
+            return Verdict::Ours;
+        }
+        if self.places.iter().any(at) {
+            return Verdict::Slip(Slip::Scheme);
+        }
+        let near = |place: &Place| place.port == port && strsim::levenshtein(&place.host, host) <= MAX_SLIPS;
+        match self.places.iter().find(at_host) {
+            Some(_) => Verdict::Slip(Slip::Port),
+            None if self.places.iter().any(near) => Verdict::Slip(Slip::Host),
+            None => Verdict::Other,
+        }
+    }
+
+    /// Whether clients of that address have to be told to speak plain HTTP.
+    pub(super) fn is_plain(&self, address: &Address) -> bool {
+        let at = |place: &&Place| place.host == address.host && place.port == address.port();
+        self.places.iter().find(at).is_some_and(|place| !place.tls)
+    }
+}
+
+/// The hosts by which a listener is reached from its own machine.
+fn hosts_of(address: SocketAddr, own: &[String]) -> Vec<String> {
+    let written = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let mut hosts = Vec::new();
+    if address.ip().is_unspecified() {
+        hosts.extend(["127.0.0.1".to_owned(), "[::1]".to_owned()]);
+        hosts.extend(own.iter().cloned());
+    } else {
+        hosts.push(written(address.ip()));
+    }
+    if address.ip().is_unspecified() || address.ip().is_loopback() {
+        hosts.push("localhost".to_owned());
+    }
+    hosts
+}
+
+/// What a list of addresses, in the order in which a client asks them, is to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order<'a> {
+    /// It is asked first.
+    First(&'a Address),
+    /// It is asked after this one.
+    Behind(&'a Address, &'a Address),
+    /// It is not asked, and this address was meant for it.
+    Slip(&'a Address, Slip),
+    /// It is not asked.
+    Absent,
+}
+
+/// Judges such a list.
+pub(super) fn order<'a>(here: &Here, addresses: &'a [Address]) -> Order<'a> {
+    let ours = addresses.iter().position(|address| here.judge(address) == Verdict::Ours);
+    let slip = addresses.iter().find_map(|address| match here.judge(address) {
+        Verdict::Slip(slip) => Some((address, slip)),
+        _ => None,
+    });
+    match (ours, slip) {
+        (Some(0), _) => Order::First(&addresses[0]),
+        (Some(at), _) => Order::Behind(&addresses[at], &addresses[0]),
+        (None, Some((address, slip))) => Order::Slip(address, slip),
+        (None, None) => Order::Absent,
+    }
+}

@@ -1,0 +1,133 @@
+//! Daemons of this host are asked: over their Unix sockets, over TCP, and by their own programs. Each within a deadline, and
+//! no answer is taken beyond a bound.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// From the connection to the end of the answer. A daemon on the same host answers within milliseconds; dockerd takes
+/// seconds where its disk is slow.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// `podman info` reads the whole store.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(15);
+/// dockerd's settings have tens of KiB, the status page of the proxy 100 KiB.
+const MAX_ANSWER: usize = 4 << 20;
+/// An answer's head has some ten lines.
+const MAX_HEADERS: usize = 64;
+
+/// An answer of HTTP.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub status: u16,
+    /// It has the header by which a registry is known.
+    pub is_registry: bool,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+/// A daemon that listens on a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listens {
+    /// Its process, if that is in this process's namespace; systemd's where that has opened the socket.
+    pub pid: Option<u32>,
+}
+
+/// Whether somebody listens there. An error says why nobody could be asked, which is not the same as nobody.
+pub(super) async fn listens(socket: &Path) -> io::Result<Option<Listens>> {
+    match timeout(ANSWER_LIMIT, UnixStream::connect(socket)).await {
+        Ok(Ok(stream)) => {
+            let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+            Ok(Some(Listens { pid: pid.filter(|pid| *pid > 1) }))
+        }
+        Ok(Err(cause)) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Ok(None)
+        }
+        Ok(Err(cause)) => Err(cause),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Asks a daemon behind a Unix socket.
+pub(super) async fn get_unix(socket: &Path, target: &str) -> io::Result<Answer> {
+    within(ANSWER_LIMIT, async { exchange(UnixStream::connect(socket).await?, "GET", target, "localhost").await }).await
+}
+
+/// Asks a server on this host by its address.
+pub(super) async fn get(address: SocketAddr, target: &str) -> io::Result<Answer> {
+    let host = address.to_string();
+    within(ANSWER_LIMIT, async { exchange(TcpStream::connect(address).await?, "GET", target, &host).await }).await
+}
+
+/// Whether a server takes a connection.
+pub(super) async fn connects(address: SocketAddr) -> io::Result<()> {
+    within(ANSWER_LIMIT, async { TcpStream::connect(address).await.map(drop) }).await
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// One request on a connection of its own, in HTTP/1.0, in which an answer ends with its connection.
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    target: &str,
+    host: &str,
+) -> io::Result<Answer> {
+    let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
+    let request = format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\n{length}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let bytes = read(stream).await?;
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "its answer is not HTTP");
+    let Ok(httparse::Status::Complete(end)) = head.parse(&bytes) else { return Err(wrong()) };
+    let status = head.code.ok_or_else(wrong)?;
+    let is_registry =
+        head.headers.iter().any(|header| header.name.eq_ignore_ascii_case("docker-distribution-api-version"));
+    Ok(Answer { status, is_registry, body: bytes.get(end..).unwrap_or_default().to_vec() })
+}
+
+async fn read(stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.take(MAX_ANSWER as u64 + 1).read_to_end(&mut bytes).await?;
+    if bytes.len() > MAX_ANSWER {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is too long"));
+    }
+    Ok(bytes)
+}
+
+/// What a program prints, if it succeeds within the limit. It is killed after that.
+pub(super) async fn program(words: &[&str]) -> Option<String> {
+    run(words, PROGRAM_LIMIT).await.ok().filter(|(succeeded, ..)| *succeeded).map(|(_, said, _)| said)
+}
+
+/// Runs a program to its end: whether it succeeded, and what it has printed to standard output and standard error.
+pub(super) async fn run(words: &[&str], limit: Duration) -> io::Result<(bool, String, String)> {
+    let (name, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(name);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let all = async move {
+        let text = |bytes: io::Result<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let out = async { if let Some(out) = out { read(out).await } else { Ok(Vec::new()) } };
+        let err = async { if let Some(err) = err { read(err).await } else { Ok(Vec::new()) } };
+        let (out, err) = tokio::join!(out, err);
+        Ok((child.wait().await?.success(), text(out)?, text(err)?))
+    };
+    within(limit, all).await
+}

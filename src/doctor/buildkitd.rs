@@ -1,0 +1,127 @@
+//! BuildKit as a daemon of its own: `buildkitd.toml`, which it reads at its start.
+
+use super::address::{Address, Order, Verdict, order};
+use super::ask;
+use super::containerd::is_older;
+use super::expected::{Expected, List, by_hand, leftover, misplaced, past, unreadable, with_path};
+use super::finding::{Code, Examined, Finding, Part, Way};
+use super::host::{self, Host, Text};
+use super::text;
+use super::units::{self, Unit};
+use crate::client_config::Client;
+
+const FILE: &str = "/etc/buildkit/buildkitd.toml";
+const SOCKET: &str = "/run/buildkit/buildkitd.sock";
+const RESTART: &str = " && systemctl restart buildkit";
+
+/// What was read of it.
+pub(super) struct Facts {
+    settings: Option<Text>,
+    path: String,
+    unit: Unit,
+    runs: bool,
+    is_older: bool,
+}
+
+/// `None` where there is no buildkitd.
+pub(super) async fn read(host: &Host) -> Option<Facts> {
+    let listens = ask::listens(&host.at(SOCKET)).await;
+    let runs = !matches!(listens, Ok(None));
+    if !runs && !host.has_program(&["buildkitd"]) {
+        return None;
+    }
+    let unit = Unit::read(host, "buildkit.service");
+    let pid = listens.ok().flatten().and_then(|listens| listens.pid);
+    let command =
+        pid.map(host::command_line).filter(|words| words.first().is_some_and(|word| word.ends_with("buildkitd")));
+    let command = command.unwrap_or_else(|| unit.command.clone());
+    let path = units::flag(&command, "config").pop().unwrap_or_else(|| FILE.to_owned());
+    let is_older = is_older(pid.and_then(host::started), host.changed(&path));
+    Some(Facts { settings: host.read(&path), path, unit, runs, is_older })
+}
+
+/// Pure: what is wrong with it.
+pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
+    let mut found = Examined::new(Part::Buildkitd);
+    found.runs = Some(facts.runs);
+    let file = facts.path.as_str();
+    let fix = if file == FILE {
+        expected.write(Client::Buildkit, RESTART)
+    } else {
+        by_hand(format!("${{EDITOR:-vi}} {file}{RESTART}"))
+    };
+    let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
+    let table = match content.and_then(|content| text::toml(&content)) {
+        Ok(table) => table,
+        Err(wrong) => {
+            found.find(unreadable(file, &wrong, "buildkitd does not start with it"));
+            found.lead_all(expected.names(), Way::Nowhere);
+            return found;
+        }
+    };
+    let here = &expected.here;
+    let registries = text::entries(&table, "registry");
+    let mirrors = |name: &str| -> Vec<Address> {
+        let entry = registries.iter().find(|(known, _)| *known == name);
+        let mirrors = entry.and_then(|(_, table)| text::texts(table, "mirrors")).unwrap_or_default();
+        mirrors.iter().map(|mirror| Address::parse(mirror)).collect()
+    };
+    for name in expected.names() {
+        let all = mirrors(name);
+        let key = format!("registry.{name:?}");
+        let list = List { file, key: &key, registry: name };
+        let asked = order(here, &all);
+        let mut way = if matches!(asked, Order::First(_)) { Way::Proxy } else { Way::Source };
+        if let Order::First(ours) = asked {
+            let said = registries.iter().find(|(known, _)| {
+                Address::parse(known).host == ours.host && Address::parse(known).port() == ours.port()
+            });
+            let http = said.and_then(|(_, table)| table.get("http")?.as_bool());
+            // It takes plain HTTP for granted at loopback addresses only.
+            if here.is_plain(ours) && !http.unwrap_or(ours.is_loopback()) {
+                found.find(Finding {
+                    code: Code::Insecure,
+                    file: Some(file.to_owned()),
+                    text: format!("[registry.\"{ours}\"] has no http = true, and the proxy speaks plain HTTP there"),
+                    why: format!("TLS with the proxy fails, and {}", past(name)),
+                    fix: fix.clone(),
+                });
+                way = Way::Source;
+            }
+            if ours.has_scheme() {
+                found.find(with_path(
+                    ours,
+                    &list,
+                    format!("buildkitd takes the scheme for a host, and {}", past(name)),
+                    fix.clone(),
+                ));
+                way = Way::Source;
+            }
+        }
+        misplaced(here, asked, &list, fix.clone()).into_iter().for_each(|finding| found.find(finding));
+        found.ways.insert(name.to_owned(), way);
+    }
+    for (name, _) in &registries {
+        let is_proxy = here.judge(&Address::parse(name)) == Verdict::Ours;
+        if !is_proxy
+            && !expected.registries.contains_key(*name)
+            && mirrors(name).iter().any(|one| here.judge(one) == Verdict::Ours)
+        {
+            found.find(leftover(file, name, fix.clone()));
+        }
+    }
+    if facts.runs && facts.is_older {
+        found.find(Finding {
+            code: Code::NotLoaded,
+            file: Some(file.to_owned()),
+            text: "it was changed after the buildkitd that runs was started".to_owned(),
+            why: "buildkitd reads it at its start only, so builds may go past the proxy".to_owned(),
+            fix: by_hand("systemctl restart buildkit"),
+        });
+    }
+    if let Some(finding) = facts.unit.forward_proxy(expected, &Address::parse(&here.url)) {
+        found.find(finding);
+        found.ways.values_mut().for_each(|way| *way = Way::Source);
+    }
+    found
+}

@@ -1,0 +1,364 @@
+//! containerd as a kubelet or nerdctl uses it: `config.toml` says where `hosts.toml` are, which are read at each pull.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use toml::Table;
+
+use super::address::{Address, Order, order};
+use super::ask;
+use super::dockerd::missing;
+use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable};
+use super::finding::{Code, Examined, Finding, Fix, Part, Way};
+use super::host::{self, Host, Text};
+use super::hosts_toml::{self, Directory};
+use super::text;
+use super::units::{self, Unit};
+use crate::client_config::Client;
+
+const CONFIG: &str = "/etc/containerd/config.toml";
+const SOCKET: &str = "/run/containerd/containerd.sock";
+/// Where client-config writes.
+const CERTS_D: &str = "/etc/containerd/certs.d";
+/// The table of the mirrors, by the version of the file: from 3 on, of 2, and before.
+const NEW: [&str; 3] = ["plugins", "io.containerd.cri.v1.images", "registry"];
+const OLD: [&str; 3] = ["plugins", "io.containerd.grpc.v1.cri", "registry"];
+const FIRST: [&str; 3] = ["plugins", "cri", "registry"];
+const RESTART: &str = "systemctl restart containerd";
+/// A file has a few imports.
+const MAX_IMPORTS: usize = 64;
+
+/// What was read of it.
+pub(super) struct Facts {
+    config: Option<Text>,
+    imports: Vec<Text>,
+    unit: Unit,
+    /// Every directory with registries that a file names, or that client-config writes.
+    certs: Vec<(String, Vec<Directory>)>,
+    runs: bool,
+    /// It was started before its settings were changed last.
+    is_older: bool,
+    version: Option<String>,
+    /// dockerd is here, and nothing else that pulls through it.
+    is_dockers: bool,
+}
+
+/// Where it listens.
+pub(super) fn socket(host: &Host) -> PathBuf {
+    host.at(SOCKET)
+}
+
+/// `None` where there is no containerd.
+pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
+    let listens = ask::listens(&socket(host)).await;
+    let runs = !matches!(listens, Ok(None));
+    if !runs && !host.has_program(&["containerd"]) {
+        return None;
+    }
+    let unit = Unit::read(host, "containerd.service");
+    let pid = listens.ok().flatten().and_then(|listens| listens.pid);
+    let command =
+        pid.map(host::command_line).filter(|words| words.first().is_some_and(|word| word.ends_with("containerd")));
+    let command = command.unwrap_or_else(|| unit.command.clone());
+    let path =
+        ["config", "c"].iter().find_map(|name| units::flag(&command, name).pop()).unwrap_or_else(|| CONFIG.to_owned());
+    let config = host.read(&path);
+    let imports = config.as_ref().map(|config| imports(host, config)).unwrap_or_default();
+    let started = pid.and_then(host::started);
+    let files = config.iter().chain(&imports);
+    let changed = files.filter_map(|file| host.changed(&file.path)).max();
+    let mut directories = vec![CERTS_D.to_owned()];
+    let texts: Vec<_> = config.iter().chain(&imports).collect();
+    directories.extend(texts.iter().filter_map(|text| config_path(text.content.as_ref().ok()?)));
+    directories.dedup();
+    let certs: Vec<_> = directories.into_iter().map(|path| (path.clone(), hosts_toml::read(host, &path))).collect();
+    let version = if host.is_this() { ask::program(&["containerd", "--version"]).await } else { None };
+    let is_dockers = has_dockerd && !host.has_program(&["kubelet", "nerdctl", "crictl"]);
+    Some(Facts {
+        is_older: is_older(started, changed),
+        version: version.and_then(|said| Some(said.split_whitespace().nth(2)?.trim_start_matches('v').to_owned())),
+        config,
+        imports,
+        unit,
+        certs,
+        runs,
+        is_dockers,
+    })
+}
+
+/// A process was started before a file was changed. Both times are exact to the second.
+pub(super) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
+    const EXACT: std::time::Duration = std::time::Duration::from_secs(2);
+    matches!((started, changed), (Some(started), Some(changed)) if started + EXACT < changed)
+}
+
+/// The files that it imports, `*.toml` of a directory among them.
+fn imports(host: &Host, config: &Text) -> Vec<Text> {
+    let Ok(Ok(table)) = config.content.as_ref().map(|content| text::toml(content)) else { return Vec::new() };
+    let patterns = text::texts(&table, "imports").unwrap_or_default();
+    let files = patterns.iter().flat_map(|pattern| match pattern.strip_suffix("/*.toml") {
+        Some(directory) => host.read_all(directory, ".toml"),
+        None => host.read(pattern).into_iter().collect(),
+    });
+    files.take(MAX_IMPORTS).collect()
+}
+
+/// Wherever a file names one.
+fn config_path(content: &str) -> Option<String> {
+    let table = text::toml(content).ok()?;
+    let tables = [&NEW[..], &OLD, &FIRST].into_iter().filter_map(|way| text::table(&table, way));
+    let found = tables.into_iter().find_map(|table| text::text(table, "config_path"));
+    found.filter(|path| path.starts_with('/') && !path.contains(':')).map(|path| path.trim_end_matches('/').to_owned())
+}
+
+/// What the settings say together.
+#[derive(Default)]
+struct Settings {
+    version: i64,
+    /// Of the table that counts, and of one that does not.
+    path: Option<String>,
+    ignored: Option<&'static str>,
+    /// The mirrors of `docker.io` and so on, as they were set before `hosts.toml`.
+    mirrors: Vec<(String, Vec<Address>)>,
+    cri_is_off: bool,
+}
+
+impl Settings {
+    fn take(&mut self, table: &Table) {
+        let off = text::texts(table, "disabled_plugins").unwrap_or_default();
+        self.cri_is_off |= off
+            .iter()
+            .any(|name| matches!(name.as_str(), "cri" | "io.containerd.grpc.v1.cri" | "io.containerd.cri.v1.images"));
+        let counts = match self.version {
+            3.. => NEW,
+            2 => OLD,
+            _ => FIRST,
+        };
+        for (way, shown) in [
+            (NEW, r#"[plugins."io.containerd.cri.v1.images".registry]"#),
+            (OLD, r#"[plugins."io.containerd.grpc.v1.cri".registry]"#),
+            (FIRST, "[plugins.cri.registry]"),
+        ] {
+            let Some(registry) = text::table(table, &way) else { continue };
+            let path = text::text(registry, "config_path").filter(|path| !path.is_empty());
+            let path = path.map(|path| path.trim_end_matches('/').to_owned());
+            if way == counts {
+                self.path = path.or_else(|| self.path.take());
+                for (name, mirror) in text::entries(registry, "mirrors") {
+                    let endpoints = text::texts(mirror, "endpoint").unwrap_or_default();
+                    let endpoints = endpoints.iter().map(|url| Address::parse(url).or_tls(true));
+                    self.mirrors.push((name.to_owned(), endpoints.collect()));
+                }
+            } else if path.is_some() {
+                self.ignored = Some(shown);
+            }
+        }
+    }
+}
+
+/// Pure: what is wrong with it.
+pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
+    let mut found = Examined::new(Part::Containerd);
+    found.version.clone_from(&facts.version);
+    found.runs = Some(facts.runs);
+    let file = facts.config.as_ref().map_or(CONFIG, |config| config.path.as_str());
+    let mut settings = Settings::default();
+    for text in facts.config.iter().chain(&facts.imports) {
+        match text.content.clone().and_then(|content| text::toml(&content)) {
+            Ok(table) => {
+                if text.path == file {
+                    settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(1);
+                }
+                settings.take(&table);
+            }
+            Err(wrong) => {
+                found.find(unreadable(&text.path, &wrong, "containerd does not start with it"));
+                found.lead_all(expected.names(), Way::Nowhere);
+                return found;
+            }
+        }
+    }
+    let knows_the_proxy =
+        facts.certs.iter().flat_map(|(_, all)| all).any(|one| hosts_toml::is_ours(&expected.here, one));
+    if facts.is_dockers
+        && (settings.cri_is_off || !knows_the_proxy && settings.path.is_none() && settings.mirrors.is_empty())
+    {
+        found.notes.push("containerd is here for dockerd, which does not use its mirrors".to_owned());
+        return found;
+    }
+    if settings.mirrors.is_empty() {
+        by_files(facts, &settings, file, expected, &mut found);
+    } else {
+        by_mirrors(&settings, file, expected, &mut found);
+    }
+    if facts.runs && facts.is_older {
+        found.find(Finding {
+            code: Code::NotLoaded,
+            file: Some(file.to_owned()),
+            text: "it was changed after the containerd that runs was started".to_owned(),
+            why: "containerd reads it at its start only, so it may not look for hosts.toml where it says".to_owned(),
+            fix: by_hand(RESTART),
+        });
+    }
+    if let Some(finding) = facts.unit.forward_proxy(expected, &Address::parse(&expected.here.url)) {
+        found.find(finding);
+        found.ways.values_mut().for_each(|way| *way = Way::Source);
+    }
+    found
+}
+
+/// By the directory that `config_path` names.
+fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<'_>, found: &mut Examined) {
+    let empty = Vec::new();
+    let of = |path: &str| facts.certs.iter().find(|(known, _)| known == path).map_or(&empty, |(_, all)| all);
+    let ours_is_used = of(CERTS_D).iter().any(|one| hosts_toml::is_ours(&expected.here, one));
+    let read_from = match not_enabled(facts, settings, file, ours_is_used) {
+        Ok(path) => path,
+        Err(finding) => {
+            found.find(finding);
+            found.lead_all(expected.names(), Way::Source);
+            // What is wrong with the files themselves is told, too, so that one look suffices.
+            CERTS_D.to_owned()
+        }
+    };
+    let directories = of(&read_from);
+    let is_its_own = read_from != CERTS_D;
+    let write = expected.write(Client::Containerd, "");
+    let fix = |path: &str| if is_its_own { by_hand(format!("${{EDITOR:-vi}} {path}")) } else { write.clone() };
+    for name in expected.names() {
+        let path = format!("{read_from}/{name}/hosts.toml");
+        let way = match hosts_toml::of(directories, name) {
+            Some(directory) => {
+                let leads_here = hosts_toml::leads_here(&expected.here, directory);
+                let findings = hosts_toml::judge(expected, name, directory, "containerd", &fix(directory.path()));
+                findings.into_iter().for_each(|finding| found.find(finding));
+                if leads_here { Way::Proxy } else { Way::Source }
+            }
+            None => {
+                found.find(
+                    misnamed(directories, name, expected, &write)
+                        .unwrap_or_else(|| missing(&path, name, write.clone())),
+                );
+                Way::Source
+            }
+        };
+        found.ways.entry(name.to_owned()).or_insert(way);
+    }
+    for directory in directories {
+        let registry = hosts_toml::registry(&directory.name);
+        let is_known = registry == "_default" || expected.registries.contains_key(&registry);
+        if !is_known && hub_by_another_name(&registry).is_none() && hosts_toml::is_ours(&expected.here, directory) {
+            found.find(leftover(directory.path(), &registry, expected.prune(Client::Containerd, "")));
+        }
+    }
+}
+
+/// The directory that it reads, or why it reads none or another than the one with the files of client-config.
+fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: bool) -> Result<String, Finding> {
+    let (section, version) = match settings.version {
+        0 if facts.config.is_none() => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, Some(2)),
+        ..2 => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, None),
+        2 => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, Some(2)),
+        _ => (r#"[plugins."io.containerd.cri.v1.images".registry]"#, None),
+    };
+    let why = "containerd finds no hosts.toml, and pulls of every registry go past the proxy in silence".to_owned();
+    let add =
+        |lines: &str| by_hand(format!("printf '{lines}' >> {file} && {RESTART}", lines = lines.replace('\n', "\\n")));
+    let finding =
+        |code, text: String, fix: Fix| Finding { code, file: Some(file.to_owned()), text, why: why.clone(), fix };
+    let head = if facts.config.is_none() { version.map(|version| format!("version = {version}\n")) } else { None };
+    let lines = format!("{}{section}\n  config_path = \"{CERTS_D}\"\n", head.unwrap_or_default());
+    let edit = || by_hand(format!("${{EDITOR:-vi}} {file} && {RESTART}"));
+    let Some(path) = &settings.path else {
+        let text = match settings.ignored {
+            Some(ignored) if settings.version < 2 && facts.config.is_some() => {
+                format!("it has no version = 2, so containerd does not know its {ignored}")
+            }
+            Some(ignored) => {
+                format!("config_path is in {ignored}, and a file of version {} has it in {section}", settings.version)
+            }
+            None if facts.config.is_none() => "it is not there, so no config_path is set".to_owned(),
+            None => format!("config_path is not set: {section} has none"),
+        };
+        // A second table of the same name would make the file unreadable.
+        let is_new = settings.ignored.is_none() && !has_table(facts, file, settings.version);
+        let fix = if is_new && (settings.version >= 2 || facts.config.is_none()) { add(&lines) } else { edit() };
+        return Err(finding(Code::NotEnabled, text, fix));
+    };
+    if path.contains(':') {
+        let text = format!("config_path is {path:?}: two directories, of which containerd then reads neither");
+        return Err(finding(Code::NotEnabled, text, edit()));
+    }
+    if path != CERTS_D && ours_is_used {
+        let text = format!("config_path is {path:?}, and the files of client-config are in {CERTS_D}");
+        let fix = by_hand(format!("sed -i 's|^\\( *config_path *= *\\).*|\\1\"{CERTS_D}\"|' {file} && {RESTART}"));
+        return Err(finding(Code::Directory, text, fix));
+    }
+    Ok(path.clone())
+}
+
+fn has_table(facts: &Facts, file: &str, version: i64) -> bool {
+    let config = facts.config.as_ref().filter(|config| config.path == file);
+    let Some(Ok(table)) = config.and_then(|config| config.content.as_ref().ok()).map(|content| text::toml(content))
+    else {
+        return false;
+    };
+    let way = if version >= 3 { NEW } else { OLD };
+    text::table(&table, &way).is_some()
+}
+
+/// Names of Docker Hub that are no directory's.
+fn hub_by_another_name(registry: &str) -> Option<&'static str> {
+    ["registry-1.docker.io", "index.docker.io", "registry.hub.docker.com", "hub.docker.com"]
+        .into_iter()
+        .find(|name| *name == registry)
+}
+
+/// A directory whose name is Docker Hub's host and not its name.
+fn misnamed(directories: &[Directory], registry: &str, expected: &Expected<'_>, fix: &Fix) -> Option<Finding> {
+    if registry != oci::route::DOCKER_HUB {
+        return None;
+    }
+    let is_it = |one: &&Directory| hub_by_another_name(&one.name).is_some() && hosts_toml::is_ours(&expected.here, one);
+    let directory = directories.iter().find(is_it)?;
+    Some(Finding {
+        code: Code::Directory,
+        file: Some(directory.path().to_owned()),
+        text: format!("its directory is {}, and containerd looks for docker.io", directory.name),
+        why: super::expected::past(registry),
+        fix: fix.clone(),
+    })
+}
+
+/// By `registry.mirrors`, which releases before hosts.toml had, and which containerd 1 still reads.
+fn by_mirrors(settings: &Settings, file: &str, expected: &Expected<'_>, found: &mut Examined) {
+    if settings.path.is_some() {
+        found.find(Finding {
+            code: Code::Conflict,
+            file: Some(file.to_owned()),
+            text: "config_path and registry.mirrors are both set".to_owned(),
+            why: "containerd does not start its CRI plugin with both, so the kubelet has no runtime".to_owned(),
+            fix: by_hand(format!(
+                "${{EDITOR:-vi}} {file}  # take registry.mirrors and registry.configs out; then: {RESTART}"
+            )),
+        });
+        found.lead_all(expected.names(), Way::Nowhere);
+        return;
+    }
+    let fix = by_hand(format!("${{EDITOR:-vi}} {file} && {RESTART}"));
+    for name in expected.names() {
+        let endpoints =
+            settings.mirrors.iter().find(|(known, _)| known == name || known == "*").map(|(_, all)| all.as_slice());
+        let order = order(&expected.here, endpoints.unwrap_or_default());
+        let list = List { file, key: &format!("registry.mirrors.{name:?}"), registry: name };
+        let way = if matches!(order, Order::First(_)) { Way::Proxy } else { Way::Source };
+        misplaced(&expected.here, order, &list, fix.clone()).into_iter().for_each(|finding| found.find(finding));
+        found.ways.insert(name.to_owned(), way);
+    }
+    for (name, endpoints) in &settings.mirrors {
+        let leads_here = matches!(order(&expected.here, endpoints), Order::First(_));
+        if name != "*" && leads_here && !expected.registries.contains_key(name) {
+            found.find(leftover(file, name, fix.clone()));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! dockerd: `daemon.json`, its flags, what it has loaded, and the `hosts.toml` that it reads since release 28.
+
+use oci::route::DOCKER_HUB;
+use serde_json::Value;
+
+use super::address::{Address, Order, Verdict, order};
+use super::ask;
+use super::expected::{Expected, List, by_hand, leftover, misplaced, past, unreadable, with_path};
+use super::finding::{Code, Examined, Finding, Fix, Part, Way};
+use super::host::{Host, Text};
+use super::hosts_toml::{self, Directory};
+use super::text;
+use super::units::{self, Unit};
+use crate::client_config::Client;
+
+const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+const CERTS_D: &str = "/etc/docker/certs.d";
+const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
+/// By which it takes another `daemon.json`.
+const RELOAD: &str = " && systemctl reload docker";
+/// The first release that reads `hosts.toml` for what client-config writes there.
+const READS_HOSTS_TOML: u32 = 28;
+
+/// What was read of it.
+pub(super) struct Facts {
+    settings: Option<Text>,
+    unit: Unit,
+    certs: Vec<Directory>,
+    runs: bool,
+    /// Why it could not be asked although it listens.
+    silent: Option<String>,
+    /// What `GET /info` says.
+    info: Option<Value>,
+}
+
+/// Where it listens, if it does.
+pub(super) async fn socket(host: &Host) -> Option<std::path::PathBuf> {
+    for path in SOCKETS {
+        let at = host.at(path);
+        if matches!(ask::listens(&at).await, Ok(Some(_)) | Err(_)) && at.exists() {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// `None` where there is no dockerd.
+pub(super) async fn read(host: &Host) -> Option<Facts> {
+    let socket = socket(host).await;
+    if socket.is_none() && !host.has_program(&["dockerd"]) {
+        return None;
+    }
+    let mut unit = Unit::read(host, "docker.service");
+    let (mut info, mut silent) = (None, None);
+    if let Some(socket) = &socket {
+        match ask::get_unix(socket, "/info").await {
+            Ok(answer) => info = answer.json().filter(|_| answer.status == 200),
+            Err(cause) => silent = Some(cause.to_string()),
+        }
+        let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
+        let command = pid.map(super::host::command_line).unwrap_or_default();
+        if command.first().is_some_and(|program| program.ends_with("dockerd")) {
+            unit.command = command;
+        }
+    }
+    let path = unit.flag("config-file").pop().unwrap_or_else(|| DAEMON_JSON.to_owned());
+    let certs = hosts_toml::read(host, CERTS_D);
+    Some(Facts { settings: host.read(&path), unit, certs, runs: socket.is_some(), silent, info })
+}
+
+impl Facts {
+    fn version(&self) -> Option<&str> {
+        self.info.as_ref()?["ServerVersion"].as_str()
+    }
+
+    fn release(&self) -> Option<u32> {
+        self.version()?.split('.').next()?.parse().ok()
+    }
+
+    fn has_containerds_store(&self) -> bool {
+        let status = self.info.as_ref().and_then(|info| info["DriverStatus"].as_array());
+        let is_it = |pair: &Value| pair[1].as_str() == Some("io.containerd.snapshotter.v1");
+        status.is_some_and(|pairs| pairs.iter().any(is_it))
+    }
+
+    /// The mirrors that it has loaded; none where it could not be asked.
+    fn loaded(&self) -> Option<Vec<Address>> {
+        let mirrors = self.info.as_ref()?["RegistryConfig"]["Mirrors"].as_array()?;
+        Some(mirrors.iter().filter_map(Value::as_str).map(Address::parse).collect())
+    }
+}
+
+/// Pure: what is wrong with it.
+pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
+    let mut found = Examined::new(Part::Dockerd);
+    found.version = facts.version().map(str::to_owned);
+    found.runs = Some(facts.runs);
+    if let Some(cause) = &facts.silent {
+        found.notes.push(format!("dockerd does not tell what it has loaded: {cause}: run doctor as root"));
+    }
+    let file = facts.settings.as_ref().map_or(DAEMON_JSON, |text| text.path.as_str());
+    let settings = match facts.settings.as_ref().map(|text| text.content.clone().and_then(|text| text::json(&text))) {
+        None => Value::Null,
+        Some(Ok(settings)) => settings,
+        Some(Err(wrong)) => {
+            found.find(unreadable(file, &wrong, "dockerd does not start with it, nor reload"));
+            found.lead_all(expected.names(), Way::Source);
+            return found;
+        }
+    };
+    hub(facts, &settings, file, expected, &mut found);
+    others(facts, expected, &mut found);
+    found
+}
+
+/// `registry-mirrors`, which are for Docker Hub only.
+fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, found: &mut Examined) {
+    let here = &expected.here;
+    let in_file =
+        settings["registry-mirrors"].as_array().map(|mirrors| mirrors.iter().filter_map(Value::as_str).collect());
+    let in_file: Option<Vec<_>> = in_file;
+    let flags = facts.unit.flag("registry-mirror");
+    if in_file.is_some() && !flags.is_empty() {
+        found.find(Finding {
+            code: Code::Conflict,
+            file: Some(file.to_owned()),
+            text: "registry-mirrors is here, and --registry-mirror is among dockerd's flags".to_owned(),
+            why: "dockerd takes a setting from one of the two, and does not start with both".to_owned(),
+            fix: by_hand("systemctl edit --full docker  # and take --registry-mirror out of ExecStart"),
+        });
+    }
+    let mirrors: Vec<_> =
+        in_file.iter().flatten().copied().chain(flags.iter().map(String::as_str)).map(Address::parse).collect();
+    let fix = expected.write(Client::Docker, RELOAD);
+    let key = if in_file.is_none() && !flags.is_empty() { "--registry-mirror" } else { "registry-mirrors" };
+    let list = List { file, key, registry: DOCKER_HUB };
+    for address in mirrors.iter().filter(|address| !address.is_bare()) {
+        let why = "dockerd does not start with such a mirror, nor reload (before release 28)".to_owned();
+        let is_ours = here.judge(address) == Verdict::Ours;
+        let fix = if is_ours { fix.clone() } else { by_hand(format!("${{EDITOR:-vi}} {file}")) };
+        found.find(with_path(address, &list, why, fix));
+    }
+    let ours = mirrors.iter().find(|address| here.judge(address) == Verdict::Ours);
+    let is_routed = expected.registries.contains_key(DOCKER_HUB);
+    if !is_routed {
+        if ours.is_some() {
+            found.find(leftover(file, DOCKER_HUB, by_hand(format!("${{EDITOR:-vi}} {file}{RELOAD}"))));
+        }
+        return;
+    }
+    let by_hosts = facts.release().is_some_and(|release| release >= READS_HOSTS_TOML)
+        && facts.has_containerds_store()
+        && hosts_toml::of(&facts.certs, DOCKER_HUB).is_some_and(|directory| hosts_toml::leads_here(here, directory));
+    let wrong = misplaced(here, order(here, &mirrors), &list, fix.clone());
+    let mut way = if wrong.is_none() || by_hosts { Way::Proxy } else { Way::Source };
+    // Its own hosts.toml goes before the mirrors of daemon.json.
+    if let Some(finding) = wrong.filter(|_| !by_hosts) {
+        found.find(finding);
+    } else if let Some(ours) = ours {
+        if !expected.is_meant(DOCKER_HUB, ours) {
+            found.find(Finding {
+                code: Code::Path,
+                file: Some(file.to_owned()),
+                text: format!("{key} has {ours}, and a request there that names no registry is not for docker.io"),
+                why: format!("dockerd cannot say that it means docker.io, so the proxy takes it for another registry or refuses: {}", past(DOCKER_HUB)),
+                fix: fix.clone(),
+            });
+            way = Way::Source;
+        }
+        if let Some(finding) = not_loaded(facts, file, ours, expected) {
+            found.find(finding);
+            way = Way::Source;
+        }
+        if let Some(finding) = forward_proxy(facts, settings, ours, file, expected) {
+            found.find(finding);
+            way = Way::Source;
+        }
+    }
+    let is_closed = expected.registries.get(DOCKER_HUB).is_some_and(|routed| routed.closed);
+    if is_closed && !by_hosts {
+        found.notes.push(
+            "docker.io is closed, and dockerd's own mirrors always fall back: reject registry-1.docker.io in the firewall"
+                .to_owned(),
+        );
+    }
+    found.ways.insert(DOCKER_HUB.to_owned(), way);
+}
+
+/// The file is right, and dockerd goes by an earlier one.
+fn not_loaded(facts: &Facts, file: &str, ours: &Address, expected: &Expected<'_>) -> Option<Finding> {
+    let loaded = facts.loaded()?;
+    if matches!(order(&expected.here, &loaded), Order::First(_)) {
+        return None;
+    }
+    let has: Vec<_> = loaded.iter().map(ToString::to_string).collect();
+    let has = if has.is_empty() { "no mirror".to_owned() } else { has.join(", ") };
+    Some(Finding {
+        code: Code::NotLoaded,
+        file: Some(file.to_owned()),
+        text: format!("it has {ours}, and the dockerd that runs has loaded {has}"),
+        why: format!("until dockerd reads the file again, {}", past(DOCKER_HUB)),
+        fix: by_hand("systemctl reload docker"),
+    })
+}
+
+/// By the unit's environment, or by `proxies` of `daemon.json`.
+fn forward_proxy(
+    facts: &Facts,
+    settings: &Value,
+    ours: &Address,
+    file: &str,
+    expected: &Expected<'_>,
+) -> Option<Finding> {
+    let proxies = &settings["proxies"];
+    let key = if expected.here.is_plain(ours) { "http-proxy" } else { "https-proxy" };
+    if !proxies[key].is_string() {
+        return facts.unit.forward_proxy(expected, ours);
+    }
+    let exempt = proxies["no-proxy"].as_str().unwrap_or_default();
+    if ours.is_loopback() || units::is_exempt(exempt, ours) {
+        return None;
+    }
+    Some(Finding {
+        code: Code::ForwardProxy,
+        file: Some(file.to_owned()),
+        text: format!("proxies.{key} is set, and proxies.no-proxy does not have {}, where the proxy is", ours.host),
+        why: format!(
+            "dockerd sends its requests for the proxy to that forward proxy, which cannot reach it: {}",
+            past(DOCKER_HUB)
+        ),
+        fix: by_hand(format!("${{EDITOR:-vi}} {file} && systemctl restart docker")),
+    })
+}
+
+/// Other registries, by `hosts.toml`.
+fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
+    let reads = facts.release().map(|release| release >= READS_HOSTS_TOML && facts.has_containerds_store());
+    let fix = expected.write(Client::Docker, "");
+    for name in expected.names() {
+        let directory = hosts_toml::of(&facts.certs, name);
+        match (reads, directory) {
+            // With daemon.json alone it pulls through the proxy as well.
+            (Some(true), None) if name == DOCKER_HUB => {}
+            (Some(true), Some(directory)) => {
+                let findings = hosts_toml::judge(expected, name, directory, "dockerd", &fix);
+                if !findings.is_empty() && !hosts_toml::leads_here(&expected.here, directory) {
+                    found.ways.insert(name.to_owned(), Way::Source);
+                }
+                findings.into_iter().for_each(|finding| found.find(finding));
+                found.ways.entry(name.to_owned()).or_insert(Way::Proxy);
+            }
+            (Some(true), None) => {
+                found.find(missing(&format!("{CERTS_D}/{name}/hosts.toml"), name, fix.clone()));
+                found.ways.insert(name.to_owned(), Way::Source);
+            }
+            _ if name == DOCKER_HUB => {}
+            (Some(false), _) => {
+                found.ways.insert(name.to_owned(), Way::Source);
+                found.notes.push(format!("pulls of {name} by dockerd go to {name} itself: this dockerd mirrors docker.io alone (docs/clients.md)"));
+            }
+            (None, _) => {}
+        }
+    }
+    for directory in &facts.certs {
+        let registry = hosts_toml::registry(&directory.name);
+        if registry != "_default"
+            && !expected.registries.contains_key(&registry)
+            && hosts_toml::is_ours(&expected.here, directory)
+        {
+            found.find(leftover(directory.path(), &registry, expected.prune(Client::Docker, "")));
+        }
+    }
+}
+
+/// A file that is not there.
+pub(super) fn missing(path: &str, registry: &str, fix: Fix) -> Finding {
+    Finding {
+        code: Code::NoMirror,
+        file: Some(path.to_owned()),
+        text: "it is not there".to_owned(),
+        why: past(registry),
+        fix,
+    }
+}

@@ -1,0 +1,176 @@
+//! What the proxy's settings ask of engines, and the findings that several engines share.
+
+use std::collections::BTreeMap;
+
+use oci::authority;
+use oci::route::{DOCKER_HUB, OnFailure};
+
+use super::address::{Address, Here, Order, Slip};
+use super::finding::{Code, Finding, Fix};
+use crate::client_config::Client;
+use crate::config::{Config, Routes};
+
+/// A registry that has routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Routed {
+    /// One of its routes is closed.
+    pub closed: bool,
+    /// One of its routes is not.
+    pub open: bool,
+}
+
+/// The proxy as engines should know it.
+pub(super) struct Expected<'a> {
+    pub here: Here,
+    pub routes: &'a Routes,
+    /// By name.
+    pub registries: BTreeMap<String, Routed>,
+    /// The end of a command line of this program that reads the same settings.
+    pub flags: String,
+}
+
+impl<'a> Expected<'a> {
+    /// `file` is that of the settings, `url` the proxy's address where `--mirror` gives it, `own` names and addresses of this host.
+    pub(super) fn new(config: &'a Config, file: Option<&str>, mirror: &str, is_given: bool, own: &[String]) -> Self {
+        let mut registries: BTreeMap<String, Routed> = BTreeMap::new();
+        for route in config.routes().iter() {
+            let found = registries.entry(route.source.registry().to_owned()).or_default();
+            match route.destination.on_failure {
+                OnFailure::Closed => found.closed = true,
+                OnFailure::Fallback => found.open = true,
+            }
+        }
+        let mut flags = file.map(|file| format!(" --config {}", shell_word(file))).unwrap_or_default();
+        if is_given {
+            flags += &format!(" --mirror {}", shell_word(mirror));
+        }
+        Self { here: Here::new(config, mirror, own), routes: config.routes(), registries, flags }
+    }
+
+    /// The names of all routed registries.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.registries.keys().map(String::as_str).collect()
+    }
+
+    /// Whether requests that name no registry, and come by this host name, are for this one.
+    pub(super) fn is_meant(&self, registry: &str, address: &Address) -> bool {
+        let named =
+            self.routes.iter().filter(|route| route.source.registry() == registry).flat_map(|route| &route.hosts);
+        let by_name = named.into_iter().any(|name| authority::split(name).0.eq_ignore_ascii_case(&address.host));
+        by_name || self.routes.default_registry() == Some(registry)
+    }
+
+    /// Has `client-config` write the files of a client, and the engine take them.
+    pub(super) fn write(&self, client: Client, then: &str) -> Fix {
+        let command = format!("acr-cache-proxy client-config {}{} --write{then}", client.name(), self.flags);
+        Fix { command, by: Some(client) }
+    }
+
+    /// The same, and what no route needs any more goes.
+    pub(super) fn prune(&self, client: Client, then: &str) -> Fix {
+        let command = format!("acr-cache-proxy client-config {}{} --write --prune{then}", client.name(), self.flags);
+        Fix { command, by: Some(client) }
+    }
+}
+
+/// A text as one word of a shell.
+pub(super) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,[]".contains(c);
+    // Brackets are a pattern for a shell, which only matters where it matches a file.
+    if !text.is_empty() && text.chars().all(|c| is_plain(c) && c != '[' && c != ']') {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// What a fix is besides a run of `client-config`.
+pub(super) fn by_hand(command: impl Into<String>) -> Fix {
+    Fix { command: command.into(), by: None }
+}
+
+/// The host that is asked when the proxy is not.
+pub(super) fn source(registry: &str) -> String {
+    match registry {
+        DOCKER_HUB => "Docker Hub itself, as far as its limit for this host's address goes".to_owned(),
+        other => format!("{other} itself"),
+    }
+}
+
+/// Why it matters that the proxy is not asked.
+pub(super) fn past(registry: &str) -> String {
+    format!("pulls of {registry} go past the proxy in silence, to {}", source(registry))
+}
+
+/// What is wrong with a list of addresses for a registry; `None` if the proxy is the first of them. `key` names the list in its
+/// file; `fix` makes it right.
+pub(super) fn misplaced(here: &Here, order: Order<'_>, list: &List<'_>, fix: Fix) -> Option<Finding> {
+    let List { file, key, registry } = list;
+    let (code, text) = match order {
+        Order::First(_) => return None,
+        Order::Behind(ours, first) => {
+            let why =
+                format!("{first} is asked before the proxy, so the proxy only gets what fails there: for {registry}");
+            return Some(Finding {
+                code: Code::Order,
+                file: Some((*file).to_owned()),
+                text: format!("{key} has {first} before {ours}"),
+                why,
+                fix,
+            });
+        }
+        Order::Slip(address, slip) => {
+            let url = &here.url;
+            let differs = match slip {
+                Slip::Port => format!("the proxy is at {url}: the port differs"),
+                Slip::Host => format!("the proxy is at {url}: the host is misspelt"),
+                Slip::Scheme => format!("the proxy is at {url}: one has TLS and the other has not"),
+            };
+            (Code::Address, format!("{key} has {address}, and {differs}"))
+        }
+        Order::Absent => (Code::NoMirror, format!("{key} does not have the proxy, {}", here.url)),
+    };
+    Some(Finding { code, file: Some((*file).to_owned()), text, why: past(registry), fix })
+}
+
+/// A list of addresses in a file.
+pub(super) struct List<'a> {
+    pub file: &'a str,
+    pub key: &'a str,
+    pub registry: &'a str,
+}
+
+/// What is wrong with an address of the proxy's that has more than a host and a port, for a client that may not have that.
+pub(super) fn with_path(address: &Address, list: &List<'_>, why: String, fix: Fix) -> Finding {
+    Finding {
+        code: Code::Path,
+        file: Some(list.file.to_owned()),
+        text: format!("{} has {address}: an address here has a scheme, a host and a port, and nothing else", list.key),
+        why,
+        fix,
+    }
+}
+
+/// A file that cannot be read.
+pub(super) fn unreadable(file: &str, wrong: &str, why: &str) -> Finding {
+    Finding {
+        code: Code::Unreadable,
+        file: Some(file.to_owned()),
+        text: wrong.to_owned(),
+        why: why.to_owned(),
+        fix: by_hand(format!("${{EDITOR:-vi}} {}", shell_word(file))),
+    }
+}
+
+/// What is not there to be read.
+pub(super) fn leftover(file: &str, registry: &str, fix: Fix) -> Finding {
+    Finding {
+        code: Code::Leftover,
+        file: Some(file.to_owned()),
+        text: format!("it sends {registry} to the proxy, which has no route for it"),
+        why: format!(
+            "each pull of {registry} is refused by the proxy first, with 404, and fails if nobody else may be asked"
+        ),
+        fix,
+    }
+}

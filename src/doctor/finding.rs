@@ -1,0 +1,156 @@
+//! What a doctor finds: what is wrong, why it matters and what to do, a line each.
+
+use std::collections::BTreeMap;
+
+use crate::client_config::Client;
+use crate::label::labels;
+
+labels! {
+    /// What is looked at.
+    Part {
+        /// This program's own service.
+        Proxy = "proxy",
+        /// Docker Engine.
+        Dockerd = "dockerd",
+        /// containerd, for a kubelet, nerdctl or ctr.
+        Containerd = "containerd",
+        /// podman, buildah and skopeo.
+        Podman = "podman",
+        /// CRI-O, which reads the files of podman.
+        Crio = "cri-o",
+        /// BuildKit as a daemon of its own.
+        Buildkitd = "buildkitd",
+        /// k3s, with a containerd of its own.
+        K3s = "k3s",
+        /// RKE2, likewise.
+        Rke2 = "rke2",
+        /// The kubelet, which pulls through one of the others.
+        Kubelet = "kubelet",
+    }
+}
+
+labels! {
+    /// A kind of finding.
+    Code {
+        /// The proxy's own settings have mistakes.
+        Settings = "settings",
+        /// The proxy does not answer.
+        Down = "down",
+        /// Something else answers in its place.
+        Stranger = "stranger",
+        /// It has no token for a registry.
+        NotReady = "not-ready",
+        /// It has answered requests so that clients went to the source.
+        Refused = "refused",
+        /// A file is not what the engine can read.
+        Unreadable = "unreadable",
+        /// The engine does not know the proxy.
+        NoMirror = "no-mirror",
+        /// An address is nearly the proxy's.
+        Address = "address",
+        /// An address has what the engine refuses, or the proxy does not understand.
+        Path = "path",
+        /// Another mirror is asked first.
+        Order = "order",
+        /// Plain HTTP has to be allowed.
+        Insecure = "insecure",
+        /// The proxy may not be asked for all that a pull needs.
+        Capabilities = "capabilities",
+        /// The files are not looked for where they are.
+        NotEnabled = "not-enabled",
+        /// A file is in a directory that is not looked into.
+        Directory = "directory",
+        /// Another file or entry counts in place of the one that names the proxy.
+        Hidden = "hidden",
+        /// Two settings exclude each other.
+        Conflict = "conflict",
+        /// The engine refuses the registry.
+        Blocked = "blocked",
+        /// The proxy is named for a registry that it has no route for.
+        Leftover = "leftover",
+        /// A closed route, and the engine asks the source.
+        NotClosed = "not-closed",
+        /// An open route, and the engine cannot ask the source.
+        NoFallback = "no-fallback",
+        /// The engine has not loaded what the file says.
+        NotLoaded = "not-loaded",
+        /// Requests for the proxy are sent to a forward proxy.
+        ForwardProxy = "forward-proxy",
+        /// A pull has failed, or gone past the proxy.
+        Pull = "pull",
+    }
+}
+
+labels! {
+    /// Where a pull of a routed registry goes first.
+    Way {
+        /// To the proxy.
+        Proxy = "proxy",
+        /// Past the proxy, to the registry itself or another mirror.
+        Source = "source",
+        /// It fails.
+        Nowhere = "nowhere",
+    }
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fix {
+    /// It can be pasted into a root shell.
+    pub command: String,
+    /// `--fix` does it, by the files of this client.
+    pub by: Option<Client>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub code: Code,
+    /// Where it is wrong, if that is a file.
+    pub file: Option<String>,
+    /// What is wrong.
+    pub text: String,
+    /// What comes of it.
+    pub why: String,
+    pub fix: Fix,
+}
+
+/// What was found out about one part of the host.
+#[derive(Clone, Debug)]
+pub(super) struct Examined {
+    pub part: Part,
+    pub version: Option<String>,
+    /// `None` for what has no daemon.
+    pub runs: Option<bool>,
+    /// Where pulls of each routed registry go.
+    pub ways: BTreeMap<String, Way>,
+    pub findings: Vec<Finding>,
+    /// What is worth knowing and nobody's fault.
+    pub notes: Vec<String>,
+}
+
+impl Examined {
+    pub(super) fn new(part: Part) -> Self {
+        Self { part, version: None, runs: None, ways: BTreeMap::new(), findings: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Says the same of where pulls of all these registries go.
+    pub(super) fn lead_all(&mut self, registries: Vec<&str>, way: Way) {
+        self.ways.extend(registries.into_iter().map(|name| (name.to_owned(), way)));
+    }
+
+    pub(super) fn find(&mut self, finding: Finding) {
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// `one`, `one and two`, `one, two and three`.
+pub(super) fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}

@@ -1,0 +1,135 @@
+//! What is on the host: files below a root, and daemons behind Unix sockets, all within bounds of size and time.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::file::{self, FileError};
+
+/// No engine's settings are nearly as long.
+const MAX_FILE: u64 = 1 << 20;
+/// Directories of settings have tens of files, and /home hundreds of users.
+const MAX_ENTRIES: usize = 1_000;
+/// What the kernel counts in for programs, on every architecture that this program is built for (time(7), `USER_HZ`).
+const TICKS_A_SECOND: u64 = 100;
+
+/// The host, or the tree of one below a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    root: PathBuf,
+}
+
+/// A file of settings.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    /// As the host sees it.
+    pub path: String,
+    pub content: Result<String, String>,
+}
+
+impl Host {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Whether it is the machine that this program runs on, whose programs may be asked.
+    pub(super) fn is_this(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Where a path of the host is on this machine.
+    pub(super) fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// Whether there is anything at this path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.at(path).exists()
+    }
+
+    /// Whether one of these programs is installed.
+    pub(super) fn has_program(&self, names: &[&str]) -> bool {
+        const DIRECTORIES: [&str; 6] =
+            ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/opt/bin", "/opt/rke2/bin"];
+        let paths = |name| DIRECTORIES.iter().map(move |directory| format!("{directory}/{name}"));
+        names.iter().flat_map(paths).any(|path| self.has(&path))
+    }
+
+    /// A file; `None` if there is none.
+    pub(super) fn read(&self, path: &str) -> Option<Text> {
+        let at = self.at(path);
+        let read = file::at_start(move || file::read(&at, MAX_FILE)).and_then(|content| content);
+        let content = match read {
+            Err(FileError::Io(cause)) if is_missing(&cause) => return None,
+            Err(cause) => Err(cause.to_string()),
+            Ok(content) => String::from_utf8(content.to_vec()).map_err(|_| "it is not UTF-8".to_owned()),
+        };
+        Some(Text { path: path.to_owned(), content })
+    }
+
+    /// The names in a directory, in order; none where there is no directory.
+    pub(super) fn list(&self, directory: &str) -> Vec<String> {
+        let at = self.at(directory);
+        let read = file::at_start(move || {
+            let entries = fs::read_dir(at).into_iter().flatten().take(MAX_ENTRIES).flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+        });
+        let mut names = read.unwrap_or_default();
+        names.sort_unstable();
+        names
+    }
+
+    /// The files of a directory whose names end so, in order.
+    pub(super) fn read_all(&self, directory: &str, end: &str) -> Vec<Text> {
+        let names = self.list(directory).into_iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
+        names.filter_map(|name| self.read(&format!("{directory}/{name}"))).collect()
+    }
+
+    /// When a file was changed last; for a link, when it or what it leads to was.
+    pub(super) fn changed(&self, path: &str) -> Option<SystemTime> {
+        let at = self.at(path);
+        let read = file::at_start(move || fs::metadata(at).and_then(|found| found.modified()));
+        read.ok()?.ok()
+    }
+
+    /// Addresses and names of this machine, for whom a listener on all addresses waits.
+    pub(super) fn names(&self) -> Vec<String> {
+        let own = self.read("/etc/hostname").and_then(|text| text.content.ok());
+        let own = own.map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
+        let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+        let addresses = interfaces.filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| address.ip().to_string());
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| format!("[{}]", address.ip())))
+        });
+        addresses.chain(own).collect()
+    }
+
+    /// The home directories of users, root's among them.
+    pub(super) fn homes(&self) -> Vec<String> {
+        let users = self.list("/home").into_iter().map(|user| format!("/home/{user}"));
+        ["/root".to_owned()].into_iter().chain(users).collect()
+    }
+}
+
+fn is_missing(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// When a process of this machine was started: field 22 of its `stat`, in ticks since the boot (proc_pid_stat(5)).
+pub(super) fn started(pid: u32) -> Option<SystemTime> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program is in brackets, and may have any character.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let boot = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(boot) + Duration::from_millis(ticks.saturating_mul(1_000) / TICKS_A_SECOND))
+}
+
+/// The command line of a process of this machine.
+pub(super) fn command_line(pid: u32) -> Vec<String> {
+    let read = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = read.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}

@@ -1,0 +1,159 @@
+//! k3s and RKE2, which make the `hosts.toml` of a containerd of their own out of `registries.yaml` when they start.
+
+use serde_json::Value;
+
+use super::address::{Address, Order, Verdict, order};
+use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable, with_path};
+use super::finding::{Code, Examined, Finding, Fix, Part, Way};
+use super::host::{Host, Text};
+use super::units::Unit;
+
+/// One of the two.
+struct Kind {
+    part: Part,
+    programs: &'static [&'static str],
+    file: &'static str,
+    /// What it makes of the file.
+    generated: &'static str,
+    services: [&'static str; 2],
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        part: Part::K3s,
+        programs: &["k3s"],
+        file: "/etc/rancher/k3s/registries.yaml",
+        generated: "/var/lib/rancher/k3s/agent/etc/containerd",
+        services: ["k3s", "k3s-agent"],
+    },
+    Kind {
+        part: Part::Rke2,
+        programs: &["rke2"],
+        file: "/etc/rancher/rke2/registries.yaml",
+        generated: "/var/lib/rancher/rke2/agent/etc/containerd",
+        services: ["rke2-server", "rke2-agent"],
+    },
+];
+
+/// What was read of one.
+pub(super) struct Facts {
+    kind: &'static Kind,
+    settings: Option<Text>,
+    /// All that it has made, if it has ever run.
+    generated: Option<String>,
+    service: &'static str,
+    unit: Unit,
+}
+
+/// Those that are here.
+pub(super) fn read(host: &Host) -> Vec<Facts> {
+    let facts = |kind: &'static Kind| {
+        if !host.has_program(kind.programs) {
+            return None;
+        }
+        let has_unit = |name: &&str| {
+            host.has(&format!("/etc/systemd/system/{name}.service"))
+                || host.has(&format!("/usr/local/lib/systemd/system/{name}.service"))
+        };
+        let service = kind.services.into_iter().find(has_unit).unwrap_or(kind.services[0]);
+        let certs = format!("{}/certs.d", kind.generated);
+        let hosts = host.list(&certs).into_iter().filter_map(|name| host.read(&format!("{certs}/{name}/hosts.toml")));
+        // Before it knew hosts.toml, they were in this one.
+        let config = host.read(&format!("{}/config.toml", kind.generated));
+        let generated: Vec<_> = config.into_iter().chain(hosts).filter_map(|text| text.content.ok()).collect();
+        let generated = (!generated.is_empty()).then(|| generated.join("\n"));
+        let unit = Unit::read(host, &format!("{service}.service"));
+        Some(Facts { kind, settings: host.read(kind.file), generated, service, unit })
+    };
+    KINDS.iter().filter_map(facts).collect()
+}
+
+/// Pure: what is wrong with one.
+pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
+    let mut found = Examined::new(facts.kind.part);
+    let file = facts.kind.file;
+    let restart = format!("systemctl restart {}", facts.service);
+    let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
+    let parsed = content.and_then(|content| {
+        serde_yaml::from_str::<Value>(&content).map_err(|wrong| {
+            let at = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
+            format!("it is not YAML{at}")
+        })
+    });
+    let settings = match parsed {
+        Ok(settings) => settings,
+        Err(wrong) => {
+            found.find(unreadable(file, &wrong, &format!("{} does not start with it", facts.kind.part.name())));
+            found.lead_all(expected.names(), Way::Nowhere);
+            return found;
+        }
+    };
+    let here = &expected.here;
+    let endpoints = |name: &str| -> Vec<Address> {
+        let all = settings["mirrors"][name]["endpoint"].as_array().into_iter().flatten();
+        all.filter_map(Value::as_str).map(|url| Address::parse(url).or_tls(true)).collect()
+    };
+    let mut is_right = true;
+    for name in expected.names() {
+        let by_name = endpoints(name);
+        let all = if settings["mirrors"][name].is_object() { by_name } else { endpoints("*") };
+        let key = format!("mirrors.{name:?}.endpoint");
+        let list = List { file, key: &key, registry: name };
+        let asked = order(here, &all);
+        let fix = by_settings(expected, facts, file, &restart);
+        if let Order::First(ours) = asked {
+            if !ours.is_bare() {
+                let why = format!(
+                    "requests go to another path than /v2/, which the proxy refuses, and then to the source of {name}"
+                );
+                found.find(with_path(ours, &list, why, fix.clone()));
+            }
+            found.ways.insert(name.to_owned(), Way::Proxy);
+        } else {
+            is_right = false;
+            found.ways.insert(name.to_owned(), Way::Source);
+        }
+        misplaced(here, asked, &list, fix).into_iter().for_each(|finding| found.find(finding));
+    }
+    for name in settings["mirrors"].as_object().into_iter().flat_map(serde_json::Map::keys) {
+        let is_ours = endpoints(name).iter().any(|one| here.judge(one) == Verdict::Ours);
+        if name != "*" && is_ours && !expected.registries.contains_key(name) {
+            found.find(leftover(file, name, by_hand(format!("${{EDITOR:-vi}} {file} && {restart}"))));
+        }
+    }
+    let authority = here.url.split_once("://").map_or(here.url.as_str(), |(_, authority)| authority);
+    if is_right && facts.generated.as_ref().is_some_and(|generated| !generated.contains(authority)) {
+        found.find(Finding {
+            code: Code::NotLoaded,
+            file: Some(file.to_owned()),
+            text: format!(
+                "it names the proxy, and what {} has made of it at its last start does not",
+                facts.kind.part.name()
+            ),
+            why: "it is read at the start only, so pulls go past the proxy until the next one".to_owned(),
+            fix: by_hand(restart),
+        });
+        found.ways.values_mut().for_each(|way| *way = Way::Source);
+    }
+    if let Some(finding) = facts.unit.forward_proxy(expected, &Address::parse(&here.url)) {
+        found.find(finding);
+        found.ways.values_mut().for_each(|way| *way = Way::Source);
+    }
+    found
+}
+
+/// Puts the mirrors into the file.
+fn by_settings(expected: &Expected<'_>, facts: &Facts, file: &str, restart: &str) -> Fix {
+    if facts.settings.is_some() {
+        return by_hand(format!("${{EDITOR:-vi}} {file} && {restart}"));
+    }
+    let entries = expected
+        .names()
+        .iter()
+        .map(|name| format!("  {name:?}:\\n    endpoint: [\"{}\"]\\n", expected.here.url))
+        .collect::<String>();
+    by_hand(format!(
+        "mkdir -p {} && printf 'mirrors:\\n{entries}' > {file} && {restart}",
+        file.rsplit_once('/').map_or("", |(directory, _)| directory)
+    ))
+}

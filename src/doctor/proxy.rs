@@ -1,0 +1,192 @@
+//! The proxy itself: whether it runs, has its tokens, and has sent clients to the source.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde_json::Value;
+
+use super::ask::{self, Answer};
+use super::expected::{Expected, by_hand};
+use super::finding::{Code, Examined, Finding, Part};
+use super::host::Host;
+use crate::config::{Config, Endpoint};
+
+const UNIT: &str = "acr-cache-proxy.service";
+/// A sentence of the proxy's is quoted up to here.
+const MAX_SENTENCE: usize = 500;
+
+/// What it says.
+pub(super) struct Facts {
+    /// Where it was asked.
+    at: String,
+    answers: io::Result<Option<Answer>>,
+    /// Where the admin listener is set to be.
+    admin: Option<SocketAddr>,
+    ready: Option<io::Result<Answer>>,
+    /// `/status`.
+    pub status: Option<Value>,
+    has_unit: bool,
+}
+
+/// Asks the first listener that can be asked as it is, and the admin listener.
+pub(super) async fn read(host: &Host, config: &Config) -> Facts {
+    let is_plain = |listener: &&crate::config::Listener| listener.tls.is_none() && listener.proxy_protocol.is_none();
+    let listener = config.listeners().iter().find(is_plain).or(config.listeners().first());
+    let (at, answers) = match listener {
+        Some(listener) => {
+            let is_plain = is_plain(&listener);
+            let answers = match &listener.endpoint {
+                Endpoint::Address(address) if is_plain => ask::get(reachable(*address), "/v2/").await.map(Some),
+                Endpoint::Address(address) => ask::connects(reachable(*address)).await.map(|()| None),
+                Endpoint::Unix { path, .. } if is_plain => ask::get_unix(path, "/v2/").await.map(Some),
+                Endpoint::Unix { path, .. } => ask::listens(path)
+                    .await
+                    .and_then(|found| found.map(|_| None).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())),
+            };
+            (listener.endpoint.to_string(), answers)
+        }
+        None => (String::new(), Err(io::ErrorKind::NotFound.into())),
+    };
+    let (mut ready, mut status) = (None, None);
+    if let (Some(admin), Ok(_)) = (config.admin(), &answers) {
+        let admin = reachable(admin);
+        ready = Some(ask::get(admin, "/readyz").await);
+        if matches!(ready, Some(Ok(_))) {
+            status = ask::get(admin, "/status")
+                .await
+                .ok()
+                .filter(|answer| answer.status == 200)
+                .and_then(|answer| answer.json());
+        }
+    }
+    let units = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+    let has_unit = units.iter().any(|directory| host.has(&format!("{directory}/{UNIT}")));
+    Facts { at, answers, admin: config.admin(), ready, status, has_unit }
+}
+
+/// By which a listener is reached from its own host.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Mistakes in the settings, a line each. Nothing else can be judged then.
+pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>) -> Examined {
+    let mut found = Examined::new(Part::Proxy);
+    let flags = file.map(|file| format!(" --config {}", super::expected::shell_word(file))).unwrap_or_default();
+    for mistake in mistakes.lines() {
+        found.find(Finding {
+            code: Code::Settings,
+            file: file.map(str::to_owned),
+            text: mistake.to_owned(),
+            why: "the proxy does not start with it; one that runs goes on with its earlier settings".to_owned(),
+            fix: by_hand(format!("acr-cache-proxy check{flags}")),
+        });
+    }
+    found
+}
+
+/// Pure: what is wrong with it.
+pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
+    let mut found = Examined::new(Part::Proxy);
+    let at = &facts.at;
+    let all = super::finding::listed(&expected.names());
+    match &facts.answers {
+        Ok(None) => found.runs = Some(true),
+        Ok(Some(answer)) if answer.is_registry && answer.status < 500 => found.runs = Some(true),
+        Ok(Some(answer)) => {
+            found.find(Finding {
+                code: Code::Stranger,
+                file: None,
+                text: format!(
+                    "at {at} something else answers: {} to GET /v2/, and not as a registry does",
+                    answer.status
+                ),
+                why: format!("engines that ask there get nothing of use: pulls of {all} go to the source"),
+                fix: by_hand(format!("ss -ltnp 'sport = :{}'", at.rsplit(':').next().unwrap_or_default())),
+            });
+            return found;
+        }
+        Err(cause) => {
+            found.runs = Some(false);
+            let start = if facts.has_unit {
+                format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
+            } else {
+                format!("acr-cache-proxy{}", expected.flags)
+            };
+            found.find(Finding {
+                code: Code::Down,
+                file: None,
+                text: format!("nothing answers at {at}: {}", told(cause)),
+                why: format!("pulls of {all} go to the source in silence, and those of closed routes fail"),
+                fix: by_hand(start),
+            });
+            return found;
+        }
+    }
+    match (&facts.ready, facts.admin) {
+        (Some(Ok(answer)), _) if answer.status == 200 => {}
+        (Some(Ok(answer)), _) => {
+            let summary = answer.json().and_then(|body| Some(body["summary"].as_str()?.to_owned()));
+            let summary: String = summary
+                .unwrap_or_else(|| format!("/readyz answers {}", answer.status))
+                .chars()
+                .take(MAX_SENTENCE)
+                .collect();
+            found.find(Finding {
+                code: Code::NotReady,
+                file: None,
+                text: summary,
+                why: "it answers 503 until it has a token, and clients go to the source or fail".to_owned(),
+                fix: by_hand(format!("acr-cache-proxy check --online{}", expected.flags)),
+            });
+        }
+        (Some(Err(cause)), Some(admin)) => found.notes.push(format!(
+            "the admin listener, {admin}, does not answer ({}): whether the proxy has its tokens is not known",
+            told(cause)
+        )),
+        _ => found.notes.push(format!(
+            "without the setting admin nobody can say whether the proxy has its tokens: acr-cache-proxy check --online{}",
+            expected.flags
+        )),
+    }
+    refused(facts, expected, &mut found);
+    found
+}
+
+/// Routes whose requests were answered in the last hour by a status that sends clients to the source.
+fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
+    let routes = facts.status.as_ref().and_then(|status| status["routes"].as_array());
+    for route in routes.into_iter().flatten() {
+        let count = route["refused_last_hour"].as_u64().unwrap_or_default();
+        let name = ["route", "source"].into_iter().find_map(|key| route[key].as_str());
+        let (Some(name), true) = (name, count > 0) else { continue };
+        let cause =
+            route["most_frequent_cause"].as_str().map(|cause| format!(", mostly for {cause}")).unwrap_or_default();
+        found.find(Finding {
+            code: Code::Refused,
+            file: None,
+            text: format!("{count} requests for {name} were refused in the last hour{cause}"),
+            why: "after such an answer an engine goes to the source, or the pull fails where the route is closed"
+                .to_owned(),
+            fix: by_hand(format!(
+                "acr-cache-proxy check --online{}; journalctl --unit {UNIT} --priority warning --since -1h",
+                expected.flags
+            )),
+        });
+    }
+}
+
+/// An error in lower case, without the system's number.
+fn told(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+        _ => cause.to_string().to_lowercase(),
+    }
+}

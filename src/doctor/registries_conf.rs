@@ -1,0 +1,326 @@
+//! `registries.conf`, which podman, buildah, skopeo and CRI-O share: whose file counts, and which entry.
+
+use toml::{Table, Value};
+
+use super::address::{Address, Order, Verdict, order};
+use super::expected::{Expected, List, by_hand, leftover, misplaced, past, unreadable};
+use super::finding::{Code, Examined, Finding, Fix, Way};
+use super::host::{Host, Text};
+use super::text;
+use crate::client_config::Client;
+
+/// The first of them that is there counts.
+const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/containers/registries.conf"];
+const DROP_INS: &str = "/etc/containers/registries.conf.d";
+/// What client-config writes.
+const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
+/// A user's own, below the home directory.
+const USERS: &str = ".config/containers/registries.conf";
+
+/// What was read.
+pub(super) struct Files {
+    /// The system's, the ones that count more later.
+    system: Vec<Text>,
+    /// Of users who have a file of their own, which hides the system's with all drop-ins: the home, and what counts for them.
+    users: Vec<(String, Vec<Text>)>,
+}
+
+impl Files {
+    pub(super) fn read(host: &Host) -> Self {
+        let main = FILES.iter().find_map(|path| host.read(path));
+        let system = main.into_iter().chain(host.read_all(DROP_INS, ".conf")).collect();
+        let of_user = |home: String| {
+            let own = host.read(&format!("{home}/{USERS}"))?;
+            let drop_ins = host.read_all(&format!("{home}/{USERS}.d"), ".conf");
+            Some((home, [own].into_iter().chain(drop_ins).collect()))
+        };
+        Self { system, users: host.homes().into_iter().filter_map(of_user).collect() }
+    }
+
+    /// Without the files of users.
+    pub(super) fn of_system_only(self) -> Self {
+        Self { users: Vec::new(), ..self }
+    }
+
+    /// The paths of the system's files.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.system.iter().map(|text| text.path.as_str())
+    }
+}
+
+/// A `[[registry]]`.
+struct Entry {
+    file: String,
+    prefix: String,
+    is_blocked: bool,
+    /// The mirrors and the location itself, in the order in which they are asked.
+    places: Vec<Place>,
+}
+
+/// A location.
+struct Place {
+    address: Address,
+    is_insecure: bool,
+    /// Only what is asked for by digest comes here.
+    is_by_digest: bool,
+}
+
+/// All entries that count; of two for one prefix the later. The error is about a file that none of the programs can read.
+fn entries(files: &[Text]) -> Result<Vec<Entry>, Finding> {
+    const WHY: &str = "podman, buildah, skopeo and CRI-O read no file then, and every pull fails";
+    let mut all: Vec<Entry> = Vec::new();
+    for Text { path, content } in files {
+        let table =
+            content.clone().and_then(|content| text::toml(&content)).map_err(|wrong| unreadable(path, &wrong, WHY))?;
+        let tables = text::tables(&table, "registry");
+        if table.contains_key("registries")
+            && (!tables.is_empty() || table.contains_key("unqualified-search-registries"))
+        {
+            return Err(Finding {
+                code: Code::Conflict,
+                file: Some(path.clone()),
+                text: "it has [registries...] of the first format and [[registry]] or unqualified-search-registries of the second".to_owned(),
+                why: WHY.to_owned(),
+                fix: by_hand(format!("${{EDITOR:-vi}} {path}  # keep those of the second format")),
+            });
+        }
+        for table in tables {
+            let entry = entry(path, table)?;
+            all.retain(|known| known.prefix != entry.prefix);
+            all.push(entry);
+        }
+    }
+    Ok(all)
+}
+
+fn entry(path: &str, table: &Table) -> Result<Entry, Finding> {
+    let location = text::text(table, "location").unwrap_or_default();
+    let prefix = text::text(table, "prefix").filter(|prefix| !prefix.is_empty()).unwrap_or(location).to_owned();
+    let only_digests = text::is_set(table, "mirror-by-digest-only");
+    let mirrors = text::tables(table, "mirror").into_iter().map(|mirror| {
+        let pulls = mirror.get("pull-from-mirror").and_then(Value::as_str);
+        (mirror, only_digests || pulls == Some("digest-only"))
+    });
+    let mut places = Vec::new();
+    for (place, is_by_digest) in mirrors.chain([(table, false)]) {
+        let location = text::text(place, "location").unwrap_or(&prefix);
+        let address = Address::parse(location);
+        if address.has_scheme() {
+            return Err(Finding {
+                code: Code::Path,
+                file: Some(path.to_owned()),
+                text: format!("the location {address} has a scheme"),
+                why: "podman, buildah, skopeo and CRI-O refuse the file then, and every pull fails".to_owned(),
+                fix: by_hand(format!("sed -i -E 's|^( *location *= *\")https?://|\\1|' {path}")),
+            });
+        }
+        // Without a scheme the port is what tells: TLS by default.
+        places.push(Place { address, is_insecure: text::is_set(place, "insecure"), is_by_digest });
+    }
+    Ok(Entry { file: path.to_owned(), prefix, is_blocked: text::is_set(table, "blocked"), places })
+}
+
+/// The entry that counts for a source: the one with the longest prefix that covers it.
+fn covering<'a>(entries: &'a [Entry], source: &str) -> Option<&'a Entry> {
+    let covers = |prefix: &str| match prefix.strip_prefix("*.") {
+        Some(domain) => source
+            .split('/')
+            .next()
+            .is_some_and(|host| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))),
+        None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    };
+    entries.iter().filter(|entry| covers(&entry.prefix)).max_by_key(|entry| entry.prefix.len())
+}
+
+/// Pure: what is wrong with the files. `reload` is what has to follow a change.
+pub(super) fn judge(files: &Files, expected: &Expected<'_>, reload: &str, found: &mut Examined) {
+    let fix = expected.write(Client::Podman, reload);
+    of_system(files, expected, &fix, reload, found);
+    for (home, own) in &files.users {
+        of_user(home, own, expected, found);
+    }
+}
+
+fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, found: &mut Examined) {
+    let entries = match entries(&files.system) {
+        Ok(entries) => entries,
+        Err(finding) => {
+            found.find(finding);
+            found.lead_all(expected.names(), Way::Nowhere);
+            return;
+        }
+    };
+    let ours = files.system.iter().find(|text| text.path == OURS);
+    let is_ours = |entry: &Entry| entry.places.iter().any(|place| expected.here.judge(&place.address) == Verdict::Ours);
+    for route in expected.routes.iter() {
+        let source = route.source.to_string();
+        let registry = route.source.registry();
+        let (way, findings) = match covering(&entries, &source) {
+            Some(entry) => judge_entry(entry, registry, expected, fix),
+            None => (
+                Way::Source,
+                vec![Finding {
+                    code: Code::NoMirror,
+                    file: Some(OURS.to_owned()),
+                    text: if ours.is_some() {
+                        format!("it has no entry for {registry}")
+                    } else {
+                        "it is not there".to_owned()
+                    },
+                    why: past(registry),
+                    fix: fix.clone(),
+                }],
+            ),
+        };
+        let hidden = ours.filter(|ours| {
+            ours.content.as_ref().is_ok_and(|content| content.contains(&format!("prefix = \"{source}\"")))
+        });
+        let by_other = covering(&entries, &source).filter(|entry| entry.file != OURS && !is_ours(entry));
+        match (hidden, by_other) {
+            (Some(_), Some(entry)) => found.find(Finding {
+                code: Code::Hidden,
+                file: Some(entry.file.clone()),
+                text: format!("its entry for {} comes after that of {OURS}, and counts in its place", entry.prefix),
+                why: past(registry),
+                fix: by_hand(format!("${{EDITOR:-vi}} {}  # take the entry for {} out", entry.file, entry.prefix)),
+            }),
+            _ => findings.into_iter().for_each(|finding| found.find(finding)),
+        }
+        let known = found.ways.get(registry);
+        if known.is_none_or(|known| *known == Way::Proxy) {
+            found.ways.insert(registry.to_owned(), way);
+        }
+    }
+    for entry in entries.iter().filter(|entry| is_ours(entry)) {
+        let registry = entry.prefix.split('/').next().unwrap_or_default();
+        if !expected.registries.contains_key(registry)
+            && !registry.starts_with("*.")
+            && expected.here.judge(&Address::parse(registry)) != Verdict::Ours
+        {
+            let is_file_of_ours = entry.file == OURS;
+            let fix = if is_file_of_ours {
+                expected.prune(Client::Podman, reload)
+            } else {
+                by_hand(format!("${{EDITOR:-vi}} {}", entry.file))
+            };
+            found.find(leftover(&entry.file, registry, fix));
+        }
+    }
+}
+
+/// Where pulls of a registry go by this entry, and what is wrong with it.
+fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix) -> (Way, Vec<Finding>) {
+    let Entry { file, prefix, is_blocked, places } = entry;
+    let here = &expected.here;
+    // Another file than client-config's is edited by hand.
+    let fix = if file == OURS { fix.clone() } else { by_hand(format!("${{EDITOR:-vi}} {file}")) };
+    let finding =
+        |code, text: String, why: String| Finding { code, file: Some(file.clone()), text, why, fix: fix.clone() };
+    if *is_blocked {
+        let text = format!("{prefix} has blocked = true");
+        return (
+            Way::Nowhere,
+            vec![finding(Code::Blocked, text, format!("every pull of {registry} is refused on this host"))],
+        );
+    }
+    let addresses: Vec<_> = places.iter().map(|place| place.address.clone()).collect();
+    let list = List { file, key: &format!("the entry for {prefix}"), registry };
+    let asked = order(here, &addresses);
+    if let Some(finding) = misplaced(here, asked, &list, fix.clone()) {
+        return (Way::Source, vec![finding]);
+    }
+    let Some(place) = places.first() else { return (Way::Source, Vec::new()) };
+    let mut findings = Vec::new();
+    let mut way = Way::Proxy;
+    let path = place.address.path.trim_start_matches('/');
+    let below = prefix.split_once('/').map_or("", |(_, below)| below);
+    let is_right = path == prefix || path == below && expected.is_meant(registry, &place.address);
+    if !is_right && !prefix.starts_with("*.") {
+        let text =
+            format!("{} does not end with /{prefix}, by which the proxy knows whose image is meant", place.address);
+        findings.push(finding(
+            Code::Path,
+            text,
+            format!("the proxy refuses these requests or takes them for another registry's: {}", past(registry)),
+        ));
+        way = Way::Source;
+    }
+    if here.is_plain(&place.address) && !place.is_insecure {
+        let text = format!("{} has no insecure = true, and the proxy speaks plain HTTP there", place.address);
+        findings.push(finding(Code::Insecure, text, format!("TLS with the proxy fails, and {}", past(registry))));
+        way = Way::Source;
+    }
+    if place.is_by_digest {
+        let text = "mirror-by-digest-only or pull-from-mirror keeps tags from the proxy".to_owned();
+        findings.push(finding(
+            Code::Capabilities,
+            text,
+            format!("{} for every image that is named by its tag", past(registry)),
+        ));
+        way = Way::Source;
+    }
+    let others = addresses.iter().find(|address| here.judge(address) != Verdict::Ours);
+    let routed = expected.registries.get(registry).copied().unwrap_or_default();
+    match others {
+        Some(other) if routed.closed && !routed.open => {
+            let text = format!("after the proxy it names {other}, and the route is on_failure: closed");
+            findings.push(finding(
+                Code::NotClosed,
+                text,
+                format!("when a pull of {registry} fails at the proxy, podman goes to the source all the same"),
+            ));
+        }
+        None if !routed.closed => {
+            let text =
+                format!("the entry for {prefix} names nobody but the proxy, and the route is on_failure: fallback");
+            findings.push(finding(
+                Code::NoFallback,
+                text,
+                format!("while the proxy is down, pulls of {registry} fail that the source would answer"),
+            ));
+        }
+        _ => {}
+    }
+    (way, findings)
+}
+
+/// A user's own file, beside which none of the system's is read.
+fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examined) {
+    let path = format!("{home}/{USERS}");
+    let user = home.rsplit('/').next().unwrap_or_default();
+    let entries = match entries(own) {
+        Ok(entries) => entries,
+        Err(finding) => return found.find(finding),
+    };
+    let missing: Vec<_> = expected
+        .routes
+        .iter()
+        .filter(|route| {
+            let entry = covering(&entries, &route.source.to_string());
+            !entry.is_some_and(|entry| {
+                judge_entry(entry, route.source.registry(), expected, &by_hand("")).0 == Way::Proxy
+            })
+        })
+        .map(|route| route.source.registry())
+        .collect();
+    let mut missing = missing;
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return;
+    }
+    let registries = super::finding::listed(&missing);
+    found.find(Finding {
+        code: Code::Hidden,
+        file: Some(path.clone()),
+        text: format!("for {user} it hides all files of /etc/containers, and does not lead {registries} to the proxy"),
+        why: format!("what {user} pulls of {registries} goes past the proxy in silence"),
+        fix: by_hand(format!("install -D -m 0644 {OURS} {path}.d/50-acr-cache-proxy.conf")),
+    });
+}
+
+/// Whether the addresses that podman says it has loaded for a registry begin with the proxy.
+pub(super) fn leads_here(expected: &Expected<'_>, mirrors: &[String]) -> bool {
+    let addresses: Vec<_> = mirrors.iter().map(|location| Address::parse(location)).collect();
+    matches!(order(&expected.here, &addresses), Order::First(_))
+}

@@ -1,0 +1,145 @@
+//! What a doctor says: a line for each part of the host, the findings with their numbers, one line that sums it up.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde_json::{Value, json};
+
+use super::finding::{Examined, Finding, Part, Way, listed};
+
+/// All of it. Displays for people.
+pub(super) struct Report {
+    pub parts: Vec<Examined>,
+    /// About the host as a whole.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Each finding with the part that it is about.
+    pub(super) fn findings(&self) -> impl Iterator<Item = (Part, &Finding)> {
+        self.parts.iter().flat_map(|part| part.findings.iter().map(|finding| (part.part, finding)))
+    }
+
+    /// Registries whose pulls go past the proxy, with the engine.
+    pub(super) fn past(&self) -> impl Iterator<Item = (Part, &str)> {
+        self.parts.iter().flat_map(|part| {
+            part.ways.iter().filter(|(_, way)| **way == Way::Source).map(|(name, _)| (part.part, name.as_str()))
+        })
+    }
+
+    /// As docs/troubleshooting.md has it.
+    pub(super) fn to_json(&self) -> Value {
+        let finding = |finding: &Finding| {
+            json!({
+                "code": finding.code.name(),
+                "file": finding.file,
+                "text": finding.text,
+                "why": finding.why,
+                "fix": finding.fix.command,
+                "fixable": finding.fix.by.is_some(),
+            })
+        };
+        let part = |part: &Examined| {
+            json!({
+                "name": part.part.name(),
+                "version": part.version,
+                "runs": part.runs,
+                "pulls": part.ways.iter().map(|(name, way)| (name.clone(), json!(way.name()))).collect::<Value>(),
+                "findings": part.findings.iter().map(finding).collect::<Vec<_>>(),
+                "notes": part.notes,
+            })
+        };
+        let count = self.findings().count();
+        json!({
+            "status": if count == 0 { "ok" } else { "findings" },
+            "findings": count,
+            "parts": self.parts.iter().map(part).collect::<Vec<_>>(),
+            "absent": self.absent(),
+            "notes": self.notes,
+        })
+    }
+
+    fn absent(&self) -> Vec<&'static str> {
+        let is_here = |part: &Part| self.parts.iter().any(|found| found.part == *part);
+        Part::ALL.into_iter().filter(|part| !is_here(part)).map(Part::name).collect()
+    }
+
+    /// The last line.
+    fn summary(&self) -> String {
+        let count = self.findings().count();
+        let mut text = match count {
+            0 => "doctor: ok: nothing is wrong on this host".to_owned(),
+            1 => "doctor: 1 finding".to_owned(),
+            count => format!("doctor: {count} findings"),
+        };
+        let mut past: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (part, registry) in self.past() {
+            match past.last_mut().filter(|(known, _)| *known == part.name()) {
+                Some((_, registries)) => registries.push(registry),
+                None => past.push((part.name(), vec![registry])),
+            }
+        }
+        let past: Vec<_> = past.iter().map(|(part, names)| format!("{part} pulls {}", listed(names))).collect();
+        if !past.is_empty() {
+            text += &format!("; past the proxy: {}", past.join(", "));
+        }
+        text
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        /// The longest name, `containerd`.
+        const NAME: usize = 10;
+        for part in &self.parts {
+            writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part))?;
+        }
+        let absent = self.absent();
+        if !absent.is_empty() {
+            writeln!(f, "{:<NAME$}  {}", "not here", absent.join(", "))?;
+        }
+        for (number, (part, finding)) in (1..).zip(self.findings()) {
+            let file = finding.file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
+            writeln!(f, "\n{number}. {}: {file}{}", part.name(), finding.text)?;
+            writeln!(f, "   why: {}", finding.why)?;
+            writeln!(f, "   fix: {}", finding.fix.command)?;
+        }
+        let notes = self.parts.iter().flat_map(|part| &part.notes).chain(&self.notes);
+        for (at, note) in notes.enumerate() {
+            writeln!(f, "{}note: {note}", if at == 0 { "\n" } else { "" })?;
+        }
+        writeln!(f, "\n{}", self.summary())
+    }
+}
+
+/// Version, whether it runs, where pulls go.
+fn state(part: &Examined) -> String {
+    let mut words = Vec::new();
+    words.extend(part.version.clone());
+    words.extend(part.runs.map(|runs| if runs { "runs" } else { "does not run" }.to_owned()));
+    for way in Way::ALL {
+        let names: Vec<_> =
+            part.ways.iter().filter(|(_, found)| **found == way).map(|(name, _)| name.as_str()).collect();
+        let of = match way {
+            Way::Proxy => "through the proxy",
+            Way::Source => "past the proxy",
+            Way::Nowhere => "not at all",
+        };
+        if !names.is_empty() {
+            words.push(format!("pulls {} {of}", listed(&names)));
+        }
+    }
+    if words.is_empty() { "here".to_owned() } else { words.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Code;
+
+    #[test]
+    fn the_page_explains_every_finding_in_their_order() {
+        let page = include_str!("../../docs/troubleshooting.md");
+        let section = page.split("\n## What doctor finds\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+        let rows = section.expect("the section").lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(rows.collect::<Vec<_>>(), Code::ALL.map(Code::name));
+    }
+}

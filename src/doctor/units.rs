@@ -1,0 +1,188 @@
+//! What systemd starts an engine with: its command line and its environment, by the unit and its drop-ins.
+
+use std::collections::BTreeMap;
+
+use super::address::Address;
+use super::expected::{Expected, by_hand, shell_word};
+use super::finding::{Code, Finding};
+use super::host::Host;
+use crate::net::egress::NoProxy;
+
+/// Where units are, the one that counts most first (systemd.unit(5)).
+const DIRECTORIES: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// A unit, as it starts a program.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unit {
+    name: String,
+    /// The words of `ExecStart`, the program first.
+    pub command: Vec<String>,
+    /// Of `Environment` and the files that it names, with the file that sets each.
+    environment: BTreeMap<String, (String, String)>,
+}
+
+impl Unit {
+    /// Reads a service; one that is nowhere has no words and no variables.
+    pub(super) fn read(host: &Host, name: &str) -> Self {
+        let mut unit = Self { name: name.to_owned(), ..Self::default() };
+        let main = DIRECTORIES.iter().find_map(|directory| host.read(&format!("{directory}/{name}")));
+        // Of drop-ins with one name the first directory's counts; all of them in the order of their names.
+        let mut drop_ins = BTreeMap::new();
+        for directory in DIRECTORIES {
+            let directory = format!("{directory}/{name}.d");
+            for file in host.list(&directory).into_iter().filter(|file| file.ends_with(".conf")) {
+                drop_ins.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
+            }
+        }
+        let drop_ins = drop_ins.into_values().filter_map(|path| host.read(&path));
+        for text in main.into_iter().chain(drop_ins) {
+            if let Ok(content) = &text.content {
+                unit.take(host, &text.path, content);
+            }
+        }
+        unit
+    }
+
+    fn take(&mut self, host: &Host, path: &str, content: &str) {
+        let content = content.replace("\\\n", " ");
+        let mut is_service = false;
+        for line in content.lines().map(str::trim) {
+            if let Some(section) = line.strip_prefix('[') {
+                is_service = section == "Service]";
+            }
+            let Some((key, value)) = line.split_once('=').filter(|_| is_service) else { continue };
+            let value = value.trim();
+            match key.trim() {
+                "ExecStart" => self.command = words(value.trim_start_matches(['-', '@', ':', '+', '!'])),
+                "Environment" if value.is_empty() => self.environment.clear(),
+                "Environment" => words(value).iter().for_each(|word| self.set(path, word)),
+                "EnvironmentFile" => {
+                    let file = host.read(value.trim_start_matches('-'));
+                    let lines = file.as_ref().and_then(|file| Some((&file.path, file.content.as_ref().ok()?)));
+                    let Some((path, content)) = lines else { continue };
+                    let lines = content.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+                    lines.for_each(|line| self.set(path, &words(line).join(" ")));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn set(&mut self, path: &str, assignment: &str) {
+        if let Some((name, value)) = assignment.split_once('=') {
+            self.environment.insert(name.to_owned(), (value.to_owned(), path.to_owned()));
+        }
+    }
+
+    /// A variable in capitals or not, and the file that sets it.
+    fn variable(&self, name: &str) -> Option<&(String, String)> {
+        let found = self.environment.get(name).or_else(|| self.environment.get(&name.to_ascii_lowercase()));
+        found.filter(|(value, _)| !value.is_empty())
+    }
+
+    /// The values of a flag that may be given several times: `--name value`, `--name=value`.
+    pub(super) fn flag(&self, name: &str) -> Vec<String> {
+        flag(&self.command, name)
+    }
+
+    /// What is wrong if the environment sends requests for this address of the proxy to a forward proxy. Go asks none for
+    /// localhost and loopback addresses.
+    pub(super) fn forward_proxy(&self, expected: &Expected<'_>, address: &Address) -> Option<Finding> {
+        let variable = if expected.here.is_plain(address) { "HTTP_PROXY" } else { "HTTPS_PROXY" };
+        let (_, file) = self.variable(variable)?;
+        let exempt = self.variable("NO_PROXY").map(|(value, _)| value.as_str()).unwrap_or_default();
+        if address.is_loopback() || is_exempt(exempt, address) {
+            return None;
+        }
+        let host = &address.host;
+        let drop_in = format!("/etc/systemd/system/{}.d/no-proxy.conf", self.name);
+        let value = if exempt.is_empty() { host.clone() } else { format!("{exempt},{host}") };
+        let engine = self.name.trim_end_matches(".service");
+        Some(Finding {
+            code: Code::ForwardProxy,
+            file: Some(file.clone()),
+            text: format!("{variable} is set, and NO_PROXY does not have {host}, where the proxy is"),
+            why: format!(
+                "{engine} sends its requests for the proxy to that forward proxy, which cannot reach it, and pulls go to the source"
+            ),
+            fix: by_hand(format!(
+                "mkdir -p {drop_in_directory} && printf '[Service]\\nEnvironment=\"NO_PROXY=%s\"\\n' {value} > {drop_in} && systemctl daemon-reload && systemctl restart {engine}",
+                drop_in_directory = drop_in.rsplit_once('/').map_or("", |(directory, _)| directory),
+                value = shell_word(&value),
+            )),
+        })
+    }
+}
+
+/// Whether a list of exceptions has the address.
+pub(super) fn is_exempt(list: &str, address: &Address) -> bool {
+    let entries = list.split(',').filter_map(|entry| NoProxy::parse(entry).ok());
+    entries.into_iter().any(|entry| entry.covers(&address.host, address.port()))
+}
+
+/// The values of a flag on a command line.
+pub(super) fn flag(command: &[String], name: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut words = command.iter();
+    while let Some(word) = words.next() {
+        let Some(rest) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else { continue };
+        match rest.strip_prefix(name) {
+            Some("") => values.extend(words.next().cloned()),
+            Some(value) => values.extend(value.strip_prefix('=').map(str::to_owned)),
+            None => {}
+        }
+    }
+    values
+}
+
+/// Words by white space, outside of quotation marks.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote, mut is_word) = (Vec::new(), String::new(), None, false);
+    for c in text.chars() {
+        match (quote, c) {
+            (None, '"' | '\'') => (quote, is_word) = (Some(c), true),
+            (Some(open), c) if c == open => quote = None,
+            (None, c) if c.is_whitespace() => {
+                if std::mem::take(&mut is_word) {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            (_, c) => {
+                word.push(c);
+                is_word = true;
+            }
+        }
+    }
+    if is_word {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_between_spaces_and_in_quotation_marks() {
+        for (text, expected) in
+            [("", &[][..]), (" a  b ", &["a", "b"]), (r#""A=b c" 'd e'f "" g"#, &["A=b c", "d ef", "", "g"])]
+        {
+            assert_eq!(words(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_flag_has_its_value_in_the_same_word_or_the_next() {
+        let command =
+            ["dockerd", "--registry-mirror", "a", "-H", "fd://", "--registry-mirror=b", "--registry-mirrors=c"];
+        assert_eq!(flag(&command.map(str::to_owned), "registry-mirror"), ["a", "b"]);
+        assert_eq!(flag(&command.map(str::to_owned), "H"), ["fd://"]);
+    }
+}

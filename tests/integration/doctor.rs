@@ -1,0 +1,276 @@
+//! `doctor` of hosts that are broken in each way: it finds what is broken, and claims nothing else. The words are in
+//! `doctor/reports.txt`, which is to be read when it changes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+use testkit::{PATIENCE, Proxy, Setup};
+
+use crate::admin::admin;
+use crate::wire;
+
+mod containerds;
+mod dockerds;
+mod others;
+
+/// What makes a host.
+enum Do {
+    /// These programs are installed.
+    Install(&'static [&'static str]),
+    /// `client-config` has written the files of these clients.
+    Write(&'static [&'static str]),
+    /// A file is there.
+    Put(&'static str, &'static str),
+    /// A text in a file is another one.
+    Swap(&'static str, &'static str, &'static str),
+    /// A file is not there.
+    Remove(&'static str),
+    /// The file was changed after everything was started.
+    Change(&'static str),
+    /// A daemon listens at this socket, and answers this to each request.
+    Listen(&'static str, &'static str),
+}
+
+/// A host that is broken, or is not. In all texts `@URL@` is the proxy's address, and `@AT@` the same without a scheme.
+struct Broken {
+    what: &'static str,
+    /// How the host comes to be so.
+    made: &'static [Do],
+    /// The findings: part and code.
+    found: &'static [(&'static str, &'static str)],
+}
+
+/// The proxy that all hosts share.
+struct Site {
+    proxy: Proxy,
+    settings: String,
+}
+
+impl Site {
+    async fn start() -> (Self, acr_emulator::Emulator) {
+        let azure = testkit::azure().await;
+        let authority = format!("example.azurecr.io:{}", azure.registry_addr().port());
+        let route = |source: &str, prefix: &str, on_failure: &str| {
+            format!(
+                "- {{source: {source}, prefix: {prefix}, on_failure: {on_failure}, domain: '{authority}', addresses: [127.0.0.1]}}\n"
+            )
+        };
+        let routes = route("docker.io", "hub", "fallback")
+            + &route("ghcr.io", "ghcr", "fallback")
+            + &route("quay.io", "quay", "closed");
+        let setup = Setup::new(&azure).only_routes(&routes);
+        let config = setup.path("config.yaml");
+        let settings = fs::read_to_string(config).expect("written");
+        let proxy = setup.flag("--admin-address", ":0").start();
+        let admin = admin(&proxy).port();
+        let settings = settings.replacen("listen: 127.0.0.1:0", &format!("listen: '{}'", proxy.address()), 1);
+        let settings = settings + &format!("admin: '127.0.0.1:{admin}'\n");
+        // Until then it has something to say.
+        let deadline = Instant::now() + PATIENCE;
+        while wire::ask(([127, 0, 0, 1], admin).into(), "GET /readyz", "").status != 200 {
+            assert!(Instant::now() < deadline, "it never was ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        (Self { proxy, settings }, azure)
+    }
+
+    /// The tree of a host.
+    fn host(&self, made: &[Do]) -> Host {
+        let root = tempfile::tempdir().expect("a directory");
+        let host = Host { root, at: self.proxy.address().to_string() };
+        host.put("/etc/acr-cache-proxy/config.yaml", &self.settings);
+        let mut changed = None;
+        for step in made {
+            match step {
+                Do::Install(programs) => programs.iter().for_each(|name| host.put(&format!("/usr/bin/{name}"), "")),
+                Do::Write(clients) => clients.iter().for_each(|client| host.write(client)),
+                Do::Put(path, content) => host.put(path, content),
+                Do::Swap(path, from, to) => {
+                    let text = fs::read_to_string(host.path(path)).expect("written before");
+                    let from = host.filled(from);
+                    assert!(text.contains(&from), "{path} has no {from:?}: {text}");
+                    host.put(path, &text.replace(&from, to));
+                }
+                Do::Remove(path) => fs::remove_file(host.path(path)).expect("it was there"),
+                Do::Change(path) => changed = Some(host.path(path)),
+                Do::Listen(path, answer) => listen(&host.path(path), &host.filled(answer)),
+            }
+        }
+        // Before this process was started, which stands for every daemon.
+        backdate(host.root.path());
+        if let Some(path) = changed {
+            set_time(&path, SystemTime::now() + Duration::from_secs(60));
+        }
+        host
+    }
+}
+
+/// A host below a directory.
+struct Host {
+    root: tempfile::TempDir,
+    at: String,
+}
+
+impl Host {
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path.trim_start_matches('/'))
+    }
+
+    fn filled(&self, text: &str) -> String {
+        text.replace("@URL@", &format!("http://{}", self.at)).replace("@AT@", &self.at)
+    }
+
+    fn put(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        fs::write(path, self.filled(content)).expect("written");
+    }
+
+    fn write(&self, client: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        let config = self.path("/etc/acr-cache-proxy/config.yaml");
+        command.args(["client-config", client, "--write", "--root"]).arg(self.root.path()).arg("--config").arg(config);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn doctor(&self, flags: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.env_clear().arg("doctor").args(flags).arg("--root").arg(self.root.path());
+        let output = command.output().expect("it runs");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        for secret in ["hunter2", "panicked"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        output
+    }
+
+    /// The report for people, with the address that the documentation has.
+    fn report(&self) -> String {
+        let text = String::from_utf8_lossy(&self.doctor(&[]).stdout).into_owned();
+        text.replace(&*self.root.path().to_string_lossy(), "").replace(&self.at, "127.0.0.1:8080")
+    }
+}
+
+/// Answers each request with this object, on a thread that ends with the test's process.
+fn listen(socket: &Path, answer: &str) {
+    fs::create_dir_all(socket.parent().expect("a directory")).expect("made");
+    let listener = UnixListener::bind(socket).expect("a socket");
+    let answer = format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{answer}");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // One that only looks whether somebody listens sends nothing.
+            let (mut request, mut byte) = (Vec::new(), [0]);
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read > 0) {
+                request.push(byte[0]);
+            }
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+}
+
+fn backdate(directory: &Path) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            backdate(&path);
+        } else if path.is_file() {
+            set_time(&path, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        }
+    }
+}
+
+fn set_time(path: &Path, time: SystemTime) {
+    fs::File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("a time");
+}
+
+/// Part and code of each finding.
+fn found(output: &Output) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|wrong| panic!("{wrong}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let parts = report["parts"].as_array().expect("parts").iter();
+    let of = |part: &Value| -> Vec<_> {
+        let findings = part["findings"].as_array().expect("findings").iter();
+        findings.map(|finding| (text(&part["name"]), text(&finding["code"]))).collect()
+    };
+    parts.flat_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
+    let (site, _azure) = Site::start().await;
+    let hosts: Vec<_> = dockerds::BROKEN.iter().chain(containerds::BROKEN).chain(others::BROKEN).collect();
+    assert!(hosts.iter().filter(|host| !host.found.is_empty()).count() >= 30);
+    let mut reports = String::new();
+    let mut wrong = Vec::new();
+    for Broken { what, made, found: expected, .. } in &hosts {
+        let host = site.host(made);
+        let output = host.doctor(&["--json"]);
+        let findings = found(&output);
+        let is_found = findings.iter().map(|(part, code)| (part.as_str(), code.as_str())).eq(expected.iter().copied());
+        if !is_found {
+            wrong.push(format!("{what}: {findings:?} in place of {expected:?}\n{}", host.report()));
+        }
+        let status = output.status.code();
+        assert_eq!(status, Some(i32::from(!findings.is_empty())), "{what}");
+        reports += &format!("=== {what}\n{}\n", host.report());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/doctor/reports.txt");
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        fs::write(path, &reports).expect("written");
+    }
+    let known = fs::read_to_string(path).expect("UPDATE_REFERENCE=1 writes it");
+    let split = |text: &str| -> BTreeMap<String, String> {
+        let parts = text.split("=== ").skip(1).filter_map(|part| part.split_once('\n'));
+        parts.map(|(what, report)| (what.to_owned(), report.to_owned())).collect()
+    };
+    let (known, new) = (split(&known), split(&reports));
+    for (what, report) in &new {
+        assert_eq!(Some(report), known.get(what), "{what}: read it, then UPDATE_REFERENCE=1");
+    }
+    assert_eq!(known.len(), new.len(), "UPDATE_REFERENCE=1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
+    let (site, azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["podman"]), Do::Write(&["podman"])]);
+    assert_eq!(found(&host.doctor(&["--json"])), []);
+    let with = |settings: &str| host.put("/etc/acr-cache-proxy/config.yaml", settings);
+    let codes =
+        |host: &Host| -> Vec<_> { found(&host.doctor(&["--json"])).into_iter().map(|(_, code)| code).collect() };
+
+    with(&(site.settings.clone() + "token_weight: 3s\n"));
+    assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())]);
+
+    // The registry itself, which speaks TLS and no HTTP to whoever does not.
+    let elsewhere = format!("listen: '{}'", azure.registry_addr());
+    with(&site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), &elsewhere, 1));
+    assert_eq!(codes(&host).first().map(String::as_str), Some("down"), "no HTTP");
+
+    let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = reserved.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut stream in reserved.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    with(&site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), &format!("listen: '{address}'"), 1));
+    assert_eq!(codes(&host).first().map(String::as_str), Some("stranger"));
+
+    fs::remove_file(host.path("/etc/acr-cache-proxy/config.yaml")).expect("it was there");
+    let output = host.doctor(&["--json"]);
+    assert_eq!(found(&output), [("proxy".to_owned(), "settings".to_owned())]);
+    let output = host.doctor(&["--jsn"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}

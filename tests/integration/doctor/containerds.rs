@@ -1,0 +1,266 @@
+//! Hosts with containerd, k3s and RKE2.
+
+use super::Broken;
+use super::Do::{Change, Install, Listen, Put, Remove, Swap, Write};
+
+const CONFIG: &str = "/etc/containerd/config.toml";
+const HUB: &str = "/etc/containerd/certs.d/docker.io/hosts.toml";
+const QUAY: &str = "/etc/containerd/certs.d/quay.io/hosts.toml";
+const SOCKET: &str = "/run/containerd/containerd.sock";
+const V2: &str =
+    "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n";
+const V3: &str =
+    "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n";
+
+pub(super) const BROKEN: &[Broken] = &[
+    Broken {
+        what: "containerd 1 and a kubelet, as client-config has it",
+        made: &[Install(&["containerd", "kubelet"]), Write(&["containerd"]), Put(CONFIG, V2), Listen(SOCKET, "")],
+        found: &[],
+    },
+    Broken {
+        what: "containerd 2, as client-config has it",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, V3)],
+        found: &[],
+    },
+    Broken {
+        what: "containerd with config_path in a file that is imported",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n"),
+            Put("/etc/containerd/conf.d/mirror.toml", V3),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "containerd with the mirrors of releases before hosts.toml",
+        made: &[
+            Install(&["containerd"]),
+            Put(
+                CONFIG,
+                "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"*\"]\n  endpoint = [\"@URL@\"]\n",
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "containerd without config.toml",
+        made: &[Install(&["containerd", "kubelet"]), Write(&["containerd"])],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config.toml without config_path",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, "version = 2\n")],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config.toml of version 3 with the table of version 2",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(
+                CONFIG,
+                "version = 3\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n",
+            ),
+        ],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config.toml without a version",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(
+                CONFIG,
+                "[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n",
+            ),
+        ],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config_path with two directories",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V3),
+            Swap(CONFIG, "certs.d\"", "certs.d:/etc/docker/certs.d\""),
+        ],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config_path with another directory than the files are in",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Swap(CONFIG, "containerd/certs.d", "containerd/hosts.d"),
+        ],
+        found: &[("containerd", "directory")],
+    },
+    Broken {
+        what: "config_path and registry.mirrors",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(
+                CONFIG,
+                "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\n  endpoint = [\"@URL@\"]\n",
+            ),
+        ],
+        found: &[("containerd", "conflict")],
+    },
+    Broken {
+        what: "config.toml that is not TOML",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, "version = 2\n[plugins\n")],
+        found: &[("containerd", "unreadable")],
+    },
+    Broken {
+        what: "config.toml was changed and containerd not restarted",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, V2), Listen(SOCKET, ""), Change(CONFIG)],
+        found: &[("containerd", "not-loaded")],
+    },
+    Broken {
+        what: "no hosts.toml for one of the routes",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, V2), Remove(HUB)],
+        found: &[("containerd", "no-mirror")],
+    },
+    Broken {
+        what: "hosts.toml of Docker Hub in the directory of its host",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Remove(HUB),
+            Put("/etc/containerd/certs.d/registry-1.docker.io/hosts.toml", "[host.\"@URL@\"]\n"),
+        ],
+        found: &[("containerd", "directory")],
+    },
+    Broken {
+        what: "hosts.toml with another port",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, V2), Swap(HUB, "@AT@", "127.0.0.1:8081")],
+        found: &[("containerd", "address")],
+    },
+    Broken {
+        what: "hosts.toml of somebody else with another mirror",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Put(HUB, "[host.\"https://mirror.gcr.io\"]\n  capabilities = [\"pull\", \"resolve\"]\n"),
+        ],
+        found: &[("containerd", "no-mirror")],
+    },
+    Broken {
+        what: "hosts.toml with another mirror before the proxy",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Put(HUB, "[host.\"https://mirror.gcr.io\"]\n[host.\"@URL@\"]\n"),
+        ],
+        found: &[("containerd", "order")],
+    },
+    Broken {
+        what: "hosts.toml without resolve",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Swap(HUB, "[\"pull\", \"resolve\"]", "[\"pull\"]"),
+        ],
+        found: &[("containerd", "capabilities")],
+    },
+    Broken {
+        what: "hosts.toml with a path behind the address",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Put(
+                HUB,
+                "server = \"https://registry-1.docker.io\"\n[host.\"@URL@/hub\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+            ),
+        ],
+        found: &[("containerd", "path")],
+    },
+    Broken {
+        what: "hosts.toml of a closed route that names the source",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Swap(QUAY, "server = \"@URL@\"", "server = \"https://quay.io\""),
+        ],
+        found: &[("containerd", "not-closed")],
+    },
+    Broken {
+        what: "hosts.toml of an open route that names nobody but the proxy",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Put(HUB, "# Written by acr-cache-proxy client-config\nserver = \"@URL@\"\n[host.\"@URL@\"]\n"),
+        ],
+        found: &[("containerd", "no-fallback")],
+    },
+    Broken {
+        what: "hosts.toml of a registry without a route",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V2),
+            Put(
+                "/etc/containerd/certs.d/gcr.io/hosts.toml",
+                "# Written by acr-cache-proxy client-config\n[host.\"@URL@\"]\n",
+            ),
+        ],
+        found: &[("containerd", "leftover")],
+    },
+    Broken {
+        what: "hosts.toml that is not TOML",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, V2), Put(HUB, "[host.@URL@]\n")],
+        found: &[("containerd", "unreadable")],
+    },
+    Broken {
+        what: "k3s with the proxy, as it has made hosts.toml of it",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/rancher/k3s/registries.yaml", "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n"),
+            Put("/var/lib/rancher/k3s/agent/etc/containerd/certs.d/_default/hosts.toml", "[host.\"@URL@/v2\"]\n"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "k3s without registries.yaml",
+        made: &[Install(&["k3s"])],
+        found: &[("k3s", "no-mirror"), ("k3s", "no-mirror"), ("k3s", "no-mirror")],
+    },
+    Broken {
+        what: "k3s that was not restarted",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/systemd/system/k3s-agent.service", "[Service]\nExecStart=/usr/local/bin/k3s agent\n"),
+            Put("/etc/rancher/k3s/registries.yaml", "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n"),
+            Put("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "version = 3\n"),
+        ],
+        found: &[("k3s", "not-loaded")],
+    },
+    Broken {
+        what: "RKE2 with tabs in registries.yaml",
+        made: &[Install(&["rke2"]), Put("/etc/rancher/rke2/registries.yaml", "mirrors:\n\t\"*\":\n")],
+        found: &[("rke2", "unreadable")],
+    },
+    Broken {
+        what: "RKE2 with another port for one registry",
+        made: &[
+            Install(&["rke2"]),
+            Put(
+                "/etc/rancher/rke2/registries.yaml",
+                "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n  docker.io:\n    endpoint: [\"http://127.0.0.1:8081\"]\n",
+            ),
+        ],
+        found: &[("rke2", "address")],
+    },
+];

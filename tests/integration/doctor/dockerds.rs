@@ -1,0 +1,152 @@
+//! Hosts with dockerd.
+
+use super::Broken;
+use super::Do::{Install, Listen, Put, Remove, Swap, Write};
+
+const SOCKET: &str = "/run/docker.sock";
+const JSON: &str = "/etc/docker/daemon.json";
+/// dockerd 26 with its own store, which has loaded the mirror.
+const LOADED: &str = r#"{"ServerVersion": "26.1.5", "DriverStatus": [["Backing Filesystem", "extfs"]],
+    "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
+/// dockerd 28 with containerd's store.
+const NEW: &str = r#"{"ServerVersion": "28.5.1", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+    "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
+
+pub(super) const BROKEN: &[Broken] = &[
+    Broken { what: "no engine at all", made: &[], found: &[] },
+    Broken {
+        what: "dockerd 26, as client-config has it",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Listen(SOCKET, LOADED)],
+        found: &[],
+    },
+    Broken {
+        what: "dockerd 28 with containerd's store, as client-config has it",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Listen(SOCKET, NEW)],
+        found: &[],
+    },
+    Broken {
+        what: "dockerd that does not run, as client-config has it",
+        made: &[Install(&["dockerd"]), Write(&["docker"])],
+        found: &[],
+    },
+    Broken {
+        what: "dockerd beside containerd, which only serves it",
+        made: &[
+            Install(&["dockerd", "containerd"]),
+            Write(&["docker"]),
+            Put("/etc/containerd/config.toml", "version = 2\ndisabled_plugins = [\"cri\"]\n"),
+        ],
+        found: &[],
+    },
+    Broken { what: "dockerd without daemon.json", made: &[Install(&["dockerd"])], found: &[("dockerd", "no-mirror")] },
+    Broken {
+        what: "daemon.json with other settings only",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"debug": true}"#)],
+        found: &[("dockerd", "no-mirror")],
+    },
+    Broken {
+        what: "daemon.json with a comma too many",
+        made: &[Install(&["dockerd"]), Put(JSON, "{\n  \"registry-mirrors\": [\"@URL@\"],\n}\n")],
+        found: &[("dockerd", "unreadable")],
+    },
+    Broken {
+        what: "daemon.json with another port",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["http://127.0.0.1:8081"]}"#)],
+        found: &[("dockerd", "address")],
+    },
+    Broken {
+        what: "daemon.json with a host that is misspelt",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Swap(JSON, "127.0.0.1", "127.0.1.1")],
+        found: &[("dockerd", "address")],
+    },
+    Broken {
+        what: "daemon.json with https",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Swap(JSON, "http://", "https://")],
+        found: &[("dockerd", "address")],
+    },
+    Broken {
+        what: "daemon.json with a path behind the address",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["@URL@/hub"]}"#)],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
+        what: "daemon.json with a password in the address of another mirror",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, r#"{"registry-mirrors": ["@URL@", "https://puller:hunter2@mirror.example"]}"#),
+        ],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
+        what: "daemon.json with another mirror before the proxy",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["https://mirror.gcr.io", "@URL@"]}"#)],
+        found: &[("dockerd", "order")],
+    },
+    Broken {
+        what: "daemon.json and a flag with mirrors",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put(
+                "/etc/systemd/system/docker.service.d/mirror.conf",
+                "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// --registry-mirror=@URL@\n",
+            ),
+        ],
+        found: &[("dockerd", "conflict")],
+    },
+    Broken {
+        what: "a flag with the mirror, and no daemon.json",
+        made: &[
+            Install(&["dockerd"]),
+            Put(
+                "/lib/systemd/system/docker.service",
+                "[Service]\nExecStart=/usr/bin/dockerd -H fd:// --registry-mirror @URL@\n",
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "daemon.json was changed and dockerd not reloaded",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Listen(SOCKET, r#"{"ServerVersion": "26.1.5", "RegistryConfig": {"Mirrors": []}}"#),
+        ],
+        found: &[("dockerd", "not-loaded")],
+    },
+    Broken {
+        what: "dockerd 28 with containerd's store without a hosts.toml",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Remove("/etc/docker/certs.d/ghcr.io/hosts.toml"),
+            Listen(SOCKET, NEW),
+        ],
+        found: &[("dockerd", "no-mirror")],
+    },
+    Broken {
+        what: "a hosts.toml of dockerd for a registry without a route",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put(
+                "/etc/docker/certs.d/registry.k8s.io/hosts.toml",
+                "# Written by acr-cache-proxy client-config\n[host.\"@URL@\"]\n",
+            ),
+            Listen(SOCKET, NEW),
+        ],
+        found: &[("dockerd", "leftover")],
+    },
+    Broken {
+        what: "a forward proxy of dockerd, which asks none for loopback addresses",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put(
+                "/etc/systemd/system/docker.service.d/proxy.conf",
+                "[Service]\nEnvironment=\"HTTP_PROXY=http://puller:hunter2@proxy.corp:3128\"\n",
+            ),
+        ],
+        found: &[],
+    },
+];

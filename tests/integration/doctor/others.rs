@@ -1,0 +1,231 @@
+//! Hosts with podman, CRI-O and BuildKit.
+
+use super::Broken;
+use super::Do::{Change, Install, Listen, Put, Remove, Swap, Write};
+
+const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
+const MAIN: &str = "/etc/containers/registries.conf";
+const SEARCH: &str = "unqualified-search-registries = [\"docker.io\"]\n";
+const BUILDKIT: &str = "/etc/buildkit/buildkitd.toml";
+
+pub(super) const BROKEN: &[Broken] = &[
+    Broken {
+        what: "podman and buildah, as client-config has them",
+        made: &[Install(&["podman", "buildah"]), Put(MAIN, SEARCH), Write(&["podman"])],
+        found: &[],
+    },
+    Broken {
+        what: "CRI-O, as client-config has it",
+        made: &[Install(&["crio"]), Write(&["podman"]), Listen("/run/crio/crio.sock", r#"{"version": "1.32.1"}"#)],
+        found: &[],
+    },
+    Broken {
+        what: "podman without the file",
+        made: &[Install(&["podman"]), Put(MAIN, SEARCH)],
+        found: &[("podman", "no-mirror"), ("podman", "no-mirror"), ("podman", "no-mirror")],
+    },
+    Broken {
+        what: "podman with a file that is not TOML",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.conf.d/10-mine.conf", "[[registry]\n"),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with both formats in a file",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                MAIN,
+                "unqualified-search-registries = [\"docker.io\"]\n[registries.search]\nregistries = [\"docker.io\"]\n",
+            ),
+        ],
+        found: &[("podman", "conflict")],
+    },
+    Broken {
+        what: "podman with a scheme in a location",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(OURS, "\"@AT@/ghcr.io\"", "\"http://127.0.0.1:8080/ghcr.io\""),
+        ],
+        found: &[("podman", "path")],
+    },
+    Broken {
+        what: "podman with another port",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(OURS, "\"@AT@/docker.io\"", "\"127.0.0.1:8081/docker.io\""),
+        ],
+        found: &[("podman", "address")],
+    },
+    Broken {
+        what: "podman with another mirror before the proxy",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(
+                OURS,
+                "[[registry.mirror]]\nlocation = \"@AT@/docker.io\"",
+                "[[registry.mirror]]\nlocation = \"mirror.gcr.io\"\n[[registry.mirror]]\nlocation = \"@AT@/docker.io\"",
+            ),
+        ],
+        found: &[("podman", "order")],
+    },
+    Broken {
+        what: "podman without insecure for plain HTTP",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(OURS, "location = \"@AT@/docker.io\"\ninsecure = true", "location = \"@AT@/docker.io\""),
+        ],
+        found: &[("podman", "insecure")],
+    },
+    Broken {
+        what: "podman with a location that does not name the registry",
+        made: &[Install(&["podman"]), Write(&["podman"]), Swap(OURS, "\"@AT@/ghcr.io\"", "\"@AT@\"")],
+        found: &[("podman", "path")],
+    },
+    Broken {
+        what: "podman with tags kept from mirrors",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(OURS, "location = \"docker.io\"\n", "location = \"docker.io\"\nmirror-by-digest-only = true\n"),
+        ],
+        found: &[("podman", "capabilities")],
+    },
+    Broken {
+        what: "podman with a later file for the same registry",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.conf.d/99-corp.conf", "[[registry]]\nlocation = \"docker.io\"\n"),
+        ],
+        found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "podman with a blocked registry",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(OURS, "prefix = \"ghcr.io\"", "prefix = \"ghcr.io\"\nblocked = true"),
+        ],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
+        what: "podman with a file of a user's that hides the system's",
+        made: &[Install(&["podman"]), Write(&["podman"]), Put("/home/ann/.config/containers/registries.conf", SEARCH)],
+        found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "podman with a file of a user's beside which the mirrors are",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/home/ann/.config/containers/registries.conf", SEARCH),
+            Put(
+                "/home/ann/.config/containers/registries.conf.d/50-acr-cache-proxy.conf",
+                "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"@AT@\"\ninsecure = true\n\
+                 [[registry]]\nprefix = \"ghcr.io\"\nlocation = \"ghcr.io\"\n[[registry.mirror]]\nlocation = \"@AT@/ghcr.io\"\ninsecure = true\n\
+                 [[registry]]\nprefix = \"quay.io\"\nlocation = \"@AT@/quay.io\"\ninsecure = true\n",
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "podman with a closed route whose source is asked",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(
+                OURS,
+                "location = \"@AT@/quay.io\"",
+                "location = \"quay.io\"\n[[registry.mirror]]\nlocation = \"@AT@/quay.io\"",
+            ),
+        ],
+        found: &[("podman", "not-closed")],
+    },
+    Broken {
+        what: "podman with an entry for a registry without a route",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(
+                OURS,
+                "\"ghcr.io\"\nlocation = \"ghcr.io\"",
+                "\"ghcr.io\"\nlocation = \"ghcr.io\"\n[[registry.mirror]]\nlocation = \"@AT@/ghcr.io\"\ninsecure = true\n\n[[registry]]\nprefix = \"gcr.io\"\nlocation = \"gcr.io\"",
+            ),
+        ],
+        found: &[("podman", "leftover")],
+    },
+    Broken {
+        what: "CRI-O that was not told of a change",
+        made: &[
+            Install(&["crio"]),
+            Write(&["podman"]),
+            Listen("/run/crio/crio.sock", r#"{"version": "1.32.1"}"#),
+            Change(OURS),
+        ],
+        found: &[("cri-o", "not-loaded")],
+    },
+    Broken {
+        what: "CRI-O without the file",
+        made: &[Install(&["crio"]), Write(&["podman"]), Remove(OURS)],
+        found: &[("cri-o", "no-mirror"), ("cri-o", "no-mirror"), ("cri-o", "no-mirror")],
+    },
+    Broken {
+        what: "buildkitd, as client-config has it",
+        made: &[Install(&["buildkitd"]), Write(&["buildkit"]), Listen("/run/buildkit/buildkitd.sock", "")],
+        found: &[],
+    },
+    Broken {
+        what: "buildkitd without buildkitd.toml",
+        made: &[Install(&["buildkitd"])],
+        found: &[("buildkitd", "no-mirror"), ("buildkitd", "no-mirror"), ("buildkitd", "no-mirror")],
+    },
+    Broken {
+        what: "buildkitd with another port",
+        made: &[
+            Install(&["buildkitd"]),
+            Write(&["buildkit"]),
+            Swap(
+                BUILDKIT,
+                "[registry.\"ghcr.io\"]\n  mirrors = [\"@AT@\"]",
+                "[registry.\"ghcr.io\"]\n  mirrors = [\"127.0.0.1:8081\"]",
+            ),
+        ],
+        found: &[("buildkitd", "address")],
+    },
+    Broken {
+        what: "buildkitd that is told to speak TLS with the proxy",
+        made: &[
+            Install(&["buildkitd"]),
+            Put(
+                BUILDKIT,
+                "[registry.\"docker.io\"]\nmirrors = [\"@AT@\"]\n[registry.\"ghcr.io\"]\nmirrors = [\"@AT@\"]\n[registry.\"quay.io\"]\nmirrors = [\"@AT@\"]\n\
+                 [registry.\"@AT@\"]\nhttp = false\n",
+            ),
+        ],
+        found: &[("buildkitd", "insecure"), ("buildkitd", "insecure"), ("buildkitd", "insecure")],
+    },
+    Broken {
+        what: "buildkitd that was not restarted",
+        made: &[
+            Install(&["buildkitd"]),
+            Write(&["buildkit"]),
+            Listen("/run/buildkit/buildkitd.sock", ""),
+            Change(BUILDKIT),
+        ],
+        found: &[("buildkitd", "not-loaded")],
+    },
+    Broken {
+        what: "buildkitd.toml that is not TOML",
+        made: &[Install(&["buildkitd"]), Put(BUILDKIT, "[registry.\"docker.io\"\nmirrors = \"@AT@\"\n")],
+        found: &[("buildkitd", "unreadable")],
+    },
+];
