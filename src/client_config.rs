@@ -99,10 +99,16 @@ impl Client {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::DockerDesktop => "docker-desktop",
             Self::Containerd => "containerd",
+            Self::Nerdctl => "nerdctl",
             Self::Podman => "podman",
             Self::Buildkit => "buildkit",
             Self::Kubernetes => "kubernetes",
+            Self::K3s => "k3s",
+            Self::Rke2 => "rke2",
+            Self::Talos => "talos",
+            Self::Kaniko => "kaniko",
         }
     }
 

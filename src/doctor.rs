@@ -4,12 +4,14 @@
 //! without any I/O. Nothing is changed but by `--fix`, which writes what `client-config` would.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use oci::image::Image;
 use oci::route::DOCKER_HUB;
 
-use crate::client_config::Mirror;
+use crate::client_config::{self, Client, How, Mirror, Task};
 use crate::config::Config;
+use crate::logger;
 
 mod address;
 mod ask;
@@ -23,21 +25,22 @@ mod hosts_toml;
 mod k3s;
 mod podman;
 mod proxy;
+mod pull;
 mod registries_conf;
 mod report;
 mod text;
 mod units;
 
 use expected::Expected;
-use finding::{Examined, Part};
+use finding::{Code, Examined, Part};
 use host::Host;
 use report::Report;
 
 /// Something is wrong.
 const FOUND: u8 = 1;
-/// How what is left of the anonymous limit is found out. A `HEAD` does not count as a pull.
-const QUOTA: &str = "what Docker Hub leaves of its limit for this host's address is not known here, since no answer of the proxy tells it; this does, and costs no pull: \
-curl -sI -H \"Authorization: Bearer $(curl -s 'https://auth.docker.io/token?service=registry.docker.io&scope=repository:ratelimitpreview/test:pull' | sed 's/.*\"token\":\"\\([^\"]*\\).*/\\1/')\" https://registry-1.docker.io/v2/ratelimitpreview/test/manifests/latest | grep -i ratelimit";
+/// One line about the limit of Docker Hub for whoever is not signed in.
+const QUOTA: &str = "what Docker Hub leaves this host's address of its limit is not known, since no answer that comes here tells it: \
+docs/troubleshooting.md has a command that asks, which costs no pull";
 
 /// What to look at.
 #[derive(Debug)]
@@ -48,6 +51,10 @@ pub(crate) struct Options {
     pub mirror: Option<Mirror>,
     /// The report as JSON.
     pub json: bool,
+    /// Write what `client-config` would.
+    pub fix: bool,
+    /// Have each engine that runs pull this image, and see whether the proxy is asked.
+    pub pull: Option<Image>,
     /// Below which the host's files are.
     pub root: PathBuf,
 }
@@ -60,7 +67,20 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
-            runtime.block_on(examine(options, &config, &mirror))
+            if options.fix {
+                let found = runtime.block_on(examine(options, &config, &mirror));
+                for wrong in fix(&found, &config, &mirror, &options.root) {
+                    logger::complain(&wrong);
+                }
+            }
+            runtime.block_on(async {
+                let mut report = examine(options, &config, &mirror).await;
+                if let Some(image) = &options.pull {
+                    let host = Host::new(options.root.clone());
+                    pull::pull(&host, &config, image, &mut report.parts).await;
+                }
+                report
+            })
         }
         Err(mistakes) => {
             let notes = vec!["the engines of this host are judged once the settings are right".to_owned()];
@@ -71,6 +91,26 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
     // If standard output is closed, the exit status still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(if report.findings().next().is_some() { FOUND } else { 0 })
+}
+
+/// Has `client-config` write what puts findings right; the files of somebody else are added to, and a copy is kept. Nothing is
+/// restarted. The sentences are what went wrong.
+fn fix(found: &Report, config: &Config, mirror: &Mirror, root: &Path) -> Vec<String> {
+    let mut clients: Vec<(Client, bool)> = Vec::new();
+    for (_, finding) in found.findings() {
+        let Some(client) = finding.fix.by else { continue };
+        let is_leftover = finding.code == Code::Leftover;
+        match clients.iter_mut().find(|(known, _)| *known == client) {
+            Some((_, prune)) => *prune |= is_leftover,
+            None => clients.push((client, is_leftover)),
+        }
+    }
+    let written = clients.into_iter().map(|(client, prune)| {
+        let setup = client_config::setup(client, config, mirror)?;
+        let how = How { prune, merge: true, dry: false };
+        client_config::run(&Task::Write { setup, root: root.to_owned(), how })
+    });
+    written.filter_map(Result::err).collect()
 }
 
 async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {

@@ -176,6 +176,7 @@
 //!   text, units                      TOML and JSON by keys; units of systemd
 //!   expected, address                what the settings ask of engines; which addresses are the proxy's
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
+//!   pull                             a pull by each engine that runs
 //!     hosts_toml, registries_conf      files that several of them read
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! client_config                    files by which clients come here

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use oci::image::Image;
 
 use super::exit::{Exit, mistake};
 use super::serve;
@@ -15,15 +16,22 @@ Examples:
   acr-cache-proxy doctor
       Whether the proxy of /etc/acr-cache-proxy/config.yaml runs, and whether dockerd, containerd, podman, CRI-O, BuildKit, k3s and
       RKE2 of this host pull through it. Each finding has a line that says what to do.
+  acr-cache-proxy doctor --fix
+      Also writes what client-config would write where that puts a finding right. It restarts nothing.
+  acr-cache-proxy doctor --pull
+      Also has each engine that runs pull a small image, and looks whether the proxy was asked.
   acr-cache-proxy doctor --json --config /etc/acr-cache-proxy/config.yaml
       The same for programs.
 
-Nothing is changed. Run it as root: other users may not ask dockerd and containerd what they have loaded.
+Without --fix and --pull nothing is changed. Run it as root: other users may not ask dockerd and containerd what they have loaded.
 
 Exit status: 0 if nothing is wrong, 1 with findings, 2 for a wrong flag.";
 
 /// The settings of the package, which count where no other file is named.
 const CONFIG: &str = "/etc/acr-cache-proxy/config.yaml";
+
+/// An image of a few KiB that is on Docker Hub.
+const SMALL: &str = "docker.io/library/hello-world:latest";
 
 /// The flags of `doctor`.
 #[derive(Args)]
@@ -31,6 +39,12 @@ pub(super) struct DoctorFlags {
     /// Write the report as JSON
     #[arg(long)]
     json: bool,
+    /// Write what client-config would where that puts a finding right; files of somebody else are added to, and a copy is kept
+    #[arg(long, conflicts_with = "json")]
+    fix: bool,
+    /// Have each engine that runs pull this image, and look whether the proxy was asked
+    #[arg(long, value_name = "IMAGE", num_args = 0..=1, default_missing_value = SMALL)]
+    pull: Option<String>,
     // As an attribute: rustdoc would take the brackets for a link.
     #[arg(
         long,
@@ -47,14 +61,16 @@ pub(super) struct DoctorFlags {
 
 /// What to look at, and by which flags the settings are read.
 pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
-    let DoctorFlags { json, mirror, root, mut serve } = flags;
+    let DoctorFlags { json, fix, pull, mirror, root, mut serve } = flags;
     let mirror =
         mirror.map(|url| Mirror::parse(&url).map_err(|wrong| mistake(&format!("--mirror: {wrong}")))).transpose()?;
     if let Err(cause) = root.read_dir() {
         return Err(mistake(&format!("--root {}: {cause}: name a directory that is there", root.display())));
     }
+    let pull =
+        pull.map(|image| Image::parse(&image).map_err(|wrong| mistake(&format!("--pull: {wrong}")))).transpose()?;
     serve.or_file(&root.join(CONFIG.trim_start_matches('/')));
     let file = serve.file();
     let (flags, _) = serve::settings(serve);
-    Ok((Options { file, mirror, json, root }, flags))
+    Ok((Options { file, mirror, json, fix, pull, root }, flags))
 }

@@ -65,6 +65,11 @@ pub(super) async fn get_unix(socket: &Path, target: &str) -> io::Result<Answer> 
     within(ANSWER_LIMIT, async { exchange(UnixStream::connect(socket).await?, "GET", target, "localhost").await }).await
 }
 
+/// The same by another method and with a limit of its own.
+pub(super) async fn post_unix(socket: &Path, target: &str, limit: Duration) -> io::Result<Answer> {
+    within(limit, async { exchange(UnixStream::connect(socket).await?, "POST", target, "localhost").await }).await
+}
+
 /// Asks a server on this host by its address.
 pub(super) async fn get(address: SocketAddr, target: &str) -> io::Result<Answer> {
     let host = address.to_string();

@@ -3,8 +3,8 @@
 use super::address::{Address, Order, Verdict, order};
 use super::ask;
 use super::containerd::is_older;
-use super::expected::{Expected, List, by_hand, leftover, misplaced, past, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Part, Way};
+use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
+use super::finding::{Code, Examined, Finding, PAST, Part, REGISTRIES, Way};
 use super::host::{self, Host, Text};
 use super::text;
 use super::units::{self, Unit};
@@ -68,7 +68,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     };
     for name in expected.names() {
         let all = mirrors(name);
-        let key = format!("registry.{name:?}");
+        let key = format!("the list of mirrors of {REGISTRIES}");
         let list = List { file, key: &key, registry: name };
         let asked = order(here, &all);
         let mut way = if matches!(asked, Order::First(_)) { Way::Proxy } else { Way::Source };
@@ -80,11 +80,12 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             // It takes plain HTTP for granted at loopback addresses only.
             if here.is_plain(ours) && !http.unwrap_or(ours.is_loopback()) {
                 found.find(Finding {
+                    registries: vec![name.to_owned()],
                     code: Code::Insecure,
                     file: Some(file.to_owned()),
                     text: format!("[registry.\"{ours}\"] has no http = true, and the proxy speaks plain HTTP there"),
-                    why: format!("TLS with the proxy fails, and {}", past(name)),
-                    fix: fix.clone(),
+                    why: format!("TLS with the proxy fails, and {PAST}"),
+                    fix: if http.is_some() { edit(file, RESTART) } else { fix.clone() },
                 });
                 way = Way::Source;
             }
@@ -92,13 +93,16 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 found.find(with_path(
                     ours,
                     &list,
-                    format!("buildkitd takes the scheme for a host, and {}", past(name)),
+                    format!("buildkitd takes the scheme for a host, and {PAST}"),
                     fix.clone(),
                 ));
                 way = Way::Source;
             }
         }
-        misplaced(here, asked, &list, fix.clone()).into_iter().for_each(|finding| found.find(finding));
+        let to_front = matches!(asked, Order::Behind(..));
+        misplaced(here, asked, &list, if to_front { edit(file, RESTART) } else { fix.clone() })
+            .into_iter()
+            .for_each(|finding| found.find(finding));
         found.ways.insert(name.to_owned(), way);
     }
     for (name, _) in &registries {
@@ -112,6 +116,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     if facts.runs && facts.is_older {
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::NotLoaded,
             file: Some(file.to_owned()),
             text: "it was changed after the buildkitd that runs was started".to_owned(),

@@ -9,7 +9,7 @@ use super::address::{Address, Order, order};
 use super::ask;
 use super::dockerd::missing;
 use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable};
-use super::finding::{Code, Examined, Finding, Fix, Part, Way};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::host::{self, Host, Text};
 use super::hosts_toml::{self, Directory};
 use super::text;
@@ -19,7 +19,7 @@ use crate::client_config::Client;
 const CONFIG: &str = "/etc/containerd/config.toml";
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where client-config writes.
-const CERTS_D: &str = "/etc/containerd/certs.d";
+pub(super) const CERTS_D: &str = "/etc/containerd/certs.d";
 /// The table of the mirrors, by the version of the file: from 3 on, of 2, and before.
 const NEW: [&str; 3] = ["plugins", "io.containerd.cri.v1.images", "registry"];
 const OLD: [&str; 3] = ["plugins", "io.containerd.grpc.v1.cri", "registry"];
@@ -193,6 +193,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     if facts.runs && facts.is_older {
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::NotLoaded,
             file: Some(file.to_owned()),
             text: "it was changed after the containerd that runs was started".to_owned(),
@@ -226,7 +227,6 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
     let write = expected.write(Client::Containerd, "");
     let fix = |path: &str| if is_its_own { by_hand(format!("${{EDITOR:-vi}} {path}")) } else { write.clone() };
     for name in expected.names() {
-        let path = format!("{read_from}/{name}/hosts.toml");
         let way = match hosts_toml::of(directories, name) {
             Some(directory) => {
                 let leads_here = hosts_toml::leads_here(&expected.here, directory);
@@ -237,7 +237,7 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
             None => {
                 found.find(
                     misnamed(directories, name, expected, &write)
-                        .unwrap_or_else(|| missing(&path, name, write.clone())),
+                        .unwrap_or_else(|| missing(&read_from, name, write.clone())),
                 );
                 Way::Source
             }
@@ -261,11 +261,18 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
         2 => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, Some(2)),
         _ => (r#"[plugins."io.containerd.cri.v1.images".registry]"#, None),
     };
-    let why = "containerd finds no hosts.toml, and pulls of every registry go past the proxy in silence".to_owned();
+    let why =
+        "containerd finds no hosts.toml, and pulls of every registry go past the proxy, and nobody is told".to_owned();
     let add =
         |lines: &str| by_hand(format!("printf '{lines}' >> {file} && {RESTART}", lines = lines.replace('\n', "\\n")));
-    let finding =
-        |code, text: String, fix: Fix| Finding { code, file: Some(file.to_owned()), text, why: why.clone(), fix };
+    let finding = |code, text: String, fix: Fix| Finding {
+        registries: Vec::new(),
+        code,
+        file: Some(file.to_owned()),
+        text,
+        why: why.clone(),
+        fix,
+    };
     let head = if facts.config.is_none() { version.map(|version| format!("version = {version}\n")) } else { None };
     let lines = format!("{}{section}\n  config_path = \"{CERTS_D}\"\n", head.unwrap_or_default());
     let edit = || by_hand(format!("${{EDITOR:-vi}} {file} && {RESTART}"));
@@ -282,17 +289,22 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
         };
         // A second table of the same name would make the file unreadable.
         let is_new = settings.ignored.is_none() && !has_table(facts, file, settings.version);
-        let fix = if is_new && (settings.version >= 2 || facts.config.is_none()) { add(&lines) } else { edit() };
+        let sed = |script: &str| by_hand(format!("sed -i '{script}' {file} && {RESTART}"));
+        let fix = match settings.ignored {
+            None if is_new && (settings.version >= 2 || facts.config.is_none()) => add(&lines),
+            Some(_) if settings.version < 2 && facts.config.is_some() => sed("1i version = 2"),
+            _ => edit(),
+        };
         return Err(finding(Code::NotEnabled, text, fix));
     };
+    let set = || by_hand(format!("sed -i 's|^\\( *config_path *= *\\).*|\\1\"{CERTS_D}\"|' {file} && {RESTART}"));
     if path.contains(':') {
         let text = format!("config_path is {path:?}: two directories, of which containerd then reads neither");
-        return Err(finding(Code::NotEnabled, text, edit()));
+        return Err(finding(Code::NotEnabled, text, set()));
     }
     if path != CERTS_D && ours_is_used {
         let text = format!("config_path is {path:?}, and the files of client-config are in {CERTS_D}");
-        let fix = by_hand(format!("sed -i 's|^\\( *config_path *= *\\).*|\\1\"{CERTS_D}\"|' {file} && {RESTART}"));
-        return Err(finding(Code::Directory, text, fix));
+        return Err(finding(Code::Directory, text, set()));
     }
     Ok(path.clone())
 }
@@ -322,10 +334,11 @@ fn misnamed(directories: &[Directory], registry: &str, expected: &Expected<'_>, 
     let is_it = |one: &&Directory| hub_by_another_name(&one.name).is_some() && hosts_toml::is_ours(&expected.here, one);
     let directory = directories.iter().find(is_it)?;
     Some(Finding {
+        registries: vec![registry.to_owned()],
         code: Code::Directory,
         file: Some(directory.path().to_owned()),
         text: format!("its directory is {}, and containerd looks for docker.io", directory.name),
-        why: super::expected::past(registry),
+        why: PAST.to_owned(),
         fix: fix.clone(),
     })
 }
@@ -334,6 +347,7 @@ fn misnamed(directories: &[Directory], registry: &str, expected: &Expected<'_>, 
 fn by_mirrors(settings: &Settings, file: &str, expected: &Expected<'_>, found: &mut Examined) {
     if settings.path.is_some() {
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::Conflict,
             file: Some(file.to_owned()),
             text: "config_path and registry.mirrors are both set".to_owned(),

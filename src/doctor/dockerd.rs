@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::address::{Address, Order, Verdict, order};
 use super::ask;
-use super::expected::{Expected, List, by_hand, leftover, misplaced, past, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, Part, Way};
+use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::host::{Host, Text};
 use super::hosts_toml::{self, Directory};
 use super::text;
@@ -104,7 +104,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         Some(Ok(settings)) => settings,
         Some(Err(wrong)) => {
             found.find(unreadable(file, &wrong, "dockerd does not start with it, nor reload"));
-            found.lead_all(expected.names(), Way::Source);
+            found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
             return found;
         }
     };
@@ -122,6 +122,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let flags = facts.unit.flag("registry-mirror");
     if in_file.is_some() && !flags.is_empty() {
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::Conflict,
             file: Some(file.to_owned()),
             text: "registry-mirrors is here, and --registry-mirror is among dockerd's flags".to_owned(),
@@ -135,9 +136,9 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let key = if in_file.is_none() && !flags.is_empty() { "--registry-mirror" } else { "registry-mirrors" };
     let list = List { file, key, registry: DOCKER_HUB };
     for address in mirrors.iter().filter(|address| !address.is_bare()) {
-        let why = "dockerd does not start with such a mirror, nor reload (before release 28)".to_owned();
-        let is_ours = here.judge(address) == Verdict::Ours;
-        let fix = if is_ours { fix.clone() } else { by_hand(format!("${{EDITOR:-vi}} {file}")) };
+        let why = "dockerd does not start with such a mirror, nor reload; a release that takes it asks for a path that the proxy refuses".to_owned();
+        // What is there already stays where client-config adds to the file.
+        let fix = edit(file, RELOAD);
         found.find(with_path(address, &list, why, fix));
     }
     let ours = mirrors.iter().find(|address| here.judge(address) == Verdict::Ours);
@@ -151,18 +152,20 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let by_hosts = facts.release().is_some_and(|release| release >= READS_HOSTS_TOML)
         && facts.has_containerds_store()
         && hosts_toml::of(&facts.certs, DOCKER_HUB).is_some_and(|directory| hosts_toml::leads_here(here, directory));
-    let wrong = misplaced(here, order(here, &mirrors), &list, fix.clone());
+    let asked = order(here, &mirrors);
+    let to_front = matches!(asked, Order::Behind(..));
+    let wrong = misplaced(here, asked, &list, if to_front { edit(file, RELOAD) } else { fix.clone() });
     let mut way = if wrong.is_none() || by_hosts { Way::Proxy } else { Way::Source };
     // Its own hosts.toml goes before the mirrors of daemon.json.
     if let Some(finding) = wrong.filter(|_| !by_hosts) {
         found.find(finding);
     } else if let Some(ours) = ours {
         if !expected.is_meant(DOCKER_HUB, ours) {
-            found.find(Finding {
+            found.find(Finding { registries: vec![DOCKER_HUB.to_owned()],
                 code: Code::Path,
                 file: Some(file.to_owned()),
                 text: format!("{key} has {ours}, and a request there that names no registry is not for docker.io"),
-                why: format!("dockerd cannot say that it means docker.io, so the proxy takes it for another registry or refuses: {}", past(DOCKER_HUB)),
+                why: format!("dockerd cannot say that it means docker.io, so the proxy takes it for another registry or refuses: {PAST}"),
                 fix: fix.clone(),
             });
             way = Way::Source;
@@ -195,10 +198,11 @@ fn not_loaded(facts: &Facts, file: &str, ours: &Address, expected: &Expected<'_>
     let has: Vec<_> = loaded.iter().map(ToString::to_string).collect();
     let has = if has.is_empty() { "no mirror".to_owned() } else { has.join(", ") };
     Some(Finding {
+        registries: vec![DOCKER_HUB.to_owned()],
         code: Code::NotLoaded,
         file: Some(file.to_owned()),
         text: format!("it has {ours}, and the dockerd that runs has loaded {has}"),
-        why: format!("until dockerd reads the file again, {}", past(DOCKER_HUB)),
+        why: format!("until dockerd reads the file again, {PAST}"),
         fix: by_hand("systemctl reload docker"),
     })
 }
@@ -221,13 +225,11 @@ fn forward_proxy(
         return None;
     }
     Some(Finding {
+        registries: vec![DOCKER_HUB.to_owned()],
         code: Code::ForwardProxy,
         file: Some(file.to_owned()),
         text: format!("proxies.{key} is set, and proxies.no-proxy does not have {}, where the proxy is", ours.host),
-        why: format!(
-            "dockerd sends its requests for the proxy to that forward proxy, which cannot reach it: {}",
-            past(DOCKER_HUB)
-        ),
+        why: format!("dockerd sends its requests for the proxy to that forward proxy, which cannot reach it: {PAST}"),
         fix: by_hand(format!("${{EDITOR:-vi}} {file} && systemctl restart docker")),
     })
 }
@@ -236,6 +238,7 @@ fn forward_proxy(
 fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let reads = facts.release().map(|release| release >= READS_HOSTS_TOML && facts.has_containerds_store());
     let fix = expected.write(Client::Docker, "");
+    let mut past = Vec::new();
     for name in expected.names() {
         let directory = hosts_toml::of(&facts.certs, name);
         match (reads, directory) {
@@ -250,16 +253,22 @@ fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                 found.ways.entry(name.to_owned()).or_insert(Way::Proxy);
             }
             (Some(true), None) => {
-                found.find(missing(&format!("{CERTS_D}/{name}/hosts.toml"), name, fix.clone()));
+                found.find(missing(CERTS_D, name, fix.clone()));
                 found.ways.insert(name.to_owned(), Way::Source);
             }
             _ if name == DOCKER_HUB => {}
             (Some(false), _) => {
                 found.ways.insert(name.to_owned(), Way::Source);
-                found.notes.push(format!("pulls of {name} by dockerd go to {name} itself: this dockerd mirrors docker.io alone (docs/clients.md)"));
+                past.push(name);
             }
             (None, _) => {}
         }
+    }
+    if !past.is_empty() {
+        found.notes.push(format!(
+            "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source",
+            listed(&past)
+        ));
     }
     for directory in &facts.certs {
         let registry = hosts_toml::registry(&directory.name);
@@ -272,13 +281,15 @@ fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     }
 }
 
-/// A file that is not there.
-pub(super) fn missing(path: &str, registry: &str, fix: Fix) -> Finding {
-    Finding {
+/// A `hosts.toml` that is not there.
+pub(super) fn missing(certs: &str, registry: &str, fix: Fix) -> Finding {
+    let finding = Finding {
         code: Code::NoMirror,
-        file: Some(path.to_owned()),
-        text: "it is not there".to_owned(),
-        why: past(registry),
+        file: Some(certs.to_owned()),
+        text: format!("there is no hosts.toml for {REGISTRIES}"),
+        why: PAST.to_owned(),
+        registries: Vec::new(),
         fix,
-    }
+    };
+    finding.of(registry)
 }

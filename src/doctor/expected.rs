@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use oci::authority;
-use oci::route::{DOCKER_HUB, OnFailure};
+use oci::route::OnFailure;
 
 use super::address::{Address, Here, Order, Slip};
-use super::finding::{Code, Finding, Fix};
+use super::finding::{Code, Finding, Fix, PAST, REGISTRIES};
 use crate::client_config::Client;
 use crate::config::{Config, Routes};
 
@@ -62,14 +62,23 @@ impl<'a> Expected<'a> {
 
     /// Has `client-config` write the files of a client, and the engine take them.
     pub(super) fn write(&self, client: Client, then: &str) -> Fix {
-        let command = format!("acr-cache-proxy client-config {}{} --write{then}", client.name(), self.flags);
-        Fix { command, by: Some(client) }
+        self.client_config(client, "", then)
     }
 
     /// The same, and what no route needs any more goes.
     pub(super) fn prune(&self, client: Client, then: &str) -> Fix {
-        let command = format!("acr-cache-proxy client-config {}{} --write --prune{then}", client.name(), self.flags);
-        Fix { command, by: Some(client) }
+        self.client_config(client, " --prune", then)
+    }
+
+    fn client_config(&self, client: Client, prune: &str, then: &str) -> Fix {
+        // A file that others may have something in as well is added to.
+        let merge = matches!(client, Client::Docker | Client::Buildkit | Client::K3s | Client::Rke2);
+        let merge = if merge { " --merge" } else { "" };
+        let (name, flags) = (client.name(), &self.flags);
+        Fix {
+            command: format!("acr-cache-proxy client-config {name}{flags} --write{merge}{prune}{then}"),
+            by: Some(client),
+        }
     }
 }
 
@@ -84,22 +93,14 @@ pub(super) fn shell_word(text: &str) -> String {
     }
 }
 
+/// A file is edited, and the engine takes it.
+pub(super) fn edit(file: &str, then: &str) -> Fix {
+    by_hand(format!("${{EDITOR:-vi}} {}{then}", shell_word(file)))
+}
+
 /// What a fix is besides a run of `client-config`.
 pub(super) fn by_hand(command: impl Into<String>) -> Fix {
     Fix { command: command.into(), by: None }
-}
-
-/// The host that is asked when the proxy is not.
-pub(super) fn source(registry: &str) -> String {
-    match registry {
-        DOCKER_HUB => "Docker Hub itself, as far as its limit for this host's address goes".to_owned(),
-        other => format!("{other} itself"),
-    }
-}
-
-/// Why it matters that the proxy is not asked.
-pub(super) fn past(registry: &str) -> String {
-    format!("pulls of {registry} go past the proxy in silence, to {}", source(registry))
 }
 
 /// What is wrong with a list of addresses for a registry; `None` if the proxy is the first of them. `key` names the list in its
@@ -109,9 +110,9 @@ pub(super) fn misplaced(here: &Here, order: Order<'_>, list: &List<'_>, fix: Fix
     let (code, text) = match order {
         Order::First(_) => return None,
         Order::Behind(ours, first) => {
-            let why =
-                format!("{first} is asked before the proxy, so the proxy only gets what fails there: for {registry}");
+            let why = format!("the proxy only gets the pulls of {REGISTRIES} that fail at {first}");
             return Some(Finding {
+                registries: vec![(*registry).to_owned()],
                 code: Code::Order,
                 file: Some((*file).to_owned()),
                 text: format!("{key} has {first} before {ours}"),
@@ -128,9 +129,12 @@ pub(super) fn misplaced(here: &Here, order: Order<'_>, list: &List<'_>, fix: Fix
             };
             (Code::Address, format!("{key} has {address}, and {differs}"))
         }
-        Order::Absent => (Code::NoMirror, format!("{key} does not have the proxy, {}", here.url)),
+        Order::Absent => (Code::NoMirror, format!("{key} lacks the proxy, {}", here.url)),
     };
-    Some(Finding { code, file: Some((*file).to_owned()), text, why: past(registry), fix })
+    Some(
+        Finding { registries: Vec::new(), code, file: Some((*file).to_owned()), text, why: PAST.to_owned(), fix }
+            .of(registry),
+    )
 }
 
 /// A list of addresses in a file.
@@ -143,6 +147,7 @@ pub(super) struct List<'a> {
 /// What is wrong with an address of the proxy's that has more than a host and a port, for a client that may not have that.
 pub(super) fn with_path(address: &Address, list: &List<'_>, why: String, fix: Fix) -> Finding {
     Finding {
+        registries: Vec::new(),
         code: Code::Path,
         file: Some(list.file.to_owned()),
         text: format!("{} has {address}: an address here has a scheme, a host and a port, and nothing else", list.key),
@@ -154,6 +159,7 @@ pub(super) fn with_path(address: &Address, list: &List<'_>, why: String, fix: Fi
 /// A file that cannot be read.
 pub(super) fn unreadable(file: &str, wrong: &str, why: &str) -> Finding {
     Finding {
+        registries: Vec::new(),
         code: Code::Unreadable,
         file: Some(file.to_owned()),
         text: wrong.to_owned(),
@@ -165,6 +171,7 @@ pub(super) fn unreadable(file: &str, wrong: &str, why: &str) -> Finding {
 /// What is not there to be read.
 pub(super) fn leftover(file: &str, registry: &str, fix: Fix) -> Finding {
     Finding {
+        registries: Vec::new(),
         code: Code::Leftover,
         file: Some(file.to_owned()),
         text: format!("it sends {registry} to the proxy, which has no route for it"),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use oci::route::DOCKER_HUB;
+
 use crate::client_config::Client;
 use crate::label::labels;
 
@@ -102,6 +104,11 @@ pub(super) struct Fix {
     pub by: Option<Client>,
 }
 
+/// Why it matters that the proxy is not asked.
+pub(super) const PAST: &str = "pulls of {registries} go past the proxy, to the source, and nobody is told";
+/// Stands in texts for the registries that a finding is about.
+pub(super) const REGISTRIES: &str = "{registries}";
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -112,7 +119,33 @@ pub(super) struct Finding {
     pub text: String,
     /// What comes of it.
     pub why: String,
+    /// For which registries, where not for all; they stand in the place of [`REGISTRIES`] in the texts.
+    pub registries: Vec<String>,
     pub fix: Fix,
+}
+
+impl Finding {
+    /// It is about this registry.
+    pub(super) fn of(self, registry: &str) -> Self {
+        Self { registries: vec![registry.to_owned()], ..self }
+    }
+
+    /// What is wrong, for people.
+    pub(super) fn text(&self) -> String {
+        self.filled(&self.text)
+    }
+
+    /// What comes of it, for people.
+    pub(super) fn why(&self) -> String {
+        let why = self.filled(&self.why);
+        let counts = self.why.contains(PAST) && self.registries.iter().any(|name| name == DOCKER_HUB);
+        if counts { why + "; Docker Hub counts them by this host's address" } else { why }
+    }
+
+    fn filled(&self, text: &str) -> String {
+        let names: Vec<_> = self.registries.iter().map(String::as_str).collect();
+        text.replace(REGISTRIES, &listed(&names))
+    }
 }
 
 /// What was found out about one part of the host.
@@ -139,9 +172,19 @@ impl Examined {
         self.ways.extend(registries.into_iter().map(|name| (name.to_owned(), way)));
     }
 
+    /// What is wrong for several registries alike is one finding.
     pub(super) fn find(&mut self, finding: Finding) {
-        if !self.findings.contains(&finding) {
-            self.findings.push(finding);
+        let is_alike = |known: &&mut Finding| {
+            let alike = Finding { registries: finding.registries.clone(), ..(**known).clone() };
+            alike == finding && known.registries.is_empty() == finding.registries.is_empty()
+        };
+        match self.findings.iter_mut().find(is_alike) {
+            Some(known) => {
+                known.registries.extend(finding.registries);
+                known.registries.sort_unstable();
+                known.registries.dedup();
+            }
+            None => self.findings.push(finding),
         }
     }
 }

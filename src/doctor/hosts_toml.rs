@@ -114,6 +114,7 @@ pub(super) fn judge(
         let next = addresses.iter().find(|address| !is_ours(address)).map(ToString::to_string);
         let next = next.unwrap_or_else(|| format!("{registry} itself, because there is no server"));
         findings.push(Finding {
+            registries: Vec::new(),
             code: Code::NotClosed,
             file: Some(file.to_owned()),
             text: format!("after the proxy it names {next}, and the route is on_failure: closed"),
@@ -122,6 +123,7 @@ pub(super) fn judge(
         });
     } else if !routed.closed && others == 0 {
         findings.push(Finding {
+            registries: Vec::new(),
             code: Code::NoFallback,
             file: Some(file.to_owned()),
             text: "it names nobody but the proxy, and the route is on_failure: fallback".to_owned(),
@@ -143,6 +145,7 @@ fn unable(entry: &Entry, file: &str, registry: &str, engine: &str, fix: &Fix) ->
         _ => "layers and manifests",
     };
     Some(Finding {
+        registries: Vec::new(),
         code: Code::Capabilities,
         file: Some(file.to_owned()),
         text: format!("the proxy's capabilities lack {}", super::finding::listed(&missing)),

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::address::{Address, Order, Verdict, order};
-use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, Part, Way};
+use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
+use super::finding::{Code, Examined, Finding, Fix, Part, REGISTRIES, Way};
 use super::host::{Host, Text};
 use super::units::Unit;
+use crate::client_config::Client;
 
 /// One of the two.
 struct Kind {
@@ -97,10 +98,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     for name in expected.names() {
         let by_name = endpoints(name);
         let all = if settings["mirrors"][name].is_object() { by_name } else { endpoints("*") };
-        let key = format!("mirrors.{name:?}.endpoint");
+        let key = format!("the list of endpoints of {REGISTRIES}");
         let list = List { file, key: &key, registry: name };
         let asked = order(here, &all);
-        let fix = by_settings(expected, facts, file, &restart);
+        let fix = by_settings(expected, facts, &restart);
         if let Order::First(ours) = asked {
             if !ours.is_bare() {
                 let why = format!(
@@ -113,6 +114,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             is_right = false;
             found.ways.insert(name.to_owned(), Way::Source);
         }
+        let to_front = matches!(asked, Order::Behind(..));
+        let fix = if to_front { edit(file, &format!(" && {restart}")) } else { fix };
         misplaced(here, asked, &list, fix).into_iter().for_each(|finding| found.find(finding));
     }
     for name in settings["mirrors"].as_object().into_iter().flat_map(serde_json::Map::keys) {
@@ -124,6 +127,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let authority = here.url.split_once("://").map_or(here.url.as_str(), |(_, authority)| authority);
     if is_right && facts.generated.as_ref().is_some_and(|generated| !generated.contains(authority)) {
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::NotLoaded,
             file: Some(file.to_owned()),
             text: format!(
@@ -143,17 +147,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
 }
 
 /// Puts the mirrors into the file.
-fn by_settings(expected: &Expected<'_>, facts: &Facts, file: &str, restart: &str) -> Fix {
-    if facts.settings.is_some() {
-        return by_hand(format!("${{EDITOR:-vi}} {file} && {restart}"));
-    }
-    let entries = expected
-        .names()
-        .iter()
-        .map(|name| format!("  {name:?}:\\n    endpoint: [\"{}\"]\\n", expected.here.url))
-        .collect::<String>();
-    by_hand(format!(
-        "mkdir -p {} && printf 'mirrors:\\n{entries}' > {file} && {restart}",
-        file.rsplit_once('/').map_or("", |(directory, _)| directory)
-    ))
+fn by_settings(expected: &Expected<'_>, facts: &Facts, restart: &str) -> Fix {
+    let client = if facts.kind.part == Part::K3s { Client::K3s } else { Client::Rke2 };
+    expected.write(client, &format!(" && {restart}"))
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::ask;
 use super::containerd::is_older;
 use super::expected::{Expected, by_hand};
-use super::finding::{Code, Examined, Finding, Part, Way};
+use super::finding::{Code, Examined, Finding, PAST, Part, Way};
 use super::host::{self, Host};
 use super::registries_conf::{self, Files};
 use super::units::Unit;
@@ -52,11 +52,11 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
         if is_right && registry.is_object() && !registries_conf::leads_here(expected, &loaded) {
             let name = route.source.registry();
             let other = facts.variable.as_ref().map(|path| format!(": CONTAINERS_REGISTRIES_CONF names {path}"));
-            found.find(Finding {
+            found.find(Finding { registries: vec![name.to_owned()],
                 code: Code::NotLoaded,
                 file: None,
                 text: format!("the files lead {source} to the proxy, and podman info does not{}", other.unwrap_or_default()),
-                why: super::expected::past(name),
+                why: PAST.to_owned(),
                 fix: by_hand("podman info --format '{{json .Registries}}'  # shows what it has read; a variable or a file of the user comes first"),
             });
             found.ways.insert(name.to_owned(), Way::Source);
@@ -125,6 +125,7 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
     registries_conf::judge(&facts.files, expected, " && systemctl reload crio", &mut found);
     if facts.runs && facts.is_older {
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::NotLoaded,
             file: facts.files.paths().last().map(str::to_owned),
             text: "it was changed after CRI-O was started or told to read it".to_owned(),

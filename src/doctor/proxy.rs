@@ -52,16 +52,21 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
         let admin = reachable(admin);
         ready = Some(ask::get(admin, "/readyz").await);
         if matches!(ready, Some(Ok(_))) {
-            status = ask::get(admin, "/status")
-                .await
-                .ok()
-                .filter(|answer| answer.status == 200)
-                .and_then(|answer| answer.json());
+            status = ask_status(admin).await;
         }
     }
     let units = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
     let has_unit = units.iter().any(|directory| host.has(&format!("{directory}/{UNIT}")));
     Facts { at, answers, admin: config.admin(), ready, status, has_unit }
+}
+
+/// `/status` of a proxy with an admin listener.
+pub(super) async fn status(config: &Config) -> Option<Value> {
+    ask_status(reachable(config.admin()?)).await
+}
+
+async fn ask_status(admin: SocketAddr) -> Option<Value> {
+    ask::get(admin, "/status").await.ok().filter(|answer| answer.status == 200)?.json()
 }
 
 /// By which a listener is reached from its own host.
@@ -80,6 +85,7 @@ pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>) -> Examined {
     let flags = file.map(|file| format!(" --config {}", super::expected::shell_word(file))).unwrap_or_default();
     for mistake in mistakes.lines() {
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::Settings,
             file: file.map(str::to_owned),
             text: mistake.to_owned(),
@@ -100,6 +106,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         Ok(Some(answer)) if answer.is_registry && answer.status < 500 => found.runs = Some(true),
         Ok(Some(answer)) => {
             found.find(Finding {
+                registries: Vec::new(),
                 code: Code::Stranger,
                 file: None,
                 text: format!(
@@ -119,10 +126,11 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 format!("acr-cache-proxy{}", expected.flags)
             };
             found.find(Finding {
+                registries: Vec::new(),
                 code: Code::Down,
                 file: None,
                 text: format!("nothing answers at {at}: {}", told(cause)),
-                why: format!("pulls of {all} go to the source in silence, and those of closed routes fail"),
+                why: format!("pulls of {all} go to the source, nobody is told, and those of closed routes fail"),
                 fix: by_hand(start),
             });
             return found;
@@ -138,6 +146,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 .take(MAX_SENTENCE)
                 .collect();
             found.find(Finding {
+registries: Vec::new(),
                 code: Code::NotReady,
                 file: None,
                 text: summary,
@@ -168,6 +177,7 @@ fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
         let cause =
             route["most_frequent_cause"].as_str().map(|cause| format!(", mostly for {cause}")).unwrap_or_default();
         found.find(Finding {
+            registries: Vec::new(),
             code: Code::Refused,
             file: None,
             text: format!("{count} requests for {name} were refused in the last hour{cause}"),

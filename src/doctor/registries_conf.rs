@@ -3,8 +3,8 @@
 use toml::{Table, Value};
 
 use super::address::{Address, Order, Verdict, order};
-use super::expected::{Expected, List, by_hand, leftover, misplaced, past, unreadable};
-use super::finding::{Code, Examined, Finding, Fix, Way};
+use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable};
+use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
 use super::host::{Host, Text};
 use super::text;
 use crate::client_config::Client;
@@ -77,6 +77,7 @@ fn entries(files: &[Text]) -> Result<Vec<Entry>, Finding> {
             && (!tables.is_empty() || table.contains_key("unqualified-search-registries"))
         {
             return Err(Finding {
+registries: Vec::new(),
                 code: Code::Conflict,
                 file: Some(path.clone()),
                 text: "it has [registries...] of the first format and [[registry]] or unqualified-search-registries of the second".to_owned(),
@@ -107,6 +108,7 @@ fn entry(path: &str, table: &Table) -> Result<Entry, Finding> {
         let address = Address::parse(location);
         if address.has_scheme() {
             return Err(Finding {
+                registries: Vec::new(),
                 code: Code::Path,
                 file: Some(path.to_owned()),
                 text: format!("the location {address} has a scheme"),
@@ -160,14 +162,15 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
             None => (
                 Way::Source,
                 vec![Finding {
+                    registries: vec![registry.to_owned()],
                     code: Code::NoMirror,
                     file: Some(OURS.to_owned()),
                     text: if ours.is_some() {
-                        format!("it has no entry for {registry}")
+                        format!("it has no entry for {REGISTRIES}")
                     } else {
-                        "it is not there".to_owned()
+                        format!("it is not there, so there is no entry for {REGISTRIES}")
                     },
-                    why: past(registry),
+                    why: PAST.to_owned(),
                     fix: fix.clone(),
                 }],
             ),
@@ -178,10 +181,11 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let by_other = covering(&entries, &source).filter(|entry| entry.file != OURS && !is_ours(entry));
         match (hidden, by_other) {
             (Some(_), Some(entry)) => found.find(Finding {
+                registries: vec![registry.to_owned()],
                 code: Code::Hidden,
                 file: Some(entry.file.clone()),
                 text: format!("its entry for {} comes after that of {OURS}, and counts in its place", entry.prefix),
-                why: past(registry),
+                why: PAST.to_owned(),
                 fix: by_hand(format!("${{EDITOR:-vi}} {}  # take the entry for {} out", entry.file, entry.prefix)),
             }),
             _ => findings.into_iter().for_each(|finding| found.find(finding)),
@@ -214,8 +218,14 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
     let here = &expected.here;
     // Another file than client-config's is edited by hand.
     let fix = if file == OURS { fix.clone() } else { by_hand(format!("${{EDITOR:-vi}} {file}")) };
-    let finding =
-        |code, text: String, why: String| Finding { code, file: Some(file.clone()), text, why, fix: fix.clone() };
+    let finding = |code, text: String, why: String| Finding {
+        code,
+        file: Some(file.clone()),
+        text,
+        why,
+        registries: vec![registry.to_owned()],
+        fix: fix.clone(),
+    };
     if *is_blocked {
         let text = format!("{prefix} has blocked = true");
         return (
@@ -241,22 +251,18 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
         findings.push(finding(
             Code::Path,
             text,
-            format!("the proxy refuses these requests or takes them for another registry's: {}", past(registry)),
+            format!("the proxy refuses these requests or takes them for another registry's: {PAST}"),
         ));
         way = Way::Source;
     }
     if here.is_plain(&place.address) && !place.is_insecure {
         let text = format!("{} has no insecure = true, and the proxy speaks plain HTTP there", place.address);
-        findings.push(finding(Code::Insecure, text, format!("TLS with the proxy fails, and {}", past(registry))));
+        findings.push(finding(Code::Insecure, text, format!("TLS with the proxy fails, and {PAST}")));
         way = Way::Source;
     }
     if place.is_by_digest {
         let text = "mirror-by-digest-only or pull-from-mirror keeps tags from the proxy".to_owned();
-        findings.push(finding(
-            Code::Capabilities,
-            text,
-            format!("{} for every image that is named by its tag", past(registry)),
-        ));
+        findings.push(finding(Code::Capabilities, text, format!("of images that are named by a tag, {PAST}")));
         way = Way::Source;
     }
     let others = addresses.iter().find(|address| here.judge(address) != Verdict::Ours);
@@ -311,10 +317,11 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
     }
     let registries = super::finding::listed(&missing);
     found.find(Finding {
+        registries: Vec::new(),
         code: Code::Hidden,
         file: Some(path.clone()),
         text: format!("for {user} it hides all files of /etc/containers, and does not lead {registries} to the proxy"),
-        why: format!("what {user} pulls of {registries} goes past the proxy in silence"),
+        why: format!("what {user} pulls of {registries} goes past the proxy, and nobody is told"),
         fix: by_hand(format!("install -D -m 0644 {OURS} {path}.d/50-acr-cache-proxy.conf")),
     });
 }

@@ -32,8 +32,9 @@ impl Report {
             json!({
                 "code": finding.code.name(),
                 "file": finding.file,
-                "text": finding.text,
-                "why": finding.why,
+                "text": finding.text(),
+                "why": finding.why(),
+                "registries": finding.registries,
                 "fix": finding.fix.command,
                 "fixable": finding.fix.by.is_some(),
             })
@@ -99,8 +100,8 @@ impl Display for Report {
         }
         for (number, (part, finding)) in (1..).zip(self.findings()) {
             let file = finding.file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
-            writeln!(f, "\n{number}. {}: {file}{}", part.name(), finding.text)?;
-            writeln!(f, "   why: {}", finding.why)?;
+            writeln!(f, "\n{number}. {}: {file}{}", part.name(), finding.text())?;
+            writeln!(f, "   why: {}", finding.why())?;
             writeln!(f, "   fix: {}", finding.fix.command)?;
         }
         let notes = self.parts.iter().flat_map(|part| &part.notes).chain(&self.notes);

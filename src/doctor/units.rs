@@ -105,6 +105,7 @@ impl Unit {
         let value = if exempt.is_empty() { host.clone() } else { format!("{exempt},{host}") };
         let engine = self.name.trim_end_matches(".service");
         Some(Finding {
+            registries: Vec::new(),
             code: Code::ForwardProxy,
             file: Some(file.clone()),
             text: format!("{variable} is set, and NO_PROXY does not have {host}, where the proxy is"),

@@ -151,10 +151,25 @@ impl Host {
         output
     }
 
+    /// What `--fix` should have put right, and did not; and what it has broken.
+    fn left_by_fix(&self) -> Vec<(String, String)> {
+        let before: Value = serde_json::from_slice(&self.doctor(&["--json"]).stdout).expect("JSON");
+        let by_hand: Vec<_> = findings(&before).filter(|(_, finding)| finding["fixable"] == false).collect();
+        self.doctor(&["--fix"]);
+        let after: Value = serde_json::from_slice(&self.doctor(&["--json"]).stdout).expect("JSON");
+        let left = findings(&after).filter(|(part, finding)| {
+            !by_hand.iter().any(|(known, one)| known == part && one["code"] == finding["code"])
+        });
+        left.map(|(part, finding)| (part, finding["text"].to_string())).collect()
+    }
+
     /// The report for people, with the address that the documentation has.
     fn report(&self) -> String {
         let text = String::from_utf8_lossy(&self.doctor(&[]).stdout).into_owned();
-        text.replace(&*self.root.path().to_string_lossy(), "").replace(&self.at, "127.0.0.1:8080")
+        let port = format!(":{}", self.at.rsplit(':').next().expect("a port"));
+        text.replace(&*self.root.path().to_string_lossy(), "")
+            .replace(&self.at, "127.0.0.1:8080")
+            .replace(&port, ":8080")
     }
 }
 
@@ -190,18 +205,21 @@ fn set_time(path: &Path, time: SystemTime) {
     fs::File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("a time");
 }
 
+/// Each finding of a report, with the name of its part.
+fn findings(report: &Value) -> impl Iterator<Item = (String, &Value)> {
+    let parts = report["parts"].as_array().expect("parts").iter();
+    parts.flat_map(|part| {
+        let findings = part["findings"].as_array().expect("findings").iter();
+        findings.map(|finding| (part["name"].as_str().expect("text").to_owned(), finding))
+    })
+}
+
 /// Part and code of each finding.
 fn found(output: &Output) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(&output.stdout);
     let report: Value = serde_json::from_str(&text)
         .unwrap_or_else(|wrong| panic!("{wrong}: {text}{}", String::from_utf8_lossy(&output.stderr)));
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let parts = report["parts"].as_array().expect("parts").iter();
-    let of = |part: &Value| -> Vec<_> {
-        let findings = part["findings"].as_array().expect("findings").iter();
-        findings.map(|finding| (text(&part["name"]), text(&finding["code"]))).collect()
-    };
-    parts.flat_map(of).collect()
+    findings(&report).map(|(part, finding)| (part, finding["code"].as_str().expect("text").to_owned())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,6 +240,7 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
         let status = output.status.code();
         assert_eq!(status, Some(i32::from(!findings.is_empty())), "{what}");
         reports += &format!("=== {what}\n{}\n", host.report());
+        wrong.extend(host.left_by_fix().into_iter().map(|left| format!("{what}: --fix leaves {left:?}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/doctor/reports.txt");
@@ -271,6 +290,30 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     fs::remove_file(host.path("/etc/acr-cache-proxy/config.yaml")).expect("it was there");
     let output = host.doctor(&["--json"]);
     assert_eq!(found(&output), [("proxy".to_owned(), "settings".to_owned())]);
-    let output = host.doctor(&["--jsn"]);
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    for flags in [&["--jsn"][..], &["--json", "--fix"], &["--pull", "Nginx"], &["--mirror", "mirror.internal"]] {
+        let output = host.doctor(flags);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{flags:?}: {output:?}");
+    }
+}
+
+/// A dockerd that says it has pulled, and has not asked the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
+    let (site, _azure) = Site::start().await;
+    const LOADED: &str = r#"{"ServerVersion": "26.1.5", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
+    for (answer, says) in [
+        (LOADED, "docker.io/library/hello-world:latest was pulled, and the proxy was not asked"),
+        (
+            r#"{"error": "Get \"https://a.example/x?sig=hunter2\": refused", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#,
+            "a pull of docker.io/library/hello-world:latest fails: Get \"https://a.example/x?\": refused",
+        ),
+    ] {
+        let made = [Do::Install(&["dockerd"]), Do::Write(&["docker"]), Do::Listen("/run/docker.sock", answer)];
+        let host = site.host(&made);
+        let output = host.doctor(&["--json", "--pull"]);
+        assert_eq!(found(&output), [("dockerd".to_owned(), "pull".to_owned())]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(findings(&report).next().expect("one").1["text"], says);
+        assert_eq!(found(&host.doctor(&["--json"])), [], "without --pull nothing is pulled");
+    }
 }

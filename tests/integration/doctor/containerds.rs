@@ -232,11 +232,7 @@ pub(super) const BROKEN: &[Broken] = &[
         ],
         found: &[],
     },
-    Broken {
-        what: "k3s without registries.yaml",
-        made: &[Install(&["k3s"])],
-        found: &[("k3s", "no-mirror"), ("k3s", "no-mirror"), ("k3s", "no-mirror")],
-    },
+    Broken { what: "k3s without registries.yaml", made: &[Install(&["k3s"])], found: &[("k3s", "no-mirror")] },
     Broken {
         what: "k3s that was not restarted",
         made: &[

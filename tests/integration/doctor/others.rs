@@ -22,7 +22,7 @@ pub(super) const BROKEN: &[Broken] = &[
     Broken {
         what: "podman without the file",
         made: &[Install(&["podman"]), Put(MAIN, SEARCH)],
-        found: &[("podman", "no-mirror"), ("podman", "no-mirror"), ("podman", "no-mirror")],
+        found: &[("podman", "no-mirror")],
     },
     Broken {
         what: "podman with a file that is not TOML",
@@ -176,7 +176,7 @@ pub(super) const BROKEN: &[Broken] = &[
     Broken {
         what: "CRI-O without the file",
         made: &[Install(&["crio"]), Write(&["podman"]), Remove(OURS)],
-        found: &[("cri-o", "no-mirror"), ("cri-o", "no-mirror"), ("cri-o", "no-mirror")],
+        found: &[("cri-o", "no-mirror")],
     },
     Broken {
         what: "buildkitd, as client-config has it",
@@ -186,7 +186,7 @@ pub(super) const BROKEN: &[Broken] = &[
     Broken {
         what: "buildkitd without buildkitd.toml",
         made: &[Install(&["buildkitd"])],
-        found: &[("buildkitd", "no-mirror"), ("buildkitd", "no-mirror"), ("buildkitd", "no-mirror")],
+        found: &[("buildkitd", "no-mirror")],
     },
     Broken {
         what: "buildkitd with another port",
@@ -211,7 +211,7 @@ pub(super) const BROKEN: &[Broken] = &[
                  [registry.\"@AT@\"]\nhttp = false\n",
             ),
         ],
-        found: &[("buildkitd", "insecure"), ("buildkitd", "insecure"), ("buildkitd", "insecure")],
+        found: &[("buildkitd", "insecure")],
     },
     Broken {
         what: "buildkitd that was not restarted",
