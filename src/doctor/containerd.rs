@@ -216,7 +216,7 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
     let read_from = match not_enabled(facts, settings, file, ours_is_used) {
         Ok(path) => path,
         Err(finding) => {
-            found.find(finding);
+            found.find(*finding);
             found.lead_all(expected.names(), Way::Source);
             // What is wrong with the files themselves is told, too, so that one look suffices.
             CERTS_D.to_owned()
@@ -254,7 +254,7 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
 }
 
 /// The directory that it reads, or why it reads none or another than the one with the files of client-config.
-fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: bool) -> Result<String, Finding> {
+fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: bool) -> Result<String, Box<Finding>> {
     let (section, version) = match settings.version {
         0 if facts.config.is_none() => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, Some(2)),
         ..2 => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, None),
@@ -295,16 +295,16 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
             Some(_) if settings.version < 2 && facts.config.is_some() => sed("1i version = 2"),
             _ => edit(),
         };
-        return Err(finding(Code::NotEnabled, text, fix));
+        return Err(Box::new(finding(Code::NotEnabled, text, fix)));
     };
     let set = || by_hand(format!("sed -i 's|^\\( *config_path *= *\\).*|\\1\"{CERTS_D}\"|' {file} && {RESTART}"));
     if path.contains(':') {
         let text = format!("config_path is {path:?}: two directories, of which containerd then reads neither");
-        return Err(finding(Code::NotEnabled, text, set()));
+        return Err(Box::new(finding(Code::NotEnabled, text, set())));
     }
     if path != CERTS_D && ours_is_used {
         let text = format!("config_path is {path:?}, and the files of client-config are in {CERTS_D}");
-        return Err(finding(Code::Directory, text, set()));
+        return Err(Box::new(finding(Code::Directory, text, set())));
     }
     Ok(path.clone())
 }

@@ -99,7 +99,8 @@ pub(super) fn judge(
     }
     let mut findings = Vec::new();
     if let Some(entry) = entries.first() {
-        if !entry.address.is_bare() && !(entry.override_path && entry.address.path.starts_with("/v2")) {
+        let is_whole = entry.override_path && entry.address.path.starts_with("/v2");
+        if !entry.address.is_bare() && !is_whole {
             let why = format!(
                 "{engine} asks the proxy for another path than /v2/, gets 404, and goes to the source of {registry}"
             );

@@ -66,24 +66,26 @@ struct Place {
 }
 
 /// All entries that count; of two for one prefix the later. The error is about a file that none of the programs can read.
-fn entries(files: &[Text]) -> Result<Vec<Entry>, Finding> {
+fn entries(files: &[Text]) -> Result<Vec<Entry>, Box<Finding>> {
     const WHY: &str = "podman, buildah, skopeo and CRI-O read no file then, and every pull fails";
     let mut all: Vec<Entry> = Vec::new();
     for Text { path, content } in files {
-        let table =
-            content.clone().and_then(|content| text::toml(&content)).map_err(|wrong| unreadable(path, &wrong, WHY))?;
+        let table = content
+            .clone()
+            .and_then(|content| text::toml(&content))
+            .map_err(|wrong| Box::new(unreadable(path, &wrong, WHY)))?;
         let tables = text::tables(&table, "registry");
         if table.contains_key("registries")
             && (!tables.is_empty() || table.contains_key("unqualified-search-registries"))
         {
-            return Err(Finding {
+            return Err(Box::new(Finding {
 registries: Vec::new(),
                 code: Code::Conflict,
                 file: Some(path.clone()),
                 text: "it has [registries...] of the first format and [[registry]] or unqualified-search-registries of the second".to_owned(),
                 why: WHY.to_owned(),
                 fix: by_hand(format!("${{EDITOR:-vi}} {path}  # keep those of the second format")),
-            });
+            }));
         }
         for table in tables {
             let entry = entry(path, table)?;
@@ -94,7 +96,7 @@ registries: Vec::new(),
     Ok(all)
 }
 
-fn entry(path: &str, table: &Table) -> Result<Entry, Finding> {
+fn entry(path: &str, table: &Table) -> Result<Entry, Box<Finding>> {
     let location = text::text(table, "location").unwrap_or_default();
     let prefix = text::text(table, "prefix").filter(|prefix| !prefix.is_empty()).unwrap_or(location).to_owned();
     let only_digests = text::is_set(table, "mirror-by-digest-only");
@@ -107,14 +109,14 @@ fn entry(path: &str, table: &Table) -> Result<Entry, Finding> {
         let location = text::text(place, "location").unwrap_or(&prefix);
         let address = Address::parse(location);
         if address.has_scheme() {
-            return Err(Finding {
+            return Err(Box::new(Finding {
                 registries: Vec::new(),
                 code: Code::Path,
                 file: Some(path.to_owned()),
                 text: format!("the location {address} has a scheme"),
                 why: "podman, buildah, skopeo and CRI-O refuse the file then, and every pull fails".to_owned(),
                 fix: by_hand(format!("sed -i -E 's|^( *location *= *\")https?://|\\1|' {path}")),
-            });
+            }));
         }
         // Without a scheme the port is what tells: TLS by default.
         places.push(Place { address, is_insecure: text::is_set(place, "insecure"), is_by_digest });
@@ -147,7 +149,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
     let entries = match entries(&files.system) {
         Ok(entries) => entries,
         Err(finding) => {
-            found.find(finding);
+            found.find(*finding);
             found.lead_all(expected.names(), Way::Nowhere);
             return;
         }
@@ -296,7 +298,7 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
     let user = home.rsplit('/').next().unwrap_or_default();
     let entries = match entries(own) {
         Ok(entries) => entries,
-        Err(finding) => return found.find(finding),
+        Err(finding) => return found.find(*finding),
     };
     let missing: Vec<_> = expected
         .routes
