@@ -55,7 +55,6 @@ async fn a_command_is_told_of_a_fault_that_lasts_and_of_its_end_and_of_no_secret
     let (tell, file) = (program(&setup, TELL), setup.path("told"));
     let notify = format!("notify: {{command: [{tell}, '{}', two words], after: 1s}}", file.display());
     let proxy = setup.settings(&notify).secret(SECRET).start();
-    assert_eq!(pull(&proxy), 503);
 
     let begin = told(&file, &proxy, &["ACR_CACHE_PROXY_EVENT=begin", "ACR_CACHE_PROXY_FAULT=token"]).await;
     let value = |name: &str| {
@@ -67,13 +66,15 @@ async fn a_command_is_told_of_a_fault_that_lasts_and_of_its_end_and_of_no_secret
     assert!(value("MESSAGE").starts_with(&format!("acr {registry}: for ")), "{begin}");
     assert!(value("MESSAGE").contains("token exchange: 503"), "{begin}");
     assert!(value("SECONDS").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{begin}");
-    assert_eq!(value("REFUSED"), "1");
+    assert_eq!(value("REFUSED"), "0");
     assert!(begin.contains("second=two words\n"), "{begin}");
     assert!(!begin.contains(SECRET) && !begin.contains("AZURE_"), "{begin}");
     proxy.wait_for_log("notify.command: begin of token ");
 
+    assert_eq!(pull(&proxy), 503);
     azure.clear_faults();
-    told(&file, &proxy, &["ACR_CACHE_PROXY_EVENT=end", "ACR_CACHE_PROXY_FAULT=token"]).await;
+    let end = ["ACR_CACHE_PROXY_EVENT=end", "ACR_CACHE_PROXY_FAULT=token", "ACR_CACHE_PROXY_REFUSED=1"];
+    told(&file, &proxy, &end).await;
     let line = proxy.wait_for_log("notify.command: end of token ");
     assert!(line.contains("told: written") && line.contains("again"), "{line}");
     let log = proxy.log();
