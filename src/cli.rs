@@ -16,6 +16,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod generate;
+mod init;
 #[cfg(not(all(feature = "bench", feature = "demo")))]
 mod missing;
 mod reload;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Check(Box<(crate::check::Options, Flags)>),
     /// Look at the container engines of this host, for the settings that these flags give.
     Doctor(Box<(crate::doctor::Options, Flags)>),
+    /// Prepare this host.
+    Init(Box<crate::init::Options>),
     /// Show a pull.
     #[cfg(feature = "demo")]
     Demo(DemoOptions),
@@ -80,6 +83,9 @@ enum Subcommands {
     /// Say whether the container engines of this host pull through the proxy, and what to do where they do not
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(Box<doctor::DoctorFlags>),
+    /// Prepare this host: ask for the registry, try the way to it, write the configuration, start the service
+    #[command(after_help = init::EXAMPLES)]
+    Init(Box<init::InitFlags>),
     /// Show a pull through the proxy without Azure, against a built-in emulator
     #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
@@ -116,6 +122,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Subcommands::Reload(flags) => reload::parse(flags).map(Command::Reload),
         Subcommands::Check(flags) => check::parse(*flags).map(|check| Command::Check(Box::new(check))),
         Subcommands::Doctor(flags) => doctor::parse(*flags).map(|doctor| Command::Doctor(Box::new(doctor))),
+        Subcommands::Init(flags) => init::parse(*flags).map(|options| Command::Init(Box::new(options))),
         #[cfg(feature = "demo")]
         Subcommands::Demo(arguments) => demo::parse(&arguments).map(Command::Demo),
         #[cfg(not(feature = "demo"))]

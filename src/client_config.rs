@@ -29,7 +29,7 @@ pub(crate) mod standing;
 mod talos;
 mod task;
 
-pub(crate) use task::{How, Task, run};
+pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.
 const MARKER: &str = "# Written by acr-cache-proxy client-config";

@@ -60,6 +60,7 @@ pub(crate) use tls::{TlsFiles, TlsKey};
 
 #[cfg(feature = "bench")]
 pub(crate) use parse::parse_blobs;
+pub(crate) use parse::{parse_id, parse_prefix};
 
 /// The default of `token_wait`; a test compares it with the row. dockerd gives up on a registry's first answer after 15 s, so
 /// a longer wait serves nobody.
@@ -106,6 +107,8 @@ pub(crate) struct Host {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
     config: Option<PathBuf>,
+    /// What is in that file, where it is not to be read: it may not be written yet.
+    text: Option<String>,
     texts: Vec<(&'static str, String)>,
     rust_log: Option<String>,
 }
@@ -114,6 +117,11 @@ impl Flags {
     /// With the file of `--config`, if it is given.
     pub(crate) fn with_file(self, path: Option<PathBuf>) -> Self {
         Self { config: path, ..self }
+    }
+
+    /// With this text as what is in a file of that path.
+    pub(crate) fn with_text(self, path: &Path, text: &str) -> Self {
+        Self { config: Some(path.to_owned()), text: Some(text.to_owned()), ..self }
     }
 
     /// With a text for the flag of this row. A row without a flag has nothing to set.
@@ -229,9 +237,10 @@ impl Config {
             limits,
             threads,
             log,
-        } = match &flags.config {
-            Some(path) => file::read(path, &mut mistakes, FileTable::read),
-            None => FileTable::default(),
+        } = match (&flags.config, &flags.text) {
+            (Some(path), Some(text)) => file::take(path, text, &mut mistakes, FileTable::read),
+            (Some(path), None) => file::read(path, &mut mistakes, FileTable::read),
+            (None, _) => FileTable::default(),
         };
 
         let log = log::settings(flags, log, &mut mistakes);

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
-//!   cli::serve, cli::check, cli::doctor, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
+//!   cli::serve, cli::check, cli::doctor, cli::init, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::generate                    manual pages, completions of shells and the schema, for packages
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
@@ -179,6 +179,11 @@
 //!   pull                             a pull by each engine that runs
 //!     hosts_toml, registries_conf      files that several of them read
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
+//! init                             prepares a host step by step, each shown and agreed to
+//!   ask, settings                    questions within bounds; what the answers make of the configuration
+//!   trial                            check, with the variables that the service has
+//!   place                            the configuration in its place, in one step, with a copy of the one before
+//!   service, engines                 the unit's start; which clients the host has
 //! client_config                    files by which clients come here
 //!   task                             shows, checks, writes, merges or removes them
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
@@ -221,7 +226,7 @@
 //! run
 //! demo
 //! cli
-//! check, doctor
+//! check, doctor, init
 //! bench, client_config, hot_path, serve, warm
 //! client_tls
 //! admin, child, control, listen
@@ -404,6 +409,7 @@ mod file;
 #[doc(hidden)]
 pub mod hot_path;
 mod identity;
+mod init;
 mod label;
 mod listen;
 mod liveness;

@@ -7,7 +7,7 @@ use log::warn;
 
 use crate::cli::{self, Command, Serve};
 use crate::serve::{self, ServeError};
-use crate::{check, client_config, control, logger};
+use crate::{check, client_config, control, init, logger};
 
 /// A command that fails; a wrong flag or setting has a status of its own, [`cli::WRONG`].
 const FAILED: u8 = 1;
@@ -28,6 +28,7 @@ pub fn run() -> ExitCode {
                 Err(wrong) => Err((cli::WRONG, wrong)),
             }
         }
+        Ok(Command::Init(options)) => return ExitCode::from(init::run(&options)),
         #[cfg(feature = "demo")]
         Ok(Command::Demo(options)) => crate::demo::run(&options).map_err(|cause| (FAILED, cause)),
         Ok(Command::ClientConfig(task)) => client_config::run(&task).map_err(|cause| (FAILED, cause)),

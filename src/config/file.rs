@@ -42,7 +42,17 @@ pub(super) fn read<T: Default>(
         }
         Ok(Ok(text)) => text,
     };
-    let root = match tree::parse(&text) {
+    self::take(path, &text, mistakes, take)
+}
+
+/// The same of a text that is, or is to be, in a file of this path.
+pub(super) fn take<T: Default>(
+    path: &Path,
+    text: &str,
+    mistakes: &mut Mistakes,
+    take: impl FnOnce(&mut Document<'_>, &Node<'_>) -> T,
+) -> T {
+    let root = match tree::parse(text) {
         Ok(Tree::Null) => Tree::Table(Vec::new()),
         Ok(root) => root,
         Err((position, cause)) => {
@@ -51,7 +61,7 @@ pub(super) fn read<T: Default>(
             return T::default();
         }
     };
-    take(&mut Document { path, text: &text, mistakes }, &Node { value: &root, steps: Vec::new() })
+    take(&mut Document { path, text, mistakes }, &Node { value: &root, steps: Vec::new() })
 }
 
 /// The whole file, without a byte-order mark. It may be a pipe, as a shell's `<(...)` is, so the caller bounds the time too.

@@ -1,9 +1,12 @@
-//! The packages that scripts/package has made, in a real systemd: installed, upgraded while clients pull, removed.
+//! The packages that scripts/package has made, in a real systemd: installed, set up by `init`, upgraded while clients pull, removed.
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+
+use acr_emulator::Image;
+use testkit::{CLIENT, TENANT};
 
 use crate::home::Home;
 use crate::systemd::{SECRETS, Systemd, azure, configure};
@@ -76,7 +79,7 @@ async fn a_package_installs_upgrades_under_load_and_leaves_nothing_behind() {
         let there = |path: &str| systemd.root.join(path).exists();
 
         let said = systemd.run(&format!("{install} {package}"));
-        assert!(said.contains("Set the registry"), "{ending}: {said}");
+        assert!(said.contains("  acr-cache-proxy init\n"), "{ending}: {said}");
         assert!(!is(&systemd, "is-active") && !is(&systemd, "is-enabled"), "{ending}: nobody has set a registry yet");
         for file in FILES {
             assert!(there(file), "{ending}: {file}");
@@ -120,4 +123,71 @@ async fn a_package_installs_upgrades_under_load_and_leaves_nothing_behind() {
         }
         fs::remove_dir_all(systemd.root.join("etc/acr-cache-proxy")).expect("removed");
     }
+}
+
+/// dockerd as its package starts it, but for what namespaces without a network of their own do not have.
+const DOCKER_DROP_IN: &str = "\
+[Service]
+ExecStart=
+ExecStart=/usr/sbin/dockerd --host=fd:// --storage-driver=vfs --bridge=none --iptables=false --ip6tables=false
+Environment=SSL_CERT_FILE=/etc/acr-cache-proxy/ca.pem
+";
+
+/// As a platform engineer does it: the package, `init`, a pull.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn init_prepares_the_host_of_a_package_and_docker_pulls_through_it() {
+    let azure = azure().await;
+    azure.push(Image::small("hub/library/hello-world", "latest"));
+    let home = Home::new(&[azure.ca_pem()]);
+    let systemd = Systemd::boot(&home);
+    let package = bring(&systemd, ".deb");
+    systemd.run(&format!("dpkg --install {package}"));
+    systemd.file("etc/hosts", "127.0.0.1 localhost example.azurecr.io\n");
+    systemd.file("etc/acr-cache-proxy/ca.pem", azure.ca_pem());
+    let variables = format!(
+        "AZURE_AUTHORITY_HOST={}\nAZURE_TENANT_ID={TENANT}\nAZURE_CLIENT_ID={CLIENT}\n{SECRETS}\
+         SSL_CERT_FILE=/etc/acr-cache-proxy/ca.pem\n",
+        azure.authority()
+    );
+    systemd.file("etc/acr-cache-proxy/environment", &variables);
+    systemd.run("chmod 0600 /etc/acr-cache-proxy/environment");
+    systemd.file("etc/systemd/system/docker.service.d/override.conf", DOCKER_DROP_IN);
+    systemd.run("systemctl daemon-reload");
+    systemd.run("systemctl start docker");
+
+    // Who is not root sees all of it, and nothing is done.
+    let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
+    let init = format!("acr-cache-proxy init --yes --registry {registry} --prefix hub");
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let output = systemd.command(&format!("{nobody} {init} --skip try")).output().expect("it runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("(needs root)"), "{said}");
+    assert!(said.contains(&format!("sudo acr-cache-proxy init --registry '{registry}'")), "{said}");
+    assert!(!is(&systemd, "is-active") && !is(&systemd, "is-enabled"), "{said}");
+
+    let said = systemd.run(&init);
+    assert!(said.contains("check: ok") && said.contains("in place of the package's example"), "{said}");
+    assert!(is(&systemd, "is-active") && is(&systemd, "is-enabled"), "{said}");
+    assert!(systemd.serves(ASK), "{}", systemd.journal());
+    assert!(systemd.root.join("etc/docker/daemon.json").exists(), "{said}");
+
+    systemd.run("systemctl reload docker");
+    systemd.run("docker pull --quiet busybox");
+    assert!(systemd.journal().contains("/v2/library/busybox/manifests/"), "by way of the proxy: {}", systemd.journal());
+
+    // Once more changes nothing, and another prefix is taken by the service that runs.
+    let first = systemd.main_process();
+    let said = systemd.run(&init);
+    assert!(said.contains("The files of docker stand already") && systemd.main_process() == first, "{said}");
+    azure.push(Image::small("other/library/busybox", "latest"));
+    azure.push(Image::small("other/library/hello-world", "latest"));
+    systemd.run(&format!("acr-cache-proxy init --yes --replace --registry {registry} --prefix other"));
+    assert!(systemd.serves(ASK) && systemd.main_process() == first, "{}", systemd.journal());
+    let asked = azure.requests();
+    assert!(
+        asked.iter().any(|request| request.target.starts_with("/v2/other/library/busybox/")),
+        "{}",
+        systemd.journal()
+    );
 }

@@ -9,6 +9,7 @@ mod files;
 mod log;
 mod messages;
 mod paths;
+mod release;
 mod shell;
 mod terraform;
 
@@ -86,6 +87,7 @@ fn a_wrong_block_is_found() {
         ("sh", "acr-cache-proxy --upstream-domian example.azurecr.io"),
         ("sh", "acr-cache-proxy bench --image busybox --rtt 20x"),
         ("sh", "acr-cache-proxy warm --file images.txt --layers all"),
+        ("sh", "acr-cache-proxy init --yes --registry example --prefix hub"),
         ("sh", "scripts/none"),
         ("sh", "cat <conf/none.yaml"),
         ("sh", "unknown-program --flag"),

@@ -118,6 +118,11 @@ fn ours(arguments: &[&str]) -> Result<(), String> {
             // In a tree without a file none of them stands.
             (i32::from(arguments.contains(&"--check")), None)
         }
+        Some(&"init") => {
+            // It writes to a tree of the test's, tries no way, and without --yes shows what it would do.
+            words.extend(["--root", &tree, "--skip", "try"].map(str::to_owned));
+            if arguments.contains(&"--yes") { (0, None) } else { (1, Some("nobody")) }
+        }
         Some(&("--version" | "--help" | "demo")) => {
             words.push("--help".to_owned());
             (0, None)

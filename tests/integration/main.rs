@@ -29,6 +29,7 @@ mod h2c;
 mod head;
 mod http2;
 mod identity;
+mod init;
 mod interim;
 mod limits;
 mod listeners;

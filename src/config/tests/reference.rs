@@ -1,7 +1,10 @@
 //! `conf/full.yaml` and the generated parts of `docs/configuration.md` are what the rows of the settings say.
 //! `UPDATE_REFERENCE=1 cargo test --lib reference` writes them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+
+use serde_json::Value;
 
 use super::super::egress::EgressTable;
 use super::super::kind::KindName;
@@ -232,6 +235,35 @@ fn the_reference_page_is_made_of_the_settings() {
         expected = format!("{before}{begin}\n{}\n\n{end}{after}", made.trim_end());
     }
     check(page, &found, &expected);
+}
+
+/// The keys of a schema's table and of those below it, as the page writes them: what stands in two places has one name.
+fn keys(table: &Value, above: &str, found: &mut BTreeSet<String>) {
+    let either = table["anyOf"].as_array().into_iter().flatten();
+    either.chain(table.get("items")).for_each(|table| keys(table, above, found));
+    for (key, setting) in table["properties"].as_object().into_iter().flatten() {
+        let path = format!("{above}{key}");
+        let below = match path.as_str() {
+            "routes" => "upstream.".to_owned(),
+            "upstream.cache" | "upstream.identity" => format!("{key}."),
+            path => format!("{path}."),
+        };
+        found.insert(path);
+        keys(setting, &below, found);
+    }
+}
+
+/// The page is made of a list of tables, from which one can be missing.
+#[test]
+fn every_key_of_the_schema_has_its_section_in_the_reference_and_the_reverse() {
+    let mut known = BTreeSet::new();
+    keys(&schema(), "", &mut known);
+    let page = std::fs::read_to_string(path("docs/configuration.md")).expect("a file");
+    let titles = page.lines().filter_map(|line| line.strip_prefix("#### `")?.strip_suffix('`'));
+    let documented: BTreeSet<_> = titles.map(str::to_owned).collect();
+    let only = |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>().join(", ");
+    let (missing, unknown) = (only(&known, &documented), only(&documented, &known));
+    assert!(known.len() > 60 && missing.is_empty() && unknown.is_empty(), "no section: {missing}; no key: {unknown}");
 }
 
 #[test]

@@ -1,0 +1,478 @@
+//! `init`: prepares a host step by step: tries the way to the registry, writes the configuration, starts the service, and has the
+//! container engines of the host come here.
+//!
+//! Each step is shown before it is agreed to, can be refused, and is whole or not done at all. The engines come last, so that
+//! none is sent to a proxy that does not run.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+
+use similar::TextDiff;
+
+use crate::client_config::standing::{Standing, State};
+use crate::client_config::{self, Client, How, Mirror, Setup, Task};
+use crate::config::{Config, Flags};
+use crate::logger;
+
+mod ask;
+mod engines;
+mod place;
+mod service;
+mod settings;
+mod trial;
+
+use ask::{Conversation, Manner, Stop};
+use place::Before;
+use service::{ENABLE, Manager, RELOAD};
+pub(crate) use settings::{Rule, Settings};
+use trial::Variables;
+
+/// Something is left to do.
+const FAILED: u8 = 1;
+/// Where the unit looks for the configuration, and for variables, below the root.
+const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
+const ENVIRONMENT: &str = "etc/acr-cache-proxy/environment";
+
+/// A step that can be left out beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The way to the registry is tried.
+    Try,
+    /// The service is started.
+    Service,
+    /// The engines' files are written.
+    Engines,
+}
+
+impl Step {
+    /// By its name. The error says which there are.
+    pub(crate) fn parse_skipped(text: &str) -> Result<Self, String> {
+        match text {
+            "try" => Ok(Self::Try),
+            "service" => Ok(Self::Service),
+            "engines" => Ok(Self::Engines),
+            _ => Err(format!("unknown step {text:?}: use try, service or engines")),
+        }
+    }
+}
+
+/// What is known before anything is asked.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The login server; `None` asks for it, or takes the configuration that stands there.
+    pub registry: Option<String>,
+    /// The cache rules; none asks for them.
+    pub rules: Vec<Rule>,
+    /// Of a user-assigned managed identity.
+    pub client_id: Option<String>,
+    /// All is agreed to.
+    pub yes: bool,
+    /// An edited configuration is replaced, too.
+    pub replace: bool,
+    /// Left out.
+    pub skip: Vec<Step>,
+    /// Below which all files are.
+    pub root: PathBuf,
+}
+
+/// Prepares the host. Returns the exit status.
+pub(crate) fn run(options: &Options) -> u8 {
+    let manner = match (options.yes, io::stdin().is_terminal()) {
+        (true, _) => Manner::Yes,
+        (false, true) => Manner::Ask,
+        (false, false) => Manner::Show,
+    };
+    let is_root = nix::unistd::geteuid().is_root() || options.root != Path::new("/");
+    let talk = Conversation::new(io::stdin().lock(), io::stdout(), manner);
+    let host = Host::look(options, is_root);
+    match (Init { options, talk, host, flags: String::new(), left: Vec::new() }).go() {
+        Ok(left) if left.is_empty() => 0,
+        Ok(left) => {
+            logger::complain(&left.join("\n"));
+            FAILED
+        }
+        Err(stop) => {
+            logger::complain(&stop.to_string());
+            FAILED
+        }
+    }
+}
+
+/// What is there before the first step.
+struct Host {
+    config: PathBuf,
+    environment: PathBuf,
+    standing: Before,
+    clients: Vec<Client>,
+    manager: Manager,
+    /// Files may be written and services started.
+    is_root: bool,
+}
+
+impl Host {
+    fn look(options: &Options, is_root: bool) -> Self {
+        let Options { root, .. } = options;
+        let (config, environment) = (root.join(CONFIG), root.join(ENVIRONMENT));
+        let standing = Before::look(&config);
+        Self { standing, config, environment, clients: engines::find(root), manager: Manager::find(root), is_root }
+    }
+}
+
+/// The configuration after which the host is prepared.
+struct Chosen {
+    text: String,
+    /// It is not there yet.
+    is_new: bool,
+}
+
+/// One run.
+struct Init<'a, R, W> {
+    options: &'a Options,
+    talk: Conversation<R, W>,
+    host: Host,
+    /// By which the same can be done without these questions.
+    flags: String,
+    /// What is left to do, a sentence each.
+    left: Vec<String>,
+}
+
+impl<R: BufRead, W: Write> Init<'_, R, W> {
+    /// All steps. Returns what is left to do.
+    fn go(mut self) -> Result<Vec<String>, Stop> {
+        self.introduce()?;
+        if let Before::Unusable(why) = &self.host.standing {
+            self.left.push(format!("{} {why}", self.host.config.display()));
+            return Ok(self.left);
+        }
+        let Some(chosen) = self.choose()? else { return Ok(self.left) };
+        if self.does(Step::Try) {
+            self.try_way(&chosen.text)?;
+        }
+        let is_written = !chosen.is_new || self.write(&chosen.text)?;
+        let config = Config::load(&Flags::default().with_text(&self.host.config, &chosen.text));
+        let config = match config {
+            Ok(config) => config,
+            Err(mistakes) => {
+                self.left.push(format!("{mistakes}correct the configuration, and run init again"));
+                return Ok(self.left);
+            }
+        };
+        if !is_written && self.talk.manner() != Manner::Show && self.host.is_root {
+            self.talk.say(match self.host.standing {
+                Before::Edited(_) => {
+                    "\nNothing else is done. Without --registry, init goes on with the configuration as it is.\n"
+                }
+                _ => "\nWithout a configuration there is nothing to start, and nothing for engines to come to.\n",
+            })?;
+            return Ok(self.left);
+        }
+        let serves = !self.does(Step::Service) || self.start(chosen.is_new)?;
+        if self.does(Step::Engines) {
+            self.bring_engines(&config, serves)?;
+        }
+        self.end()?;
+        Ok(self.left)
+    }
+
+    fn does(&self, step: Step) -> bool {
+        !self.options.skip.contains(&step)
+    }
+
+    /// Which steps there are, and which of them need root.
+    fn introduce(&mut self) -> Result<(), Stop> {
+        let names: Vec<_> = self.host.clients.iter().map(|client| client.name()).collect();
+        let engines = if names.is_empty() { "no engine is found here".to_owned() } else { names.join(", ") };
+        let start = match &self.host.manager {
+            Manager::Systemd { .. } => "start the service, now and at each boot".to_owned(),
+            Manager::Absent(why) => format!("start the service: only told how, because {why}"),
+        };
+        let steps = [
+            (self.does(Step::Try), "try the way to the registry, as the service will go it".to_owned(), false),
+            (true, format!("write {}", self.host.config.display()), true),
+            (self.does(Step::Service), start, true),
+            (self.does(Step::Engines), format!("write the files by which engines pull through it: {engines}"), true),
+        ];
+        let mut text = "This prepares the host to pull through a registry. Each step is shown first:\n".to_owned();
+        for (number, (_, step, needs_root)) in steps.iter().filter(|(is_done, ..)| *is_done).enumerate() {
+            let root = if *needs_root && !self.host.is_root { " (needs root)" } else { "" };
+            let _ = writeln!(text, "  {}. {step}{root}", number + 1);
+        }
+        if !self.host.is_root {
+            text += "You are not root, so what needs it is only shown.\n";
+        }
+        text.push('\n');
+        self.talk.say(&text)
+    }
+
+    /// The configuration: by flags, the one that stands there, or by answers. `None` is one that nobody can be asked for.
+    fn choose(&mut self) -> Result<Option<Chosen>, Stop> {
+        if self.options.registry.is_none()
+            && let Before::Edited(text) = &self.host.standing
+        {
+            let (text, config) = (text.clone(), self.host.config.display().to_string());
+            self.talk
+                .say(&format!("There is a configuration already: {config}\n{}", about(&self.host.config, &text)))?;
+            if self.talk.manner() != Manner::Ask || self.talk.confirm("Keep it as it is?", true)? {
+                return Ok(Some(Chosen { text, is_new: false }));
+            }
+        }
+        let Some(settings) = self.settings()? else { return Ok(None) };
+        self.flags = settings.to_flags();
+        let text = settings.to_yaml();
+        let is_new = text != self.host.standing.text();
+        Ok(Some(Chosen { text, is_new }))
+    }
+
+    /// By flags, else by answers.
+    fn settings(&mut self) -> Result<Option<Settings>, Stop> {
+        let Options { registry, rules, client_id, .. } = self.options;
+        let is_known = registry.is_some() && !rules.is_empty();
+        if !is_known && self.talk.manner() != Manner::Ask {
+            self.left.push("nobody can be asked: give --registry and --prefix".to_owned());
+            return Ok(None);
+        }
+        let registry = match registry {
+            Some(registry) => registry.clone(),
+            None => {
+                self.talk.ask("The registry's login server, such as example.azurecr.io: ", Settings::parse_registry)?
+            }
+        };
+        let rules = if rules.is_empty() { self.rules()? } else { rules.clone() };
+        Ok(Some(Settings { registry, rules, client_id: client_id.clone() }))
+    }
+
+    fn rules(&mut self) -> Result<Vec<Rule>, Stop> {
+        let mut rules = Vec::new();
+        loop {
+            let (question, default) = match rules.as_slice() {
+                [] => (format!("The registry whose images its cache rule is for [{}]: ", Rule::HUB), Some(Rule::HUB)),
+                _ => ("The registry of another cache rule [no more]: ".to_owned(), None),
+            };
+            let source = self.talk.ask(&question, |answer| match (answer, default) {
+                ("", None) => Ok(None),
+                ("", Some(default)) => Rule::parse_source(default, &rules).map(Some),
+                (answer, _) => Rule::parse_source(answer, &rules).map(Some),
+            })?;
+            let Some(source) = source else { return Ok(rules) };
+            let question = format!("The target of the rule {source}/*, such as hub [none]: ");
+            let prefix = self.talk.ask(&question, Rule::parse_prefix)?;
+            rules.push(Rule { source, prefix });
+        }
+    }
+
+    /// What fails here prevents nothing: a role may take minutes to count, a firewall may be opened later.
+    fn try_way(&mut self, text: &str) -> Result<(), Stop> {
+        let environment = self.host.environment.display().to_string();
+        let question = format!("\nTry the way to the registry, with the variables of {environment}?");
+        match self.talk.manner() {
+            Manner::Show => return Ok(()),
+            Manner::Ask => {
+                if !self.talk.confirm(&question, true)? {
+                    return Ok(());
+                }
+            }
+            Manner::Yes => {}
+        }
+        self.talk.say("Trying the way to the registry, for a minute at most.\n")?;
+        let trial = Variables::read(&self.host.environment)
+            .and_then(|variables| Ok((trial::go(text, &self.host.config, &variables)?, variables)));
+        match trial {
+            Ok((trial, variables)) => {
+                self.talk.say(&trial.report)?;
+                if trial.is_open {
+                    return Ok(());
+                }
+                let here = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+                let lacks = variables.lacks(here);
+                if !lacks.is_empty() {
+                    self.talk.say(&format!(
+                        "Set here, but not for the service: {}. What it needs of them goes into {environment}, a line NAME=value each.\n",
+                        lacks.join(", ")
+                    ))?;
+                }
+                self.left.push(format!(
+                    "the way to the registry is not open yet, and pulls go to the source or fail until it is: see above for what to do; then: acr-cache-proxy check --online --config {}",
+                    self.host.config.display()
+                ));
+            }
+            Err(cause) => self.left.push(format!("the way to the registry could not be tried: {cause}")),
+        }
+        Ok(())
+    }
+
+    /// Returns whether the configuration is there.
+    fn write(&mut self, text: &str) -> Result<bool, Stop> {
+        let path = self.host.config.clone();
+        let shown = path.display();
+        let is_edited = matches!(self.host.standing, Before::Edited(_));
+        let question = if is_edited {
+            let differs = TextDiff::from_lines(self.host.standing.text(), text);
+            let differs = indented(&differs.unified_diff().to_string());
+            self.talk.say(&format!("\n{shown} is changed so, and a copy of it is kept:\n{differs}"))?;
+            "Replace it?"
+        } else {
+            let sample = if self.host.standing == Before::Sample { ", in place of the package's example" } else { "" };
+            self.talk.say(&format!("\nThis goes into {shown}{sample}:\n\n{}\n", indented(text)))?;
+            "Write it?"
+        };
+        if is_edited && self.talk.manner() == Manner::Yes && !self.options.replace {
+            self.left.push(format!(
+                "{shown} has been edited by somebody and is left as it is: --replace replaces it, and keeps a copy"
+            ));
+            return Ok(false);
+        }
+        // Somebody's work is not replaced by an empty line.
+        if !self.agrees(question, !is_edited || self.options.replace)? {
+            return Ok(false);
+        }
+        match place::put(&path, text, &self.host.standing) {
+            Ok(copy) => {
+                let copy = copy.map(|copy| format!("; the one before is {}", copy.display())).unwrap_or_default();
+                self.talk.say(&format!("Wrote {shown}{copy}.\n"))?;
+                Ok(true)
+            }
+            Err(cause) => {
+                self.left.push(cause);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Returns whether engines may be sent to the proxy: it runs, or somebody else starts it.
+    fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
+        let is_active = match self.host.manager {
+            Manager::Systemd { is_active } => is_active,
+            Manager::Absent(why) => {
+                let command = format!("/usr/bin/acr-cache-proxy --config /{CONFIG}");
+                self.talk.say(&format!(
+                    "\nThe service is not started, because {why}. Where systemd runs: {ENABLE}; elsewhere have this run at each boot: {command}\n"
+                ))?;
+                return Ok(true);
+            }
+        };
+        let mut commands = vec![ENABLE];
+        commands.extend((is_active && is_new).then_some(RELOAD));
+        self.talk.say(&format!("\nTo start the service, now and at each boot:\n  {}\n", commands.join("\n  ")))?;
+        if !self.agrees("Do it?", true)? {
+            return Ok(is_active);
+        }
+        for command in commands {
+            if let Err(cause) = service::run(command) {
+                let why = "the journal says why: journalctl --unit acr-cache-proxy --lines 20";
+                self.left.push(format!("{cause}: {why}"));
+                return Ok(false);
+            }
+        }
+        self.talk.say("The service runs.\n")?;
+        Ok(true)
+    }
+
+    fn bring_engines(&mut self, config: &Config, serves: bool) -> Result<(), Stop> {
+        let clients = self.host.clients.clone();
+        if clients.is_empty() {
+            return self
+                .talk
+                .say("\nNo container engine is found here. Files for one: acr-cache-proxy client-config.\n");
+        }
+        if !serves && self.talk.manner() == Manner::Yes {
+            self.left.push("the engines' files are not written, because the proxy does not run yet".to_owned());
+            return Ok(());
+        }
+        let mirror = match Mirror::of(config.listeners()) {
+            Ok(mirror) => mirror,
+            Err(why) => {
+                self.left.push(format!("the engines' files are not written: {why}"));
+                return Ok(());
+            }
+        };
+        for client in clients {
+            let setup = match client_config::setup(client, config, &mirror) {
+                Ok(setup) => setup,
+                Err(why) => {
+                    self.left.push(format!("{}: {why}", client.name()));
+                    continue;
+                }
+            };
+            if let Err(cause) = self.bring(client, setup, serves)? {
+                self.left.push(format!("{}: {cause}", client.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The inner error is a sentence about this engine.
+    fn bring(&mut self, client: Client, setup: Setup, serves: bool) -> Result<Result<(), String>, Stop> {
+        let (name, root) = (client.name(), self.options.root.clone());
+        let standing = match setup.standing(&root) {
+            Ok(standing) => standing,
+            Err(cause) => return Ok(Err(cause)),
+        };
+        if standing.iter().all(Standing::stands) {
+            self.talk.say(&format!("\nThe files of {name} stand already.\n"))?;
+            return Ok(Ok(()));
+        }
+        let (files, _) = client_config::shown(&setup);
+        let states: String = standing.iter().map(|file| format!("  {file}\n")).collect();
+        self.talk.say(&format!("\nFiles of {name}:\n\n{}\n{states}", indented(&files)))?;
+        let lacks = standing.iter().any(|file| matches!(file.state, State::Lacks(_)));
+        let mut how = How { merge: true, dry: true, ..How::default() };
+        if lacks {
+            // It shows how each file of somebody else would differ.
+            if let Err(cause) = client_config::run(&Task::Write { setup: setup.clone(), root: root.clone(), how }) {
+                return Ok(Err(cause));
+            }
+        }
+        let question = if lacks { "Write them, and add to those of others, with a copy?" } else { "Write them?" };
+        if !self.agrees(question, serves)? {
+            return Ok(Ok(()));
+        }
+        how.dry = false;
+        Ok(client_config::run(&Task::Write { setup, root, how }))
+    }
+
+    /// Whether a step that needs root is to be done.
+    fn agrees(&mut self, question: &str, default: bool) -> Result<bool, Stop> {
+        if !self.host.is_root {
+            return Ok(false);
+        }
+        self.talk.confirm(question, default)
+    }
+
+    fn end(&mut self) -> Result<(), Stop> {
+        if !self.host.is_root {
+            let flags = &self.flags;
+            self.left.push(format!("nothing was done, because you are not root: sudo acr-cache-proxy init{flags}"));
+        } else if self.talk.manner() == Manner::Show {
+            let why = "nothing was done, because standard input is no terminal and nobody agrees: --yes does all of the above";
+            self.left.push(why.to_owned());
+        }
+        if self.left.is_empty() {
+            self.talk.say("\nWhether pulls get through, hop by hop: acr-cache-proxy check --online --config ")?;
+            self.talk.say(&format!("{}\n", self.host.config.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Which way a configuration leads, a line for each route, or what is wrong with it.
+fn about(path: &Path, text: &str) -> String {
+    match Config::load(&Flags::default().with_text(path, text)) {
+        Ok(config) => config
+            .routes()
+            .iter()
+            .map(|route| {
+                let domain = route.destination.upstream.domain().authority();
+                format!("  {} -> {domain}/{}\n", route.source, route.prefix.as_str())
+            })
+            .collect(),
+        Err(mistakes) => indented(&mistakes.to_string()),
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+}
+
+#[cfg(test)]
+mod tests;

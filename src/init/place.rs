@@ -1,0 +1,208 @@
+//! The configuration in its place: what stands there, and another in its stead, in one step.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+
+/// What the package puts there: nobody has named a registry yet.
+const SAMPLE: &str = include_str!("../../conf/minimal.yaml");
+/// The proxy reads no longer one.
+const LONGEST: u64 = 1 << 20;
+/// The user of the unit, which owns no file, reads it.
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+/// Whoever has as many copies has no use for another.
+const MAX_COPIES: usize = 100;
+
+/// What stands where the configuration goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    Nothing,
+    /// As the package has it.
+    Sample,
+    /// Somebody's.
+    Edited(String),
+    /// It cannot be replaced, nor read perhaps; the words follow its path in a sentence.
+    Unusable(String),
+}
+
+impl Before {
+    /// What is there, without following a link.
+    pub(super) fn look(path: &Path) -> Self {
+        let found = match fs::symlink_metadata(path) {
+            Ok(found) => found,
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Self::Nothing,
+            Err(cause) => return Self::Unusable(format!("cannot be read: {cause}")),
+        };
+        if found.is_symlink() {
+            return Self::Unusable("is a symbolic link: edit the file that it leads to".to_owned());
+        }
+        if !found.is_file() {
+            return Self::Unusable("is no regular file".to_owned());
+        }
+        let mut text = String::new();
+        match File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)) {
+            Err(cause) => Self::Unusable(format!("cannot be read: {cause}")),
+            Ok(_) if text.len() as u64 > LONGEST => Self::Unusable("is too long to be a configuration".to_owned()),
+            Ok(_) if text == SAMPLE => Self::Sample,
+            Ok(_) => Self::Edited(text),
+        }
+    }
+
+    /// The text, if there is one.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Nothing | Self::Unusable(_) => "",
+            Self::Sample => SAMPLE,
+            Self::Edited(text) => text,
+        }
+    }
+}
+
+/// Puts the text there in place of what stands there, which has to be what was looked at before. Returns where a copy of it is,
+/// unless it was the package's. The error is one sentence, after which everything is as before.
+pub(super) fn put(path: &Path, text: &str, before: &Before) -> Result<Option<PathBuf>, String> {
+    let failed = |cause: io::Error| format!("{}: {cause}", path.display());
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = directory.join(format!(".{name}.{}.new", std::process::id()));
+    // Ctrl-C counts once all of it is done: no file is left that nobody knows.
+    let outcome = without_signals(|| {
+        let outcome = replace(path, &new, text, before, directory);
+        // Gone, if it was renamed; and the first error is the one to tell.
+        let _ = fs::remove_file(&new);
+        outcome
+    });
+    outcome.map_err(failed)
+}
+
+fn replace(path: &Path, new: &Path, text: &str, before: &Before, directory: &Path) -> io::Result<Option<PathBuf>> {
+    write(new, text, fs::metadata(path).ok())?;
+    if Before::look(path) != *before {
+        return Err(io::Error::other("it has changed since it was shown, and is left as it is: run init again"));
+    }
+    let copy = match before {
+        Before::Nothing => {
+            // A link is never made over a file, so one that has come meanwhile stays.
+            fs::hard_link(new, path)?;
+            None
+        }
+        Before::Edited(_) => {
+            let copy = keep(path)?;
+            fs::rename(new, path)?;
+            Some(copy)
+        }
+        Before::Sample | Before::Unusable(_) => {
+            fs::rename(new, path)?;
+            None
+        }
+    };
+    File::open(directory)?.sync_all()?;
+    Ok(copy)
+}
+
+/// A new file, with the owner and the mode of the one that it is to replace.
+fn write(new: &Path, text: &str, replaced: Option<fs::Metadata>) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(new)?;
+    let mode = match replaced {
+        Some(replaced) => {
+            fchown(&file, Some(replaced.uid()), Some(replaced.gid()))?;
+            replaced.mode() & 0o777
+        }
+        None => FILE_MODE,
+    };
+    // Again, for the mask of this process may have taken from it.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// The file by another name besides, which no file has yet: `config.yaml.old`, `config.yaml.old.2`.
+fn keep(path: &Path) -> io::Result<PathBuf> {
+    for number in 1..=MAX_COPIES {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if number == 1 { ".old".to_owned() } else { format!(".old.{number}") });
+        match fs::hard_link(path, &name) {
+            Ok(()) => return Ok(name.into()),
+            Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Err(io::Error::other(format!("there are {MAX_COPIES} copies of it: remove some")))
+}
+
+/// Does the work while signals that end this process wait.
+fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    let ending: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    let before = ending.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
+    let outcome = work();
+    if let Some(before) = before {
+        // Of a mask that was just in use there is nothing wrong.
+        let _ = before.thread_set_mask();
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let all = fs::read_dir(directory).expect("a directory");
+        let mut names: Vec<_> =
+            all.map(|entry| entry.expect("read").file_name().to_string_lossy().into_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_file_is_new_or_replaces_the_one_that_was_shown_and_what_was_edited_is_kept() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().join("etc/acr-cache-proxy");
+        let path = directory.join("config.yaml");
+        assert_eq!(Before::look(&path), Before::Nothing);
+        assert_eq!(put(&path, "a: 1\n", &Before::Nothing), Ok(None));
+        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, FILE_MODE);
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("set");
+        for (text, copy) in [("a: 2\n", "config.yaml.old"), ("a: 3\n", "config.yaml.old.2")] {
+            let before = Before::look(&path);
+            assert_eq!(put(&path, text, &before), Ok(Some(directory.join(copy))));
+            assert_eq!(fs::read_to_string(directory.join(copy)).expect("a copy"), before.text());
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), text);
+            assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, 0o640, "its mode stays");
+        }
+        assert_eq!(names(&directory), ["config.yaml", "config.yaml.old", "config.yaml.old.2"]);
+
+        fs::write(&path, SAMPLE).expect("written");
+        assert_eq!(Before::look(&path), Before::Sample);
+        assert_eq!(put(&path, "a: 4\n", &Before::Sample), Ok(None), "the package's is in the package");
+    }
+
+    #[test]
+    fn what_is_not_what_was_shown_is_left() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("config.yaml");
+        fs::write(&path, "theirs\n").expect("written");
+        for before in [Before::Nothing, Before::Sample, Before::Edited("shown\n".to_owned())] {
+            let said = put(&path, "ours\n", &before).expect_err("it has changed");
+            assert!(said.contains("config.yaml: it has changed since it was shown"), "{said}");
+            assert_eq!(
+                (fs::read_to_string(&path).expect("there").as_str(), names(root.path())),
+                ("theirs\n", vec!["config.yaml".to_owned()])
+            );
+        }
+        fs::remove_file(&path).expect("removed");
+        std::os::unix::fs::symlink("/nonexistent", &path).expect("linked");
+        assert!(matches!(Before::look(&path), Before::Unusable(why) if why.contains("symbolic link")));
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir(&path).expect("made");
+        assert!(matches!(Before::look(&path), Before::Unusable(why) if why.contains("regular file")));
+        fs::remove_dir(&path).expect("removed");
+        fs::write(&path, vec![b'#'; usize::try_from(LONGEST).expect("small") + 1]).expect("written");
+        assert!(matches!(Before::look(&path), Before::Unusable(why) if why.contains("too long")));
+    }
+}

@@ -1,0 +1,58 @@
+//! The service: whether systemd runs here and knows the unit, and its start.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+/// Where units are, of the package and of who installs by hand.
+const DIRECTORIES: [&str; 3] = ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
+const UNIT: &str = "acr-cache-proxy.service";
+/// It is there while systemd is the service manager (`sd_booted(3)`).
+const BOOTED: &str = "/run/systemd/system";
+/// Starts the service now and at each boot.
+pub(super) const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
+/// Has a running one take a new configuration.
+pub(super) const RELOAD: &str = "systemctl reload acr-cache-proxy";
+
+/// How the service can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Manager {
+    /// By systemd.
+    Systemd {
+        /// It runs already.
+        is_active: bool,
+    },
+    /// Not from here; the words say why.
+    Absent(&'static str),
+}
+
+impl Manager {
+    /// The one of the host whose files are below `root`.
+    pub(super) fn find(root: &Path) -> Self {
+        if root != Path::new("/") {
+            return Self::Absent("the files are those of another host");
+        }
+        if !Path::new(BOOTED).is_dir() {
+            return Self::Absent("systemd does not run here");
+        }
+        if !DIRECTORIES.iter().any(|directory| root.join(directory).join(UNIT).exists()) {
+            return Self::Absent("the unit is not installed");
+        }
+        let is_active = run(&format!("systemctl --quiet is-active {UNIT}")).is_ok();
+        Self::Systemd { is_active }
+    }
+}
+
+/// Runs a command of [`ENABLE`] or [`RELOAD`], whose output is shown. The error is one sentence.
+pub(super) fn run(words: &str) -> Result<(), String> {
+    let mut parts = words.split(' ');
+    let status = match parts.next() {
+        Some(program) => Command::new(program).args(parts).status(),
+        None => Err(io::ErrorKind::InvalidInput.into()),
+    };
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{words}: {status}")),
+        Err(cause) => Err(format!("{words}: {cause}")),
+    }
+}

@@ -1,0 +1,259 @@
+//! What `init` asks for, and the configuration that it makes of it.
+
+use std::fmt::Write as _;
+
+use oci::route::{DOCKER_HUB, Source};
+
+use crate::config::{Domain, parse_id, parse_prefix};
+
+/// More rules than any host's engines pull by; a list without an end is somebody's mistake.
+pub(super) const MAX_RULES: usize = 16;
+/// What YAML reads as something else than a text.
+const RESERVED: [&str; 9] = ["false", "n", "no", "null", "off", "on", "true", "y", "yes"];
+
+/// A cache rule: `source/*` is cached as `prefix/*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// A registry, or a path in it.
+    pub source: String,
+    /// Without a slash at its ends; perhaps empty.
+    pub prefix: String,
+}
+
+impl Rule {
+    /// The source of a rule that says nothing else.
+    pub(crate) const HUB: &str = DOCKER_HUB;
+
+    /// A source that none of the rules has yet. The error says what to use.
+    pub(crate) fn parse_source(text: &str, rules: &[Self]) -> Result<String, String> {
+        let source = Source::parse(text)?.to_string();
+        if rules.len() >= MAX_RULES {
+            return Err(format!("more than {MAX_RULES} rules: write the others into the configuration"));
+        }
+        if rules.iter().any(|rule| rule.source == source) {
+            return Err(format!("{source} has a rule already: name another source"));
+        }
+        Ok(source)
+    }
+
+    /// A rule's target, also as Azure shows it, with `/*` at its end. The error says what to use.
+    pub(crate) fn parse_prefix(text: &str) -> Result<String, String> {
+        let text = text.strip_suffix("/*").unwrap_or(text);
+        parse_prefix(text).map(|prefix| prefix.as_str().to_owned())
+    }
+
+    fn targets(&self) -> String {
+        let prefix = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        format!("{}/* => {prefix}*", self.source)
+    }
+}
+
+/// Everything that goes into the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// The login server.
+    pub registry: String,
+    /// One or more.
+    pub rules: Vec<Rule>,
+    /// Of a user-assigned managed identity.
+    pub client_id: Option<String>,
+}
+
+impl Settings {
+    /// A login server. The error says what to use.
+    pub(crate) fn parse_registry(text: &str) -> Result<String, String> {
+        let domain = Domain::parse(text)?;
+        if !domain.host().contains(['.', ':']) {
+            return Err(format!("{text:?} has no dot: use the login server, such as {}.azurecr.io", domain.host()));
+        }
+        Ok(domain.authority().to_owned())
+    }
+
+    /// The client id of an identity. The error says what to use.
+    pub(crate) fn parse_client_id(text: &str) -> Result<String, String> {
+        parse_id(text)
+    }
+
+    /// The flags that say the same, as a shell takes them.
+    pub(super) fn to_flags(&self) -> String {
+        let rules = self.rules.iter().flat_map(|rule| [("source", &rule.source), ("prefix", &rule.prefix)]);
+        let id = self.client_id.iter().map(|id| ("client-id", id));
+        let flags = std::iter::once(("registry", &self.registry)).chain(rules).chain(id);
+        let quoted =
+            |text: &str| if is_plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "")) };
+        flags.map(|(name, text)| format!(" --{name} {}", quoted(text))).collect()
+    }
+
+    /// The file, with comments for whoever edits it.
+    pub(super) fn to_yaml(&self) -> String {
+        let mut text = "\
+# yaml-language-server: $schema=/usr/share/acr-cache-proxy/config.schema.json
+# Written by acr-cache-proxy init. Every setting is in the manual page acr-cache-proxy.yaml(5). After a change:
+#   acr-cache-proxy check --config /etc/acr-cache-proxy/config.yaml    says what is wrong with it
+#   systemctl reload acr-cache-proxy                                   makes it count
+
+# Where the engines of this host pull from. On loopback no other host reaches it.
+listen: 127.0.0.1:8080
+
+"
+        .to_owned();
+        match self.rules.as_slice() {
+            [rule] if rule.source == Rule::HUB => {
+                let _ = write!(
+                    text,
+                    "# The registry, and the target of its cache rule: {}\nupstream:\n  domain: {}\n  prefix: {}\n",
+                    rule.targets(),
+                    scalar(&self.registry),
+                    scalar(&rule.prefix)
+                );
+            }
+            rules => {
+                text += "# The cache rules of the registry. The longest source wins.\nroutes:\n";
+                for rule in rules {
+                    let _ = write!(
+                        text,
+                        "  # {}\n  - source: {}\n    domain: {}\n    prefix: {}\n",
+                        rule.targets(),
+                        scalar(&rule.source),
+                        scalar(&self.registry),
+                        scalar(&rule.prefix)
+                    );
+                }
+            }
+        }
+        text += "\n# Who signs in to the registry. ";
+        match &self.client_id {
+            Some(id) => {
+                let _ = write!(
+                    text,
+                    "Without this it is the first identity that this host has.\nidentity:\n  kind: managed_identity\n  client_id: {}\n",
+                    scalar(id)
+                );
+            }
+            None => {
+                text += "\
+By default it is the first that this host has: an application of the variables in
+# /etc/acr-cache-proxy/environment, or the machine's managed identity. One of several managed identities is named so:
+#identity:
+#  kind: managed_identity
+#  client_id: 00000000-0000-0000-0000-000000000000
+";
+            }
+        }
+        text += "\n# Readiness, metrics and the status page, for this host alone.\n#admin: 127.0.0.1:8081\n";
+        text
+    }
+}
+
+/// A text as YAML reads it back: plain where that cannot mean anything else.
+fn scalar(text: &str) -> String {
+    // A JSON string is a YAML one.
+    if is_plain(text) && !RESERVED.contains(&text.to_ascii_lowercase().as_str()) {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
+}
+
+/// A word that is nothing else to YAML and to shells, but for the reserved ones.
+fn is_plain(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, Flags};
+
+    fn settings(registry: &str, rules: &[(&str, &str)], client_id: Option<&str>) -> Settings {
+        let mut parsed = Vec::new();
+        for (source, prefix) in rules {
+            let source = Rule::parse_source(source, &parsed).expect("a source");
+            let prefix = Rule::parse_prefix(prefix).expect("a prefix");
+            parsed.push(Rule { source, prefix });
+        }
+        let registry = Settings::parse_registry(registry).expect("a registry");
+        let client_id = client_id.map(|id| Settings::parse_client_id(id).expect("an id"));
+        Settings { registry, rules: parsed, client_id }
+    }
+
+    fn load(text: &str) -> Config {
+        Config::load(&Flags::default().with_text(Path::new("config.yaml"), text))
+            .unwrap_or_else(|wrong| panic!("{wrong}{text}"))
+    }
+
+    #[test]
+    fn the_proxy_reads_back_what_was_answered() {
+        let id = "11111111-2222-4333-8444-555555555555";
+        for (registry, rules, client_id) in [
+            ("example.azurecr.io", &[("docker.io", "hub")][..], None),
+            ("example.azurecr.io:5000", &[("docker.io", "")], Some(id)),
+            ("10.0.0.5", &[("ghcr.io", "ghcr/all")], None),
+            ("[fd00::5]:5000", &[("docker.io/library", "123"), ("registry.example:5000", "true")], Some("1e3")),
+            (
+                "123.azurecr.io",
+                &[("docker.io", "null"), ("ghcr.io", "no"), ("quay.io", "1_0"), ("mcr.microsoft.com", "0x1f")],
+                None,
+            ),
+        ] {
+            let settings = settings(registry, rules, client_id);
+            let text = settings.to_yaml();
+            let config = load(&text);
+            let [upstream] = config.upstreams() else { panic!("one registry: {text}") };
+            assert_eq!(upstream.domain().authority(), registry, "{text}");
+            let told = client_id.map_or(("default chain", None), |id| ("managed identity", Some(id)));
+            assert_eq!(upstream.identity().kind().told(), told, "{text}");
+            let mut found: Vec<_> = config
+                .routes()
+                .iter()
+                .map(|route| (route.source.to_string(), route.prefix.as_str().to_owned()))
+                .collect();
+            let mut expected: Vec<_> =
+                rules.iter().map(|(source, prefix)| ((*source).to_owned(), (*prefix).to_owned())).collect();
+            found.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    /// Who takes the `#` away gets what the comment promises.
+    #[test]
+    fn what_is_commented_out_is_right_too() {
+        let text = settings("example.azurecr.io", &[("docker.io", "hub")], None).to_yaml();
+        let all: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#')
+                    .filter(|rest| !rest.starts_with(' ') || rest.starts_with("  k") || rest.starts_with("  c"))
+                    .unwrap_or(line)
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = load(&all);
+        assert!(config.admin().is_some(), "{all}");
+        assert_eq!(config.upstreams()[0].identity().kind().told().0, "managed identity", "{all}");
+    }
+
+    #[test]
+    fn a_wrong_answer_is_told_what_would_be_right() {
+        let rules = [Rule { source: "docker.io".to_owned(), prefix: "hub".to_owned() }];
+        for (wrong, says) in [
+            (Settings::parse_registry("example"), "use the login server, such as example.azurecr.io"),
+            (Settings::parse_registry("https://example.azurecr.io"), "without https://"),
+            (Settings::parse_registry("example.azurecr.io/hub"), "goes into the prefix"),
+            (Settings::parse_registry(""), "is not a host name"),
+            (Rule::parse_source("docker.io", &rules), "has a rule already"),
+            (Rule::parse_source("Docker Hub", &rules), "is not a source"),
+            (Rule::parse_prefix("/hub"), "is not a repository path"),
+            (Settings::parse_client_id("a\u{1b}b"), ""),
+        ] {
+            let sentence = wrong.expect_err(says);
+            assert!(sentence.contains(says) && !sentence.contains('\u{1b}'), "{sentence}");
+        }
+        assert_eq!(Rule::parse_prefix("hub/*").as_deref(), Ok("hub"), "as Azure shows it");
+        assert_eq!(Rule::parse_source("index.docker.io", &[]).as_deref(), Ok("docker.io"), "another name of it");
+    }
+}

@@ -1,0 +1,127 @@
+//! The way to the registry, tried by `check --online` as the service will go it: with the service's variables, not those of
+//! whoever runs `init`.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Where `check` reads a configuration that is not written yet.
+const STDIN: &str = "/dev/stdin";
+/// The longest file of variables that is read; one line of it holds a secret.
+const LONGEST: u64 = 1 << 20;
+/// Beginnings and names of variables by which the sign-in and its connections are configured.
+const MATTERS: [&str; 6] = ["AZURE_", "IDENTITY_", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// What came of it.
+pub(super) struct Trial {
+    /// The table of `check`.
+    pub report: String,
+    /// No hop fails.
+    pub is_open: bool,
+}
+
+/// The variables that the unit gives to the service.
+pub(super) struct Variables(Vec<(String, String)>);
+
+impl Variables {
+    /// Of a file as systemd's `EnvironmentFile=` has it; none, if there is no file. The error is one sentence.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let mut text = String::new();
+        match File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)) {
+            Ok(_) => Ok(Self(parse(&text))),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(Self(Vec::new())),
+            Err(cause) => Err(format!("{}: {cause}", path.display())),
+        }
+    }
+
+    /// Names of variables that are set here and not there, and that matter to the way.
+    pub(super) fn lacks(&self, here: impl Iterator<Item = String>) -> Vec<String> {
+        let matters = |name: &String| MATTERS.iter().any(|known| name.starts_with(known));
+        let mut names: Vec<_> =
+            here.filter(matters).filter(|name| !self.0.iter().any(|(known, _)| known == name)).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// Tries the way by this text, which is or will be at the path. The error is one sentence.
+pub(super) fn go(text: &str, path: &Path, variables: &Variables) -> Result<Trial, String> {
+    let failed = |cause: io::Error| format!("check: {cause}");
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(["check", "--online", "--config", STDIN])
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .envs(variables.0.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        // If it has ended, its report tells why.
+        let _ = input.write_all(text.as_bytes());
+    }
+    // It ends within the limit of `check`.
+    let output = child.wait_with_output().map_err(failed)?;
+    let report = [output.stdout, output.stderr].concat();
+    let report = String::from_utf8_lossy(&report).replace(STDIN, &path.display().to_string());
+    Ok(Trial { report, is_open: output.status.success() })
+}
+
+/// `systemd.exec(5)`: a variable a line, values perhaps in quotes, a backslash at the end of a line goes on in the next.
+fn parse(text: &str) -> Vec<(String, String)> {
+    let joined = text.replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+    lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.trim().to_owned(), unquoted(value.trim())))
+        .filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'))
+        .collect()
+}
+
+fn unquoted(value: &str) -> String {
+    let inside = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    if let Some(single) = inside('\'') {
+        return single.to_owned();
+    }
+    let mut text = String::new();
+    let mut characters = inside('"').unwrap_or(value).chars();
+    while let Some(c) = characters.next() {
+        text.extend(if c == '\\' { characters.next() } else { Some(c) });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_read_as_systemd_reads_them() {
+        let text = "# a comment\n; another\n\nA=1\n B = two words \nC='a \"b\" \\c'\nD=\"a 'b' \\\"c\\\" \\\\\"\nE=a\\ b\n\
+                    F=one \\\ntwo\nno variable\n=nothing\nG=\nH=a=b\nI='\nJ=\"";
+        let expected = [
+            ("A", "1"),
+            ("B", "two words"),
+            ("C", "a \"b\" \\c"),
+            ("D", "a 'b' \"c\" \\"),
+            ("E", "a b"),
+            ("F", "one  two"),
+            ("G", ""),
+            ("H", "a=b"),
+            ("I", "'"),
+            ("J", "\""),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(parse(text), expected);
+    }
+
+    #[test]
+    fn what_is_set_here_and_not_for_the_service_is_found_where_it_matters() {
+        let variables = Variables(parse("AZURE_TENANT_ID=a"));
+        let here = ["PATH", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET", "HTTPS_PROXY", "EDITOR"];
+        assert_eq!(variables.lacks(here.map(str::to_owned).into_iter()), ["AZURE_CLIENT_SECRET", "HTTPS_PROXY"]);
+    }
+}
