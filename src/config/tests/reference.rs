@@ -256,6 +256,10 @@ fn keys(table: &Value, above: &str, found: &mut BTreeSet<String>) {
 /// The page is made of a list of tables, from which one can be missing.
 #[test]
 fn every_key_of_the_schema_has_its_section_in_the_reference_and_the_reverse() {
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        // Another test writes the page meanwhile.
+        return;
+    }
     let mut known = BTreeSet::new();
     keys(&schema(), "", &mut known);
     let page = std::fs::read_to_string(path("docs/configuration.md")).expect("a file");
