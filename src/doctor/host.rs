@@ -106,10 +106,14 @@ impl Host {
         addresses.chain(own).collect()
     }
 
-    /// The home directories of users, root's among them.
+    /// The home directories of users, root's and that of whoever runs this among them.
     pub(super) fn homes(&self) -> Vec<String> {
         let users = self.list("/home").into_iter().map(|user| format!("/home/{user}"));
-        ["/root".to_owned()].into_iter().chain(users).collect()
+        let own = std::env::var("HOME").ok().filter(|home| self.is_this() && home.starts_with('/'));
+        let mut homes: Vec<_> = ["/root".to_owned()].into_iter().chain(users).chain(own).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
     }
 }
 

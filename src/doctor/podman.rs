@@ -41,15 +41,21 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Podman);
     found.version = facts.info.as_ref().and_then(|info| Some(info["version"]["Version"].as_str()?.to_owned()));
     registries_conf::judge(&facts.files, expected, "", &mut found);
-    let Some(registries) = facts.info.as_ref().map(|info| &info["registries"]) else { return found };
+    // What hides the files for whoever runs this hides them from podman info, too.
+    let is_hidden = found.findings.iter().any(|finding| finding.code == Code::Hidden);
+    let registries = facts.info.as_ref().and_then(|info| info["registries"].as_object()).filter(|_| !is_hidden);
+    let Some(registries) = registries else { return found };
     for route in expected.routes.iter() {
         let source = route.source.to_string();
-        let registry = &registries[&source];
+        let covers =
+            |prefix: &str| source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let entries = registries.iter().filter(|(prefix, _)| covers(prefix));
+        let registry = entries.max_by_key(|(prefix, _)| prefix.len()).map_or(&Value::Null, |(_, entry)| entry);
         let mirrors = registry["Mirrors"].as_array().into_iter().flatten();
         let location = |place: &Value| place["Location"].as_str().map(str::to_owned);
         let loaded: Vec<_> = mirrors.filter_map(location).chain(location(registry)).collect();
         let is_right = found.ways.get(route.source.registry()) == Some(&Way::Proxy);
-        if is_right && registry.is_object() && !registries_conf::leads_here(expected, &loaded) {
+        if is_right && !registries_conf::leads_here(expected, &loaded) {
             let name = route.source.registry();
             let other = facts.variable.as_ref().map(|path| format!(": CONTAINERS_REGISTRIES_CONF names {path}"));
             found.find(Finding { registries: vec![name.to_owned()],

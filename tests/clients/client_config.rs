@@ -21,13 +21,13 @@ const MISSING_CLOSED: &str = "ghcr.io/org/missing:1.0";
 const APP: &str = "ghcr.io/org/app:1.0";
 
 /// A proxy with two routes, and a tree with a client's files.
-struct Site {
-    mirror: Mirror,
-    config: PathBuf,
+pub(crate) struct Site {
+    pub mirror: Mirror,
+    pub config: PathBuf,
 }
 
 impl Site {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_at("127.0.0.1:0").await
     }
 
@@ -61,7 +61,7 @@ impl Site {
     }
 
     /// The tree that a client's files are written to.
-    fn written(&self, client: &str) -> PathBuf {
+    pub(crate) fn written(&self, client: &str) -> PathBuf {
         let tree = self.mirror.home.path().join("tree");
         std::fs::create_dir_all(&tree).expect("a directory");
         run(self.client_config(client).arg("--write").arg("--root").arg(&tree));

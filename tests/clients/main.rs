@@ -13,6 +13,7 @@ mod containers;
 mod daemon;
 mod docker;
 mod docker_hosts;
+mod doctor;
 mod egress;
 mod failures;
 mod home;
