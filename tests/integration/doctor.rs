@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime};
 
+use acr_emulator::{Fault, Hop};
 use serde_json::Value;
 use testkit::{PATIENCE, Proxy, Setup};
 
@@ -316,4 +317,21 @@ async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
         assert_eq!(findings(&report).next().expect("one").1["text"], says);
         assert_eq!(found(&host.doctor(&["--json"])), [], "without --pull nothing is pulled");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_whose_requests_were_refused_in_the_last_hour_is_told() {
+    let (site, azure) = Site::start().await;
+    let host = site.host(&[]);
+    assert_eq!(found(&host.doctor(&["--json"])), []);
+    let denied = r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#.to_owned();
+    azure.inject(Hop::Data, Fault::StatusWith { status: 403, headers: Vec::new(), body: denied });
+    let answer = wire::ask(site.proxy.address(), "GET /v2/library/none/manifests/latest", "");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "refused".to_owned())]);
+    assert!(
+        host.report().contains("requests for docker.io were refused in the last hour, mostly for "),
+        "{}",
+        host.report()
+    );
 }
