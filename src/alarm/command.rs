@@ -1,5 +1,6 @@
 //! `notify.command`: a program that is told of a fault that lasts, and of its end.
 
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::process_group::ProcessGroup;
 
 /// A message is on its way within this; a program that hangs is ended, with all that it has started.
 const LIMIT: Duration = Duration::from_secs(30);
+/// What it has printed is in its pipes when it ends; a process that it leaves behind may hold them open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Of what it prints, the log has so much, and the rest is read and dropped.
 const MAX_OUTPUT: usize = 1024;
 /// An argument or a variable has 128 KiB at most; a sentence has some hundred bytes.
@@ -52,10 +55,13 @@ pub(super) async fn run(words: &[String], event: &Event, message: &str, refused:
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let ended = timeout(LIMIT, async {
-        // A process that it leaves behind may hold the pipes open, which is no reason to wait.
+        let mut reading = pin!(async { tokio::join!(read(out, &mut stdout), read(err, &mut stderr)) });
         tokio::select! {
-            status = child.wait() => status,
-            () = async { tokio::join!(read(out, &mut stdout), read(err, &mut stderr)); } => child.wait().await,
+            status = child.wait() => {
+                let _ = timeout(LAST_WORDS, reading).await;
+                status
+            }
+            _ = &mut reading => child.wait().await,
         }
     });
     let ended = ended.await;

@@ -1,6 +1,7 @@
 //! Health and readiness.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Server};
 use serde_json::Value;
@@ -8,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
 use crate::wire;
-use testkit::{Proxy, Setup};
+use testkit::{PATIENCE, Proxy, Setup};
 
 /// Where health and readiness are told.
 pub(crate) fn admin(proxy: &Proxy) -> SocketAddr {
@@ -120,7 +121,12 @@ async fn a_malformed_admin_request_leaves_no_credential_in_the_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_take_all_the_connections_they_can_keep_no_probe_out() {
     let azure = testkit::azure().await;
-    let (_proxy, admin) = observed(&azure, "{}");
+    let (proxy, admin) = observed(&azure, "{}");
+    let deadline = Instant::now() + PATIENCE;
+    while wire::ask(admin, "GET /readyz", "").status != 200 {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let connect = async |host: u8| {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 0, 0, host], 0).into()).expect("a port");
