@@ -40,7 +40,7 @@ use report::Report;
 const FOUND: u8 = 1;
 /// One line about the limit of Docker Hub for whoever is not signed in.
 const QUOTA: &str = "what Docker Hub leaves this host's address of its limit is not known, since no answer that comes here tells it: \
-docs/troubleshooting.md has a command that asks, which costs no pull";
+the page on troubleshooting has a command that asks, which costs no pull";
 
 /// What to look at.
 #[derive(Debug)]

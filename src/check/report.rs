@@ -142,6 +142,18 @@ impl Report {
         text.unwrap_or_else(|cause| format!("{{\"error\": {:?}}}", cause.to_string()))
     }
 
+    /// What is known of pulls where no hop fails. One was tried if the registry has told where a blob is.
+    fn pulls(&self) -> &'static str {
+        let is_tried =
+            |group: &&Group| group.lines.iter().any(|line| line.hop == Hop::Blob && line.status == Status::Ok);
+        let routes = self.groups.iter().filter(|group| group.kind == Kind::Route);
+        match (routes.clone().count(), routes.filter(is_tried).count()) {
+            (_, 0) => "no hop fails, and no pull could be tried",
+            (all, tried) if tried < all => "the pulls that were tried get through",
+            _ => "pulls get through",
+        }
+    }
+
     /// The last line.
     fn summary(&self) -> String {
         let (failed, warnings, skipped) =
@@ -150,7 +162,7 @@ impl Report {
         let mut text = format!("check: {}", self.status().name());
         let _ = match (mistakes, failed) {
             (0, 0) if !self.is_online => write!(text, ": the proxy starts with this configuration"),
-            (0, 0) => write!(text, ": pulls get through"),
+            (0, 0) => write!(text, ": {}", self.pulls()),
             (0, _) => write!(text, ": {}", counted(failed, "hop fails", "hops fail")),
             _ => write!(text, ": {} in the configuration", counted(mistakes, "mistake", "mistakes")),
         };
@@ -287,5 +299,28 @@ mod tests {
             "groups": [{"kind": "registry", "name": "example.azurecr.io", "lines": lines}],
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&report.to_json()).expect("JSON"), object);
+    }
+
+    #[test]
+    fn pulls_get_through_only_where_one_was_tried() {
+        let line = |hop, status| Line { hop, status, elapsed: None, text: String::new(), value: None };
+        let route = |blob| Group {
+            kind: Kind::Route,
+            name: String::new(),
+            lines: vec![line(Hop::Manifest, Status::Ok), line(Hop::Blob, blob)],
+        };
+        let untried =
+            || Group { kind: Kind::Route, name: String::new(), lines: vec![line(Hop::Manifest, Status::Skipped)] };
+        for (groups, says) in [
+            (vec![route(Status::Ok)], "check: ok: pulls get through, in 0.0 s"),
+            (
+                vec![route(Status::Ok), untried()],
+                "check: ok: the pulls that were tried get through, 1 not tried, in 0.0 s",
+            ),
+            (vec![untried()], "check: ok: no hop fails, and no pull could be tried, 1 not tried, in 0.0 s"),
+        ] {
+            let report = Report { groups, elapsed: Duration::ZERO, is_online: true };
+            assert_eq!(report.summary(), says);
+        }
     }
 }

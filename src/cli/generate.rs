@@ -33,7 +33,9 @@ pub(crate) fn generate(directory: &Path) -> Result<(), String> {
     for directory in [&man, &completions] {
         fs::create_dir_all(directory).map_err(failed(directory))?;
     }
-    clap_mangen::generate_to(Program::command(), &man).map_err(failed(&man))?;
+    // The long version, with commit and features, has no room in the last line of a page.
+    let program = Program::command().version(env!("CARGO_PKG_VERSION"));
+    clap_mangen::generate_to(program, &man).map_err(failed(&man))?;
     let page = man.join(format!("{FILE_PAGE}.5"));
     fs::write(&page, file_page()).map_err(failed(&page))?;
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {

@@ -82,18 +82,31 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// Mistakes in the settings, a line each. Nothing else can be judged then.
 pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
-    let flags = file.map(|file| format!(" --config {}", super::expected::shell_word(file))).unwrap_or_default();
+    let fix = match file.map(super::expected::shell_word) {
+        Some(file) => by_hand(format!("${{EDITOR:-vi}} {file} && acr-cache-proxy check --config {file}")),
+        // Nobody has written one yet.
+        None => by_hand("acr-cache-proxy init"),
+    };
     for mistake in mistakes.lines() {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Settings,
             file: file.map(str::to_owned),
-            text: mistake.to_owned(),
+            text: without_file(mistake, file),
             why: "the proxy does not start with it; one that runs goes on with its earlier settings".to_owned(),
-            fix: by_hand(format!("acr-cache-proxy check{flags}")),
+            fix: fix.clone(),
         });
     }
     found
+}
+
+/// `FILE:4: words` as `line 4: words`: the finding names the file already.
+fn without_file(mistake: &str, file: Option<&str>) -> String {
+    let of_line = file.and_then(|file| mistake.strip_prefix(file)?.strip_prefix(':'));
+    match of_line.and_then(|rest| rest.split_once(": ")) {
+        Some((line, words)) if line.bytes().all(|byte| byte.is_ascii_digit()) => format!("line {line}: {words}"),
+        _ => mistake.to_owned(),
+    }
 }
 
 /// Pure: what is wrong with it.

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
-use super::finding::{Examined, Finding, Part, Way, listed};
+use super::finding::{Code, Examined, Finding, Part, Way, listed};
 
 /// All of it. Displays for people.
 pub(super) struct Report {
@@ -59,15 +59,28 @@ impl Report {
         })
     }
 
+    /// Nothing, if nobody has looked because of mistakes in the settings.
     fn absent(&self) -> Vec<&'static str> {
+        if self.findings().any(|(_, finding)| finding.code == Code::Settings) {
+            return Vec::new();
+        }
         let is_here = |part: &Part| self.parts.iter().any(|found| found.part == *part);
         Part::ALL.into_iter().filter(|part| !is_here(part)).map(Part::name).collect()
+    }
+
+    /// The proxy runs, and could not be asked whether it has its tokens: that is what its own notes are about.
+    fn is_blind(&self) -> bool {
+        self.parts.iter().any(|part| part.part == Part::Proxy && !part.notes.is_empty())
     }
 
     /// The last line.
     fn summary(&self) -> String {
         let count = self.findings().count();
         let mut text = match count {
+            0 if self.is_blind() => {
+                "doctor: ok: nothing is wrong with the engines; whether the proxy has its tokens is not known"
+                    .to_owned()
+            }
             0 => "doctor: ok: nothing is wrong on this host".to_owned(),
             1 => "doctor: 1 finding".to_owned(),
             count => format!("doctor: {count} findings"),
@@ -134,7 +147,38 @@ fn state(part: &Examined) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Code;
+    use super::super::finding::{Code, Examined, Part};
+    use super::super::proxy::with_mistakes;
+    use super::Report;
+
+    #[test]
+    fn a_proxy_that_tells_nothing_of_its_tokens_is_not_called_right() {
+        let mut proxy = Examined::new(Part::Proxy);
+        let summary = |proxy: &Examined| Report { parts: vec![proxy.clone()], notes: Vec::new() }.summary();
+        assert_eq!(summary(&proxy), "doctor: ok: nothing is wrong on this host");
+        proxy.notes.push("without the setting admin nobody can say".to_owned());
+        assert!(summary(&proxy).ends_with("whether the proxy has its tokens is not known"), "{}", summary(&proxy));
+    }
+
+    #[test]
+    fn nothing_is_said_of_engines_that_nobody_has_looked_for() {
+        for (file, mistake, text, fix) in [
+            (
+                Some("a.yaml"),
+                "a.yaml:4: prefx: unknown",
+                "line 4: prefx: unknown",
+                "vi} a.yaml && acr-cache-proxy check",
+            ),
+            (Some("a.yaml"), "--config a.yaml: No such file", "--config a.yaml: No such file", "vi} a.yaml && "),
+            (None, "the registry is not named", "the registry is not named", "acr-cache-proxy init"),
+        ] {
+            let report = Report { parts: vec![with_mistakes(mistake, file)], notes: Vec::new() };
+            let (_, finding) = report.findings().next().expect("a finding");
+            assert_eq!(finding.text(), text);
+            assert!(finding.fix.command.contains(fix), "{}", finding.fix.command);
+            assert!(!report.to_string().contains("not here"), "{report}");
+        }
+    }
 
     #[test]
     fn the_page_explains_every_finding_in_their_order() {

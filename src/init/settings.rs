@@ -11,6 +11,9 @@ pub(super) const MAX_RULES: usize = 16;
 /// What YAML reads as something else than a text.
 const RESERVED: [&str; 9] = ["false", "n", "no", "null", "off", "on", "true", "y", "yes"];
 
+/// What people take for the name of Docker Hub's registry, which no image has.
+const WEBSITES: [&str; 3] = ["docker.com", "hub.docker.com", "www.docker.com"];
+
 /// A cache rule: `source/*` is cached as `prefix/*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
@@ -26,7 +29,11 @@ impl Rule {
 
     /// A source that none of the rules has yet. The error says what to use.
     pub(crate) fn parse_source(text: &str, rules: &[Self]) -> Result<String, String> {
-        let source = Source::parse(text)?.to_string();
+        let source = Source::parse(text)?;
+        if WEBSITES.contains(&source.registry()) {
+            return Err(format!("{} is a website and no registry: Docker Hub's is {}", source.registry(), Self::HUB));
+        }
+        let source = source.to_string();
         if rules.len() >= MAX_RULES {
             return Err(format!("more than {MAX_RULES} rules: write the others into the configuration"));
         }
@@ -247,6 +254,7 @@ mod tests {
             (Settings::parse_registry(""), "is not a host name"),
             (Rule::parse_source("docker.io", &rules), "has a rule already"),
             (Rule::parse_source("Docker Hub", &rules), "is not a source"),
+            (Rule::parse_source("hub.docker.com", &[]), "Docker Hub's is docker.io"),
             (Rule::parse_prefix("/hub"), "is not a repository path"),
             (Settings::parse_client_id("a\u{1b}b"), ""),
         ] {
