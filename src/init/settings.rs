@@ -147,7 +147,11 @@ By default it is the first that this host has: an application of the variables i
 ";
             }
         }
-        text += "\n# Readiness, metrics and the status page, for this host alone.\n#admin: 127.0.0.1:8081\n";
+        text += "\
+\n# Readiness, metrics and the status page, for this host alone. By it doctor knows whether the proxy has its tokens, and what it
+# has refused.
+admin: 127.0.0.1:8081
+";
         text
     }
 }

@@ -138,6 +138,7 @@ async fn answers_become_a_configuration_that_is_tried_and_an_engine_that_comes_h
     let config = host.read(CONFIG).expect("written");
     assert!(config.contains(&format!("domain: \"{}\"\n  prefix: hub\n", host.registry())), "{config}");
     assert!(said.contains("listen: 127.0.0.1:8080"), "it is shown before: {said}");
+    assert!(config.contains("\nadmin: 127.0.0.1:8081\n"), "doctor asks there for the tokens: {config}");
     assert!(host.read(DAEMON_JSON).expect("written").contains("http://127.0.0.1:8080"), "{said}");
 
     // Once more: what stands there is kept, and nothing changes.
@@ -203,18 +204,18 @@ async fn with_yes_all_is_done_and_what_somebody_has_edited_is_left() {
         );
         assert!(said.contains("check: ok"), "{said}");
     }
-    let edited = host.read(CONFIG).expect("written") + "admin: 127.0.0.1:8081\n";
+    let edited = host.read(CONFIG).expect("written") + "token_wait: 3s\n";
     host.file(CONFIG, &edited);
     let (status, said) = host.run(None, &flags).await;
     assert_eq!((status, host.read(CONFIG).as_ref()), (1, Some(&edited)), "{said}");
-    assert!(said.contains("  -admin: 127.0.0.1:8081\n") && said.contains("--replace replaces it"), "{said}");
+    assert!(said.contains("  -token_wait: 3s\n") && said.contains("--replace replaces it"), "{said}");
 
     let (status, said) = host.run(None, &["--yes"]).await;
     assert_eq!((status, host.read(CONFIG).as_ref()), (0, Some(&edited)), "it goes on with what is there: {said}");
 
     let (status, said) = host.run(None, &[&flags[..], &["--replace"]].concat()).await;
     assert_eq!((status, host.read("etc/acr-cache-proxy/config.yaml.old").as_ref()), (0, Some(&edited)), "{said}");
-    assert!(!host.read(CONFIG).expect("written").contains("\nadmin:"), "{said}");
+    assert!(!host.read(CONFIG).expect("written").contains("token_wait"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
