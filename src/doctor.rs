@@ -42,6 +42,9 @@ const FOUND: u8 = 1;
 const QUOTA: &str = "what Docker Hub leaves this host's address of its limit is not known, since no answer that comes here tells it: \
 the page on troubleshooting has a command that asks, which costs no pull";
 
+/// For whoever is not root.
+const NOT_ROOT: &str = "what only root may read or ask was left out: run doctor as root";
+
 /// What to look at.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -134,6 +137,9 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         parts.push(kubelet);
     }
     let mut report = Report { parts, notes: Vec::new() };
+    if host.is_this() && !nix::unistd::geteuid().is_root() {
+        report.notes.push(NOT_ROOT.to_owned());
+    }
     if report.past().any(|(_, registry)| registry == DOCKER_HUB) {
         report.notes.push(QUOTA.to_owned());
     }

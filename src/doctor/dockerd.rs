@@ -104,7 +104,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         Some(Ok(settings)) => settings,
         Some(Err(wrong)) => {
             found.find(unreadable(file, &wrong, "dockerd does not start with it, nor reload"));
-            found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
+            found.lead_all(vec![DOCKER_HUB], Way::Nowhere);
             return found;
         }
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use oci::route::DOCKER_HUB;
 
+use super::host::DENIED;
 use crate::client_config::Client;
 use crate::label::labels;
 
@@ -160,20 +161,38 @@ pub(super) struct Examined {
     pub findings: Vec<Finding>,
     /// What is worth knowing and nobody's fault.
     pub notes: Vec<String>,
+    /// A file was not read, because this user may not.
+    is_denied: bool,
 }
 
 impl Examined {
     pub(super) fn new(part: Part) -> Self {
-        Self { part, version: None, runs: None, ways: BTreeMap::new(), findings: Vec::new(), notes: Vec::new() }
+        Self {
+            part,
+            version: None,
+            runs: None,
+            ways: BTreeMap::new(),
+            findings: Vec::new(),
+            notes: Vec::new(),
+            is_denied: false,
+        }
     }
 
-    /// Says the same of where pulls of all these registries go.
+    /// Says the same of where pulls of all these registries go; nothing, if a file that decides it was not read.
     pub(super) fn lead_all(&mut self, registries: Vec<&str>, way: Way) {
+        if self.is_denied {
+            return;
+        }
         self.ways.extend(registries.into_iter().map(|name| (name.to_owned(), way)));
     }
 
-    /// What is wrong for several registries alike is one finding.
+    /// What is wrong for several registries alike is one finding. A file that this user may not read is none.
     pub(super) fn find(&mut self, finding: Finding) {
+        if finding.code == Code::Unreadable && finding.text == DENIED {
+            self.is_denied = true;
+            self.notes.push(format!("{}: {DENIED}: run doctor as root", finding.file.unwrap_or_default()));
+            return;
+        }
         let is_alike = |known: &&mut Finding| {
             let alike = Finding { registries: finding.registries.clone(), ..(**known).clone() };
             alike == finding && known.registries.is_empty() == finding.registries.is_empty()
@@ -195,5 +214,31 @@ pub(super) fn listed(names: &[&str]) -> String {
         [] => String::new(),
         [one] => (*one).to_owned(),
         [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_this_user_may_not_read_is_a_note_and_says_nothing_of_pulls() {
+        for (wrong, findings, notes, ways) in [(DENIED, 0, 1, 0), ("it is not JSON, line 3", 1, 0, 1)] {
+            let mut found = Examined::new(Part::Dockerd);
+            found.find(Finding {
+                code: Code::Unreadable,
+                file: Some("/etc/docker/daemon.json".to_owned()),
+                text: wrong.to_owned(),
+                why: "dockerd does not start with it".to_owned(),
+                registries: Vec::new(),
+                fix: Fix { command: "vi".to_owned(), by: None },
+            });
+            found.lead_all(vec![DOCKER_HUB], Way::Nowhere);
+            assert_eq!(
+                (found.findings.len(), found.notes.len(), found.ways.len()),
+                (findings, notes, ways),
+                "{found:?}"
+            );
+        }
     }
 }

@@ -14,6 +14,9 @@ const MAX_ENTRIES: usize = 1_000;
 /// What the kernel counts in for programs, on every architecture that this program is built for (time(7), `USER_HZ`).
 const TICKS_A_SECOND: u64 = 100;
 
+/// In place of a file that this user may not read. The engine may, so nothing follows from it.
+pub(super) const DENIED: &str = "only its owner may read it";
+
 /// The host, or the tree of one below a directory.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
@@ -62,6 +65,7 @@ impl Host {
         let read = file::at_start(move || file::read(&at, MAX_FILE)).and_then(|content| content);
         let content = match read {
             Err(FileError::Io(cause)) if is_missing(&cause) => return None,
+            Err(FileError::Io(cause)) if cause.kind() == io::ErrorKind::PermissionDenied => Err(DENIED.to_owned()),
             Err(cause) => Err(cause.to_string()),
             Ok(content) => String::from_utf8(content.to_vec()).map_err(|_| "it is not UTF-8".to_owned()),
         };

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::address::{Address, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
-use super::host::{Host, Text};
+use super::host::{DENIED, Host, Text};
 use super::text;
 use crate::client_config::Client;
 
@@ -30,7 +30,9 @@ impl Files {
         let main = FILES.iter().find_map(|path| host.read(path));
         let system = main.into_iter().chain(host.read_all(DROP_INS, ".conf")).collect();
         let of_user = |home: String| {
-            let own = host.read(&format!("{home}/{USERS}"))?;
+            // Of a home that is closed to whoever runs this nothing is known.
+            let is_open = |own: &Text| own.content.as_ref().err().is_none_or(|wrong| wrong != DENIED);
+            let own = host.read(&format!("{home}/{USERS}")).filter(is_open)?;
             let drop_ins = host.read_all(&format!("{home}/{USERS}.d"), ".conf");
             Some((home, [own].into_iter().chain(drop_ins).collect()))
         };
