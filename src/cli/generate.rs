@@ -38,11 +38,21 @@ pub(crate) fn generate(directory: &Path) -> Result<(), String> {
     clap_mangen::generate_to(program, &man).map_err(failed(&man))?;
     let page = man.join(format!("{FILE_PAGE}.5"));
     fs::write(&page, file_page()).map_err(failed(&page))?;
-    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+    for shell in [Shell::Fish, Shell::Zsh] {
         clap_complete::generate_to(shell, &mut Program::command(), NAME, &completions).map_err(failed(&completions))?;
     }
+    let bash = completions.join(format!("{NAME}.bash"));
+    fs::write(&bash, for_bash()).map_err(failed(&bash))?;
     let schema = directory.join("config.schema.json");
     fs::write(&schema, format!("{:#}\n", config::schema())).map_err(failed(&schema))
+}
+
+/// The completions of bash. For a program with a hyphen in its name clap_complete 4.6 looks for each subcommand by another name
+/// than it has set before, and completes nothing behind one (clap issue 6421).
+fn for_bash() -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(Shell::Bash, &mut Program::command(), NAME, &mut script);
+    String::from_utf8_lossy(&script).replace(&NAME.replace('-', "__subcmd__"), &NAME.replace('-', "__"))
 }
 
 /// acr-cache-proxy.yaml(5): the reference of `docs/configuration.md`, without the things around it.
@@ -105,4 +115,29 @@ fn plain(markdown: &str) -> String {
     }
     text.push_str(rest);
     text.replace('`', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn bash_completes_the_flags_of_each_subcommand() {
+        let script = r#"
+            eval "$1"
+            for words in "$NAME d" "$NAME client-config --mer" "$NAME init --sk" "$NAME doctor --fi"; do
+                read -ra COMP_WORDS <<< "$words"
+                COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+                COMPREPLY=()
+                _acr__cache__proxy "$NAME" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+                echo "${COMPREPLY[@]}"
+            done"#;
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", script, "bash"]).arg(for_bash()).env("NAME", NAME);
+        let output = bash.output().expect("bash runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said, "doctor demo\n--merge\n--skip\n--fix\n", "{output:?}");
+    }
 }
