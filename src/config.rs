@@ -130,6 +130,11 @@ impl Flags {
         self
     }
 
+    /// The flags of settings that have a text, and it.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.texts.iter().map(|(flag, text)| (*flag, text.as_str()))
+    }
+
     /// Whether no setting has a text.
     pub(crate) fn is_empty(&self) -> bool {
         self.texts.is_empty()

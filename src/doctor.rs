@@ -50,6 +50,8 @@ const NOT_ROOT: &str = "what only root may read or ask was left out: run doctor 
 pub(crate) struct Options {
     /// The file of the settings, for commands that are shown.
     pub file: Option<String>,
+    /// The flags of settings, likewise.
+    pub given: Vec<(&'static str, String)>,
     /// The proxy's address for clients, where it is not what it listens on.
     pub mirror: Option<Mirror>,
     /// The report as JSON.
@@ -118,8 +120,9 @@ fn fix(found: &Report, config: &Config, mirror: &Mirror, root: &Path) -> Vec<Str
 
 async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
     let host = Host::new(options.root.clone());
-    let expected =
+    let mut expected =
         Expected::new(config, options.file.as_deref(), &mirror.url(), options.mirror.is_some(), &host.names());
+    expected.repeat(&options.given);
     let mut parts = vec![proxy::judge(&proxy::read(&host, config).await, &expected)];
     let dockerd = dockerd::read(&host).await;
     parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));

@@ -72,5 +72,6 @@ pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
     serve.or_file(&root.join(CONFIG.trim_start_matches('/')));
     let file = serve.file();
     let (flags, _) = serve::settings(serve);
-    Ok((Options { file, mirror, json, fix, pull, root }, flags))
+    let given = flags.given().map(|(flag, text)| (flag, text.to_owned())).collect();
+    Ok((Options { file, given, mirror, json, fix, pull, root }, flags))
 }

@@ -47,6 +47,13 @@ impl<'a> Expected<'a> {
         Self { here: Here::new(config, mirror, own), routes: config.routes(), registries, flags }
     }
 
+    /// Has the commands that are shown repeat these flags of settings.
+    pub(super) fn repeat(&mut self, given: &[(&str, String)]) {
+        for (flag, text) in given {
+            self.flags += &format!(" --{flag} {}", shell_word(text));
+        }
+    }
+
     /// The names of all routed registries.
     pub(super) fn names(&self) -> Vec<&str> {
         self.registries.keys().map(String::as_str).collect()

@@ -297,6 +297,19 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_repeat_the_flags_by_which_the_settings_are_read() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["dockerd"])]);
+    let address = site.proxy.address().to_string();
+    let flags = ["--listen-address", &address, "--upstream-domain", "example.azurecr.io", "--upstream-prefix", "hub"];
+    let output = host.doctor(&[&["--json"][..], &flags].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (_, finding) = findings(&report).next().expect("a finding");
+    let command = finding["fix"].as_str().expect("a command");
+    assert!(command.contains(&format!(" {} --write", flags.join(" "))), "{command}");
+}
+
 /// A dockerd that says it has pulled, and has not asked the proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
