@@ -301,9 +301,13 @@ async fn an_end_at_any_question_leaves_nothing_half_done() {
 fn cut_short(root: &Path, count: usize, end: &str) -> Output {
     let (mut master, slave) = terminal();
     let program = command(root, &[]);
-    // The terminal has to be the program's own, so that its keys become signals.
-    let mut command = Command::new("setsid");
-    command.args(["--ctty", "--wait"]).arg(program.get_program()).args(program.get_args()).env_clear();
+    // The terminal has to be the program's own, so that its keys become signals, which a test in the background ignores.
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal=INT", "setsid", "--ctty", "--wait"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env_clear();
     let mut child = command.stdin(slave).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("setsid runs");
     drop(command);
     let mut output = child.stdout.take().expect("a pipe");

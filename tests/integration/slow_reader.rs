@@ -76,7 +76,8 @@ fn proxied(azure: &Emulator) -> Setup {
 async fn a_client_that_reads_a_byte_a_second_is_cut_off_and_counted_and_one_on_a_slow_link_gets_its_layer() {
     let azure = testkit::azure().await;
     let pushed = azure.push(Image::small("hub/library/large", "latest").with_layers(1, LAYER));
-    let proxy = proxied(&azure).start();
+    // More than the default, so that two pieces, which HTTP/2 may hold at once, are not waited for all too long.
+    let proxy = proxied(&azure).settings("limits: {slow_reader_bytes_per_second: 1500}").start();
     let layer = pushed.blobs.iter().max_by_key(|blob| azure.blob(blob).expect("pushed").len()).expect("blobs");
     let path = format!("/v2/library/large/blobs/{layer}");
     let address = proxy.address();
