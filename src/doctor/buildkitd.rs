@@ -45,11 +45,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Buildkitd);
     found.runs = Some(facts.runs);
     let file = facts.path.as_str();
-    let fix = if file == FILE {
-        expected.write(Client::Buildkit, RESTART)
-    } else {
-        by_hand(format!("${{EDITOR:-vi}} {file}{RESTART}"))
-    };
+    let fix = if file == FILE { expected.write(Client::Buildkit, RESTART) } else { edit(file, RESTART) };
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let table = match content.and_then(|content| text::toml(&content)) {
         Ok(table) => table,

@@ -8,7 +8,7 @@ use toml::Table;
 use super::address::{Address, Order, order};
 use super::ask;
 use super::dockerd::missing;
-use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable};
+use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::host::{self, Host, Text};
 use super::hosts_toml::{self, Directory};
@@ -225,7 +225,7 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
     let directories = of(&read_from);
     let is_its_own = read_from != CERTS_D;
     let write = expected.write(Client::Containerd, "");
-    let fix = |path: &str| if is_its_own { by_hand(format!("${{EDITOR:-vi}} {path}")) } else { write.clone() };
+    let fix = |path: &str| if is_its_own { expected::edit(path, "") } else { write.clone() };
     for name in expected.names() {
         let way = match hosts_toml::of(directories, name) {
             Some(directory) => {
@@ -263,8 +263,9 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
     };
     let why =
         "containerd finds no hosts.toml, and pulls of every registry go past the proxy, and nobody is told".to_owned();
+    let word = shell_word(file);
     let add =
-        |lines: &str| by_hand(format!("printf '{lines}' >> {file} && {RESTART}", lines = lines.replace('\n', "\\n")));
+        |lines: &str| by_hand(format!("printf '{lines}' >> {word} && {RESTART}", lines = lines.replace('\n', "\\n")));
     let finding = |code, text: String, fix: Fix| Finding {
         registries: Vec::new(),
         code,
@@ -275,7 +276,7 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
     };
     let head = if facts.config.is_none() { version.map(|version| format!("version = {version}\n")) } else { None };
     let lines = format!("{}{section}\n  config_path = \"{CERTS_D}\"\n", head.unwrap_or_default());
-    let edit = || by_hand(format!("${{EDITOR:-vi}} {file} && {RESTART}"));
+    let edit = || expected::edit(file, &format!(" && {RESTART}"));
     let Some(path) = &settings.path else {
         let text = match settings.ignored {
             Some(ignored) if settings.version < 2 && facts.config.is_some() => {
@@ -289,7 +290,7 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
         };
         // A second table of the same name would make the file unreadable.
         let is_new = settings.ignored.is_none() && !has_table(facts, file, settings.version);
-        let sed = |script: &str| by_hand(format!("sed -i '{script}' {file} && {RESTART}"));
+        let sed = |script: &str| by_hand(format!("sed -i '{script}' {word} && {RESTART}"));
         let fix = match settings.ignored {
             None if is_new && (settings.version >= 2 || facts.config.is_none()) => add(&lines),
             Some(_) if settings.version < 2 && facts.config.is_some() => sed("1i version = 2"),
@@ -297,7 +298,7 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
         };
         return Err(Box::new(finding(Code::NotEnabled, text, fix)));
     };
-    let set = || by_hand(format!("sed -i 's|^\\( *config_path *= *\\).*|\\1\"{CERTS_D}\"|' {file} && {RESTART}"));
+    let set = || by_hand(format!("sed -i 's|^\\( *config_path *= *\\).*|\\1\"{CERTS_D}\"|' {word} && {RESTART}"));
     if path.contains(':') {
         let text = format!("config_path is {path:?}: two directories, of which containerd then reads neither");
         return Err(Box::new(finding(Code::NotEnabled, text, set())));
@@ -352,14 +353,12 @@ fn by_mirrors(settings: &Settings, file: &str, expected: &Expected<'_>, found: &
             file: Some(file.to_owned()),
             text: "config_path and registry.mirrors are both set".to_owned(),
             why: "containerd does not start its CRI plugin with both, so the kubelet has no runtime".to_owned(),
-            fix: by_hand(format!(
-                "${{EDITOR:-vi}} {file}  # take registry.mirrors and registry.configs out; then: {RESTART}"
-            )),
+            fix: expected::edit(file, &format!("  # take registry.mirrors and registry.configs out; then: {RESTART}")),
         });
         found.lead_all(expected.names(), Way::Nowhere);
         return;
     }
-    let fix = by_hand(format!("${{EDITOR:-vi}} {file} && {RESTART}"));
+    let fix = expected::edit(file, &format!(" && {RESTART}"));
     for name in expected.names() {
         let endpoints =
             settings.mirrors.iter().find(|(known, _)| known == name || known == "*").map(|(_, all)| all.as_slice());

@@ -145,7 +145,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let is_routed = expected.registries.contains_key(DOCKER_HUB);
     if !is_routed {
         if ours.is_some() {
-            found.find(leftover(file, DOCKER_HUB, by_hand(format!("${{EDITOR:-vi}} {file}{RELOAD}"))));
+            found.find(leftover(file, DOCKER_HUB, edit(file, RELOAD)));
         }
         return;
     }
@@ -230,7 +230,7 @@ fn forward_proxy(
         file: Some(file.to_owned()),
         text: format!("proxies.{key} is set, and proxies.no-proxy does not have {}, where the proxy is", ours.host),
         why: format!("dockerd sends its requests for the proxy to that forward proxy, which cannot reach it: {PAST}"),
-        fix: by_hand(format!("${{EDITOR:-vi}} {file} && systemctl restart docker")),
+        fix: edit(file, " && systemctl restart docker"),
     })
 }
 

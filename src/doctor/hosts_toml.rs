@@ -1,7 +1,7 @@
 //! `hosts.toml`, which containerd and dockerd read: which hosts are asked for a registry, in which order, for what.
 
 use super::address::{Address, Here, Order, Verdict, order};
-use super::expected::{Expected, List, by_hand, misplaced, unreadable, with_path};
+use super::expected::{Expected, List, by_hand, misplaced, shell_word, unreadable, with_path};
 use super::finding::{Code, Finding, Fix};
 use super::host::{Host, Text};
 use super::text;
@@ -89,8 +89,11 @@ pub(super) fn judge(
     };
     // client-config leaves a file alone that it did not write.
     let is_foreign = !directory.file.content.as_ref().is_ok_and(|content| carries_marker(content));
-    let by_hand = || by_hand(format!("mv {file} {file}.old && {}", fix.command));
-    let fix = if is_foreign && fix.by.is_some() { &by_hand() } else { fix };
+    let aside = || {
+        let (from, to) = (shell_word(file), shell_word(&format!("{file}.old")));
+        by_hand(format!("mv {from} {to} && {}", fix.command))
+    };
+    let fix = if is_foreign && fix.by.is_some() { &aside() } else { fix };
     let here = &expected.here;
     let addresses: Vec<_> = entries.iter().map(|entry| entry.address.clone()).chain(server.clone()).collect();
     let list = List { file, key: "the list of hosts", registry };

@@ -121,7 +121,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     for name in settings["mirrors"].as_object().into_iter().flat_map(serde_json::Map::keys) {
         let is_ours = endpoints(name).iter().any(|one| here.judge(one) == Verdict::Ours);
         if name != "*" && is_ours && !expected.registries.contains_key(name) {
-            found.find(leftover(file, name, by_hand(format!("${{EDITOR:-vi}} {file} && {restart}"))));
+            found.find(leftover(file, name, edit(file, &format!(" && {restart}"))));
         }
     }
     let authority = here.url.split_once("://").map_or(here.url.as_str(), |(_, authority)| authority);

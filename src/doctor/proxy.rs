@@ -118,17 +118,13 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         Ok(None) => found.runs = Some(true),
         Ok(Some(answer)) if answer.is_registry && answer.status < 500 => found.runs = Some(true),
         Ok(Some(answer)) => {
-            found.find(Finding {
-                registries: Vec::new(),
-                code: Code::Stranger,
-                file: None,
-                text: format!(
-                    "at {at} something else answers: {} to GET /v2/, and not as a registry does",
-                    answer.status
-                ),
-                why: format!("engines that ask there get nothing of use: pulls of {all} go to the source"),
-                fix: by_hand(format!("ss -ltnp 'sport = :{}'", at.rsplit(':').next().unwrap_or_default())),
-            });
+            let status = answer.status;
+            let text = format!("at {at} something else answers: {status} to GET /v2/, and not as a registry does");
+            found.find(stranger(at, &text, &all));
+            return found;
+        }
+        Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+            found.find(stranger(at, &format!("what answers at {at} is not this proxy: {cause}"), &all));
             return found;
         }
         Err(cause) => {
@@ -153,13 +149,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         (Some(Ok(answer)), _) if answer.status == 200 => {}
         (Some(Ok(answer)), _) => {
             let summary = answer.json().and_then(|body| Some(body["summary"].as_str()?.to_owned()));
-            let summary: String = summary
-                .unwrap_or_else(|| format!("/readyz answers {}", answer.status))
-                .chars()
-                .take(MAX_SENTENCE)
-                .collect();
+            let summary = quoted(&summary.unwrap_or_else(|| format!("/readyz answers {}", answer.status)));
             found.find(Finding {
-registries: Vec::new(),
+                registries: Vec::new(),
                 code: Code::NotReady,
                 file: None,
                 text: summary,
@@ -180,6 +172,18 @@ registries: Vec::new(),
     found
 }
 
+/// Another program has the proxy's place.
+fn stranger(at: &str, text: &str, all: &str) -> Finding {
+    Finding {
+        registries: Vec::new(),
+        code: Code::Stranger,
+        file: None,
+        text: text.to_owned(),
+        why: format!("engines that ask there get nothing of use: pulls of {all} go to the source"),
+        fix: by_hand(format!("ss -ltnp 'sport = :{}'", at.rsplit(':').next().unwrap_or_default())),
+    }
+}
+
 /// Routes whose requests were answered in the last hour by a status that sends clients to the source.
 fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let routes = facts.status.as_ref().and_then(|status| status["routes"].as_array());
@@ -187,8 +191,8 @@ fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
         let count = route["refused_last_hour"].as_u64().unwrap_or_default();
         let name = ["route", "source"].into_iter().find_map(|key| route[key].as_str());
         let (Some(name), true) = (name, count > 0) else { continue };
-        let cause =
-            route["most_frequent_cause"].as_str().map(|cause| format!(", mostly for {cause}")).unwrap_or_default();
+        let (name, cause) = (quoted(name), route["most_frequent_cause"].as_str().map(quoted));
+        let cause = cause.map(|cause| format!(", mostly for {cause}")).unwrap_or_default();
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Refused,
@@ -202,6 +206,11 @@ fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
             )),
         });
     }
+}
+
+/// What it says, up to a bound.
+fn quoted(said: &str) -> String {
+    said.chars().take(MAX_SENTENCE).collect()
 }
 
 /// An error in lower case, without the system's number.

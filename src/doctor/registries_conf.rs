@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::address::{Address, Order, Verdict, order};
-use super::expected::{Expected, List, by_hand, leftover, misplaced, unreadable};
+use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
 use super::host::{DENIED, Host, Text};
 use super::text;
@@ -86,7 +86,7 @@ registries: Vec::new(),
                 file: Some(path.clone()),
                 text: "it has [registries...] of the first format and [[registry]] or unqualified-search-registries of the second".to_owned(),
                 why: WHY.to_owned(),
-                fix: by_hand(format!("${{EDITOR:-vi}} {path}  # keep those of the second format")),
+                fix: edit(path, "  # keep those of the second format"),
             }));
         }
         for table in tables {
@@ -117,7 +117,7 @@ fn entry(path: &str, table: &Table) -> Result<Entry, Box<Finding>> {
                 file: Some(path.to_owned()),
                 text: format!("the location {address} has a scheme"),
                 why: "podman, buildah, skopeo and CRI-O refuse the file then, and every pull fails".to_owned(),
-                fix: by_hand(format!("sed -i -E 's|^( *location *= *\")https?://|\\1|' {path}")),
+                fix: by_hand(format!("sed -i -E 's|^( *location *= *\")https?://|\\1|' {}", shell_word(path))),
             }));
         }
         // Without a scheme the port is what tells: TLS by default.
@@ -190,7 +190,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
                 file: Some(entry.file.clone()),
                 text: format!("its entry for {} comes after that of {OURS}, and counts in its place", entry.prefix),
                 why: PAST.to_owned(),
-                fix: by_hand(format!("${{EDITOR:-vi}} {}  # take the entry for {} out", entry.file, entry.prefix)),
+                fix: edit(&entry.file, &format!("  # take the entry for {} out", entry.prefix)),
             }),
             _ => findings.into_iter().for_each(|finding| found.find(finding)),
         }
@@ -206,11 +206,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
             && expected.here.judge(&Address::parse(registry)) != Verdict::Ours
         {
             let is_file_of_ours = entry.file == OURS;
-            let fix = if is_file_of_ours {
-                expected.prune(Client::Podman, reload)
-            } else {
-                by_hand(format!("${{EDITOR:-vi}} {}", entry.file))
-            };
+            let fix = if is_file_of_ours { expected.prune(Client::Podman, reload) } else { edit(&entry.file, "") };
             found.find(leftover(&entry.file, registry, fix));
         }
     }
@@ -221,7 +217,7 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
     let Entry { file, prefix, is_blocked, places } = entry;
     let here = &expected.here;
     // Another file than client-config's is edited by hand.
-    let fix = if file == OURS { fix.clone() } else { by_hand(format!("${{EDITOR:-vi}} {file}")) };
+    let fix = if file == OURS { fix.clone() } else { edit(file, "") };
     let finding = |code, text: String, why: String| Finding {
         code,
         file: Some(file.clone()),
@@ -326,7 +322,7 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
         file: Some(path.clone()),
         text: format!("for {user} it hides all files of /etc/containers, and does not lead {registries} to the proxy"),
         why: format!("what {user} pulls of {registries} goes past the proxy, and nobody is told"),
-        fix: by_hand(format!("install -D -m 0644 {OURS} {path}.d/50-acr-cache-proxy.conf")),
+        fix: by_hand(format!("install -D -m 0644 {OURS} {}", shell_word(&format!("{path}.d/50-acr-cache-proxy.conf")))),
     });
 }
 

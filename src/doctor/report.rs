@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
-use super::finding::{Code, Examined, Finding, Part, Way, listed};
+use super::finding::{Code, Examined, Finding, Part, Way, line, listed};
 
 /// All of it. Displays for people.
 pub(super) struct Report {
@@ -35,7 +35,7 @@ impl Report {
                 "text": finding.text(),
                 "why": finding.why(),
                 "registries": finding.registries,
-                "fix": finding.fix.command,
+                "fix": line(&finding.fix.command),
                 "fixable": finding.fix.by.is_some(),
             })
         };
@@ -113,13 +113,13 @@ impl Display for Report {
         }
         for (number, (part, finding)) in (1..).zip(self.findings()) {
             let file = finding.file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
-            writeln!(f, "\n{number}. {}: {file}{}", part.name(), finding.text())?;
-            writeln!(f, "   why: {}", finding.why())?;
-            writeln!(f, "   fix: {}", finding.fix.command)?;
+            writeln!(f, "\n{number}. {}: {}{}", part.name(), line(&file), line(&finding.text()))?;
+            writeln!(f, "   why: {}", line(&finding.why()))?;
+            writeln!(f, "   fix: {}", line(&finding.fix.command))?;
         }
         let notes = self.parts.iter().flat_map(|part| &part.notes).chain(&self.notes);
         for (at, note) in notes.enumerate() {
-            writeln!(f, "{}note: {note}", if at == 0 { "\n" } else { "" })?;
+            writeln!(f, "{}note: {}", if at == 0 { "\n" } else { "" }, line(note))?;
         }
         writeln!(f, "\n{}", self.summary())
     }
@@ -128,7 +128,7 @@ impl Display for Report {
 /// Version, whether it runs, where pulls go.
 fn state(part: &Examined) -> String {
     let mut words = Vec::new();
-    words.extend(part.version.clone());
+    words.extend(part.version.as_deref().map(line));
     words.extend(part.runs.map(|runs| if runs { "runs" } else { "does not run" }.to_owned()));
     for way in Way::ALL {
         let names: Vec<_> =

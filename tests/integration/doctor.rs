@@ -275,7 +275,7 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     // The registry itself, which speaks TLS and no HTTP to whoever does not.
     let elsewhere = format!("listen: '{}'", azure.registry_addr());
     with(&site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), &elsewhere, 1));
-    assert_eq!(codes(&host).first().map(String::as_str), Some("down"), "no HTTP");
+    assert_eq!(codes(&host).first().map(String::as_str), Some("stranger"), "no HTTP");
 
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = reserved.local_addr().expect("bound");
@@ -308,6 +308,32 @@ async fn commands_repeat_the_flags_by_which_the_settings_are_read() {
     let (_, finding) = findings(&report).next().expect("a finding");
     let command = finding["fix"].as_str().expect("a command");
     assert!(command.contains(&format!(" {} --write", flags.join(" "))), "{command}");
+}
+
+/// Names and contents of users' files, and what a daemon says, are quoted. A fix is pasted into a shell of root's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_quoted_is_no_command_and_no_line_of_the_report() {
+    const LOADED: &str =
+        r#"{"ServerVersion": "26.1.5\u001b[8m\n   fix: false", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[
+        Do::Install(&["podman", "dockerd"]),
+        Do::Write(&["podman", "docker"]),
+        Do::Listen("/run/docker.sock", LOADED),
+        Do::Put("/home/eve/.config/containers/registries.conf", ""),
+        Do::Put(
+            "/home/eve/.config/containers/registries.conf.d/a;false #\n\u{1b}[8m.conf",
+            "[[registry]]\nlocation = \"http://a\\u001b[8m\\n\"\n",
+        ),
+    ]);
+    let report = host.report();
+    assert!(!report.contains('\u{1b}') && !report.contains("\n   fix: false"), "{report:?}");
+    let output = host.doctor(&["--json"]);
+    assert_eq!(found(&output), [("podman".to_owned(), "path".to_owned())]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (_, finding) = findings(&report).next().expect("one");
+    let fix = finding["fix"].as_str().expect("text");
+    assert!(fix.ends_with("registries.conf.d/a;false #\u{fffd}\u{fffd}[8m.conf'") && !fix.contains('\n'), "{fix:?}");
 }
 
 /// A dockerd that says it has pulled, and has not asked the proxy.
