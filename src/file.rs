@@ -61,19 +61,22 @@ impl Error for FileError {
     }
 }
 
+/// Opens what is at this path itself: no symbolic link is followed, and a FIFO is not waited in. For files in a directory that may be
+/// somebody else's, who can put a link or a FIFO there at any moment: a look before does not help.
+pub(crate) fn open_itself(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)
+}
+
 /// The content of a regular file, `max` bytes at most; symbolic links are followed, as Kubernetes and systemd make them.
 /// This blocks: call it from [`Reader::run`] or [`at_start`].
 pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    // Without O_NONBLOCK the open of a FIFO waits for a writer. It means nothing to a regular file.
+    // Before it is opened, which does something to a device: a watchdog's timer starts. A socket cannot be opened.
+    if let Some(kind) = irregular(&std::fs::metadata(path).map_err(FileError::Io)?) {
+        return Err(FileError::NotRegular(kind));
+    }
+    // Something else may have come since. Without O_NONBLOCK the open of a FIFO waits for a writer; it means nothing to a regular file.
     let open = OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open(path);
-    let file = match open {
-        Ok(file) => file,
-        Err(cause) => {
-            // A socket cannot be opened, and its error says "No such device or address".
-            let kind = std::fs::metadata(path).ok().and_then(|metadata| irregular(&metadata));
-            return Err(kind.map_or(FileError::Io(cause), FileError::NotRegular));
-        }
-    };
+    let file = open.map_err(FileError::Io)?;
     let metadata = file.metadata().map_err(FileError::Io)?;
     match irregular(&metadata) {
         Some(kind) => Err(FileError::NotRegular(kind)),
@@ -192,6 +195,19 @@ mod tests {
         assert!(matches!(read(Path::new("/dev/null"), 6), Err(FileError::NotRegular("a device"))));
         // Its size is said to be 0.
         assert!(read(Path::new("/proc/self/status"), 1 << 20).is_ok_and(|content| !content.is_empty()));
+    }
+
+    #[test]
+    fn a_link_or_a_fifo_that_has_come_is_neither_followed_nor_waited_in() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "secret").expect("written");
+        std::os::unix::fs::symlink(path("file"), path("link")).expect("linked");
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        assert!(open_itself(&path("file")).is_ok());
+        assert!(open_itself(&path("link")).is_err());
+        let fifo = open_itself(&path("fifo")).and_then(|fifo| fifo.metadata()).expect("at once");
+        assert_eq!(irregular(&fifo), Some("a FIFO"));
     }
 
     #[tokio::test(start_paused = true)]

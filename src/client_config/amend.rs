@@ -38,7 +38,10 @@ pub(crate) fn amend(at: &Path, old: &str, new: &str) -> Result<PathBuf, String> 
 
 /// A new file with the mode and the owner of another one.
 fn write_like(model: &Path, path: &Path, content: &str) -> io::Result<()> {
-    let model = fs::metadata(model)?;
+    let model = fs::symlink_metadata(model)?;
+    if !model.is_file() {
+        return Err(io::Error::other("it has just changed: try again"));
+    }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(OWN_MODE).open(path)?;
     file.write_all(content.as_bytes())?;
     let is = file.metadata()?;

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+
 use super::File;
 use super::amend::amend;
 use super::look::{Found, Look, directory, failed};
@@ -52,8 +54,15 @@ pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Res
 
 fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().mode(DIRECTORY_MODE).create(directory)?;
-    // Again, for the mask of this process may have taken from it what clients need to read it.
-    fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))
+    let_read(directory)
+}
+
+/// Gives a directory its mode again, for the mask of this process may have taken from it what clients need to read it. Whoever owns its
+/// parent may have put a link in its place, to a file that is nobody's to read.
+fn let_read(directory: &Path) -> io::Result<()> {
+    let itself = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let directory = OpenOptions::new().read(true).custom_flags(itself.bits()).open(directory)?;
+    directory.set_permissions(Permissions::from_mode(DIRECTORY_MODE))
 }
 
 fn write(new: &Path, content: &str) -> io::Result<()> {
@@ -163,6 +172,22 @@ mod tests {
         fs::remove_file(&path).expect("removed");
         symlink("/nonexistent", &path).expect("linked");
         assert_eq!(appear(&new, &path).ok(), Some(Outcome::Left("has just come".to_owned())));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_directory_that_was_just_made_gives_nothing_another_mode() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (secret, private, link) =
+            (root.path().join("secret"), root.path().join("private"), root.path().join("link"));
+        fs::write(&secret, "").expect("written");
+        DirBuilder::new().create(&private).expect("made");
+        for other in [secret, private] {
+            fs::set_permissions(&other, Permissions::from_mode(0o700)).expect("it is ours");
+            symlink(&other, &link).expect("linked");
+            assert!(let_read(&link).is_err());
+            assert_eq!(mode(&other), 0o700);
+            fs::remove_file(&link).expect("removed");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What is where a file would be put. Nothing is changed.
 
-use std::fs::{self, File as OpenFile};
+use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::merge::Merged;
 use super::{File, Language, MARKER};
+use crate::file::open_itself;
 
 /// No file from here is nearly as long, and no configuration that one is to be added to.
 pub(crate) const LONGEST: u64 = 1 << 20;
@@ -101,12 +102,17 @@ pub(crate) fn directory(
 
 /// The whole of a file; or why it is none to read, a clause about it.
 pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>, String>> {
-    // Before it is opened, which a pipe would wait in.
+    let irregular = || Ok(Err("is no regular file".to_owned()));
+    // Before it is opened, which does something to a device.
     if !fs::symlink_metadata(path)?.is_file() {
-        return Ok(Err("is no regular file".to_owned()));
+        return irregular();
+    }
+    let file = open_itself(path)?;
+    if !file.metadata()?.is_file() {
+        return irregular();
     }
     let mut content = Vec::new();
-    OpenFile::open(path)?.take(LONGEST + 1).read_to_end(&mut content)?;
+    file.take(LONGEST + 1).read_to_end(&mut content)?;
     if content.len() as u64 > LONGEST {
         return Ok(Err(format!("is longer than {LONGEST} bytes")));
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use crate::file::open_itself;
+
 /// What the package puts there: nobody has named a registry yet.
 const SAMPLE: &str = include_str!("../../conf/minimal.yaml");
 /// The proxy reads no longer one.
@@ -44,7 +46,7 @@ impl Before {
             return Self::Unusable("is no regular file".to_owned());
         }
         let mut text = String::new();
-        match File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)) {
+        match open_itself(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)) {
             Err(cause) => Self::Unusable(format!("cannot be read: {cause}")),
             Ok(_) if text.len() as u64 > LONGEST => Self::Unusable("is too long to be a configuration".to_owned()),
             Ok(_) if text == SAMPLE => Self::Sample,

@@ -1,10 +1,11 @@
 //! The way to the registry, tried by `check --online` as the service will go it: with the service's variables, not those of
 //! whoever runs `init`.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use crate::file::{self, FileError};
 
 /// Where `check` reads a configuration that is not written yet.
 const STDIN: &str = "/dev/stdin";
@@ -27,11 +28,15 @@ pub(super) struct Variables(Vec<(String, String)>);
 impl Variables {
     /// Of a file as systemd's `EnvironmentFile=` has it; none, if there is no file. The error is one sentence.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let mut text = String::new();
-        match File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)) {
-            Ok(_) => Ok(Self(parse(&text))),
-            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(Self(Vec::new())),
-            Err(cause) => Err(format!("{}: {cause}", path.display())),
+        let at = path.to_owned();
+        let wrong = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
+        match file::at_start(move || file::read(&at, LONGEST)).and_then(|content| content) {
+            Ok(content) => match std::str::from_utf8(&content) {
+                Ok(text) => Ok(Self(parse(text))),
+                Err(cause) => Err(wrong(&cause)),
+            },
+            Err(FileError::Io(cause)) if cause.kind() == ErrorKind::NotFound => Ok(Self(Vec::new())),
+            Err(cause) => Err(wrong(&cause)),
         }
     }
 
@@ -116,6 +121,24 @@ mod tests {
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(parse(text), expected);
+    }
+
+    #[test]
+    fn a_file_of_variables_that_is_a_fifo_or_endless_is_no_wait_without_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("environment");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let read =
+            |path: &Path| Variables::read(path).map(|variables| variables.0).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(
+            Variables::read(&path)
+                .is_err_and(|wrong| wrong.ends_with("environment: it is a FIFO: name a regular file"))
+        );
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(read(&path), []);
+        std::fs::write(&path, "A=1\n").expect("written");
+        assert_eq!(read(&path), [("A".to_owned(), "1".to_owned())]);
+        assert!(Variables::read(Path::new("/dev/zero")).is_err());
     }
 
     #[test]
