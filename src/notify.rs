@@ -17,7 +17,7 @@ use std::os::linux::net::SocketAddrExt as _;
 #[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{self as unix, UnixDatagram};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -189,9 +189,18 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     for state in states {
         let _ = writeln!(datagram, "{state}");
     }
+    socket()?.send_to_addr(datagram.as_bytes(), &address(&name)?).map(drop)
+}
+
+/// One for all messages: where the process has no file descriptor left, the watchdog is fed all the same.
+fn socket() -> io::Result<&'static UnixDatagram> {
+    static SENDER: OnceLock<UnixDatagram> = OnceLock::new();
+    if let Some(socket) = SENDER.get() {
+        return Ok(socket);
+    }
     let socket = UnixDatagram::unbound()?;
     socket.set_write_timeout(Some(SEND_LIMIT))?;
-    socket.send_to_addr(datagram.as_bytes(), &address(&name)?).map(drop)
+    Ok(SENDER.get_or_init(|| socket))
 }
 
 fn address(name: &OsStr) -> io::Result<unix::SocketAddr> {

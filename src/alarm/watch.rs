@@ -1,6 +1,6 @@
 //! Looks for faults every few seconds, and tells of those that last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::proxy::{Table, upstreams};
 
 /// From one look to the next.
 const STEP: Duration = Duration::from_secs(5);
-/// Events of one look that the command is run for. Where more registries fail at once, one of them tells of it.
+/// Begins of one look that the command is run for. Where more registries fail at once, one of them tells of it.
 const MAX_RUNS: usize = 8;
 
 /// Watches all registries and routes.
@@ -37,6 +37,8 @@ pub(crate) struct Watcher {
 struct Seen {
     alarms: Alarms,
     routes: BTreeMap<String, Refusals>,
+    /// The faults of whose begin the command was told. It is told of the end of each of them, and of no other.
+    told: BTreeSet<(What, String)>,
 }
 
 impl Watcher {
@@ -91,9 +93,10 @@ impl Watcher {
         (all, words)
     }
 
-    async fn tell(&self, events: Vec<Event>, words: &[String]) {
+    async fn tell(&self, events: Vec<Event>, words: &[String], told: &mut BTreeSet<(What, String)>) {
         let (refused, of_routes) = self.refused();
-        for (number, event) in events.iter().enumerate() {
+        let mut begins = 0;
+        for event in &events {
             let message = message(event, refused, &of_routes);
             match (event.tells, event.fault.what) {
                 (Tells::Reminds, _) | (Tells::Lasts, What::Route) => warn!("{message}"),
@@ -101,7 +104,16 @@ impl Watcher {
                 // Whoever has found these has told of their begin, and tells of their end.
                 (Tells::Lasts | Tells::Ends, What::Token | What::Down) => {}
             }
-            if number < MAX_RUNS {
+            let fault = (event.fault.what, event.fault.subject.clone());
+            let is_due = match event.tells {
+                Tells::Lasts => {
+                    begins += 1;
+                    begins <= MAX_RUNS && !words.is_empty() && told.insert(fault)
+                }
+                Tells::Ends => told.remove(&fault),
+                Tells::Reminds => false,
+            };
+            if is_due {
                 command::run(words, event, &message, refused).await;
             }
         }
@@ -133,7 +145,7 @@ fn message(event: &Event, refused: u64, of_routes: &str) -> String {
 #[async_trait]
 impl BackgroundService for Watcher {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Seen { alarms, routes } = &mut *self.seen.lock().await;
+        let Seen { alarms, routes, told } = &mut *self.seen.lock().await;
         loop {
             let notify = self.notify.load_full();
             if timeout(STEP.min(notify.after), shutdown.wait_for(|stop| *stop)).await.is_ok() {
@@ -144,7 +156,7 @@ impl BackgroundService for Watcher {
             let events = alarms.look(now, faults, notify.after);
             if !events.is_empty() {
                 tokio::select! {
-                    () = self.tell(events, &notify.command) => {}
+                    () = self.tell(events, &notify.command, told) => {}
                     _ = shutdown.wait_for(|stop| *stop) => return,
                 }
             }

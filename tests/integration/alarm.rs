@@ -122,6 +122,56 @@ async fn a_command_that_hangs_delays_no_request_and_ends_with_the_proxy() {
     }
 }
 
+/// An alert that is opened and never closed is one that somebody is called for at night. The begins come in two parts, and the ends
+/// at once; the program is run for eight begins of one look at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_told_of_a_begin_is_told_of_the_end_however_many_end_at_once() {
+    let azure = testkit::azure().await;
+    let port = azure.registry_addr().port();
+    let route = |number: usize| {
+        format!(
+            "- {{source: r{number}.example, prefix: hub, domain: 'r{number}.example:{port}', addresses: [127.0.0.1]}}\n"
+        )
+    };
+    let routes = |count: usize| (0..count).map(route).collect::<String>();
+    let setup = Setup::new(&azure).only_routes(&routes(6));
+    let tell = program(
+        &setup,
+        "#!/bin/sh\necho \"$ACR_CACHE_PROXY_EVENT $ACR_CACHE_PROXY_SUBJECT\" >>\"$1\"\necho why >&2\nexit 3\n",
+    );
+    let file = setup.path("told");
+    let setup = setup.settings(&format!("notify: {{command: [{tell}, '{}'], after: 1s}}", file.display()));
+    // No certificate is for these names.
+    let proxy = setup.spawn();
+    let wait = async |event: &str, count: usize| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let told = fs::read_to_string(&file).unwrap_or_default();
+            if told.lines().filter(|line| line.starts_with(event)).count() == count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{count} of {event}: {told}\n{}", proxy.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    wait("begin ", 6).await;
+    let config = fs::read_to_string(proxy.config()).expect("a configuration");
+    assert!(proxy.reload_with(&config.replacen(&routes(6), &routes(12), 1)).0);
+    wait("begin ", 12).await;
+    let good =
+        format!("- {{source: docker.io, prefix: hub, domain: 'example.azurecr.io:{port}', addresses: [127.0.0.1]}}\n");
+    assert!(proxy.reload_with(&config.replacen(&routes(6), &good, 1)).0);
+    wait("end ", 12).await;
+    proxy.wait_for_log("notify.command: end of token r9.example");
+    let log = proxy.log();
+    let runs: Vec<_> =
+        log.lines().filter(|line| line.contains("notify.command: ") && line.contains(" of token ")).collect();
+    assert!(
+        runs.iter().all(|line| line.ends_with("exit status: 3: why")),
+        "what it has printed last is there: {runs:#?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_whose_requests_are_all_refused_is_told_and_counted_until_one_is_served() {
     let azure = testkit::azure().await;

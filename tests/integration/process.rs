@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
@@ -254,6 +255,22 @@ async fn the_watchdog_is_fed_whatever_the_registry_does_and_to_the_end() {
     is_fed();
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(!proxy.log().contains("watchdog: "), "{}", proxy.log());
+}
+
+/// A process that could open no socket for its messages was ended by its watchdog, and served meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_fed_where_no_file_descriptor_is_left() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let path = setup.path("manager");
+    let manager = Manager::at(&path);
+    let proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).env("WATCHDOG_USEC", WATCHDOG).spawn();
+    while !manager.receive().starts_with("READY=1\n") {}
+    // Those that are open stay so.
+    let limit = Command::new("prlimit").args(["--nofile=3:3", "--pid", &proxy.id().to_string()]).status();
+    assert!(limit.expect("util-linux has it").success());
+    // More than were under way before.
+    (0..5).for_each(|_| while manager.receive() != "WATCHDOG=1\n" {});
 }
 
 /// `WATCHDOG_PID`: the variables were another process's, and this one got them from it.
