@@ -21,6 +21,7 @@ mod k3s;
 mod kaniko;
 mod kubernetes;
 mod look;
+mod masked;
 mod merge;
 mod nerdctl;
 mod podman;

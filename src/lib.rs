@@ -188,6 +188,7 @@
 //!   task                             shows, checks, writes, merges or removes them
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
+//!   masked                           a text of somebody else as it is shown, without its secrets
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files
 //!   merge                            what somebody else's file lacks, and the file with it, pure:

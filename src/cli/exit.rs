@@ -30,6 +30,7 @@ pub(super) fn from_clap(error: &clap::Error, program: &clap::Command, first: Opt
         _ => None,
     };
     let argument = text(ContextKind::InvalidArg).unwrap_or_default();
+    let other = text(ContextKind::PriorArg).filter(|other| *other != argument);
     let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
     let command = first.and_then(|first| program.find_subcommand(first));
     let sentence = match error.kind() {
@@ -68,7 +69,10 @@ pub(super) fn from_clap(error: &clap::Error, program: &clap::Command, first: Opt
         ErrorKind::ArgumentConflict if !word.is_empty() => {
             format!("{word:?} is one word too many: all settings are flags")
         }
-        ErrorKind::ArgumentConflict => format!("{argument} is given twice"),
+        ErrorKind::ArgumentConflict => match other {
+            Some(other) => format!("{argument} and {other} exclude each other: set one of the two"),
+            None => format!("{argument} is given twice"),
+        },
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     mistake(&format!("{sentence}\nsee acr-cache-proxy --help"))

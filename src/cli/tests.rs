@@ -47,6 +47,7 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
         ("serve extra", "\"extra\" is one word too many: serve takes flags only"),
         ("client-config docker podman", "\"podman\" is one word too many: client-config takes one client, and flags"),
         ("--config f --config g", "--config <FILE> is given twice"),
+        ("doctor --fix --json", "--fix and --json exclude each other: set one of the two"),
         ("client-config", "client-config: name the client: docker, "),
         ("client-config oci", "client-config: unknown client \"oci\": use docker, "),
         ("client-config docker", "the registry is not named: set --upstream-domain"),

@@ -7,6 +7,8 @@ mod buildkitd_toml;
 mod daemon_json;
 mod registries_yaml;
 
+use super::masked::masked;
+
 /// What a file that this command did not write has to say, by what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Addition {
@@ -101,7 +103,8 @@ fn rank(list: &[&str], ours: &str, name: &str) -> Result<Rank, String> {
         Some(0) => Ok(Rank::First),
         None => Ok(Rank::Absent),
         Some(at) => {
-            Err(format!("has {ours} in {name}, but asks {} before it: put {ours} first", list[..at].join(", ")))
+            let before: Vec<_> = list[..at].iter().map(|other| masked(other)).collect();
+            Err(format!("has {ours} in {name}, but asks {} before it: put {ours} first", before.join(", ")))
         }
     }
 }
@@ -111,9 +114,9 @@ fn is(other: &str, ours: &str) -> bool {
     other.strip_suffix('/').unwrap_or(other) == ours
 }
 
-/// Who is asked when the proxy fails.
-fn others<'a>(list: &[&'a str], ours: &str) -> Vec<&'a str> {
-    list.iter().copied().filter(|other| !is(other, ours)).collect()
+/// Who is asked when the proxy fails, as it is shown.
+fn others(list: &[&str], ours: &str) -> Vec<String> {
+    list.iter().filter(|other| !is(other, ours)).map(|other| masked(other)).collect()
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use similar::TextDiff;
 
 use super::install::{Outcome, install};
 use super::look::{Found, Look, look};
+use super::masked::masked;
 use super::prune::{self, Installed};
 use super::{Client, File, Language, Setup};
 
-/// Lines around a difference. Not more, for what stands near it may be a password.
+/// Lines around a difference.
 const CONTEXT: usize = 1;
 
 /// What to do with a client's files.
@@ -172,10 +173,10 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
     Ok(false)
 }
 
-/// What `patch` takes.
+/// What `patch` takes, where no line has a secret.
 fn difference(at: &Path, old: &str, new: &str) -> String {
     let name = at.display().to_string();
-    TextDiff::from_lines(old, new).unified_diff().context_radius(CONTEXT).header(&name, &name).to_string()
+    masked(&TextDiff::from_lines(old, new).unified_diff().context_radius(CONTEXT).header(&name, &name).to_string())
 }
 
 fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {

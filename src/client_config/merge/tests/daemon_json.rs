@@ -24,6 +24,18 @@ fn without(text: &str, had_list: bool) -> Value {
     value
 }
 
+#[test]
+fn the_password_of_another_mirror_is_not_told() {
+    let other = "https://u:hunter2@m.example";
+    let with = |first: &str, last: &str| json!({"registry-mirrors": [first, last]}).to_string();
+    stands(&addition(), &with(URL, other), &["https://***@m.example is asked when the proxy fails"]);
+    refused(
+        &addition(),
+        &with(other, URL),
+        "has http://127.0.0.1:8080 in registry-mirrors, but asks https://***@m.example before it",
+    );
+}
+
 /// Each with how many of its lines cannot stay as they are.
 #[rustfmt::skip]
 const FOUND: &[(&str, usize)] = &[
