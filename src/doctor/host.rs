@@ -9,6 +9,8 @@ use crate::file::{self, FileError};
 
 /// No engine's settings are nearly as long.
 const MAX_FILE: u64 = 1 << 20;
+/// Nor are all files of one directory together. A user can have a thousand of the longest, which take no place on the disk.
+const MAX_FILES: usize = 4 << 20;
 /// Directories of settings have tens of files, and /home hundreds of users.
 const MAX_ENTRIES: usize = 1_000;
 /// What the kernel counts in for programs, on every architecture that this program is built for (time(7), `USER_HZ`).
@@ -87,7 +89,18 @@ impl Host {
     /// The files of a directory whose names end so, in order.
     pub(super) fn read_all(&self, directory: &str, end: &str) -> Vec<Text> {
         let names = self.list(directory).into_iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
-        names.filter_map(|name| self.read(&format!("{directory}/{name}"))).collect()
+        let mut room = MAX_FILES;
+        let read = names.filter_map(|name| {
+            let mut text = self.read(&format!("{directory}/{name}"))?;
+            match room.checked_sub(text.content.as_ref().map_or(0, String::len)) {
+                Some(left) => room = left,
+                None => {
+                    text.content = Err(format!("the files of its directory have more than {MAX_FILES} bytes together"))
+                }
+            }
+            Some(text)
+        });
+        read.collect()
     }
 
     /// When a file was changed last; for a link, when it or what it leads to was.
@@ -140,4 +153,23 @@ pub(super) fn command_line(pid: u32) -> Vec<String> {
     let read = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = read.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_directory_of_large_files_no_more_is_held_than_engines_settings_have() {
+        let root = tempfile::tempdir().expect("a directory");
+        for number in 0..8 {
+            let file = fs::File::create(root.path().join(format!("{number}.conf"))).expect("made");
+            file.set_len(MAX_FILE).expect("long");
+        }
+        fs::write(root.path().join("9.conf"), "short").expect("written");
+        let files = Host::new(root.path().to_owned()).read_all("/", ".conf");
+        let lengths: Vec<_> = files.iter().map(|text| text.content.as_ref().map_or(0, String::len)).collect();
+        let long = usize::try_from(MAX_FILE).expect("small");
+        assert_eq!(lengths, [long, long, long, long, 0, 0, 0, 0, 0]);
+    }
 }
