@@ -57,6 +57,7 @@ pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use schema::schema;
 pub(crate) use table::{Default as DefaultValue, Row};
 pub(crate) use tls::{TlsFiles, TlsKey};
+pub(crate) use tree::takes_too_long;
 
 #[cfg(feature = "bench")]
 pub(crate) use parse::parse_blobs;

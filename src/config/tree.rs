@@ -38,8 +38,21 @@ pub(crate) struct Position {
     pub column: usize,
 }
 
+/// The brackets that a text may open. The parser refuses those within 128 others, and finds out after a time that grows with the square
+/// of how many are open: minutes for the longest text.
+const MAX_BRACKETS: usize = 20_000;
+
+/// Whether the parser of YAML may take too long for the text, and why.
+pub(crate) fn takes_too_long(text: &str) -> Option<String> {
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    (brackets > MAX_BRACKETS).then(|| format!("it opens more than {MAX_BRACKETS} brackets"))
+}
+
 /// Reads the text. The error is a sentence with the place that it is about, if it is about one.
 pub(crate) fn parse(text: &str) -> Result<Tree, (Position, String)> {
+    if let Some(why) = takes_too_long(text) {
+        return Err((Position::default(), format!("not YAML: {why}")));
+    }
     serde_yaml::from_str(text).map_err(|cause| {
         let at = position(&cause).unwrap_or_default();
         match hint::of(text, at.line) {
@@ -296,5 +309,13 @@ mod tests {
             assert!(sentence.ends_with(&says), "{text}: {sentence}");
             assert_eq!(at.line, line, "{text}: {sentence}");
         }
+    }
+
+    /// A reload of such a file took minutes, in which no other was heard.
+    #[test]
+    fn a_text_that_takes_the_parser_minutes_is_refused_at_once() {
+        let Err((at, sentence)) = parse(&"a: {".repeat(200_000)) else { panic!("it is YAML") };
+        assert_eq!((at, sentence.as_str()), (Position::default(), "not YAML: it opens more than 20000 brackets"));
+        assert!(parse(&format!("[{}]", "{a: [b]}, ".repeat(9_000))).is_ok());
     }
 }

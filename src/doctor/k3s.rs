@@ -8,6 +8,7 @@ use super::finding::{Code, Examined, Finding, Fix, Part, REGISTRIES, Way};
 use super::host::{Host, Text};
 use super::units::Unit;
 use crate::client_config::Client;
+use crate::config::takes_too_long;
 
 /// One of the two.
 struct Kind {
@@ -76,6 +77,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let restart = format!("systemctl restart {}", facts.service);
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let parsed = content.and_then(|content| {
+        if let Some(why) = takes_too_long(&content) {
+            return Err(format!("it is not YAML: {why}"));
+        }
         serde_yaml::from_str::<Value>(&content).map_err(|wrong| {
             let at = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
             format!("it is not YAML{at}")

@@ -5,6 +5,7 @@ use serde_yaml::{Mapping, Value};
 use super::daemon_json::first_item;
 use super::{Insertions, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
 use crate::client_config::quoted;
+use crate::config::takes_too_long;
 
 const MIRRORS: &str = "mirrors";
 const ENDPOINT: &str = "endpoint";
@@ -15,6 +16,9 @@ const STEP: &str = "  ";
 /// them is asked for, and `*` is for registries without an entry (docs.k3s.io/installation/private-registry, and
 /// `pkg/agent/containerd/config.go` in k3s).
 pub(super) fn merge(old: &str, url: &str, registries: &[String]) -> Result<Merged, String> {
+    if let Some(why) = takes_too_long(old) {
+        return Err(format!("is no YAML: {why}"));
+    }
     let has: Value = serde_yaml::from_str(old).map_err(|cause| format!("is no YAML: {cause}"))?;
     let mut value = has.clone();
     if !(has.is_mapping() || has.is_null()) {

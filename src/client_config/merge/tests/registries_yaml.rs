@@ -172,4 +172,5 @@ fn a_broken_file_or_one_that_contradicts_is_refused() {
         refused(&addition(), old, why);
     }
     assert!(addition().merge(&"[".repeat(100_000)).is_err());
+    refused(&addition(), &"a: {".repeat(100_000), "is no YAML: it opens more than 20000 brackets");
 }
