@@ -72,10 +72,10 @@ fn entries(files: &[Text]) -> Result<Vec<Entry>, Box<Finding>> {
     const WHY: &str = "podman, buildah, skopeo and CRI-O read no file then, and every pull fails";
     let mut all: Vec<Entry> = Vec::new();
     for Text { path, content } in files {
-        let table = content
-            .clone()
-            .and_then(|content| text::toml(&content))
-            .map_err(|wrong| Box::new(unreadable(path, &wrong, WHY)))?;
+        let table = content.clone().and_then(|content| text::toml(&content)).map_err(|wrong| {
+            let finding = unreadable(path, &wrong, WHY);
+            Box::new(Finding { fix: by_owner(path, finding.fix.clone()), ..finding })
+        })?;
         let tables = text::tables(&table, "registry");
         if table.contains_key("registries")
             && (!tables.is_empty() || table.contains_key("unqualified-search-registries"))
@@ -86,7 +86,7 @@ registries: Vec::new(),
                 file: Some(path.clone()),
                 text: "it has [registries...] of the first format and [[registry]] or unqualified-search-registries of the second".to_owned(),
                 why: WHY.to_owned(),
-                fix: edit(path, "  # keep those of the second format"),
+                fix: by_owner(path, edit(path, "  # keep those of the second format")),
             }));
         }
         for table in tables {
@@ -117,7 +117,10 @@ fn entry(path: &str, table: &Table) -> Result<Entry, Box<Finding>> {
                 file: Some(path.to_owned()),
                 text: format!("the location {address} has a scheme"),
                 why: "podman, buildah, skopeo and CRI-O refuse the file then, and every pull fails".to_owned(),
-                fix: by_hand(format!("sed -i -E 's|^( *location *= *\")https?://|\\1|' {}", shell_word(path))),
+                fix: by_owner(
+                    path,
+                    by_hand(format!("sed -i -E 's|^( *location *= *\")https?://|\\1|' {}", shell_word(path))),
+                ),
             }));
         }
         // Without a scheme the port is what tells: TLS by default.
@@ -290,6 +293,17 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
     (way, findings)
 }
 
+/// A file of a user is changed by that user: root would follow the user's links, to where only root may write.
+fn by_owner(path: &str, fix: Fix) -> Fix {
+    match path.split_once("/.config/") {
+        Some((home, _)) if home != "/root" => {
+            let command = format!("runuser -u \"$(stat -c %U {})\" -- {}", shell_word(home), fix.command);
+            Fix { command, ..fix }
+        }
+        _ => fix,
+    }
+}
+
 /// A user's own file, beside which none of the system's is read.
 fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examined) {
     let path = format!("{home}/{USERS}");
@@ -322,7 +336,10 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
         file: Some(path.clone()),
         text: format!("for {user} it hides all files of /etc/containers, and does not lead {registries} to the proxy"),
         why: format!("what {user} pulls of {registries} goes past the proxy, and nobody is told"),
-        fix: by_hand(format!("install -D -m 0644 {OURS} {}", shell_word(&format!("{path}.d/50-acr-cache-proxy.conf")))),
+        fix: by_owner(
+            &path,
+            by_hand(format!("install -D -m 0644 {OURS} {}", shell_word(&format!("{path}.d/50-acr-cache-proxy.conf")))),
+        ),
     });
 }
 
