@@ -20,6 +20,8 @@ pub(super) struct Facts {
     /// Where it was asked.
     at: String,
     answers: io::Result<Option<Answer>>,
+    /// It is a registry, and not this proxy.
+    is_other: bool,
     /// Where the admin listener is set to be.
     admin: Option<SocketAddr>,
     ready: Option<io::Result<Answer>>,
@@ -36,9 +38,8 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
         Some(listener) => {
             let is_plain = is_plain(&listener);
             let answers = match &listener.endpoint {
-                Endpoint::Address(address) if is_plain => ask::get(reachable(*address), "/v2/").await.map(Some),
+                endpoint if is_plain => ask_at(endpoint, "/v2/").await.map(Some),
                 Endpoint::Address(address) => ask::connects(reachable(*address)).await.map(|()| None),
-                Endpoint::Unix { path, .. } if is_plain => ask::get_unix(path, "/v2/").await.map(Some),
                 Endpoint::Unix { path, .. } => ask::listens(path)
                     .await
                     .and_then(|found| found.map(|_| None).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())),
@@ -46,6 +47,12 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
             (listener.endpoint.to_string(), answers)
         }
         None => (String::new(), Err(io::ErrorKind::NotFound.into())),
+    };
+    let is_other = match (listener, &answers) {
+        (Some(listener), Ok(Some(answer))) if answer.is_registry && answer.status == 200 => {
+            ask_at(&listener.endpoint, "/").await.is_ok_and(|answer| is_another_registrys(&answer))
+        }
+        _ => false,
     };
     let (mut ready, mut status) = (None, None);
     if let (Some(admin), Ok(_)) = (config.admin(), &answers) {
@@ -57,7 +64,22 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
     }
     let units = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
     let has_unit = units.iter().any(|directory| host.has(&format!("{directory}/{UNIT}")));
-    Facts { at, answers, admin: config.admin(), ready, status, has_unit }
+    Facts { at, answers, is_other, admin: config.admin(), ready, status, has_unit }
+}
+
+async fn ask_at(endpoint: &Endpoint, target: &str) -> io::Result<Answer> {
+    match endpoint {
+        Endpoint::Address(address) => ask::get(reachable(*address), target).await,
+        Endpoint::Unix { path, .. } => ask::get_unix(path, target).await,
+    }
+}
+
+/// Whether this is what another registry answers to a request of `/`, for which others have a page. This proxy refuses it as one that it
+/// does not support, unless it refuses every request of this client's at the moment.
+fn is_another_registrys(answer: &Answer) -> bool {
+    let is_refused = matches!(answer.status, 403 | 429 | 500..);
+    let is_ours = answer.json().is_some_and(|body| body["errors"][0]["code"] == "UNSUPPORTED");
+    !is_refused && !is_ours
 }
 
 /// `/status` of a proxy with an admin listener.
@@ -116,6 +138,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let all = super::finding::listed(&expected.names());
     match &facts.answers {
         Ok(None) => found.runs = Some(true),
+        Ok(Some(_)) if facts.is_other => {
+            found.find(stranger(at, &format!("at {at} another registry answers, and not this proxy"), &all));
+            return found;
+        }
         Ok(Some(answer)) if answer.is_registry && answer.status < 500 => found.runs = Some(true),
         Ok(Some(answer)) => {
             let status = answer.status;

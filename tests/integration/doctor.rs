@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use acr_emulator::{Fault, Hop};
@@ -262,6 +263,7 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
+    static IS_REGISTRY: AtomicBool = AtomicBool::new(false);
     let (site, azure) = Site::start().await;
     let host = site.host(&[Do::Install(&["podman"]), Do::Write(&["podman"])]);
     assert_eq!(found(&host.doctor(&["--json"])), []);
@@ -282,11 +284,17 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     std::thread::spawn(move || {
         for mut stream in reserved.incoming().flatten() {
             let _ = stream.read(&mut [0; 1024]);
-            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n");
+            if IS_REGISTRY.load(Ordering::Relaxed) {
+                let _ = stream.write_all(b"Docker-Distribution-Api-Version: registry/2.0\r\n");
+            }
+            let _ = stream.write_all(b"\r\nok");
         }
     });
     with(&site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), &format!("listen: '{address}'"), 1));
     assert_eq!(codes(&host).first().map(String::as_str), Some("stranger"));
+    IS_REGISTRY.store(true, Ordering::Relaxed);
+    assert_eq!(codes(&host).first().map(String::as_str), Some("stranger"), "a registry, but not this one");
 
     fs::remove_file(host.path("/etc/acr-cache-proxy/config.yaml")).expect("it was there");
     let output = host.doctor(&["--json"]);
