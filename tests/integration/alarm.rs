@@ -137,7 +137,7 @@ async fn whoever_was_told_of_a_begin_is_told_of_the_end_however_many_end_at_once
     let setup = Setup::new(&azure).only_routes(&routes(6));
     let tell = program(
         &setup,
-        "#!/bin/sh\necho \"$ACR_CACHE_PROXY_EVENT $ACR_CACHE_PROXY_SUBJECT\" >>\"$1\"\necho why >&2\nexit 3\n",
+        "#!/bin/sh\ntest \"$ACR_CACHE_PROXY_FAULT\" != token || echo \"$ACR_CACHE_PROXY_EVENT $ACR_CACHE_PROXY_SUBJECT\" >>\"$1\"\necho why >&2\nexit 3\n",
     );
     let file = setup.path("told");
     let setup = setup.settings(&format!("notify: {{command: [{tell}, '{}'], after: 1s}}", file.display()));
