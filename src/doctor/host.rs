@@ -95,7 +95,7 @@ impl Host {
             match room.checked_sub(text.content.as_ref().map_or(0, String::len)) {
                 Some(left) => room = left,
                 None => {
-                    text.content = Err(format!("the files of its directory have more than {MAX_FILES} bytes together"))
+                    text.content = Err(format!("the files of its directory have more than {MAX_FILES} bytes together"));
                 }
             }
             Some(text)

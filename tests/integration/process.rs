@@ -28,7 +28,7 @@ async fn a_port_in_use_ends_the_start_at_once() {
 #[test]
 fn too_few_descriptors_are_reported_in_one_sentence() {
     for allowed in [8, 12, 24, 40] {
-        let output = std::process::Command::new("sh")
+        let output = Command::new("sh")
             .args(["-c", &format!("ulimit -n {allowed} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_acr-cache-proxy")])
             .args(["--upstream-domain", "example.azurecr.io", "--listen-address", "127.0.0.1:0"])
             .output()
@@ -193,7 +193,7 @@ async fn a_configuration_that_is_a_fifo_does_not_hang() {
     let azure = testkit::azure().await;
     let setup = Setup::new(&azure);
     let path = setup.path("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
     let fifo = path.to_string_lossy().into_owned();
     let mut proxy = setup.flag("--config", &fifo).spawn();
     assert_eq!(proxy.wait().code(), Some(2), "{}", proxy.log());
