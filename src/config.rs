@@ -63,6 +63,9 @@ pub(crate) use tree::takes_too_long;
 pub(crate) use parse::parse_blobs;
 pub(crate) use parse::{parse_id, parse_prefix};
 
+/// What the package puts in place: nobody has named a registry yet.
+pub(crate) const SAMPLE: &str = include_str!("../conf/minimal.yaml");
+
 /// The default of `token_wait`; a test compares it with the row. dockerd gives up on a registry's first answer after 15 s, so
 /// a longer wait serves nobody.
 pub(crate) const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use oci::image::Image;
 use oci::route::DOCKER_HUB;
 
 use crate::client_config::{self, Client, How, Mirror, Task};
-use crate::config::Config;
+use crate::config::{Config, SAMPLE};
 use crate::logger;
 
 mod address;
@@ -68,6 +68,7 @@ pub(crate) struct Options {
 /// say where the proxy is.
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
     let report = match load() {
+        Ok(_) if is_sample(options) => not_set_up(proxy::with_sample(options.file.as_deref())),
         Ok(config) => {
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -87,15 +88,23 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
                 report
             })
         }
-        Err(mistakes) => {
-            let notes = vec!["the engines of this host are judged once the settings are right".to_owned()];
-            Report { parts: vec![proxy::with_mistakes(&mistakes, options.file.as_deref())], notes }
-        }
+        Err(mistakes) => not_set_up(proxy::with_mistakes(&mistakes, options.file.as_deref())),
     };
     let text = if options.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
     // If standard output is closed, the exit status still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(if report.findings().next().is_some() { FOUND } else { 0 })
+}
+
+/// The settings are the package's example, whose registry nobody has.
+fn is_sample(options: &Options) -> bool {
+    options.file.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).is_some_and(|text| text == SAMPLE)
+}
+
+/// No engine is to come to a proxy that cannot serve it.
+fn not_set_up(proxy: Examined) -> Report {
+    let notes = vec!["the engines of this host are judged once the settings are right".to_owned()];
+    Report { parts: vec![proxy], notes, has_looked: false }
 }
 
 /// Has `client-config` write what puts findings right; the files of somebody else are added to, and a copy is kept. Nothing is
@@ -139,7 +148,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         );
         parts.push(kubelet);
     }
-    let mut report = Report { parts, notes: Vec::new() };
+    let mut report = Report { parts, notes: Vec::new(), has_looked: true };
     if host.is_this() && !nix::unistd::geteuid().is_root() {
         report.notes.push(NOT_ROOT.to_owned());
     }

@@ -450,7 +450,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         if self.left.is_empty() {
             self.talk.say("\nWhether pulls get through, hop by hop: acr-cache-proxy check --online --config ")?;
             self.talk.say(&format!("{}\n", self.host.config.display()))?;
-            self.talk.say("Whether the engines of this host pull through the proxy: acr-cache-proxy doctor\n")?;
+            self.talk.say("Whether each engine comes here, and what is left to do for it: acr-cache-proxy doctor\n")?;
         }
         Ok(())
     }

@@ -92,15 +92,31 @@ pub(super) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>)
     matches!((started, changed), (Some(started), Some(changed)) if started + EXACT < changed)
 }
 
-/// The files that it imports, `*.toml` of a directory among them.
+/// The files that it imports: paths, which may begin where the file is, with stars in their last part.
 fn imports(host: &Host, config: &Text) -> Vec<Text> {
     let Ok(Ok(table)) = config.content.as_ref().map(|content| text::toml(content)) else { return Vec::new() };
+    let beside = config.path.rsplit_once('/').map_or("", |(directory, _)| directory);
     let patterns = text::texts(&table, "imports").unwrap_or_default();
-    let files = patterns.iter().flat_map(|pattern| match pattern.strip_suffix("/*.toml") {
-        Some(directory) => host.read_all(directory, ".toml"),
-        None => host.read(pattern).into_iter().collect(),
+    let files = patterns.iter().flat_map(|pattern| {
+        let pattern = if pattern.starts_with('/') { pattern.clone() } else { format!("{beside}/{pattern}") };
+        let (directory, name) = pattern.rsplit_once('/').unwrap_or_default();
+        if !name.contains('*') {
+            return host.read(&pattern).into_iter().collect::<Vec<_>>();
+        }
+        let names = host.list(directory).into_iter().filter(|found| matches(name, found));
+        names.filter_map(|found| host.read(&format!("{directory}/{found}"))).collect()
     });
     files.take(MAX_IMPORTS).collect()
+}
+
+/// Whether a name is one of a pattern's, in which a star stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((begin, rest)) => name.strip_prefix(begin).is_some_and(|left| {
+            left.char_indices().map(|(at, _)| at).chain([left.len()]).any(|at| matches(rest, &left[at..]))
+        }),
+    }
 }
 
 /// Wherever a file names one.
@@ -114,6 +130,8 @@ fn config_path(content: &str) -> Option<String> {
 /// What the settings say together.
 #[derive(Default)]
 struct Settings {
+    /// The release of containerd is 2 or later, as far as it is known.
+    is_2: bool,
     version: i64,
     /// Of the table that counts, and of one that does not.
     path: Option<String>,
@@ -129,10 +147,13 @@ impl Settings {
         self.cri_is_off |= off
             .iter()
             .any(|name| matches!(name.as_str(), "cri" | "io.containerd.grpc.v1.cri" | "io.containerd.cri.v1.images"));
-        let counts = match self.version {
-            3.. => NEW,
-            2 => OLD,
-            _ => FIRST,
+        let version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(self.version);
+        let counts: &[_] = match version {
+            3.. => &[NEW],
+            // containerd 2 moves what is in the old table to the new one, and leaves what is there.
+            2 if self.is_2 => &[OLD, NEW],
+            2 => &[OLD],
+            _ => &[FIRST],
         };
         for (way, shown) in [
             (NEW, r#"[plugins."io.containerd.cri.v1.images".registry]"#),
@@ -142,7 +163,7 @@ impl Settings {
             let Some(registry) = text::table(table, &way) else { continue };
             let path = text::text(registry, "config_path").filter(|path| !path.is_empty());
             let path = path.map(|path| path.trim_end_matches('/').to_owned());
-            if way == counts {
+            if counts.contains(&way) {
                 self.path = path.or_else(|| self.path.take());
                 for (name, mirror) in text::entries(registry, "mirrors") {
                     let endpoints = text::texts(mirror, "endpoint").unwrap_or_default();
@@ -162,12 +183,15 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found.version.clone_from(&facts.version);
     found.runs = Some(facts.runs);
     let file = facts.config.as_ref().map_or(CONFIG, |config| config.path.as_str());
-    let mut settings = Settings::default();
+    let release = facts.version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    let mut settings = Settings { is_2: release.is_some_and(|release| release >= 2), ..Settings::default() };
     for text in facts.config.iter().chain(&facts.imports) {
         match text.content.clone().and_then(|content| text::toml(&content)) {
             Ok(table) => {
                 if text.path == file {
-                    settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(1);
+                    // containerd 2 takes a file that names none for one of the newest.
+                    let unnamed = if settings.is_2 { 3 } else { 1 };
+                    settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(unnamed);
                 }
                 settings.take(&table);
             }

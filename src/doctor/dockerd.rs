@@ -20,6 +20,8 @@ const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
 const RELOAD: &str = " && systemctl reload docker";
 /// The first release that reads `hosts.toml` for what client-config writes there.
 const READS_HOSTS_TOML: u32 = 28;
+/// A release that takes an empty `daemon.json` for none, where 20 does not start.
+const TAKES_EMPTY: u32 = 28;
 
 /// What was read of it.
 pub(super) struct Facts {
@@ -55,7 +57,14 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     if let Some(socket) = &socket {
         match ask::get_unix(socket, "/info").await {
             Ok(answer) => info = answer.json().filter(|_| answer.status == 200),
-            Err(cause) => silent = Some(cause.to_string()),
+            Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+                silent = Some(format!("{}: run doctor as root", cause.to_string().to_lowercase()));
+            }
+            // systemd may listen for one that does not start.
+            Err(cause) => {
+                let cause = cause.to_string().to_lowercase();
+                silent = Some(format!("{cause}: whether it starts, tells systemctl status --no-pager docker"));
+            }
         }
         let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
         let command = pid.map(super::host::command_line).unwrap_or_default();
@@ -83,10 +92,11 @@ impl Facts {
         status.is_some_and(|pairs| pairs.iter().any(is_it))
     }
 
-    /// The mirrors that it has loaded; none where it could not be asked.
+    /// The mirrors that it has loaded; `None` where it could not be asked. Since release 28 an empty list is null.
     fn loaded(&self) -> Option<Vec<Address>> {
-        let mirrors = self.info.as_ref()?["RegistryConfig"]["Mirrors"].as_array()?;
-        Some(mirrors.iter().filter_map(Value::as_str).map(Address::parse).collect())
+        let registries = self.info.as_ref()?["RegistryConfig"].as_object()?;
+        let mirrors = registries.get("Mirrors").and_then(Value::as_array).into_iter().flatten();
+        Some(mirrors.filter_map(Value::as_str).map(Address::parse).collect())
     }
 }
 
@@ -96,10 +106,12 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found.version = facts.version().map(str::to_owned);
     found.runs = Some(facts.runs);
     if let Some(cause) = &facts.silent {
-        found.notes.push(format!("dockerd does not tell what it has loaded: {cause}: run doctor as root"));
+        found.notes.push(format!("dockerd does not tell what it has loaded: {cause}"));
     }
     let file = facts.settings.as_ref().map_or(DAEMON_JSON, |text| text.path.as_str());
-    let settings = match facts.settings.as_ref().map(|text| text.content.clone().and_then(|text| text::json(&text))) {
+    let is_nothing = |text: &str| text.trim().is_empty() && facts.release() >= Some(TAKES_EMPTY);
+    let parse = |text: String| if is_nothing(&text) { Ok(Value::Null) } else { text::json(&text) };
+    let settings = match facts.settings.as_ref().map(|text| text.content.clone().and_then(parse)) {
         None => Value::Null,
         Some(Ok(settings)) => settings,
         Some(Err(wrong)) => {
@@ -110,6 +122,13 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     };
     hub(facts, &settings, file, expected, &mut found);
     others(facts, expected, &mut found);
+    if !facts.unit.flag("registry-mirror").is_empty() {
+        // client-config writes mirrors into daemon.json, and with both dockerd does not start.
+        for finding in found.findings.iter_mut().filter(|finding| finding.fix.by.is_some()) {
+            let write = finding.fix.command.trim_end_matches(RELOAD);
+            finding.fix = edit_flag(&facts.unit, "take --registry-mirror out", &format!("{write} && "));
+        }
+    }
     found
 }
 
@@ -127,25 +146,42 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
             file: Some(file.to_owned()),
             text: "registry-mirrors is here, and --registry-mirror is among dockerd's flags".to_owned(),
             why: "dockerd takes a setting from one of the two, and does not start with both".to_owned(),
-            fix: by_hand("systemctl edit --full docker  # and take --registry-mirror out of ExecStart"),
+            fix: edit_flag(&facts.unit, "take --registry-mirror out", ""),
         });
     }
     let mirrors: Vec<_> =
         in_file.iter().flatten().copied().chain(flags.iter().map(String::as_str)).map(Address::parse).collect();
-    let fix = expected.write(Client::Docker, RELOAD);
-    let key = if in_file.is_none() && !flags.is_empty() { "--registry-mirror" } else { "registry-mirrors" };
+    // A file with mirrors beside a flag with mirrors is one that dockerd does not start with.
+    let by_flag = in_file.is_none() && !flags.is_empty();
+    let by_editing = || {
+        if by_flag {
+            edit_flag(&facts.unit, &format!("--registry-mirror={} comes first", here.url), "")
+        } else {
+            edit(file, RELOAD)
+        }
+    };
+    let fix = if by_flag { by_editing() } else { expected.write(Client::Docker, RELOAD) };
+    let (file, key) = match by_flag {
+        true => (facts.unit.file_of("registry-mirror"), "--registry-mirror"),
+        false => (file, "registry-mirrors"),
+    };
     let list = List { file, key, registry: DOCKER_HUB };
-    for address in mirrors.iter().filter(|address| !address.is_bare()) {
-        let why = "dockerd does not start with such a mirror, nor reload; a release that takes it asks for a path that the proxy refuses".to_owned();
+    let refused: Vec<_> = mirrors.iter().filter(|address| !address.is_bare() || !address.has_scheme()).collect();
+    for address in &refused {
+        let why = match address.has_scheme() {
+            true => {
+                "dockerd does not start with such a mirror, nor reload; a release that takes it asks for a path that the proxy refuses"
+            }
+            false => "dockerd does not start with such a mirror, nor reload",
+        };
         // What is there already stays where client-config adds to the file.
-        let fix = edit(file, RELOAD);
-        found.find(with_path(address, &list, why, fix));
+        found.find(with_path(address, &list, why.to_owned(), by_editing()));
     }
     let ours = mirrors.iter().find(|address| here.judge(address) == Verdict::Ours);
     let is_routed = expected.registries.contains_key(DOCKER_HUB);
     if !is_routed {
         if ours.is_some() {
-            found.find(leftover(file, DOCKER_HUB, edit(file, RELOAD)));
+            found.find(leftover(file, DOCKER_HUB, by_editing()));
         }
         return;
     }
@@ -154,13 +190,15 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
         && hosts_toml::of(&facts.certs, DOCKER_HUB).is_some_and(|directory| hosts_toml::leads_here(here, directory));
     let asked = order(here, &mirrors);
     let to_front = matches!(asked, Order::Behind(..));
-    let wrong = misplaced(here, asked, &list, if to_front { edit(file, RELOAD) } else { fix.clone() });
+    let wrong = misplaced(here, asked, &list, if to_front { by_editing() } else { fix.clone() });
     let mut way = if wrong.is_none() || by_hosts { Way::Proxy } else { Way::Source };
     // Its own hosts.toml goes before the mirrors of daemon.json.
     if let Some(finding) = wrong.filter(|_| !by_hosts) {
         found.find(finding);
+    } else if !refused.is_empty() {
+        way = if refused.iter().all(|address| address.has_scheme()) { Way::Source } else { Way::Nowhere };
     } else if let Some(ours) = ours {
-        if !expected.is_meant(DOCKER_HUB, ours) {
+        if !by_hosts && !expected.is_meant(DOCKER_HUB, ours) {
             found.find(Finding { registries: vec![DOCKER_HUB.to_owned()],
                 code: Code::Path,
                 file: Some(file.to_owned()),
@@ -170,7 +208,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
             });
             way = Way::Source;
         }
-        if let Some(finding) = not_loaded(facts, file, ours, expected) {
+        if let Some(finding) = not_loaded(facts, &list, ours, expected).filter(|_| !by_hosts) {
             found.find(finding);
             way = Way::Source;
         }
@@ -189,8 +227,19 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     found.ways.insert(DOCKER_HUB.to_owned(), way);
 }
 
+/// A unit or a file of its variables gives the flag, and is edited.
+fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
+    let file = unit.file_of("registry-mirror");
+    // A package replaces its own units.
+    let command = match file.starts_with("/etc/") {
+        true => format!("${{EDITOR:-vi}} {file}"),
+        false => "systemctl edit --full docker".to_owned(),
+    };
+    by_hand(format!("{command}  # {what}; then: {then}systemctl daemon-reload && systemctl restart docker"))
+}
+
 /// The file is right, and dockerd goes by an earlier one.
-fn not_loaded(facts: &Facts, file: &str, ours: &Address, expected: &Expected<'_>) -> Option<Finding> {
+fn not_loaded(facts: &Facts, list: &List<'_>, ours: &Address, expected: &Expected<'_>) -> Option<Finding> {
     let loaded = facts.loaded()?;
     if matches!(order(&expected.here, &loaded), Order::First(_)) {
         return None;
@@ -200,10 +249,11 @@ fn not_loaded(facts: &Facts, file: &str, ours: &Address, expected: &Expected<'_>
     Some(Finding {
         registries: vec![DOCKER_HUB.to_owned()],
         code: Code::NotLoaded,
-        file: Some(file.to_owned()),
+        file: Some(list.file.to_owned()),
         text: format!("it has {ours}, and the dockerd that runs has loaded {has}"),
         why: format!("until dockerd reads the file again, {PAST}"),
-        fix: by_hand("systemctl reload docker"),
+        // Flags count at a start only.
+        fix: by_hand(if list.key.starts_with("--") { "systemctl restart docker" } else { "systemctl reload docker" }),
     })
 }
 

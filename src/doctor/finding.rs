@@ -35,7 +35,7 @@ labels! {
 labels! {
     /// A kind of finding.
     Code {
-        /// The proxy's own settings have mistakes.
+        /// The proxy's own settings have mistakes, or are the package's example.
         Settings = "settings",
         /// The proxy does not answer.
         Down = "down",

@@ -43,7 +43,8 @@ pub(super) struct Facts {
     settings: Option<Text>,
     /// All that it has made, if it has ever run.
     generated: Option<String>,
-    service: &'static str,
+    /// What has it read its file again.
+    restart: String,
     unit: Unit,
 }
 
@@ -53,11 +54,7 @@ pub(super) fn read(host: &Host) -> Vec<Facts> {
         if !host.has_program(kind.programs) {
             return None;
         }
-        let has_unit = |name: &&str| {
-            host.has(&format!("/etc/systemd/system/{name}.service"))
-                || host.has(&format!("/usr/local/lib/systemd/system/{name}.service"))
-        };
-        let service = kind.services.into_iter().find(has_unit).unwrap_or(kind.services[0]);
+        let (service, restart) = service(host, kind);
         let certs = format!("{}/certs.d", kind.generated);
         let hosts = host.list(&certs).into_iter().filter_map(|name| host.read(&format!("{certs}/{name}/hosts.toml")));
         // Before it knew hosts.toml, they were in this one.
@@ -65,16 +62,32 @@ pub(super) fn read(host: &Host) -> Vec<Facts> {
         let generated: Vec<_> = config.into_iter().chain(hosts).filter_map(|text| text.content.ok()).collect();
         let generated = (!generated.is_empty()).then(|| generated.join("\n"));
         let unit = Unit::read(host, &format!("{service}.service"));
-        Some(Facts { kind, settings: host.read(kind.file), generated, service, unit })
+        Some(Facts { kind, settings: host.read(kind.file), generated, restart, unit })
     };
     KINDS.iter().filter_map(facts).collect()
+}
+
+/// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
+/// one that boots counts, and where none does, what runs is restarted.
+fn service(host: &Host, kind: &'static Kind) -> (&'static str, String) {
+    const DIRECTORIES: [&str; 4] =
+        ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+    let boots = host.list("/etc/systemd/system/multi-user.target.wants");
+    let is_enabled = |name: &&str| boots.contains(&format!("{name}.service"));
+    let has_unit = |name: &&str| DIRECTORIES.iter().any(|directory| host.has(&format!("{directory}/{name}.service")));
+    let of = |is_it: &dyn Fn(&&str) -> bool| kind.services.into_iter().filter(is_it).collect::<Vec<_>>();
+    match (of(&is_enabled).as_slice(), of(&has_unit).as_slice()) {
+        ([name], _) | ([], [name]) => (name, format!("systemctl restart {name}")),
+        ([], []) => (kind.services[0], format!("systemctl restart {}", kind.services[0])),
+        _ => (kind.services[0], format!("systemctl try-restart {}", kind.services.join(" "))),
+    }
 }
 
 /// Pure: what is wrong with one.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(facts.kind.part);
     let file = facts.kind.file;
-    let restart = format!("systemctl restart {}", facts.service);
+    let restart = facts.restart.clone();
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let parsed = content.and_then(|content| {
         if let Some(why) = takes_too_long(&content) {

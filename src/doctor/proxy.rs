@@ -131,6 +131,20 @@ fn without_file(mistake: &str, file: Option<&str>) -> String {
     }
 }
 
+/// The settings are those that the package came with.
+pub(super) fn with_sample(file: Option<&str>) -> Examined {
+    let mut found = Examined::new(Part::Proxy);
+    found.find(Finding {
+        registries: Vec::new(),
+        code: Code::Settings,
+        file: file.map(str::to_owned),
+        text: "it is the package's example: nobody has named a registry".to_owned(),
+        why: "the proxy would ask a registry that is not yours, and get no token".to_owned(),
+        fix: by_hand("acr-cache-proxy init"),
+    });
+    found
+}
+
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Proxy);

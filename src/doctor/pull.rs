@@ -40,6 +40,8 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, parts: &mu
         let left = until.saturating_duration_since(Instant::now());
         let outcome = match part.part {
             Part::Dockerd => by_dockerd(host, &name, reference, left).await,
+            // It serves dockerd, and a pull by ctr says nothing about those of dockerd.
+            Part::Containerd if part.ways.is_empty() => continue,
             Part::Containerd => by_containerd(host, &whole, left).await,
             Part::Podman => run(host, "podman", &["podman", "pull", "--quiet", &whole], left).await,
             Part::Crio => by_crictl(host, podman::crio_socket(host).await, &whole, left).await,

@@ -23,25 +23,31 @@ pub(super) struct Files {
     system: Vec<Text>,
     /// Of users who have a file of their own, which hides the system's with all drop-ins: the home, and what counts for them.
     users: Vec<(String, Vec<Text>)>,
+    /// Of users who have drop-ins alone, which come after the system's.
+    additions: Vec<(String, Vec<Text>)>,
 }
 
 impl Files {
     pub(super) fn read(host: &Host) -> Self {
         let main = FILES.iter().find_map(|path| host.read(path));
         let system = main.into_iter().chain(host.read_all(DROP_INS, ".conf")).collect();
-        let of_user = |home: String| {
-            // Of a home that is closed to whoever runs this nothing is known.
-            let is_open = |own: &Text| own.content.as_ref().err().is_none_or(|wrong| wrong != DENIED);
-            let own = host.read(&format!("{home}/{USERS}")).filter(is_open)?;
+        let (mut users, mut additions) = (Vec::new(), Vec::new());
+        for home in host.homes() {
             let drop_ins = host.read_all(&format!("{home}/{USERS}.d"), ".conf");
-            Some((home, [own].into_iter().chain(drop_ins).collect()))
-        };
-        Self { system, users: host.homes().into_iter().filter_map(of_user).collect() }
+            match host.read(&format!("{home}/{USERS}")) {
+                // Of a home that is closed to whoever runs this nothing is known.
+                Some(Text { content: Err(wrong), .. }) if wrong == DENIED => {}
+                Some(own) => users.push((home, [own].into_iter().chain(drop_ins).collect())),
+                None if drop_ins.is_empty() => {}
+                None => additions.push((home, drop_ins)),
+            }
+        }
+        Self { system, users, additions }
     }
 
     /// Without the files of users.
     pub(super) fn of_system_only(self) -> Self {
-        Self { users: Vec::new(), ..self }
+        Self { users: Vec::new(), additions: Vec::new(), ..self }
     }
 
     /// The paths of the system's files.
@@ -148,6 +154,9 @@ pub(super) fn judge(files: &Files, expected: &Expected<'_>, reload: &str, found:
     for (home, own) in &files.users {
         of_user(home, own, expected, found);
     }
+    for (home, own) in &files.additions {
+        of_drop_ins(home, own, files, expected, found);
+    }
 }
 
 fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, found: &mut Examined) {
@@ -200,6 +209,16 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let known = found.ways.get(registry);
         if known.is_none_or(|known| *known == Way::Proxy) {
             found.ways.insert(registry.to_owned(), way);
+        }
+    }
+    for route in expected.routes.iter() {
+        let (source, below) = (route.source.to_string(), format!("{}/", route.source));
+        let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
+        let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
+        for Entry { file, prefix, .. } in more.filter(|entry| !is_ours(entry)) {
+            found.notes.push(format!(
+                "{file} has an entry for {prefix}, which counts there in place of that for {source}: these images do not come here"
+            ));
         }
     }
     for entry in entries.iter().filter(|entry| is_ours(entry)) {
@@ -341,6 +360,35 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
             by_hand(format!("install -D -m 0644 {OURS} {}", shell_word(&format!("{path}.d/50-acr-cache-proxy.conf")))),
         ),
     });
+}
+
+/// A user's drop-ins, the entries of which count in place of the system's for the same prefix.
+fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>, found: &mut Examined) {
+    let user = home.rsplit('/').next().unwrap_or_default();
+    let all: Vec<_> = files.system.iter().chain(own).cloned().collect();
+    let entries = match entries(&all) {
+        Ok(entries) => entries,
+        // One of the system's has been told.
+        Err(finding) if own.iter().all(|text| Some(&text.path) != finding.file.as_ref()) => return,
+        Err(finding) => return found.find(*finding),
+    };
+    for route in expected.routes.iter() {
+        let registry = route.source.registry();
+        let Some(entry) = covering(&entries, &route.source.to_string()) else { continue };
+        let is_own = own.iter().any(|text| text.path == entry.file);
+        if !is_own || judge_entry(entry, registry, expected, &by_hand("")).0 == Way::Proxy {
+            continue;
+        }
+        let (file, prefix) = (&entry.file, &entry.prefix);
+        found.find(Finding {
+            registries: Vec::new(),
+            code: Code::Hidden,
+            file: Some(file.clone()),
+            text: format!("for {user} its entry for {prefix} counts in place of that of /etc/containers, and does not lead to the proxy"),
+            why: format!("what {user} pulls of {registry} goes past the proxy, and nobody is told"),
+            fix: by_hand(format!("${{EDITOR:-vi}} {file}  # take the entry for {prefix} out")),
+        });
+    }
 }
 
 /// Whether the addresses that podman says it has loaded for a registry begin with the proxy.

@@ -4,13 +4,15 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
-use super::finding::{Code, Examined, Finding, Part, Way, line, listed};
+use super::finding::{Examined, Finding, Part, Way, line, listed};
 
 /// All of it. Displays for people.
 pub(super) struct Report {
     pub parts: Vec<Examined>,
     /// About the host as a whole.
     pub notes: Vec<String>,
+    /// Engines were looked for, so one without a part is not here.
+    pub has_looked: bool,
 }
 
 impl Report {
@@ -59,13 +61,10 @@ impl Report {
         })
     }
 
-    /// Nothing, if nobody has looked because of mistakes in the settings.
+    /// Nothing, if nobody has looked.
     fn absent(&self) -> Vec<&'static str> {
-        if self.findings().any(|(_, finding)| finding.code == Code::Settings) {
-            return Vec::new();
-        }
         let is_here = |part: &Part| self.parts.iter().any(|found| found.part == *part);
-        Part::ALL.into_iter().filter(|part| !is_here(part)).map(Part::name).collect()
+        Part::ALL.into_iter().filter(|part| self.has_looked && !is_here(part)).map(Part::name).collect()
     }
 
     /// The proxy runs, and could not be asked whether it has its tokens: that is what its own notes are about.
@@ -154,7 +153,8 @@ mod tests {
     #[test]
     fn a_proxy_that_tells_nothing_of_its_tokens_is_not_called_right() {
         let mut proxy = Examined::new(Part::Proxy);
-        let summary = |proxy: &Examined| Report { parts: vec![proxy.clone()], notes: Vec::new() }.summary();
+        let summary =
+            |proxy: &Examined| Report { parts: vec![proxy.clone()], notes: Vec::new(), has_looked: true }.summary();
         assert_eq!(summary(&proxy), "doctor: ok: nothing is wrong on this host");
         proxy.notes.push("without the setting admin nobody can say".to_owned());
         assert!(summary(&proxy).ends_with("whether the proxy has its tokens is not known"), "{}", summary(&proxy));
@@ -172,7 +172,7 @@ mod tests {
             (Some("a.yaml"), "--config a.yaml: No such file", "--config a.yaml: No such file", "vi} a.yaml && "),
             (None, "the registry is not named", "the registry is not named", "acr-cache-proxy init"),
         ] {
-            let report = Report { parts: vec![with_mistakes(mistake, file)], notes: Vec::new() };
+            let report = Report { parts: vec![with_mistakes(mistake, file)], notes: Vec::new(), has_looked: false };
             let (_, finding) = report.findings().next().expect("a finding");
             assert_eq!(finding.text(), text);
             assert!(finding.fix.command.contains(fix), "{}", finding.fix.command);

@@ -21,8 +21,10 @@ const DIRECTORIES: [&str; 5] = [
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unit {
     name: String,
-    /// The words of `ExecStart`, the program first.
+    /// The words of `ExecStart`, the program first, with the values of variables.
     pub command: Vec<String>,
+    /// The file that has it.
+    file: String,
     /// Of `Environment` and the files that it names, with the file that sets each.
     environment: BTreeMap<String, (String, String)>,
 }
@@ -46,7 +48,34 @@ impl Unit {
                 unit.take(host, &text.path, content);
             }
         }
+        unit.command = unit.command.iter().flat_map(|word| unit.expanded(word)).collect();
         unit
+    }
+
+    /// A word with the values of variables, as systemd puts them in: `$NAME` alone is as many words as its value has, and
+    /// `${NAME}` is part of its word (systemd.service(5)).
+    fn expanded(&self, word: &str) -> Vec<String> {
+        let value = |name: &str| self.environment.get(name).map_or("", |(value, _)| value.as_str());
+        if let Some(name) = word.strip_prefix('$').filter(|name| !name.starts_with(['{', '$'])) {
+            return words(value(name));
+        }
+        let (mut text, mut rest) = (String::new(), word);
+        while let Some((before, (name, after))) =
+            rest.split_once("${").and_then(|(before, behind)| Some((before, behind.split_once('}')?)))
+        {
+            text += before;
+            text += value(name);
+            rest = after;
+        }
+        vec![text + rest]
+    }
+
+    /// The file that gives the program a flag: the unit's, or that of a variable in `ExecStart`.
+    pub(super) fn file_of(&self, name: &str) -> &str {
+        let has = |value: &str| !flag(&words(value), name).is_empty();
+        let by_variable = self.environment.values().find(|(value, _)| has(value));
+        let own = if self.file.is_empty() { &self.name } else { &self.file };
+        by_variable.map_or(own, |(_, file)| file)
     }
 
     fn take(&mut self, host: &Host, path: &str, content: &str) {
@@ -59,7 +88,10 @@ impl Unit {
             let Some((key, value)) = line.split_once('=').filter(|_| is_service) else { continue };
             let value = value.trim();
             match key.trim() {
-                "ExecStart" => self.command = words(value.trim_start_matches(['-', '@', ':', '+', '!'])),
+                "ExecStart" => {
+                    self.command = words(value.trim_start_matches(['-', '@', ':', '+', '!']));
+                    path.clone_into(&mut self.file);
+                }
                 "Environment" if value.is_empty() => self.environment.clear(),
                 "Environment" => words(value).iter().for_each(|word| self.set(path, word)),
                 "EnvironmentFile" => {
@@ -177,6 +209,25 @@ mod tests {
         {
             assert_eq!(words(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn variables_of_the_command_line_have_their_values_in_it() {
+        let root = tempfile::tempdir().expect("a directory");
+        let put = |path: &str, content: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
+            std::fs::write(path, content).expect("written");
+        };
+        put("etc/default/docker", "#DOCKER_OPTS=\"-a\"\nDOCKER_OPTS=\"--registry-mirror=http://a --debug\"\n");
+        let unit = "[Service]\nEnvironment=WHERE=/x\nEnvironmentFile=-/etc/default/docker\n\
+                    ExecStart=/usr/sbin/dockerd -H fd:// --root=${WHERE}/y${NONE} $DOCKER_OPTS $NONE\n";
+        put("usr/lib/systemd/system/docker.service", unit);
+        let unit = Unit::read(&Host::new(root.path().to_owned()), "docker.service");
+        let expected = ["/usr/sbin/dockerd", "-H", "fd://", "--root=/x/y", "--registry-mirror=http://a", "--debug"];
+        assert_eq!(unit.command, expected);
+        assert_eq!(unit.file_of("registry-mirror"), "/etc/default/docker");
+        assert_eq!(unit.file_of("root"), "/usr/lib/systemd/system/docker.service");
     }
 
     #[test]

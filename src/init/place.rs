@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use crate::config::SAMPLE;
 use crate::file::open_itself;
 
-/// What the package puts there: nobody has named a registry yet.
-const SAMPLE: &str = include_str!("../../conf/minimal.yaml");
 /// The proxy reads no longer one.
 const LONGEST: u64 = 1 << 20;
 /// The user of the unit, which owns no file, reads it.

@@ -75,10 +75,16 @@ impl Scene {
     }
 }
 
+/// Puts a socket where `doctor` looks for it; another test may have put its own there.
+fn link(socket: &Path, to: &str) {
+    let _ = std::fs::remove_file(to);
+    symlink(socket, to).expect("linked");
+}
+
 fn change(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).expect("there");
     assert!(text.contains(from), "{text}");
-    std::fs::write(path, text.replace(from, to)).expect("written");
+    std::fs::write(path, text.replacen(from, to, 1)).expect("written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +96,8 @@ async fn what_runs_is_judged_by_what_it_has_loaded() {
     // After dockerd, which takes a containerd that it finds there for its own.
     let containerd = Containerd::start_by(home, PathBuf::from("/etc/containerd/certs.d"));
     std::fs::create_dir_all("/run/containerd").expect("made");
-    symlink(home.path().join("docker.sock"), "/run/docker.sock").expect("linked");
-    symlink(home.path().join("containerd.sock"), "/run/containerd/containerd.sock").expect("linked");
+    link(&home.path().join("docker.sock"), "/run/docker.sock");
+    link(&home.path().join("containerd.sock"), "/run/containerd/containerd.sock");
     scene.expect(&[]);
 
     let report = scene.doctor(&[]);
@@ -162,4 +168,21 @@ async fn what_runs_is_judged_by_what_it_has_loaded() {
     assert_eq!(found.get("podman"), Some(&vec!["hidden".to_owned()]), "{found:?}");
     let pulled = scene.doctor(&["--pull", &image.reference]).to_string();
     assert!(pulled.contains(&format!("a pull of {} fails", image.reference)), "{pulled}");
+}
+
+/// Release 28 and later say null where they have loaded no mirror.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_dockerd_28_that_was_not_told_of_its_file_is_found() {
+    let scene = Scene::new().await;
+    let home = &scene.site.mirror.home;
+    std::fs::remove_file(scene.tree.join("etc/docker/daemon.json")).expect("written");
+    let docker = Docker::start_by(home, &scene.tree, Kind::Debian14);
+    link(&home.path().join("docker.sock"), "/run/docker.sock");
+    assert!(!run(&mut docker.docker(PATIENCE, "info")).contains("Registry Mirrors"));
+    assert_eq!(scene.found().get("dockerd"), Some(&vec!["no-mirror".to_owned()]));
+
+    let mirrors = format!("{{\"registry-mirrors\":[\"http://{}\"],", scene.site.mirror.address());
+    change(&home.path().join("daemon.json"), "{", &mirrors);
+    assert_eq!(scene.found().get("dockerd"), Some(&vec!["not-loaded".to_owned()]), "{:#}", scene.doctor(&[]));
 }

@@ -271,6 +271,11 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     let codes =
         |host: &Host| -> Vec<_> { found(&host.doctor(&["--json"])).into_iter().map(|(_, code)| code).collect() };
 
+    with(include_str!("../../conf/minimal.yaml"));
+    assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())], "the package's");
+    assert!(host.report().contains("   fix: acr-cache-proxy init\n"), "{}", host.report());
+    assert!(!host.report().contains("not here"), "nobody has looked: {}", host.report());
+
     with(&(site.settings.clone() + "token_weight: 3s\n"));
     assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())]);
 
@@ -364,6 +369,9 @@ async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
         assert_eq!(findings(&report).next().expect("one").1["text"], says);
         assert_eq!(found(&host.doctor(&["--json"])), [], "without --pull nothing is pulled");
     }
+    let serves_dockerd = [Do::Install(&["dockerd", "containerd"]), Do::Write(&["docker"])];
+    let said = site.host(&serves_dockerd).doctor(&["--pull"]).stdout;
+    assert!(!String::from_utf8_lossy(&said).contains("containerd was not asked"), "it pulls nothing for anybody");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -224,6 +224,35 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("containerd", "unreadable")],
     },
     Broken {
+        what: "containerd with imports beside its file, one of another version",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, "version = 2\nimports = [\"conf.d/*-mirrors.*\"]\n"),
+            Put("/etc/containerd/conf.d/10-mirrors.toml", V3),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "RKE2's agent beside the unit of its server",
+        made: &[
+            Install(&["rke2"]),
+            Put("/usr/local/lib/systemd/system/rke2-server.service", ""),
+            Put("/usr/local/lib/systemd/system/rke2-agent.service", ""),
+            Put("/etc/systemd/system/multi-user.target.wants/rke2-agent.service", ""),
+        ],
+        found: &[("rke2", "no-mirror")],
+    },
+    Broken {
+        what: "RKE2 with both units, of which none boots",
+        made: &[
+            Install(&["rke2"]),
+            Put("/usr/local/lib/systemd/system/rke2-server.service", ""),
+            Put("/usr/local/lib/systemd/system/rke2-agent.service", ""),
+        ],
+        found: &[("rke2", "no-mirror")],
+    },
+    Broken {
         what: "k3s with the proxy, as it has made hosts.toml of it",
         made: &[
             Install(&["k3s"]),

@@ -12,6 +12,15 @@ const LOADED: &str = r#"{"ServerVersion": "26.1.5", "DriverStatus": [["Backing F
 const NEW: &str = r#"{"ServerVersion": "28.5.1", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
     "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
 
+/// dockerd 28 has no empty list.
+const NOTHING_LOADED: &str = r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"Mirrors": null}}"#;
+/// The same with containerd's store.
+const NEW_WITH_NOTHING: &str = r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"Mirrors": null},
+    "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}"#;
+/// As Debian's package has it.
+const VARIABLE: &str =
+    "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n";
+
 pub(super) const BROKEN: &[Broken] = &[
     Broken { what: "no engine at all", made: &[], found: &[] },
     Broken {
@@ -70,6 +79,11 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("dockerd", "path")],
     },
     Broken {
+        what: "daemon.json with the address without a scheme",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["@AT@"]}"#)],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
         what: "daemon.json with a password in the address of another mirror",
         made: &[
             Install(&["dockerd"]),
@@ -103,6 +117,51 @@ pub(super) const BROKEN: &[Broken] = &[
                 "[Service]\nExecStart=/usr/bin/dockerd -H fd:// --registry-mirror @URL@\n",
             ),
         ],
+        found: &[],
+    },
+    Broken {
+        what: "a flag of a variable with the mirror, and no daemon.json",
+        made: &[
+            Install(&["dockerd"]),
+            Put("/lib/systemd/system/docker.service", VARIABLE),
+            Put("/etc/default/docker", "# DOCKER_OPTS=\"--debug\"\nDOCKER_OPTS=\"--registry-mirror=@URL@\"\n"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "a flag of a variable with another port, and no daemon.json",
+        made: &[
+            Install(&["dockerd"]),
+            Put("/lib/systemd/system/docker.service", VARIABLE),
+            Put("/etc/default/docker", "DOCKER_OPTS=\"--debug --registry-mirror=http://127.0.0.1:8081\"\n"),
+        ],
+        found: &[("dockerd", "address")],
+    },
+    Broken {
+        what: "dockerd 28 with containerd's store and a flag, without a hosts.toml",
+        made: &[
+            Install(&["dockerd"]),
+            Put(
+                "/lib/systemd/system/docker.service",
+                "[Service]\nExecStart=/usr/bin/dockerd -H fd:// --registry-mirror=@URL@\n",
+            ),
+            Listen(SOCKET, NEW),
+        ],
+        found: &[("dockerd", "no-mirror")],
+    },
+    Broken {
+        what: "dockerd 28 that has loaded nothing",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Listen(SOCKET, NOTHING_LOADED)],
+        found: &[("dockerd", "not-loaded")],
+    },
+    Broken {
+        what: "dockerd 28 with containerd's store, which has loaded nothing and reads hosts.toml",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Listen(SOCKET, NEW_WITH_NOTHING)],
+        found: &[],
+    },
+    Broken {
+        what: "dockerd 28 with an empty daemon.json, which it takes for none",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Put(JSON, ""), Listen(SOCKET, NEW_WITH_NOTHING)],
         found: &[],
     },
     Broken {

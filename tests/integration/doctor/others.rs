@@ -138,6 +138,27 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "podman with a drop-in of a user's",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/home/dev/.config/containers/registries.conf.d/99.conf", "[[registry]]\nlocation = \"docker.io\"\n"),
+        ],
+        found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "podman with an entry for a part of a registry",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/10-mirror.conf",
+                "[[registry]]\nprefix = \"docker.io/library\"\nlocation = \"mirror.example/library\"\n",
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
         what: "podman with a closed route whose source is asked",
         made: &[
             Install(&["podman"]),
