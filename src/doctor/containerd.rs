@@ -19,7 +19,7 @@ use crate::client_config::Client;
 const CONFIG: &str = "/etc/containerd/config.toml";
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where client-config writes.
-pub(super) const CERTS_D: &str = "/etc/containerd/certs.d";
+const CERTS_D: &str = "/etc/containerd/certs.d";
 /// The table of the mirrors, by the version of the file: from 3 on, of 2, and before.
 const NEW: [&str; 3] = ["plugins", "io.containerd.cri.v1.images", "registry"];
 const OLD: [&str; 3] = ["plugins", "io.containerd.grpc.v1.cri", "registry"];
@@ -86,6 +86,13 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
     })
 }
 
+/// By which ctr, which reads no `config.toml`, pulls as a kubelet does. `None` where no flag does that.
+pub(super) async fn ctr_flags(host: &Host) -> Option<Vec<String>> {
+    let settings = Settings::of(&read(host, false).await?).ok()?;
+    let path = settings.path.filter(|path| !path.contains(':'));
+    settings.mirrors.is_empty().then(|| path.into_iter().flat_map(|path| ["--hosts-dir".to_owned(), path]).collect())
+}
+
 /// A process was started before a file was changed. Both times are exact to the second.
 pub(super) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
     const EXACT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -142,6 +149,24 @@ struct Settings {
 }
 
 impl Settings {
+    /// The error is about a file, which it names first.
+    fn of(facts: &Facts) -> Result<Self, (String, String)> {
+        let release = facts.version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        let mut settings = Self { is_2: release.is_some_and(|release| release >= 2), ..Self::default() };
+        let config = facts.config.iter().map(|text| (true, text));
+        for (is_main, text) in config.chain(facts.imports.iter().map(|text| (false, text))) {
+            let table = text.content.clone().and_then(|content| text::toml(&content));
+            let table = table.map_err(|wrong| (text.path.clone(), wrong))?;
+            if is_main {
+                // containerd 2 takes a file that names none for one of the newest.
+                let unnamed = if settings.is_2 { 3 } else { 1 };
+                settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(unnamed);
+            }
+            settings.take(&table);
+        }
+        Ok(settings)
+    }
+
     fn take(&mut self, table: &Table) {
         let off = text::texts(table, "disabled_plugins").unwrap_or_default();
         self.cri_is_off |= off
@@ -183,25 +208,14 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found.version.clone_from(&facts.version);
     found.runs = Some(facts.runs);
     let file = facts.config.as_ref().map_or(CONFIG, |config| config.path.as_str());
-    let release = facts.version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    let mut settings = Settings { is_2: release.is_some_and(|release| release >= 2), ..Settings::default() };
-    for text in facts.config.iter().chain(&facts.imports) {
-        match text.content.clone().and_then(|content| text::toml(&content)) {
-            Ok(table) => {
-                if text.path == file {
-                    // containerd 2 takes a file that names none for one of the newest.
-                    let unnamed = if settings.is_2 { 3 } else { 1 };
-                    settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(unnamed);
-                }
-                settings.take(&table);
-            }
-            Err(wrong) => {
-                found.find(unreadable(&text.path, &wrong, "containerd does not start with it"));
-                found.lead_all(expected.names(), Way::Nowhere);
-                return found;
-            }
+    let settings = match Settings::of(facts) {
+        Ok(settings) => settings,
+        Err((path, wrong)) => {
+            found.find(unreadable(&path, &wrong, "containerd does not start with it"));
+            found.lead_all(expected.names(), Way::Nowhere);
+            return found;
         }
-    }
+    };
     let knows_the_proxy =
         facts.certs.iter().flat_map(|(_, all)| all).any(|one| hosts_toml::is_ours(&expected.here, one));
     if facts.is_dockers

@@ -138,6 +138,12 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let in_file =
         settings["registry-mirrors"].as_array().map(|mirrors| mirrors.iter().filter_map(Value::as_str).collect());
     let in_file: Option<Vec<_>> = in_file;
+    if in_file.is_none() && !settings["registry-mirrors"].is_null() {
+        let why = "dockerd does not start with it, nor reload";
+        found.find(unreadable(file, "registry-mirrors is not a list of addresses", why));
+        found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
+        return;
+    }
     let flags = facts.unit.flag("registry-mirror");
     if in_file.is_some() && !flags.is_empty() {
         found.find(Finding {

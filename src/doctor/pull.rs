@@ -108,13 +108,15 @@ async fn by_dockerd(host: &Host, name: &str, reference: &str, limit: Duration) -
     })
 }
 
-/// As a kubelet does where crictl is installed; else by ctr, which reads no `config.toml`.
+/// As a kubelet does where crictl is installed; else by ctr with the flags for that.
 async fn by_containerd(host: &Host, image: &str, limit: Duration) -> Option<Result<(), String>> {
     if host.has_program(&["crictl"]) {
         return by_crictl(host, Some(containerd::socket(host)), image, limit).await;
     }
-    let hosts = ["--hosts-dir", containerd::CERTS_D];
-    let words = ["ctr", "--namespace", NAMESPACE, "images", "pull", hosts[0], hosts[1], image];
+    let flags = containerd::ctr_flags(host).await?;
+    let mut words = vec!["ctr", "--namespace", NAMESPACE, "images", "pull"];
+    words.extend(flags.iter().map(String::as_str));
+    words.push(image);
     let outcome = run(host, "ctr", &words, limit).await;
     if matches!(outcome, Some(Ok(()))) {
         let _ = run(host, "ctr", &["ctr", "--namespace", NAMESPACE, "images", "rm", image], limit).await;

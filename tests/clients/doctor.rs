@@ -186,3 +186,25 @@ async fn a_dockerd_28_that_was_not_told_of_its_file_is_found() {
     change(&home.path().join("daemon.json"), "{", &mirrors);
     assert_eq!(scene.found().get("dockerd"), Some(&vec!["not-loaded".to_owned()]), "{:#}", scene.doctor(&[]));
 }
+
+/// ctr reads no `config.toml`, so it is told by flags what counts for a kubelet.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_pull_by_ctr_goes_where_those_of_a_kubelet_go() {
+    let scene = Scene::new().await;
+    let home = &scene.site.mirror.home;
+    let elsewhere = home.path().join("elsewhere");
+    std::fs::rename(scene.tree.join("etc/containerd/certs.d"), &elsewhere).expect("moved");
+    let containerd = Containerd::start_by(home, elsewhere);
+    std::fs::create_dir_all("/run/containerd").expect("made");
+    link(&home.path().join("containerd.sock"), "/run/containerd/containerd.sock");
+    let image = &scene.site.mirror.pulls()[0].reference;
+    let report = scene.doctor(&["--pull", image]).to_string();
+    assert!(report.contains(&format!("containerd has pulled {image}")), "{report}");
+
+    // In no directory that is read.
+    change(&home.path().join("containerd.toml"), "  config_path", "  #config_path");
+    let report = scene.doctor(&["--pull", image]).to_string();
+    assert!(!report.contains(&format!("containerd has pulled {image}")), "{report}");
+    drop(containerd);
+}

@@ -79,6 +79,11 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("dockerd", "path")],
     },
     Broken {
+        what: "daemon.json with an address in place of a list",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": "@URL@"}"#)],
+        found: &[("dockerd", "unreadable")],
+    },
+    Broken {
         what: "daemon.json with the address without a scheme",
         made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["@AT@"]}"#)],
         found: &[("dockerd", "path")],
