@@ -69,8 +69,10 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
     let changed = files.filter_map(|file| host.changed(&file.path)).max();
     let mut directories = vec![CERTS_D.to_owned()];
     let texts: Vec<_> = config.iter().chain(&imports).collect();
-    directories.extend(texts.iter().filter_map(|text| config_path(text.content.as_ref().ok()?)));
-    directories.dedup();
+    directories
+        .extend(texts.iter().flat_map(|text| text.content.as_ref().map_or(Vec::new(), |text| config_paths(text))));
+    let mut known = std::collections::BTreeSet::new();
+    directories.retain(|path| known.insert(path.clone()));
     let certs: Vec<_> = directories.into_iter().map(|path| (path.clone(), hosts_toml::read(host, &path))).collect();
     let version = if host.is_this() { ask::program(&["containerd", "--version"]).await } else { None };
     let is_dockers = has_dockerd && !host.has_program(&["kubelet", "nerdctl", "crictl"]);
@@ -126,19 +128,19 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Wherever a file names one.
-fn config_path(content: &str) -> Option<String> {
-    let table = text::toml(content).ok()?;
+/// Wherever a file names directories.
+fn config_paths(content: &str) -> Vec<String> {
+    let Ok(table) = text::toml(content) else { return Vec::new() };
     let tables = [&NEW[..], &OLD, &FIRST].into_iter().filter_map(|way| text::table(&table, way));
-    let found = tables.into_iter().find_map(|table| text::text(table, "config_path"));
-    found.filter(|path| path.starts_with('/') && !path.contains(':')).map(|path| path.trim_end_matches('/').to_owned())
+    let found = tables.filter_map(|table| text::text(table, "config_path")).flat_map(|paths| paths.split(':'));
+    found.filter(|path| path.starts_with('/')).map(|path| path.trim_end_matches('/').to_owned()).collect()
 }
 
 /// What the settings say together.
 #[derive(Default)]
 struct Settings {
-    /// The release of containerd is 2 or later, as far as it is known.
-    is_2: bool,
+    /// That of containerd, where it is known; the file's version tells else.
+    release: Option<u32>,
     version: i64,
     /// Of the table that counts, and of one that does not.
     path: Option<String>,
@@ -152,19 +154,33 @@ impl Settings {
     /// The error is about a file, which it names first.
     fn of(facts: &Facts) -> Result<Self, (String, String)> {
         let release = facts.version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-        let mut settings = Self { is_2: release.is_some_and(|release| release >= 2), ..Self::default() };
+        let mut settings = Self { release, ..Self::default() };
         let config = facts.config.iter().map(|text| (true, text));
         for (is_main, text) in config.chain(facts.imports.iter().map(|text| (false, text))) {
             let table = text.content.clone().and_then(|content| text::toml(&content));
             let table = table.map_err(|wrong| (text.path.clone(), wrong))?;
             if is_main {
                 // containerd 2 takes a file that names none for one of the newest.
-                let unnamed = if settings.is_2 { 3 } else { 1 };
+                let unnamed = if settings.release >= Some(2) { 3 } else { 1 };
                 settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(unnamed);
             }
             settings.take(&table);
         }
+        if let (Some(1), Some(path)) = (release, &settings.path) {
+            // containerd 1 looks into each of several directories, and 2 into none of them.
+            let has_files = |path: &&str| facts.certs.iter().any(|(known, all)| known == path && !all.is_empty());
+            let one = path.split(':').find(has_files).or(path.split(':').next());
+            settings.path = one.map(str::to_owned);
+        }
         Ok(settings)
+    }
+
+    /// The table that counts, as it is written.
+    fn section(&self) -> &'static str {
+        match (self.release, self.version) {
+            (Some(1), _) | (_, ..=2) => r#"[plugins."io.containerd.grpc.v1.cri".registry]"#,
+            _ => r#"[plugins."io.containerd.cri.v1.images".registry]"#,
+        }
     }
 
     fn take(&mut self, table: &Table) {
@@ -173,11 +189,13 @@ impl Settings {
             .iter()
             .any(|name| matches!(name.as_str(), "cri" | "io.containerd.grpc.v1.cri" | "io.containerd.cri.v1.images"));
         let version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(self.version);
-        let counts: &[_] = match version {
-            3.. => &[NEW],
+        let counts: &[_] = match (self.release, version) {
+            // It takes files of versions that came after it, and knows its own tables.
+            (Some(1), 2..) => &[OLD],
+            (_, 3..) => &[NEW],
             // containerd 2 moves what is in the old table to the new one, and leaves what is there.
-            2 if self.is_2 => &[OLD, NEW],
-            2 => &[OLD],
+            (Some(2..), 2) => &[OLD, NEW],
+            (_, 2) => &[OLD],
             _ => &[FIRST],
         };
         for (way, shown) in [
@@ -293,12 +311,7 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
 
 /// The directory that it reads, or why it reads none or another than the one with the files of client-config.
 fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: bool) -> Result<String, Box<Finding>> {
-    let (section, version) = match settings.version {
-        0 if facts.config.is_none() => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, Some(2)),
-        ..2 => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, None),
-        2 => (r#"[plugins."io.containerd.grpc.v1.cri".registry]"#, Some(2)),
-        _ => (r#"[plugins."io.containerd.cri.v1.images".registry]"#, None),
-    };
+    let section = settings.section();
     let why =
         "containerd finds no hosts.toml, and pulls of every registry go past the proxy, and nobody is told".to_owned();
     let word = shell_word(file);
@@ -312,13 +325,16 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
         why: why.clone(),
         fix,
     };
-    let head = if facts.config.is_none() { version.map(|version| format!("version = {version}\n")) } else { None };
-    let lines = format!("{}{section}\n  config_path = \"{CERTS_D}\"\n", head.unwrap_or_default());
+    let head = if facts.config.is_none() { "version = 2\n" } else { "" };
+    let lines = format!("{head}{section}\n  config_path = \"{CERTS_D}\"\n");
     let edit = || expected::edit(file, &format!(" && {RESTART}"));
     let Some(path) = &settings.path else {
         let text = match settings.ignored {
             Some(ignored) if settings.version < 2 && facts.config.is_some() => {
                 format!("it has no version = 2, so containerd does not know its {ignored}")
+            }
+            Some(ignored) if settings.release == Some(1) => {
+                format!("config_path is in {ignored}, and containerd 1 has it in {section}")
             }
             Some(ignored) => {
                 format!("config_path is in {ignored}, and a file of version {} has it in {section}", settings.version)
@@ -327,7 +343,7 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
             None => format!("config_path is not set: {section} has none"),
         };
         // A second table of the same name would make the file unreadable.
-        let is_new = settings.ignored.is_none() && !has_table(facts, file, settings.version);
+        let is_new = settings.ignored.is_none() && !has_table(facts, file, settings);
         let sed = |script: &str| by_hand(format!("sed -i '{script}' {word} && {RESTART}"));
         let fix = match settings.ignored {
             None if is_new && (settings.version >= 2 || facts.config.is_none()) => add(&lines),
@@ -348,14 +364,13 @@ fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: boo
     Ok(path.clone())
 }
 
-fn has_table(facts: &Facts, file: &str, version: i64) -> bool {
+fn has_table(facts: &Facts, file: &str, settings: &Settings) -> bool {
     let config = facts.config.as_ref().filter(|config| config.path == file);
     let Some(Ok(table)) = config.and_then(|config| config.content.as_ref().ok()).map(|content| text::toml(content))
     else {
         return false;
     };
-    let way = if version >= 3 { NEW } else { OLD };
-    text::table(&table, &way).is_some()
+    text::table(&table, if settings.section().contains("images") { &NEW } else { &OLD }).is_some()
 }
 
 /// Names of Docker Hub that are no directory's.
@@ -410,6 +425,54 @@ fn by_mirrors(settings: &Settings, file: &str, expected: &Expected<'_>, found: &
         let leads_here = matches!(order(&expected.here, endpoints), Order::First(_));
         if name != "*" && leads_here && !expected.registries.contains_key(name) {
             found.find(leftover(file, name, fix.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As containerd 1.6 and 2.1 have shown.
+    #[test]
+    fn which_table_counts_is_a_matter_of_the_release_and_of_the_files_version() {
+        let table =
+            |way: &[&str; 3], path: &str| format!("[plugins.\"{}\".{}]\nconfig_path = \"{path}\"\n", way[1], way[2]);
+        let [old, new] = [OLD, NEW].map(|way| table(&way, "/certs"));
+        let both = table(&OLD, "/none:/certs");
+        for (release, version, lines, path) in [
+            ("1.6.20", "version = 2\n", &old, Some("/certs")),
+            ("1.6.20", "version = 2\n", &new, None),
+            ("1.6.20", "version = 3\n", &old, Some("/certs")),
+            ("1.6.20", "version = 3\n", &new, None),
+            ("1.6.20", "", &old, None),
+            ("1.6.20", "version = 2\n", &both, Some("/certs")),
+            ("2.1.9", "version = 2\n", &old, Some("/certs")),
+            ("2.1.9", "version = 2\n", &new, Some("/certs")),
+            ("2.1.9", "version = 3\n", &old, None),
+            ("2.1.9", "version = 3\n", &new, Some("/certs")),
+            ("2.1.9", "", &old, None),
+            ("2.1.9", "", &new, Some("/certs")),
+            ("2.1.9", "version = 2\n", &both, Some("/none:/certs")),
+        ] {
+            let root = tempfile::tempdir().expect("a directory");
+            let hub = root.path().join("certs/docker.io");
+            std::fs::create_dir_all(&hub).expect("made");
+            std::fs::write(hub.join("hosts.toml"), "").expect("written");
+            let certs = vec![("/certs".to_owned(), hosts_toml::read(&Host::new(root.path().to_owned()), "/certs"))];
+            let content = Ok(format!("{version}{lines}"));
+            let facts = Facts {
+                config: Some(Text { path: CONFIG.to_owned(), content }),
+                imports: Vec::new(),
+                unit: Unit::default(),
+                certs,
+                runs: true,
+                is_older: false,
+                version: Some(release.to_owned()),
+                is_dockers: false,
+            };
+            let settings = Settings::of(&facts).expect("TOML");
+            assert_eq!(settings.path.as_deref(), path, "{release}: {version}{lines}");
         }
     }
 }
