@@ -237,11 +237,11 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
 fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
     let file = unit.file_of("registry-mirror");
     // A package replaces its own units.
-    let command = match file.starts_with("/etc/") {
-        true => format!("${{EDITOR:-vi}} {file}"),
-        false => "systemctl edit --full docker".to_owned(),
-    };
-    by_hand(format!("{command}  # {what}; then: {then}systemctl daemon-reload && systemctl restart docker"))
+    let then = format!("  # {what}; then: {then}systemctl daemon-reload && systemctl restart docker");
+    match file.starts_with("/etc/") {
+        true => edit(file, &then),
+        false => by_hand(format!("systemctl edit --full docker{then}")),
+    }
 }
 
 /// The file is right, and dockerd goes by an earlier one.

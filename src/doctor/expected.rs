@@ -171,7 +171,7 @@ pub(super) fn unreadable(file: &str, wrong: &str, why: &str) -> Finding {
         file: Some(file.to_owned()),
         text: wrong.to_owned(),
         why: why.to_owned(),
-        fix: by_hand(format!("${{EDITOR:-vi}} {}", shell_word(file))),
+        fix: edit(file, ""),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde_json::Value;
 
 use super::ask::{self, Answer};
-use super::expected::{Expected, by_hand};
+use super::expected::{Expected, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Part};
 use super::host::Host;
 use crate::config::{Config, Endpoint};
@@ -104,8 +104,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// Mistakes in the settings, a line each. Nothing else can be judged then.
 pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
-    let fix = match file.map(super::expected::shell_word) {
-        Some(file) => by_hand(format!("${{EDITOR:-vi}} {file} && acr-cache-proxy check --config {file}")),
+    let fix = match file {
+        Some(file) => edit(file, &format!(" && acr-cache-proxy check --config {}", shell_word(file))),
         // Nobody has written one yet.
         None => by_hand("acr-cache-proxy init"),
     };

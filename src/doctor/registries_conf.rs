@@ -386,7 +386,7 @@ fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>,
             file: Some(file.clone()),
             text: format!("for {user} its entry for {prefix} counts in place of that of /etc/containers, and does not lead to the proxy"),
             why: format!("what {user} pulls of {registry} goes past the proxy, and nobody is told"),
-            fix: by_hand(format!("${{EDITOR:-vi}} {file}  # take the entry for {prefix} out")),
+            fix: by_owner(file, edit(file, &format!("  # take the entry for {prefix} out"))),
         });
     }
 }

@@ -349,6 +349,27 @@ async fn what_is_quoted_is_no_command_and_no_line_of_the_report() {
     assert!(fix.ends_with("registries.conf.d/a;false #\u{fffd}\u{fffd}[8m.conf'") && !fix.contains('\n'), "{fix:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drop_in_of_a_user_is_edited_by_that_user_and_its_name_is_no_command() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[
+        Do::Install(&["podman"]),
+        Do::Write(&["podman"]),
+        Do::Put(
+            "/home/eve/.config/containers/registries.conf.d/99;false #.conf",
+            "[[registry]]\nlocation = \"docker.io\"\n",
+        ),
+    ]);
+    let output = host.doctor(&["--json"]);
+    assert_eq!(found(&output), [("podman".to_owned(), "hidden".to_owned())]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (_, finding) = findings(&report).next().expect("one");
+    let fix = finding["fix"].as_str().expect("text");
+    let expected = "runuser -u \"$(stat -c %U /home/eve)\" -- ${EDITOR:-vi} \
+                    '/home/eve/.config/containers/registries.conf.d/99;false #.conf'  # take the entry for docker.io out";
+    assert_eq!(fix, expected);
+}
+
 /// A dockerd that says it has pulled, and has not asked the proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
