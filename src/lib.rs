@@ -152,7 +152,7 @@
 //!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
-//! process_group                    ends a program with all that it has started
+//! program                          runs one to its end, and ends it with all that it has started
 //! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say
 //! logger                           the log
@@ -237,7 +237,7 @@
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, digest, file, liveness, load, metrics, peer, process_group, secret, value
+//! answer, browser, digest, file, liveness, load, metrics, peer, program, secret, value
 //! access
 //! label
 //! ```
@@ -421,7 +421,7 @@ mod net;
 mod notify;
 mod otlp;
 mod peer;
-mod process_group;
+mod program;
 mod proxy;
 mod run;
 mod secret;

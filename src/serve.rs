@@ -39,7 +39,7 @@ use crate::metrics::Meters;
 use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
 use crate::notify::watchdog::Watchdog;
-use crate::process_group;
+use crate::program;
 use crate::proxy::{self, Connections, Proxy, Table, upstreams};
 
 pub(crate) mod registry;
@@ -302,7 +302,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     server.add_service(Listeners::new(clients, http, threads, &load, liveness));
     server.run(RunArgs { shutdown_signal: Box::new(end) });
     // The drain was cut off, and the requests with it.
-    process_group::end_all();
+    program::end_all();
     spans.flush();
     drop(bundle);
     Ok(())
@@ -400,7 +400,7 @@ fn handlers(
         ending: Box::new(move || control.close()),
         stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
         last: Box::new(move || {
-            process_group::end_all();
+            program::end_all();
             spans.flush();
         }),
     }
