@@ -152,6 +152,7 @@
 //!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
+//! installed                        which programs and units a host has, by their files
 //! program                          runs one to its end, and ends it with all that it has started
 //! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say
@@ -237,7 +238,7 @@
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, digest, file, liveness, load, metrics, peer, program, secret, value
+//! answer, browser, digest, file, installed, liveness, load, metrics, peer, program, secret, value
 //! access
 //! label
 //! ```
@@ -411,6 +412,7 @@ mod file;
 pub mod hot_path;
 mod identity;
 mod init;
+mod installed;
 mod label;
 mod listen;
 mod liveness;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use super::host::Host;
 
 /// From the connection to the end of the answer. A daemon on the same host answers within milliseconds; dockerd takes
 /// seconds where its disk is slow.
@@ -52,12 +54,24 @@ pub(super) async fn listens(socket: &Path) -> io::Result<Option<Listens>> {
             let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
             Ok(Some(Listens { pid: pid.filter(|pid| *pid > 1) }))
         }
-        Ok(Err(cause)) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Ok(None)
-        }
-        Ok(Err(cause)) => Err(cause),
+        Ok(Err(cause)) => match cause.kind() {
+            // The last is of a path that is too long for a socket.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput => Ok(None),
+            _ => Err(cause),
+        },
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// The first of these sockets that somebody listens on, or that nobody could be asked at.
+pub(super) async fn first_that_listens(host: &Host, sockets: &[&str]) -> Option<PathBuf> {
+    for path in sockets {
+        let at = host.at(path);
+        if !matches!(listens(&at).await, Ok(None)) {
+            return Some(at);
+        }
+    }
+    None
 }
 
 /// Asks a daemon behind a Unix socket.

@@ -2,7 +2,6 @@
 
 use super::address::{Address, Order, Verdict, order};
 use super::ask;
-use super::containerd::is_older;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, PAST, Part, REGISTRIES, Way};
 use super::host::{self, Host, Text};
@@ -32,11 +31,9 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     }
     let unit = Unit::read(host, "buildkit.service");
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
-    let command =
-        pid.map(host::command_line).filter(|words| words.first().is_some_and(|word| word.ends_with("buildkitd")));
-    let command = command.unwrap_or_else(|| unit.command.clone());
+    let command = pid.and_then(|pid| host::command_line(pid, "buildkitd")).unwrap_or_else(|| unit.command.clone());
     let path = units::flag(&command, "config").pop().unwrap_or_else(|| FILE.to_owned());
-    let is_older = is_older(pid.and_then(host::started), host.changed(&path));
+    let is_older = host::is_older(pid.and_then(host::started), host.changed(&path));
     Some(Facts { settings: host.read(&path), path, unit, runs, is_older })
 }
 
@@ -120,9 +117,6 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             fix: by_hand("systemctl restart buildkit"),
         });
     }
-    if let Some(finding) = facts.unit.forward_proxy(expected, &Address::parse(&here.url)) {
-        found.find(finding);
-        found.ways.values_mut().for_each(|way| *way = Way::Source);
-    }
+    facts.unit.judge_environment(expected, &mut found);
     found
 }

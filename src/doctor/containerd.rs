@@ -1,7 +1,6 @@
 //! containerd as a kubelet or nerdctl uses it: `config.toml` says where `hosts.toml` are, which are read at each pull.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use toml::Table;
 
@@ -57,9 +56,7 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
     }
     let unit = Unit::read(host, "containerd.service");
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
-    let command =
-        pid.map(host::command_line).filter(|words| words.first().is_some_and(|word| word.ends_with("containerd")));
-    let command = command.unwrap_or_else(|| unit.command.clone());
+    let command = pid.and_then(|pid| host::command_line(pid, "containerd")).unwrap_or_else(|| unit.command.clone());
     let path =
         ["config", "c"].iter().find_map(|name| units::flag(&command, name).pop()).unwrap_or_else(|| CONFIG.to_owned());
     let config = host.read(&path);
@@ -77,7 +74,7 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
     let version = if host.is_this() { ask::program(&["containerd", "--version"]).await } else { None };
     let is_dockers = has_dockerd && !host.has_program(&["kubelet", "nerdctl", "crictl"]);
     Some(Facts {
-        is_older: is_older(started, changed),
+        is_older: host::is_older(started, changed),
         version: version.and_then(|said| Some(said.split_whitespace().nth(2)?.trim_start_matches('v').to_owned())),
         config,
         imports,
@@ -93,12 +90,6 @@ pub(super) async fn ctr_flags(host: &Host) -> Option<Vec<String>> {
     let settings = Settings::of(&read(host, false).await?).ok()?;
     let path = settings.path.filter(|path| !path.contains(':'));
     settings.mirrors.is_empty().then(|| path.into_iter().flat_map(|path| ["--hosts-dir".to_owned(), path]).collect())
-}
-
-/// A process was started before a file was changed. Both times are exact to the second.
-pub(super) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
-    const EXACT: std::time::Duration = std::time::Duration::from_secs(2);
-    matches!((started, changed), (Some(started), Some(changed)) if started + EXACT < changed)
 }
 
 /// The files that it imports: paths, which may begin where the file is, with stars in their last part.
@@ -257,10 +248,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             fix: by_hand(RESTART),
         });
     }
-    if let Some(finding) = facts.unit.forward_proxy(expected, &Address::parse(&expected.here.url)) {
-        found.find(finding);
-        found.ways.values_mut().for_each(|way| *way = Way::Source);
-    }
+    facts.unit.judge_environment(expected, &mut found);
     found
 }
 

@@ -7,7 +7,7 @@ use super::address::{Address, Order, Verdict, order};
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
-use super::host::{Host, Text};
+use super::host::{self, Host, Text};
 use super::hosts_toml::{self, Directory};
 use super::text;
 use super::units::{self, Unit};
@@ -37,13 +37,7 @@ pub(super) struct Facts {
 
 /// Where it listens, if it does.
 pub(super) async fn socket(host: &Host) -> Option<std::path::PathBuf> {
-    for path in SOCKETS {
-        let at = host.at(path);
-        if matches!(ask::listens(&at).await, Ok(Some(_)) | Err(_)) && at.exists() {
-            return Some(at);
-        }
-    }
-    None
+    ask::first_that_listens(host, &SOCKETS).await
 }
 
 /// `None` where there is no dockerd.
@@ -67,8 +61,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
             }
         }
         let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
-        let command = pid.map(super::host::command_line).unwrap_or_default();
-        if command.first().is_some_and(|program| program.ends_with("dockerd")) {
+        if let Some(command) = pid.and_then(|pid| host::command_line(pid, "dockerd")) {
             unit.command = command;
         }
     }

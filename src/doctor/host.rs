@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::file::{self, FileError};
+use crate::installed;
 
 /// No engine's settings are nearly as long.
 const MAX_FILE: u64 = 1 << 20;
@@ -48,17 +49,14 @@ impl Host {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// Whether there is anything at this path.
-    pub(super) fn has(&self, path: &str) -> bool {
-        self.at(path).exists()
-    }
-
     /// Whether one of these programs is installed.
     pub(super) fn has_program(&self, names: &[&str]) -> bool {
-        const DIRECTORIES: [&str; 6] =
-            ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/opt/bin", "/opt/rke2/bin"];
-        let paths = |name| DIRECTORIES.iter().map(move |directory| format!("{directory}/{name}"));
-        names.iter().flat_map(paths).any(|path| self.has(&path))
+        names.iter().any(|name| installed::has_program(&self.root, name))
+    }
+
+    /// Whether a unit is installed, such as `docker.service`.
+    pub(super) fn has_unit(&self, name: &str) -> bool {
+        installed::has_unit(&self.root, name)
     }
 
     /// A file; `None` if there is none.
@@ -148,11 +146,18 @@ pub(super) fn started(pid: u32) -> Option<SystemTime> {
     Some(UNIX_EPOCH + Duration::from_secs(boot) + Duration::from_millis(ticks.saturating_mul(1_000) / TICKS_A_SECOND))
 }
 
-/// The command line of a process of this machine.
-pub(super) fn command_line(pid: u32) -> Vec<String> {
-    let read = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+/// The command line of a process of this machine, if it is of this program. Behind a socket may be another one, which starts it.
+pub(super) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
+    let read = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = read.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    let words: Vec<_> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    words.first().is_some_and(|word| word.ends_with(program)).then_some(words)
+}
+
+/// A process was started before a file was changed. Both times are exact to the second.
+pub(super) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
+    const EXACT: Duration = Duration::from_secs(2);
+    matches!((started, changed), (Some(started), Some(changed)) if started + EXACT < changed)
 }
 
 #[cfg(test)]

@@ -70,11 +70,9 @@ pub(super) fn read(host: &Host) -> Vec<Facts> {
 /// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
 /// one that boots counts, and where none does, what runs is restarted.
 fn service(host: &Host, kind: &'static Kind) -> (&'static str, String) {
-    const DIRECTORIES: [&str; 4] =
-        ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
     let boots = host.list("/etc/systemd/system/multi-user.target.wants");
     let is_enabled = |name: &&str| boots.contains(&format!("{name}.service"));
-    let has_unit = |name: &&str| DIRECTORIES.iter().any(|directory| host.has(&format!("{directory}/{name}.service")));
+    let has_unit = |name: &&str| host.has_unit(&format!("{name}.service"));
     let of = |is_it: &dyn Fn(&&str) -> bool| kind.services.into_iter().filter(is_it).collect::<Vec<_>>();
     match (of(&is_enabled).as_slice(), of(&has_unit).as_slice()) {
         ([name], _) | ([], [name]) => (name, format!("systemctl restart {name}")),
@@ -156,10 +154,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         });
         found.ways.values_mut().for_each(|way| *way = Way::Source);
     }
-    if let Some(finding) = facts.unit.forward_proxy(expected, &Address::parse(&here.url)) {
-        found.find(finding);
-        found.ways.values_mut().for_each(|way| *way = Way::Source);
-    }
+    facts.unit.judge_environment(expected, &mut found);
     found
 }
 

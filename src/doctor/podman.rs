@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::ask;
-use super::containerd::is_older;
 use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, PAST, Part, Way};
 use super::host::{self, Host};
@@ -47,9 +46,7 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
     let Some(registries) = registries else { return found };
     for route in expected.routes.iter() {
         let source = route.source.to_string();
-        let covers =
-            |prefix: &str| source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let entries = registries.iter().filter(|(prefix, _)| covers(prefix));
+        let entries = registries.iter().filter(|(prefix, _)| registries_conf::covers(prefix, &source));
         let registry = entries.max_by_key(|(prefix, _)| prefix.len()).map_or(&Value::Null, |(_, entry)| entry);
         let mirrors = registry["Mirrors"].as_array().into_iter().flatten();
         let location = |place: &Value| place["Location"].as_str().map(str::to_owned);
@@ -82,13 +79,7 @@ pub(super) struct Crio {
 
 /// Where it listens, if it does.
 pub(super) async fn crio_socket(host: &Host) -> Option<std::path::PathBuf> {
-    for path in CRIO_SOCKETS {
-        let at = host.at(path);
-        if !matches!(ask::listens(&at).await, Ok(None)) {
-            return Some(at);
-        }
-    }
-    None
+    ask::first_that_listens(host, &CRIO_SOCKETS).await
 }
 
 /// `None` where there is no CRI-O.
@@ -110,7 +101,7 @@ pub(super) async fn read_crio(host: &Host) -> Option<Crio> {
     // It is told to read them again, too, which its process does not show and its unit does.
     let reloaded = if host.is_this() { changed_state().await } else { None };
     let changed = files.paths().filter_map(|path| host.changed(path)).max();
-    let is_older = is_older(started.max(reloaded), changed);
+    let is_older = host::is_older(started.max(reloaded), changed);
     Some(Crio { files, unit: Unit::read(host, "crio.service"), runs: socket.is_some(), is_older, version })
 }
 
@@ -139,9 +130,6 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
             fix: by_hand("systemctl reload crio"),
         });
     }
-    if let Some(finding) = facts.unit.forward_proxy(expected, &super::address::Address::parse(&expected.here.url)) {
-        found.find(finding);
-        found.ways.values_mut().for_each(|way| *way = Way::Source);
-    }
+    facts.unit.judge_environment(expected, &mut found);
     found
 }

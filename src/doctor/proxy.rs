@@ -62,9 +62,7 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
             status = ask_status(admin).await;
         }
     }
-    let units = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-    let has_unit = units.iter().any(|directory| host.has(&format!("{directory}/{UNIT}")));
-    Facts { at, answers, is_other, admin: config.admin(), ready, status, has_unit }
+    Facts { at, answers, is_other, admin: config.admin(), ready, status, has_unit: host.has_unit(UNIT) }
 }
 
 async fn ask_at(endpoint: &Endpoint, target: &str) -> io::Result<Answer> {

@@ -1,10 +1,12 @@
 //! `registries.conf`, which podman, buildah, skopeo and CRI-O share: whose file counts, and which entry.
 
+use std::collections::BTreeSet;
+
 use toml::{Table, Value};
 
 use super::address::{Address, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable};
-use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way};
+use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way, listed};
 use super::host::{DENIED, Host, Text};
 use super::text;
 use crate::client_config::Client;
@@ -135,16 +137,20 @@ fn entry(path: &str, table: &Table) -> Result<Entry, Box<Finding>> {
     Ok(Entry { file: path.to_owned(), prefix, is_blocked: text::is_set(table, "blocked"), places })
 }
 
-/// The entry that counts for a source: the one with the longest prefix that covers it.
-fn covering<'a>(entries: &'a [Entry], source: &str) -> Option<&'a Entry> {
-    let covers = |prefix: &str| match prefix.strip_prefix("*.") {
+/// Whether the entry with this prefix is one for a source.
+pub(super) fn covers(prefix: &str, source: &str) -> bool {
+    match prefix.strip_prefix("*.") {
         Some(domain) => source
             .split('/')
             .next()
             .is_some_and(|host| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))),
         None => source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-    };
-    entries.iter().filter(|entry| covers(&entry.prefix)).max_by_key(|entry| entry.prefix.len())
+    }
+}
+
+/// The entry that counts for a source: the one with the longest prefix that covers it.
+fn covering<'a>(entries: &'a [Entry], source: &str) -> Option<&'a Entry> {
+    entries.iter().filter(|entry| covers(&entry.prefix, source)).max_by_key(|entry| entry.prefix.len())
 }
 
 /// Pure: what is wrong with the files. `reload` is what has to follow a change.
@@ -331,7 +337,7 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
         Ok(entries) => entries,
         Err(finding) => return found.find(*finding),
     };
-    let missing: Vec<_> = expected
+    let missing: BTreeSet<_> = expected
         .routes
         .iter()
         .filter(|route| {
@@ -342,13 +348,10 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
         })
         .map(|route| route.source.registry())
         .collect();
-    let mut missing = missing;
-    missing.sort_unstable();
-    missing.dedup();
     if missing.is_empty() {
         return;
     }
-    let registries = super::finding::listed(&missing);
+    let registries = listed(&missing.into_iter().collect::<Vec<_>>());
     found.find(Finding {
         registries: Vec::new(),
         code: Code::Hidden,

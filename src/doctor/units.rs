@@ -4,18 +4,10 @@ use std::collections::BTreeMap;
 
 use super::address::Address;
 use super::expected::{Expected, by_hand, shell_word};
-use super::finding::{Code, Finding};
+use super::finding::{Code, Examined, Finding, Way};
 use super::host::Host;
+use crate::installed::UNITS;
 use crate::net::egress::NoProxy;
-
-/// Where units are, the one that counts most first (systemd.unit(5)).
-const DIRECTORIES: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 
 /// A unit, as it starts a program.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +25,10 @@ impl Unit {
     /// Reads a service; one that is nowhere has no words and no variables.
     pub(super) fn read(host: &Host, name: &str) -> Self {
         let mut unit = Self { name: name.to_owned(), ..Self::default() };
-        let main = DIRECTORIES.iter().find_map(|directory| host.read(&format!("{directory}/{name}")));
+        let main = UNITS.iter().find_map(|directory| host.read(&format!("{directory}/{name}")));
         // Of drop-ins with one name the first directory's counts; all of them in the order of their names.
         let mut drop_ins = BTreeMap::new();
-        for directory in DIRECTORIES {
+        for directory in UNITS {
             let directory = format!("{directory}/{name}.d");
             for file in host.list(&directory).into_iter().filter(|file| file.ends_with(".conf")) {
                 drop_ins.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
@@ -121,6 +113,14 @@ impl Unit {
     /// The values of a flag that may be given several times: `--name value`, `--name=value`.
     pub(super) fn flag(&self, name: &str) -> Vec<String> {
         flag(&self.command, name)
+    }
+
+    /// Adds what is wrong with the environment: if it sends requests for the proxy to a forward proxy, no pull comes here.
+    pub(super) fn judge_environment(&self, expected: &Expected<'_>, found: &mut Examined) {
+        if let Some(finding) = self.forward_proxy(expected, &Address::parse(&expected.here.url)) {
+            found.find(finding);
+            found.ways.values_mut().for_each(|way| *way = Way::Source);
+        }
     }
 
     /// What is wrong if the environment sends requests for this address of the proxy to a forward proxy. Go asks none for

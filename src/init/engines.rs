@@ -3,14 +3,11 @@
 use std::path::Path;
 
 use crate::client_config::Client;
-
-/// Where distributions and by-hand installations put them.
-const DIRECTORIES: [&str; 7] =
-    ["usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "usr/libexec", "opt/bin", "opt/rke2/bin"];
+use crate::installed;
 
 /// The clients whose files this host needs.
 pub(super) fn find(root: &Path) -> Vec<Client> {
-    let has = |name: &str| DIRECTORIES.iter().any(|directory| root.join(directory).join(name).is_file());
+    let has = |name: &str| installed::has_program(root, name);
     let mut clients = Vec::new();
     if has("dockerd") {
         clients.push(Client::Docker);

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// Where units are, of the package and of who installs by hand.
-const DIRECTORIES: [&str; 3] = ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
+use crate::installed;
+
 const UNIT: &str = "acr-cache-proxy.service";
 /// It is there while systemd is the service manager (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
@@ -35,7 +35,7 @@ impl Manager {
         if !Path::new(BOOTED).is_dir() {
             return Self::Absent("systemd does not run here");
         }
-        if !DIRECTORIES.iter().any(|directory| root.join(directory).join(UNIT).exists()) {
+        if !installed::has_unit(root, UNIT) {
             return Self::Absent("the unit is not installed");
         }
         let is_active = run(&format!("systemctl --quiet is-active {UNIT}")).is_ok();

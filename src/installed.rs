@@ -1,0 +1,25 @@
+//! What is installed on a host, by its files below a root: programs, and units of systemd.
+
+use std::path::Path;
+
+/// Where distributions and by-hand installations put programs.
+const PROGRAMS: [&str; 7] =
+    ["usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "usr/libexec", "opt/bin", "opt/rke2/bin"];
+/// Where units are, the one that counts most first (systemd.unit(5)).
+pub(crate) const UNITS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Whether there is a program of this name.
+pub(crate) fn has_program(root: &Path, name: &str) -> bool {
+    PROGRAMS.iter().any(|directory| root.join(directory).join(name).is_file())
+}
+
+/// Whether there is a unit of this name, with its ending.
+pub(crate) fn has_unit(root: &Path, name: &str) -> bool {
+    UNITS.iter().any(|directory| root.join(directory.trim_start_matches('/')).join(name).exists())
+}
