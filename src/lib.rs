@@ -152,6 +152,7 @@
 //!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
+//! environment_file                 the variables of a unit of systemd
 //! installed                        which programs and units a host has, by their files
 //! program                          runs one to its end, and ends it with all that it has started
 //! digest                           whether content is what its digest says
@@ -238,7 +239,7 @@
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, digest, file, installed, liveness, load, metrics, peer, program, secret, value
+//! answer, browser, digest, environment_file, file, installed, liveness, load, metrics, peer, program, secret, value
 //! access
 //! label
 //! ```
@@ -405,6 +406,7 @@ mod control;
 mod demo;
 mod digest;
 mod doctor;
+mod environment_file;
 mod failure;
 mod file;
 #[cfg(feature = "hot-path")]

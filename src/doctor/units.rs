@@ -6,6 +6,7 @@ use super::address::Address;
 use super::expected::{Expected, by_hand, shell_word};
 use super::finding::{Code, Examined, Finding, Way};
 use super::host::Host;
+use crate::environment_file;
 use crate::installed::UNITS;
 use crate::net::egress::NoProxy;
 
@@ -85,23 +86,28 @@ impl Unit {
                     path.clone_into(&mut self.file);
                 }
                 "Environment" if value.is_empty() => self.environment.clear(),
-                "Environment" => words(value).iter().for_each(|word| self.set(path, word)),
+                "Environment" => {
+                    for word in words(value) {
+                        if let Some((name, value)) = word.split_once('=') {
+                            self.set(path, name.to_owned(), value.to_owned());
+                        }
+                    }
+                }
                 "EnvironmentFile" => {
                     let file = host.read(value.trim_start_matches('-'));
                     let lines = file.as_ref().and_then(|file| Some((&file.path, file.content.as_ref().ok()?)));
                     let Some((path, content)) = lines else { continue };
-                    let lines = content.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-                    lines.for_each(|line| self.set(path, &words(line).join(" ")));
+                    for (name, value) in environment_file::parse(content) {
+                        self.set(path, name, value);
+                    }
                 }
                 _ => {}
             }
         }
     }
 
-    fn set(&mut self, path: &str, assignment: &str) {
-        if let Some((name, value)) = assignment.split_once('=') {
-            self.environment.insert(name.to_owned(), (value.to_owned(), path.to_owned()));
-        }
+    fn set(&mut self, path: &str, name: String, value: String) {
+        self.environment.insert(name, (value, path.to_owned()));
     }
 
     /// A variable in capitals or not, and the file that sets it.

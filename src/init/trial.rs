@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::environment_file;
 use crate::file::{self, FileError};
 
 /// Where `check` reads a configuration that is not written yet.
@@ -32,7 +33,7 @@ impl Variables {
         let wrong = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
         match file::at_start(move || file::read(&at, LONGEST)).and_then(|content| content) {
             Ok(content) => match std::str::from_utf8(&content) {
-                Ok(text) => Ok(Self(parse(text))),
+                Ok(text) => Ok(Self(environment_file::parse(text))),
                 Err(cause) => Err(wrong(&cause)),
             },
             Err(FileError::Io(cause)) if cause.kind() == ErrorKind::NotFound => Ok(Self(Vec::new())),
@@ -75,53 +76,9 @@ pub(super) fn go(text: &str, path: &Path, variables: &Variables) -> Result<Trial
     Ok(Trial { report, is_open: output.status.success() })
 }
 
-/// `systemd.exec(5)`: a variable a line, values perhaps in quotes, a backslash at the end of a line goes on in the next.
-fn parse(text: &str) -> Vec<(String, String)> {
-    let joined = text.replace("\\\n", " ");
-    let lines = joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    lines
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.trim().to_owned(), unquoted(value.trim())))
-        .filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'))
-        .collect()
-}
-
-fn unquoted(value: &str) -> String {
-    let inside = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    if let Some(single) = inside('\'') {
-        return single.to_owned();
-    }
-    let mut text = String::new();
-    let mut characters = inside('"').unwrap_or(value).chars();
-    while let Some(c) = characters.next() {
-        text.extend(if c == '\\' { characters.next() } else { Some(c) });
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn variables_are_read_as_systemd_reads_them() {
-        let text = "# a comment\n; another\n\nA=1\n B = two words \nC='a \"b\" \\c'\nD=\"a 'b' \\\"c\\\" \\\\\"\nE=a\\ b\n\
-                    F=one \\\ntwo\nno variable\n=nothing\nG=\nH=a=b\nI='\nJ=\"";
-        let expected = [
-            ("A", "1"),
-            ("B", "two words"),
-            ("C", "a \"b\" \\c"),
-            ("D", "a 'b' \"c\" \\"),
-            ("E", "a b"),
-            ("F", "one  two"),
-            ("G", ""),
-            ("H", "a=b"),
-            ("I", "'"),
-            ("J", "\""),
-        ];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(parse(text), expected);
-    }
 
     #[test]
     fn a_file_of_variables_that_is_a_fifo_or_endless_is_no_wait_without_end() {
@@ -143,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_set_here_and_not_for_the_service_is_found_where_it_matters() {
-        let variables = Variables(parse("AZURE_TENANT_ID=a"));
+        let variables = Variables(environment_file::parse("AZURE_TENANT_ID=a"));
         let here = ["PATH", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET", "HTTPS_PROXY", "EDITOR"];
         assert_eq!(variables.lacks(here.map(str::to_owned).into_iter()), ["AZURE_CLIENT_SECRET", "HTTPS_PROXY"]);
     }
