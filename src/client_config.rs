@@ -183,8 +183,8 @@ impl Mirror {
 
     /// What a proxy with these listeners is for clients of its own host. The error says what is missing.
     pub(crate) fn of(listeners: &[Listener]) -> Result<Self, String> {
-        let is_direct = |listener: &&Listener| listener.tls.is_none() && listener.proxy_protocol.is_none();
-        let address = listeners.iter().filter(is_direct).find_map(|listener| listener.endpoint.address());
+        let address =
+            listeners.iter().filter(|listener| listener.is_plain()).find_map(|listener| listener.endpoint.address());
         let only_sockets = "listen: no listener is one that clients of this host can use as it is, by an address, without TLS and without the PROXY protocol: name the clients' address with --mirror";
         address.map_or_else(|| Err(only_sockets.to_owned()), Self::at)
     }
@@ -216,8 +216,7 @@ impl Mirror {
 
     /// It is this host's own, which is another one in a container or a virtual machine.
     fn is_loopback(&self) -> bool {
-        let ip = self.host.trim_start_matches('[').trim_end_matches(']').parse();
-        self.host == "localhost" || ip.is_ok_and(|ip: IpAddr| ip.is_loopback())
+        self.host == "localhost" || oci::authority::ip(&self.host).is_some_and(|ip| ip.is_loopback())
     }
 
     /// The same proxy by another name; the name's own port wins.

@@ -152,6 +152,7 @@
 //!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
+//! replace                          a file in the place of another one, in one step
 //! environment_file                 the variables of a unit of systemd
 //! installed                        which programs and units a host has, by their files
 //! program                          runs one to its end, and ends it with all that it has started
@@ -239,7 +240,7 @@
 //! identity
 //! config, failure
 //! logger, net
-//! answer, browser, digest, environment_file, file, installed, liveness, load, metrics, peer, program, secret, value
+//! answer, browser, digest, environment_file, file, installed, liveness, load, metrics, peer, program, replace, secret, value
 //! access
 //! label
 //! ```
@@ -427,6 +428,7 @@ mod otlp;
 mod peer;
 mod program;
 mod proxy;
+mod replace;
 mod run;
 mod secret;
 mod serve;

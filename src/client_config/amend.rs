@@ -1,29 +1,23 @@
 //! Another text into a file that stays somebody else's: with its mode and its owner, and the file from before beside it.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::look::{failed, read};
-
-/// How many copies of one file are kept; whoever has so many has not looked at one of them.
-const COPIES: u32 = 100;
-/// Until it has the owner's mode the new file is nobody else's to read.
-const OWN_MODE: u32 = 0o600;
+use crate::replace::{beside, keep, write};
 
 /// Puts `new` in the place of `old` in one step, and gives where the file from before is. Whatever fails, the file is as it
 /// was. The error is one sentence.
 pub(crate) fn amend(at: &Path, old: &str, new: &str) -> Result<PathBuf, String> {
-    let name = at.file_name().unwrap_or_default().to_string_lossy();
-    let beside = at.with_file_name(format!(".{name}.{}.new", std::process::id()));
+    let beside = beside(at);
     let outcome = write_like(at, &beside, new).map_err(|cause| failed(at, &cause)).and_then(|()| {
         // Somebody may have edited it since it was read.
         match read(at).map_err(|cause| failed(at, &cause))? {
             Ok(content) if content == old.as_bytes() => {}
             _ => return Err(format!("{}: it has just changed: try again", at.display())),
         }
-        let copy = keep(at)?;
+        let copy = keep(at, "bak").map_err(|cause| failed(at, &cause))?;
         fs::rename(&beside, at).map_err(|cause| {
             // It is the file that is still in place, by another name.
             let _ = fs::remove_file(&copy);
@@ -42,37 +36,14 @@ fn write_like(model: &Path, path: &Path, content: &str) -> io::Result<()> {
     if !model.is_file() {
         return Err(io::Error::other("it has just changed: try again"));
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(OWN_MODE).open(path)?;
-    file.write_all(content.as_bytes())?;
-    let is = file.metadata()?;
-    if (is.uid(), is.gid()) != (model.uid(), model.gid()) {
-        let cannot = |cause: io::Error| io::Error::new(cause.kind(), format!("its owner cannot be kept: {cause}"));
-        fchown(&file, Some(model.uid()), Some(model.gid())).map_err(cannot)?;
-    }
-    file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))?;
-    file.sync_all()
-}
-
-/// The file by a second name that was free: `daemon.json.bak`, `daemon.json.bak.2`. It is the same file with all that belongs
-/// to it, and a link is never made over another file.
-fn keep(at: &Path) -> Result<PathBuf, String> {
-    let name = at.file_name().unwrap_or_default().to_string_lossy();
-    for number in 1..=COPIES {
-        let suffix = if number == 1 { String::new() } else { format!(".{number}") };
-        let copy = at.with_file_name(format!("{name}.bak{suffix}"));
-        match fs::hard_link(at, &copy) {
-            Ok(()) => return Ok(copy),
-            Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {}
-            Err(cause) => return Err(format!("{}: no copy can be kept: {cause}", at.display())),
-        }
-    }
-    Err(format!("{}: there are {COPIES} copies of it already: remove those that nobody needs", at.display()))
+    write(path, content, Some(&model))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{chown, symlink};
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 
     fn text(path: &Path) -> String {
         fs::read_to_string(path).expect("it is there")
@@ -119,7 +90,7 @@ mod tests {
         let said = amend(&path, "as it was", "ours").expect_err("it has changed");
         assert!(said.ends_with("daemon.json: it has just changed: try again"), "{said}");
         assert_eq!((text(&path).as_str(), names(directory.path())), ("theirs", vec!["daemon.json".to_owned()]));
-        for number in 1..=COPIES {
+        for number in 1..=100 {
             let suffix = if number == 1 { String::new() } else { format!(".{number}") };
             fs::write(directory.path().join(format!("daemon.json.bak{suffix}")), "").expect("written");
         }

@@ -1,7 +1,7 @@
 //! Files into a tree, in one step each, and never over a file of somebody else.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,9 @@ use nix::fcntl::OFlag;
 use super::File;
 use super::amend::amend;
 use super::look::{Found, Look, directory, failed};
+use crate::replace::{beside, write};
 
 const DIRECTORY_MODE: u32 = 0o755;
-const FILE_MODE: u32 = 0o644;
 
 /// What has become of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +43,8 @@ pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Res
     if directory(&root, parent.strip_prefix(&root).unwrap_or(parent), make)?.is_err() {
         return Ok(Outcome::Left("has just come to be behind a symbolic link".to_owned()));
     }
-    let name = look.at.file_name().unwrap_or_default().to_string_lossy();
-    // Of this process only, so that two of them do not write into one file.
-    let new = parent.join(format!(".{name}.{}.new", std::process::id()));
-    let outcome = write(&new, &file.content).and_then(|()| step(&new, &look.at));
+    let new = beside(&look.at);
+    let outcome = write(&new, &file.content, None).and_then(|()| step(&new, &look.at));
     // Gone, if it was renamed; and the first error is the one to tell.
     let _ = fs::remove_file(&new);
     outcome.map_err(|cause| failed(&look.at, &cause))
@@ -63,13 +61,6 @@ fn let_read(directory: &Path) -> io::Result<()> {
     let itself = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let directory = OpenOptions::new().read(true).custom_flags(itself.bits()).open(directory)?;
     directory.set_permissions(Permissions::from_mode(DIRECTORY_MODE))
-}
-
-fn write(new: &Path, content: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(new)?;
-    file.write_all(content.as_bytes())?;
-    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    file.sync_all()
 }
 
 /// Whoever reads `path` meanwhile sees the old content or the new one.
@@ -165,7 +156,7 @@ mod tests {
     fn a_file_that_came_since_it_was_looked_for_is_left() {
         let root = tempfile::tempdir().expect("a directory");
         let (new, path) = (root.path().join("new"), root.path().join("hosts.toml"));
-        write(&new, "ours").expect("written");
+        write(&new, "ours", None).expect("written");
         fs::write(&path, "somebody else's").expect("written");
         assert_eq!(appear(&new, &path).ok(), Some(Outcome::Left("has just come".to_owned())));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "somebody else's");

@@ -27,6 +27,13 @@ pub(crate) struct Listener {
     pub proxy_protocol: Option<Networks>,
 }
 
+impl Listener {
+    /// Whether the first bytes of all connections are a request's.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.tls.is_none() && self.proxy_protocol.is_none()
+    }
+}
+
 /// Where a listener waits for connections. Prints as an address, or as `unix:` and a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {

@@ -32,13 +32,11 @@ pub(super) struct Facts {
 
 /// Asks the first listener that can be asked as it is, and the admin listener.
 pub(super) async fn read(host: &Host, config: &Config) -> Facts {
-    let is_plain = |listener: &&crate::config::Listener| listener.tls.is_none() && listener.proxy_protocol.is_none();
-    let listener = config.listeners().iter().find(is_plain).or(config.listeners().first());
+    let listener = config.listeners().iter().find(|listener| listener.is_plain()).or(config.listeners().first());
     let (at, answers) = match listener {
         Some(listener) => {
-            let is_plain = is_plain(&listener);
             let answers = match &listener.endpoint {
-                endpoint if is_plain => ask_at(endpoint, "/v2/").await.map(Some),
+                endpoint if listener.is_plain() => ask_at(endpoint, "/v2/").await.map(Some),
                 Endpoint::Address(address) => ask::connects(reachable(*address)).await.map(|()| None),
                 Endpoint::Unix { path, .. } => ask::listens(path)
                     .await

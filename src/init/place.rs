@@ -1,22 +1,19 @@
 //! The configuration in its place: what stands there, and another in its stead, in one step.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::config::SAMPLE;
 use crate::file::open_itself;
+use crate::replace::{beside, keep, write};
 
 /// The proxy reads no longer one.
 const LONGEST: u64 = 1 << 20;
-/// The user of the unit, which owns no file, reads it.
-const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
-/// Whoever has as many copies has no use for another.
-const MAX_COPIES: usize = 100;
 
 /// What stands where the configuration goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +66,7 @@ pub(super) fn put(path: &Path, text: &str, before: &Before) -> Result<Option<Pat
     let failed = |cause: io::Error| format!("{}: {cause}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = directory.join(format!(".{name}.{}.new", std::process::id()));
+    let new = beside(path);
     // Ctrl-C counts once all of it is done: no file is left that nobody knows.
     let outcome = without_signals(|| {
         let outcome = replace(path, &new, text, before, directory);
@@ -82,7 +78,7 @@ pub(super) fn put(path: &Path, text: &str, before: &Before) -> Result<Option<Pat
 }
 
 fn replace(path: &Path, new: &Path, text: &str, before: &Before, directory: &Path) -> io::Result<Option<PathBuf>> {
-    write(new, text, fs::metadata(path).ok())?;
+    write(new, text, fs::metadata(path).ok().as_ref())?;
     if Before::look(path) != *before {
         return Err(io::Error::other("it has changed since it was shown, and is left as it is: run init again"));
     }
@@ -93,7 +89,7 @@ fn replace(path: &Path, new: &Path, text: &str, before: &Before, directory: &Pat
             None
         }
         Before::Edited(_) => {
-            let copy = keep(path)?;
+            let copy = keep(path, "old")?;
             fs::rename(new, path)?;
             Some(copy)
         }
@@ -104,36 +100,6 @@ fn replace(path: &Path, new: &Path, text: &str, before: &Before, directory: &Pat
     };
     File::open(directory)?.sync_all()?;
     Ok(copy)
-}
-
-/// A new file, with the owner and the mode of the one that it is to replace.
-fn write(new: &Path, text: &str, replaced: Option<fs::Metadata>) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(new)?;
-    let mode = match replaced {
-        Some(replaced) => {
-            fchown(&file, Some(replaced.uid()), Some(replaced.gid()))?;
-            replaced.mode() & 0o777
-        }
-        None => FILE_MODE,
-    };
-    // Again, for the mask of this process may have taken from it.
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-/// The file by another name besides, which no file has yet: `config.yaml.old`, `config.yaml.old.2`.
-fn keep(path: &Path) -> io::Result<PathBuf> {
-    for number in 1..=MAX_COPIES {
-        let mut name = path.as_os_str().to_owned();
-        name.push(if number == 1 { ".old".to_owned() } else { format!(".old.{number}") });
-        match fs::hard_link(path, &name) {
-            Ok(()) => return Ok(name.into()),
-            Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {}
-            Err(cause) => return Err(cause),
-        }
-    }
-    Err(io::Error::other(format!("there are {MAX_COPIES} copies of it: remove some")))
 }
 
 /// Does the work while signals that end this process wait.
@@ -151,6 +117,8 @@ fn without_signals<T>(work: impl FnOnce() -> T) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     fn names(directory: &Path) -> Vec<String> {
         let all = fs::read_dir(directory).expect("a directory");
@@ -167,7 +135,7 @@ mod tests {
         let path = directory.join("config.yaml");
         assert_eq!(Before::look(&path), Before::Nothing);
         assert_eq!(put(&path, "a: 1\n", &Before::Nothing), Ok(None));
-        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, FILE_MODE);
+        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, 0o644);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("set");
         for (text, copy) in [("a: 2\n", "config.yaml.old"), ("a: 3\n", "config.yaml.old.2")] {
             let before = Before::look(&path);
