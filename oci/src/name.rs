@@ -76,7 +76,9 @@ impl<'a> Digest<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         /// The length of the encoded part.
         const REGISTERED: [(&str, usize); 2] = [("sha256", 64), ("sha512", 128)];
-        if text.len() > MAX_DIGEST {
+        // The length is of the text that the registry gets: of an encoding's three bytes it has one.
+        let encodings = text.bytes().filter(|byte| *byte == b'%').count();
+        if text.len().saturating_sub(2 * encodings) > MAX_DIGEST {
             return None;
         }
         let (algorithm, encoded) = split_at_colon(text)?;
@@ -253,12 +255,22 @@ mod tests {
         }
     }
 
+    /// It was refused encoded and accepted without, so two spellings of one digest were not the same object.
+    #[test]
+    fn the_longest_digest_may_be_encoded() {
+        let encoded = "a".repeat(MAX_DIGEST - "x+y:".len());
+        assert!(Digest::parse(&format!("x+y:{encoded}")).is_some());
+        assert!(Digest::parse(&format!("x%2By%3A{encoded}")).is_some());
+        assert!(Digest::parse(&format!("x%2By%3A{encoded}a")).is_none());
+    }
+
     #[test]
     fn lengths_have_limits() {
         assert!(Name::parse(&"a".repeat(MAX_NAME)).is_some());
         assert!(Name::parse(&"a".repeat(MAX_NAME + 1)).is_none());
         assert!(Digest::parse(&format!("x:{}", "a".repeat(MAX_DIGEST - 2))).is_some());
         assert!(Digest::parse(&format!("x:{}", "a".repeat(MAX_DIGEST - 1))).is_none());
+        assert!(Digest::parse(&"%".repeat(MAX_DIGEST)).is_none());
         assert!(Prefix::parse(&"a".repeat(MAX_PREFIX)).is_some());
         assert!(Prefix::parse(&"a".repeat(MAX_PREFIX + 1)).is_none());
     }
