@@ -19,7 +19,7 @@ import time
 from attack import ATTACKS
 from attack import PATH as KEPT
 from process import cpu_seconds, free_port, listens, memory, proxy_settings
-from run import HERE, Bench, descriptors, machine, write
+from run import Bench, HERE, about, descriptors, write
 
 # Of the good client: a tenth of what one thread can do.
 RATE = 500
@@ -190,14 +190,14 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     descriptors()
-    about = {"machine": machine(), "real_time": "chrt" in FIRST, "command": [word.removeprefix(f"{HERE.parent}/") for word in sys.argv]}
+    made_by = about() | {"real_time": "chrt" in FIRST}
     bench = Hostile(arguments)
     try:
         bench.set_up()
         rows = [bench.measure(kind) for kind in arguments.only]
     finally:
         bench.stop()
-    write(arguments.out, "hostile", about | {"hostile": rows}, summary(rows))
+    write(arguments.out, "hostile", made_by | {"hostile": rows}, summary(rows))
 
 
 if __name__ == "__main__":

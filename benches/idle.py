@@ -16,7 +16,7 @@ import time
 
 from attack import END_STREAM_AND_HEADERS, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, headers
 from process import free_port, listens, memory, proxy_settings
-from run import ACCEPT, HERE, PATH, Bench, descriptors, machine, write
+from run import ACCEPT, Bench, HERE, PATH, about, descriptors, write
 
 REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{ACCEPT}\r\n\r\n".encode()
 # RFC 9113: a frame, and two flags; RFC 7541: `:status 200` of the static table.
@@ -205,14 +205,14 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     descriptors()
-    about = {"machine": machine(), "command": [word.removeprefix(f"{HERE.parent}/") for word in sys.argv]}
+    made_by = about()
     bench = Idle(arguments)
     try:
         bench.set_up()
         rows = bench.rows()
     finally:
         bench.stop()
-    write(arguments.out, "idle", about | {"idle": rows}, summary(rows))
+    write(arguments.out, "idle", made_by | {"idle": rows}, summary(rows))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from process import Processes, free_port, listens, memory
-from run import HERE, machine, write
+from run import HERE, about, write
 
 # As the unit has it.
 WATCHDOG = 30
@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    about = {"machine": machine(), "command": [word.removeprefix(f"{HERE.parent}/") for word in sys.argv]}
+    made_by = about()
     with tempfile.TemporaryDirectory() as directory:
         bench = Quiet(arguments, pathlib.Path(directory))
         try:
@@ -154,7 +154,7 @@ def main():
             rest = bench.rest()
         finally:
             bench.processes.stop()
-    write(arguments.out, "quiet", about | {"starts": starts, "rest": rest}, summary(starts, rest))
+    write(arguments.out, "quiet", made_by | {"starts": starts, "rest": rest}, summary(starts, rest))
 
 
 if __name__ == "__main__":

@@ -305,6 +305,11 @@ def write(out, name, found, text):
         (out / f"{name}.md").write_text(text)
 
 
+def about():
+    """What a run was made by, and on which machine."""
+    return {"machine": machine(), "command": [word.removeprefix(f"{HERE.parent}/") for word in sys.argv]}
+
+
 def machine():
     model = re.search(r"model name\s*:\s*(.*)", pathlib.Path("/proc/cpuinfo").read_text())
 
@@ -382,7 +387,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     descriptors()
-    about = {"machine": machine(), "command": [word.removeprefix(f"{HERE.parent}/") for word in sys.argv]}
+    made_by = about()
     bench = Bench(arguments)
     found = {}
     try:
@@ -404,7 +409,7 @@ def main():
         print(text)
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / f"{name}.json").write_text(json.dumps(about | rows, indent=1) + "\n")
+            (arguments.out / f"{name}.json").write_text(json.dumps(made_by | rows, indent=1) + "\n")
             (arguments.out / f"{name}.md").write_text(text)
 
 
