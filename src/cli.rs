@@ -17,6 +17,7 @@ mod doctor;
 mod exit;
 mod generate;
 mod init;
+mod mirror;
 #[cfg(not(all(feature = "bench", feature = "demo")))]
 mod missing;
 mod reload;

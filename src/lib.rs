@@ -9,6 +9,7 @@
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
 //!   cli::serve, cli::check, cli::doctor, cli::init, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::generate                    manual pages, completions of shells and the schema, for packages
+//!   cli::mirror                      a flag of two of them
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words

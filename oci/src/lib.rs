@@ -10,6 +10,7 @@ pub mod error;
 pub mod image;
 pub mod manifest;
 pub mod media_type;
+pub mod members;
 pub mod name;
 pub mod platform;
 pub mod quote;

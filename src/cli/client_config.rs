@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::{Exit, mistake};
+use super::mirror::MirrorFlag;
 use super::serve;
 use crate::client_config::{self, Client, How, Mirror, Task};
 
@@ -13,13 +14,8 @@ pub(super) struct ClientConfigFlags {
     /// docker, docker-desktop, containerd, nerdctl, podman (and buildah, skopeo, CRI-O), buildkit, kubernetes, k3s, rke2,
     /// talos or kaniko
     client: Option<String>,
-    // As an attribute: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Where clients reach the proxy, as http://HOST[:PORT] or https:// [default: where it listens]"
-    )]
-    mirror: Option<String>,
+    #[command(flatten)]
+    mirror: MirrorFlag,
     /// Put the files in place, but never over a file that this program did not write
     #[arg(long)]
     write: bool,
@@ -67,8 +63,7 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
     if remove {
         return Ok(Task::Remove { client, root, write });
     }
-    let mirror = mirror.map(|url| Mirror::parse(&url).map_err(|sentence| wrong(format!("--mirror: {sentence}"))));
-    let mirror = mirror.transpose()?;
+    let mirror = mirror.parse()?;
     let config = serve::load(serve)?;
     let mirror = mirror.map_or_else(|| Mirror::of(config.listeners()).map_err(wrong), Ok)?;
     let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;

@@ -6,8 +6,8 @@ use clap::Args;
 use oci::image::Image;
 
 use super::exit::{Exit, mistake};
+use super::mirror::MirrorFlag;
 use super::serve;
-use crate::client_config::Mirror;
 use crate::config::Flags;
 use crate::doctor::Options;
 
@@ -45,13 +45,8 @@ pub(super) struct DoctorFlags {
     /// Have each engine that runs pull this image, and look whether the proxy was asked
     #[arg(long, value_name = "IMAGE", num_args = 0..=1, default_missing_value = SMALL)]
     pull: Option<String>,
-    // As an attribute: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Where clients reach the proxy, as http://HOST[:PORT] or https:// [default: where it listens]"
-    )]
-    mirror: Option<String>,
+    #[command(flatten)]
+    mirror: MirrorFlag,
     /// The directory below which the host's files are
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     root: PathBuf,
@@ -62,8 +57,7 @@ pub(super) struct DoctorFlags {
 /// What to look at, and by which flags the settings are read.
 pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
     let DoctorFlags { json, fix, pull, mirror, root, mut serve } = flags;
-    let mirror =
-        mirror.map(|url| Mirror::parse(&url).map_err(|wrong| mistake(&format!("--mirror: {wrong}")))).transpose()?;
+    let mirror = mirror.parse()?;
     if let Err(cause) = root.read_dir() {
         return Err(mistake(&format!("--root {}: {cause}: name a directory that is there", root.display())));
     }

@@ -1,8 +1,6 @@
 //! `registry-mirrors` of `daemon.json`.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use oci::members::Members;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -98,31 +96,4 @@ fn first_member(old: &str, quoted: &str, is_empty: bool) -> Option<(usize, Strin
 /// Where a value is in the text that it was read from.
 fn start(text: &str, value: &RawValue) -> usize {
     value.get().as_ptr().addr() - text.as_ptr().addr()
-}
-
-/// The members of an object in their order, each as it stands in the text; of two with one name both.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Object)
-    }
 }
