@@ -13,6 +13,7 @@ use oci::route::OnFailure;
 
 mod amend;
 mod buildkit;
+mod by_flag;
 mod containerd;
 mod docker;
 mod docker_desktop;
@@ -30,6 +31,7 @@ pub(crate) mod standing;
 mod talos;
 mod task;
 
+pub(crate) use by_flag::dockerd;
 pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.

@@ -21,7 +21,7 @@ mod containerd;
 mod dockerd;
 mod expected;
 mod finding;
-mod host;
+mod forward_proxy;
 mod hosts_toml;
 mod k3s;
 mod podman;
@@ -30,11 +30,10 @@ mod pull;
 mod registries_conf;
 mod report;
 mod text;
-mod units;
 
+use crate::host::Host;
 use expected::Expected;
 use finding::{Code, Examined, Part};
-use host::Host;
 use report::Report;
 
 /// Something is wrong.

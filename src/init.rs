@@ -402,8 +402,17 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
     }
 
     /// The inner error is a sentence about this engine.
-    fn bring(&mut self, client: Client, setup: Setup, serves: bool) -> Result<Result<(), String>, Stop> {
+    fn bring(&mut self, client: Client, mut setup: Setup, serves: bool) -> Result<Result<(), String>, Stop> {
         let (name, root) = (client.name(), self.options.root.clone());
+        match setup.take_excluded(&root) {
+            Ok(excluded) => {
+                for sentence in excluded {
+                    self.talk.say(&format!("\nNot written for {name}: {sentence}\n"))?;
+                    self.left.push(sentence);
+                }
+            }
+            Err(cause) => return Ok(Err(cause)),
+        }
         let standing = match setup.standing(&root) {
             Ok(standing) => standing,
             Err(cause) => return Ok(Err(cause)),

@@ -14,6 +14,14 @@ pub(crate) const UNITS: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
+/// It is there while systemd is the service manager (`sd_booted(3)`).
+const BOOTED: &str = "/run/systemd/system";
+
+/// Whether systemd is the service manager of this machine.
+pub(crate) fn runs_systemd() -> bool {
+    Path::new(BOOTED).is_dir()
+}
+
 /// Whether there is a program of this name.
 pub(crate) fn has_program(root: &Path, name: &str) -> bool {
     PROGRAMS.iter().any(|directory| root.join(directory).join(name).is_file())

@@ -156,6 +156,7 @@
 //! replace                          a file in the place of another one, in one step
 //! environment_file                 the variables of a unit of systemd
 //! installed                        which programs and units a host has, by their files
+//! host, unit                       files of a host, read within bounds; what its systemd starts a program with
 //! program                          runs one to its end, and ends it with all that it has started
 //! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say
@@ -176,9 +177,9 @@
 //!   reach, certificate               the way to one host; what its certificate says
 //!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
-//!   host, ask                        files and daemons of the host, read and asked within bounds
-//!   text, units                      TOML and JSON by keys; units of systemd
+//!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
 //!   expected, address                what the settings ask of engines; which addresses are the proxy's
+//!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   pull                             a pull by each engine that runs
 //!     hosts_toml, registries_conf      files that several of them read
@@ -192,6 +193,7 @@
 //!   task                             shows, checks, writes, merges or removes them
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
+//!   by_flag                          what dockerd is told by a flag, beside which its file may not say it
 //!   masked                           a text of somebody else as it is shown, without its secrets
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files
@@ -241,6 +243,8 @@
 //! identity
 //! config, failure
 //! logger, net
+//! unit
+//! host
 //! answer, browser, digest, environment_file, file, installed, liveness, load, metrics, peer, program, replace, secret, value
 //! access
 //! label
@@ -411,6 +415,7 @@ mod doctor;
 mod environment_file;
 mod failure;
 mod file;
+mod host;
 #[cfg(feature = "hot-path")]
 #[doc(hidden)]
 pub mod hot_path;
@@ -434,6 +439,7 @@ mod run;
 mod secret;
 mod serve;
 mod token;
+mod unit;
 mod value;
 mod warm;
 

@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
 pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Result<Outcome, String> {
     let step = match &look.found {
         Found::Same(_) => return Ok(Outcome::Unchanged),
-        Found::Foreign(why) => return Ok(Outcome::Left(why.clone())),
+        Found::Foreign(why) | Found::Excluded(why) => return Ok(Outcome::Left(why.clone())),
         Found::Lacks(old, merged) if merge => return amend(&look.at, old, &merged.text).map(Outcome::Merged),
         Found::Lacks(..) => return Ok(Outcome::Left("was not written from here".to_owned())),
         Found::Nothing => appear,

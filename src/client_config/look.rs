@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
 
+use super::by_flag::ByFlag;
 use super::merge::Merged;
 use super::{File, Language, MARKER};
 use crate::file::open_itself;
@@ -33,6 +34,8 @@ pub(crate) enum Found {
     Older(String),
     /// Somebody else's, its text, and what would become of it.
     Lacks(String, Merged),
+    /// Beside a flag of the engine's it may not say what is wanted, whether it is there or not; a clause.
+    Excluded(String),
     /// Somebody else's that can only be left; why, a clause about the file.
     Foreign(String),
 }
@@ -51,9 +54,12 @@ pub(crate) fn look(root: &Path, file: &File) -> Result<Look, String> {
         }
     };
     let link = directory.join(name);
+    let by_flag = ByFlag::beside(file, &root);
     let is_link = match fs::symlink_metadata(&link) {
         Ok(found) => found.is_symlink(),
-        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Look { at: link, found: Found::Nothing }),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => {
+            return Ok(Look { at: link, found: by_flag.map_or(Found::Nothing, |flag| beside(&flag, None)) });
+        }
         Err(cause) => return Err(failed(&link, &cause)),
     };
     let at = match link.canonicalize() {
@@ -63,7 +69,7 @@ pub(crate) fn look(root: &Path, file: &File) -> Result<Look, String> {
         Err(cause) => return foreign(link, format!("is a symbolic link that leads nowhere: {cause}")),
     };
     let found = match read(&at).map_err(|cause| failed(&at, &cause))? {
-        Ok(content) => found(&content, file),
+        Ok(content) => found(&content, file, by_flag.as_ref()),
         Err(why) => Found::Foreign(why),
     };
     match found {
@@ -119,13 +125,16 @@ pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>, String>> {
     Ok(Ok(content))
 }
 
-fn found(content: &[u8], file: &File) -> Found {
-    if content == file.content.as_bytes() {
-        return Found::Same(Vec::new());
-    }
+fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>) -> Found {
     let Ok(text) = std::str::from_utf8(content) else {
         return Found::Foreign("is not UTF-8".to_owned());
     };
+    if let Some(by_flag) = by_flag {
+        return beside(by_flag, Some(text));
+    }
+    if text == file.content {
+        return Found::Same(Vec::new());
+    }
     if file.language == Language::Commented && meaning(text).eq(meaning(&file.content)) {
         return Found::Same(Vec::new());
     }
@@ -138,6 +147,11 @@ fn found(content: &[u8], file: &File) -> Found {
         Some(Ok(merged)) => Found::Lacks(text.to_owned(), merged),
         Some(Err(why)) => Found::Foreign(why),
     }
+}
+
+/// What the file is beside a flag of the engine's.
+fn beside(by_flag: &ByFlag, text: Option<&str>) -> Found {
+    by_flag.judge(text).map_or_else(Found::Excluded, |clause| Found::Same(vec![clause]))
 }
 
 /// The lines that say something.

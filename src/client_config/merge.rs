@@ -110,7 +110,7 @@ fn rank(list: &[&str], ours: &str, name: &str) -> Result<Rank, String> {
 }
 
 /// Clients take an address with a slash at its end for the same.
-fn is(other: &str, ours: &str) -> bool {
+pub(super) fn is(other: &str, ours: &str) -> bool {
     other.strip_suffix('/').unwrap_or(other) == ours
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Setup;
-use super::look::{Found, look};
+use super::look::{Found, Look, look};
 
 /// One file, and whether it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum State {
     Older(String),
     /// It is somebody else's, and lacks this, a clause each; `--write --merge` adds it.
     Lacks(Vec<String>),
+    /// A flag of the engine's excludes it; a clause, with what to do.
+    Excluded(String),
     /// It is somebody else's, and nothing here changes it; a clause about the file.
     Foreign(String),
     /// It is from here, but its route is gone; `--write --prune` removes it.
@@ -50,6 +52,7 @@ impl Setup {
                         Found::Same(beside) => (State::Stands, beside),
                         Found::Older(difference) => (State::Older(difference), Vec::new()),
                         Found::Lacks(_, merged) => (State::Lacks(merged.lacks), merged.beside),
+                        Found::Excluded(why) => (State::Excluded(why), Vec::new()),
                         Found::Foreign(why) => (State::Foreign(why), Vec::new()),
                     };
                     (look.at, state, beside)
@@ -58,6 +61,22 @@ impl Setup {
             Standing { at, state, beside }
         });
         Ok(files.chain(stale).collect())
+    }
+}
+
+impl Setup {
+    /// Leaves out the files that a flag of the engine's excludes, and gives the sentences why.
+    pub(crate) fn take_excluded(&mut self, root: &Path) -> Result<Vec<String>, String> {
+        let mut excluded = Vec::new();
+        let mut files = Vec::new();
+        for file in std::mem::take(&mut self.files) {
+            match look(root, &file)? {
+                Look { at, found: Found::Excluded(why) } => excluded.push(format!("{}: {why}", at.display())),
+                _ => files.push(file),
+            }
+        }
+        self.files = files;
+        Ok(excluded)
     }
 }
 
@@ -77,6 +96,7 @@ impl fmt::Display for Standing {
             State::Missing => write!(f, "missing {at}")?,
             State::Older(difference) => write!(f, "differs {at}: {difference}")?,
             State::Lacks(lacks) => write!(f, "differs {at}: it lacks {}", lacks.join(", and "))?,
+            State::Excluded(why) => write!(f, "excluded {at}: {why}")?,
             State::Foreign(why) => write!(f, "differs {at}: it {why}")?,
             State::Stale => write!(f, "stale {at}: it is left from a route that is gone")?,
             State::Unknown(cause) => write!(f, "unknown {cause}")?,

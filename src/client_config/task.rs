@@ -146,6 +146,10 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
         eprintln!("acr-cache-proxy: {}: {clause}", at.display());
     }
     let outcome = match &look.found {
+        Found::Excluded(why) => {
+            eprintln!("acr-cache-proxy: {} is left as it is: {why}", at.display());
+            return Ok(true);
+        }
         Found::Nothing | Found::Older(_) if how.dry => {
             say("would write", at);
             return Ok(false);

@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::host::Host;
+use crate::host::Host;
 
 /// From the connection to the end of the answer. A daemon on the same host answers within milliseconds; dockerd takes
 /// seconds where its disk is slow.

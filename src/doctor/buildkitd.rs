@@ -4,10 +4,11 @@ use super::address::{Address, Order, Verdict, order};
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, PAST, Part, REGISTRIES, Way};
-use super::host::{self, Host, Text};
+use super::forward_proxy;
 use super::text;
-use super::units::{self, Unit};
 use crate::client_config::Client;
+use crate::host::{self, Host, Text};
+use crate::unit::{self, Unit};
 
 const FILE: &str = "/etc/buildkit/buildkitd.toml";
 const SOCKET: &str = "/run/buildkit/buildkitd.sock";
@@ -32,7 +33,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     let unit = Unit::read(host, "buildkit.service");
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
     let command = pid.and_then(|pid| host::command_line(pid, "buildkitd")).unwrap_or_else(|| unit.command.clone());
-    let path = units::flag(&command, "config").pop().unwrap_or_else(|| FILE.to_owned());
+    let path = unit::flag(&command, "config").pop().unwrap_or_else(|| FILE.to_owned());
     let is_older = host::is_older(pid.and_then(host::started), host.changed(&path));
     Some(Facts { settings: host.read(&path), path, unit, runs, is_older })
 }
@@ -117,6 +118,6 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             fix: by_hand("systemctl restart buildkit"),
         });
     }
-    facts.unit.judge_environment(expected, &mut found);
+    forward_proxy::judge(&facts.unit, expected, &mut found);
     found
 }

@@ -9,11 +9,12 @@ use super::ask;
 use super::dockerd::missing;
 use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
-use super::host::{self, Host, Text};
+use super::forward_proxy;
 use super::hosts_toml::{self, Directory};
 use super::text;
-use super::units::{self, Unit};
 use crate::client_config::Client;
+use crate::host::{self, Host, Text};
+use crate::unit::{self, Unit};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -58,7 +59,7 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
     let command = pid.and_then(|pid| host::command_line(pid, "containerd")).unwrap_or_else(|| unit.command.clone());
     let path =
-        ["config", "c"].iter().find_map(|name| units::flag(&command, name).pop()).unwrap_or_else(|| CONFIG.to_owned());
+        ["config", "c"].iter().find_map(|name| unit::flag(&command, name).pop()).unwrap_or_else(|| CONFIG.to_owned());
     let config = host.read(&path);
     let imports = config.as_ref().map(|config| imports(host, config)).unwrap_or_default();
     let started = pid.and_then(host::started);
@@ -248,7 +249,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             fix: by_hand(RESTART),
         });
     }
-    facts.unit.judge_environment(expected, &mut found);
+    forward_proxy::judge(&facts.unit, expected, &mut found);
     found
 }
 

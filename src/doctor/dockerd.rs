@@ -7,11 +7,12 @@ use super::address::{Address, Order, Verdict, order};
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
-use super::host::{self, Host, Text};
+use super::forward_proxy;
 use super::hosts_toml::{self, Directory};
 use super::text;
-use super::units::{self, Unit};
-use crate::client_config::Client;
+use crate::client_config::{self, Client};
+use crate::host::{self, Host, Text};
+use crate::unit::Unit;
 
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CERTS_D: &str = "/etc/docker/certs.d";
@@ -46,7 +47,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     if socket.is_none() && !host.has_program(&["dockerd"]) {
         return None;
     }
-    let mut unit = Unit::read(host, "docker.service");
+    let mut unit = client_config::dockerd(host);
     let (mut info, mut silent) = (None, None);
     if let Some(socket) = &socket {
         match ask::get_unix(socket, "/info").await {
@@ -230,7 +231,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
 fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
     let file = unit.file_of("registry-mirror");
     // A package replaces its own units.
-    let then = format!("  # {what}; then: {then}systemctl daemon-reload && systemctl restart docker");
+    let then = format!("  # {what}; then: {then}{}", unit.restart());
     match file.starts_with("/etc/") {
         true => edit(file, &then),
         false => by_hand(format!("systemctl edit --full docker{then}")),
@@ -267,10 +268,10 @@ fn forward_proxy(
     let proxies = &settings["proxies"];
     let key = if expected.here.is_plain(ours) { "http-proxy" } else { "https-proxy" };
     if !proxies[key].is_string() {
-        return facts.unit.forward_proxy(expected, ours);
+        return forward_proxy::of_unit(&facts.unit, expected, ours);
     }
     let exempt = proxies["no-proxy"].as_str().unwrap_or_default();
-    if ours.is_loopback() || units::is_exempt(exempt, ours) {
+    if ours.is_loopback() || forward_proxy::is_exempt(exempt, ours) {
         return None;
     }
     Some(Finding {

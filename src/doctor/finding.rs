@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use oci::route::DOCKER_HUB;
 
-use super::host::DENIED;
 use crate::client_config::Client;
+use crate::host::DENIED;
 use crate::label::labels;
 
 labels! {

@@ -3,9 +3,9 @@
 use super::address::{Address, Here, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, misplaced, shell_word, unreadable, with_path};
 use super::finding::{Code, Finding, Fix};
-use super::host::{Host, Text};
 use super::text;
 use crate::client_config::carries_marker;
+use crate::host::{Host, Text};
 
 /// One directory of a directory of registries.
 pub(super) struct Directory {

@@ -5,10 +5,11 @@ use serde_json::Value;
 use super::address::{Address, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, Part, REGISTRIES, Way};
-use super::host::{Host, Text};
-use super::units::Unit;
+use super::forward_proxy;
 use crate::client_config::Client;
 use crate::config::takes_too_long;
+use crate::host::{Host, Text};
+use crate::unit::Unit;
 
 /// One of the two.
 struct Kind {
@@ -154,7 +155,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         });
         found.ways.values_mut().for_each(|way| *way = Way::Source);
     }
-    facts.unit.judge_environment(expected, &mut found);
+    forward_proxy::judge(&facts.unit, expected, &mut found);
     found
 }
 

@@ -5,9 +5,10 @@ use serde_json::Value;
 use super::ask;
 use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, PAST, Part, Way};
-use super::host::{self, Host};
+use super::forward_proxy;
 use super::registries_conf::{self, Files};
-use super::units::Unit;
+use crate::host::{self, Host};
+use crate::unit::Unit;
 
 const CRIO_SOCKETS: [&str; 2] = ["/run/crio/crio.sock", "/var/run/crio/crio.sock"];
 
@@ -130,6 +131,6 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
             fix: by_hand("systemctl reload crio"),
         });
     }
-    facts.unit.judge_environment(expected, &mut found);
+    forward_proxy::judge(&facts.unit, expected, &mut found);
     found
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::ask::{self, Answer};
 use super::expected::{Expected, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Part};
-use super::host::Host;
 use crate::config::{Config, Endpoint};
+use crate::host::Host;
 
 const UNIT: &str = "acr-cache-proxy.service";
 /// A sentence of the proxy's is quoted up to here.

@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::ask;
 use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part};
-use super::host::Host;
 use super::{containerd, dockerd, podman, proxy};
 use crate::config::Config;
+use crate::host::Host;
 
 /// All pulls together. A registry that has to import an image answers its first pull within 30 s.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -7,9 +7,9 @@ use toml::{Table, Value};
 use super::address::{Address, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way, listed};
-use super::host::{DENIED, Host, Text};
 use super::text;
 use crate::client_config::Client;
+use crate::host::{DENIED, Host, Text};
 
 /// The first of them that is there counts.
 const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/containers/registries.conf"];

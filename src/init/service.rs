@@ -7,8 +7,6 @@ use std::process::Command;
 use crate::installed;
 
 const UNIT: &str = "acr-cache-proxy.service";
-/// It is there while systemd is the service manager (`sd_booted(3)`).
-const BOOTED: &str = "/run/systemd/system";
 /// Starts the service now and at each boot.
 pub(super) const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
 /// Has a running one take a new configuration.
@@ -32,7 +30,7 @@ impl Manager {
         if root != Path::new("/") {
             return Self::Absent("the files are those of another host");
         }
-        if !Path::new(BOOTED).is_dir() {
+        if !installed::runs_systemd() {
             return Self::Absent("systemd does not run here");
         }
         if !installed::has_unit(root, UNIT) {

@@ -350,3 +350,59 @@ fn check_tells_each_file_that_does_not_stand_and_changes_nothing() {
     assert_eq!(said.lines().collect::<Vec<_>>(), lines);
     assert!(!hosts("docker.io").exists());
 }
+
+/// dockerd did not start any more: a flag in its unit, or in a file of its variables, had mirrors as well.
+#[test]
+fn a_mirror_among_dockerds_flags_keeps_registry_mirrors_out_of_daemon_json() {
+    const DROP_IN: &str = "etc/systemd/system/docker.service.d/mirror.conf";
+    const UNIT: &str = "lib/systemd/system/docker.service";
+    const DEFAULT: &str = "etc/default/docker";
+    const VARIABLE: &str =
+        "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd $DOCKER_OPTS\n";
+    let starts = |flag: &str| format!("[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// {flag}\n");
+    let other = "--registry-mirror=https://mirror.example";
+    let ours = "--registry-mirror http://127.0.0.1:8080";
+    let opts = format!("DOCKER_OPTS=\"--debug {other}\"\n");
+    let with_mirrors = "{\"registry-mirrors\": [\"http://127.0.0.1:8080\"]}\n";
+    let put_first = "gives dockerd --registry-mirror, and dockerd does not start with registry-mirrors beside it: put --registry-mirror=http://127.0.0.1:8080 first there, then: ";
+    let both = "and dockerd does not start with both: take one of the two out, then: systemctl daemon-reload && systemctl restart docker";
+    for (files, json, named, says) in [
+        (vec![(DROP_IN, starts(other))], None, DROP_IN, put_first),
+        (vec![(DROP_IN, starts(other))], Some("{\"debug\": true}\n"), DROP_IN, put_first),
+        (vec![(DROP_IN, starts(ours))], Some(with_mirrors), DROP_IN, both),
+        (vec![(UNIT, VARIABLE.to_owned()), (DEFAULT, opts.clone())], Some("{}\n"), DEFAULT, put_first),
+        // An init script's, where there is no unit; one that has a unit goes by that.
+        (vec![(DEFAULT, opts.clone())], None, DEFAULT, "then: service docker restart; or take the flag out"),
+        (vec![(UNIT, starts("--debug")), (DEFAULT, opts.clone())], None, "", ""),
+        (vec![(DEFAULT, format!("#{opts}"))], None, "", ""),
+        // It comes here already.
+        (vec![(DROP_IN, starts(ours))], None, DROP_IN, "dockerd has http://127.0.0.1:8080 by --registry-mirror in "),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        let daemon_json = root.path().join("etc/docker/daemon.json");
+        let put = |path: &std::path::Path, content: &str| {
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, content).expect("written");
+        };
+        files.iter().for_each(|(path, content)| put(&root.path().join(path), content));
+        json.iter().for_each(|content| put(&daemon_json, content));
+        let comes_here = says.starts_with("dockerd has ");
+        let is_written = says.is_empty();
+        let status = Some(i32::from(!is_written && !comes_here));
+        for arguments in [&["--merge"][..], &["--write"], &["--write", "--merge"], &["--check"]] {
+            let output = client_config(&[&["docker", "--root", &at], arguments].concat());
+            let said = text(&[output.stdout, output.stderr].concat());
+            let expected = if arguments[0] == "--check" && is_written { Some(0) } else { status };
+            assert_eq!(output.status.code(), expected, "{files:?} {arguments:?} {said}");
+            let told = said.lines().filter(|line| line.contains(says) && line.contains(&format!("/{named}"))).count();
+            assert!(is_written || told == 1, "{files:?} {arguments:?} {said}");
+            assert!(!said.contains("merge this into it"), "{said}");
+            if !is_written {
+                assert_eq!(std::fs::read_to_string(&daemon_json).ok().as_deref(), json, "it is left: {said}");
+            }
+        }
+        assert_eq!(is_written, json.is_none() && daemon_json.exists(), "{files:?}");
+        assert!(root.path().join("etc/docker/certs.d/ghcr.io/hosts.toml").exists(), "the other files are written");
+    }
+}

@@ -232,6 +232,19 @@ async fn what_an_engine_has_been_told_by_others_is_added_to_and_shown_before() {
     assert!(status == 0 && merged.contains("\"debug\": true") && merged.contains("http://127.0.0.1:8080"), "{said}");
 }
 
+/// dockerd did not start any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_among_dockerds_flags_is_told_and_its_file_left_alone() {
+    let host = Host::new(SECRET).await;
+    let drop_in = "etc/systemd/system/docker.service.d/mirror.conf";
+    host.file(drop_in, "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd --registry-mirror=https://mirror.example\n");
+    let flags = ["--registry", "example.azurecr.io", "--prefix", "hub", "--skip", "try", "--yes"];
+    let (status, said) = host.run(None, &flags).await;
+    assert_eq!((status, host.files()), (1, ["certs.d", "config.yaml"].map(str::to_owned).into()), "{said}");
+    let sentence = format!("daemon.json: /{drop_in} gives dockerd --registry-mirror, and dockerd does not start");
+    assert_eq!(said.matches(&sentence).count(), 2, "where it is shown, and at the end: {said}");
+}
+
 /// A person is asked once more, and an empty line is no.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_has_edited_is_replaced_only_by_a_yes() {

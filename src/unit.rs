@@ -1,30 +1,29 @@
-//! What systemd starts an engine with: its command line and its environment, by the unit and its drop-ins.
+//! What a program of a host is started with: its command line and its environment, by systemd's unit and its drop-ins, or by the
+//! variable of an init script.
 
 use std::collections::BTreeMap;
 
-use super::address::Address;
-use super::expected::{Expected, by_hand, shell_word};
-use super::finding::{Code, Examined, Finding, Way};
-use super::host::Host;
 use crate::environment_file;
-use crate::installed::UNITS;
-use crate::net::egress::NoProxy;
+use crate::host::Host;
+use crate::installed::{self, UNITS};
 
 /// A unit, as it starts a program.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Unit {
-    name: String,
+pub(crate) struct Unit {
+    pub name: String,
     /// The words of `ExecStart`, the program first, with the values of variables.
     pub command: Vec<String>,
     /// The file that has it.
     file: String,
     /// Of `Environment` and the files that it names, with the file that sets each.
     environment: BTreeMap<String, (String, String)>,
+    /// An init script starts the program.
+    is_script: bool,
 }
 
 impl Unit {
     /// Reads a service; one that is nowhere has no words and no variables.
-    pub(super) fn read(host: &Host, name: &str) -> Self {
+    pub(crate) fn read(host: &Host, name: &str) -> Self {
         let mut unit = Self { name: name.to_owned(), ..Self::default() };
         let main = UNITS.iter().find_map(|directory| host.read(&format!("{directory}/{name}")));
         // Of drop-ins with one name the first directory's counts; all of them in the order of their names.
@@ -43,6 +42,34 @@ impl Unit {
         }
         unit.command = unit.command.iter().flat_map(|word| unit.expanded(word)).collect();
         unit
+    }
+
+    /// The same where an init script may start the program, with the flags that a variable of one of these files has: on a host without
+    /// the unit, or without systemd.
+    pub(crate) fn read_or_script(host: &Host, name: &str, files: &[&str], variable: &str) -> Self {
+        let unit = Self::read(host, name);
+        let is_elsewhere = host.is_this() && !installed::runs_systemd();
+        if !unit.command.is_empty() && !is_elsewhere {
+            return unit;
+        }
+        let mut script = Self { name: name.to_owned(), is_script: true, ..Self::default() };
+        for text in files.iter().filter_map(|file| host.read(file)) {
+            let Ok(content) = &text.content else { continue };
+            for (name, value) in environment_file::parse(content) {
+                script.set(&text.path, name.trim_start_matches("export ").to_owned(), value);
+            }
+        }
+        script.command = [String::new()].into_iter().chain(script.expanded(&format!("${variable}"))).collect();
+        script
+    }
+
+    /// Has the program started anew, with what its unit says by now.
+    pub(crate) fn restart(&self) -> String {
+        let service = self.name.trim_end_matches(".service");
+        match self.is_script {
+            true => format!("service {service} restart"),
+            false => format!("systemctl daemon-reload && systemctl restart {service}"),
+        }
     }
 
     /// A word with the values of variables, as systemd puts them in: `$NAME` alone is as many words as its value has, and
@@ -64,7 +91,7 @@ impl Unit {
     }
 
     /// The file that gives the program a flag: the unit's, or that of a variable in `ExecStart`.
-    pub(super) fn file_of(&self, name: &str) -> &str {
+    pub(crate) fn file_of(&self, name: &str) -> &str {
         let has = |value: &str| !flag(&words(value), name).is_empty();
         let by_variable = self.environment.values().find(|(value, _)| has(value));
         let own = if self.file.is_empty() { &self.name } else { &self.file };
@@ -111,62 +138,19 @@ impl Unit {
     }
 
     /// A variable in capitals or not, and the file that sets it.
-    fn variable(&self, name: &str) -> Option<&(String, String)> {
+    pub(crate) fn variable(&self, name: &str) -> Option<&(String, String)> {
         let found = self.environment.get(name).or_else(|| self.environment.get(&name.to_ascii_lowercase()));
         found.filter(|(value, _)| !value.is_empty())
     }
 
     /// The values of a flag that may be given several times: `--name value`, `--name=value`.
-    pub(super) fn flag(&self, name: &str) -> Vec<String> {
+    pub(crate) fn flag(&self, name: &str) -> Vec<String> {
         flag(&self.command, name)
     }
-
-    /// Adds what is wrong with the environment: if it sends requests for the proxy to a forward proxy, no pull comes here.
-    pub(super) fn judge_environment(&self, expected: &Expected<'_>, found: &mut Examined) {
-        if let Some(finding) = self.forward_proxy(expected, &Address::parse(&expected.here.url)) {
-            found.find(finding);
-            found.ways.values_mut().for_each(|way| *way = Way::Source);
-        }
-    }
-
-    /// What is wrong if the environment sends requests for this address of the proxy to a forward proxy. Go asks none for
-    /// localhost and loopback addresses.
-    pub(super) fn forward_proxy(&self, expected: &Expected<'_>, address: &Address) -> Option<Finding> {
-        let variable = if expected.here.is_plain(address) { "HTTP_PROXY" } else { "HTTPS_PROXY" };
-        let (_, file) = self.variable(variable)?;
-        let exempt = self.variable("NO_PROXY").map(|(value, _)| value.as_str()).unwrap_or_default();
-        if address.is_loopback() || is_exempt(exempt, address) {
-            return None;
-        }
-        let host = &address.host;
-        let drop_in = format!("/etc/systemd/system/{}.d/no-proxy.conf", self.name);
-        let value = if exempt.is_empty() { host.clone() } else { format!("{exempt},{host}") };
-        let engine = self.name.trim_end_matches(".service");
-        Some(Finding {
-            registries: Vec::new(),
-            code: Code::ForwardProxy,
-            file: Some(file.clone()),
-            text: format!("{variable} is set, and NO_PROXY does not have {host}, where the proxy is"),
-            why: format!(
-                "{engine} sends its requests for the proxy to that forward proxy, which cannot reach it, and pulls go to the source"
-            ),
-            fix: by_hand(format!(
-                "mkdir -p {drop_in_directory} && printf '[Service]\\nEnvironment=\"NO_PROXY=%s\"\\n' {value} > {drop_in} && systemctl daemon-reload && systemctl restart {engine}",
-                drop_in_directory = drop_in.rsplit_once('/').map_or("", |(directory, _)| directory),
-                value = shell_word(&value),
-            )),
-        })
-    }
-}
-
-/// Whether a list of exceptions has the address.
-pub(super) fn is_exempt(list: &str, address: &Address) -> bool {
-    let entries = list.split(',').filter_map(|entry| NoProxy::parse(entry).ok());
-    entries.into_iter().any(|entry| entry.covers(&address.host, address.port()))
 }
 
 /// The values of a flag on a command line.
-pub(super) fn flag(command: &[String], name: &str) -> Vec<String> {
+pub(crate) fn flag(command: &[String], name: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut words = command.iter();
     while let Some(word) = words.next() {

@@ -18,49 +18,49 @@ const MAX_ENTRIES: usize = 1_000;
 const TICKS_A_SECOND: u64 = 100;
 
 /// In place of a file that this user may not read. The engine may, so nothing follows from it.
-pub(super) const DENIED: &str = "only its owner may read it";
+pub(crate) const DENIED: &str = "only its owner may read it";
 
 /// The host, or the tree of one below a directory.
 #[derive(Clone, Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
     root: PathBuf,
 }
 
 /// A file of settings.
 #[derive(Clone, Debug)]
-pub(super) struct Text {
+pub(crate) struct Text {
     /// As the host sees it.
     pub path: String,
     pub content: Result<String, String>,
 }
 
 impl Host {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(crate) fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
     /// Whether it is the machine that this program runs on, whose programs may be asked.
-    pub(super) fn is_this(&self) -> bool {
+    pub(crate) fn is_this(&self) -> bool {
         self.root == Path::new("/")
     }
 
     /// Where a path of the host is on this machine.
-    pub(super) fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 
     /// Whether one of these programs is installed.
-    pub(super) fn has_program(&self, names: &[&str]) -> bool {
+    pub(crate) fn has_program(&self, names: &[&str]) -> bool {
         names.iter().any(|name| installed::has_program(&self.root, name))
     }
 
     /// Whether a unit is installed, such as `docker.service`.
-    pub(super) fn has_unit(&self, name: &str) -> bool {
+    pub(crate) fn has_unit(&self, name: &str) -> bool {
         installed::has_unit(&self.root, name)
     }
 
     /// A file; `None` if there is none.
-    pub(super) fn read(&self, path: &str) -> Option<Text> {
+    pub(crate) fn read(&self, path: &str) -> Option<Text> {
         let at = self.at(path);
         let read = file::at_start(move || file::read(&at, MAX_FILE)).and_then(|content| content);
         let content = match read {
@@ -73,7 +73,7 @@ impl Host {
     }
 
     /// The names in a directory, in order; none where there is no directory.
-    pub(super) fn list(&self, directory: &str) -> Vec<String> {
+    pub(crate) fn list(&self, directory: &str) -> Vec<String> {
         let at = self.at(directory);
         let read = file::at_start(move || {
             let entries = fs::read_dir(at).into_iter().flatten().take(MAX_ENTRIES).flatten();
@@ -85,7 +85,7 @@ impl Host {
     }
 
     /// The files of a directory whose names end so, in order.
-    pub(super) fn read_all(&self, directory: &str, end: &str) -> Vec<Text> {
+    pub(crate) fn read_all(&self, directory: &str, end: &str) -> Vec<Text> {
         let names = self.list(directory).into_iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
         let mut room = MAX_FILES;
         let read = names.filter_map(|name| {
@@ -102,14 +102,14 @@ impl Host {
     }
 
     /// When a file was changed last; for a link, when it or what it leads to was.
-    pub(super) fn changed(&self, path: &str) -> Option<SystemTime> {
+    pub(crate) fn changed(&self, path: &str) -> Option<SystemTime> {
         let at = self.at(path);
         let read = file::at_start(move || fs::metadata(at).and_then(|found| found.modified()));
         read.ok()?.ok()
     }
 
     /// Addresses and names of this machine, for whom a listener on all addresses waits.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let own = self.read("/etc/hostname").and_then(|text| text.content.ok());
         let own = own.map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
         let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
@@ -122,7 +122,7 @@ impl Host {
     }
 
     /// The home directories of users, root's and that of whoever runs this among them.
-    pub(super) fn homes(&self) -> Vec<String> {
+    pub(crate) fn homes(&self) -> Vec<String> {
         let users = self.list("/home").into_iter().map(|user| format!("/home/{user}"));
         let own = std::env::var("HOME").ok().filter(|home| self.is_this() && home.starts_with('/'));
         let mut homes: Vec<_> = ["/root".to_owned()].into_iter().chain(users).chain(own).collect();
@@ -137,7 +137,7 @@ fn is_missing(cause: &io::Error) -> bool {
 }
 
 /// When a process of this machine was started: field 22 of its `stat`, in ticks since the boot (proc_pid_stat(5)).
-pub(super) fn started(pid: u32) -> Option<SystemTime> {
+pub(crate) fn started(pid: u32) -> Option<SystemTime> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name of the program is in brackets, and may have any character.
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
@@ -147,7 +147,7 @@ pub(super) fn started(pid: u32) -> Option<SystemTime> {
 }
 
 /// The command line of a process of this machine, if it is of this program. Behind a socket may be another one, which starts it.
-pub(super) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
+pub(crate) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
     let read = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = read.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let words: Vec<_> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
@@ -155,7 +155,7 @@ pub(super) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
 }
 
 /// A process was started before a file was changed. Both times are exact to the second.
-pub(super) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
+pub(crate) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
     const EXACT: Duration = Duration::from_secs(2);
     matches!((started, changed), (Some(started), Some(changed)) if started + EXACT < changed)
 }
