@@ -45,7 +45,7 @@ use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
 #[cfg(feature = "demo")]
-pub(crate) use address::parse_listen;
+pub(crate) use address::{collide, parse_admin, parse_listen};
 pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use change::Effect;
 pub(crate) use domain::Domain;

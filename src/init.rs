@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal as _, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use similar::TextDiff;
@@ -18,12 +19,14 @@ use crate::logger;
 mod ask;
 mod engines;
 mod place;
+mod port;
 mod service;
 mod settings;
 mod trial;
 
 use ask::{Conversation, Manner, Stop};
 use place::Before;
+use port::Port;
 use service::{ENABLE, Manager, RELOAD};
 pub(crate) use settings::{Rule, Settings};
 use trial::Variables;
@@ -66,6 +69,10 @@ pub(crate) struct Options {
     pub rules: Vec<Rule>,
     /// Of a user-assigned managed identity.
     pub client_id: Option<String>,
+    /// Where the proxy is to listen, if not where it does by default.
+    pub listen: Option<SocketAddr>,
+    /// The same of its admin listener.
+    pub admin: Option<SocketAddr>,
     /// All is agreed to.
     pub yes: bool,
     /// An edited configuration is replaced, too.
@@ -86,7 +93,7 @@ pub(crate) fn run(options: &Options) -> u8 {
     let is_root = nix::unistd::geteuid().is_root() || options.root != Path::new("/");
     let talk = Conversation::new(io::stdin().lock(), io::stdout(), manner);
     let host = Host::look(options, is_root);
-    match (Init { options, talk, host, flags: String::new(), left: Vec::new() }).go() {
+    match (Init::new(options, talk, host)).go() {
         Ok(left) if left.is_empty() => 0,
         Ok(left) => {
             logger::complain(&left.join("\n"));
@@ -108,6 +115,8 @@ struct Host {
     manager: Manager,
     /// Files may be written and services started.
     is_root: bool,
+    /// It is this machine, on which the proxy is to listen, and not a tree of files.
+    is_this: bool,
 }
 
 impl Host {
@@ -115,7 +124,9 @@ impl Host {
         let Options { root, .. } = options;
         let (config, environment) = (root.join(CONFIG), root.join(ENVIRONMENT));
         let standing = Before::look(&config);
-        Self { standing, config, environment, clients: engines::find(root), manager: Manager::find(root), is_root }
+        let is_this = root == Path::new("/");
+        let (clients, manager) = (engines::find(root), Manager::find(root));
+        Self { standing, config, environment, clients, manager, is_root, is_this }
     }
 }
 
@@ -135,9 +146,17 @@ struct Init<'a, R, W> {
     flags: String,
     /// What is left to do, a sentence each.
     left: Vec<String>,
+    /// The proxy cannot serve yet: an empty answer to a question agrees to nothing any more.
+    is_doubtful: bool,
+    /// A proxy of this program listens already where the configuration says.
+    runs: bool,
 }
 
-impl<R: BufRead, W: Write> Init<'_, R, W> {
+impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
+    fn new(options: &'a Options, talk: Conversation<R, W>, host: Host) -> Self {
+        Self { options, talk, host, flags: String::new(), left: Vec::new(), is_doubtful: false, runs: false }
+    }
+
     /// All steps. Returns what is left to do.
     fn go(mut self) -> Result<Vec<String>, Stop> {
         self.introduce()?;
@@ -146,11 +165,16 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             return Ok(self.left);
         }
         let Some(chosen) = self.choose()? else { return Ok(self.left) };
+        let config = Config::load(&Flags::default().with_text(&self.host.config, &chosen.text));
+        if let Ok(config) = &config
+            && !self.can_listen(config, chosen.is_new)
+        {
+            return Ok(self.left);
+        }
         if self.does(Step::Try) {
             self.try_way(&chosen.text)?;
         }
         let is_written = !chosen.is_new || self.write(&chosen.text)?;
-        let config = Config::load(&Flags::default().with_text(&self.host.config, &chosen.text));
         let config = match config {
             Ok(config) => config,
             Err(mistakes) => {
@@ -186,6 +210,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         let start = match &self.host.manager {
             Manager::Systemd { .. } => "start the service, now and at each boot".to_owned(),
             Manager::Absent(why) => format!("start the service: only told how, because {why}"),
+            Manager::Elsewhere => format!("start the service: only told how, because {}", Manager::ELSEWHERE),
         };
         let steps = [
             (self.does(Step::Try), "try the way to the registry, as the service will go it".to_owned(), false),
@@ -239,7 +264,9 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             }
         };
         let rules = if rules.is_empty() { self.rules()? } else { rules.clone() };
-        Ok(Some(Settings { registry, rules, client_id: client_id.clone() }))
+        let (listen, admin) =
+            (self.options.listen.unwrap_or(Settings::LISTEN), self.options.admin.unwrap_or(Settings::ADMIN));
+        Ok(Some(Settings { registry, rules, client_id: client_id.clone(), listen, admin }))
     }
 
     fn rules(&mut self) -> Result<Vec<Rule>, Stop> {
@@ -259,6 +286,36 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             let prefix = self.talk.ask(&question, Rule::parse_prefix)?;
             rules.push(Rule { source, prefix });
         }
+    }
+
+    /// Whether the address is free, or a proxy has it that is to be there; the other case is told.
+    fn can_listen(&mut self, config: &Config, is_new: bool) -> bool {
+        let Some((address, key, port)) = self.host.is_this.then(|| port::look(config)).flatten() else { return true };
+        let is_by_unit = match self.host.manager {
+            Manager::Systemd { is_active } => is_active && (port == Port::Ours || self.host.standing.listens(address)),
+            // Who starts it is not known here.
+            Manager::Absent(_) | Manager::Elsewhere => port == Port::Ours,
+        };
+        if port == Port::Free || is_by_unit {
+            self.runs = port != Port::Free;
+            return true;
+        }
+        let who = match port {
+            Port::Ours => "another acr-cache-proxy, which the unit has not started,",
+            Port::Free | Port::Taken => "another program",
+        };
+        let other = match is_new {
+            true => {
+                let other = if key == "listen" { "127.0.0.1:8090" } else { "127.0.0.1:8091" };
+                format!("choose another port: acr-cache-proxy init{} --{key}-address {other}", self.flags)
+            }
+            false => format!("choose another port by {key} in {}", self.host.config.display()),
+        };
+        self.left.push(format!(
+            "nothing was done, because the proxy cannot listen on {address}, where {who} listens: find it with ss -ltnp 'sport = :{}' and end it, or {other}",
+            address.port()
+        ));
+        false
     }
 
     /// What fails here prevents nothing: a role may take minutes to count, a firewall may be opened later.
@@ -282,6 +339,12 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
                 self.talk.say(&trial.report)?;
                 if trial.is_open {
                     return Ok(());
+                }
+                if trial.lacks_basis() && self.talk.manner() == Manner::Ask {
+                    self.is_doubtful = true;
+                    self.talk.say(
+                        "Until this works the proxy serves no pull, so an empty answer means no from here on.\n",
+                    )?;
                 }
                 let here = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
                 let lacks = variables.lacks(here);
@@ -343,12 +406,25 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
     fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
         let is_active = match self.host.manager {
             Manager::Systemd { is_active } => is_active,
+            Manager::Elsewhere => {
+                self.talk.say(&format!(
+                    "\nThe service is not started, because {}. On that host: {ENABLE}\n",
+                    Manager::ELSEWHERE
+                ))?;
+                return Ok(true);
+            }
+            Manager::Absent(why) if self.runs => {
+                self.talk.say(&format!(
+                    "\nThe proxy runs already, and is not started at each boot from here, because {why}.\n"
+                ))?;
+                return Ok(true);
+            }
             Manager::Absent(why) => {
                 let command = format!("/usr/bin/acr-cache-proxy --config /{CONFIG}");
                 self.talk.say(&format!(
-                    "\nThe service is not started, because {why}. Where systemd runs: {ENABLE}; elsewhere have this run at each boot: {command}\n"
+                    "\nThe service is not started, because {why}. Have this run at each boot: {command}\n"
                 ))?;
-                return Ok(true);
+                return Ok(false);
             }
         };
         let mut commands = vec![ENABLE];
@@ -376,8 +452,14 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
                 .say("\nNo container engine is found here. Files for one: acr-cache-proxy client-config.\n");
         }
         if !serves && self.talk.manner() == Manner::Yes {
-            self.left.push("the engines' files are not written, because the proxy does not run yet".to_owned());
+            self.left.push(
+                "the engines' files are not written, because the proxy does not run yet: start it, and run init again"
+                    .to_owned(),
+            );
             return Ok(());
+        }
+        if !serves && self.talk.manner() == Manner::Ask {
+            self.talk.say("\nThe proxy does not run yet, and engines that are sent to it go to the source until it does: start it, and run init again.\n")?;
         }
         let mirror = match Mirror::of(config.listeners()) {
             Ok(mirror) => mirror,
@@ -445,7 +527,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         if !self.host.is_root {
             return Ok(false);
         }
-        self.talk.confirm(question, default)
+        self.talk.confirm(question, default && !self.is_doubtful)
     }
 
     fn end(&mut self) -> Result<(), Stop> {

@@ -187,6 +187,7 @@
 //! init                             prepares a host step by step, each shown and agreed to
 //!   ask, settings                    questions within bounds; what the answers make of the configuration
 //!   trial                            check, with the variables that the service has
+//!   port                             who listens where the proxy is to
 //!   place                            the configuration in its place, in one step, with a copy of the one before
 //!   service, engines                 the unit's start; which clients the host has
 //! client_config                    files by which clients come here

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::{Exit, mistake};
+use crate::config::{parse_admin, parse_listen};
 use crate::init::{Options, Rule, Settings, Step};
 
 pub(super) const EXAMPLES: &str = "\
@@ -36,6 +37,12 @@ pub(super) struct InitFlags {
     /// The client id of a user-assigned managed identity [default: the first identity that this host has]
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
+    /// Where the proxy listens for the engines of this host [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen_address: Option<String>,
+    /// Where it answers doctor, readiness and metrics [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS")]
+    admin_address: Option<String>,
     /// Do every step without asking, but never replace a configuration that somebody has edited
     #[arg(long)]
     yes: bool,
@@ -52,12 +59,22 @@ pub(super) struct InitFlags {
 
 /// What to do.
 pub(super) fn parse(flags: InitFlags) -> Result<Options, Exit> {
-    let InitFlags { registry, prefixes, sources, client_id, yes, replace, skips, root } = flags;
+    let InitFlags { registry, prefixes, sources, client_id, listen_address, admin_address, yes, replace, skips, root } =
+        flags;
     let mut wrong = Vec::new();
     let mut note = |flag: &str, sentence: String| wrong.push(format!("{flag}: {sentence}"));
-    let is_about_settings = !prefixes.is_empty() || !sources.is_empty() || client_id.is_some() || replace;
+    let is_about_settings = !prefixes.is_empty()
+        || !sources.is_empty()
+        || client_id.is_some()
+        || replace
+        || listen_address.is_some()
+        || admin_address.is_some();
     if is_about_settings && registry.is_none() {
-        note("--registry", "name the registry beside --prefix, --source, --client-id and --replace".to_owned());
+        note(
+            "--registry",
+            "name the registry beside --prefix, --source, --client-id, --listen-address, --admin-address and --replace"
+                .to_owned(),
+        );
     }
     let count = sources.len().max(1);
     if !prefixes.is_empty() && prefixes.len() != count || prefixes.is_empty() && !sources.is_empty() {
@@ -68,6 +85,10 @@ pub(super) fn parse(flags: InitFlags) -> Result<Options, Exit> {
     let registry = registry.map_err(|sentence| note("--registry", sentence)).ok().flatten();
     let client_id = client_id.map(|text| Settings::parse_client_id(&text)).transpose();
     let client_id = client_id.map_err(|sentence| note("--client-id", sentence)).ok().flatten();
+    let listen = listen_address.map(|text| parse_listen(&text)).transpose();
+    let listen = listen.map_err(|sentence| note("--listen-address", sentence)).ok().flatten();
+    let admin = admin_address.map(|text| parse_admin(&text)).transpose();
+    let admin = admin.map_err(|sentence| note("--admin-address", sentence)).ok().flatten();
     let sources = if sources.is_empty() { vec![Rule::HUB.to_owned()] } else { sources };
     let mut rules = Vec::new();
     for (source, prefix) in sources.iter().zip(&prefixes) {
@@ -83,5 +104,5 @@ pub(super) fn parse(flags: InitFlags) -> Result<Options, Exit> {
         return Err(mistake(&wrong.join("\n")));
     }
     let root = root.unwrap_or_else(|| PathBuf::from("/"));
-    Ok(Options { registry, rules, client_id, yes, replace, skip: skips, root })
+    Ok(Options { registry, rules, client_id, listen, admin, yes, replace, skip: skips, root })
 }

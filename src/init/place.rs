@@ -2,12 +2,13 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-use crate::config::SAMPLE;
+use crate::config::{Config, Flags, SAMPLE, collide};
 use crate::file::open_itself;
 use crate::replace::{beside, keep, write};
 
@@ -48,6 +49,16 @@ impl Before {
             Ok(_) if text == SAMPLE => Self::Sample,
             Ok(_) => Self::Edited(text),
         }
+    }
+
+    /// Whether it is somebody's by which the proxy listens there.
+    pub(super) fn listens(&self, address: SocketAddr) -> bool {
+        let Self::Edited(text) = self else { return false };
+        let config = Config::load(&Flags::default().with_text(Path::new(""), text));
+        config.is_ok_and(|config| {
+            let clients = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
+            clients.chain(config.admin()).any(|known| collide(known, address))
+        })
     }
 
     /// The text, if there is one.

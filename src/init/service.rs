@@ -20,15 +20,20 @@ pub(super) enum Manager {
         /// It runs already.
         is_active: bool,
     },
+    /// By somebody on another host, whose files these are.
+    Elsewhere,
     /// Not from here; the words say why.
     Absent(&'static str),
 }
 
 impl Manager {
+    /// Why a service of another host is not started, for sentences.
+    pub(super) const ELSEWHERE: &str = "the files are those of another host";
+
     /// The one of the host whose files are below `root`.
     pub(super) fn find(root: &Path) -> Self {
         if root != Path::new("/") {
-            return Self::Absent("the files are those of another host");
+            return Self::Elsewhere;
         }
         if !installed::runs_systemd() {
             return Self::Absent("systemd does not run here");

@@ -1,6 +1,7 @@
 //! What `init` asks for, and the configuration that it makes of it.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use oci::route::{DOCKER_HUB, Source};
 
@@ -64,9 +65,17 @@ pub(crate) struct Settings {
     pub rules: Vec<Rule>,
     /// Of a user-assigned managed identity.
     pub client_id: Option<String>,
+    /// Where the proxy listens for clients.
+    pub listen: SocketAddr,
+    /// Where it answers doctor.
+    pub admin: SocketAddr,
 }
 
 impl Settings {
+    /// Loopback, which no other host reaches.
+    pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+    pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+
     /// A login server. The error says what to use.
     pub(crate) fn parse_registry(text: &str) -> Result<String, String> {
         let domain = Domain::parse(text)?;
@@ -88,7 +97,10 @@ impl Settings {
         let flags = std::iter::once(("registry", &self.registry)).chain(rules).chain(id);
         let quoted =
             |text: &str| if is_plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "")) };
-        flags.map(|(name, text)| format!(" --{name} {}", quoted(text))).collect()
+        let listeners = [("listen-address", self.listen, Self::LISTEN), ("admin-address", self.admin, Self::ADMIN)];
+        let listeners = listeners.into_iter().filter(|(_, address, default)| address != default);
+        let listeners = listeners.map(|(name, address, _)| format!(" --{name} '{address}'"));
+        flags.map(|(name, text)| format!(" --{name} {}", quoted(text))).chain(listeners).collect()
     }
 
     /// The file, with comments for whoever edits it.
@@ -100,10 +112,9 @@ impl Settings {
 #   systemctl reload acr-cache-proxy                                   makes it count
 
 # Where the engines of this host pull from. On loopback no other host reaches it.
-listen: 127.0.0.1:8080
-
 "
         .to_owned();
+        let _ = writeln!(text, "listen: {}\n", address(self.listen));
         match self.rules.as_slice() {
             [rule] if rule.source == Rule::HUB => {
                 let _ = write!(
@@ -150,10 +161,15 @@ By default it is the first that this host has: an application of the variables i
         text += "\
 \n# Readiness, metrics and the status page, for this host alone. By it doctor knows whether the proxy has its tokens, and what it
 # has refused.
-admin: 127.0.0.1:8081
 ";
+        let _ = writeln!(text, "admin: {}", address(self.admin));
         text
     }
+}
+
+/// An IPv6 address begins with a bracket, which is a list of YAML's.
+fn address(address: SocketAddr) -> String {
+    if address.is_ipv6() { format!("\"{address}\"") } else { address.to_string() }
 }
 
 /// A text as YAML reads it back: plain where that cannot mean anything else.
@@ -188,7 +204,7 @@ mod tests {
         }
         let registry = Settings::parse_registry(registry).expect("a registry");
         let client_id = client_id.map(|id| Settings::parse_client_id(id).expect("an id"));
-        Settings { registry, rules: parsed, client_id }
+        Settings { registry, rules: parsed, client_id, listen: Settings::LISTEN, admin: Settings::ADMIN }
     }
 
     fn load(text: &str) -> Config {

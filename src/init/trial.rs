@@ -15,12 +15,26 @@ const LONGEST: u64 = 1 << 20;
 /// Beginnings and names of variables by which the sign-in and its connections are configured.
 const MATTERS: [&str; 6] = ["AZURE_", "IDENTITY_", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
+/// Hops of the table whose failure does not pass by itself, as one does for want of a role that is new.
+const BASIS: [&str; 2] = ["dns", "identity"];
+
 /// What came of it.
 pub(super) struct Trial {
     /// The table of `check`.
     pub report: String,
     /// No hop fails.
     pub is_open: bool,
+}
+
+impl Trial {
+    /// The registry's name is not known, or there is no identity, without which nothing can be served.
+    pub(super) fn lacks_basis(&self) -> bool {
+        let failed = |line: &str| {
+            let mut words = line.split_whitespace();
+            words.next() == Some("failed") && words.next().is_some_and(|hop| BASIS.contains(&hop))
+        };
+        self.report.lines().any(failed)
+    }
 }
 
 /// The variables that the unit gives to the service.

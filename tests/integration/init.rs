@@ -280,6 +280,40 @@ async fn a_sign_in_that_fails_prevents_nothing_and_is_told_in_the_words_of_check
     assert!(said.contains("Set here, but not for the service: AZURE_CLIENT_SECRET."), "{said}");
 }
 
+/// An empty line agreed to engines that were sent to a proxy without an identity.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sign_in_that_fails_an_empty_answer_agrees_to_nothing() {
+    let host = Host::new("wrong-one").await;
+    let (status, said) = host.run(Some(&format!("{}y\n\n", host.settings())), &[]).await;
+    assert_eq!((status, host.files()), (1, Vec::new()), "{said}");
+    assert!(said.contains("an empty answer means no from here on.\n") && said.contains("Write it? [y/N] "), "{said}");
+    let (status, said) = host.run(Some(&format!("{}y\ny\n\n", host.settings())), &[]).await;
+    assert_eq!((status, host.files()), (1, vec!["config.yaml".to_owned()]), "{said}");
+}
+
+/// Without a terminal nothing is written, so it is about this machine. The service did not start, and nobody had said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_something_else_has_is_told_with_the_flag_for_another_one() {
+    let try_at = |address: std::net::SocketAddr| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["init", "--registry", "example.azurecr.io", "--prefix", "hub", "--skip", "try"]);
+        command.arg("--listen-address").arg(address.to_string()).env_clear();
+        async move { judge(&tokio::task::spawn_blocking(move || run(&mut command, None)).await.expect("no panic")) }
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let (status, said) = try_at(address).await;
+    assert_eq!(status, 1, "{said}");
+    let sentence = format!("the proxy cannot listen on {address}, where another program listens");
+    assert!(said.contains(&sentence) && said.contains("--listen-address 127.0.0.1:8090"), "{said}");
+    assert!(!said.contains("This goes into"), "{said}");
+
+    let azure = testkit::azure().await;
+    let proxy = testkit::Setup::new(&azure).start();
+    let (_, said) = try_at(proxy.address()).await;
+    assert!(!said.contains("another program"), "it is a proxy: {said}");
+}
+
 /// How each question ends, and an answer that does as little as goes on.
 const QUESTIONS: [(&str, &str); 7] = [
     ("such as example.azurecr.io: ", "example.azurecr.io"),

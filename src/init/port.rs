@@ -1,0 +1,71 @@
+//! Whether the proxy can listen where the configuration says, before anything is written for it.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::config::{Config, Endpoint};
+
+/// A proxy on the same host answers a refusal within milliseconds.
+const LIMIT: Duration = Duration::from_secs(2);
+/// The refusal has some hundred bytes.
+const MAX_ANSWER: u64 = 8 << 10;
+
+/// Who listens there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    /// Nobody.
+    Free,
+    /// A proxy of this program.
+    Ours,
+    /// Something else.
+    Taken,
+}
+
+/// The first listener that is not free, with its flag; else the one for clients.
+pub(super) fn look(config: &Config) -> Option<(SocketAddr, &'static str, Port)> {
+    let clients = config.listeners().iter().filter_map(|listener| match listener.endpoint {
+        Endpoint::Address(address) => Some((address, "listen", listener.is_plain())),
+        Endpoint::Unix { .. } => None,
+    });
+    let all: Vec<_> = clients.chain(config.admin().map(|address| (address, "admin", false))).collect();
+    let mut looked = all.iter().map(|(address, key, is_plain)| (*address, *key, who_listens(*address, *is_plain)));
+    let first = looked.next()?;
+    match first.2 {
+        // Its own admin listener is not free either.
+        Port::Ours | Port::Taken => Some(first),
+        Port::Free => looked.find(|(.., port)| *port != Port::Free).or(Some(first)),
+    }
+}
+
+/// By binding the address, which ends with this call; who has it is asked, where that can be in plain HTTP.
+fn who_listens(address: SocketAddr, is_plain: bool) -> Port {
+    match TcpListener::bind(address) {
+        Err(cause) if cause.kind() == ErrorKind::AddrInUse => {}
+        // What else prevents it here need not prevent the service, which has another user and starts later.
+        _ => return Port::Free,
+    }
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    if is_plain && is_ours(SocketAddr::new(ip, address.port())) { Port::Ours } else { Port::Taken }
+}
+
+/// This proxy refuses `/` as a request that it does not support; other servers and registries have something there, or a page.
+fn is_ours(address: SocketAddr) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        // Of an answer that breaks off, what has come is looked at.
+        let read = stream.take(MAX_ANSWER).read_to_end(&mut answer);
+        if answer.is_empty() { read.map(|_| answer) } else { Ok(answer) }
+    };
+    let answer: std::io::Result<Vec<u8>> = ask();
+    let answer = answer.unwrap_or_default();
+    String::from_utf8_lossy(&answer).contains("\"code\":\"UNSUPPORTED\"")
+}
