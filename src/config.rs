@@ -66,6 +66,13 @@ pub(crate) use parse::{parse_id, parse_prefix};
 /// What the package puts in place: nobody has named a registry yet.
 pub(crate) const SAMPLE: &str = include_str!("../conf/minimal.yaml");
 
+/// A file is that example. A pipe, which has been read by now, is none.
+pub(crate) fn is_sample(path: &Path) -> bool {
+    let path = path.to_owned();
+    let read = crate::file::at_start(move || crate::file::read(&path, SAMPLE.len() as u64));
+    matches!(read, Ok(Ok(text)) if *text == SAMPLE.as_bytes())
+}
+
 /// The default of `token_wait`; a test compares it with the row. dockerd gives up on a registry's first answer after 15 s, so
 /// a longer wait serves nobody.
 pub(crate) const DEFAULT_TOKEN_WAIT: Duration = Duration::from_secs(10);

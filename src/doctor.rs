@@ -10,8 +10,7 @@ use oci::image::Image;
 use oci::route::DOCKER_HUB;
 
 use crate::client_config::{self, Client, How, Mirror, Task};
-use crate::config::{Config, SAMPLE};
-use crate::file;
+use crate::config::{Config, is_sample};
 use crate::logger;
 
 mod address;
@@ -68,7 +67,9 @@ pub(crate) struct Options {
 /// say where the proxy is.
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
     let report = match load() {
-        Ok(_) if is_sample(options.file.as_deref()) => not_set_up(proxy::with_sample(options.file.as_deref())),
+        Ok(_) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
+            not_set_up(proxy::with_sample(options.file.as_deref()))
+        }
         Ok(config) => {
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -94,13 +95,6 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
     // If standard output is closed, the exit status still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(if report.findings().next().is_some() { FOUND } else { 0 })
-}
-
-/// The settings are the package's example, whose registry nobody has. A pipe, which has been read by now, is none.
-fn is_sample(file: Option<&str>) -> bool {
-    let Some(path) = file.map(PathBuf::from) else { return false };
-    let read = file::at_start(move || file::read(&path, SAMPLE.len() as u64));
-    matches!(read, Ok(Ok(text)) if *text == SAMPLE.as_bytes())
 }
 
 /// No engine is to come to a proxy that cannot serve it.
@@ -158,22 +152,4 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         report.notes.push(QUOTA.to_owned());
     }
     report
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_from_a_pipe_are_not_waited_for_again() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-        nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("made");
-        std::fs::write(path("sample"), SAMPLE).expect("written");
-        std::fs::write(path("edited"), format!("{SAMPLE}#")).expect("written");
-        for (file, expected) in [("sample", true), ("edited", false), ("pipe", false), ("nothing", false)] {
-            assert_eq!(is_sample(Some(&path(file))), expected, "{file}");
-        }
-        assert!(!is_sample(None));
-    }
 }

@@ -22,6 +22,7 @@ mod place;
 mod port;
 mod service;
 mod settings;
+mod step;
 mod trial;
 
 use ask::{Conversation, Manner, Stop};
@@ -29,6 +30,7 @@ use place::Before;
 use port::Port;
 use service::{ENABLE, Manager, RELOAD};
 pub(crate) use settings::{Rule, Settings};
+pub(crate) use step::Step;
 use trial::Variables;
 
 /// Something is left to do.
@@ -36,29 +38,6 @@ const FAILED: u8 = 1;
 /// Where the unit looks for the configuration, and for variables, below the root.
 const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
 const ENVIRONMENT: &str = "etc/acr-cache-proxy/environment";
-
-/// A step that can be left out beforehand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// The way to the registry is tried.
-    Try,
-    /// The service is started.
-    Service,
-    /// The engines' files are written.
-    Engines,
-}
-
-impl Step {
-    /// By its name. The error says which there are.
-    pub(crate) fn parse_skipped(text: &str) -> Result<Self, String> {
-        match text {
-            "try" => Ok(Self::Try),
-            "service" => Ok(Self::Service),
-            "engines" => Ok(Self::Engines),
-            _ => Err(format!("unknown step {text:?}: use try, service or engines")),
-        }
-    }
-}
 
 /// What is known before anything is asked.
 #[derive(Debug)]
@@ -207,10 +186,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     fn introduce(&mut self) -> Result<(), Stop> {
         let names: Vec<_> = self.host.clients.iter().map(|client| client.name()).collect();
         let engines = if names.is_empty() { "no engine is found here".to_owned() } else { names.join(", ") };
-        let start = match &self.host.manager {
-            Manager::Systemd { .. } => "start the service, now and at each boot".to_owned(),
-            Manager::Absent(why) => format!("start the service: only told how, because {why}"),
-            Manager::Elsewhere => format!("start the service: only told how, because {}", Manager::ELSEWHERE),
+        let start = match self.host.manager.why_not() {
+            None => "start the service, now and at each boot".to_owned(),
+            Some(why) => format!("start the service: only told how, because {why}"),
         };
         let steps = [
             (self.does(Step::Try), "try the way to the registry, as the service will go it".to_owned(), false),
@@ -236,8 +214,10 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             && let Before::Edited(text) = &self.host.standing
         {
             let (text, config) = (text.clone(), self.host.config.display().to_string());
-            self.talk
-                .say(&format!("There is a configuration already: {config}\n{}", about(&self.host.config, &text)))?;
+            self.talk.say(&format!(
+                "There is a configuration already: {config}\n{}",
+                place::about(&self.host.config, &text)
+            ))?;
             if self.talk.manner() != Manner::Ask || self.talk.confirm("Keep it as it is?", true)? {
                 return Ok(Some(Chosen { text, is_new: false }));
             }
@@ -263,58 +243,28 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                 self.talk.ask("The registry's login server, such as example.azurecr.io: ", Settings::parse_registry)?
             }
         };
-        let rules = if rules.is_empty() { self.rules()? } else { rules.clone() };
+        let rules = if rules.is_empty() { Rule::ask_all(&mut self.talk)? } else { rules.clone() };
         let (listen, admin) =
             (self.options.listen.unwrap_or(Settings::LISTEN), self.options.admin.unwrap_or(Settings::ADMIN));
         Ok(Some(Settings { registry, rules, client_id: client_id.clone(), listen, admin }))
     }
 
-    fn rules(&mut self) -> Result<Vec<Rule>, Stop> {
-        let mut rules = Vec::new();
-        loop {
-            let (question, default) = match rules.as_slice() {
-                [] => (format!("The registry whose images its cache rule is for [{}]: ", Rule::HUB), Some(Rule::HUB)),
-                _ => ("The registry of another cache rule [no more]: ".to_owned(), None),
-            };
-            let source = self.talk.ask(&question, |answer| match (answer, default) {
-                ("", None) => Ok(None),
-                ("", Some(default)) => Rule::parse_source(default, &rules).map(Some),
-                (answer, _) => Rule::parse_source(answer, &rules).map(Some),
-            })?;
-            let Some(source) = source else { return Ok(rules) };
-            let question = format!("The target of the rule {source}/*, such as hub [none]: ");
-            let prefix = self.talk.ask(&question, Rule::parse_prefix)?;
-            rules.push(Rule { source, prefix });
-        }
-    }
-
-    /// Whether the address is free, or a proxy has it that is to be there; the other case is told.
+    /// Whether the proxy can listen where the configuration says, or one does already; else it is told.
     fn can_listen(&mut self, config: &Config, is_new: bool) -> bool {
-        let Some((address, key, port)) = self.host.is_this.then(|| port::look(config)).flatten() else { return true };
+        let Some(found) = self.host.is_this.then(|| port::look(config)).flatten() else { return true };
         let is_by_unit = match self.host.manager {
-            Manager::Systemd { is_active } => is_active && (port == Port::Ours || self.host.standing.listens(address)),
+            Manager::Systemd { is_active } => {
+                is_active && (found.port == Port::Ours || self.host.standing.listens(found.address))
+            }
             // Who starts it is not known here.
-            Manager::Absent(_) | Manager::Elsewhere => port == Port::Ours,
+            Manager::Absent(_) | Manager::Elsewhere => found.port == Port::Ours,
         };
-        if port == Port::Free || is_by_unit {
-            self.runs = port != Port::Free;
+        if found.port == Port::Free || is_by_unit {
+            self.runs = found.port != Port::Free;
             return true;
         }
-        let who = match port {
-            Port::Ours => "another acr-cache-proxy, which the unit has not started,",
-            Port::Free | Port::Taken => "another program",
-        };
-        let other = match is_new {
-            true => {
-                let other = if key == "listen" { "127.0.0.1:8090" } else { "127.0.0.1:8091" };
-                format!("choose another port: acr-cache-proxy init{} --{key}-address {other}", self.flags)
-            }
-            false => format!("choose another port by {key} in {}", self.host.config.display()),
-        };
-        self.left.push(format!(
-            "nothing was done, because the proxy cannot listen on {address}, where {who} listens: find it with ss -ltnp 'sport = :{}' and end it, or {other}",
-            address.port()
-        ));
+        let config = self.host.config.display().to_string();
+        self.left.push(found.refusal(if is_new { Ok(&self.flags) } else { Err(&config) }));
         false
     }
 
@@ -404,28 +354,10 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
 
     /// Returns whether engines may be sent to the proxy: it runs, or somebody else starts it.
     fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
-        let is_active = match self.host.manager {
-            Manager::Systemd { is_active } => is_active,
-            Manager::Elsewhere => {
-                self.talk.say(&format!(
-                    "\nThe service is not started, because {}. On that host: {ENABLE}\n",
-                    Manager::ELSEWHERE
-                ))?;
-                return Ok(true);
-            }
-            Manager::Absent(why) if self.runs => {
-                self.talk.say(&format!(
-                    "\nThe proxy runs already, and is not started at each boot from here, because {why}.\n"
-                ))?;
-                return Ok(true);
-            }
-            Manager::Absent(why) => {
-                let command = format!("/usr/bin/acr-cache-proxy --config /{CONFIG}");
-                self.talk.say(&format!(
-                    "\nThe service is not started, because {why}. Have this run at each boot: {command}\n"
-                ))?;
-                return Ok(false);
-            }
+        let Manager::Systemd { is_active } = self.host.manager else {
+            let (how, serves) = self.host.manager.by_hand(self.runs, CONFIG);
+            self.talk.say(&how)?;
+            return Ok(serves);
         };
         let mut commands = vec![ENABLE];
         commands.extend((is_active && is_new).then_some(RELOAD));
@@ -544,21 +476,6 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             self.talk.say("Whether each engine comes here, and what is left to do for it: acr-cache-proxy doctor\n")?;
         }
         Ok(())
-    }
-}
-
-/// Which way a configuration leads, a line for each route, or what is wrong with it.
-fn about(path: &Path, text: &str) -> String {
-    match Config::load(&Flags::default().with_text(path, text)) {
-        Ok(config) => config
-            .routes()
-            .iter()
-            .map(|route| {
-                let domain = route.destination.upstream.domain().authority();
-                format!("  {} -> {domain}/{}\n", route.source, route.prefix.as_str())
-            })
-            .collect(),
-        Err(mistakes) => indented(&mistakes.to_string()),
     }
 }
 

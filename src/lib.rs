@@ -185,6 +185,7 @@
 //!     hosts_toml, registries_conf      files that several of them read
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to
+//!   step                             which of them can be left out
 //!   ask, settings                    questions within bounds; what the answers make of the configuration
 //!   trial                            check, with the variables that the service has
 //!   port                             who listens where the proxy is to

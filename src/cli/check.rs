@@ -1,25 +1,31 @@
 //! `check`: which settings, and whether the way to the registries is tried.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use oci::image::Image;
 
 use super::exit::{Exit, mistake};
-use super::serve;
+use super::serve::{self, HOST_SETTINGS};
 use crate::check::Options;
 use crate::config::Flags;
 
-pub(super) const EXAMPLES: &str = "\
+pub(super) fn examples() -> String {
+    format!("\
 Examples:
-  acr-cache-proxy check --config /etc/acr-cache-proxy/config.yaml
+  acr-cache-proxy check
       All mistakes in the settings and in the files that they name, as a start of the proxy would find them.
-  acr-cache-proxy check --online --config /etc/acr-cache-proxy/config.yaml
+  acr-cache-proxy check --online
       Also the way to each registry, hop by hop: name, connection, certificate, sign-in, tokens, a manifest, a blob.
-  acr-cache-proxy check --online --image grafana/loki:3.0.0 --config /etc/acr-cache-proxy/config.yaml
+  acr-cache-proxy check --online --image grafana/loki:3.0.0
       The same with an image that the cache rule covers.
 
 The proxy may run meanwhile. Each registry is asked for a few objects, and imports an image of a few KiB if it does not have it.
 
-Exit status: 0 if all is well or there are warnings only, 1 if a hop fails, 2 for a mistake in the settings or a flag.";
+{HOST_SETTINGS}
+
+Exit status: 0 if all is well or there are warnings only, 1 if a hop fails, 2 for a mistake in the settings or a flag.")
+}
 
 /// The flags of `check`.
 #[derive(Args)]
@@ -33,13 +39,16 @@ pub(super) struct CheckFlags {
     /// An image to ask for, in place of one that is known of the route's source; once for each
     #[arg(long = "image", value_name = "IMAGE")]
     images: Vec<String>,
+    /// The directory below which the host's settings are
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    root: PathBuf,
     #[command(flatten)]
     serve: serve::ServeFlags,
 }
 
 /// What to check, and by which flags the settings are read.
 pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
-    let CheckFlags { online, json, images, serve } = flags;
+    let CheckFlags { online, json, images, root, mut serve } = flags;
     if !images.is_empty() && !online {
         return Err(mistake("--image is asked for with --online: set both"));
     }
@@ -50,6 +59,7 @@ pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
         return Err(mistake(&wrong.join("\n")));
     }
     let images = images.into_iter().flatten().collect();
+    serve.or_host(&root);
     let file = serve.file();
     let (flags, warnings) = serve::settings(serve);
     Ok((Options { file, online, json, images, warnings }, flags))

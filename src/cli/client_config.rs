@@ -1,13 +1,33 @@
 //! `client-config`: which client's files, where clients find the proxy, and what to do with the files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::exit::{Exit, mistake};
 use super::mirror::MirrorFlag;
-use super::serve;
+use super::serve::{self, HOST_SETTINGS};
 use crate::client_config::{self, Client, How, Mirror, Task};
+use crate::config;
+
+/// What `--help` says below the flags.
+pub(super) fn examples() -> String {
+    format!(
+        "\
+Examples:
+  acr-cache-proxy client-config docker
+      The files with which dockerd pulls through the proxy, to be looked at.
+  acr-cache-proxy client-config docker --merge --write
+      Writes them, and adds to a daemon.json of somebody else, of which a copy is kept.
+  acr-cache-proxy client-config docker --check
+      Whether they stand as they would be written.
+
+{HOST_SETTINGS}
+With --root it is the file below that directory.
+
+Exit status: 0 if all files are as asked for, 1 if one is left as it is or differs, 2 for a wrong flag or setting."
+    )
+}
 
 #[derive(Args)]
 pub(super) struct ClientConfigFlags {
@@ -40,7 +60,7 @@ pub(super) struct ClientConfigFlags {
 
 /// What to do. The settings are read only where the task needs them.
 pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
-    let ClientConfigFlags { client, mirror, write, merge, check, prune, remove, root, serve } = arguments;
+    let ClientConfigFlags { client, mirror, write, merge, check, prune, remove, root, mut serve } = arguments;
     let wrong = |sentence: String| mistake(&sentence);
     let client = client.ok_or_else(|| wrong(format!("client-config: name the client: {}", Client::NAMES)))?;
     let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
@@ -64,7 +84,13 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
         return Ok(Task::Remove { client, root, write });
     }
     let mirror = mirror.parse()?;
+    let file = serve.or_host(&root).then(|| serve.file()).flatten();
     let config = serve::load(serve)?;
+    if let Some(file) = file.filter(|file| config::is_sample(Path::new(file))) {
+        return Err(wrong(format!(
+            "{file}: it is the package's example, whose registry nobody has: acr-cache-proxy init writes yours"
+        )));
+    }
     let mirror = mirror.map_or_else(|| Mirror::of(config.listeners()).map_err(wrong), Ok)?;
     let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;
     Ok(if check {

@@ -7,11 +7,12 @@ use oci::image::Image;
 
 use super::exit::{Exit, mistake};
 use super::mirror::MirrorFlag;
-use super::serve;
+use super::serve::{self, HOST_SETTINGS};
 use crate::config::Flags;
 use crate::doctor::Options;
 
-pub(super) const EXAMPLES: &str = "\
+pub(super) fn examples() -> String {
+    format!("\
 Examples:
   acr-cache-proxy doctor
       Whether the proxy of /etc/acr-cache-proxy/config.yaml runs, and whether dockerd, containerd, podman, CRI-O, BuildKit, k3s and
@@ -20,15 +21,15 @@ Examples:
       Also writes what client-config would write where that puts a finding right. It restarts nothing.
   acr-cache-proxy doctor --pull
       Also has each engine that runs pull a small image, and looks whether the proxy was asked.
-  acr-cache-proxy doctor --json --config /etc/acr-cache-proxy/config.yaml
+  acr-cache-proxy doctor --json
       The same for programs.
 
 Without --fix and --pull nothing is changed. Run it as root: other users may not ask dockerd and containerd what they have loaded.
 
-Exit status: 0 if nothing is wrong, 1 with findings, 2 for a wrong flag.";
+{HOST_SETTINGS}
 
-/// The settings of the package, which count where no other file is named.
-const CONFIG: &str = "/etc/acr-cache-proxy/config.yaml";
+Exit status: 0 if nothing is wrong, 1 with findings, 2 for a wrong flag.")
+}
 
 /// An image of a few KiB that is on Docker Hub.
 const SMALL: &str = "docker.io/library/hello-world:latest";
@@ -63,7 +64,7 @@ pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
     }
     let pull =
         pull.map(|image| Image::parse(&image).map_err(|wrong| mistake(&format!("--pull: {wrong}")))).transpose()?;
-    serve.or_file(&root.join(CONFIG.trim_start_matches('/')));
+    serve.or_host(&root);
     let file = serve.file();
     let (flags, _) = serve::settings(serve);
     let given = flags.given().map(|(flag, text)| (flag, text.to_owned())).collect();

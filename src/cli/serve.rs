@@ -10,6 +10,12 @@ use crate::identity;
 use crate::listen::certificate;
 use crate::net::trust;
 
+/// Where the unit has its settings, below the root.
+const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
+/// What `--help` says of it, of each command that reads it.
+pub(super) const HOST_SETTINGS: &str = "\
+Without --config and without a flag of a setting, the settings are those of /etc/acr-cache-proxy/config.yaml, if it is there.";
+
 /// An example for a command of this build only.
 const DEMO: &str = if cfg!(feature = "demo") {
     "\
@@ -28,7 +34,7 @@ Examples:
       Pulls from http://127.0.0.1:8080 go to example.azurecr.io/hub/..., signed in with this machine's identity.
   acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml
       The same from a file.{DEMO}
-  acr-cache-proxy client-config containerd --config /etc/acr-cache-proxy/config.yaml
+  acr-cache-proxy client-config containerd
       The files with which containerd pulls through the proxy; --write puts them in place.
 
 The identity comes from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
@@ -63,11 +69,15 @@ pub(super) struct ServeFlags {
 }
 
 impl ServeFlags {
-    /// Reads this file if it is there and the flags give neither a file nor a setting.
-    pub(super) fn or_file(&mut self, path: &Path) {
-        if self.config.is_none() && self.settings.0.is_empty() && path.exists() {
-            self.config = Some(path.to_owned());
+    /// Reads the file of the host below `root`, if it is there and the flags give neither a file nor a setting. This is for commands that
+    /// look after a proxy of the host, not for the proxy, which a unit or a command line tells its settings. Gives whether it does.
+    pub(super) fn or_host(&mut self, root: &Path) -> bool {
+        let path = root.join(CONFIG);
+        let is_host = self.config.is_none() && self.settings.0.is_empty() && path.exists();
+        if is_host {
+            self.config = Some(path);
         }
+        is_host
     }
 
     /// The file of the settings.

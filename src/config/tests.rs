@@ -475,3 +475,15 @@ fn a_wrong_route_is_named_by_its_line() {
     let mistakes = load("routes:\n  - {source: ghcr.io, domain: a.io}", flags).expect_err("two ways");
     assert!(mistakes[0].starts_with("--upstream-domain: cannot be set beside routes"), "{mistakes:?}");
 }
+
+#[test]
+fn settings_from_a_pipe_are_not_waited_for_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+    std::fs::write(path("sample"), SAMPLE).expect("written");
+    std::fs::write(path("edited"), format!("{SAMPLE}#")).expect("written");
+    for (file, expected) in [("sample", true), ("edited", false), ("pipe", false), ("nothing", false)] {
+        assert_eq!(is_sample(&path(file)), expected, "{file}");
+    }
+}

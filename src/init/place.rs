@@ -71,6 +71,21 @@ impl Before {
     }
 }
 
+/// Which way a configuration leads, a line for each route, or what is wrong with it.
+pub(super) fn about(path: &Path, text: &str) -> String {
+    match Config::load(&Flags::default().with_text(path, text)) {
+        Ok(config) => config
+            .routes()
+            .iter()
+            .map(|route| {
+                let domain = route.destination.upstream.domain().authority();
+                format!("  {} -> {domain}/{}\n", route.source, route.prefix.as_str())
+            })
+            .collect(),
+        Err(mistakes) => mistakes.to_string().lines().map(|line| format!("  {line}\n")).collect(),
+    }
+}
+
 /// Puts the text there in place of what stands there, which has to be what was looked at before. Returns where a copy of it is,
 /// unless it was the package's. The error is one sentence, after which everything is as before.
 pub(super) fn put(path: &Path, text: &str, before: &Before) -> Result<Option<PathBuf>, String> {

@@ -22,19 +22,52 @@ pub(super) enum Port {
     Taken,
 }
 
-/// The first listener that is not free, with its flag; else the one for clients.
-pub(super) fn look(config: &Config) -> Option<(SocketAddr, &'static str, Port)> {
+/// A listener of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub address: SocketAddr,
+    pub port: Port,
+    /// By which it is set.
+    key: &'static str,
+}
+
+impl Found {
+    /// That the proxy cannot listen there, and what to do: with these flags of `init`, or by editing this configuration.
+    pub(super) fn refusal(&self, by: Result<&str, &str>) -> String {
+        let Self { address, port, key } = self;
+        let who = match port {
+            Port::Ours => "another acr-cache-proxy, which the unit has not started,",
+            Port::Free | Port::Taken => "another program",
+        };
+        let other = if *key == "listen" { "127.0.0.1:8090" } else { "127.0.0.1:8091" };
+        let other = match by {
+            Ok(flags) => format!("choose another port: acr-cache-proxy init{flags} --{key}-address {other}"),
+            Err(config) => format!("choose another port by {key} in {config}"),
+        };
+        format!(
+            "nothing was done, because the proxy cannot listen on {address}, where {who} listens: find it with ss -ltnp 'sport = :{}' and end it, or {other}",
+            address.port()
+        )
+    }
+}
+
+/// The first listener that is not free; else the one for clients.
+pub(super) fn look(config: &Config) -> Option<Found> {
     let clients = config.listeners().iter().filter_map(|listener| match listener.endpoint {
         Endpoint::Address(address) => Some((address, "listen", listener.is_plain())),
         Endpoint::Unix { .. } => None,
     });
     let all: Vec<_> = clients.chain(config.admin().map(|address| (address, "admin", false))).collect();
-    let mut looked = all.iter().map(|(address, key, is_plain)| (*address, *key, who_listens(*address, *is_plain)));
+    let who = |(address, key, is_plain): (SocketAddr, &'static str, bool)| {
+        let port = who_listens(address, is_plain);
+        Found { address, port, key }
+    };
+    let mut looked = all.into_iter().map(who);
     let first = looked.next()?;
-    match first.2 {
+    match first.port {
         // Its own admin listener is not free either.
         Port::Ours | Port::Taken => Some(first),
-        Port::Free => looked.find(|(.., port)| *port != Port::Free).or(Some(first)),
+        Port::Free => looked.find(|found| found.port != Port::Free).or(Some(first)),
     }
 }
 

@@ -27,8 +27,29 @@ pub(super) enum Manager {
 }
 
 impl Manager {
-    /// Why a service of another host is not started, for sentences.
-    pub(super) const ELSEWHERE: &str = "the files are those of another host";
+    /// Why the service is not started from here.
+    pub(super) fn why_not(&self) -> Option<&'static str> {
+        match self {
+            Self::Systemd { .. } => None,
+            Self::Elsewhere => Some("the files are those of another host"),
+            Self::Absent(why) => Some(why),
+        }
+    }
+
+    /// How it is started where it is not from here, and whether engines may be sent to the proxy, which `runs` or not.
+    pub(super) fn by_hand(&self, runs: bool, config: &str) -> (String, bool) {
+        let why = self.why_not().unwrap_or_default();
+        match self {
+            Self::Elsewhere => (format!("\nThe service is not started, because {why}. On that host: {ENABLE}\n"), true),
+            _ if runs => {
+                (format!("\nThe proxy runs already, and is not started at each boot from here, because {why}.\n"), true)
+            }
+            _ => {
+                let command = format!("acr-cache-proxy --config /{config}");
+                (format!("\nThe service is not started, because {why}. Have this run at each boot: {command}\n"), false)
+            }
+        }
+    }
 
     /// The one of the host whose files are below `root`.
     pub(super) fn find(root: &Path) -> Self {

@@ -1,10 +1,12 @@
 //! What `init` asks for, and the configuration that it makes of it.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use oci::route::{DOCKER_HUB, Source};
 
+use super::ask::{Conversation, Stop};
 use crate::config::{Domain, parse_id, parse_prefix};
 
 /// More rules than any host's engines pull by; a list without an end is somebody's mistake.
@@ -48,6 +50,26 @@ impl Rule {
     pub(crate) fn parse_prefix(text: &str) -> Result<String, String> {
         let text = text.strip_suffix("/*").unwrap_or(text);
         parse_prefix(text).map(|prefix| prefix.as_str().to_owned())
+    }
+
+    /// One or more, by answers.
+    pub(super) fn ask_all<R: BufRead, W: Write>(talk: &mut Conversation<R, W>) -> Result<Vec<Self>, Stop> {
+        let mut rules = Vec::new();
+        loop {
+            let (question, default) = match rules.as_slice() {
+                [] => (format!("The registry whose images its cache rule is for [{}]: ", Self::HUB), Some(Self::HUB)),
+                _ => ("The registry of another cache rule [no more]: ".to_owned(), None),
+            };
+            let source = talk.ask(&question, |answer| match (answer, default) {
+                ("", None) => Ok(None),
+                ("", Some(default)) => Self::parse_source(default, &rules).map(Some),
+                (answer, _) => Self::parse_source(answer, &rules).map(Some),
+            })?;
+            let Some(source) = source else { return Ok(rules) };
+            let question = format!("The target of the rule {source}/*, such as hub [none]: ");
+            let prefix = talk.ask(&question, Self::parse_prefix)?;
+            rules.push(Self { source, prefix });
+        }
     }
 
     fn targets(&self) -> String {

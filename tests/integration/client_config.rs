@@ -406,3 +406,48 @@ fn a_mirror_among_dockerds_flags_keeps_registry_mirrors_out_of_daemon_json() {
         assert!(root.path().join("etc/docker/certs.d/ghcr.io/hosts.toml").exists(), "the other files are written");
     }
 }
+
+/// A command without flags looked nowhere for the settings that doctor found.
+#[test]
+fn without_flags_of_settings_those_of_the_host_are_read() {
+    let root = tempfile::tempdir().expect("a directory");
+    let config = root.path().join("etc/acr-cache-proxy/config.yaml");
+    std::fs::create_dir_all(config.parent().expect("a parent")).expect("made");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        let output = command.env_clear().args(arguments).arg("--root").arg(root.path()).output().expect("it runs");
+        (output.status.code(), text(&[output.stdout, output.stderr].concat()))
+    };
+    let hosts = "listen: 127.0.0.1:8099\nupstream: {domain: of-the-host.azurecr.io}\n";
+    let wrong = "upstraem: {domain: a.azurecr.io}\n";
+    let sample = include_str!("../../conf/minimal.yaml");
+    let flags = ["--upstream-domain", "example.azurecr.io", "--upstream-prefix", "hub"];
+    let other = root.path().join("other.yaml");
+    std::fs::write(&other, "listen: 127.0.0.1:8098\nupstream: {domain: example.azurecr.io}\n").expect("written");
+    let file = ["--config", other.to_str().expect("text")];
+    for (content, given, status, says) in [
+        (Some(hosts), &[][..], 1, "lacks http://127.0.0.1:8099 in registry-mirrors"),
+        // Who names settings gets these and no others.
+        (Some(hosts), &flags, 1, "lacks http://127.0.0.1:8080 in registry-mirrors"),
+        (Some(hosts), &file, 1, "lacks http://127.0.0.1:8098 in registry-mirrors"),
+        (Some(wrong), &flags, 1, "lacks http://127.0.0.1:8080 in registry-mirrors"),
+        (Some(wrong), &[], 2, "etc/acr-cache-proxy/config.yaml:1: upstraem: unknown setting"),
+        (Some(sample), &[], 2, "it is the package's example, whose registry nobody has: acr-cache-proxy init"),
+        (None, &[], 2, "upstream"),
+    ] {
+        match content {
+            Some(content) => std::fs::write(&config, content).expect("written"),
+            None => std::fs::remove_file(&config).expect("it was there"),
+        }
+        let json = root.path().join("etc/docker/daemon.json");
+        std::fs::create_dir_all(json.parent().expect("a parent")).expect("made");
+        std::fs::write(&json, "{}").expect("written");
+        let (code, said) = run(&[&["client-config", "docker", "--check"][..], given].concat());
+        assert!(code == Some(status) && said.contains(says), "{content:?} {given:?} {code:?} {said}");
+        if content != Some(sample) {
+            let (code, said) = run(&[&["check"][..], given].concat());
+            let status = if status == 2 { 2 } else { 0 };
+            assert!(code == Some(status) && (status == 0 || said.contains("upstr")), "{content:?} {given:?} {said}");
+        }
+    }
+}
