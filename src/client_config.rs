@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 use crate::config::Routes;
 use crate::config::{Config, Domain, Listener};
+use crate::host::Host;
 use oci::route::OnFailure;
 
+pub(crate) mod address;
 mod amend;
 mod buildkit;
 mod by_flag;
@@ -31,6 +33,7 @@ pub(crate) mod standing;
 mod talos;
 mod task;
 
+use address::Here;
 pub(crate) use by_flag::dockerd;
 pub(crate) use task::{How, Task, run, shown};
 
@@ -280,17 +283,25 @@ pub(crate) struct Setup {
     printed: String,
     /// What the files cannot say, and what is left to do; a text may have further lines.
     notes: Vec<String>,
+    /// Which addresses of a file are the proxy's, by whatever name; without it only the one that is written.
+    here: Option<Here>,
 }
 
 impl Setup {
     fn new(client: Client, files: Vec<File>, notes: Vec<String>) -> Self {
-        Self { client, files, printed: String::new(), notes }
+        Self { client, files, printed: String::new(), notes, here: None }
     }
 }
 
 /// The files for one client. The error is one sentence about settings that this client cannot be served with.
 pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, String> {
-    let routes = config.routes();
+    // Names and addresses are this machine's, wherever the files are.
+    let own = Host::new(PathBuf::from("/")).names();
+    let here = Some(Here::new(config, &mirror.url(), &own));
+    Ok(Setup { here, ..files(client, config.routes(), mirror)? })
+}
+
+fn files(client: Client, routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
     match client {
         Client::Docker => Ok(docker::setup(routes, mirror)),
         Client::DockerDesktop => {

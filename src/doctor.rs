@@ -13,7 +13,6 @@ use crate::client_config::{self, Client, How, Mirror, Task};
 use crate::config::{Config, is_sample};
 use crate::logger;
 
-mod address;
 mod ask;
 mod buildkitd;
 mod containerd;

@@ -178,7 +178,7 @@
 //!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
 //!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
-//!   expected, address                what the settings ask of engines; which addresses are the proxy's
+//!   expected                         what the settings ask of engines
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   pull                             a pull by each engine that runs
@@ -193,6 +193,7 @@
 //!   service, engines                 the unit's start; which clients the host has
 //! client_config                    files by which clients come here
 //!   task                             shows, checks, writes, merges or removes them
+//!   address                          which addresses are the proxy's
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
 //!   by_flag                          what dockerd is told by a flag, beside which its file may not say it

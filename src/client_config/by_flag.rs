@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::address::Here;
 use super::docker::DAEMON_JSON;
 use super::merge::{Addition, is};
 use super::{Client, File};
@@ -22,44 +23,44 @@ pub(crate) fn dockerd(host: &Host) -> Unit {
     Unit::read_or_script(host, "docker.service", &SCRIPTS, VARIABLE)
 }
 
-/// The mirrors that the flag names.
+/// Such a flag.
 pub(super) struct ByFlag {
-    mirrors: Vec<String>,
     file: String,
     restart: String,
-    /// The mirror that is to be among them.
+    /// The mirror that is to be the first of it.
     url: String,
+    is_first: bool,
 }
 
 impl ByFlag {
     /// The flag that excludes this file, if it is dockerd's and there is such a flag below the root.
-    pub(super) fn beside(file: &File, root: &Path) -> Option<Self> {
+    pub(super) fn beside(file: &File, root: &Path, here: Option<&Here>) -> Option<Self> {
         let Some(Addition::DaemonJson(url)) = &file.addition else { return None };
         if file.path != DAEMON_JSON {
             return None;
         }
         let unit = dockerd(&Host::new(root.to_owned()));
         let mirrors = unit.flag(FLAG);
-        let by_flag =
-            || Self { mirrors, file: unit.file_of(FLAG).to_owned(), restart: unit.restart(), url: url.clone() };
-        (!unit.flag(FLAG).is_empty()).then(by_flag)
+        let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
+        let is_first = is(mirrors.first()?, url, &is_same);
+        Some(Self { file: unit.file_of(FLAG).to_owned(), restart: unit.restart(), url: url.clone(), is_first })
     }
 
     /// How the flag already does what the file would, a clause, or why the file may not say it. `text` is what it says, if it is there.
     pub(super) fn judge(&self, text: Option<&str>) -> Result<String, String> {
-        let Self { mirrors, file, restart, url } = self;
+        let Self { file, restart, url, is_first } = self;
         let settings = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
         if settings.is_some_and(|settings| settings.get(KEY).is_some()) {
             return Err(format!(
                 "it has {KEY}, and {file} gives dockerd --{FLAG}, and dockerd does not start with both: take one of the two out, then: {restart}"
             ));
         }
-        match mirrors.first() {
-            Some(first) if is(first, url) => Ok(format!("dockerd has {url} by --{FLAG} in {file}")),
-            _ => Err(format!(
-                "{file} gives dockerd --{FLAG}, and dockerd does not start with {KEY} beside it: put --{FLAG}={url} first there, then: {restart}; or take the flag out there, and run client-config {} again",
-                Client::Docker.name()
-            )),
+        if *is_first {
+            return Ok(format!("dockerd has {url} by --{FLAG} in {file}"));
         }
+        Err(format!(
+            "{file} gives dockerd --{FLAG}, and dockerd does not start with {KEY} beside it: put --{FLAG}={url} first there, then: {restart}; or take the flag out there, and run client-config {} again",
+            Client::Docker.name()
+        ))
     }
 }

@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn put(root: &Path, file: &File) -> Result<(PathBuf, Outcome), String> {
-        let look = look(root, file)?;
+        let look = look(root, file, None)?;
         install(root, file, &look, false).map(|outcome| (look.at, outcome))
     }
 

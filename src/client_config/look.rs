@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
 
+use super::address::Here;
 use super::by_flag::ByFlag;
 use super::merge::Merged;
 use super::{File, Language, MARKER};
@@ -41,7 +42,7 @@ pub(crate) enum Found {
 }
 
 /// Looks below `root`, which has to exist. No symbolic link is followed out of it. The error is one sentence.
-pub(crate) fn look(root: &Path, file: &File) -> Result<Look, String> {
+pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look, String> {
     let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
     let relative = file.path().trim_start_matches('/');
     let (directories, name) = relative.rsplit_once('/').unwrap_or(("", relative));
@@ -54,7 +55,7 @@ pub(crate) fn look(root: &Path, file: &File) -> Result<Look, String> {
         }
     };
     let link = directory.join(name);
-    let by_flag = ByFlag::beside(file, &root);
+    let by_flag = ByFlag::beside(file, &root, here);
     let is_link = match fs::symlink_metadata(&link) {
         Ok(found) => found.is_symlink(),
         Err(cause) if cause.kind() == ErrorKind::NotFound => {
@@ -69,7 +70,7 @@ pub(crate) fn look(root: &Path, file: &File) -> Result<Look, String> {
         Err(cause) => return foreign(link, format!("is a symbolic link that leads nowhere: {cause}")),
     };
     let found = match read(&at).map_err(|cause| failed(&at, &cause))? {
-        Ok(content) => found(&content, file, by_flag.as_ref()),
+        Ok(content) => found(&content, file, by_flag.as_ref(), here),
         Err(why) => Found::Foreign(why),
     };
     match found {
@@ -125,7 +126,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>, String>> {
     Ok(Ok(content))
 }
 
-fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>) -> Found {
+fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&Here>) -> Found {
     let Ok(text) = std::str::from_utf8(content) else {
         return Found::Foreign("is not UTF-8".to_owned());
     };
@@ -141,7 +142,11 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>) -> Found {
     if file.language != Language::Json && is_ours(content) {
         return Found::Older(difference(text, &file.content));
     }
-    match file.addition.as_ref().map(|addition| addition.merge(text)) {
+    match file
+        .addition
+        .as_ref()
+        .map(|addition| addition.merge(text, &|one, other| here.is_some_and(|here| here.is_same(one, other))))
+    {
         None => Found::Foreign("was not written from here".to_owned()),
         Some(Ok(merged)) if merged.lacks.is_empty() => Found::Same(merged.beside),
         Some(Ok(merged)) => Found::Lacks(text.to_owned(), merged),

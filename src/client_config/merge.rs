@@ -44,15 +44,18 @@ pub(crate) struct Merged {
 }
 
 impl Addition {
-    /// The file with what it lacks. The error is a clause about the file: it is broken, or contradicts what is to come.
-    pub(crate) fn merge(&self, old: &str) -> Result<Merged, String> {
+    /// The file with what it lacks; `is_same` knows other addresses of the proxy. The error is a clause about the file: it is broken, or
+    /// contradicts what is to come.
+    pub(crate) fn merge(&self, old: &str, is_same: IsSame<'_>) -> Result<Merged, String> {
         if old.starts_with('\u{feff}') {
             return Err("begins with a byte order mark: take that out".to_owned());
         }
         match self {
-            Self::DaemonJson(url) => daemon_json::merge(old, url),
-            Self::BuildkitdToml { mirror, http, registries } => buildkitd_toml::merge(old, mirror, *http, registries),
-            Self::RegistriesYaml { url, registries } => registries_yaml::merge(old, url, registries),
+            Self::DaemonJson(url) => daemon_json::merge(old, url, is_same),
+            Self::BuildkitdToml { mirror, http, registries } => {
+                buildkitd_toml::merge(old, mirror, *http, registries, is_same)
+            }
+            Self::RegistriesYaml { url, registries } => registries_yaml::merge(old, url, registries, is_same),
         }
     }
 }
@@ -98,8 +101,8 @@ enum Rank {
 }
 
 /// The error is a clause: others are asked before it, so that it would be asked only when all of those fail.
-fn rank(list: &[&str], ours: &str, name: &str) -> Result<Rank, String> {
-    match list.iter().position(|other| is(other, ours)) {
+fn rank(list: &[&str], ours: &str, name: &str, is_same: IsSame<'_>) -> Result<Rank, String> {
+    match list.iter().position(|other| is(other, ours, is_same)) {
         Some(0) => Ok(Rank::First),
         None => Ok(Rank::Absent),
         Some(at) => {
@@ -109,14 +112,17 @@ fn rank(list: &[&str], ours: &str, name: &str) -> Result<Rank, String> {
     }
 }
 
+/// Whether two addresses are the proxy's, the one as the other.
+pub(super) type IsSame<'a> = &'a dyn Fn(&str, &str) -> bool;
+
 /// Clients take an address with a slash at its end for the same.
-pub(super) fn is(other: &str, ours: &str) -> bool {
-    other.strip_suffix('/').unwrap_or(other) == ours
+pub(super) fn is(other: &str, ours: &str, is_same: IsSame<'_>) -> bool {
+    other.strip_suffix('/').unwrap_or(other) == ours || is_same(other, ours)
 }
 
 /// Who is asked when the proxy fails, as it is shown.
-fn others(list: &[&str], ours: &str) -> Vec<String> {
-    list.iter().filter(|other| !is(other, ours)).map(|other| masked(other)).collect()
+fn others(list: &[&str], ours: &str, is_same: IsSame<'_>) -> Vec<String> {
+    list.iter().filter(|other| !is(other, ours, is_same)).map(|other| masked(other)).collect()
 }
 
 #[cfg(test)]

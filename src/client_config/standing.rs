@@ -44,7 +44,7 @@ impl Setup {
         let stale = self.stale(root)?.into_iter();
         let stale = stale.map(|file| Standing { at: file.at, state: State::Stale, beside: Vec::new() });
         let files = self.files.iter().map(|file| {
-            let (at, state, beside) = match look(root, file) {
+            let (at, state, beside) = match look(root, file, self.here.as_ref()) {
                 Err(cause) => (root.join(file.path().trim_start_matches('/')), State::Unknown(cause), Vec::new()),
                 Ok(look) => {
                     let (state, beside) = match look.found {
@@ -70,7 +70,7 @@ impl Setup {
         let mut excluded = Vec::new();
         let mut files = Vec::new();
         for file in std::mem::take(&mut self.files) {
-            match look(root, &file)? {
+            match look(root, &file, self.here.as_ref())? {
                 Look { at, found: Found::Excluded(why) } => excluded.push(format!("{}: {why}", at.display())),
                 _ => files.push(file),
             }

@@ -109,7 +109,7 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     let stale = setup.stale(root)?;
     let (mut left, mut failed) = (0, 0);
     for file in &setup.files {
-        let put = look(root, file).and_then(|look| put(root, file, &look, how));
+        let put = look(root, file, setup.here.as_ref()).and_then(|look| put(root, file, &look, how));
         match put {
             Ok(is_left) => left += usize::from(is_left),
             Err(cause) => {

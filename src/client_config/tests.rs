@@ -343,9 +343,9 @@ fn a_file_from_here_lacks_nothing() {
             let files = made(client, &routes, &mirror(address)).files;
             let (file, addition) =
                 files.iter().find_map(|file| Some((file, file.addition.as_ref()?))).expect("one that can be added to");
-            let merged = addition.merge(&file.content).expect("a file from here");
+            let merged = addition.merge(&file.content, &|_, _| false).expect("a file from here");
             assert_eq!((merged.text.as_str(), merged.lacks.len()), (file.content.as_str(), 0), "{merged:?}");
-            let made = addition.merge("").expect("an empty file");
+            let made = addition.merge("", &|_, _| false).expect("an empty file");
             let content = file.content.strip_prefix(&format!("{MARKER}{MARKER_REST}\n")).unwrap_or(&file.content);
             // What is so without a word is not added.
             assert_eq!(made.text, content.trim_end_matches("\n[registry.\"mirror.internal\"]\n  http = false\n"));

@@ -1,12 +1,12 @@
 //! BuildKit as a daemon of its own: `buildkitd.toml`, which it reads at its start.
 
-use super::address::{Address, Order, Verdict, order};
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
 use super::text;
 use crate::client_config::Client;
+use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::host::{self, Host, Text};
 use crate::unit::{self, Unit};
 

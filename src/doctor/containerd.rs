@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use toml::Table;
 
-use super::address::{Address, Order, order};
 use super::ask;
 use super::dockerd::missing;
 use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_word, unreadable};
@@ -13,6 +12,7 @@ use super::forward_proxy;
 use super::hosts_toml::{self, Directory};
 use super::text;
 use crate::client_config::Client;
+use crate::client_config::address::{Address, Order, order};
 use crate::host::{self, Host, Text};
 use crate::unit::{self, Unit};
 

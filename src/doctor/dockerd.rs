@@ -3,13 +3,13 @@
 use oci::route::DOCKER_HUB;
 use serde_json::Value;
 
-use super::address::{Address, Order, Verdict, order};
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory};
 use super::text;
+use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::{self, Client};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;

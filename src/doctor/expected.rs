@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use oci::authority;
 use oci::route::OnFailure;
 
-use super::address::{Address, Here, Order, Slip};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES};
 use crate::client_config::Client;
+use crate::client_config::address::{Address, Here, Order, Slip};
 use crate::config::{Config, Routes};
 
 /// A registry that has routes.

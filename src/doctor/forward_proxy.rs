@@ -1,8 +1,8 @@
 //! Whether the environment of an engine sends its requests for the proxy to a forward proxy.
 
-use super::address::Address;
 use super::expected::{Expected, by_hand, shell_word};
 use super::finding::{Code, Examined, Finding, Way};
+use crate::client_config::address::Address;
 use crate::net::egress::NoProxy;
 use crate::unit::Unit;
 

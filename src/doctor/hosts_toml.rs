@@ -1,9 +1,9 @@
 //! `hosts.toml`, which containerd and dockerd read: which hosts are asked for a registry, in which order, for what.
 
-use super::address::{Address, Here, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, misplaced, shell_word, unreadable, with_path};
 use super::finding::{Code, Finding, Fix};
 use super::text;
+use crate::client_config::address::{Address, Here, Order, Verdict, order};
 use crate::client_config::carries_marker;
 use crate::host::{Host, Text};
 

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::address::{Address, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, Part, REGISTRIES, Way};
 use super::forward_proxy;
 use crate::client_config::Client;
+use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::config::takes_too_long;
 use crate::host::{Host, Text};
 use crate::unit::Unit;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
-use super::address::{Address, Order, Verdict, order};
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way, listed};
 use super::text;
 use crate::client_config::Client;
+use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::host::{DENIED, Host, Text};
 
 /// The first of them that is there counts.

@@ -407,6 +407,41 @@ fn a_mirror_among_dockerds_flags_keeps_registry_mirrors_out_of_daemon_json() {
     }
 }
 
+/// It was the proxy's for doctor, and another mirror for client-config, which put a second address of it before.
+#[test]
+fn the_proxy_is_known_by_each_address_at_which_it_listens() {
+    let json = "etc/docker/daemon.json";
+    let toml =
+        "[registry.\"docker.io\"]\n  mirrors = [\"localhost:8080\"]\n[registry.\"localhost:8080\"]\n  http = true\n";
+    let toml = toml.to_owned();
+    let of = |url: &str| format!("{{\"registry-mirrors\": [\"{url}\"]}}\n");
+    for (client, path, content, listen, stands) in [
+        ("docker", json, of("http://localhost:8080"), "127.0.0.1:8080", true),
+        ("docker", json, of("http://LOCALHOST:8080/"), "127.0.0.1:8080", true),
+        ("docker", json, of("http://[::1]:8080"), ":8080", true),
+        ("docker", json, of("http://[::1]:8080"), "127.0.0.1:8080", false),
+        ("docker", json, of("http://[::1]:8080"), "0.0.0.0:8080", false),
+        ("docker", json, of("http://localhost:8081"), "127.0.0.1:8080", false),
+        ("docker", json, of("https://localhost:8080"), "127.0.0.1:8080", false),
+        ("docker", json, of("http://localhost:8080/hub"), "127.0.0.1:8080", false),
+        ("buildkit", "etc/buildkit/buildkitd.toml", toml.clone(), "127.0.0.1:8080", true),
+        ("buildkit", "etc/buildkit/buildkitd.toml", toml.replace("true", "false"), "127.0.0.1:8080", false),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, &content).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["client-config", client, "--check", "--upstream-domain", "example.azurecr.io"]);
+        command.args(["--upstream-prefix", "hub", "--listen-address", listen, "--root"]).arg(root.path());
+        let said = text(&command.output().expect("it runs").stdout);
+        let name = path.file_name().expect("a name").to_string_lossy();
+        let line = said.lines().find(|line| line.contains(&*name)).expect("a line");
+        assert_eq!(line.starts_with("stands "), stands, "{content} {listen} {said}");
+        assert!(!stands || !line.contains("is asked"), "{said}");
+    }
+}
+
 /// A command without flags looked nowhere for the settings that doctor found.
 #[test]
 fn without_flags_of_settings_those_of_the_host_are_read() {

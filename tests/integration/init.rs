@@ -268,6 +268,7 @@ async fn a_sign_in_that_fails_prevents_nothing_and_is_told_in_the_words_of_check
     let (status, said) = host.run(None, &["--yes", "--registry", &registry, "--prefix", "hub"]).await;
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("failed   identity") && said.contains("check: failed: 1 hop fails"), "{said}");
+    assert!(said.contains("what to do: set AZURE_CLIENT_SECRET to the secret's value, not its id"), "{said}");
     assert!(said.contains("the way to the registry is not open yet"), "{said}");
     assert_eq!(host.files(), ["certs.d", "config.yaml", "daemon.json"]);
     // What the shell has and the service has not is named, where it may be the reason.

@@ -1,9 +1,11 @@
 //! The tables of registries in `buildkitd.toml`.
 
+use std::collections::BTreeSet;
+
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::{Insertions, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
+use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
 use crate::client_config::quoted;
 
 const REGISTRY: &str = "registry";
@@ -12,7 +14,13 @@ const HTTP: &str = "http";
 
 /// BuildKit asks the mirrors in the order of the list; how it speaks to a mirror is in the table of the mirror's own name
 /// (`docs/buildkitd.toml.md` in moby/buildkit).
-pub(super) fn merge(old: &str, mirror: &str, http: bool, registries: &[String]) -> Result<Merged, String> {
+pub(super) fn merge(
+    old: &str,
+    mirror: &str,
+    http: bool,
+    registries: &[String],
+    is_same: IsSame<'_>,
+) -> Result<Merged, String> {
     let wrong = |cause: &toml::de::Error| format!("is no TOML: {}", in_line(cause.message(), old, cause.span()));
     let spans = DeTable::parse(old).map_err(|cause| wrong(&cause))?;
     let spans = spans.get_ref().get(REGISTRY).and_then(|found| found.get_ref().as_table());
@@ -22,16 +30,23 @@ pub(super) fn merge(old: &str, mirror: &str, http: bool, registries: &[String]) 
     let has = table(&has, REGISTRY)?;
     let mut file = File { old, insertions: Insertions::default(), appended: String::new() };
     let (mut lacks, mut beside) = (Vec::new(), Vec::new());
+    // By which of its names the proxy is asked.
+    let mut named = BTreeSet::new();
     for name in registries {
         let list = match has.map_or(Ok(None), |tables| table(tables, name))?.and_then(|table| table.get(MIRRORS)) {
             None => Some(Vec::new()),
             Some(list) => list.as_array().and_then(|list| list.iter().map(Value::as_str).collect()),
         };
         let list = list.ok_or_else(|| format!("has {MIRRORS} for {name}, but not as a list of texts"))?;
-        for other in others(&list, mirror) {
+        for other in others(&list, mirror, is_same) {
             beside.push(format!("{other} is asked for {name} when the proxy fails"));
         }
-        if let Rank::Absent = rank(&list, mirror, &format!("{MIRRORS} of {name}"))? {
+        let rank = rank(&list, mirror, &format!("{MIRRORS} of {name}"), is_same)?;
+        named.insert(match (&rank, list.first()) {
+            (Rank::First, Some(first)) => first.trim_end_matches('/').to_owned(),
+            _ => mirror.to_owned(),
+        });
+        if let Rank::Absent = rank {
             lacks.push(format!("{mirror} in {MIRRORS} of {name}"));
             file.add(span(name), name, MIRRORS, &format!("[{}]", quoted(mirror)), &quoted(mirror));
             let wanted = table_in(&mut value, name)
@@ -39,16 +54,18 @@ pub(super) fn merge(old: &str, mirror: &str, http: bool, registries: &[String]) 
             wanted.ok_or(NOT_IN_PLACE)?.insert(0, Value::from(mirror));
         }
     }
-    match has.map_or(Ok(None), |tables| table(tables, mirror))?.and_then(|table| table.get(HTTP)) {
-        Some(Value::Boolean(is)) if *is == http => {}
-        // What it is without the key.
-        None if !http => {}
-        None => {
-            lacks.push(format!("{HTTP} = {http} for {mirror}"));
-            file.add(span(mirror), mirror, HTTP, &http.to_string(), "");
-            table_in(&mut value, mirror).ok_or(NOT_IN_PLACE)?.insert(HTTP.to_owned(), Value::from(http));
+    for mirror in &named {
+        match has.map_or(Ok(None), |tables| table(tables, mirror))?.and_then(|table| table.get(HTTP)) {
+            Some(Value::Boolean(is)) if *is == http => {}
+            // What it is without the key.
+            None if !http => {}
+            None => {
+                lacks.push(format!("{HTTP} = {http} for {mirror}"));
+                file.add(span(mirror), mirror, HTTP, &http.to_string(), "");
+                table_in(&mut value, mirror).ok_or(NOT_IN_PLACE)?.insert(HTTP.to_owned(), Value::from(http));
+            }
+            Some(_) => return Err(format!("has another {HTTP} for {mirror} than {http}")),
         }
-        Some(_) => return Err(format!("has another {HTTP} for {mirror} than {http}")),
     }
     if lacks.is_empty() {
         return Ok(Merged { text: old.to_owned(), lacks, beside });

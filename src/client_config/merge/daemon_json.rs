@@ -4,12 +4,12 @@ use oci::members::Members;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Insertions, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
+use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
 
 const KEY: &str = "registry-mirrors";
 
 /// dockerd asks the mirrors in the order of the list, and takes an empty file for no settings (`daemon/config` in moby).
-pub(super) fn merge(old: &str, url: &str) -> Result<Merged, String> {
+pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged, String> {
     if old.trim().is_empty() {
         let text = old.to_owned() + &format!("{:#}\n", json!({ KEY: [url] })).replace('\n', newline(old));
         return Ok(Merged { text, lacks: vec![lack(url)], beside: Vec::new() });
@@ -29,8 +29,9 @@ pub(super) fn merge(old: &str, url: &str) -> Result<Merged, String> {
         Some(Value::Array(list)) => list.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(wrong_kind)?,
         Some(_) => return Err(wrong_kind()),
     };
-    let beside = others(&list, url).iter().map(|other| format!("{other} is asked when the proxy fails")).collect();
-    if let Rank::First = rank(&list, url, KEY)? {
+    let beside =
+        others(&list, url, is_same).iter().map(|other| format!("{other} is asked when the proxy fails")).collect();
+    if let Rank::First = rank(&list, url, KEY, is_same)? {
         return Ok(Merged { text: old.to_owned(), lacks: Vec::new(), beside });
     }
     let mut insertions = Insertions::default();

@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::daemon_json::first_item;
-use super::{Insertions, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
+use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
 use crate::client_config::quoted;
 use crate::config::takes_too_long;
 
@@ -15,7 +15,7 @@ const STEP: &str = "  ";
 /// The endpoints of a registry are asked in their order, then the registry itself; `rewrite` changes the names that each of
 /// them is asked for, and `*` is for registries without an entry (docs.k3s.io/installation/private-registry, and
 /// `pkg/agent/containerd/config.go` in k3s).
-pub(super) fn merge(old: &str, url: &str, registries: &[String]) -> Result<Merged, String> {
+pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame<'_>) -> Result<Merged, String> {
     if let Some(why) = takes_too_long(old) {
         return Err(format!("is no YAML: {why}"));
     }
@@ -48,10 +48,10 @@ pub(super) fn merge(old: &str, url: &str, registries: &[String]) -> Result<Merge
             Some(list) => list.as_sequence().and_then(|list| list.iter().map(Value::as_str).collect()),
         };
         let texts = texts.ok_or_else(|| format!("has the endpoints of {name}, but not as a list of texts"))?;
-        for other in others(&texts, url) {
+        for other in others(&texts, url, is_same) {
             beside.push(format!("{other} is asked for {name} when the proxy fails"));
         }
-        if let Rank::First = rank(&texts, url, &format!("the endpoints of {name}"))? {
+        if let Rank::First = rank(&texts, url, &format!("the endpoints of {name}"), is_same)? {
             continue;
         }
         lacks.push(format!("{url} in the endpoints of {name}"));

@@ -111,7 +111,7 @@ fn what_is_added_is_where_a_person_would_have_put_it() {
             "[registry.\"docker.io\"]\n  mirrors = [\"127.0.0.1:8080\"]\n\n[registry.\"ghcr.io\"]\n  mirrors = [\"127.0.0.1:8080\"]\n\n[registry.\"127.0.0.1:8080\"]\n  http = true\n",
         ),
     ] {
-        assert_eq!(addition().merge(old).expect("merged").text, new);
+        assert_eq!(addition().merge(old, &|_, _| false).expect("merged").text, new);
     }
 }
 
@@ -153,5 +153,5 @@ fn a_broken_file_or_one_that_contradicts_is_refused() {
     ] {
         refused(&addition(), old, why);
     }
-    assert!(addition().merge(&format!("a = {}", "[".repeat(100_000))).is_err());
+    assert!(addition().merge(&format!("a = {}", "[".repeat(100_000)), &|_, _| false).is_err());
 }

@@ -107,7 +107,7 @@ fn what_is_added_looks_like_what_is_there() {
             "{\n  \"registry-mirrors\": [\n    \"http://127.0.0.1:8080\",\n    \"https://a\"\n  ]\n}",
         ),
     ] {
-        assert_eq!(addition().merge(old).expect("merged").text, new);
+        assert_eq!(addition().merge(old, &|_, _| false).expect("merged").text, new);
     }
 }
 
@@ -117,7 +117,8 @@ fn what_says_it_already_stays_and_other_mirrors_are_told() {
     stands(&addition(), "{\"registry-mirrors\":[\"http://127.0.0.1:8080/\"]}", &[]);
     let second = "https://mirror.example is asked when the proxy fails";
     stands(&addition(), "{\"registry-mirrors\":[\"http://127.0.0.1:8080\",\"https://mirror.example\"]}", &[second]);
-    let merged = addition().merge("{\"registry-mirrors\":[\"https://mirror.example\"]}").expect("merged");
+    let merged =
+        addition().merge("{\"registry-mirrors\":[\"https://mirror.example\"]}", &|_, _| false).expect("merged");
     assert_eq!((merged.lacks, merged.beside), (vec![format!("{URL} in registry-mirrors")], vec![second.to_owned()]));
 }
 

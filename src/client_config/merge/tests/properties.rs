@@ -95,12 +95,12 @@ proptest! {
     #[test]
     fn any_text_is_refused_or_only_added_to(old in prop_oneof![pieces(), ".{0,60}"]) {
         for addition in additions() {
-            let Ok(merged) = addition.merge(&old) else { continue };
+            let Ok(merged) = addition.merge(&old, &|_, _| false) else { continue };
             let mut rest = merged.text.chars();
             prop_assert!(old.chars().all(|c| rest.any(|other| other == c)), "{:?}", merged.text);
             // At most a line for each list, or the one of the whole file.
             prop_assert!(lost(&old, &merged.text) <= 3, "{:?}", merged.text);
-            let again = addition.merge(&merged.text);
+            let again = addition.merge(&merged.text, &|_, _| false);
             prop_assert_eq!(again.map(|again| (again.text, again.lacks)), Ok((merged.text, Vec::new())));
         }
     }
@@ -110,7 +110,7 @@ proptest! {
         let old: Value = members.into_iter().collect();
         let text = if pretty { format!("{old:#}") } else { old.to_string() };
         let [addition, ..] = additions();
-        let mut new: Value = serde_json::from_str(&addition.merge(&text).expect("an object").text).expect("JSON");
+        let mut new: Value = serde_json::from_str(&addition.merge(&text, &|_, _| false).expect("an object").text).expect("JSON");
         let list = new.as_object_mut().and_then(|object| object.remove("registry-mirrors"));
         prop_assert_eq!((list, new), (Some(json!(["http://m:80"])), old));
     }
@@ -128,7 +128,7 @@ proptest! {
         }
         let text = if old == json!({}) { String::new() } else { serde_yaml::to_string(&old).expect("YAML") };
         let [.., addition] = additions();
-        let new: Value = serde_yaml::from_str(&addition.merge(&text).expect("mirrors").text).expect("YAML");
+        let new: Value = serde_yaml::from_str(&addition.merge(&text, &|_, _| false).expect("mirrors").text).expect("YAML");
         for name in ["docker.io", "ghcr.io"] {
             let list = old.get_mut("mirrors").and_then(|mirrors| mirrors.get_mut(name));
             match list.and_then(|entry| entry["endpoint"].as_array_mut()) {
@@ -147,7 +147,7 @@ proptest! {
             text += &format!("\n[registry.{name:?}]\n  {list}\n");
         }
         let [_, addition, _] = additions();
-        let new: toml::Table = addition.merge(&text).expect("tables").text.parse().expect("TOML");
+        let new: toml::Table = addition.merge(&text, &|_, _| false).expect("tables").text.parse().expect("TOML");
         for name in ["docker.io", "ghcr.io"] {
             prop_assert_eq!(new["registry"][name]["mirrors"][0].as_str(), Some("m:80"));
         }

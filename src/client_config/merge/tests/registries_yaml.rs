@@ -109,7 +109,7 @@ fn what_is_added_is_where_a_person_would_have_put_it() {
             "# site\nmirrors:\n  \"docker.io\":\n    endpoint:\n      - \"http://127.0.0.1:8080\"\n  \"registry.example:5000\":\n    endpoint:\n      - \"http://127.0.0.1:8080\"\nconfigs:\n  a.example:\n    auth: {password: secret}\n",
         ),
     ] {
-        assert_eq!(addition().merge(old).expect("merged").text, new);
+        assert_eq!(addition().merge(old, &|_, _| false).expect("merged").text, new);
     }
 }
 
@@ -119,7 +119,8 @@ fn what_says_it_already_stays_and_other_endpoints_are_told() {
     stands(&addition(), said, &[]);
     let other = "https://one.example is asked for docker.io when the proxy fails";
     stands(&addition(), &format!("{said}    - https://one.example\n"), &[other]);
-    let merged = addition().merge("mirrors:\n  '*':\n    endpoint: [a]\n  docker.io:\n").expect("merged");
+    let merged =
+        addition().merge("mirrors:\n  '*':\n    endpoint: [a]\n  docker.io:\n", &|_, _| false).expect("merged");
     let wildcard = "what stands for \"*\" does not count for registry.example:5000, which gets an entry of its own";
     assert_eq!(merged.beside, [wildcard]);
 }
@@ -171,6 +172,6 @@ fn a_broken_file_or_one_that_contradicts_is_refused() {
     ] {
         refused(&addition(), old, why);
     }
-    assert!(addition().merge(&"[".repeat(100_000)).is_err());
+    assert!(addition().merge(&"[".repeat(100_000), &|_, _| false).is_err());
     refused(&addition(), &"a: {".repeat(100_000), "is no YAML: it opens more than 20000 brackets");
 }

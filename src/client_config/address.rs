@@ -1,5 +1,6 @@
 //! Addresses of mirrors as engines are given them, and whether one is the proxy's.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,7 +15,7 @@ const MAX_QUOTED: usize = 200;
 
 /// What keeps an address from being the proxy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slip {
+pub(crate) enum Slip {
     /// The host is the proxy's, and the port another.
     Port,
     /// The port is the proxy's, and the host nearly its own.
@@ -25,7 +26,7 @@ pub(super) enum Slip {
 
 /// What an address is to this host's proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is the proxy's.
     Ours,
     /// It was meant to be.
@@ -36,7 +37,7 @@ pub(super) enum Verdict {
 
 /// An address of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(crate) struct Address {
     /// `None` where no scheme is said.
     tls: Option<bool>,
     pub host: String,
@@ -50,7 +51,7 @@ pub(super) struct Address {
 
 impl Address {
     /// `http://127.0.0.1:8080`, `127.0.0.1:8080/docker.io`. Whatever it is, it can be judged.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
             None => (None, text),
@@ -77,27 +78,27 @@ impl Address {
     }
 
     /// The same with the scheme that a client takes where none is written.
-    pub(super) fn or_tls(mut self, tls: bool) -> Self {
+    pub(crate) fn or_tls(mut self, tls: bool) -> Self {
         self.tls.get_or_insert(tls);
         self
     }
 
-    pub(super) fn has_scheme(&self) -> bool {
+    pub(crate) fn has_scheme(&self) -> bool {
         self.tls.is_some()
     }
 
     /// The port, or what the scheme has for one.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(if self.tls == Some(false) { 80 } else { 443 })
     }
 
     /// Nothing but a scheme and an authority.
-    pub(super) fn is_bare(&self) -> bool {
+    pub(crate) fn is_bare(&self) -> bool {
         self.path.is_empty() && !self.has_user
     }
 
     /// A host that Go's clients never ask a forward proxy for.
-    pub(super) fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         self.host == "localhost" || authority::ip(&self.host).is_some_and(|ip| ip.is_loopback())
     }
 }
@@ -109,14 +110,16 @@ impl Display for Address {
 }
 
 /// Where the proxy is for clients of this host.
-#[derive(Clone, Debug)]
-pub(super) struct Here {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Here {
     places: Vec<Place>,
+    /// Names in `hosts` of routes: a request by one of them is for the registry of its route.
+    names: BTreeSet<String>,
     /// The address that `client-config` writes.
     pub url: String,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     host: String,
     port: u16,
@@ -126,7 +129,7 @@ struct Place {
 impl Here {
     /// By the listeners, the names of the mirror in `hosts` of routes, and `url`. `own` are addresses and names of this host,
     /// for listeners on all of them.
-    pub(super) fn new(config: &Config, url: &str, own: &[String]) -> Self {
+    pub(crate) fn new(config: &Config, url: &str, own: &[String]) -> Self {
         let main = Address::parse(url);
         let mut places = vec![Place { host: main.host.clone(), port: main.port(), tls: main.tls == Some(true) }];
         for listener in config.listeners() {
@@ -143,11 +146,13 @@ impl Here {
                 places.push(Place { host: host.to_ascii_lowercase(), port, tls: main.tls == Some(true) });
             }
         }
-        Self { places, url: url.to_owned() }
+        let names = config.routes().iter().flat_map(|route| &route.hosts);
+        let names = names.map(|name| authority::split(name).0.to_ascii_lowercase()).collect();
+        Self { places, names, url: url.to_owned() }
     }
 
     /// What this address is. A path is left to who knows whether the client may have one.
-    pub(super) fn judge(&self, address: &Address) -> Verdict {
+    pub(crate) fn judge(&self, address: &Address) -> Verdict {
         let (host, port) = (address.host.as_str(), address.port());
         let at_host = |place: &&Place| place.host == host;
         let at = |place: &Place| place.host == host && place.port == port;
@@ -166,8 +171,17 @@ impl Here {
         }
     }
 
+    /// Whether a client that asks one of these addresses asks what it would by the other: both are the proxy's, without a path, and by a
+    /// name that a route is chosen by only if it is the same.
+    pub(crate) fn is_same(&self, one: &str, other: &str) -> bool {
+        let (one, other) = (Address::parse(one), Address::parse(other));
+        let is_ours = |address: &Address| address.is_bare() && self.judge(address) == Verdict::Ours;
+        let name = |address: &Address| self.names.get(&address.host).cloned();
+        is_ours(&one) && is_ours(&other) && one.has_scheme() == other.has_scheme() && name(&one) == name(&other)
+    }
+
     /// Whether clients of that address have to be told to speak plain HTTP.
-    pub(super) fn is_plain(&self, address: &Address) -> bool {
+    pub(crate) fn is_plain(&self, address: &Address) -> bool {
         let at = |place: &&Place| place.host == address.host && place.port == address.port();
         self.places.iter().find(at).is_some_and(|place| !place.tls)
     }
@@ -179,10 +193,13 @@ fn hosts_of(address: SocketAddr, own: &[String]) -> Vec<String> {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
+    // A socket on every address of IPv6 takes IPv4 as well, and none on every one of IPv4 takes IPv6.
+    let takes_ipv6 = address.is_ipv6();
     let mut hosts = Vec::new();
     if address.ip().is_unspecified() {
-        hosts.extend(["127.0.0.1".to_owned(), "[::1]".to_owned()]);
-        hosts.extend(own.iter().cloned());
+        hosts.push("127.0.0.1".to_owned());
+        hosts.extend(takes_ipv6.then(|| "[::1]".to_owned()));
+        hosts.extend(own.iter().filter(|name| takes_ipv6 || !name.starts_with('[')).cloned());
     } else {
         hosts.push(written(address.ip()));
     }
@@ -194,7 +211,7 @@ fn hosts_of(address: SocketAddr, own: &[String]) -> Vec<String> {
 
 /// What a list of addresses, in the order in which a client asks them, is to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order<'a> {
+pub(crate) enum Order<'a> {
     /// It is asked first.
     First(&'a Address),
     /// It is asked after this one.
@@ -206,7 +223,7 @@ pub(super) enum Order<'a> {
 }
 
 /// Judges such a list.
-pub(super) fn order<'a>(here: &Here, addresses: &'a [Address]) -> Order<'a> {
+pub(crate) fn order<'a>(here: &Here, addresses: &'a [Address]) -> Order<'a> {
     let ours = addresses.iter().position(|address| here.judge(address) == Verdict::Ours);
     let slip = addresses.iter().find_map(|address| match here.judge(address) {
         Verdict::Slip(slip) => Some((address, slip)),
