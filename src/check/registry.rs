@@ -20,6 +20,41 @@ const CLOCKS_DIFFER: u64 = 60;
 /// How far Entra ID lets the times in a client's assertion be off (AADSTS700024).
 const ASSERTION_TOLERANCE: u64 = 300;
 
+/// What to do about a sign-in that fails, by what its message has; of several sources the one that is set up by somebody comes first.
+const REMEDIES: [(&str, &str); 10] = [
+    ("the client secret is wrong", "set AZURE_CLIENT_SECRET to the secret's value, not its id"),
+    ("the client secret has expired", "create a new secret, put it in the place of the old one, and restart the proxy"),
+    ("no certificate in it belongs to its private key", "put a certificate and its own private key into the file"),
+    ("no such application in this tenant", "correct AZURE_CLIENT_ID and AZURE_TENANT_ID"),
+    (
+        "no federated credential of the application matches",
+        "compare issuer, subject and audience of the federated credential with the token's, letter by letter",
+    ),
+    ("file system does not answer", "repair the mount that holds the file"),
+    (
+        "is a proxy or captive portal between?",
+        "let this host reach Azure without a login page or a proxy that opens TLS",
+    ),
+    (
+        "check the network path, DNS and the CA",
+        "open the way to Entra ID in the firewall, or name the proxy's CA with ca_file",
+    ),
+    (
+        "no such managed identity is assigned",
+        "set identity.client_id or AZURE_CLIENT_ID to an identity that is assigned to this machine",
+    ),
+    (
+        "not on a machine with one",
+        "assign a managed identity to this machine, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET for the service",
+    ),
+];
+
+/// A failure of the sign-in, with what to do about it.
+fn with_remedy(failure: &str) -> String {
+    let known = REMEDIES.iter().find(|(has, _)| failure.contains(has));
+    known.map_or_else(|| failure.to_owned(), |(_, remedy)| format!("{failure}; what to do: {remedy}"))
+}
+
 /// What the routes of a registry go on with.
 pub(super) struct Ready {
     pub issuer: Arc<AcrIssuer>,
@@ -49,7 +84,7 @@ pub(super) async fn reach(
     // Whether somebody can sign in is another matter than whether the registry is there.
     let is_there = steps.ended.is_none();
     let entra = steps.step(Hop::Identity, async {
-        let entra = issuer.sign_in().await.map_err(Finding::failed)?;
+        let entra = issuer.sign_in().await.map_err(|failure| Finding::failed(with_remedy(&failure.to_string())))?;
         let text = match &entra {
             Some(entra) => format!("an Entra token, by {}", entra.by),
             None => "nobody signs in: the pulls are anonymous".to_owned(),
@@ -131,4 +166,25 @@ fn clock(answer: &Answer, steps: &mut Steps) {
          Entra refuses to sign in a client certificate, and good certificates may count as ended or not begun"
     );
     steps.note(Hop::Clock, Status::Warning, text, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page that explains these messages and the table have the same ones.
+    #[test]
+    fn every_sign_in_failure_that_is_explained_has_its_remedy_on_screen() {
+        let page = include_str!("../../docs/troubleshooting.md");
+        let section = page.split_once("Sign-in (`entra`):").expect("the section").1;
+        let section = section.split_once("Registry (`acr`):").expect("its end").0.replace("\n  ", " ");
+        let explained: Vec<_> = section.lines().filter(|line| line.starts_with("- `entra: ")).collect();
+        assert_eq!(explained.len(), REMEDIES.len());
+        for line in explained {
+            assert!(with_remedy(line).contains("; what to do: "), "{line}");
+        }
+        let both = "entra: client secret: 401: the client secret is wrong; managed identity: not on a machine with one";
+        assert!(with_remedy(both).ends_with("the secret's value, not its id"));
+        assert_eq!(with_remedy("entra: 503"), "entra: 503");
+    }
 }
