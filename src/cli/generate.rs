@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory as _};
+use clap::{ArgAction, Args, Command, CommandFactory as _};
 use clap_complete::Shell;
-use clap_mangen::roff::{Roff, bold, roman};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use super::Program;
 use crate::config::{self, DefaultValue, Row};
@@ -35,7 +36,7 @@ pub(crate) fn generate(directory: &Path) -> Result<(), String> {
     }
     // The long version, with commit and features, has no room in the last line of a page.
     let program = Program::command().version(env!("CARGO_PKG_VERSION"));
-    clap_mangen::generate_to(program, &man).map_err(failed(&man))?;
+    write_pages(program, &man).map_err(failed(&man))?;
     let page = man.join(format!("{FILE_PAGE}.5"));
     fs::write(&page, file_page()).map_err(failed(&page))?;
     for shell in [Shell::Fish, Shell::Zsh] {
@@ -45,6 +46,90 @@ pub(crate) fn generate(directory: &Path) -> Result<(), String> {
     fs::write(&bash, for_bash()).map_err(failed(&bash))?;
     let schema = directory.join("config.schema.json");
     fs::write(&schema, format!("{:#}\n", config::schema())).map_err(failed(&schema))
+}
+
+/// A page for the program and each command. Where clap_mangen has all that follows the flags under EXTRA, and filled as one paragraph, the
+/// pages have sections of their own, and the synopsis says what a flag takes.
+fn write_pages(program: Command, directory: &Path) -> io::Result<()> {
+    let mut program = program.disable_help_subcommand(true);
+    program.build();
+    let commands = program.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    for command in commands.collect::<Vec<_>>().into_iter().chain([program]) {
+        let man = Man::new(command.clone());
+        let mut page = Vec::new();
+        man.render_title(&mut page)?;
+        man.render_name_section(&mut page)?;
+        synopsis(&command).to_writer(&mut page)?;
+        man.render_description_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+        if command.get_subcommands().any(|below| !below.is_hide_set()) {
+            man.render_subcommands_section(&mut page)?;
+        }
+        after_flags(&command).to_writer(&mut page)?;
+        man.render_version_section(&mut page)?;
+        fs::write(directory.join(man.get_filename()), page)?;
+    }
+    Ok(())
+}
+
+/// The command line, with the values of its flags.
+fn synopsis(command: &Command) -> Roff {
+    let mut words = vec![bold(command.get_bin_name().unwrap_or_else(|| command.get_name()))];
+    let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let (positional, flags): (Vec<_>, Vec<_>) = shown.partition(|argument| argument.is_positional());
+    for argument in flags.into_iter().chain(positional) {
+        let value = argument.get_value_names().and_then(|names| names.first()).map(|name| italic(name.as_str()));
+        let value = value.filter(|_| argument.get_action().takes_values());
+        let many = matches!(argument.get_action(), ArgAction::Append) && argument.is_positional();
+        words.push(roman(" ["));
+        words.extend(argument.get_long().map(|name| bold(format!("--{name}"))));
+        if let Some(value) = value {
+            words.extend(argument.get_long().map(|_| roman(" ")));
+            words.push(value);
+        }
+        words.push(roman(if many { "]..." } else { "]" }));
+    }
+    if command.has_subcommands() {
+        words.push(roman(" [COMMAND]"));
+    }
+    let mut page = Roff::new();
+    page.control("SH", ["SYNOPSIS"]);
+    page.text(words);
+    page
+}
+
+/// What `--help` says below the flags: examples as they are, the exit status, and notes.
+fn after_flags(command: &Command) -> Roff {
+    let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut page = Roff::new();
+    let (mut notes, mut status) = (Vec::new(), None);
+    for paragraph in text.split("\n\n") {
+        if let Some(examples) = paragraph.strip_prefix("Examples:\n") {
+            page.control("SH", ["EXAMPLES"]);
+            page.control("nf", []);
+            for line in examples.lines() {
+                page.text([roman(line)]);
+            }
+            page.control("fi", []);
+        } else if let Some(words) = paragraph.strip_prefix("Exit status: ") {
+            status = Some(words);
+        } else if !paragraph.trim().is_empty() {
+            notes.push(paragraph);
+        }
+    }
+    for (number, note) in notes.into_iter().enumerate() {
+        if number == 0 {
+            page.control("SH", ["NOTES"]);
+        } else {
+            page.control("PP", []);
+        }
+        page.text([roman(note.replace('\n', " "))]);
+    }
+    if let Some(words) = status {
+        page.control("SH", ["EXIT STATUS"]);
+        page.text([roman(words.replace('\n', " "))]);
+    }
+    page
 }
 
 /// The completions of bash. For a program with a hyphen in its name clap_complete 4.6 looks for each subcommand by another name
@@ -119,9 +204,28 @@ fn plain(markdown: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
+
+    /// The heading was EXTRA, and the examples one paragraph.
+    #[test]
+    fn what_follows_the_flags_has_sections_of_its_own_and_the_synopsis_has_values() {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_pages(Program::command(), folder.path()).expect("written");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("a page");
+        for entry in fs::read_dir(folder.path()).expect("a folder") {
+            let name = entry.expect("one").file_name().to_string_lossy().into_owned();
+            let page = read(&name);
+            assert!(!page.contains("EXTRA") && page.contains(".SH SYNOPSIS\n"), "{name}: {page}");
+        }
+        let page = read("acr-cache-proxy-check.1");
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "NOTES", "\"EXIT STATUS\"", "VERSION"]
+        {
+            assert_eq!(page.matches(&format!(".SH {section}\n")).count(), 1, "{section}: {page}");
+        }
+        let synopsis =
+            page.split(".SH SYNOPSIS\n").nth(1).and_then(|rest| rest.split(".SH").next()).expect("it is there");
+        assert!(synopsis.contains("\\fI") && synopsis.contains("IMAGE") && !synopsis.contains("root"), "{synopsis}");
+    }
 
     #[test]
     fn bash_completes_the_flags_of_each_subcommand() {
@@ -134,7 +238,7 @@ mod tests {
                 _acr__cache__proxy "$NAME" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
                 echo "${COMPREPLY[@]}"
             done"#;
-        let mut bash = Command::new("bash");
+        let mut bash = std::process::Command::new("bash");
         bash.args(["--norc", "-c", script, "bash"]).arg(for_bash()).env("NAME", NAME);
         let output = bash.output().expect("bash runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
