@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, Part, REGISTRIES, Way};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
 use crate::client_config::Client;
 use crate::client_config::address::{Address, Order, Verdict, order};
@@ -20,6 +20,9 @@ struct Kind {
     generated: &'static str,
     services: [&'static str; 2],
 }
+
+/// By which the file of mirrors is another one.
+const FLAG: &str = "private-registry";
 
 const KINDS: [Kind; 2] = [
     Kind {
@@ -41,6 +44,8 @@ const KINDS: [Kind; 2] = [
 /// What was read of one.
 pub(super) struct Facts {
     kind: &'static Kind,
+    /// The file of its mirrors.
+    file: String,
     settings: Option<Text>,
     /// All that it has made, if it has ever run.
     generated: Option<String>,
@@ -63,9 +68,22 @@ pub(super) fn read(host: &Host) -> Vec<Facts> {
         let generated: Vec<_> = config.into_iter().chain(hosts).filter_map(|text| text.content.ok()).collect();
         let generated = (!generated.is_empty()).then(|| generated.join("\n"));
         let unit = Unit::read(host, &format!("{service}.service"));
-        Some(Facts { kind, settings: host.read(kind.file), generated, restart, unit })
+        let file = file(host, kind, &unit);
+        Some(Facts { kind, settings: host.read(&file), file, generated, restart, unit })
     };
     KINDS.iter().filter_map(facts).collect()
+}
+
+/// Where it reads its mirrors: by its flag, else by the same key of its configuration, of whose files the last by name wins.
+fn file(host: &Host, kind: &Kind, unit: &Unit) -> String {
+    let directory = kind.file.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let main = host.read(&format!("{directory}/config.yaml"));
+    let files = main.into_iter().chain(host.read_all(&format!("{directory}/config.yaml.d"), ".yaml"));
+    let by_file = files.filter_map(|text| {
+        let content = text.content.ok().filter(|content| takes_too_long(content).is_none())?;
+        serde_yaml::from_str::<Value>(&content).ok()?[FLAG].as_str().map(str::to_owned)
+    });
+    unit.flag(FLAG).pop().or_else(|| by_file.last()).unwrap_or_else(|| kind.file.to_owned())
 }
 
 /// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
@@ -85,7 +103,7 @@ fn service(host: &Host, kind: &'static Kind) -> (&'static str, String) {
 /// Pure: what is wrong with one.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(facts.kind.part);
-    let file = facts.kind.file;
+    let file = facts.file.as_str();
     let restart = facts.restart.clone();
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let parsed = content.and_then(|content| {
@@ -125,7 +143,16 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 );
                 found.find(with_path(ours, &list, why, fix.clone()));
             }
-            found.ways.insert(name.to_owned(), Way::Proxy);
+            let entry = if settings["mirrors"][name].is_object() { name } else { "*" };
+            let rewrites = settings["mirrors"][entry]["rewrite"].as_object().is_some_and(|rules| !rules.is_empty());
+            if rewrites {
+                found.find(rewritten(
+                    file,
+                    name,
+                    edit(file, &format!("  # take the rewrite of {entry} out; then: {restart}")),
+                ));
+            }
+            found.ways.insert(name.to_owned(), if rewrites { Way::Source } else { Way::Proxy });
         } else {
             is_right = false;
             found.ways.insert(name.to_owned(), Way::Source);
@@ -159,8 +186,26 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found
 }
 
+/// Names are changed on the way to the proxy, which knows images by those that a pull has.
+fn rewritten(file: &str, name: &str, fix: Fix) -> Finding {
+    Finding {
+        registries: vec![name.to_owned()],
+        code: Code::Path,
+        file: Some(file.to_owned()),
+        text: format!("rewrite changes the names of images of {REGISTRIES} before the proxy is asked for them"),
+        why: format!(
+            "the proxy puts its prefix before a name that is another one already, and has no such image: {PAST}"
+        ),
+        fix,
+    }
+}
+
 /// Puts the mirrors into the file.
 fn by_settings(expected: &Expected<'_>, facts: &Facts, restart: &str) -> Fix {
+    if facts.file != facts.kind.file {
+        // client-config knows the usual place only.
+        return edit(&facts.file, &format!(" && {restart}"));
+    }
     let client = if facts.kind.part == Part::K3s { Client::K3s } else { Client::Rke2 };
     expected.write(client, &format!(" && {restart}"))
 }

@@ -263,6 +263,38 @@ pub(super) const BROKEN: &[Broken] = &[
     },
     Broken { what: "k3s without registries.yaml", made: &[Install(&["k3s"])], found: &[("k3s", "no-mirror")] },
     Broken {
+        what: "k3s with a flag for another registries.yaml, which has the proxy",
+        made: &[
+            Install(&["k3s"]),
+            Put(
+                "/etc/systemd/system/k3s.service",
+                "[Service]\nExecStart=/usr/local/bin/k3s server --private-registry=/srv/registries.yaml\n",
+            ),
+            Put("/srv/registries.yaml", "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "RKE2 whose configuration names another registries.yaml, which lacks the proxy",
+        made: &[
+            Install(&["rke2"]),
+            Put("/etc/rancher/rke2/registries.yaml", "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n"),
+            Put("/etc/rancher/rke2/config.yaml", "private-registry: /srv/registries.yaml\n"),
+        ],
+        found: &[("rke2", "no-mirror")],
+    },
+    Broken {
+        what: "k3s with a rewrite beside the proxy",
+        made: &[
+            Install(&["k3s"]),
+            Put(
+                "/etc/rancher/k3s/registries.yaml",
+                "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n    rewrite:\n      \"^(.*)$\": \"hub/$1\"\n",
+            ),
+        ],
+        found: &[("k3s", "path")],
+    },
+    Broken {
         what: "k3s that was not restarted",
         made: &[
             Install(&["k3s"]),
