@@ -114,7 +114,7 @@ impl Host {
     fn look(options: &Options, is_root: bool) -> Self {
         let Options { root, .. } = options;
         let (config, environment) = (root.join(CONFIG), root.join(ENVIRONMENT));
-        let standing = Before::look(&config);
+        let standing = Before::look(root);
         Self { standing, config, environment, clients: engines::find(root), manager: Manager::find(root), is_root }
     }
 }
@@ -326,7 +326,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         if !self.agrees(question, !is_edited || self.options.replace)? {
             return Ok(false);
         }
-        match place::put(&path, text, &self.host.standing) {
+        match place::put(&self.options.root, text, &self.host.standing) {
             Ok(copy) => {
                 let copy = copy.map(|copy| format!("; the one before is {}", copy.display())).unwrap_or_default();
                 self.talk.say(&format!("Wrote {shown}{copy}.\n"))?;
