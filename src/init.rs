@@ -318,7 +318,7 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         };
         if is_edited && self.talk.manner() == Manner::Yes && !self.options.replace {
             self.left.push(format!(
-                "{shown} has been edited by somebody and is left as it is: --replace replaces it, and keeps a copy"
+                "{shown} is there already, with other content, and is left as it is: --replace replaces it, and keeps a copy"
             ));
             return Ok(false);
         }
