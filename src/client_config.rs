@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Routes;
 use crate::config::{Config, Domain, Listener};
@@ -266,6 +266,11 @@ impl File {
     /// Absolute, below the root that the client will see.
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The same as a path that is joined to a root.
+    fn below_root(&self) -> &Path {
+        Path::new(self.path.trim_start_matches('/'))
     }
 
     /// What somebody has to take over who has the file already.

@@ -61,12 +61,6 @@ impl Error for FileError {
     }
 }
 
-/// Opens what is at this path itself: no symbolic link is followed, and a FIFO is not waited in. For files in a directory that may be
-/// somebody else's, who can put a link or a FIFO there at any moment: a look before does not help.
-pub(crate) fn open_itself(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)
-}
-
 /// The content of a regular file, `max` bytes at most; symbolic links are followed, as Kubernetes and systemd make them.
 /// This blocks: call it from [`Reader::run`] or [`at_start`].
 pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
@@ -195,19 +189,6 @@ mod tests {
         assert!(matches!(read(Path::new("/dev/null"), 6), Err(FileError::NotRegular("a device"))));
         // Its size is said to be 0.
         assert!(read(Path::new("/proc/self/status"), 1 << 20).is_ok_and(|content| !content.is_empty()));
-    }
-
-    #[test]
-    fn a_link_or_a_fifo_that_has_come_is_neither_followed_nor_waited_in() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name);
-        std::fs::write(path("file"), "secret").expect("written");
-        std::os::unix::fs::symlink(path("file"), path("link")).expect("linked");
-        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("made");
-        assert!(open_itself(&path("file")).is_ok());
-        assert!(open_itself(&path("link")).is_err());
-        let fifo = open_itself(&path("fifo")).and_then(|fifo| fifo.metadata()).expect("at once");
-        assert_eq!(irregular(&fifo), Some("a FIFO"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -102,7 +102,7 @@ impl Host {
     fn look(options: &Options, is_root: bool) -> Self {
         let Options { root, .. } = options;
         let (config, environment) = (root.join(CONFIG), root.join(ENVIRONMENT));
-        let standing = Before::look(&config);
+        let standing = Before::look(root);
         let is_this = root == Path::new("/");
         let (clients, manager) = (engines::find(root), Manager::find(root));
         Self { standing, config, environment, clients, manager, is_root, is_this }
@@ -331,7 +331,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         };
         if is_edited && self.talk.manner() == Manner::Yes && !self.options.replace {
             self.left.push(format!(
-                "{shown} has been edited by somebody and is left as it is: --replace replaces it, and keeps a copy"
+                "{shown} is there already, with other content, and is left as it is: --replace replaces it, and keeps a copy"
             ));
             return Ok(false);
         }
@@ -339,7 +339,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         if !self.agrees(question, !is_edited || self.options.replace)? {
             return Ok(false);
         }
-        match place::put(&path, text, &self.host.standing) {
+        match place::put(&self.options.root, text, &self.host.standing) {
             Ok(copy) => {
                 let copy = copy.map(|copy| format!("; the one before is {}", copy.display())).unwrap_or_default();
                 self.talk.say(&format!("Wrote {shown}{copy}.\n"))?;

@@ -153,6 +153,7 @@
 //!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
+//! directory                        a path below a root, walked so that no link of somebody else leads out of it
 //! replace                          a file in the place of another one, in one step
 //! environment_file                 the variables of a unit of systemd
 //! installed                        which programs and units a host has, by their files
@@ -245,10 +246,10 @@
 //! cache, otlp, token
 //! identity
 //! config, failure
-//! logger, net
+//! logger, net, replace
 //! unit
 //! host
-//! answer, browser, digest, environment_file, file, installed, liveness, load, metrics, peer, program, replace, secret, value
+//! answer, browser, digest, directory, environment_file, file, installed, liveness, load, metrics, peer, program, secret, value
 //! access
 //! label
 //! ```
@@ -290,6 +291,9 @@
 //!   Held by `integration::configurations::what_is_no_configuration_to_keep_is_a_layer`,
 //!   `integration::configurations::where_storage_gives_no_configuration_clients_are_redirected_to_it`,
 //!   `integration::configurations::the_right_to_a_configuration_is_proved_again_and_its_body_is_not_fetched_again`.
+//! - What root writes or removes below a tree stays in it: no link of a user is followed, whenever it came.
+//!   Held by `clients::links::a_users_link_leads_root_nowhere_and_roots_link_is_followed`,
+//!   `clients::links::a_users_link_leads_init_nowhere`.
 //! - Secrets and tokens are in no log line.
 //!   Held by `integration::pull::no_secret_is_in_the_log_at_trace`, `secret::tests::prints_as_a_mask`.
 //! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's clock as the
@@ -414,6 +418,7 @@ mod control;
 #[cfg(feature = "demo")]
 mod demo;
 mod digest;
+mod directory;
 mod doctor;
 mod environment_file;
 mod failure;

@@ -1,52 +1,57 @@
 //! Another text into a file that stays somebody else's: with its mode and its owner, and the file from before beside it.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::look::{failed, read};
+use crate::directory::Place;
 use crate::replace::{beside, keep, write};
 
 /// Puts `new` in the place of `old` in one step, and gives where the file from before is. Whatever fails, the file is as it
 /// was. The error is one sentence.
-pub(crate) fn amend(at: &Path, old: &str, new: &str) -> Result<PathBuf, String> {
-    let beside = beside(at);
-    let outcome = write_like(at, &beside, new).map_err(|cause| failed(at, &cause)).and_then(|()| {
-        // Somebody may have edited it since it was read.
-        match read(at).map_err(|cause| failed(at, &cause))? {
-            Ok(content) if content == old.as_bytes() => {}
-            _ => return Err(format!("{}: it has just changed: try again", at.display())),
-        }
-        let copy = keep(at, "bak").map_err(|cause| failed(at, &cause))?;
-        fs::rename(&beside, at).map_err(|cause| {
-            // It is the file that is still in place, by another name.
-            let _ = fs::remove_file(&copy);
-            failed(at, &cause)
-        })?;
-        Ok(copy)
-    });
+pub(crate) fn amend(place: &Place, old: &str, new: &str) -> Result<PathBuf, String> {
+    let beside = beside(&place.name);
+    let outcome = swap(place, &beside, old, new);
     // Gone, if it was renamed; and the first error is the one to tell.
-    let _ = fs::remove_file(&beside);
-    outcome
+    let _ = place.directory.remove(&beside);
+    outcome.map_err(|cause| failed(&place.path(), &cause))
 }
 
-/// A new file with the mode and the owner of another one.
-fn write_like(model: &Path, path: &Path, content: &str) -> io::Result<()> {
-    let model = fs::symlink_metadata(model)?;
+fn swap(place: &Place, beside: &OsStr, old: &str, new: &str) -> io::Result<PathBuf> {
+    let changed = || io::Error::other("it has just changed: try again");
+    let model = place.metadata()?;
     if !model.is_file() {
-        return Err(io::Error::other("it has just changed: try again"));
+        return Err(changed());
     }
-    write(path, content, Some(&model))
+    write(&place.directory, beside, new, Some(&model))?;
+    // Somebody may have edited it since it was read.
+    if read(place)?.ok().as_deref() != Some(old.as_bytes()) {
+        return Err(changed());
+    }
+    let copy = keep(place, "bak")?;
+    place.directory.rename(beside, &place.name).inspect_err(|_| {
+        // It is the file that is still in place, by another name.
+        let _ = copy.file_name().map(|copy| place.directory.remove(copy));
+    })?;
+    Ok(copy)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::Permissions;
+    use crate::client_config::look::open;
+    use crate::directory::Missing;
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+    use std::path::Path;
 
     fn text(path: &Path) -> String {
         fs::read_to_string(path).expect("it is there")
+    }
+
+    fn daemon_json(directory: &Path) -> Place {
+        open(directory).expect("it is there").place("daemon.json".as_ref(), Missing::Tell).expect("no link")
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -70,7 +75,7 @@ mod tests {
         fs::write(directory.path().join("daemon.json.bak.2"), "precious").expect("written");
         symlink("/nonexistent", directory.path().join("daemon.json.bak.3")).expect("linked");
         for (old, new, copy) in [("1", "2", "daemon.json.bak"), ("2", "3", "daemon.json.bak.4")] {
-            let kept = amend(&path, old, new).expect("amended");
+            let kept = amend(&daemon_json(directory.path()), old, new).expect("amended");
             assert_eq!((text(&path).as_str(), kept.file_name().expect("a name")), (new, copy.as_ref()));
             assert_eq!(text(&kept), old);
             for file in [&path, &kept] {
@@ -87,14 +92,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("daemon.json");
         fs::write(&path, "theirs").expect("written");
-        let said = amend(&path, "as it was", "ours").expect_err("it has changed");
+        let said = amend(&daemon_json(directory.path()), "as it was", "ours").expect_err("it has changed");
         assert!(said.ends_with("daemon.json: it has just changed: try again"), "{said}");
         assert_eq!((text(&path).as_str(), names(directory.path())), ("theirs", vec!["daemon.json".to_owned()]));
         for number in 1..=100 {
             let suffix = if number == 1 { String::new() } else { format!(".{number}") };
             fs::write(directory.path().join(format!("daemon.json.bak{suffix}")), "").expect("written");
         }
-        let said = amend(&path, "theirs", "ours").expect_err("too many");
+        let said = amend(&daemon_json(directory.path()), "theirs", "ours").expect_err("too many");
         assert!(said.contains("there are 100 copies of it already"), "{said}");
         assert_eq!((text(&path).as_str(), names(directory.path()).len()), ("theirs", 101));
     }

@@ -1,18 +1,14 @@
 //! Files into a tree, in one step each, and never over a file of somebody else.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::OFlag;
 
 use super::File;
 use super::amend::amend;
-use super::look::{Found, Look, directory, failed};
+use super::look::{Found, Look, failed, open};
+use crate::directory::{Astray, Missing, Place};
 use crate::replace::{beside, write};
-
-const DIRECTORY_MODE: u32 = 0o755;
 
 /// What has become of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,47 +26,40 @@ pub(crate) enum Outcome {
 /// Puts one file below `root`, where `look` has been; directories on the way are made. `merge` adds what a file of somebody
 /// else lacks. The error is one sentence.
 pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Result<Outcome, String> {
-    let step = match &look.found {
+    match &look.found {
         Found::Same(_) => return Ok(Outcome::Unchanged),
         Found::Foreign(why) | Found::Excluded(why) => return Ok(Outcome::Left(why.clone())),
-        Found::Lacks(old, merged) if merge => return amend(&look.at, old, &merged.text).map(Outcome::Merged),
-        Found::Lacks(..) => return Ok(Outcome::Left("was not written from here".to_owned())),
-        Found::Nothing => appear,
-        Found::Older(_) => replace,
-    };
-    let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
-    let parent = look.at.parent().unwrap_or(&root);
-    if directory(&root, parent.strip_prefix(&root).unwrap_or(parent), make)?.is_err() {
-        return Ok(Outcome::Left("has just come to be behind a symbolic link".to_owned()));
+        Found::Lacks(..) if !merge => return Ok(Outcome::Left("was not written from here".to_owned())),
+        Found::Lacks(..) | Found::Nothing | Found::Older(_) => {}
     }
-    let new = beside(&look.at);
-    let outcome = write(&new, &file.content, None).and_then(|()| step(&new, &look.at));
+    let place = match open(root)?.place(file.below_root(), Missing::Make) {
+        Ok(place) => place,
+        Err(Astray::Link(why)) => return Ok(Outcome::Left(why)),
+        Err(astray) => return Err(astray.sentence(&look.at)),
+    };
+    if place.path() != look.at {
+        return Ok(Outcome::Left(format!("has just come to be {}", place.path().display())));
+    }
+    let step = match &look.found {
+        Found::Lacks(old, merged) => return amend(&place, old, &merged.text).map(Outcome::Merged),
+        Found::Older(_) => replace,
+        _ => appear,
+    };
+    let new = beside(&place.name);
+    let outcome = write(&place.directory, &new, &file.content, None).and_then(|()| step(&new, &place));
     // Gone, if it was renamed; and the first error is the one to tell.
-    let _ = fs::remove_file(&new);
+    let _ = place.directory.remove(&new);
     outcome.map_err(|cause| failed(&look.at, &cause))
 }
 
-fn make(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(DIRECTORY_MODE).create(directory)?;
-    let_read(directory)
-}
-
-/// Gives a directory its mode again, for the mask of this process may have taken from it what clients need to read it. Whoever owns its
-/// parent may have put a link in its place, to a file that is nobody's to read.
-fn let_read(directory: &Path) -> io::Result<()> {
-    let itself = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    let directory = OpenOptions::new().read(true).custom_flags(itself.bits()).open(directory)?;
-    directory.set_permissions(Permissions::from_mode(DIRECTORY_MODE))
-}
-
-/// Whoever reads `path` meanwhile sees the old content or the new one.
-fn replace(new: &Path, path: &Path) -> io::Result<Outcome> {
-    fs::rename(new, path).map(|()| Outcome::Written)
+/// Whoever reads the file meanwhile sees the old content or the new one.
+fn replace(new: &OsStr, place: &Place) -> io::Result<Outcome> {
+    place.directory.rename(new, &place.name).map(|()| Outcome::Written)
 }
 
 /// A link is never made over a file, so one that has come since it was looked for stays.
-fn appear(new: &Path, path: &Path) -> io::Result<Outcome> {
-    match fs::hard_link(new, path) {
+fn appear(new: &OsStr, place: &Place) -> io::Result<Outcome> {
+    match place.directory.link(new, &place.name) {
         Ok(()) => Ok(Outcome::Written),
         Err(cause) if cause.kind() == ErrorKind::AlreadyExists => Ok(Outcome::Left("has just come".to_owned())),
         Err(cause) => Err(cause),
@@ -83,7 +72,8 @@ mod tests {
     use super::super::look::{LONGEST, look};
     use super::super::merge::Addition;
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     const PATH: &str = "/etc/client/a.d/hosts.toml";
 
@@ -155,30 +145,17 @@ mod tests {
     #[test]
     fn a_file_that_came_since_it_was_looked_for_is_left() {
         let root = tempfile::tempdir().expect("a directory");
-        let (new, path) = (root.path().join("new"), root.path().join("hosts.toml"));
-        write(&new, "ours", None).expect("written");
+        let path = root.path().join("hosts.toml");
+        let tree = open(root.path()).expect("it is there");
+        let place = tree.place("hosts.toml".as_ref(), Missing::Tell).expect("no link");
+        let new = OsStr::new("new");
+        write(&tree, new, "ours", None).expect("written");
         fs::write(&path, "somebody else's").expect("written");
-        assert_eq!(appear(&new, &path).ok(), Some(Outcome::Left("has just come".to_owned())));
+        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".to_owned())));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "somebody else's");
         fs::remove_file(&path).expect("removed");
         symlink("/nonexistent", &path).expect("linked");
-        assert_eq!(appear(&new, &path).ok(), Some(Outcome::Left("has just come".to_owned())));
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_a_directory_that_was_just_made_gives_nothing_another_mode() {
-        let root = tempfile::tempdir().expect("a directory");
-        let (secret, private, link) =
-            (root.path().join("secret"), root.path().join("private"), root.path().join("link"));
-        fs::write(&secret, "").expect("written");
-        DirBuilder::new().create(&private).expect("made");
-        for other in [secret, private] {
-            fs::set_permissions(&other, Permissions::from_mode(0o700)).expect("it is ours");
-            symlink(&other, &link).expect("linked");
-            assert!(let_read(&link).is_err());
-            assert_eq!(mode(&other), 0o700);
-            fs::remove_file(&link).expect("removed");
-        }
+        assert_eq!(appear(new, &place).ok(), Some(Outcome::Left("has just come".to_owned())));
     }
 
     #[test]
@@ -228,7 +205,11 @@ mod tests {
         assert!(why.starts_with("is a symbolic link out of "), "{why}");
         fs::remove_file(&target).expect("removed");
         let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
-        assert!(why.starts_with("is a symbolic link that leads nowhere: "), "{why}");
+        assert!(why.starts_with("is a symbolic link out of "), "{why}");
+        fs::remove_file(&path).expect("removed");
+        symlink("nowhere", &path).expect("linked");
+        let Outcome::Left(why) = outcome(root.path(), &file) else { panic!("it was followed") };
+        assert_eq!(why, "is a symbolic link that leads nowhere");
     }
 
     #[test]
@@ -239,6 +220,6 @@ mod tests {
         assert!(said.starts_with(&format!("{}: ", missing.display())), "{said}");
         fs::write(root.path().join("etc"), "a file").expect("written");
         let said = put(root.path(), &File::commented(PATH, "")).expect_err("no directory");
-        assert!(said.contains("etc/client: "), "{said}");
+        assert!(said.ends_with("/etc: not a directory"), "{said}");
     }
 }

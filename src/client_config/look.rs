@@ -1,14 +1,13 @@
 //! What is where a file would be put. Nothing is changed.
 
-use std::fs;
 use std::io::{self, ErrorKind, Read as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::address::Here;
 use super::by_flag::ByFlag;
 use super::merge::Merged;
 use super::{File, Language, MARKER};
-use crate::file::open_itself;
+use crate::directory::{Astray, Directory, Missing, Place};
 
 /// No file from here is nearly as long, and no configuration that one is to be added to.
 pub(crate) const LONGEST: u64 = 1 << 20;
@@ -43,78 +42,45 @@ pub(crate) enum Found {
 
 /// Looks below `root`, which has to exist. No symbolic link is followed out of it. The error is one sentence.
 pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look, String> {
-    let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
-    let relative = file.path().trim_start_matches('/');
-    let (directories, name) = relative.rsplit_once('/').unwrap_or(("", relative));
-    let foreign = |at, why| Ok(Look { at, found: Found::Foreign(why) });
-    let directory = match directory(&root, Path::new(directories), |_| Ok(()))? {
-        Ok(directory) => directory,
-        Err(link) => {
-            let why = format!("is behind {}, a link out of {}", link.display(), root.display());
-            return foreign(root.join(relative), why);
+    let tree = open(root)?;
+    let by_flag = ByFlag::beside(file, tree.path(), here);
+    let nothing = || by_flag.as_ref().map_or(Found::Nothing, |flag| beside(flag, None));
+    let place = match tree.place(file.below_root(), Missing::Tell) {
+        Ok(place) => place,
+        Err(Astray::Missing(at)) => return Ok(Look { at, found: nothing() }),
+        Err(Astray::Link(why)) => {
+            return Ok(Look { at: tree.path().join(file.below_root()), found: Found::Foreign(why) });
         }
+        Err(Astray::Failed(at, cause)) => return Err(failed(&at, &cause)),
     };
-    let link = directory.join(name);
-    let by_flag = ByFlag::beside(file, &root, here);
-    let is_link = match fs::symlink_metadata(&link) {
-        Ok(found) => found.is_symlink(),
-        Err(cause) if cause.kind() == ErrorKind::NotFound => {
-            return Ok(Look { at: link, found: by_flag.map_or(Found::Nothing, |flag| beside(&flag, None)) });
-        }
-        Err(cause) => return Err(failed(&link, &cause)),
-    };
-    let at = match link.canonicalize() {
-        _ if !is_link => link,
-        Ok(target) if target.starts_with(&root) => target,
-        Ok(_) => return foreign(link, format!("is a symbolic link out of {}", root.display())),
-        Err(cause) => return foreign(link, format!("is a symbolic link that leads nowhere: {cause}")),
-    };
-    let found = match read(&at).map_err(|cause| failed(&at, &cause))? {
-        Ok(content) => found(&content, file, by_flag.as_ref(), here),
-        Err(why) => Found::Foreign(why),
+    let at = place.path();
+    let found = match read(&place) {
+        Ok(Ok(content)) => found(&content, file, by_flag.as_ref(), here),
+        Ok(Err(why)) => Found::Foreign(why),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => nothing(),
+        Err(cause) => return Err(failed(&at, &cause)),
     };
     match found {
         // It is replaced as a whole, which would put a file in the place of the link.
-        Found::Older(_) if is_link => foreign(at, "is behind a symbolic link".to_owned()),
+        Found::Older(_) if place.is_linked => {
+            Ok(Look { at, found: Found::Foreign("is behind a symbolic link".to_owned()) })
+        }
         found => Ok(Look { at, found }),
     }
 }
 
-/// The directory, or the link that leads out of the root. `missing` is called for each that is not there.
-pub(crate) fn directory(
-    root: &Path,
-    relative: &Path,
-    missing: impl Fn(&Path) -> io::Result<()>,
-) -> Result<Result<PathBuf, PathBuf>, String> {
-    let mut at = root.to_owned();
-    for component in relative.components() {
-        // Paths from here have no others.
-        let Component::Normal(name) = component else { continue };
-        at.push(name);
-        let step = match fs::symlink_metadata(&at) {
-            Ok(found) if found.is_symlink() => at.canonicalize().map(Some),
-            Ok(_) => Ok(None),
-            Err(cause) if cause.kind() == ErrorKind::NotFound => missing(&at).map(|()| None),
-            Err(cause) => Err(cause),
-        };
-        if let Some(target) = step.map_err(|cause| failed(&at, &cause))? {
-            if !target.starts_with(root) {
-                return Ok(Err(at));
-            }
-            at = target;
-        }
-    }
-    Ok(Ok(at))
+/// The tree whose files are looked at or changed. The error is one sentence.
+pub(crate) fn open(root: &Path) -> Result<Directory, String> {
+    Directory::open(root).map_err(|astray| astray.sentence(root))
 }
 
 /// The whole of a file; or why it is none to read, a clause about it.
-pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>, String>> {
+pub(crate) fn read(place: &Place) -> io::Result<Result<Vec<u8>, String>> {
     let irregular = || Ok(Err("is no regular file".to_owned()));
-    // Before it is opened, which does something to a device.
-    if !fs::symlink_metadata(path)?.is_file() {
+    if !place.metadata()?.is_file() {
         return irregular();
     }
-    let file = open_itself(path)?;
+    let file = place.open()?;
     if !file.metadata()?.is_file() {
         return irregular();
     }
@@ -178,8 +144,8 @@ pub(crate) fn is_ours(content: &[u8]) -> bool {
 }
 
 /// Whether there is a file that carries the marker. A symbolic link is none, wherever it leads.
-pub(crate) fn carries_marker(path: &Path) -> io::Result<bool> {
-    match read(path) {
+pub(crate) fn carries_marker(place: &Place) -> io::Result<bool> {
+    match read(place) {
         Ok(content) => Ok(content.is_ok_and(|content| is_ours(&content))),
         Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
         Err(cause) => Err(cause),

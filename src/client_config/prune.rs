@@ -1,11 +1,11 @@
 //! Files of this command that are in place already: which there are, and how they go.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::look::{carries_marker, directory, failed};
+use super::look::{carries_marker, failed, open};
+use crate::directory::{Astray, Directory, Missing, Place};
 
 /// A path of a client's configuration in which this stands for one directory of any name.
 const ANY: &str = "*";
@@ -24,25 +24,18 @@ pub(crate) struct Installed {
 /// Every file that carries the marker at these paths below `root`, in order. A path may have one directory `*` of any
 /// name before the file's. No symbolic link is followed out of `root`. The error is one sentence.
 pub(crate) fn installed(root: &Path, paths: &[&str]) -> Result<Vec<Installed>, String> {
-    let root = root.canonicalize().map_err(|cause| failed(root, &cause))?;
+    let tree = open(root)?;
     let mut found = BTreeSet::new();
     for path in paths {
         let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let (parent, own_directory) = match directories.strip_suffix(ANY) {
-            Some(parent) => (parent.trim_end_matches('/'), true),
-            None => (directories, false),
+        let candidates = match directories.strip_suffix(ANY) {
+            Some(parent) => with_own_directory(&tree, parent, name)?,
+            None => vec![((*path).to_owned(), false)],
         };
-        let relative = Path::new(parent.trim_start_matches('/'));
-        // Nothing is to be made on the way, and what is behind a link out of the root is not below the root.
-        if !root.join(relative).exists() {
-            continue;
-        }
-        let Ok(below) = directory(&root, relative, |_| Ok(()))? else { continue };
-        let candidates = if own_directory { subdirectories(&below)? } else { vec![String::new()] };
-        for directory in candidates {
-            let at = below.join(&directory).join(name);
-            if carries_marker(&at).map_err(|cause| failed(&at, &cause))? {
-                let path = if own_directory { format!("{parent}/{directory}/{name}") } else { (*path).to_owned() };
+        for (path, own_directory) in candidates {
+            let Some(place) = place(&tree, &path)? else { continue };
+            let at = place.path();
+            if carries_marker(&place).map_err(|cause| failed(&at, &cause))? {
                 found.insert(Installed { path, at, own_directory });
             }
         }
@@ -50,24 +43,46 @@ pub(crate) fn installed(root: &Path, paths: &[&str]) -> Result<Vec<Installed>, S
     Ok(found.into_iter().collect())
 }
 
-/// The names of its directories. A link is none; nor has a file from here a directory whose name is not UTF-8.
-fn subdirectories(directory: &Path) -> Result<Vec<String>, String> {
-    let entries = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let entries = entries.map_err(|cause| failed(directory, &cause))?;
-    let directories = entries.into_iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    Ok(directories.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+/// The paths of files of this name, each in a directory of its own in that one. A link is none; nor has a file from here a directory
+/// whose name is not UTF-8.
+fn with_own_directory(tree: &Directory, parent: &str, name: &str) -> Result<Vec<(String, bool)>, String> {
+    let Some(parent_directory) = there(tree.below(below_root(parent)), tree)? else { return Ok(Vec::new()) };
+    let directories = parent_directory.directories().map_err(|cause| failed(parent_directory.path(), &cause))?;
+    Ok(directories.into_iter().map(|directory| (format!("{parent}{directory}/{name}"), true)).collect())
+}
+
+/// Where a file of this path is, if it is below the root. It is no file from here if it is a link.
+fn place(tree: &Directory, path: &str) -> Result<Option<Place>, String> {
+    let place = there(tree.place(below_root(path), Missing::Tell), tree)?;
+    Ok(place.filter(|place| !place.is_linked))
+}
+
+/// What is behind a link that is not followed is not below the root.
+fn there<T>(found: Result<T, Astray>, tree: &Directory) -> Result<Option<T>, String> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Astray::Missing(_) | Astray::Link(_)) => Ok(None),
+        Err(astray) => Err(astray.sentence(tree.path())),
+    }
+}
+
+fn below_root(path: &str) -> &Path {
+    Path::new(path.trim_start_matches('/'))
 }
 
 impl Installed {
     /// Takes the file away, and a directory that was made for it and is empty now. The error is one sentence.
-    pub(crate) fn remove(&self) -> Result<(), String> {
-        match fs::remove_file(&self.at) {
+    pub(crate) fn remove(&self, root: &Path) -> Result<(), String> {
+        let tree = open(root)?;
+        let Some(file) = place(&tree, &self.path)? else { return Ok(()) };
+        match file.directory.remove(&file.name) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(failed(&self.at, &cause)),
             _ => {}
         }
-        if let Some(directory) = self.at.parent().filter(|_| self.own_directory) {
+        let directory = self.path.rsplit_once('/').map(|(directory, _)| directory).filter(|_| self.own_directory);
+        if let Some(own) = directory.map(|path| place(&tree, path)).transpose()?.flatten() {
             // What else is in it keeps it.
-            let _ = fs::remove_dir(directory);
+            let _ = own.directory.remove_directory(&own.name);
         }
         Ok(())
     }
@@ -77,6 +92,7 @@ impl Installed {
 mod tests {
     use super::*;
     use crate::client_config::MARKER;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     const PATHS: &[&str] = &["/etc/client/a.d/*/hosts.toml", "/etc/client/one.conf"];
@@ -134,8 +150,8 @@ mod tests {
         }
         file(root.path(), "/etc/client/a.d/quay.io/ca.crt", "somebody else's");
         for file in installed(root.path(), PATHS).expect("no error") {
-            file.remove().expect("removed");
-            file.remove().expect("gone is gone");
+            file.remove(root.path()).expect("removed");
+            file.remove(root.path()).expect("gone is gone");
         }
         let there = |path: &str| root.path().join(path).exists();
         assert!(!there("etc/client/a.d/ghcr.io") && there("etc/client/a.d/quay.io/ca.crt"));

@@ -119,7 +119,7 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
         }
     }
     let prunes = how.prune && !how.dry;
-    let kept = if prunes { remove_all(&stale) } else { 0 };
+    let kept = if prunes { remove_all(root, &stale) } else { 0 };
     if !prunes {
         tell_stale(&stale);
     }
@@ -192,16 +192,16 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
         files.iter().for_each(|file| say("would remove", &file.at));
         return Ok(());
     }
-    let kept = remove_all(&files);
+    let kept = remove_all(root, &files);
     eprintln!("acr-cache-proxy: {}", client.after_removal());
     outcome(&[("files that could not be removed", kept)])
 }
 
 /// Gives how many of the files are still there.
-fn remove_all(files: &[Installed]) -> usize {
+fn remove_all(root: &Path, files: &[Installed]) -> usize {
     let mut kept = 0;
     for file in files {
-        match file.remove() {
+        match file.remove(root) {
             Ok(()) => say("removed", &file.at),
             Err(cause) => {
                 kept += 1;

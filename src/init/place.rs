@@ -1,20 +1,19 @@
 //! The configuration in its place: what stands there, and another in its stead, in one step.
 
-use std::fs::{self, DirBuilder, File};
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use super::CONFIG;
 use crate::config::{Config, Flags, SAMPLE, collide};
-use crate::file::open_itself;
+use crate::directory::{Astray, Directory, Missing, Place};
 use crate::replace::{beside, keep, write};
 
 /// The proxy reads no longer one.
 const LONGEST: u64 = 1 << 20;
-const DIRECTORY_MODE: u32 = 0o755;
 
 /// What stands where the configuration goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,21 +28,30 @@ pub(super) enum Before {
 }
 
 impl Before {
-    /// What is there, without following a link.
-    pub(super) fn look(path: &Path) -> Self {
-        let found = match fs::symlink_metadata(path) {
+    /// What is there below the root, without following a link to it.
+    pub(super) fn look(root: &Path) -> Self {
+        match Directory::open(root).and_then(|root| root.place(Path::new(CONFIG), Missing::Tell)) {
+            Ok(place) => Self::at(&place),
+            Err(Astray::Missing(_)) => Self::Nothing,
+            Err(Astray::Link(why)) => Self::Unusable(why),
+            Err(Astray::Failed(_, cause)) => Self::Unusable(format!("cannot be read: {cause}")),
+        }
+    }
+
+    fn at(place: &Place) -> Self {
+        let found = match place.metadata() {
             Ok(found) => found,
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Self::Nothing,
             Err(cause) => return Self::Unusable(format!("cannot be read: {cause}")),
         };
-        if found.is_symlink() {
-            return Self::Unusable("is a symbolic link: edit the file that it leads to".to_owned());
+        if place.is_linked {
+            return Self::Unusable(format!("is a symbolic link: edit {}, to which it leads", place.path().display()));
         }
         if !found.is_file() {
             return Self::Unusable("is no regular file".to_owned());
         }
         let mut text = String::new();
-        match open_itself(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)) {
+        match place.open().and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)) {
             Err(cause) => Self::Unusable(format!("cannot be read: {cause}")),
             Ok(_) if text.len() as u64 > LONGEST => Self::Unusable("is too long to be a configuration".to_owned()),
             Ok(_) if text == SAMPLE => Self::Sample,
@@ -88,43 +96,43 @@ pub(super) fn about(path: &Path, text: &str) -> String {
 
 /// Puts the text there in place of what stands there, which has to be what was looked at before. Returns where a copy of it is,
 /// unless it was the package's. The error is one sentence, after which everything is as before.
-pub(super) fn put(path: &Path, text: &str, before: &Before) -> Result<Option<PathBuf>, String> {
-    let failed = |cause: io::Error| format!("{}: {cause}", path.display());
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
-    let new = beside(path);
+pub(super) fn put(root: &Path, text: &str, before: &Before) -> Result<Option<PathBuf>, String> {
+    let path = root.join(CONFIG);
+    let place = Directory::open(root).and_then(|root| root.place(Path::new(CONFIG), Missing::Make));
+    let place = place.map_err(|astray| astray.sentence(&path))?;
+    let new = beside(&place.name);
     // Ctrl-C counts once all of it is done: no file is left that nobody knows.
     let outcome = without_signals(|| {
-        let outcome = replace(path, &new, text, before, directory);
+        let outcome = replace(&place, &new, text, before);
         // Gone, if it was renamed; and the first error is the one to tell.
-        let _ = fs::remove_file(&new);
+        let _ = place.directory.remove(&new);
         outcome
     });
-    outcome.map_err(failed)
+    outcome.map_err(|cause| format!("{}: {cause}", path.display()))
 }
 
-fn replace(path: &Path, new: &Path, text: &str, before: &Before, directory: &Path) -> io::Result<Option<PathBuf>> {
-    write(new, text, fs::metadata(path).ok().as_ref())?;
-    if Before::look(path) != *before {
+fn replace(place: &Place, new: &OsStr, text: &str, before: &Before) -> io::Result<Option<PathBuf>> {
+    write(&place.directory, new, text, place.metadata().ok().as_ref())?;
+    if Before::at(place) != *before {
         return Err(io::Error::other("it has changed since it was shown, and is left as it is: run init again"));
     }
     let copy = match before {
         Before::Nothing => {
             // A link is never made over a file, so one that has come meanwhile stays.
-            fs::hard_link(new, path)?;
+            place.directory.link(new, &place.name)?;
             None
         }
         Before::Edited(_) => {
-            let copy = keep(path, "old")?;
-            fs::rename(new, path)?;
+            let copy = keep(place, "old")?;
+            place.directory.rename(new, &place.name)?;
             Some(copy)
         }
         Before::Sample | Before::Unusable(_) => {
-            fs::rename(new, path)?;
+            place.directory.rename(new, &place.name)?;
             None
         }
     };
-    File::open(directory)?.sync_all()?;
+    place.directory.sync()?;
     Ok(copy)
 }
 
@@ -143,7 +151,7 @@ fn without_signals<T>(work: impl FnOnce() -> T) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::Permissions;
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     fn names(directory: &Path) -> Vec<String> {
@@ -159,13 +167,13 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let directory = root.path().join("etc/acr-cache-proxy");
         let path = directory.join("config.yaml");
-        assert_eq!(Before::look(&path), Before::Nothing);
-        assert_eq!(put(&path, "a: 1\n", &Before::Nothing), Ok(None));
+        assert_eq!(Before::look(root.path()), Before::Nothing);
+        assert_eq!(put(root.path(), "a: 1\n", &Before::Nothing), Ok(None));
         assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, 0o644);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("set");
         for (text, copy) in [("a: 2\n", "config.yaml.old"), ("a: 3\n", "config.yaml.old.2")] {
-            let before = Before::look(&path);
-            assert_eq!(put(&path, text, &before), Ok(Some(directory.join(copy))));
+            let before = Before::look(root.path());
+            assert_eq!(put(root.path(), text, &before), Ok(Some(directory.join(copy))));
             assert_eq!(fs::read_to_string(directory.join(copy)).expect("a copy"), before.text());
             assert_eq!(fs::read_to_string(&path).expect("it is there"), text);
             assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, 0o640, "its mode stays");
@@ -173,31 +181,33 @@ mod tests {
         assert_eq!(names(&directory), ["config.yaml", "config.yaml.old", "config.yaml.old.2"]);
 
         fs::write(&path, SAMPLE).expect("written");
-        assert_eq!(Before::look(&path), Before::Sample);
-        assert_eq!(put(&path, "a: 4\n", &Before::Sample), Ok(None), "the package's is in the package");
+        assert_eq!(Before::look(root.path()), Before::Sample);
+        assert_eq!(put(root.path(), "a: 4\n", &Before::Sample), Ok(None), "the package's is in the package");
     }
 
     #[test]
     fn what_is_not_what_was_shown_is_left() {
         let root = tempfile::tempdir().expect("a directory");
-        let path = root.path().join("config.yaml");
+        let path = root.path().join(CONFIG);
+        let directory = path.parent().expect("a parent");
+        fs::create_dir_all(directory).expect("made");
         fs::write(&path, "theirs\n").expect("written");
         for before in [Before::Nothing, Before::Sample, Before::Edited("shown\n".to_owned())] {
-            let said = put(&path, "ours\n", &before).expect_err("it has changed");
+            let said = put(root.path(), "ours\n", &before).expect_err("it has changed");
             assert!(said.contains("config.yaml: it has changed since it was shown"), "{said}");
             assert_eq!(
-                (fs::read_to_string(&path).expect("there").as_str(), names(root.path())),
+                (fs::read_to_string(&path).expect("there").as_str(), names(directory)),
                 ("theirs\n", vec!["config.yaml".to_owned()])
             );
         }
         fs::remove_file(&path).expect("removed");
         std::os::unix::fs::symlink("/nonexistent", &path).expect("linked");
-        assert!(matches!(Before::look(&path), Before::Unusable(why) if why.contains("symbolic link")));
+        assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("symbolic link")));
         fs::remove_file(&path).expect("removed");
         fs::create_dir(&path).expect("made");
-        assert!(matches!(Before::look(&path), Before::Unusable(why) if why.contains("regular file")));
+        assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("regular file")));
         fs::remove_dir(&path).expect("removed");
         fs::write(&path, vec![b'#'; usize::try_from(LONGEST).expect("small") + 1]).expect("written");
-        assert!(matches!(Before::look(&path), Before::Unusable(why) if why.contains("too long")));
+        assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("too long")));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use acr_emulator::{Fault, Hop, Image, Recorded, Server};
 
-use crate::containerd::{self, Containerd};
+use crate::containerd::{self, Containerd, Release};
 use crate::containers;
 use crate::docker::{Docker, Kind};
 use crate::home::Home;
@@ -74,7 +74,7 @@ impl Scene {
             "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{}\"\n",
             hosts(newest_containerd).display()
         );
-        let cri = Containerd::start_with(newest_containerd, hosts(newest_containerd), Some(14), &config);
+        let cri = Containerd::start_with(newest_containerd, hosts(newest_containerd), Release::Debian14, &config);
         let cri = move |reference: &str| cri.cri_pull(PATIENCE, reference);
         containers::configure(newest_podman, "");
         let tree = Tree::mount(newest_podman, 14);

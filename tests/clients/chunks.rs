@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acr_emulator::{Fault, Hop, Image, Pushed};
 
-use crate::containerd::{self, Containerd};
+use crate::containerd::{self, Containerd, Release};
 use crate::hub::{Site, TAG, of_repository};
 use crate::mirror::CACHES;
 use crate::program::run;
@@ -41,7 +41,7 @@ async fn a_chunk_after_the_first_does_not_fall_back() {
              [plugins.\"io.containerd.transfer.v1.local\"]\n  max_concurrent_downloads = 3\n  concurrent_layer_fetch_buffer = {CHUNK_BYTES}\n",
             hosts.display()
         );
-        let containerd = Containerd::start_with(&home, hosts, Some(14), &config);
+        let containerd = Containerd::start_with(&home, hosts, Release::Debian14, &config);
         let pull = |name: &str| run(&mut containerd.cri_pull(PATIENCE, &format!("docker.io/library/{name}:{TAG}")));
 
         let layer = put(&site, "library/good").blobs[0].clone();

@@ -5,10 +5,11 @@ use std::process::Command;
 
 use acr_emulator::{Emulator, Hop, Image};
 
-use crate::containerd::{self, Containerd};
+use crate::containerd::{self, Containerd, Release};
 use crate::docker::{Docker, Kind};
 use crate::mirror::Mirror;
 use crate::program::{self, fail, run};
+use crate::tree::Tree;
 use crate::{containers, namespace};
 use testkit::{PATIENCE, Setup};
 
@@ -103,7 +104,7 @@ fn ctr_pulls(site: &Site, containerd: &Containerd<'_>) {
 
 /// Each lines for `config.toml` that the program prints, in a file of each version that they are said to be for, in the
 /// containerd that they are said to be for. What a kubelet asks for then comes by the files.
-async fn containerd_finds_the_files_by_the_printed_lines(release: Option<u8>, version: u8) {
+async fn containerd_finds_the_files_by_the_printed_lines(release: Release, version: u8) {
     let site = Site::start().await;
     let hosts = site.written("containerd").join("etc/containerd/certs.d");
     let printed = run(&mut site.client_config("containerd"));
@@ -124,14 +125,17 @@ async fn containerd_finds_the_files_by_the_printed_lines(release: Option<u8>, ve
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn containerd_1_finds_the_files_by_the_printed_lines() {
-    containerd_finds_the_files_by_the_printed_lines(None, 2).await;
+    containerd_finds_the_files_by_the_printed_lines(Release::Debian12, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn containerd_2_finds_the_files_by_the_printed_lines_for_itself_and_for_containerd_1() {
-    containerd_finds_the_files_by_the_printed_lines(Some(14), 3).await;
-    containerd_finds_the_files_by_the_printed_lines(Some(14), 2).await;
+    for release in [Release::Debian14, Release::Newest] {
+        containerd_finds_the_files_by_the_printed_lines(release, 3).await;
+        containerd_finds_the_files_by_the_printed_lines(release, 2).await;
+    }
+    containerd_finds_the_files_by_the_printed_lines(Release::Newest, 4).await;
 }
 
 /// What the program and docs/clients.md say of IPv6 addresses: containerd 1 goes to the registry even where its route is closed.
@@ -149,7 +153,7 @@ async fn a_hosts_toml_with_an_ipv6_address_is_for_containerd_2_and_no_file_for_c
         "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{}\"\n",
         hosts.display()
     );
-    let containerd = Containerd::start_with(&site.mirror.home, hosts, Some(14), &config);
+    let containerd = Containerd::start_with(&site.mirror.home, hosts, Release::Debian14, &config);
     let answer = run(&mut containerd.cri_pull(PATIENCE, APP));
     assert!(containerd::cri_succeeded(&answer) && site.has_given_the_app(), "{answer}");
 }
@@ -157,11 +161,23 @@ async fn a_hosts_toml_with_an_ipv6_address_is_for_containerd_2_and_no_file_for_c
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn podman_pulls_by_the_written_file() {
+    podman_pulls_by_the_file(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn the_newest_podman_pulls_by_the_written_file() {
+    podman_pulls_by_the_file(true).await;
+}
+
+async fn podman_pulls_by_the_file(newest: bool) {
     let site = Site::start().await;
+    let tree = newest.then(|| Tree::newest(&site.mirror.home));
     let conf = site.written("podman").join("etc/containers/registries.conf.d/50-acr-cache-proxy.conf");
     containers::configure(&site.mirror.home, "");
     let podman = |reference: &str| {
-        let mut podman = containers::client(&site.mirror.home, PATIENCE, &format!("podman pull {reference}"));
+        let mut podman =
+            containers::client_by(&site.mirror.home, tree.as_ref(), PATIENCE, &format!("podman pull {reference}"));
         podman.env("CONTAINERS_REGISTRIES_CONF", &conf);
         podman
     };

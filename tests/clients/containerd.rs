@@ -1,7 +1,7 @@
 //! containerd, by `ctr` and as a kubelet's container runtime.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,9 +14,29 @@ use testkit::PATIENCE;
 
 const AGENT: &str = "containerd/";
 
+/// Which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// This machine's.
+    Debian12,
+    Debian14,
+    /// What `scripts/install test` has built.
+    Newest,
+}
+
+impl Release {
+    /// Where a program of the newest is.
+    pub(crate) fn newest(program: &str) -> String {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("containerd").join(program);
+        assert!(path.exists(), "{} is missing: run scripts/install test", path.display());
+        path.to_string_lossy().into_owned()
+    }
+}
+
 /// A running containerd.
 pub(crate) struct Containerd<'a> {
     home: &'a Home,
+    release: Release,
     hosts: PathBuf,
     socket: PathBuf,
     _daemon: Daemon,
@@ -41,18 +61,28 @@ impl<'a> Containerd<'a> {
         Self::start_by(home, home.path().join("certs"))
     }
 
+    /// That of a release, with a directory of registries that CRI finds, too.
+    pub(crate) fn start_release(home: &'a Home, release: Release, hosts: PathBuf) -> Self {
+        if release == Release::Debian12 {
+            return Self::start_by(home, hosts);
+        }
+        let version = if release == Release::Newest { 4 } else { 3 };
+        let table = "[plugins.\"io.containerd.cri.v1.images\".registry]";
+        let config = format!("version = {version}\n{table}\n  config_path = \"{}\"\n", hosts.display());
+        Self::start_with(home, hosts, release, &config)
+    }
+
     /// containerd with a directory of registries.
     pub(crate) fn start_by(home: &'a Home, hosts: PathBuf) -> Self {
         let config = format!(
             "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
             hosts.display()
         );
-        Self::start_with(home, hosts, None, &config)
+        Self::start_with(home, hosts, Release::Debian12, &config)
     }
 
-    /// The containerd of a release by its number, or this machine's, with the lines that say where CRI finds `hosts`; the
-    /// first is the version.
-    pub(crate) fn start_with(home: &'a Home, hosts: PathBuf, release: Option<u8>, lines: &str) -> Self {
+    /// That of a release, with the lines that say where CRI finds `hosts`; the first is the version.
+    pub(crate) fn start_with(home: &'a Home, hosts: PathBuf, release: Release, lines: &str) -> Self {
         let path = home.path().display();
         let socket = home.path().join("containerd.sock");
         let (version, lines) = lines.split_once('\n').expect("a version");
@@ -63,25 +93,31 @@ impl<'a> Containerd<'a> {
             "[plugins.\"io.containerd.cri.v1.images\"]\n  snapshotter = \"native\"\n\
              [[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = \"linux\"\n  snapshotter = \"native\"\n"
         };
+        let grpc = if version.ends_with(" 4") { "plugins.\"io.containerd.server.v1.grpc\"" } else { "grpc" };
         let config = home.file(
             "containerd.toml",
             &format!(
-                "{version}\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n[grpc]\n  address = \"{}\"\n{snapshotter}{lines}",
+                "{version}\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n[{grpc}]\n  address = \"{}\"\n{snapshotter}{lines}",
                 socket.display(),
             ),
         );
-        let words = format!("containerd --config {}", config.display());
+        let config = config.display();
+        let words = format!("containerd --config {config}");
         let command = match release {
-            Some(release) => Tree::mount(home, release).program(DAEMON_LIMIT, &words),
-            None => home.client(DAEMON_LIMIT, &words),
+            Release::Debian12 => home.client(DAEMON_LIMIT, &words),
+            Release::Debian14 => Tree::mount(home, 14).program(DAEMON_LIMIT, &words),
+            Release::Newest => {
+                home.client(DAEMON_LIMIT, &format!("{} --config {config}", Release::newest("containerd")))
+            }
         };
         let daemon = Daemon::start("containerd", command, home, || UnixStream::connect(&socket).is_ok());
-        Self { home, hosts, socket, _daemon: daemon }
+        Self { home, release, hosts, socket, _daemon: daemon }
     }
 
     /// `ctr`, with words behind its options.
     pub(crate) fn ctr(&self, limit: Duration, words: &str) -> Command {
-        self.home.client(limit, &format!("ctr --address {} {words}", self.socket.display()))
+        let ctr = if self.release == Release::Newest { Release::newest("ctr") } else { "ctr".to_owned() };
+        self.home.client(limit, &format!("{ctr} --address {} {words}", self.socket.display()))
     }
 
     /// `ctr images pull`.
@@ -112,13 +148,12 @@ pub(crate) fn cri_succeeded(answer: &str) -> bool {
     answer.contains("grpc-status: 0\r\n")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by scripts/test in a network namespace of its own"]
-async fn ctr_pulls_by_hosts_toml() {
+async fn ctr_pulls(release: Release) {
     for cache in CACHES {
         let mirror = Mirror::start(cache).await;
         let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
-        let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
+        mirror.home.file("certs/docker.io/hosts.toml", &hosts);
+        let containerd = Containerd::start_release(&mirror.home, release, mirror.home.path().join("certs"));
         for pull in mirror.pulls() {
             let platform = pull.platform.map(|arch| format!("--platform linux/{arch}")).unwrap_or_default();
             run(&mut containerd.pull(PATIENCE, &format!("{platform} {}", pull.reference)));
@@ -127,14 +162,25 @@ async fn ctr_pulls_by_hosts_toml() {
     }
 }
 
-/// What a kubelet asks of its container runtime. It has no words for another architecture than the node's.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by scripts/test in a network namespace of its own"]
-async fn cri_pulls_as_for_a_kubelet() {
+async fn ctr_pulls_by_hosts_toml() {
+    ctr_pulls(Release::Debian12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn the_newest_ctr_pulls_by_hosts_toml() {
+    ctr_pulls(Release::Newest).await;
+}
+
+/// What a kubelet asks of its container runtime. It has no words for another architecture than the node's.
+async fn cri_pulls(release: Release) {
     for cache in CACHES {
         let mirror = Mirror::start(cache).await;
         let hosts = mirrored(Some("registry-1.docker.io"), &mirror.address());
-        let containerd = Containerd::start(&mirror.home, "docker.io", &hosts);
+        mirror.home.file("certs/docker.io/hosts.toml", &hosts);
+        let containerd = Containerd::start_release(&mirror.home, release, mirror.home.path().join("certs"));
         for pull in mirror.pulls().iter().filter(|pull| pull.platform.is_none()) {
             let answer = run(&mut containerd.cri_pull(PATIENCE, &pull.reference));
             assert!(cri_succeeded(&answer), "{answer}");
@@ -142,6 +188,18 @@ async fn cri_pulls_as_for_a_kubelet() {
             mirror.verify(pull, AGENT);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn cri_pulls_as_for_a_kubelet() {
+    cri_pulls(Release::Debian12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn the_newest_cri_pulls_as_for_a_kubelet() {
+    cri_pulls(Release::Newest).await;
 }
 
 /// The first field of a protobuf message, of bytes: key, length, content.

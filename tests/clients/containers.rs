@@ -44,7 +44,15 @@ pub(crate) fn configure(home: &Home, registries: &str) {
 
 /// One of the three; root's settings would be those of the machine, so that they are named one by one.
 pub(crate) fn client(home: &Home, limit: Duration, words: &str) -> Command {
-    let mut command = home.client(limit, words);
+    client_by(home, None, limit, words)
+}
+
+/// The same of a tree, if there is one.
+pub(crate) fn client_by(home: &Home, tree: Option<&Tree<'_>>, limit: Duration, words: &str) -> Command {
+    let mut command = match tree {
+        Some(tree) => tree.program(limit, words),
+        None => home.client(limit, words),
+    };
     let settings = home.path().join(".config/containers");
     command.env("CONTAINERS_REGISTRIES_CONF", settings.join("registries.conf"));
     command.env("CONTAINERS_STORAGE_CONF", settings.join("storage.conf"));
@@ -106,20 +114,31 @@ fn arch_flag(name: &str, pull: &Pull) -> String {
 impl Client {
     /// Every pull of the table.
     async fn check(&self) {
+        self.check_by(false).await;
+    }
+
+    /// The same, by the newest there is.
+    async fn check_by(&self, newest: bool) {
         for cache in CACHES {
             let mirror = Mirror::start(cache).await;
+            let tree = newest.then(|| Tree::newest(&mirror.home));
             configure(&mirror.home, &mirrored(&mirror.address()));
             for pull in mirror.pulls() {
-                self.pull_and_verify(&mirror, pull);
+                self.pull_by(tree.as_ref(), &mirror, pull);
             }
         }
     }
 
     /// One pull, by what was seen of it and by what the client says that it has.
     pub(crate) fn pull_and_verify(&self, mirror: &Mirror, pull: &Pull) {
-        run(&mut client(&mirror.home, PATIENCE, &(self.pull)(pull)));
+        self.pull_by(None, mirror, pull);
+    }
+
+    fn pull_by(&self, tree: Option<&Tree<'_>>, mirror: &Mirror, pull: &Pull) {
+        let by = |words: String| client_by(&mirror.home, tree, PATIENCE, &words);
+        run(&mut by((self.pull)(pull)));
         mirror.verify(pull, self.agent);
-        let arch = run(&mut client(&mirror.home, PATIENCE, &(self.arch)(pull)));
+        let arch = run(&mut by((self.arch)(pull)));
         assert_eq!(arch.trim(), pull.arch, "{}", pull.reference);
     }
 }
@@ -128,6 +147,12 @@ impl Client {
 #[ignore = "run by scripts/test in a network namespace of its own"]
 async fn podman_pulls() {
     PODMAN.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn the_newest_podman_pulls() {
+    PODMAN.check_by(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use acr_emulator::{Fault, Hop, Injection, Pushed, Recorded};
 use tokio::sync::Semaphore;
 
-use crate::containerd::{self, Containerd};
+use crate::containerd::{self, Containerd, Release};
 use crate::containers;
 use crate::docker::{Docker, Kind};
 use crate::home::Home;
@@ -306,7 +306,7 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
             "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{}\"\n",
             hosts.display()
         );
-        (mode, Containerd::start_with(home, hosts, Some(14), &config))
+        (mode, Containerd::start_with(home, hosts, Release::Debian14, &config))
     });
     let newest_podmen = newest.map(|(mode, .., home)| {
         containers::configure(home, "");

@@ -1,5 +1,6 @@
 //! A newer Debian, whose docker is another one.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -16,8 +17,8 @@ pub(crate) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Mounts that of a release, by its number; the end of the home unmounts it.
-    pub(crate) fn mount(home: &'a Home, release: u8) -> Self {
+    /// Mounts that of a release, by its number or its name; the end of the home unmounts it.
+    pub(crate) fn mount(home: &'a Home, release: impl Display) -> Self {
         namespace::assert_isolated();
         let name = format!("debian-{release}");
         let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
@@ -33,6 +34,13 @@ impl<'a> Tree<'a> {
         mount("--bind", Path::new("/etc/hosts"), &root.join("etc/hosts"));
         mount("--bind", home.path(), &root.join(home.path().strip_prefix("/").expect("absolute")));
         Self { home, root }
+    }
+
+    /// That with the newest podman, which wants cgroups of version 2, whatever this machine has.
+    pub(crate) fn newest(home: &'a Home) -> Self {
+        let tree = Self::mount(home, "experimental");
+        mount("-t cgroup2", Path::new("cgroup2"), &tree.root.join("sys/fs/cgroup"));
+        tree
     }
 
     /// Puts a directory of this machine in the place of one of the tree's, which is absolute.
