@@ -79,11 +79,11 @@ fn file(host: &Host, kind: &Kind, unit: &Unit) -> String {
     let directory = kind.file.rsplit_once('/').map_or("", |(directory, _)| directory);
     let main = host.read(&format!("{directory}/config.yaml"));
     let files = main.into_iter().chain(host.read_all(&format!("{directory}/config.yaml.d"), ".yaml"));
-    let by_file = files.filter_map(|text| {
+    let mut by_file = files.filter_map(|text| {
         let content = text.content.ok().filter(|content| takes_too_long(content).is_none())?;
         serde_yaml::from_str::<Value>(&content).ok()?[FLAG].as_str().map(str::to_owned)
     });
-    unit.flag(FLAG).pop().or_else(|| by_file.last()).unwrap_or_else(|| kind.file.to_owned())
+    unit.flag(FLAG).pop().or_else(|| by_file.next_back()).unwrap_or_else(|| kind.file.to_owned())
 }
 
 /// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
