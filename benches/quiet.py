@@ -50,8 +50,8 @@ class Manager:
 
 
 class Quiet:
-    def __init__(self, arguments, directory):
-        self.arguments, self.directory = arguments, directory
+    def __init__(self, arguments, program, directory):
+        self.arguments, self.program, self.directory = arguments, program, directory
         self.processes, self.manager = Processes(directory), Manager(directory)
         self.registry, self.entra, self.port = free_port(), free_port(), free_port()
 
@@ -73,7 +73,7 @@ class Quiet:
             "NOTIFY_SOCKET": self.manager.path, "WATCHDOG_USEC": str(WATCHDOG * 1_000_000),
             "AZURE_AUTHORITY_HOST": f"https://127.0.0.1:{self.entra}", "AZURE_TENANT_ID": "72f988bf-0000-4000-8000-000000000001",
             "AZURE_CLIENT_ID": "72f988bf-0000-4000-8000-000000000002", "AZURE_CLIENT_SECRET": "a~secret-of-the-emulator"}
-        command = [self.arguments.proxy, "--config", str(self.directory / "config.yaml")]
+        command = [self.program, "--config", str(self.directory / "config.yaml")]
         with open(self.processes.log("proxy"), "wb") as log:
             begun = time.monotonic()
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables)
@@ -121,40 +121,55 @@ def wake_ups(pid):
     return found
 
 
-def summary(starts, rest):
-    """Markdown."""
+def summary(builds):
+    """Markdown, a column a build."""
     def milliseconds(key):
-        values = [row[key] for row in starts]
-        return f"{statistics.median(values):.0f} ms ({max(values):.0f} ms)"
+        def cell(found):
+            values = [row[key] for row in found["starts"]]
+            return f"{statistics.median(values):.0f} ms ({max(values):.0f} ms)"
+        return cell
 
-    return "\n".join([
-        f"| At rest, with a watchdog of {WATCHDOG} s | |", "|---|---|",
-        f"| Start to `READY=1`, median (most) of {len(starts)} | {milliseconds('ready_ms')} |",
-        f"| Start to the first pull, sign-in included | {milliseconds('first_pull_ms')} |",
-        f"| Memory of the process | {rest['resident_kib'] / 1024:.1f} MiB, of which {rest['anonymous_kib'] / 1024:.1f} MiB its own |",
-        f"| Wake-ups a second | {rest['wake_ups_per_second']:.2f} |",
-        f"| Threads | {rest['threads']} |"]) + "\n"
+    def kib(key):
+        return lambda found: f"{found['rest'][key] / 1024:.1f} MiB"
+
+    starts = len(next(iter(builds.values()))["starts"])
+    rows = {
+        f"Start to `READY=1`, median (most) of {starts}": milliseconds("ready_ms"),
+        "Start to the first pull, sign-in included": milliseconds("first_pull_ms"),
+        "Memory of the process": kib("resident_kib"),
+        "of which its own, the rest is the program": kib("anonymous_kib"),
+        "Wake-ups a second": lambda found: f"{found['rest']['wake_ups_per_second']:.2f}",
+        "Threads": lambda found: str(found["rest"]["threads"]),
+    }
+    lines = [f"| At rest, with a watchdog of {WATCHDOG} s | {' | '.join(builds)} |", "|---|" + "---|" * len(builds)]
+    lines += [f"| {name} | {' | '.join(cell(found) for found in builds.values())} |" for name, cell in rows.items()]
+    return "\n".join(lines) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--proxy", required=True)
+    parser.add_argument("--other", help="a second build of the proxy")
     parser.add_argument("--emulator", required=True)
     parser.add_argument("--starts", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     made_by = about()
-    with tempfile.TemporaryDirectory() as directory:
-        bench = Quiet(arguments, pathlib.Path(directory))
-        try:
-            bench.set_up()
-            starts = bench.starts()
-            bench.start()
-            rest = bench.rest()
-        finally:
-            bench.processes.stop()
-    write(arguments.out, "quiet", made_by | {"starts": starts, "rest": rest}, summary(starts, rest))
+    builds = {}
+    for name, program in [("proxy", arguments.proxy), ("other", arguments.other)]:
+        if not program:
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            bench = Quiet(arguments, program, pathlib.Path(directory))
+            try:
+                bench.set_up()
+                starts = bench.starts()
+                bench.start()
+                builds[name] = {"starts": starts, "rest": bench.rest()}
+            finally:
+                bench.processes.stop()
+    write(arguments.out, "quiet", made_by | {"builds": builds}, summary(builds))
 
 
 if __name__ == "__main__":
