@@ -44,7 +44,6 @@ use routes::Table;
 use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
-#[cfg(feature = "demo")]
 pub(crate) use address::{collide, parse_admin, parse_listen};
 pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use change::Effect;

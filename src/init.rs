@@ -62,6 +62,15 @@ pub(crate) struct Options {
     pub root: PathBuf,
 }
 
+impl Options {
+    /// The flags that say how it is done.
+    fn manner(&self) -> String {
+        let skips = self.skip.iter().map(|step| format!(" --skip {}", step.name()));
+        let is_given = [(self.yes, " --yes"), (self.replace, " --replace")];
+        is_given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, flag)| flag.to_owned()).chain(skips).collect()
+    }
+}
+
 /// Prepares the host. Returns the exit status.
 pub(crate) fn run(options: &Options) -> u8 {
     let manner = match (options.yes, io::stdin().is_terminal()) {
@@ -121,8 +130,8 @@ struct Init<'a, R, W> {
     options: &'a Options,
     talk: Conversation<R, W>,
     host: Host,
-    /// By which the same can be done without these questions.
-    flags: String,
+    /// What was chosen: by its flags the same can be done without these questions.
+    settings: Option<Settings>,
     /// What is left to do, a sentence each.
     left: Vec<String>,
     /// The proxy cannot serve yet: an empty answer to a question agrees to nothing any more.
@@ -133,7 +142,7 @@ struct Init<'a, R, W> {
 
 impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     fn new(options: &'a Options, talk: Conversation<R, W>, host: Host) -> Self {
-        Self { options, talk, host, flags: String::new(), left: Vec::new(), is_doubtful: false, runs: false }
+        Self { options, talk, host, settings: None, left: Vec::new(), is_doubtful: false, runs: false }
     }
 
     /// All steps. Returns what is left to do.
@@ -144,23 +153,21 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return Ok(self.left);
         }
         let Some(chosen) = self.choose()? else { return Ok(self.left) };
-        let config = Config::load(&Flags::default().with_text(&self.host.config, &chosen.text));
-        if let Ok(config) = &config
-            && !self.can_listen(config, chosen.is_new)
-        {
+        let config = match Config::load(&Flags::default().with_text(&self.host.config, &chosen.text)) {
+            Ok(config) => config,
+            Err(mistakes) => {
+                let correct = if chosen.is_new { "give other flags" } else { "correct the configuration" };
+                self.left.push(format!("{mistakes}nothing was done: {correct}, and run init again"));
+                return Ok(self.left);
+            }
+        };
+        if !self.can_listen(&config, chosen.is_new) {
             return Ok(self.left);
         }
         if self.does(Step::Try) {
             self.try_way(&chosen.text)?;
         }
         let is_written = !chosen.is_new || self.write(&chosen.text)?;
-        let config = match config {
-            Ok(config) => config,
-            Err(mistakes) => {
-                self.left.push(format!("{mistakes}correct the configuration, and run init again"));
-                return Ok(self.left);
-            }
-        };
         if !is_written && self.talk.manner() != Manner::Show && self.host.is_root {
             self.talk.say(match self.host.standing {
                 Before::Edited(_) => {
@@ -223,8 +230,8 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             }
         }
         let Some(settings) = self.settings()? else { return Ok(None) };
-        self.flags = settings.to_flags();
         let text = settings.to_yaml();
+        self.settings = Some(settings);
         let is_new = text != self.host.standing.text();
         Ok(Some(Chosen { text, is_new }))
     }
@@ -264,7 +271,8 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return true;
         }
         let config = self.host.config.display().to_string();
-        self.left.push(found.refusal(if is_new { Ok(&self.flags) } else { Err(&config) }));
+        let settings = self.settings.as_ref().filter(|_| is_new);
+        self.left.push(found.refusal(settings.map(|settings| (settings, self.options)).ok_or(&config)));
         false
     }
 
@@ -464,7 +472,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
 
     fn end(&mut self) -> Result<(), Stop> {
         if !self.host.is_root {
-            let flags = &self.flags;
+            let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
             self.left.push(format!("nothing was done, because you are not root: sudo acr-cache-proxy init{flags}"));
         } else if self.talk.manner() == Manner::Show {
             let why = "nothing was done, because standard input is no terminal and nobody agrees: --yes does all of the above";

@@ -59,7 +59,7 @@ pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
         return Err(mistake(&wrong.join("\n")));
     }
     let images = images.into_iter().flatten().collect();
-    serve.or_host(&root);
+    serve.or_host(&root)?;
     let file = serve.file();
     let (flags, warnings) = serve::settings(serve);
     Ok((Options { file, online, json, images, warnings }, flags))

@@ -84,7 +84,7 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
         return Ok(Task::Remove { client, root, write });
     }
     let mirror = mirror.parse()?;
-    let file = serve.or_host(&root).then(|| serve.file()).flatten();
+    let file = serve.or_host(&root)?.then(|| serve.file()).flatten();
     let config = serve::load(serve)?;
     if let Some(file) = file.filter(|file| config::is_sample(Path::new(file))) {
         return Err(wrong(format!(

@@ -64,7 +64,7 @@ pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
     }
     let pull =
         pull.map(|image| Image::parse(&image).map_err(|wrong| mistake(&format!("--pull: {wrong}")))).transpose()?;
-    serve.or_host(&root);
+    serve.or_host(&root)?;
     let file = serve.file();
     let (flags, _) = serve::settings(serve);
     let given = flags.given().map(|(flag, text)| (flag, text.to_owned())).collect();

@@ -1,11 +1,13 @@
 //! `serve`: the flags of the proxy itself, which `client-config` has as well.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::exit::{Exit, mistake};
 use crate::config::{self, Config, DefaultValue, Flags, Host, Row};
+use crate::directory::{Astray, Directory, Missing};
 use crate::identity;
 use crate::listen::certificate;
 use crate::net::trust;
@@ -70,14 +72,28 @@ pub(super) struct ServeFlags {
 
 impl ServeFlags {
     /// Reads the file of the host below `root`, if it is there and the flags give neither a file nor a setting. This is for commands that
-    /// look after a proxy of the host, not for the proxy, which a unit or a command line tells its settings. Gives whether it does.
-    pub(super) fn or_host(&mut self, root: &Path) -> bool {
-        let path = root.join(CONFIG);
-        let is_host = self.config.is_none() && self.settings.0.is_empty() && path.exists();
-        if is_host {
-            self.config = Some(path);
+    /// look after a proxy of the host, not for the proxy, which a unit or a command line tells its settings. Gives whether it does. A link
+    /// that a user has made there is no file of the host: what it leads to may be nobody's to read, and mistakes in it are quoted.
+    pub(super) fn or_host(&mut self, root: &Path) -> Result<bool, Exit> {
+        if self.config.is_some() || !self.settings.0.is_empty() {
+            return Ok(false);
         }
-        is_host
+        let path = root.join(CONFIG);
+        match Directory::open(root).and_then(|tree| tree.place(Path::new(CONFIG), Missing::Tell)) {
+            Ok(place)
+                if !place.is_linked && place.metadata().is_err_and(|cause| cause.kind() == ErrorKind::NotFound) =>
+            {
+                return Ok(false);
+            }
+            Ok(place) if place.is_linked => self.config = Some(place.path()),
+            Err(Astray::Missing(_)) => return Ok(false),
+            Err(astray @ Astray::Link(_)) => {
+                return Err(mistake(&format!("{}: name it by --config", astray.sentence(&path))));
+            }
+            // What prevents the reader is told where it is read.
+            Ok(_) | Err(Astray::Failed(..)) => self.config = Some(path),
+        }
+        Ok(true)
     }
 
     /// The file of the settings.

@@ -4,12 +4,17 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use super::Options;
+use super::settings::Settings;
 use crate::config::{Config, Endpoint};
 
 /// A proxy on the same host answers a refusal within milliseconds.
 const LIMIT: Duration = Duration::from_secs(2);
 /// The refusal has some hundred bytes.
 const MAX_ANSWER: u64 = 8 << 10;
+
+/// As many ports are tried for one that is free.
+const TRIED: u16 = 100;
 
 /// Who listens there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,22 +37,39 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// That the proxy cannot listen there, and what to do: with these flags of `init`, or by editing this configuration.
-    pub(super) fn refusal(&self, by: Result<&str, &str>) -> String {
+    /// That the proxy cannot listen there, and what to do: by `init` as it was asked for, with another port, or by editing this configuration.
+    pub(super) fn refusal(&self, by: Result<(&Settings, &Options), &String>) -> String {
         let Self { address, port, key } = self;
         let who = match port {
             Port::Ours => "another acr-cache-proxy, which the unit has not started,",
             Port::Free | Port::Taken => "another program",
         };
-        let other = if *key == "listen" { "127.0.0.1:8090" } else { "127.0.0.1:8091" };
         let other = match by {
-            Ok(flags) => format!("choose another port: acr-cache-proxy init{flags} --{key}-address {other}"),
+            Ok((settings, options)) => {
+                let other = self.elsewhere(settings);
+                format!("choose another port: acr-cache-proxy init{}{}", other.to_flags(), options.manner())
+            }
             Err(config) => format!("choose another port by {key} in {config}"),
         };
         format!(
             "nothing was done, because the proxy cannot listen on {address}, where {who} listens: find it with ss -ltnp 'sport = :{}' and end it, or {other}",
             address.port()
         )
+    }
+
+    /// The settings with the next port at which nobody listens.
+    fn elsewhere(&self, settings: &Settings) -> Settings {
+        let mut other = settings.clone();
+        let (address, beside) = match self.key {
+            "listen" => (&mut other.listen, settings.admin),
+            _ => (&mut other.admin, settings.listen),
+        };
+        let mut ports = (1..=TRIED).filter_map(|more| self.address.port().checked_add(more));
+        let free = |port: &u16| *port != beside.port() && TcpListener::bind((self.address.ip(), *port)).is_ok();
+        if let Some(port) = ports.find(free) {
+            address.set_port(port);
+        }
+        other
     }
 }
 

@@ -12,6 +12,15 @@ pub(crate) enum Step {
 }
 
 impl Step {
+    /// By which it is left out.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Try => "try",
+            Self::Service => "service",
+            Self::Engines => "engines",
+        }
+    }
+
     /// By its name. The error says which there are.
     pub(crate) fn parse_skipped(text: &str) -> Result<Self, String> {
         match text {

@@ -486,3 +486,26 @@ fn without_flags_of_settings_those_of_the_host_are_read() {
         }
     }
 }
+
+/// The file behind the link was read, and its lines were printed as mistakes.
+#[test]
+fn settings_behind_a_link_out_of_the_root_or_to_nowhere_are_not_read() {
+    let (root, outside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let config = root.path().join("etc/acr-cache-proxy/config.yaml");
+    std::fs::create_dir_all(config.parent().expect("a parent")).expect("made");
+    let secret = outside.path().join("secret");
+    std::fs::write(&secret, "hunter2: hunter2\n").expect("written");
+    for (target, says) in
+        [(secret, "is a symbolic link out of"), ("nowhere".into(), "is a symbolic link that leads nowhere")]
+    {
+        std::os::unix::fs::symlink(target, &config).expect("linked");
+        for command in [&["client-config", "docker", "--check"][..], &["check"], &["doctor"]] {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+            let output = program.env_clear().args(command).arg("--root").arg(root.path()).output().expect("it runs");
+            let said = text(&[output.stdout, output.stderr].concat());
+            assert!(output.status.code() == Some(2) && said.contains(says), "{command:?} {said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+        std::fs::remove_file(&config).expect("it was there");
+    }
+}

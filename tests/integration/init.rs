@@ -292,6 +292,29 @@ async fn after_a_sign_in_that_fails_an_empty_answer_agrees_to_nothing() {
     assert_eq!((status, host.files()), (1, vec!["config.yaml".to_owned()]), "{said}");
 }
 
+/// The file was written, and then refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_the_proxy_refuses_are_not_written() {
+    let host = Host::new(SECRET).await;
+    let flags = [
+        "--registry",
+        "example.azurecr.io",
+        "--prefix",
+        "hub",
+        "--yes",
+        "--skip",
+        "try",
+        "--admin-address",
+        "127.0.0.1:8080",
+    ];
+    let (status, said) = host.run(None, &flags).await;
+    assert_eq!((status, host.files()), (1, Vec::new()), "{said}");
+    assert!(
+        said.contains("is taken by the listener for clients") && said.contains("nothing was done: give other flags"),
+        "{said}"
+    );
+}
+
 /// Without a terminal nothing is written, so it is about this machine. The service did not start, and nobody had said so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_something_else_has_is_told_with_the_flag_for_another_one() {
@@ -306,7 +329,16 @@ async fn a_port_that_something_else_has_is_told_with_the_flag_for_another_one() 
     let (status, said) = try_at(address).await;
     assert_eq!(status, 1, "{said}");
     let sentence = format!("the proxy cannot listen on {address}, where another program listens");
-    assert!(said.contains(&sentence) && said.contains("--listen-address 127.0.0.1:8090"), "{said}");
+    assert!(
+        said.contains(&sentence)
+            && said.contains("choose another port: acr-cache-proxy init --registry example.azurecr.io"),
+        "{said}"
+    );
+    assert!(
+        said.matches("--listen-address").count() == 1 && said.contains(" --skip try"),
+        "it runs as it is told: {said}"
+    );
+    assert!(!said.contains(&format!("--listen-address '{address}'")), "{said}");
     assert!(!said.contains("This goes into"), "{said}");
 
     let azure = testkit::azure().await;
