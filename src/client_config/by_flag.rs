@@ -1,5 +1,5 @@
-//! `--registry-mirror` among dockerd's flags, beside which `registry-mirrors` may not be in `daemon.json`: with both, dockerd does not
-//! start.
+//! Flags of dockerd that keep `registry-mirrors` out of `daemon.json`: `--registry-mirror`, because with both dockerd does not start, and
+//! `--config-file`, because dockerd reads another file then.
 
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::unit::Unit;
 
 const FLAG: &str = "registry-mirror";
+const CONFIG_FILE: &str = "config-file";
 const KEY: &str = "registry-mirrors";
 /// Where init scripts of distributions have dockerd's flags: Debian's and Alpine's.
 const SCRIPTS: [&str; 2] = ["/etc/default/docker", "/etc/conf.d/docker"];
@@ -27,9 +28,16 @@ pub(crate) fn dockerd(host: &Host) -> Unit {
 pub(super) struct ByFlag {
     file: String,
     restart: String,
-    /// The mirror that is to be the first of it.
+    /// The mirror that is to be the first one.
     url: String,
-    is_first: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    /// `--registry-mirror`, and whether the mirror is the first of them.
+    Mirror { is_first: bool },
+    /// `--config-file`, and the file that is read.
+    ConfigFile(String),
 }
 
 impl ByFlag {
@@ -40,22 +48,32 @@ impl ByFlag {
             return None;
         }
         let unit = dockerd(&Host::new(root.to_owned()));
-        let mirrors = unit.flag(FLAG);
         let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
-        let is_first = is(mirrors.first()?, url, &is_same);
-        Some(Self { file: unit.file_of(FLAG).to_owned(), restart: unit.restart(), url: url.clone(), is_first })
+        let (flag, kind) = match unit.flag(FLAG).first() {
+            Some(mirror) => (FLAG, Kind::Mirror { is_first: is(mirror, url, &is_same) }),
+            None => (CONFIG_FILE, Kind::ConfigFile(unit.flag(CONFIG_FILE).pop().filter(|path| path != DAEMON_JSON)?)),
+        };
+        Some(Self { file: unit.file_of(flag).to_owned(), restart: unit.restart(), url: url.clone(), kind })
     }
 
     /// How the flag already does what the file would, a clause, or why the file may not say it. `text` is what it says, if it is there.
     pub(super) fn judge(&self, text: Option<&str>) -> Result<String, String> {
-        let Self { file, restart, url, is_first } = self;
+        let Self { file, restart, url, kind } = self;
+        let is_first = match kind {
+            Kind::Mirror { is_first } => *is_first,
+            Kind::ConfigFile(other) => {
+                return Err(format!(
+                    "{file} gives dockerd --{CONFIG_FILE}, so that it reads {other} and not this file: put {url} first in {KEY} there, then: {restart}"
+                ));
+            }
+        };
         let settings = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
         if settings.is_some_and(|settings| settings.get(KEY).is_some()) {
             return Err(format!(
                 "it has {KEY}, and {file} gives dockerd --{FLAG}, and dockerd does not start with both: take one of the two out, then: {restart}"
             ));
         }
-        if *is_first {
+        if is_first {
             return Ok(format!("dockerd has {url} by --{FLAG} in {file}"));
         }
         Err(format!(

@@ -375,6 +375,14 @@ fn a_mirror_among_dockerds_flags_keeps_registry_mirrors_out_of_daemon_json() {
         (vec![(DEFAULT, opts.clone())], None, DEFAULT, "then: service docker restart; or take the flag out"),
         (vec![(UNIT, starts("--debug")), (DEFAULT, opts.clone())], None, "", ""),
         (vec![(DEFAULT, format!("#{opts}"))], None, "", ""),
+        // Nobody reads the file, and it was written all the same.
+        (
+            vec![(DROP_IN, starts("--config-file=/etc/other.json"))],
+            Some("{}\n"),
+            DROP_IN,
+            "so that it reads /etc/other.json and not this file",
+        ),
+        (vec![(DROP_IN, starts("--config-file /etc/docker/daemon.json"))], None, "", ""),
         // It comes here already.
         (vec![(DROP_IN, starts(ours))], None, DROP_IN, "dockerd has http://127.0.0.1:8080 by --registry-mirror in "),
     ] {
@@ -439,73 +447,5 @@ fn the_proxy_is_known_by_each_address_at_which_it_listens() {
         let line = said.lines().find(|line| line.contains(&*name)).expect("a line");
         assert_eq!(line.starts_with("stands "), stands, "{content} {listen} {said}");
         assert!(!stands || !line.contains("is asked"), "{said}");
-    }
-}
-
-/// A command without flags looked nowhere for the settings that doctor found.
-#[test]
-fn without_flags_of_settings_those_of_the_host_are_read() {
-    let root = tempfile::tempdir().expect("a directory");
-    let config = root.path().join("etc/acr-cache-proxy/config.yaml");
-    std::fs::create_dir_all(config.parent().expect("a parent")).expect("made");
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        let output = command.env_clear().args(arguments).arg("--root").arg(root.path()).output().expect("it runs");
-        (output.status.code(), text(&[output.stdout, output.stderr].concat()))
-    };
-    let hosts = "listen: 127.0.0.1:8099\nupstream: {domain: of-the-host.azurecr.io}\n";
-    let wrong = "upstraem: {domain: a.azurecr.io}\n";
-    let sample = include_str!("../../conf/minimal.yaml");
-    let flags = ["--upstream-domain", "example.azurecr.io", "--upstream-prefix", "hub"];
-    let other = root.path().join("other.yaml");
-    std::fs::write(&other, "listen: 127.0.0.1:8098\nupstream: {domain: example.azurecr.io}\n").expect("written");
-    let file = ["--config", other.to_str().expect("text")];
-    for (content, given, status, says) in [
-        (Some(hosts), &[][..], 1, "lacks http://127.0.0.1:8099 in registry-mirrors"),
-        // Who names settings gets these and no others.
-        (Some(hosts), &flags, 1, "lacks http://127.0.0.1:8080 in registry-mirrors"),
-        (Some(hosts), &file, 1, "lacks http://127.0.0.1:8098 in registry-mirrors"),
-        (Some(wrong), &flags, 1, "lacks http://127.0.0.1:8080 in registry-mirrors"),
-        (Some(wrong), &[], 2, "etc/acr-cache-proxy/config.yaml:1: upstraem: unknown setting"),
-        (Some(sample), &[], 2, "it is the package's example, whose registry nobody has: acr-cache-proxy init"),
-        (None, &[], 2, "upstream"),
-    ] {
-        match content {
-            Some(content) => std::fs::write(&config, content).expect("written"),
-            None => std::fs::remove_file(&config).expect("it was there"),
-        }
-        let json = root.path().join("etc/docker/daemon.json");
-        std::fs::create_dir_all(json.parent().expect("a parent")).expect("made");
-        std::fs::write(&json, "{}").expect("written");
-        let (code, said) = run(&[&["client-config", "docker", "--check"][..], given].concat());
-        assert!(code == Some(status) && said.contains(says), "{content:?} {given:?} {code:?} {said}");
-        if content != Some(sample) {
-            let (code, said) = run(&[&["check"][..], given].concat());
-            let status = if status == 2 { 2 } else { 0 };
-            assert!(code == Some(status) && (status == 0 || said.contains("upstr")), "{content:?} {given:?} {said}");
-        }
-    }
-}
-
-/// The file behind the link was read, and its lines were printed as mistakes.
-#[test]
-fn settings_behind_a_link_out_of_the_root_or_to_nowhere_are_not_read() {
-    let (root, outside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-    let config = root.path().join("etc/acr-cache-proxy/config.yaml");
-    std::fs::create_dir_all(config.parent().expect("a parent")).expect("made");
-    let secret = outside.path().join("secret");
-    std::fs::write(&secret, "hunter2: hunter2\n").expect("written");
-    for (target, says) in
-        [(secret, "is a symbolic link out of"), ("nowhere".into(), "is a symbolic link that leads nowhere")]
-    {
-        std::os::unix::fs::symlink(target, &config).expect("linked");
-        for command in [&["client-config", "docker", "--check"][..], &["check"], &["doctor"]] {
-            let mut program = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-            let output = program.env_clear().args(command).arg("--root").arg(root.path()).output().expect("it runs");
-            let said = text(&[output.stdout, output.stderr].concat());
-            assert!(output.status.code() == Some(2) && said.contains(says), "{command:?} {said}");
-            assert!(!said.contains("hunter2"), "{said}");
-        }
-        std::fs::remove_file(&config).expect("it was there");
     }
 }

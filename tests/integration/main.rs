@@ -27,6 +27,7 @@ mod flood;
 mod frames;
 mod h2c;
 mod head;
+mod host_settings;
 mod http2;
 mod identity;
 mod init;
