@@ -77,8 +77,8 @@ impl<'a> Digest<'a> {
         /// The length of the encoded part.
         const REGISTERED: [(&str, usize); 2] = [("sha256", 64), ("sha512", 128)];
         // The length is of the text that the registry gets: of an encoding's three bytes it has one.
-        let encodings = text.bytes().filter(|byte| *byte == b'%').count();
-        if text.len().saturating_sub(2 * encodings) > MAX_DIGEST {
+        let encodings = || text.bytes().filter(|byte| *byte == b'%').count();
+        if text.len() > MAX_DIGEST && text.len().saturating_sub(2 * encodings()) > MAX_DIGEST {
             return None;
         }
         let (algorithm, encoded) = split_at_colon(text)?;
