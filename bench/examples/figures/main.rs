@@ -97,9 +97,9 @@ fn peer_name(peer: &str) -> &str {
         "haproxy" => "HAProxy",
         "nginx-cache" => "nginx, proxy_cache",
         "proxy" => "acr-cache-proxy",
-        "proxy-cache" => "acr-cache-proxy, with cache",
+        "proxy-cache" => "acr-cache-proxy, cache",
         "other" => "other build",
-        "other-cache" => "other build, with cache",
+        "other-cache" => "other build, cache",
         peer => peer,
     }
 }
