@@ -406,11 +406,7 @@ def main():
         bench.stop()
     for name, rows in found.items():
         text = {"pass-through": pass_through_summary, "cache": cache_summary}[name](rows)
-        print(text)
-        if arguments.out:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / f"{name}.json").write_text(json.dumps(made_by | rows, indent=1) + "\n")
-            (arguments.out / f"{name}.md").write_text(text)
+        write(arguments.out, name, made_by | rows, text)
 
 
 if __name__ == "__main__":
