@@ -34,7 +34,8 @@ mod talos;
 mod task;
 
 use address::Here;
-pub(crate) use by_flag::dockerd;
+pub(crate) use by_flag::{dockerd, settings as dockerd_settings};
+pub(crate) use docker::DAEMON_JSON;
 pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.

@@ -36,7 +36,7 @@ use trial::Variables;
 /// Something is left to do.
 const FAILED: u8 = 1;
 /// Where the unit looks for the configuration, and for variables, below the root.
-const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
+pub(crate) const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
 const ENVIRONMENT: &str = "etc/acr-cache-proxy/environment";
 
 /// What is known before anything is asked.

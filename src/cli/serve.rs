@@ -9,11 +9,10 @@ use super::exit::{Exit, mistake};
 use crate::config::{self, Config, DefaultValue, Flags, Host, Row};
 use crate::directory::{Astray, Directory, Missing};
 use crate::identity;
+use crate::init::CONFIG;
 use crate::listen::certificate;
 use crate::net::trust;
 
-/// Where the unit has its settings, below the root.
-const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
 /// What `--help` says of it, of each command that reads it.
 pub(super) const HOST_SETTINGS: &str = "\
 Without --config and without a flag of a setting, the settings are those of /etc/acr-cache-proxy/config.yaml, if it is there.";
@@ -80,9 +79,7 @@ impl ServeFlags {
         }
         let path = root.join(CONFIG);
         match Directory::open(root).and_then(|tree| tree.place(Path::new(CONFIG), Missing::Tell)) {
-            Ok(place)
-                if !place.is_linked && place.metadata().is_err_and(|cause| cause.kind() == ErrorKind::NotFound) =>
-            {
+            Ok(place) if place.metadata().is_err_and(|cause| cause.kind() == ErrorKind::NotFound) => {
                 return Ok(false);
             }
             Ok(place) if place.is_linked => self.config = Some(place.path()),

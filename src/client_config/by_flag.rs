@@ -24,6 +24,11 @@ pub(crate) fn dockerd(host: &Host) -> Unit {
     Unit::read_or_script(host, "docker.service", &SCRIPTS, VARIABLE)
 }
 
+/// The file of settings that it reads.
+pub(crate) fn settings(unit: &Unit) -> String {
+    unit.flag(CONFIG_FILE).pop().unwrap_or_else(|| DAEMON_JSON.to_owned())
+}
+
 /// Such a flag.
 pub(super) struct ByFlag {
     file: String,
@@ -51,7 +56,7 @@ impl ByFlag {
         let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
         let (flag, kind) = match unit.flag(FLAG).first() {
             Some(mirror) => (FLAG, Kind::Mirror { is_first: is(mirror, url, &is_same) }),
-            None => (CONFIG_FILE, Kind::ConfigFile(unit.flag(CONFIG_FILE).pop().filter(|path| path != DAEMON_JSON)?)),
+            None => (CONFIG_FILE, Kind::ConfigFile(Some(settings(&unit)).filter(|path| path != DAEMON_JSON)?)),
         };
         Some(Self { file: unit.file_of(flag).to_owned(), restart: unit.restart(), url: url.clone(), kind })
     }

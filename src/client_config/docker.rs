@@ -7,7 +7,7 @@ use super::{Client, File, Language, Mirror, Registry, Setup, containerd, quoted,
 use crate::config::Routes;
 use oci::route::DOCKER_HUB;
 
-pub(super) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+pub(crate) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CERTS_D: &str = "/etc/docker/certs.d";
 pub(crate) const PATHS: &[&str] = &["/etc/docker/certs.d/*/hosts.toml"];
 pub(crate) const AFTER_REMOVAL: &str = "/etc/docker/daemon.json is not removed, for it has no comment by which it is known: take the proxy out of its registry-mirrors, then: systemctl reload docker";

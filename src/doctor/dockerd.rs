@@ -10,11 +10,10 @@ use super::forward_proxy;
 use super::hosts_toml::{self, Directory};
 use super::text;
 use crate::client_config::address::{Address, Order, Verdict, order};
-use crate::client_config::{self, Client};
+use crate::client_config::{self, Client, DAEMON_JSON};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
-const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CERTS_D: &str = "/etc/docker/certs.d";
 const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
 /// By which it takes another `daemon.json`.
@@ -66,7 +65,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
             unit.command = command;
         }
     }
-    let path = unit.flag("config-file").pop().unwrap_or_else(|| DAEMON_JSON.to_owned());
+    let path = client_config::dockerd_settings(&unit);
     let certs = hosts_toml::read(host, CERTS_D);
     Some(Facts { settings: host.read(&path), unit, certs, runs: socket.is_some(), silent, info })
 }

@@ -9,7 +9,7 @@ fn client_config(arguments: &[&str]) -> Output {
     command.arg("client-config").args(arguments).args(["--config", routes]).output().expect("it runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

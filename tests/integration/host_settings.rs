@@ -2,9 +2,7 @@
 
 use std::process::Command;
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::client_config::text;
 
 /// A command without flags looked nowhere for the settings that doctor found.
 #[test]
