@@ -17,6 +17,7 @@ mod connection;
 mod frames;
 mod h2;
 mod header;
+mod near_timer;
 mod pace;
 mod places;
 mod refusal;

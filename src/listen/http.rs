@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use super::connection::{Connection, Stream};
 use super::h2::WithDeadlines;
 use super::header::{Header, Malformed};
+use super::near_timer::NearTimer;
 use super::refusal::{self, NoRequest};
 use super::tls::Revocation;
 use super::{Kind, drain};
@@ -40,6 +41,7 @@ pub(crate) struct Http<A> {
     load: Arc<Load>,
     /// Ends the connection that has been idle for the longest time.
     close_idle: Notify,
+    near_timer: NearTimer,
 }
 
 /// How long an idle connection is kept, in milliseconds; for connections that are idle from now on, also of HTTP/1 connections
@@ -99,6 +101,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
             keepalive: Arc::clone(keepalive),
             load: Arc::clone(load),
             close_idle: Notify::new(),
+            near_timer: NearTimer::default(),
         }
     }
 
@@ -110,6 +113,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
     /// From now on each answer is the last of its connection, also of a request that is under way.
     pub(crate) async fn answer_last(&self) {
         self.app.http_cleanup().await;
+    }
+
+    /// What the runtime does beside the connections that this serves, for ever.
+    pub(crate) async fn attend(&self) {
+        self.near_timer.keep().await;
     }
 
     /// One of the idle connections ends, now or as soon as there is one.
@@ -158,6 +166,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         let shutdown = &mut revocation.shutdown(shutdown);
         let mut is_first = true;
         loop {
+            self.near_timer.request();
             let bounds = self.load.gate.bounds();
             let next = tokio::select! {
                 biased;

@@ -73,6 +73,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Listeners<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, _: ShutdownWatch, _listeners_per_fd: usize) {
         self.liveness.threads(self.name);
+        let http = Arc::clone(&self.acceptor.http);
+        let attending = tokio::spawn(async move { http.attend().await });
         let mut accepting = JoinSet::new();
         while let Some(opened) = self.opened.recv().await {
             // Of those that are closed.
@@ -93,6 +95,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
         }
         while accepting.join_next().await.is_some() {}
         self.acceptor.http.answer_last().await;
+        attending.abort();
     }
 
     fn name(&self) -> &str {
