@@ -215,7 +215,9 @@ impl Client {
     /// If the response is incomplete.
     pub fn ask(&mut self, method: &str, path: &str, version: &str, headers: &str) -> Whole {
         let host = if version == "HTTP/1.0" { "" } else { "Host: mirror\r\n" };
-        write!(self.0.get_mut(), "{method} {path} {version}\r\n{host}{headers}\r\n").expect("sent");
+        // In one piece: the kernel would keep back what follows the first for the time that a client waits with its ACK.
+        let request = format!("{method} {path} {version}\r\n{host}{headers}\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).expect("sent");
         let received = receive(&mut self.0, method, usize::MAX).unwrap_or_else(|cause| panic!("{path}: {cause}"));
         let head = &received.answer.head.head;
         assert!(received.broken.is_none(), "{path}: broken off: {:?}: {head}", received.broken);

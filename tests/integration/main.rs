@@ -58,5 +58,6 @@ mod under_load;
 mod upgrade;
 mod upstream;
 mod warm;
+mod writes;
 
 use testkit::wire;
