@@ -27,6 +27,7 @@ mod proxy;
 mod pull;
 mod registries_conf;
 mod report;
+mod started;
 mod text;
 
 use crate::host::Host;

@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::chroot;
 use crate::file::{self, FileError};
+use crate::glob;
 use crate::installed;
 
 /// No engine's settings are nearly as long.
@@ -44,9 +46,19 @@ impl Host {
         self.root == Path::new("/")
     }
 
-    /// Where a path of the host is on this machine.
-    pub(crate) fn at(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
+    /// Where a path of the host is on this machine. A link of a tree leads nobody out of it.
+    pub(crate) fn at(&self, path: &str) -> io::Result<PathBuf> {
+        chroot::lead(&self.root, Path::new(path))
+    }
+
+    /// The same off this thread, which a file system that hangs would stop, and what is done there.
+    fn look<T: Send + 'static>(
+        &self,
+        path: &str,
+        work: impl FnOnce(&Path) -> Result<T, FileError> + Send + 'static,
+    ) -> Result<T, FileError> {
+        let (host, path) = (self.clone(), path.to_owned());
+        file::at_start(move || work(&host.at(&path).map_err(FileError::Io)?)).and_then(|done| done)
     }
 
     /// Whether one of these programs is installed.
@@ -61,32 +73,70 @@ impl Host {
 
     /// A file; `None` if there is none.
     pub(crate) fn read(&self, path: &str) -> Option<Text> {
-        let at = self.at(path);
-        let read = file::at_start(move || file::read(&at, MAX_FILE)).and_then(|content| content);
-        let content = match read {
+        let content = match self.look(path, |at| file::read(at, MAX_FILE)) {
             Err(FileError::Io(cause)) if is_missing(&cause) => return None,
-            Err(FileError::Io(cause)) if cause.kind() == io::ErrorKind::PermissionDenied => Err(DENIED.to_owned()),
-            Err(cause) => Err(cause.to_string()),
+            Err(cause) => Err(told(&cause)),
             Ok(content) => String::from_utf8(content.to_vec()).map_err(|_| "it is not UTF-8".to_owned()),
         };
         Some(Text { path: path.to_owned(), content })
     }
 
-    /// The names in a directory, in order; none where there is no directory.
-    pub(crate) fn list(&self, directory: &str) -> Vec<String> {
-        let at = self.at(directory);
-        let read = file::at_start(move || {
-            let entries = fs::read_dir(at).into_iter().flatten().take(MAX_ENTRIES).flatten();
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
-        });
-        let mut names = read.unwrap_or_default();
-        names.sort_unstable();
-        names
+    /// Whether there is something at a path, or one cannot see whether there is.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        let found = self.look(path, |at| fs::metadata(at).map_err(FileError::Io));
+        !matches!(found, Err(FileError::Io(cause)) if is_missing(&cause))
     }
 
-    /// The files of a directory whose names end so, in order.
+    /// Whether a path leads to the device that has nothing in it, by which systemd knows what is masked.
+    pub(crate) fn is_masked(&self, path: &str) -> bool {
+        self.at(path)
+            .and_then(fs::canonicalize)
+            .is_ok_and(|at| at == Path::new("/dev/null") || at == self.root.join("dev/null"))
+    }
+
+    /// The names in a directory, in order; none where there is no directory. The error is why it cannot be read.
+    pub(crate) fn list(&self, directory: &str) -> Result<Vec<String>, String> {
+        let read = self.look(directory, |at| {
+            let entries = fs::read_dir(at).map_err(FileError::Io)?.take(MAX_ENTRIES).flatten();
+            Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
+        });
+        match read {
+            Ok(mut names) => {
+                names.sort_unstable();
+                Ok(names)
+            }
+            Err(FileError::Io(cause)) if is_missing(&cause) => Ok(Vec::new()),
+            Err(cause) => Err(told(&cause)),
+        }
+    }
+
+    /// The paths that a pattern with stars has, in order (glob(7)). The error is a directory that cannot be read, and why.
+    pub(crate) fn glob(&self, pattern: &str) -> Result<Vec<String>, (String, String)> {
+        let mut paths = vec![String::new()];
+        for part in pattern.split('/').filter(|part| !part.is_empty()) {
+            if !glob::is_pattern(part) {
+                paths.iter_mut().for_each(|path| *path = format!("{path}/{part}"));
+                continue;
+            }
+            let mut found = Vec::new();
+            for directory in paths {
+                let names = self.list(&directory).map_err(|cause| (directory.clone(), cause))?;
+                let names = names.into_iter().filter(|name| glob::matches(part, name));
+                found.extend(names.map(|name| format!("{directory}/{name}")));
+            }
+            found.truncate(MAX_ENTRIES);
+            paths = found;
+        }
+        Ok(paths)
+    }
+
+    /// The files of a directory whose names end so, in order. A directory that cannot be read is in their place.
     pub(crate) fn read_all(&self, directory: &str, end: &str) -> Vec<Text> {
-        let names = self.list(directory).into_iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
+        let names = match self.list(directory) {
+            Ok(names) => names,
+            Err(cause) => return vec![Text { path: directory.to_owned(), content: Err(cause) }],
+        };
+        let names = names.into_iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
         let mut room = MAX_FILES;
         let read = names.filter_map(|name| {
             let mut text = self.read(&format!("{directory}/{name}"))?;
@@ -103,9 +153,7 @@ impl Host {
 
     /// When a file was changed last; for a link, when it or what it leads to was.
     pub(crate) fn changed(&self, path: &str) -> Option<SystemTime> {
-        let at = self.at(path);
-        let read = file::at_start(move || fs::metadata(at).and_then(|found| found.modified()));
-        read.ok()?.ok()
+        self.look(path, |at| fs::metadata(at).and_then(|found| found.modified()).map_err(FileError::Io)).ok()
     }
 
     /// Addresses and names of this machine, for whom a listener on all addresses waits.
@@ -123,12 +171,20 @@ impl Host {
 
     /// The home directories of users, root's and that of whoever runs this among them.
     pub(crate) fn homes(&self) -> Vec<String> {
-        let users = self.list("/home").into_iter().map(|user| format!("/home/{user}"));
+        let users = self.list("/home").unwrap_or_default().into_iter().map(|user| format!("/home/{user}"));
         let own = std::env::var("HOME").ok().filter(|home| self.is_this() && home.starts_with('/'));
         let mut homes: Vec<_> = ["/root".to_owned()].into_iter().chain(users).chain(own).collect();
         homes.sort_unstable();
         homes.dedup();
         homes
+    }
+}
+
+/// Why something cannot be read, for a sentence about it.
+fn told(cause: &FileError) -> String {
+    match cause {
+        FileError::Io(cause) if cause.kind() == io::ErrorKind::PermissionDenied => DENIED.to_owned(),
+        cause => cause.to_string(),
     }
 }
 

@@ -426,14 +426,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     /// The inner error is a sentence about this engine.
     fn bring(&mut self, client: Client, mut setup: Setup, serves: bool) -> Result<Result<(), String>, Stop> {
         let (name, root) = (client.name(), self.options.root.clone());
-        match setup.take_excluded(&root) {
-            Ok(excluded) => {
-                for sentence in excluded {
-                    self.talk.say(&format!("\nNot written for {name}: {sentence}\n"))?;
-                    self.left.push(sentence);
-                }
-            }
-            Err(cause) => return Ok(Err(cause)),
+        for sentence in setup.take_excluded(&root) {
+            self.talk.say(&format!("\nNot written for {name}: {sentence}\n"))?;
+            self.left.push(sentence);
         }
         let standing = match setup.standing(&root) {
             Ok(standing) => standing,

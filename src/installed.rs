@@ -1,6 +1,8 @@
 //! What is installed on a host, by its files below a root: programs, and units of systemd.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::chroot;
 
 /// Where distributions and by-hand installations put programs.
 const PROGRAMS: [&str; 7] =
@@ -24,10 +26,14 @@ pub(crate) fn runs_systemd() -> bool {
 
 /// Whether there is a program of this name.
 pub(crate) fn has_program(root: &Path, name: &str) -> bool {
-    PROGRAMS.iter().any(|directory| root.join(directory).join(name).is_file())
+    PROGRAMS.iter().any(|directory| at(root, &format!("{directory}/{name}")).is_some_and(|at| at.is_file()))
 }
 
 /// Whether there is a unit of this name, with its ending.
 pub(crate) fn has_unit(root: &Path, name: &str) -> bool {
-    UNITS.iter().any(|directory| root.join(directory.trim_start_matches('/')).join(name).exists())
+    UNITS.iter().any(|directory| at(root, &format!("{directory}/{name}")).is_some_and(|at| at.exists()))
+}
+
+fn at(root: &Path, path: &str) -> Option<PathBuf> {
+    chroot::lead(root, Path::new(path)).ok()
 }

@@ -154,9 +154,11 @@
 //!   refused                          requests after which a client may turn to the source, of the last hour
 //! net::trust                       CA certificates, the system's and private ones, for every TLS connection
 //! net::client                      the HTTP client of calls that are not pulls, with their limits
+//! chroot                           where a path of a tree leads, whose root is the tree's
 //! directory                        a path below a root, walked so that no link of somebody else leads out of it
 //! replace                          a file in the place of another one, in one step
 //! environment_file                 the variables of a unit of systemd
+//! glob                             whether a name is one of a pattern's
 //! installed                        which programs and units a host has, by their files
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
 //! program                          runs one to its end, and ends it with all that it has started
@@ -181,6 +183,7 @@
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
 //!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
 //!   expected                         what the settings ask of engines
+//!   started                          whether it is known how an engine is started
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   pull                             a pull by each engine that runs
@@ -252,7 +255,7 @@
 //! host
 //! answer, browser, digest, directory, environment_file, file, installed, liveness, load, metrics, peer, program, secret, value
 //! access
-//! label
+//! chroot, glob, label
 //! ```
 //!
 //! # Invariants
@@ -411,6 +414,7 @@ mod cache;
 mod check;
 #[cfg(any(feature = "bench", feature = "demo"))]
 mod child;
+mod chroot;
 mod cli;
 mod client_config;
 mod client_tls;
@@ -424,6 +428,7 @@ mod doctor;
 mod environment_file;
 mod failure;
 mod file;
+mod glob;
 mod host;
 #[cfg(feature = "hot-path")]
 #[doc(hidden)]

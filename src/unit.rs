@@ -2,10 +2,14 @@
 //! variable of an init script.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::environment_file;
 use crate::host::Host;
 use crate::installed::{self, UNITS};
+
+/// Programs that run what another command line says.
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
 /// A unit, as it starts a program.
 #[derive(Clone, Debug, Default)]
@@ -19,29 +23,123 @@ pub(crate) struct Unit {
     environment: BTreeMap<String, (String, String)>,
     /// An init script starts the program.
     is_script: bool,
+    /// Why the rest of this need not be all that the program is started with.
+    pub unknown: Vec<Unknown>,
+}
+
+/// What may give the program flags and variables, and is not known. Displays as a clause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// A file or a directory, and why.
+    Unread { path: String, cause: String },
+    /// `ExecStart` of this file runs a shell, or a script, and that the program.
+    Shell { path: String },
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unread { path, cause } => write!(f, "{path} could not be read: {cause}"),
+            Self::Shell { path } => write!(f, "ExecStart= in {path} runs a shell, whose commands are not followed"),
+        }
+    }
+}
+
+/// What the files of a unit say, before it is put together.
+#[derive(Default)]
+struct Said {
+    /// `Environment`, with the file that sets each.
+    variables: BTreeMap<String, (String, String)>,
+    /// `EnvironmentFile`, which counts more wherever it stands (systemd.exec(5)).
+    files: Vec<String>,
+    /// `UnsetEnvironment`, which counts last: names, or names with the value that they must have.
+    unset: Vec<String>,
 }
 
 impl Unit {
     /// Reads a service; one that is nowhere has no words and no variables.
     pub(crate) fn read(host: &Host, name: &str) -> Self {
         let mut unit = Self { name: name.to_owned(), ..Self::default() };
-        let main = UNITS.iter().find_map(|directory| host.read(&format!("{directory}/{name}")));
-        // Of drop-ins with one name the first directory's counts; all of them in the order of their names.
-        let mut drop_ins = BTreeMap::new();
-        for directory in UNITS {
-            let directory = format!("{directory}/{name}.d");
-            for file in host.list(&directory).into_iter().filter(|file| file.ends_with(".conf")) {
-                drop_ins.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
+        let mut said = Said::default();
+        for path in unit.paths(host) {
+            match host.read(&path) {
+                None => {}
+                Some(text) => match text.content {
+                    Ok(content) => unit.take(&path, &content, &mut said),
+                    Err(_) if host.is_masked(&path) => {}
+                    Err(cause) => unit.unknown.push(Unknown::Unread { path, cause }),
+                },
             }
         }
-        let drop_ins = drop_ins.into_values().filter_map(|path| host.read(&path));
-        for text in main.into_iter().chain(drop_ins) {
-            if let Ok(content) = &text.content {
-                unit.take(host, &text.path, content);
+        unit.environment = said.variables;
+        for pattern in &said.files {
+            let files = host.glob(pattern).unwrap_or_else(|(path, cause)| {
+                unit.unknown.push(Unknown::Unread { path, cause });
+                Vec::new()
+            });
+            files.iter().for_each(|file| unit.take_variables(host, file));
+        }
+        for word in &said.unset {
+            let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+            if unit.environment.get(name).is_some_and(|(is, _)| value.is_none_or(|value| value == is)) {
+                unit.environment.remove(name);
             }
         }
         unit.command = unit.command.iter().flat_map(|word| unit.expanded(word)).collect();
+        if unit.command.first().is_some_and(|program| is_shell(program)) {
+            let path = if unit.file.is_empty() { name.to_owned() } else { unit.file.clone() };
+            unit.unknown.push(Unknown::Shell { path });
+        }
         unit
+    }
+
+    /// The files of a unit, the one that counts most last. Of drop-ins with one name the first directory's counts, and all of them come in
+    /// the order of their names: those of the unit and of the beginnings of its name that end in a dash, then those of all services
+    /// (systemd.unit(5)).
+    fn paths(&mut self, host: &Host) -> Vec<String> {
+        let main = UNITS.iter().map(|directory| format!("{directory}/{}", self.name));
+        let main = main.filter(|path| host.has(path)).take(1);
+        let stem = self.name.trim_end_matches(".service");
+        let dashes: Vec<_> = stem.match_indices('-').map(|(at, _)| format!("{}.service", &stem[..=at])).collect();
+        let names: Vec<_> = [self.name.clone()].into_iter().chain(dashes.into_iter().rev()).collect();
+        let own = UNITS.iter().flat_map(|directory| names.iter().map(move |name| format!("{directory}/{name}.d")));
+        let directories: Vec<_> = own.chain(UNITS.map(|directory| format!("{directory}/service.d"))).collect();
+        let mut drop_ins = BTreeMap::new();
+        for directory in directories {
+            let files = host.list(&directory).unwrap_or_else(|cause| {
+                self.unknown.push(Unknown::Unread { path: directory.clone(), cause });
+                Vec::new()
+            });
+            for file in files.into_iter().filter(|file| file.ends_with(".conf") && !file.starts_with('.')) {
+                drop_ins.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
+            }
+        }
+        main.chain(drop_ins.into_values()).collect()
+    }
+
+    /// Takes the command line of the process that runs: whatever has started it, this is how.
+    pub(crate) fn runs_as(&mut self, command: Vec<String>) {
+        self.command = command;
+        self.unknown.retain(|unknown| !matches!(unknown, Unknown::Shell { .. }));
+    }
+
+    /// What is not known of how the program is started, as one clause; `None` if all is known.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let all: Vec<_> = self.unknown.iter().map(ToString::to_string).collect();
+        (!all.is_empty()).then(|| all.join(", and "))
+    }
+
+    fn take_variables(&mut self, host: &Host, path: &str) {
+        let Some(text) = host.read(path) else { return };
+        match text.content {
+            Ok(content) => {
+                for (name, value) in environment_file::parse(&content) {
+                    self.set(path, name.trim_start_matches("export ").to_owned(), value);
+                }
+            }
+            Err(_) if host.is_masked(path) => {}
+            Err(cause) => self.unknown.push(Unknown::Unread { path: path.to_owned(), cause }),
+        }
     }
 
     /// The same where an init script may start the program, with the flags that a variable of one of these files has: on a host without
@@ -49,16 +147,11 @@ impl Unit {
     pub(crate) fn read_or_script(host: &Host, name: &str, files: &[&str], variable: &str) -> Self {
         let unit = Self::read(host, name);
         let is_elsewhere = host.is_this() && !installed::runs_systemd();
-        if !unit.command.is_empty() && !is_elsewhere {
+        if !is_elsewhere && !(unit.command.is_empty() && unit.unknown.is_empty()) {
             return unit;
         }
         let mut script = Self { name: name.to_owned(), is_script: true, ..Self::default() };
-        for text in files.iter().filter_map(|file| host.read(file)) {
-            let Ok(content) = &text.content else { continue };
-            for (name, value) in environment_file::parse(content) {
-                script.set(&text.path, name.trim_start_matches("export ").to_owned(), value);
-            }
-        }
+        files.iter().for_each(|file| script.take_variables(host, file));
         script.command = [String::new()].into_iter().chain(script.expanded(&format!("${variable}"))).collect();
         script
     }
@@ -98,7 +191,7 @@ impl Unit {
         by_variable.map_or(own, |(_, file)| file)
     }
 
-    fn take(&mut self, host: &Host, path: &str, content: &str) {
+    fn take(&mut self, path: &str, content: &str, said: &mut Said) {
         let content = content.replace("\\\n", " ");
         let mut is_service = false;
         for line in content.lines().map(str::trim) {
@@ -112,22 +205,18 @@ impl Unit {
                     self.command = words(value.trim_start_matches(['-', '@', ':', '+', '!']));
                     path.clone_into(&mut self.file);
                 }
-                "Environment" if value.is_empty() => self.environment.clear(),
+                "Environment" if value.is_empty() => said.variables.clear(),
                 "Environment" => {
                     for word in words(value) {
                         if let Some((name, value)) = word.split_once('=') {
-                            self.set(path, name.to_owned(), value.to_owned());
+                            said.variables.insert(name.to_owned(), (value.to_owned(), path.to_owned()));
                         }
                     }
                 }
-                "EnvironmentFile" => {
-                    let file = host.read(value.trim_start_matches('-'));
-                    let lines = file.as_ref().and_then(|file| Some((&file.path, file.content.as_ref().ok()?)));
-                    let Some((path, content)) = lines else { continue };
-                    for (name, value) in environment_file::parse(content) {
-                        self.set(path, name, value);
-                    }
-                }
+                "EnvironmentFile" if value.is_empty() => said.files.clear(),
+                "EnvironmentFile" => said.files.push(unquoted(value.trim_start_matches('-'))),
+                "UnsetEnvironment" if value.is_empty() => said.unset.clear(),
+                "UnsetEnvironment" => said.unset.extend(words(value)),
                 _ => {}
             }
         }
@@ -149,8 +238,19 @@ impl Unit {
     }
 }
 
+/// Whether this program runs others, as its words or its text say.
+fn is_shell(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    SHELLS.contains(&name) || name.ends_with(".sh")
+}
+
+/// A path, perhaps in quotation marks.
+fn unquoted(text: &str) -> String {
+    words(text).into_iter().next().unwrap_or_default()
+}
+
 /// The values of a flag on a command line.
-pub(crate) fn flag(command: &[String], name: &str) -> Vec<String> {
+fn flag(command: &[String], name: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut words = command.iter();
     while let Some(word) = words.next() {

@@ -47,18 +47,29 @@ enum Kind {
 
 impl ByFlag {
     /// The flag that excludes this file, if it is dockerd's and there is such a flag below the root.
-    pub(super) fn beside(file: &File, root: &Path, here: Option<&Here>) -> Option<Self> {
-        let Some(Addition::DaemonJson(url)) = &file.addition else { return None };
+    /// The error is a sentence: nobody can say.
+    pub(super) fn beside(file: &File, root: &Path, here: Option<&Here>) -> Result<Option<Self>, String> {
+        let Some(Addition::DaemonJson(url)) = &file.addition else { return Ok(None) };
         if file.path != DAEMON_JSON {
-            return None;
+            return Ok(None);
         }
         let unit = dockerd(&Host::new(root.to_owned()));
+        if let Some(doubt) = unit.doubt() {
+            return Err(format!(
+                "{}: whether dockerd reads it, and starts with {KEY} in it, is not known: {doubt}: if dockerd has neither --{FLAG} nor --{CONFIG_FILE}, put {url} first in {KEY} there, then: {}",
+                root.join(DAEMON_JSON.trim_start_matches('/')).display(),
+                unit.restart()
+            ));
+        }
         let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
         let (flag, kind) = match unit.flag(FLAG).first() {
             Some(mirror) => (FLAG, Kind::Mirror { is_first: is(mirror, url, &is_same) }),
-            None => (CONFIG_FILE, Kind::ConfigFile(Some(settings(&unit)).filter(|path| path != DAEMON_JSON)?)),
+            None => (CONFIG_FILE, Kind::ConfigFile(settings(&unit))),
         };
-        Some(Self { file: unit.file_of(flag).to_owned(), restart: unit.restart(), url: url.clone(), kind })
+        if matches!(&kind, Kind::ConfigFile(path) if path == DAEMON_JSON) {
+            return Ok(None);
+        }
+        Ok(Some(Self { file: unit.file_of(flag).to_owned(), restart: unit.restart(), url: url.clone(), kind }))
     }
 
     /// How the flag already does what the file would, a clause, or why the file may not say it. `text` is what it says, if it is there.

@@ -43,7 +43,7 @@ pub(crate) enum Found {
 /// Looks below `root`, which has to exist. No symbolic link is followed out of it. The error is one sentence.
 pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look, String> {
     let tree = open(root)?;
-    let by_flag = ByFlag::beside(file, tree.path(), here);
+    let by_flag = ByFlag::beside(file, tree.path(), here)?;
     let nothing = || by_flag.as_ref().map_or(Found::Nothing, |flag| beside(flag, None));
     let place = match tree.place(file.below_root(), Missing::Tell) {
         Ok(place) => place,

@@ -65,18 +65,19 @@ impl Setup {
 }
 
 impl Setup {
-    /// Leaves out the files that a flag of the engine's excludes, and gives the sentences why.
-    pub(crate) fn take_excluded(&mut self, root: &Path) -> Result<Vec<String>, String> {
+    /// Leaves out the files that a flag of the engine's excludes, or that cannot be judged, and gives the sentences why.
+    pub(crate) fn take_excluded(&mut self, root: &Path) -> Vec<String> {
         let mut excluded = Vec::new();
         let mut files = Vec::new();
         for file in std::mem::take(&mut self.files) {
-            match look(root, &file, self.here.as_ref())? {
-                Look { at, found: Found::Excluded(why) } => excluded.push(format!("{}: {why}", at.display())),
-                _ => files.push(file),
+            match look(root, &file, self.here.as_ref()) {
+                Ok(Look { at, found: Found::Excluded(why) }) => excluded.push(format!("{}: {why}", at.display())),
+                Ok(_) => files.push(file),
+                Err(why) => excluded.push(why),
             }
         }
         self.files = files;
-        Ok(excluded)
+        excluded
     }
 }
 

@@ -4,11 +4,12 @@ use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
+use super::started;
 use super::text;
 use crate::client_config::Client;
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::host::{self, Host, Text};
-use crate::unit::{self, Unit};
+use crate::unit::Unit;
 
 const FILE: &str = "/etc/buildkit/buildkitd.toml";
 const SOCKET: &str = "/run/buildkit/buildkitd.sock";
@@ -25,15 +26,17 @@ pub(super) struct Facts {
 
 /// `None` where there is no buildkitd.
 pub(super) async fn read(host: &Host) -> Option<Facts> {
-    let listens = ask::listens(&host.at(SOCKET)).await;
+    let listens = ask::listens_at(host.at(SOCKET)).await;
     let runs = !matches!(listens, Ok(None));
     if !runs && !host.has_program(&["buildkitd"]) {
         return None;
     }
-    let unit = Unit::read(host, "buildkit.service");
+    let mut unit = Unit::read(host, "buildkit.service");
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
-    let command = pid.and_then(|pid| host::command_line(pid, "buildkitd")).unwrap_or_else(|| unit.command.clone());
-    let path = unit::flag(&command, "config").pop().unwrap_or_else(|| FILE.to_owned());
+    if let Some(command) = pid.and_then(|pid| host::command_line(pid, "buildkitd")) {
+        unit.runs_as(command);
+    }
+    let path = unit.flag("config").pop().unwrap_or_else(|| FILE.to_owned());
     let is_older = host::is_older(pid.and_then(host::started), host.changed(&path));
     Some(Facts { settings: host.read(&path), path, unit, runs, is_older })
 }
@@ -43,6 +46,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Buildkitd);
     found.runs = Some(facts.runs);
     let file = facts.path.as_str();
+    if !started::is_known(&facts.unit, &mut found) {
+        return found;
+    }
     let fix = if file == FILE { expected.write(Client::Buildkit, RESTART) } else { edit(file, RESTART) };
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let table = match content.and_then(|content| text::toml(&content)) {

@@ -1,5 +1,6 @@
 //! containerd as a kubelet or nerdctl uses it: `config.toml` says where `hosts.toml` are, which are read at each pull.
 
+use std::io;
 use std::path::PathBuf;
 
 use toml::Table;
@@ -10,11 +11,12 @@ use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory};
+use super::started;
 use super::text;
 use crate::client_config::Client;
 use crate::client_config::address::{Address, Order, order};
 use crate::host::{self, Host, Text};
-use crate::unit::{self, Unit};
+use crate::unit::Unit;
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -44,22 +46,23 @@ pub(super) struct Facts {
 }
 
 /// Where it listens.
-pub(super) fn socket(host: &Host) -> PathBuf {
+pub(super) fn socket(host: &Host) -> io::Result<PathBuf> {
     host.at(SOCKET)
 }
 
 /// `None` where there is no containerd.
 pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
-    let listens = ask::listens(&socket(host)).await;
+    let listens = ask::listens_at(socket(host)).await;
     let runs = !matches!(listens, Ok(None));
     if !runs && !host.has_program(&["containerd"]) {
         return None;
     }
-    let unit = Unit::read(host, "containerd.service");
+    let mut unit = Unit::read(host, "containerd.service");
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
-    let command = pid.and_then(|pid| host::command_line(pid, "containerd")).unwrap_or_else(|| unit.command.clone());
-    let path =
-        ["config", "c"].iter().find_map(|name| unit::flag(&command, name).pop()).unwrap_or_else(|| CONFIG.to_owned());
+    if let Some(command) = pid.and_then(|pid| host::command_line(pid, "containerd")) {
+        unit.runs_as(command);
+    }
+    let path = ["config", "c"].iter().find_map(|name| unit.flag(name).pop()).unwrap_or_else(|| CONFIG.to_owned());
     let config = host.read(&path);
     let imports = config.as_ref().map(|config| imports(host, config)).unwrap_or_default();
     let started = pid.and_then(host::started);
@@ -100,24 +103,12 @@ fn imports(host: &Host, config: &Text) -> Vec<Text> {
     let patterns = text::texts(&table, "imports").unwrap_or_default();
     let files = patterns.iter().flat_map(|pattern| {
         let pattern = if pattern.starts_with('/') { pattern.clone() } else { format!("{beside}/{pattern}") };
-        let (directory, name) = pattern.rsplit_once('/').unwrap_or_default();
-        if !name.contains('*') {
-            return host.read(&pattern).into_iter().collect::<Vec<_>>();
+        match host.glob(&pattern) {
+            Ok(paths) => paths.iter().filter_map(|path| host.read(path)).collect::<Vec<_>>(),
+            Err((path, cause)) => vec![Text { path, content: Err(cause) }],
         }
-        let names = host.list(directory).into_iter().filter(|found| matches(name, found));
-        names.filter_map(|found| host.read(&format!("{directory}/{found}"))).collect()
     });
     files.take(MAX_IMPORTS).collect()
-}
-
-/// Whether a name is one of a pattern's, in which a star stands for anything.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((begin, rest)) => name.strip_prefix(begin).is_some_and(|left| {
-            left.char_indices().map(|(at, _)| at).chain([left.len()]).any(|at| matches(rest, &left[at..]))
-        }),
-    }
 }
 
 /// Wherever a file names directories.
@@ -217,6 +208,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Containerd);
     found.version.clone_from(&facts.version);
     found.runs = Some(facts.runs);
+    if !started::is_known(&facts.unit, &mut found) {
+        return found;
+    }
     let file = facts.config.as_ref().map_or(CONFIG, |config| config.path.as_str());
     let settings = match Settings::of(facts) {
         Ok(settings) => settings,
@@ -277,6 +271,9 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
                 let leads_here = hosts_toml::leads_here(&expected.here, directory);
                 let findings = hosts_toml::judge(expected, name, directory, "containerd", &fix(directory.path()));
                 findings.into_iter().for_each(|finding| found.find(finding));
+                if directory.is_denied() {
+                    continue;
+                }
                 if leads_here { Way::Proxy } else { Way::Source }
             }
             None => {

@@ -8,6 +8,7 @@ use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unread
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory};
+use super::started;
 use super::text;
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::{self, Client, DAEMON_JSON};
@@ -62,7 +63,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         }
         let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
         if let Some(command) = pid.and_then(|pid| host::command_line(pid, "dockerd")) {
-            unit.command = command;
+            unit.runs_as(command);
         }
     }
     let path = client_config::dockerd_settings(&unit);
@@ -100,6 +101,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found.runs = Some(facts.runs);
     if let Some(cause) = &facts.silent {
         found.notes.push(format!("dockerd does not tell what it has loaded: {cause}"));
+    }
+    if !started::is_known(&facts.unit, &mut found) {
+        return found;
     }
     let file = facts.settings.as_ref().map_or(DAEMON_JSON, |text| text.path.as_str());
     let is_nothing = |text: &str| text.trim().is_empty() && facts.release() >= Some(TAKES_EMPTY);
@@ -299,6 +303,10 @@ fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                     found.ways.insert(name.to_owned(), Way::Source);
                 }
                 findings.into_iter().for_each(|finding| found.find(finding));
+                if directory.is_denied() {
+                    found.ways.remove(name);
+                    continue;
+                }
                 found.ways.entry(name.to_owned()).or_insert(Way::Proxy);
             }
             (Some(true), None) => {

@@ -161,8 +161,8 @@ pub(super) struct Examined {
     pub findings: Vec<Finding>,
     /// What is worth knowing and nobody's fault.
     pub notes: Vec<String>,
-    /// A file was not read, because this user may not.
-    is_denied: bool,
+    /// Something that decides was not read, because this user may not, or cannot be.
+    pub is_blind: bool,
 }
 
 impl Examined {
@@ -174,13 +174,13 @@ impl Examined {
             ways: BTreeMap::new(),
             findings: Vec::new(),
             notes: Vec::new(),
-            is_denied: false,
+            is_blind: false,
         }
     }
 
     /// Says the same of where pulls of all these registries go; nothing, if a file that decides it was not read.
     pub(super) fn lead_all(&mut self, registries: Vec<&str>, way: Way) {
-        if self.is_denied {
+        if self.is_blind {
             return;
         }
         self.ways.extend(registries.into_iter().map(|name| (name.to_owned(), way)));
@@ -189,7 +189,7 @@ impl Examined {
     /// What is wrong for several registries alike is one finding. A file that this user may not read is none.
     pub(super) fn find(&mut self, finding: Finding) {
         if finding.code == Code::Unreadable && finding.text == DENIED {
-            self.is_denied = true;
+            self.is_blind = true;
             self.notes.push(format!("{}: {DENIED}: run doctor as root", finding.file.unwrap_or_default()));
             return;
         }

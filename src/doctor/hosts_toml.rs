@@ -5,7 +5,10 @@ use super::finding::{Code, Finding, Fix};
 use super::text;
 use crate::client_config::address::{Address, Here, Order, Verdict, order};
 use crate::client_config::carries_marker;
-use crate::host::{Host, Text};
+use crate::host::{DENIED, Host, Text};
+
+/// In place of all directories, where nobody can say which there are. None has this name.
+const ANY: &str = "";
 
 /// One directory of a directory of registries.
 pub(super) struct Directory {
@@ -18,18 +21,30 @@ impl Directory {
     pub(super) fn path(&self) -> &str {
         &self.file.path
     }
+
+    /// This user may not read it, so nothing is known of where it leads.
+    pub(super) fn is_denied(&self) -> bool {
+        self.file.content.as_ref().is_err_and(|wrong| wrong == DENIED)
+    }
 }
 
 /// Every `hosts.toml` below a directory.
 pub(super) fn read(host: &Host, certs: &str) -> Vec<Directory> {
-    let names = host.list(certs).into_iter();
-    names.filter_map(|name| Some(Directory { file: host.read(&format!("{certs}/{name}/hosts.toml"))?, name })).collect()
+    match host.list(certs) {
+        Ok(names) => names
+            .into_iter()
+            .filter_map(|name| Some(Directory { file: host.read(&format!("{certs}/{name}/hosts.toml"))?, name }))
+            .collect(),
+        Err(cause) => {
+            vec![Directory { name: ANY.to_owned(), file: Text { path: certs.to_owned(), content: Err(cause) } }]
+        }
+    }
 }
 
 /// The one that counts for a registry, as containerd and dockerd look for it.
 pub(super) fn of<'a>(directories: &'a [Directory], registry: &str) -> Option<&'a Directory> {
     let with_port = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
-    let names = [with_port.as_deref(), Some(registry), Some("_default")];
+    let names = [with_port.as_deref(), Some(registry), Some("_default"), Some(ANY)];
     names.into_iter().flatten().find_map(|name| directories.iter().find(|directory| directory.name == name))
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
+use super::started;
 use crate::client_config::Client;
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::config::takes_too_long;
@@ -62,7 +63,11 @@ pub(super) fn read(host: &Host) -> Vec<Facts> {
         }
         let (service, restart) = service(host, kind);
         let certs = format!("{}/certs.d", kind.generated);
-        let hosts = host.list(&certs).into_iter().filter_map(|name| host.read(&format!("{certs}/{name}/hosts.toml")));
+        let hosts = host
+            .list(&certs)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|name| host.read(&format!("{certs}/{name}/hosts.toml")));
         // Before it knew hosts.toml, they were in this one.
         let config = host.read(&format!("{}/config.toml", kind.generated));
         let generated: Vec<_> = config.into_iter().chain(hosts).filter_map(|text| text.content.ok()).collect();
@@ -89,7 +94,7 @@ fn file(host: &Host, kind: &Kind, unit: &Unit) -> String {
 /// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
 /// one that boots counts, and where none does, what runs is restarted.
 fn service(host: &Host, kind: &'static Kind) -> (&'static str, String) {
-    let boots = host.list("/etc/systemd/system/multi-user.target.wants");
+    let boots = host.list("/etc/systemd/system/multi-user.target.wants").unwrap_or_default();
     let is_enabled = |name: &&str| boots.contains(&format!("{name}.service"));
     let has_unit = |name: &&str| host.has_unit(&format!("{name}.service"));
     let of = |is_it: &dyn Fn(&&str) -> bool| kind.services.into_iter().filter(is_it).collect::<Vec<_>>();
@@ -103,6 +108,9 @@ fn service(host: &Host, kind: &'static Kind) -> (&'static str, String) {
 /// Pure: what is wrong with one.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(facts.kind.part);
+    if !started::is_known(&facts.unit, &mut found) {
+        return found;
+    }
     let file = facts.file.as_str();
     let restart = facts.restart.clone();
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));

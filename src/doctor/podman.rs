@@ -7,6 +7,7 @@ use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, PAST, Part, Way};
 use super::forward_proxy;
 use super::registries_conf::{self, Files};
+use super::started;
 use crate::host::{self, Host};
 use crate::unit::Unit;
 
@@ -120,6 +121,9 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Crio);
     found.runs = Some(facts.runs);
     found.version.clone_from(&facts.version);
+    if !started::is_known(&facts.unit, &mut found) {
+        return found;
+    }
     registries_conf::judge(&facts.files, expected, " && systemctl reload crio", &mut found);
     if facts.runs && facts.is_older {
         found.find(Finding {

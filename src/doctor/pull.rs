@@ -111,7 +111,7 @@ async fn by_dockerd(host: &Host, name: &str, reference: &str, limit: Duration) -
 /// As a kubelet does where crictl is installed; else by ctr with the flags for that.
 async fn by_containerd(host: &Host, image: &str, limit: Duration) -> Option<Result<(), String>> {
     if host.has_program(&["crictl"]) {
-        return by_crictl(host, Some(containerd::socket(host)), image, limit).await;
+        return by_crictl(host, containerd::socket(host).ok(), image, limit).await;
     }
     let flags = containerd::ctr_flags(host).await?;
     let mut words = vec!["ctr", "--namespace", NAMESPACE, "images", "pull"];

@@ -76,6 +76,9 @@ impl Report {
     fn summary(&self) -> String {
         let count = self.findings().count();
         let mut text = match count {
+            0 if self.parts.iter().any(|part| part.is_blind) => {
+                "doctor: nothing is wrong in what could be read; the notes say what could not".to_owned()
+            }
             0 if self.is_blind() => {
                 "doctor: ok: nothing is wrong with the engines; whether the proxy has its tokens is not known"
                     .to_owned()

@@ -33,6 +33,10 @@ enum Do {
     Swap(&'static str, &'static str, &'static str),
     /// A file is not there.
     Remove(&'static str),
+    /// A link is there, and leads to this.
+    Link(&'static str, &'static str),
+    /// A FIFO is there.
+    Fifo(&'static str),
     /// The file was changed after everything was started.
     Change(&'static str),
     /// A daemon listens at this socket, and answers this to each request.
@@ -100,6 +104,14 @@ impl Site {
                     host.put(path, &text.replace(&from, to));
                 }
                 Do::Remove(path) => fs::remove_file(host.path(path)).expect("it was there"),
+                Do::Link(path, target) => {
+                    fs::create_dir_all(host.path(path).parent().expect("a directory")).expect("made");
+                    std::os::unix::fs::symlink(target, host.path(path)).expect("linked");
+                }
+                Do::Fifo(path) => {
+                    fs::create_dir_all(host.path(path).parent().expect("a directory")).expect("made");
+                    nix::unistd::mkfifo(&host.path(path), nix::sys::stat::Mode::S_IRWXU).expect("made");
+                }
                 Do::Change(path) => changed = Some(host.path(path)),
                 Do::Listen(path, answer) => listen(&host.path(path), &host.filled(answer)),
             }
@@ -308,6 +320,36 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
         let output = host.doctor(flags);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{flags:?}: {output:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_a_link_of_the_tree_leads_to_is_looked_for_in_the_tree() {
+    const LOADED: &str = r#"{"ServerVersion": "99.0.0", "RegistryConfig": {"Mirrors": []}}"#;
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["dockerd", "containerd", "buildkitd", "crio"])]);
+    let outside = tempfile::tempdir().expect("a directory");
+    let socket = outside.path().join("daemon.sock");
+    listen(&socket, LOADED);
+    let link = |path: &str, target: &Path| {
+        fs::create_dir_all(host.path(path).parent().expect("a directory")).expect("made");
+        std::os::unix::fs::symlink(target, host.path(path)).expect("linked");
+    };
+    link("/run/docker.sock", &socket);
+    link("/run/containerd", outside.path());
+    link("/run/buildkit/buildkitd.sock", &Path::new("../../../../../../../../").join(&socket));
+    link("/run/crio/crio.sock", &socket);
+    std::os::unix::fs::symlink("daemon.sock", outside.path().join("containerd.sock")).expect("linked");
+    let runs = |host: &Host| -> Vec<(String, bool)> {
+        let report: Value = serde_json::from_slice(&host.doctor(&["--json"]).stdout).expect("JSON");
+        let parts = report["parts"].as_array().expect("parts").iter().skip(1);
+        parts.map(|part| (part["name"].as_str().expect("text").to_owned(), part["runs"] == true)).collect()
+    };
+    let all = |expected: bool| ["dockerd", "containerd", "cri-o", "buildkitd"].map(|name| (name.to_owned(), expected));
+    assert_eq!(runs(&host), all(false), "nobody listens in the tree");
+    listen(&host.path(&socket.to_string_lossy()), LOADED);
+    std::os::unix::fs::symlink("daemon.sock", host.path(&outside.path().join("containerd.sock").to_string_lossy()))
+        .expect("linked");
+    assert_eq!(runs(&host), all(true), "there it is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Hosts with dockerd.
 
 use super::Broken;
-use super::Do::{Install, Listen, Put, Remove, Swap, Write};
+use super::Do::{Fifo, Install, Link, Listen, Put, Remove, Swap, Write};
 
 const SOCKET: &str = "/run/docker.sock";
 const JSON: &str = "/etc/docker/daemon.json";
@@ -17,12 +17,105 @@ const NOTHING_LOADED: &str = r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"
 /// The same with containerd's store.
 const NEW_WITH_NOTHING: &str = r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"Mirrors": null},
     "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}"#;
+/// Beside a daemon.json with mirrors dockerd does not start.
+const MIRROR_BY_FLAG: &str = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// --registry-mirror=@URL@\n";
 /// As Debian's package has it.
 const VARIABLE: &str =
     "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n";
 
 pub(super) const BROKEN: &[Broken] = &[
     Broken { what: "no engine at all", made: &[], found: &[] },
+    Broken {
+        what: "a drop-in that is a FIFO",
+        made: &[Install(&["dockerd"]), Write(&["docker"]), Fifo("/etc/systemd/system/docker.service.d/a.conf")],
+        found: &[("dockerd", "unreadable")],
+    },
+    Broken {
+        what: "a drop-in whose link leads to itself",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Link("/etc/systemd/system/docker.service.d/a.conf", "a.conf"),
+        ],
+        found: &[("dockerd", "unreadable")],
+    },
+    Broken {
+        what: "a file of variables that is a FIFO",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put("/lib/systemd/system/docker.service", VARIABLE),
+            Fifo("/etc/default/docker"),
+        ],
+        found: &[("dockerd", "unreadable")],
+    },
+    Broken {
+        what: "a drop-in that is an absolute link in the tree",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put("/opt/corp/docker.conf", MIRROR_BY_FLAG),
+            Link("/etc/systemd/system/docker.service.d/a.conf", "/opt/corp/docker.conf"),
+        ],
+        found: &[("dockerd", "conflict")],
+    },
+    Broken {
+        what: "a drop-in of all services",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put("/lib/systemd/system/docker.service", "[Service]\nExecStart=/usr/bin/dockerd $MORE\n"),
+            Put("/etc/systemd/system/service.d/a.conf", "[Service]\nEnvironment=MORE=--registry-mirror=@URL@\n"),
+        ],
+        found: &[("dockerd", "conflict")],
+    },
+    Broken {
+        what: "a drop-in that hides one of all services",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put("/etc/systemd/system/service.d/a.conf", MIRROR_BY_FLAG),
+            Link("/usr/lib/systemd/system/docker.service.d/a.conf", "/dev/null"),
+            Put("/dev/null", ""),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "a flag in one of the files of variables that a pattern names",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put(
+                "/lib/systemd/system/docker.service",
+                "[Service]\nEnvironmentFile=-/etc/docker-*/[a-c]?.env\nExecStart=/usr/bin/dockerd $MORE\n",
+            ),
+            Put("/etc/docker-1/b1.env", "MORE=--registry-mirror=@URL@\n"),
+            Put("/etc/docker-2/d1.env", "MORE=--debug\n"),
+        ],
+        found: &[("dockerd", "conflict")],
+    },
+    Broken {
+        what: "a variable with a flag that is unset",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put("/lib/systemd/system/docker.service", VARIABLE),
+            Put("/etc/default/docker", "DOCKER_OPTS=--registry-mirror=@URL@\n"),
+            Put("/etc/systemd/system/docker.service.d/a.conf", "[Service]\nUnsetEnvironment=DOCKER_OPTS\n"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "a shell that starts dockerd",
+        made: &[
+            Install(&["dockerd"]),
+            Put(
+                "/etc/systemd/system/docker.service",
+                "[Service]\nExecStart=/bin/sh -c 'exec /usr/bin/dockerd $(cat /etc/docker/flags)'\n",
+            ),
+        ],
+        found: &[],
+    },
     Broken {
         what: "dockerd 26, as client-config has it",
         made: &[Install(&["dockerd"]), Write(&["docker"]), Listen(SOCKET, LOADED)],
