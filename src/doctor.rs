@@ -128,6 +128,9 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     let mut expected =
         Expected::new(config, options.file.as_deref(), &mirror.url(), options.mirror.is_some(), &host.names());
     expected.repeat(&options.given);
+    if !host.is_this() {
+        expected.below(&options.root);
+    }
     let mut parts = vec![proxy::judge(&proxy::read(&host, config).await, &expected)];
     let dockerd = dockerd::read(&host).await;
     parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
@@ -143,6 +146,12 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
             "the kubelet pulls through containerd or CRI-O, whichever its containerRuntimeEndpoint names".to_owned(),
         );
         parts.push(kubelet);
+    }
+    if !host.is_this() {
+        // The proxy is asked at its address, from here.
+        for finding in parts.iter_mut().skip(1).flat_map(|part| &mut part.findings) {
+            finding.fix = finding.fix.clone().on_its_host(&options.root);
+        }
     }
     let mut report = Report { parts, notes: Vec::new(), has_looked: true };
     if host.is_this() && !nix::unistd::geteuid().is_root() {

@@ -105,10 +105,16 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
-    let file = facts.settings.as_ref().map_or(DAEMON_JSON, |text| text.path.as_str());
+    let file = &client_config::dockerd_settings(&facts.unit);
     let is_nothing = |text: &str| text.trim().is_empty() && facts.release() >= Some(TAKES_EMPTY);
     let parse = |text: String| if is_nothing(&text) { Ok(Value::Null) } else { text::json(&text) };
     let settings = match facts.settings.as_ref().map(|text| text.content.clone().and_then(parse)) {
+        None if file != DAEMON_JSON => {
+            let wrong = "--config-file names it, and it is not there";
+            found.find(unreadable(file, wrong, "dockerd does not start without it"));
+            found.lead_all(vec![DOCKER_HUB], Way::Nowhere);
+            return found;
+        }
         None => Value::Null,
         Some(Ok(settings)) => settings,
         Some(Err(wrong)) => {
@@ -159,11 +165,15 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let by_editing = || {
         if by_flag {
             edit_flag(&facts.unit, &format!("--registry-mirror={} comes first", here.url), "")
-        } else {
+        } else if file == DAEMON_JSON {
             edit(file, RELOAD)
+        } else {
+            edit(file, &format!("  # put {} first in registry-mirrors; then: systemctl reload docker", here.url))
         }
     };
-    let fix = if by_flag { by_editing() } else { expected.write(Client::Docker, RELOAD) };
+    // client-config knows no other file that --config-file may name.
+    let by_command = !by_flag && file == DAEMON_JSON;
+    let fix = if by_command { expected.write(Client::Docker, RELOAD) } else { by_editing() };
     let (file, key) = match by_flag {
         true => (facts.unit.file_of("registry-mirror"), "--registry-mirror"),
         false => (file, "registry-mirrors"),

@@ -1,6 +1,7 @@
 //! What the proxy's settings ask of engines, and the findings that several engines share.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use oci::authority;
 use oci::route::OnFailure;
@@ -27,6 +28,8 @@ pub(super) struct Expected<'a> {
     pub registries: BTreeMap<String, Routed>,
     /// The end of a command line of this program that reads the same settings.
     pub flags: String,
+    /// The flag by which `client-config` writes below the same root.
+    root: String,
 }
 
 impl<'a> Expected<'a> {
@@ -44,7 +47,7 @@ impl<'a> Expected<'a> {
         if is_given {
             flags += &format!(" --mirror {}", shell_word(mirror));
         }
-        Self { here: Here::new(config, mirror, own), routes: config.routes(), registries, flags }
+        Self { here: Here::new(config, mirror, own), routes: config.routes(), registries, flags, root: String::new() }
     }
 
     /// Has the commands that are shown repeat these flags of settings.
@@ -52,6 +55,11 @@ impl<'a> Expected<'a> {
         for (flag, text) in given {
             self.flags += &format!(" --{flag} {}", shell_word(text));
         }
+    }
+
+    /// Has commands that write files write them below this root.
+    pub(super) fn below(&mut self, root: &Path) {
+        self.root = format!(" --root {}", shell_word(&root.display().to_string()));
     }
 
     /// The names of all routed registries.
@@ -81,9 +89,9 @@ impl<'a> Expected<'a> {
         // A file that others may have something in as well is added to.
         let merge = matches!(client, Client::Docker | Client::Buildkit | Client::K3s | Client::Rke2);
         let merge = if merge { " --merge" } else { "" };
-        let (name, flags) = (client.name(), &self.flags);
+        let (name, flags, root) = (client.name(), &self.flags, &self.root);
         Fix {
-            command: format!("acr-cache-proxy client-config {name}{flags} --write{merge}{prune}{then}"),
+            command: format!("acr-cache-proxy client-config {name}{flags}{root} --write{merge}{prune}{then}"),
             by: Some(client),
         }
     }

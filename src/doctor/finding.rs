@@ -1,6 +1,7 @@
 //! What a doctor finds: what is wrong, why it matters and what to do, a line each.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use oci::route::DOCKER_HUB;
 
@@ -103,6 +104,28 @@ pub(super) struct Fix {
     pub command: String,
     /// `--fix` does it, by the files of this client.
     pub by: Option<Client>,
+}
+
+impl Fix {
+    /// The same for the tree of another host, in which client-config writes. All else is to be done on that host, and does nothing in a shell
+    /// of this one.
+    pub(super) fn on_its_host(self, root: &Path) -> Self {
+        const WRITES: &str = "acr-cache-proxy client-config ";
+        let (here, there) = match self.command.split_once(" && ") {
+            Some((writes, then)) if writes.starts_with(WRITES) => (writes, then),
+            None if self.command.starts_with(WRITES) => return self,
+            _ => ("", self.command.as_str()),
+        };
+        // There the paths are as the tree has them.
+        let root = root.display().to_string();
+        let there =
+            there.replace(&format!(" --root {root}"), "").replace(&format!(" {}/", root.trim_end_matches('/')), " /");
+        let command = match here {
+            "" => format!("# on the host itself: {there}"),
+            here => format!("{here}  # then, on the host itself: {there}"),
+        };
+        Self { command, ..self }
+    }
 }
 
 /// Why it matters that the proxy is not asked.
@@ -226,6 +249,26 @@ pub(super) fn listed(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_done_on_the_host_of_a_tree_is_no_command_here() {
+        for (command, expected) in [
+            (
+                "acr-cache-proxy client-config docker --root /t --write",
+                "acr-cache-proxy client-config docker --root /t --write",
+            ),
+            (
+                "acr-cache-proxy client-config docker --root /t --write && systemctl reload docker",
+                "acr-cache-proxy client-config docker --root /t --write  # then, on the host itself: systemctl reload docker",
+            ),
+            (
+                "mv /etc/t/a /etc/t/b && acr-cache-proxy client-config docker --config /t/a.yaml --root /t --write",
+                "# on the host itself: mv /etc/t/a /etc/t/b && acr-cache-proxy client-config docker --config /a.yaml --write",
+            ),
+        ] {
+            assert_eq!(Fix { command: command.to_owned(), by: None }.on_its_host(Path::new("/t")).command, expected);
+        }
+    }
 
     #[test]
     fn a_file_that_this_user_may_not_read_is_a_note_and_says_nothing_of_pulls() {

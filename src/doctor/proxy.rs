@@ -60,7 +60,15 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
             status = ask_status(admin).await;
         }
     }
-    Facts { at, answers, is_other, admin: config.admin(), ready, status, has_unit: host.has_unit(UNIT) }
+    Facts {
+        at,
+        answers,
+        is_other,
+        admin: config.admin(),
+        ready,
+        status,
+        has_unit: host.is_this() && host.has_unit(UNIT),
+    }
 }
 
 async fn ask_at(endpoint: &Endpoint, target: &str) -> io::Result<Answer> {

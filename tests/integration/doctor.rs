@@ -181,7 +181,9 @@ impl Host {
     fn report(&self) -> String {
         let text = String::from_utf8_lossy(&self.doctor(&[]).stdout).into_owned();
         let port = format!(":{}", self.at.rsplit(':').next().expect("a port"));
-        text.replace(&*self.root.path().to_string_lossy(), "")
+        let root = self.root.path().to_string_lossy().into_owned();
+        text.replace(&format!("--root {root}"), "--root /tree")
+            .replace(&root, "")
             .replace(&self.at, "127.0.0.1:8080")
             .replace(&port, ":8080")
     }
@@ -362,7 +364,14 @@ async fn commands_repeat_the_flags_by_which_the_settings_are_read() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let (_, finding) = findings(&report).next().expect("a finding");
     let command = finding["fix"].as_str().expect("a command");
-    assert!(command.contains(&format!(" {} --write", flags.join(" "))), "{command}");
+    let root = host.root.path().display().to_string();
+    assert!(command.contains(&format!(" {} --root {root} --write", flags.join(" "))), "{command}");
+    assert!(command.ends_with("  # then, on the host itself: systemctl reload docker"), "{command}");
+    // In a shell it changes the tree that was looked at, and not this machine.
+    let program = Path::new(env!("CARGO_BIN_EXE_acr-cache-proxy")).parent().expect("a directory");
+    let mut shell = Command::new("/bin/sh");
+    let output = shell.args(["-c", command]).env("PATH", program).output().expect("it runs");
+    assert!(output.status.success() && host.path("/etc/docker/daemon.json").exists(), "{output:?}");
 }
 
 /// Names and contents of users' files, and what a daemon says, are quoted. A fix is pasted into a shell of root's.
@@ -407,7 +416,7 @@ async fn a_drop_in_of_a_user_is_edited_by_that_user_and_its_name_is_no_command()
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let (_, finding) = findings(&report).next().expect("one");
     let fix = finding["fix"].as_str().expect("text");
-    let expected = "runuser -u \"$(stat -c %U /home/eve)\" -- ${EDITOR:-vi} \
+    let expected = "# on the host itself: runuser -u \"$(stat -c %U /home/eve)\" -- ${EDITOR:-vi} \
                     '/home/eve/.config/containers/registries.conf.d/99;false #.conf'  # take the entry for docker.io out";
     assert_eq!(fix, expected);
 }

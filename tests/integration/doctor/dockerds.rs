@@ -106,6 +106,29 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "another file of settings, by a flag",
+        made: &[
+            Install(&["dockerd"]),
+            Put(
+                "/etc/systemd/system/docker.service",
+                "[Service]\nExecStart=/usr/bin/dockerd --config-file=/etc/d.json\n",
+            ),
+            Put("/etc/d.json", "{}"),
+        ],
+        found: &[("dockerd", "no-mirror")],
+    },
+    Broken {
+        what: "another file of settings, by a flag, which is not there",
+        made: &[
+            Install(&["dockerd"]),
+            Put(
+                "/etc/systemd/system/docker.service",
+                "[Service]\nExecStart=/usr/bin/dockerd --config-file=/etc/d.json\n",
+            ),
+        ],
+        found: &[("dockerd", "unreadable")],
+    },
+    Broken {
         what: "a shell that starts dockerd",
         made: &[
             Install(&["dockerd"]),
