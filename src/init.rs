@@ -430,10 +430,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             self.talk.say(&format!("\nNot written for {name}: {sentence}\n"))?;
             self.left.push(sentence);
         }
-        let standing = match setup.standing(&root) {
-            Ok(standing) => standing,
-            Err(cause) => return Ok(Err(cause)),
-        };
+        let standing = setup.standing(&root);
         if standing.iter().all(Standing::stands) {
             self.talk.say(&format!("\nThe files of {name} stand already.\n"))?;
             return Ok(Ok(()));

@@ -27,7 +27,7 @@ pub(crate) enum Outcome {
 /// else lacks. The error is one sentence.
 pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Result<Outcome, String> {
     match &look.found {
-        Found::Same(_) => return Ok(Outcome::Unchanged),
+        Found::Same(_) | Found::Leftover(..) => return Ok(Outcome::Unchanged),
         Found::Foreign(why) | Found::Excluded(why) => return Ok(Outcome::Left(why.clone())),
         Found::Lacks(..) if !merge => return Ok(Outcome::Left("was not written from here".to_owned())),
         Found::Lacks(..) | Found::Nothing | Found::Older(_) => {}

@@ -30,6 +30,8 @@ pub(crate) enum Found {
     Nothing,
     /// All that is wanted, whoever wrote it; and what stands beside it, a clause each.
     Same(Vec<String>),
+    /// All that is wanted, and these registries, for which there is no route any more; and what stands beside it, a clause each.
+    Leftover(Vec<String>, Vec<String>),
     /// An earlier file from here, and how it differs, a clause.
     Older(String),
     /// Somebody else's, its text, and what would become of it.
@@ -114,7 +116,8 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&He
         .map(|addition| addition.merge(text, &|one, other| here.is_some_and(|here| here.is_same(one, other))))
     {
         None => Found::Foreign("was not written from here".to_owned()),
-        Some(Ok(merged)) if merged.lacks.is_empty() => Found::Same(merged.beside),
+        Some(Ok(merged)) if merged.lacks.is_empty() && merged.leftover.is_empty() => Found::Same(merged.beside),
+        Some(Ok(merged)) if merged.lacks.is_empty() => Found::Leftover(merged.leftover, merged.beside),
         Some(Ok(merged)) => Found::Lacks(text.to_owned(), merged),
         Some(Err(why)) => Found::Foreign(why),
     }
@@ -123,6 +126,11 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&He
 /// What the file is beside a flag of the engine's.
 fn beside(by_flag: &ByFlag, text: Option<&str>) -> Found {
     by_flag.judge(text).map_or_else(Found::Excluded, |clause| Found::Same(vec![clause]))
+}
+
+/// What is wrong with a file of somebody else's that sends these registries to the proxy; a clause about it.
+pub(crate) fn sends(registries: &[String]) -> String {
+    format!("sends {} to the proxy, which has no route for it: take that out there", registries.join(", and "))
 }
 
 /// The lines that say something.

@@ -41,6 +41,8 @@ pub(crate) struct Merged {
     pub lacks: Vec<String>,
     /// What stands beside it and has a part in what the client does, a clause each.
     pub beside: Vec<String>,
+    /// Registries that it sends to the proxy, which has no route for them.
+    pub leftover: Vec<String>,
 }
 
 impl Addition {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Setup;
-use super::look::{Found, Look, look};
+use super::look::{Found, Look, look, sends};
 
 /// One file, and whether it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum State {
     Older(String),
     /// It is somebody else's, and lacks this, a clause each; `--write --merge` adds it.
     Lacks(Vec<String>),
+    /// It is somebody else's, and sends these registries to the proxy, which has no route for them; only whoever wrote it takes them out.
+    Leftover(Vec<String>),
     /// A flag of the engine's excludes it; a clause, with what to do.
     Excluded(String),
     /// It is somebody else's, and nothing here changes it; a clause about the file.
@@ -39,10 +41,17 @@ pub(crate) enum State {
 }
 
 impl Setup {
-    /// Each file of the client below `root`, then those of routes that are gone. Nothing is changed. The error is one sentence.
-    pub(crate) fn standing(&self, root: &Path) -> Result<Vec<Standing>, String> {
-        let stale = self.stale(root)?.into_iter();
-        let stale = stale.map(|file| Standing { at: file.at, state: State::Stale, beside: Vec::new() });
+    /// Each file of the client below `root`, then those of routes that are gone. Nothing is changed.
+    pub(crate) fn standing(&self, root: &Path) -> Vec<Standing> {
+        let stale = match self.stale(root) {
+            Ok(stale) => stale.into_iter().map(|file| (file.at, State::Stale)).collect(),
+            // Of the files of today nothing follows from that.
+            Err(cause) => vec![(
+                root.to_owned(),
+                State::Unknown(format!("{cause}, so files of routes that are gone may be left there")),
+            )],
+        };
+        let stale = stale.into_iter().map(|(at, state)| Standing { at, state, beside: Vec::new() });
         let files = self.files.iter().map(|file| {
             let (at, state, beside) = match look(root, file, self.here.as_ref()) {
                 Err(cause) => (root.join(file.path().trim_start_matches('/')), State::Unknown(cause), Vec::new()),
@@ -51,7 +60,13 @@ impl Setup {
                         Found::Nothing => (State::Missing, Vec::new()),
                         Found::Same(beside) => (State::Stands, beside),
                         Found::Older(difference) => (State::Older(difference), Vec::new()),
-                        Found::Lacks(_, merged) => (State::Lacks(merged.lacks), merged.beside),
+                        Found::Leftover(registries, beside) => (State::Leftover(registries), beside),
+                        Found::Lacks(_, mut merged) => {
+                            merged.beside.extend(
+                                (!merged.leftover.is_empty()).then(|| format!("it {}", sends(&merged.leftover))),
+                            );
+                            (State::Lacks(merged.lacks), merged.beside)
+                        }
                         Found::Excluded(why) => (State::Excluded(why), Vec::new()),
                         Found::Foreign(why) => (State::Foreign(why), Vec::new()),
                     };
@@ -60,7 +75,7 @@ impl Setup {
             };
             Standing { at, state, beside }
         });
-        Ok(files.chain(stale).collect())
+        files.chain(stale).collect()
     }
 }
 
@@ -97,6 +112,7 @@ impl fmt::Display for Standing {
             State::Missing => write!(f, "missing {at}")?,
             State::Older(difference) => write!(f, "differs {at}: {difference}")?,
             State::Lacks(lacks) => write!(f, "differs {at}: it lacks {}", lacks.join(", and "))?,
+            State::Leftover(registries) => write!(f, "stale {at}: it {}", sends(registries))?,
             State::Excluded(why) => write!(f, "excluded {at}: {why}")?,
             State::Foreign(why) => write!(f, "differs {at}: it {why}")?,
             State::Stale => write!(f, "stale {at}: it is left from a route that is gone")?,

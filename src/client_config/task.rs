@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use similar::TextDiff;
 
 use super::install::{Outcome, install};
-use super::look::{Found, Look, look};
+use super::look::{Found, Look, look, sends};
 use super::masked::masked;
+use super::merge::Merged;
 use super::prune::{self, Installed};
 use super::{Client, File, Language, Setup};
 
@@ -95,7 +96,7 @@ fn show(setup: &Setup, root: Option<&Path>) -> Result<(), String> {
 }
 
 fn check(setup: &Setup, root: &Path) -> Result<(), String> {
-    let files = setup.standing(root)?;
+    let files = setup.standing(root);
     for file in &files {
         let _ = writeln!(io::stdout(), "{file}");
     }
@@ -139,11 +140,16 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
             let _ = write!(io::stdout(), "{}", difference(at, old, &merged.text));
             &merged.beside[..]
         }
-        Found::Same(beside) => &beside[..],
+        Found::Same(beside) | Found::Leftover(_, beside) => &beside[..],
         _ => &[],
     };
     for clause in beside {
         eprintln!("acr-cache-proxy: {}: {clause}", at.display());
+    }
+    if let Found::Leftover(registries, _) | Found::Lacks(_, Merged { leftover: registries, .. }) = &look.found
+        && !registries.is_empty()
+    {
+        eprintln!("acr-cache-proxy: {} {}", at.display(), sends(registries));
     }
     let outcome = match &look.found {
         Found::Excluded(why) => {

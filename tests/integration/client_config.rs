@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+mod standing;
+
 /// The command, with the routes that are the example in `conf`.
 fn client_config(arguments: &[&str]) -> Output {
     let routes = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/routes.yaml");
@@ -412,41 +414,6 @@ fn a_mirror_among_dockerds_flags_keeps_registry_mirrors_out_of_daemon_json() {
         }
         assert_eq!(is_written, json.is_none() && daemon_json.exists(), "{files:?}");
         assert!(root.path().join("etc/docker/certs.d/ghcr.io/hosts.toml").exists(), "the other files are written");
-    }
-}
-
-/// Of a drop-in that could not be read, `--check` said that all stands.
-#[test]
-fn what_may_give_dockerd_flags_and_cannot_be_read_is_told_and_daemon_json_is_not_judged() {
-    const DROP_IN: &str = "etc/systemd/system/docker.service.d/mirror.conf";
-    let fifo = |path: &std::path::Path| {
-        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("made");
-    };
-    let shell = |path: &std::path::Path| {
-        std::fs::write(path, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'dockerd $MORE'\n").expect("written");
-    };
-    let link = |path: &std::path::Path| std::os::unix::fs::symlink("mirror.conf", path).expect("linked");
-    for (make, says) in [
-        (&fifo as &dyn Fn(&std::path::Path), "mirror.conf could not be read: it is a FIFO"),
-        (&link, "mirror.conf could not be read: its links lead to too many others"),
-        (&shell, "mirror.conf runs a shell, whose commands are not followed"),
-    ] {
-        let root = tempfile::tempdir().expect("a directory");
-        let at = root.path().to_string_lossy().into_owned();
-        assert_eq!(client_config(&["docker", "--root", &at, "--write"]).status.code(), Some(0));
-        let path = root.path().join(DROP_IN);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-        make(&path);
-        let output = client_config(&["docker", "--root", &at, "--check"]);
-        let said = text(&output.stdout);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        let unknown: Vec<_> = said.lines().filter(|line| line.starts_with("unknown ")).collect();
-        assert!(unknown.len() == 1 && unknown[0].contains("daemon.json: ") && unknown[0].contains(says), "{said}");
-        assert_eq!(said.matches("stands ").count(), 3, "the others are judged: {said}");
-        std::fs::remove_file(root.path().join("etc/docker/daemon.json")).expect("removed");
-        let output = client_config(&["docker", "--root", &at, "--write", "--merge"]);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(text(&output.stderr).contains(says) && !root.path().join("etc/docker/daemon.json").exists());
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
+use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, is, masked, newline, others, rank};
 use crate::client_config::quoted;
 
 const REGISTRY: &str = "registry";
@@ -67,14 +67,20 @@ pub(super) fn merge(
             Some(_) => return Err(format!("has another {HTTP} for {mirror} than {http}")),
         }
     }
+    let leftover = has.into_iter().flatten().filter_map(|(name, entry)| {
+        let mirrors = entry.get(MIRRORS).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let is_known = registries.iter().any(|known| known == name);
+        (!is_known && mirrors.into_iter().any(|other| is(other, mirror, is_same))).then(|| masked(name))
+    });
+    let leftover: Vec<_> = leftover.collect();
     if lacks.is_empty() {
-        return Ok(Merged { text: old.to_owned(), lacks, beside });
+        return Ok(Merged { text: old.to_owned(), lacks, beside, leftover });
     }
     let text = file.into_text();
     if text.parse::<Table>().ok() != Some(value) {
         return Err(NOT_IN_PLACE.to_owned());
     }
-    Ok(Merged { text, lacks, beside })
+    Ok(Merged { text, lacks, beside, leftover })
 }
 
 /// The table of that name, if there is one.

@@ -12,7 +12,7 @@ const KEY: &str = "registry-mirrors";
 pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged, String> {
     if old.trim().is_empty() {
         let text = old.to_owned() + &format!("{:#}\n", json!({ KEY: [url] })).replace('\n', newline(old));
-        return Ok(Merged { text, lacks: vec![lack(url)], beside: Vec::new() });
+        return Ok(Merged { text, lacks: vec![lack(url)], beside: Vec::new(), leftover: Vec::new() });
     }
     let mut value: Value = serde_json::from_str(old).map_err(|cause| format!("is no JSON: {cause}"))?;
     let Some(object) = value.as_object_mut() else {
@@ -32,7 +32,7 @@ pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged,
     let beside =
         others(&list, url, is_same).iter().map(|other| format!("{other} is asked when the proxy fails")).collect();
     if let Rank::First = rank(&list, url, KEY, is_same)? {
-        return Ok(Merged { text: old.to_owned(), lacks: Vec::new(), beside });
+        return Ok(Merged { text: old.to_owned(), lacks: Vec::new(), beside, leftover: Vec::new() });
     }
     let mut insertions = Insertions::default();
     let quoted = Value::from(url).to_string();
@@ -54,7 +54,7 @@ pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged,
     if serde_json::from_str::<Value>(&text).ok() != Some(value) {
         return Err(NOT_IN_PLACE.to_owned());
     }
-    Ok(Merged { text, lacks: vec![lack(url)], beside })
+    Ok(Merged { text, lacks: vec![lack(url)], beside, leftover: Vec::new() })
 }
 
 fn lack(url: &str) -> String {

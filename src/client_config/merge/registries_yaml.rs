@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::daemon_json::first_item;
-use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, newline, others, rank};
+use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, is, masked, newline, others, rank};
 use crate::client_config::quoted;
 use crate::config::takes_too_long;
 
@@ -69,8 +69,15 @@ pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame
             beside.push(format!("what stands for \"*\" does not count for {name}, which gets an entry of its own"));
         }
     }
+    let leftover = has.into_iter().flatten().filter_map(|(name, entry)| {
+        let endpoints =
+            entry.get(ENDPOINT).and_then(Value::as_sequence).into_iter().flatten().filter_map(Value::as_str);
+        let name = name.as_str().filter(|name| *name != "*" && !registries.iter().any(|known| known == name))?;
+        endpoints.into_iter().any(|other| is(other, url, is_same)).then(|| masked(name))
+    });
+    let leftover: Vec<_> = leftover.collect();
     if lacks.is_empty() {
-        return Ok(Merged { text: old.to_owned(), lacks, beside });
+        return Ok(Merged { text: old.to_owned(), lacks, beside, leftover });
     }
     if !entries.is_empty() {
         let (at, text) = match top {
@@ -84,7 +91,7 @@ pub(super) fn merge(old: &str, url: &str, registries: &[String], is_same: IsSame
     if serde_yaml::from_str::<Value>(&text).ok() != Some(value) {
         return Err(NOT_IN_PLACE.to_owned());
     }
-    Ok(Merged { text, lacks, beside })
+    Ok(Merged { text, lacks, beside, leftover })
 }
 
 /// A table, if there is one; a key with nothing behind it has none.

@@ -1,0 +1,94 @@
+//! What `--check` says of files that it cannot judge, and of those that only seem to stand.
+
+use super::{client_config, text};
+
+/// Of a drop-in that could not be read, `--check` said that all stands.
+#[test]
+fn what_may_give_dockerd_flags_and_cannot_be_read_is_told_and_daemon_json_is_not_judged() {
+    const DROP_IN: &str = "etc/systemd/system/docker.service.d/mirror.conf";
+    let fifo = |path: &std::path::Path| {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    };
+    let shell = |path: &std::path::Path| {
+        std::fs::write(path, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'dockerd $MORE'\n").expect("written");
+    };
+    let link = |path: &std::path::Path| std::os::unix::fs::symlink("mirror.conf", path).expect("linked");
+    for (make, says) in [
+        (&fifo as &dyn Fn(&std::path::Path), "mirror.conf could not be read: it is a FIFO"),
+        (&link, "mirror.conf could not be read: its links lead to too many others"),
+        (&shell, "mirror.conf runs a shell, whose commands are not followed"),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        assert_eq!(client_config(&["docker", "--root", &at, "--write"]).status.code(), Some(0));
+        let path = root.path().join(DROP_IN);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        make(&path);
+        let output = client_config(&["docker", "--root", &at, "--check"]);
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let unknown: Vec<_> = said.lines().filter(|line| line.starts_with("unknown ")).collect();
+        assert!(unknown.len() == 1 && unknown[0].contains("daemon.json: ") && unknown[0].contains(says), "{said}");
+        assert_eq!(said.matches("stands ").count(), 3, "the others are judged: {said}");
+        std::fs::remove_file(root.path().join("etc/docker/daemon.json")).expect("removed");
+        let output = client_config(&["docker", "--root", &at, "--write", "--merge"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stderr).contains(says) && !root.path().join("etc/docker/daemon.json").exists());
+    }
+}
+
+/// It ended there, without a line for any file.
+#[test]
+fn a_directory_that_cannot_be_read_is_told_and_each_file_has_its_line() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().to_string_lossy().into_owned();
+    assert_eq!(client_config(&["docker", "--root", &at, "--write"]).status.code(), Some(0));
+    let certs = root.path().join("etc/docker/certs.d");
+    std::fs::remove_dir_all(&certs).expect("removed");
+    std::fs::write(&certs, "").expect("written");
+    let output = client_config(&["docker", "--root", &at, "--check"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let words: Vec<_> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(words, ["stands", "unknown", "unknown", "unknown", "unknown"], "{said}");
+    assert!(said.ends_with("so files of routes that are gone may be left there\n"), "{said}");
+}
+
+/// It stood, and each pull of that registry was refused.
+#[test]
+fn a_file_of_somebody_elses_that_has_a_route_that_is_gone_does_not_stand() {
+    for (client, path, content) in [
+        (
+            "k3s",
+            "etc/rancher/k3s/registries.yaml",
+            "mirrors:\n  gone.example:\n    endpoint: [http://127.0.0.1:8080]\n",
+        ),
+        (
+            "rke2",
+            "etc/rancher/rke2/registries.yaml",
+            "mirrors:\n  gone.example:\n    endpoint: [http://localhost:8080/]\n",
+        ),
+        ("buildkit", "etc/buildkit/buildkitd.toml", "[registry.\"gone.example\"]\n  mirrors = [\"127.0.0.1:8080\"]\n"),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, content).expect("written");
+        let check = || client_config(&[client, "--root", &at, "--check"]);
+        let says = "it sends gone.example to the proxy, which has no route for it: take that out there";
+        let output = check();
+        let said = text(&output.stdout);
+        assert!(said.starts_with("differs ") && said.contains(says) && output.status.code() == Some(1), "{said}");
+        let output = client_config(&[client, "--root", &at, "--write", "--merge"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(text(&output.stderr).matches(" sends gone.example to the proxy").count(), 1, "{output:?}");
+        let output = check();
+        let said = text(&output.stdout);
+        assert!(said.starts_with("stale ") && said.contains(says) && output.status.code() == Some(1), "{said}");
+        let merged = std::fs::read_to_string(&path).expect("there");
+        std::fs::write(&path, merged.replace("gone.example", "ghcr.io-is-elsewhere").replace(":8080", ":9090"))
+            .expect("written");
+        assert!(!text(&check().stdout).starts_with("stale "), "another mirror's");
+    }
+}
