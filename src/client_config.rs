@@ -27,6 +27,7 @@ mod look;
 mod masked;
 mod merge;
 mod nerdctl;
+mod node;
 mod podman;
 mod prune;
 pub(crate) mod standing;
@@ -36,6 +37,7 @@ mod task;
 use address::Here;
 pub(crate) use by_flag::{dockerd, settings as dockerd_settings};
 pub(crate) use docker::DAEMON_JSON;
+pub(crate) use node::{Broken, Node, node};
 pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.
@@ -100,6 +102,11 @@ impl Client {
             Self::Kaniko => Some("kaniko reads no file: print the flags, and give them to its executor"),
             _ => None,
         }
+    }
+
+    /// Whether it is a node whose configuration says which file of mirrors is read.
+    fn is_node(self) -> bool {
+        matches!(self, Self::K3s | Self::Rke2)
     }
 
     /// Its name on the command line.
@@ -299,15 +306,15 @@ impl Setup {
     }
 }
 
-/// The files for one client. The error is one sentence about settings that this client cannot be served with.
-pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror) -> Result<Setup, String> {
+/// The files for one client of the host below a root. The error is one sentence about settings that this client cannot be served with.
+pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror, root: &Path) -> Result<Setup, String> {
     // Names and addresses are this machine's, wherever the files are.
     let own = Host::new(PathBuf::from("/")).names();
     let here = Some(Here::new(config, &mirror.url(), &own));
-    Ok(Setup { here, ..files(client, config.routes(), mirror)? })
+    Ok(Setup { here, ..files(client, config.routes(), mirror, &Host::new(root.to_owned()))? })
 }
 
-fn files(client: Client, routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
+fn files(client: Client, routes: &Routes, mirror: &Mirror, host: &Host) -> Result<Setup, String> {
     match client {
         Client::Docker => Ok(docker::setup(routes, mirror)),
         Client::DockerDesktop => {
@@ -319,10 +326,20 @@ fn files(client: Client, routes: &Routes, mirror: &Mirror) -> Result<Setup, Stri
         Client::Podman => podman::setup(routes, mirror),
         Client::Buildkit => Ok(buildkit::setup(routes, mirror)),
         Client::Kubernetes => Ok(kubernetes::setup(routes, mirror)),
-        Client::K3s => Ok(k3s::setup(routes, mirror, &k3s::K3S)),
-        Client::Rke2 => Ok(k3s::setup(routes, mirror, &k3s::RKE2)),
+        Client::K3s => Ok(k3s::setup(routes, mirror, &k3s::K3S, &mirrors_file(host, client)?)),
+        Client::Rke2 => Ok(k3s::setup(routes, mirror, &k3s::RKE2, &mirrors_file(host, client)?)),
         Client::Talos => Ok(talos::setup(routes, mirror)),
         Client::Kaniko => Ok(kaniko::setup(routes, mirror)),
+    }
+}
+
+/// The file of mirrors that a node of k3s or RKE2 reads. The error is one sentence.
+fn mirrors_file(host: &Host, client: Client) -> Result<String, String> {
+    let node = node(host, client);
+    let unknown = |why: String| format!("which file of mirrors {} reads is not known: {why}", client.name());
+    match node.unit.doubt() {
+        Some(doubt) => Err(unknown(doubt)),
+        None => node.file.map_err(|broken| unknown(format!("{}: {}", broken.path, broken.wrong))),
     }
 }
 

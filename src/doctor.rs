@@ -116,7 +116,7 @@ fn fix(found: &Report, config: &Config, mirror: &Mirror, root: &Path) -> Vec<Str
         }
     }
     let written = clients.into_iter().map(|(client, prune)| {
-        let setup = client_config::setup(client, config, mirror)?;
+        let setup = client_config::setup(client, config, mirror, root)?;
         let how = How { prune, merge: true, dry: false };
         client_config::run(&Task::Write { setup, root: root.to_owned(), how })
     });

@@ -409,7 +409,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             }
         };
         for client in clients {
-            let setup = match client_config::setup(client, config, &mirror) {
+            let setup = match client_config::setup(client, config, &mirror, &self.options.root) {
                 Ok(setup) => setup,
                 Err(why) => {
                     self.left.push(format!("{}: {why}", client.name()));

@@ -147,7 +147,8 @@ impl Unit {
     pub(crate) fn read_or_script(host: &Host, name: &str, files: &[&str], variable: &str) -> Self {
         let unit = Self::read(host, name);
         let is_elsewhere = host.is_this() && !installed::runs_systemd();
-        if !is_elsewhere && !(unit.command.is_empty() && unit.unknown.is_empty()) {
+        let is_here = !unit.command.is_empty() || !unit.unknown.is_empty();
+        if is_here && !is_elsewhere {
             return unit;
         }
         let mut script = Self { name: name.to_owned(), is_script: true, ..Self::default() };

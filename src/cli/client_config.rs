@@ -92,7 +92,7 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
         )));
     }
     let mirror = mirror.map_or_else(|| Mirror::of(config.listeners()).map_err(wrong), Ok)?;
-    let setup = client_config::setup(client, &config, &mirror).map_err(wrong)?;
+    let setup = client_config::setup(client, &config, &mirror, &root).map_err(wrong)?;
     Ok(if check {
         Task::Check { setup, root }
     } else if write || merge {

@@ -8,8 +8,13 @@ use crate::config::Routes;
 pub(crate) struct Distribution {
     client: Client,
     name: &'static str,
-    path: &'static str,
-    config: &'static str,
+    /// The usual file of mirrors.
+    pub path: &'static str,
+    /// The usual configuration, and the variable that names another one.
+    pub config: &'static str,
+    pub variable: &'static str,
+    /// Of a server and of an agent.
+    pub services: [&'static str; 2],
     restart: &'static str,
 }
 
@@ -18,6 +23,8 @@ pub(crate) const K3S: Distribution = Distribution {
     name: "k3s",
     path: "/etc/rancher/k3s/registries.yaml",
     config: "/etc/rancher/k3s/config.yaml",
+    variable: "K3S_CONFIG_FILE",
+    services: ["k3s", "k3s-agent"],
     restart: "systemctl restart k3s, or k3s-agent",
 };
 pub(crate) const RKE2: Distribution = Distribution {
@@ -25,6 +32,8 @@ pub(crate) const RKE2: Distribution = Distribution {
     name: "RKE2",
     path: "/etc/rancher/rke2/registries.yaml",
     config: "/etc/rancher/rke2/config.yaml",
+    variable: "RKE2_CONFIG_FILE",
+    services: ["rke2-server", "rke2-agent"],
     restart: "systemctl restart rke2-server, or rke2-agent",
 };
 pub(crate) const K3S_PATHS: &[&str] = &[K3S.path];
@@ -34,8 +43,9 @@ pub(crate) const RKE2_AFTER_REMOVAL: &str = "RKE2 forgets its mirrors at its nex
 
 /// Each registry has its endpoints below `mirrors`, and the registry itself is asked last whatever stands there, but for nodes
 /// with `disable-default-registry-endpoint` (docs.k3s.io/installation/private-registry).
-pub(crate) fn setup(routes: &Routes, mirror: &Mirror, distribution: &Distribution) -> Setup {
-    let Distribution { client, name: program, path, config, restart } = distribution;
+/// `path` is the file that the node reads.
+pub(crate) fn setup(routes: &Routes, mirror: &Mirror, distribution: &Distribution, path: &str) -> Setup {
+    let Distribution { client, name: program, config, restart, .. } = distribution;
     let all = registries(routes);
     let url = mirror.url();
     let mut content = "mirrors:\n".to_owned();
@@ -54,7 +64,7 @@ pub(crate) fn setup(routes: &Routes, mirror: &Mirror, distribution: &Distributio
     }
     notes.extend(containerd::about_ipv6(mirror));
     let registries = all.keys().map(|name| (*name).to_owned()).collect();
-    let mut file = File::commented(*path, &content);
+    let mut file = File::commented(path, &content);
     file.addition = Some(Addition::RegistriesYaml { url, registries });
     Setup::new(*client, vec![file], notes)
 }

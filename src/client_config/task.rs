@@ -12,7 +12,8 @@ use super::look::{Found, Look, look, sends};
 use super::masked::masked;
 use super::merge::Merged;
 use super::prune::{self, Installed};
-use super::{Client, File, Language, Setup};
+use super::{Client, File, Language, Setup, mirrors_file};
+use crate::host::Host;
 
 /// Lines around a difference.
 const CONTEXT: usize = 1;
@@ -190,7 +191,11 @@ fn difference(at: &Path, old: &str, new: &str) -> String {
 }
 
 fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
-    let files = prune::installed(root, client.paths())?;
+    let mut paths = client.paths().to_vec();
+    // Where nobody can say which file a node reads, the usual one is left to look at.
+    let other = client.is_node().then(|| mirrors_file(&Host::new(root.to_owned()), client).ok()).flatten();
+    paths.extend(other.as_deref());
+    let files = prune::installed(root, &paths)?;
     if files.is_empty() {
         eprintln!("acr-cache-proxy: no file of this command is below {}", root.display());
     }
@@ -242,6 +247,10 @@ fn outcome(counts: &[(&str, usize)]) -> Result<(), String> {
 impl Setup {
     /// Files below the root that an earlier run wrote for this client, and that the routes of today do not need.
     pub(super) fn stale(&self, root: &Path) -> Result<Vec<Installed>, String> {
+        if self.client.is_node() {
+            // It has one file for all routes.
+            return Ok(Vec::new());
+        }
         let mut found = prune::installed(root, self.client.paths())?;
         found.retain(|installed| !self.files.iter().any(|file| file.path == installed.path));
         Ok(found)

@@ -31,7 +31,7 @@ fn local() -> Mirror {
 }
 
 fn made(client: Client, config: &Config, mirror: &Mirror) -> Setup {
-    setup(client, config, mirror).expect("a client of these routes")
+    setup(client, config, mirror, Path::new("/")).expect("a client of these routes")
 }
 
 /// A file's content without its first line, which is the same in all of them.
@@ -171,7 +171,7 @@ insecure = true
 #[test]
 fn podman_gets_no_mirror_that_an_image_reference_cannot_name() {
     let routes = config(None, &[("docker.io", false, &[])]);
-    let said = setup(Client::Podman, &routes, &mirror("http://[::1]:8080")).expect_err("no reference");
+    let said = setup(Client::Podman, &routes, &mirror("http://[::1]:8080"), Path::new("/")).expect_err("no reference");
     assert!(said.starts_with("podman takes no IPv6 address for a mirror, as [::1]:8080 is"), "{said}");
 }
 

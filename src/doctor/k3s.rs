@@ -2,57 +2,49 @@
 
 use serde_json::Value;
 
-use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
+use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
 use super::started;
-use crate::client_config::Client;
 use crate::client_config::address::{Address, Order, Verdict, order};
+use crate::client_config::{self, Broken, Client, Node};
 use crate::config::takes_too_long;
-use crate::host::{Host, Text};
-use crate::unit::Unit;
+use crate::host::{DENIED, Host, Text};
 
 /// One of the two.
 struct Kind {
     part: Part,
+    client: Client,
     programs: &'static [&'static str],
-    file: &'static str,
     /// What it makes of the file.
     generated: &'static str,
-    services: [&'static str; 2],
 }
-
-/// By which the file of mirrors is another one.
-const FLAG: &str = "private-registry";
 
 const KINDS: [Kind; 2] = [
     Kind {
         part: Part::K3s,
+        client: Client::K3s,
         programs: &["k3s"],
-        file: "/etc/rancher/k3s/registries.yaml",
         generated: "/var/lib/rancher/k3s/agent/etc/containerd",
-        services: ["k3s", "k3s-agent"],
     },
     Kind {
         part: Part::Rke2,
+        client: Client::Rke2,
         programs: &["rke2"],
-        file: "/etc/rancher/rke2/registries.yaml",
         generated: "/var/lib/rancher/rke2/agent/etc/containerd",
-        services: ["rke2-server", "rke2-agent"],
     },
 ];
 
 /// What was read of one.
 pub(super) struct Facts {
     kind: &'static Kind,
-    /// The file of its mirrors.
-    file: String,
+    /// Its service, and the file of its mirrors.
+    node: Node,
     settings: Option<Text>,
     /// All that it has made, if it has ever run.
     generated: Option<String>,
-    /// What has it read its file again.
-    restart: String,
-    unit: Unit,
+    /// What it has made could not be read.
+    is_closed: bool,
 }
 
 /// Those that are here.
@@ -61,58 +53,45 @@ pub(super) fn read(host: &Host) -> Vec<Facts> {
         if !host.has_program(kind.programs) {
             return None;
         }
-        let (service, restart) = service(host, kind);
+        let node = client_config::node(host, kind.client);
         let certs = format!("{}/certs.d", kind.generated);
-        let hosts = host
-            .list(&certs)
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|name| host.read(&format!("{certs}/{name}/hosts.toml")));
+        let names = host.list(&certs);
+        let mut is_closed = names.is_err();
+        let hosts =
+            names.unwrap_or_default().into_iter().filter_map(|name| host.read(&format!("{certs}/{name}/hosts.toml")));
         // Before it knew hosts.toml, they were in this one.
         let config = host.read(&format!("{}/config.toml", kind.generated));
-        let generated: Vec<_> = config.into_iter().chain(hosts).filter_map(|text| text.content.ok()).collect();
+        let texts: Vec<_> = config.into_iter().chain(hosts).collect();
+        is_closed |= texts.iter().any(|text| text.content.is_err());
+        let generated: Vec<_> = texts.into_iter().filter_map(|text| text.content.ok()).collect();
         let generated = (!generated.is_empty()).then(|| generated.join("\n"));
-        let unit = Unit::read(host, &format!("{service}.service"));
-        let file = file(host, kind, &unit);
-        Some(Facts { kind, settings: host.read(&file), file, generated, restart, unit })
+        let settings = node.file.as_ref().ok().and_then(|file| host.read(file));
+        Some(Facts { kind, settings, generated, is_closed, node })
     };
     KINDS.iter().filter_map(facts).collect()
-}
-
-/// Where it reads its mirrors: by its flag, else by the same key of its configuration, of whose files the last by name wins.
-fn file(host: &Host, kind: &Kind, unit: &Unit) -> String {
-    let directory = kind.file.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let main = host.read(&format!("{directory}/config.yaml"));
-    let files = main.into_iter().chain(host.read_all(&format!("{directory}/config.yaml.d"), ".yaml"));
-    let mut by_file = files.filter_map(|text| {
-        let content = text.content.ok().filter(|content| takes_too_long(content).is_none())?;
-        serde_yaml::from_str::<Value>(&content).ok()?[FLAG].as_str().map(str::to_owned)
-    });
-    unit.flag(FLAG).pop().or_else(|| by_file.next_back()).unwrap_or_else(|| kind.file.to_owned())
-}
-
-/// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
-/// one that boots counts, and where none does, what runs is restarted.
-fn service(host: &Host, kind: &'static Kind) -> (&'static str, String) {
-    let boots = host.list("/etc/systemd/system/multi-user.target.wants").unwrap_or_default();
-    let is_enabled = |name: &&str| boots.contains(&format!("{name}.service"));
-    let has_unit = |name: &&str| host.has_unit(&format!("{name}.service"));
-    let of = |is_it: &dyn Fn(&&str) -> bool| kind.services.into_iter().filter(is_it).collect::<Vec<_>>();
-    match (of(&is_enabled).as_slice(), of(&has_unit).as_slice()) {
-        ([name], _) | ([], [name]) => (name, format!("systemctl restart {name}")),
-        ([], []) => (kind.services[0], format!("systemctl restart {}", kind.services[0])),
-        _ => (kind.services[0], format!("systemctl try-restart {}", kind.services.join(" "))),
-    }
 }
 
 /// Pure: what is wrong with one.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(facts.kind.part);
-    if !started::is_known(&facts.unit, &mut found) {
+    if !started::is_known(&facts.node.unit, &mut found) {
         return found;
     }
-    let file = facts.file.as_str();
-    let restart = facts.restart.clone();
+    let name = facts.kind.part.name();
+    let file = match &facts.node.file {
+        Ok(file) => file.as_str(),
+        Err(Broken { path, wrong }) => {
+            let why = format!("it says which file of mirrors {name} reads, so where its pulls go is not known");
+            let mut finding = unreadable(path, wrong, &why);
+            if path.contains("://") {
+                finding.fix = by_hand(format!("curl {} | grep private-registry", shell_word(path)));
+            }
+            found.find(finding);
+            found.is_blind = true;
+            return found;
+        }
+    };
+    let restart = facts.node.restart.clone();
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let parsed = content.and_then(|content| {
         if let Some(why) = takes_too_long(&content) {
@@ -176,7 +155,14 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         }
     }
     let authority = here.url.split_once("://").map_or(here.url.as_str(), |(_, authority)| authority);
-    if is_right && facts.generated.as_ref().is_some_and(|generated| !generated.contains(authority)) {
+    if is_right && facts.is_closed {
+        found.notes.push(format!(
+            "{}: {DENIED}: whether {} has loaded its mirrors is not known: run doctor as root",
+            facts.kind.generated,
+            facts.kind.part.name()
+        ));
+        found.is_blind = true;
+    } else if is_right && facts.generated.as_ref().is_some_and(|generated| !generated.contains(authority)) {
         found.find(Finding {
             registries: Vec::new(),
             code: Code::NotLoaded,
@@ -190,7 +176,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         });
         found.ways.values_mut().for_each(|way| *way = Way::Source);
     }
-    forward_proxy::judge(&facts.unit, expected, &mut found);
+    forward_proxy::judge(&facts.node.unit, expected, &mut found);
     found
 }
 
@@ -210,10 +196,5 @@ fn rewritten(file: &str, name: &str, fix: Fix) -> Finding {
 
 /// Puts the mirrors into the file.
 fn by_settings(expected: &Expected<'_>, facts: &Facts, restart: &str) -> Fix {
-    if facts.file != facts.kind.file {
-        // client-config knows the usual place only.
-        return edit(&facts.file, &format!(" && {restart}"));
-    }
-    let client = if facts.kind.part == Part::K3s { Client::K3s } else { Client::Rke2 };
-    expected.write(client, &format!(" && {restart}"))
+    expected.write(facts.kind.client, &format!(" && {restart}"))
 }

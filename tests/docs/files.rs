@@ -148,6 +148,7 @@ pub(crate) fn unit(block: &Block) -> Result<(), String> {
 /// What `doctor` says is what it says of a host of its tests.
 pub(crate) fn report(block: &Block) -> Result<(), String> {
     let reports = std::fs::read_to_string(root().join("tests/integration/doctor/reports.txt")).expect("reports");
-    let is_one = reports.contains(block.text.trim_end());
+    // The hosts are trees there, and for the host itself no command has this flag.
+    let is_one = reports.replace(" --root /tree", "").contains(block.text.trim_end());
     if is_one { Ok(()) } else { Err("no host of tests/integration/doctor has this report".to_owned()) }
 }

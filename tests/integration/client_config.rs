@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+mod nodes;
 mod standing;
 
 /// The command, with the routes that are the example in `conf`.

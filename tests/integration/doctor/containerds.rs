@@ -1,7 +1,7 @@
 //! Hosts with containerd, k3s and RKE2.
 
 use super::Broken;
-use super::Do::{Change, Install, Listen, Put, Remove, Swap, Write};
+use super::Do::{Change, Fifo, Install, Listen, Put, Remove, Swap, Write};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const HUB: &str = "/etc/containerd/certs.d/docker.io/hosts.toml";
@@ -11,6 +11,9 @@ const V2: &str =
     "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n";
 const V3: &str =
     "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n";
+
+/// Of k3s and RKE2.
+const WITH_THE_PROXY: &str = "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n";
 
 pub(super) const BROKEN: &[Broken] = &[
     Broken {
@@ -282,6 +285,84 @@ pub(super) const BROKEN: &[Broken] = &[
             Put("/etc/rancher/rke2/config.yaml", "private-registry: /srv/registries.yaml\n"),
         ],
         found: &[("rke2", "no-mirror")],
+    },
+    Broken {
+        what: "k3s with a flag for another configuration, which names a file that lacks the proxy",
+        made: &[
+            Install(&["k3s"]),
+            Put(
+                "/etc/systemd/system/k3s.service",
+                "[Service]\nExecStart=/usr/local/bin/k3s server --config=/srv/c.yaml\n",
+            ),
+            Put("/srv/c.yaml", "private-registry: /srv/registries.yaml\n"),
+            Put("/etc/rancher/k3s/registries.yaml", WITH_THE_PROXY),
+        ],
+        found: &[("k3s", "no-mirror")],
+    },
+    Broken {
+        what: "k3s with a variable for another configuration, which counts more than the flag",
+        made: &[
+            Install(&["k3s"]),
+            Put(
+                "/etc/systemd/system/k3s.service",
+                "[Service]\nEnvironmentFile=-/etc/systemd/system/k3s.service.env\nExecStart=/usr/local/bin/k3s server -c /srv/none.yaml\n",
+            ),
+            Put("/etc/systemd/system/k3s.service.env", "K3S_CONFIG_FILE=/srv/c.yaml\n"),
+            Put("/srv/c.yaml", "private-registry: /srv/registries.yaml\n"),
+            Put("/srv/registries.yaml", WITH_THE_PROXY),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "RKE2 whose last file of the configuration adds another registries.yaml to a list",
+        made: &[
+            Install(&["rke2"]),
+            Put("/etc/rancher/rke2/config.yaml", "private-registry: [/srv/a.yaml, /srv/b.yaml]\n"),
+            Put("/etc/rancher/rke2/config.yaml.d/1.yaml", "debug: true\n"),
+            Put("/etc/rancher/rke2/config.yaml.d/2.YML", "private-registry+:\n- /srv/registries.yaml\n"),
+            Put("/etc/rancher/rke2/config.yaml.d/3.yaml.old", "private-registry: /srv/c.yaml\n"),
+            Put("/srv/registries.yaml", WITH_THE_PROXY),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "k3s with a configuration that is not YAML",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/rancher/k3s/registries.yaml", WITH_THE_PROXY),
+            Put("/etc/rancher/k3s/config.yaml", "debug: true\nprivate-registry: [\n"),
+        ],
+        found: &[("k3s", "unreadable")],
+    },
+    Broken {
+        what: "k3s with a file of its configuration that is a FIFO",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/rancher/k3s/registries.yaml", WITH_THE_PROXY),
+            Fifo("/etc/rancher/k3s/config.yaml.d/1.yaml"),
+        ],
+        found: &[("k3s", "unreadable")],
+    },
+    Broken {
+        what: "k3s with a configuration that is not there",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/rancher/k3s/registries.yaml", WITH_THE_PROXY),
+            Put("/etc/systemd/system/k3s.service", "[Service]\nExecStart=/usr/local/bin/k3s server -c /srv/c.yaml\n"),
+        ],
+        found: &[("k3s", "unreadable")],
+    },
+    Broken {
+        what: "k3s with a configuration from elsewhere",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/rancher/k3s/registries.yaml", WITH_THE_PROXY),
+            Put(
+                "/etc/systemd/system/k3s.service",
+                "[Service]\nExecStart=/usr/local/bin/k3s server --config https://c.example/k3s\n",
+            ),
+        ],
+        found: &[("k3s", "unreadable")],
     },
     Broken {
         what: "k3s with a rewrite beside the proxy",

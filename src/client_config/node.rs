@@ -1,0 +1,135 @@
+//! A node of k3s or RKE2: its service, and which file of mirrors that reads.
+
+use serde_yaml::Value;
+
+use super::Client;
+use super::k3s::{Distribution, K3S, RKE2};
+use crate::config::takes_too_long;
+use crate::host::{Host, Text};
+use crate::unit::Unit;
+
+/// By which the file of mirrors is another one.
+const FLAG: &str = "private-registry";
+/// By which the configuration is another one; the variable of the same meaning counts more.
+const CONFIG_FLAGS: [&str; 2] = ["config", "c"];
+/// Behind a key, its value is added to that of the files before.
+const APPENDS: char = '+';
+
+/// What is known of one.
+pub(crate) struct Node {
+    pub unit: Unit,
+    /// What has it read its files again.
+    pub restart: String,
+    /// The file of its mirrors.
+    pub file: Result<String, Broken>,
+}
+
+/// A configuration that does not say which file of mirrors is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub path: String,
+    /// A sentence about it.
+    pub wrong: String,
+}
+
+/// Reads one; on a host without it the file is the usual one.
+pub(crate) fn node(host: &Host, client: Client) -> Node {
+    let distribution = if client == Client::Rke2 { &RKE2 } else { &K3S };
+    let (service, restart) = service(host, distribution);
+    let unit = Unit::read(host, &format!("{service}.service"));
+    let file = file(host, distribution, &unit);
+    Node { unit, restart, file }
+}
+
+/// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
+/// one that boots counts, and where none does, what runs is restarted.
+fn service(host: &Host, distribution: &Distribution) -> (&'static str, String) {
+    let services = distribution.services;
+    let boots = host.list("/etc/systemd/system/multi-user.target.wants").unwrap_or_default();
+    let is_enabled = |name: &&str| boots.contains(&format!("{name}.service"));
+    let has_unit = |name: &&str| host.has_unit(&format!("{name}.service"));
+    let of = |is_it: &dyn Fn(&&str) -> bool| services.into_iter().filter(is_it).collect::<Vec<_>>();
+    match (of(&is_enabled).as_slice(), of(&has_unit).as_slice()) {
+        ([name], _) | ([], [name]) => (name, format!("systemctl restart {name}")),
+        ([], []) => (services[0], format!("systemctl restart {}", services[0])),
+        _ => (services[0], format!("systemctl try-restart {}", services.join(" "))),
+    }
+}
+
+/// By its flag, else by the same key of its configuration.
+fn file(host: &Host, distribution: &Distribution, unit: &Unit) -> Result<String, Broken> {
+    // Flags come after what the configuration says, and the last one counts.
+    let by_flag = unit.flag(FLAG).pop();
+    let path = match by_flag {
+        Some(path) => Some(path),
+        None => by_configuration(host, distribution, unit)?,
+    };
+    Ok(path.unwrap_or_else(|| distribution.path.to_owned()))
+}
+
+/// The files of the configuration are read in the order of their names, the main one first. Each replaces a key that an earlier one has, or
+/// adds to it with a plus sign. Of several values the last counts (`pkg/configfilearg/parser.go` in k3s).
+fn by_configuration(host: &Host, distribution: &Distribution, unit: &Unit) -> Result<Option<String>, Broken> {
+    let variable = unit.variable(distribution.variable).map(|(path, _)| path.clone());
+    let named = variable.or_else(|| CONFIG_FLAGS.iter().find_map(|name| unit.flag(name).into_iter().next()));
+    let path = named.as_deref().unwrap_or(distribution.config);
+    let broken = |path: &str, wrong: String| Broken { path: path.to_owned(), wrong };
+    if path.contains("://") {
+        return Err(broken(path, "it is fetched over the network, which is not done here".to_owned()));
+    }
+    let main = host.read(path);
+    let directory = format!("{path}.d");
+    let names = host.list(&directory).map_err(|cause| broken(&directory, cause))?;
+    let is_read = |name: &str| [".yaml", ".yml"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+    let paths = names.iter().filter(|name| is_read(name)).map(|name| format!("{directory}/{name}"));
+    let paths = paths.filter(|path| !host.at(path).is_ok_and(|at| at.is_dir()));
+    let more: Vec<_> = paths.filter_map(|path| host.read(&path)).collect();
+    if named.is_some() && main.is_none() && more.is_empty() {
+        return Err(broken(path, "it is named as the configuration, and is not there".to_owned()));
+    }
+    let mut values: Option<Vec<String>> = None;
+    for text in main.into_iter().chain(more) {
+        take(&text, &mut values).map_err(|wrong| broken(&text.path, wrong))?;
+    }
+    let last = values.and_then(|mut values| values.pop());
+    match last {
+        Some(empty) if empty.is_empty() => Err(broken(path, format!("{FLAG} is empty"))),
+        last => Ok(last),
+    }
+}
+
+/// What a file says of the key.
+fn take(text: &Text, values: &mut Option<Vec<String>>) -> Result<(), String> {
+    let content = text.content.clone()?;
+    if let Some(why) = takes_too_long(&content) {
+        return Err(format!("it is not YAML: {why}"));
+    }
+    let parsed: Value = serde_yaml::from_str(&content).map_err(|wrong| {
+        let at = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
+        format!("it is not YAML{at}")
+    })?;
+    let table = match &parsed {
+        Value::Null => return Ok(()),
+        Value::Mapping(table) => table,
+        _ => return Err("it is not a table of YAML".to_owned()),
+    };
+    for (key, value) in table {
+        let Some(key) = key.as_str().filter(|key| key.trim_end_matches(APPENDS) == FLAG) else { continue };
+        let all = match value {
+            Value::Sequence(all) => all.iter().map(written).collect(),
+            one => vec![written(one)],
+        };
+        let before = values.take().filter(|_| key.ends_with(APPENDS)).unwrap_or_default();
+        *values = Some(before.into_iter().chain(all).collect());
+    }
+    Ok(())
+}
+
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(is) => is.to_string(),
+        _ => String::new(),
+    }
+}

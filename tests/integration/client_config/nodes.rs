@@ -1,0 +1,83 @@
+//! Nodes of k3s and RKE2, whose file of mirrors may be another one.
+
+use super::{client_config, text};
+
+/// The usual file was written, which nobody read, and it stood.
+#[test]
+fn the_file_that_private_registry_names_is_written_checked_and_removed() {
+    let unit = |flags: &str| format!("[Service]\nExecStart=/usr/local/bin/k3s server {flags}\n");
+    const UNIT: &str = "etc/systemd/system/k3s.service";
+    const CONFIG: &str = "etc/rancher/k3s/config.yaml";
+    const USUAL: &str = "etc/rancher/k3s/registries.yaml";
+    for (files, expected) in [
+        (vec![], USUAL),
+        (
+            vec![
+                (UNIT, unit("--private-registry=/srv/a.yaml")),
+                (CONFIG, "private-registry: /srv/b.yaml\n".to_owned()),
+            ],
+            "srv/a.yaml",
+        ),
+        (vec![(CONFIG, "private-registry: /srv/b.yaml\n".to_owned())], "srv/b.yaml"),
+        (vec![(CONFIG, "\n# nothing\n".to_owned())], USUAL),
+        (
+            vec![(UNIT, unit("--config /srv/c.yaml")), ("srv/c.yaml", "private-registry: [/srv/d.yaml]\n".to_owned())],
+            "srv/d.yaml",
+        ),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        for (path, content) in &files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, content).expect("written");
+        }
+        let run = |task: &[&str]| {
+            let output = client_config(&[&["k3s", "--root", &at], task].concat());
+            (output.status.code(), text(&output.stdout), text(&output.stderr))
+        };
+        let (status, said, about) = run(&["--write"]);
+        assert!(status == Some(0) && root.path().join(expected).is_file(), "{files:?}: {said}{about}");
+        assert!(about.contains(&format!("k3s reads /{expected} at its start")), "{about}");
+        assert!(expected == USUAL || !root.path().join(USUAL).exists(), "{files:?}");
+        let (status, said, _) = run(&["--check"]);
+        assert!(
+            status == Some(0) && said.starts_with("stands ") && said.ends_with(&format!("/{expected}\n")),
+            "{said}"
+        );
+        let mut remove = std::process::Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        let output =
+            remove.args(["client-config", "k3s", "--remove", "--write", "--root", &at]).output().expect("it runs");
+        assert!(output.status.success() && !root.path().join(expected).exists(), "{output:?}");
+    }
+}
+
+#[test]
+fn where_nobody_can_say_which_file_a_node_reads_none_is_written_or_judged() {
+    for (path, content, says) in [
+        ("etc/rancher/rke2/config.yaml", "private-registry: [", "/etc/rancher/rke2/config.yaml: it is not YAML"),
+        (
+            "etc/rancher/rke2/config.yaml.d/a.yml",
+            "- a\n",
+            "/etc/rancher/rke2/config.yaml.d/a.yml: it is not a table of YAML",
+        ),
+        (
+            "etc/systemd/system/rke2-server.service",
+            "[Service]\nExecStart=/bin/sh -c rke2\n",
+            "runs a shell, whose commands are not followed",
+        ),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, content).expect("written");
+        for task in ["--write", "--check"] {
+            let output = client_config(&["rke2", "--root", &at, task]);
+            let said = text(&output.stderr);
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+            assert!(said.contains("which file of mirrors rke2 reads is not known: ") && said.contains(says), "{said}");
+        }
+        assert!(!root.path().join("etc/rancher/rke2/registries.yaml").exists());
+    }
+}
