@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 
 use similar::TextDiff;
 
-use crate::client_config::standing::{Standing, State};
-use crate::client_config::{self, Client, How, Mirror, Setup, Task};
+use crate::client_config::Client;
 use crate::config::{Config, Flags};
 use crate::logger;
 
@@ -20,6 +19,7 @@ mod ask;
 mod engines;
 mod place;
 mod port;
+mod served;
 mod service;
 mod settings;
 mod step;
@@ -28,6 +28,7 @@ mod trial;
 use ask::{Conversation, Manner, Stop};
 use place::Before;
 use port::Port;
+use served::{Running, Ways};
 use service::{ENABLE, Manager, RELOAD};
 pub(crate) use settings::{Rule, Settings};
 pub(crate) use step::Step;
@@ -136,13 +137,13 @@ struct Init<'a, R, W> {
     left: Vec<String>,
     /// The proxy cannot serve yet: an empty answer to a question agrees to nothing any more.
     is_doubtful: bool,
-    /// A proxy of this program listens already where the configuration says.
-    runs: bool,
+    /// Whether a proxy listens already where the configuration says, and what it serves.
+    running: Running,
 }
 
 impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     fn new(options: &'a Options, talk: Conversation<R, W>, host: Host) -> Self {
-        Self { options, talk, host, settings: None, left: Vec::new(), is_doubtful: false, runs: false }
+        Self { options, talk, host, settings: None, left: Vec::new(), is_doubtful: false, running: Running::Nothing }
     }
 
     /// All steps. Returns what is left to do.
@@ -177,7 +178,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             })?;
             return Ok(self.left);
         }
-        let serves = !self.does(Step::Service) || self.start(chosen.is_new)?;
+        let serves = if self.does(Step::Service) { self.start(chosen.is_new)? } else { self.is_served() };
         if self.does(Step::Engines) {
             self.bring_engines(&config, serves)?;
         }
@@ -259,20 +260,30 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     /// Whether the proxy can listen where the configuration says, or one does already; else it is told.
     fn can_listen(&mut self, config: &Config, is_new: bool) -> bool {
         let Some(found) = self.host.is_this.then(|| port::look(config)).flatten() else { return true };
-        let is_by_unit = match self.host.manager {
-            Manager::Systemd { is_active } => {
-                is_active && (found.port == Port::Ours || self.host.standing.listens(found.address))
-            }
+        if found.port == Port::Free {
+            return true;
+        }
+        let before = self.host.standing.config();
+        self.running = served::look(config, before.as_ref(), found.address);
+        let is_of_file = before.is_some_and(|before| served::listens(&before, found.address));
+        let may_be_the_hosts = match self.host.manager {
+            Manager::Systemd { is_active } => is_active,
             // Who starts it is not known here.
             Manager::Absent(_) | Manager::Elsewhere => found.port == Port::Ours,
         };
-        if found.port == Port::Free || is_by_unit {
-            self.runs = found.port != Port::Free;
+        // One that runs by the host's configuration can be told to read it again; of another one, all that helps is to serve the same.
+        let serves_it = found.port == Port::Ours && self.running == Running::Same;
+        if may_be_the_hosts && (serves_it || is_of_file) {
             return true;
         }
-        let config = self.host.config.display().to_string();
+        let path = self.host.config.display().to_string();
         let settings = self.settings.as_ref().filter(|_| is_new);
-        self.left.push(found.refusal(settings.map(|settings| (settings, self.options)).ok_or(&config)));
+        let by = settings.map(|settings| (settings, self.options)).ok_or(&path);
+        let who = match found.port {
+            Port::Ours => self.running.who(&Ways::of(config)),
+            Port::Free | Port::Taken => "another program".to_owned(),
+        };
+        self.left.push(found.refusal(&who, by));
         false
     }
 
@@ -360,18 +371,27 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         }
     }
 
-    /// Returns whether engines may be sent to the proxy: it runs, or somebody else starts it.
+    /// Whether engines may be sent to the proxy without a start from here: it serves what the configuration says, or the host is another one.
+    fn is_served(&self) -> bool {
+        self.running == Running::Same || self.host.manager == Manager::Elsewhere
+    }
+
+    /// Returns whether engines may be sent to the proxy.
     fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
         let Manager::Systemd { is_active } = self.host.manager else {
-            let (how, serves) = self.host.manager.by_hand(self.runs, CONFIG);
-            self.talk.say(&how)?;
-            return Ok(serves);
+            let how = self.host.manager.by_hand(&self.running, CONFIG);
+            self.talk.say(&format!("\n{how}\n"))?;
+            if !self.is_served() {
+                self.left.push(how);
+            }
+            return Ok(self.is_served());
         };
         let mut commands = vec![ENABLE];
-        commands.extend((is_active && is_new).then_some(RELOAD));
+        let is_stale = is_new || matches!(self.running, Running::Other(_));
+        commands.extend((is_active && is_stale).then_some(RELOAD));
         self.talk.say(&format!("\nTo start the service, now and at each boot:\n  {}\n", commands.join("\n  ")))?;
         if !self.agrees("Do it?", true)? {
-            return Ok(is_active);
+            return Ok(self.is_served());
         }
         for command in commands {
             if let Err(cause) = service::run(command) {
@@ -380,78 +400,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                 return Ok(false);
             }
         }
+        self.running = Running::Same;
         self.talk.say("The service runs.\n")?;
         Ok(true)
-    }
-
-    fn bring_engines(&mut self, config: &Config, serves: bool) -> Result<(), Stop> {
-        let clients = self.host.clients.clone();
-        if clients.is_empty() {
-            return self
-                .talk
-                .say("\nNo container engine is found here. Files for one: acr-cache-proxy client-config.\n");
-        }
-        if !serves && self.talk.manner() == Manner::Yes {
-            self.left.push(
-                "the engines' files are not written, because the proxy does not run yet: start it, and run init again"
-                    .to_owned(),
-            );
-            return Ok(());
-        }
-        if !serves && self.talk.manner() == Manner::Ask {
-            self.talk.say("\nThe proxy does not run yet, and engines that are sent to it go to the source until it does: start it, and run init again.\n")?;
-        }
-        let mirror = match Mirror::of(config.listeners()) {
-            Ok(mirror) => mirror,
-            Err(why) => {
-                self.left.push(format!("the engines' files are not written: {why}"));
-                return Ok(());
-            }
-        };
-        for client in clients {
-            let setup = match client_config::setup(client, config, &mirror, &self.options.root) {
-                Ok(setup) => setup,
-                Err(why) => {
-                    self.left.push(format!("{}: {why}", client.name()));
-                    continue;
-                }
-            };
-            if let Err(cause) = self.bring(client, setup, serves)? {
-                self.left.push(format!("{}: {cause}", client.name()));
-            }
-        }
-        Ok(())
-    }
-
-    /// The inner error is a sentence about this engine.
-    fn bring(&mut self, client: Client, mut setup: Setup, serves: bool) -> Result<Result<(), String>, Stop> {
-        let (name, root) = (client.name(), self.options.root.clone());
-        for sentence in setup.take_excluded(&root) {
-            self.talk.say(&format!("\nNot written for {name}: {sentence}\n"))?;
-            self.left.push(sentence);
-        }
-        let standing = setup.standing(&root);
-        if standing.iter().all(Standing::stands) {
-            self.talk.say(&format!("\nThe files of {name} stand already.\n"))?;
-            return Ok(Ok(()));
-        }
-        let (files, _) = client_config::shown(&setup);
-        let states: String = standing.iter().map(|file| format!("  {file}\n")).collect();
-        self.talk.say(&format!("\nFiles of {name}:\n\n{}\n{states}", indented(&files)))?;
-        let lacks = standing.iter().any(|file| matches!(file.state, State::Lacks(_)));
-        let mut how = How { merge: true, dry: true, ..How::default() };
-        if lacks {
-            // It shows how each file of somebody else would differ.
-            if let Err(cause) = client_config::run(&Task::Write { setup: setup.clone(), root: root.clone(), how }) {
-                return Ok(Err(cause));
-            }
-        }
-        let question = if lacks { "Write them, and add to those of others, with a copy?" } else { "Write them?" };
-        if !self.agrees(question, serves)? {
-            return Ok(Ok(()));
-        }
-        how.dry = false;
-        Ok(client_config::run(&Task::Write { setup, root, how }))
     }
 
     /// Whether a step that needs root is to be done.

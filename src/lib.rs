@@ -194,8 +194,9 @@
 //!   ask, settings                    questions within bounds; what the answers make of the configuration
 //!   trial                            check, with the variables that the service has
 //!   port                             who listens where the proxy is to
+//!   served                           what a proxy that listens already serves
 //!   place                            the configuration in its place, in one step, with a copy of the one before
-//!   service, engines                 the unit's start; which clients the host has
+//!   service, engines                 the unit's start; which clients the host has, and their files
 //! client_config                    files by which clients come here
 //!   task                             shows, checks, writes, merges or removes them
 //!   address                          which addresses are the proxy's

@@ -65,6 +65,7 @@ fn routes(state: &State) -> Vec<Value> {
         json!({
             "route": destination.route,
             "registry": destination.upstream.domain.authority(),
+            "prefix": route.prefix.as_str(),
             "on_failure": match destination.on_failure {
                 OnFailure::Fallback => "fallback",
                 OnFailure::Closed => "closed",

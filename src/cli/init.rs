@@ -20,7 +20,8 @@ Examples:
 The steps are: try the way to the registry, write /etc/acr-cache-proxy/config.yaml, start the service, write the files of the
 container engines of this host. Variables of the sign-in are those of /etc/acr-cache-proxy/environment, as for the service.
 
-Exit status: 0 if what was agreed to is done, 1 if something is left to do, which the last lines say, 2 for a wrong flag.";
+Exit status: 0 if what was agreed to is done, 1 if something is left to do, which the last lines say, such as the start of the
+proxy where no service manager could do it, 2 for a wrong flag.";
 
 /// The flags of `init`.
 #[derive(Args)]
@@ -49,7 +50,7 @@ pub(super) struct InitFlags {
     /// Also replace a configuration that somebody has edited; a copy of it is kept
     #[arg(long)]
     replace: bool,
-    /// Leave a step out: try, service or engines; once for each
+    /// Leave a step out: try, service or engines; once for each. Without service, engines come only to a proxy that runs
     #[arg(long = "skip", value_name = "STEP")]
     skips: Vec<String>,
     /// The directory below which all files are, such as the tree of an image; nothing is started there

@@ -1,8 +1,13 @@
-//! Which container engines a host has, by their programs.
+//! Which container engines a host has, by their programs, and the files by which they come to the proxy.
 
+use std::io::{BufRead, Write};
 use std::path::Path;
 
-use crate::client_config::Client;
+use super::ask::{Manner, Stop};
+use super::{Init, indented};
+use crate::client_config::standing::{Standing, State};
+use crate::client_config::{self, Client, How, Mirror, Setup, Task};
+use crate::config::Config;
 use crate::installed;
 
 /// The clients whose files this host needs.
@@ -30,6 +35,77 @@ pub(super) fn find(root: &Path) -> Vec<Client> {
         clients.push(Client::Buildkit);
     }
     clients
+}
+
+impl<R: BufRead, W: Write> Init<'_, R, W> {
+    /// Has the engines of the host come to the proxy, which `serves` or does not yet.
+    pub(super) fn bring_engines(&mut self, config: &Config, serves: bool) -> Result<(), Stop> {
+        let clients = self.host.clients.clone();
+        if clients.is_empty() {
+            return self
+                .talk
+                .say("\nNo container engine is found here. Files for one: acr-cache-proxy client-config.\n");
+        }
+        if !serves && self.talk.manner() == Manner::Yes {
+            self.left.push(format!("the engines' files are not written, because {}", self.running.lack()));
+            return Ok(());
+        }
+        if !serves && self.talk.manner() == Manner::Ask {
+            let lack = self.running.lack();
+            self.talk.say(&format!("\nEngines that are sent to the proxy now go to the source, because {lack}.\n"))?;
+        }
+        let mirror = match Mirror::of(config.listeners()) {
+            Ok(mirror) => mirror,
+            Err(why) => {
+                self.left.push(format!("the engines' files are not written: {why}"));
+                return Ok(());
+            }
+        };
+        for client in clients {
+            let setup = match client_config::setup(client, config, &mirror, &self.options.root) {
+                Ok(setup) => setup,
+                Err(why) => {
+                    self.left.push(format!("{}: {why}", client.name()));
+                    continue;
+                }
+            };
+            if let Err(cause) = self.bring(client, setup, serves)? {
+                self.left.push(format!("{}: {cause}", client.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The inner error is a sentence about this engine.
+    fn bring(&mut self, client: Client, mut setup: Setup, serves: bool) -> Result<Result<(), String>, Stop> {
+        let (name, root) = (client.name(), self.options.root.clone());
+        for sentence in setup.take_excluded(&root) {
+            self.talk.say(&format!("\nNot written for {name}: {sentence}\n"))?;
+            self.left.push(sentence);
+        }
+        let standing = setup.standing(&root);
+        if standing.iter().all(Standing::stands) {
+            self.talk.say(&format!("\nThe files of {name} stand already.\n"))?;
+            return Ok(Ok(()));
+        }
+        let (files, _) = client_config::shown(&setup);
+        let states: String = standing.iter().map(|file| format!("  {file}\n")).collect();
+        self.talk.say(&format!("\nFiles of {name}:\n\n{}\n{states}", indented(&files)))?;
+        let lacks = standing.iter().any(|file| matches!(file.state, State::Lacks(_)));
+        let mut how = How { merge: true, dry: true, ..How::default() };
+        if lacks {
+            // It shows how each file of somebody else would differ.
+            if let Err(cause) = client_config::run(&Task::Write { setup: setup.clone(), root: root.clone(), how }) {
+                return Ok(Err(cause));
+            }
+        }
+        let question = if lacks { "Write them, and add to those of others, with a copy?" } else { "Write them?" };
+        if !self.agrees(question, serves)? {
+            return Ok(Ok(()));
+        }
+        how.dry = false;
+        Ok(client_config::run(&Task::Write { setup, root, how }))
+    }
 }
 
 #[cfg(test)]

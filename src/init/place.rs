@@ -2,13 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::CONFIG;
-use crate::config::{Config, Flags, SAMPLE, collide};
+use super::served::Ways;
+use crate::config::{Config, Flags, SAMPLE};
 use crate::directory::{Astray, Directory, Missing, Place};
 use crate::replace::{beside, keep, write};
 
@@ -59,14 +59,10 @@ impl Before {
         }
     }
 
-    /// Whether it is somebody's by which the proxy listens there.
-    pub(super) fn listens(&self, address: SocketAddr) -> bool {
-        let Self::Edited(text) = self else { return false };
-        let config = Config::load(&Flags::default().with_text(Path::new(""), text));
-        config.is_ok_and(|config| {
-            let clients = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
-            clients.chain(config.admin()).any(|known| collide(known, address))
-        })
+    /// What somebody's says, if nothing is wrong with it.
+    pub(super) fn config(&self) -> Option<Config> {
+        let Self::Edited(text) = self else { return None };
+        Config::load(&Flags::default().with_text(Path::new(""), text)).ok()
     }
 
     /// The text, if there is one.
@@ -82,14 +78,7 @@ impl Before {
 /// Which way a configuration leads, a line for each route, or what is wrong with it.
 pub(super) fn about(path: &Path, text: &str) -> String {
     match Config::load(&Flags::default().with_text(path, text)) {
-        Ok(config) => config
-            .routes()
-            .iter()
-            .map(|route| {
-                let domain = route.destination.upstream.domain().authority();
-                format!("  {} -> {domain}/{}\n", route.source, route.prefix.as_str())
-            })
-            .collect(),
+        Ok(config) => Ways::of(&config).lines().map(|way| format!("  {way}\n")).collect(),
         Err(mistakes) => mistakes.to_string().lines().map(|line| format!("  {line}\n")).collect(),
     }
 }

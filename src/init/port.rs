@@ -10,8 +10,8 @@ use crate::config::{Config, Endpoint};
 
 /// A proxy on the same host answers a refusal within milliseconds.
 const LIMIT: Duration = Duration::from_secs(2);
-/// The refusal has some hundred bytes.
-const MAX_ANSWER: u64 = 8 << 10;
+/// The refusal has some hundred bytes, the admin listener's `/status` 100 KiB.
+const MAX_ANSWER: u64 = 4 << 20;
 
 /// As many ports are tried for one that is free.
 const TRIED: u16 = 100;
@@ -37,13 +37,9 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// That the proxy cannot listen there, and what to do: by `init` as it was asked for, with another port, or by editing this configuration.
-    pub(super) fn refusal(&self, by: Result<(&Settings, &Options), &String>) -> String {
-        let Self { address, port, key } = self;
-        let who = match port {
-            Port::Ours => "another acr-cache-proxy, which the unit has not started,",
-            Port::Free | Port::Taken => "another program",
-        };
+    /// That the proxy cannot listen there, because somebody does, and what to do: by `init` as it was asked for, with another port, or by editing this configuration.
+    pub(super) fn refusal(&self, who: &str, by: Result<(&Settings, &Options), &String>) -> String {
+        let Self { address, key, .. } = self;
         let other = match by {
             Ok((settings, options)) => {
                 let other = self.elsewhere(settings);
@@ -100,27 +96,32 @@ fn who_listens(address: SocketAddr, is_plain: bool) -> Port {
         // What else prevents it here need not prevent the service, which has another user and starts later.
         _ => return Port::Free,
     }
+    if is_plain && is_ours(address) { Port::Ours } else { Port::Taken }
+}
+
+/// This proxy refuses `/` as a request that it does not support; other servers and registries have something there, or a page.
+fn is_ours(address: SocketAddr) -> bool {
+    ask(address, "/").contains("\"code\":\"UNSUPPORTED\"")
+}
+
+/// What a server of this host answers to this request, its head and its body; empty where there is no answer.
+pub(super) fn ask(address: SocketAddr, target: &str) -> String {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    if is_plain && is_ours(SocketAddr::new(ip, address.port())) { Port::Ours } else { Port::Taken }
-}
-
-/// This proxy refuses `/` as a request that it does not support; other servers and registries have something there, or a page.
-fn is_ours(address: SocketAddr) -> bool {
-    let ask = || {
-        let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    let mut answer = Vec::new();
+    let mut exchange = || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        // Of an answer that breaks off, what has come is looked at.
-        let read = stream.take(MAX_ANSWER).read_to_end(&mut answer);
-        if answer.is_empty() { read.map(|_| answer) } else { Ok(answer) }
+        // In HTTP/1.0 the end of the connection is that of the answer.
+        let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        stream.take(MAX_ANSWER).read_to_end(&mut answer).map(drop)
     };
-    let answer: std::io::Result<Vec<u8>> = ask();
-    let answer = answer.unwrap_or_default();
-    String::from_utf8_lossy(&answer).contains("\"code\":\"UNSUPPORTED\"")
+    // Of an answer that breaks off, what has come is looked at.
+    let _: std::io::Result<()> = exchange();
+    String::from_utf8_lossy(&answer).into_owned()
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
+use super::served::Running;
 use crate::installed;
 
 const UNIT: &str = "acr-cache-proxy.service";
@@ -36,17 +37,20 @@ impl Manager {
         }
     }
 
-    /// How it is started where it is not from here, and whether engines may be sent to the proxy, which `runs` or not.
-    pub(super) fn by_hand(&self, runs: bool, config: &str) -> (String, bool) {
+    /// What to do for its start where that is not done from here, a sentence.
+    pub(super) fn by_hand(&self, running: &Running, config: &str) -> String {
         let why = self.why_not().unwrap_or_default();
-        match self {
-            Self::Elsewhere => (format!("\nThe service is not started, because {why}. On that host: {ENABLE}\n"), true),
-            _ if runs => {
-                (format!("\nThe proxy runs already, and is not started at each boot from here, because {why}.\n"), true)
+        let command = format!("have this run now and at each boot: acr-cache-proxy --config /{config}");
+        match (self, running) {
+            (Self::Elsewhere, _) => format!("The service is not started, because {why}. On that host: {ENABLE}"),
+            (_, Running::Same) => {
+                format!("The proxy runs already, and is not started at each boot from here, because {why}.")
             }
-            _ => {
-                let command = format!("acr-cache-proxy --config /{config}");
-                (format!("\nThe service is not started, because {why}. Have this run at each boot: {command}\n"), false)
+            (_, Running::Other(ways)) => format!(
+                "the service is not started, because {why}, and the acr-cache-proxy that runs serves {ways}: if it was started with /{config}, have it read that again: acr-cache-proxy reload; else end it, and {command}"
+            ),
+            (_, Running::Nothing | Running::Unknown) => {
+                format!("the service is not started, because {why}: {command}")
             }
         }
     }

@@ -65,45 +65,109 @@ fn what_listens_where_the_proxy_is_to_is_told_before_anything_is_written() {
     }
 }
 
-/// Of an archive without systemd the program is there and nobody starts it.
-#[test]
-fn without_a_service_manager_no_engine_is_sent_to_a_proxy_that_does_not_run() {
-    let root = tempfile::tempdir().expect("a directory");
-    let put = |path: &str| {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
-        std::fs::write(path, "").expect("written");
-    };
-    put("usr/bin/podman");
-    let drop_ins = root.path().join("etc/containers");
-    for (manner, runs, is_written) in
-        [(Manner::Yes, false, false), (Manner::Ask, false, false), (Manner::Yes, true, true), (Manner::Ask, true, true)]
-    {
-        // It refuses as the proxy does, until the test ends.
-        let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let listen = proxy.local_addr().expect("bound");
-        if runs {
-            std::thread::spawn(move || {
-                for mut stream in proxy.incoming().flatten() {
-                    let _ = stream.write_all(b"HTTP/1.1 405 x\r\n\r\n{\"errors\":[{\"code\":\"UNSUPPORTED\"}]}");
-                }
-            });
-        } else {
-            drop(proxy);
+/// Answers each request so until the test ends.
+fn server(answer: String) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = io::Read::read(&mut stream, &mut [0; 1 << 10]);
+            let _ = stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{answer}").as_bytes());
         }
-        let _ = std::fs::remove_dir_all(root.path().join("etc"));
-        let rule = Rule { source: "docker.io".to_owned(), prefix: "hub".to_owned() };
-        let registry = Some("example.azurecr.io".to_owned());
-        let options = Options { registry, rules: vec![rule], listen: Some(listen), ..options(root.path()) };
-        let manager = Manager::Absent("systemd does not run here");
-        let host = Host { is_this: runs, manager, ..Host::look(&options, true) };
-        let mut output = Vec::new();
-        let talk = Conversation::new(&b"y\n\n"[..], &mut output, manner);
-        let left = Init::new(&options, talk, host).go().expect("no end");
-        let said = String::from_utf8(output).expect("text");
-        assert_eq!(drop_ins.exists(), is_written, "{manner:?} {left:?} {said}");
+    });
+    address
+}
+
+/// What a proxy answers, and its admin listener where it serves this registry.
+fn proxy(registry: &str) -> (SocketAddr, SocketAddr) {
+    let status = format!("{{\"routes\":[{{\"route\":\"docker.io\",\"registry\":\"{registry}\",\"prefix\":\"hub\"}}]}}");
+    (server("{\"errors\":[{\"code\":\"UNSUPPORTED\"}]}".to_owned()), server(status))
+}
+
+const WANTED: &str = "example.azurecr.io";
+
+/// A host with podman and without systemd, on which a proxy of this registry runs, or none does.
+fn without_systemd(root: &Path, running: Option<&str>, manner: Manner, skip: Vec<Step>) -> (Vec<String>, String) {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    let (listen, admin) = running.map_or_else(|| (free(), free()), proxy);
+    let podman = root.join("usr/bin/podman");
+    std::fs::create_dir_all(podman.parent().expect("in a directory")).expect("made");
+    std::fs::write(podman, "").expect("written");
+    let rules = vec![Rule { source: "docker.io".to_owned(), prefix: "hub".to_owned() }];
+    let registry = Some(WANTED.to_owned());
+    let options = Options { registry, rules, listen: Some(listen), admin: Some(admin), skip, ..options(root) };
+    let manager = Manager::Absent("systemd does not run here");
+    let host = Host { is_this: true, manager, ..Host::look(&options, true) };
+    let mut output = Vec::new();
+    let talk = Conversation::new(&b"y\n\n"[..], &mut output, manner);
+    let left = Init::new(&options, talk, host).go().expect("no end");
+    (left, String::from_utf8(output).expect("text"))
+}
+
+/// Of an archive without systemd the program is there and nobody starts it. Nobody was told to, and the exit status was 0.
+#[test]
+fn without_a_service_manager_no_engine_is_sent_to_a_proxy_that_does_not_run_and_its_start_is_left_to_do() {
+    for (manner, running, is_written) in [
+        (Manner::Yes, None, false),
+        (Manner::Ask, None, false),
+        (Manner::Yes, Some(WANTED), true),
+        (Manner::Ask, Some(WANTED), true),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let (left, said) = without_systemd(root.path(), running, manner, vec![Step::Try]);
+        assert_eq!(root.path().join("etc/containers").exists(), is_written, "{manner:?} {left:?} {said}");
         assert!(is_written || (said.clone() + &left.join("\n")).contains("start it, and run init again"), "{said}");
+        let start = "the service is not started, because systemd does not run here: have this run now and at each boot: acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml";
+        assert_eq!(left.first().map(String::as_str), (!is_written).then_some(start), "{manner:?}");
     }
+}
+
+/// The engines' files were written though nothing listened.
+#[test]
+fn without_the_step_of_the_service_engines_are_sent_only_to_a_proxy_that_runs() {
+    for (running, is_written) in [(None, false), (Some(WANTED), true)] {
+        for manner in [Manner::Yes, Manner::Ask] {
+            let root = tempfile::tempdir().expect("a directory");
+            let (left, said) = without_systemd(root.path(), running, manner, vec![Step::Try, Step::Service]);
+            assert_eq!(root.path().join("etc/containers").exists(), is_written, "{manner:?} {left:?} {said}");
+            assert!(is_written || (said + &left.join("\n")).contains("start it, and run init again"), "{left:?}");
+        }
+    }
+}
+
+/// Every proxy of this program was taken for the host's own, and engines were sent to another registry.
+#[test]
+fn a_proxy_of_another_registry_at_the_port_is_told_and_nothing_is_done() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (left, said) = without_systemd(root.path(), Some("other.azurecr.io"), Manner::Yes, vec![Step::Try]);
+    let says = "where another acr-cache-proxy, which serves docker.io -> other.azurecr.io/hub and not docker.io -> example.azurecr.io/hub, listens: find it with ss -ltnp ";
+    assert!(left.len() == 1 && left[0].contains(says) && left[0].contains("choose another port: "), "{left:?} {said}");
+    assert!(!root.path().join("etc").exists(), "{said}");
+}
+
+/// It runs by the host's configuration, which is replaced: until it reads that, it serves the registry of before.
+#[test]
+fn a_proxy_that_has_not_read_the_new_configuration_gets_no_engine() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (listen, admin) = proxy("other.azurecr.io");
+    let path = root.path().join(CONFIG);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+    std::fs::create_dir_all(root.path().join("usr/bin")).expect("made");
+    std::fs::write(root.path().join("usr/bin/podman"), "").expect("written");
+    let before = format!("listen: {listen}\nadmin: {admin}\nupstream: {{domain: other.azurecr.io, prefix: hub}}\n");
+    std::fs::write(&path, before).expect("written");
+    let rules = vec![Rule { source: "docker.io".to_owned(), prefix: "hub".to_owned() }];
+    let (registry, listen, admin) = (Some(WANTED.to_owned()), Some(listen), Some(admin));
+    let options = Options { registry, rules, listen, admin, yes: true, replace: true, ..options(root.path()) };
+    let manager = Manager::Absent("systemd does not run here");
+    let host = Host { is_this: true, manager, ..Host::look(&options, true) };
+    let talk = Conversation::new(&b""[..], Vec::new(), Manner::Yes);
+    let left = Init::new(&options, talk, host).go().expect("no end");
+    assert!(std::fs::read_to_string(&path).expect("there").contains(WANTED));
+    assert_eq!(left.len(), 2, "{left:?}");
+    let serves = "serves docker.io -> other.azurecr.io/hub";
+    assert!(left.iter().all(|left| left.contains(serves) && left.contains("acr-cache-proxy reload")), "{left:?}");
+    assert!(!root.path().join("etc/containers").exists());
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! What a proxy that listens already serves, beside what the configuration says: it may be another registry's.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::port;
+use crate::config::{Config, collide};
+
+/// A sentence names as many; a configuration may have hundreds.
+const NAMED: usize = 3;
+/// A source and a registry with its prefix have some tens of characters; more is not what this proxy tells.
+const LONGEST: usize = 200;
+
+/// Which registry each source leads to, as the log has routes: `docker.io -> example.azurecr.io/hub`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ways(BTreeSet<String>);
+
+impl Ways {
+    pub(super) fn of(config: &Config) -> Self {
+        let way = |route: &oci::route::Route<crate::config::Destination>| {
+            let domain = route.destination.upstream.domain().authority();
+            written(&route.source.to_string(), domain, route.prefix.as_str())
+        };
+        Self(config.routes().iter().map(way).collect())
+    }
+
+    /// As `/status` of the admin listener tells them.
+    fn told(status: &Value) -> Option<Self> {
+        let way = |route: &Value| {
+            let text = |key: &str| route[key].as_str();
+            Some(written(text("route")?, text("registry")?, text("prefix")?).chars().take(LONGEST).collect())
+        };
+        status["routes"].as_array()?.iter().map(way).collect::<Option<_>>().map(Self)
+    }
+
+    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+fn written(source: &str, domain: &str, prefix: &str) -> String {
+    format!("{source} -> {domain}/{prefix}")
+}
+
+impl fmt::Display for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named: Vec<_> = self.lines().take(NAMED).collect();
+        f.write_str(&named.join(", "))?;
+        match self.0.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// What listens where the proxy is to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Running {
+    Nothing,
+    /// A proxy that serves what the configuration says.
+    Same,
+    /// A proxy that serves this.
+    Other(Ways),
+    /// Whatever it is, it does not say what it serves.
+    Unknown,
+}
+
+impl Running {
+    /// Of a proxy that is not the host's, for a sentence about who listens; `wanted` is what the configuration says.
+    pub(super) fn who(&self, wanted: &Ways) -> String {
+        let which = match self {
+            Self::Same => "the unit has not started".to_owned(),
+            Self::Other(ways) => format!("serves {ways} and not {wanted}"),
+            Self::Nothing | Self::Unknown => "does not say what it serves".to_owned(),
+        };
+        format!("another acr-cache-proxy, which {which},")
+    }
+
+    /// Why no engine is to be sent there yet, a clause with what to do.
+    pub(super) fn lack(&self) -> String {
+        match self {
+            Self::Other(ways) => format!(
+                "the proxy that runs serves {ways} until it reads the new configuration: acr-cache-proxy reload, and run init again"
+            ),
+            Self::Nothing | Self::Same | Self::Unknown => {
+                "the proxy does not run yet: start it, and run init again".to_owned()
+            }
+        }
+    }
+}
+
+/// What the proxy that listens at this address of the configuration serves: as the admin listener says, else as the host's configuration
+/// of `before` does, if by that one the proxy listens there.
+pub(super) fn look(config: &Config, before: Option<&Config>, address: SocketAddr) -> Running {
+    let admins = [config.admin(), before.and_then(Config::admin)];
+    let by_file = before.filter(|before| listens(before, address));
+    let served = admins.into_iter().flatten().find_map(status).or_else(|| by_file.map(Ways::of));
+    match served {
+        Some(ways) if ways == Ways::of(config) => Running::Same,
+        Some(ways) => Running::Other(ways),
+        None => Running::Unknown,
+    }
+}
+
+/// Whether a proxy of this configuration listens there.
+pub(super) fn listens(config: &Config, address: SocketAddr) -> bool {
+    let clients = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
+    clients.chain(config.admin()).any(|known| collide(known, address))
+}
+
+fn status(admin: SocketAddr) -> Option<Ways> {
+    let answer = port::ask(admin, "/status");
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    Ways::told(&serde_json::from_str(body).ok()?)
+}
