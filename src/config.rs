@@ -145,9 +145,9 @@ impl Flags {
         self.texts.iter().map(|(flag, text)| (*flag, text.as_str()))
     }
 
-    /// Whether no setting has a text.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.texts.is_empty()
+    /// Whether they name a registry, and so are settings of their own.
+    pub(crate) fn name_registry(&self) -> bool {
+        self.get(&ROUTE.domain.row).is_some()
     }
 
     /// With the variable `RUST_LOG`, if it is set.

@@ -15,7 +15,8 @@ use crate::net::trust;
 
 /// What `--help` says of it, of each command that reads it.
 pub(super) const HOST_SETTINGS: &str = "\
-Without --config and without a flag of a setting, the settings are those of /etc/acr-cache-proxy/config.yaml, if it is there.";
+Without --config and --upstream-domain, the settings are those of /etc/acr-cache-proxy/config.yaml, if it is there; other flags win
+over them.";
 
 /// An example for a command of this build only.
 const DEMO: &str = if cfg!(feature = "demo") {
@@ -70,11 +71,11 @@ pub(super) struct ServeFlags {
 }
 
 impl ServeFlags {
-    /// Reads the file of the host below `root`, if it is there and the flags give neither a file nor a setting. This is for commands that
+    /// Reads the file of the host below `root`, if it is there and the flags name neither a file nor a registry. This is for commands that
     /// look after a proxy of the host, not for the proxy, which a unit or a command line tells its settings. Gives whether it does. A link
     /// that a user has made there is no file of the host: what it leads to may be nobody's to read, and mistakes in it are quoted.
     pub(super) fn or_host(&mut self, root: &Path) -> Result<bool, Exit> {
-        if self.config.is_some() || !self.settings.0.is_empty() {
+        if self.config.is_some() || self.settings.0.name_registry() {
             return Ok(false);
         }
         let path = root.join(CONFIG);

@@ -31,10 +31,16 @@ fn without_flags_of_settings_those_of_the_host_are_read() {
         (Some(wrong), &[], 2, "etc/acr-cache-proxy/config.yaml:1: upstraem: unknown setting"),
         (Some(sample), &[], 2, "it is the package's example, whose registry nobody has: acr-cache-proxy init"),
         (None, &[], 2, "upstream"),
+        // With a flag that names no registry it was said that no registry is named.
+        (Some(hosts), &["--log", "debug"], 1, "lacks http://127.0.0.1:8099 in registry-mirrors"),
+        (Some(hosts), &["--threads", "2"], 1, "lacks http://127.0.0.1:8099 in registry-mirrors"),
+        (Some(hosts), &["--listen-address", "127.0.0.1:8097"], 1, "lacks http://127.0.0.1:8097 in registry-mirrors"),
+        (Some(wrong), &["--log", "debug"], 2, "etc/acr-cache-proxy/config.yaml:1: upstraem: unknown setting"),
+        (None, &["--log", "debug"], 2, "upstream"),
     ] {
         match content {
             Some(content) => std::fs::write(&config, content).expect("written"),
-            None => std::fs::remove_file(&config).expect("it was there"),
+            None => drop(std::fs::remove_file(&config)),
         }
         let json = root.path().join("etc/docker/daemon.json");
         std::fs::create_dir_all(json.parent().expect("a parent")).expect("made");
