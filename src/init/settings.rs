@@ -133,10 +133,18 @@ impl Settings {
 #   acr-cache-proxy check --config /etc/acr-cache-proxy/config.yaml    says what is wrong with it
 #   systemctl reload acr-cache-proxy                                   makes it count
 
-# Where the engines of this host pull from. On loopback no other host reaches it.
 "
         .to_owned();
-        let _ = writeln!(text, "listen: {}\n", address(self.listen));
+        let others = if self.listen.ip().is_loopback() {
+            "It is on loopback, which no other host reaches.".to_owned()
+        } else {
+            format!(
+                "Every host that reaches {}\n# pulls by it, too, because clients are not authenticated; access can name those that may.",
+                reached(self.listen)
+            )
+        };
+        let _ =
+            writeln!(text, "# Where the engines of this host pull from. {others}\nlisten: {}\n", address(self.listen));
         match self.rules.as_slice() {
             [rule] if rule.source == Rule::HUB => {
                 let _ = write!(
@@ -180,13 +188,23 @@ By default it is the first that this host has: an application of the variables i
 ";
             }
         }
-        text += "\
-\n# Readiness, metrics and the status page, for this host alone. By it doctor knows whether the proxy has its tokens, and what it
-# has refused.
-";
-        let _ = writeln!(text, "admin: {}", address(self.admin));
+        let others = if self.admin.ip().is_loopback() {
+            "They are on loopback, which no other host reaches.".to_owned()
+        } else {
+            format!("Every host that reaches {} gets them.", reached(self.admin))
+        };
+        let _ = write!(
+            text,
+            "\n# Readiness, metrics and the status page. {others}\n# By it doctor knows whether the proxy has its tokens, and what it has refused.\nadmin: {}\n",
+            address(self.admin)
+        );
         text
     }
+}
+
+/// By which a listener that is not on loopback is reached.
+fn reached(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { "an address of this one".to_owned() } else { address.ip().to_string() }
 }
 
 /// An IPv6 address begins with a bracket, which is a list of YAML's.
@@ -265,6 +283,42 @@ mod tests {
             found.sort_unstable();
             expected.sort_unstable();
             assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    /// Of 0.0.0.0 it said "for this host alone".
+    #[test]
+    fn who_reaches_a_listener_is_told_as_it_is_for_its_address() {
+        for (address, listen, admin) in [
+            ("127.0.0.1", "It is on loopback, which no other host reaches.", "They are on loopback, which no other"),
+            ("[::1]", "It is on loopback, which no other host reaches.", "They are on loopback, which no other"),
+            (
+                "0.0.0.0",
+                "Every host that reaches an address of this one\n# pulls",
+                "reaches an address of this one gets them",
+            ),
+            (
+                "[::]",
+                "Every host that reaches an address of this one\n# pulls",
+                "reaches an address of this one gets them",
+            ),
+            (
+                "10.0.0.5",
+                "Every host that reaches 10.0.0.5\n# pulls by it",
+                "Every host that reaches 10.0.0.5 gets them",
+            ),
+        ] {
+            let at = |port| format!("{address}:{port}").parse().expect("an address");
+            let settings = Settings {
+                listen: at(8080),
+                admin: at(8081),
+                ..settings("example.azurecr.io", &[("docker.io", "hub")], None)
+            };
+            let text = settings.to_yaml();
+            assert!(text.contains(listen) && text.contains(admin), "{text}");
+            let is_loopback = settings.listen.ip().is_loopback();
+            assert_eq!(text.matches("on loopback").count(), if is_loopback { 2 } else { 0 }, "{text}");
+            assert_eq!(load(&text).admin(), Some(settings.admin), "{text}");
         }
     }
 
