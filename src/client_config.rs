@@ -141,10 +141,10 @@ impl Client {
         }
     }
 
-    /// What is left to do once all of its files are removed.
-    fn after_removal(self) -> &'static str {
-        match self {
-            Self::Docker => docker::AFTER_REMOVAL,
+    /// What is left to do once all of its files below `root` are removed.
+    fn after_removal(self, root: &Path) -> String {
+        let known = match self {
+            Self::Docker => return by_flag::after_removal(root),
             Self::DockerDesktop => docker_desktop::AFTER_REMOVAL,
             Self::Containerd => containerd::AFTER_REMOVAL,
             Self::Nerdctl => nerdctl::AFTER_REMOVAL,
@@ -154,7 +154,8 @@ impl Client {
             Self::K3s => k3s::K3S_AFTER_REMOVAL,
             Self::Rke2 => k3s::RKE2_AFTER_REMOVAL,
             Self::Talos | Self::Kaniko => "",
-        }
+        };
+        known.to_owned()
     }
 }
 

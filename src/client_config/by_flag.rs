@@ -29,6 +29,34 @@ pub(crate) fn settings(unit: &Unit) -> String {
     unit.flag(CONFIG_FILE).pop().unwrap_or_else(|| DAEMON_JSON.to_owned())
 }
 
+/// What is left to do once the files below `root` are removed: the file of settings has no comment by which it is known.
+pub(super) fn after_removal(root: &Path) -> String {
+    let host = Host::new(root.to_owned());
+    let unit = dockerd(&host);
+    let file = settings(&unit);
+    let take_out = "take the proxy out of it if it is there, then:";
+    if !unit.flag(FLAG).is_empty() {
+        return format!("{} gives dockerd --{FLAG}: {take_out} {}", unit.file_of(FLAG), unit.restart());
+    }
+    let parsed = match host.read(&file).map(|text| text.content) {
+        None => None,
+        // Of what cannot be read it is not known.
+        Some(content) => Some(content.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok())),
+    };
+    let names_none = |settings: &Value| settings.get(KEY).is_none_or(|mirrors| *mirrors == Value::Array(Vec::new()));
+    match parsed {
+        None => "dockerd reads its other files at each pull, so there is nothing to reload".to_owned(),
+        Some(Some(settings)) if names_none(&settings) => {
+            format!(
+                "{file} has no {KEY}, and dockerd reads its other files at each pull, so there is nothing to reload"
+            )
+        }
+        Some(_) => format!(
+            "{file} is left as it is, for it has no comment by which it is known: in {KEY} {take_out} systemctl reload docker"
+        ),
+    }
+}
+
 /// Such a flag.
 pub(super) struct ByFlag {
     file: String,

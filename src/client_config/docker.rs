@@ -10,7 +10,6 @@ use oci::route::DOCKER_HUB;
 pub(crate) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CERTS_D: &str = "/etc/docker/certs.d";
 pub(crate) const PATHS: &[&str] = &["/etc/docker/certs.d/*/hosts.toml"];
-pub(crate) const AFTER_REMOVAL: &str = "/etc/docker/daemon.json is not removed, for it has no comment by which it is known: take the proxy out of its registry-mirrors, then: systemctl reload docker";
 
 /// dockerd knows two ways. `registry-mirrors` in `daemon.json` is for Docker Hub only, and every release reads it.
 /// `hosts.toml` is for any registry, and counts since dockerd 28 (`daemon/hosts.go` in moby), for pulls into the

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Client, Mirror, Setup, docker};
 use crate::config::Routes;
 
-pub(crate) const AFTER_REMOVAL: &str = "daemon.json of Docker Desktop is not removed: take the proxy out of its registry-mirrors, in Settings, Docker Engine";
+pub(crate) const AFTER_REMOVAL: &str = "if daemon.json of Docker Desktop names the proxy, take it out of registry-mirrors there, in Settings, Docker Engine";
 
 /// Its dockerd runs in a virtual machine and is given the file `$HOME/.docker/daemon.json` of whoever runs Docker Desktop, on
 /// Linux, macOS and Windows alike (docs.docker.com/desktop/settings-and-maintenance/settings, "Docker Engine"). The error

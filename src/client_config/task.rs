@@ -204,7 +204,7 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
         return Ok(());
     }
     let kept = remove_all(root, &files);
-    eprintln!("acr-cache-proxy: {}", client.after_removal());
+    eprintln!("acr-cache-proxy: {}", client.after_removal(root));
     outcome(&[("files that could not be removed", kept)])
 }
 

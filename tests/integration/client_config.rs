@@ -159,6 +159,44 @@ fn remove_needs_no_settings_and_takes_what_carries_the_comment_and_nothing_else(
     assert!(out.is_empty() && about.contains("no file of this command is below"), "{out}{about}");
 }
 
+/// It said what to do in a daemon.json that was not there.
+#[test]
+fn after_a_removal_of_dockers_files_what_is_left_to_do_is_what_is_there() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (json, drop_in) = ("etc/docker/daemon.json", "etc/systemd/system/docker.service.d/mirror.conf");
+    let by_flag = |flag: &str| format!("[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {flag}\n");
+    let mirrors = r#"{"registry-mirrors": ["http://127.0.0.1:8080"]}"#.to_owned();
+    for (files, says) in [
+        (vec![], "dockerd reads its other files at each pull, so there is nothing to reload"),
+        (vec![(json, r#"{"debug": true}"#.to_owned())], "/etc/docker/daemon.json has no registry-mirrors, and"),
+        (
+            vec![(json, r#"{"registry-mirrors": []}"#.to_owned())],
+            "/etc/docker/daemon.json has no registry-mirrors, and",
+        ),
+        (vec![(json, mirrors.clone())], "/etc/docker/daemon.json is left as it is, for it has no comment"),
+        (vec![(json, "{".to_owned())], "/etc/docker/daemon.json is left as it is, for it has no comment"),
+        (
+            vec![(drop_in, by_flag("--config-file=/etc/docker/other.json")), ("etc/docker/other.json", mirrors)],
+            "/etc/docker/other.json is left as it is",
+        ),
+        (
+            vec![(drop_in, by_flag("--registry-mirror=http://127.0.0.1:8080"))],
+            "/etc/systemd/system/docker.service.d/mirror.conf gives dockerd --registry-mirror: take the proxy out of it",
+        ),
+    ] {
+        for (path, content) in &files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, content).expect("written");
+        }
+        let root_of = root.path().to_str().expect("text");
+        let output = client_config(&["docker", "--remove", "--write", "--root", root_of]);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(0) && said.contains(says), "{files:?}: {said}");
+        files.iter().for_each(|(path, _)| std::fs::remove_file(root.path().join(path)).expect("it was there"));
+    }
+}
+
 #[test]
 fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
     for (root, says) in [("/nonexistent", "No such file or directory"), ("/etc/passwd", "it is no directory")] {
