@@ -195,10 +195,14 @@ impl Mirror {
         Ok(Self { tls, host, port })
     }
 
-    /// What a proxy with these listeners is for clients of its own host. The error says what is missing.
+    /// What a proxy with these listeners is for clients of its own host: one of IPv4, if there is one, because podman and containerd 1
+    /// take no address of IPv6. The error says what is missing.
     pub(crate) fn of(listeners: &[Listener]) -> Result<Self, String> {
-        let address =
-            listeners.iter().filter(|listener| listener.is_plain()).find_map(|listener| listener.endpoint.address());
+        let plain = listeners.iter().filter(|listener| listener.is_plain());
+        let addresses: Vec<_> = plain.filter_map(|listener| listener.endpoint.address()).collect();
+        // One on all addresses of IPv6 takes IPv4 as well.
+        let takes_ipv4 = |address: &&SocketAddr| address.is_ipv4() || address.ip().is_unspecified();
+        let address = addresses.iter().find(takes_ipv4).or(addresses.first()).copied();
         let only_sockets = "listen: no listener is one that clients of this host can use as it is, by an address, without TLS and without the PROXY protocol: name the clients' address with --mirror";
         address.map_or_else(|| Err(only_sockets.to_owned()), Self::at)
     }
@@ -226,6 +230,11 @@ impl Mirror {
     /// `127.0.0.1:8080`
     fn authority(&self) -> String {
         format!("{}{}", self.host, self.port)
+    }
+
+    /// The host is an address of IPv6, which an image reference of podman cannot name.
+    fn is_ipv6(&self) -> bool {
+        self.host.starts_with('[')
     }
 
     /// It is this host's own, which is another one in a container or a virtual machine.

@@ -12,13 +12,13 @@ pub(crate) const PATHS: &[&str] = &[REGISTRIES_CONF, REGISTRIES_D];
 pub(crate) const AFTER_REMOVAL: &str =
     "podman, buildah and skopeo read their files at each pull; CRI-O after: systemctl reload crio";
 
-/// The error is about a mirror that an image reference cannot name: podman 4.3 would then fail every pull, without a
-/// try at the source.
+/// The error is about a mirror that an image reference cannot name (containers/image issue 1004): podman 4.3 would then fail every
+/// pull, without a try at the source.
 pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Result<Setup, String> {
-    if mirror.host.starts_with('[') {
+    if mirror.is_ipv6() {
+        let (at, port) = (mirror.authority(), &mirror.port);
         return Err(format!(
-            "podman takes no IPv6 address for a mirror, as {} is: give its name with --mirror",
-            mirror.authority()
+            "podman takes no IPv6 address for a mirror, as {at} is: have the proxy listen on IPv4 as well, by listen: [{{address: '{at}'}}, {{address: '127.0.0.1{port}'}}], or give client-config a name of it with --mirror"
         ));
     }
     let mut notes = vec![

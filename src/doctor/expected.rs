@@ -30,6 +30,8 @@ pub(super) struct Expected<'a> {
     pub flags: String,
     /// The flag by which `client-config` writes below the same root.
     root: String,
+    /// What to do before podman can be given the proxy's address, if that is one of IPv6, which podman takes none of.
+    before_podman: Option<String>,
 }
 
 impl<'a> Expected<'a> {
@@ -47,7 +49,9 @@ impl<'a> Expected<'a> {
         if is_given {
             flags += &format!(" --mirror {}", shell_word(mirror));
         }
-        Self { here: Here::new(config, mirror, own), routes: config.routes(), registries, flags, root: String::new() }
+        let before_podman = before_podman(&Address::parse(mirror), file.filter(|_| !is_given));
+        let (here, root) = (Here::new(config, mirror, own), String::new());
+        Self { here, routes: config.routes(), registries, flags, root, before_podman }
     }
 
     /// Has the commands that are shown repeat these flags of settings.
@@ -86,6 +90,9 @@ impl<'a> Expected<'a> {
     }
 
     fn client_config(&self, client: Client, prune: &str, then: &str) -> Fix {
+        if let (Client::Podman, Some(command)) = (client, &self.before_podman) {
+            return by_hand(command);
+        }
         // A file that others may have something in as well is added to.
         let merge = matches!(client, Client::Docker | Client::Buildkit | Client::K3s | Client::Rke2);
         let merge = if merge { " --merge" } else { "" };
@@ -95,6 +102,21 @@ impl<'a> Expected<'a> {
             by: Some(client),
         }
     }
+}
+
+/// Another listener in `file`, or a name for an address that no file of settings says. A run of doctor after that has the rest.
+fn before_podman(address: &Address, file: Option<&str>) -> Option<String> {
+    let ip = authority::ip(&address.host).filter(|ip| ip.is_ipv6())?;
+    let (host, port) = (&address.host, address.port());
+    Some(match file {
+        Some(file) => format!(
+            "${{EDITOR:-vi}} {} && acr-cache-proxy reload  # podman takes no IPv6 address: listen: [{{address: '{host}:{port}'}}, {{address: '127.0.0.1:{port}'}}]",
+            shell_word(file)
+        ),
+        None => format!(
+            "getent hosts {ip}  # podman takes no IPv6 address: a name of it goes into --mirror, as http://NAME:{port}"
+        ),
+    })
 }
 
 /// A text as one word of a shell.

@@ -65,7 +65,9 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
             let setup = match client_config::setup(client, config, &mirror, &self.options.root) {
                 Ok(setup) => setup,
                 Err(why) => {
-                    self.left.push(format!("{}: {why}", client.name()));
+                    let then = format!("after a change of {}", self.host.config.display());
+                    let then = format!("{then}: acr-cache-proxy reload, and run init again");
+                    self.left.push(format!("the files of {} are not written: {why}; {then}", client.name()));
                     continue;
                 }
             };
