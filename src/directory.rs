@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -283,8 +283,26 @@ impl Place {
         self.directory.file(&self.name, OFlag::O_PATH)?.metadata()
     }
 
+    /// The whole of a file of so many bytes at most; or why it is none to read, a clause about it.
+    pub(crate) fn read(&self, longest: u64) -> io::Result<Result<Vec<u8>, String>> {
+        let irregular = || Ok(Err("is no regular file".to_owned()));
+        if !self.metadata()?.is_file() {
+            return irregular();
+        }
+        let file = self.open()?;
+        if !file.metadata()?.is_file() {
+            return irregular();
+        }
+        let mut content = Vec::new();
+        file.take(longest + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > longest {
+            return Ok(Err(format!("is longer than {longest} bytes")));
+        }
+        Ok(Ok(content))
+    }
+
     /// To be read. A FIFO that has come meanwhile is not waited in.
-    pub(crate) fn open(&self) -> io::Result<File> {
+    fn open(&self) -> io::Result<File> {
         self.directory.file(&self.name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
     }
 }
@@ -358,5 +376,6 @@ mod tests {
         let tree = Directory::open(root.path()).expect("it is there");
         let place = tree.place(Path::new("fifo"), Missing::Tell).expect("no link");
         assert!(place.open().and_then(|file| file.metadata()).is_ok_and(|file| !file.is_file()), "at once");
+        assert!(place.read(1).is_ok_and(|content| content == Err("is no regular file".to_owned())));
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 
-use super::look::{failed, read};
+use super::look::{LONGEST, failed};
 use crate::directory::Place;
 use crate::replace::{beside, keep, write};
 
@@ -26,7 +26,7 @@ fn swap(place: &Place, beside: &OsStr, old: &str, new: &str) -> io::Result<PathB
     }
     write(&place.directory, beside, new, Some(&model))?;
     // Somebody may have edited it since it was read.
-    if read(place)?.ok().as_deref() != Some(old.as_bytes()) {
+    if place.read(LONGEST)?.ok().as_deref() != Some(old.as_bytes()) {
         return Err(changed());
     }
     let copy = keep(place, "bak")?;

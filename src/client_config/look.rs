@@ -1,6 +1,6 @@
 //! What is where a file would be put. Nothing is changed.
 
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::address::Here;
@@ -56,7 +56,7 @@ pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look
         Err(Astray::Failed(at, cause)) => return Err(failed(&at, &cause)),
     };
     let at = place.path();
-    let found = match read(&place) {
+    let found = match place.read(LONGEST) {
         Ok(Ok(content)) => found(&content, file, by_flag.as_ref(), here),
         Ok(Err(why)) => Found::Foreign(why),
         Err(cause) if cause.kind() == ErrorKind::NotFound => nothing(),
@@ -74,24 +74,6 @@ pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look
 /// The tree whose files are looked at or changed. The error is one sentence.
 pub(crate) fn open(root: &Path) -> Result<Directory, String> {
     Directory::open(root).map_err(|astray| astray.sentence(root))
-}
-
-/// The whole of a file; or why it is none to read, a clause about it.
-pub(crate) fn read(place: &Place) -> io::Result<Result<Vec<u8>, String>> {
-    let irregular = || Ok(Err("is no regular file".to_owned()));
-    if !place.metadata()?.is_file() {
-        return irregular();
-    }
-    let file = place.open()?;
-    if !file.metadata()?.is_file() {
-        return irregular();
-    }
-    let mut content = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > LONGEST {
-        return Ok(Err(format!("is longer than {LONGEST} bytes")));
-    }
-    Ok(Ok(content))
 }
 
 fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&Here>) -> Found {
@@ -153,7 +135,7 @@ pub(crate) fn is_ours(content: &[u8]) -> bool {
 
 /// Whether there is a file that carries the marker. A symbolic link is none, wherever it leads.
 pub(crate) fn carries_marker(place: &Place) -> io::Result<bool> {
-    match read(place) {
+    match place.read(LONGEST) {
         Ok(content) => Ok(content.is_ok_and(|content| is_ours(&content))),
         Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
         Err(cause) => Err(cause),

@@ -1,7 +1,7 @@
 //! The configuration in its place: what stands there, and another in its stead, in one step.
 
 use std::ffi::OsStr;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -39,23 +39,22 @@ impl Before {
     }
 
     fn at(place: &Place) -> Self {
-        let found = match place.metadata() {
-            Ok(found) => found,
+        let content = match place.read(LONGEST) {
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Self::Nothing,
             Err(cause) => return Self::Unusable(format!("cannot be read: {cause}")),
+            Ok(_) if place.is_linked => {
+                return Self::Unusable(format!(
+                    "is a symbolic link: edit {}, to which it leads",
+                    place.path().display()
+                ));
+            }
+            Ok(content) => content,
         };
-        if place.is_linked {
-            return Self::Unusable(format!("is a symbolic link: edit {}, to which it leads", place.path().display()));
-        }
-        if !found.is_file() {
-            return Self::Unusable("is no regular file".to_owned());
-        }
-        let mut text = String::new();
-        match place.open().and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)) {
-            Err(cause) => Self::Unusable(format!("cannot be read: {cause}")),
-            Ok(_) if text.len() as u64 > LONGEST => Self::Unusable("is too long to be a configuration".to_owned()),
-            Ok(_) if text == SAMPLE => Self::Sample,
-            Ok(_) => Self::Edited(text),
+        match content.map(String::from_utf8) {
+            Err(why) => Self::Unusable(why),
+            Ok(Err(_)) => Self::Unusable("is not UTF-8".to_owned()),
+            Ok(Ok(text)) if text == SAMPLE => Self::Sample,
+            Ok(Ok(text)) => Self::Edited(text),
         }
     }
 
@@ -197,6 +196,6 @@ mod tests {
         assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("regular file")));
         fs::remove_dir(&path).expect("removed");
         fs::write(&path, vec![b'#'; usize::try_from(LONGEST).expect("small") + 1]).expect("written");
-        assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("too long")));
+        assert!(matches!(Before::look(root.path()), Before::Unusable(why) if why.contains("is longer than")));
     }
 }
