@@ -381,7 +381,8 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         let Manager::Systemd { is_active } = self.host.manager else {
             let how = self.host.manager.by_hand(&self.running, CONFIG);
             self.talk.say(&format!("\n{how}\n"))?;
-            if !self.is_served() {
+            let is_to_be_done = self.host.is_root && self.talk.manner() != Manner::Show;
+            if is_to_be_done && !self.is_served() {
                 self.left.push(how);
             }
             return Ok(self.is_served());
