@@ -38,11 +38,9 @@ pub(super) fn after_removal(root: &Path) -> String {
     if !unit.flag(FLAG).is_empty() {
         return format!("{} gives dockerd --{FLAG}: {take_out} {}", unit.file_of(FLAG), unit.restart());
     }
-    let parsed = match host.read(&file).map(|text| text.content) {
-        None => None,
-        // Of what cannot be read it is not known.
-        Some(content) => Some(content.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok())),
-    };
+    let read = host.read(&file);
+    // Of what cannot be read it is not known.
+    let parsed = read.map(|text| text.content.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok()));
     let names_none = |settings: &Value| settings.get(KEY).is_none_or(|mirrors| *mirrors == Value::Array(Vec::new()));
     match parsed {
         None => "dockerd reads its other files at each pull, so there is nothing to reload".to_owned(),

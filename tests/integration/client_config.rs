@@ -159,49 +159,6 @@ fn remove_needs_no_settings_and_takes_what_carries_the_comment_and_nothing_else(
     assert!(out.is_empty() && about.contains("no file of this command is below"), "{out}{about}");
 }
 
-/// init named a flag that it does not have, and doctor a command that was refused.
-#[test]
-fn podman_beside_a_proxy_on_ipv6_alone_is_told_what_works() {
-    let root = tempfile::tempdir().expect("a directory");
-    let config = root.path().join("etc/acr-cache-proxy/config.yaml");
-    for path in [&config, &root.path().join("usr/bin/podman")] {
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-        std::fs::write(path, "").expect("written");
-    }
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        let output = command.env_clear().args(arguments).arg("--root").arg(root.path()).output().expect("it runs");
-        (output.status.code(), text(&[output.stdout, output.stderr].concat()))
-    };
-    let listen = "listen: [{address: '[::1]:8080'}, {address: '127.0.0.1:8080'}]";
-    let upstream = "upstream: {domain: example.azurecr.io, prefix: hub}\n";
-    std::fs::write(&config, format!("listen: '[::1]:8080'\n{upstream}")).expect("written");
-    let at = config.display();
-    for (command, status, says) in [
-        (&["client-config", "podman", "--write"][..], 2, "or give client-config a name of it with --mirror".to_owned()),
-        (
-            &["init", "--yes", "--skip", "try"],
-            1,
-            format!("after a change of {at}: acr-cache-proxy reload, and run init"),
-        ),
-        (&["doctor"], 1, format!("${{EDITOR:-vi}} {at} && acr-cache-proxy reload  # podman takes no IPv6 address: ")),
-        (&["doctor", "--fix"], 1, format!("${{EDITOR:-vi}} {at} && ")),
-    ] {
-        let (code, said) = run(command);
-        assert!(code == Some(status) && said.contains(&says) && said.contains(listen), "{command:?} {code:?} {said}");
-        assert!(!root.path().join("etc/containers").exists(), "{said}");
-    }
-    let (_, said) = run(&["doctor", "--mirror", "http://[fd00::5]:8080"]);
-    assert!(said.contains("getent hosts fd00::5  # ") && said.contains("as http://NAME:8080"), "{said}");
-
-    std::fs::write(&config, format!("{listen}\n{upstream}")).expect("written");
-    let (code, said) = run(&["client-config", "podman", "--write"]);
-    assert_eq!(code, Some(0), "{said}");
-    let written = root.path().join("etc/containers/registries.conf.d/50-acr-cache-proxy.conf");
-    let written = std::fs::read_to_string(written).expect("written");
-    assert!(written.contains("location = \"127.0.0.1:8080/docker.io\""), "{written}");
-}
-
 /// It said what to do in a daemon.json that was not there.
 #[test]
 fn after_a_removal_of_dockers_files_what_is_left_to_do_is_what_is_there() {
