@@ -263,7 +263,7 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
         configs.push(setup.path("config.yaml"));
         (mode, setup.start())
     });
-    let homes: Vec<Home> = (0..14).map(|_| site.home()).collect();
+    let homes: Vec<Home> = (0..18).map(|_| site.home()).collect();
     let mut homes = homes.iter();
     let runtime = tokio::runtime::Handle::current();
     let mut home = || homes.next().expect("enough");
@@ -312,23 +312,33 @@ async fn each_client_does_with_each_failure_what_the_table_says() {
         containers::configure(home, "");
         (mode, home, Tree::mount(home, 14))
     });
+    // Those of other suites that come from no stable or testing Debian.
+    let latest_containerds = [0, 1].map(|at| {
+        let home = written("containerd", at);
+        let hosts = home.path().join("etc/containerd/certs.d");
+        (proxies[at].0, Containerd::start_release(home, Release::Newest, hosts))
+    });
+    let latest_podmen = [0, 1].map(|at| {
+        let home = written("podman", at);
+        containers::configure(home, "");
+        (proxies[at].0, home, Tree::newest(home))
+    });
     let mut pulls = Vec::new();
     for (mode, docker) in &newest_dockers {
         let pull = |reference: &str| docker.docker(LIMIT, &format!("pull {reference}"));
         pulls.push(Pull { client: "docker 28", mode: *mode, command: Box::new(pull), succeeded: |_| true });
     }
-    for (mode, containerd) in &newest_containerds {
-        let pull = |reference: &str| containerd.cri_pull(LIMIT, reference);
-        pulls.push(Pull {
-            client: "CRI of 2",
-            mode: *mode,
-            command: Box::new(pull),
-            succeeded: containerd::cri_succeeded,
-        });
+    for (client, containerds) in [("CRI of 2", &newest_containerds), ("CRI of 2.4", &latest_containerds)] {
+        for (mode, containerd) in containerds {
+            let pull = |reference: &str| containerd.cri_pull(LIMIT, reference);
+            pulls.push(Pull { client, mode: *mode, command: Box::new(pull), succeeded: containerd::cri_succeeded });
+        }
     }
-    for (mode, home, tree) in &newest_podmen {
-        let pull = |reference: &str| containers::pull_into_new_root_by(home, Some(tree), LIMIT, reference);
-        pulls.push(Pull { client: "podman 5", mode: *mode, command: Box::new(pull), succeeded: |_| true });
+    for (client, podmen) in [("podman 5", &newest_podmen), ("podman 6", &latest_podmen)] {
+        for (mode, home, tree) in podmen {
+            let pull = |reference: &str| containers::pull_into_new_root_by(home, Some(tree), LIMIT, reference);
+            pulls.push(Pull { client, mode: *mode, command: Box::new(pull), succeeded: |_| true });
+        }
     }
     for (mode, containerd) in &containerds {
         let pull = |reference: &str| containerd.pull(LIMIT, reference);
