@@ -95,7 +95,7 @@ fn podman_beside_a_proxy_on_ipv6_alone_is_told_what_works() {
     let listen = "listen: [{address: '[::1]:8080'}, {address: '127.0.0.1:8080'}]";
     let upstream = "upstream: {domain: example.azurecr.io, prefix: hub}\n";
     std::fs::write(&config, format!("listen: '[::1]:8080'\n{upstream}")).expect("written");
-    let at = config.display();
+    let (at, own) = (config.display(), "/etc/acr-cache-proxy/config.yaml");
     for (command, status, says) in [
         (&["client-config", "podman", "--write"][..], 2, "or give client-config a name of it with --mirror".to_owned()),
         (
@@ -103,8 +103,8 @@ fn podman_beside_a_proxy_on_ipv6_alone_is_told_what_works() {
             1,
             format!("after a change of {at}: acr-cache-proxy reload, and run init"),
         ),
-        (&["doctor"], 1, format!("${{EDITOR:-vi}} {at} && acr-cache-proxy reload  # podman takes no IPv6 address: ")),
-        (&["doctor", "--fix"], 1, format!("${{EDITOR:-vi}} {at} && ")),
+        (&["doctor"], 1, format!("${{EDITOR:-vi}} {own} && acr-cache-proxy reload  # podman takes no IPv6 address: ")),
+        (&["doctor", "--fix"], 1, format!("${{EDITOR:-vi}} {own} && ")),
     ] {
         let (code, said) = run(command);
         assert!(code == Some(status) && said.contains(&says) && said.contains(listen), "{command:?} {code:?} {said}");
