@@ -27,10 +27,11 @@ proxy where no service manager could do it, 2 for a wrong flag.";
 #[derive(Args)]
 pub(super) struct InitFlags {
     /// The registry's login server, such as example.azurecr.io [default: asked for, or that of the configuration]
-    #[arg(long, value_name = "HOST")]
+    // By the name of the setting, too: who types that means this.
+    #[arg(long, alias = "upstream-domain", value_name = "HOST")]
     registry: Option<String>,
     /// The target of the cache rule without its /*, such as hub; once for each --source
-    #[arg(long = "prefix", value_name = "PREFIX")]
+    #[arg(long = "prefix", alias = "upstream-prefix", value_name = "PREFIX")]
     prefixes: Vec<String>,
     /// The registry whose images the cache rule is for; once for each rule [default: docker.io]
     #[arg(long = "source", value_name = "REGISTRY")]

@@ -26,6 +26,16 @@ fn the_go_programs_command_line_works_in_all_its_spellings() {
 }
 
 #[test]
+fn init_takes_the_registry_and_the_prefix_by_the_names_of_their_settings_too() {
+    let parsed =
+        ["--registry a.azurecr.io --prefix hub", "--upstream-domain a.azurecr.io --upstream-prefix hub"].map(|flags| {
+            let Ok(Command::Init(options)) = run(&format!("init {flags}")) else { panic!("{flags}") };
+            format!("{options:?}")
+        });
+    assert!(parsed[0] == parsed[1] && parsed[0].contains("a.azurecr.io"), "{parsed:?}");
+}
+
+#[test]
 fn a_wrong_flag_is_one_sentence_and_status_2() {
     for (line, says) in [
         ("--upstream-domian a.azurecr.io", "there is no flag --upstream-domian: did you mean --upstream-domain?"),

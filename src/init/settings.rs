@@ -195,7 +195,7 @@ By default it is the first that this host has: an application of the variables i
         };
         let _ = write!(
             text,
-            "\n# Readiness, metrics and the status page. {others}\n# By it doctor knows whether the proxy has its tokens, and what it has refused.\nadmin: {}\n",
+            "\n# Readiness, metrics and the status page. {others}\n# doctor asks here whether the proxy has its tokens, and what it has refused.\nadmin: {}\n",
             address(self.admin)
         );
         text
