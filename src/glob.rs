@@ -1,4 +1,5 @@
-//! Whether a name is one of a pattern's, as shells and glob(7) have it.
+//! Whether a name is one of a pattern's, as shells and glob(7) have it. The glob crate takes neither `[^a]` nor a backslash, which Go's
+//! filepath.Match and systemd do, and an unfinished bracket is an error to it.
 
 /// Whether it has what stands for other characters.
 pub(crate) fn is_pattern(text: &str) -> bool {
