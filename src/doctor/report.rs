@@ -52,8 +52,13 @@ impl Report {
             })
         };
         let count = self.findings().count();
+        let status = match count {
+            0 if self.lacks_files() => "unknown",
+            0 => "ok",
+            _ => "findings",
+        };
         json!({
-            "status": if count == 0 { "ok" } else { "findings" },
+            "status": status,
             "findings": count,
             "parts": self.parts.iter().map(part).collect::<Vec<_>>(),
             "absent": self.absent(),
@@ -72,11 +77,16 @@ impl Report {
         self.parts.iter().any(|part| part.part == Part::Proxy && !part.notes.is_empty())
     }
 
+    /// Something of an engine could not be read, and may be wrong.
+    fn lacks_files(&self) -> bool {
+        self.parts.iter().any(|part| part.is_blind)
+    }
+
     /// The last line.
     fn summary(&self) -> String {
         let count = self.findings().count();
         let mut text = match count {
-            0 if self.parts.iter().any(|part| part.is_blind) => {
+            0 if self.lacks_files() => {
                 "doctor: nothing is wrong in what could be read; the notes say what could not".to_owned()
             }
             0 if self.is_blind() => {
@@ -161,6 +171,17 @@ mod tests {
         assert_eq!(summary(&proxy), "doctor: ok: nothing is wrong on this host");
         proxy.notes.push("without the setting admin nobody can say".to_owned());
         assert!(summary(&proxy).ends_with("whether the proxy has its tokens is not known"), "{}", summary(&proxy));
+    }
+
+    /// For programs it was "ok".
+    #[test]
+    fn what_could_not_be_read_is_not_called_right() {
+        let mut engine = Examined::new(Part::Dockerd);
+        let report = |engine: &Examined| Report { parts: vec![engine.clone()], notes: Vec::new(), has_looked: true };
+        assert_eq!(report(&engine).to_json()["status"], "ok");
+        engine.is_blind = true;
+        assert_eq!(report(&engine).to_json()["status"], "unknown");
+        assert!(report(&engine).summary().contains("in what could be read"));
     }
 
     #[test]
