@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
 /// As many as the kernel follows in one path (path_resolution(7)).
-const MOST_LINKS: usize = 40;
+pub(crate) const MOST_LINKS: usize = 40;
 
 /// The place on this machine. What is missing on the way is missing there, too. The error is about a link or a directory of the way.
 pub(crate) fn lead(root: &Path, path: &Path) -> io::Result<PathBuf> {
@@ -52,8 +52,8 @@ pub(crate) fn lead(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Ok(at)
 }
 
-/// The last one first.
-fn steps(path: &Path) -> Vec<OsString> {
+/// The steps of a path, the last one first.
+pub(crate) fn steps(path: &Path) -> Vec<OsString> {
     let steps = path.components().rev().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),
         Component::ParentDir => Some("..".into()),

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::dir::Dir;
@@ -15,12 +15,12 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
+use crate::chroot::{MOST_LINKS, steps};
+
 /// Of a directory that is made here; clients read what is in it.
 const MODE: u32 = 0o755;
 /// A directory to walk on from, which may be one that may not be listed.
 const WALK: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-/// As many as the kernel follows in one path (path_resolution(7)).
-const MOST_LINKS: usize = 40;
 
 /// A directory that is held open, so that it stays the same one whatever becomes of its name.
 #[derive(Clone, Debug)]
@@ -305,16 +305,6 @@ impl Place {
     fn open(&self) -> io::Result<File> {
         self.directory.file(&self.name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
     }
-}
-
-/// The last one first.
-fn steps(path: &Path) -> Vec<OsString> {
-    let steps = path.components().rev().filter_map(|component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
-    });
-    steps.collect()
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Report {
     }
 
     /// The proxy runs, and could not be asked whether it has its tokens: that is what its own notes are about.
-    fn is_blind(&self) -> bool {
+    fn knows_no_tokens(&self) -> bool {
         self.parts.iter().any(|part| part.part == Part::Proxy && !part.notes.is_empty())
     }
 
@@ -89,7 +89,7 @@ impl Report {
             0 if self.lacks_files() => {
                 "doctor: nothing is wrong in what could be read; the notes say what could not".to_owned()
             }
-            0 if self.is_blind() => {
+            0 if self.knows_no_tokens() => {
                 "doctor: ok: nothing is wrong with the engines; whether the proxy has its tokens is not known"
                     .to_owned()
             }
