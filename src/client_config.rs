@@ -320,7 +320,7 @@ impl Setup {
 pub(crate) fn setup(client: Client, config: &Config, mirror: &Mirror, root: &Path) -> Result<Setup, String> {
     // Names and addresses are this machine's, wherever the files are.
     let own = Host::new(PathBuf::from("/")).names();
-    let here = Some(Here::new(config, &mirror.url(), &own));
+    let here = Some(Here::of_files(config, &mirror.url(), &own));
     Ok(Setup { here, ..files(client, config.routes(), mirror, &Host::new(root.to_owned()))? })
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use oci::authority;
 
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Listener};
 
 /// As many letters may differ in the host for it to be a slip of the pen; more is somebody else's name.
 const MAX_SLIPS: usize = 2;
@@ -130,24 +130,41 @@ impl Here {
     /// By the listeners, the names of the mirror in `hosts` of routes, and `url`. `own` are addresses and names of this host,
     /// for listeners on all of them.
     pub(crate) fn new(config: &Config, url: &str, own: &[String]) -> Self {
+        Self::of(config, config.listeners(), url, own)
+    }
+
+    /// For files that are to name `url`. Where that is none of this host's listeners, the proxy that they mean is on another host, and an
+    /// address of this one is not the same.
+    pub(crate) fn of_files(config: &Config, url: &str, own: &[String]) -> Self {
         let main = Address::parse(url);
-        let mut places = vec![Place { host: main.host.clone(), port: main.port(), tls: main.tls == Some(true) }];
-        for listener in config.listeners() {
-            let Endpoint::Address(address) = listener.endpoint else { continue };
+        let is_main = |listener: &Listener| {
+            let address = listener.endpoint.address();
+            address.is_some_and(|address| {
+                address.port() == main.port()
+                    && hosts_of(address, own).iter().any(|host| host.eq_ignore_ascii_case(&main.host))
+            })
+        };
+        let listeners = if config.listeners().iter().any(is_main) { config.listeners() } else { &[] };
+        Self::of(config, listeners, url, own)
+    }
+
+    fn of(config: &Config, listeners: &[Listener], url: &str, own: &[String]) -> Self {
+        let main = Address::parse(url);
+        let main = Place { host: main.host.clone(), port: main.port(), tls: main.tls == Some(true) };
+        let names = || config.routes().iter().flat_map(|route| &route.hosts).map(|name| authority::split(name));
+        let mut places = vec![main.clone()];
+        for listener in listeners {
+            let Some(address) = listener.endpoint.address() else { continue };
+            let hosts = hosts_of(address, own).into_iter().chain(names().map(|(host, _)| host.to_owned()));
             let tls = listener.tls.is_some();
-            let names = config.routes().iter().flat_map(|route| &route.hosts);
-            let hosts = hosts_of(address, own).into_iter().chain(names.map(|name| authority::split(name).0.to_owned()));
             places.extend(hosts.map(|host| Place { host: host.to_ascii_lowercase(), port: address.port(), tls }));
         }
-        for name in config.routes().iter().flat_map(|route| &route.hosts) {
-            if let (host, Some(port)) = authority::split(name)
-                && let Some(port) = authority::port(port)
-            {
-                places.push(Place { host: host.to_ascii_lowercase(), port, tls: main.tls == Some(true) });
-            }
+        for (host, port) in names() {
+            // As client-config writes it, whose own port is the mirror's.
+            let port = port.map_or(Some(main.port), authority::port);
+            places.extend(port.map(|port| Place { host: host.to_ascii_lowercase(), port, tls: main.tls }));
         }
-        let names = config.routes().iter().flat_map(|route| &route.hosts);
-        let names = names.map(|name| authority::split(name).0.to_ascii_lowercase()).collect();
+        let names = names().map(|(host, _)| host.to_ascii_lowercase()).collect();
         Self { places, names, url: url.to_owned() }
     }
 

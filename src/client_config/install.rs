@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::File;
 use super::amend::amend;
 use super::look::{Found, Look, failed, open};
+use super::{File, Language};
 use crate::directory::{Astray, Missing, Place};
 use crate::replace::{beside, write};
 
@@ -29,7 +29,7 @@ pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Res
     match &look.found {
         Found::Same(_) | Found::Leftover(..) => return Ok(Outcome::Unchanged),
         Found::Foreign(why) | Found::Excluded(why) => return Ok(Outcome::Left(why.clone())),
-        Found::Lacks(..) if !merge => return Ok(Outcome::Left("was not written from here".to_owned())),
+        Found::Lacks(..) if !merge => return Ok(Outcome::Left(unknown(file).to_owned())),
         Found::Lacks(..) | Found::Nothing | Found::Older(_) => {}
     }
     let place = match open(root)?.place(file.below_root(), Missing::Make) {
@@ -52,6 +52,16 @@ pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Res
     outcome.map_err(|cause| failed(&look.at, &cause))
 }
 
+/// Why it is not replaced; a clause about it.
+fn unknown(file: &File) -> &'static str {
+    match file.language {
+        Language::Json => {
+            "says something else, and may be somebody else's, since JSON has no comment by which one from here is known"
+        }
+        _ => "was not written from here",
+    }
+}
+
 /// Whoever reads the file meanwhile sees the old content or the new one.
 fn replace(new: &OsStr, place: &Place) -> io::Result<Outcome> {
     place.directory.rename(new, &place.name).map(|()| Outcome::Written)
@@ -68,7 +78,6 @@ fn appear(new: &OsStr, place: &Place) -> io::Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Language;
     use super::super::look::{LONGEST, look};
     use super::super::merge::Addition;
     use super::*;

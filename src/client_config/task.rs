@@ -199,11 +199,12 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
     if files.is_empty() {
         eprintln!("acr-cache-proxy: no file of this command is below {}", root.display());
     }
-    if !write {
+    let kept = if write {
+        remove_all(root, &files)
+    } else {
         files.iter().for_each(|file| say("would remove", &file.at));
-        return Ok(());
-    }
-    let kept = remove_all(root, &files);
+        0
+    };
     eprintln!("acr-cache-proxy: {}", client.after_removal(root));
     outcome(&[("files that could not be removed", kept)])
 }

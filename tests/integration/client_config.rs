@@ -270,7 +270,11 @@ fn merge_shows_the_difference_then_adds_it_and_keeps_the_file_from_before() {
         assert!(said.contains(&format!("differs {}: it lacks ", path.display())), "{said}");
         let (status, _, about) = run(&["--write"]);
         assert_eq!((status, read(&path).as_str()), (Some(1), old), "{about}");
-        assert!(about.contains("was not written from here. It is left as it is; --merge adds to it, or"), "{about}");
+        assert!(
+            about.contains("was not written from here")
+                && about.contains(". It is left as it is; --merge adds to it, or"),
+            "{about}"
+        );
 
         let (status, shown, _) = run(&["--merge"]);
         assert_eq!((status, read(&path).as_str()), (Some(0), old), "only shown: {shown}");

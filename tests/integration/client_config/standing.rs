@@ -92,3 +92,39 @@ fn a_file_of_somebody_elses_that_has_a_route_that_is_gone_does_not_stand() {
         assert!(!text(&check().stdout).starts_with("stale "), "another mirror's");
     }
 }
+
+/// It stood, and clients went on asking an address where nobody listens.
+#[test]
+fn a_file_that_names_this_host_does_not_stand_where_the_mirror_is_another() {
+    const MIRROR: &str = "http://mirror.internal:8080";
+    for (client, path, content) in [
+        ("docker", "etc/docker/daemon.json", "{\"registry-mirrors\": [\"http://127.0.0.1:8080\"]}\n"),
+        (
+            "k3s",
+            "etc/rancher/k3s/registries.yaml",
+            "mirrors:\n  docker.io:\n    endpoint:\n      - http://127.0.0.1:8080\n",
+        ),
+        ("buildkit", "etc/buildkit/buildkitd.toml", "[registry.\"docker.io\"]\n  mirrors = [\"127.0.0.1:8080\"]\n"),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = root.path().to_string_lossy().into_owned();
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, content).expect("written");
+        let of_file = |args: &[&str]| {
+            let output = client_config(&[&[client, "--root", &at, "--mirror", MIRROR], args].concat());
+            let said = text(&output.stdout);
+            let line = said.lines().find(|line| line.contains(path.to_str().expect("UTF-8"))).map(str::to_owned);
+            (line.unwrap_or_default(), said)
+        };
+        let (line, said) = of_file(&["--check"]);
+        assert!(line.starts_with("differs ") && line.contains("mirror.internal:8080"), "{said}");
+        of_file(&["--write", "--merge"]);
+        let (line, said) = of_file(&["--check"]);
+        assert!(line.starts_with("stands ") && line.contains("127.0.0.1:8080 is asked"), "{said}");
+        // By another of its own names it is the same proxy.
+        let own = client_config(&[client, "--root", &at, "--mirror", "http://localhost:8080", "--check"]);
+        let own = text(&own.stdout);
+        assert!(own.lines().any(|line| line.starts_with("differs ") && line.contains("before it")), "{own}");
+    }
+}
