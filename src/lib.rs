@@ -107,6 +107,7 @@
 //!     relay                          response_filter: drops headers that are not for the client
 //!       pace                           how long a client may take for a piece of an answer over HTTP/2
 //!       names, framing                 renames what is, and how the end of a body is told
+//!     held, room                     a body that is held to its end; what all those take together
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     registry_error                 the registry's own, for the log
 //!     log                            logging: one line, of bounded fields
@@ -340,8 +341,10 @@
 //!   `cache::tests::a_client_that_leaves_changes_nothing_for_the_others`,
 //!   `cache::tests::a_thousand_requests_at_once_are_one_flight_for_each_object`,
 //!   `proxy::fetch::tests::each_answer_is_judged_by_what_was_asked_for`.
-//! - All that is kept stays within `cache.memory`, names and headers counted, and shares no memory with what it came in.
+//! - All that is kept stays within `cache.memory`, names and headers counted, and shares no memory with what it came in. What else
+//!   is held of bodies, for clients that do not read them too, has a bound in common.
 //!   Held by `integration::memory::the_memory_of_many_names_stays_within_its_bound`,
+//!   `integration::memory::lists_that_nobody_reads_stay_within_their_room`,
 //!   `proxy::fetch::content::tests::what_is_kept_shares_no_memory_with_the_response`.
 //! - The address of a client is the peer's, or that which a trusted balancer tells; nobody else's word counts.
 //!   Held by `integration::proxy_protocol::the_log_has_the_address_that_a_trusted_balancer_tells`,

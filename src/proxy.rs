@@ -39,6 +39,7 @@ mod fail;
 mod fetch;
 mod forward;
 mod health;
+mod held;
 mod hop_by_hop;
 mod log;
 mod measure;
@@ -49,6 +50,7 @@ mod registry_error;
 mod relay;
 mod reply;
 mod retry;
+pub(crate) mod room;
 mod served;
 mod shield;
 #[cfg(feature = "otlp")]

@@ -41,8 +41,8 @@ pub struct Rewriting {
     /// The length that the registry announced.
     announced: Option<usize>,
     buffer: Vec<u8>,
-    /// The body exceeds its limit: it is passed on unchanged.
-    is_too_long: bool,
+    /// The body is passed on unchanged, because it exceeds its limit or there is no room for it.
+    passes: bool,
 }
 
 impl Rewriting {
@@ -53,26 +53,33 @@ impl Rewriting {
             None => None,
             Some(length) => Some(usize::try_from(length).ok().filter(|length| (1..=kind.limit()).contains(length))?),
         };
-        Some(Self { kind, gzip, announced, buffer: Vec::new(), is_too_long: false })
+        Some(Self { kind, gzip, announced, buffer: Vec::new(), passes: false })
     }
 
     /// Takes a part of the body; returns what can be sent before the end has been received.
     pub fn feed(&mut self, part: Bytes) -> Option<Bytes> {
-        if self.is_too_long {
+        if self.passes && self.buffer.is_empty() {
             return Some(part);
         }
         self.buffer.extend_from_slice(&part);
-        if self.buffer.len() <= self.kind.limit() {
-            return None;
-        }
-        self.is_too_long = true;
-        Some(std::mem::take(&mut self.buffer).into())
+        self.passes |= self.buffer.len() > self.kind.limit();
+        self.passes.then(|| std::mem::take(&mut self.buffer).into())
+    }
+
+    /// How many bytes it holds once it has taken so many more; 0 if it holds none any more.
+    pub fn will_hold(&self, more: usize) -> usize {
+        if self.passes { 0 } else { self.buffer.len() + more }
+    }
+
+    /// From now on it holds nothing more: the body is passed on unchanged.
+    pub fn give_up(&mut self) {
+        self.passes = true;
     }
 
     /// The rest of the body: with the client's names, and compressed as it was. Unchanged if it cannot be parsed or broke off.
     pub fn finish(self, names: &Renaming<'_>) -> Bytes {
-        let Self { kind, gzip, announced, buffer, is_too_long } = self;
-        if is_too_long || announced.is_some_and(|length| length != buffer.len()) {
+        let Self { kind, gzip, announced, buffer, passes } = self;
+        if passes || announced.is_some_and(|length| length != buffer.len()) {
             return buffer.into();
         }
         let rename = |body: &[u8]| match kind {
@@ -181,6 +188,22 @@ mod tests {
                     assert!(through(&SHORTER, kind, packed, has_length, body, 16 << 10) == body, "{kind:?} {packed}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_given_up_passes_unchanged_from_its_beginning() {
+        let list = format!("{{\"name\":\"{}\",\"tags\":[]}}", LONGER.from);
+        for at in 0..=list.len() {
+            let mut rewriting = Rewriting::new(BodyKind::Tags, false, None).expect("short enough");
+            let (first, second) = list.split_at(at);
+            assert_eq!(rewriting.will_hold(at), at);
+            assert_eq!(rewriting.feed(Bytes::copy_from_slice(first.as_bytes())), None);
+            rewriting.give_up();
+            assert_eq!(rewriting.will_hold(second.len()), 0);
+            let mut gone = rewriting.feed(Bytes::copy_from_slice(second.as_bytes())).unwrap_or_default().to_vec();
+            gone.extend(rewriting.finish(&LONGER));
+            assert_eq!(text(&gone), list, "{at}");
         }
     }
 

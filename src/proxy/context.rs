@@ -12,8 +12,10 @@ use pingora_core::{Error, ErrorType, Result};
 use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
+use super::held::Held;
 use super::pace::Pace;
 use super::registry_error::RegistryError;
+use super::room::Share;
 #[cfg(feature = "otlp")]
 use super::span::Begun;
 use super::target::Target;
@@ -22,7 +24,6 @@ use crate::access::UnderWay;
 use crate::cache::{How, Reason};
 use crate::load::{Guard, Limit};
 use oci::error::Refusal;
-use oci::rewrite::Rewriting;
 
 /// The longest method of HTTP's registry has 17 letters.
 pub(crate) const MAX_METHOD: usize = 32;
@@ -119,7 +120,9 @@ pub(crate) enum Body {
     /// Not at all.
     Withheld,
     /// In the client's names.
-    Renamed(Rewriting),
+    Renamed(Held),
+    /// It was renamed and is on its way as one piece, which takes this until the request has ended.
+    Whole(#[expect(dead_code, reason = "it is given back when it is dropped")] Share),
 }
 
 impl Context {

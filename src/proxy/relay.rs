@@ -97,12 +97,13 @@ pub(crate) fn body(session: &mut Session, part: &mut Option<Bytes>, is_end: bool
     }
     let (body, admitted) = context.body()?;
     match body {
-        Body::Unchanged => {}
+        Body::Unchanged | Body::Whole(_) => {}
         Body::Withheld => *part = None,
-        Body::Renamed(rewriting) => {
-            *part = part.take().and_then(|part| rewriting.feed(part));
-            if is_end && let Body::Renamed(rewriting) = std::mem::replace(body, Body::Unchanged) {
-                let rest = names::rest(session.req_header(), rewriting, admitted);
+        Body::Renamed(held) => {
+            *part = part.take().and_then(|part| held.feed(part));
+            if is_end && let Body::Renamed(held) = std::mem::replace(body, Body::Unchanged) {
+                let (rest, share) = names::rest(session.req_header(), held, admitted);
+                *body = Body::Whole(share);
                 if !rest.is_empty() {
                     *part = Some(rest);
                 }

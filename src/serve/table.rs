@@ -16,7 +16,7 @@ use crate::config::{self, Config};
 use crate::metrics::Meters;
 use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Connections, Destination, Kept, Table, Trouble, Upstream};
+use crate::proxy::{BlobHosts, Connections, Destination, Kept, Table, Trouble, Upstream, room};
 use oci::route::Routes;
 
 /// Makes tables of routes, and swaps them.
@@ -130,9 +130,11 @@ impl RouteTable {
         if in_effect.is_some_and(|known| known.reads_per_minute != shared.reads_per_minute) {
             next.iter().for_each(|served| served.upstream.health.set_reads(shared.reads_per_minute));
         }
+        let memory = config.cache().map_or(0, |settings| settings.memory);
+        room::is_beside_cache_of(memory);
         if let Some(cache) = self.cache.get() {
             // Without a cache, what was in it is not to take memory.
-            cache.set_memory(config.cache().map_or(0, |settings| settings.memory));
+            cache.set_memory(memory);
         }
         self.live.store(Arc::new(routes));
         *self.egress.lock().unwrap_or_else(PoisonError::into_inner) = (config.egress().clone(), Some(egress));

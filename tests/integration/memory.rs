@@ -4,9 +4,13 @@
 //! scripts/memory runs it with what the documentation states.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use acr_emulator::{Emulator, Image};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt};
 
 use testkit::wire::Client;
 use testkit::{Proxy, Setup};
@@ -17,6 +21,12 @@ const CLIENTS: usize = 16;
 const OVERHEAD: usize = 64 << 20;
 /// Names that exist are tagged this many at a time, so that the emulator's own tables stay small.
 const BATCH: usize = 4000;
+/// Clients that ask for a list and do not read it; with what each had of its own this was half a gigabyte.
+const UNREAD: usize = 60;
+/// Tags of a list that is nearly as long as one may be.
+const LONG_LIST: usize = 30_000;
+/// What bodies take together beside the cache.
+const ROOM: usize = 64 << 20;
 const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json\r\n";
 
 fn number(variable: &str, default: usize) -> usize {
@@ -87,4 +97,49 @@ async fn the_memory_of_many_names_stays_within_its_bound() {
     // The program's own pages are counted where it is built as for users.
     let counted = if cfg!(debug_assertions) { peak } else { all };
     assert!(counted <= memory + OVERHEAD, "{counted} bytes");
+}
+
+/// A connection whose window is small from its beginning, so that the kernel takes next to nothing of an answer.
+fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).expect("a socket");
+    setsockopt(&socket, sockopt::RcvBuf, &4096).expect("a small buffer");
+    let SocketAddr::V4(address) = address else { panic!("{address} is of IPv6") };
+    connect(socket.as_raw_fd(), &SockaddrIn::from(address)).expect("a connection");
+    TcpStream::from(socket)
+}
+
+/// Each had 4 MiB of its own, twice, for as long as its client took.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_nobody_reads_stay_within_their_room() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    let digest = azure.push(Image::small("hub/library/busybox", "latest")).index_digest;
+    for tag in 0..LONG_LIST {
+        azure.tag("hub/library/busybox", &digest, &format!("t{tag:0>120}"));
+    }
+    for (cache, how) in [("off", "passed on"), ("{memory: 1MiB}", "shared by flights")] {
+        let proxy = Setup::new(&azure).flag("--log", "error").cache(cache).start();
+        let list = |number: usize| format!("/v2/library/busybox/tags/list?n={LONG_LIST}&last=a{number}");
+        let whole = Client::new(proxy.address()).ask("GET", &list(UNREAD), "HTTP/1.1", "");
+        assert!(whole.head.status == 200 && whole.body.len() > 3 << 20, "{how}: {}", whole.body.len());
+        let base = proxy.resident_bytes();
+        let unread: Vec<_> = (0..UNREAD)
+            .map(|number| {
+                let mut stream = narrow(proxy.address());
+                let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", list(number));
+                stream.write_all(request.as_bytes()).expect("sent");
+                stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a limit");
+                // It has the beginning of its answer, and so has come as far as it comes.
+                let mut beginning = [0; 12];
+                stream.read_exact(&mut beginning).expect("an answer");
+                assert!(beginning.starts_with(b"HTTP/1.1 200"), "{how}: {}", String::from_utf8_lossy(&beginning));
+                stream
+            })
+            .collect();
+        let taken = proxy.resident_bytes().saturating_sub(base);
+        println!("{how}: {} MiB for {UNREAD} lists that nobody reads", taken >> 20);
+        assert!(taken <= ROOM + OVERHEAD, "{how}: {} MiB", taken >> 20);
+        let small = Client::new(proxy.address()).ask("GET", "/v2/library/busybox/manifests/latest", "HTTP/1.1", ACCEPT);
+        assert_eq!(small.head.status, 200, "{how}: others are served meanwhile");
+        drop(unread);
+    }
 }

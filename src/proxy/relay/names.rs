@@ -9,6 +9,8 @@ use pingora_proxy::Session;
 use super::framing;
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::endpoint::Endpoint;
+use crate::proxy::held::Held;
+use crate::proxy::room::Share;
 use oci::rename::Renaming;
 use oci::rewrite::{BodyKind, Rewriting};
 
@@ -31,10 +33,11 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
         return Ok(Body::Unchanged);
     };
     framing::without_length(session, response)?;
-    Ok(if is_head { Body::Unchanged } else { Body::Renamed(rewriting) })
+    Ok(if is_head { Body::Unchanged } else { Body::Renamed(Held::new(rewriting)) })
 }
 
-/// The same for a response whose body is here as a whole: the new body, if it changes.
+/// The same for a response whose body is here as a whole: the new body, if it changes. Where there is no room for a second one it
+/// does not, as one does not that is too long.
 pub(crate) fn whole(
     request: &RequestHeader,
     response: &mut ResponseHeader,
@@ -47,12 +50,16 @@ pub(crate) fn whole(
     if names.from == names.to {
         return Ok(None);
     }
-    let renamed = match kind(response, admitted.target.endpoint()) {
-        Some(BodyKind::Tags) => names.tags(body),
-        Some(BodyKind::Errors) => names.errors(body),
-        None => None,
+    let Some(kind) = kind(response, admitted.target.endpoint()) else { return Ok(None) };
+    let mut share = Share::default();
+    if !share.grow(body.len()) {
+        return Ok(None);
+    }
+    let renamed = match kind {
+        BodyKind::Tags => names.tags(body),
+        BodyKind::Errors => names.errors(body),
     };
-    Ok(renamed.map(Bytes::from))
+    Ok(renamed.map(|renamed| share.hold(renamed.into())))
 }
 
 /// Renames in `Link` and `Location`.
@@ -74,10 +81,10 @@ fn headers(response: &mut ResponseHeader, names: &Renaming<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The rest of a body that was held, at its end.
-pub(crate) fn rest(client: &RequestHeader, rewriting: Rewriting, admitted: &Admitted) -> Bytes {
+/// The rest of a body that was held, at its end, and what it takes until the client has it.
+pub(crate) fn rest(client: &RequestHeader, held: Held, admitted: &Admitted) -> (Bytes, Share) {
     let namespace = namespace(client.uri.query());
-    rewriting.finish(&names(client.uri.path(), admitted, namespace.as_deref()))
+    held.finish(&names(client.uri.path(), admitted, namespace.as_deref()))
 }
 
 /// Which body this is, if it is one that names the repository and that can be read.

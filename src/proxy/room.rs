@@ -1,0 +1,105 @@
+//! Room for bodies that are held in memory, from the first byte that is read until nobody sends or keeps them any more.
+//!
+//! A client that reads slowly, or not at all, holds its answer for as long as it may, and thousands may do so at once: what all of
+//! them hold together is bounded, whatever the registry sends.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+/// Bytes of bodies beside those that are kept: as many as the default of the whole cache.
+const BESIDE_CACHE: usize = 64 << 20;
+
+/// The room of this process.
+static ROOM: Room = Room { bytes: AtomicUsize::new(BESIDE_CACHE), held: AtomicUsize::new(0) };
+
+struct Room {
+    bytes: AtomicUsize,
+    held: AtomicUsize,
+}
+
+/// The cache keeps as many bytes at most. Its bodies are held as well, so that as much room is left beside them as without it.
+pub(crate) fn is_beside_cache_of(memory: usize) {
+    ROOM.bytes.store(BESIDE_CACHE.saturating_add(memory), Ordering::Relaxed);
+}
+
+/// What a body takes of the room.
+pub(crate) struct Share {
+    room: &'static Room,
+    bytes: usize,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { room: &ROOM, bytes: 0 }
+    }
+}
+
+impl Share {
+    /// Takes as much as a body of this length needs. False if there is not that much left.
+    pub(crate) fn grow(&mut self, length: usize) -> bool {
+        let more = length.saturating_sub(self.bytes);
+        if more == 0 {
+            return true;
+        }
+        // Whoever takes too much gives it back at once; another one that comes meanwhile is refused, as it might have been anyway.
+        let held = self.room.held.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        if held > self.room.bytes.load(Ordering::Relaxed) {
+            self.room.held.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += more;
+        true
+    }
+
+    /// The body, which takes its room until the last part of it is dropped.
+    pub(crate) fn hold(self, body: Bytes) -> Bytes {
+        if body.is_empty() { body } else { Bytes::from_owner(Held { body, _share: self }) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.room.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct Held {
+    body: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(bytes: usize) -> &'static Room {
+        Box::leak(Box::new(Room { bytes: AtomicUsize::new(bytes), held: AtomicUsize::new(0) }))
+    }
+
+    #[test]
+    fn a_body_takes_its_length_until_its_last_part_is_dropped() {
+        let room = room(100);
+        let held = || room.held.load(Ordering::Relaxed);
+        let mut share = Share { room, bytes: 0 };
+        for (length, is_there) in [(10, true), (5, true), (60, true), (101, false), (60, true)] {
+            assert_eq!(share.grow(length), is_there, "{length}");
+        }
+        assert_eq!(held(), 60);
+        let body = share.hold(Bytes::from(vec![b'x'; 60]));
+        let part = body.slice(10..20);
+        drop(body);
+        assert_eq!((held(), part.len()), (60, 10));
+        assert!(!Share { room, bytes: 0 }.grow(41), "it is held by whoever sends it");
+        drop(part);
+        assert_eq!(held(), 0);
+        assert!(Share { room, bytes: 0 }.grow(100));
+        assert_eq!(held(), 0);
+    }
+}
