@@ -1,6 +1,8 @@
 //! `--pull`: each engine that runs pulls a small image, and the proxy's own count tells whether it was asked.
 
-use std::time::{Duration, Instant};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use oci::image::Image;
 use oci::route::DOCKER_HUB;
@@ -13,45 +15,83 @@ use super::{containerd, dockerd, podman, proxy};
 use crate::config::Config;
 use crate::host::Host;
 
-/// All pulls together. A registry that has to import an image answers its first pull within 30 s.
-const LIMIT: Duration = Duration::from_secs(120);
+/// The pull of one engine. A registry that has to import an image answers its first pull within 30 s. One engine that hangs takes no time
+/// of the next.
+const LIMIT: Duration = Duration::from_secs(60);
 /// What an engine says of a failure is quoted up to here.
 const MAX_SAID: usize = 400;
 /// Images that ctr pulls are kept apart from those of others.
 const NAMESPACE: &str = "acr-cache-proxy-doctor";
 
+/// What came of an engine's pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    Pulled,
+    /// In the engine's words.
+    Failed(String),
+    /// It has not ended within [`LIMIT`].
+    Unended,
+    /// There is nothing here to ask the engine by.
+    Unasked,
+}
+
+/// An image as engines are asked for it.
+struct Wanted {
+    /// `docker.io`
+    registry: String,
+    /// `docker.io/library/hello-world`
+    name: String,
+    /// Tag or digest.
+    reference: String,
+    /// `docker.io/library/hello-world:latest`
+    whole: String,
+}
+
+impl Wanted {
+    fn new(image: &Image) -> Self {
+        let registry = image.registry().unwrap_or(DOCKER_HUB);
+        let separator = if image.digest().is_some() { '@' } else { ':' };
+        let (repository, reference) = (image.repository(), image.reference());
+        let library = if registry == DOCKER_HUB && !repository.contains('/') { "library/" } else { "" };
+        let name = format!("{registry}/{library}{repository}");
+        let whole = format!("{name}{separator}{reference}");
+        Self { registry: registry.to_owned(), name, reference: reference.to_owned(), whole }
+    }
+}
+
 /// Pulls, and adds what is found to the parts.
 pub(super) async fn pull(host: &Host, config: &Config, image: &Image, parts: &mut [Examined]) {
-    let until = Instant::now() + LIMIT;
-    let registry = image.registry().unwrap_or(DOCKER_HUB);
-    let (separator, reference) = match (image.digest(), image.tag()) {
-        (Some(digest), _) => ("@", digest),
-        (None, tag) => (":", tag.unwrap_or("latest")),
-    };
-    let repository = image.repository();
-    let repository = match repository.contains('/') || registry != DOCKER_HUB {
-        true => repository.to_owned(),
-        false => format!("library/{repository}"),
-    };
-    let name = format!("{registry}/{repository}");
-    let whole = format!("{name}{separator}{reference}");
+    let wanted = Wanted::new(image);
     for part in parts.iter_mut().filter(|part| part.runs != Some(false)) {
-        let before = requests(config).await;
-        let left = until.saturating_duration_since(Instant::now());
-        let outcome = match part.part {
-            Part::Dockerd => by_dockerd(host, &name, reference, left).await,
+        let is_asked = match part.part {
+            Part::Proxy | Part::Kubelet => false,
             // It serves dockerd, and a pull by ctr says nothing about those of dockerd.
-            Part::Containerd if part.ways.is_empty() => continue,
-            Part::Containerd => by_containerd(host, &whole, left).await,
-            Part::Podman => run(host, "podman", &["podman", "pull", "--quiet", &whole], left).await,
-            Part::Crio => by_crictl(host, podman::crio_socket(host).await, &whole, left).await,
-            Part::Proxy | Part::Kubelet => continue,
-            Part::Buildkitd | Part::K3s | Part::Rke2 => None,
+            Part::Containerd => !part.ways.is_empty(),
+            _ => true,
         };
+        if !is_asked {
+            continue;
+        }
+        let before = requests(config).await;
+        let outcome = by_engine(host, part.part, &wanted).await;
         let after = requests(config).await;
         let more = before.zip(after).map(|(before, after)| after.saturating_sub(before));
-        judge(part, &whole, registry, outcome, more);
+        judge(part, &wanted, outcome, more);
     }
+}
+
+/// Has one engine pull.
+async fn by_engine(host: &Host, part: Part, wanted: &Wanted) -> Outcome {
+    let pull = async {
+        match part {
+            Part::Dockerd => by_dockerd(host, wanted).await,
+            Part::Containerd => by_containerd(host, &wanted.whole).await,
+            Part::Podman => run(host, "podman", &["podman", "pull", "--quiet", &wanted.whole]).await,
+            Part::Crio => by_crictl(host, podman::crio_socket(host).await, &wanted.whole).await,
+            Part::Proxy | Part::Kubelet | Part::Buildkitd | Part::K3s | Part::Rke2 => Outcome::Unasked,
+        }
+    };
+    tokio::time::timeout(LIMIT, pull).await.unwrap_or(Outcome::Unended)
 }
 
 /// How many requests of clients the proxy has had.
@@ -59,92 +99,101 @@ async fn requests(config: &Config) -> Option<u64> {
     proxy::status(config).await?["requests"]["total"].as_u64()
 }
 
-fn judge(part: &mut Examined, image: &str, registry: &str, outcome: Option<Result<(), String>>, requests: Option<u64>) {
-    let name = part.part.name();
+fn judge(part: &mut Examined, wanted: &Wanted, outcome: Outcome, requests: Option<u64>) {
+    let (name, image) = (part.part.name(), &wanted.whole);
     let fix = by_hand("acr-cache-proxy doctor; journalctl --unit acr-cache-proxy --since -5min");
     let finding = |text: String, why: &str| Finding {
         code: Code::Pull,
         file: None,
         text,
         why: why.to_owned(),
-        registries: vec![registry.to_owned()],
+        registries: vec![wanted.registry.clone()],
         fix: fix.clone(),
     };
     match (outcome, requests) {
-        (None, _) => part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by")),
-        (Some(Err(cause)), _) => {
+        (Outcome::Unasked, _) => {
+            part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by"));
+        }
+        (Outcome::Failed(cause), _) => {
             let why = "neither the proxy nor the source has given the image";
             part.find(finding(format!("a pull of {image} fails: {cause}"), why));
         }
-        (Some(Ok(())), Some(0)) => {
+        (Outcome::Unended, _) => {
+            let why = "the engine hangs, or waits for whoever it asks; what it waits for, its own log tells";
+            part.find(finding(format!("a pull of {image} has not ended within {} s", LIMIT.as_secs()), why));
+        }
+        (Outcome::Pulled, Some(0)) => {
             let why = "the image has come from somewhere else, so pulls go past the proxy";
             part.find(finding(format!("{image} was pulled, and the proxy was not asked"), why));
         }
-        (Some(Ok(())), Some(_)) => part.notes.push(format!("{name} has pulled {image}, and the proxy was asked")),
-        (Some(Ok(())), None) => part.notes.push(format!(
+        (Outcome::Pulled, Some(_)) => part.notes.push(format!("{name} has pulled {image}, and the proxy was asked")),
+        (Outcome::Pulled, None) => part.notes.push(format!(
             "{name} has pulled {image}; whether the proxy was asked only its access log tells, because it has no admin listener"
         )),
     }
 }
 
 /// dockerd answers at once, and tells of a failure in the last line of the answer.
-async fn by_dockerd(host: &Host, name: &str, reference: &str, limit: Duration) -> Option<Result<(), String>> {
-    let socket = dockerd::socket(host).await?;
+async fn by_dockerd(host: &Host, wanted: &Wanted) -> Outcome {
+    let Some(socket) = dockerd::socket(host).await else { return Outcome::Unasked };
     let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("fromImage", name)
-        .append_pair("tag", reference)
+        .append_pair("fromImage", &wanted.name)
+        .append_pair("tag", &wanted.reference)
         .finish();
-    let answer = match ask::post_unix(&socket, &format!("/images/create?{query}"), limit).await {
+    let answer = match ask::post_unix(&socket, &format!("/images/create?{query}"), LIMIT).await {
         Ok(answer) => answer,
-        Err(cause) => return Some(Err(cause.to_string().to_lowercase())),
+        Err(cause) => return failed(&cause),
     };
     let lines = answer.body.split(|byte| *byte == b'\n').rev();
     let said = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let wrong = said.into_iter().find_map(|line| Some(line["error"].as_str().or(line["message"].as_str())?.to_owned()));
-    Some(match wrong {
-        Some(wrong) => Err(quoted(&wrong)),
-        None if answer.status == 200 => Ok(()),
-        None => Err(format!("dockerd answers {}", answer.status)),
-    })
+    match wrong {
+        Some(wrong) => Outcome::Failed(quoted(&wrong)),
+        None if answer.status == 200 => Outcome::Pulled,
+        None => Outcome::Failed(format!("dockerd answers {}", answer.status)),
+    }
 }
 
 /// As a kubelet does where crictl is installed; else by ctr with the flags for that.
-async fn by_containerd(host: &Host, image: &str, limit: Duration) -> Option<Result<(), String>> {
+async fn by_containerd(host: &Host, image: &str) -> Outcome {
     if host.has_program(&["crictl"]) {
-        return by_crictl(host, containerd::socket(host).ok(), image, limit).await;
+        return by_crictl(host, containerd::socket(host).ok(), image).await;
     }
-    let flags = containerd::ctr_flags(host).await?;
+    let Some(flags) = containerd::ctr_flags(host).await else { return Outcome::Unasked };
     let mut words = vec!["ctr", "--namespace", NAMESPACE, "images", "pull"];
     words.extend(flags.iter().map(String::as_str));
     words.push(image);
-    let outcome = run(host, "ctr", &words, limit).await;
-    if matches!(outcome, Some(Ok(()))) {
-        let _ = run(host, "ctr", &["ctr", "--namespace", NAMESPACE, "images", "rm", image], limit).await;
+    let outcome = run(host, "ctr", &words).await;
+    if outcome == Outcome::Pulled {
+        let _ = run(host, "ctr", &["ctr", "--namespace", NAMESPACE, "images", "rm", image]).await;
     }
     outcome
 }
 
-async fn by_crictl(
-    host: &Host,
-    socket: Option<std::path::PathBuf>,
-    image: &str,
-    limit: Duration,
-) -> Option<Result<(), String>> {
-    let endpoint = format!("unix://{}", socket?.display());
+async fn by_crictl(host: &Host, socket: Option<PathBuf>, image: &str) -> Outcome {
+    let Some(socket) = socket else { return Outcome::Unasked };
+    let endpoint = format!("unix://{}", socket.display());
     let words = ["crictl", "--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint, "pull", image];
-    run(host, "crictl", &words, limit).await
+    run(host, "crictl", &words).await
 }
 
-/// `None` where the program is not here, or the host is another one's tree.
-async fn run(host: &Host, program: &str, words: &[&str], limit: Duration) -> Option<Result<(), String>> {
+/// By a program, which can ask nobody for the tree of another host.
+async fn run(host: &Host, program: &str, words: &[&str]) -> Outcome {
     if !host.is_this() || !host.has_program(&[program]) {
-        return None;
+        return Outcome::Unasked;
     }
-    Some(match ask::run(words, limit).await {
-        Ok((true, ..)) => Ok(()),
-        Ok((false, _, said)) => Err(quoted(said.trim_end().lines().next_back().unwrap_or_default())),
-        Err(cause) => Err(cause.to_string().to_lowercase()),
-    })
+    match ask::run(words, LIMIT).await {
+        Ok((true, ..)) => Outcome::Pulled,
+        Ok((false, _, said)) => Outcome::Failed(quoted(said.trim_end().lines().next_back().unwrap_or_default())),
+        Err(cause) => failed(&cause),
+    }
+}
+
+fn failed(cause: &io::Error) -> Outcome {
+    match cause.kind() {
+        io::ErrorKind::TimedOut => Outcome::Unended,
+        _ => Outcome::Failed(cause.to_string().to_lowercase()),
+    }
 }
 
 /// What an engine says, in one line, without the query of an address, which may be a signature.
@@ -163,6 +212,34 @@ fn quoted(said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of two minutes for all of them the first took all.
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_hangs_takes_no_time_of_the_next() {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(root.path().join("run")).expect("made");
+        // It is stopped: the kernel takes connections for it.
+        let _hangs = std::os::unix::net::UnixListener::bind(root.path().join("run/docker.sock")).expect("a socket");
+        let host = Host::new(root.path().to_owned());
+        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"));
+        for _ in 0..2 {
+            let start = tokio::time::Instant::now();
+            assert_eq!(by_engine(&host, Part::Dockerd, &wanted).await, Outcome::Unended);
+            assert_eq!(start.elapsed().as_secs(), LIMIT.as_secs());
+        }
+        assert_eq!(by_engine(&host, Part::Crio, &wanted).await, Outcome::Unasked);
+    }
+
+    #[test]
+    fn an_image_is_named_whole() {
+        for (text, whole) in [
+            ("hello-world", "docker.io/library/hello-world:latest"),
+            ("ghcr.io/org/app:2", "ghcr.io/org/app:2"),
+            ("quay.io/app", "quay.io/app:latest"),
+        ] {
+            assert_eq!(Wanted::new(&Image::parse(text).expect("an image")).whole, whole);
+        }
+    }
 
     #[test]
     fn the_query_of_an_address_is_not_shown() {
