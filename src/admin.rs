@@ -99,7 +99,7 @@ impl Admin {
                 Reply { status: StatusCode::OK, kind, body }
             }
             "/" => Reply { status: StatusCode::OK, kind: "text/html; charset=utf-8", body: page::page().html.clone() },
-            "/status" => Reply::json(StatusCode::OK, &status::report(state)),
+            "/status" => Reply::json(StatusCode::OK, &status::report(state, query)),
             "/cache" => Reply::json(StatusCode::OK, &cache::report(&state.routes)),
             _ => Reply::text(StatusCode::NOT_FOUND, PATHS),
         };

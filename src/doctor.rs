@@ -14,6 +14,7 @@ use crate::config::{Config, is_sample};
 use crate::logger;
 
 mod ask;
+mod asked;
 mod buildkitd;
 mod containerd;
 mod dockerd;
@@ -84,7 +85,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
                 let mut report = examine(options, &config, &mirror).await;
                 if let Some(image) = &options.pull {
                     let host = Host::new(options.root.clone());
-                    pull::pull(&host, &config, image, &mut report.parts).await;
+                    pull::pull(&host, &config, image, &mut report).await;
                 }
                 report
             })

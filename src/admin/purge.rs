@@ -56,7 +56,7 @@ pub(super) fn purge(live: &Table, query: &str) -> Reply {
 }
 
 /// The one image of a query.
-fn image(query: &str) -> Result<Image, String> {
+pub(super) fn image(query: &str) -> Result<Image, String> {
     const USE: &str = "use POST /cache/purge?image=docker.io/library/nginx:1.27";
     let mut parameters = form_urlencoded::parse(query.as_bytes());
     match (parameters.next(), parameters.next()) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::health::{self, Readiness};
 use super::process::Process;
-use super::{State, cache};
+use super::{State, cache, purge};
 use crate::load::opening::{Handshake, Openings, RefusedProxyHeader};
 use crate::metrics::history::{STEP, Sum};
 use crate::metrics::labels::Cause;
@@ -15,13 +15,14 @@ use crate::metrics::recent::Failure;
 use crate::metrics::refused::LastHour;
 use crate::proxy::{Call, Destination, Upstream, upstreams};
 use crate::token::{Life, TokenReport};
+use oci::name::Name;
 use oci::route::{OnFailure, Route};
 
 /// Images and clients that are listed, of those that are counted.
 const LISTED: usize = 15;
 
-/// All of it, now.
-pub(super) fn report(state: &State) -> Value {
+/// All of it, now. With a query `image=`, and an image as clients name it, also how often that one was pulled, however rare it is.
+pub(super) fn report(state: &State, query: Option<&str>) -> Value {
     let (ready, readiness) = health::readiness(state);
     let (sum, process) = (Sum::of(&state.meters), Process::read());
     let failures = state.meters.failures.all();
@@ -48,6 +49,7 @@ pub(super) fn report(state: &State) -> Value {
         "cache": cache::report(&state.routes),
         "failures": failures.iter().map(failure).collect::<Vec<_>>(),
         "images": images(state),
+        "asked": query.and_then(|query| asked(state, query)),
         "clients": clients(state),
         "process": {
             "resident_bytes": process.resident,
@@ -142,6 +144,17 @@ fn images(state: &State) -> Vec<Value> {
     all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2.cmp(&b.2)));
     all.truncate(LISTED);
     all.into_iter().map(|(pulls, route, path)| json!({"image": image(&path), "route": route, "pulls": pulls})).collect()
+}
+
+/// Of the image in a query; nothing for one that no route covers.
+fn asked(state: &State, query: &str) -> Option<Value> {
+    let image = purge::image(query).ok()?;
+    let routes = state.routes.load();
+    let choice = routes.choose_name(Name::parse(image.repository())?, image.registry(), None).ok()?;
+    let mut path = "/v2/".to_owned();
+    choice.repository.push_to(&mut path);
+    path += &format!("/manifests/{}", image.reference());
+    Some(json!({"image": image.to_string(), "pulls": choice.route.destination.meter.images.times(&path)}))
 }
 
 /// `/v2/hub/library/nginx/manifests/1.27` is `hub/library/nginx:1.27`.

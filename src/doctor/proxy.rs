@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde_json::Value;
 
 use super::ask::{self, Answer};
-use super::expected::{Expected, by_hand, edit, shell_word};
-use super::finding::{Code, Examined, Finding, Part};
+use super::expected::{Expected, Routed, by_hand, edit, shell_word};
+use super::finding::{Code, Examined, Finding, Part, listed};
 use crate::config::{Config, Endpoint};
 use crate::host::Host;
 
@@ -57,7 +57,7 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
         let admin = reachable(admin);
         ready = Some(ask::get(admin, "/readyz").await);
         if matches!(ready, Some(Ok(_))) {
-            status = ask_status(admin).await;
+            status = ask_status(admin, "/status").await;
         }
     }
     Facts {
@@ -86,13 +86,14 @@ fn is_another_registrys(answer: &Answer) -> bool {
     !is_refused && !is_ours
 }
 
-/// `/status` of a proxy with an admin listener.
-pub(super) async fn status(config: &Config) -> Option<Value> {
-    ask_status(reachable(config.admin()?)).await
+/// `/status` of a proxy with an admin listener, which also tells of this image.
+pub(super) async fn status_of(config: &Config, image: &str) -> Option<Value> {
+    let query = form_urlencoded::Serializer::new(String::new()).append_pair("image", image).finish();
+    ask_status(reachable(config.admin()?), &format!("/status?{query}")).await
 }
 
-async fn ask_status(admin: SocketAddr) -> Option<Value> {
-    ask::get(admin, "/status").await.ok().filter(|answer| answer.status == 200)?.json()
+async fn ask_status(admin: SocketAddr, target: &str) -> Option<Value> {
+    ask::get(admin, target).await.ok().filter(|answer| answer.status == 200)?.json()
 }
 
 /// By which a listener is reached from its own host.
@@ -153,7 +154,7 @@ pub(super) fn with_sample(file: Option<&str>) -> Examined {
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
     let at = &facts.at;
-    let all = super::finding::listed(&expected.names());
+    let all = listed(&expected.names());
     match &facts.answers {
         Ok(None) => found.runs = Some(true),
         Ok(Some(_)) if facts.is_other => {
@@ -183,7 +184,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 code: Code::Down,
                 file: None,
                 text: format!("nothing answers at {at}: {}", told(cause)),
-                why: format!("pulls of {all} go to the source, nobody is told, and those of closed routes fail"),
+                why: without_it(expected),
                 fix: by_hand(start),
             });
             return found;
@@ -214,6 +215,26 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     refused(facts, expected, &mut found);
     found
+}
+
+/// What comes of pulls while nobody answers.
+fn without_it(expected: &Expected<'_>) -> String {
+    let of = |is_meant: fn(&Routed) -> bool| -> Vec<&str> {
+        let meant = expected.registries.iter().filter(|(_, routed)| is_meant(routed));
+        meant.map(|(name, _)| name.as_str()).collect()
+    };
+    let (open, closed) = (of(|routed| routed.open), of(|routed| routed.closed));
+    // dockerd's own mirrors, alone of all, always fall back.
+    let fail = format!(
+        "pulls of {} fail, because their routes are closed, but for those of a dockerd whose mirrors are in daemon.json",
+        listed(&closed)
+    );
+    let past = format!("pulls of {} go to the source, and nobody is told", listed(&open));
+    match (open.is_empty(), closed.is_empty()) {
+        (false, true) => past,
+        (true, _) => fail,
+        (false, false) => format!("{past}; {fail}"),
+    }
 }
 
 /// Another program has the proxy's place.

@@ -1,17 +1,20 @@
-//! `--pull`: each engine that runs pulls a small image, and the proxy's own count tells whether it was asked.
+//! `--pull`: each engine that runs pulls a small image, and the proxy's own counts tell whether it was asked for it.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use oci::image::Image;
+use oci::name::Name;
 use oci::route::DOCKER_HUB;
 use serde_json::Value;
 
 use super::ask;
+use super::asked::{self, Asked};
 use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part};
-use super::{containerd, dockerd, podman, proxy};
+use super::report::Report;
+use super::{containerd, dockerd, podman};
 use crate::config::Config;
 use crate::host::Host;
 
@@ -33,12 +36,16 @@ enum Outcome {
     Unended,
     /// There is nothing here to ask the engine by.
     Unasked,
+    /// Whoever runs this may not ask the engine.
+    Denied,
 }
 
 /// An image as engines are asked for it.
 struct Wanted {
     /// `docker.io`
     registry: String,
+    /// `library/hello-world`
+    repository: String,
     /// `docker.io/library/hello-world`
     name: String,
     /// Tag or digest.
@@ -53,16 +60,38 @@ impl Wanted {
         let separator = if image.digest().is_some() { '@' } else { ':' };
         let (repository, reference) = (image.repository(), image.reference());
         let library = if registry == DOCKER_HUB && !repository.contains('/') { "library/" } else { "" };
-        let name = format!("{registry}/{library}{repository}");
+        let repository = format!("{library}{repository}");
+        let name = format!("{registry}/{repository}");
         let whole = format!("{name}{separator}{reference}");
-        Self { registry: registry.to_owned(), name, reference: reference.to_owned(), whole }
+        Self { registry: registry.to_owned(), repository, name, reference: reference.to_owned(), whole }
+    }
+
+    fn is_by_digest(&self) -> bool {
+        self.reference.contains(':')
+    }
+
+    /// As the proxy is asked for its count.
+    fn counted(&self) -> (&str, &str, &str) {
+        (&self.registry, &self.repository, &self.whole)
     }
 }
 
 /// Pulls, and adds what is found to the parts.
-pub(super) async fn pull(host: &Host, config: &Config, image: &Image, parts: &mut [Examined]) {
+pub(super) async fn pull(host: &Host, config: &Config, image: &Image, report: &mut Report) {
     let wanted = Wanted::new(image);
-    for part in parts.iter_mut().filter(|part| part.runs != Some(false)) {
+    let has_route = Name::parse(&wanted.repository)
+        .is_some_and(|name| config.routes().choose_name(name, Some(&wanted.registry), None).is_ok());
+    if !has_route {
+        let sources: Vec<_> = config.routes().iter().map(|route| route.source.to_string()).collect();
+        report.notes.push(format!(
+            "{} was not pulled: the proxy has no route for it, so engines have to pull it past the proxy; it has routes for {}",
+            wanted.whole,
+            sources.join(", ")
+        ));
+        return;
+    }
+    let proxy_serves = report.parts.iter().any(|part| part.part == Part::Proxy && part.runs == Some(true));
+    for part in report.parts.iter_mut().filter(|part| part.runs != Some(false)) {
         let is_asked = match part.part {
             Part::Proxy | Part::Kubelet => false,
             // It serves dockerd, and a pull by ctr says nothing about those of dockerd.
@@ -72,11 +101,16 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, parts: &mu
         if !is_asked {
             continue;
         }
-        let before = requests(config).await;
+        let (registry, repository, whole) = wanted.counted();
+        let before = asked::count(config, registry, repository, whole).await;
         let outcome = by_engine(host, part.part, &wanted).await;
-        let after = requests(config).await;
-        let more = before.zip(after).map(|(before, after)| after.saturating_sub(before));
-        judge(part, &wanted, outcome, more);
+        let asked = match outcome {
+            Outcome::Pulled | Outcome::Failed(_) if proxy_serves => {
+                asked::since(config, wanted.counted(), &before, wanted.is_by_digest()).await
+            }
+            _ => Asked::Not,
+        };
+        judge(part, &wanted, outcome, asked, proxy_serves);
     }
 }
 
@@ -94,43 +128,63 @@ async fn by_engine(host: &Host, part: Part, wanted: &Wanted) -> Outcome {
     tokio::time::timeout(LIMIT, pull).await.unwrap_or(Outcome::Unended)
 }
 
-/// How many requests of clients the proxy has had.
-async fn requests(config: &Config) -> Option<u64> {
-    proxy::status(config).await?["requests"]["total"].as_u64()
-}
-
-fn judge(part: &mut Examined, wanted: &Wanted, outcome: Outcome, requests: Option<u64>) {
+/// Pure: what the pull of one engine tells.
+fn judge(part: &mut Examined, wanted: &Wanted, outcome: Outcome, asked: Asked, proxy_serves: bool) {
+    const PAST: &str = "the image has come from somewhere else, so pulls go past the proxy";
     let (name, image) = (part.part.name(), &wanted.whole);
-    let fix = by_hand("acr-cache-proxy doctor; journalctl --unit acr-cache-proxy --since -5min");
-    let finding = |text: String, why: &str| Finding {
+    let (text, why) = match (outcome, asked) {
+        (Outcome::Unasked, _) => {
+            part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by"));
+            return;
+        }
+        (Outcome::Denied, _) => {
+            part.notes.push(format!("{name} was not asked to pull {image}: permission denied: run doctor as root"));
+            return;
+        }
+        (Outcome::Pulled, Asked::Served) => {
+            part.notes.push(format!("{name} has pulled {image}, and the proxy was asked for it"));
+            return;
+        }
+        (Outcome::Pulled, Asked::Unknown(why)) => {
+            part.notes.push(format!(
+                "{name} has pulled {image}; whether the proxy was asked for it only the proxy's access log tells, because {why}"
+            ));
+            return;
+        }
+        (Outcome::Unended, _) => (
+            format!("a pull of {image} has not ended within {} s", LIMIT.as_secs()),
+            "the engine hangs, or waits for whoever it asks; what it waits for, its own log tells".to_owned(),
+        ),
+        (Outcome::Failed(cause), Asked::Refused(said)) => (
+            format!("a pull of {image} fails: {cause}"),
+            format!("the proxy has answered {}, and the source has not given the image either", quoted(&said)),
+        ),
+        (Outcome::Failed(cause), _) => (
+            format!("a pull of {image} fails: {cause}"),
+            "neither the proxy nor the source has given the image".to_owned(),
+        ),
+        (Outcome::Pulled, Asked::Refused(said)) => (
+            format!("{image} was pulled, and the proxy has answered {}", quoted(&said)),
+            "after such an answer an engine goes to the source, so what it has pulled came from there".to_owned(),
+        ),
+        (Outcome::Pulled, _) if !proxy_serves => (
+            format!("{image} was pulled, and the proxy does not run"),
+            "while it does not run, the images come from the source".to_owned(),
+        ),
+        (Outcome::Pulled, Asked::Not) => (format!("{image} was pulled, and the proxy was not asked"), PAST.to_owned()),
+        (Outcome::Pulled, Asked::NotServed) => (
+            format!("{image} was pulled, and the proxy, which was asked for other things meanwhile, has not served it"),
+            PAST.to_owned(),
+        ),
+    };
+    part.find(Finding {
         code: Code::Pull,
         file: None,
         text,
-        why: why.to_owned(),
+        why,
         registries: vec![wanted.registry.clone()],
-        fix: fix.clone(),
-    };
-    match (outcome, requests) {
-        (Outcome::Unasked, _) => {
-            part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by"));
-        }
-        (Outcome::Failed(cause), _) => {
-            let why = "neither the proxy nor the source has given the image";
-            part.find(finding(format!("a pull of {image} fails: {cause}"), why));
-        }
-        (Outcome::Unended, _) => {
-            let why = "the engine hangs, or waits for whoever it asks; what it waits for, its own log tells";
-            part.find(finding(format!("a pull of {image} has not ended within {} s", LIMIT.as_secs()), why));
-        }
-        (Outcome::Pulled, Some(0)) => {
-            let why = "the image has come from somewhere else, so pulls go past the proxy";
-            part.find(finding(format!("{image} was pulled, and the proxy was not asked"), why));
-        }
-        (Outcome::Pulled, Some(_)) => part.notes.push(format!("{name} has pulled {image}, and the proxy was asked")),
-        (Outcome::Pulled, None) => part.notes.push(format!(
-            "{name} has pulled {image}; whether the proxy was asked only its access log tells, because it has no admin listener"
-        )),
-    }
+        fix: by_hand("acr-cache-proxy doctor; journalctl --unit acr-cache-proxy --since -5min"),
+    });
 }
 
 /// dockerd answers at once, and tells of a failure in the last line of the answer.
@@ -159,6 +213,9 @@ async fn by_containerd(host: &Host, image: &str) -> Outcome {
     if host.has_program(&["crictl"]) {
         return by_crictl(host, containerd::socket(host).ok(), image).await;
     }
+    if is_denied(containerd::socket(host).ok()).await {
+        return Outcome::Denied;
+    }
     let Some(flags) = containerd::ctr_flags(host).await else { return Outcome::Unasked };
     let mut words = vec!["ctr", "--namespace", NAMESPACE, "images", "pull"];
     words.extend(flags.iter().map(String::as_str));
@@ -172,6 +229,9 @@ async fn by_containerd(host: &Host, image: &str) -> Outcome {
 
 async fn by_crictl(host: &Host, socket: Option<PathBuf>, image: &str) -> Outcome {
     let Some(socket) = socket else { return Outcome::Unasked };
+    if is_denied(Some(socket.clone())).await {
+        return Outcome::Denied;
+    }
     let endpoint = format!("unix://{}", socket.display());
     let words = ["crictl", "--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint, "pull", image];
     run(host, "crictl", &words).await
@@ -189,9 +249,18 @@ async fn run(host: &Host, program: &str, words: &[&str]) -> Outcome {
     }
 }
 
+/// Its programs say so in a sentence among others.
+async fn is_denied(socket: Option<PathBuf>) -> bool {
+    match socket {
+        Some(socket) => ask::listens(&socket).await.is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied),
+        None => false,
+    }
+}
+
 fn failed(cause: &io::Error) -> Outcome {
     match cause.kind() {
         io::ErrorKind::TimedOut => Outcome::Unended,
+        io::ErrorKind::PermissionDenied => Outcome::Denied,
         _ => Outcome::Failed(cause.to_string().to_lowercase()),
     }
 }
@@ -228,6 +297,32 @@ mod tests {
             assert_eq!(start.elapsed().as_secs(), LIMIT.as_secs());
         }
         assert_eq!(by_engine(&host, Part::Crio, &wanted).await, Outcome::Unasked);
+    }
+
+    #[test]
+    fn what_came_of_a_pull_is_a_finding_only_where_the_image_has_not_come_through_the_proxy() {
+        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"));
+        let refused = || Asked::Refused("503, no token".to_owned());
+        let failed = || Outcome::Failed("no such image".to_owned());
+        for (outcome, asked, proxy_serves, text) in [
+            (Outcome::Pulled, Asked::Served, true, None),
+            (Outcome::Pulled, Asked::Unknown("it has no admin listener"), true, None),
+            (Outcome::Denied, Asked::Not, true, None),
+            (Outcome::Unasked, Asked::Not, true, None),
+            (Outcome::Pulled, Asked::Not, true, Some("was pulled, and the proxy was not asked")),
+            (Outcome::Pulled, Asked::NotServed, true, Some("has not served it")),
+            (Outcome::Pulled, refused(), true, Some("was pulled, and the proxy has answered 503, no token")),
+            (Outcome::Pulled, Asked::Not, false, Some("was pulled, and the proxy does not run")),
+            (failed(), Asked::Not, true, Some("fails: no such image")),
+            (failed(), refused(), true, Some("fails: no such image")),
+            (Outcome::Unended, Asked::Not, true, Some("has not ended within 60 s")),
+        ] {
+            let mut part = Examined::new(Part::Dockerd);
+            judge(&mut part, &wanted, outcome.clone(), asked, proxy_serves);
+            let found = part.findings.first().map(|finding| finding.text.clone());
+            assert_eq!((found.is_some(), part.notes.is_empty()), (text.is_some(), text.is_some()), "{outcome:?}");
+            assert!(found.as_deref().unwrap_or_default().ends_with(text.unwrap_or_default()), "{found:?}");
+        }
     }
 
     #[test]

@@ -102,6 +102,11 @@ impl Images {
         locked(&self.0).add(path);
     }
 
+    /// How often this one was.
+    pub(crate) fn times(&self, path: &str) -> u64 {
+        locked(&self.0).counts.get(path).map_or(0, |count| count.times)
+    }
+
     /// The paths that were pulled most often.
     pub(crate) fn top(&self, most: usize) -> Vec<(Box<str>, Count)> {
         locked(&self.0).top(most)

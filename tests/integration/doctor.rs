@@ -191,6 +191,11 @@ impl Host {
 
 /// Answers each request with this object, on a thread that ends with the test's process.
 fn listen(socket: &Path, answer: &str) {
+    listen_and(socket, answer, |_| {});
+}
+
+/// The same, and does something with each request before it answers.
+fn listen_and(socket: &Path, answer: &str, with: impl Fn(&str) + Send + 'static) {
     fs::create_dir_all(socket.parent().expect("a directory")).expect("made");
     let listener = UnixListener::bind(socket).expect("a socket");
     let answer = format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{answer}");
@@ -201,6 +206,7 @@ fn listen(socket: &Path, answer: &str) {
             while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read > 0) {
                 request.push(byte[0]);
             }
+            with(&String::from_utf8_lossy(&request));
             let _ = stream.write_all(answer.as_bytes());
         }
     });
@@ -424,7 +430,7 @@ async fn a_drop_in_of_a_user_is_edited_by_that_user_and_its_name_is_no_command()
 /// A dockerd that says it has pulled, and has not asked the proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
-    let (site, _azure) = Site::start().await;
+    let (site, azure) = Site::start().await;
     const LOADED: &str = r#"{"ServerVersion": "26.1.5", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
     for (answer, says) in [
         (LOADED, "docker.io/library/hello-world:latest was pulled, and the proxy was not asked"),
@@ -441,6 +447,35 @@ async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
         assert_eq!(findings(&report).next().expect("one").1["text"], says);
         assert_eq!(found(&host.doctor(&["--json"])), [], "without --pull nothing is pulled");
     }
+    // Whatever else the proxy is asked for meanwhile is no sign that the engine has asked it.
+    let host = site.host(&[Do::Install(&["dockerd"]), Do::Write(&["docker"])]);
+    let at = site.proxy.address();
+    listen_and(&host.path("/run/docker.sock"), &host.filled(LOADED), move |request| {
+        if request.starts_with("POST /images/create?") {
+            wire::ask(at, "GET /v2/", "");
+        }
+    });
+    let output = host.doctor(&["--json", "--pull"]);
+    assert_eq!(found(&output), [("dockerd".to_owned(), "pull".to_owned())], "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = findings(&report).next().expect("one").1["text"].to_string();
+    assert!(text.contains("which was asked for other things meanwhile, has not served it"), "{text}");
+    // What it refuses comes from the source.
+    azure.inject(Hop::Data, Fault::Status(503));
+    let host = site.host(&[Do::Install(&["dockerd"]), Do::Write(&["docker"])]);
+    listen_and(&host.path("/run/docker.sock"), &host.filled(LOADED), move |request| {
+        if request.starts_with("POST /images/create?") {
+            wire::ask(at, "GET /v2/library/hello-world/manifests/latest", "");
+        }
+    });
+    let output = host.doctor(&["--json", "--pull"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let all: Vec<_> = findings(&report).map(|(_, finding)| finding["text"].to_string()).collect();
+    assert!(all.iter().any(|text| text.contains("was pulled, and the proxy has answered 503")), "{all:?}");
+    // Of a registry without a route the proxy is not to be asked.
+    let said = host.doctor(&["--pull", "registry.k8s.io/pause:3.9"]).stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("registry.k8s.io/pause:3.9 was not pulled: the proxy has no route for it"), "{said}");
     let serves_dockerd = [Do::Install(&["dockerd", "containerd"]), Do::Write(&["docker"])];
     let said = site.host(&serves_dockerd).doctor(&["--pull"]).stdout;
     assert!(!String::from_utf8_lossy(&said).contains("containerd was not asked"), "it pulls nothing for anybody");

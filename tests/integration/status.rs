@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options, Server};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::{PATIENCE, Setup};
 
 use crate::admin::admin;
@@ -86,6 +86,17 @@ async fn the_status_tells_who_signs_in_what_failed_and_who_pulls_what_and_no_sec
     assert!(registry["last_success_seconds"].is_u64() && registry["last_failure"]["error"].is_string(), "{body:#}");
     assert_eq!(body["images"][0]["image"], "hub/library/busybox:latest");
     assert_eq!(body["images"][0]["pulls"], 3);
+    assert!(body["asked"].is_null(), "{body:#}");
+    for (image, asked) in [
+        ("docker.io/library/busybox:latest", json!({"image": "docker.io/library/busybox:latest", "pulls": 3})),
+        ("busybox", json!({"image": "busybox", "pulls": 3})),
+        ("busybox:none", json!({"image": "busybox:none", "pulls": 0})),
+        ("ghcr.io/no/route", Value::Null),
+        ("Busybox", Value::Null),
+    ] {
+        let (_, body) = told(admin, &format!("/status?image={image}"));
+        assert_eq!(body["asked"], asked, "{image}");
+    }
     assert_eq!(body["clients"][0]["client"], "127.0.0.1");
     let failure = &body["failures"][0];
     assert_eq!(
