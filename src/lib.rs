@@ -189,6 +189,7 @@
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
 //!     hosts_toml, registries_conf      files that several of them read
+//!       fault                            why a hosts.toml is taken for none
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to
 //!   step                             which of them can be left out

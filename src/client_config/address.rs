@@ -22,6 +22,8 @@ pub(crate) enum Slip {
     Host,
     /// One speaks TLS and the other does not.
     Scheme,
+    /// The scheme has capital letters: engines look for `http://` as it stands here, and take anything else for a host.
+    Case,
 }
 
 /// What an address is to this host's proxy.
@@ -40,6 +42,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Address {
     /// `None` where no scheme is said.
     tls: Option<bool>,
+    /// The scheme is in small letters, or there is none.
+    is_lower: bool,
     pub host: String,
     port: Option<u16>,
     /// What follows the port, with its slash; empty if there is nothing, or a slash alone.
@@ -56,6 +60,7 @@ impl Address {
             Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
             None => (None, text),
         };
+        let is_lower = scheme.as_deref().is_none_or(|scheme| text.starts_with(scheme));
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let (has_user, authority) = match authority.rsplit_once('@') {
             Some((_, authority)) => (true, authority),
@@ -63,12 +68,13 @@ impl Address {
         };
         let (host, port) = authority::split(authority);
         let user = if has_user { "***@" } else { "" };
-        let begin = scheme.as_ref().map(|scheme| format!("{scheme}://")).unwrap_or_default();
+        let begin = text.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
         // A query may hold a token.
         let shown = path.split(['?', '#']).next().unwrap_or_default();
         let shown: String = format!("{begin}{user}{authority}{shown}").chars().take(MAX_QUOTED).collect();
         Self {
             tls: scheme.map(|scheme| scheme == "https"),
+            is_lower,
             host: host.to_ascii_lowercase(),
             port: port.and_then(authority::port),
             path: if path == "/" { String::new() } else { path.to_owned() },
@@ -90,6 +96,14 @@ impl Address {
     /// The port, or what the scheme has for one.
     pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(if self.tls == Some(false) { 80 } else { 443 })
+    }
+
+    /// The path below which `hosts.toml` has it asked: `/v2` is put behind one that does not end so, unless that is overridden.
+    pub(crate) fn api(&self, is_overridden: bool) -> String {
+        let path = self.path.split(['?', '#']).next().unwrap_or_default();
+        let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let path: String = parts.iter().map(|part| format!("/{part}")).collect();
+        if path.ends_with("/v2") || is_overridden { path } else { path + "/v2" }
     }
 
     /// Nothing but a scheme and an authority.
@@ -175,7 +189,7 @@ impl Here {
         let at = |place: &Place| place.host == host && place.port == port;
         let speaks = |place: &Place| address.tls.is_none_or(|tls| tls == place.tls);
         if self.places.iter().any(|place| at(place) && speaks(place)) {
-            return Verdict::Ours;
+            return if address.is_lower { Verdict::Ours } else { Verdict::Slip(Slip::Case) };
         }
         if self.places.iter().any(at) {
             return Verdict::Slip(Slip::Scheme);
@@ -251,5 +265,42 @@ pub(crate) fn order<'a>(here: &Here, addresses: &'a [Address]) -> Order<'a> {
         (Some(at), _) => Order::Behind(&addresses[at], &addresses[0]),
         (None, Some((address, slip))) => Order::Slip(address, slip),
         (None, None) => Order::Absent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// dockerd 20 takes what is before the colon for a host, and containerd and dockerd 28 the same in `hosts.toml`.
+    #[test]
+    fn a_scheme_in_capital_letters_is_not_the_proxy() {
+        let place = Place { host: "127.0.0.1".to_owned(), port: 8080, tls: false };
+        let here = Here { places: vec![place], names: BTreeSet::new(), url: "http://127.0.0.1:8080".to_owned() };
+        for (url, verdict) in [
+            ("http://127.0.0.1:8080", Verdict::Ours),
+            ("127.0.0.1:8080", Verdict::Ours),
+            ("HTTP://127.0.0.1:8080", Verdict::Slip(Slip::Case)),
+            ("Http://127.0.0.1:8080", Verdict::Slip(Slip::Case)),
+            ("HTTPS://127.0.0.1:8080", Verdict::Slip(Slip::Scheme)),
+        ] {
+            assert_eq!(here.judge(&Address::parse(url)), verdict, "{url}");
+        }
+        assert!(!here.is_same("http://127.0.0.1:8080", "HTTP://127.0.0.1:8080"), "client-config --check");
+    }
+
+    #[test]
+    fn the_api_is_below_v2_unless_that_is_overridden() {
+        for (url, asks, overridden) in [
+            ("http://a:1", "/v2", ""),
+            ("http://a:1/", "/v2", ""),
+            ("http://a:1/v2", "/v2", "/v2"),
+            ("http://a:1/v2/", "/v2", "/v2"),
+            ("http://a:1/docker.io", "/docker.io/v2", "/docker.io"),
+            ("http://a:1/v2/hub", "/v2/hub/v2", "/v2/hub"),
+        ] {
+            let address = Address::parse(url);
+            assert_eq!((address.api(false).as_str(), address.api(true).as_str()), (asks, overridden), "{url}");
+        }
     }
 }

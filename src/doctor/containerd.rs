@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use toml::Table;
 
 use super::ask;
-use super::dockerd::missing;
 use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
-use super::hosts_toml::{self, Directory};
+use super::hosts_toml::{self, Directory, Reader};
 use super::started;
 use super::text;
 use crate::client_config::Client;
@@ -263,24 +262,24 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
     };
     let directories = of(&read_from);
     let is_its_own = read_from != CERTS_D;
+    let release = facts.version.as_deref().and_then(Reader::release);
+    let reader = Reader { name: "containerd", is_dockerd: false, release };
     let write = expected.write(Client::Containerd, "");
     let fix = |path: &str| if is_its_own { expected::edit(path, "") } else { write.clone() };
     for name in expected.names() {
         let way = match hosts_toml::of(directories, name) {
             Some(directory) => {
-                let leads_here = hosts_toml::leads_here(&expected.here, directory);
-                let findings = hosts_toml::judge(expected, name, directory, "containerd", &fix(directory.path()));
+                let (way, findings) = hosts_toml::judge(expected, name, directory, reader, &fix(directory.path()));
                 findings.into_iter().for_each(|finding| found.find(finding));
                 if directory.is_denied() {
                     continue;
                 }
-                if leads_here { Way::Proxy } else { Way::Source }
+                way
             }
             None => {
-                found.find(
-                    misnamed(directories, name, expected, &write)
-                        .unwrap_or_else(|| missing(&read_from, name, write.clone())),
-                );
+                found.find(misnamed(directories, name, expected, &write).unwrap_or_else(|| {
+                    hosts_toml::missing(directories, &read_from, &expected.here, name, write.clone())
+                }));
                 Way::Source
             }
         };

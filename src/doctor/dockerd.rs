@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way, listed};
 use super::forward_proxy;
-use super::hosts_toml::{self, Directory};
+use super::hosts_toml::{self, Directory, Reader};
 use super::started;
 use super::text;
 use crate::client_config::address::{Address, Order, Verdict, order};
@@ -78,6 +78,10 @@ impl Facts {
 
     fn release(&self) -> Option<u32> {
         self.version()?.split('.').next()?.parse().ok()
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { name: "dockerd", is_dockerd: true, release: self.version().and_then(Reader::release) }
     }
 
     fn has_containerds_store(&self) -> bool {
@@ -200,7 +204,8 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     }
     let by_hosts = facts.release().is_some_and(|release| release >= READS_HOSTS_TOML)
         && facts.has_containerds_store()
-        && hosts_toml::of(&facts.certs, DOCKER_HUB).is_some_and(|directory| hosts_toml::leads_here(here, directory));
+        && hosts_toml::of(&facts.certs, DOCKER_HUB)
+            .is_some_and(|directory| hosts_toml::leads_here(expected, DOCKER_HUB, directory, facts.reader()));
     let asked = order(here, &mirrors);
     let to_front = matches!(asked, Order::Behind(..));
     let wrong = misplaced(here, asked, &list, if to_front { by_editing() } else { fix.clone() });
@@ -308,9 +313,9 @@ fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
             // With daemon.json alone it pulls through the proxy as well.
             (Some(true), None) if name == DOCKER_HUB => {}
             (Some(true), Some(directory)) => {
-                let findings = hosts_toml::judge(expected, name, directory, "dockerd", &fix);
-                if !findings.is_empty() && !hosts_toml::leads_here(&expected.here, directory) {
-                    found.ways.insert(name.to_owned(), Way::Source);
+                let (way, findings) = hosts_toml::judge(expected, name, directory, facts.reader(), &fix);
+                if way != Way::Proxy {
+                    found.ways.insert(name.to_owned(), way);
                 }
                 findings.into_iter().for_each(|finding| found.find(finding));
                 if directory.is_denied() {
@@ -320,7 +325,7 @@ fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                 found.ways.entry(name.to_owned()).or_insert(Way::Proxy);
             }
             (Some(true), None) => {
-                found.find(missing(CERTS_D, name, fix.clone()));
+                found.find(hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone()));
                 found.ways.insert(name.to_owned(), Way::Source);
             }
             _ if name == DOCKER_HUB => {}
@@ -346,17 +351,4 @@ fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
             found.find(leftover(directory.path(), &registry, expected.prune(Client::Docker, "")));
         }
     }
-}
-
-/// A `hosts.toml` that is not there.
-pub(super) fn missing(certs: &str, registry: &str, fix: Fix) -> Finding {
-    let finding = Finding {
-        code: Code::NoMirror,
-        file: Some(certs.to_owned()),
-        text: format!("there is no hosts.toml for {REGISTRIES}"),
-        why: PAST.to_owned(),
-        registries: Vec::new(),
-        fix,
-    };
-    finding.of(registry)
 }

@@ -163,6 +163,7 @@ pub(super) fn misplaced(here: &Here, order: Order<'_>, list: &List<'_>, fix: Fix
                 Slip::Port => format!("the proxy is at {url}: the port differs"),
                 Slip::Host => format!("the proxy is at {url}: the host is misspelt"),
                 Slip::Scheme => format!("the proxy is at {url}: one has TLS and the other has not"),
+                Slip::Case => format!("the proxy is at {url}: the scheme has to be in small letters"),
             };
             (Code::Address, format!("{key} has {address}, and {differs}"))
         }

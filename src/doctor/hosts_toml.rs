@@ -1,12 +1,21 @@
 //! `hosts.toml`, which containerd and dockerd read: which hosts are asked for a registry, in which order, for what.
 
-use super::expected::{Expected, List, by_hand, misplaced, shell_word, unreadable, with_path};
-use super::finding::{Code, Finding, Fix};
+use toml::Value;
+
+use super::expected::{Expected, List, by_hand, edit, misplaced, shell_word, unreadable, with_path};
+use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
 use super::text;
-use crate::client_config::address::{Address, Here, Order, Verdict, order};
+use crate::client_config::address::{Address, Here, Verdict, order};
 use crate::client_config::carries_marker;
 use crate::host::{DENIED, Host, Text};
 
+mod fault;
+
+pub(super) use fault::Reader;
+use fault::fault;
+
+/// For registries without a directory.
+const DEFAULT: &str = "_default";
 /// In place of all directories, where nobody can say which there are. None has this name.
 const ANY: &str = "";
 
@@ -15,6 +24,10 @@ pub(super) struct Directory {
     /// As it is called.
     pub name: String,
     file: Text,
+    /// Without the file it counts all the same, and leads to the registry itself.
+    has_file: bool,
+    /// A certificate that the file names and that cannot be loaded, and why. No pull gets through then.
+    unusable: Option<(String, String)>,
 }
 
 impl Directory {
@@ -28,24 +41,86 @@ impl Directory {
     }
 }
 
-/// Every `hosts.toml` below a directory.
+/// Every directory of a registry below a directory.
 pub(super) fn read(host: &Host, certs: &str) -> Vec<Directory> {
+    let directory = |name: String| {
+        let path = format!("{certs}/{name}/hosts.toml");
+        let file = host.read(&path);
+        let has_file = file.is_some();
+        let file = file.unwrap_or_else(|| Text { path, content: Ok(String::new()) });
+        let unusable =
+            file.content.as_ref().ok().and_then(|content| unusable(host, &format!("{certs}/{name}"), content));
+        Directory { name, file, has_file, unusable }
+    };
     match host.list(certs) {
-        Ok(names) => names
-            .into_iter()
-            .filter_map(|name| Some(Directory { file: host.read(&format!("{certs}/{name}/hosts.toml"))?, name }))
-            .collect(),
+        Ok(names) => names.into_iter().map(directory).collect(),
         Err(cause) => {
-            vec![Directory { name: ANY.to_owned(), file: Text { path: certs.to_owned(), content: Err(cause) } }]
+            let file = Text { path: certs.to_owned(), content: Err(cause) };
+            vec![Directory { name: ANY.to_owned(), file, has_file: true, unusable: None }]
         }
     }
 }
 
-/// The one that counts for a registry, as containerd and dockerd look for it.
+/// The first file of a certificate or a key that a `hosts.toml` names and that cannot be loaded. One that whoever runs this may not read
+/// is not judged.
+fn unusable(host: &Host, beside: &str, content: &str) -> Option<(String, String)> {
+    let table = text::toml(content).ok()?;
+    let hosts = text::entries(&table, "host").into_iter().map(|(_, host)| host);
+    for settings in hosts.chain([&table]) {
+        let named = |key: &str| strings(settings.get(key));
+        let authorities = named("ca").into_iter().map(|path| (path, true));
+        for (path, is_authority) in authorities.chain(named("client").into_iter().map(|path| (path, false))) {
+            let path = if path.starts_with('/') { path } else { format!("{beside}/{path}") };
+            let wrong = match host.read(&path).map(|text| text.content) {
+                None => "it is not there".to_owned(),
+                Some(Err(wrong)) if wrong == DENIED => continue,
+                Some(Err(wrong)) => wrong,
+                Some(Ok(content)) if is_authority && !content.contains("-----BEGIN CERTIFICATE-----") => {
+                    "it has no certificate".to_owned()
+                }
+                Some(Ok(_)) => continue,
+            };
+            return Some((path, wrong));
+        }
+    }
+    None
+}
+
+/// The texts of a value that is one, or a list, or a list of lists.
+fn strings(value: Option<&Value>) -> Vec<String> {
+    match value {
+        Some(Value::String(text)) => vec![text.clone()],
+        Some(Value::Array(all)) => all.iter().flat_map(|one| strings(Some(one))).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The file that counts for a registry, as containerd and dockerd look for it.
 pub(super) fn of<'a>(directories: &'a [Directory], registry: &str) -> Option<&'a Directory> {
+    counting(directories, registry).filter(|directory| directory.has_file)
+}
+
+/// The first directory that is there counts, with a file or without one.
+fn counting<'a>(directories: &'a [Directory], registry: &str) -> Option<&'a Directory> {
     let with_port = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
-    let names = [with_port.as_deref(), Some(registry), Some("_default"), Some(ANY)];
+    let names = [with_port.as_deref(), Some(registry), Some(DEFAULT), Some(ANY)];
     names.into_iter().flatten().find_map(|name| directories.iter().find(|directory| directory.name == name))
+}
+
+/// What is wrong where [`of`] finds no file for a registry below `certs`.
+pub(super) fn missing(directories: &[Directory], certs: &str, here: &Here, registry: &str, fix: Fix) -> Finding {
+    let is_default = |directory: &&Directory| directory.name == DEFAULT && is_ours(here, directory);
+    let hides = counting(directories, registry).zip(directories.iter().find(is_default));
+    let (code, file, text) = match hides {
+        Some((empty, _)) => (
+            Code::Hidden,
+            format!("{certs}/{}", empty.name),
+            format!("it has no hosts.toml, and is looked into in place of {DEFAULT}"),
+        ),
+        None => (Code::NoMirror, certs.to_owned(), format!("there is no hosts.toml for {REGISTRIES}")),
+    };
+    let finding = Finding { code, file: Some(file), text, why: PAST.to_owned(), registries: Vec::new(), fix };
+    finding.of(registry)
 }
 
 /// Whether a name of a directory is that of some registry.
@@ -87,21 +162,35 @@ pub(super) fn is_ours(here: &Here, directory: &Directory) -> bool {
     carries_marker(content) || addresses.into_iter().any(|address| here.judge(address) == Verdict::Ours)
 }
 
-/// What is wrong with the file of a registry that has routes. `engine` is who reads it.
+/// What is wrong with the file of a registry that has routes, and where its pulls go.
 pub(super) fn judge(
     expected: &Expected<'_>,
     registry: &str,
     directory: &Directory,
-    engine: &str,
+    reader: Reader<'_>,
     fix: &Fix,
-) -> Vec<Finding> {
-    let file = directory.path();
+) -> (Way, Vec<Finding>) {
+    let (file, engine) = (directory.path(), reader.name);
     let ignored = format!("{engine} takes the file for none, and pulls of {registry} go past the proxy in silence");
-    let parsed = directory.file.content.clone().and_then(|content| parse(&content));
+    let parsed = directory.file.content.clone().and_then(|content| match fault(&content, reader) {
+        Some(wrong) => Err(wrong),
+        None => parse(&content),
+    });
     let Parsed { entries, server } = match parsed {
         Ok(parsed) => parsed,
-        Err(wrong) => return vec![unreadable(file, &wrong, &ignored)],
+        Err(wrong) => return (Way::Source, vec![unreadable(file, &wrong, &ignored)]),
     };
+    if let Some((path, wrong)) = &directory.unusable {
+        let finding = Finding {
+            registries: vec![registry.to_owned()],
+            code: Code::Unreadable,
+            file: Some(file.to_owned()),
+            text: format!("it names {path}: {wrong}"),
+            why: format!("{engine} loads the certificates of all hosts first, so every pull of {REGISTRIES} fails"),
+            fix: edit(file, ""),
+        };
+        return (Way::Nowhere, vec![finding]);
+    }
     // client-config leaves a file alone that it did not write.
     let is_foreign = !directory.file.content.as_ref().is_ok_and(|content| carries_marker(content));
     let aside = || {
@@ -113,19 +202,30 @@ pub(super) fn judge(
     let addresses: Vec<_> = entries.iter().map(|entry| entry.address.clone()).chain(server.clone()).collect();
     let list = List { file, key: "the list of hosts", registry };
     if let Some(finding) = misplaced(here, order(here, &addresses), &list, fix.clone()) {
-        return vec![finding];
+        return (Way::Source, vec![finding]);
     }
     let mut findings = Vec::new();
     if let Some(entry) = entries.first() {
-        let is_whole = entry.override_path && entry.address.path.starts_with("/v2");
-        if !entry.address.is_bare() && !is_whole {
+        let (address, asks) = (&entry.address, entry.address.api(entry.override_path));
+        if asks != "/v2" {
             let why = format!(
                 "{engine} asks the proxy for another path than /v2/, gets 404, and goes to the source of {registry}"
             );
-            findings.push(with_path(&entry.address, &list, why, fix.clone()));
+            findings.push(match entry.override_path && address.path.is_empty() {
+                true => Finding {
+                    registries: Vec::new(),
+                    code: Code::Path,
+                    file: Some(file.to_owned()),
+                    text: format!("{address} has override_path = true, so no /v2 is put behind it"),
+                    why,
+                    fix: fix.clone(),
+                },
+                false => with_path(address, &list, why, fix.clone()),
+            });
         }
         findings.extend(unable(entry, file, registry, engine, fix));
     }
+    let way = if findings.is_empty() { Way::Proxy } else { Way::Source };
     let is_ours = |address: &Address| here.judge(address) == Verdict::Ours;
     let routed = expected.registries.get(registry).copied().unwrap_or_default();
     let others = addresses.iter().filter(|address| !is_ours(address)).count() + usize::from(server.is_none());
@@ -150,14 +250,14 @@ pub(super) fn judge(
             fix: fix.clone(),
         });
     }
-    findings
+    (way, findings)
 }
 
 /// What the proxy may not be asked for.
 fn unable(entry: &Entry, file: &str, registry: &str, engine: &str, fix: &Fix) -> Option<Finding> {
-    let capabilities = entry.capabilities.as_ref()?;
-    let missing: Vec<_> =
-        ["pull", "resolve"].into_iter().filter(|needed| !capabilities.iter().any(|has| has == needed)).collect();
+    let capabilities = entry.capabilities.as_ref().filter(|all| !all.is_empty())?;
+    let has = |needed: &str| capabilities.iter().any(|has| has.eq_ignore_ascii_case(needed));
+    let missing: Vec<_> = ["pull", "resolve"].into_iter().filter(|needed| !has(needed)).collect();
     let what = match missing.as_slice() {
         [] => return None,
         ["resolve"] => "tags",
@@ -173,11 +273,49 @@ fn unable(entry: &Entry, file: &str, registry: &str, engine: &str, fix: &Fix) ->
     })
 }
 
-/// Whether the proxy is the first that is asked, by this file.
-pub(super) fn leads_here(here: &Here, directory: &Directory) -> bool {
-    let Ok(Ok(Parsed { entries, server })) = directory.file.content.as_ref().map(|content| parse(content)) else {
-        return false;
-    };
-    let addresses: Vec<_> = entries.into_iter().map(|entry| entry.address).chain(server).collect();
-    matches!(order(here, &addresses), Order::First(_))
+/// Whether pulls of a registry go to the proxy by this file.
+pub(super) fn leads_here(expected: &Expected<'_>, registry: &str, directory: &Directory, reader: Reader<'_>) -> bool {
+    let (way, _) = judge(expected, registry, directory, reader, &edit(directory.path(), ""));
+    way == Way::Proxy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directories(files: &[(&str, &str)]) -> (tempfile::TempDir, Vec<Directory>) {
+        let root = tempfile::tempdir().expect("a directory");
+        for (path, content) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+            std::fs::write(path, content).expect("written");
+        }
+        let directories = read(&Host::new(root.path().to_owned()), "/certs");
+        (root, directories)
+    }
+
+    /// As containerd 1.6 and 2.1 have shown: the directory counts, and it leads to the registry itself.
+    #[test]
+    fn a_directory_without_a_file_hides_that_of_all_others() {
+        let (_root, all) = directories(&[("certs/_default/hosts.toml", ""), ("certs/docker.io/ca.key", "")]);
+        let of = |name: &str| of(&all, name).map(|directory| directory.name.as_str());
+        assert_eq!((of("docker.io"), of("ghcr.io")), (None, Some("_default")));
+    }
+
+    #[test]
+    fn certificates_that_are_named_are_loaded_before_anybody_is_asked() {
+        const CA: &str = "-----BEGIN CERTIFICATE-----\n";
+        for (content, unusable) in [
+            ("[host.\"http://a\"]\nca = \"/certs/a/ca.pem\"\n", None),
+            ("[host.\"http://a\"]\nca = \"ca.pem\"\n", None),
+            ("[host.\"http://a\"]\nca = [\"ca.pem\", \"none.pem\"]\n", Some(("/certs/a/none.pem", "it is not there"))),
+            ("ca = \"/nonexist.pem\"\n", Some(("/nonexist.pem", "it is not there"))),
+            ("ca = \"hosts.toml\"\n", Some(("/certs/a/hosts.toml", "it has no certificate"))),
+            ("client = [[\"ca.pem\", \"none.key\"]]\n", Some(("/certs/a/none.key", "it is not there"))),
+        ] {
+            let (_root, all) = directories(&[("certs/a/hosts.toml", content), ("certs/a/ca.pem", CA)]);
+            let found = all.first().and_then(|one| one.unusable.as_ref());
+            assert_eq!(found.map(|(path, wrong)| (path.as_str(), wrong.as_str())), unusable, "{content}");
+        }
+    }
 }

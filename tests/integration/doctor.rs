@@ -19,6 +19,7 @@ use crate::wire;
 
 mod containerds;
 mod dockerds;
+mod hosts_tomls;
 mod others;
 
 /// What makes a host.
@@ -247,7 +248,8 @@ fn found(output: &Output) -> Vec<(String, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
     let (site, _azure) = Site::start().await;
-    let hosts: Vec<_> = dockerds::BROKEN.iter().chain(containerds::BROKEN).chain(others::BROKEN).collect();
+    let hosts = dockerds::BROKEN.iter().chain(containerds::BROKEN).chain(hosts_tomls::BROKEN).chain(others::BROKEN);
+    let hosts: Vec<_> = hosts.collect();
     assert!(hosts.iter().filter(|host| !host.found.is_empty()).count() >= 30);
     let mut reports = String::new();
     let mut wrong = Vec::new();
