@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -151,9 +152,19 @@ impl Host {
         read.collect()
     }
 
-    /// When a file was changed last; for a link, when it or what it leads to was.
+    /// When a file was changed or put in its place last. A copy may keep the time of its content (`cp -p`, `mv`, `rsync -a`), and the file
+    /// system has another one for that; of the tree of another host, which may be a copy as a whole, that one says nothing.
     pub(crate) fn changed(&self, path: &str) -> Option<SystemTime> {
-        self.look(path, |at| fs::metadata(at).and_then(|found| found.modified()).map_err(FileError::Io)).ok()
+        let is_this = self.is_this();
+        let times = self.look(path, move |at| {
+            let found = fs::metadata(at).map_err(FileError::Io)?;
+            let modified = found.modified().map_err(FileError::Io)?;
+            let (seconds, nanos) = (u64::try_from(found.ctime()), u64::try_from(found.ctime_nsec()));
+            let placed = seconds.ok().zip(nanos.ok()).filter(|_| is_this);
+            let placed = placed.map(|(s, ns)| UNIX_EPOCH + Duration::from_secs(s) + Duration::from_nanos(ns));
+            Ok(placed.map_or(modified, |placed| placed.max(modified)))
+        });
+        times.ok()
     }
 
     /// Addresses and names of this machine, for whom a listener on all addresses waits.
@@ -219,6 +230,20 @@ pub(crate) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was taken for one that the daemon had read at its start.
+    #[test]
+    fn a_file_with_an_old_time_is_as_new_as_it_came_to_its_place() {
+        let before = SystemTime::now() - Duration::from_secs(5);
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("config.toml");
+        let long_ago = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        fs::write(&path, "").expect("written");
+        fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(long_ago)).expect("a time");
+        let of_this = Host::new(PathBuf::from("/")).changed(&path.to_string_lossy());
+        assert!(of_this.is_some_and(|changed| changed > before), "{of_this:?}");
+        assert_eq!(Host::new(root.path().to_owned()).changed("/config.toml"), Some(long_ago), "of a tree");
+    }
 
     #[test]
     fn of_a_directory_of_large_files_no_more_is_held_than_engines_settings_have() {

@@ -123,6 +123,12 @@ impl Unit {
         self.unknown.retain(|unknown| !matches!(unknown, Unknown::Shell { .. }));
     }
 
+    /// Whether a process with this command line was started with other values of a flag than the unit has by now. Of a unit that is nowhere,
+    /// or not known, nobody can say.
+    pub(crate) fn differs_from(&self, command: &[String], name: &str) -> bool {
+        !self.command.is_empty() && self.unknown.is_empty() && flag(command, name) != self.flag(name)
+    }
+
     /// What is not known of how the program is started, as one clause; `None` if all is known.
     pub(crate) fn doubt(&self) -> Option<String> {
         let all: Vec<_> = self.unknown.iter().map(ToString::to_string).collect();
@@ -319,6 +325,22 @@ mod tests {
         assert_eq!(unit.command, expected);
         assert_eq!(unit.file_of("registry-mirror"), "/etc/default/docker");
         assert_eq!(unit.file_of("root"), "/usr/lib/systemd/system/docker.service");
+    }
+
+    #[test]
+    fn a_process_that_was_started_with_another_flag_than_its_unit_has_is_known() {
+        let words = |text: &str| words(text);
+        let unit = |command: &str| Unit { command: words(command), ..Unit::default() };
+        for (on_disk, runs, differs) in [
+            ("dockerd -H fd://", "dockerd -H fd:// --registry-mirror=http://a", true),
+            ("dockerd --registry-mirror http://a", "dockerd --registry-mirror=http://a", false),
+            ("dockerd --debug", "dockerd", false),
+            ("", "dockerd --registry-mirror=http://a", false),
+        ] {
+            assert_eq!(unit(on_disk).differs_from(&words(runs), "registry-mirror"), differs, "{on_disk}");
+        }
+        let unread = Unit { unknown: vec![Unknown::Shell { path: String::new() }], ..unit("sh -c") };
+        assert!(!unread.differs_from(&words("dockerd --registry-mirror=http://a"), "registry-mirror"));
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             registries: Vec::new(),
             code: Code::NotLoaded,
             file: Some(file.to_owned()),
-            text: "it was changed after the buildkitd that runs was started".to_owned(),
+            text: "it was changed, or came to its place, after the buildkitd that runs was started".to_owned(),
             why: "buildkitd reads it at its start only, so builds may go past the proxy".to_owned(),
             fix: by_hand("systemctl restart buildkit"),
         });

@@ -42,6 +42,8 @@ pub(super) struct Facts {
     version: Option<String>,
     /// dockerd is here, and nothing else that pulls through it.
     is_dockers: bool,
+    /// nerdctl is here, which reads the files itself, and nothing that needs the CRI plugin.
+    is_nerdctls: bool,
 }
 
 /// Where it listens.
@@ -85,6 +87,7 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
         certs,
         runs,
         is_dockers,
+        is_nerdctls: host.has_program(&["nerdctl"]) && !host.has_program(&["kubelet", "crictl"]),
     })
 }
 
@@ -227,6 +230,18 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         found.notes.push("containerd is here for dockerd, which does not use its mirrors".to_owned());
         return found;
     }
+    if settings.cri_is_off && !facts.is_nerdctls {
+        found.find(Finding {
+            registries: Vec::new(),
+            code: Code::NotEnabled,
+            file: Some(file.to_owned()),
+            text: "disabled_plugins has the CRI plugin".to_owned(),
+            why: "whoever asks containerd for images as a kubelet does gets no answer, so every pull fails".to_owned(),
+            fix: expected::edit(file, &format!(" && {RESTART}")),
+        });
+        found.lead_all(expected.names(), Way::Nowhere);
+        return found;
+    }
     if settings.mirrors.is_empty() {
         by_files(facts, &settings, file, expected, &mut found);
     } else {
@@ -237,7 +252,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             registries: Vec::new(),
             code: Code::NotLoaded,
             file: Some(file.to_owned()),
-            text: "it was changed after the containerd that runs was started".to_owned(),
+            text: "it was changed, or came to its place, after the containerd that runs was started".to_owned(),
             why: "containerd reads it at its start only, so it may not look for hosts.toml where it says".to_owned(),
             fix: by_hand(RESTART),
         });
@@ -455,6 +470,7 @@ mod tests {
                 is_older: false,
                 version: Some(release.to_owned()),
                 is_dockers: false,
+                is_nerdctls: false,
             };
             let settings = Settings::of(&facts).expect("TOML");
             assert_eq!(settings.path.as_deref(), path, "{release}: {version}{lines}");

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way, listed};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
 use super::started;
@@ -17,6 +17,8 @@ use crate::unit::Unit;
 
 const CERTS_D: &str = "/etc/docker/certs.d";
 const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
+/// Where it has its process.
+const PID_FILE: &str = "/run/docker.pid";
 /// By which it takes another `daemon.json`.
 const RELOAD: &str = " && systemctl reload docker";
 /// The first release that reads `hosts.toml` for what client-config writes there.
@@ -30,6 +32,10 @@ pub(super) struct Facts {
     unit: Unit,
     certs: Vec<Directory>,
     runs: bool,
+    /// The one that runs was started with other mirrors among its flags than its unit has by now, so it can only be started anew.
+    has_old_flags: bool,
+    /// This is the host that it was looked for on.
+    is_this: bool,
     /// Why it could not be asked although it listens.
     silent: Option<String>,
     /// What `GET /info` says.
@@ -48,7 +54,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         return None;
     }
     let mut unit = client_config::dockerd(host);
-    let (mut info, mut silent) = (None, None);
+    let (mut info, mut silent, mut has_old_flags) = (None, None, false);
     if let Some(socket) = &socket {
         match ask::get_unix(socket, "/info").await {
             Ok(answer) => info = answer.json().filter(|_| answer.status == 200),
@@ -61,14 +67,23 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
                 silent = Some(format!("{cause}: whether it starts, tells systemctl status --no-pager docker"));
             }
         }
-        let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
+        let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid).or_else(|| pid(host));
         if let Some(command) = pid.and_then(|pid| host::command_line(pid, "dockerd")) {
-            unit.runs_as(command);
+            has_old_flags = unit.differs_from(&command, "registry-mirror");
+            if !has_old_flags {
+                unit.runs_as(command);
+            }
         }
     }
     let path = client_config::dockerd_settings(&unit);
     let certs = hosts_toml::read(host, CERTS_D);
-    Some(Facts { settings: host.read(&path), unit, certs, runs: socket.is_some(), silent, info })
+    let (settings, runs, is_this) = (host.read(&path), socket.is_some(), host.is_this());
+    Some(Facts { settings, unit, certs, runs, has_old_flags, is_this, silent, info })
+}
+
+/// As it has written it down, where systemd has opened the socket for it.
+fn pid(host: &Host) -> Option<u32> {
+    host.read(PID_FILE).filter(|_| host.is_this())?.content.ok()?.trim().parse().ok()
 }
 
 impl Facts {
@@ -78,6 +93,23 @@ impl Facts {
 
     fn release(&self) -> Option<u32> {
         self.version()?.split('.').next()?.parse().ok()
+    }
+
+    /// What comes of a file that it cannot read.
+    fn why_unreadable(&self) -> &'static str {
+        match self.loaded() {
+            Some(_) => "dockerd goes on with what it has loaded, and does not reload, nor start again",
+            None => "dockerd does not start with it, nor reload",
+        }
+    }
+
+    /// Where its pulls of Docker Hub go while it runs beside such a file.
+    fn goes_on(&self, expected: &Expected<'_>) -> Way {
+        match self.loaded() {
+            Some(loaded) if matches!(order(&expected.here, &loaded), Order::First(_)) => Way::Proxy,
+            Some(_) => Way::Source,
+            None => Way::Nowhere,
+        }
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -122,8 +154,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         None => Value::Null,
         Some(Ok(settings)) => settings,
         Some(Err(wrong)) => {
-            found.find(unreadable(file, &wrong, "dockerd does not start with it, nor reload"));
-            found.lead_all(vec![DOCKER_HUB], Way::Nowhere);
+            found.find(unreadable(file, &wrong, facts.why_unreadable()));
+            found.lead_all(vec![DOCKER_HUB], facts.goes_on(expected));
             return found;
         }
     };
@@ -136,6 +168,16 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             finding.fix = edit_flag(&facts.unit, "take --registry-mirror out", &format!("{write} && "));
         }
     }
+    for finding in &mut found.findings {
+        let Some(write) = finding.fix.command.strip_suffix(RELOAD) else { continue };
+        if facts.is_this && !facts.runs {
+            // There is nobody who could take it.
+            finding.fix.command = write.to_owned();
+        } else if facts.has_old_flags {
+            // With a mirror among its flags it refuses one of the file.
+            finding.fix.command = format!("{write} && {}", facts.unit.restart());
+        }
+    }
     found
 }
 
@@ -146,9 +188,8 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
         settings["registry-mirrors"].as_array().map(|mirrors| mirrors.iter().filter_map(Value::as_str).collect());
     let in_file: Option<Vec<_>> = in_file;
     if in_file.is_none() && !settings["registry-mirrors"].is_null() {
-        let why = "dockerd does not start with it, nor reload";
-        found.find(unreadable(file, "registry-mirrors is not a list of addresses", why));
-        found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
+        found.find(unreadable(file, "registry-mirrors is not a list of addresses", facts.why_unreadable()));
+        found.ways.insert(DOCKER_HUB.to_owned(), facts.goes_on(expected));
         return;
     }
     let flags = facts.unit.flag("registry-mirror");
@@ -270,8 +311,12 @@ fn not_loaded(facts: &Facts, list: &List<'_>, ours: &Address, expected: &Expecte
         file: Some(list.file.to_owned()),
         text: format!("it has {ours}, and the dockerd that runs has loaded {has}"),
         why: format!("until dockerd reads the file again, {PAST}"),
-        // Flags count at a start only.
-        fix: by_hand(if list.key.starts_with("--") { "systemctl restart docker" } else { "systemctl reload docker" }),
+        // Flags count at a start only, and with a mirror among them dockerd refuses one of the file.
+        fix: by_hand(if list.key.starts_with("--") || facts.has_old_flags {
+            facts.unit.restart()
+        } else {
+            "systemctl reload docker".to_owned()
+        }),
     })
 }
 
@@ -305,6 +350,7 @@ fn forward_proxy(
 /// Other registries, by `hosts.toml`.
 fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let reads = facts.release().map(|release| release >= READS_HOSTS_TOML && facts.has_containerds_store());
+    let builds_by_hosts_toml = facts.release() >= Some(READS_HOSTS_TOML);
     let fix = expected.write(Client::Docker, "");
     let mut past = Vec::new();
     for name in expected.names() {
@@ -335,10 +381,23 @@ fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
             }
             (None, _) => {}
         }
+        if reads == Some(false) && builds_by_hosts_toml {
+            let findings = match directory {
+                Some(directory) => hosts_toml::judge(expected, name, directory, facts.reader(), &fix).1,
+                // Builds of images of Docker Hub come by daemon.json as well.
+                None if name == DOCKER_HUB => Vec::new(),
+                None => vec![hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone())],
+            };
+            for finding in findings {
+                let why = format!("builds go by it, so what they need of {REGISTRIES} comes from the source");
+                found.find(Finding { why, ..finding.of(name) });
+            }
+        }
     }
     if !past.is_empty() {
+        let builds = if builds_by_hosts_toml { ", and what it builds comes through hosts.toml" } else { "" };
         found.notes.push(format!(
-            "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source",
+            "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source{builds}",
             listed(&past)
         ));
     }

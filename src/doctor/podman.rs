@@ -130,7 +130,7 @@ pub(super) fn judge_crio(facts: &Crio, expected: &Expected<'_>) -> Examined {
             registries: Vec::new(),
             code: Code::NotLoaded,
             file: facts.files.paths().last().map(str::to_owned),
-            text: "it was changed after CRI-O was started or told to read it".to_owned(),
+            text: "it was changed, or came to its place, after CRI-O was started or told to read it".to_owned(),
             why: "CRI-O goes by what it has read, which may lead past the proxy".to_owned(),
             fix: by_hand("systemctl reload crio"),
         });

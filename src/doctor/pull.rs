@@ -101,6 +101,17 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, report: &m
         if !is_asked {
             continue;
         }
+        // ctr reads the files itself, whatever containerd has loaded of them.
+        let is_ctrs = part.part == Part::Containerd && !host.has_program(&["crictl"]);
+        let is_loaded =
+            |finding: &Finding| !matches!(finding.code, Code::NotLoaded | Code::NotEnabled | Code::Directory);
+        if is_ctrs && !part.findings.iter().all(is_loaded) {
+            part.notes.push(format!(
+                "containerd was not asked to pull {}: it has not loaded what ctr would go by, and without crictl nothing else is here to ask it by",
+                wanted.whole
+            ));
+            continue;
+        }
         let (registry, repository, whole) = wanted.counted();
         let before = asked::count(config, registry, repository, whole).await;
         let outcome = by_engine(host, part.part, &wanted).await;
@@ -110,7 +121,8 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, report: &m
             }
             _ => Asked::Not,
         };
-        judge(part, &wanted, outcome, asked, proxy_serves);
+        let by = if is_ctrs { "ctr, by the files that containerd reads," } else { part.part.name() };
+        judge(part, by, &wanted, (outcome, asked), proxy_serves);
     }
 }
 
@@ -129,10 +141,10 @@ async fn by_engine(host: &Host, part: Part, wanted: &Wanted) -> Outcome {
 }
 
 /// Pure: what the pull of one engine tells.
-fn judge(part: &mut Examined, wanted: &Wanted, outcome: Outcome, asked: Asked, proxy_serves: bool) {
+fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked), proxy_serves: bool) {
     const PAST: &str = "the image has come from somewhere else, so pulls go past the proxy";
     let (name, image) = (part.part.name(), &wanted.whole);
-    let (text, why) = match (outcome, asked) {
+    let (text, why) = match came {
         (Outcome::Unasked, _) => {
             part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by"));
             return;
@@ -142,12 +154,12 @@ fn judge(part: &mut Examined, wanted: &Wanted, outcome: Outcome, asked: Asked, p
             return;
         }
         (Outcome::Pulled, Asked::Served) => {
-            part.notes.push(format!("{name} has pulled {image}, and the proxy was asked for it"));
+            part.notes.push(format!("{by} has pulled {image}, and the proxy was asked for it"));
             return;
         }
         (Outcome::Pulled, Asked::Unknown(why)) => {
             part.notes.push(format!(
-                "{name} has pulled {image}; whether the proxy was asked for it only the proxy's access log tells, because {why}"
+                "{by} has pulled {image}; whether the proxy was asked for it only the proxy's access log tells, because {why}"
             ));
             return;
         }
@@ -318,7 +330,7 @@ mod tests {
             (Outcome::Unended, Asked::Not, true, Some("has not ended within 60 s")),
         ] {
             let mut part = Examined::new(Part::Dockerd);
-            judge(&mut part, &wanted, outcome.clone(), asked, proxy_serves);
+            judge(&mut part, "dockerd", &wanted, (outcome.clone(), asked), proxy_serves);
             let found = part.findings.first().map(|finding| finding.text.clone());
             assert_eq!((found.is_some(), part.notes.is_empty()), (text.is_some(), text.is_some()), "{outcome:?}");
             assert!(found.as_deref().unwrap_or_default().ends_with(text.unwrap_or_default()), "{found:?}");

@@ -22,6 +22,18 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "containerd without its CRI plugin, and a kubelet",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(
+                CONFIG,
+                "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n",
+            ),
+        ],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
         what: "containerd 2, as client-config has it",
         made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, V3)],
         found: &[],

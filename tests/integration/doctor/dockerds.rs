@@ -305,6 +305,22 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("dockerd", "no-mirror")],
     },
     Broken {
+        what: "dockerd 28 with its own store builds by hosts.toml, of which one is not there and one has another port",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Remove("/etc/docker/certs.d/ghcr.io/hosts.toml"),
+            Put("/etc/docker/certs.d/quay.io/hosts.toml", "[host.\"http://127.0.0.1:1\"]\n"),
+            Listen(SOCKET, r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#),
+        ],
+        found: &[("dockerd", "no-mirror"), ("dockerd", "address")],
+    },
+    Broken {
+        what: "daemon.json that dockerd has not read yet and cannot read",
+        made: &[Install(&["dockerd"]), Put(JSON, "{"), Listen(SOCKET, LOADED)],
+        found: &[("dockerd", "unreadable")],
+    },
+    Broken {
         what: "a hosts.toml of dockerd for a registry without a route",
         made: &[
             Install(&["dockerd"]),
