@@ -113,11 +113,24 @@ async fn a_package_installs_upgrades_under_load_and_leaves_nothing_behind() {
         systemd.run(&format!("kill -KILL {}", systemd.main_process()));
         systemd.wait_until("it serves again", || systemd.serves(ASK));
 
-        systemd.run(remove);
+        let hosts = systemd.root.join("etc/containerd/certs.d/docker.io/hosts.toml");
+        fs::create_dir_all(hosts.parent().expect("a directory")).expect("made");
+        fs::write(&hosts, "# Written by acr-cache-proxy client-config\n").expect("written");
+        let said = systemd.run(&format!("sh -c '{remove} 2>&1'"));
+        assert!(
+            said.contains("  /etc/containerd/certs.d/docker.io/hosts.toml\n"),
+            "{ending}: engines still ask: {said}"
+        );
+        fs::remove_file(&hosts).expect("removed");
         assert!(!is(&systemd, "is-active") && !there("usr/bin/acr-cache-proxy"), "{ending}: it is removed");
         assert!(there("etc/acr-cache-proxy/environment"), "{ending}: removing keeps what the administrator wrote");
         if let Some(purge) = purge {
+            let said = systemd.run(&format!("{install} {package}"));
+            assert!(said.contains("systemctl enable --now acr-cache-proxy"), "{ending}: it stays stopped: {said}");
+            systemd.run(remove);
+            fs::write(systemd.root.join("etc/acr-cache-proxy/config.yaml.old"), "").expect("written");
             systemd.run(purge);
+            assert!(!there("etc/acr-cache-proxy/config.yaml.old"), "{ending}: nor copies of the configuration");
             assert!(!there("etc/acr-cache-proxy/environment") && !there(FILES[0]), "{ending}: no secrets are left");
             assert!(there("etc/acr-cache-proxy/ca.pem"), "{ending}: files of others stay");
         }
