@@ -19,6 +19,7 @@ mod buildkitd;
 mod containerd;
 mod dockerd;
 mod expected;
+mod failed;
 mod finding;
 mod forward_proxy;
 mod hosts_toml;
@@ -67,14 +68,14 @@ pub(crate) struct Options {
 /// Looks at the host, and prints what is wrong. Returns the exit status. The error is one sentence about flags or settings that do not
 /// say where the proxy is.
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
     let report = match load() {
         Ok(_) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
             not_set_up(proxy::with_sample(options.file.as_deref()))
         }
         Ok(config) => {
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
             if options.fix {
                 let found = runtime.block_on(examine(options, &config, &mirror));
                 for wrong in fix(&found, &config, &mirror, &options.root) {
@@ -90,7 +91,10 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
                 report
             })
         }
-        Err(mistakes) => not_set_up(proxy::with_mistakes(&mistakes, options.file.as_deref())),
+        Err(mistakes) => {
+            let state = runtime.block_on(proxy::unit_state(&Host::new(options.root.clone())));
+            not_set_up(proxy::with_mistakes(&mistakes, options.file.as_deref(), state.as_deref()))
+        }
     };
     let text = if options.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
     // If standard output is closed, the exit status still tells.
@@ -141,6 +145,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     parts.extend(podman::read_crio(&host).await.map(|facts| podman::judge_crio(&facts, &expected)));
     parts.extend(buildkitd::read(&host).await.map(|facts| buildkitd::judge(&facts, &expected)));
     parts.extend(k3s::read(&host).iter().map(|facts| k3s::judge(facts, &expected)));
+    failed::find(&host, &mut parts).await;
     if host.has_program(&["kubelet"]) {
         let mut kubelet = Examined::new(Part::Kubelet);
         kubelet.notes.push(

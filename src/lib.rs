@@ -184,7 +184,7 @@
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
 //!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
 //!   expected                         what the settings ask of engines
-//!   started                          whether it is known how an engine is started
+//!   started, failed                  whether it is known how an engine is started; whether its service has failed
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image

@@ -19,7 +19,7 @@ use crate::host::Host;
 /// seconds where its disk is slow.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// `podman info` reads the whole store.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const PROGRAM_LIMIT: Duration = Duration::from_secs(15);
 /// dockerd's settings have tens of KiB, the status page of the proxy 100 KiB.
 const MAX_ANSWER: usize = 4 << 20;
 /// An answer's head has some ten lines.

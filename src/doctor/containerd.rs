@@ -18,6 +18,7 @@ use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
 const CONFIG: &str = "/etc/containerd/config.toml";
+const UNIT: &str = "containerd.service";
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where client-config writes.
 const CERTS_D: &str = "/etc/containerd/certs.d";
@@ -46,9 +47,24 @@ pub(super) struct Facts {
     is_nerdctls: bool,
 }
 
-/// Where it listens.
+/// How it is started, by its unit, and the file of settings that counts then.
+fn settings(host: &Host, unit: &Unit) -> Option<Text> {
+    let path = ["config", "c"].iter().find_map(|name| unit.flag(name).pop()).unwrap_or_else(|| CONFIG.to_owned());
+    host.read(&path)
+}
+
+/// Where it listens: as a flag says, or `[grpc]` of its settings.
 pub(super) fn socket(host: &Host) -> io::Result<PathBuf> {
-    host.at(SOCKET)
+    let unit = Unit::read(host, UNIT);
+    let by_flag = ["address", "a"].iter().find_map(|name| unit.flag(name).pop());
+    let by_file = || address(settings(host, &unit).as_ref()?);
+    host.at(&by_flag.or_else(by_file).unwrap_or_else(|| SOCKET.to_owned()))
+}
+
+fn address(config: &Text) -> Option<String> {
+    let table = text::toml(config.content.as_ref().ok()?).ok()?;
+    let address = text::text(text::table(&table, &["grpc"])?, "address")?;
+    address.starts_with('/').then(|| address.to_owned())
 }
 
 /// `None` where there is no containerd.
@@ -58,13 +74,12 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
     if !runs && !host.has_program(&["containerd"]) {
         return None;
     }
-    let mut unit = Unit::read(host, "containerd.service");
+    let mut unit = Unit::read(host, UNIT);
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
     if let Some(command) = pid.and_then(|pid| host::command_line(pid, "containerd")) {
         unit.runs_as(command);
     }
-    let path = ["config", "c"].iter().find_map(|name| unit.flag(name).pop()).unwrap_or_else(|| CONFIG.to_owned());
-    let config = host.read(&path);
+    let config = settings(host, &unit);
     let imports = config.as_ref().map(|config| imports(host, config)).unwrap_or_default();
     let started = pid.and_then(host::started);
     let files = config.iter().chain(&imports);

@@ -1,5 +1,7 @@
 //! dockerd: `daemon.json`, its flags, what it has loaded, and the `hosts.toml` that it reads since release 28.
 
+use std::path::PathBuf;
+
 use oci::route::DOCKER_HUB;
 use serde_json::Value;
 
@@ -43,8 +45,24 @@ pub(super) struct Facts {
 }
 
 /// Where it listens, if it does.
-pub(super) async fn socket(host: &Host) -> Option<std::path::PathBuf> {
-    ask::first_that_listens(host, &SOCKETS).await
+pub(super) async fn socket(host: &Host) -> Option<PathBuf> {
+    let unit = client_config::dockerd(host);
+    let settings = host.read(&client_config::dockerd_settings(&unit)).and_then(|text| text.content.ok());
+    let own = own_sockets(&unit, settings.as_deref().unwrap_or_default());
+    let all: Vec<_> = own.iter().map(String::as_str).chain(SOCKETS).collect();
+    ask::first_that_listens(host, &all).await
+}
+
+/// Unix sockets that flags or `hosts` of its settings name. Where they name others than the usual one, systemd may still listen at that for
+/// a dockerd that does not take it.
+fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
+    let settings = text::json(settings).unwrap_or_default();
+    let in_file = settings["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let by_flag = ["host", "H"].into_iter().flat_map(|name| unit.flag(name));
+    by_flag
+        .chain(in_file)
+        .filter_map(|at| at.strip_prefix("unix://").filter(|at| at.starts_with('/')).map(str::to_owned))
+        .collect()
 }
 
 /// `None` where there is no dockerd.

@@ -80,6 +80,8 @@ labels! {
         NotLoaded = "not-loaded",
         /// Requests for the proxy are sent to a forward proxy.
         ForwardProxy = "forward-proxy",
+        /// The engine's service has failed to start.
+        Failed = "failed",
         /// A pull has failed, or gone past the proxy.
         Pull = "pull",
     }

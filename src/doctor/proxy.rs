@@ -106,13 +106,32 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Mistakes in the settings, a line each. Nothing else can be judged then.
-pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>) -> Examined {
+/// What systemd says of the service: `active`, `failed` and so on; `None` where it has none.
+pub(super) async fn unit_state(host: &Host) -> Option<String> {
+    if !host.is_this() || !host.has_unit(UNIT) {
+        return None;
+    }
+    let (_, said, _) = ask::run(&["systemctl", "is-active", UNIT], ask::PROGRAM_LIMIT).await.ok()?;
+    Some(said.trim().to_owned()).filter(|state| !state.is_empty() && *state != "unknown")
+}
+
+/// Mistakes in the settings, a line each. Nothing else can be judged then but whether the service is in this state of systemd's.
+pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>, state: Option<&str>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
     let fix = match file {
         Some(file) => edit(file, &format!(" && acr-cache-proxy check --config {}", shell_word(file))),
         // Nobody has written one yet.
         None => by_hand("acr-cache-proxy init"),
+    };
+    found.runs = state.map(|state| matches!(state, "active" | "reloading" | "refreshing"));
+    let why = match (found.runs, state) {
+        (Some(true), _) => {
+            "the proxy that runs goes on with its earlier settings, and does not start with it again".to_owned()
+        }
+        (Some(false), Some(state)) => format!(
+            "the proxy does not start with it, and its service is {state}: engines get no answer, and pulls go to the source or fail"
+        ),
+        _ => "the proxy does not start with it; one that runs goes on with its earlier settings".to_owned(),
     };
     for mistake in mistakes.lines() {
         found.find(Finding {
@@ -120,7 +139,7 @@ pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>) -> Examined {
             code: Code::Settings,
             file: file.map(str::to_owned),
             text: without_file(mistake, file),
-            why: "the proxy does not start with it; one that runs goes on with its earlier settings".to_owned(),
+            why: why.clone(),
             fix: fix.clone(),
         });
     }
@@ -285,5 +304,26 @@ fn told(cause: &io::Error) -> String {
         io::ErrorKind::TimedOut => "no answer in time".to_owned(),
         io::ErrorKind::NotFound => "there is no such socket".to_owned(),
         _ => cause.to_string().to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was said of a service that had failed that it goes on.
+    #[test]
+    fn a_service_that_has_failed_by_a_mistake_does_not_go_on() {
+        for (state, runs, says) in [
+            (Some("active"), Some(true), "goes on with its earlier settings, and does not start with it again"),
+            (Some("reloading"), Some(true), "goes on"),
+            (Some("failed"), Some(false), "its service is failed: engines get no answer"),
+            (Some("activating"), Some(false), "its service is activating"),
+            (None, None, "one that runs goes on"),
+        ] {
+            let found = with_mistakes("a.yaml:4: prefx: unknown", Some("a.yaml"), state);
+            assert_eq!(found.runs, runs, "{state:?}");
+            assert!(found.findings.iter().all(|finding| finding.why.contains(says)), "{state:?}: {found:?}");
+        }
     }
 }

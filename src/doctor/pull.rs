@@ -225,16 +225,19 @@ async fn by_containerd(host: &Host, image: &str) -> Outcome {
     if host.has_program(&["crictl"]) {
         return by_crictl(host, containerd::socket(host).ok(), image).await;
     }
-    if is_denied(containerd::socket(host).ok()).await {
+    let Ok(socket) = containerd::socket(host) else { return Outcome::Unasked };
+    if is_denied(Some(socket.clone())).await {
         return Outcome::Denied;
     }
     let Some(flags) = containerd::ctr_flags(host).await else { return Outcome::Unasked };
-    let mut words = vec!["ctr", "--namespace", NAMESPACE, "images", "pull"];
+    let address = socket.display().to_string();
+    let ctr = ["ctr", "--address", &address, "--namespace", NAMESPACE, "images"];
+    let mut words = [&ctr[..], &["pull"]].concat();
     words.extend(flags.iter().map(String::as_str));
     words.push(image);
     let outcome = run(host, "ctr", &words).await;
     if outcome == Outcome::Pulled {
-        let _ = run(host, "ctr", &["ctr", "--namespace", NAMESPACE, "images", "rm", image]).await;
+        let _ = run(host, "ctr", &[&ctr[..], &["rm", image]].concat()).await;
     }
     outcome
 }

@@ -196,7 +196,8 @@ mod tests {
             (Some("a.yaml"), "--config a.yaml: No such file", "--config a.yaml: No such file", "vi} a.yaml && "),
             (None, "the registry is not named", "the registry is not named", "acr-cache-proxy init"),
         ] {
-            let report = Report { parts: vec![with_mistakes(mistake, file)], notes: Vec::new(), has_looked: false };
+            let report =
+                Report { parts: vec![with_mistakes(mistake, file, None)], notes: Vec::new(), has_looked: false };
             let (_, finding) = report.findings().next().expect("a finding");
             assert_eq!(finding.text(), text);
             assert!(finding.fix.command.contains(fix), "{}", finding.fix.command);

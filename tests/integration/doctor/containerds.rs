@@ -22,6 +22,32 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "containerd at another socket that was not restarted",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(
+                CONFIG,
+                "version = 3\n[grpc]\n  address = \"/run/c3.sock\"\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n",
+            ),
+            Change(CONFIG),
+            Listen("/run/c3.sock", ""),
+        ],
+        found: &[("containerd", "not-loaded")],
+    },
+    Broken {
+        what: "containerd at a socket that a flag names and that was not restarted",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, V3),
+            Put("/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd -a /run/c3.sock\n"),
+            Change(CONFIG),
+            Listen("/run/c3.sock", ""),
+        ],
+        found: &[("containerd", "not-loaded")],
+    },
+    Broken {
         what: "containerd without its CRI plugin, and a kubelet",
         made: &[
             Install(&["containerd", "kubelet"]),

@@ -316,6 +316,28 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("dockerd", "no-mirror"), ("dockerd", "address")],
     },
     Broken {
+        what: "dockerd at a socket that hosts of daemon.json names, and has not loaded the mirror",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, r#"{"hosts": ["unix:///run/other.sock"], "registry-mirrors": ["@URL@"]}"#),
+            Listen("/run/other.sock", r#"{"ServerVersion": "26.1.5", "RegistryConfig": {"Mirrors": []}}"#),
+        ],
+        found: &[("dockerd", "not-loaded")],
+    },
+    Broken {
+        what: "dockerd at a socket that a flag names, and has not loaded the mirror",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put(
+                "/lib/systemd/system/docker.service",
+                "[Service]\nExecStart=/usr/sbin/dockerd -H unix:///run/other.sock\n",
+            ),
+            Listen("/run/other.sock", r#"{"ServerVersion": "26.1.5", "RegistryConfig": {"Mirrors": []}}"#),
+        ],
+        found: &[("dockerd", "not-loaded")],
+    },
+    Broken {
         what: "daemon.json that dockerd has not read yet and cannot read",
         made: &[Install(&["dockerd"]), Put(JSON, "{"), Listen(SOCKET, LOADED)],
         found: &[("dockerd", "unreadable")],
