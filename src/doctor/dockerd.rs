@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use oci::members::Members;
 use oci::route::DOCKER_HUB;
 use serde_json::Value;
 
@@ -130,6 +131,13 @@ impl Facts {
         }
     }
 
+    /// The last list of the file counts.
+    fn has_two_lists(&self) -> bool {
+        let content = self.settings.as_ref().and_then(|text| text.content.as_ref().ok());
+        let members = content.and_then(|content| serde_json::from_str::<Members<'_>>(content).ok());
+        members.is_some_and(|Members(all)| all.iter().filter(|(key, _)| key == "registry-mirrors").count() > 1)
+    }
+
     fn reader(&self) -> Reader<'_> {
         Reader { name: "dockerd", is_dockerd: true, release: self.version().and_then(Reader::release) }
     }
@@ -228,14 +236,19 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let by_editing = || {
         if by_flag {
             edit_flag(&facts.unit, &format!("--registry-mirror={} comes first", here.url), "")
+        } else if file == DAEMON_JSON && facts.has_two_lists() {
+            edit(
+                file,
+                &format!("  # leave one registry-mirrors, with {} first; then: systemctl reload docker", here.url),
+            )
         } else if file == DAEMON_JSON {
             edit(file, RELOAD)
         } else {
             edit(file, &format!("  # put {} first in registry-mirrors; then: systemctl reload docker", here.url))
         }
     };
-    // client-config knows no other file that --config-file may name.
-    let by_command = !by_flag && file == DAEMON_JSON;
+    // client-config knows no other file that --config-file may name, and adds to no list that is there twice.
+    let by_command = !by_flag && file == DAEMON_JSON && !facts.has_two_lists();
     let fix = if by_command { expected.write(Client::Docker, RELOAD) } else { by_editing() };
     let (file, key) = match by_flag {
         true => (facts.unit.file_of("registry-mirror"), "--registry-mirror"),

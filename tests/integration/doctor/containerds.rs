@@ -48,6 +48,19 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("containerd", "not-loaded")],
     },
     Broken {
+        what: "containerd with another directory in a file that is imported",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n"),
+            Put(
+                "/etc/containerd/conf.d/mirror.toml",
+                "[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"/etc/containerd/certs\"\n",
+            ),
+        ],
+        found: &[("containerd", "directory")],
+    },
+    Broken {
         what: "containerd without its CRI plugin, and a kubelet",
         made: &[
             Install(&["containerd", "kubelet"]),

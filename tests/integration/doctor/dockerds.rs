@@ -316,6 +316,14 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("dockerd", "no-mirror"), ("dockerd", "address")],
     },
     Broken {
+        what: "two lists of mirrors in daemon.json, of which the last counts",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, r#"{"registry-mirrors": ["@URL@"], "registry-mirrors": ["https://mirror.example"]}"#),
+        ],
+        found: &[("dockerd", "no-mirror")],
+    },
+    Broken {
         what: "dockerd at a socket that hosts of daemon.json names, and has not loaded the mirror",
         made: &[
             Install(&["dockerd"]),
