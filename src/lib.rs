@@ -187,7 +187,7 @@
 //!   started, failed                  whether it is known how an engine is started; whether its service has failed
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
-//!     settings                         which table of containerd's files counts
+//!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
 //!     hosts_toml, registries_conf      files that several of them read
 //!       fault                            why a hosts.toml is taken for none
