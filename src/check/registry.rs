@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::timeout;
+
 use super::reach::Host;
 use super::report::{Hop, Status, Value};
 use super::steps::{Finding, Steps, Works};
@@ -19,6 +21,9 @@ use crate::token::{Granted, Issuer as _};
 const CLOCKS_DIFFER: u64 = 60;
 /// How far Entra ID lets the times in a client's assertion be off (AADSTS700024).
 const ASSERTION_TOLERANCE: u64 = 300;
+
+/// A registry answers `/v2/` within milliseconds; what comes after it has the rest of the time.
+const PING_LIMIT: Duration = Duration::from_secs(10);
 
 /// What to do about a sign-in that fails, by what its message has; of several sources the one that is set up by somebody comes first.
 const REMEDIES: [(&str, &str); 10] = [
@@ -135,7 +140,13 @@ pub(super) fn minutes(time: Duration) -> String {
 
 /// What the registry says without a token.
 async fn ping(destination: &Destination) -> Result<Works<Answer>, Finding> {
-    let answer = trial::ping(destination).await.map_err(Finding::failed)?;
+    let answer = timeout(PING_LIMIT, trial::ping(destination)).await.map_err(|_| {
+        let limit = PING_LIMIT.as_secs();
+        Finding::failed(format!(
+            "no answer within {limit} s: is a middlebox between? Try again, and look at Azure's status"
+        ))
+    })?;
+    let answer = answer.map_err(Finding::failed)?;
     let said = RegistryError::of(answer.status, &answer.body);
     match answer.status.as_u16() {
         200 | 401 => Ok(Works::new(answer, "answers as a registry does")),

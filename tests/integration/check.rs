@@ -220,7 +220,7 @@ async fn a_way_that_works_is_a_line_a_hop_and_costs_three_reads() {
         "  ok       storage-dns    * ms  127.0.0.1".to_owned(),
         format!("  ok       storage-tcp    * ms  {storage}"),
         "  ok       storage-tls    * ms  TLS 1.3, certificate until *, issued by acr-emulator CA".to_owned(),
-        "  ok       storage        * ms  the first bytes have come".to_owned(),
+        "  ok       storage        * ms  it has come, and is what its digest says".to_owned(),
         "check: ok: pulls get through, in * s".to_owned(),
     ];
     let lines: Vec<_> = text.lines().collect();
