@@ -177,6 +177,7 @@
 //!   collector                        one call to the collector
 //! check                            what is wrong with the settings, and where the way to a registry breaks; exits
 //!   configuration, warnings          all that a start would say of the settings
+//!   variables                        those of the service, where nobody has given them to this process
 //!   images                           which image each route is asked for
 //!   way, registry, pull              the ways to all registries: to a registry's token; from there to the first bytes of a blob
 //!   reach, certificate               the way to one host; what its certificate says
@@ -256,7 +257,8 @@
 //! logger, net, replace
 //! unit
 //! host
-//! answer, browser, digest, directory, environment_file, file, installed, liveness, load, metrics, peer, program, secret, value
+//! environment_file
+//! answer, browser, digest, directory, file, installed, liveness, load, metrics, peer, program, secret, value
 //! access
 //! chroot, glob, label
 //! ```

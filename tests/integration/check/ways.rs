@@ -102,6 +102,20 @@ pub(super) const BROKEN: &[Broken] = &[
         skipped: FROM_EXCHANGE,
     },
     Broken {
+        what: "the registry takes a request and never answers",
+        options: plain,
+        breaks: |azure, _, setup| {
+            azure.inject(Hop::Data, Fault::Hang);
+            setup
+        },
+        found: &[(
+            "registry",
+            "failed",
+            "no answer within 10 s: is a middlebox between? Try again, and look at Azure's status",
+        )],
+        skipped: FROM_EXCHANGE,
+    },
+    Broken {
         what: "another server has the registry's name",
         options: plain,
         breaks: |azure, _, setup| {
