@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
+use crate::printable::is_harmless;
+
 /// Characters kept from the beginning of a long text.
 const MAX_HEAD: usize = 300;
 /// Characters kept from its end. Azure puts trace ID, correlation ID and time there, which its support asks for; those of
@@ -27,7 +29,7 @@ const SECRET: &str = "(a secret)";
 /// The text on one line; `None` if it is empty. The middle of a long text is left out, cut between words. Tokens are
 /// replaced, and so is what it has of the secrets that were `sent` to the server, because it may quote the request that it refuses.
 pub fn quoted(text: &str, sent: &[&str]) -> Option<String> {
-    let text: Vec<char> = without_tokens(text).trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: Vec<char> = without_tokens(text).trim().chars().map(|c| if is_harmless(c) { c } else { ' ' }).collect();
     let text = if text.len() <= MAX_HEAD + MAX_TAIL { text.into_iter().collect() } else { cut(&text) };
     (!text.is_empty()).then(|| without_secrets(text, sent))
 }
@@ -133,6 +135,7 @@ mod tests {
     fn a_servers_message_is_one_bounded_line() {
         assert_eq!(quoted("a\r\nb", &[]), Some("a  b".to_owned()));
         assert_eq!(quoted(&"x".repeat(5000), &[]).map(|text| text.len()), Some(MAX_HEAD + CUT.len() + MAX_TAIL));
+        assert_eq!(quoted("a\u{202e}b\u{9b}", &[]), Some("a b ".to_owned()));
         assert_eq!(quoted(" \n", &[]), None);
     }
 
