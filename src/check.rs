@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci::image::Image;
+use oci::printable;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::server::configuration::ServerConf;
 use tokio::task::JoinSet;
@@ -78,7 +79,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
     }
     groups.insert(0, configuration.into_group());
     let report = Report { groups, elapsed: begun.elapsed(), is_online: options.online };
-    let text = if options.json { report.to_json() + "\n" } else { report.to_string() };
+    let text = if options.json { printable::json(&report.to_json()) + "\n" } else { report.to_string() };
     // If standard output is closed, the exit status still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     match (report.mistakes(), report.status()) {

@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use oci::image::Image;
+use oci::printable;
 use oci::route::DOCKER_HUB;
 
 use crate::client_config::{self, Client, How, Mirror, Task};
@@ -91,7 +92,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
         }
         Err(mistakes) => not_set_up(proxy::with_mistakes(&mistakes, options.file.as_deref())),
     };
-    let text = if options.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
+    let text = if options.json { printable::json(&format!("{:#}\n", report.to_json())) } else { report.to_string() };
     // If standard output is closed, the exit status still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(if report.findings().next().is_some() { FOUND } else { 0 })

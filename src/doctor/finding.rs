@@ -231,12 +231,6 @@ impl Examined {
     }
 }
 
-/// A text of a file or of a daemon in one line. It may be a stranger's, and have what makes a terminal show something else, or a line
-/// break by which it would pass for a line of the report, or of a shell that a command is pasted into.
-pub(super) fn line(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
 /// `one`, `one and two`, `one, two and three`.
 pub(super) fn listed(names: &[&str]) -> String {
     match names {

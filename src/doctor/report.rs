@@ -2,9 +2,13 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use oci::printable::{bounded, line};
 use serde_json::{Value, json};
 
-use super::finding::{Examined, Finding, Part, Way, line, listed};
+use super::finding::{Examined, Finding, Part, Way, listed};
+
+/// Of what an engine says is its version. With the package of a distribution it has some 30 characters.
+const MAX_VERSION: usize = 64;
 
 /// All of it. Displays for people.
 pub(super) struct Report {
@@ -140,7 +144,7 @@ impl Display for Report {
 /// Version, whether it runs, where pulls go.
 fn state(part: &Examined) -> String {
     let mut words = Vec::new();
-    words.extend(part.version.as_deref().map(line));
+    words.extend(part.version.as_deref().map(|version| bounded(version, MAX_VERSION)));
     words.extend(part.runs.map(|runs| if runs { "runs" } else { "does not run" }.to_owned()));
     for way in Way::ALL {
         let names: Vec<_> =

@@ -77,7 +77,7 @@ impl Answer {
 
     /// Whether it is an error in the form of the distribution specification, as the proxy answers.
     fn is_of_a_registry(&self) -> bool {
-        registry_error(&self.body).0.is_some()
+        registry_error(&self.body, &[]).0.is_some()
     }
 
     /// Whether asking again may help without anybody's doing.

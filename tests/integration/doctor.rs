@@ -377,8 +377,7 @@ async fn commands_repeat_the_flags_by_which_the_settings_are_read() {
 /// Names and contents of users' files, and what a daemon says, are quoted. A fix is pasted into a shell of root's.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_quoted_is_no_command_and_no_line_of_the_report() {
-    const LOADED: &str =
-        r#"{"ServerVersion": "26.1.5\u001b[8m\n   fix: false", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
+    const LOADED: &str = r#"{"ServerVersion": "26.1.5\u202e\u001b[8m\n   fix: false, and a text without an end @URL@ @URL@ @URL@ @URL@", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#;
     let (site, _azure) = Site::start().await;
     let host = site.host(&[
         Do::Install(&["podman", "dockerd"]),
@@ -386,18 +385,22 @@ async fn what_is_quoted_is_no_command_and_no_line_of_the_report() {
         Do::Listen("/run/docker.sock", LOADED),
         Do::Put("/home/eve/.config/containers/registries.conf", ""),
         Do::Put(
-            "/home/eve/.config/containers/registries.conf.d/a;false #\n\u{1b}[8m.conf",
+            "/home/eve/.config/containers/registries.conf.d/a;false #\n\u{1b}[8m\u{202e}.conf",
             "[[registry]]\nlocation = \"http://a\\u001b[8m\\n\"\n",
         ),
     ]);
     let report = host.report();
-    assert!(!report.contains('\u{1b}') && !report.contains("\n   fix: false"), "{report:?}");
+    assert!(!report.contains(['\u{1b}', '\u{202e}']) && !report.contains("\n   fix: false"), "{report:?}");
+    let version = r"26.1.5\u{202e}\u{1b}[8m\u{a}   fix: false, and a text without an end h";
+    assert!(report.contains(version) && report.contains("...; "), "{report:?}");
     let output = host.doctor(&["--json"]);
     assert_eq!(found(&output), [("podman".to_owned(), "path".to_owned())]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let (_, finding) = findings(&report).next().expect("one");
     let fix = finding["fix"].as_str().expect("text");
-    assert!(fix.ends_with("registries.conf.d/a;false #\u{fffd}\u{fffd}[8m.conf'") && !fix.contains('\n'), "{fix:?}");
+    // It names the file all the same.
+    let name = r#"registries.conf.d/a;false #\012\033[8m\342\200\256.conf')""#;
+    assert!(fix.ends_with(name) && !fix.contains('\n'), "{fix:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
