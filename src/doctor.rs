@@ -6,6 +6,8 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use oci::image::Image;
 use oci::printable;
 use oci::route::DOCKER_HUB;
@@ -67,7 +69,14 @@ pub(crate) struct Options {
 /// Looks at the host, and prints what is wrong. Returns the exit status. The error is one sentence about flags or settings that do not
 /// say where the proxy is.
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
+    let is_closed = |file: &&str| access(*file, AccessFlags::R_OK) == Err(Errno::EACCES);
+    let closed = options.file.as_deref().filter(is_closed);
     let report = match load() {
+        Err(_) if closed.is_some() => Report {
+            parts: vec![proxy::unread(closed.unwrap_or_default())],
+            notes: vec!["the engines of this host are judged by these settings".to_owned()],
+            has_looked: false,
+        },
         Ok(_) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
             not_set_up(proxy::with_sample(options.file.as_deref()))
         }
@@ -77,15 +86,25 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
             if options.fix {
                 let found = runtime.block_on(examine(options, &config, &mirror));
-                for wrong in fix(&found, &config, &mirror, &options.root) {
-                    logger::complain(&wrong);
-                }
+                // Of another host nobody knows whether its proxy will run.
+                let lack = if options.root == Path::new("/") { found.lack() } else { None };
+                let wrong = match lack {
+                    Some(lack) => vec![format!(
+                        "no file is written, because engines would be sent to a proxy that is not there: {lack}; put that right, and run doctor --fix again"
+                    )],
+                    None => fix(&found, &config, &mirror, &options.root),
+                };
+                wrong.iter().for_each(|wrong| logger::complain(wrong));
             }
             runtime.block_on(async {
                 let mut report = examine(options, &config, &mirror).await;
                 if let Some(image) = &options.pull {
                     let host = Host::new(options.root.clone());
-                    pull::pull(&host, &config, image, &mut report.parts).await;
+                    let settings = expected(options, &config, &mirror, &host).settings;
+                    pull::pull(&host, &config, image, &settings, &mut report.parts).await;
+                    for finding in report.parts.iter_mut().flat_map(|part| &mut part.findings) {
+                        finding.fix = finding.fix.clone().on(&host);
+                    }
                 }
                 report
             })
@@ -124,14 +143,32 @@ fn fix(found: &Report, config: &Config, mirror: &Mirror, root: &Path) -> Vec<Str
     written.filter_map(Result::err).collect()
 }
 
-async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
-    let host = Host::new(options.root.clone());
+/// What the settings ask of engines, and the flags of commands.
+fn expected<'a>(options: &Options, config: &'a Config, mirror: &Mirror, host: &Host) -> Expected<'a> {
     let mut expected =
         Expected::new(config, options.file.as_deref(), &mirror.url(), options.mirror.is_some(), &host.names());
     expected.repeat(&options.given);
     if !host.is_this() {
         expected.below(&options.root);
     }
+    expected
+}
+
+/// What client-config refuses to do is done with an editor. Of a client's files this asks client-config, which knows it best.
+fn edit_what_is_refused(parts: &mut [Examined], config: &Config, mirror: &Mirror, root: &Path) {
+    for finding in parts.iter_mut().flat_map(|part| &mut part.findings) {
+        let (Some(client), Some(file)) = (finding.fix.by, &finding.file) else { continue };
+        let Ok(setup) = client_config::setup(client, config, mirror, root) else { continue };
+        let Some(why) = setup.refusal(root, file) else { continue };
+        let then =
+            finding.fix.command.split_once(" && ").map_or_else(String::new, |(_, then)| format!("; then: {then}"));
+        finding.fix = expected::edit(file, &format!("  # it {why}{then}"));
+    }
+}
+
+async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
+    let host = Host::new(options.root.clone());
+    let expected = expected(options, config, mirror, &host);
     let mut parts = vec![proxy::judge(&proxy::read(&host, config).await, &expected)];
     let dockerd = dockerd::read(&host).await;
     parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
@@ -147,6 +184,10 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
             "the kubelet pulls through containerd or CRI-O, whichever its containerRuntimeEndpoint names".to_owned(),
         );
         parts.push(kubelet);
+    }
+    edit_what_is_refused(&mut parts, config, mirror, &options.root);
+    for finding in parts.iter_mut().flat_map(|part| &mut part.findings) {
+        finding.fix = finding.fix.clone().on(&host);
     }
     if !host.is_this() {
         // The proxy is asked at its address, from here.

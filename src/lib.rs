@@ -188,6 +188,7 @@
 //!   started                          whether it is known how an engine is started
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
+//!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!   pull                             a pull by each engine that runs
 //!     hosts_toml, registries_conf      files that several of them read
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON

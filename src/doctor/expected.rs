@@ -28,6 +28,8 @@ pub(super) struct Expected<'a> {
     /// By name.
     pub registries: BTreeMap<String, Routed>,
     /// The end of a command line of this program that reads the same settings.
+    pub settings: String,
+    /// The same of one that knows `--mirror`.
     pub flags: String,
     /// The flag by which `client-config` writes below the same root.
     root: String,
@@ -46,19 +48,22 @@ impl<'a> Expected<'a> {
                 OnFailure::Fallback => found.open = true,
             }
         }
-        let mut flags = file.map(|file| format!(" --config {}", shell_word(file))).unwrap_or_default();
+        let settings = file.map(|file| format!(" --config {}", shell_word(file))).unwrap_or_default();
+        let mut flags = settings.clone();
         if is_given {
             flags += &format!(" --mirror {}", shell_word(mirror));
         }
         let before_podman = before_podman(&Address::parse(mirror), file.filter(|_| !is_given));
         let (here, root) = (Here::new(config, mirror, own), String::new());
-        Self { here, routes: config.routes(), registries, flags, root, before_podman }
+        Self { here, routes: config.routes(), registries, settings, flags, root, before_podman }
     }
 
     /// Has the commands that are shown repeat these flags of settings.
     pub(super) fn repeat(&mut self, given: &[(&str, String)]) {
         for (flag, text) in given {
-            self.flags += &format!(" --{flag} {}", shell_word(text));
+            let given = format!(" --{flag} {}", shell_word(text));
+            self.settings += &given;
+            self.flags += &given;
         }
     }
 
@@ -83,6 +88,12 @@ impl<'a> Expected<'a> {
     /// Has `client-config` write the files of a client, and the engine take them.
     pub(super) fn write(&self, client: Client, then: &str) -> Fix {
         self.client_config(client, "", then)
+    }
+
+    /// The same where somebody else's file has the place, which client-config leaves alone: it gets another name first.
+    pub(super) fn beside(&self, file: &str, client: Client, then: &str) -> Fix {
+        let write = self.write(client, then);
+        if write.by.is_none() { write } else { by_hand(format!("{} && {}", aside(file), write.command)) }
     }
 
     /// The same, and what no route needs any more goes.
@@ -145,6 +156,11 @@ pub(super) fn shell_word(text: &str) -> String {
     format!("\"$(printf '{format}')\"")
 }
 
+/// Gives a file a name by which no engine knows it.
+pub(super) fn aside(file: &str) -> String {
+    format!("mv {} {}", shell_word(file), shell_word(&format!("{file}.old")))
+}
+
 /// A file is edited, and the engine takes it.
 pub(super) fn edit(file: &str, then: &str) -> Fix {
     by_hand(format!("${{EDITOR:-vi}} {}{then}", shell_word(file)))
@@ -196,16 +212,17 @@ pub(super) struct List<'a> {
     pub registry: &'a str,
 }
 
-/// What is wrong with an address of the proxy's that has more than a host and a port, for a client that may not have that.
-pub(super) fn with_path(address: &Address, list: &List<'_>, why: String, fix: Fix) -> Finding {
-    Finding {
-        registries: Vec::new(),
-        code: Code::Path,
-        file: Some(list.file.to_owned()),
-        text: format!("{} has {address}: an address here has a scheme, a host and a port, and nothing else", list.key),
-        why,
-        fix,
-    }
+/// What is wrong with an address of the proxy's that a client does not take as it is written. `scheme` is whether it has to have one.
+pub(super) fn with_path(address: &Address, list: &List<'_>, scheme: bool, why: String, fix: Fix) -> Finding {
+    let wrong = match (scheme, address.has_scheme()) {
+        _ if address.has_user() => "an address here has no user and no password",
+        (true, false) => "an address here begins with http:// or https://",
+        (false, true) => "an address here has no scheme before its host",
+        _ => "an address here has nothing behind its host and port",
+    };
+    let text = format!("{} has {address}: {wrong}", list.key);
+    Finding { registries: Vec::new(), code: Code::Path, file: Some(list.file.to_owned()), text, why, fix }
+        .of(list.registry)
 }
 
 /// A file that cannot be read.

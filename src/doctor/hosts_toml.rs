@@ -1,6 +1,6 @@
 //! `hosts.toml`, which containerd and dockerd read: which hosts are asked for a registry, in which order, for what.
 
-use super::expected::{Expected, List, by_hand, misplaced, shell_word, unreadable, with_path};
+use super::expected::{Expected, List, aside, by_hand, misplaced, unreadable, with_path};
 use super::finding::{Code, Finding, Fix};
 use super::text;
 use crate::client_config::address::{Address, Here, Order, Verdict, order};
@@ -87,6 +87,11 @@ pub(super) fn is_ours(here: &Here, directory: &Directory) -> bool {
     carries_marker(content) || addresses.into_iter().any(|address| here.judge(address) == Verdict::Ours)
 }
 
+/// Whether client-config leaves it alone, because it did not write it.
+pub(super) fn is_foreign(directory: &Directory) -> bool {
+    !directory.file.content.as_ref().is_ok_and(|content| carries_marker(content))
+}
+
 /// What is wrong with the file of a registry that has routes. `engine` is who reads it.
 pub(super) fn judge(
     expected: &Expected<'_>,
@@ -102,13 +107,8 @@ pub(super) fn judge(
         Ok(parsed) => parsed,
         Err(wrong) => return vec![unreadable(file, &wrong, &ignored)],
     };
-    // client-config leaves a file alone that it did not write.
-    let is_foreign = !directory.file.content.as_ref().is_ok_and(|content| carries_marker(content));
-    let aside = || {
-        let (from, to) = (shell_word(file), shell_word(&format!("{file}.old")));
-        by_hand(format!("mv {from} {to} && {}", fix.command))
-    };
-    let fix = if is_foreign && fix.by.is_some() { &aside() } else { fix };
+    let beside = || by_hand(format!("{} && {}", aside(file), fix.command));
+    let fix = if is_foreign(directory) && fix.by.is_some() { &beside() } else { fix };
     let here = &expected.here;
     let addresses: Vec<_> = entries.iter().map(|entry| entry.address.clone()).chain(server.clone()).collect();
     let list = List { file, key: "the list of hosts", registry };
@@ -122,7 +122,7 @@ pub(super) fn judge(
             let why = format!(
                 "{engine} asks the proxy for another path than /v2/, gets 404, and goes to the source of {registry}"
             );
-            findings.push(with_path(&entry.address, &list, why, fix.clone()));
+            findings.push(with_path(&entry.address, &list, true, why, fix.clone()));
         }
         findings.extend(unable(entry, file, registry, engine, fix));
     }

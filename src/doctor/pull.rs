@@ -20,8 +20,8 @@ const MAX_SAID: usize = 400;
 /// Images that ctr pulls are kept apart from those of others.
 const NAMESPACE: &str = "acr-cache-proxy-doctor";
 
-/// Pulls, and adds what is found to the parts.
-pub(super) async fn pull(host: &Host, config: &Config, image: &Image, parts: &mut [Examined]) {
+/// Pulls, and adds what is found to the parts. `flags` have a command read the same settings.
+pub(super) async fn pull(host: &Host, config: &Config, image: &Image, flags: &str, parts: &mut [Examined]) {
     let until = Instant::now() + LIMIT;
     let registry = image.registry().unwrap_or(DOCKER_HUB);
     let (separator, reference) = match (image.digest(), image.tag()) {
@@ -50,7 +50,7 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, parts: &mu
         };
         let after = requests(config).await;
         let more = before.zip(after).map(|(before, after)| after.saturating_sub(before));
-        judge(part, &whole, registry, outcome, more);
+        judge(part, &whole, registry, flags, outcome, more);
     }
 }
 
@@ -59,26 +59,47 @@ async fn requests(config: &Config) -> Option<u64> {
     proxy::status(config).await?["requests"]["total"].as_u64()
 }
 
-fn judge(part: &mut Examined, image: &str, registry: &str, outcome: Option<Result<(), String>>, requests: Option<u64>) {
+/// Where an engine says why it has not asked a mirror.
+fn log_of(part: Part, image: &str) -> String {
+    match part {
+        Part::Dockerd => "journalctl --unit docker --since -5min".to_owned(),
+        Part::Crio => "journalctl --unit crio --since -5min".to_owned(),
+        Part::Containerd => "journalctl --unit containerd --since -5min".to_owned(),
+        _ => format!("podman pull --log-level debug {image}"),
+    }
+}
+
+fn judge(
+    part: &mut Examined,
+    image: &str,
+    registry: &str,
+    flags: &str,
+    outcome: Option<Result<(), String>>,
+    requests: Option<u64>,
+) {
     let name = part.part.name();
-    let fix = by_hand("acr-cache-proxy doctor; journalctl --unit acr-cache-proxy --since -5min");
-    let finding = |text: String, why: &str| Finding {
+    let log = log_of(part.part, image);
+    let finding = |text: String, why: &str, fix: String| Finding {
         code: Code::Pull,
         file: None,
         text,
         why: why.to_owned(),
         registries: vec![registry.to_owned()],
-        fix: fix.clone(),
+        fix: by_hand(fix),
     };
     match (outcome, requests) {
         (None, _) => part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by")),
         (Some(Err(cause)), _) => {
             let why = "neither the proxy nor the source has given the image";
-            part.find(finding(format!("a pull of {image} fails: {cause}"), why));
+            part.find(finding(
+                format!("a pull of {image} fails: {cause}"),
+                why,
+                format!("acr-cache-proxy check --online --image {image}{flags}; {log}"),
+            ));
         }
         (Some(Ok(())), Some(0)) => {
             let why = "the image has come from somewhere else, so pulls go past the proxy";
-            part.find(finding(format!("{image} was pulled, and the proxy was not asked"), why));
+            part.find(finding(format!("{image} was pulled, and the proxy was not asked"), why, log));
         }
         (Some(Ok(())), Some(_)) => part.notes.push(format!("{name} has pulled {image}, and the proxy was asked")),
         (Some(Ok(())), None) => part.notes.push(format!(

@@ -21,7 +21,7 @@ use crate::net::{self, client};
 
 /// A whole request, from the connection to the last byte that is read. The proxy itself answers within 40 s, token and
 /// look-up included.
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// How often a request is sent in all.
 const TRIES: u32 = 5;
 /// The longest pause between two of them: a registry's `Retry-After` counts down from 60 s.

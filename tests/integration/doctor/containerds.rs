@@ -58,6 +58,68 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("containerd", "not-enabled")],
     },
     Broken {
+        what: "config.toml without a newline at its end",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, "version = 2\nroot = \"/var/lib/x\""),
+        ],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config.toml whose plugins are in one line",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, "version = 2\nplugins = {}\n")],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config.toml with comments alone",
+        made: &[Install(&["containerd"]), Write(&["containerd"]), Put(CONFIG, "# root = \"/var/lib/containerd\"")],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config.toml with an empty config_path, as containerd prints it, and another plugin's",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(
+                CONFIG,
+                "version = 3\n[plugins]\n  [plugins.'io.containerd.cri.v1.images']\n    [plugins.'io.containerd.cri.v1.images'.registry]\n      config_path = ''\n\
+                 \n  [plugins.'io.containerd.transfer.v1.local']\n    config_path = ''\n",
+            ),
+        ],
+        found: &[("containerd", "not-enabled")],
+    },
+    Broken {
+        what: "config_path behind a tab, of a directory that is not there, and no file yet",
+        made: &[
+            Install(&["containerd"]),
+            Put(CONFIG, V2),
+            Swap(CONFIG, "  config_path = \"/etc/containerd/certs.d\"", "\tconfig_path = \"/etc/containerd/cert.d\""),
+        ],
+        found: &[("containerd", "directory"), ("containerd", "no-mirror")],
+    },
+    Broken {
+        what: "config_path of an imported file, with another directory than the files are in",
+        made: &[
+            Install(&["containerd"]),
+            Write(&["containerd"]),
+            Put(CONFIG, "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n"),
+            Put("/etc/containerd/conf.d/mirror.toml", V3),
+            Swap("/etc/containerd/conf.d/mirror.toml", "containerd/certs.d", "containerd/hosts.d"),
+        ],
+        found: &[("containerd", "directory")],
+    },
+    Broken {
+        what: "config_path with a directory in which others have a file",
+        made: &[
+            Install(&["containerd"]),
+            Put(CONFIG, V3),
+            Swap(CONFIG, "containerd/certs.d", "containerd/hosts.d"),
+            Put("/etc/containerd/hosts.d/registry.corp/hosts.toml", "server = \"https://registry.corp\"\n"),
+        ],
+        found: &[("containerd", "no-mirror")],
+    },
+    Broken {
         what: "config.toml of version 3 with the table of version 2",
         made: &[
             Install(&["containerd"]),
@@ -263,6 +325,33 @@ pub(super) const BROKEN: &[Broken] = &[
             Put("/var/lib/rancher/k3s/agent/etc/containerd/certs.d/_default/hosts.toml", "[host.\"@URL@/v2\"]\n"),
         ],
         found: &[],
+    },
+    Broken {
+        what: "k3s with an address in place of a list",
+        made: &[
+            Install(&["k3s"]),
+            Put("/etc/rancher/k3s/registries.yaml", "mirrors:\n  docker.io:\n    endpoint: @URL@\n"),
+        ],
+        found: &[("k3s", "unreadable")],
+    },
+    Broken {
+        what: "k3s with another mirror before the proxy, and without one of the registries",
+        made: &[
+            Install(&["k3s"]),
+            Put(
+                "/etc/rancher/k3s/registries.yaml",
+                "mirrors:\n  docker.io:\n    endpoint: [\"https://mirror.gcr.io\", \"@URL@\"]\n  quay.io:\n    endpoint: [\"@URL@\"]\n",
+            ),
+        ],
+        found: &[("k3s", "order"), ("k3s", "no-mirror")],
+    },
+    Broken {
+        what: "RKE2 with a path behind the proxy's address",
+        made: &[
+            Install(&["rke2"]),
+            Put("/etc/rancher/rke2/registries.yaml", "mirrors:\n  \"*\":\n    endpoint: [\"@URL@/hub\"]\n"),
+        ],
+        found: &[("rke2", "path")],
     },
     Broken { what: "k3s without registries.yaml", made: &[Install(&["k3s"])], found: &[("k3s", "no-mirror")] },
     Broken {

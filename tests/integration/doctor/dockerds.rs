@@ -23,6 +23,10 @@ const MIRROR_BY_FLAG: &str = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd 
 const VARIABLE: &str =
     "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n";
 
+/// Releases before and after a mirror may have a path.
+const OLD_WITH_NOTHING: &str = r#"{"ServerVersion": "20.10.24+dfsg1", "RegistryConfig": {"Mirrors": []}}"#;
+const WITH_PATH: &str = r#"{"ServerVersion": "26.1.5+dfsg1", "RegistryConfig": {"Mirrors": ["@URL@/hub/"]}}"#;
+
 pub(super) const BROKEN: &[Broken] = &[
     Broken { what: "no engine at all", made: &[], found: &[] },
     Broken {
@@ -202,6 +206,37 @@ pub(super) const BROKEN: &[Broken] = &[
     Broken {
         what: "daemon.json with the address without a scheme",
         made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["@AT@"]}"#)],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
+        what: "daemon.json with a path behind the address, and dockerd 20.10",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, r#"{"registry-mirrors": ["@URL@/hub"]}"#),
+            Listen(SOCKET, OLD_WITH_NOTHING),
+        ],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
+        what: "daemon.json with a path behind the address, and a dockerd that takes it",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["@URL@/hub"]}"#), Listen(SOCKET, WITH_PATH)],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
+        what: "daemon.json with a path behind another mirror's address, and a dockerd that takes it",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, r#"{"registry-mirrors": ["@URL@", "https://mirror.example/hub"]}"#),
+            Listen(
+                SOCKET,
+                r#"{"ServerVersion": "26.1.5", "RegistryConfig": {"Mirrors": ["@URL@/", "https://mirror.example/hub/"]}}"#,
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "daemon.json with a password in the proxy's address",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["http://puller:hunter2@@AT@"]}"#)],
         found: &[("dockerd", "path")],
     },
     Broken {
