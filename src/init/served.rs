@@ -142,5 +142,5 @@ fn summary(answer: &str) -> Option<String> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?;
     let body: Value = serde_json::from_str(body).ok()?;
-    (status == "503").then(|| quoted(body["summary"].as_str()?)).flatten()
+    (status == "503").then(|| quoted(body["summary"].as_str()?, &[])).flatten()
 }
