@@ -11,6 +11,7 @@ use tokio::time::Instant;
 mod command;
 mod watch;
 
+pub(crate) use command::doubt;
 pub(crate) use watch::Watcher;
 
 /// Of a fault that lasts, the log says again what follows from it.

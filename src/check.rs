@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oci::image::Image;
+use oci::printable;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::server::configuration::ServerConf;
 use tokio::task::JoinSet;
@@ -25,6 +27,7 @@ mod reach;
 mod registry;
 mod report;
 mod steps;
+pub(crate) mod variables;
 mod warnings;
 mod way;
 
@@ -47,6 +50,8 @@ const MAX_IDLE: usize = 8;
 pub(crate) struct Options {
     /// The file of the settings, for the report; `None` where flags alone give them.
     pub file: Option<String>,
+    /// The file of variables that this process was started anew with.
+    pub variables_of: Option<PathBuf>,
     /// Also try the way to the registries.
     pub online: bool,
     /// The report as JSON.
@@ -60,7 +65,8 @@ pub(crate) struct Options {
 /// Checks the settings that `load` gives, or what is wrong with them, and prints the report. Returns the exit status.
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> u8 {
     let begun = std::time::Instant::now();
-    let (mut configuration, parts) = configuration::check(options, load);
+    let of_variables = variables::take(options.file.as_deref(), options.variables_of.as_deref());
+    let (mut configuration, parts) = configuration::check(options, of_variables, load);
     let mut groups = Vec::new();
     if let Some(parts) = parts.filter(|_| options.online) {
         match Images::new(&options.images, parts.config.routes()) {
@@ -73,7 +79,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
     }
     groups.insert(0, configuration.into_group());
     let report = Report { groups, elapsed: begun.elapsed(), is_online: options.online };
-    let text = if options.json { report.to_json() + "\n" } else { report.to_string() };
+    let text = if options.json { printable::json(&report.to_json()) + "\n" } else { report.to_string() };
     // If standard output is closed, the exit status still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     match (report.mistakes(), report.status()) {

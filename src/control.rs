@@ -10,12 +10,15 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use log::warn;
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
+
+use crate::logger;
 
 /// What the name of each process's socket begins with.
 const PREFIX: &str = "acr-cache-proxy/control/";
@@ -32,6 +35,8 @@ const REFUSED: &str = "refused\n";
 const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 /// Settings are read within this: each of a few files has 5 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// An answer comes within milliseconds. Whoever waits longer is told so.
+const SILENCE: Duration = Duration::from_secs(3);
 /// All mistakes of a file fit in.
 const MAX_ANSWER: u64 = 1 << 20;
 
@@ -128,7 +133,16 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
         Some(pid) => pid,
         None => only_one(&running().map_err(|cause| format!("{SOCKETS}: {cause}: name the process with --pid"))?)?,
     };
-    ask(pid, Request::Reload).map_err(|cause| match cause.kind() {
+    let (answered, silence) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if silence.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
+            let limit = ANSWER_LIMIT.as_secs();
+            logger::complain(&format!("process {pid} has not answered yet, and is waited for up to {limit} s"));
+        }
+    });
+    let outcome = ask(pid, Request::Reload);
+    drop(answered);
+    outcome.map_err(|cause| match cause.kind() {
         io::ErrorKind::ConnectionRefused => {
             format!("no proxy with the process id {pid} runs here, or it is ending, or has no control socket")
         }

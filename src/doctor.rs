@@ -6,7 +6,10 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use oci::image::Image;
+use oci::printable;
 use oci::route::DOCKER_HUB;
 
 use crate::client_config::{self, Client, How, Mirror, Task};
@@ -70,7 +73,14 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> Result<u8, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
+    let is_closed = |file: &&str| access(*file, AccessFlags::R_OK) == Err(Errno::EACCES);
+    let closed = options.file.as_deref().filter(is_closed);
     let report = match load() {
+        Err(_) if closed.is_some() => Report {
+            parts: vec![proxy::unread(closed.unwrap_or_default())],
+            notes: vec!["the engines of this host are judged by these settings".to_owned()],
+            has_looked: false,
+        },
         Ok(_) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
             not_set_up(proxy::with_sample(options.file.as_deref()))
         }
@@ -78,15 +88,25 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
             if options.fix {
                 let found = runtime.block_on(examine(options, &config, &mirror));
-                for wrong in fix(&found, &config, &mirror, &options.root) {
-                    logger::complain(&wrong);
-                }
+                // Of another host nobody knows whether its proxy will run.
+                let lack = if options.root == Path::new("/") { found.lack() } else { None };
+                let wrong = match lack {
+                    Some(lack) => vec![format!(
+                        "no file is written, because engines would be sent to a proxy that is not there: {lack}; put that right, and run doctor --fix again"
+                    )],
+                    None => fix(&found, &config, &mirror, &options.root),
+                };
+                wrong.iter().for_each(|wrong| logger::complain(wrong));
             }
             runtime.block_on(async {
                 let mut report = examine(options, &config, &mirror).await;
                 if let Some(image) = &options.pull {
                     let host = Host::new(options.root.clone());
-                    pull::pull(&host, &config, image, &mut report).await;
+                    let settings = expected(options, &config, &mirror, &host).settings;
+                    pull::pull(&host, &config, image, &settings, &mut report).await;
+                    for finding in report.parts.iter_mut().flat_map(|part| &mut part.findings) {
+                        finding.fix = finding.fix.clone().on(&host);
+                    }
                 }
                 report
             })
@@ -96,7 +116,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             not_set_up(proxy::with_mistakes(&mistakes, options.file.as_deref(), state.as_deref()))
         }
     };
-    let text = if options.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
+    let text = if options.json { printable::json(&format!("{:#}\n", report.to_json())) } else { report.to_string() };
     // If standard output is closed, the exit status still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(if report.findings().next().is_some() { FOUND } else { 0 })
@@ -128,14 +148,32 @@ fn fix(found: &Report, config: &Config, mirror: &Mirror, root: &Path) -> Vec<Str
     written.filter_map(Result::err).collect()
 }
 
-async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
-    let host = Host::new(options.root.clone());
+/// What the settings ask of engines, and the flags of commands.
+fn expected<'a>(options: &Options, config: &'a Config, mirror: &Mirror, host: &Host) -> Expected<'a> {
     let mut expected =
         Expected::new(config, options.file.as_deref(), &mirror.url(), options.mirror.is_some(), &host.names());
     expected.repeat(&options.given);
     if !host.is_this() {
         expected.below(&options.root);
     }
+    expected
+}
+
+/// What client-config refuses to do is done with an editor. Of a client's files this asks client-config, which knows it best.
+fn edit_what_is_refused(parts: &mut [Examined], config: &Config, mirror: &Mirror, root: &Path) {
+    for finding in parts.iter_mut().flat_map(|part| &mut part.findings) {
+        let (Some(client), Some(file)) = (finding.fix.by, &finding.file) else { continue };
+        let Ok(setup) = client_config::setup(client, config, mirror, root) else { continue };
+        let Some(why) = setup.refusal(root, file) else { continue };
+        let then =
+            finding.fix.command.split_once(" && ").map_or_else(String::new, |(_, then)| format!("; then: {then}"));
+        finding.fix = expected::edit(file, &format!("  # it {why}{then}"));
+    }
+}
+
+async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
+    let host = Host::new(options.root.clone());
+    let expected = expected(options, config, mirror, &host);
     let mut parts = vec![proxy::judge(&proxy::read(&host, config).await, &expected)];
     let dockerd = dockerd::read(&host).await;
     parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
@@ -152,6 +190,10 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
             "the kubelet pulls through containerd or CRI-O, whichever its containerRuntimeEndpoint names".to_owned(),
         );
         parts.push(kubelet);
+    }
+    edit_what_is_refused(&mut parts, config, mirror, &options.root);
+    for finding in parts.iter_mut().flat_map(|part| &mut part.findings) {
+        finding.fix = finding.fix.clone().on(&host);
     }
     if !host.is_this() {
         // The proxy is asked at its address, from here.

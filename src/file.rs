@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use nix::unistd::AccessFlags;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -76,6 +77,18 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileErro
         Some(kind) => Err(FileError::NotRegular(kind)),
         None => read_open(file, metadata.len(), max),
     }
+}
+
+/// Whether this process can read a regular file there. It is looked at, and not opened: on a mount whose server is gone within [`LIMIT`].
+pub(crate) fn access(path: &Path) -> Result<(), FileError> {
+    let path = path.to_owned();
+    at_start(move || {
+        if let Some(kind) = irregular(&std::fs::metadata(&path).map_err(FileError::Io)?) {
+            return Err(FileError::NotRegular(kind));
+        }
+        nix::unistd::access(&path, AccessFlags::R_OK).map_err(|cause| FileError::Io(cause.into()))
+    })
+    .flatten()
 }
 
 fn read_open(file: File, size: u64, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {

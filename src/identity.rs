@@ -16,4 +16,5 @@ mod variables;
 mod workload_identity;
 
 pub(crate) use chain::{Chain, EntraToken, IdentityError};
-pub(crate) use variables::{is_set, passed_over};
+pub(crate) use inputs::unreadable;
+pub(crate) use variables::{ALL as VARIABLES, is_set, is_told, passed_over};

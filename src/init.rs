@@ -13,6 +13,7 @@ use similar::TextDiff;
 
 use crate::client_config::Client;
 use crate::config::{Config, Flags};
+use crate::environment_file::Variables;
 use crate::logger;
 
 mod ask;
@@ -32,7 +33,6 @@ use served::{Running, Ways};
 use service::{ENABLE, Manager, RELOAD};
 pub(crate) use settings::{Rule, Settings};
 pub(crate) use step::Step;
-use trial::Variables;
 
 /// Something is left to do.
 const FAILED: u8 = 1;
@@ -137,13 +137,16 @@ struct Init<'a, R, W> {
     left: Vec<String>,
     /// The proxy cannot serve yet: an empty answer to a question agrees to nothing any more.
     is_doubtful: bool,
+    /// No hop of the way has failed, as far as it was tried.
+    is_open: bool,
     /// Whether a proxy listens already where the configuration says, and what it serves.
     running: Running,
 }
 
 impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     fn new(options: &'a Options, talk: Conversation<R, W>, host: Host) -> Self {
-        Self { options, talk, host, settings: None, left: Vec::new(), is_doubtful: false, running: Running::Nothing }
+        let (left, running) = (Vec::new(), Running::Nothing);
+        Self { options, talk, host, settings: None, left, is_doubtful: false, is_open: true, running }
     }
 
     /// All steps. Returns what is left to do.
@@ -170,15 +173,22 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         }
         let is_written = !chosen.is_new || self.write(&chosen.text)?;
         if !is_written && self.talk.manner() != Manner::Show && self.host.is_root {
-            self.talk.say(match self.host.standing {
-                Before::Edited(_) => {
-                    "\nNothing else is done. Without --registry, init goes on with the configuration as it is.\n"
-                }
-                _ => "\nWithout a configuration there is nothing to start, and nothing for engines to come to.\n",
-            })?;
+            match self.host.standing {
+                // By --yes it is told at the end.
+                Before::Edited(_) if self.talk.manner() == Manner::Yes => {}
+                Before::Edited(_) => self.talk.say(
+                    "\nNothing else is done. Without --registry, init goes on with the configuration as it is.\n",
+                )?,
+                _ => self.talk.say(
+                    "\nWithout a configuration there is nothing to start, and nothing for engines to come to.\n",
+                )?,
+            }
             return Ok(self.left);
         }
         let serves = if self.does(Step::Service) { self.start(chosen.is_new)? } else { self.is_served() };
+        if serves {
+            self.look_whether_ready(&config)?;
+        }
         if self.does(Step::Engines) {
             self.bring_engines(&config, serves)?;
         }
@@ -305,7 +315,11 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             .and_then(|variables| Ok((trial::go(text, &self.host.config, &variables)?, variables)));
         match trial {
             Ok((trial, variables)) => {
+                for sentence in variables.ignored() {
+                    self.talk.say(&format!("{environment}: {sentence}\n"))?;
+                }
                 self.talk.say(&trial.report)?;
+                self.is_open = trial.is_open;
                 if trial.is_open {
                     return Ok(());
                 }
@@ -316,7 +330,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                     )?;
                 }
                 let here = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-                let lacks = variables.lacks(here);
+                let lacks = trial::lacks(&variables, here);
                 if !lacks.is_empty() {
                     self.talk.say(&format!(
                         "Set here, but not for the service: {}. What it needs of them goes into {environment}, a line NAME=value each.\n",
@@ -338,19 +352,24 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         let path = self.host.config.clone();
         let shown = path.display();
         let is_edited = matches!(self.host.standing, Before::Edited(_));
+        let keeps = is_edited && self.talk.manner() == Manner::Yes && !self.options.replace;
         let question = if is_edited {
             let differs = TextDiff::from_lines(self.host.standing.text(), text);
             let differs = indented(&differs.unified_diff().to_string());
-            self.talk.say(&format!("\n{shown} is changed so, and a copy of it is kept:\n{differs}"))?;
+            let so = match keeps {
+                true => "is there already, with other content. The flags would change it so",
+                false => "would be changed so, and a copy of it kept",
+            };
+            self.talk.say(&format!("\n{shown} {so}:\n{differs}"))?;
             "Replace it?"
         } else {
             let sample = if self.host.standing == Before::Sample { ", in place of the package's example" } else { "" };
             self.talk.say(&format!("\nThis goes into {shown}{sample}:\n\n{}\n", indented(text)))?;
             "Write it?"
         };
-        if is_edited && self.talk.manner() == Manner::Yes && !self.options.replace {
+        if keeps {
             self.left.push(format!(
-                "{shown} is there already, with other content, and is left as it is: --replace replaces it, and keeps a copy"
+                "nothing was done, because {shown} is there already, with other content: --replace replaces it and keeps a copy; without --registry, init goes on with it as it is"
             ));
             return Ok(false);
         }
@@ -379,7 +398,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     /// Returns whether engines may be sent to the proxy.
     fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
         let Manager::Systemd { is_active } = self.host.manager else {
-            let how = self.host.manager.by_hand(&self.running, CONFIG);
+            let how = self.host.manager.by_hand(&self.running, &self.command(), CONFIG);
             self.talk.say(&format!("\n{how}\n"))?;
             let is_to_be_done = self.host.is_root && self.talk.manner() != Manner::Show;
             if is_to_be_done && !self.is_served() {
@@ -404,6 +423,30 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         self.running = Running::Same;
         self.talk.say("The service runs.\n")?;
         Ok(true)
+    }
+
+    /// By which the proxy runs without a unit, with the variables of which a unit would have known.
+    fn command(&self) -> String {
+        let plain = format!("acr-cache-proxy --config /{CONFIG}");
+        match Variables::read(&self.host.environment) {
+            Ok(variables) if variables.iter().next().is_none() => plain,
+            Ok(variables) if variables.suits_shell() => format!("sh -c 'set -a; . /{ENVIRONMENT}; exec {plain}'"),
+            _ => format!("{plain}, with the variables of /{ENVIRONMENT} in its environment"),
+        }
+    }
+
+    /// Says it if the proxy that is to serve the engines cannot yet. It may run with other variables than the way was tried with.
+    fn look_whether_ready(&mut self, config: &Config) -> Result<(), Stop> {
+        let Some(why) = config.admin().filter(|_| self.host.is_this && self.is_open).and_then(served::unready) else {
+            return Ok(());
+        };
+        self.is_doubtful = true;
+        self.talk.say(&format!("\nThe proxy that runs is not ready: {why}\n"))?;
+        self.left.push(format!(
+            "the proxy that runs is not ready, and pulls go to the source or fail until it is: {why}; if it was started without the variables of {}, restart it with them",
+            self.host.environment.display()
+        ));
+        Ok(())
     }
 
     /// Whether a step that needs root is to be done.

@@ -177,6 +177,7 @@
 //!   collector                        one call to the collector
 //! check                            what is wrong with the settings, and where the way to a registry breaks; exits
 //!   configuration, warnings          all that a start would say of the settings
+//!   variables                        those of the service, where nobody has given them to this process
 //!   images                           which image each route is asked for
 //!   way, registry, pull              the ways to all registries: to a registry's token; from there to the first bytes of a blob
 //!   reach, certificate               the way to one host; what its certificate says
@@ -187,6 +188,8 @@
 //!   started, failed                  whether it is known how an engine is started; whether its service has failed
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
+//!   dockerd::others                  registries besides Docker Hub
+//!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
 //!     hosts_toml, registries_conf      files that several of them read
@@ -258,7 +261,8 @@
 //! logger, net, replace
 //! unit
 //! host
-//! answer, browser, digest, directory, environment_file, file, installed, liveness, load, metrics, peer, program, secret, value
+//! environment_file
+//! answer, browser, digest, directory, file, installed, liveness, load, metrics, peer, program, secret, value
 //! access
 //! chroot, glob, label
 //! ```

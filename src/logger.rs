@@ -1,14 +1,17 @@
 //! Log lines on standard error: `filter` decides which records are logged, `format` turns each into a line, `writer`
 //! writes the lines from a thread of its own.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write as _;
 use std::num::NonZeroU32;
+use std::panic::Location;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use env_logger::{Logger, Target};
 use log::Level;
 use nix::sys::stat::fstat;
+use oci::printable;
 
 mod directives;
 mod field;
@@ -29,6 +32,9 @@ pub(crate) use format::Format;
 #[cfg(feature = "bench")]
 pub(crate) use format::stamp;
 pub(crate) use writer::dropped;
+
+/// Of the message of a panic, which may quote what it could not deal with.
+const MAX_PANIC: usize = 1024;
 
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +96,29 @@ pub(crate) fn sample() -> (bool, u32) {
 
 /// Writes to standard error, whatever the filter is, why the program ends: one line for each line of `message`.
 pub(crate) fn complain(message: &str) {
-    let text: String = message.lines().map(|line| own_line(Level::Error, "acr-cache-proxy: ", line)).collect();
+    let lines = message.lines().map(printable::line);
+    let text: String = lines.map(|line| own_line(Level::Error, "acr-cache-proxy: ", &line)).collect();
     // If standard error is closed, there is nobody left to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// From now on a panic has one line, as [`complain`] writes it. It never goes through the logger, in which it may have been.
+pub(crate) fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        let backtrace = match backtrace.status() {
+            BacktraceStatus::Captured => format!("\n{backtrace}"),
+            _ => String::new(),
+        };
+        complain(&(panicked(panic.location(), panic.payload_as_str()) + &backtrace));
+    }));
+}
+
+/// A defect in one line, whatever its message is.
+fn panicked(location: Option<&Location<'_>>, message: Option<&str>) -> String {
+    let at = location.map(|location| format!(" at {location}")).unwrap_or_default();
+    let message = printable::bounded(message.unwrap_or("no message"), MAX_PANIC);
+    format!("a defect of this program, please report it: it panicked{at}: {message}")
 }
 
 fn own_line(level: Level, text: &str, message: &str) -> String {
@@ -108,4 +134,20 @@ fn reader() -> Reader {
         fstat(std::io::stderr()).is_ok_and(|stream| journal == format!("{}:{}", stream.st_dev, stream.st_ino))
     });
     if is_journal { Reader::Journal } else { Reader::Other }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It had several, and none of them began as a line of the log does.
+    #[test]
+    fn a_panic_is_told_in_one_bounded_line() {
+        let here = Location::caller();
+        let said = panicked(Some(here), Some("overflow\nfix: \u{1b}[8m"));
+        let expected = format!("it panicked at {here}: overflow\\u{{a}}fix: \\u{{1b}}[8m");
+        assert!(said.ends_with(&expected), "{said}");
+        assert!(panicked(None, None).ends_with(": it panicked: no message"));
+        assert!(panicked(None, Some(&"x".repeat(1 << 20))).len() < 2 * MAX_PANIC);
+    }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use log::warn;
+use oci::printable;
 
 use crate::cli::{self, Command, Serve};
 use crate::serve::{self, ServeError};
@@ -14,6 +15,7 @@ const FAILED: u8 = 1;
 
 /// Reads the arguments of this process, runs the command, and returns when it has ended.
 pub fn run() -> ExitCode {
+    logger::tell_of_panics();
     let outcome = match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(flags)) => serve(*flags),
         Ok(Command::Reload(pid)) => reload(pid).map_err(|cause| (FAILED, cause)),
@@ -80,7 +82,7 @@ fn serve(Serve { config, flags, warnings, exit_with_stdin }: Serve) -> Result<()
 fn reload(pid: Option<u32>) -> Result<(), String> {
     let said = control::reload(pid)?;
     // If standard output is closed, the exit status still tells.
-    let _ = writeln!(io::stdout(), "{said}");
+    let _ = writeln!(io::stdout(), "{}", printable::lines(&said));
     Ok(())
 }
 

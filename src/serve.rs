@@ -20,7 +20,7 @@ use pingora_proxy::http_proxy;
 
 use crate::access::Gate;
 use crate::admin::{Admin, Chronicler, State};
-use crate::alarm::Watcher;
+use crate::alarm::{self, Watcher};
 use crate::config::identity::Kind;
 use crate::config::{self, Config, Endpoint};
 use crate::control::{self, Control};
@@ -258,6 +258,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }
+    alarm::doubt(&config.notify().command).inspect(|sentence| warn!("{sentence}"));
     let keepalive = Keepalive::new(config.client_keepalive());
     // Before anybody is told that this process is ready.
     let (started, current) = (config.clone(), config.clone());

@@ -172,6 +172,11 @@ impl Unit {
         }
     }
 
+    /// Whether an init script starts it, which knows no drop-ins.
+    pub(crate) fn is_script(&self) -> bool {
+        self.is_script
+    }
+
     /// A word with the values of variables, as systemd puts them in: `$NAME` alone is as many words as its value has, and
     /// `${NAME}` is part of its word (systemd.service(5)).
     fn expanded(&self, word: &str) -> Vec<String> {

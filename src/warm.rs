@@ -5,27 +5,34 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use oci::image::Image;
 use oci::platform::Platform;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::client_tls::Presented;
+use crate::logger;
 
 mod client;
 mod failure;
 mod image;
 mod report;
 
-use client::Client;
+use client::{Client, REQUEST_LIMIT};
+use failure::Failure;
 use image::Warmed;
 use report::Report;
 
 /// Images under way at a time. With [`image::LAYERS_AT_ONCE`] it bounds the requests of a run at twelve, which is far from
 /// the limits of a registry and of the proxy, and enough to wait for several imports at the same time.
 const IMAGES_AT_ONCE: usize = 4;
+/// A proxy answers its first request at once. Whoever waits longer is told so.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// What to warm, and by which proxy.
 #[derive(Debug)]
@@ -76,8 +83,19 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     outcome
 }
 
+/// Whether there is a proxy that lets this host pull.
+async fn find_proxy(client: &Client) -> Result<(), Failure> {
+    let mut found = pin!(client.find_proxy());
+    if let Ok(found) = timeout(SILENCE, &mut found).await {
+        return found;
+    }
+    let limit = REQUEST_LIMIT.as_secs();
+    logger::complain(&format!("warm: the proxy has not answered yet, and is waited for up to {limit} s"));
+    found.await
+}
+
 async fn all(options: &Options, client: Client) -> Result<(), String> {
-    client.find_proxy().await.map_err(|failure| format!("warm: {failure}"))?;
+    find_proxy(&client).await.map_err(|failure| format!("warm: {failure}"))?;
     let run = Arc::new(Run {
         images: options.images.clone(),
         next: AtomicUsize::new(0),

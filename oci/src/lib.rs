@@ -13,6 +13,7 @@ pub mod media_type;
 pub mod members;
 pub mod name;
 pub mod platform;
+pub mod printable;
 pub mod quote;
 pub mod rename;
 pub mod request;

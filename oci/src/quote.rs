@@ -1,6 +1,10 @@
 //! Makes the message of a server safe to log: one line of bounded length, without tokens.
 
+use std::ops::Range;
+
 use serde::Deserialize;
+
+use crate::printable::is_harmless;
 
 /// Characters kept from the beginning of a long text.
 const MAX_HEAD: usize = 300;
@@ -15,19 +19,78 @@ const TOKEN: &str = "eyJ";
 const MIN_TOKEN: usize = 16;
 const LEFT_OUT: &str = "(a token)";
 
+/// So many bytes of a secret one after the other are taken for a part of it. Words of a sentence have fewer in common with what is
+/// random, and what is left of a secret that was cut has no use. A secret that is shorter is not looked for: it would be found in words.
+const PART: usize = 8;
+/// A server quotes what it was sent, with or without undoing the form's encoding; one that is behind another one may add a second.
+const MAX_ENCODINGS: usize = 2;
+const SECRET: &str = "(a secret)";
+
 /// The text on one line; `None` if it is empty. The middle of a long text is left out, cut between words. Tokens are
-/// replaced, because a server may quote the request that it refuses.
-pub fn quoted(text: &str) -> Option<String> {
-    let text: Vec<char> = without_tokens(text).trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.len() <= MAX_HEAD + MAX_TAIL {
-        return (!text.is_empty()).then(|| text.into_iter().collect());
-    }
+/// replaced, and so is what it has of the secrets that were `sent` to the server, because it may quote the request that it refuses.
+pub fn quoted(text: &str, sent: &[&str]) -> Option<String> {
+    let text: Vec<char> = without_tokens(text).trim().chars().map(|c| if is_harmless(c) { c } else { ' ' }).collect();
+    let text = if text.len() <= MAX_HEAD + MAX_TAIL { text.into_iter().collect() } else { cut(&text) };
+    (!text.is_empty()).then(|| without_secrets(text, sent))
+}
+
+fn cut(text: &[char]) -> String {
     let (head, rest) = text.split_at(MAX_HEAD);
     let tail = &rest[rest.len() - MAX_TAIL..];
     // A single word that is longer is cut inside.
     let head = head.rsplitn(2, |c| *c == ' ').last().unwrap_or(head);
     let tail = tail.splitn(2, |c| *c == ' ').last().unwrap_or(tail);
-    Some(head.iter().chain(&CUT.chars().collect::<Vec<_>>()).chain(tail).collect())
+    head.iter().chain(&CUT.chars().collect::<Vec<_>>()).chain(tail).collect()
+}
+
+/// A byte of what a text says, and the bytes of the text that say it.
+type Said = (u8, Range<usize>);
+
+fn without_secrets(text: String, sent: &[&str]) -> String {
+    let mut is_secret = vec![false; text.len()];
+    let mut said: Vec<Said> = text.bytes().enumerate().map(|(at, byte)| (byte, at..at + 1)).collect();
+    for _ in 0..=MAX_ENCODINGS {
+        for part in said.windows(PART) {
+            let is_part = |of: &[u8]| of.iter().eq(part.iter().map(|(byte, _)| byte));
+            if let [(_, first), .., (_, last)] = part
+                && sent.iter().any(|secret| secret.as_bytes().windows(PART).any(is_part))
+            {
+                is_secret[first.start..last.end].fill(true);
+            }
+        }
+        said = decoded(&said);
+    }
+    if !is_secret.contains(&true) {
+        return text;
+    }
+    let mut safe = Vec::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        match (is_secret[at], at.checked_sub(1).is_some_and(|before| is_secret[before])) {
+            (false, _) => safe.push(byte),
+            (true, false) => safe.extend_from_slice(SECRET.as_bytes()),
+            (true, true) => {}
+        }
+    }
+    // A secret may end within a character.
+    String::from_utf8_lossy(&safe).into_owned()
+}
+
+/// Without one encoding of a form (URL Standard, `application/x-www-form-urlencoded`).
+fn decoded(said: &[Said]) -> Vec<Said> {
+    let hex = |(byte, _): &Said| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (mut decoded, mut rest) = (Vec::with_capacity(said.len()), said);
+    while let [(byte, range), after @ ..] = rest {
+        rest = after;
+        decoded.push(match (byte, after) {
+            (b'%', [high, low, after @ ..]) if let (Some(high), Some(low_digit)) = (hex(high), hex(low)) => {
+                rest = after;
+                (high << 4 | low_digit, range.start..low.1.end)
+            }
+            (b'+', _) => (b' ', range.clone()),
+            _ => (*byte, range.clone()),
+        });
+    }
+    decoded
 }
 
 fn without_tokens(text: &str) -> String {
@@ -47,8 +110,8 @@ fn without_tokens(text: &str) -> String {
     safe
 }
 
-/// Code and message of the first error in a body; `None` if the body is not an OCI error.
-pub fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
+/// Code and message of the first error in a body, as [`quoted`] has them; `None` if the body is not an OCI error.
+pub fn registry_error(body: &[u8], sent: &[&str]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
     struct Body {
         errors: Vec<Entry>,
@@ -61,7 +124,7 @@ pub fn registry_error(body: &[u8]) -> (Option<String>, Option<String>) {
         message: String,
     }
     let first = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.errors.into_iter().next());
-    first.map_or((None, None), |first| (quoted(&first.code), quoted(&first.message)))
+    first.map_or((None, None), |first| (quoted(&first.code, sent), quoted(&first.message, sent)))
 }
 
 #[cfg(test)]
@@ -70,9 +133,10 @@ mod tests {
 
     #[test]
     fn a_servers_message_is_one_bounded_line() {
-        assert_eq!(quoted("a\r\nb"), Some("a  b".to_owned()));
-        assert_eq!(quoted(&"x".repeat(5000)).map(|text| text.len()), Some(MAX_HEAD + CUT.len() + MAX_TAIL));
-        assert_eq!(quoted(" \n"), None);
+        assert_eq!(quoted("a\r\nb", &[]), Some("a  b".to_owned()));
+        assert_eq!(quoted(&"x".repeat(5000), &[]).map(|text| text.len()), Some(MAX_HEAD + CUT.len() + MAX_TAIL));
+        assert_eq!(quoted("a\u{202e}b\u{9b}", &[]), Some("a b ".to_owned()));
+        assert_eq!(quoted(" \n", &[]), None);
     }
 
     #[test]
@@ -85,11 +149,44 @@ mod tests {
             (token[..40].to_owned(), "(a token)"),
             ("eyJx is no token".to_owned(), "eyJx is no token"),
         ] {
-            assert_eq!(quoted(&text).as_deref(), Some(expected), "{text}");
+            assert_eq!(quoted(&text, &[]).as_deref(), Some(expected), "{text}");
         }
         // Also where the text is cut in the middle of it.
         let long = format!("{}{token}{}", "x".repeat(MAX_HEAD - 10), "y".repeat(500));
-        assert!(!quoted(&long).expect("words").contains("eyJ"));
+        assert!(!quoted(&long, &[]).expect("words").contains("eyJ"));
+    }
+
+    /// A server that answered with the body of the request had the client secret in the log and in the answer to every client.
+    #[test]
+    fn secrets_that_a_server_was_sent_are_not_quoted_in_any_encoding() {
+        let (secret, key) = ("aBc8Q~0123456789.b-c_d%e f", "long+key/of=base64");
+        for (text, expected) in [
+            ("you sent aBc8Q~0123456789.b-c_d%e f.", "you sent (a secret)."),
+            ("client_secret=aBc8Q%7E0123456789.b-c_d%25e+f&scope=x", "client_secret=(a secret)&scope=x"),
+            ("client_secret=aBc8Q%7e0123456789%2eb-c_d%25e%20f&scope=x", "client_secret=(a secret)&scope=x"),
+            ("client_secret%3DaBc8Q%257E0123456789.b-c_d%2525e%2Bf%26scope", "client_secret%3D(a secret)%26scope"),
+            ("two: aBc8Q~0123456789.b-c_d%e f long+key/of=base64", "two: (a secret) (a secret)"),
+            ("cut: aBc8Q~01", "cut: (a secret)"),
+            ("cut: 3456789.b", "cut: (a secret)"),
+            ("%aBc8Q%7", "%aBc8Q%7"),
+            ("nothing of it: 0123", "nothing of it: 0123"),
+        ] {
+            assert_eq!(quoted(text, &[secret, key]).as_deref(), Some(expected));
+        }
+        assert_eq!(quoted("x is short", &["x", ""]).as_deref(), Some("x is short"));
+        assert_eq!(
+            quoted("caf\u{e9}\u{e9}\u{e9}\u{e9}", &["\u{e9}\u{e9}\u{e9}\u{e9}"]).as_deref(),
+            Some("caf(a secret)")
+        );
+        // Also where the text is cut in the middle of it.
+        for before in MAX_HEAD - secret.len()..MAX_HEAD {
+            let long = format!("{}{secret}{}", "x".repeat(before), "y".repeat(500));
+            let said = quoted(&long, &[secret]).expect("words");
+            assert!(
+                !secret.as_bytes().windows(PART).any(|part| said.contains(&*String::from_utf8_lossy(part))),
+                "{said}"
+            );
+        }
     }
 
     #[test]
@@ -97,17 +194,20 @@ mod tests {
         let ids = "Trace ID: 0f6a1b2c-0000-4000-8000-000000000000 Correlation ID: 1f6a1b2c-0000-4000-8000-000000000000 \
                    Timestamp: 2026-11-25 10:00:00Z";
         let long = format!("AADSTS7000215: {}{ids}", "some words ".repeat(40));
-        let text = quoted(&long).expect("words");
+        let text = quoted(&long, &[]).expect("words");
         assert!(text.starts_with("AADSTS7000215: some words") && text.ends_with(ids), "{text}");
         assert!(text.contains(" some ... words "), "{text}");
         let fits = format!("AADSTS7000215: {}{ids}", "some words ".repeat(20));
-        assert_eq!(quoted(&fits), Some(fits));
+        assert_eq!(quoted(&fits, &[]), Some(fits));
     }
 
     #[test]
     fn only_an_oci_error_body_has_a_code_and_a_message() {
         let body = br#"{"errors":[{"code":"DENIED","message":"retrieving permissions failed"}]}"#;
-        assert_eq!(registry_error(body), (Some("DENIED".to_owned()), Some("retrieving permissions failed".to_owned())));
-        assert_eq!(registry_error(b"<html>"), (None, None));
+        assert_eq!(
+            registry_error(body, &[]),
+            (Some("DENIED".to_owned()), Some("retrieving permissions failed".to_owned()))
+        );
+        assert_eq!(registry_error(b"<html>", &[]), (None, None));
     }
 }

@@ -1,8 +1,10 @@
 //! `notify.command`: a program that is told of a fault that lasts, and of its end.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::{info, warn};
+use nix::unistd::{AccessFlags, access};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -17,6 +19,24 @@ const MAX_OUTPUT: usize = 1024;
 const MAX_MESSAGE: usize = 4096;
 /// Variables of this process that it gets. The others may be secrets.
 const PASSED_ON: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
+
+/// Why the command cannot be run, a sentence; `None` if it can be, as far as that shows before.
+pub(crate) fn doubt(words: &[String]) -> Option<String> {
+    let program = words.first()?;
+    let is_path = program.contains('/');
+    let places: Vec<_> = match is_path {
+        true => vec![PathBuf::from(program)],
+        false => std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(program)).collect(),
+    };
+    let runs = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+    let why = match (places.iter().any(runs), is_path) {
+        (true, _) => return None,
+        (false, false) => "no program of this name is in PATH",
+        (false, true) if places.iter().any(|path| path.exists()) => "it is no program that this user may run",
+        (false, true) => "it is not there",
+    };
+    Some(format!("notify.command: {program}: {why}: nobody is told of a fault"))
+}
 
 /// Runs the command and waits for its end. How that was is in the log. Dropped, it ends the command.
 pub(super) async fn run(words: &[String], event: &Event, message: &str, refused: u64) {
@@ -54,6 +74,28 @@ pub(super) async fn run(words: &[String], event: &Event, message: &str, refused:
                 "notify.command: {about}: {program}: ended, because it took more than {} s{printed}",
                 LIMIT.as_secs()
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_run_is_found_before_a_fault() {
+        for (command, why) in [
+            (&[][..], None),
+            (&["/bin/sh", "-c", "true"], None),
+            (&["sh"], None),
+            (&["/nonexistent/x"], Some("it is not there")),
+            (&["/etc/passwd"], Some("it is no program that this user may run")),
+            (&["/etc"], Some("it is no program that this user may run")),
+            (&["no-such-program"], Some("no program of this name is in PATH")),
+        ] {
+            let words: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
+            let says = why.map(|why| format!("notify.command: {}: {why}: nobody is told of a fault", command[0]));
+            assert_eq!(doubt(&words), says);
         }
     }
 }

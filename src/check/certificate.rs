@@ -45,11 +45,11 @@ impl Certificate {
         };
         let issuer = certificate.issuer();
         let common = issuer.iter_common_name().chain(issuer.iter_organization());
-        let issuer = common.filter_map(|name| quoted(name.as_str().ok()?)).next();
+        let issuer = common.filter_map(|name| quoted(name.as_str().ok()?, &[])).next();
         let names = certificate.subject_alternative_name().ok().flatten();
         let names = names.map(|extension| &extension.value.general_names).into_iter().flatten();
         let names = names.filter_map(|name| match name {
-            GeneralName::DNSName(name) => quoted(name),
+            GeneralName::DNSName(name) => quoted(name, &[]),
             _ => None,
         });
         Some(Self {

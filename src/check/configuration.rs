@@ -1,6 +1,7 @@
 //! The configuration: every mistake that would end a start of the proxy, and what it would start with only with a warning.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Options;
@@ -14,7 +15,7 @@ use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
 use crate::serve::registry::{Builder, Built, Shared};
 use crate::serve::{self, ServeError};
-use crate::{identity, logger};
+use crate::{alarm, identity, logger};
 
 /// What the proxy would be built of.
 pub(super) struct Parts {
@@ -53,15 +54,24 @@ impl Findings {
     }
 }
 
-/// Checks the settings, and builds what the proxy is built of, without any I/O but that of reading files.
-pub(super) fn check(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> (Findings, Option<Parts>) {
+/// Checks the settings, and builds what the proxy is built of, without any I/O but that of reading files. `before` is what is found
+/// already.
+pub(super) fn check(
+    options: &Options,
+    before: Vec<(Status, String)>,
+    load: impl FnOnce() -> Result<Config, String>,
+) -> (Findings, Option<Parts>) {
     let name = options.file.clone().unwrap_or_else(|| "of the command line".to_owned());
     let mut findings = Findings { name, lines: Vec::new() };
+    before.into_iter().for_each(|(status, text)| findings.add(status, text));
     // Both Pingora and reqwest take the process's provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (parts, heard) = warnings::during(|| build(&mut findings, load));
     options.warnings.iter().cloned().chain(heard).for_each(|warning| findings.warn(warning));
     let Some(parts) = parts else { return (findings, None) };
+    if options.file.as_ref().is_some_and(|file| config::is_sample(Path::new(file))) {
+        findings.warn("it is the package's example, whose registry nobody has: acr-cache-proxy init writes yours");
+    }
     warn(&mut findings, &parts.config);
     if findings.lines.iter().any(|line| line.status == Status::Failed) {
         return (findings, None);
@@ -108,12 +118,16 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
     egress.and(Some(Parts { config, roots: roots?, registries, meters }))
 }
 
-/// What the proxy says at its start, and goes on.
+/// What the proxy says at its start, and goes on; and what its first sign-in would say of files.
 fn warn(findings: &mut Findings, config: &Config) {
     logger::doubt(&config.log().filter).into_iter().for_each(|doubt| findings.warn(doubt));
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), IdentityKind::Default)) {
         identity::passed_over().into_iter().for_each(|sentence| findings.warn(sentence));
     }
+    for upstream in config.upstreams() {
+        identity::unreadable(upstream.identity().kind()).into_iter().for_each(|sentence| findings.warn(sentence));
+    }
+    alarm::doubt(&config.notify().command).into_iter().for_each(|sentence| findings.warn(sentence));
     for listener in config.listeners() {
         let end = listener.tls.as_ref().and_then(|files| certificate::check(files).ok());
         let url = listener.endpoint.to_string();

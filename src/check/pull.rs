@@ -16,14 +16,19 @@ use super::report::{Group, Hop, Kind, Status};
 use super::steps::{Finding, Steps, Works};
 use crate::answer::{is_not_imported, says};
 use crate::digest;
-use crate::proxy::trial::{Answer, Trial};
-use crate::proxy::{BlobHosts, Destination, Refused, RegistryError, Storage, Target, Trouble};
+use crate::proxy::trial::{Answer, Trial, is_read_whole};
+use crate::proxy::{BlobHosts, Destination, Refused, RegistryError, Storage, Target};
 use crate::token::{Bearer, Issuer as _};
 
 /// What comes behind a manifest.
 const BEHIND: [Hop; 5] = [Hop::Blob, Hop::StorageDns, Hop::StorageTcp, Hop::StorageTls, Hop::Storage];
-/// In the sentences about a cache rule.
-const OF_A_RULE: &str = "cache rule ";
+/// In the sentences about a cache rule and its source, of which some are the source's own. No name of a client's has a blank.
+const OF_A_RULE: [&str; 2] = ["cache rule", "pull rate limit"];
+/// The longest code of storage has 44 letters.
+const MAX_CODE: usize = 64;
+/// What to do where a blob is gone.
+const AGAIN: &str =
+    "try again in a minute; if it stays, delete the image in the registry, so that the cache rule imports it once more";
 
 /// A route, and the images that it is asked for.
 pub(super) struct Route {
@@ -169,12 +174,20 @@ impl Pull<'_> {
 
     /// Where a blob is; `None` if the registry serves it itself.
     async fn blob(&self, trial: &Trial, blob: &Descriptor) -> Result<Works<Option<Storage>>, Finding> {
-        let answer = trial.blob(&blob.digest).await.map_err(Finding::failed)?;
-        if answer.status == StatusCode::OK {
-            return Ok(Works::new(None, "the registry serves it itself, without storage"));
-        }
-        if !answer.status.is_redirection() {
-            return Err(self.refused(&answer));
+        let answer = trial.blob(blob).await.map_err(Finding::failed)?;
+        match answer.status {
+            StatusCode::OK if answer.is_of(blob) => {
+                return Ok(Works::new(None, "the registry serves it itself, without storage"));
+            }
+            StatusCode::OK => return Err(Finding::failed(other_than(blob, answer.status))),
+            StatusCode::NOT_FOUND => {
+                let said = RegistryError::of(answer.status, &answer.body);
+                return Err(Finding::failed(format!(
+                    "the registry has the manifest and not this blob of it: {AGAIN}: {said}"
+                )));
+            }
+            status if !status.is_redirection() => return Err(self.refused(&answer)),
+            _ => {}
         }
         let destination = &self.route.destination;
         let location = answer.headers.get(http::header::LOCATION).and_then(|location| location.to_str().ok());
@@ -199,12 +212,22 @@ impl Pull<'_> {
 
     async fn stored(&self, trial: &Trial, blob: &Descriptor, storage: Storage) -> Result<Works<()>, Finding> {
         let host = storage.host().to_owned();
-        let answer = match trial.stored(&blob.digest, storage).await {
-            Ok(answer) if answer.status.is_success() => return Ok(Works::new((), "the first bytes have come")),
-            Ok(answer) => Trouble::StorageSays { host, status: answer.status, retry_after: None },
-            Err(trouble) => trouble,
+        let wrong = match trial.stored(blob, storage).await {
+            Ok(answer) if answer.status.is_success() && answer.is_of(blob) => {
+                let how = if is_read_whole(blob) {
+                    "it has come, and is what its digest says"
+                } else {
+                    "the first bytes have come"
+                };
+                return Ok(Works::new((), how));
+            }
+            Ok(answer) if answer.status.is_success() => {
+                format!("blob storage {host}: {}", other_than(blob, answer.status))
+            }
+            Ok(answer) => storage_refuses(&host, &answer),
+            Err(trouble) => trouble.to_string(),
         };
-        let finding = Finding::failed(answer);
+        let finding = Finding::failed(wrong);
         Err(if self.is_clients_matter() { finding.only_warns() } else { finding })
     }
 
@@ -218,17 +241,23 @@ impl Pull<'_> {
             401 | 403 => Refused::of(*status, headers, body).unwrap_or(Refused::Unclear).to_string(),
             404 => {
                 let registry = self.route.destination.upstream.domain.host().split('.').next().unwrap_or_default();
-                let other = if self.wanted.is_named { "" } else { "; --image tries another one" };
+                let is_named = self.wanted.is_named;
+                let other = if is_named { "" } else { "; --image tries another one" };
+                // A registry says the same of a tag that is nowhere and of a repository without a rule.
+                let tag = if is_named { "there is no such tag or digest, or " } else { "" };
+                let target = match prefix {
+                    "" => "no prefix is set where the target of the cache rule has one".to_owned(),
+                    prefix => format!("the prefix {prefix:?} is not the cache rule's target"),
+                };
                 let text = format!(
-                    "{image}: the prefix {prefix:?} is not the cache rule's target, or the rule does not cover the name: az acr cache list --registry {registry} shows the rules{other}: {said}"
+                    "{image}: {tag}{target}, or the rule does not cover the name: az acr cache list --registry {registry} shows the rules{other}: {said}"
                 );
                 // Rules for Docker Hub cover all of it, or at least its own images.
-                let is_certain =
-                    self.wanted.is_named || (self.route.source.registry() == DOCKER_HUB && !prefix.is_empty());
+                let is_certain = is_named || self.route.source.registry() == DOCKER_HUB;
                 return if is_certain { Finding::failed(text) } else { Finding::warning(text) };
             }
             424 => "the source of the cache rule failed: try again later".to_owned(),
-            429 if says(body, OF_A_RULE) => {
+            429 if OF_A_RULE.iter().any(|words| says(body, words)) => {
                 "the limit of the rule's source for the account of the credential set is reached: try again later"
                     .to_owned()
             }
@@ -238,4 +267,36 @@ impl Pull<'_> {
         };
         Finding::failed(format!("{advice}: {said}"))
     }
+}
+
+/// That a body is not the blob.
+fn other_than(blob: &Descriptor, status: StatusCode) -> String {
+    format!("{} with a body that is not {}: is a proxy or captive portal between?", status.as_u16(), blob.digest)
+}
+
+/// What storage answers in place of a blob, and what to do.
+fn storage_refuses(host: &str, answer: &Answer) -> String {
+    let code = storage_code(&answer.body);
+    let advice = match (answer.status.as_u16(), code) {
+        (403, Some("AuthenticationFailed")) => {
+            "the signature in the address is not valid, or not any more: try again in some minutes; if it stays, a proxy between changes the address"
+        }
+        (403, Some(_)) => {
+            "the storage account denies this host: check service endpoint policies and firewall rules of its network"
+        }
+        (401 | 403 | 407, None) => "is a proxy or firewall between that does not allow this host?",
+        (404, _) => AGAIN,
+        (429 | 500..=599, _) => "storage limits requests or has trouble: try again in a minute",
+        _ => "an answer that storage does not give: is a proxy between?",
+    };
+    let code = code.map(|code| format!(" {code}")).unwrap_or_default();
+    format!("blob storage {host}: {}{code} to the registry's redirect: {advice}", answer.status.as_u16())
+}
+
+/// The code in the XML of an error of Azure's storage, a word in letters.
+fn storage_code(body: &[u8]) -> Option<&str> {
+    let (_, rest) = std::str::from_utf8(body).ok()?.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    let is_word = (1..=MAX_CODE).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_word.then_some(code)
 }

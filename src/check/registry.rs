@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::timeout;
+
 use super::reach::Host;
 use super::report::{Hop, Status, Value};
 use super::steps::{Finding, Steps, Works};
 use crate::answer::{FIREWALL, is_about_firewall, server_time};
+use crate::config::identity::Kind;
 use crate::net::trust::TrustRoots;
 use crate::proxy::trial::{self, Answer};
 use crate::proxy::{Destination, RegistryError};
@@ -20,8 +23,11 @@ const CLOCKS_DIFFER: u64 = 60;
 /// How far Entra ID lets the times in a client's assertion be off (AADSTS700024).
 const ASSERTION_TOLERANCE: u64 = 300;
 
+/// A registry answers `/v2/` within milliseconds; what comes after it has the rest of the time.
+const PING_LIMIT: Duration = Duration::from_secs(10);
+
 /// What to do about a sign-in that fails, by what its message has; of several sources the one that is set up by somebody comes first.
-const REMEDIES: [(&str, &str); 10] = [
+const REMEDIES: [(&str, &str); 14] = [
     ("the client secret is wrong", "set AZURE_CLIENT_SECRET to the secret's value, not its id"),
     ("the client secret has expired", "create a new secret, put it in the place of the old one, and restart the proxy"),
     ("no certificate in it belongs to its private key", "put a certificate and its own private key into the file"),
@@ -34,6 +40,22 @@ const REMEDIES: [(&str, &str); 10] = [
     (
         "is a proxy or captive portal between?",
         "let this host reach Azure without a login page or a proxy that opens TLS",
+    ),
+    (
+        "Azure Arc: no connection",
+        "start Azure Arc's agent on this machine (systemctl start himdsd); azcmagent show tells its state",
+    ),
+    (
+        "managed identity: no connection",
+        "let this process reach the machine's own identity endpoint, 169.254.169.254 or what IDENTITY_ENDPOINT names",
+    ),
+    (
+        "invalid peer certificate: UnknownIssuer",
+        "put the CA of whoever decrypts TLS on the way to Entra ID into ca_file",
+    ),
+    (
+        "invalid peer certificate",
+        "set this host's clock if it is wrong; else another server answers in Entra ID's place: correct DNS or the way",
     ),
     (
         "check the network path, DNS and the CA",
@@ -49,9 +71,16 @@ const REMEDIES: [(&str, &str); 10] = [
     ),
 ];
 
-/// A failure of the sign-in, with what to do about it.
-fn with_remedy(failure: &str) -> String {
-    let known = REMEDIES.iter().find(|(has, _)| failure.contains(has));
+/// The same where `identity.kind` names the managed identity, so that no variable makes another one of it.
+const NAMED: (&str, &str) = (
+    "not on a machine with one",
+    "assign a managed identity to this machine, or choose another identity.kind: this one reads no secret or certificate",
+);
+
+/// A failure of the sign-in, with what to do about it; `is_chain` if no kind is named, and several sources are asked.
+fn with_remedy(failure: &str, is_chain: bool) -> String {
+    let named = [NAMED].into_iter().filter(|_| !is_chain);
+    let known = named.chain(REMEDIES).find(|(has, _)| failure.contains(has));
     known.map_or_else(|| failure.to_owned(), |(_, remedy)| format!("{failure}; what to do: {remedy}"))
 }
 
@@ -83,8 +112,10 @@ pub(super) async fn reach(
     }
     // Whether somebody can sign in is another matter than whether the registry is there.
     let is_there = steps.ended.is_none();
+    let is_chain = upstream.identity.0 == Kind::Default.told().0;
     let entra = steps.step(Hop::Identity, async {
-        let entra = issuer.sign_in().await.map_err(|failure| Finding::failed(with_remedy(&failure.to_string())))?;
+        let entra = issuer.sign_in().await;
+        let entra = entra.map_err(|failure| Finding::failed(with_remedy(&failure.to_string(), is_chain)))?;
         let text = match &entra {
             Some(entra) => format!("an Entra token, by {}", entra.by),
             None => "nobody signs in: the pulls are anonymous".to_owned(),
@@ -135,7 +166,13 @@ pub(super) fn minutes(time: Duration) -> String {
 
 /// What the registry says without a token.
 async fn ping(destination: &Destination) -> Result<Works<Answer>, Finding> {
-    let answer = trial::ping(destination).await.map_err(Finding::failed)?;
+    let answer = timeout(PING_LIMIT, trial::ping(destination)).await.map_err(|_| {
+        let limit = PING_LIMIT.as_secs();
+        Finding::failed(format!(
+            "no answer within {limit} s: is a middlebox between? Try again, and look at Azure's status"
+        ))
+    })?;
+    let answer = answer.map_err(Finding::failed)?;
     let said = RegistryError::of(answer.status, &answer.body);
     match answer.status.as_u16() {
         200 | 401 => Ok(Works::new(answer, "answers as a registry does")),
@@ -181,10 +218,22 @@ mod tests {
         let explained: Vec<_> = section.lines().filter(|line| line.starts_with("- `entra: ")).collect();
         assert_eq!(explained.len(), REMEDIES.len());
         for line in explained {
-            assert!(with_remedy(line).contains("; what to do: "), "{line}");
+            assert!(with_remedy(line, true).contains("; what to do: "), "{line}");
         }
         let both = "entra: client secret: 401: the client secret is wrong; managed identity: not on a machine with one";
-        assert!(with_remedy(both).ends_with("the secret's value, not its id"));
-        assert_eq!(with_remedy("entra: 503"), "entra: 503");
+        let nobody = "entra: managed identity: not on a machine with one (no answer from 169.254.169.254)";
+        let of_arc = "entra: Azure Arc: no connection: check the network path, DNS and the CA: connection refused";
+        let decrypted = "entra: client secret: no connection: check the network path, DNS and the CA: client error (Connect): \
+                         invalid peer certificate: UnknownIssuer";
+        for (failure, is_chain, remedy) in [
+            (both, true, "set AZURE_CLIENT_SECRET to the secret's value, not its id"),
+            (nobody, true, "AZURE_CLIENT_SECRET for the service"),
+            (nobody, false, "choose another identity.kind: this one reads no secret or certificate"),
+            (of_arc, true, "azcmagent show tells its state"),
+            (decrypted, true, "put the CA of whoever decrypts TLS on the way to Entra ID into ca_file"),
+        ] {
+            assert!(with_remedy(failure, is_chain).ends_with(remedy), "{failure}");
+        }
+        assert_eq!(with_remedy("entra: 503", true), "entra: 503");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::time::Duration;
 
+use oci::printable;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::label::labels;
@@ -191,11 +192,11 @@ impl Display for Report {
         const STATUS: usize = 7;
         const HOP: usize = 14;
         for group in &self.groups {
-            writeln!(f, "{} {}", group.kind.name(), group.name)?;
+            writeln!(f, "{} {}", group.kind.name(), printable::line(&group.name))?;
             for line in &group.lines {
                 let elapsed = line.elapsed.map(|elapsed| format!("{} ms", elapsed.as_millis())).unwrap_or_default();
                 let (status, hop) = (line.status.name(), line.hop.name());
-                writeln!(f, "  {status:<STATUS$}  {hop:<HOP$} {elapsed:>8}  {}", line.text)?;
+                writeln!(f, "  {status:<STATUS$}  {hop:<HOP$} {elapsed:>8}  {}", printable::line(&line.text))?;
             }
         }
         writeln!(f, "{}", self.summary())

@@ -71,6 +71,12 @@ impl Steps {
         work: impl Future<Output = Result<Works<T>, Finding>>,
     ) -> Option<T> {
         let begun = Instant::now();
+        // What nothing is left for has not failed.
+        if begun >= self.until && self.ended.is_some() {
+            let limit = CHECK_LIMIT.as_secs();
+            self.note(hop, Status::Skipped, format!("not tried: the {limit} s of the whole check are over"), None);
+            return None;
+        }
         let late = |_| {
             let limit = CHECK_LIMIT.as_secs();
             Err(Finding::failed(format!(
@@ -117,7 +123,7 @@ mod tests {
         let mut steps = Steps::new(begun + CHECK_LIMIT);
         let works = steps.step(Hop::Dns, async { Ok(Works::new((), "192.0.2.1")) }).await;
         let hangs = steps.step(Hop::Tcp, std::future::pending::<Result<Works<()>, Finding>>()).await;
-        // Nothing is left of the time, so this has none.
+        // Nothing is left of the time, so this is not tried.
         let late = steps.step(Hop::Identity, std::future::pending::<Result<Works<()>, Finding>>()).await;
         steps.skip([Hop::Tls]);
         assert_eq!((works, hangs, late, begun.elapsed()), (Some(()), None, None, CHECK_LIMIT));
@@ -125,7 +131,7 @@ mod tests {
         let expected = [
             (Hop::Dns, Status::Ok),
             (Hop::Tcp, Status::Failed),
-            (Hop::Identity, Status::Failed),
+            (Hop::Identity, Status::Skipped),
             (Hop::Tls, Status::Skipped),
         ];
         assert_eq!(lines, expected);

@@ -8,6 +8,7 @@ use oci::image::Image;
 use super::exit::{Exit, mistake};
 use super::serve::{self, HOST_SETTINGS};
 use crate::check::Options;
+use crate::check::variables::FLAG;
 use crate::config::Flags;
 
 pub(super) fn examples() -> String {
@@ -23,6 +24,9 @@ Examples:
 The proxy may run meanwhile. Each registry is asked for a few objects, and imports an image of a few KiB if it does not have it.
 
 {HOST_SETTINGS}
+
+Unless the environment says who signs in (AZURE_CLIENT_ID and the like), the variables of the sign-in are those of the file environment
+beside the configuration, as for the service; a line says so.
 
 Exit status: 0 if all is well or there are warnings only, 1 if a hop fails, 2 for a mistake in the settings or a flag.")
 }
@@ -42,13 +46,16 @@ pub(super) struct CheckFlags {
     /// The directory below which the host's settings are
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     root: PathBuf,
+    /// The file of variables with which this command was started anew, by itself
+    #[arg(long = FLAG, value_name = "FILE", hide = true)]
+    variables_of: Option<PathBuf>,
     #[command(flatten)]
     serve: serve::ServeFlags,
 }
 
 /// What to check, and by which flags the settings are read.
 pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
-    let CheckFlags { online, json, images, root, mut serve } = flags;
+    let CheckFlags { online, json, images, root, variables_of, mut serve } = flags;
     if !images.is_empty() && !online {
         return Err(mistake("--image is asked for with --online: set both"));
     }
@@ -62,5 +69,5 @@ pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
     serve.or_host(&root)?;
     let file = serve.file();
     let (flags, warnings) = serve::settings(serve);
-    Ok((Options { file, online, json, images, warnings }, flags))
+    Ok((Options { file, variables_of, online, json, images, warnings }, flags))
 }

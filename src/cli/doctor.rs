@@ -18,7 +18,7 @@ Examples:
       Whether the proxy of /etc/acr-cache-proxy/config.yaml runs, and whether dockerd, containerd, podman, CRI-O, BuildKit, k3s and
       RKE2 of this host pull through it. Each finding has a line that says what to do.
   acr-cache-proxy doctor --fix
-      Also writes what client-config would write where that puts a finding right. It restarts nothing.
+      Also writes what client-config would write where that puts a finding right, if the proxy runs. It restarts nothing.
   acr-cache-proxy doctor --pull
       Also has each engine that runs pull a small image, and looks whether the proxy was asked.
   acr-cache-proxy doctor --json

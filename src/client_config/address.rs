@@ -93,6 +93,11 @@ impl Address {
         self.tls.is_some()
     }
 
+    /// A user, perhaps with a password, stands before the host.
+    pub(crate) fn has_user(&self) -> bool {
+        self.has_user
+    }
+
     /// The port, or what the scheme has for one.
     pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(if self.tls == Some(false) { 80 } else { 443 })

@@ -55,9 +55,7 @@ pub(crate) fn install(root: &Path, file: &File, look: &Look, merge: bool) -> Res
 /// Why it is not replaced; a clause about it.
 fn unknown(file: &File) -> &'static str {
     match file.language {
-        Language::Json => {
-            "says something else, and may be somebody else's, since JSON has no comment by which one from here is known"
-        }
+        Language::Json => "was not written from here, or for another address: JSON has no comment that would tell",
         _ => "was not written from here",
     }
 }

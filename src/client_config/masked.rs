@@ -1,5 +1,7 @@
 //! What stands in a file of somebody else, so that it can be shown: without secrets, and without what a terminal would obey.
 
+use oci::printable;
+
 /// What stands in the place of a secret.
 const MASK: &str = "***";
 /// The end of a key whose value is a secret: `password`, `splunk-token`, `"identitytoken"`, `auth`.
@@ -8,11 +10,7 @@ const KEYS: [&str; 5] = ["password", "passwd", "secret", "token", "auth"];
 /// A text of any of the languages, line by line: users and passwords of addresses are masked, and values of keys that say that they are
 /// secret.
 pub(super) fn masked(text: &str) -> String {
-    text.split_inclusive('\n').map(|line| without_controls(&without_values(&without_users(line)))).collect()
-}
-
-fn without_controls(line: &str) -> String {
-    line.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t'), "\u{fffd}")
+    text.split_inclusive('\n').map(|line| printable::lines(&without_values(&without_users(line)))).collect()
 }
 
 /// `https://user:password@host` as `https://***@host`.
@@ -105,7 +103,7 @@ mod tests {
                 r#"{"auths": {"auth": "***"}, "secret":"***", "token":***}"#,
             ),
             ("token_auth: x, tokens: [a], password", "token_auth: ***, tokens: [a], password"),
-            ("a\u{1b}[8m\u{9b}b\tc", "a\u{fffd}[8m\u{fffd}b\tc"),
+            ("a\u{1b}[8m\u{9b}b\u{202e}\tc", "a\\u{1b}[8m\\u{9b}b\\u{202e}\tc"),
         ] {
             assert_eq!(masked(line), expected, "{line}");
             assert_eq!(masked(expected), expected, "masked twice");

@@ -96,6 +96,18 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// Why `--write --merge` leaves the file with this path as it is, a clause about the file; `None` if it does not.
+    pub(crate) fn refusal(&self, root: &Path, path: &str) -> Option<String> {
+        let file = self.files.iter().find(|file| file.path() == path)?;
+        match look(root, file, self.here.as_ref()).ok()?.found {
+            Found::Foreign(why) => Some(why),
+            Found::Leftover(registries, _) => Some(sends(&registries)),
+            _ => None,
+        }
+    }
+}
+
 impl Standing {
     /// Whether there is nothing to do.
     pub(crate) fn stands(&self) -> bool {

@@ -2,9 +2,11 @@
 //!
 //! What can be pasted, and what has become of each file, goes to standard output; all words about it to standard error.
 
+use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use oci::printable;
 use similar::TextDiff;
 
 use super::install::{Outcome, install};
@@ -99,7 +101,7 @@ fn show(setup: &Setup, root: Option<&Path>) -> Result<(), String> {
 fn check(setup: &Setup, root: &Path) -> Result<(), String> {
     let files = setup.standing(root);
     for file in &files {
-        let _ = writeln!(io::stdout(), "{file}");
+        let _ = writeln!(io::stdout(), "{}", printable::line(&file.to_string()));
     }
     if files.is_empty() {
         eprint!("{}", noted(&setup.notes));
@@ -116,7 +118,7 @@ fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
             Ok(is_left) => left += usize::from(is_left),
             Err(cause) => {
                 failed += 1;
-                eprintln!("acr-cache-proxy: {cause}");
+                tell(cause);
             }
         }
     }
@@ -145,16 +147,16 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
         _ => &[],
     };
     for clause in beside {
-        eprintln!("acr-cache-proxy: {}: {clause}", at.display());
+        tell(format_args!("{}: {clause}", at.display()));
     }
     if let Found::Leftover(registries, _) | Found::Lacks(_, Merged { leftover: registries, .. }) = &look.found
         && !registries.is_empty()
     {
-        eprintln!("acr-cache-proxy: {} {}", at.display(), sends(registries));
+        tell(format_args!("{} {}", at.display(), sends(registries)));
     }
     let outcome = match &look.found {
         Found::Excluded(why) => {
-            eprintln!("acr-cache-proxy: {} is left as it is: {why}", at.display());
+            tell(format_args!("{} is left as it is: {why}", at.display()));
             return Ok(true);
         }
         Found::Nothing | Found::Older(_) if how.dry => {
@@ -177,7 +179,8 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
         Outcome::Left(why) => {
             let merges = matches!(look.found, Found::Lacks(..));
             let how = if merges { "--merge adds to it, or merge this into it" } else { "merge this into it" };
-            eprint!("acr-cache-proxy: {} {why}. It is left as it is; {how}:\n\n{}\n", at.display(), file.to_merge());
+            tell(format_args!("{} {why}. It is left as it is; {how}:", at.display()));
+            eprint!("\n{}\n", file.to_merge());
             return Ok(true);
         }
     }
@@ -197,7 +200,7 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
     paths.extend(other.as_deref());
     let files = prune::installed(root, &paths)?;
     if files.is_empty() {
-        eprintln!("acr-cache-proxy: no file of this command is below {}", root.display());
+        tell(format_args!("no file of this command is below {}", root.display()));
     }
     let kept = if write {
         remove_all(root, &files)
@@ -205,7 +208,7 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
         files.iter().for_each(|file| say("would remove", &file.at));
         0
     };
-    eprintln!("acr-cache-proxy: {}", client.after_removal(root));
+    tell(client.after_removal(root));
     outcome(&[("files that could not be removed", kept)])
 }
 
@@ -217,7 +220,7 @@ fn remove_all(root: &Path, files: &[Installed]) -> usize {
             Ok(()) => say("removed", &file.at),
             Err(cause) => {
                 kept += 1;
-                eprintln!("acr-cache-proxy: {cause}");
+                tell(cause);
             }
         }
     }
@@ -226,16 +229,21 @@ fn remove_all(root: &Path, files: &[Installed]) -> usize {
 
 fn tell_stale(files: &[Installed]) {
     for file in files {
-        eprintln!(
-            "acr-cache-proxy: {} is left from a route that is gone, and the proxy refuses the pulls that it sends here: --write --prune removes it",
+        tell(format_args!(
+            "{} is left from a route that is gone, and the proxy refuses the pulls that it sends here: --write --prune removes it",
             file.at.display()
-        );
+        ));
     }
 }
 
 /// Nobody reading along is no reason to stop half-way.
 fn say(word: &str, path: &Path) {
-    let _ = writeln!(io::stdout(), "{word} {}", path.display());
+    let _ = writeln!(io::stdout(), "{word} {}", printable::line(&path.display().to_string()));
+}
+
+/// A line about the files.
+fn tell(said: impl Display) {
+    eprintln!("acr-cache-proxy: {}", printable::line(&said.to_string()));
 }
 
 /// One sentence of what did not go well, by how often each did not.
@@ -277,5 +285,5 @@ pub(crate) fn shown(setup: &Setup) -> (String, String) {
 }
 
 fn noted(notes: &[String]) -> String {
-    notes.iter().map(|note| format!("acr-cache-proxy: {}\n", note.trim_end())).collect()
+    notes.iter().map(|note| format!("acr-cache-proxy: {}\n", printable::lines(note.trim_end()))).collect()
 }

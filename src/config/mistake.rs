@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use oci::printable;
+
 use super::tree::Position;
 
 /// Where a setting stands: a flag, a variable, or a file with line and key. A message about the setting begins with it.
@@ -22,7 +24,9 @@ impl Place {
     pub(super) fn in_file(path: &Path, position: Option<Position>, key: &str) -> Self {
         let line = position.map(|position| format!(":{}", position.line)).unwrap_or_default();
         let key = if key.is_empty() { String::new() } else { format!(": {key}") };
-        Self { name: format!("{}{line}{key}", path.display()), position: position.unwrap_or_default() }
+        // A name in the file may have anything in it, also what would begin another line.
+        let name = printable::line(&format!("{}{line}{key}", path.display())).into_owned();
+        Self { name, position: position.unwrap_or_default() }
     }
 
     /// The line in the file; 0 for a flag.
@@ -40,14 +44,14 @@ impl fmt::Display for Place {
 /// A setting as text, with its place.
 pub(crate) type Text = (Place, String);
 
-/// Everything that is wrong with the settings, a sentence each. Prints flags first, then in the order of the file.
+/// Everything that is wrong with the settings, a sentence and a line each. Prints flags first, then in the order of the file.
 #[derive(Debug, Default)]
 pub(crate) struct Mistakes(Vec<(Position, String)>);
 
 impl Mistakes {
     /// Something is wrong with the setting at this place.
     pub(crate) fn add(&mut self, place: &Place, wrong: impl fmt::Display) {
-        self.0.push((place.position, format!("{place}: {wrong}")));
+        self.0.push((place.position, printable::line(&format!("{place}: {wrong}")).into_owned()));
     }
 
     /// Parses the text of a setting. The error of its parser is a mistake.
@@ -57,7 +61,7 @@ impl Mistakes {
 
     /// Something is wrong with no setting in particular.
     pub(super) fn add_general(&mut self, sentence: &str) {
-        self.0.push((Position::default(), sentence.to_owned()));
+        self.0.push((Position::default(), printable::line(sentence).into_owned()));
     }
 
     pub(super) fn is_empty(&self) -> bool {

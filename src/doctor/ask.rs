@@ -18,7 +18,7 @@ use crate::host::Host;
 /// From the connection to the end of the answer. A daemon on the same host answers within milliseconds; dockerd takes
 /// seconds where its disk is slow.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// `podman info` reads the whole store.
+/// Each of them prints a few lines at once; a disk may be slow.
 pub(super) const PROGRAM_LIMIT: Duration = Duration::from_secs(15);
 /// dockerd's settings have tens of KiB, the status page of the proxy 100 KiB.
 const MAX_ANSWER: usize = 4 << 20;

@@ -90,12 +90,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 way = Way::Source;
             }
             if ours.has_scheme() {
-                found.find(with_path(
-                    ours,
-                    &list,
-                    format!("buildkitd takes the scheme for a host, and {PAST}"),
-                    fix.clone(),
-                ));
+                let why = format!("buildkitd takes the scheme for a host, and {PAST}");
+                found.find(with_path(ours, &list, false, why, fix.clone()));
                 way = Way::Source;
             }
         }

@@ -15,6 +15,10 @@ use crate::client_config::address::{Order, order};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
+mod enable;
+
+use enable::not_enabled;
+
 const CONFIG: &str = "/etc/containerd/config.toml";
 const UNIT: &str = "containerd.service";
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -208,7 +212,13 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
     let is_its_own = read_from != CERTS_D;
     let release = facts.version.as_deref().and_then(Reader::release);
     let reader = Reader { name: "containerd", is_dockerd: false, release };
-    let write = expected.write(Client::Containerd, "");
+    let write = if is_its_own {
+        // What is there already stays as it is.
+        let copy = format!(" && cp -Rn {CERTS_D}/. {}/", shell_word(&read_from));
+        Fix { by: None, ..expected.write(Client::Containerd, &copy) }
+    } else {
+        expected.write(Client::Containerd, "")
+    };
     let fix = |path: &str| if is_its_own { expected::edit(path, "") } else { write.clone() };
     for name in expected.names() {
         let way = match hosts_toml::of(directories, name) {
@@ -233,77 +243,14 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
         let registry = hosts_toml::registry(&directory.name);
         let is_known = registry == "_default" || expected.registries.contains_key(&registry);
         if !is_known && hub_by_another_name(&registry).is_none() && hosts_toml::is_ours(&expected.here, directory) {
-            found.find(leftover(directory.path(), &registry, expected.prune(Client::Containerd, "")));
+            let fix = if is_its_own || hosts_toml::is_foreign(directory) {
+                by_hand(expected::aside(directory.path()))
+            } else {
+                expected.prune(Client::Containerd, "")
+            };
+            found.find(leftover(directory.path(), &registry, fix));
         }
     }
-}
-
-/// The directory that it reads, or why it reads none or another than the one with the files of client-config.
-fn not_enabled(facts: &Facts, settings: &Settings, file: &str, ours_is_used: bool) -> Result<String, Box<Finding>> {
-    let section = settings.section();
-    let why =
-        "containerd finds no hosts.toml, and pulls of every registry go past the proxy, and nobody is told".to_owned();
-    let word = shell_word(file);
-    let add =
-        |lines: &str| by_hand(format!("printf '{lines}' >> {word} && {RESTART}", lines = lines.replace('\n', "\\n")));
-    let finding = |code, text: String, fix: Fix| Finding {
-        registries: Vec::new(),
-        code,
-        file: Some(file.to_owned()),
-        text,
-        why: why.clone(),
-        fix,
-    };
-    let head = if facts.config.is_none() { "version = 2\n" } else { "" };
-    let lines = format!("{head}{section}\n  config_path = \"{CERTS_D}\"\n");
-    let edit = || expected::edit(file, &format!("  # in {section}: config_path = \"{CERTS_D}\"; then: {RESTART}"));
-    let Some(path) = &settings.path else {
-        let text = match settings.ignored {
-            Some(ignored) if settings.version < 2 && facts.config.is_some() => {
-                format!("it has no version = 2, so containerd does not know its {ignored}")
-            }
-            Some(ignored) if settings.release == Some(1) => {
-                format!("config_path is in {ignored}, and containerd 1 has it in {section}")
-            }
-            Some(ignored) => {
-                format!("config_path is in {ignored}, and a file of version {} has it in {section}", settings.version)
-            }
-            None if facts.config.is_none() => "it is not there, so no config_path is set".to_owned(),
-            None => format!("config_path is not set: {section} has none"),
-        };
-        // A second table of the same name would make the file unreadable.
-        let is_new = settings.ignored.is_none() && !has_table(facts, file, settings);
-        let sed = |script: &str| by_hand(format!("sed -i '{script}' {word} && {RESTART}"));
-        let fix = match settings.ignored {
-            None if is_new && (settings.version >= 2 || facts.config.is_none()) => add(&lines),
-            Some(_) if settings.version < 2 && facts.config.is_some() => sed("1i version = 2"),
-            _ => edit(),
-        };
-        return Err(Box::new(finding(Code::NotEnabled, text, fix)));
-    };
-    // An import counts more than the file that imports it.
-    let file = settings.path_in.as_str();
-    let word = shell_word(file);
-    let finding = |code, text: String, fix: Fix| Finding { file: Some(file.to_owned()), ..finding(code, text, fix) };
-    let set = || by_hand(format!("sed -i 's|^\\( *config_path *= *\\).*|\\1\"{CERTS_D}\"|' {word} && {RESTART}"));
-    if path.contains(':') {
-        let text = format!("config_path is {path:?}: two directories, of which containerd then reads neither");
-        return Err(Box::new(finding(Code::NotEnabled, text, set())));
-    }
-    if path != CERTS_D && ours_is_used {
-        let text = format!("config_path is {path:?}, and the files of client-config are in {CERTS_D}");
-        return Err(Box::new(finding(Code::Directory, text, set())));
-    }
-    Ok(path.clone())
-}
-
-fn has_table(facts: &Facts, file: &str, settings: &Settings) -> bool {
-    let config = facts.config.as_ref().filter(|config| config.path == file);
-    let Some(Ok(table)) = config.and_then(|config| config.content.as_ref().ok()).map(|content| text::toml(content))
-    else {
-        return false;
-    };
-    text::table(&table, if settings.section().contains("images") { &NEW } else { &OLD }).is_some()
 }
 
 /// Names of Docker Hub that are no directory's.

@@ -1,6 +1,7 @@
 //! dockerd: `daemon.json`, its flags, what it has loaded, and the `hosts.toml` that it reads since release 28.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use oci::members::Members;
 use oci::route::DOCKER_HUB;
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
 use super::started;
@@ -29,9 +30,24 @@ const READS_HOSTS_TOML: u32 = 28;
 /// A release that takes an empty `daemon.json` for none, where 20 does not start.
 const TAKES_EMPTY: u32 = 28;
 
+/// The first release that takes a mirror with a path (moby's pull request 46944).
+const TAKES_PATH: [u32; 3] = [24, 0, 8];
+/// How `dockerd --validate` begins to say why it does not start, before the path of the file.
+const REFUSES: &str = "unable to configure the Docker daemon with file ";
+/// What it says is quoted up to here.
+const MAX_SAID: usize = 300;
+
+mod others;
+
+use others::others;
+
 /// What was read of it.
 pub(super) struct Facts {
     settings: Option<Text>,
+    /// Why it does not start with them, as it says itself.
+    refusal: Option<String>,
+    /// What `dockerd --version` says, of one that could not be asked.
+    installed: Option<String>,
     unit: Unit,
     certs: Vec<Directory>,
     runs: bool,
@@ -96,13 +112,28 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     }
     let path = client_config::dockerd_settings(&unit);
     let certs = hosts_toml::read(host, CERTS_D);
-    let (settings, runs, is_this) = (host.read(&path), socket.is_some(), host.is_this());
-    Some(Facts { settings, unit, certs, runs, has_old_flags, is_this, silent, info })
+    let settings = host.read(&path);
+    let can_run = host.is_this() && host.has_program(&["dockerd"]);
+    let is_read = settings.as_ref().is_some_and(|settings| settings.content.is_ok());
+    let refusal = if can_run && is_read { refusal(&path).await } else { None };
+    let installed = if can_run && info.is_none() { ask::program(&["dockerd", "--version"]).await } else { None };
+    let installed =
+        installed.and_then(|said| Some(said.strip_prefix("Docker version ")?.split(',').next()?.to_owned()));
+    let (runs, is_this) = (socket.is_some(), host.is_this());
+    Some(Facts { settings, refusal, installed, unit, certs, runs, has_old_flags, is_this, silent, info })
 }
 
 /// As it has written it down, where systemd has opened the socket for it.
 fn pid(host: &Host) -> Option<u32> {
     host.read(PID_FILE).filter(|_| host.is_this())?.content.ok()?.trim().parse().ok()
+}
+
+/// What dockerd has against a file, which it only looks at. One before release 23 cannot be asked.
+async fn refusal(path: &str) -> Option<String> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let (succeeds, _, said) = ask::run(&["dockerd", "--validate", "--config-file", path], LIMIT).await.ok()?;
+    let said = said.lines().find_map(|line| line.strip_prefix(REFUSES)?.strip_prefix(path)?.strip_prefix(": "))?;
+    (!succeeds).then(|| said.chars().take(MAX_SAID).collect())
 }
 
 impl Facts {
@@ -142,6 +173,21 @@ impl Facts {
         Reader { name: "dockerd", is_dockerd: true, release: self.version().and_then(Reader::release) }
     }
 
+    /// Whether it starts with a mirror that has a path; `None` where its release is not known.
+    fn takes_path(&self) -> Option<bool> {
+        let version = self.version().or(self.installed.as_deref())?;
+        let numbers = version.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+        Some(numbers.take(3).collect::<Vec<u32>>().as_slice() >= TAKES_PATH.as_slice())
+    }
+
+    /// Whether it starts with this mirror; `None` where that is a matter of its release, which is not known.
+    fn starts_with(&self, mirror: &Address) -> Option<bool> {
+        if !mirror.has_scheme() || mirror.has_user() || mirror.path.contains(['?', '#']) {
+            return Some(false);
+        }
+        if mirror.is_bare() { Some(true) } else { self.takes_path() }
+    }
+
     fn has_containerds_store(&self) -> bool {
         let status = self.info.as_ref().and_then(|info| info["DriverStatus"].as_array());
         let is_it = |pair: &Value| pair[1].as_str() == Some("io.containerd.snapshotter.v1");
@@ -159,7 +205,7 @@ impl Facts {
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Dockerd);
-    found.version = facts.version().map(str::to_owned);
+    found.version = facts.version().or(facts.installed.as_deref()).map(str::to_owned);
     found.runs = Some(facts.runs);
     if let Some(cause) = &facts.silent {
         found.notes.push(format!("dockerd does not tell what it has loaded: {cause}"));
@@ -186,6 +232,14 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         }
     };
     hub(facts, &settings, file, expected, &mut found);
+    if let Some(refusal) = facts.refusal.as_ref().filter(|_| found.ways.get(DOCKER_HUB) != Some(&Way::Nowhere)) {
+        let wrong = format!("dockerd --validate says: {refusal}");
+        found.find(unreadable(file, &wrong, facts.why_unreadable()));
+        found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
+    }
+    if found.ways.get(DOCKER_HUB) == Some(&Way::Nowhere) {
+        found.ways.insert(DOCKER_HUB.to_owned(), facts.goes_on(expected));
+    }
     others(facts, expected, &mut found);
     if !facts.unit.flag("registry-mirror").is_empty() {
         // client-config writes mirrors into daemon.json, and with both dockerd does not start.
@@ -255,18 +309,18 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
         false => (file, "registry-mirrors"),
     };
     let list = List { file, key, registry: DOCKER_HUB };
-    let refused: Vec<_> = mirrors.iter().filter(|address| !address.is_bare() || !address.has_scheme()).collect();
-    for address in &refused {
-        let why = match address.has_scheme() {
-            true => {
-                "dockerd does not start with such a mirror, nor reload; a release that takes it asks for a path that the proxy refuses"
-            }
-            false => "dockerd does not start with such a mirror, nor reload",
+    let is_ours = |address: &&Address| here.judge(address) == Verdict::Ours;
+    for address in &mirrors {
+        let why = match facts.starts_with(address) {
+            Some(true) if address.is_bare() || !is_ours(&address) => continue,
+            Some(true) => format!("dockerd asks for a path that the proxy refuses, and {PAST}"),
+            Some(false) => "dockerd does not start with such a mirror, nor reload".to_owned(),
+            None => "dockerd before 24.0.8 does not start with such a mirror, nor reload; a later one asks for that path, which this proxy refuses".to_owned(),
         };
         // What is there already stays where client-config adds to the file.
-        found.find(with_path(address, &list, why.to_owned(), by_editing()));
+        found.find(with_path(address, &list, true, why, by_editing()));
     }
-    let ours = mirrors.iter().find(|address| here.judge(address) == Verdict::Ours);
+    let ours = mirrors.iter().find(is_ours);
     let is_routed = expected.registries.contains_key(DOCKER_HUB);
     if !is_routed {
         if ours.is_some() {
@@ -285,8 +339,8 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     // Its own hosts.toml goes before the mirrors of daemon.json.
     if let Some(finding) = wrong.filter(|_| !by_hosts) {
         found.find(finding);
-    } else if !refused.is_empty() {
-        way = if refused.iter().all(|address| address.has_scheme()) { Way::Source } else { Way::Nowhere };
+    } else if ours.is_some_and(|ours| !ours.is_bare()) {
+        way = Way::Source;
     } else if let Some(ours) = ours {
         if !by_hosts && !expected.is_meant(DOCKER_HUB, ours) {
             found.find(Finding { registries: vec![DOCKER_HUB.to_owned()],
@@ -314,7 +368,13 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
                 .to_owned(),
         );
     }
-    found.ways.insert(DOCKER_HUB.to_owned(), way);
+    let starts: Vec<_> = mirrors.iter().map(|mirror| facts.starts_with(mirror)).collect();
+    if starts.contains(&Some(false)) {
+        way = Way::Nowhere;
+    }
+    if way == Way::Nowhere || !starts.contains(&None) {
+        found.ways.insert(DOCKER_HUB.to_owned(), way);
+    }
 }
 
 /// A unit or a file of its variables gives the flag, and is edited.
@@ -376,69 +436,4 @@ fn forward_proxy(
         why: format!("dockerd sends its requests for the proxy to that forward proxy, which cannot reach it: {PAST}"),
         fix: edit(file, " && systemctl restart docker"),
     })
-}
-
-/// Other registries, by `hosts.toml`.
-fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
-    let reads = facts.release().map(|release| release >= READS_HOSTS_TOML && facts.has_containerds_store());
-    let builds_by_hosts_toml = facts.release() >= Some(READS_HOSTS_TOML);
-    let fix = expected.write(Client::Docker, "");
-    let mut past = Vec::new();
-    for name in expected.names() {
-        let directory = hosts_toml::of(&facts.certs, name);
-        match (reads, directory) {
-            // With daemon.json alone it pulls through the proxy as well.
-            (Some(true), None) if name == DOCKER_HUB => {}
-            (Some(true), Some(directory)) => {
-                let (way, findings) = hosts_toml::judge(expected, name, directory, facts.reader(), &fix);
-                if way != Way::Proxy {
-                    found.ways.insert(name.to_owned(), way);
-                }
-                findings.into_iter().for_each(|finding| found.find(finding));
-                if directory.is_denied() {
-                    found.ways.remove(name);
-                    continue;
-                }
-                found.ways.entry(name.to_owned()).or_insert(Way::Proxy);
-            }
-            (Some(true), None) => {
-                found.find(hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone()));
-                found.ways.insert(name.to_owned(), Way::Source);
-            }
-            _ if name == DOCKER_HUB => {}
-            (Some(false), _) => {
-                found.ways.insert(name.to_owned(), Way::Source);
-                past.push(name);
-            }
-            (None, _) => {}
-        }
-        if reads == Some(false) && builds_by_hosts_toml {
-            let findings = match directory {
-                Some(directory) => hosts_toml::judge(expected, name, directory, facts.reader(), &fix).1,
-                // Builds of images of Docker Hub come by daemon.json as well.
-                None if name == DOCKER_HUB => Vec::new(),
-                None => vec![hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone())],
-            };
-            for finding in findings {
-                let why = format!("builds go by it, so what they need of {REGISTRIES} comes from the source");
-                found.find(Finding { why, ..finding.of(name) });
-            }
-        }
-    }
-    if !past.is_empty() {
-        let builds = if builds_by_hosts_toml { ", and what it builds comes through hosts.toml" } else { "" };
-        found.notes.push(format!(
-            "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source{builds}",
-            listed(&past)
-        ));
-    }
-    for directory in &facts.certs {
-        let registry = hosts_toml::registry(&directory.name);
-        if registry != "_default"
-            && !expected.registries.contains_key(&registry)
-            && hosts_toml::is_ours(&expected.here, directory)
-        {
-            found.find(leftover(directory.path(), &registry, expected.prune(Client::Docker, "")));
-        }
-    }
 }

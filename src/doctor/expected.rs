@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use oci::authority;
+use oci::printable::is_harmless;
 use oci::route::OnFailure;
 
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES};
@@ -27,6 +28,8 @@ pub(super) struct Expected<'a> {
     /// By name.
     pub registries: BTreeMap<String, Routed>,
     /// The end of a command line of this program that reads the same settings.
+    pub settings: String,
+    /// The same of one that knows `--mirror`.
     pub flags: String,
     /// The flag by which `client-config` writes below the same root.
     root: String,
@@ -45,19 +48,22 @@ impl<'a> Expected<'a> {
                 OnFailure::Fallback => found.open = true,
             }
         }
-        let mut flags = file.map(|file| format!(" --config {}", shell_word(file))).unwrap_or_default();
+        let settings = file.map(|file| format!(" --config {}", shell_word(file))).unwrap_or_default();
+        let mut flags = settings.clone();
         if is_given {
             flags += &format!(" --mirror {}", shell_word(mirror));
         }
         let before_podman = before_podman(&Address::parse(mirror), file.filter(|_| !is_given));
         let (here, root) = (Here::new(config, mirror, own), String::new());
-        Self { here, routes: config.routes(), registries, flags, root, before_podman }
+        Self { here, routes: config.routes(), registries, settings, flags, root, before_podman }
     }
 
     /// Has the commands that are shown repeat these flags of settings.
     pub(super) fn repeat(&mut self, given: &[(&str, String)]) {
         for (flag, text) in given {
-            self.flags += &format!(" --{flag} {}", shell_word(text));
+            let given = format!(" --{flag} {}", shell_word(text));
+            self.settings += &given;
+            self.flags += &given;
         }
     }
 
@@ -82,6 +88,12 @@ impl<'a> Expected<'a> {
     /// Has `client-config` write the files of a client, and the engine take them.
     pub(super) fn write(&self, client: Client, then: &str) -> Fix {
         self.client_config(client, "", then)
+    }
+
+    /// The same where somebody else's file has the place, which client-config leaves alone: it gets another name first.
+    pub(super) fn beside(&self, file: &str, client: Client, then: &str) -> Fix {
+        let write = self.write(client, then);
+        if write.by.is_none() { write } else { by_hand(format!("{} && {}", aside(file), write.command)) }
     }
 
     /// The same, and what no route needs any more goes.
@@ -119,15 +131,34 @@ fn before_podman(address: &Address, file: Option<&str>) -> Option<String> {
     })
 }
 
-/// A text as one word of a shell.
+/// A text as one word of a shell. One that a terminal would show as another one is written by what it is made of, so that it can
+/// be read and still names the same file; any POSIX shell takes that.
 pub(super) fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,[]".contains(c);
     // Brackets are a pattern for a shell, which only matters where it matches a file.
     if !text.is_empty() && text.chars().all(|c| is_plain(c) && c != '[' && c != ']') {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
+        return text.to_owned();
     }
+    if text.chars().all(is_harmless) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let mut format = String::new();
+    for c in text.chars() {
+        match c {
+            '%' => format.push_str("%%"),
+            '\\' => format.push_str(r"\\"),
+            '\'' => format.push_str(r"'\''"),
+            c if is_harmless(c) => format.push(c),
+            // Three digits, so that one that follows is none of them.
+            c => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| format.push_str(&format!("\\{byte:03o}"))),
+        }
+    }
+    format!("\"$(printf '{format}')\"")
+}
+
+/// Gives a file a name by which no engine knows it.
+pub(super) fn aside(file: &str) -> String {
+    format!("mv {} {}", shell_word(file), shell_word(&format!("{file}.old")))
 }
 
 /// A file is edited, and the engine takes it.
@@ -182,16 +213,17 @@ pub(super) struct List<'a> {
     pub registry: &'a str,
 }
 
-/// What is wrong with an address of the proxy's that has more than a host and a port, for a client that may not have that.
-pub(super) fn with_path(address: &Address, list: &List<'_>, why: String, fix: Fix) -> Finding {
-    Finding {
-        registries: Vec::new(),
-        code: Code::Path,
-        file: Some(list.file.to_owned()),
-        text: format!("{} has {address}: an address here has a scheme, a host and a port, and nothing else", list.key),
-        why,
-        fix,
-    }
+/// What is wrong with an address of the proxy's that a client does not take as it is written. `scheme` is whether it has to have one.
+pub(super) fn with_path(address: &Address, list: &List<'_>, scheme: bool, why: String, fix: Fix) -> Finding {
+    let wrong = match (scheme, address.has_scheme()) {
+        _ if address.has_user() => "an address here has no user and no password",
+        (true, false) => "an address here begins with http:// or https://",
+        (false, true) => "an address here has no scheme before its host",
+        _ => "an address here has nothing behind its host and port",
+    };
+    let text = format!("{} has {address}: {wrong}", list.key);
+    Finding { registries: Vec::new(), code: Code::Path, file: Some(list.file.to_owned()), text, why, fix }
+        .of(list.registry)
 }
 
 /// A file that cannot be read.
@@ -217,5 +249,26 @@ pub(super) fn leftover(file: &str, registry: &str, fix: Fix) -> Finding {
             "each pull of {registry} is refused by the proxy first, with 404, and fails if nobody else may be asked"
         ),
         fix,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_a_terminal_would_not_show_still_names_the_same_file() {
+        for (text, expected) in [
+            ("/etc/a.conf", "/etc/a.conf"),
+            ("", "''"),
+            ("it's", r"'it'\''s'"),
+            ("a\u{1b}7'%d\\n", r#""$(printf 'a\0337'\''%%d\\n')""#),
+            ("caf\u{e9}\u{202e}$(false)`\"", r#""$(printf 'café\342\200\256$(false)`"')""#),
+        ] {
+            let word = shell_word(text);
+            assert_eq!(word, expected);
+            let shell = std::process::Command::new("sh").args(["-c", &format!("printf %s {word}")]).output();
+            assert_eq!(String::from_utf8_lossy(&shell.expect("it runs").stdout), text, "{word}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use oci::route::DOCKER_HUB;
 
 use crate::client_config::Client;
-use crate::host::DENIED;
+use crate::host::{DENIED, Host};
+use crate::installed::runs_systemd;
 use crate::label::labels;
 
 labels! {
@@ -109,6 +110,29 @@ pub(super) struct Fix {
 }
 
 impl Fix {
+    /// The same for this host, on which systemd may run nothing.
+    pub(super) fn on(self, host: &Host) -> Self {
+        if !host.is_this() || runs_systemd() { self } else { self.without_systemd() }
+    }
+
+    fn without_systemd(self) -> Self {
+        let mut command = self.command.replace("systemctl daemon-reload && ", "");
+        // There is no journal of systemd's either, and of this program's output nobody knows where it is.
+        for (with, without) in [("; journalctl --unit acr-cache-proxy", ""), ("journalctl --unit ", "tail /var/log/")] {
+            let Some((before, behind)) = command.split_once(with) else { continue };
+            let service = behind.split(' ').next().unwrap_or_default();
+            command = if without.is_empty() { before.to_owned() } else { format!("{before}{without}{service}.log") };
+        }
+        for (service, program) in [("docker", "dockerd"), ("crio", "crio")] {
+            command = command.replace(&format!("systemctl reload {service}"), &format!("kill -HUP $(pidof {program})"));
+        }
+        while let Some((before, behind)) = command.split_once("systemctl restart ") {
+            let (service, after) = behind.split_at(behind.find(' ').unwrap_or(behind.len()));
+            command = format!("{before}service {service} restart{after}");
+        }
+        Self { command, ..self }
+    }
+
     /// The same for the tree of another host, in which client-config writes. All else is to be done on that host, and does nothing in a shell
     /// of this one.
     pub(super) fn on_its_host(self, root: &Path) -> Self {
@@ -233,12 +257,6 @@ impl Examined {
     }
 }
 
-/// A text of a file or of a daemon in one line. It may be a stranger's, and have what makes a terminal show something else, or a line
-/// break by which it would pass for a line of the report, or of a shell that a command is pasted into.
-pub(super) fn line(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
 /// `one`, `one and two`, `one, two and three`.
 pub(super) fn listed(names: &[&str]) -> String {
     match names {
@@ -269,6 +287,23 @@ mod tests {
             ),
         ] {
             assert_eq!(Fix { command: command.to_owned(), by: None }.on_its_host(Path::new("/t")).command, expected);
+        }
+    }
+
+    #[test]
+    fn where_systemd_runs_nothing_no_command_asks_it() {
+        for (command, expected) in [
+            ("write && systemctl reload docker", "write && kill -HUP $(pidof dockerd)"),
+            ("write && systemctl restart k3s-agent", "write && service k3s-agent restart"),
+            (
+                "vi a  # b; then: systemctl daemon-reload && systemctl restart docker  # c",
+                "vi a  # b; then: service docker restart  # c",
+            ),
+            ("check --online; journalctl --unit acr-cache-proxy.service --since -1h", "check --online"),
+            ("check --online; journalctl --unit docker --since -5min", "check --online; tail /var/log/docker.log"),
+            ("write", "write"),
+        ] {
+            assert_eq!(Fix { command: command.to_owned(), by: None }.without_systemd().command, expected);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whether the environment of an engine sends its requests for the proxy to a forward proxy.
 
-use super::expected::{Expected, by_hand, shell_word};
+use super::expected::{Expected, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Way};
 use crate::client_config::address::Address;
 use crate::net::egress::NoProxy;
@@ -27,6 +27,15 @@ pub(super) fn of_unit(unit: &Unit, expected: &Expected<'_>, address: &Address) -
     let drop_in = format!("/etc/systemd/system/{}.d/no-proxy.conf", unit.name);
     let value = if exempt.is_empty() { host.clone() } else { format!("{exempt},{host}") };
     let engine = unit.name.trim_end_matches(".service");
+    let fix = if unit.is_script() {
+        edit(file, &format!("  # export NO_PROXY={}; then: {}", shell_word(&value), unit.restart()))
+    } else {
+        by_hand(format!(
+            "mkdir -p {drop_in_directory} && printf '[Service]\\nEnvironment=\"NO_PROXY=%s\"\\n' {value} > {drop_in} && systemctl daemon-reload && systemctl restart {engine}",
+            drop_in_directory = drop_in.rsplit_once('/').map_or("", |(directory, _)| directory),
+            value = shell_word(&value),
+        ))
+    };
     Some(Finding {
         registries: Vec::new(),
         code: Code::ForwardProxy,
@@ -35,11 +44,7 @@ pub(super) fn of_unit(unit: &Unit, expected: &Expected<'_>, address: &Address) -
         why: format!(
             "{engine} sends its requests for the proxy to that forward proxy, which cannot reach it, and pulls go to the source"
         ),
-        fix: by_hand(format!(
-            "mkdir -p {drop_in_directory} && printf '[Service]\\nEnvironment=\"NO_PROXY=%s\"\\n' {value} > {drop_in} && systemctl daemon-reload && systemctl restart {engine}",
-            drop_in_directory = drop_in.rsplit_once('/').map_or("", |(directory, _)| directory),
-            value = shell_word(&value),
-        )),
+        fix,
     })
 }
 

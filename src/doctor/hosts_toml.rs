@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::expected::{Expected, List, by_hand, edit, misplaced, shell_word, unreadable, with_path};
+use super::expected::{Expected, List, aside, by_hand, edit, misplaced, unreadable, with_path};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
 use super::text;
 use crate::client_config::address::{Address, Here, Verdict, order};
@@ -95,6 +95,11 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     }
 }
 
+/// Whether one of these directories has a file.
+pub(super) fn have_files(directories: &[Directory]) -> bool {
+    directories.iter().any(|directory| directory.has_file)
+}
+
 /// The file that counts for a registry, as containerd and dockerd look for it.
 pub(super) fn of<'a>(directories: &'a [Directory], registry: &str) -> Option<&'a Directory> {
     counting(directories, registry).filter(|directory| directory.has_file)
@@ -162,6 +167,11 @@ pub(super) fn is_ours(here: &Here, directory: &Directory) -> bool {
     carries_marker(content) || addresses.into_iter().any(|address| here.judge(address) == Verdict::Ours)
 }
 
+/// Whether client-config leaves it alone, because it did not write it.
+pub(super) fn is_foreign(directory: &Directory) -> bool {
+    !directory.file.content.as_ref().is_ok_and(|content| carries_marker(content))
+}
+
 /// What is wrong with the file of a registry that has routes, and where its pulls go.
 pub(super) fn judge(
     expected: &Expected<'_>,
@@ -191,13 +201,8 @@ pub(super) fn judge(
         };
         return (Way::Nowhere, vec![finding]);
     }
-    // client-config leaves a file alone that it did not write.
-    let is_foreign = !directory.file.content.as_ref().is_ok_and(|content| carries_marker(content));
-    let aside = || {
-        let (from, to) = (shell_word(file), shell_word(&format!("{file}.old")));
-        by_hand(format!("mv {from} {to} && {}", fix.command))
-    };
-    let fix = if is_foreign && fix.by.is_some() { &aside() } else { fix };
+    let beside = || by_hand(format!("{} && {}", aside(file), fix.command));
+    let fix = if is_foreign(directory) && fix.by.is_some() { &beside() } else { fix };
     let here = &expected.here;
     let addresses: Vec<_> = entries.iter().map(|entry| entry.address.clone()).chain(server.clone()).collect();
     let list = List { file, key: "the list of hosts", registry };
@@ -220,7 +225,7 @@ pub(super) fn judge(
                     why,
                     fix: fix.clone(),
                 },
-                false => with_path(address, &list, why, fix.clone()),
+                false => with_path(address, &list, true, why, fix.clone()),
             });
         }
         findings.extend(unable(entry, file, registry, engine, fix));

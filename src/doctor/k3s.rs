@@ -110,6 +110,12 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     };
+    if let Some((entry, wrong)) = no_list(&settings) {
+        let wrong = format!("mirrors.{entry:?}.endpoint is {wrong}, and no list of addresses");
+        found.find(unreadable(file, &wrong, &format!("{name} does not start with it")));
+        found.lead_all(expected.names(), Way::Nowhere);
+        return found;
+    }
     let here = &expected.here;
     let endpoints = |name: &str| -> Vec<Address> {
         let all = settings["mirrors"][name]["endpoint"].as_array().into_iter().flatten();
@@ -126,9 +132,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         if let Order::First(ours) = asked {
             if !ours.is_bare() {
                 let why = format!(
-                    "requests go to another path than /v2/, which the proxy refuses, and then to the source of {name}"
+                    "requests go to another path than /v2/, which the proxy refuses, and then to the source of {REGISTRIES}"
                 );
-                found.find(with_path(ours, &list, why, fix.clone()));
+                found.find(with_path(ours, &list, true, why, fix.clone()));
             }
             let entry = if settings["mirrors"][name].is_object() { name } else { "*" };
             let rewrites = settings["mirrors"][entry]["rewrite"].as_object().is_some_and(|rules| !rules.is_empty());
@@ -178,6 +184,15 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     forward_proxy::judge(&facts.node.unit, expected, &mut found);
     found
+}
+
+/// The first entry whose endpoints are no list, and what they are.
+fn no_list(settings: &Value) -> Option<(&str, &'static str)> {
+    settings["mirrors"].as_object()?.iter().find_map(|(name, entry)| match &entry["endpoint"] {
+        Value::Null | Value::Array(_) => None,
+        Value::String(_) => Some((name.as_str(), "one address")),
+        _ => Some((name.as_str(), "something else")),
+    })
 }
 
 /// Names are changed on the way to the proxy, which knows images by those that a pull has.

@@ -1,10 +1,8 @@
 //! podman, buildah and skopeo, which read their files at each pull, and CRI-O, which reads them at its start.
 
-use serde_json::Value;
-
 use super::ask;
 use super::expected::{Expected, by_hand};
-use super::finding::{Code, Examined, Finding, PAST, Part, Way};
+use super::finding::{Code, Examined, Finding, Part};
 use super::forward_proxy;
 use super::registries_conf::{self, Files};
 use super::started;
@@ -16,8 +14,7 @@ const CRIO_SOCKETS: [&str; 2] = ["/run/crio/crio.sock", "/var/run/crio/crio.sock
 /// What was read of podman.
 pub(super) struct Podman {
     files: Files,
-    /// What `podman info` says, which has read the same files.
-    info: Option<Value>,
+    version: Option<String>,
     /// Its variable that names another file for root.
     variable: Option<String>,
 }
@@ -27,45 +24,26 @@ pub(super) async fn read(host: &Host) -> Option<Podman> {
     if !host.has_program(&["podman", "buildah", "skopeo"]) {
         return None;
     }
+    // All else that it could be asked makes its store and its databases, where they are not there yet.
     let said = if host.is_this() && host.has_program(&["podman"]) {
-        ask::program(&["podman", "info", "--format", "json"]).await
+        ask::program(&["podman", "--version"]).await
     } else {
         None
     };
-    let info = said.and_then(|said| serde_json::from_str(&said).ok());
+    let version = said.and_then(|said| Some(said.split_whitespace().nth(2)?.to_owned()));
     let variable = if host.is_this() { std::env::var("CONTAINERS_REGISTRIES_CONF").ok() } else { None };
-    Some(Podman { files: Files::read(host), info, variable: variable.filter(|path| !path.is_empty()) })
+    Some(Podman { files: Files::read(host), version, variable: variable.filter(|path| !path.is_empty()) })
 }
 
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Podman);
-    found.version = facts.info.as_ref().and_then(|info| Some(info["version"]["Version"].as_str()?.to_owned()));
+    found.version.clone_from(&facts.version);
     registries_conf::judge(&facts.files, expected, "", &mut found);
-    // What hides the files for whoever runs this hides them from podman info, too.
-    let is_hidden = found.findings.iter().any(|finding| finding.code == Code::Hidden);
-    let registries = facts.info.as_ref().and_then(|info| info["registries"].as_object()).filter(|_| !is_hidden);
-    let Some(registries) = registries else { return found };
-    for route in expected.routes.iter() {
-        let source = route.source.to_string();
-        let entries = registries.iter().filter(|(prefix, _)| registries_conf::covers(prefix, &source));
-        let registry = entries.max_by_key(|(prefix, _)| prefix.len()).map_or(&Value::Null, |(_, entry)| entry);
-        let mirrors = registry["Mirrors"].as_array().into_iter().flatten();
-        let location = |place: &Value| place["Location"].as_str().map(str::to_owned);
-        let loaded: Vec<_> = mirrors.filter_map(location).chain(location(registry)).collect();
-        let is_right = found.ways.get(route.source.registry()) == Some(&Way::Proxy);
-        if is_right && !registries_conf::leads_here(expected, &loaded) {
-            let name = route.source.registry();
-            let other = facts.variable.as_ref().map(|path| format!(": CONTAINERS_REGISTRIES_CONF names {path}"));
-            found.find(Finding { registries: vec![name.to_owned()],
-                code: Code::NotLoaded,
-                file: None,
-                text: format!("the files lead {source} to the proxy, and podman info does not{}", other.unwrap_or_default()),
-                why: PAST.to_owned(),
-                fix: by_hand("podman info --format '{{json .Registries}}'  # shows what it has read; a variable or a file of the user comes first"),
-            });
-            found.ways.insert(name.to_owned(), Way::Source);
-        }
+    if let Some(path) = &facts.variable {
+        found.notes.push(format!(
+            "CONTAINERS_REGISTRIES_CONF is set here: podman reads {path} in place of /etc/containers/registries.conf, which is not judged"
+        ));
     }
     found
 }

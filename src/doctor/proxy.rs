@@ -9,7 +9,8 @@ use super::ask::{self, Answer};
 use super::expected::{Expected, Routed, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Part, listed};
 use crate::config::{Config, Endpoint};
-use crate::host::Host;
+use crate::host::{DENIED, Host};
+use crate::installed::runs_systemd;
 
 const UNIT: &str = "acr-cache-proxy.service";
 /// A sentence of the proxy's is quoted up to here.
@@ -27,7 +28,10 @@ pub(super) struct Facts {
     ready: Option<io::Result<Answer>>,
     /// `/status`.
     pub status: Option<Value>,
+    /// systemd can start it.
     has_unit: bool,
+    /// Somebody takes connections there, who need not answer.
+    is_there: bool,
 }
 
 /// Asks the first listener that can be asked as it is, and the admin listener.
@@ -37,14 +41,17 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
         Some(listener) => {
             let answers = match &listener.endpoint {
                 endpoint if listener.is_plain() => ask_at(endpoint, "/v2/").await.map(Some),
-                Endpoint::Address(address) => ask::connects(reachable(*address)).await.map(|()| None),
-                Endpoint::Unix { path, .. } => ask::listens(path)
-                    .await
-                    .and_then(|found| found.map(|_| None).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())),
+                endpoint => connects_to(endpoint).await.map(|()| None),
             };
             (listener.endpoint.to_string(), answers)
         }
         None => (String::new(), Err(io::ErrorKind::NotFound.into())),
+    };
+    let is_there = match (listener, &answers) {
+        (Some(listener), Err(cause)) if cause.kind() == io::ErrorKind::TimedOut => {
+            connects_to(&listener.endpoint).await.is_ok()
+        }
+        _ => answers.is_ok(),
     };
     let is_other = match (listener, &answers) {
         (Some(listener), Ok(Some(answer))) if answer.is_registry && answer.status == 200 => {
@@ -67,7 +74,8 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
         admin: config.admin(),
         ready,
         status,
-        has_unit: host.is_this() && host.has_unit(UNIT),
+        has_unit: host.is_this() && host.has_unit(UNIT) && runs_systemd(),
+        is_there,
     }
 }
 
@@ -75,6 +83,16 @@ async fn ask_at(endpoint: &Endpoint, target: &str) -> io::Result<Answer> {
     match endpoint {
         Endpoint::Address(address) => ask::get(reachable(*address), target).await,
         Endpoint::Unix { path, .. } => ask::get_unix(path, target).await,
+    }
+}
+
+async fn connects_to(endpoint: &Endpoint) -> io::Result<()> {
+    match endpoint {
+        Endpoint::Address(address) => ask::connects(reachable(*address)).await,
+        Endpoint::Unix { path, .. } => match ask::listens(path).await? {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::ConnectionRefused.into()),
+        },
     }
 }
 
@@ -155,6 +173,14 @@ fn without_file(mistake: &str, file: Option<&str>) -> String {
     }
 }
 
+/// This user may not read the settings, which says nothing about them.
+pub(super) fn unread(file: &str) -> Examined {
+    let mut found = Examined::new(Part::Proxy);
+    found.notes.push(format!("{file}: {DENIED}: run doctor as root"));
+    found.is_blind = true;
+    found
+}
+
 /// The settings are those that the package came with.
 pub(super) fn with_sample(file: Option<&str>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
@@ -191,12 +217,28 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             found.find(stranger(at, &format!("what answers at {at} is not this proxy: {cause}"), &all));
             return found;
         }
+        // A second process would find the address in use.
+        Err(cause) if facts.is_there => {
+            let who = who_listens(at);
+            found.find(Finding {
+                registries: Vec::new(),
+                code: Code::Down,
+                file: None,
+                text: format!("at {at} somebody takes connections, and does not answer: {}", told(cause)),
+                why: format!("pulls of {all} wait for it, and then go to the source or fail"),
+                fix: by_hand(match facts.has_unit {
+                    true => format!("{who}; systemctl restart {UNIT}"),
+                    false => format!("{who}  # if that is the proxy and it stands still: kill -CONT its process, or end it and start it again"),
+                }),
+            });
+            return found;
+        }
         Err(cause) => {
             found.runs = Some(false);
             let start = if facts.has_unit {
                 format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
             } else {
-                format!("acr-cache-proxy{}", expected.flags)
+                format!("acr-cache-proxy{}", expected.settings)
             };
             found.find(Finding {
                 registries: Vec::new(),
@@ -220,7 +262,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 file: None,
                 text: summary,
                 why: "it answers 503 until it has a token, and clients go to the source or fail".to_owned(),
-                fix: by_hand(format!("acr-cache-proxy check --online{}", expected.flags)),
+                fix: by_hand(format!("acr-cache-proxy check --online{}", expected.settings)),
             });
         }
         (Some(Err(cause)), Some(admin)) => found.notes.push(format!(
@@ -229,7 +271,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         )),
         _ => found.notes.push(format!(
             "without the setting admin nobody can say whether the proxy has its tokens: acr-cache-proxy check --online{}",
-            expected.flags
+            expected.settings
         )),
     }
     refused(facts, expected, &mut found);
@@ -264,7 +306,15 @@ fn stranger(at: &str, text: &str, all: &str) -> Finding {
         file: None,
         text: text.to_owned(),
         why: format!("engines that ask there get nothing of use: pulls of {all} go to the source"),
-        fix: by_hand(format!("ss -ltnp 'sport = :{}'", at.rsplit(':').next().unwrap_or_default())),
+        fix: by_hand(who_listens(at)),
+    }
+}
+
+/// Shows the process that has the address.
+fn who_listens(at: &str) -> String {
+    match at.strip_prefix("unix:") {
+        Some(path) => format!("ss -lxp src {}", shell_word(path)),
+        None => format!("ss -ltnp 'sport = :{}'", at.rsplit(':').next().unwrap_or_default()),
     }
 }
 
@@ -286,7 +336,7 @@ fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
                 .to_owned(),
             fix: by_hand(format!(
                 "acr-cache-proxy check --online{}; journalctl --unit {UNIT} --priority warning --since -1h",
-                expected.flags
+                expected.settings
             )),
         });
     }

@@ -52,10 +52,12 @@ struct Wanted {
     reference: String,
     /// `docker.io/library/hello-world:latest`
     whole: String,
+    /// Flags that have a command read the same settings.
+    settings: String,
 }
 
 impl Wanted {
-    fn new(image: &Image) -> Self {
+    fn new(image: &Image, settings: &str) -> Self {
         let registry = image.registry().unwrap_or(DOCKER_HUB);
         let separator = if image.digest().is_some() { '@' } else { ':' };
         let (repository, reference) = (image.repository(), image.reference());
@@ -63,7 +65,14 @@ impl Wanted {
         let repository = format!("{library}{repository}");
         let name = format!("{registry}/{repository}");
         let whole = format!("{name}{separator}{reference}");
-        Self { registry: registry.to_owned(), repository, name, reference: reference.to_owned(), whole }
+        Self {
+            registry: registry.to_owned(),
+            repository,
+            name,
+            reference: reference.to_owned(),
+            whole,
+            settings: settings.to_owned(),
+        }
     }
 
     fn is_by_digest(&self) -> bool {
@@ -76,9 +85,9 @@ impl Wanted {
     }
 }
 
-/// Pulls, and adds what is found to the parts.
-pub(super) async fn pull(host: &Host, config: &Config, image: &Image, report: &mut Report) {
-    let wanted = Wanted::new(image);
+/// Pulls, and adds what is found to the parts. `settings` are flags that have a command read the same settings.
+pub(super) async fn pull(host: &Host, config: &Config, image: &Image, settings: &str, report: &mut Report) {
+    let wanted = Wanted::new(image, settings);
     let has_route = Name::parse(&wanted.repository)
         .is_some_and(|name| config.routes().choose_name(name, Some(&wanted.registry), None).is_ok());
     if !has_route {
@@ -140,10 +149,24 @@ async fn by_engine(host: &Host, part: Part, wanted: &Wanted) -> Outcome {
     tokio::time::timeout(LIMIT, pull).await.unwrap_or(Outcome::Unended)
 }
 
+/// Where an engine says why it has not asked a mirror.
+fn log_of(part: Part, image: &str) -> String {
+    match part {
+        Part::Dockerd => "journalctl --unit docker --since -5min".to_owned(),
+        Part::Crio => "journalctl --unit crio --since -5min".to_owned(),
+        Part::Containerd => "journalctl --unit containerd --since -5min".to_owned(),
+        _ => format!("podman pull --log-level debug {image}"),
+    }
+}
+
 /// Pure: what the pull of one engine tells.
 fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked), proxy_serves: bool) {
     const PAST: &str = "the image has come from somewhere else, so pulls go past the proxy";
     let (name, image) = (part.part.name(), &wanted.whole);
+    let log = log_of(part.part, image);
+    let check = format!("acr-cache-proxy check --online --image {image}{}; {log}", wanted.settings);
+    // The proxy was asked, or may have been.
+    let fix = if matches!(came, (Outcome::Failed(_), _) | (_, Asked::Refused(_))) { check } else { log };
     let (text, why) = match came {
         (Outcome::Unasked, _) => {
             part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by"));
@@ -180,8 +203,8 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
             "after such an answer an engine goes to the source, so what it has pulled came from there".to_owned(),
         ),
         (Outcome::Pulled, _) if !proxy_serves => (
-            format!("{image} was pulled, and the proxy does not run"),
-            "while it does not run, the images come from the source".to_owned(),
+            format!("{image} was pulled, and the proxy does not answer"),
+            "while it does not answer, the images come from the source".to_owned(),
         ),
         (Outcome::Pulled, Asked::Not) => (format!("{image} was pulled, and the proxy was not asked"), PAST.to_owned()),
         (Outcome::Pulled, Asked::NotServed) => (
@@ -195,7 +218,7 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
         text,
         why,
         registries: vec![wanted.registry.clone()],
-        fix: by_hand("acr-cache-proxy doctor; journalctl --unit acr-cache-proxy --since -5min"),
+        fix: by_hand(fix),
     });
 }
 
@@ -305,7 +328,7 @@ mod tests {
         // It is stopped: the kernel takes connections for it.
         let _hangs = std::os::unix::net::UnixListener::bind(root.path().join("run/docker.sock")).expect("a socket");
         let host = Host::new(root.path().to_owned());
-        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"));
+        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"), "");
         for _ in 0..2 {
             let start = tokio::time::Instant::now();
             assert_eq!(by_engine(&host, Part::Dockerd, &wanted).await, Outcome::Unended);
@@ -316,7 +339,7 @@ mod tests {
 
     #[test]
     fn what_came_of_a_pull_is_a_finding_only_where_the_image_has_not_come_through_the_proxy() {
-        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"));
+        let wanted = Wanted::new(&Image::parse("hello-world").expect("an image"), "");
         let refused = || Asked::Refused("503, no token".to_owned());
         let failed = || Outcome::Failed("no such image".to_owned());
         for (outcome, asked, proxy_serves, text) in [
@@ -327,7 +350,7 @@ mod tests {
             (Outcome::Pulled, Asked::Not, true, Some("was pulled, and the proxy was not asked")),
             (Outcome::Pulled, Asked::NotServed, true, Some("has not served it")),
             (Outcome::Pulled, refused(), true, Some("was pulled, and the proxy has answered 503, no token")),
-            (Outcome::Pulled, Asked::Not, false, Some("was pulled, and the proxy does not run")),
+            (Outcome::Pulled, Asked::Not, false, Some("was pulled, and the proxy does not answer")),
             (failed(), Asked::Not, true, Some("fails: no such image")),
             (failed(), refused(), true, Some("fails: no such image")),
             (Outcome::Unended, Asked::Not, true, Some("has not ended within 60 s")),
@@ -347,7 +370,7 @@ mod tests {
             ("ghcr.io/org/app:2", "ghcr.io/org/app:2"),
             ("quay.io/app", "quay.io/app:latest"),
         ] {
-            assert_eq!(Wanted::new(&Image::parse(text).expect("an image")).whole, whole);
+            assert_eq!(Wanted::new(&Image::parse(text).expect("an image"), "").whole, whole);
         }
     }
 

@@ -1,19 +1,23 @@
 //! `registries.conf`, which podman, buildah, skopeo and CRI-O share: whose file counts, and which entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde_yaml::{Mapping, Value as Yaml};
 use toml::{Table, Value};
 
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable};
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way, listed};
 use super::text;
-use crate::client_config::Client;
-use crate::client_config::address::{Address, Order, Verdict, order};
+use crate::client_config::address::{Address, Verdict, order};
+use crate::client_config::{Client, carries_marker};
+use crate::config::takes_too_long;
 use crate::host::{DENIED, Host, Text};
 
 /// The first of them that is there counts.
 const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/containers/registries.conf"];
 const DROP_INS: &str = "/etc/containers/registries.conf.d";
+/// Where signatures are looked for.
+const SIGNATURES: &str = "/etc/containers/registries.d";
 /// What client-config writes.
 const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 /// A user's own, below the home directory.
@@ -23,6 +27,8 @@ const USERS: &str = ".config/containers/registries.conf";
 pub(super) struct Files {
     /// The system's, the ones that count more later.
     system: Vec<Text>,
+    /// Those of signatures, all of which count.
+    signatures: Vec<Text>,
     /// Of users who have a file of their own, which hides the system's with all drop-ins: the home, and what counts for them.
     users: Vec<(String, Vec<Text>)>,
     /// Of users who have drop-ins alone, which come after the system's.
@@ -44,7 +50,7 @@ impl Files {
                 None => additions.push((home, drop_ins)),
             }
         }
-        Self { system, users, additions }
+        Self { system, signatures: host.read_all(SIGNATURES, ".yaml"), users, additions }
     }
 
     /// Without the files of users.
@@ -155,14 +161,66 @@ fn covering<'a>(entries: &'a [Entry], source: &str) -> Option<&'a Entry> {
 
 /// Pure: what is wrong with the files. `reload` is what has to follow a change.
 pub(super) fn judge(files: &Files, expected: &Expected<'_>, reload: &str, found: &mut Examined) {
-    let fix = expected.write(Client::Podman, reload);
+    let is_foreign = |ours: &Text| ours.content.as_ref().is_ok_and(|content| !carries_marker(content));
+    let fix = match files.system.iter().find(|text| text.path == OURS).is_some_and(is_foreign) {
+        // client-config leaves a file alone that it did not write.
+        true => expected.beside(OURS, Client::Podman, reload),
+        false => expected.write(Client::Podman, reload),
+    };
     of_system(files, expected, &fix, reload, found);
+    of_signatures(files, expected, found);
     for (home, own) in &files.users {
         of_user(home, own, expected, found);
     }
     for (home, own) in &files.additions {
         of_drop_ins(home, own, files, expected, found);
     }
+}
+
+/// Two files may not have an entry for the same address, even if it is the same entry.
+fn of_signatures(files: &Files, expected: &Expected<'_>, found: &mut Examined) {
+    const WHY: &str = "podman, buildah, skopeo and CRI-O read none of these files then, and every pull fails";
+    let mut known: BTreeMap<String, &str> = BTreeMap::new();
+    let mut wrong = None;
+    for Text { path, content } in &files.signatures {
+        let entries = match content.clone().and_then(|content| entries_of_signatures(&content)) {
+            Ok(entries) => entries,
+            Err(cause) => {
+                wrong.get_or_insert_with(|| unreadable(path, &cause, WHY));
+                continue;
+            }
+        };
+        for entry in entries {
+            let Some(other) = known.insert(entry.clone(), path) else { continue };
+            wrong.get_or_insert_with(|| Finding {
+                registries: Vec::new(),
+                code: Code::Conflict,
+                file: Some(path.clone()),
+                text: format!("it has an entry for {entry}, and so has {other}"),
+                why: WHY.to_owned(),
+                fix: edit(path, &format!("  # take the entry for {entry} out")),
+            });
+        }
+    }
+    if let Some(finding) = wrong {
+        found.find(finding);
+        found.lead_all(expected.names(), Way::Nowhere);
+    }
+}
+
+/// The addresses that a file has entries for, and `default-docker`.
+fn entries_of_signatures(content: &str) -> Result<Vec<String>, String> {
+    if let Some(why) = takes_too_long(content) {
+        return Err(format!("it is not YAML: {why}"));
+    }
+    let parsed: Yaml = serde_yaml::from_str(content).map_err(|wrong| {
+        let at = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
+        format!("it is not YAML{at}")
+    })?;
+    let by_address = parsed.get("docker").and_then(Yaml::as_mapping).into_iter().flat_map(Mapping::keys);
+    let by_address = by_address.filter_map(Yaml::as_str).map(str::to_owned);
+    let default = parsed.get("default-docker").filter(|default| !default.is_null());
+    Ok(by_address.chain(default.map(|_| "default-docker".to_owned())).collect())
 }
 
 fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, found: &mut Examined) {
@@ -234,7 +292,11 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
             && expected.here.judge(&Address::parse(registry)) != Verdict::Ours
         {
             let is_file_of_ours = entry.file == OURS;
-            let fix = if is_file_of_ours { expected.prune(Client::Podman, reload) } else { edit(&entry.file, "") };
+            let fix = match is_file_of_ours {
+                true if fix.by.is_some() => expected.prune(Client::Podman, reload),
+                true => fix.clone(),
+                false => edit(&entry.file, ""),
+            };
             found.find(leftover(&entry.file, registry, fix));
         }
     }
@@ -392,10 +454,4 @@ fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>,
             fix: by_owner(file, edit(file, &format!("  # take the entry for {prefix} out"))),
         });
     }
-}
-
-/// Whether the addresses that podman says it has loaded for a registry begin with the proxy.
-pub(super) fn leads_here(expected: &Expected<'_>, mirrors: &[String]) -> bool {
-    let addresses: Vec<_> = mirrors.iter().map(|location| Address::parse(location)).collect();
-    matches!(order(&expected.here, &addresses), Order::First(_))
 }

@@ -2,9 +2,13 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use oci::printable::{bounded, line};
 use serde_json::{Value, json};
 
-use super::finding::{Examined, Finding, Part, Way, line, listed};
+use super::finding::{Code, Examined, Finding, Part, Way, listed};
+
+/// Of what an engine says is its version. With the package of a distribution it has some 30 characters.
+const MAX_VERSION: usize = 64;
 
 /// All of it. Displays for people.
 pub(super) struct Report {
@@ -26,6 +30,14 @@ impl Report {
         self.parts.iter().flat_map(|part| {
             part.ways.iter().filter(|(_, way)| **way == Way::Source).map(|(name, _)| (part.part, name.as_str()))
         })
+    }
+
+    /// Why no engine is to be sent to the proxy: it does not run, or another program has its place.
+    pub(super) fn lack(&self) -> Option<String> {
+        let is_it = |(part, finding): &(Part, &Finding)| {
+            *part == Part::Proxy && matches!(finding.code, Code::Down | Code::Stranger)
+        };
+        self.findings().find(is_it).map(|(_, finding)| finding.text())
     }
 
     /// As docs/troubleshooting.md has it.
@@ -116,8 +128,9 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         /// The longest name, `containerd`.
         const NAME: usize = 10;
+        let serves = self.lack().is_none();
         for part in &self.parts {
-            writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part))?;
+            writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part, serves))?;
         }
         let absent = self.absent();
         if !absent.is_empty() {
@@ -137,16 +150,17 @@ impl Display for Report {
     }
 }
 
-/// Version, whether it runs, where pulls go.
-fn state(part: &Examined) -> String {
+/// Version, whether it runs, where pulls go; not through a proxy that does not serve.
+fn state(part: &Examined, serves: bool) -> String {
     let mut words = Vec::new();
-    words.extend(part.version.as_deref().map(line));
+    words.extend(part.version.as_deref().map(|version| bounded(version, MAX_VERSION)));
     words.extend(part.runs.map(|runs| if runs { "runs" } else { "does not run" }.to_owned()));
     for way in Way::ALL {
         let names: Vec<_> =
             part.ways.iter().filter(|(_, found)| **found == way).map(|(name, _)| name.as_str()).collect();
         let of = match way {
-            Way::Proxy => "through the proxy",
+            Way::Proxy if serves => "through the proxy",
+            Way::Proxy => "by way of the proxy, which does not serve",
             Way::Source => "past the proxy",
             Way::Nowhere => "not at all",
         };

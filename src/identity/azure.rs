@@ -10,10 +10,15 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, Body, ClientOptions, HttpClient, Request, RetryOptions, StatusCode};
 use azure_identity::ClientAssertionCredentialOptions;
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::inputs::Inputs;
 use super::transport::{FullResponse, Transport};
 use crate::answer::with_causes;
+
+/// A year. Entra's longest tokens are valid for about a day; azure_identity adds the seconds to the time that it is, and panics where that
+/// is no date any more.
+const MAX_EXPIRES_IN: u64 = 365 * 24 * 60 * 60;
 
 /// A source's transport and cloud, as azure_identity takes them.
 pub(crate) fn client_options(inputs: &Inputs) -> ClientOptions {
@@ -44,6 +49,17 @@ pub(crate) fn explain(error: &azure_core::Error) -> String {
     }
 }
 
+/// Whether azure_identity can tell when a token of this answer ends.
+fn has_an_end(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Token {
+        #[serde(default)]
+        expires_in: i64,
+    }
+    // What is no such object is refused by azure_identity itself.
+    serde_json::from_slice(body).map_or(true, |Token { expires_in }| expires_in.unsigned_abs() <= MAX_EXPIRES_IN)
+}
+
 #[async_trait]
 impl HttpClient for Transport {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
@@ -58,6 +74,9 @@ impl HttpClient for Transport {
             return Err(azure_core::Error::with_message(ErrorKind::Other, message));
         };
         let FullResponse { status, headers, body } = self.send(outgoing.body(body.clone())).await?;
+        if !has_an_end(&body) {
+            return Err(azure_core::Error::with_message(ErrorKind::Credential, "the answer is not a token"));
+        }
         let mut copied = Headers::new();
         for (name, value) in &headers {
             if let Ok(value) = value.to_str() {
@@ -65,5 +84,26 @@ impl HttpClient for Transport {
             }
         }
         Ok(AsyncRawResponse::from_bytes(StatusCode::from(status), copied, Bytes::from_owner(body)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_without_an_end_that_is_a_date_is_none() {
+        for (body, expected) in [
+            (r#"{"access_token":"x","expires_in":3599}"#, true),
+            (r#"{"access_token":"x"}"#, true),
+            (r#"{"access_token":"x","expires_in":-1}"#, true),
+            (r#"{"access_token":"x","expires_in":9223372036854775807}"#, false),
+            (r#"{"access_token":"x","expires_in":-9223372036854775808}"#, false),
+            (r#"{"access_token":"x","expires_in":253402300800}"#, false),
+            (r#"{"error":"invalid_client"}"#, true),
+            ("<html>", true),
+        ] {
+            assert_eq!(has_an_end(body.as_bytes()), expected, "{body}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::error::ErrorKind;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
 use super::inputs::{Inputs, LineError, SourceError, one_line};
@@ -90,7 +90,11 @@ impl ArcCredential {
         let mut request = self.transport.request(Method::GET, &format!("{}?{query}", self.endpoint));
         request = request.header("Metadata", "true");
         if let Some(key) = key {
-            request = request.header(header::AUTHORIZATION, Zeroizing::new(format!("Basic {}", key.expose())).as_str());
+            let value = Zeroizing::new(format!("Basic {}", key.expose()));
+            let value = HeaderValue::from_str(&value);
+            let mut value = value.map_err(|cause| azure_core::Error::new(ErrorKind::Credential, cause))?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
         }
         self.transport.send(request).await
     }

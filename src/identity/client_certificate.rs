@@ -245,7 +245,7 @@ fn chain(
     let mut next = parsed.iter().position(of_key);
     if next.is_none() {
         let subjects: Vec<_> = parsed.iter().map(|(_, certificate)| certificate.subject().to_string()).collect();
-        return Err(CertificateError::OtherKeys(quoted(&subjects.join("; ")).unwrap_or_default()));
+        return Err(CertificateError::OtherKeys(quoted(&subjects.join("; "), &[]).unwrap_or_default()));
     }
     let mut order = Vec::new();
     while let Some(at) = next {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::transport::Transport;
-use super::variables::{CLIENT, TENANT, VariableError, is_empty, variable};
+use super::variables::{self, CERTIFICATE, CLIENT, TENANT, TOKEN_FILE, VariableError, is_empty, variable};
 use crate::answer::with_causes;
+use crate::config::identity::Kind;
 use crate::file::{self, Reader};
 use crate::secret::Secret;
 use crate::value::{self, Form, ValueError};
@@ -178,6 +179,36 @@ pub(crate) fn file(
             Ok((name.to_owned(), PathBuf::from(path)))
         }
     }
+}
+
+/// What is wrong with the files of a source that can be told without a sign-in, a sentence each: one that is not there, or that this process may
+/// not read. It may come later, so it ends no start.
+pub(crate) fn unreadable(kind: &Kind) -> Vec<String> {
+    let chain = || variables::default_chain().unwrap_or_default().into_iter().map(|(kind, _)| kind).collect();
+    let kinds: Vec<_> = if *kind == Kind::Default { chain() } else { vec![kind.clone()] };
+    kinds
+        .iter()
+        .flat_map(files)
+        .filter_map(|(setting, path)| {
+            let cause = file::access(&path).err()?;
+            Some(format!("{setting} {}: {cause}: until it can be read the sign-in fails", path.display()))
+        })
+        .collect()
+}
+
+/// The files that a source reads, each with the setting or the variable that names it.
+fn files(kind: &Kind) -> Vec<(String, PathBuf)> {
+    let own = |key: &str, path: &Option<PathBuf>| Some((format!("identity.{key}"), path.clone()?));
+    let found = match kind {
+        Kind::ClientSecret { secret_file, .. } => vec![own("client_secret_file", secret_file)],
+        Kind::ClientCertificate { certificate_file, password_file, .. } => vec![
+            file(certificate_file.as_deref(), "certificate_file", CERTIFICATE).ok(),
+            own("certificate_password_file", password_file),
+        ],
+        Kind::WorkloadIdentity { token_file, .. } => vec![file(token_file.as_deref(), "token_file", TOKEN_FILE).ok()],
+        _ => Vec::new(),
+    };
+    found.into_iter().flatten().collect()
 }
 
 /// For a value that neither the key nor the variable gives.

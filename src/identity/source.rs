@@ -63,7 +63,7 @@ impl TokenSource {
         self.inputs.transport.forget();
         let cause = match timeout(LIMIT, credential.get_token(&[&self.inputs.cloud.scope], None)).await {
             Ok(Ok(token)) => return Ok(token),
-            Ok(Err(cause)) => quoted(&explain(&cause)).unwrap_or_default(),
+            Ok(Err(cause)) => quoted(&explain(&cause), &[]).unwrap_or_default(),
             Err(_) => format!("no token within {} s, trying again", LIMIT.as_secs()),
         };
         // The response itself says more than azure_identity's error.

@@ -19,6 +19,9 @@ use crate::net::addresses::{Names, Resolver, Single, Way};
 use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
 
+/// Fields of a sign-in's form that are no secrets.
+const PUBLIC_FIELDS: [&str; 4] = ["client_id", "client_assertion_type", "grant_type", "scope"];
+
 /// A client, and how the hosts that it calls are reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
@@ -111,6 +114,7 @@ impl Transport {
     /// Sends a request, and reads the response to its end.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> azure_core::Result<FullResponse> {
         let request = request.build().map_err(|cause| self.unreachable(cause))?;
+        let sent = secrets(&request);
         // Before the call, whose limit does not include it.
         let way = self.network.way(request.url());
         way.resolve().await.map_err(|unresolved| {
@@ -132,7 +136,8 @@ impl Transport {
                 Error::with_message(ErrorKind::Io, cause)
             }
         })?;
-        self.set(Some(LastCall::Answered(TokenResponse::read(status, retry_after(&headers), &body))));
+        let response = TokenResponse::read(status, retry_after(&headers), &body, &sent);
+        self.set(Some(LastCall::Answered(response)));
         Ok(FullResponse { status, headers, body })
     }
 
@@ -170,6 +175,17 @@ impl Transport {
     }
 }
 
+/// What a request has that its answer may repeat and nobody may see: values of the form whose names are not known, and headers that are
+/// marked as sensitive.
+fn secrets(request: &reqwest::Request) -> Vec<Zeroizing<String>> {
+    let form = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
+    let values = form_urlencoded::parse(form).filter(|(name, _)| !PUBLIC_FIELDS.contains(&&**name));
+    let headers = request.headers().values().filter(|value| value.is_sensitive());
+    let headers = headers.filter_map(|value| value.to_str().ok());
+    let values = values.map(|(_, value)| value.into_owned());
+    values.chain(headers.map(str::to_owned)).map(Zeroizing::new).collect()
+}
+
 /// A response, read to its end.
 pub(crate) struct FullResponse {
     pub status: u16,
@@ -178,14 +194,15 @@ pub(crate) struct FullResponse {
 }
 
 impl TokenResponse {
-    fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    fn read(status: u16, retry_after: Option<Duration>, body: &[u8], sent: &[Zeroizing<String>]) -> Self {
         #[derive(Default, Deserialize)]
         struct OauthError {
             error: Option<String>,
             error_description: Option<String>,
         }
         let body: OauthError = serde_json::from_slice(body).unwrap_or_default();
-        let quote = |text: Option<String>| text.and_then(|text| quoted(&text));
+        let sent: Vec<&str> = sent.iter().map(|secret| secret.as_str()).collect();
+        let quote = |text: Option<String>| text.and_then(|text| quoted(&text, &sent));
         Self { status, retry_after, error: quote(body.error), description: quote(body.error_description) }
     }
 

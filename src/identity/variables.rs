@@ -19,6 +19,13 @@ pub(crate) const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 pub(crate) const ENDPOINT: &str = "IDENTITY_ENDPOINT";
 pub(crate) const HEADER: &str = "IDENTITY_HEADER";
 const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
+/// Of Arc's agent.
+const IMDS: &str = "IMDS_ENDPOINT";
+/// Those by which a sign-in is configured: one that is there shows that somebody has thought of it.
+const SIGNS_IN: [&str; 6] = [TENANT, CLIENT, SECRET, CERTIFICATE, TOKEN_FILE, ENDPOINT];
+/// All that a sign-in reads.
+pub(crate) const ALL: [&str; 10] =
+    [TENANT, CLIENT, SECRET, CERTIFICATE, PASSWORD, TOKEN_FILE, ENDPOINT, HEADER, AUTHORITY, IMDS];
 /// Where Arc's agent is on a machine that has one (as Microsoft's own libraries look for it).
 const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
 
@@ -75,6 +82,11 @@ pub(crate) fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value::is_empty(&value.to_string_lossy()))
 }
 
+/// Whether the environment of this process says who signs in.
+pub(crate) fn is_told() -> bool {
+    SIGNS_IN.into_iter().any(is_set)
+}
+
 /// Whether a variable is there without a value, as a template leaves one that nobody filled in.
 pub(crate) fn is_empty(name: &str) -> bool {
     std::env::var_os(name).is_some() && !is_set(name)
@@ -111,7 +123,7 @@ pub(crate) fn default_chain() -> Result<Vec<(Kind, bool)>, VariableError> {
     }
     // Arc sets the endpoint as well, but App Service sets a secret with it.
     let app_service = is_set(ENDPOINT) && is_set(HEADER);
-    let arc = is_set("IMDS_ENDPOINT") || Path::new(ARC_AGENT).exists();
+    let arc = is_set(IMDS) || Path::new(ARC_AGENT).exists();
     chain.push(if arc && !app_service {
         (Kind::AzureArc { key_directory: PathBuf::from(ARC_KEY_DIRECTORY) }, false)
     } else {
@@ -123,15 +135,24 @@ pub(crate) fn default_chain() -> Result<Vec<(Kind, bool)>, VariableError> {
     Ok(chain)
 }
 
-/// A warning if a proof of an identity is there without the identity's name, so that the default chain does not use it.
+/// A warning if a proof of an identity is there without the identity's name, or the other way around, so that the default chain does not use it.
 /// It may belong to another program, as the webhook's token file does in a pod that has no client id, so it is no error.
 pub(crate) fn passed_over() -> Option<String> {
     let missing: Vec<_> = [TENANT, CLIENT].into_iter().filter(|name| !is_set(name)).collect();
-    let proof = [SECRET, CERTIFICATE, TOKEN_FILE].into_iter().find(|name| is_set(name))?;
-    (!missing.is_empty()).then(|| {
-        let missing = missing.join(" and ");
-        format!("{proof} is not used without {missing}: set {missing} as well; until then another identity signs in")
-    })
+    let proofs = [SECRET, CERTIFICATE, TOKEN_FILE];
+    match (proofs.into_iter().find(|name| is_set(name)), missing.is_empty()) {
+        (Some(proof), false) => {
+            let missing = missing.join(" and ");
+            let then = "until then another identity signs in";
+            Some(format!("{proof} is not used without {missing}: set {missing} as well; {then}"))
+        }
+        // The client alone names one of the machine's identities.
+        (None, true) => Some(format!(
+            "{TENANT} is not used without one of {}: set one as well, or unset it if {CLIENT} names an identity of this machine; until then that one signs in",
+            proofs.join(", ")
+        )),
+        _ => None,
+    }
 }
 
 /// Checks the variables that a source reads: those that no setting replaces.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, BufRead, Read as _, Write};
 
+use oci::printable;
+
 /// No registry, path or id is as long.
 const MAX_ANSWER: usize = 1 << 10;
 /// What is thrown away of an answer that is too long; whoever sends more is no person.
@@ -64,7 +66,7 @@ impl<R: BufRead, W: Write> Conversation<R, W> {
 
     /// Shows a text, at once. A file that is quoted in it may have characters by which a terminal shows something else.
     pub(super) fn say(&mut self, text: &str) -> Result<(), Stop> {
-        let text = text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}");
+        let text = printable::lines(text);
         self.output.write_all(text.as_bytes()).and_then(|()| self.output.flush()).map_err(Stop::Output)
     }
 
@@ -174,7 +176,7 @@ mod tests {
         let mut output = Vec::new();
         let said = Conversation::new(&b""[..], &mut output, Manner::Ask).say("a\u{1b}[8mb\r\tc\n");
         assert!(said.is_ok());
-        assert_eq!(String::from_utf8_lossy(&output), "a\u{fffd}[8mb\u{fffd}\tc\n");
+        assert_eq!(String::from_utf8_lossy(&output), "a\\u{1b}[8mb\\u{d}\tc\n");
     }
 
     #[test]

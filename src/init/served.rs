@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use oci::quote::quoted;
 use serde_json::Value;
 
 use super::port;
@@ -11,6 +14,10 @@ use crate::config::{Config, collide};
 
 /// A sentence names as many; a configuration may have hundreds.
 const NAMED: usize = 3;
+/// A proxy that has just been started signs in within this, as requests wait for it (`token_wait`).
+const SIGN_IN: Duration = Duration::from_secs(10);
+/// How often it is asked meanwhile.
+const STEP: Duration = Duration::from_millis(500);
 /// A source and a registry with its prefix have some tens of characters; more is not what this proxy tells.
 const LONGEST: usize = 200;
 
@@ -115,4 +122,25 @@ fn status(admin: SocketAddr) -> Option<Ways> {
     let answer = port::ask(admin, "/status");
     let (_, body) = answer.split_once("\r\n\r\n")?;
     Ways::told(&serde_json::from_str(body).ok()?)
+}
+
+/// Why the proxy serves no pull, as its `/readyz` says it; `None` if it does, or does not tell. One that has just been started gets the time for
+/// its sign-in.
+pub(super) fn unready(admin: SocketAddr) -> Option<String> {
+    let until = Instant::now() + SIGN_IN;
+    loop {
+        let why = summary(&port::ask(admin, "/readyz"))?;
+        if Instant::now() >= until {
+            return Some(why);
+        }
+        thread::sleep(STEP);
+    }
+}
+
+/// What a 503 of `/readyz` says.
+fn summary(answer: &str) -> Option<String> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?;
+    let body: Value = serde_json::from_str(body).ok()?;
+    (status == "503").then(|| quoted(body["summary"].as_str()?, &[])).flatten()
 }

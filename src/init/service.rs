@@ -37,10 +37,10 @@ impl Manager {
         }
     }
 
-    /// What to do for its start where that is not done from here, a sentence.
-    pub(super) fn by_hand(&self, running: &Running, config: &str) -> String {
+    /// What to do for its start, by this `command`, where that is not done from here, a sentence.
+    pub(super) fn by_hand(&self, running: &Running, command: &str, config: &str) -> String {
         let why = self.why_not().unwrap_or_default();
-        let command = format!("have this run now and at each boot: acr-cache-proxy --config /{config}");
+        let command = format!("have this run now and at each boot: {command}");
         match (self, running) {
             (Self::Elsewhere, _) => format!("The service is not started, because {why}. On that host: {ENABLE}"),
             (_, Running::Same) => {

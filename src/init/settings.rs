@@ -62,6 +62,8 @@ impl Rule {
             };
             let source = talk.ask(&question, |answer| match (answer, default) {
                 ("", None) => Ok(None),
+                // Nobody has a registry of such a name, and who is asked for one more says no.
+                (no, None) if ["n", "no"].contains(&no.to_ascii_lowercase().as_str()) => Ok(None),
                 ("", Some(default)) => Self::parse_source(default, &rules).map(Some),
                 (answer, _) => Self::parse_source(answer, &rules).map(Some),
             })?;

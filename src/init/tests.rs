@@ -65,14 +65,19 @@ fn what_listens_where_the_proxy_is_to_is_told_before_anything_is_written() {
     }
 }
 
-/// Answers each request so until the test ends.
-fn server(answer: String) -> SocketAddr {
+/// Answers each request so until the test ends, and one for `/readyz` by the status 503 and that text, if there is one.
+fn server(answer: String, unready: Option<&'static str>) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let _ = io::Read::read(&mut stream, &mut [0; 1 << 10]);
-            let _ = stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{answer}").as_bytes());
+            let mut request = [0; 1 << 10];
+            let _ = io::Read::read(&mut stream, &mut request);
+            let answer = match unready.filter(|_| request.starts_with(b"GET /readyz ")) {
+                Some(body) => format!("HTTP/1.0 503 Service Unavailable\r\n\r\n{body}"),
+                None => format!("HTTP/1.0 200 OK\r\n\r\n{answer}"),
+            };
+            let _ = stream.write_all(answer.as_bytes());
         }
     });
     address
@@ -81,10 +86,13 @@ fn server(answer: String) -> SocketAddr {
 /// What a proxy answers, and its admin listener where it serves this registry.
 fn proxy(registry: &str) -> (SocketAddr, SocketAddr) {
     let status = format!("{{\"routes\":[{{\"route\":\"docker.io\",\"registry\":\"{registry}\",\"prefix\":\"hub\"}}]}}");
-    (server("{\"errors\":[{\"code\":\"UNSUPPORTED\"}]}".to_owned()), server(status))
+    let unready = (registry == UNREADY).then_some("{\"ready\":false,\"summary\":\"not ready: no token for it\"}");
+    (server("{\"errors\":[{\"code\":\"UNSUPPORTED\"}]}".to_owned(), None), server(status, unready))
 }
 
 const WANTED: &str = "example.azurecr.io";
+/// The proxy of this one has no token.
+const UNREADY: &str = "unready.azurecr.io";
 
 /// A host with podman and without systemd, on which a proxy of this registry runs, or none does.
 fn without_systemd(root: &Path, running: Option<&str>, manner: Manner, skip: Vec<Step>) -> (Vec<String>, String) {
@@ -94,7 +102,7 @@ fn without_systemd(root: &Path, running: Option<&str>, manner: Manner, skip: Vec
     std::fs::create_dir_all(podman.parent().expect("in a directory")).expect("made");
     std::fs::write(podman, "").expect("written");
     let rules = vec![Rule { source: "docker.io".to_owned(), prefix: "hub".to_owned() }];
-    let registry = Some(WANTED.to_owned());
+    let registry = Some(if running == Some(UNREADY) { UNREADY } else { WANTED }.to_owned());
     let options = Options { registry, rules, listen: Some(listen), admin: Some(admin), skip, ..options(root) };
     let manager = Manager::Absent("systemd does not run here");
     let host = Host { is_this: true, manager, ..Host::look(&options, true) };
@@ -119,6 +127,36 @@ fn without_a_service_manager_no_engine_is_sent_to_a_proxy_that_does_not_run_and_
         assert!(is_written || (said.clone() + &left.join("\n")).contains("start it, and run init again"), "{said}");
         let start = "the service is not started, because systemd does not run here: have this run now and at each boot: acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml";
         assert_eq!(left.first().map(String::as_str), (!is_written).then_some(start), "{manner:?}");
+    }
+}
+
+/// It serves what the configuration says, and answers 503: the status was 0.
+#[test]
+fn a_proxy_that_runs_without_a_token_is_told() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (left, said) = without_systemd(root.path(), Some(UNREADY), Manner::Yes, vec![Step::Try]);
+    assert!(left.len() == 1 && left[0].contains("the proxy that runs is not ready"), "{left:?}");
+    assert!(said.contains("not ready: no token for it") && root.path().join("etc/containers").exists(), "{said}");
+}
+
+/// Its command had no variables, so the proxy got no token.
+#[test]
+fn the_start_by_hand_has_the_variables_of_the_service() {
+    let plain = "acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml";
+    for (variables, expected) in [
+        ("# none\n", plain.to_owned()),
+        ("AZURE_CLIENT_SECRET='s$cret'\n", format!("sh -c 'set -a; . /etc/acr-cache-proxy/environment; exec {plain}'")),
+        (
+            "AZURE_CLIENT_SECRET=s$cret\n",
+            format!("{plain}, with the variables of /etc/acr-cache-proxy/environment in its environment"),
+        ),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join(ENVIRONMENT);
+        std::fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
+        std::fs::write(&path, variables).expect("written");
+        let (left, _) = without_systemd(root.path(), None, Manner::Yes, vec![Step::Try]);
+        assert!(left[0].ends_with(&format!("at each boot: {expected}")), "{left:?}");
     }
 }
 

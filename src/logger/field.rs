@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
+use oci::printable::is_harmless;
+
 /// A value as one field: visible ASCII, at most the given number of bytes and then `...`. Everything else, blanks included, is
 /// escaped. An empty value is written as `-`.
 pub(crate) struct Word<T>(pub T, pub usize);
@@ -42,13 +44,6 @@ pub(crate) const TEXT: Form = Form {
     passes: is_harmless,
     escaped: |c| c.escape_unicode().to_string(),
 };
-
-/// Whether a terminal shows the character on the same line: it is no control character, no line separator, and does not change
-/// the direction of text (Unicode Standard Annex 9).
-pub(crate) fn is_harmless(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
 
 /// Writes as much of the escaped value as fits into `room` bytes, then `...` if that is not all. Returns the bytes written.
 pub(crate) fn escape(out: &mut dyn Write, room: usize, value: &dyn Display, form: &Form) -> Result<usize, fmt::Error> {

@@ -8,7 +8,9 @@ use std::fmt::{Display, Write as _};
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 
-use super::field::{Form, escape, is_harmless};
+use oci::printable::is_harmless;
+
+use super::field::{Form, escape};
 
 /// Of one value. The longest is an error: a sentence of ours, which may quote two of a server's.
 const MAX_VALUE: usize = 1024;

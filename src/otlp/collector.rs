@@ -55,6 +55,12 @@ impl Collector {
         url.into()
     }
 
+    /// What its answer may repeat and nobody may see.
+    fn secrets(&self) -> Vec<&str> {
+        let configured = self.headers.iter().filter(|(name, _)| *name != header::CONTENT_TYPE);
+        configured.filter_map(|(_, value)| value.to_str().ok()).collect()
+    }
+
     /// The client for the proxy that is in the settings now.
     fn client(&mut self) -> reqwest::Result<Built> {
         let egress = (self.egress)();
@@ -105,7 +111,7 @@ impl Collect for Collector {
             status if status.is_success() => {
                 let body =
                     body.map_err(|_| NotTaken::Never(format!("{status}: its answer broke off or is too long")))?;
-                taken(&headers, &body)
+                taken(&headers, &body, &self.secrets())
             }
             // The statuses that the specification wants to be repeated.
             StatusCode::TOO_MANY_REQUESTS
@@ -118,7 +124,7 @@ impl Collect for Collector {
 }
 
 /// Of a good answer, whether all was taken.
-fn taken(headers: &HeaderMap, body: &[u8]) -> Result<Taken, NotTaken> {
+fn taken(headers: &HeaderMap, body: &[u8], sent: &[&str]) -> Result<Taken, NotTaken> {
     let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/"));
     let is_json =
         headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
@@ -132,7 +138,7 @@ fn taken(headers: &HeaderMap, body: &[u8]) -> Result<Taken, NotTaken> {
         answer.map_err(|_| NotTaken::Never("its answer is no OTLP: is this the address of a collector?".to_owned()))?;
     let partial = answer.partial_success.unwrap_or_default();
     let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
-    Ok(Taken { rejected, message: quoted(&partial.error_message).unwrap_or_default() })
+    Ok(Taken { rejected, message: quoted(&partial.error_message, sent).unwrap_or_default() })
 }
 
 fn advice(status: StatusCode) -> &'static str {

@@ -34,7 +34,8 @@ impl RegistryError {
 
 impl Display for RegistryError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (code, message) = registry_error(&self.body);
+        // It was sent no secret but a token, and every token of ACR has the form of one.
+        let (code, message) = registry_error(&self.body, &[]);
         write!(f, "the registry answers {}", self.status.as_u16())?;
         code.iter().try_for_each(|code| write!(f, " {code}"))?;
         message.iter().try_for_each(|message| write!(f, ": {message}"))

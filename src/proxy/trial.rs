@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use oci::manifest::Descriptor;
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -19,11 +20,12 @@ use super::fail::Trouble;
 use super::fetch::body::{self, Body};
 use super::target::Target;
 use super::{call, forward, probe, retry};
+use crate::digest;
 use crate::net::USER_AGENT;
 use crate::net::addresses::Attempt;
 use crate::token::Bearer;
 
-/// A manifest; as much as a flight reads.
+/// A manifest, or a blob that is compared with its digest; as much as a flight reads.
 const MAX_BODY: usize = 4 << 20;
 
 /// What the registry or its storage has answered.
@@ -33,6 +35,23 @@ pub(crate) struct Answer {
     pub headers: HeaderMap,
     /// As much of it as has come.
     pub body: Bytes,
+}
+
+impl Answer {
+    /// Whether the body is this blob: the whole of it by its digest; one that is too long to be read whole by its length, as far as
+    /// that is told.
+    pub(crate) fn is_of(&self, blob: &Descriptor) -> bool {
+        if !is_read_whole(blob) {
+            let told = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+            return told.is_none_or(|told: u64| told == blob.size);
+        }
+        digest::is_of(&blob.digest, &self.body).unwrap_or(self.body.len() as u64 == blob.size)
+    }
+}
+
+/// Whether all of a blob is read, and not its first bytes only.
+pub(crate) fn is_read_whole(blob: &Descriptor) -> bool {
+    blob.size <= MAX_BODY as u64
 }
 
 /// A repository of a route, and the token that it is asked with; an anonymous pull has one as well.
@@ -79,12 +98,12 @@ impl Trial {
     /// The manifest that is asked for, or another one of the repository.
     pub(crate) async fn manifest(&self, digest: Option<&str>) -> Result<Answer, Trouble> {
         let target = digest.map_or_else(|| self.target.clone(), |digest| self.target.manifest(digest));
-        self.ask(target, None).await
+        self.ask(target, None, true).await
     }
 
     /// A blob of the repository; a redirect is the answer.
-    pub(crate) async fn blob(&self, digest: &str) -> Result<Answer, Trouble> {
-        self.ask(self.target.blob(digest), None).await
+    pub(crate) async fn blob(&self, blob: &Descriptor) -> Result<Answer, Trouble> {
+        self.ask(self.target.blob(&blob.digest), None, is_read_whole(blob)).await
     }
 
     /// Where an answer redirects to, if that is storage.
@@ -100,12 +119,13 @@ impl Trial {
     }
 
     /// The blob from storage.
-    pub(crate) async fn stored(&self, digest: &str, storage: Storage) -> Result<Answer, Trouble> {
-        self.ask(self.target.blob(digest), Some(storage)).await
+    pub(crate) async fn stored(&self, blob: &Descriptor, storage: Storage) -> Result<Answer, Trouble> {
+        self.ask(self.target.blob(&blob.digest), Some(storage), is_read_whole(blob)).await
     }
 
-    /// Asks once; connects that fail are repeated as for every request.
-    async fn ask(&self, target: Target, storage: Option<Storage>) -> Result<Answer, Trouble> {
+    /// Asks once; connects that fail are repeated as for every request. Of an answer that is not to be read `whole`, the first bytes
+    /// are enough.
+    async fn ask(&self, target: Target, storage: Option<Storage>, whole: bool) -> Result<Answer, Trouble> {
         let host = storage.as_ref().map(|storage| storage.host().to_owned());
         let trouble = |error: Box<pingora_core::Error>| Trouble::of_call(&error, host.as_deref());
         let mut attempts = Attempts::new(Instant::now());
@@ -130,9 +150,7 @@ impl Trial {
             };
             let response = call::header_of(&upstream).map_err(trouble)?.clone();
             let (status, headers) = (response.status, response.headers.clone());
-            let is_blob = admitted.target.endpoint().is_blob() && status.is_success();
-            let body = match is_blob {
-                // That its content comes is enough.
+            let body = match !whole && status.is_success() {
                 true => upstream.read_body_bytes().await.map(|part| part.unwrap_or_default()).ok(),
                 false => match body::read(&mut upstream, &response, MAX_BODY).await {
                     Body::Whole(body) => Some(body),

@@ -34,6 +34,8 @@ use crate::secret::Secret;
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
 /// Upper bound; it also keeps `Instant + lifetime` from overflowing. A registry's tokens are valid for hours.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Fields of the two calls that are tokens: the registry may quote them in its refusal.
+const SECRET_FIELDS: [&str; 2] = ["access_token", "refresh_token"];
 /// An anonymous sign-in is renewed as others are, at no cost.
 const NOBODY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -120,7 +122,7 @@ impl AcrIssuer {
         if status != StatusCode::OK {
             measured.ended(CallResult::of(status));
             let body = body.ok().unwrap_or_default();
-            return Err(self.refused(hop, status, &headers, &body));
+            return Err(self.refused(hop, status, &headers, &body, form));
         }
         if body.is_ok() {
             measured.ended(CallResult::Ok);
@@ -162,8 +164,17 @@ impl AcrIssuer {
         Ok(Granted { token, lifetime, per_repository })
     }
 
-    fn refused(&self, hop: Hop, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
-        let (code, quote) = registry_error(body);
+    fn refused(
+        &self,
+        hop: Hop,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        form: &[(&str, &str)],
+    ) -> Failure {
+        let sent: Vec<_> =
+            form.iter().filter(|(name, _)| SECRET_FIELDS.contains(name)).map(|(_, value)| *value).collect();
+        let (code, quote) = registry_error(body, &sent);
         let advice = match (hop, status.as_u16()) {
             (Hop::Token, 401 | 403) if self.identity.is_none() => "the registry does not allow anonymous pulls",
             (Hop::Exchange, 401) => {

@@ -21,7 +21,7 @@ use crate::net::{self, client};
 
 /// A whole request, from the connection to the last byte that is read. The proxy itself answers within 40 s, token and
 /// look-up included.
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// How often a request is sent in all.
 const TRIES: u32 = 5;
 /// The longest pause between two of them: a registry's `Retry-After` counts down from 60 s.
@@ -77,7 +77,7 @@ impl Answer {
 
     /// Whether it is an error in the form of the distribution specification, as the proxy answers.
     fn is_of_a_registry(&self) -> bool {
-        registry_error(&self.body).0.is_some()
+        registry_error(&self.body, &[]).0.is_some()
     }
 
     /// Whether asking again may help without anybody's doing.

@@ -60,8 +60,9 @@ impl Failure {
 
     /// The answer is an error.
     pub(super) fn refused(hop: &Hop, request: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let (code, message) = registry_error(body);
-        let storage = headers.get("x-ms-error-code").and_then(|code| code.to_str().ok()).and_then(quoted);
+        let (code, message) = registry_error(body, &[]);
+        let storage =
+            headers.get("x-ms-error-code").and_then(|code| code.to_str().ok()).and_then(|code| quoted(code, &[]));
         let mut cause = status.as_u16().to_string();
         if let Some(code) = code.as_ref().or(storage.as_ref()) {
             cause = format!("{cause} {code}");

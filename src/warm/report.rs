@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use oci::image::Image;
+use oci::printable;
 use progress::{Line, STEP, bar};
 
 use super::client::STALLED;
@@ -68,7 +69,7 @@ impl Report {
         if let Some(line) = &self.line {
             line.erase();
         }
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = writeln!(std::io::stderr(), "{}", printable::line(text));
     }
 
     /// The sum, on standard output; as an error if an image failed.

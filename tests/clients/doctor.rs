@@ -14,6 +14,7 @@ use crate::containers;
 use crate::docker::{Docker, Kind};
 use crate::namespace::Bound;
 use crate::program::run;
+use crate::tree::Tree;
 use testkit::PATIENCE;
 
 const PODMAN: &str = "/etc/containers/registries.conf.d";
@@ -207,4 +208,73 @@ async fn a_pull_by_ctr_goes_where_those_of_a_kubelet_go() {
     let report = scene.doctor(&["--pull", image]).to_string();
     assert!(!report.contains(&format!("containerd has pulled {image}")), "{report}");
     drop(containerd);
+}
+
+/// Of a closed route nobody else is asked, so a pull that worked before would fail. And podman makes its store at the first question that is
+/// more than its version.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn nothing_is_written_for_a_proxy_that_does_not_run() {
+    let site = Site::start().await;
+    let home = &site.mirror.home;
+    let etc = home.path().join("containers");
+    std::fs::create_dir(&etc).expect("made");
+    let _bound = Bound::directory(etc.clone(), "/etc/containers");
+    let settings = std::fs::read_to_string(&site.config).expect("written");
+    let config = home.file("down.yaml", &settings.replace("127.0.0.1:0", "127.0.0.1:1"));
+    let mut command = home.client(PATIENCE, env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    let output = command.args(["doctor", "--fix", "--config"]).arg(&config).output().expect("it runs");
+    let [said, complaint] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        complaint.contains("no file is written") && complaint.contains("nothing answers at 127.0.0.1:1"),
+        "{complaint}"
+    );
+    assert!(said.contains("podman      4") || said.contains("podman      5"), "its version: {said}");
+    assert_eq!(std::fs::read_dir(&etc).expect("there").count(), 0, "{said}");
+    for store in [Path::new("/var/lib/containers"), &home.path().join(".local"), &home.path().join(".rpmdb")] {
+        assert!(!store.exists(), "{store:?}");
+    }
+}
+
+/// dockerd itself says which keys and which types it does not start with. It is inside of the tree that doctor runs, as on a host.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by scripts/test in a network namespace of its own"]
+async fn a_daemon_json_that_dockerd_refuses_is_found() {
+    const WHERE: &str = "/opt/acr-cache-proxy";
+    let site = Site::start().await;
+    let (home, at) = (&site.mirror.home, site.mirror.address());
+    let tree = Tree::mount(home, 14);
+    let program = Path::new(env!("CARGO_BIN_EXE_acr-cache-proxy")).parent().expect("a directory");
+    tree.bind(program, WHERE);
+    let etc = home.path().join("etc-docker");
+    std::fs::create_dir(&etc).expect("made");
+    tree.bind(&etc, "/etc/docker");
+    for (more, wrong) in [
+        (
+            r#""blocked-registries": ["a"]"#,
+            "dockerd --validate says: the following directives don't match any configuration option: blocked-registries",
+        ),
+        (
+            r#""bip": 7"#,
+            "dockerd --validate says: invalid JSON: json: cannot unmarshal number into Go struct field Config.bip of type string",
+        ),
+        (r#""debug": true"#, ""),
+    ] {
+        let json = format!("{{\"registry-mirrors\": [\"http://{at}\"], {more}}}");
+        std::fs::write(etc.join("daemon.json"), json).expect("written");
+        let words = format!(
+            "{WHERE}/acr-cache-proxy doctor --json --upstream-domain example.azurecr.io --upstream-prefix hub --listen-address {at}"
+        );
+        let output = tree.program(PATIENCE, &words).output().expect("it runs");
+        let report: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|wrong| panic!("{wrong}: {output:?}"));
+        let parts = report["parts"].as_array().expect("parts");
+        let dockerd = parts.iter().find(|part| part["name"] == "dockerd").unwrap_or_else(|| panic!("{report:#}"));
+        let texts: Vec<_> = dockerd["findings"].as_array().expect("findings").iter().map(|one| &one["text"]).collect();
+        let expected: Vec<_> = [wrong].into_iter().filter(|wrong| !wrong.is_empty()).collect();
+        assert_eq!(texts, expected, "{dockerd:#}");
+        assert_eq!(dockerd["pulls"]["docker.io"], if expected.is_empty() { "proxy" } else { "nowhere" }, "{dockerd:#}");
+        assert!(dockerd["version"].as_str().is_some_and(|version| version.starts_with("28.")), "{dockerd:#}");
+    }
 }

@@ -1,8 +1,10 @@
 //! Secrets, ids and files of a sign-in as editors, shells and templates spoil them.
 
-use acr_emulator::{Emulator, Hop, Options};
+use acr_emulator::{Emulator, Fault, Hop, Options};
 
+use crate::admin::admin;
 use crate::sources::{CERTIFICATE, KEY, STRANGER, azure, service_account_token, status, tool};
+use crate::wire;
 use testkit::{CLIENT, Proxy, SECRET, Setup, TENANT, wait_for};
 
 /// What the log says of a sign-in that fails.
@@ -259,4 +261,38 @@ async fn a_secret_that_is_not_used_is_reported() {
     let line = proxy.wait_for_log("AZURE_CLIENT_SECRET is not used without AZURE_TENANT_ID and AZURE_CLIENT_ID");
     assert!(line.contains(" WARN "), "{line}");
     proxy.wait_for_log("signed in by managed identity");
+}
+
+/// What a server says of its refusal is in the log and in the answer to every client, and it may say what it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_a_server_repeats_in_its_refusal_reaches_neither_clients_nor_the_log() {
+    type Build = fn(&Emulator, Setup) -> Setup;
+    let header = Options::default().identity_header;
+    let encoded = SECRET.replace('~', "%7E");
+    let cases: [(&str, Hop, &str, Build); 2] = [
+        ("client secret", Hop::Entra, SECRET, |_, setup| setup),
+        ("managed identity", Hop::Imds, &header, |azure, setup| setup.managed(azure)),
+    ];
+    for (source, hop, secret, build) in cases {
+        let azure = azure(Options { identity_listen: Some(([127, 0, 0, 1], 0).into()), ..Options::default() }).await;
+        let form = format!("client_id=x&client_secret={encoded}&grant_type=client_credentials");
+        let body = serde_json::json!({
+            "error": format!("refused {secret}"),
+            "error_description": format!("AADSTS90014: you sent {form}: the secret is {secret}, it ends with {}", &secret[9..]),
+        });
+        let body = body.to_string();
+        azure.inject(hop, Fault::StatusWith { status: 401, headers: Vec::new(), body });
+        let setup = build(&azure, Setup::new(&azure)).settings("token_wait: 1s").flag("--admin-address", ":0");
+        let proxy = setup.start();
+        proxy.wait_for_log(&format!("{source}: 401 refused (a secret): the sign-in was refused"));
+        let manifest = wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "");
+        assert!(manifest.body.contains("AADSTS90014: you sent "), "{manifest:?}");
+        let said = ["GET /readyz", "GET /status"].map(|ask| wire::ask(admin(&proxy), ask, "").body);
+        let log = proxy.end();
+        for (place, text) in [("client", &manifest.body), ("readyz", &said[0]), ("status", &said[1]), ("log", &log)] {
+            let leaks = |part: &[u8]| text.contains(std::str::from_utf8(part).expect("ASCII"));
+            let leaked = secret.as_bytes().windows(8).any(leaks);
+            assert!(!leaked, "{source}: {place}: {text}");
+        }
+    }
 }

@@ -78,6 +78,12 @@ fn refused_without_a_word() -> Fault {
     Fault::StatusWith { status: 401, headers: Vec::new(), body: String::new() }
 }
 
+/// azure_identity panics where it adds this to the time of today.
+pub(crate) fn never_ends() -> Fault {
+    let body = r#"{"token_type":"Bearer","access_token":"x","expires_in":9223372036854775807}"#.to_owned();
+    Fault::StatusWith { status: 200, headers: Vec::new(), body }
+}
+
 /// A virtual machine's services start one after the other, and an engine that is told 503 goes to Docker Hub.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_boot_a_pull_waits_for_an_identity_endpoint_that_is_not_ready() {
@@ -117,6 +123,7 @@ async fn a_failed_sign_in_is_reported_by_hop() {
         (Hop::Token, Fault::Status(429), "access token: 429"),
         (Hop::Token, Fault::TokenExpired, "access token: the registry gave a token that has ended already"),
         (Hop::Entra, Fault::Status(500), "entra: client secret: 500"),
+        (Hop::Entra, never_ends(), "entra: client secret: 200: the answer is not a token"),
         (Hop::Entra, Fault::HugeBody, "entra: client secret: an answer of more than 65536 bytes"),
     ] {
         let azure = testkit::azure().await;
@@ -127,6 +134,7 @@ async fn a_failed_sign_in_is_reported_by_hop() {
         let answer = manifest(&proxy);
         assert_eq!(answer.status, 503, "{hop:?} {fault:?}: {answer:?}");
         assert!(answer.body.contains(says), "{hop:?} {fault:?}: {answer:?}");
+        assert!(!proxy.log().contains("panicked"), "{hop:?} {fault:?}: {}", proxy.log());
     }
 }
 

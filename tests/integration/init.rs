@@ -151,6 +151,30 @@ async fn answers_become_a_configuration_that_is_tried_and_an_engine_that_comes_h
     );
 }
 
+/// "n" was taken for a registry's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_cache_rule_is_also_a_word() {
+    let host = Host::new(SECRET).await;
+    let (status, said) = host.run(Some("example.azurecr.io\n\nhub\nNo\nn\ny\nn\n"), &[]).await;
+    assert_eq!((status, host.files()), (0, vec!["config.yaml".to_owned()]), "{said}");
+}
+
+/// They were passed over by the trial as by systemd, and nobody was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_the_variables_that_systemd_passes_over_are_told() {
+    let host = Host::new(SECRET).await;
+    let variables = host.read("etc/acr-cache-proxy/environment").expect("there");
+    host.file(
+        "etc/acr-cache-proxy/environment",
+        &variables.replace("AZURE_CLIENT_SECRET=", "export AZURE_CLIENT_SECRET="),
+    );
+    let registry = host.registry();
+    let (_, said) = host.run(None, &["--yes", "--registry", &registry, "--prefix", "hub"]).await;
+    let told =
+        "environment: systemd passes over `export AZURE_CLIENT_SECRET=`: write AZURE_CLIENT_SECRET= without export";
+    assert!(said.contains(told), "{said}");
+}
+
 /// What is refused is not done, and what was agreed to before is whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_can_be_refused() {
@@ -209,6 +233,8 @@ async fn with_yes_all_is_done_and_what_somebody_has_edited_is_left() {
     let (status, said) = host.run(None, &flags).await;
     assert_eq!((status, host.read(CONFIG).as_ref()), (1, Some(&edited)), "{said}");
     assert!(said.contains("  -token_wait: 3s\n") && said.contains("--replace replaces it"), "{said}");
+    assert!(said.contains("The flags would change it so:") && !said.contains("Nothing else is done"), "{said}");
+    assert!(!said.contains("is changed") && !said.contains("copy of it"), "nothing is changed: {said}");
 
     let (status, said) = host.run(None, &["--yes"]).await;
     assert_eq!((status, host.read(CONFIG).as_ref()), (0, Some(&edited)), "it goes on with what is there: {said}");

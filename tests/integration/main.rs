@@ -53,6 +53,7 @@ mod routes;
 mod slow_reader;
 mod sources;
 mod status;
+mod terminal;
 mod tls;
 mod under_load;
 mod upgrade;

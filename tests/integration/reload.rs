@@ -1,6 +1,7 @@
 //! Settings are read again while requests run.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
@@ -165,4 +166,34 @@ fn a_reload_without_a_proxy_fails_and_says_so() {
         let (code, said) = reload(arguments, main_pid);
         assert!(code == Some(status) && said.starts_with(&format!("acr-cache-proxy: {says}")), "{code:?} {said}");
     }
+}
+
+/// For a minute, both said nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_proxy_that_stands_still_is_told_so() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    proxy.signal("STOP");
+    let (pid, via) = (proxy.id().to_string(), format!("http://{}", proxy.address()));
+    let waits = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        let command = command.env_clear().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        let said = BufReader::new(child.stderr.take().expect("piped"));
+        (child, said)
+    };
+    let (mut reload, mut of_reload) = waits(&["reload", "--pid", &pid]);
+    let (mut warm, mut of_warm) = waits(&["warm", "--via", &via, "busybox"]);
+    let first = |said: &mut dyn BufRead| {
+        let mut line = String::new();
+        said.read_line(&mut line).expect("a line");
+        line
+    };
+    let expected = format!("acr-cache-proxy: process {pid} has not answered yet, and is waited for up to 60 s\n");
+    assert_eq!(first(&mut of_reload), expected);
+    let expected = "acr-cache-proxy: warm: the proxy has not answered yet, and is waited for up to 60 s\n";
+    assert_eq!(first(&mut of_warm), expected);
+    proxy.signal("CONT");
+    assert!(reload.wait().expect("it ends").success(), "{}", first(&mut of_reload));
+    warm.kill().and_then(|()| warm.wait()).expect("it ends");
 }

@@ -69,8 +69,8 @@ impl<'p> Response<'p> {
         let length = self.read_parts(MAX_SMALL_BODY, |part| body.extend_from_slice(part)).await;
         self.record(length.unwrap_or_default());
         let mut sentence = format!("{}: {}", self.request, self.status.as_u16());
-        let (code, message) = registry_error(&body);
-        let storage = self.header("x-ms-error-code").and_then(quoted);
+        let (code, message) = registry_error(&body, &[]);
+        let storage = self.header("x-ms-error-code").and_then(|code| quoted(code, &[]));
         if let Some(code) = code.or(storage) {
             sentence = format!("{sentence} {code}");
         }

@@ -53,7 +53,7 @@ impl TokenEndpoint {
             }
             _ => Err(format!(
                 "the challenge leads to {}, which is not this registry",
-                oci::quote::quoted(realm).unwrap_or_default()
+                oci::quote::quoted(realm, &[]).unwrap_or_default()
             )),
         }
     }

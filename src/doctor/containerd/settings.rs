@@ -4,6 +4,7 @@ use toml::Table;
 
 use super::Facts;
 use crate::client_config::address::Address;
+use crate::doctor::hosts_toml;
 use crate::doctor::text;
 
 /// The table of the mirrors, by the version of the file: from 3 on, of 2, and before.
@@ -19,8 +20,6 @@ pub(super) struct Settings {
     pub(super) version: i64,
     /// Of the table that counts, and of one that does not.
     pub(super) path: Option<String>,
-    /// The file that has it: the main one or an import.
-    pub(super) path_in: String,
     pub(super) ignored: Option<&'static str>,
     /// The mirrors of `docker.io` and so on, as they were set before `hosts.toml`.
     pub(super) mirrors: Vec<(String, Vec<Address>)>,
@@ -30,22 +29,32 @@ pub(super) struct Settings {
 impl Settings {
     /// The error is about a file, which it names first.
     pub(super) fn of(facts: &Facts) -> Result<Self, (String, String)> {
+        Self::with(facts, None)
+    }
+
+    /// The same if one file, by its path, had this content.
+    pub(super) fn with(facts: &Facts, other: Option<(&str, &str)>) -> Result<Self, (String, String)> {
         let release = facts.version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
         let mut settings = Self { release, ..Self::default() };
         let config = facts.config.iter().map(|text| (true, text));
         for (is_main, text) in config.chain(facts.imports.iter().map(|text| (false, text))) {
-            let table = text.content.clone().and_then(|content| text::toml(&content));
+            let content = match other.filter(|(path, _)| *path == text.path) {
+                Some((_, content)) => Ok(content.to_owned()),
+                None => text.content.clone(),
+            };
+            let table = content.and_then(|content| text::toml(&content));
             let table = table.map_err(|wrong| (text.path.clone(), wrong))?;
             if is_main {
                 // containerd 2 takes a file that names none for one of the newest.
                 let unnamed = if settings.release >= Some(2) { 3 } else { 1 };
                 settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(unnamed);
             }
-            settings.take(&text.path, &table);
+            settings.take(&table);
         }
         if let (Some(1), Some(path)) = (release, &settings.path) {
             // containerd 1 looks into each of several directories, and 2 into none of them.
-            let has_files = |path: &&str| facts.certs.iter().any(|(known, all)| known == path && !all.is_empty());
+            let has_files =
+                |path: &&str| facts.certs.iter().any(|(known, all)| known == path && hosts_toml::have_files(all));
             let one = path.split(':').find(has_files).or(path.split(':').next());
             settings.path = one.map(str::to_owned);
         }
@@ -60,7 +69,7 @@ impl Settings {
         }
     }
 
-    fn take(&mut self, file: &str, table: &Table) {
+    fn take(&mut self, table: &Table) {
         let off = text::texts(table, "disabled_plugins").unwrap_or_default();
         self.cri_is_off |= off
             .iter()
@@ -84,10 +93,7 @@ impl Settings {
             let path = text::text(registry, "config_path").filter(|path| !path.is_empty());
             let path = path.map(|path| path.trim_end_matches('/').to_owned());
             if counts.contains(&way) {
-                if let Some(path) = path {
-                    self.path = Some(path);
-                    file.clone_into(&mut self.path_in);
-                }
+                self.path = path.or_else(|| self.path.take());
                 for (name, mirror) in text::entries(registry, "mirrors") {
                     let endpoints = text::texts(mirror, "endpoint").unwrap_or_default();
                     let endpoints = endpoints.iter().map(|url| Address::parse(url).or_tls(true));
@@ -104,7 +110,6 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::doctor::containerd::CONFIG;
-    use crate::doctor::hosts_toml;
     use crate::host::{Host, Text};
     use crate::unit::Unit;
 

@@ -8,6 +8,12 @@ fn data(azure: &Emulator, part: &str, fault: Fault) {
     azure.inject(Hop::Data, fault.on_path(part));
 }
 
+/// What a company's filter answers.
+fn page() -> Fault {
+    let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
+    Fault::StatusWith { status: 200, headers, body: "<html>This page is blocked.</html>".to_owned() }
+}
+
 pub(super) const BROKEN: &[Broken] = &[
     Broken {
         what: "the prefix is not that of a cache rule",
@@ -40,8 +46,19 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[(
             "manifest",
             "failed",
-            "grafana/loki:3.0.0: the prefix \"hub\" is not the cache rule's target, or the rule does not cover the name: \
-             az acr cache list --registry example shows the rules: the registry answers 404 *",
+            "grafana/loki:3.0.0: there is no such tag or digest, or the prefix \"hub\" is not the cache rule's target, or the rule does not \
+             cover the name: az acr cache list --registry example shows the rules: the registry answers 404 *",
+        )],
+        skipped: FROM_BLOB,
+    },
+    Broken {
+        what: "the prefix is forgotten",
+        options: plain,
+        breaks: |_, _, setup| setup.edit(|config| config.replacen("prefix: hub", "prefix: \"\"", 1)),
+        found: &[(
+            "manifest",
+            "failed",
+            "library/hello-world:latest: no prefix is set where the target of the cache rule has one, or the rule does not cover the name: *",
         )],
         skipped: FROM_BLOB,
     },
@@ -71,6 +88,23 @@ pub(super) const BROKEN: &[Broken] = &[
             "failed",
             "the limit of the rule's source for the account of the credential set is reached: try again later: \
              the registry answers 429 TOOMANYREQUESTS: too many requests to source registry for cache rule 'hub'. *",
+        )],
+        skipped: FROM_BLOB,
+    },
+    Broken {
+        what: "the source of the rule limits pulls, in its own words",
+        options: plain,
+        breaks: |azure, _, setup| {
+            let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
+            let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            data(azure, "/manifests/", Fault::StatusWith { status: 429, headers, body: body.to_owned() });
+            setup
+        },
+        found: &[(
+            "manifest",
+            "failed",
+            "the limit of the rule's source for the account of the credential set is reached: try again later: \
+             the registry answers 429 TOOMANYREQUESTS: You have reached your pull rate limit.",
         )],
         skipped: FROM_BLOB,
     },
@@ -137,6 +171,31 @@ pub(super) const BROKEN: &[Broken] = &[
             "200 with a body that is not the JSON of a manifest: is a proxy or captive portal between?",
         )],
         skipped: FROM_BLOB,
+    },
+    Broken {
+        what: "the registry has the manifest and not its blob",
+        options: plain,
+        breaks: |azure, _, setup| {
+            data(azure, "/blobs/", Fault::Status(404));
+            setup
+        },
+        found: &[(
+            "blob",
+            "failed",
+            "the registry has the manifest and not this blob of it: try again in a minute; if it stays, delete the image in the registry, \
+             so that the cache rule imports it once more: the registry answers 404 *",
+        )],
+        skipped: FROM_STORAGE,
+    },
+    Broken {
+        what: "in place of the blob comes a page",
+        options: plain,
+        breaks: |azure, _, setup| {
+            data(azure, "/blobs/", page());
+            setup
+        },
+        found: &[("blob", "failed", "200 with a body that is not sha256:*: is a proxy or captive portal between?")],
+        skipped: FROM_STORAGE,
     },
     Broken {
         what: "the redirect leads nowhere",
@@ -218,7 +277,54 @@ pub(super) const BROKEN: &[Broken] = &[
             azure.inject(Hop::Storage, Fault::Status(403));
             setup
         },
-        found: &[("storage", "failed", "blob storage 127.0.0.1: 403 to the registry's redirect")],
+        found: &[(
+            "storage",
+            "failed",
+            "blob storage 127.0.0.1: 403 AuthenticationFailed to the registry's redirect: the signature in the address is not valid, *",
+        )],
+        skipped: &[],
+    },
+    Broken {
+        what: "storage does not have the blob",
+        options: plain,
+        breaks: |azure, _, setup| {
+            azure.inject(Hop::Storage, Fault::Status(404));
+            setup
+        },
+        found: &[(
+            "storage",
+            "failed",
+            "blob storage 127.0.0.1: 404 BlobNotFound to the registry's redirect: try again in a minute; if it stays, delete the image *",
+        )],
+        skipped: &[],
+    },
+    Broken {
+        what: "a block page comes in place of storage's answer",
+        options: plain,
+        breaks: |azure, _, setup| {
+            azure.inject(Hop::Storage, page());
+            setup
+        },
+        found: &[(
+            "storage",
+            "failed",
+            "blob storage 127.0.0.1: 200 with a body that is not sha256:*: is a proxy or captive portal between?",
+        )],
+        skipped: &[],
+    },
+    Broken {
+        what: "a firewall refuses storage in its own words",
+        options: plain,
+        breaks: |azure, _, setup| {
+            let Fault::StatusWith { headers, body, .. } = page() else { return setup };
+            azure.inject(Hop::Storage, Fault::StatusWith { status: 403, headers, body });
+            setup
+        },
+        found: &[(
+            "storage",
+            "failed",
+            "blob storage 127.0.0.1: 403 to the registry's redirect: is a proxy or firewall between that does not allow this host?",
+        )],
         skipped: &[],
     },
 ];

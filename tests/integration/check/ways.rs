@@ -6,6 +6,8 @@ use acr_emulator::{Fault, Hop, ManagedIdentity, Options};
 use testkit::Setup;
 use testkit::forward::Does;
 
+use crate::identity::never_ends;
+
 use super::{Broken, FROM_EXCHANGE, FROM_MANIFEST, FROM_REGISTRY, FROM_TCP, FROM_TLS, FROM_TOKEN, plain};
 
 /// The error that a way behind `egress` ends in.
@@ -102,6 +104,20 @@ pub(super) const BROKEN: &[Broken] = &[
         skipped: FROM_EXCHANGE,
     },
     Broken {
+        what: "the registry takes a request and never answers",
+        options: plain,
+        breaks: |azure, _, setup| {
+            azure.inject(Hop::Data, Fault::Hang);
+            setup
+        },
+        found: &[(
+            "registry",
+            "failed",
+            "no answer within 10 s: is a middlebox between? Try again, and look at Azure's status",
+        )],
+        skipped: FROM_EXCHANGE,
+    },
+    Broken {
         what: "another server has the registry's name",
         options: plain,
         breaks: |azure, _, setup| {
@@ -158,6 +174,16 @@ pub(super) const BROKEN: &[Broken] = &[
             "failed",
             "entra: managed identity: 400 *: no such managed identity is assigned to this machine: *",
         )],
+        skipped: FROM_EXCHANGE,
+    },
+    Broken {
+        what: "Entra ID gives a token that ends in 292 billion years",
+        options: plain,
+        breaks: |azure, _, setup| {
+            azure.inject(Hop::Entra, never_ends());
+            setup
+        },
+        found: &[("identity", "failed", "entra: client secret: 200: the answer is not a token: *")],
         skipped: FROM_EXCHANGE,
     },
     Broken {

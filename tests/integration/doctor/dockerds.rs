@@ -23,6 +23,10 @@ const MIRROR_BY_FLAG: &str = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd 
 const VARIABLE: &str =
     "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n";
 
+/// Releases before and after a mirror may have a path.
+const OLD_WITH_NOTHING: &str = r#"{"ServerVersion": "20.10.24+dfsg1", "RegistryConfig": {"Mirrors": []}}"#;
+const WITH_PATH: &str = r#"{"ServerVersion": "26.1.5+dfsg1", "RegistryConfig": {"Mirrors": ["@URL@/hub/"]}}"#;
+
 pub(super) const BROKEN: &[Broken] = &[
     Broken { what: "no engine at all", made: &[], found: &[] },
     Broken {
@@ -205,6 +209,37 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("dockerd", "path")],
     },
     Broken {
+        what: "daemon.json with a path behind the address, and dockerd 20.10",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, r#"{"registry-mirrors": ["@URL@/hub"]}"#),
+            Listen(SOCKET, OLD_WITH_NOTHING),
+        ],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
+        what: "daemon.json with a path behind the address, and a dockerd that takes it",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["@URL@/hub"]}"#), Listen(SOCKET, WITH_PATH)],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
+        what: "daemon.json with a path behind another mirror's address, and a dockerd that takes it",
+        made: &[
+            Install(&["dockerd"]),
+            Put(JSON, r#"{"registry-mirrors": ["@URL@", "https://mirror.example/hub"]}"#),
+            Listen(
+                SOCKET,
+                r#"{"ServerVersion": "26.1.5", "RegistryConfig": {"Mirrors": ["@URL@/", "https://mirror.example/hub/"]}}"#,
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "daemon.json with a password in the proxy's address",
+        made: &[Install(&["dockerd"]), Put(JSON, r#"{"registry-mirrors": ["http://puller:hunter2@@AT@"]}"#)],
+        found: &[("dockerd", "path")],
+    },
+    Broken {
         what: "daemon.json with a password in the address of another mirror",
         made: &[
             Install(&["dockerd"]),
@@ -305,15 +340,24 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("dockerd", "no-mirror")],
     },
     Broken {
-        what: "dockerd 28 with its own store builds by hosts.toml, of which one is not there and one has another port",
+        what: "dockerd 28 with its own store, which builds by a hosts.toml that is not there",
         made: &[
             Install(&["dockerd"]),
             Write(&["docker"]),
             Remove("/etc/docker/certs.d/ghcr.io/hosts.toml"),
+            Listen(SOCKET, r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#),
+        ],
+        found: &[("dockerd", "no-mirror")],
+    },
+    Broken {
+        what: "dockerd 28 with its own store, which builds by a hosts.toml with another port",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
             Put("/etc/docker/certs.d/quay.io/hosts.toml", "[host.\"http://127.0.0.1:1\"]\n"),
             Listen(SOCKET, r#"{"ServerVersion": "28.5.2", "RegistryConfig": {"Mirrors": ["@URL@/"]}}"#),
         ],
-        found: &[("dockerd", "no-mirror"), ("dockerd", "address")],
+        found: &[("dockerd", "address")],
     },
     Broken {
         what: "two lists of mirrors in daemon.json, of which the last counts",

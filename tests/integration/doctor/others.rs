@@ -64,6 +64,32 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("podman", "address")],
     },
     Broken {
+        what: "podman with another port in a file that somebody keeps",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Swap(
+                OURS,
+                "# Written by acr-cache-proxy client-config, which writes it anew: take this line out to keep changes.\n",
+                "",
+            ),
+            Swap(OURS, "\"@AT@/docker.io\"", "\"127.0.0.1:8081/docker.io\""),
+        ],
+        found: &[("podman", "address")],
+    },
+    Broken {
+        what: "podman with two files that say where signatures of the proxy's are",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.d/proxy.yaml",
+                "docker:\n  \"@AT@\":\n    use-sigstore-attachments: true\n",
+            ),
+        ],
+        found: &[("podman", "conflict")],
+    },
+    Broken {
         what: "podman with another mirror before the proxy",
         made: &[
             Install(&["podman"]),
@@ -233,6 +259,29 @@ pub(super) const BROKEN: &[Broken] = &[
             ),
         ],
         found: &[("buildkitd", "insecure")],
+    },
+    Broken {
+        what: "buildkitd with a scheme before the address",
+        made: &[
+            Install(&["buildkitd"]),
+            Put(
+                BUILDKIT,
+                "[registry.\"docker.io\"]\nmirrors = [\"@URL@\"]\n[registry.\"ghcr.io\"]\nmirrors = [\"@URL@\"]\n[registry.\"quay.io\"]\nmirrors = [\"@URL@\"]\n",
+            ),
+        ],
+        found: &[("buildkitd", "path")],
+    },
+    Broken {
+        what: "buildkitd that sends a registry without a route to the proxy",
+        made: &[
+            Install(&["buildkitd"]),
+            Put(
+                BUILDKIT,
+                "[registry.\"docker.io\"]\nmirrors = [\"@AT@\"]\n[registry.\"ghcr.io\"]\nmirrors = [\"@AT@\"]\n[registry.\"quay.io\"]\nmirrors = [\"@AT@\"]\n\
+                 [registry.\"gcr.io\"]\nmirrors = [\"@AT@\"]\n[registry.\"@AT@\"]\nhttp = true\n",
+            ),
+        ],
+        found: &[("buildkitd", "leftover")],
     },
     Broken {
         what: "buildkitd that was not restarted",

@@ -24,7 +24,10 @@ async fn a_pull_that_the_proxy_has_not_seen_and_one_that_fails_are_told() {
         let output = host.doctor(&["--json", "--pull"]);
         assert_eq!(found(&output), [("dockerd".to_owned(), "pull".to_owned())]);
         let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        assert_eq!(findings(&report).next().expect("one").1["text"], says);
+        let (_, finding) = findings(&report).next().expect("one");
+        assert_eq!(finding["text"], says);
+        let fix = finding["fix"].as_str().expect("text");
+        assert!(fix.contains("journalctl --unit docker") && !fix.contains("acr-cache-proxy doctor"), "{fix}");
         assert_eq!(found(&host.doctor(&["--json"])), [], "without --pull nothing is pulled");
     }
     // Whatever else the proxy is asked for meanwhile is no sign that the engine has asked it.

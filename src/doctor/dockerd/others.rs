@@ -1,0 +1,79 @@
+//! Registries besides Docker Hub, by `hosts.toml`: pulls of dockerd 28 with containerd's store, and builds of any dockerd 28.
+
+use oci::route::DOCKER_HUB;
+
+use super::super::expected::{Expected, aside, by_hand, leftover};
+use super::super::finding::{Examined, Finding, REGISTRIES, Way, listed};
+use super::super::hosts_toml;
+use super::{CERTS_D, Facts, READS_HOSTS_TOML};
+use crate::client_config::Client;
+
+/// Says what is wrong with the files, and where pulls go by them.
+pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
+    let reads = facts.release().map(|release| release >= READS_HOSTS_TOML && facts.has_containerds_store());
+    let builds_by_hosts_toml = facts.release() >= Some(READS_HOSTS_TOML);
+    let fix = expected.write(Client::Docker, "");
+    let mut past = Vec::new();
+    for name in expected.names() {
+        let directory = hosts_toml::of(&facts.certs, name);
+        match (reads, directory) {
+            // With daemon.json alone it pulls through the proxy as well.
+            (Some(true), None) if name == DOCKER_HUB => {}
+            (Some(true), Some(directory)) => {
+                let (way, findings) = hosts_toml::judge(expected, name, directory, facts.reader(), &fix);
+                if way != Way::Proxy {
+                    found.ways.insert(name.to_owned(), way);
+                }
+                findings.into_iter().for_each(|finding| found.find(finding));
+                if directory.is_denied() {
+                    found.ways.remove(name);
+                    continue;
+                }
+                found.ways.entry(name.to_owned()).or_insert(Way::Proxy);
+            }
+            (Some(true), None) => {
+                found.find(hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone()));
+                found.ways.insert(name.to_owned(), Way::Source);
+            }
+            _ if name == DOCKER_HUB => {}
+            (Some(false), _) => {
+                found.ways.insert(name.to_owned(), Way::Source);
+                past.push(name);
+            }
+            (None, _) => {}
+        }
+        if reads == Some(false) && builds_by_hosts_toml {
+            let findings = match directory {
+                Some(directory) => hosts_toml::judge(expected, name, directory, facts.reader(), &fix).1,
+                // Builds of images of Docker Hub come by daemon.json as well.
+                None if name == DOCKER_HUB => Vec::new(),
+                None => vec![hosts_toml::missing(&facts.certs, CERTS_D, &expected.here, name, fix.clone())],
+            };
+            for finding in findings {
+                let why = format!("builds go by it, so what they need of {REGISTRIES} comes from the source");
+                found.find(Finding { why, ..finding.of(name) });
+            }
+        }
+    }
+    if !past.is_empty() {
+        let builds = if builds_by_hosts_toml { ", and what it builds comes through hosts.toml" } else { "" };
+        found.notes.push(format!(
+            "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source{builds}",
+            listed(&past)
+        ));
+    }
+    for directory in &facts.certs {
+        let registry = hosts_toml::registry(&directory.name);
+        if registry != "_default"
+            && !expected.registries.contains_key(&registry)
+            && hosts_toml::is_ours(&expected.here, directory)
+        {
+            let fix = if hosts_toml::is_foreign(directory) {
+                by_hand(aside(directory.path()))
+            } else {
+                expected.prune(Client::Docker, "")
+            };
+            found.find(leftover(directory.path(), &registry, fix));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A proxy that is not as it should be, beside engines that are.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use acr_emulator::{Fault, Hop};
+use serde_json::Value;
+
+use super::{Do, Host, Site, findings, found};
+use crate::wire;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
+    static IS_REGISTRY: AtomicBool = AtomicBool::new(false);
+    let (site, azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["podman"]), Do::Write(&["podman"])]);
+    assert_eq!(found(&host.doctor(&["--json"])), []);
+    let with = |settings: &str| host.put("/etc/acr-cache-proxy/config.yaml", settings);
+    let codes =
+        |host: &Host| -> Vec<_> { found(&host.doctor(&["--json"])).into_iter().map(|(_, code)| code).collect() };
+
+    with(include_str!("../../../conf/minimal.yaml"));
+    assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())], "the package's");
+    assert!(host.report().contains("   fix: acr-cache-proxy init\n"), "{}", host.report());
+    assert!(!host.report().contains("not here"), "nobody has looked: {}", host.report());
+
+    with(&(site.settings.clone() + "token_weight: 3s\n"));
+    assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())]);
+
+    // The registry itself, which speaks TLS and no HTTP to whoever does not.
+    let elsewhere = format!("listen: '{}'", azure.registry_addr());
+    with(&site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), &elsewhere, 1));
+    assert_eq!(codes(&host).first().map(String::as_str), Some("stranger"), "no HTTP");
+
+    let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = reserved.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut stream in reserved.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n");
+            if IS_REGISTRY.load(Ordering::Relaxed) {
+                let _ = stream.write_all(b"Docker-Distribution-Api-Version: registry/2.0\r\n");
+            }
+            let _ = stream.write_all(b"\r\nok");
+        }
+    });
+    with(&site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), &format!("listen: '{address}'"), 1));
+    assert_eq!(codes(&host).first().map(String::as_str), Some("stranger"));
+    IS_REGISTRY.store(true, Ordering::Relaxed);
+    assert_eq!(codes(&host).first().map(String::as_str), Some("stranger"), "a registry, but not this one");
+
+    // Nobody.
+    with(&site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), "listen: '127.0.0.1:1'", 1));
+    assert_eq!(codes(&host).first().map(String::as_str), Some("down"));
+    host.write("podman");
+    let report = host.report();
+    assert!(
+        report.contains("pulls docker.io, ghcr.io and quay.io by way of the proxy, which does not serve"),
+        "{report}"
+    );
+
+    fs::remove_file(host.path("/etc/acr-cache-proxy/config.yaml")).expect("it was there");
+    let output = host.doctor(&["--json"]);
+    assert_eq!(found(&output), [("proxy".to_owned(), "settings".to_owned())]);
+    for flags in [&["--jsn"][..], &["--json", "--fix"], &["--pull", "Nginx"], &["--mirror", "mirror.internal"]] {
+        let output = host.doctor(flags);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{flags:?}: {output:?}");
+    }
+}
+
+/// A second process would only find that the address is in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_stands_still_is_not_started_a_second_time() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[]);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(site.proxy.id()).expect("small"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    let output = host.doctor(&["--json"]);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("it goes on");
+    assert_eq!(found(&output), [("proxy".to_owned(), "down".to_owned())]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["parts"][0]["runs"], Value::Null);
+    let (_, finding) = findings(&report).next().expect("one");
+    let [text, fix] = ["text", "fix"].map(|key| finding[key].as_str().expect("text"));
+    assert!(text.contains("takes connections, and does not answer"), "{text}");
+    assert!(fix.starts_with("ss -ltnp "), "{fix}");
+}
+
+/// Whoever may not read the settings knows nothing wrong of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_this_user_may_not_read_are_no_finding() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["podman"])]);
+    let config = host.path("/etc/acr-cache-proxy/config.yaml");
+    fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o000)).expect("set");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    command.args(["doctor", "--json", "--root"]).arg(host.root.path());
+    if nix::unistd::geteuid().is_root() {
+        // nobody
+        command.uid(65_534);
+    }
+    let output = command.output().expect("it runs");
+    assert_eq!((output.status.code(), found(&output).len()), (Some(0), 0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["status"], "unknown", "{report:#}");
+    assert!(report.to_string().contains("config.yaml: only its owner may read it: run doctor as root"), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_whose_requests_were_refused_in_the_last_hour_is_told() {
+    let (site, azure) = Site::start().await;
+    let host = site.host(&[]);
+    assert_eq!(found(&host.doctor(&["--json"])), []);
+    let denied = r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#.to_owned();
+    azure.inject(Hop::Data, Fault::StatusWith { status: 403, headers: Vec::new(), body: denied });
+    let answer = wire::ask(site.proxy.address(), "GET /v2/library/none/manifests/latest", "");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "refused".to_owned())]);
+    assert!(
+        host.report().contains("requests for docker.io were refused in the last hour, mostly for "),
+        "{}",
+        host.report()
+    );
+}
