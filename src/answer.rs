@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use zeroize::Zeroizing;
 
-/// ACR's id of a request, which its support asks for.
+/// ACR's id of a request, which its support asks for; see [`correlation`].
 pub(crate) static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 
 /// The digest of a manifest or a blob, as a registry says it.
@@ -25,6 +25,9 @@ const OF_A_FIREWALL: &str = " is not allowed access";
 /// What ends a refusal of the registry's firewall.
 pub(crate) const FIREWALL: &str =
     "the registry's firewall denies this host: allow its address there, or reach the registry by a private endpoint";
+
+/// ACR's ids are UUIDs, of 36 characters.
+const MAX_CORRELATION: usize = 64;
 
 /// The longest pause that a registry can ask for, of this proxy and of clients. ACR counts down from a minute.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -67,6 +70,15 @@ pub(crate) async fn read_body(mut answer: reqwest::Response) -> Result<Zeroizing
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// ACR's id of a request, for the log and for clients. What is no id may be anything, a part of the token that was sent too.
+pub(crate) fn correlation(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_id = |id: &&HeaderValue| {
+        let id = id.as_bytes();
+        (1..=MAX_CORRELATION).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-')
+    };
+    headers.get(&CORRELATION_ID).filter(is_id).cloned()
 }
 
 /// Whether the body of an error is that of the registry's firewall.
@@ -143,6 +155,21 @@ mod tests {
             (&[][..], None),
         ] {
             assert_eq!(retry_after(&headers(pairs)), expected.map(Duration::from_secs), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_a_request_is_no_part_of_a_token() {
+        for (value, is_id) in [
+            ("0f6a1b2c-0000-4000-8000-000000000000", true),
+            ("c0", true),
+            ("", false),
+            ("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IkZXNFA6NFdXNDpQNE", false),
+            ("1 error=none", false),
+            (&"0".repeat(MAX_CORRELATION + 1), false),
+        ] {
+            let headers = HeaderMap::from_iter([(CORRELATION_ID.clone(), value.parse().expect("a value"))]);
+            assert_eq!(correlation(&headers).is_some(), is_id, "{value}");
         }
     }
 

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+/// What stands before a token in `Authorization` (RFC 6750 section 2.1).
+pub(crate) const SCHEME: &str = "Bearer ";
+
 /// A secret text. It displays as a mask, each copy is wiped when it is dropped, and only [`Secret::expose`] gives the
 /// content, so that every use can be found.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,8 +28,8 @@ impl Secret {
     /// `Bearer <secret>` as a header value. Its clones share one buffer, which is wiped after the last of them, and `Debug`
     /// masks it. `None` if the secret has a character that no header may carry.
     pub(crate) fn to_bearer(&self) -> Option<HeaderValue> {
-        let mut text = Zeroizing::new(Vec::with_capacity(7 + self.0.len()));
-        text.extend_from_slice(b"Bearer ");
+        let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + self.0.len()));
+        text.extend_from_slice(SCHEME.as_bytes());
         text.extend_from_slice(self.0.as_bytes());
         let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
         value.set_sensitive(true);

@@ -12,7 +12,7 @@ use super::context::Admitted;
 use super::fail::Trouble;
 use super::refused::Refused;
 use super::retry;
-use crate::answer::CORRELATION_ID;
+use crate::answer::correlation;
 use crate::token::{Bearer, Tokens, Unavailable};
 use oci::challenge::Challenge;
 
@@ -48,7 +48,7 @@ async fn authorize(admitted: &mut Admitted) -> Result<(), Trouble> {
 /// is refused as well and the challenge asks for a token of this repository alone, one of these is tried, once. A 401 that
 /// remains is not the client's to solve, so it never sees the challenge.
 pub(crate) async fn check_response(response: &ResponseHeader, admitted: &mut Admitted) -> Result<()> {
-    admitted.attempts.set_correlation(response.headers.get(&CORRELATION_ID).cloned());
+    admitted.attempts.set_correlation(correlation(&response.headers));
     if response.status == StatusCode::UNAUTHORIZED {
         return match Box::pin(replace(response, admitted)).await {
             Ok(Replaced::Yes) => Err(retry::again(response)),

@@ -52,7 +52,7 @@ pub(crate) enum Trouble {
     Unreachable(String),
     /// Connected, and no response in time.
     Silent,
-    /// The registry's answer is not whole, also when it is asked again: how that shows.
+    /// The registry's answer is not whole, also when it is asked again, or is not for clients: how that shows.
     Broken(&'static str),
     /// The registry has the blob, but it cannot be fetched from storage: the whole sentence.
     Storage(String),
@@ -289,7 +289,7 @@ impl fmt::Display for Trouble {
                 write!(f, "blob storage {host}: {} to the registry's redirect", status.as_u16())
             }
             Self::Silent => f.write_str("the registry does not answer in time"),
-            Self::Broken(how) => write!(f, "the registry's answer is not whole: {how}"),
+            Self::Broken(how) => write!(f, "the registry's answer cannot be used: {how}"),
             Self::StorageSilent(host) => write!(f, "blob storage {host} does not answer in time"),
             Self::Internal(what) => write!(f, "this proxy failed: {what}"),
         }

@@ -154,6 +154,10 @@ pub(crate) async fn check_response(
     admitted: &mut Admitted,
 ) -> Result<()> {
     admitted.attempts.heard();
+    // Whoever is between has written it there, or the registry quotes the request; a client would have it, and the log a part.
+    if admitted.attempts.bearer().is_some_and(|bearer| bearer.is_in(&response.headers)) {
+        return Err(Trouble::Broken("a header of it repeats this proxy's token").into_error());
+    }
     authorize::check_response(response, admitted).await?;
     if retry::repeat(client, admitted, Some(response)) {
         return Err(retry::again(response));

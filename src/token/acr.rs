@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{Granted, Issuer};
 use crate::answer::{
-    BodyError, CORRELATION_ID, FIREWALL, MAX_BODY, is_about_firewall, read_body, retry_after, server_time, with_causes,
+    BodyError, FIREWALL, MAX_BODY, correlation, is_about_firewall, read_body, retry_after, server_time, with_causes,
 };
 use crate::config::Domain;
 use crate::failure::{Failure, Hop};
@@ -201,7 +201,7 @@ impl AcrIssuer {
             token_refused: signed_out || (hop == Hop::Exchange && status == StatusCode::UNAUTHORIZED),
             retry_after: retry_after(headers),
             limited: status == StatusCode::TOO_MANY_REQUESTS || retry_after(headers).is_some(),
-            correlation: headers.get(&CORRELATION_ID).cloned(),
+            correlation: correlation(headers),
             ..self.failure(hop, cause)
         }
     }

@@ -5,16 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::state::Failing;
 use super::{Granted, as_millis};
+use crate::secret::SCHEME;
 
 /// A token that was asked for because of a 401, and is younger than this, is not renewed for another 401: no other token
 /// would help.
 pub(super) const REPLACE_MEMORY: Duration = Duration::from_secs(30);
+
+/// Of a token that is looked for in an answer. ACR's have more than a thousand characters; a few could be there by chance.
+const MIN_LOOKED_FOR: usize = 32;
 
 /// An access token, ready to be sent.
 #[derive(Debug)]
@@ -61,6 +65,13 @@ impl Bearer {
     /// The value of the `Authorization` header. Cloning it does not copy the token.
     pub(crate) fn header(&self) -> HeaderValue {
         self.header.clone()
+    }
+
+    /// Whether one of an answer's headers has the token in it. It needs no encoding in any of them, and hardly one is as long.
+    pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
+        let token = self.header.as_bytes().strip_prefix(SCHEME.as_bytes()).unwrap_or_default();
+        let has_it = |value: &HeaderValue| value.as_bytes().windows(token.len()).any(|part| part == token);
+        token.len() >= MIN_LOOKED_FOR && headers.values().any(has_it)
     }
 
     /// It is for one repository, not for all.

@@ -141,17 +141,14 @@ async fn no_client_or_server_can_forge_a_field_of_a_line() {
     assert_eq!(answer.status, 405, "{answer:?}");
     let line = proxy.wait_for_log("/v2/long/manifests/x ");
     assert!(line.len() < 300 && line.contains("MMM... /v2/long/manifests/x 405 "), "{line}");
-    // The registry's id of a request; what it says about an error is quoted behind `error=`, where there are no fields any more.
+    // What the registry calls the id of a request, and is none; what it says about an error is quoted behind `error=`, where there are no fields any more.
     let headers = vec![("x-ms-correlation-request-id".to_owned(), FORGED.to_owned())];
     let words = r#"{"errors":[{"code":"DENIED","message":"no\nerror=none client=10.0.0.1:1"}]}"#;
     let busy = Fault::StatusWith { status: 503, headers: headers.clone(), body: words.to_owned() };
     azure.inject(Hop::Data, busy.times(1));
     assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/manifests/latest", "").status, 503);
     let line = proxy.wait_for_log("/manifests/latest ");
-    assert!(
-        line.contains(" correlation=1\\u{20}error=none\\u{20}client=10.0.0.1:1 error=the registry answers 503 "),
-        "{line}"
-    );
+    assert!(line.contains(" error=the registry answers 503 ") && !line.contains("correlation="), "{line}");
     for label in ["client=", "error="] {
         assert_eq!(line.split(' ').filter(|word| word.starts_with(label)).count(), 1, "{label}: {line}");
     }
@@ -248,7 +245,7 @@ async fn as_json_each_line_is_an_object_that_no_client_can_add_to() {
     let fields = |index: usize, keys: &[&str]| keys.iter().map(|key| access[index][key].clone()).collect::<Vec<_>>();
     assert_eq!(access.len(), 5, "{access:?}");
     assert!(access.iter().all(|line| line.get("message").is_none() && line["client"].is_string()), "{access:?}");
-    assert_eq!(access[0]["correlation"], forged);
+    assert!(access[0]["correlation"].is_null(), "it is no id");
     assert!(access[0]["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")));
     assert_eq!(
         fields(1, &["method", "path", "status", "route", "kind", "repository", "tries"]),

@@ -186,3 +186,35 @@ async fn no_secret_is_in_the_log_at_trace() {
         }
     }
 }
+
+/// It passed on whatever the registry, or who is between, wrote into a header; the log had the first 64 characters of a correlation id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_repeated_in_a_header_reaches_no_client_and_no_part_of_it_the_log() {
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        let ask = |path: &str| wire::ask(proxy.address(), &format!("GET {path}"), &format!("Accept: {ACCEPT}\r\n"));
+        assert_eq!(ask("/v2/library/busybox/manifests/latest").status, 200);
+        let token = data(&azure)[0].header("authorization").expect("a token").trim_start_matches("Bearer ").to_owned();
+        let blob = format!("/v2/library/busybox/blobs/sha256:{}", "ab".repeat(32));
+        for (path, status, name, value) in [
+            ("/v2/library/busybox/manifests/1", 200, "X-Ms-Correlation-Request-Id", token.clone()),
+            ("/v2/library/busybox/manifests/2", 404, "ETag", format!("\"{token}\"")),
+            ("/v2/library/busybox/tags/list", 200, "Link", format!("</v2/x/tags/list?last={token}>; rel=\"next\"")),
+            (&blob, 307, "Location", format!("https://x.blob.core.windows.net/?t=Bearer+{token}&sig=x")),
+        ] {
+            let fault = Fault::StatusWith { status, headers: vec![(name.to_owned(), value)], body: "{}".to_owned() };
+            azure.inject(Hop::Data, fault);
+            let answer = ask(path);
+            azure.clear_faults();
+            assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{path}: {answer:?}");
+            assert!(answer.body.contains("a header of it repeats this proxy's token"), "{path}: {answer:?}");
+            assert!(!format!("{answer:?}").contains(&token[..64]), "{path}: {answer:?}");
+        }
+        let headers = vec![("X-Ms-Correlation-Request-Id".to_owned(), token[..64].to_owned())];
+        azure.inject(Hop::Data, Fault::StatusWith { status: 404, headers, body: String::new() });
+        assert_eq!(ask("/v2/library/busybox/manifests/3").status, 404);
+        let log = proxy.end();
+        assert!(log.contains("/manifests/3 404") && !log.contains(&token[..16]), "{log}");
+    }
+}
