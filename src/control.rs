@@ -24,6 +24,8 @@ use crate::logger;
 const PREFIX: &str = "acr-cache-proxy/control/";
 /// The abstract sockets of this network namespace, among others: their names with `@` in front (proc_pid_net(5)).
 const SOCKETS: &str = "/proc/self/net/unix";
+/// Which column of it has the inode.
+const INODE: usize = 6;
 /// Systems have hundreds of sockets, with a line of a hundred bytes for each.
 const MAX_SOCKETS: u64 = 64 << 20;
 /// The longest request, with the end of its line.
@@ -181,20 +183,36 @@ fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Outcome> {
     }
 }
 
-/// The process ids of the proxies of this network namespace.
+/// The process ids of the proxies of this network namespace. Any user can open a socket with any process's name, so only those count
+/// that are open in that process; all of them if none is known to be, for then the answer to the request tells more.
 fn running() -> io::Result<Vec<u32>> {
     let mut text = String::new();
     std::fs::File::open(SOCKETS)?.take(MAX_SOCKETS).read_to_string(&mut text)?;
-    Ok(pids(&text))
-}
-
-fn pids(sockets: &str) -> Vec<u32> {
-    let name = |line: &str| line.split(' ').next_back()?.strip_prefix('@')?.strip_prefix(PREFIX)?.parse().ok();
-    let mut pids: Vec<u32> = sockets.lines().filter_map(name).collect();
+    let named = named(&text);
+    let own: Vec<_> = named.iter().copied().filter(|(pid, inode)| has_open(*pid, *inode)).collect();
+    let mut pids: Vec<_> = if own.is_empty() { named } else { own }.into_iter().map(|(pid, _)| pid).collect();
     pids.sort_unstable();
     // Each connection has a line, too.
     pids.dedup();
-    pids
+    Ok(pids)
+}
+
+/// The process that each socket's name says, and the socket's inode.
+fn named(sockets: &str) -> Vec<(u32, u64)> {
+    let named = |line: &str| {
+        let pid = line.split(' ').next_back()?.strip_prefix('@')?.strip_prefix(PREFIX)?.parse().ok()?;
+        Some((pid, line.split_ascii_whitespace().nth(INODE)?.parse().ok()?))
+    };
+    sockets.lines().filter_map(named).collect()
+}
+
+/// Whether the process is known to have the socket open: root and its own user can see that, and nobody else may ask it.
+fn has_open(pid: u32, inode: u64) -> bool {
+    let socket = format!("socket:[{inode}]");
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors
+        .flatten()
+        .any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|to| to.as_os_str() == &*socket))
 }
 
 fn only_one(pids: &[u32]) -> Result<u32, String> {
@@ -221,7 +239,7 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 19393 @acr-cache-proxy/control/x\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 19394 /run/acr-cache-proxy/control/7\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 19395\n";
-        assert_eq!(pids(sockets), [9, 812]);
+        assert_eq!(named(sockets), [(812, 19391), (812, 19400), (9, 19392)]);
         assert_eq!(only_one(&[9]), Ok(9));
         assert!(only_one(&[9, 812]).is_err_and(|sentence| sentence.ends_with("with --pid: 9, 812")));
         assert!(only_one(&[]).is_err_and(|sentence| sentence.starts_with("no proxy runs here")));
@@ -247,7 +265,10 @@ mod tests {
         // The one before does not hold up the next.
         let _silent = UnixStream::connect_addr(&address(this).expect("a name")).expect("it listens");
         assert!(ask(this, Request::Serve).is_ok());
-        assert!(running().expect("readable").contains(&this));
+        // Whoever names another process is none: a user's socket kept root from a reload without --pid.
+        let _other = UnixListener::bind_addr(&address(99_999_999).expect("a name")).expect("bound");
+        let found = running().expect("readable");
+        assert!(found.contains(&this) && !found.contains(&99_999_999), "{found:?}");
         control.close();
         assert!(reload(Some(this)).is_err_and(|sentence| sentence.starts_with("no proxy with the process id")));
         // Its thread has been woken, and closes its copy.

@@ -124,6 +124,7 @@
 //! proxy_protocol (a crate of its own)    where a balancer's header ends, and whose connection it tells
 //! oci (a crate of its own)         the registry's vocabulary, pure: names, requests, errors, and the client's names in answers
 //!   route                          which repository of which cache registry stands for the one that is asked for
+//!   printable, quote               text of others, so that no terminal obeys it; what a server says, without what it was sent
 //! admin                            /, /status, /healthz, /readyz, /metrics, /cache and /cache/purge, on a listener of their own
 //!   health, cache, purge           what is answered to each
 //!   metrics, process               the catalogue with its numbers; what the kernel says of this process
@@ -307,8 +308,15 @@
 //! - What root writes or removes below a tree stays in it: no link of a user is followed, whenever it came.
 //!   Held by `clients::links::a_users_link_leads_root_nowhere_and_roots_link_is_followed`,
 //!   `clients::links::a_users_link_leads_init_nowhere`.
-//! - Secrets and tokens are in no log line.
-//!   Held by `integration::pull::no_secret_is_in_the_log_at_trace`, `secret::tests::prints_as_a_mask`.
+//! - Secrets and tokens are in no log line, also where a server repeats what it was sent. No client gets a sentence of a sign-in or a
+//!   header of the registry that has one of them.
+//!   Held by `integration::pull::no_secret_is_in_the_log_at_trace`, `secret::tests::prints_as_a_mask`,
+//!   `integration::credentials::a_secret_that_a_server_repeats_in_its_refusal_reaches_neither_clients_nor_the_log`,
+//!   `integration::pull::a_token_that_is_repeated_in_a_header_reaches_no_client_and_no_part_of_it_the_log`.
+//! - What others have written is printed so that a terminal shows it and obeys none of it.
+//!   Held by `integration::terminal::a_key_or_a_file_name_with_escapes_is_shown_and_not_obeyed`,
+//!   `integration::terminal::what_a_registry_and_a_proxy_say_runs_in_no_other_direction`,
+//!   `integration::terminal::a_file_of_an_engine_that_is_shown_runs_in_no_other_direction`.
 //! - Reading a token takes no lock that a renewal holds. A token is used until its own end, by the registry's clock as the
 //!   token states it, not by this host's.
 //!   Held by `faults::matrix::under_load_no_pull_fails_while_a_token_is_good`,

@@ -177,8 +177,13 @@ fn parse_name(text: &str) -> Result<Name<'_>, Refusal> {
 }
 
 fn parse_digest(text: &str) -> Result<Digest<'_>, Refusal> {
-    Digest::parse(text)
-        .ok_or_else(|| invalid(Code::DigestInvalid, "a digest is sha256: and 64 hex digits, or sha512: and 128", text))
+    Digest::parse(text).ok_or_else(|| {
+        invalid(
+            Code::DigestInvalid,
+            "a digest is an algorithm and its value, such as sha256: and 64 hex digits, or sha512: and 128",
+            text,
+        )
+    })
 }
 
 fn invalid(code: Code, message: &'static str, about: &str) -> Refusal {

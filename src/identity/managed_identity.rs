@@ -8,7 +8,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::error::ErrorKind;
 use azure_core::time::OffsetDateTime;
 use http::{HeaderValue, Method};
+use log::warn;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -203,18 +204,39 @@ struct Token {
 impl Token {
     /// The time that is left; zero if it has ended, for the registry decides about that.
     fn life(&self, server: Option<i64>) -> Duration {
-        let seconds = |value: &Option<Value>| match value {
-            Some(Value::String(text)) => text.parse().ok(),
-            Some(Value::Number(number)) => number.as_i64(),
-            _ => None,
-        };
+        let seconds = |value: &Option<Value>| value.as_ref().and_then(seconds);
         let this_host = || UNIX_EPOCH.elapsed().ok().and_then(|since| i64::try_from(since.as_secs()).ok());
         let left = seconds(&self.expires_in).or_else(|| {
             let ends: i64 = seconds(&self.expires_on)?;
             Some(ends.saturating_sub(server.or_else(this_host)?))
         });
+        if let (None, Some(name)) = (left, self.unclear()) {
+            // Once: the endpoint says it each time.
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                let assumed = ASSUMED_LIFE.as_secs();
+                warn!("managed identity: {name} of its endpoint's token is no number of seconds: it counts for {assumed} s");
+            });
+        }
         let life = left.map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
         life.unwrap_or(ASSUMED_LIFE).min(MAX_LIFE)
+    }
+}
+
+impl Token {
+    /// What should say when it ends, and says nothing that is understood.
+    fn unclear(&self) -> Option<&'static str> {
+        let is_there = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
+        let named = [("expires_in", &self.expires_in), ("expires_on", &self.expires_on)];
+        named.into_iter().find(|(_, value)| is_there(value)).map(|(name, _)| name)
+    }
+}
+
+fn seconds(value: &Value) -> Option<i64> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => number.as_i64(),
+        _ => None,
     }
 }
 
@@ -233,6 +255,11 @@ mod tests {
             (r#"{"access_token":"x","expires_on":"4000"}"#, Some(5000), 0),
             (r#"{"access_token":"x"}"#, Some(5000), ASSUMED_LIFE.as_secs()),
             (r#"{"access_token":"x","expires_on":"9223372036854775807"}"#, Some(-1), MAX_LIFE.as_secs()),
+            (
+                r#"{"access_token":"x","expires_on":"99/99/9999 99:99:99 PM +99:99"}"#,
+                Some(5000),
+                ASSUMED_LIFE.as_secs(),
+            ),
             (r#"{"access_token":"x","expires_in":"-9223372036854775808"}"#, None, 0),
         ] {
             let token: Token = serde_json::from_str(body).expect("a token");

@@ -3,9 +3,13 @@
 //! The end must be exactly where Pingora's parser (httparse) finds it. If it were later, a client would wait for ever; if
 //! earlier, the rest of the header would be taken for the next request (request smuggling).
 
+use http::uri::PathAndQuery;
 use memchr::memchr;
 
 use crate::proxy::is_token_byte;
+
+/// Fields of a header, as Pingora takes them.
+const MAX_FIELDS: usize = 256;
 
 /// No header of an HTTP/1 request begins like this.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +67,15 @@ pub(crate) fn empty_lines(bytes: &[u8]) -> usize {
         rest = remaining;
     }
     bytes.len() - rest.len()
+}
+
+/// Whether Pingora makes a request of a whole header that is for a path. It answers what it cannot read on a listener of clients; on
+/// the admin listener it would close the connection without a word.
+pub(crate) fn is_understood(header: &[u8]) -> bool {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    let is_whole = request.parse(header).is_ok_and(|parsed| parsed.is_complete());
+    is_whole && request.path.is_some_and(|path| path.starts_with('/') && PathAndQuery::try_from(path).is_ok())
 }
 
 /// Only HTTP/1.0 and HTTP/1.1. What else may be wrong with the line is left to the parser.

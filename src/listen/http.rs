@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::connection::{Connection, Stream};
 use super::h2::WithDeadlines;
-use super::header::{Header, Malformed};
+use super::header::{Header, Malformed, is_understood};
 use super::near_timer::NearTimer;
 use super::refusal::{self, NoRequest};
 use super::tls::Revocation;
@@ -251,7 +251,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 filled = connection.fill(bounds.header_size) => if !filled.is_ok_and(|length| length > 0) { return Next::End },
                 () = drain::ends_idle(shutdown) => return Next::End,
             }
-            Self::gather(connection, speaks, bounds).await
+            self.gather(connection, speaks, bounds).await
         };
         match timeout(bounds.header_time, first).await {
             Ok(next) => next,
@@ -287,13 +287,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                 return Next::End;
             }
         }
-        match timeout(bounds.header_time, Self::gather(connection, Speaks::Http1, bounds)).await {
+        match timeout(bounds.header_time, self.gather(connection, Speaks::Http1, bounds)).await {
             Ok(next) => next,
             Err(_) => too_slow(connection, bounds),
         }
     }
 
-    async fn gather(connection: &mut Connection<impl Stream>, speaks: Speaks, bounds: Bounds) -> Next {
+    async fn gather(&self, connection: &mut Connection<impl Stream>, speaks: Speaks, bounds: Bounds) -> Next {
         let mut header = Header::default();
         let malformed = if connection.is_secured() { NoRequest::NotHttp } else { NoRequest::Malformed };
         // Since the first bytes, if these were not the whole header: most are, and need no clock.
@@ -309,6 +309,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
             if speaks == Speaks::Http1 || !PREFACE.starts_with(bytes) {
                 match header.end(bytes) {
                     _ if speaks == Speaks::Http2 => return refused(malformed, begun),
+                    Ok(Some(length)) if self.kind == Kind::Admin && !is_understood(&bytes[..length]) => {
+                        return refused(NoRequest::NotHttp, begun);
+                    }
                     Ok(Some(length)) => return Next::Request(connection.take_request(length, header.has_body())),
                     Err(Malformed) if proxy_protocol::is_begun(bytes) => {
                         return refused(NoRequest::ProxyHeaderRefused, begun);

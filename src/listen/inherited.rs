@@ -21,6 +21,8 @@ const NAMES: &str = "LISTEN_FDNAMES";
 /// For which process they are meant. One that is started with the sockets of this one does not get them: its id is not known
 /// before.
 pub(crate) const RECIPIENT: [&str; 2] = ["LISTEN_PID", "LISTEN_PIDFDID"];
+/// Each is for one listener of the settings. A number that nobody means would have each of so many descriptors looked at.
+const MAX_SOCKETS: usize = 1024;
 /// The name of each socket that a proxy hands over to the one in its place.
 const UPGRADE: &str = "upgrade";
 
@@ -38,6 +40,8 @@ pub(crate) struct Inherited {
 /// Why a socket that was handed over cannot be used.
 #[derive(Debug)]
 pub(crate) enum HandedOver {
+    /// There are said to be so many.
+    TooMany(usize),
     /// It is neither a TCP nor a Unix stream socket that listens.
     Unusable(io::Error),
     /// No listener of the settings is there.
@@ -49,6 +53,9 @@ pub(crate) enum HandedOver {
 impl fmt::Display for HandedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::TooMany(count) => {
+                write!(f, "{COUNT}: {count} is more than {MAX_SOCKETS} sockets: unset it, or set it right")
+            }
             Self::Unusable(cause) => write!(
                 f,
                 "{COUNT}: a socket that was handed over is no listening TCP or Unix socket: {cause}: the socket unit needs ListenStream= and Accept=no"
@@ -71,6 +78,9 @@ impl Inherited {
     /// Of this process, by its variables, which its children do not get. To be called once, before there are threads that read
     /// the environment.
     pub(crate) fn of_process() -> Result<Self, HandedOver> {
+        if let Some(count) = count().filter(|count| *count > MAX_SOCKETS) {
+            return Err(HandedOver::TooMany(count));
+        }
         let names = std::env::var(NAMES).unwrap_or_default();
         let mut handed = ListenFd::from_env();
         let sockets = (0..handed.len()).map(|index| socket(&mut handed, index));
@@ -129,6 +139,13 @@ impl Inherited {
             self.sockets.clear();
         }
     }
+}
+
+/// How many this process is said to have got.
+fn count() -> Option<usize> {
+    let [recipient, _] = RECIPIENT;
+    let is_other = std::env::var(recipient).is_ok_and(|pid| pid.parse() != Ok(std::process::id()));
+    std::env::var(COUNT).ok()?.parse().ok().filter(|_| !is_other)
 }
 
 /// Connections of a listening TCP socket inherit that they do not delay small packets, as with those that are bound here.

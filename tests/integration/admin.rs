@@ -98,6 +98,25 @@ async fn a_page_in_a_browser_cannot_read_the_list_of_registries() {
     }
 }
 
+/// It closed the connection without an answer, and took `readyz` for the status page.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_for_a_path_is_answered_with_400() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).flag("--admin-address", ":0").start();
+    for line in [
+        &b"GET /status?x=<script> HTTP/1.1"[..],
+        b"GET /\xff HTTP/1.1",
+        b"GET http://evil/readyz HTTP/1.1",
+        b"GET readyz HTTP/1.1",
+        b"GET /readyz HTTP/1.1\r\nnot a header",
+    ] {
+        let request = [line, b"\r\nHost: x\r\n\r\n"].concat();
+        let answer = String::from_utf8_lossy(&wire::send(admin(&proxy), &request)).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{}: {answer}", line.escape_ascii());
+    }
+    assert_eq!(wire::ask(admin(&proxy), "GET /healthz?verbose=1", "").status, 200);
+}
+
 /// Pingora quotes what it cannot read, and that may hold a credential: this port's is for balancers, but anybody may err.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_admin_request_leaves_no_credential_in_the_log() {

@@ -463,3 +463,18 @@ async fn a_refused_token_that_its_source_gives_again_is_not_called_a_missing_rol
     let refused = azure.requests().iter().filter(|seen| seen.hop == Hop::Exchange && seen.status == 401).count();
     assert_eq!(refused, 1, "the same token is not sent twice");
 }
+
+/// It was signed in without a word, and the token counted for five minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_endpoint_that_does_not_say_when_its_token_ends_is_told() {
+    let azure = azure(Options::default()).await;
+    for ends in ["99/99/9999 99:99:99 PM +99:99", "\\u001b[31m"] {
+        let body = format!(r#"{{"access_token":"x","token_type":"Bearer","expires_on":"{ends}"}}"#);
+        azure.inject(Hop::Imds, acr_emulator::Fault::StatusWith { status: 200, headers: Vec::new(), body });
+        let proxy = Setup::new(&azure).managed(&azure).start();
+        let line =
+            proxy.wait_for_log("expires_on of its endpoint's token is no number of seconds: it counts for 300 s");
+        assert!(line.contains(" WARN ") && !line.contains("31m"), "{line}");
+        azure.clear_faults();
+    }
+}

@@ -265,6 +265,17 @@ async fn a_restart_with_handed_over_sockets_refuses_nobody() {
     clients.end();
 }
 
+/// It looked at each of so many descriptors, for 15 s and with 2.5 GB of memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_of_sockets_that_nobody_means_is_refused_at_once() {
+    let azure = testkit::azure().await;
+    let mut proxy = Setup::new(&azure).env("LISTEN_FDS", "1000000000").spawn();
+    assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
+    proxy.wait_for_log("LISTEN_FDS: 1000000000 is more than 1024 sockets");
+    let setup = Setup::new(&azure).env("LISTEN_FDS", "1000000000").env("LISTEN_PID", "1");
+    assert!(setup.start().is_running(), "it is another process's");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_no_listener_is_for_is_an_error() {
     let azure = testkit::azure().await;
