@@ -25,7 +25,7 @@ pub fn run() -> ExitCode {
         }
         Ok(Command::Doctor(doctor)) => {
             let (options, flags) = *doctor;
-            match crate::doctor::run(&options, || cli::read_again(&flags)) {
+            match crate::doctor::run(&options, || cli::read_for_service(&flags)) {
                 Ok(status) => return ExitCode::from(status),
                 Err(wrong) => Err((cli::WRONG, wrong)),
             }

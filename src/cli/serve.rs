@@ -54,6 +54,9 @@ const HOST: Host = Host {
     has_variable: identity::is_set,
 };
 
+/// This host as far as a service on it is concerned, whose variables a unit gives it: those of this process say nothing of them.
+const SERVICE: Host = Host { has_variable: |_| true, ..HOST };
+
 /// The flags of `serve`.
 #[derive(Args)]
 pub(super) struct ServeFlags {
@@ -170,6 +173,11 @@ pub(super) fn parse(flags: ServeFlags) -> Result<Serve, Exit> {
 /// The settings, read again by what the start had. The error has a line for each mistake.
 pub(crate) fn read_again(flags: &Flags) -> Result<Config, String> {
     Config::load_on(&HOST, flags).map_err(|mistakes| mistakes.to_string())
+}
+
+/// The settings of a service of this host, which need not lack a variable that this process lacks. The error has a line for each mistake.
+pub(crate) fn read_for_service(flags: &Flags) -> Result<Config, String> {
+    Config::load_on(&SERVICE, flags).map_err(|mistakes| mistakes.to_string())
 }
 
 /// The settings that these flags, the variable and the file give, for a proxy on this host or another.

@@ -327,6 +327,15 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
     assert_eq!(known.len(), new.len(), "UPDATE_REFERENCE=1");
 }
 
+/// Its unit gives the proxy the variables of its sign-in, and who looks after the host does not have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_of_sign_in_whose_variables_only_the_service_has_is_no_mistake() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["podman"]), Do::Write(&["podman"])]);
+    host.put("/etc/acr-cache-proxy/config.yaml", &(site.settings.clone() + "identity: {kind: client_secret}\n"));
+    assert_eq!(found(&host.doctor(&["--json"])), []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_a_link_of_the_tree_leads_to_is_looked_for_in_the_tree() {
     const LOADED: &str = r#"{"ServerVersion": "99.0.0", "RegistryConfig": {"Mirrors": []}}"#;
