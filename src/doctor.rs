@@ -174,7 +174,8 @@ fn edit_what_is_refused(parts: &mut [Examined], config: &Config, mirror: &Mirror
 async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report {
     let host = Host::new(options.root.clone());
     let expected = expected(options, config, mirror, &host);
-    let mut parts = vec![proxy::judge(&proxy::read(&host, config).await, &expected)];
+    let elsewhere = options.mirror.as_ref().map(Mirror::url);
+    let mut parts = vec![proxy::judge(&proxy::read(&host, config, elsewhere.as_deref()).await, &expected)];
     let dockerd = dockerd::read(&host).await;
     parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
     let containerd = containerd::read(&host, dockerd.is_some()).await;

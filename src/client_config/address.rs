@@ -98,6 +98,11 @@ impl Address {
         self.has_user
     }
 
+    /// Whether it says that its host speaks TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls == Some(true)
+    }
+
     /// The port, or what the scheme has for one.
     pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(if self.tls == Some(false) { 80 } else { 443 })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -93,6 +93,13 @@ pub(super) async fn post_unix(socket: &Path, target: &str, limit: Duration) -> i
 pub(super) async fn get(address: SocketAddr, target: &str) -> io::Result<Answer> {
     let host = address.to_string();
     within(ANSWER_LIMIT, async { exchange(TcpStream::connect(address).await?, "GET", target, &host).await }).await
+}
+
+/// The first address of a host and its port, `mirror.internal:8080`.
+pub(super) async fn resolve(authority: &str) -> io::Result<SocketAddr> {
+    let first =
+        async { lookup_host(authority).await?.next().ok_or_else(|| io::Error::other("its name has no address")) };
+    within(ANSWER_LIMIT, first).await
 }
 
 /// Whether a server takes a connection.

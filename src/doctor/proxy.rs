@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::ask::{self, Answer};
 use super::expected::{Expected, Routed, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Part, listed};
+use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint};
 use crate::host::{DENIED, Host};
 use crate::installed::runs_systemd;
@@ -32,10 +33,52 @@ pub(super) struct Facts {
     has_unit: bool,
     /// Somebody takes connections there, who need not answer.
     is_there: bool,
+    /// Nobody listens on this host, and it is the address of the mirror that was asked.
+    is_elsewhere: bool,
 }
 
-/// Asks the first listener that can be asked as it is, and the admin listener.
-pub(super) async fn read(host: &Host, config: &Config) -> Facts {
+/// Asks the first listener that can be asked as it is, and the admin listener. Where nobody listens, and `--mirror` says where the clients
+/// of this host find the proxy, that is asked: the host need not have one of its own.
+pub(super) async fn read(host: &Host, config: &Config, mirror: Option<&str>) -> Facts {
+    let own = read_own(host, config).await;
+    match (mirror, &own.answers) {
+        (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => elsewhere(url).await,
+        _ => own,
+    }
+}
+
+/// The proxy at this address, of which nothing else is known.
+async fn elsewhere(url: &str) -> Facts {
+    let address = Address::parse(url);
+    let at = format!("{}:{}", address.host, address.port());
+    let (answers, is_other) = match ask::resolve(&at).await {
+        Ok(at) if address.has_tls() => (ask::connects(at).await.map(|()| None), false),
+        Ok(at) => {
+            let answer = ask::get(at, "/v2/").await;
+            let is_other = match &answer {
+                Ok(answer) if answer.is_registry && answer.status == 200 => {
+                    ask::get(at, "/").await.is_ok_and(|answer| is_another_registrys(&answer))
+                }
+                _ => false,
+            };
+            (answer.map(Some), is_other)
+        }
+        Err(cause) => (Err(cause), false),
+    };
+    Facts {
+        at: url.to_owned(),
+        answers,
+        is_other,
+        admin: None,
+        ready: None,
+        status: None,
+        has_unit: false,
+        is_there: false,
+        is_elsewhere: true,
+    }
+}
+
+async fn read_own(host: &Host, config: &Config) -> Facts {
     let listener = config.listeners().iter().find(|listener| listener.is_plain()).or(config.listeners().first());
     let (at, answers) = match listener {
         Some(listener) => {
@@ -76,6 +119,7 @@ pub(super) async fn read(host: &Host, config: &Config) -> Facts {
         status,
         has_unit: host.is_this() && host.has_unit(UNIT) && runs_systemd(),
         is_there,
+        is_elsewhere: false,
     }
 }
 
@@ -235,7 +279,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         }
         Err(cause) => {
             found.runs = Some(false);
-            let start = if facts.has_unit {
+            let start = if facts.is_elsewhere {
+                format!("curl --verbose --max-time 10 {}/v2/", shell_word(at))
+            } else if facts.has_unit {
                 format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
             } else {
                 format!("acr-cache-proxy{}", expected.settings)
@@ -268,6 +314,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         (Some(Err(cause)), Some(admin)) => found.notes.push(format!(
             "the admin listener, {admin}, does not answer ({}): whether the proxy has its tokens is not known",
             told(cause)
+        )),
+        _ if facts.is_elsewhere => found.notes.push(format!(
+            "it is asked at {at}, since none listens on this host: whether it has its tokens is known where it runs"
         )),
         _ => found.notes.push(format!(
             "without the setting admin nobody can say whether the proxy has its tokens: acr-cache-proxy check --online{}",

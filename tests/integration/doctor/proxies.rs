@@ -72,6 +72,28 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     }
 }
 
+/// It was said not to run, with a command that starts one, on hosts that pull through a shared one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_on_another_host_is_asked_at_the_address_of_the_mirror() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[]);
+    let shared = site.proxy.address();
+    let settings = site.settings.replacen(&format!("listen: '{shared}'"), "listen: '127.0.0.1:1'", 1);
+    host.put("/etc/acr-cache-proxy/config.yaml", &settings);
+    let codes = |mirror: &str| found(&host.doctor(&["--json", "--mirror", mirror]));
+    assert_eq!(codes(&format!("http://{shared}")), []);
+    let output = host.doctor(&["--mirror", &format!("http://{shared}")]);
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.contains(&format!("it is asked at http://{shared}, since none listens on this host")), "{report}");
+    for mirror in ["http://127.0.0.1:2", "https://127.0.0.1:2", "http://nobody.invalid"] {
+        assert_eq!(codes(mirror), [("proxy".to_owned(), "down".to_owned())]);
+        let report = host.doctor(&["--mirror", mirror]);
+        let report = String::from_utf8_lossy(&report.stdout);
+        assert!(report.contains(&format!("nothing answers at {mirror}: ")), "{report}");
+        assert!(report.contains(&format!("fix: curl --verbose --max-time 10 {mirror}/v2/\n")), "{report}");
+    }
+}
+
 /// A second process would only find that the address is in use.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_stands_still_is_not_started_a_second_time() {
