@@ -4,10 +4,15 @@ use super::ask;
 use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part, Way};
 use crate::host::Host;
+use crate::installed::runs_systemd;
 
 /// Asks systemd of the service of each engine that does not run.
 pub(super) async fn find(host: &Host, parts: &mut [Examined]) {
-    for part in parts.iter_mut().filter(|part| host.is_this() && part.runs == Some(false)) {
+    // In a tree without it, systemctl does nothing and ends well.
+    if !host.is_this() || !runs_systemd() {
+        return;
+    }
+    for part in parts.iter_mut().filter(|part| part.runs == Some(false)) {
         let Some(unit) = unit(part.part).filter(|unit| host.has_unit(unit)) else { continue };
         let said = ask::run(&["systemctl", "is-failed", unit], ask::PROGRAM_LIMIT).await;
         if said.is_ok_and(|(has_failed, ..)| has_failed) {

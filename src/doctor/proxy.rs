@@ -170,7 +170,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// What systemd says of the service: `active`, `failed` and so on; `None` where it has none.
 pub(super) async fn unit_state(host: &Host) -> Option<String> {
-    if !host.is_this() || !host.has_unit(UNIT) {
+    if !host.is_this() || !host.has_unit(UNIT) || !runs_systemd() {
         return None;
     }
     let (_, said, _) = ask::run(&["systemctl", "is-active", UNIT], ask::PROGRAM_LIMIT).await.ok()?;
