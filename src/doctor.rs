@@ -75,16 +75,16 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
     let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
     let is_closed = |file: &&str| access(*file, AccessFlags::R_OK) == Err(Errno::EACCES);
     let closed = options.file.as_deref().filter(is_closed);
-    let report = match load() {
-        Err(_) if closed.is_some() => Report {
-            parts: vec![proxy::unread(closed.unwrap_or_default())],
+    let report = match (load(), closed) {
+        (Err(_), Some(closed)) => Report {
+            parts: vec![proxy::unread(closed)],
             notes: vec!["the engines of this host are judged by these settings".to_owned()],
             has_looked: false,
         },
-        Ok(_) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
+        (Ok(_), _) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
             not_set_up(proxy::with_sample(options.file.as_deref()))
         }
-        Ok(config) => {
+        (Ok(config), _) => {
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
             if options.fix {
                 let found = runtime.block_on(examine(options, &config, &mirror));
@@ -100,18 +100,18 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
             }
             runtime.block_on(async {
                 let mut report = examine(options, &config, &mirror).await;
+                let host = Host::new(options.root.clone());
                 if let Some(image) = &options.pull {
-                    let host = Host::new(options.root.clone());
                     let settings = expected(options, &config, &mirror, &host).settings;
                     pull::pull(&host, &config, image, &settings, &mut report).await;
-                    for finding in report.parts.iter_mut().flat_map(|part| &mut part.findings) {
-                        finding.fix = finding.fix.clone().on(&host);
-                    }
+                }
+                for finding in report.parts.iter_mut().flat_map(|part| &mut part.findings) {
+                    finding.fix = finding.fix.clone().on(&host);
                 }
                 report
             })
         }
-        Err(mistakes) => {
+        (Err(mistakes), None) => {
             let state = runtime.block_on(proxy::unit_state(&Host::new(options.root.clone())));
             not_set_up(proxy::with_mistakes(&mistakes, options.file.as_deref(), state.as_deref()))
         }
@@ -193,9 +193,6 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         parts.push(kubelet);
     }
     edit_what_is_refused(&mut parts, config, mirror, &options.root);
-    for finding in parts.iter_mut().flat_map(|part| &mut part.findings) {
-        finding.fix = finding.fix.clone().on(&host);
-    }
     if !host.is_this() {
         // The proxy is asked at its address, from here.
         for finding in parts.iter_mut().skip(1).flat_map(|part| &mut part.findings) {

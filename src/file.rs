@@ -79,7 +79,8 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileErro
     }
 }
 
-/// Whether this process can read a regular file there. It is looked at, and not opened: on a mount whose server is gone within [`LIMIT`].
+/// Whether this process can read a regular file there. The file is looked at and not opened; on a mount whose server is gone that ends
+/// within [`LIMIT`].
 pub(crate) fn access(path: &Path) -> Result<(), FileError> {
     let path = path.to_owned();
     at_start(move || {

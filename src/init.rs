@@ -425,7 +425,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         Ok(true)
     }
 
-    /// By which the proxy runs without a unit, with the variables of which a unit would have known.
+    /// The command that runs the proxy where no unit does, with the variables that the unit would have given it.
     fn command(&self) -> String {
         let plain = format!("acr-cache-proxy --config /{CONFIG}");
         match Variables::read(&self.host.environment) {

@@ -16,8 +16,10 @@ use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
 mod enable;
+mod settings;
 
 use enable::not_enabled;
+use settings::{FIRST, NEW, OLD, Settings};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const UNIT: &str = "containerd.service";
@@ -27,10 +29,6 @@ const CERTS_D: &str = "/etc/containerd/certs.d";
 const RESTART: &str = "systemctl restart containerd";
 /// A file has a few imports.
 const MAX_IMPORTS: usize = 64;
-
-mod settings;
-
-use settings::{FIRST, NEW, OLD, Settings};
 
 /// What was read of it.
 pub(super) struct Facts {
@@ -49,7 +47,7 @@ pub(super) struct Facts {
     is_nerdctls: bool,
 }
 
-/// How it is started, by its unit, and the file of settings that counts then.
+/// Its file of settings: the one that a flag of its unit names, or the usual one.
 fn settings(host: &Host, unit: &Unit) -> Option<Text> {
     let path = ["config", "c"].iter().find_map(|name| unit.flag(name).pop()).unwrap_or_else(|| CONFIG.to_owned());
     host.read(&path)

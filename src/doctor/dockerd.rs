@@ -19,6 +19,10 @@ use crate::client_config::{self, Client, DAEMON_JSON};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
+mod others;
+
+use others::others;
+
 const CERTS_D: &str = "/etc/docker/certs.d";
 const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
 /// Where it has its process.
@@ -36,10 +40,6 @@ const TAKES_PATH: [u32; 3] = [24, 0, 8];
 const REFUSES: &str = "unable to configure the Docker daemon with file ";
 /// What it says is quoted up to here.
 const MAX_SAID: usize = 300;
-
-mod others;
-
-use others::others;
 
 /// What was read of it.
 pub(super) struct Facts {

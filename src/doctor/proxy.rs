@@ -54,14 +54,9 @@ async fn elsewhere(url: &str) -> Facts {
     let (answers, is_other) = match ask::resolve(&at).await {
         Ok(at) if address.has_tls() => (ask::connects(at).await.map(|()| None), false),
         Ok(at) => {
-            let answer = ask::get(at, "/v2/").await;
-            let is_other = match &answer {
-                Ok(answer) if answer.is_registry && answer.status == 200 => {
-                    ask::get(at, "/").await.is_ok_and(|answer| is_another_registrys(&answer))
-                }
-                _ => false,
-            };
-            (answer.map(Some), is_other)
+            let answers = ask::get(at, "/v2/").await.map(Some);
+            let is_other = is_some_registry(&answers) && is_another_registrys(ask::get(at, "/").await);
+            (answers, is_other)
         }
         Err(cause) => (Err(cause), false),
     };
@@ -96,10 +91,8 @@ async fn read_own(host: &Host, config: &Config) -> Facts {
         }
         _ => answers.is_ok(),
     };
-    let is_other = match (listener, &answers) {
-        (Some(listener), Ok(Some(answer))) if answer.is_registry && answer.status == 200 => {
-            ask_at(&listener.endpoint, "/").await.is_ok_and(|answer| is_another_registrys(&answer))
-        }
+    let is_other = match listener {
+        Some(listener) if is_some_registry(&answers) => is_another_registrys(ask_at(&listener.endpoint, "/").await),
         _ => false,
     };
     let (mut ready, mut status) = (None, None);
@@ -140,9 +133,15 @@ async fn connects_to(endpoint: &Endpoint) -> io::Result<()> {
     }
 }
 
+/// Whether `/v2/` is answered as any registry answers it.
+fn is_some_registry(answers: &io::Result<Option<Answer>>) -> bool {
+    matches!(answers, Ok(Some(answer)) if answer.is_registry && answer.status == 200)
+}
+
 /// Whether this is what another registry answers to a request of `/`, for which others have a page. This proxy refuses it as one that it
 /// does not support, unless it refuses every request of this client's at the moment.
-fn is_another_registrys(answer: &Answer) -> bool {
+fn is_another_registrys(answer: io::Result<Answer>) -> bool {
+    let Ok(answer) = answer else { return false };
     let is_refused = matches!(answer.status, 403 | 429 | 500..);
     let is_ours = answer.json().is_some_and(|body| body["errors"][0]["code"] == "UNSUPPORTED");
     !is_refused && !is_ours

@@ -221,9 +221,7 @@ impl Token {
         let life = left.map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
         life.unwrap_or(ASSUMED_LIFE).min(MAX_LIFE)
     }
-}
 
-impl Token {
     /// What should say when it ends, and says nothing that is understood.
     fn unclear(&self) -> Option<&'static str> {
         let is_there = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
