@@ -8,9 +8,12 @@ use super::{Insertions, IsSame, Merged, NOT_IN_PLACE, Rank, newline, others, ran
 
 const KEY: &str = "registry-mirrors";
 
+/// What JSON takes for nothing (RFC 8259, section 2), and less than `str::trim` does.
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// dockerd asks the mirrors in the order of the list, and takes an empty file for no settings (`daemon/config` in moby).
 pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged, String> {
-    if old.trim().is_empty() {
+    if old.trim_matches(BLANKS).is_empty() {
         let text = old.to_owned() + &format!("{:#}\n", json!({ KEY: [url] })).replace('\n', newline(old));
         return Ok(Merged { text, lacks: vec![lack(url)], beside: Vec::new(), leftover: Vec::new() });
     }

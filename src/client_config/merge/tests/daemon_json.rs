@@ -130,6 +130,9 @@ fn a_broken_file_or_one_that_contradicts_is_refused() {
         ("// a comment\n{}", "is no JSON: expected value at line 1 column 1"),
         ("{\n  \"debug\": true\n  \"mtu\": 1\n}", "is no JSON: expected `,` or `}` at line 3 column 3"),
         ("{}{}", "is no JSON: trailing characters at line 1 column 3"),
+        // White space of Unicode that is none of JSON's.
+        ("\u{b}", "is no JSON: expected value at line 1 column 1"),
+        ("\u{a0}\n", "is no JSON: expected value at line 1 column 1"),
         ("[]", "is no JSON object"),
         ("\"registry-mirrors\"", "is no JSON object"),
         ("null", "is no JSON object"),
