@@ -175,14 +175,24 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     let host = Host::new(options.root.clone());
     let expected = expected(options, config, mirror, &host);
     let elsewhere = options.mirror.as_ref().map(Mirror::url);
-    let mut parts = vec![proxy::judge(&proxy::read(&host, config, elsewhere.as_deref()).await, &expected)];
-    let dockerd = dockerd::read(&host).await;
-    parts.extend(dockerd.as_ref().map(|facts| dockerd::judge(facts, &expected)));
-    let containerd = containerd::read(&host, dockerd.is_some()).await;
+    // At once, so that engines that hang are waited for together.
+    let (proxy, (dockerd, containerd), podman, crio, buildkitd) = tokio::join!(
+        proxy::read(&host, config, elsewhere.as_deref()),
+        async {
+            let dockerd = dockerd::read(&host).await;
+            let containerd = containerd::read(&host, dockerd.is_some()).await;
+            (dockerd, containerd)
+        },
+        podman::read(&host),
+        podman::read_crio(&host),
+        buildkitd::read(&host),
+    );
+    let mut parts = vec![proxy::judge(&proxy, &expected)];
+    parts.extend(dockerd.map(|facts| dockerd::judge(&facts, &expected)));
     parts.extend(containerd.map(|facts| containerd::judge(&facts, &expected)));
-    parts.extend(podman::read(&host).await.map(|facts| podman::judge(&facts, &expected)));
-    parts.extend(podman::read_crio(&host).await.map(|facts| podman::judge_crio(&facts, &expected)));
-    parts.extend(buildkitd::read(&host).await.map(|facts| buildkitd::judge(&facts, &expected)));
+    parts.extend(podman.map(|facts| podman::judge(&facts, &expected)));
+    parts.extend(crio.map(|facts| podman::judge_crio(&facts, &expected)));
+    parts.extend(buildkitd.map(|facts| buildkitd::judge(&facts, &expected)));
     parts.extend(k3s::read(&host).iter().map(|facts| k3s::judge(facts, &expected)));
     failed::find(&host, &mut parts).await;
     if host.has_program(&["kubelet"]) {

@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::io::Write as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,8 @@ use crate::report::{self, Report};
 use crate::route::Route;
 use crate::tally::Ledger;
 
+/// After so long without an answer to the first requests it is said what is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// `timeout` and service managers signal a process and its group: two signals within this time are one.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
@@ -163,11 +167,42 @@ async fn preflight(plan: &Plan, connector: &Arc<Connector>) -> Result<Vec<report
         for route in &plan.routes {
             let job = Job { image, platform: &plan.platform, layers: Layers::None, order: Order::Docker };
             let pool = Pool::new(Arc::clone(connector), 1);
-            let inspected = inspect(route, &pool, job).await;
+            let late = || {
+                // Nobody can be told that standard error is closed.
+                let _ =
+                    writeln!(std::io::stderr(), "bench: {route}: no answer yet, waiting for the manifest of {image}");
+            };
+            let inspected = if_late(inspect(route, &pool, job), late).await;
             size = Some(inspected.map_err(|failure| format!("{route}: {}", failure.sentence))?);
         }
         let size = size.unwrap_or_default();
         images.push(report::Sized { name: image.to_string(), layers: size.layers, bytes: size.bytes });
     }
     Ok(images)
+}
+
+/// Calls `late` if the future takes longer than [`PATIENCE`], and goes on waiting.
+async fn if_late<T>(future: impl Future<Output = T>, late: impl FnOnce()) -> T {
+    let mut future = pin!(future);
+    tokio::select! {
+        value = &mut future => return value,
+        () = tokio::time::sleep(PATIENCE) => late(),
+    }
+    future.await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_is_silent_is_named_while_it_is_waited_for() {
+        for (seconds, is_said) in [(2, false), (40, true)] {
+            let said = Cell::new(false);
+            if_late(tokio::time::sleep(Duration::from_secs(seconds)), || said.set(true)).await;
+            assert_eq!(said.get(), is_said, "{seconds}");
+        }
+    }
 }
