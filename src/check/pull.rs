@@ -14,7 +14,7 @@ use super::reach::Host;
 use super::registry::{Ready, minutes};
 use super::report::{Group, Hop, Kind, Status};
 use super::steps::{Finding, Steps, Works};
-use crate::answer::{is_not_imported, says};
+use crate::answer::is_not_imported;
 use crate::digest;
 use crate::proxy::trial::{Answer, Trial, is_read_whole};
 use crate::proxy::{BlobHosts, Destination, Refused, RegistryError, Storage, Target};
@@ -22,8 +22,6 @@ use crate::token::{Bearer, Issuer as _};
 
 /// What comes behind a manifest.
 const BEHIND: [Hop; 5] = [Hop::Blob, Hop::StorageDns, Hop::StorageTcp, Hop::StorageTls, Hop::Storage];
-/// In the sentences about a cache rule and its source, of which some are the source's own. No name of a client's has a blank.
-const OF_A_RULE: [&str; 2] = ["cache rule", "pull rate limit"];
 /// The longest code of storage has 44 letters.
 const MAX_CODE: usize = 64;
 /// What to do where a blob is gone.
@@ -257,7 +255,7 @@ impl Pull<'_> {
                 return if is_certain { Finding::failed(text) } else { Finding::warning(text) };
             }
             424 => "the source of the cache rule failed: try again later".to_owned(),
-            429 if OF_A_RULE.iter().any(|words| says(body, words)) => {
+            429 if Refused::is_about_rule(body) => {
                 "the limit of the rule's source for the account of the credential set is reached: try again later"
                     .to_owned()
             }

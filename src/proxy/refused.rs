@@ -14,8 +14,9 @@ use oci::challenge::Challenge;
 
 use crate::answer::{FIREWALL, is_about_firewall, says};
 
-/// In every sentence about a cache rule's source or its credential set. No name of a client's has a blank.
-const OF_A_RULE: &str = "cache rule ";
+/// In every sentence about a cache rule's source or its credential set, or in Docker Hub's own, which a registry may pass on. No
+/// name of a client's has a blank.
+const OF_A_RULE: [&str; 2] = ["cache rule ", "pull rate limit"];
 
 /// What a refusal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Refused {
 
     /// Whether an error is one of a cache rule's source, not of the registry itself.
     pub(crate) fn is_about_rule(body: &[u8]) -> bool {
-        says(body, OF_A_RULE)
+        OF_A_RULE.iter().any(|words| says(body, words))
     }
 }
 

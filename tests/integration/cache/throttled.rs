@@ -60,6 +60,26 @@ async fn a_client_that_passes_the_cache_is_told_no_longer_pause_than_others() {
     assert_eq!((pause(&first), cached.reads()), (60, 1), "{first:?}");
 }
 
+/// The rule's words and Docker Hub's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_a_rules_source_is_not_the_registrys() {
+    for words in [
+        "too many requests to source registry for cache rule 'hub'",
+        "You have reached your pull rate limit. You may increase the limit by authenticating and upgrading",
+    ] {
+        let cached = Cached::start("{tags: 0s, missing: 0s}").await;
+        let limited = Fault::StatusWith {
+            status: 429,
+            headers: Vec::new(),
+            body: format!(r#"{{"errors":[{{"code":"TOOMANYREQUESTS","message":"{words}"}}]}}"#),
+        };
+        cached.azure.inject(Hop::Data, limited.on_path("/other"));
+        let refused = cached.get(&path("manifests/other"));
+        assert!([429, 503].contains(&refused.status()), "{words}: {refused:?}");
+        assert_eq!(cached.get(&path("manifests/latest")).status(), 200, "{words}");
+    }
+}
+
 fn with_status(status: u16) -> Fault {
     Fault::StatusWith {
         status,
