@@ -155,7 +155,7 @@ async fn what_is_the_clients_doing_is_not_hidden_by_what_is_kept() {
         headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
         body: r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#.to_owned(),
     };
-    for (fault, status) in [(Fault::Status(404), 404), (Fault::Status(400), 400), (denied, 403)] {
+    for (fault, status) in [(Fault::Status(404), 404), (denied, 403)] {
         let cached = Cached::start(FOR_TROUBLE).await;
         let tag = path("manifests/latest");
         assert_eq!(cached.get(&tag).status(), 200);
@@ -169,6 +169,72 @@ async fn what_is_the_clients_doing_is_not_hidden_by_what_is_kept() {
         let answer = cached.get(&tag);
         assert!(answer.status() >= 500, "{fault:?}: {answer:?}");
     }
+}
+
+/// An answer that is not what the registry would say.
+fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Fault {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Fault::StatusWith { status, headers, body: body.to_owned() }
+}
+
+/// A portal's redirect, or a gateway's page or error, once went to the client, and what was kept was forgotten for it: the request is
+/// this proxy's own, so no answer but the registry's 404 or the end of a right is the client's doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_something_in_between_answers_takes_nothing_away_and_sends_no_client_elsewhere() {
+    const PAGE: &str = "<html>sign in</html>";
+    const HTML: &[(&str, &str)] = &[("Content-Type", "text/html")];
+    const PORTAL: &[(&str, &str)] = &[("Location", "https://login.example/")];
+    const JSON: &[(&str, &str)] = &[("Content-Type", "application/json")];
+    let error = |code: &str, words: &str| format!(r#"{{"errors":[{{"code":"{code}","message":"{words}"}}]}}"#);
+    let unhealthy = error("DENIED", "The credential set is unhealthy");
+    let sign_in = error("UNAUTHORIZED", "authentication required");
+    let cached = Cached::start(FOR_TROUBLE).await;
+    let warm = [
+        path("manifests/latest"),
+        path(&format!("manifests/{}", cached.pushed.index_digest)),
+        path("tags/list"),
+        path(&format!("blobs/{}", cached.pushed.blobs[0])),
+    ];
+    let before = warm.each_ref().map(|path| cached.get(path));
+    for (fault, cold) in [
+        (answer(301, PORTAL, ""), 502),
+        (answer(302, PORTAL, PAGE), 502),
+        (answer(307, PORTAL, ""), 502),
+        (answer(400, HTML, PAGE), 400),
+        (answer(405, HTML, PAGE), 405),
+        (answer(406, HTML, PAGE), 406),
+        (answer(407, HTML, PAGE), 407),
+        (answer(410, HTML, PAGE), 410),
+        (answer(418, &[], ""), 418),
+        (answer(451, HTML, PAGE), 451),
+        (answer(400, &[("Content-Encoding", "gzip")], PAGE), 400),
+        (answer(403, &[], ""), 403),
+        (answer(403, HTML, PAGE), 403),
+        (answer(403, JSON, &sign_in), 403),
+        (answer(403, JSON, &unhealthy), 403),
+    ] {
+        let is_redirect = (300..400).contains(&match &fault {
+            Fault::StatusWith { status, .. } => *status,
+            _ => 0,
+        });
+        cached.azure.inject(Hop::Data, fault.clone());
+        for (path, before) in warm.iter().zip(&before).take(if is_redirect { 3 } else { 4 }) {
+            let answer = cached.get(path);
+            assert_eq!(answer.status(), before.status(), "{fault:?}: {path}: {answer:?}");
+            assert!(answer.body == before.body && is_stale(&answer), "{fault:?}: {path}: {answer:?}");
+        }
+        for accept in [super::cached::ACCEPT, "Accept: */*\r\n"] {
+            let missing = cached.ask("GET", &path("manifests/none"), accept);
+            assert_eq!((missing.status(), missing.header("location")), (cold, None), "{fault:?}: {missing:?}");
+        }
+        cached.azure.clear_faults();
+    }
+    cached.azure.refuse_connections(Server::Registry, true);
+    for (path, before) in warm.iter().zip(&before).take(3) {
+        let answer = cached.get(path);
+        assert!(answer.status() == before.status() && is_stale(&answer), "{path}: {answer:?}");
+    }
+    assert!(!cached.proxy.log().contains("any more"), "{}", cached.proxy.log());
 }
 
 /// Nobody waits for a registry that is known to be down: neither who shares a flight, nor who asks by itself.
