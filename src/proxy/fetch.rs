@@ -189,8 +189,8 @@ impl Read {
         };
         let body = match body {
             Ok(body) => body,
-            // Of a registry in trouble, not each client is to ask by itself.
-            Err(_) if is_trouble(status) => {
+            // Of a registry in trouble, not each client is to ask by itself; and something kept is better than what cannot be read.
+            Err(_) if is_trouble(status) || (known.is_some() && is_failure(status)) => {
                 let content = Arc::new(content::bodiless(&response));
                 return Judged::Is(Fetched::Answer { content, is_trouble: true });
             }
@@ -252,9 +252,11 @@ impl Read {
                     }
                 }
             }
+            // This proxy has written the request, so a 400, 405 or 407 is no more the client's doing than a 503; it may be of
+            // something in between.
             _ => {
-                let is_trouble = is_trouble(status)
-                    || Refused::of(status, &response.headers, &body).is_some_and(|about| about != Refused::Right);
+                let is_trouble =
+                    !status.is_success() && Refused::of(status, &response.headers, &body) != Some(Refused::Right);
                 let content = Arc::new(content::shared(&response, body));
                 Judged::Is(Fetched::Answer { content, is_trouble })
             }
@@ -427,7 +429,12 @@ fn kept(entry: Entry) -> Fetched<Trouble> {
     Fetched::Kept { entry: Arc::new(entry), also: None }
 }
 
-/// Answers that are not the client's doing: the registry's own failures, its limits, and those of a cache rule's source (424,
+/// It is no content, and says nothing of any.
+fn is_failure(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+/// Answers that are trouble whatever they say: the registry's own failures, its limits, and those of a cache rule's source (424,
 /// Azure/acr#891).
 fn is_trouble(status: StatusCode) -> bool {
     status.is_server_error()

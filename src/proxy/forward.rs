@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, header};
+use http::{HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -15,6 +15,7 @@ use super::attempts::{Attempts, HANDSHAKE_LIMIT};
 use super::context::Admitted;
 use super::deadline::Registry;
 use super::destination::Destination;
+use super::endpoint::Endpoint;
 use super::fail::Trouble;
 use super::trace::Trace;
 use super::{authorize, deadline, epoch, hop_by_hop, retry};
@@ -28,6 +29,9 @@ pub(crate) const BLOB_READ_LIMIT: Duration = Duration::from_secs(60);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Azure's load balancers forget an idle connection after 4 minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// What the answer to anything but a blob is that is a redirect.
+const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
 
 /// The headers of a request that the registry needs, beside its `Host`, which is replaced.
 static FORWARDED: [HeaderName; 7] = [
@@ -157,6 +161,11 @@ pub(crate) async fn check_response(
     // Whoever is between has written it there, or the registry quotes the request; a client would have it, and the log a part.
     if admitted.attempts.bearer().is_some_and(|bearer| bearer.is_in(&response.headers)) {
         return Err(Trouble::Broken("a header of it repeats this proxy's token").into_error());
+    }
+    // ACR itself has all but blobs, so a network's page for signing in may be there. No client is to follow it.
+    let is_redirect = response.status.is_redirection() && response.status != StatusCode::NOT_MODIFIED;
+    if is_redirect && admitted.target.endpoint() != Endpoint::Blob {
+        return Err(Trouble::Broken(ELSEWHERE).into_error());
     }
     authorize::check_response(response, admitted).await?;
     if retry::repeat(client, admitted, Some(response)) {

@@ -20,6 +20,8 @@ const INDEX: (&str, &str) = ("content-type", "application/vnd.oci.image.index.v1
 const DATE: (&str, &str) = ("date", "Thu, 26 Nov 2026 06:00:00 GMT");
 const SIGNED: (&str, &str) = ("location", "https://x.blob.core.windows.net/a?se=2026-11-26T06:20:00Z&sig=x");
 
+const DENIED: &str = r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#;
+
 fn read(path: &str) -> Read {
     read_by(path, Blobs::Redirect, None)
 }
@@ -130,7 +132,10 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         ("manifests/b", 304, &[], "", no_condition),
         ("manifests/b", 404, &[], "{}", "Missing 404"),
         ("manifests/b", 404, &[packed], "{}", "pass: answer"),
-        ("manifests/b", 403, &[], "{}", "403 of 2"),
+        ("manifests/b", 403, &[], "{}", "403 of 2, trouble"),
+        ("manifests/b", 403, &[], DENIED, "403 of 49"),
+        ("manifests/b", 302, &[SIGNED], "", "302 of 0, trouble"),
+        ("manifests/b", 400, &[], "{}", "400 of 2, trouble"),
         ("manifests/b", 503, &[], "{}", "503 of 2, trouble"),
         ("manifests/b", 424, &[], "{}", "424 of 2, trouble"),
         ("manifests/b", 429, &[packed], "{}", "429 of 0, trouble"),
