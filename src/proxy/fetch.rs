@@ -41,6 +41,8 @@ const MAX_ERROR: usize = 64 << 10;
 const FLIGHT_LIMIT: Duration = Duration::from_secs(28);
 /// An answer that breaks off, or is not what its digest says, is fetched once more.
 const TRIES: usize = 2;
+/// Why an answer is not used that something else than the registry has given.
+const NO_MANIFEST: &str = "it is no manifest";
 /// What ACR has not imported yet is asked for again after this, or it would not see the pulls that make it import.
 const NOT_IMPORTED: Duration = Duration::from_secs(60);
 
@@ -194,6 +196,7 @@ impl Read {
                 let content = Arc::new(content::bodiless(&response));
                 return Judged::Is(Fetched::Answer { content, is_trouble: true });
             }
+            Err(_) if self.part == Part::Manifest && is_page(&response) => return Judged::Broken(NO_MANIFEST),
             Err(reason) => return Judged::Is(Fetched::Pass(reason)),
         };
         let at_most = at_most(&response);
@@ -209,22 +212,18 @@ impl Read {
                 }
                 None => Judged::Broken("it is a 304 to a request without a condition"),
             },
-            (StatusCode::OK, Part::Manifest) => {
-                let Some(content) = self.manifest_content(&response, body) else {
-                    return Judged::Is(Fetched::Pass(Reason::Answer));
-                };
-                match content {
-                    Ok(content) => {
-                        self.remember(&content);
-                        self.prefetch(&content);
-                        Judged::Is(self.manifest(entry(Kind::Manifest, content)))
-                    }
-                    Err(how) => Judged::Broken(how),
+            (StatusCode::OK, Part::Manifest) => match self.manifest_content(&response, body) {
+                Ok(Some(content)) => {
+                    self.remember(&content);
+                    self.prefetch(&content);
+                    Judged::Is(self.manifest(entry(Kind::Manifest, content)))
                 }
-            }
+                Ok(None) => Judged::Is(Fetched::Pass(Reason::Answer)),
+                Err(how) => Judged::Broken(how),
+            },
             (StatusCode::OK, Part::List) => {
                 // What is no JSON has broken off without a sign, as a body does that ends with its connection.
-                if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
+                if !is_json(&body) {
                     return Judged::Broken("it is not JSON");
                 }
                 Judged::Is(kept(entry(Kind::List, content::kept(&response, body))))
@@ -239,7 +238,9 @@ impl Read {
             (status, _) if status.is_success() && status != StatusCode::OK => {
                 Judged::Broken("its status is a success other than 200")
             }
-            (StatusCode::NOT_FOUND, _) => Judged::Is(kept(entry(Kind::Missing, content::kept(&response, body)))),
+            (StatusCode::NOT_FOUND, _) => {
+                Judged::Is(kept(entry(Kind::Missing, content::kept(&response, body))))
+            }
             (status, Part::Redirect | Part::Configuration) if status.is_redirection() => {
                 match redirect::ends(&response, asked) {
                     Some(until) => {
@@ -277,26 +278,29 @@ impl Read {
         Fetched::Kept { entry: Arc::new(tag), also: Some((key, Arc::new(manifest))) }
     }
 
-    /// The content of a 200, if it is one to keep; `Err` if it is not what its digest says.
-    fn manifest_content(&self, response: &ResponseHeader, body: Bytes) -> Option<Result<Content, &'static str>> {
+    /// The content of a 200, if it is one to keep; `Err` if it is not what its digest says, or no manifest at all. That holds
+    /// for what is not kept as well: it goes to clients.
+    fn manifest_content(&self, response: &ResponseHeader, body: Bytes) -> Result<Option<Content>, &'static str> {
         let text = |name: &HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
+        let media_type = text(&header::CONTENT_TYPE).and_then(ManifestType::parse);
         // What is signed has the digest of what it was before.
-        let manifest =
-            ManifestType::parse(text(&header::CONTENT_TYPE)?).filter(|it| *it != ManifestType::Schema1Signed)?;
+        let is_signed = media_type == Some(ManifestType::Schema1Signed);
         let target = &self.admitted.target;
-        let digest = match target.is_by_digest() {
-            true => target.reference(),
-            false => text(&DIGEST)?,
-        };
-        if !digest::is_of(digest, &body)? {
-            return Some(Err("it does not have its digest"));
+        let digest = if target.is_by_digest() { Some(target.reference()) } else { text(&DIGEST) };
+        match digest.filter(|_| !is_signed).and_then(|digest| digest::is_of(digest, &body)) {
+            Some(true) => {}
+            Some(false) => return Err("it does not have its digest"),
+            // Nothing says what it is but itself.
+            None if !is_json(&body) => return Err(NO_MANIFEST),
+            None => return Ok(None),
         }
+        let (Some(manifest), Some(digest)) = (media_type, digest) else { return Ok(None) };
         // A request by SHA-512 may be answered with the SHA-256 as well, which clients look at.
         if text(&DIGEST).is_some_and(|said| said != digest && digest::is_of(said, &body) != Some(true)) {
-            return Some(Err("it says another digest"));
+            return Err("it says another digest");
         }
         let digest = Some(digest.into());
-        Some(Ok(Content { manifest: Some(manifest), digest, ..content::kept(response, body) }))
+        Ok(Some(Content { manifest: Some(manifest), digest, ..content::kept(response, body) }))
     }
 }
 
@@ -406,6 +410,16 @@ enum Judged {
     Is(Fetched<Trouble>),
     /// Not whole, and why.
     Broken(&'static str),
+}
+
+/// It says that it is a page for people.
+fn is_page(response: &ResponseHeader) -> bool {
+    let kind = response.headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/html"))
+}
+
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// It says where the content is, as a 304 does not.

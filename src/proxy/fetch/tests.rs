@@ -120,14 +120,25 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
     let packed = ("content-encoding", "gzip");
     let tag = format!("Tag 200 and /v2/hub/a/manifests/{EMPTY}");
     let for_a_minute = format!("{tag}, for a minute");
+    let html = ("content-type", "text/html; charset=utf-8");
+    let unlisted = ("content-type", "application/vnd.cncf.notary.v1+json");
+    let signed = ("content-type", "application/vnd.docker.distribution.manifest.v1+prettyjws");
+    let (no_manifest, wrong) = ("it is no manifest", "it does not have its digest");
     let no_condition = "it is a 304 to a request without a condition";
     for (path, status, headers, body, expected) in [
         ("manifests/b", 200, &[INDEX, digest][..], "", &*tag),
         ("manifests/b", 200, &[INDEX, digest, new], "", &for_a_minute),
         ("manifests/b", 200, &[INDEX, digest, known], "", &tag),
         ("manifests/b", 200, &[INDEX, digest], "x", "it does not have its digest"),
-        ("manifests/b", 200, &[INDEX], "", "pass: answer"),
-        ("manifests/b", 200, &[("content-type", "text/html"), digest], "", "pass: answer"),
+        ("manifests/b", 200, &[INDEX], "{}", "pass: answer"),
+        ("manifests/b", 200, &[INDEX], "", no_manifest),
+        ("manifests/b", 200, &[html], "<html>sign in</html>", no_manifest),
+        ("manifests/b", 200, &[html, packed], "packed", no_manifest),
+        ("manifests/b", 200, &[html, digest], "", "pass: answer"),
+        ("manifests/b", 200, &[unlisted, digest], "", "pass: answer"),
+        ("manifests/b", 200, &[unlisted, digest], "{}", wrong),
+        ("manifests/b", 200, &[unlisted], "{}", "pass: answer"),
+        ("manifests/b", 200, &[signed, other], "{}", "pass: answer"),
         ("manifests/b", 200, &[INDEX, digest, packed], "", "pass: answer"),
         ("manifests/b", 304, &[], "", no_condition),
         ("manifests/b", 404, &[], "{}", "Missing 404"),
@@ -140,6 +151,10 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         ("manifests/b", 424, &[], "{}", "424 of 2, trouble"),
         ("manifests/b", 429, &[packed], "{}", "429 of 0, trouble"),
         (&by_digest, 200, &[INDEX], "", "Manifest 200"),
+        (&by_digest, 200, &[html], "<html>sign in</html>", wrong),
+        (&by_digest, 200, &[unlisted], "", "pass: answer"),
+        (&by_digest, 200, &[unlisted], "{}", wrong),
+        (&by_digest, 200, &[signed], "{}", "pass: answer"),
         (&by_digest, 200, &[INDEX, digest], "", "Manifest 200"),
         (&by_digest, 200, &[INDEX, other], "", "it says another digest"),
         (&by_digest, 200, &[INDEX], "x", "it does not have its digest"),
@@ -154,7 +169,7 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         (&blob, 304, &[DATE, SIGNED], "", no_condition),
         (&blob, 200, &[], "", "200 of 0"),
         (&blob, 200, &[], "x", "it does not have its digest"),
-        (&blob, 404, &[], "", "Missing 404"),
+        (&blob, 404, &[], "{}", "Missing 404"),
     ] {
         let found = judged(&read(path), (status, headers), Body::Whole(Bytes::copy_from_slice(body.as_bytes())), None);
         assert_eq!(found, expected, "{path} {status} {headers:?}");

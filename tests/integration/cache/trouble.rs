@@ -237,6 +237,35 @@ async fn what_something_in_between_answers_takes_nothing_away_and_sends_no_clien
     assert!(!cached.proxy.log().contains("any more"), "{}", cached.proxy.log());
 }
 
+/// A page that is answered by 200 once reached clients as the manifest that they had asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_manifest_or_another_one_than_its_digest_says_reaches_no_client() {
+    let kind = |kind: &'static str| ("Content-Type", kind);
+    let notary = kind("application/vnd.cncf.notary.v1+json");
+    let cached = Cached::start(FOR_TROUBLE).await;
+    let digest = format!("manifests/{}", cached.pushed.index_digest);
+    let warm = [path("manifests/latest"), path(&digest)];
+    let before = warm.each_ref().map(|path| cached.get(path));
+    let cold = [path("manifests/none"), path(&format!("manifests/sha256:{}", "1".repeat(64)))];
+    for (fault, is_wrong_tag) in [
+        (answer(200, &[kind("text/html")], "<html>sign in</html>"), true),
+        (answer(200, &[kind("text/html"), ("Content-Encoding", "gzip")], "<html>sign in</html>"), true),
+        (answer(200, &[], ""), true),
+        // By its digest it is another manifest; what a tag stands for is not known.
+        (answer(200, &[notary], "{}"), false),
+        (answer(200, &[notary, ("Docker-Content-Digest", &cached.pushed.index_digest)], "{}"), true),
+    ] {
+        cached.azure.inject(Hop::Data, fault.clone());
+        for (number, path) in warm.iter().enumerate().filter(|(number, _)| *number > 0 || is_wrong_tag) {
+            let answer = cached.get(path);
+            assert!(answer.body == before[number].body && is_stale(&answer), "{fault:?}: {path}: {answer:?}");
+            let cold = cached.get(&cold[number]);
+            assert_eq!(cold.status(), 502, "{fault:?}: {cold:?}");
+        }
+        cached.azure.clear_faults();
+    }
+}
+
 /// Nobody waits for a registry that is known to be down: neither who shares a flight, nor who asks by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_passes_the_cache_ends_when_the_registry_is_known_to_be_down() {
