@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use log::warn;
 use oci::media_type::ManifestType;
+use oci::quote::registry_error;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
 use pingora_core::protocols::http::v1::client::HttpSession;
@@ -238,7 +239,8 @@ impl Read {
             (status, _) if status.is_success() && status != StatusCode::OK => {
                 Judged::Broken("its status is a success other than 200")
             }
-            (StatusCode::NOT_FOUND, _) => {
+            // Anybody may answer 404, but only a registry in its own form of an error.
+            (StatusCode::NOT_FOUND, _) if registry_error(&body, &[]).0.is_some() => {
                 Judged::Is(kept(entry(Kind::Missing, content::kept(&response, body))))
             }
             (status, Part::Redirect | Part::Configuration) if status.is_redirection() => {

@@ -22,6 +22,8 @@ const SIGNED: (&str, &str) = ("location", "https://x.blob.core.windows.net/a?se=
 
 const DENIED: &str = r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#;
 
+const UNKNOWN: &str = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"unknown"}]}"#;
+
 fn read(path: &str) -> Read {
     read_by(path, Blobs::Redirect, None)
 }
@@ -141,7 +143,10 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         ("manifests/b", 200, &[signed, other], "{}", "pass: answer"),
         ("manifests/b", 200, &[INDEX, digest, packed], "", "pass: answer"),
         ("manifests/b", 304, &[], "", no_condition),
-        ("manifests/b", 404, &[], "{}", "Missing 404"),
+        ("manifests/b", 404, &[], UNKNOWN, "Missing 404"),
+        ("manifests/b", 404, &[], "{}", "404 of 2, trouble"),
+        ("manifests/b", 404, &[html], "<html>no such site</html>", "404 of 25, trouble"),
+        ("tags/list", 404, &[], "404 page not found", "404 of 18, trouble"),
         ("manifests/b", 404, &[packed], "{}", "pass: answer"),
         ("manifests/b", 403, &[], "{}", "403 of 2, trouble"),
         ("manifests/b", 403, &[], DENIED, "403 of 49"),
@@ -169,7 +174,8 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         (&blob, 304, &[DATE, SIGNED], "", no_condition),
         (&blob, 200, &[], "", "200 of 0"),
         (&blob, 200, &[], "x", "it does not have its digest"),
-        (&blob, 404, &[], "{}", "Missing 404"),
+        (&blob, 404, &[], UNKNOWN, "Missing 404"),
+        (&blob, 404, &[], "", "404 of 0, trouble"),
     ] {
         let found = judged(&read(path), (status, headers), Body::Whole(Bytes::copy_from_slice(body.as_bytes())), None);
         assert_eq!(found, expected, "{path} {status} {headers:?}");
