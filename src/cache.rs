@@ -15,7 +15,7 @@ mod lookup;
 mod store;
 
 pub(crate) use counters::{Counters, Reason};
-pub(crate) use entry::{Content, Entry, Freshness, Kind};
+pub(crate) use entry::{Content, Entry, Freshness, Kind, Mark};
 pub(crate) use key::{Key, KeyRef, Part};
 pub(crate) use lookup::{Fetched, Origin, Served};
 
@@ -85,7 +85,7 @@ impl<T> Cache<T> {
     pub(crate) fn remember(&self, key: &KeyRef<'_>) {
         self.flights.locked(|| {
             if self.store.get(key).is_none() {
-                self.store.insert(key.to_key(), Arc::new(Entry::mark()));
+                self.store.insert(key.to_key(), Arc::new(Entry::of_mark(Mark::Configuration)));
             }
         });
     }

@@ -15,6 +15,8 @@ use crate::label::labels;
 /// doubling, two reference-counted values, and the allocator's share in six pieces of memory. Added up from their sizes and
 /// rounded up.
 const OVERHEAD: usize = 512;
+/// For so long an answer that is none to keep is taken to stay so.
+pub(super) const PASSES: Duration = Duration::from_secs(60);
 /// A header's name and value as they lie in memory, beside the value's own bytes.
 const HEADER_OVERHEAD: usize = size_of::<(HeaderName, HeaderValue)>();
 
@@ -93,6 +95,17 @@ pub(crate) struct Entry {
     pub until: Option<Instant>,
     /// The same by the wall clock, which goes on while the machine is suspended, as the other one does not.
     pub until_wall: Option<SystemTime>,
+    /// It is no answer, but says something of its key.
+    pub mark: Option<Mark>,
+}
+
+/// What is known of a key of which no answer is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The blob is a configuration, before it is here.
+    Configuration,
+    /// The registry's answer is none to keep, so requests do not begin with a flight for it, which would cost a read more.
+    Passes,
 }
 
 /// How an entry may be used.
@@ -111,7 +124,8 @@ pub(crate) enum Freshness {
 impl Entry {
     /// What the registry has answered to a request of `asked`, for as long as the settings say.
     pub(crate) fn new(kind: Kind, content: Content, asked: Instant) -> Self {
-        Self { kind, content: Arc::new(content), confirmed: asked, at_most: None, until: None, until_wall: None }
+        let content = Arc::new(content);
+        Self { kind, content, confirmed: asked, at_most: None, until: None, until_wall: None, mark: None }
     }
 
     /// The same, but it is not used from `until` on.
@@ -120,17 +134,17 @@ impl Entry {
         Self { until: Some(until), until_wall: SystemTime::now().checked_add(left), ..self }
     }
 
-    /// That a blob is a configuration, before it is here: never an answer.
-    pub(super) fn mark() -> Self {
+    /// Such a mark, of now: never an answer.
+    pub(super) fn of_mark(mark: Mark) -> Self {
         let content =
             Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
         let now = Instant::now();
-        Self { until: Some(now), ..Self::new(Kind::Configuration, content, now) }
+        Self { until: Some(now), mark: Some(mark), ..Self::new(Kind::Configuration, content, now) }
     }
 
-    /// It is such a mark.
-    pub(super) fn is_mark(&self) -> bool {
-        self.kind == Kind::Configuration && self.content.digest.is_none()
+    /// Requests for its key go to the registry by themselves.
+    pub(super) fn passes(&self, now: Instant) -> bool {
+        self.mark == Some(Mark::Passes) && self.age(now) < PASSES
     }
 
     /// How it may be used now, by the lifetimes of the route that asks.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Cache;
 use super::counters::Reason;
-use super::entry::{Content, Entry, Freshness, Kind};
+use super::entry::{Content, Entry, Freshness, Kind, Mark};
 use super::flights::Joined;
 use super::key::{Key, KeyRef};
 use crate::config::Lifetimes;
@@ -92,7 +92,12 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         origin: impl FnOnce() -> O,
     ) -> (Served<T>, Option<Fetched<T>>) {
         let now = Instant::now();
-        let known = self.known(&key);
+        let known = self.store.get(&key);
+        if known.as_ref().is_some_and(|entry| entry.passes(now)) {
+            self.counters.passed(Reason::Answer);
+            return (Served::Pass(Reason::Answer), None);
+        }
+        let known = known.filter(|entry| entry.mark.is_none());
         let freshness = known.as_ref().map_or(Freshness::Ended, |entry| entry.freshness(lifetimes, now));
         let (known, is_usable) = match (known, freshness) {
             (Some(entry), Freshness::Fresh) => {
@@ -168,12 +173,8 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         lifetimes: &Lifetimes,
         origin: impl FnOnce() -> O,
     ) {
-        self.fly(key, lifetimes, self.known(&key).as_ref(), false, origin);
-    }
-
-    /// What may be an answer, or be confirmed.
-    fn known(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
-        self.store.get(key).filter(|entry| !entry.is_mark())
+        let known = self.store.get(&key).filter(|entry| entry.mark.is_none());
+        self.fly(key, lifetimes, known.as_ref(), false, origin);
     }
 
     /// Joins the flight for this key, or starts it. `is_usable`: a request that starts it is answered by what is known, unless
@@ -195,14 +196,16 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Ok(Joined::First(number, sender)) => {
                 let flight = InFlight { cache: Arc::clone(self), key: key.to_key(), number, is_over: false };
                 let how = if known.is_some() { How::Refresh } else { How::Miss };
-                let (origin, known, missing) = (origin(), known.cloned(), lifetimes.missing);
+                let is_over = |entry: &Arc<Entry>| entry.freshness(lifetimes, Instant::now()) == Freshness::Ended;
+                let keep = Keep { missing: lifetimes.missing, marks: known.is_none_or(is_over) };
+                let (origin, known) = (origin(), known.cloned());
                 let own = OwnFlight(Some(Box::pin(async move {
                     let mut fetched = origin.fetch(known).await;
                     if is_usable && let Fetched::Failed { is_trouble: true, has_asked: false, .. } = fetched {
                         flight.cache.counters.stale_unasked();
                     }
                     // Over before its result is told: who sees that and asks again is a request of its own.
-                    flight.land(&mut fetched, missing);
+                    flight.land(&mut fetched, keep);
                     // Nobody joins it any more.
                     if sender.receiver_count() > 0 {
                         sender.send_replace(Some(fetched.clone()));
@@ -217,7 +220,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
 
 impl<T> Cache<T> {
     /// Keeps what a flight has brought. What is kept under another key goes from it: nobody who waits wants that.
-    fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, missing: Duration) {
+    fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, Keep { missing, marks }: Keep) {
         match fetched {
             // What was kept has to go even where a 404 is not kept itself.
             Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && missing.is_zero() => {
@@ -233,9 +236,21 @@ impl<T> Cache<T> {
             Fetched::Answer { is_trouble: false, .. } | Fetched::Failed { is_trouble: false, .. } => {
                 self.store.remove(&key.as_ref());
             }
+            Fetched::Pass(Reason::Answer) if marks => {
+                self.store.insert(key.clone(), Arc::new(Entry::of_mark(Mark::Passes)));
+            }
             Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::Pass(_) => {}
         }
     }
+}
+
+/// How a flight's result is kept.
+#[derive(Clone, Copy)]
+struct Keep {
+    /// For how long a 404 is.
+    missing: Duration,
+    /// Nothing that is kept can be an answer, so a mark may take its place.
+    marks: bool,
 }
 
 /// What there is for a request that needs the registry.
@@ -307,9 +322,9 @@ struct InFlight<T> {
 
 impl<T> InFlight<T> {
     /// Keeps what it has brought. What was forgotten meanwhile is an answer that is not kept.
-    fn land(mut self, fetched: &mut Fetched<T>, missing: Duration) {
+    fn land(mut self, fetched: &mut Fetched<T>, keep: Keep) {
         self.is_over = true;
-        let store = || self.cache.store_fetched(&self.key, fetched, missing);
+        let store = || self.cache.store_fetched(&self.key, fetched, keep);
         let is_forgotten = !self.cache.flights.end(&self.key, self.number, store);
         if is_forgotten && let Fetched::Kept { entry, .. } = fetched {
             *fetched = Fetched::Answer { content: Arc::clone(&entry.content), is_trouble: false };

@@ -197,6 +197,46 @@ async fn a_stale_answer_saves_a_read_unless_one_was_spent_for_it() {
     }
 }
 
+/// An answer that is none to keep, which is counted.
+struct Passing(Arc<AtomicUsize>);
+
+impl Origin for Passing {
+    type Trouble = ();
+
+    async fn fetch(self, _: Option<Arc<Entry>>) -> Fetched<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Fetched::Pass(Reason::Answer)
+    }
+}
+
+/// Each request for it once began with a flight, and cost the registry two reads.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_kept_costs_no_flight_for_a_minute_unless_something_kept_can_stand_in() {
+    let cache = Arc::new(Cache::<()>::new(1 << 20));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let passes = || async {
+        let (served, _) = cache.look_up(TAG, &lifetimes(30), || Passing(Arc::clone(&asked))).await;
+        assert!(matches!(served, Served::Pass(Reason::Answer)), "{served:?}");
+        asked.load(Ordering::Relaxed)
+    };
+    assert_eq!((passes().await, passes().await, passes().await), (1, 1, 1));
+    assert_eq!(cache.counters().passes(Reason::Answer), 3);
+    sleep(MINUTE).await;
+    assert_eq!((passes().await, passes().await), (2, 2));
+    cache.purge(1, |_, _| true);
+    assert_eq!((passes().await, passes().await), (3, 3));
+    // It is kept again, and stands in for as long as it may; what is older than that gives way.
+    sleep(MINUTE).await;
+    cache.look_up(TAG, &lifetimes(30), || Counting(Arc::default())).await;
+    sleep(MINUTE * 2).await;
+    assert_eq!((passes().await, passes().await), (4, 5));
+    let failing = || Gated { opened: oneshot::channel().1, failed: Some(true) };
+    let (served, _) = cache.look_up(TAG, &lifetimes(30), failing).await;
+    assert!(matches!(served, Served::Entry(_, How::Stale)), "{served:?}");
+    sleep(MINUTE * 61).await;
+    assert_eq!((passes().await, passes().await), (6, 6));
+}
+
 /// The threads are real, and so is the time: what is kept is fresh for as long as the test lasts.
 #[test]
 fn a_thousand_requests_at_once_are_one_flight_for_each_object() {

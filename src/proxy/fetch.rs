@@ -214,11 +214,12 @@ impl Read {
                 None => Judged::Broken("it is a 304 to a request without a condition"),
             },
             (StatusCode::OK, Part::Manifest) => match self.manifest_content(&response, body) {
-                Ok(Some(content)) => {
+                Ok(Some(content)) if content.manifest.is_some() => {
                     self.remember(&content);
                     self.prefetch(&content);
                     Judged::Is(self.manifest(entry(Kind::Manifest, content)))
                 }
+                Ok(Some(content)) => Judged::Is(Fetched::Answer { content: Arc::new(content), is_trouble: false }),
                 Ok(None) => Judged::Is(Fetched::Pass(Reason::Answer)),
                 Err(how) => Judged::Broken(how),
             },
@@ -280,8 +281,9 @@ impl Read {
         Fetched::Kept { entry: Arc::new(tag), also: Some((key, Arc::new(manifest))) }
     }
 
-    /// The content of a 200, if it is one to keep; `Err` if it is not what its digest says, or no manifest at all. That holds
-    /// for what is not kept as well: it goes to clients.
+    /// The content of a 200, if it is one to keep, or one of another type for those alone who wait: whether other clients would
+    /// take that type only the registry knows. `Err` if it is not what its digest says, or no manifest at all, which holds for
+    /// what is not kept as well: it goes to clients.
     fn manifest_content(&self, response: &ResponseHeader, body: Bytes) -> Result<Option<Content>, &'static str> {
         let text = |name: &HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
         let media_type = text(&header::CONTENT_TYPE).and_then(ManifestType::parse);
@@ -296,13 +298,16 @@ impl Read {
             None if !is_json(&body) => return Err(NO_MANIFEST),
             None => return Ok(None),
         }
-        let (Some(manifest), Some(digest)) = (media_type, digest) else { return Ok(None) };
+        let Some(digest) = digest else { return Ok(None) };
         // A request by SHA-512 may be answered with the SHA-256 as well, which clients look at.
         if text(&DIGEST).is_some_and(|said| said != digest && digest::is_of(said, &body) != Some(true)) {
             return Err("it says another digest");
         }
         let digest = Some(digest.into());
-        Ok(Some(Content { manifest: Some(manifest), digest, ..content::kept(response, body) }))
+        Ok(Some(match media_type {
+            Some(_) => Content { manifest: media_type, digest, ..content::kept(response, body) },
+            None => Content { digest, ..content::shared(response, body) },
+        }))
     }
 }
 

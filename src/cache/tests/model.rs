@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::routes;
 use super::world::{Asking, Known, Object, Shared, Weather};
-use crate::cache::entry::Freshness;
+use crate::cache::entry::{Freshness, PASSES};
 use crate::cache::{Cache, Content, Entry, Fetched, How, Kind, Reason, Served};
 use crate::config::Lifetimes;
 
@@ -195,7 +195,13 @@ impl Request<'_> {
                 format!("{how:?}: {said}")
             }
             Served::Failed(trouble, how) => format!("{how:?}: {trouble}"),
-            Served::Pass(Reason::Answer) => "pass".to_owned(),
+            Served::Pass(Reason::Answer) => {
+                let key = (self.asking.registry, self.asking.path.clone());
+                let passed = self.world.lock().passed.get(&key).copied();
+                let ago = passed.map(|passed| passed.elapsed());
+                assert!(ago.is_some_and(|ago| ago < PASSES), "it passes, and a flight has found why {ago:?} ago");
+                "pass".to_owned()
+            }
             Served::Pass(Reason::Fault) => {
                 assert!(self.world.lock().panics > self.panics, "a fault, and no flight has panicked");
                 "fault".to_owned()

@@ -87,6 +87,8 @@ pub(super) struct World {
     pub reads: Vec<(u64, String, Instant)>,
     /// What a flight has seen that must not be: a panic there would be one that the model expects.
     pub violation: Option<String>,
+    /// When a flight last found that the answer for a key is none to keep.
+    pub passed: BTreeMap<(u64, String), Instant>,
     /// How often a flight has panicked as it should.
     pub panics: usize,
     /// How often anything was purged.
@@ -254,7 +256,10 @@ impl Origin for Asking {
             Weather::Answering503 => {
                 Some(Fetched::Answer { content: self.content(503, "busy", None, 0), is_trouble: true })
             }
-            Weather::Passing => Some(Fetched::Pass(Reason::Answer)),
+            Weather::Passing => {
+                world.passed.insert(key.clone(), Instant::now());
+                Some(Fetched::Pass(Reason::Answer))
+            }
             _ => None,
         };
         if let Some(trouble) = trouble {
@@ -287,7 +292,7 @@ impl Origin for Asking {
             _ if is_gone => self.content(404, "absent", None, 0),
             _ => self.content(200, &version, Some(ManifestType::OciIndex), self.padding()),
         };
-        let entry = Entry { kind, content, confirmed: asked, at_most, until, until_wall: None };
+        let entry = Entry { kind, content, confirmed: asked, at_most, until, until_wall: None, mark: None };
         let reference = Known { asked, kind, at_most, until };
         let also = (kind == Kind::Tag).then(|| {
             let path = format!("/v2/{repository}/manifests/sha:{}", self.says(&version));

@@ -136,8 +136,8 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         ("manifests/b", 200, &[INDEX], "", no_manifest),
         ("manifests/b", 200, &[html], "<html>sign in</html>", no_manifest),
         ("manifests/b", 200, &[html, packed], "packed", no_manifest),
-        ("manifests/b", 200, &[html, digest], "", "pass: answer"),
-        ("manifests/b", 200, &[unlisted, digest], "", "pass: answer"),
+        ("manifests/b", 200, &[html, digest], "", "200 of 0"),
+        ("manifests/b", 200, &[unlisted, digest], "", "200 of 0"),
         ("manifests/b", 200, &[unlisted, digest], "{}", wrong),
         ("manifests/b", 200, &[unlisted], "{}", "pass: answer"),
         ("manifests/b", 200, &[signed, other], "{}", "pass: answer"),
@@ -157,7 +157,7 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         ("manifests/b", 429, &[packed], "{}", "429 of 0, trouble"),
         (&by_digest, 200, &[INDEX], "", "Manifest 200"),
         (&by_digest, 200, &[html], "<html>sign in</html>", wrong),
-        (&by_digest, 200, &[unlisted], "", "pass: answer"),
+        (&by_digest, 200, &[unlisted], "", "200 of 0"),
         (&by_digest, 200, &[unlisted], "{}", wrong),
         (&by_digest, 200, &[signed], "{}", "pass: answer"),
         (&by_digest, 200, &[INDEX, digest], "", "Manifest 200"),
@@ -200,7 +200,15 @@ async fn only_what_a_condition_was_sent_for_is_confirmed() {
     };
     let confirmed = tokio::time::Instant::now();
     let known = |kind, manifest: Option<ManifestType>, at_most| {
-        Arc::new(Entry { kind, content: content(manifest, EMPTY), confirmed, at_most, until: None, until_wall: None })
+        Arc::new(Entry {
+            kind,
+            content: content(manifest, EMPTY),
+            confirmed,
+            at_most,
+            until: None,
+            until_wall: None,
+            mark: None,
+        })
     };
     let index = ManifestType::parse(INDEX.1);
     let whole = || Body::Whole(Bytes::new());

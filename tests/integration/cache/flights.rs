@@ -11,6 +11,7 @@ use crate::load::{load, wait_for_load};
 use crate::wire::{self, Client, Whole};
 use testkit::{AT_ONCE, wait_for};
 
+const CLIENTS: usize = 30;
 const ROUND_TRIP: Duration = Duration::from_millis(300);
 
 /// Sends a `GET` and waits for nothing.
@@ -32,10 +33,44 @@ fn is_asked(requests: &[Recorded]) -> bool {
     requests.iter().any(|seen| seen.hop == Hop::Data)
 }
 
+/// An answer that cannot be kept once cost two reads each time, and one more for each client that waited.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_kept_costs_one_read_each_and_is_shared_where_it_was_read_whole() {
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let cached = Cached::start("{}").await;
+    let by_digest = format!("manifests/{EMPTY}");
+    for (kind, rest, at_once, passed) in [
+        ("application/vnd.cncf.notary.v1+json", by_digest.as_str(), 1, false),
+        ("application/vnd.cncf.notary.v1+json", "manifests/signature", 1, false),
+        ("application/vnd.docker.distribution.manifest.v1+prettyjws", "manifests/old", CLIENTS + 1, true),
+    ] {
+        let body = if passed { "{}" } else { "" };
+        let headers = [("Content-Type", kind), ("Docker-Content-Digest", EMPTY)];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let fault = Fault::StatusWith { status: 200, headers, body: body.to_owned() };
+        cached.azure.clear_faults();
+        cached.azure.inject(Hop::Data, Fault::Hang.on_path(rest).times(1));
+        cached.azure.inject(Hop::Data, fault.on_path(rest));
+        cached.azure.clear_requests();
+        let clients: Vec<_> = (0..CLIENTS).map(|_| begin(&cached, rest)).collect();
+        wait_for_load(&cached.proxy, "all of them", |load| load["requests"]["now"] == CLIENTS);
+        wait_for(&cached.azure, "the one that hangs", is_asked).await;
+        cached.azure.close_connections(Server::Registry);
+        let is_right = |answer: Whole| {
+            assert_eq!((answer.status(), answer.header("content-type")), (200, Some(kind)), "{answer:?}");
+            assert_eq!((answer.header("docker-content-digest"), &*answer.body), (Some(EMPTY), body.as_bytes()));
+        };
+        clients.into_iter().map(end).for_each(is_right);
+        assert!(cached.reads_of(rest) <= at_once + 1, "{rest}: {}, one of which hung", cached.reads_of(rest));
+        cached.azure.clear_requests();
+        (0..10).map(|_| cached.get(&path(rest))).for_each(is_right);
+        assert_eq!(cached.reads_of(rest), 10, "{rest}");
+    }
+}
+
 /// What can be asked for, cold and at the same time, whether or not it is kept afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn simultaneous_requests_are_one_whether_or_not_the_answer_is_kept() {
-    const CLIENTS: usize = 30;
     for (settings, data_endpoints) in [
         ("{tags: 1h, missing: 10m, lists: 1h}", false),
         ("{tags: 0s, manifests: 0s, missing: 0s, lists: 0s, redirects: 0s}", false),
