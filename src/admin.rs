@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::browser;
 use crate::load::Load;
 use crate::metrics::Meters;
-use crate::proxy::Table;
+use crate::proxy::{CacheOfProcess, Table};
 
 mod cache;
 mod health;
@@ -46,6 +46,8 @@ pub(crate) struct Admin {
 pub(crate) struct State {
     /// The routes, and with them the registries.
     pub routes: Arc<Table>,
+    /// What is kept.
+    pub cache: Arc<CacheOfProcess>,
     /// What the listeners have under way.
     pub load: Arc<Load>,
     /// What is measured.
@@ -84,7 +86,7 @@ impl Admin {
         let state = &self.state;
         let is_read = method == Method::GET || method == Method::HEAD;
         let reply = match path {
-            "/cache/purge" if method == Method::POST => purge::purge(&state.routes, query.unwrap_or_default()),
+            "/cache/purge" if method == Method::POST => purge::purge(state, query.unwrap_or_default()),
             "/cache/purge" => return (Reply::text(StatusCode::METHOD_NOT_ALLOWED, "POST\n"), Some("POST")),
             _ if !is_read => {
                 return (Reply::text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n"), Some("GET, HEAD"));
@@ -100,7 +102,7 @@ impl Admin {
             }
             "/" => Reply { status: StatusCode::OK, kind: "text/html; charset=utf-8", body: page::page().html.clone() },
             "/status" => Reply::json(StatusCode::OK, &status::report(state, query)),
-            "/cache" => Reply::json(StatusCode::OK, &cache::report(&state.routes)),
+            "/cache" => Reply::json(StatusCode::OK, &cache::report(state)),
             _ => Reply::text(StatusCode::NOT_FOUND, PATHS),
         };
         (reply, None)

@@ -230,7 +230,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
     let spans = SpanExport::start(&roots, &table, &meters);
     let drain = Arc::new(ArcSwap::from_pointee(config.drain()));
     let notify = Arc::new(ArcSwap::from_pointee(config.notify().clone()));
-    let live = table.live();
+    let (live, cache) = (table.live(), table.cache());
     let (asker, requests) = reload::channel();
     let control = answer_control(asker.clone(), &live, &takeover);
     let handlers = handlers(asker, control, &live, &listeners, &takeover, &spans);
@@ -276,8 +276,13 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         takeover: Arc::clone(&takeover),
     };
     reload.start(requests);
-    let state =
-        State { routes: Arc::clone(&live), load: Arc::clone(&load), meters: Arc::clone(&meters), started: began };
+    let state = State {
+        routes: Arc::clone(&live),
+        cache,
+        load: Arc::clone(&load),
+        meters: Arc::clone(&meters),
+        started: began,
+    };
     let chronicler = Chronicler::new(Arc::clone(&meters));
     let http = Http::new(listen::Kind::Admin, Admin::new(state), &keepalive, &load);
     let (liveness, watchdog) = Watchdog::of_process();

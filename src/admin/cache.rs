@@ -1,17 +1,15 @@
 //! `/cache`: what is kept, and what that has saved the registries.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value, json};
 
+use super::State;
 use crate::cache::{Cache, Kind, Reason};
-use crate::proxy::{Table, Trouble, Upstream, upstreams};
+use crate::proxy::{Trouble, Upstream, upstreams};
 
 /// The counters since the start of the process. Every name is there whatever has happened, with the cache off as well, so
 /// that whoever reads them needs to know none of the settings.
-pub(super) fn report(routes: &Table) -> Value {
-    let cache = kept(routes);
-    let number = |read: &dyn Fn(&Cache<Trouble>) -> u64| cache.as_deref().map_or(0, read);
+pub(super) fn report(State { routes, cache, .. }: &State) -> Value {
+    let number = |read: &dyn Fn(&Cache<Trouble>) -> u64| cache.get().map_or(0, |cache| read(cache));
     let by_name = |all: &[(&'static str, u64)]| -> Value {
         all.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect::<Map<_, _>>().into()
     };
@@ -43,11 +41,6 @@ pub(super) fn report(routes: &Table) -> Value {
         },
         "under_way": number(&|cache| cache.flights() as u64),
     })
-}
-
-/// The cache of the process; `None` while no route has one.
-pub(super) fn kept(routes: &Table) -> Option<Arc<Cache<Trouble>>> {
-    routes.load().iter().find_map(|route| Some(Arc::clone(&route.destination.kept.as_ref()?.cache)))
 }
 
 /// What is told of one registry.

@@ -297,8 +297,7 @@ fn registries(state: &State) -> Vec<Samples> {
 }
 
 fn cache(state: &State) -> Vec<Samples> {
-    let cache = super::cache::kept(&state.routes);
-    let cache = cache.as_deref();
+    let cache = state.cache.get();
     let (entries, bytes) = cache.map_or((0, 0), |cache| cache.size());
     let (evicted, evicted_bytes) = cache.map_or((0, 0), |cache| cache.evicted());
     let mut hits = Samples::of(&names::CACHE_HITS);

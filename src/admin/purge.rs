@@ -6,15 +6,14 @@ use oci::image::Image;
 use oci::name::{Name, Repository};
 use serde_json::json;
 
-use super::Reply;
-use super::cache::kept;
+use super::{Reply, State};
 use crate::cache::Purged;
-use crate::proxy::{Table, parts_within, upstreams};
+use crate::proxy::{parts_within, upstreams};
 
 /// Forgets what the query names: `image=` and an image as clients name it. Answers with the registry, the repository there,
 /// how many entries it was, and how many requests are under way whose answers will not be kept. What other identities have
 /// fetched from the repository is forgotten as well: it is the same image.
-pub(super) fn purge(live: &Table, query: &str) -> Reply {
+pub(super) fn purge(State { routes: live, cache, .. }: &State, query: &str) -> Reply {
     let wrong = |sentence: String| Reply::text(StatusCode::BAD_REQUEST, sentence + "\n");
     let image = match image(query) {
         Ok(image) => image,
@@ -35,7 +34,7 @@ pub(super) fn purge(live: &Table, query: &str) -> Reply {
     let upstream = &choice.route.destination.upstream;
     let meant = Meant::new(&choice.repository, image.tag(), image.digest());
     let mut purged = Purged::default();
-    if let Some(cache) = kept(live) {
+    if let Some(cache) = cache.get() {
         for known in upstreams(live).iter().filter(|known| known.domain == upstream.domain) {
             purged += cache.purge(known.number, |_, path| meant.includes(path));
         }

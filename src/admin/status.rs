@@ -46,7 +46,7 @@ pub(super) fn report(state: &State, query: Option<&str>) -> Value {
         "history": {"step_seconds": STEP.as_secs(), "points": points},
         "load": readiness["load"],
         "opening": opening(&state.load.openings),
-        "cache": cache::report(&state.routes),
+        "cache": cache::report(state),
         "failures": failures.iter().map(failure).collect::<Vec<_>>(),
         "images": images(state),
         "asked": query.and_then(|query| asked(state, query)),

@@ -66,6 +66,10 @@ impl Store {
     /// registry was asked for later than for this one stays. One that is larger than the bound is not kept, nor is the one
     /// that it should have replaced. Called by one thread at a time.
     pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) {
+        // It is off. What a request brings that began before is not evicted for anything.
+        if self.memory() == 0 {
+            return;
+        }
         let replaced = self.entries.peek(&key.as_ref());
         if replaced.as_ref().is_some_and(|replaced| replaced.confirmed > entry.confirmed) {
             return;
@@ -96,8 +100,11 @@ impl Store {
         self.entries.capacity()
     }
 
-    /// Changes that bound. Called by one thread at a time.
+    /// Changes that bound; 0 is that nothing is kept, for which nothing has to make room. Called by one thread at a time.
     pub(super) fn set_memory(&self, memory: usize) {
+        if memory == 0 {
+            self.entries.clear();
+        }
         let (entries, bytes) = self.size();
         self.entries.set_capacity(memory as u64);
         let (left, bytes_left) = self.size();

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -106,6 +106,9 @@ pub(crate) struct Kept {
     /// The platforms for which an image's manifest and configuration are fetched once its index has come.
     pub prefetch: Arc<[Platform]>,
 }
+
+/// The one cache of the process, once there were settings with one. It stays while the cache is off, empty, for its counters.
+pub(crate) type CacheOfProcess = OnceLock<Arc<Cache<Trouble>>>;
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.
 pub(crate) type Table = ArcSwap<Routes<Arc<Destination>>>;

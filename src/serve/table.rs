@@ -3,7 +3,7 @@
 //! Requests read the table through one pointer, which is swapped atomically. A request keeps the destination that it got, so
 //! it ends with the table that it began with. The upkeep of a registry ends after the last request to it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::config::{self, Config};
 use crate::metrics::Meters;
 use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
-use crate::proxy::{BlobHosts, Connections, Destination, Kept, Table, Trouble, Upstream, room};
+use crate::proxy::{BlobHosts, CacheOfProcess, Connections, Destination, Kept, Table, Upstream, room};
 use oci::route::Routes;
 
 /// Makes tables of routes, and swaps them.
@@ -29,8 +29,8 @@ pub(crate) struct RouteTable {
     egress: Arc<Mutex<(EgressSettings, Option<Arc<Egress>>)>>,
     /// The connections of calls that are not passed on, shared by all routes.
     calls: Arc<Connections>,
-    /// The cache of the process, made by the first settings with one.
-    cache: OnceLock<Arc<Cache<Trouble>>>,
+    /// Made by the first settings with a cache.
+    cache: Arc<CacheOfProcess>,
     upkeep: mpsc::UnboundedSender<Upkeep>,
     meters: Arc<Meters>,
 }
@@ -59,7 +59,7 @@ impl RouteTable {
             builder: Builder::new(roots, meters),
             egress: Arc::default(),
             calls: Arc::new(calls),
-            cache: OnceLock::new(),
+            cache: Arc::default(),
             upkeep,
             meters: Arc::clone(meters),
         };
@@ -69,6 +69,11 @@ impl RouteTable {
     /// The table that requests read.
     pub(crate) fn live(&self) -> Arc<Table> {
         Arc::clone(&self.live)
+    }
+
+    /// The cache, for its counters.
+    pub(crate) fn cache(&self) -> Arc<CacheOfProcess> {
+        Arc::clone(&self.cache)
     }
 
     /// Replaces the routes by those of these settings, for new requests, and the size of the cache. A registry whose settings

@@ -3,7 +3,8 @@
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 
 use super::cached::{ACCEPT, Cached, REPOSITORY, path};
-use crate::wire::Client;
+use crate::admin::admin;
+use crate::wire::{self, Client};
 use testkit::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,6 +28,31 @@ async fn off_each_request_is_passed_on_as_it_is() {
     // Nothing is kept, so nothing is served when the registry fails.
     cached.azure.inject(Hop::Data, Fault::Status(503));
     assert_eq!(cached.get(&path("manifests/latest")).status(), 503);
+}
+
+/// They went to 0 and came back, which Prometheus takes for a new process; and all that was kept counted as evicted.
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_stand_still_while_the_cache_is_off_and_go_on_with_it() {
+    let cached = Cached::with(testkit::options(), |setup| setup.cache("{tags: 1h}")).await;
+    let config = std::fs::read_to_string(cached.proxy.config()).expect("a configuration");
+    let off = config.replace("cache: {tags: 1h}", "cache: off");
+    assert_ne!(config, off);
+    let read = || {
+        let body = wire::ask(admin(&cached.proxy), "GET /metrics", "").body;
+        let is_counter = |line: &&str| line.starts_with("acr_cache_proxy_cache_") && line.contains("_total");
+        body.lines().filter(is_counter).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        assert_eq!(cached.get(&path("manifests/latest")).status(), 200);
+    }
+    assert_eq!(cached.ask("GET", &path("manifests/latest"), "Accept: */*\r\n").status(), 404);
+    let before = read();
+    assert!(before.iter().any(|line| line.ends_with("{kind=\"tags\"} 2.0")), "{before:?}");
+    assert!(cached.proxy.reload_with(&off).0);
+    assert_eq!(cached.get(&path("manifests/latest")).status(), 200);
+    assert_eq!(read(), before);
+    assert!(cached.proxy.reload_with(&config).0);
+    assert_eq!(read(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
