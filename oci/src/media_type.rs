@@ -1,7 +1,7 @@
 //! The media types of manifests, and which of them a request accepts.
 //!
-//! Registries that descend from distribution, as ACR does, compare the names in `Accept` literally: `*/*` and `q=` count for
-//! nothing there, and a type that is not named is not served.
+//! Registries that descend from distribution, as ACR does, know no `*/*` in `Accept`, and no weight: a type that is not named is
+//! not served. Here a weight of 0 counts, which says that the type is not wanted.
 
 /// The type of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +45,15 @@ impl ManifestType {
         }
     }
 
-    /// The type with this name, which may have parameters behind it.
+    /// The type with this name, in any letter case (RFC 9110 section 8.3.1), which may have parameters behind it.
     pub fn parse(name: &str) -> Option<Self> {
-        let name = essence(name);
-        Self::ALL.into_iter().find(|known| known.name() == name)
+        Self::named(split(name).0)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        // Nearly all are written as they are here, which is compared sooner.
+        let all = || Self::ALL.into_iter();
+        all().find(|known| known.name() == name).or_else(|| all().find(|known| known.name().eq_ignore_ascii_case(name)))
     }
 
     /// It names further manifests, one a platform.
@@ -65,7 +70,10 @@ impl Accepted {
     /// Of the values of all `Accept` headers of a request.
     pub fn parse<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
         let types = values.flat_map(|value| value.split(|&byte| byte == b','));
-        let named = types.filter_map(|name| ManifestType::parse(std::str::from_utf8(name).ok()?));
+        let named = types.filter_map(|name| {
+            let (name, parameters) = split(std::str::from_utf8(name).ok()?);
+            ManifestType::named(name).filter(|_| parameters.is_empty() || !is_unwanted(parameters))
+        });
         Self(named.fold(0, |bits, named| bits | bit(named)))
     }
 
@@ -84,9 +92,18 @@ fn bit(named: ManifestType) -> u8 {
     1 << named as u8
 }
 
-/// A media type without its parameters.
-fn essence(name: &str) -> &str {
-    name.split(';').next().unwrap_or_default().trim()
+/// Its weight is 0 (RFC 9110 section 12.4.2).
+fn is_unwanted(parameters: &str) -> bool {
+    parameters.split(';').any(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or_default();
+        name.trim().eq_ignore_ascii_case("q") && value.trim().parse().is_ok_and(|weight: f32| weight == 0.0)
+    })
+}
+
+/// A media type and its parameters.
+fn split(name: &str) -> (&str, &str) {
+    let (name, parameters) = name.split_once(';').unwrap_or((name, ""));
+    (name.trim(), parameters)
 }
 
 #[cfg(test)]
@@ -94,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_named_literally() {
+    fn types_are_named_in_any_case_unless_their_weight_is_0() {
         let all = ManifestType::ALL;
         for (accept, expected) in [
             (&["*/*"][..], &[][..]),
@@ -104,6 +121,10 @@ mod tests {
             (&["application/vnd.oci.image.index.v1+json;q=0.1 , */*"], &[ManifestType::OciIndex]),
             (&["text/plain", "application/vnd.docker.distribution.manifest.v2+json"], &[ManifestType::DockerManifest]),
             (&["application/vnd.oci.image.index.v1+jsonx"], &[]),
+            (&["Application/Vnd.OCI.Image.Index.v1+JSON"], &[ManifestType::OciIndex]),
+            (&["application/vnd.oci.image.index.v1+json;q=0"], &[]),
+            (&["application/vnd.oci.image.index.v1+json; Q=0.000, */*"], &[]),
+            (&["application/vnd.oci.image.index.v1+json;x=0;q=0.001"], &[ManifestType::OciIndex]),
         ] {
             let accepted = Accepted::parse(accept.iter().map(|value| value.as_bytes()));
             let found: Vec<_> = all.into_iter().filter(|known| accepted.includes(*known)).collect();

@@ -47,16 +47,19 @@ async fn a_kept_manifest_is_for_those_who_name_its_type_and_others_ask_the_regis
         let path = path(&format!("manifests/{reference}"));
         let bytes = cached.azure.manifest(REPOSITORY, reference).expect("pushed");
         assert_eq!(cached.get(&path).status(), 200, "{reference}");
+        let unwanted = cached.ask("GET", &path, &format!("Accept: {native};q=0\r\n"));
+        assert!(!is_hit(&unwanted), "{reference}, of which the client says that it does not want it: {unwanted:?}");
         let (with_another, with_weight) = (format!("text/html, {native}"), format!("{native};q=0.1,*/*"));
-        let accepts =
-            six.iter().copied().chain([all.as_str(), &with_another, &with_weight, "*/*", "application/json", ""]);
+        let capitals = native.to_ascii_uppercase();
+        let others = [all.as_str(), &with_another, &with_weight, &capitals, "*/*", "application/json", ""];
+        let accepts = six.iter().copied().chain(others);
         for accept in accepts {
             for method in ["GET", "HEAD"] {
                 let what = format!("{method} {reference} {accept:?}");
                 cached.azure.clear_requests();
                 let line = if accept.is_empty() { String::new() } else { format!("Accept: {accept}\r\n") };
                 let answer = cached.ask(method, &path, &line);
-                let names_it = accept.split([',', ';']).any(|named| named.trim() == native);
+                let names_it = accept.split([',', ';']).any(|named| named.trim().eq_ignore_ascii_case(native));
                 if names_it {
                     assert_eq!(cached.reads(), 0, "{what}: {:?}", cached.azure.reads());
                     assert!(is_hit(&answer), "{what}: {answer:?}");
