@@ -115,7 +115,7 @@ catalogue! {
     CACHE_SAVED = Counter "acr_cache_proxy_cache_reads_saved" []
         "Requests for which no registry was asked: hits, collapsed ones, and stale ones that cost no read";
     FLIGHTS = Gauge "acr_cache_proxy_cache_flights" []
-        "Reads under way whose answers will be shared";
+        "Reads under way whose answers will be shared, those that wait for their turn or for a token included";
 
     CONNECTIONS = Gauge "acr_cache_proxy_connections" ["listener"]
         "Open connections, by listener (clients, admin)";
