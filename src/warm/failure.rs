@@ -110,7 +110,10 @@ fn tls_advice(fault: &rustls::Error) -> Option<&'static str> {
 /// What to do about an error of this status and code.
 fn advice(hop: &Hop, status: StatusCode, code: Option<&str>) -> &'static str {
     match (hop, status.as_u16()) {
-        (Hop::Storage(_), 403 | 404) => "the signed address is not good any more: run it again",
+        // The proxy does not see this answer, and gives out the same address for as long as it keeps it.
+        (Hop::Storage(_), 403 | 404) => {
+            "the signed address is not good any more: have the proxy forget the image without its tag, by POST /cache/purge of its admin listener, and run it again"
+        }
         (Hop::Storage(_), _) => "run it again later, or leave storage out with --layers head",
         (_, 404) if code == Some("NAME_UNKNOWN") => "check the image's name and the proxy's routes",
         (_, 404) => "check the image's name and tag",
