@@ -33,6 +33,9 @@ impl CacheStatus {
     pub(crate) fn of_entry(entry: &Entry, lifetimes: &Lifetimes, how: How, now: Instant) -> Self {
         let age = entry.age(now).as_secs();
         let left = signed(entry.lifetime(lifetimes).as_secs()) - signed(age);
+        // Of what is stale by less than a second, 0 would say that it is not yet.
+        let is_over = left == 0 && matches!(how, How::Revalidate | How::Stale);
+        let left = if is_over { -1 } else { left };
         // What ends by itself may do so before its lifetime is over.
         let ends = entry.until.map(|until| signed(until.saturating_duration_since(now).as_secs()));
         let ttl = Some(ends.map_or(left, |ends| ends.min(left)));
