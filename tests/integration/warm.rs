@@ -263,7 +263,10 @@ async fn what_fails_has_one_line_each_and_the_rest_is_warm_all_the_same() {
             "quay.io/org/app",
             vec!["check the image's name and the proxy's routes: 404 NAME_UNKNOWN: no route for quay.io"],
         ),
-        ("ghcr.io/org/broken:1", vec!["blob storage 127.0.0.1: ", "by POST /cache/purge of its admin listener, and run it again"]),
+        (
+            "ghcr.io/org/broken:1",
+            vec!["blob storage 127.0.0.1: ", "by POST /cache/purge of its admin listener, and run it again"],
+        ),
     ] {
         let line = text.lines().find(|line| line.starts_with(&format!("failed {image}: ")));
         let line = line.unwrap_or_else(|| panic!("no line for {image}: {text}"));
