@@ -193,7 +193,9 @@ impl Read {
         let body = match body {
             Ok(body) => body,
             // Of a registry in trouble, not each client is to ask by itself; and something kept is better than what cannot be read.
-            Err(_) if is_trouble(status) || (known.is_some() && is_failure(status)) => {
+            Err(_)
+                if is_trouble(status) || (is_failure(status) && known.is_some_and(|known| self.stands_in(known))) =>
+            {
                 let content = Arc::new(content::bodiless(&response));
                 return Judged::Is(Fetched::Answer { content, is_trouble: true });
             }
