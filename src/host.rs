@@ -82,6 +82,16 @@ impl Host {
         Some(Text { path: path.to_owned(), content })
     }
 
+    /// Whether a program is a text that names its interpreter.
+    pub(crate) fn is_script(&self, path: &str) -> bool {
+        const MARK: &[u8; 2] = b"#!";
+        let begin = self.look(path, |at| {
+            let mut begin = [0; MARK.len()];
+            file::begin(at, &mut begin).map(|()| begin)
+        });
+        begin.is_ok_and(|begin| begin == *MARK)
+    }
+
     /// Whether there is something at a path, or one cannot see whether there is.
     pub(crate) fn has(&self, path: &str) -> bool {
         let found = self.look(path, |at| fs::metadata(at).map_err(FileError::Io));
@@ -219,6 +229,17 @@ pub(crate) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
     let words = read.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let words: Vec<_> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     words.first().is_some_and(|word| word.ends_with(program)).then_some(words)
+}
+
+/// The command line of a program among those that systemd runs for a service of this machine, by their control group (cgroups(7)): of
+/// version 2, or 1.
+pub(crate) fn command_of(service: &str, program: &str) -> Option<Vec<String>> {
+    let lists = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd"]
+        .into_iter()
+        .filter_map(|root| fs::read_to_string(format!("{root}/system.slice/{service}/cgroup.procs")).ok());
+    let processes: Vec<_> =
+        lists.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    processes.into_iter().find_map(|pid| command_line(pid, program))
 }
 
 /// A process was started before a file was changed. Both times are exact to the second.
