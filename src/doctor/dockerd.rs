@@ -202,6 +202,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Dockerd);
     found.version = facts.version().or(facts.installed.as_deref()).map(str::to_owned);
     found.runs = Some(facts.runs);
+    found.is_silent = facts.silent.is_some();
     if let Some(cause) = &facts.silent {
         found.notes.push(format!("dockerd does not tell what it has loaded: {cause}"));
     }
