@@ -203,6 +203,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         parts.push(kubelet);
     }
     edit_what_is_refused(&mut parts, config, mirror, &options.root);
+    proxy::first(&proxy, &mut parts);
     if !host.is_this() {
         // The proxy is asked at its address, from here.
         for finding in parts.iter_mut().skip(1).flat_map(|part| &mut part.findings) {
