@@ -446,7 +446,7 @@ mod tests {
     #[tokio::test]
     async fn a_service_that_has_not_read_its_new_address_is_reloaded_before_engines_are_sent_there() {
         let settings = "upstream: {domain: example.azurecr.io, prefix: hub}\n";
-        let config = Config::load(&Flags::default().with_text("config.yaml", settings)).expect("valid");
+        let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
         let expected = Expected::new(&config, None, "http://127.0.0.1:8090", false, &[]);
         for (is_older, proxy, engine) in [
             (true, "systemctl reload acr-cache-proxy && ", "systemctl reload acr-cache-proxy && write"),
