@@ -374,7 +374,7 @@ mod tests {
         ] {
             assert_eq!(unit(on_disk).differs_from(&words(runs), "registry-mirror"), differs, "{on_disk}");
         }
-        let unread = Unit { unknown: vec![Unknown::Shell { path: String::new() }], ..unit("sh -c") };
+        let unread = Unit { unknown: vec![Unknown::Shell { path: String::new(), script: None }], ..unit("sh -c") };
         assert!(!unread.differs_from(&words("dockerd --registry-mirror=http://a"), "registry-mirror"));
     }
 
