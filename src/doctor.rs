@@ -210,7 +210,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
             finding.fix = finding.fix.clone().on_its_host(&options.root);
         }
     }
-    let mut report = Report { parts, notes: Vec::new(), has_looked: true };
+    let mut report = Report { parts, notes: dockerd::rootless(&host), has_looked: true };
     if host.is_this() && !nix::unistd::geteuid().is_root() {
         report.notes.push(NOT_ROOT.to_owned());
     }

@@ -190,11 +190,15 @@ impl Host {
         addresses.chain(own).collect()
     }
 
-    /// The home directories of users, root's and that of whoever runs this among them.
+    /// The home directories of users, root's and that of whoever runs this among them. Not all are below `/home`, and not all are in
+    /// `/etc/passwd`.
     pub(crate) fn homes(&self) -> Vec<String> {
+        let known = self.read("/etc/passwd").and_then(|text| text.content.ok()).unwrap_or_default();
+        let known = known.lines().filter_map(|line| line.split(':').nth(5).map(|home| home.trim_end_matches('/')));
+        let known = known.filter(|home| home.starts_with('/')).take(MAX_ENTRIES).map(str::to_owned);
         let users = self.list("/home").unwrap_or_default().into_iter().map(|user| format!("/home/{user}"));
         let own = std::env::var("HOME").ok().filter(|home| self.is_this() && home.starts_with('/'));
-        let mut homes: Vec<_> = ["/root".to_owned()].into_iter().chain(users).chain(own).collect();
+        let mut homes: Vec<_> = ["/root".to_owned()].into_iter().chain(known).chain(users).chain(own).collect();
         homes.sort_unstable();
         homes.dedup();
         homes
@@ -264,6 +268,17 @@ mod tests {
         let of_this = Host::new(PathBuf::from("/")).changed(&path.to_string_lossy());
         assert!(of_this.is_some_and(|changed| changed > before), "{of_this:?}");
         assert_eq!(Host::new(root.path().to_owned()).changed("/config.toml"), Some(long_ago), "of a tree");
+    }
+
+    /// Their files, which hide the system's, were not looked at.
+    #[test]
+    fn homes_are_not_all_below_home() {
+        let root = tempfile::tempdir().expect("a directory");
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nu2:x:9:9::/srv/u2/:/bin/sh\nnobody:x:8:8::/:/bin/sh\nbroken\n";
+        fs::create_dir_all(root.path().join("home/eve")).expect("made");
+        fs::create_dir(root.path().join("etc")).expect("made");
+        fs::write(root.path().join("etc/passwd"), passwd).expect("written");
+        assert_eq!(Host::new(root.path().to_owned()).homes(), ["/home/eve", "/root", "/srv/u2"]);
     }
 
     #[test]

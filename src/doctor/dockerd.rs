@@ -80,6 +80,20 @@ fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
         .collect()
 }
 
+/// Which users have a dockerd of their own, which is not looked at; a sentence each.
+pub(super) fn rootless(host: &Host) -> Vec<String> {
+    const FILES: [&str; 2] = [".config/docker/daemon.json", ".config/systemd/user/docker.service"];
+    let paths = host.homes().into_iter().filter_map(|home| {
+        let paths = FILES.map(|file| format!("{home}/{file}"));
+        paths.into_iter().find(|path| host.at(path).is_ok_and(|at| at.is_file()))
+    });
+    paths
+        .map(|path| {
+            format!("{path} is of a rootless dockerd, which is not looked at: the page on clients has its settings")
+        })
+        .collect()
+}
+
 /// `None` where there is no dockerd.
 pub(super) async fn read(host: &Host) -> Option<Facts> {
     let socket = socket(host).await;

@@ -144,6 +144,14 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "a rootless dockerd",
+        made: &[
+            Put("/etc/passwd", "ci:x:1000:1000::/var/lib/ci:/bin/sh\n"),
+            Put("/var/lib/ci/.config/docker/daemon.json", "{}"),
+        ],
+        found: &[],
+    },
+    Broken {
         what: "a script that starts dockerd, which does not run",
         made: &[
             Install(&["dockerd"]),
