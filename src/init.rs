@@ -428,11 +428,7 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     /// The command that runs the proxy where no unit does, with the variables that the unit would have given it.
     fn command(&self) -> String {
         let plain = format!("acr-cache-proxy --config /{CONFIG}");
-        match Variables::read(&self.host.environment) {
-            Ok(variables) if variables.iter().next().is_none() => plain,
-            Ok(variables) if variables.suits_shell() => format!("sh -c 'set -a; . /{ENVIRONMENT}; exec {plain}'"),
-            _ => format!("{plain}, with the variables of /{ENVIRONMENT} in its environment"),
-        }
+        Variables::command(&Variables::read(&self.host.environment), &format!("/{ENVIRONMENT}"), &plain)
     }
 
     /// Says it if the proxy that is to serve the engines cannot yet. It may run with other variables than the way was tried with.

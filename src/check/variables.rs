@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::report::Status;
-use crate::environment_file::Variables;
+use crate::environment_file::{BESIDE, Variables};
 use crate::identity;
 
-/// The file beside the configuration, as in the directory of the package.
-const FILE: &str = "environment";
 /// Hidden: this process has the variables of that file already.
 pub(crate) const FLAG: &str = "variables-of";
 /// Hidden: the names of those that were left out, because that file does not have them.
@@ -38,7 +36,7 @@ pub(crate) struct Taken {
 /// and without others that do the same, which returns only if that fails. `taken` is what has been taken already. Gives what is to be told
 /// of it.
 pub(super) fn take(config: Option<&str>, taken: Option<&Taken>) -> Vec<(Status, String)> {
-    let beside = || config.and_then(|config| Path::new(config).parent()).map(|directory| directory.join(FILE));
+    let beside = || config.and_then(|config| Path::new(config).parent()).map(|directory| directory.join(BESIDE));
     let path = taken.map(|taken| taken.file.clone()).or_else(beside).filter(|_| !is_of_service());
     // Where there is none, as in a container, the environment is the proxy's.
     let Some(path) = path.filter(|path| !matches!(fs::exists(path), Ok(false))) else { return Vec::new() };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -10,6 +11,7 @@ use super::expected::{Expected, Routed, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Part, listed};
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint};
+use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::{DENIED, Host};
 use crate::installed::runs_systemd;
 
@@ -33,14 +35,16 @@ pub(super) struct Facts {
     has_unit: bool,
     /// Somebody takes connections there, who need not answer.
     is_there: bool,
+    /// Those of the service, beside its settings, and the path of their file.
+    variables: Option<(PathBuf, Result<Variables, String>)>,
     /// Nobody listens on this host, and it is the address of the mirror that was asked.
     is_elsewhere: bool,
 }
 
 /// Asks the first listener that can be asked as it is, and the admin listener. Where nobody listens, and `--mirror` says where the clients
 /// of this host find the proxy, that is asked: the host need not have one of its own.
-pub(super) async fn read(host: &Host, config: &Config, mirror: Option<&str>) -> Facts {
-    let own = read_own(host, config).await;
+pub(super) async fn read(host: &Host, config: &Config, file: Option<&Path>, mirror: Option<&str>) -> Facts {
+    let own = read_own(host, config, file).await;
     match (mirror, &own.answers) {
         (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => elsewhere(url).await,
         _ => own,
@@ -69,11 +73,12 @@ async fn elsewhere(url: &str) -> Facts {
         status: None,
         has_unit: false,
         is_there: false,
+        variables: None,
         is_elsewhere: true,
     }
 }
 
-async fn read_own(host: &Host, config: &Config) -> Facts {
+async fn read_own(host: &Host, config: &Config, file: Option<&Path>) -> Facts {
     let listener = config.listeners().iter().find(|listener| listener.is_plain()).or(config.listeners().first());
     let (at, answers) = match listener {
         Some(listener) => {
@@ -103,6 +108,8 @@ async fn read_own(host: &Host, config: &Config) -> Facts {
             status = ask_status(admin, "/status").await;
         }
     }
+    let variables = file.and_then(Path::parent).map(|directory| directory.join(VARIABLES));
+    let variables = variables.filter(|_| answers.is_err()).map(|path| (path.clone(), Variables::read(&path)));
     Facts {
         at,
         answers,
@@ -112,6 +119,7 @@ async fn read_own(host: &Host, config: &Config) -> Facts {
         status,
         has_unit: host.is_this() && host.has_unit(UNIT) && runs_systemd(),
         is_there,
+        variables,
         is_elsewhere: false,
     }
 }
@@ -283,7 +291,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             } else if facts.has_unit {
                 format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
             } else {
-                format!("acr-cache-proxy{}", expected.settings)
+                let program = format!("acr-cache-proxy{}", expected.settings);
+                facts.variables.as_ref().map_or(program.clone(), |(path, variables)| {
+                    Variables::command(variables, &shell_word(&path.display().to_string()), &program)
+                })
             };
             found.find(Finding {
                 registries: Vec::new(),

@@ -112,6 +112,20 @@ async fn a_proxy_that_stands_still_is_not_started_a_second_time() {
     assert!(fix.starts_with("ss -ltnp "), "{fix}");
 }
 
+/// Its command had no variables, so the proxy got no token.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_that_starts_a_proxy_that_is_down_has_the_variables_of_the_service() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[]);
+    let settings = site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), "listen: '127.0.0.1:1'", 1);
+    host.put("/etc/acr-cache-proxy/config.yaml", &settings);
+    let plain = "acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml";
+    assert!(host.report().contains(&format!("   fix: {plain}\n")), "{}", host.report());
+    host.put("/etc/acr-cache-proxy/environment", "AZURE_CLIENT_SECRET='hunter2'\n");
+    let start = format!("   fix: sh -c 'set -a; . /etc/acr-cache-proxy/environment; exec {plain}'\n");
+    assert!(host.report().contains(&start), "{}", host.report());
+}
+
 /// Whoever may not read the settings knows nothing wrong of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_this_user_may_not_read_are_no_finding() {
