@@ -36,8 +36,9 @@ mod task;
 
 use address::Here;
 pub(crate) use by_flag::{dockerd, settings as dockerd_settings};
+pub(crate) use containerd::host as registry_host;
 pub(crate) use docker::DAEMON_JSON;
-pub(crate) use node::{Broken, Node, node};
+pub(crate) use node::{Broken, Node, SWITCH, node};
 pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.

@@ -10,7 +10,12 @@ use crate::client_config::Client;
 
 /// Says what is wrong with the files, and where pulls go by them.
 pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
-    let reads = facts.release().map(|release| release >= READS_HOSTS_TOML && facts.has_containerds_store());
+    // Which store it has, is known of one that runs.
+    let reads = match facts.release() {
+        Some(release) if release < READS_HOSTS_TOML => Some(false),
+        Some(_) if facts.info.is_some() => Some(facts.has_containerds_store()),
+        _ => None,
+    };
     let builds_by_hosts_toml = facts.release() >= Some(READS_HOSTS_TOML);
     let fix = expected.write(Client::Docker, "");
     let mut past = Vec::new();
@@ -61,6 +66,9 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
             "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source{builds}",
             listed(&past)
         ));
+        let is_closed = |name: &&str| expected.registries.get(*name).is_some_and(|routed| routed.closed);
+        let closed: Vec<_> = past.into_iter().filter(is_closed).collect();
+        found.never_close(&closed, "and this dockerd pulls it from the source");
     }
     for directory in &facts.certs {
         let registry = hosts_toml::registry(&directory.name);
