@@ -98,7 +98,9 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
         Task::Check { setup, root }
     } else if write || merge {
         Task::Write { setup, root, how: How { prune, merge, dry: !write } }
+    } else if prune {
+        Task::ListStale { setup, root }
     } else {
-        Task::Show(setup, prune.then_some(root))
+        Task::Show(setup)
     })
 }

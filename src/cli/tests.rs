@@ -202,7 +202,7 @@ fn clients_are_known_by_their_programs_names() {
         for name in other {
             let setup = |name: &str| {
                 let line = format!("client-config {name} --upstream-domain a.azurecr.io");
-                let Ok(Command::ClientConfig(Task::Show(setup, None))) = run(&line) else { panic!("{line}") };
+                let Ok(Command::ClientConfig(Task::Show(setup))) = run(&line) else { panic!("{line}") };
                 setup
             };
             assert_eq!(setup(name), setup(client), "{name}");

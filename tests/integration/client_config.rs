@@ -129,6 +129,31 @@ fn a_file_of_a_route_that_is_gone_is_told_and_only_prune_removes_it() {
     assert!(!text(&output.stderr).contains("is left from"), "{output:?}");
 }
 
+/// It printed the files that are to be written, and never said that there was nothing to list.
+#[test]
+fn prune_without_write_only_lists() {
+    let root = tree_with_a_stale_file();
+    let at = root.path().to_string_lossy().into_owned();
+    let list = |client: &str| client_config(&[client, "--root", &at, "--prune"]);
+    let output = list("containerd");
+    assert_eq!(text(&output.stdout), format!("would remove {at}/{GONE}\n"), "{output:?}");
+    assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");
+    client_config(&["containerd", "--root", &at, "--write", "--prune"]);
+    for client in ["containerd", "k3s"] {
+        let output = list(client);
+        let said = format!(
+            "acr-cache-proxy: nothing to prune: below {at} no file of {client} is left from a route that is gone\n"
+        );
+        assert_eq!((output.status.code(), output.stdout.len(), text(&output.stderr)), (Some(0), 0, said));
+    }
+    let yaml = root.path().join("etc/rancher/k3s/registries.yaml");
+    std::fs::create_dir_all(yaml.parent().expect("a parent")).expect("made");
+    std::fs::write(&yaml, "mirrors:\n  gone.example:\n    endpoint:\n      - \"http://127.0.0.1:8080\"\n").expect("written");
+    let output = list("k3s");
+    assert!(text(&output.stderr).contains("sends gone.example to the proxy, which has no route for it"), "{output:?}");
+    assert_eq!((output.stdout.len(), text(&output.stderr).lines().count()), (0, 1), "{output:?}");
+}
+
 /// The settings may be gone before the files are.
 #[test]
 fn remove_needs_no_settings_and_takes_what_carries_the_comment_and_nothing_else() {
