@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use oci::printable;
 use similar::TextDiff;
 
@@ -89,7 +90,7 @@ pub(crate) fn run(task: &Task) -> Result<(), String> {
 }
 
 /// A root has to exist: one that were made would be somebody's slip of the pen, and the files would count nowhere.
-fn look_at(root: &Path) -> Result<(), String> {
+pub(crate) fn look_at(root: &Path) -> Result<(), String> {
     let wrong = match root.metadata() {
         Ok(root) if root.is_dir() => return Ok(()),
         Ok(_) => "it is no directory".to_owned(),
@@ -141,23 +142,30 @@ fn check(setup: &Setup, root: &Path) -> Result<(), String> {
 
 fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     let stale = setup.stale(root)?;
-    let (mut left, mut failed) = (0, 0);
+    let (mut left, mut failed, mut is_denied) = (0, 0, false);
     for file in &setup.files {
         let put = look(root, file, setup.here.as_ref()).and_then(|look| put(root, file, &look, how));
         match put {
             Ok(is_left) => left += usize::from(is_left),
             Err(cause) => {
                 failed += 1;
+                is_denied |= cause.contains(Errno::EACCES.desc());
                 tell(cause);
             }
         }
+    }
+    if is_denied && !nix::unistd::geteuid().is_root() {
+        tell("you are not root: run the same command with sudo");
     }
     let prunes = how.prune && !how.dry;
     let kept = if prunes { remove_all(root, &stale) } else { 0 };
     if !prunes {
         tell_stale(&stale);
     }
-    eprint!("{}", noted(&setup.notes));
+    // What an engine reads is of no use where nothing was written.
+    if failed == 0 || failed < setup.files.len() {
+        eprint!("{}", noted(&setup.notes));
+    }
     outcome(&[
         ("files that were left as they are", left),
         ("files that could not be written", failed),

@@ -266,6 +266,10 @@ async fn routes_to_one_registry_share_its_lines_and_each_has_its_image() {
         lines(&output).last().map(|line| line.2.as_str()),
         Some("--image quay.io/org/app:1.0: no route is for it")
     );
+    let routes = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]);
+    let output = check(routes.switch("--online").flag("--image", "quay.io/org/app:1.0")).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("check: failed: 1 mistake in the flags"), "it was told to be in the configuration: {text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

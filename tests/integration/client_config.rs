@@ -148,7 +148,8 @@ fn prune_without_write_only_lists() {
     }
     let yaml = root.path().join("etc/rancher/k3s/registries.yaml");
     std::fs::create_dir_all(yaml.parent().expect("a parent")).expect("made");
-    std::fs::write(&yaml, "mirrors:\n  gone.example:\n    endpoint:\n      - \"http://127.0.0.1:8080\"\n").expect("written");
+    std::fs::write(&yaml, "mirrors:\n  gone.example:\n    endpoint:\n      - \"http://127.0.0.1:8080\"\n")
+        .expect("written");
     let output = list("k3s");
     assert!(text(&output.stderr).contains("sends gone.example to the proxy, which has no route for it"), "{output:?}");
     assert_eq!((output.stdout.len(), text(&output.stderr).lines().count()), (0, 1), "{output:?}");
@@ -223,12 +224,12 @@ fn after_a_removal_of_dockers_files_what_is_left_to_do_is_what_is_there() {
 }
 
 #[test]
-fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
+fn a_root_that_is_not_there_and_wrong_words_are_status_2() {
     for (root, says) in [("/nonexistent", "No such file or directory"), ("/etc/passwd", "it is no directory")] {
         for task in [&["--write"][..], &["--write", "--prune"], &["--write", "--remove"], &["--prune"], &["--remove"]] {
             let output = client_config(&[&["podman", "--root", root], task].concat());
-            assert_eq!(output.status.code(), Some(1), "{output:?}");
-            // Where something is shown, the words about the files come first.
+            // As of doctor.
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
             let said = text(&output.stderr);
             let lines: Vec<_> = said.lines().filter(|line| line.contains(root)).collect();
             assert!(lines.len() == 1, "{said}");
@@ -240,6 +241,29 @@ fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
         assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");
     }
+}
+
+/// After each file that could not be written came what dockerd does with them, and no word of root.
+#[test]
+fn whoever_may_not_write_is_told_of_root_and_not_what_the_engine_reads() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+
+    let root = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o555)).expect("set");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    command
+        .args(["client-config", "docker", "--upstream-domain", "a.azurecr.io", "--write", "--root"])
+        .arg(root.path());
+    if nix::unistd::geteuid().is_root() {
+        // nobody
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("Permission denied") && !said.contains("dockerd reads"), "{said}");
+    assert_eq!(said.matches("you are not root: run the same command with sudo").count(), 1, "{said}");
 }
 
 /// The lines to merge had containerd's usual directory in them, whatever the node's was.
