@@ -14,6 +14,7 @@ use crate::config::{Config, Endpoint};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::{DENIED, Host};
 use crate::installed::runs_systemd;
+use crate::metrics::labels::Cause;
 
 const UNIT: &str = "acr-cache-proxy.service";
 /// A sentence of the proxy's is quoted up to here.
@@ -384,13 +385,21 @@ fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
         let count = route["refused_last_hour"].as_u64().unwrap_or_default();
         let name = ["route", "source"].into_iter().find_map(|key| route[key].as_str());
         let (Some(name), true) = (name, count > 0) else { continue };
-        let (name, cause) = (quoted(name), route["most_frequent_cause"].as_str().map(quoted));
-        let cause = cause.map(|cause| format!(", mostly for {cause}")).unwrap_or_default();
+        let name = quoted(name);
+        // A proxy of another release may have others.
+        let cause = route["most_frequent_cause"].as_str().map(|name| match Cause::parse(name) {
+            Some(cause) => format!("because {}", cause.words()),
+            None => format!("for {}", quoted(name)),
+        });
+        let mostly = if count == 1 { "" } else { "mostly " };
+        let cause = cause.map(|cause| format!(", {mostly}{cause}")).unwrap_or_default();
+        let requests = if count == 1 { "1 request".to_owned() } else { format!("{count} requests") };
+        let were = if count == 1 { "was" } else { "were" };
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Refused,
             file: None,
-            text: format!("{count} requests for {name} were refused in the last hour{cause}"),
+            text: format!("{requests} for {name} {were} refused in the last hour{cause}"),
             why: "after such an answer an engine goes to the source, or the pull fails where the route is closed"
                 .to_owned(),
             fix: by_hand(format!(

@@ -172,7 +172,11 @@ fn state(part: &Examined, serves: bool) -> String {
             words.push(format!("pulls {} {of}", listed(&names)));
         }
     }
-    if words.is_empty() { "here".to_owned() } else { words.join("; ") }
+    match part.part {
+        Part::Proxy if words.is_empty() => "whether it runs is not known".to_owned(),
+        _ if words.is_empty() => "here".to_owned(),
+        _ => words.join("; "),
+    }
 }
 
 #[cfg(test)]
