@@ -345,9 +345,9 @@ fn without_it(expected: &Expected<'_>) -> String {
         meant.map(|(name, _)| name.as_str()).collect()
     };
     let (open, closed) = (of(|routed| routed.open), of(|routed| routed.closed));
-    // dockerd's own mirrors, alone of all, always fall back.
+    // They have no setting against it, or one for all registries together.
     let fail = format!(
-        "pulls of {} fail, because their routes are closed, but for those of a dockerd whose mirrors are in daemon.json",
+        "pulls of {} fail, because their routes are closed, but for those of engines that ask the source all the same: dockerd by daemon.json, BuildKit, and k3s and RKE2 as they are by default",
         listed(&closed)
     );
     let past = format!("pulls of {} go to the source, and nobody is told", listed(&open));

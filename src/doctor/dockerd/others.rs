@@ -85,3 +85,43 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::super::finding::Part;
+    use super::*;
+    use crate::client_config;
+    use crate::config::{Config, Flags};
+    use crate::host::Host;
+
+    /// Of one that did not run the registries besides Docker Hub were left out, though its version says that it pulls them from the source.
+    #[test]
+    fn an_old_dockerd_that_does_not_run_is_known_to_pass_the_proxy() {
+        let text = "routes:\n- {source: docker.io, domain: a.azurecr.io, prefix: hub}\n\
+                    - {source: ghcr.io, domain: a.azurecr.io, prefix: ghcr, on_failure: closed}\n";
+        let config = Config::load(&Flags::default().with_text(Path::new("a.yaml"), text)).expect("right");
+        let expected = Expected::new(&config, None, "http://127.0.0.1:8080", false, &[]);
+        let root = tempfile::tempdir().expect("a directory");
+        for (installed, is_past) in [(Some("20.10.24+dfsg1"), true), (Some("28.5.1"), false), (None, false)] {
+            let facts = Facts {
+                settings: None,
+                refusal: None,
+                installed: installed.map(str::to_owned),
+                unit: client_config::dockerd(&Host::new(root.path().to_owned())),
+                certs: Vec::new(),
+                runs: false,
+                has_old_flags: false,
+                is_this: true,
+                silent: None,
+                info: None,
+            };
+            let mut found = Examined::new(Part::Dockerd);
+            others(&facts, &expected, &mut found);
+            assert_eq!(found.ways.get("ghcr.io") == Some(&Way::Source), is_past, "{installed:?}: {found:?}");
+            assert_eq!(found.never_closed.contains("ghcr.io"), is_past, "{installed:?}: {found:?}");
+            assert_eq!(found.notes.len(), if is_past { 2 } else { 0 }, "{found:?}");
+        }
+    }
+}
