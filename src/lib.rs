@@ -62,6 +62,7 @@
 //!     variables, inputs              what a source is configured by, and given
 //!     client_secret, client_certificate, workload_identity, managed_identity, azure_arc, azure_cli
 //!     azure, transport               the adapter of azure_identity, and its HTTP client
+//!     remedy                         what to do about a sign-in that fails
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::state                 what they are now: one value, published by that task, read without a lock
 //!     token::refresh               that task: renews tokens before they end
