@@ -457,13 +457,27 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         self.talk.confirm(question, default && !self.is_doubtful)
     }
 
+    /// What `--yes` does of all that was shown.
+    fn by_yes(&self) -> String {
+        let is_edited = matches!(self.host.standing, Before::Edited(_));
+        let replaces = self.settings.as_ref().is_some_and(|settings| settings.to_yaml() != self.host.standing.text());
+        let flags = if is_edited && replaces { "--yes --replace" } else { "--yes" };
+        let starts = self.does(Step::Service) && matches!(self.host.manager, Manager::Systemd { .. });
+        let has_engines = self.does(Step::Engines) && !self.host.clients.is_empty();
+        if has_engines && !starts && !self.is_served() {
+            format!("{flags} does the above but for the engines' files, because {}", self.running.lack())
+        } else {
+            format!("{flags} does all of the above")
+        }
+    }
+
     fn end(&mut self) -> Result<(), Stop> {
         if !self.host.is_root {
             let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
             self.left.push(format!("nothing was done, because you are not root: sudo acr-cache-proxy init{flags}"));
         } else if self.talk.manner() == Manner::Show {
-            let why = "nothing was done, because standard input is no terminal and nobody agrees: --yes does all of the above";
-            self.left.push(why.to_owned());
+            let why = "nothing was done, because standard input is no terminal and nobody agrees";
+            self.left.push(format!("{why}: {}", self.by_yes()));
         }
         if self.left.is_empty() {
             self.talk.say("\nWhether pulls get through, hop by hop: acr-cache-proxy check --online --config ")?;
