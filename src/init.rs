@@ -172,6 +172,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             self.try_way(&chosen.text)?;
         }
         let is_written = !chosen.is_new || self.write(&chosen.text)?;
+        if !self.is_open {
+            self.left.insert(0, self.not_open(is_written));
+        }
         if !is_written && self.talk.manner() != Manner::Show && self.host.is_root {
             match self.host.standing {
                 // By --yes it is told at the end.
@@ -252,7 +255,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         let Options { registry, rules, client_id, .. } = self.options;
         let is_known = registry.is_some() && !rules.is_empty();
         if !is_known && self.talk.manner() != Manner::Ask {
-            self.left.push("nobody can be asked: give --registry and --prefix".to_owned());
+            let lacks = [("--registry", registry.is_none()), ("--prefix", rules.is_empty())];
+            let lacks: Vec<_> = lacks.into_iter().filter(|(_, lacks)| *lacks).map(|(flag, _)| flag).collect();
+            self.left.push(format!("nobody can be asked: give {}", lacks.join(" and ")));
             return Ok(None);
         }
         let registry = match registry {
@@ -300,7 +305,11 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     /// What fails here prevents nothing: a role may take minutes to count, a firewall may be opened later.
     fn try_way(&mut self, text: &str) -> Result<(), Stop> {
         let environment = self.host.environment.display().to_string();
-        let question = format!("\nTry the way to the registry, with the variables of {environment}?");
+        let by = match std::fs::exists(&self.host.environment) {
+            Ok(false) => String::new(),
+            _ => format!(", with the variables of {environment}"),
+        };
+        let question = format!("\nTry the way to the registry{by}?");
         match self.talk.manner() {
             Manner::Show => return Ok(()),
             Manner::Ask => {
@@ -337,14 +346,25 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                         lacks.join(", ")
                     ))?;
                 }
-                self.left.push(format!(
-                    "the way to the registry is not open yet, and pulls go to the source or fail until it is: see above for what to do; then: acr-cache-proxy check --online --config {}",
-                    self.host.config.display()
-                ));
             }
             Err(cause) => self.left.push(format!("the way to the registry could not be tried: {cause}")),
         }
         Ok(())
+    }
+
+    /// That a hop of the way has failed, and what to do; without the configuration there is nothing to check by.
+    fn not_open(&self, is_written: bool) -> String {
+        if is_written {
+            format!(
+                "the way to the registry is not open yet, and pulls go to the source or fail until it is: see above for what to do; then: acr-cache-proxy check --online --config {}",
+                self.host.config.display()
+            )
+        } else {
+            let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
+            format!(
+                "the way to the registry is not open yet: see above for what to do; then: acr-cache-proxy init{flags}"
+            )
+        }
     }
 
     /// Returns whether the configuration is there.
@@ -399,11 +419,13 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
         let Manager::Systemd { is_active } = self.host.manager else {
             let how = self.host.manager.by_hand(&self.running, &self.command(), CONFIG);
-            self.talk.say(&format!("\n{how}\n"))?;
-            let is_to_be_done = self.host.is_root && self.talk.manner() != Manner::Show;
-            if is_to_be_done && !self.is_served() {
-                self.left.push(how);
+            let is_left = self.host.is_root && self.talk.manner() != Manner::Show && !self.is_served();
+            // What is told at the end is told before only to whoever is asked about engines in between.
+            let asks = self.talk.manner() == Manner::Ask && self.does(Step::Engines) && !self.host.clients.is_empty();
+            if !is_left || asks {
+                self.talk.say(&format!("\n{how}\n"))?;
             }
+            self.left.extend(is_left.then_some(how));
             return Ok(self.is_served());
         };
         let mut commands = vec![ENABLE];
@@ -441,7 +463,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return Ok(());
         };
         self.is_doubtful = true;
-        self.talk.say(&format!("\nThe proxy that runs is not ready: {why}\n"))?;
+        if self.talk.manner() == Manner::Ask {
+            self.talk.say(&format!("\nThe proxy that runs is not ready: {why}\n"))?;
+        }
         self.left.push(format!(
             "the proxy that runs is not ready, and pulls go to the source or fail until it is: {why}; if it was started without the variables of {}, restart it with them",
             self.host.environment.display()

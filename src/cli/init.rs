@@ -83,6 +83,9 @@ pub(super) fn parse(flags: InitFlags) -> Result<Options, Exit> {
         let sentence = format!("{} of them for {count} of --source: give one for each", prefixes.len());
         note("--prefix", sentence);
     }
+    if yes && registry.is_some() && prefixes.is_empty() && sources.is_empty() {
+        note("--prefix", "--yes asks nothing: give the target of the cache rule, such as hub".to_owned());
+    }
     let registry = registry.map(|text| Settings::parse_registry(&text)).transpose();
     let registry = registry.map_err(|sentence| note("--registry", sentence)).ok().flatten();
     let client_id = client_id.map(|text| Settings::parse_client_id(&text)).transpose();
