@@ -30,10 +30,10 @@ pub(super) struct InitFlags {
     // By the name of the setting, too: who types that means this.
     #[arg(long, alias = "upstream-domain", value_name = "HOST")]
     registry: Option<String>,
-    /// The target of the cache rule without its /*, such as hub; once for each --source
+    /// The target of the cache rule, such as hub or hub/*; once for each --source
     #[arg(long = "prefix", alias = "upstream-prefix", value_name = "PREFIX")]
     prefixes: Vec<String>,
-    /// The registry whose images the cache rule is for; once for each rule [default: docker.io]
+    /// The registry whose images the cache rule is for, such as ghcr.io or ghcr.io/*; once for each rule [default: docker.io]
     #[arg(long = "source", value_name = "REGISTRY")]
     sources: Vec<String>,
     /// The client id of a user-assigned managed identity [default: the first identity that this host has]
