@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use oci::route::{DOCKER_HUB, Source};
 
 use super::ask::{Conversation, Stop};
-use crate::config::{Domain, parse_id, parse_prefix};
+use crate::config::{Domain, parse_guid, parse_prefix};
 
 /// More rules than any host's engines pull by; a list without an end is somebody's mistake.
 pub(super) const MAX_RULES: usize = 16;
@@ -117,7 +117,7 @@ impl Settings {
 
     /// The client id of an identity. The error says what to use.
     pub(crate) fn parse_client_id(text: &str) -> Result<String, String> {
-        parse_id(text)
+        parse_guid(text)
     }
 
     /// The flags that say the same, as a shell takes them.
@@ -267,7 +267,7 @@ mod tests {
             ("example.azurecr.io", &[("docker.io", "hub")][..], None),
             ("example.azurecr.io:5000", &[("docker.io", "")], Some(id)),
             ("10.0.0.5", &[("ghcr.io", "ghcr/all")], None),
-            ("[fd00::5]:5000", &[("docker.io/library", "123"), ("registry.example:5000", "true")], Some("1e3")),
+            ("[fd00::5]:5000", &[("docker.io/library", "123"), ("registry.example:5000", "true")], Some(id)),
             (
                 "123.azurecr.io",
                 &[("docker.io", "null"), ("ghcr.io", "no"), ("quay.io", "1_0"), ("mcr.microsoft.com", "0x1f")],
@@ -361,6 +361,7 @@ mod tests {
             (Rule::parse_source("hub.docker.com", &[]), "Docker Hub's is docker.io"),
             (Rule::parse_prefix("/hub"), "is not a repository path"),
             (Settings::parse_client_id("a\u{1b}b"), ""),
+            (Settings::parse_client_id("pull-identity"), "it is not a GUID: use the id"),
         ] {
             let sentence = wrong.expect_err(says);
             assert!(sentence.contains(says) && !sentence.contains('\u{1b}'), "{sentence}");
