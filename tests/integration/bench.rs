@@ -252,6 +252,17 @@ async fn a_direct_pull_follows_to_a_data_endpoint_whose_secret_is_in_no_report()
     }
 }
 
+/// The proxy and engines take it for library/busybox; directly it was not found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_alone_is_an_image_of_docker_hub_on_both_sides() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let report =
+        Bench::new(&azure).direct().args(&format!("--via {} --image busybox --pulls 1", proxy.url(""))).report();
+    let sides = &report["runs"][0]["sides"];
+    assert_eq!((&sides["via"]["errors"], &sides["direct"]["errors"]), (&0.into(), &0.into()), "{report:#}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_image_host_or_credential_is_one_sentence_before_the_run() {
     let azure = testkit::azure().await;
