@@ -164,6 +164,9 @@ impl<S: Stream> AsyncRead for Connection<S> {
         let state = Pin::new(&mut me.stream).poll_read(context, out);
         if let Readable::Frames(frames) = &mut me.readable {
             frames.read(out.filled().get(before..).unwrap_or_default());
+            if frames.is_refused() {
+                return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+            }
             if state.is_pending() && frames.poll_overdue(context).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }

@@ -1,13 +1,15 @@
 //! A deadline for each HTTP/2 frame and header block of a client.
 //!
 //! A frame that never ends, or a header block that is continued for ever (CONTINUATION), keeps a connection open without a
-//! request. The h2 crate bounds their size; their time is bounded here.
+//! request. The h2 crate bounds the size of each; their time is bounded here, and what those of all connections take together.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::proxy::room::Share;
 
 /// RFC 9113 section 4.1: length of the payload in three bytes, type, flags, stream in four.
 const FRAME_HEADER: usize = 9;
@@ -26,18 +28,38 @@ pub(crate) struct Frames {
     in_header_block: bool,
     limit: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the frame or header block that has not ended, and their part of the room of such.
+    unended: usize,
+    share: Share,
+    /// There was no room.
+    is_refused: bool,
 }
 
 impl Frames {
     /// For a connection whose next `preface` bytes belong to no frame. Frames and header blocks have `limit`.
     pub(crate) fn new(preface: usize, limit: Duration) -> Self {
-        Self { header: [0; FRAME_HEADER], length: 0, payload: preface, in_header_block: false, limit, deadline: None }
+        Self {
+            header: [0; FRAME_HEADER],
+            length: 0,
+            payload: preface,
+            in_header_block: false,
+            limit,
+            deadline: None,
+            unended: 0,
+            share: Share::of_header(),
+            is_refused: false,
+        }
     }
 
     /// Takes note of bytes that have come. The deadline starts again whenever a frame or header block ends.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
-        let has_ended = self.follow(bytes);
-        match (self.is_unfinished(), has_ended, &mut self.deadline) {
+        let behind = self.follow(bytes);
+        match behind {
+            Some(rest) => (self.unended, self.share) = (rest, Share::of_header()),
+            None => self.unended += bytes.len(),
+        }
+        self.is_refused |= !self.share.grow_header(self.unended);
+        match (self.is_unfinished(), behind.is_some(), &mut self.deadline) {
             (false, _, deadline) => *deadline = None,
             (true, true, Some(deadline)) => deadline.as_mut().reset(Instant::now() + self.limit),
             (true, false, Some(_)) => {}
@@ -45,14 +67,19 @@ impl Frames {
         }
     }
 
+    /// Too many unfinished frames and header blocks are as long as this connection's.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
     /// Ready when the deadline of an unfinished frame or header block has passed.
     pub(crate) fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.deadline.as_mut().map_or(Poll::Pending, |deadline| deadline.as_mut().poll(context))
     }
 
-    /// Whether a frame has ended, other than within an unfinished header block.
-    fn follow(&mut self, mut bytes: &[u8]) -> bool {
-        let mut has_ended = false;
+    /// How many bytes have come since a frame ended, other than within an unfinished header block; `None` if none has ended.
+    fn follow(&mut self, mut bytes: &[u8]) -> Option<usize> {
+        let mut behind = None;
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let length = self.payload.min(bytes.len());
@@ -76,9 +103,11 @@ impl Frames {
                     self.in_header_block = flags & END_HEADERS == 0;
                 }
             }
-            has_ended |= self.payload == 0 && !self.in_header_block;
+            if self.payload == 0 && !self.in_header_block {
+                behind = Some(bytes.len());
+            }
         }
-        has_ended
+        behind
     }
 
     fn is_unfinished(&self) -> bool {

@@ -24,6 +24,7 @@ use super::tls::Revocation;
 use super::{Kind, drain};
 use crate::access::{Bounds, Denial, Place, Reason};
 use crate::load::Load;
+use crate::proxy::room::Share;
 use crate::proxy::{self, served};
 
 /// How HTTP/2 begins (RFC 9113 section 3.4).
@@ -294,7 +295,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
     }
 
     async fn gather(&self, connection: &mut Connection<impl Stream>, speaks: Speaks, bounds: Bounds) -> Next {
-        let mut header = Header::default();
+        let (mut header, mut share) = (Header::default(), Share::of_header());
         let malformed = if connection.is_secured() { NoRequest::NotHttp } else { NoRequest::Malformed };
         // Since the first bytes, if these were not the whole header: most are, and need no clock.
         let mut begun: Option<Instant> = None;
@@ -318,6 +319,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
                     }
                     Err(Malformed) => return refused(malformed, begun),
                     Ok(None) if bytes.len() >= bounds.header_size => return refused(NoRequest::TooLarge, begun),
+                    Ok(None) if !share.grow_header(bytes.len()) => return refused(NoRequest::NoRoom, begun),
                     Ok(None) => {}
                 }
             }
@@ -350,7 +352,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http<A> {
         } else {
             self.load.bad_headers.fetch_add(1, Ordering::Relaxed);
             self.load.gate.refusals().count(match why {
-                NoRequest::TooLarge => Reason::HeaderSize,
+                NoRequest::TooLarge | NoRequest::NoRoom => Reason::HeaderSize,
                 NoRequest::TooSlow => Reason::HeaderTime,
                 _ => Reason::Malformed,
             });

@@ -26,6 +26,8 @@ pub(crate) enum NoRequest {
     NotHttp,
     /// The header is larger than its limit.
     TooLarge,
+    /// One that came when many others, as long as it, had not ended either.
+    NoRoom,
     /// The header has not ended in time.
     TooSlow,
     /// As many connections as there may be are open.
@@ -59,6 +61,9 @@ impl NoRequest {
                 Code::Unsupported,
                 "the header is larger than limits.header_size",
             ),
+            Self::NoRoom => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "too many long headers have not ended")
+            }
             Self::TooSlow => {
                 (StatusCode::REQUEST_TIMEOUT, Code::Unsupported, "the header has not ended within limits.header_time")
             }
@@ -172,6 +177,7 @@ mod tests {
             (NoRequest::Malformed, 400),
             (NoRequest::TooSlow, 408),
             (NoRequest::TooLarge, 431),
+            (NoRequest::NoRoom, 503),
             (NoRequest::TooManyConnections, 503),
             (NoRequest::ProxyHeaderRefused, 400),
             (NoRequest::ProxyHeaderTooSlow, 408),

@@ -1,7 +1,8 @@
-//! Room for bodies that are held in memory, from the first byte that is read until nobody sends or keeps them any more.
+//! Room for what clients hold in memory: bodies, from the first byte that is read until nobody sends or keeps them any more, and
+//! headers of requests, until they have ended.
 //!
-//! A client that reads slowly, or not at all, holds its answer for as long as it may, and thousands may do so at once: what all of
-//! them hold together is bounded, whatever the registry sends.
+//! A client that reads slowly, or not at all, holds its answer for as long as it may, and one that sends slowly its header. Thousands
+//! may do so at once: what all of them hold together is bounded, whatever the registry or they send.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,20 +11,34 @@ use bytes::Bytes;
 /// Bytes of bodies beside those that are kept: as many as the default of the whole cache.
 const BESIDE_CACHE: usize = 64 << 20;
 
-/// The room of this process.
-static ROOM: Room = Room { bytes: AtomicUsize::new(BESIDE_CACHE), held: AtomicUsize::new(0) };
+/// Bytes of headers that have not ended, beyond usual ones: some 500 of the largest.
+const HEADERS: usize = 32 << 20;
+/// A header up to this length is a usual one, and takes nothing of the room: clients send less than 1 KiB, and some carry a token.
+const USUAL_HEADER: usize = 4 << 10;
 
+/// The rooms of this process.
+static BODIES: Room = Room::new(BESIDE_CACHE);
+static UNENDED: Room = Room::new(HEADERS);
+
+#[derive(Debug)]
 struct Room {
     bytes: AtomicUsize,
     held: AtomicUsize,
 }
 
-/// The cache keeps as many bytes at most. Its bodies are held as well, so that as much room is left beside them as without it.
-pub(crate) fn is_beside_cache_of(memory: usize) {
-    ROOM.bytes.store(BESIDE_CACHE.saturating_add(memory), Ordering::Relaxed);
+impl Room {
+    const fn new(bytes: usize) -> Self {
+        Self { bytes: AtomicUsize::new(bytes), held: AtomicUsize::new(0) }
+    }
 }
 
-/// What a body takes of the room.
+/// The cache keeps as many bytes at most. Its bodies are held as well, so that as much room is left beside them as without it.
+pub(crate) fn is_beside_cache_of(memory: usize) {
+    BODIES.bytes.store(BESIDE_CACHE.saturating_add(memory), Ordering::Relaxed);
+}
+
+/// What a body or a header takes of its room.
+#[derive(Debug)]
 pub(crate) struct Share {
     room: &'static Room,
     bytes: usize,
@@ -31,11 +46,21 @@ pub(crate) struct Share {
 
 impl Default for Share {
     fn default() -> Self {
-        Self { room: &ROOM, bytes: 0 }
+        Self { room: &BODIES, bytes: 0 }
     }
 }
 
 impl Share {
+    /// Of a header that comes; [`Self::grow_header`] takes what it needs.
+    pub(crate) fn of_header() -> Self {
+        Self { room: &UNENDED, bytes: 0 }
+    }
+
+    /// Takes as much as so many bytes of a header need that has not ended. False if there is not that much left.
+    pub(crate) fn grow_header(&mut self, length: usize) -> bool {
+        length <= USUAL_HEADER || self.grow(length)
+    }
+
     /// Takes as much as a body of this length needs. False if there is not that much left.
     pub(crate) fn grow(&mut self, length: usize) -> bool {
         let more = length.saturating_sub(self.bytes);
@@ -60,6 +85,9 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
         self.room.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -80,7 +108,7 @@ mod tests {
     use super::*;
 
     fn room(bytes: usize) -> &'static Room {
-        Box::leak(Box::new(Room { bytes: AtomicUsize::new(bytes), held: AtomicUsize::new(0) }))
+        Box::leak(Box::new(Room::new(bytes)))
     }
 
     #[test]
@@ -101,5 +129,16 @@ mod tests {
         assert_eq!(held(), 0);
         assert!(Share { room, bytes: 0 }.grow(100));
         assert_eq!(held(), 0);
+    }
+
+    #[test]
+    fn a_usual_header_takes_nothing_of_the_room() {
+        let room = room(10_000);
+        for (length, is_there, held) in
+            [(4096, true, 0), (4097, true, 4097), (10_001, false, 0), (10_000, true, 10_000)]
+        {
+            let mut share = Share { room, bytes: 0 };
+            assert_eq!((share.grow_header(length), room.held.load(Ordering::Relaxed)), (is_there, held), "{length}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Requests of HTTP/1 as bytes: headers within bounds, requests in sequence, bodies, and what is refused before it is parsed.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -125,6 +125,52 @@ async fn unfinished_headers_take_little_memory() {
         assert!(taken < most, "{CLIENTS} headers of {length} bytes: {taken}");
         drop(clients);
         wait_for_load(&proxy, "their end", |load| load["connections"]["now"] == 0);
+    }
+}
+
+/// Each within its own limit; without a common bound they took as much as there are connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_headers_of_all_clients_have_a_bound_together() {
+    const ROOM: usize = 32 << 20;
+    const LENGTH: usize = 60_000;
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let header = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(LENGTH));
+    // HPACK: a literal field whose value would have 60,127 bytes.
+    let mut block = [&[0, 1, b'x', 0x7f, 0xe0, 0xd4, 0x03][..], &[b'x'; LENGTH]].concat();
+    block.truncate(LENGTH);
+    let mut frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for (number, part) in block.chunks(15_000).enumerate() {
+        let kind = if number == 0 { 1 } else { 9 };
+        let length = u16::try_from(part.len()).expect("short").to_be_bytes();
+        frames.extend([&[0, length[0], length[1], kind, 0, 0, 0, 0, 1][..], part].concat());
+    }
+    for bytes in [header.as_bytes(), &frames] {
+        let mut clients: Vec<_> = (0..ROOM / LENGTH + 40)
+            .map(|_| {
+                let mut client = wire::connect(proxy.address());
+                // The refusal may come before the end of it.
+                let _ = client.write_all(bytes);
+                client
+            })
+            .collect();
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/", "").status, 200, "a usual header takes nothing of the room");
+        let refused = clients.iter_mut().filter_map(|client| is_refused(client).then_some(())).count();
+        assert!((40..80).contains(&refused), "{refused} of {}", clients.len());
+    }
+}
+
+/// By HTTP/1 with an answer, by HTTP/2 with the connection's end.
+fn is_refused(client: &mut TcpStream) -> bool {
+    client.set_nonblocking(true).expect("a socket");
+    let mut bytes = [0; 1024];
+    loop {
+        match client.read(&mut bytes) {
+            Ok(1..) if bytes.starts_with(b"HTTP/1.1 503 ") => return true,
+            Ok(1..) => {}
+            Err(cause) if cause.kind() == ErrorKind::WouldBlock => return false,
+            Ok(0) | Err(_) => return true,
+        }
     }
 }
 
