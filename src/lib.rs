@@ -205,6 +205,7 @@
 //!   served                           what a proxy that listens already serves
 //!   place                            the configuration in its place, in one step, with a copy of the one before
 //!   service, engines                 the unit's start; which clients the host has, and their files
+//!   left                             what is left to do at the end, or nobody has agreed to
 //! client_config                    files by which clients come here
 //!   task                             shows, checks, writes, merges or removes them
 //!   address                          which addresses are the proxy's
