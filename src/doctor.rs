@@ -177,7 +177,7 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
     let elsewhere = options.mirror.as_ref().map(Mirror::url);
     // At once, so that engines that hang are waited for together.
     let (proxy, (dockerd, containerd), podman, crio, buildkitd) = tokio::join!(
-        proxy::read(&host, config, elsewhere.as_deref()),
+        proxy::read(&host, config, options.file.as_deref().map(Path::new), elsewhere.as_deref()),
         async {
             let dockerd = dockerd::read(&host).await;
             let containerd = containerd::read(&host, dockerd.is_some()).await;

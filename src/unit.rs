@@ -269,6 +269,15 @@ impl Unit {
     pub(crate) fn flag(&self, name: &str) -> Vec<String> {
         flag(&self.command, name)
     }
+
+    /// The value of a flag that needs none, `--name` or `--name=value`, where it is given last.
+    pub(crate) fn switch(&self, name: &str) -> Option<String> {
+        let value = |word: &String| {
+            let rest = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?.strip_prefix(name)?;
+            if rest.is_empty() { Some("true".to_owned()) } else { rest.strip_prefix('=').map(str::to_owned) }
+        };
+        self.command.iter().rev().find_map(value)
+    }
 }
 
 /// Whether this program runs others, as its words say.

@@ -150,8 +150,9 @@ impl Facts {
         self.info.as_ref()?["ServerVersion"].as_str()
     }
 
+    /// Of the one that runs, or would.
     fn release(&self) -> Option<u32> {
-        self.version()?.split('.').next()?.parse().ok()
+        self.version().or(self.installed.as_deref())?.split('.').next()?.parse().ok()
     }
 
     /// What comes of a file that it cannot read.
@@ -387,10 +388,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     }
     let is_closed = expected.registries.get(DOCKER_HUB).is_some_and(|routed| routed.closed);
     if is_closed && !by_hosts {
-        found.notes.push(
-            "docker.io is closed, and dockerd's own mirrors always fall back: reject registry-1.docker.io in the firewall"
-                .to_owned(),
-        );
+        found.never_close(&[DOCKER_HUB], "and dockerd's own mirrors always fall back");
     }
     let starts: Vec<_> = mirrors.iter().map(|mirror| facts.starts_with(mirror)).collect();
     if starts.contains(&Some(false)) {

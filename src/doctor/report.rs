@@ -73,6 +73,7 @@ impl Report {
                 "pulls": part.ways.iter().map(|(name, way)| (name.clone(), json!(way.name()))).collect::<Value>(),
                 "findings": part.findings.iter().map(finding).collect::<Vec<_>>(),
                 "notes": part.notes,
+                "never_closed": part.never_closed,
             })
         };
         let count = self.findings().count();
@@ -116,6 +117,9 @@ impl Report {
             0 if self.knows_no_tokens() => {
                 "doctor: ok: nothing is wrong with the engines; whether the proxy has its tokens is not known"
                     .to_owned()
+            }
+            0 if self.parts.iter().any(|part| !part.never_closed.is_empty()) => {
+                "doctor: ok, but that sources of closed routes are asked all the same, as the notes say".to_owned()
             }
             0 => "doctor: ok: nothing is wrong on this host".to_owned(),
             1 => "doctor: 1 finding".to_owned(),
@@ -179,7 +183,11 @@ fn state(part: &Examined, by_the_proxy: &str) -> String {
             words.push(format!("pulls {} {of}", listed(&names)));
         }
     }
-    if words.is_empty() { "here".to_owned() } else { words.join("; ") }
+    match part.part {
+        Part::Proxy if words.is_empty() => "whether it runs is not known".to_owned(),
+        _ if words.is_empty() => "here".to_owned(),
+        _ => words.join("; "),
+    }
 }
 
 #[cfg(test)]
