@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +49,8 @@ const MAX_IDLE: usize = 8;
 pub(crate) struct Options {
     /// The file of the settings, for the report; `None` where flags alone give them.
     pub file: Option<String>,
-    /// The file of variables that this process was started anew with.
-    pub variables_of: Option<PathBuf>,
+    /// The variables that this process was started anew with.
+    pub taken: Option<variables::Taken>,
     /// Also try the way to the registries.
     pub online: bool,
     /// The report as JSON.
@@ -65,7 +64,7 @@ pub(crate) struct Options {
 /// Checks the settings that `load` gives, or what is wrong with them, and prints the report. Returns the exit status.
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> u8 {
     let begun = std::time::Instant::now();
-    let of_variables = variables::take(options.file.as_deref(), options.variables_of.as_deref());
+    let of_variables = variables::take(options.file.as_deref(), options.taken.as_ref());
     let (mut configuration, parts) = configuration::check(options, of_variables, load);
     let mut groups = Vec::new();
     if let Some(parts) = parts.filter(|_| options.online) {

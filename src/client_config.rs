@@ -35,10 +35,11 @@ mod talos;
 mod task;
 
 use address::Here;
-pub(crate) use by_flag::{dockerd, settings as dockerd_settings};
+pub(crate) use by_flag::{dockerd, running_dockerd, settings as dockerd_settings};
+pub(crate) use containerd::host as registry_host;
 pub(crate) use docker::DAEMON_JSON;
-pub(crate) use node::{Broken, Node, node};
-pub(crate) use task::{How, Task, run, shown};
+pub(crate) use node::{Broken, Node, SWITCH, node};
+pub(crate) use task::{How, Task, look_at, run, shown};
 
 /// How the line begins by which a file of this command is known again.
 const MARKER: &str = "# Written by acr-cache-proxy client-config";

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use crate::file::{self, FileError};
 
+/// Its name, in the directory of the proxy's configuration, as the package has it.
+pub(crate) const BESIDE: &str = "environment";
 /// The longest file of variables that is read; one line of it holds a secret.
 const LONGEST: u64 = 1 << 20;
 /// What stands for itself in a shell, beside letters and digits.
@@ -52,9 +54,16 @@ impl Variables {
         &self.ignored
     }
 
-    /// Whether a POSIX shell reads the same out of the file.
-    pub(crate) fn suits_shell(&self) -> bool {
-        self.suits_shell
+    /// The command that runs a program with the variables of the file at `path` where no unit does; both are of a shell.
+    pub(crate) fn command(read: &Result<Self, String>, path: &str, program: &str) -> String {
+        match read {
+            Ok(variables) if variables.all.is_empty() => program.to_owned(),
+            Ok(variables) if variables.suits_shell => {
+                let script = format!("set -a; . {path}; exec {program}");
+                format!("sh -c '{}'", script.replace('\'', r"'\''"))
+            }
+            _ => format!("{program}, with the variables of {path} in its environment"),
+        }
     }
 }
 
@@ -187,6 +196,24 @@ mod tests {
         ] {
             assert_eq!(suits_shell(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_program_is_run_with_the_variables_by_a_shell_that_reads_them_as_systemd_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("environment");
+        for (text, program, expected) in [
+            ("# none\n", "printenv A", ""),
+            ("A='$x \"y\"'\n", "printenv A", "$x \"y\"\n"),
+            ("A=1\n", "printf '%s\n' 'it'\\''s'", "it's\n"),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let command = Variables::command(&Variables::read(&path), &path.display().to_string(), program);
+            let shell = std::process::Command::new("sh").args(["-c", &command]).env_remove("A").output();
+            assert_eq!(String::from_utf8_lossy(&shell.expect("it runs").stdout), expected, "{command}");
+        }
+        let command = |text: &str| Variables::command(&Ok(Variables::parse(text)), "/e", "program");
+        assert_eq!(command("A=s$cret"), "program, with the variables of /e in its environment");
     }
 
     #[test]

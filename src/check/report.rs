@@ -128,6 +128,13 @@ impl Report {
         self.lines().filter(|line| line.hop == Hop::Configuration && line.status == Status::Failed).count()
     }
 
+    /// What they are in: what is said of a flag begins with it.
+    fn mistaken(&self) -> &'static str {
+        let is_mistake = |line: &&Line| line.hop == Hop::Configuration && line.status == Status::Failed;
+        let is_all_flags = self.lines().filter(is_mistake).all(|line| line.text.starts_with("--"));
+        if is_all_flags { "the flags" } else { "the configuration" }
+    }
+
     /// The worst of all lines.
     pub(crate) fn status(&self) -> Status {
         match (self.count(Status::Failed), self.count(Status::Warning)) {
@@ -165,7 +172,7 @@ impl Report {
             (0, 0) if !self.is_online => write!(text, ": the proxy starts with this configuration"),
             (0, 0) => write!(text, ": {}", self.pulls()),
             (0, _) => write!(text, ": {}", counted(failed, "hop fails", "hops fail")),
-            _ => write!(text, ": {} in the configuration", counted(mistakes, "mistake", "mistakes")),
+            _ => write!(text, ": {} in {}", counted(mistakes, "mistake", "mistakes"), self.mistaken()),
         };
         if warnings > 0 {
             let _ = write!(text, ", {}", counted(warnings, "warning", "warnings"));

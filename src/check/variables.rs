@@ -1,18 +1,20 @@
 //! The variables of the service. A unit gives them to the proxy and to the `check` before its start; whoever runs `check` by hand
-//! does not have them, so it takes them from the file `environment` beside the configuration, as `init` does.
+//! does not have them, so it takes them from the file `environment` beside the configuration, as `init` does, and leaves out what the
+//! shell has in their place.
 
+use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::report::Status;
-use crate::environment_file::Variables;
+use crate::environment_file::{BESIDE, Variables};
 use crate::identity;
 
-/// The file beside the configuration, as in the directory of the package.
-const FILE: &str = "environment";
 /// Hidden: this process has the variables of that file already.
 pub(crate) const FLAG: &str = "variables-of";
+/// Hidden: the names of those that were left out, because that file does not have them.
+pub(crate) const LEFT_OUT: &str = "left-out";
 /// How the sign-in reaches the network. No other variable is taken but these and those of the sign-in: the file may be anybody's where
 /// the configuration is, and some variables lead programs to code, such as `LD_PRELOAD`.
 const OF_THE_NETWORK: [&str; 8] =
@@ -22,11 +24,22 @@ const SYSTEMD: &str = "SYSTEMD_EXEC_PID";
 /// The service whose script runs, in OpenRC.
 const OPENRC: &str = "RC_SVCNAME";
 
+/// The file whose variables this process was started anew with.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub file: PathBuf,
+    /// What the environment had and the file has not.
+    pub left_out: Vec<String>,
+}
+
 /// Takes the variables of the file beside this configuration, unless the environment says who signs in: starts this program anew with them,
-/// which returns only if that fails. `taken` is the file that they have been taken from. Gives what is to be told of it.
-pub(super) fn take(config: Option<&str>, taken: Option<&Path>) -> Vec<(Status, String)> {
-    let beside = || config.and_then(|config| Path::new(config).parent()).map(|directory| directory.join(FILE));
-    let Some(path) = taken.map(Path::to_owned).or_else(beside).filter(|_| !is_of_service()) else { return Vec::new() };
+/// and without others that do the same, which returns only if that fails. `taken` is what has been taken already. Gives what is to be told
+/// of it.
+pub(super) fn take(config: Option<&str>, taken: Option<&Taken>) -> Vec<(Status, String)> {
+    let beside = || config.and_then(|config| Path::new(config).parent()).map(|directory| directory.join(BESIDE));
+    let path = taken.map(|taken| taken.file.clone()).or_else(beside).filter(|_| !is_of_service());
+    // Where there is none, as in a container, the environment is the proxy's.
+    let Some(path) = path.filter(|path| !matches!(fs::exists(path), Ok(false))) else { return Vec::new() };
     if taken.is_none() && identity::is_told() {
         return left(&path);
     }
@@ -40,18 +53,34 @@ pub(super) fn take(config: Option<&str>, taken: Option<&Path>) -> Vec<(Status, S
     let ignored =
         variables.ignored().iter().map(|sentence| (Status::Warning, format!("{}: {sentence}", path.display())));
     let ignored = ignored.collect();
-    if taken.is_some() {
-        let text = format!("with the variables of {}, as the unit gives them to the service", path.display());
-        return [vec![(Status::Ok, text)], ignored].concat();
+    if let Some(taken) = taken {
+        return [told(taken), ignored].concat();
     }
-    let is_known = |name: &str| identity::VARIABLES.contains(&name) || OF_THE_NETWORK.contains(&name);
-    let wanted: Vec<_> = variables.iter().filter(|(name, _)| is_known(name) && !identity::is_set(name)).collect();
-    if wanted.is_empty() {
+    let all = identity::VARIABLES.into_iter().chain(OF_THE_NETWORK);
+    let is_known = |name: &str| all.clone().any(|known| known == name);
+    let differs = |name: &str, value: &str| std::env::var_os(name).is_none_or(|here| here != value);
+    let wanted: Vec<_> = variables.iter().filter(|(name, value)| is_known(name) && differs(name, value)).collect();
+    let foreign = all.clone().filter(|name| std::env::var_os(name).is_some() && !variables.has(name));
+    let foreign: Vec<&str> = foreign.collect();
+    if wanted.is_empty() && foreign.is_empty() {
         return ignored;
     }
-    let failed = std::env::current_exe().map_or_else(|cause| cause, |program| anew(program, &path).envs(wanted).exec());
+    let failed =
+        std::env::current_exe().map_or_else(|cause| cause, |program| anew(program, &path, wanted, &foreign).exec());
     let text = format!("{}: not taken, because this program could not be started anew: {failed}", path.display());
     [vec![(Status::Warning, text)], ignored].concat()
+}
+
+/// Says whose variables count.
+fn told(taken: &Taken) -> Vec<(Status, String)> {
+    let path = taken.file.display();
+    let with = format!("with the variables of {path}, as the unit gives them to the service");
+    let names = taken.left_out.join(", ");
+    let without = format!(
+        "without {names}, set here and not for the service: what it needs of them goes into {path}, a line NAME=value each"
+    );
+    let lines = [Some(with), Some(without).filter(|_| !names.is_empty())];
+    lines.into_iter().flatten().map(|text| (Status::Ok, text)).collect()
 }
 
 /// Says that the file does not count, if it has what the environment lacks.
@@ -62,10 +91,18 @@ fn left(path: &Path) -> Vec<(Status, String)> {
     if counts { vec![(Status::Ok, text)] } else { Vec::new() }
 }
 
-/// The same command line.
-fn anew(program: PathBuf, path: &Path) -> Command {
+/// The same command line with these variables, and without those.
+fn anew(program: PathBuf, path: &Path, wanted: Vec<(&str, &str)>, foreign: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1)).arg(format!("--{FLAG}")).arg(path);
+    command.envs(wanted);
+    for name in foreign {
+        command.env_remove(name);
+        // Without a value it counts for nothing here either.
+        if identity::is_set(name) {
+            command.arg(format!("--{LEFT_OUT}={name}"));
+        }
+    }
     command
 }
 

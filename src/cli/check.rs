@@ -8,7 +8,7 @@ use oci::image::Image;
 use super::exit::{Exit, mistake};
 use super::serve::{self, HOST_SETTINGS};
 use crate::check::Options;
-use crate::check::variables::FLAG;
+use crate::check::variables::{FLAG, LEFT_OUT, Taken};
 use crate::config::Flags;
 
 pub(super) fn examples() -> String {
@@ -26,7 +26,7 @@ The proxy may run meanwhile. Each registry is asked for a few objects, and impor
 {HOST_SETTINGS}
 
 Unless the environment says who signs in (AZURE_CLIENT_ID and the like), the variables of the sign-in are those of the file environment
-beside the configuration, as for the service; a line says so.
+beside the configuration, as for the service, and what the environment has in their place is left out; lines say so.
 
 Exit status: 0 if all is well or there are warnings only, 1 if a hop fails, 2 for a mistake in the settings or a flag.")
 }
@@ -49,13 +49,16 @@ pub(super) struct CheckFlags {
     /// The file of variables with which this command was started anew, by itself
     #[arg(long = FLAG, value_name = "FILE", hide = true)]
     variables_of: Option<PathBuf>,
+    /// What that left out
+    #[arg(long = LEFT_OUT, value_name = "NAME", hide = true)]
+    left_out: Vec<String>,
     #[command(flatten)]
     serve: serve::ServeFlags,
 }
 
 /// What to check, and by which flags the settings are read.
 pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
-    let CheckFlags { online, json, images, root, variables_of, mut serve } = flags;
+    let CheckFlags { online, json, images, root, variables_of, left_out, mut serve } = flags;
     if !images.is_empty() && !online {
         return Err(mistake("--image is asked for with --online: set both"));
     }
@@ -69,5 +72,6 @@ pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
     serve.or_host(&root)?;
     let file = serve.file();
     let (flags, warnings) = serve::settings(serve);
-    Ok((Options { file, variables_of, online, json, images, warnings }, flags))
+    let taken = variables_of.map(|file| Taken { file, left_out });
+    Ok((Options { file, taken, online, json, images, warnings }, flags))
 }

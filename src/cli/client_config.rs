@@ -66,7 +66,10 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
     let client = client.ok_or_else(|| wrong(format!("client-config: name the client: {}", Client::NAMES)))?;
     let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
     if root.is_some() && !(write || merge || check || prune || remove) {
-        return Err(wrong("--root is where --write puts the files: set both, or neither to see them".to_owned()));
+        return Err(wrong(
+            "--root is the directory below which files are looked at or written: set --check, --write, --merge, --prune or --remove beside it"
+                .to_owned(),
+        ));
     }
     let root = root.unwrap_or_else(|| PathBuf::from("/"));
     if prune && remove {
@@ -80,6 +83,9 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
     }
     if let Some(why) = client.without_files().filter(|_| write || merge || check || prune || remove) {
         return Err(wrong(why.to_owned()));
+    }
+    if write || merge || check || prune || remove {
+        client_config::look_at(&root).map_err(wrong)?;
     }
     if remove {
         return Ok(Task::Remove { client, root, write });
@@ -98,7 +104,9 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
         Task::Check { setup, root }
     } else if write || merge {
         Task::Write { setup, root, how: How { prune, merge, dry: !write } }
+    } else if prune {
+        Task::ListStale { setup, root }
     } else {
-        Task::Show(setup, prune.then_some(root))
+        Task::Show(setup)
     })
 }

@@ -48,8 +48,8 @@ pub(super) struct DoctorFlags {
     pull: Option<String>,
     #[command(flatten)]
     mirror: MirrorFlag,
-    /// The directory below which the host's files are
-    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    /// The directory below which the host's files are, such as the tree of an image [default: /]
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
     #[command(flatten)]
     serve: serve::ServeFlags,

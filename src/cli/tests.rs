@@ -69,7 +69,10 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
             "client-config docker --upstream-domain a.azurecr.io --mirror mirror.internal",
             "--mirror: \"mirror.internal\" is not the address of a mirror",
         ),
-        ("client-config docker --upstream-domain a.azurecr.io --root /tmp", "--root is where --write puts"),
+        (
+            "client-config docker --upstream-domain a.azurecr.io --root /tmp",
+            "--root is the directory below which files are looked at or written: set --check, ",
+        ),
         ("client-config docker --prune --remove", "--remove also removes what --prune would"),
         ("client-config docker --merge --remove", "--remove takes away what is from here, --merge adds"),
         ("client-config docker --check --write", "--check changes nothing: set it without --write"),
@@ -202,7 +205,7 @@ fn clients_are_known_by_their_programs_names() {
         for name in other {
             let setup = |name: &str| {
                 let line = format!("client-config {name} --upstream-domain a.azurecr.io");
-                let Ok(Command::ClientConfig(Task::Show(setup, None))) = run(&line) else { panic!("{line}") };
+                let Ok(Command::ClientConfig(Task::Show(setup))) = run(&line) else { panic!("{line}") };
                 setup
             };
             assert_eq!(setup(name), setup(client), "{name}");

@@ -12,6 +12,10 @@ use crate::unit::Unit;
 const FLAG: &str = "private-registry";
 /// By which the configuration is another one; the variable of the same meaning counts more.
 const CONFIG_FLAGS: [&str; 2] = ["config", "c"];
+/// By which the registry itself is not asked when its mirrors fail, for all registries of the file of mirrors.
+pub(crate) const SWITCH: &str = "disable-default-registry-endpoint";
+/// What the program takes for yes (Go's `strconv.ParseBool`).
+const YES: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 /// Behind a key, its value is added to that of the files before.
 const APPENDS: char = '+';
 
@@ -22,6 +26,15 @@ pub(crate) struct Node {
     pub restart: String,
     /// The file of its mirrors.
     pub file: Result<String, Broken>,
+    /// `None` where its configuration cannot be read.
+    pub source: Option<Source>,
+}
+
+/// Whether a registry itself is asked when its mirrors fail.
+pub(crate) struct Source {
+    pub is_asked: bool,
+    /// What says so, or is to say otherwise.
+    pub file: String,
 }
 
 /// A configuration that does not say which file of mirrors is read.
@@ -37,8 +50,10 @@ pub(crate) fn node(host: &Host, client: Client) -> Node {
     let distribution = if client == Client::Rke2 { &RKE2 } else { &K3S };
     let (service, restart) = service(host, distribution);
     let unit = Unit::read(host, &format!("{service}.service"));
-    let file = file(host, distribution, &unit);
-    Node { unit, restart, file }
+    let configuration = Configuration::read(host, distribution, &unit);
+    let file = file(distribution, &unit, configuration.as_ref());
+    let source = source(&unit, configuration.as_ref());
+    Node { unit, restart, file, source }
 }
 
 /// The service of this node, and what restarts it. RKE2's archive has both units, and a start of either ends the other, so the
@@ -57,49 +72,80 @@ fn service(host: &Host, distribution: &Distribution) -> (&'static str, String) {
 }
 
 /// By its flag, else by the same key of its configuration.
-fn file(host: &Host, distribution: &Distribution, unit: &Unit) -> Result<String, Broken> {
+fn file(
+    distribution: &Distribution,
+    unit: &Unit,
+    configuration: Result<&Configuration, &Broken>,
+) -> Result<String, Broken> {
     // Flags come after what the configuration says, and the last one counts.
-    let by_flag = unit.flag(FLAG).pop();
-    let path = match by_flag {
-        Some(path) => Some(path),
-        None => by_configuration(host, distribution, unit)?,
-    };
-    Ok(path.unwrap_or_else(|| distribution.path.to_owned()))
+    if let Some(path) = unit.flag(FLAG).pop() {
+        return Ok(path);
+    }
+    let configuration = configuration.map_err(Clone::clone)?;
+    match configuration.last(FLAG)? {
+        Some((empty, _)) if empty.is_empty() => {
+            Err(Broken { path: configuration.path.clone(), wrong: format!("{FLAG} is empty") })
+        }
+        Some((path, _)) => Ok(path),
+        None => Ok(distribution.path.to_owned()),
+    }
 }
 
-/// The files of the configuration are read in the order of their names, the main one first. Each replaces a key that an earlier one has, or
-/// adds to it with a plus sign. Of several values the last counts (`pkg/configfilearg/parser.go` in k3s).
-fn by_configuration(host: &Host, distribution: &Distribution, unit: &Unit) -> Result<Option<String>, Broken> {
-    let variable = unit.variable(distribution.variable).map(|(path, _)| path.clone());
-    let named = variable.or_else(|| CONFIG_FLAGS.iter().find_map(|name| unit.flag(name).into_iter().next()));
-    let path = named.as_deref().unwrap_or(distribution.config);
-    let broken = |path: &str, wrong: String| Broken { path: path.to_owned(), wrong };
-    if path.contains("://") {
-        return Err(broken(path, "it is fetched over the network, which is not done here".to_owned()));
+/// The same of the switch.
+fn source(unit: &Unit, configuration: Result<&Configuration, &Broken>) -> Option<Source> {
+    let is_yes = |text: &str| YES.contains(&text);
+    if let Some(value) = unit.switch(SWITCH) {
+        return Some(Source { is_asked: !is_yes(&value), file: unit.file_of(SWITCH).to_owned() });
     }
-    let main = host.read(path);
-    let directory = format!("{path}.d");
-    let names = host.list(&directory).map_err(|cause| broken(&directory, cause))?;
-    let is_read = |name: &str| [".yaml", ".yml"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
-    let paths = names.iter().filter(|name| is_read(name)).map(|name| format!("{directory}/{name}"));
-    let paths = paths.filter(|path| !host.at(path).is_ok_and(|at| at.is_dir()));
-    let more: Vec<_> = paths.filter_map(|path| host.read(&path)).collect();
-    if named.is_some() && main.is_none() && more.is_empty() {
-        return Err(broken(path, "it is named as the configuration, and is not there".to_owned()));
+    let configuration = configuration.ok()?;
+    Some(match configuration.last(SWITCH).ok()? {
+        Some((value, file)) => Source { is_asked: !is_yes(&value), file: file.to_owned() },
+        None => Source { is_asked: true, file: configuration.path.clone() },
+    })
+}
+
+/// The files of the configuration, in the order in which they are read: the main one, then the others by their names.
+struct Configuration {
+    /// Of the main one.
+    path: String,
+    texts: Vec<Text>,
+}
+
+impl Configuration {
+    fn read(host: &Host, distribution: &Distribution, unit: &Unit) -> Result<Self, Broken> {
+        let variable = unit.variable(distribution.variable).map(|(path, _)| path.clone());
+        let named = variable.or_else(|| CONFIG_FLAGS.iter().find_map(|name| unit.flag(name).into_iter().next()));
+        let path = named.as_deref().unwrap_or(distribution.config);
+        let broken = |path: &str, wrong: String| Broken { path: path.to_owned(), wrong };
+        if path.contains("://") {
+            return Err(broken(path, "it is fetched over the network, which is not done here".to_owned()));
+        }
+        let main = host.read(path);
+        let directory = format!("{path}.d");
+        let names = host.list(&directory).map_err(|cause| broken(&directory, cause))?;
+        let is_read = |name: &str| [".yaml", ".yml"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+        let paths = names.iter().filter(|name| is_read(name)).map(|name| format!("{directory}/{name}"));
+        let paths = paths.filter(|path| !host.at(path).is_ok_and(|at| at.is_dir()));
+        let more: Vec<_> = paths.filter_map(|path| host.read(&path)).collect();
+        if named.is_some() && main.is_none() && more.is_empty() {
+            return Err(broken(path, "it is named as the configuration, and is not there".to_owned()));
+        }
+        Ok(Self { path: path.to_owned(), texts: main.into_iter().chain(more).collect() })
     }
-    let mut values: Option<Vec<String>> = None;
-    for text in main.into_iter().chain(more) {
-        take(&text, &mut values).map_err(|wrong| broken(&text.path, wrong))?;
-    }
-    let last = values.and_then(|mut values| values.pop());
-    match last {
-        Some(empty) if empty.is_empty() => Err(broken(path, format!("{FLAG} is empty"))),
-        last => Ok(last),
+
+    /// The value that counts, and the file that has it. Each file replaces a key that an earlier one has, or adds to it with a plus sign; of several
+    /// values the last counts (`pkg/configfilearg/parser.go` in k3s).
+    fn last(&self, key: &str) -> Result<Option<(String, &str)>, Broken> {
+        let mut values: Option<Vec<(String, &str)>> = None;
+        for text in &self.texts {
+            take(text, key, &mut values).map_err(|wrong| Broken { path: text.path.clone(), wrong })?;
+        }
+        Ok(values.and_then(|mut values| values.pop()))
     }
 }
 
 /// What a file says of the key.
-fn take(text: &Text, values: &mut Option<Vec<String>>) -> Result<(), String> {
+fn take<'a>(text: &'a Text, key: &str, values: &mut Option<Vec<(String, &'a str)>>) -> Result<(), String> {
     let content = text.content.clone()?;
     if let Some(why) = takes_too_long(&content) {
         return Err(format!("it is not YAML: {why}"));
@@ -113,13 +159,14 @@ fn take(text: &Text, values: &mut Option<Vec<String>>) -> Result<(), String> {
         Value::Mapping(table) => table,
         _ => return Err("it is not a table of YAML".to_owned()),
     };
-    for (key, value) in table {
-        let Some(key) = key.as_str().filter(|key| key.trim_end_matches(APPENDS) == FLAG) else { continue };
+    for (name, value) in table {
+        let Some(name) = name.as_str().filter(|name| name.trim_end_matches(APPENDS) == key) else { continue };
         let all = match value {
             Value::Sequence(all) => all.iter().map(written).collect(),
             one => vec![written(one)],
         };
-        let before = values.take().filter(|_| key.ends_with(APPENDS)).unwrap_or_default();
+        let all = all.into_iter().map(|value| (value, text.path.as_str()));
+        let before = values.take().filter(|_| name.ends_with(APPENDS)).unwrap_or_default();
         *values = Some(before.into_iter().chain(all).collect());
     }
     Ok(())

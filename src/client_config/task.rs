@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use oci::printable;
 use similar::TextDiff;
 
@@ -23,8 +24,15 @@ const CONTEXT: usize = 1;
 /// What to do with a client's files.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// Show them; with a root, tell which files below it would be pruned.
-    Show(Setup, Option<PathBuf>),
+    /// Show them.
+    Show(Setup),
+    /// Only list the files that pruning removes.
+    ListStale {
+        /// The files of today.
+        setup: Setup,
+        /// Below which they are.
+        root: PathBuf,
+    },
     /// Tell which of them stand as they would be written.
     Check {
         /// The files.
@@ -65,13 +73,16 @@ pub(crate) struct How {
 
 /// Does it. The error is one sentence.
 pub(crate) fn run(task: &Task) -> Result<(), String> {
-    if let Task::Show(_, Some(root)) | Task::Check { root, .. } | Task::Write { root, .. } | Task::Remove { root, .. } =
-        task
+    if let Task::ListStale { root, .. }
+    | Task::Check { root, .. }
+    | Task::Write { root, .. }
+    | Task::Remove { root, .. } = task
     {
         look_at(root)?;
     }
     match task {
-        Task::Show(setup, root) => show(setup, root.as_deref()),
+        Task::Show(setup) => show(setup),
+        Task::ListStale { setup, root } => list_stale(setup, root),
         Task::Check { setup, root } => check(setup, root),
         Task::Write { setup, root, how } => write(setup, root, *how),
         Task::Remove { client, root, write } => remove(*client, root, *write),
@@ -79,7 +90,7 @@ pub(crate) fn run(task: &Task) -> Result<(), String> {
 }
 
 /// A root has to exist: one that were made would be somebody's slip of the pen, and the files would count nowhere.
-fn look_at(root: &Path) -> Result<(), String> {
+pub(crate) fn look_at(root: &Path) -> Result<(), String> {
     let wrong = match root.metadata() {
         Ok(root) if root.is_dir() => return Ok(()),
         Ok(_) => "it is no directory".to_owned(),
@@ -88,12 +99,32 @@ fn look_at(root: &Path) -> Result<(), String> {
     Err(format!("--root {}: {wrong}: name a directory that is there", root.display()))
 }
 
-fn show(setup: &Setup, root: Option<&Path>) -> Result<(), String> {
+fn show(setup: &Setup) -> Result<(), String> {
     let (files, about) = shown(setup);
     eprint!("{about}");
-    io::stdout().write_all(files.as_bytes()).map_err(|cause| format!("standard output: {cause}"))?;
-    if let Some(root) = root {
-        tell_stale(&setup.stale(root)?);
+    io::stdout().write_all(files.as_bytes()).map_err(|cause| format!("standard output: {cause}"))
+}
+
+fn list_stale(setup: &Setup, root: &Path) -> Result<(), String> {
+    let stale = setup.stale(root)?;
+    stale.iter().for_each(|file| say("would remove", &file.at));
+    tell_stale(&stale);
+    let mut is_clean = stale.is_empty();
+    // What a file of somebody else's has of such a route, goes by an editor.
+    for look in setup.files.iter().filter_map(|file| look(root, file, setup.here.as_ref()).ok()) {
+        if let Found::Leftover(registries, _) | Found::Lacks(_, Merged { leftover: registries, .. }) = &look.found
+            && !registries.is_empty()
+        {
+            is_clean = false;
+            tell(format_args!("{} {}", look.at.display(), sends(registries)));
+        }
+    }
+    if is_clean {
+        let name = setup.client.name();
+        tell(format_args!(
+            "nothing to prune: below {} no file of {name} is left from a route that is gone",
+            root.display()
+        ));
     }
     Ok(())
 }
@@ -111,23 +142,30 @@ fn check(setup: &Setup, root: &Path) -> Result<(), String> {
 
 fn write(setup: &Setup, root: &Path, how: How) -> Result<(), String> {
     let stale = setup.stale(root)?;
-    let (mut left, mut failed) = (0, 0);
+    let (mut left, mut failed, mut is_denied) = (0, 0, false);
     for file in &setup.files {
         let put = look(root, file, setup.here.as_ref()).and_then(|look| put(root, file, &look, how));
         match put {
             Ok(is_left) => left += usize::from(is_left),
             Err(cause) => {
                 failed += 1;
+                is_denied |= cause.contains(Errno::EACCES.desc());
                 tell(cause);
             }
         }
+    }
+    if is_denied && !nix::unistd::geteuid().is_root() {
+        tell("you are not root: run the same command with sudo");
     }
     let prunes = how.prune && !how.dry;
     let kept = if prunes { remove_all(root, &stale) } else { 0 };
     if !prunes {
         tell_stale(&stale);
     }
-    eprint!("{}", noted(&setup.notes));
+    // What an engine reads is of no use where nothing was written.
+    if failed == 0 || failed < setup.files.len() {
+        eprint!("{}", noted(&setup.notes));
+    }
     outcome(&[
         ("files that were left as they are", left),
         ("files that could not be written", failed),

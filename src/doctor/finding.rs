@@ -1,11 +1,11 @@
 //! What a doctor finds: what is wrong, why it matters and what to do, a line each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use oci::route::DOCKER_HUB;
 
-use crate::client_config::Client;
+use crate::client_config::{self, Client};
 use crate::host::{DENIED, Host};
 use crate::installed::runs_systemd;
 use crate::label::labels;
@@ -205,11 +205,15 @@ pub(super) struct Examined {
     pub version: Option<String>,
     /// `None` for what has no daemon.
     pub runs: Option<bool>,
+    /// Somebody listens for it and does not answer.
+    pub is_silent: bool,
     /// Where pulls of each routed registry go.
     pub ways: BTreeMap<String, Way>,
     pub findings: Vec<Finding>,
     /// What is worth knowing and nobody's fault.
     pub notes: Vec<String>,
+    /// Closed routes whose source the engine asks all the same, which none of its settings prevents; a note says what does.
+    pub never_closed: BTreeSet<String>,
     /// Something that decides was not read, because this user may not, or cannot be.
     pub is_blind: bool,
 }
@@ -220,11 +224,25 @@ impl Examined {
             part,
             version: None,
             runs: None,
+            is_silent: false,
             ways: BTreeMap::new(),
             findings: Vec::new(),
             notes: Vec::new(),
+            never_closed: BTreeSet::new(),
             is_blind: false,
         }
+    }
+
+    /// The engine asks the source of these closed routes when the proxy fails. `why` is a clause with what prevents the engine from being told
+    /// otherwise.
+    pub(super) fn never_close(&mut self, names: &[&str], why: &str) {
+        if names.is_empty() {
+            return;
+        }
+        let hosts: Vec<&str> = names.iter().map(|name| client_config::registry_host(name)).collect();
+        let is = if names.len() == 1 { "is" } else { "are" };
+        self.notes.push(format!("{} {is} closed, {why}: reject {} in the firewall", listed(names), listed(&hosts)));
+        self.never_closed.extend(names.iter().map(|name| (*name).to_owned()));
     }
 
     /// Says the same of where pulls of all these registries go; nothing, if a file that decides it was not read.

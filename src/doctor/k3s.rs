@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way, listed};
 use super::forward_proxy;
 use super::started;
 use crate::client_config::address::{Address, Order, Verdict, order};
-use crate::client_config::{self, Broken, Client, Node};
+use crate::client_config::{self, Broken, Client, Node, SWITCH};
 use crate::config::takes_too_long;
 use crate::host::{DENIED, Host, Text};
 
@@ -182,8 +182,57 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         });
         found.ways.values_mut().for_each(|way| *way = Way::Source);
     }
+    last(facts, expected, &settings, &mut found);
     forward_proxy::judge(&facts.node.unit, expected, &mut found);
     found
+}
+
+/// Whether the registries themselves are asked last, as their routes have it. One switch decides it for all registries of the file, so a
+/// finding is what it puts right without breaking another one.
+fn last(facts: &Facts, expected: &Expected<'_>, settings: &Value, found: &mut Examined) {
+    let Some(source) = &facts.node.source else { return };
+    let (name, file) = (facts.kind.part.name(), source.file.as_str());
+    let is_closed = |registry: &str| expected.registries.get(registry).is_some_and(|routed| routed.closed);
+    let through: Vec<_> =
+        found.ways.iter().filter(|(_, way)| **way == Way::Proxy).map(|(name, _)| name.clone()).collect();
+    let (closed, open): (Vec<_>, Vec<_>) = through.iter().map(String::as_str).partition(|registry| is_closed(registry));
+    let entries = settings["mirrors"].as_object();
+    let suits_all = entries.is_some_and(|entries| entries.keys().all(|entry| is_closed(entry)));
+    let of = |registries: &[&str], code, text: String, why, what: &str| Finding {
+        registries: registries.iter().map(|name| (*name).to_owned()).collect(),
+        code,
+        file: Some(file.to_owned()),
+        text,
+        why,
+        fix: edit(file, &format!("  # {what}; then: {}", facts.node.restart)),
+    };
+    match (closed.as_slice(), open.as_slice()) {
+        ([], []) => {}
+        (closed @ [_, ..], []) if source.is_asked && suits_all => found.find(of(
+            closed,
+            Code::NotClosed,
+            format!("it does not set {SWITCH}, and the route is on_failure: closed"),
+            format!("when a pull of {REGISTRIES} fails at the proxy, {name} goes to the source all the same"),
+            &format!("{SWITCH}: true"),
+        )),
+        (closed, _) if source.is_asked => found.never_close(
+            closed,
+            &format!("and {name} asks the source when the proxy fails ({SWITCH} would close its other registries too)"),
+        ),
+        ([], open) => found.find(of(
+            open,
+            Code::NoFallback,
+            format!("it sets {SWITCH}, and the route is on_failure: fallback"),
+            format!("while the proxy is down, pulls of {REGISTRIES} fail that the source would answer"),
+            &format!("take {SWITCH} out"),
+        )),
+        (closed, open @ [_, ..]) => found.notes.push(format!(
+            "{file} sets {SWITCH}, as the closed route of {} needs it: so pulls of {} fail as well while the proxy is down",
+            listed(closed),
+            listed(open)
+        )),
+        _ => {}
+    }
 }
 
 /// The first entry whose endpoints are no list, and what they are.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -10,10 +11,14 @@ use super::expected::{Expected, Routed, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Part, listed};
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint};
+use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::{DENIED, Host};
 use crate::installed::runs_systemd;
+use crate::metrics::labels::Cause;
 
 const UNIT: &str = "acr-cache-proxy.service";
+/// Has the service read its settings again.
+const RELOAD: &str = "systemctl reload acr-cache-proxy";
 /// A sentence of the proxy's is quoted up to here.
 const MAX_SENTENCE: usize = 500;
 
@@ -31,16 +36,20 @@ pub(super) struct Facts {
     pub status: Option<Value>,
     /// systemd can start it.
     has_unit: bool,
+    /// The service runs all the same, so it has not read where it is to listen by now.
+    is_older: bool,
     /// Somebody takes connections there, who need not answer.
     is_there: bool,
+    /// Those of the service, beside its settings, and the path of their file.
+    variables: Option<(PathBuf, Result<Variables, String>)>,
     /// Nobody listens on this host, and it is the address of the mirror that was asked.
     is_elsewhere: bool,
 }
 
 /// Asks the first listener that can be asked as it is, and the admin listener. Where nobody listens, and `--mirror` says where the clients
 /// of this host find the proxy, that is asked: the host need not have one of its own.
-pub(super) async fn read(host: &Host, config: &Config, mirror: Option<&str>) -> Facts {
-    let own = read_own(host, config).await;
+pub(super) async fn read(host: &Host, config: &Config, file: Option<&Path>, mirror: Option<&str>) -> Facts {
+    let own = read_own(host, config, file).await;
     match (mirror, &own.answers) {
         (Some(url), Err(cause)) if !own.is_there && cause.kind() != io::ErrorKind::InvalidData => elsewhere(url).await,
         _ => own,
@@ -68,12 +77,14 @@ async fn elsewhere(url: &str) -> Facts {
         ready: None,
         status: None,
         has_unit: false,
+        is_older: false,
         is_there: false,
+        variables: None,
         is_elsewhere: true,
     }
 }
 
-async fn read_own(host: &Host, config: &Config) -> Facts {
+async fn read_own(host: &Host, config: &Config, file: Option<&Path>) -> Facts {
     let listener = config.listeners().iter().find(|listener| listener.is_plain()).or(config.listeners().first());
     let (at, answers) = match listener {
         Some(listener) => {
@@ -95,6 +106,7 @@ async fn read_own(host: &Host, config: &Config) -> Facts {
         Some(listener) if is_some_registry(&answers) => is_another_registrys(ask_at(&listener.endpoint, "/").await),
         _ => false,
     };
+    let is_older = !is_there && answers.is_err() && unit_state(host).await.as_deref() == Some("active");
     let (mut ready, mut status) = (None, None);
     if let (Some(admin), Ok(_)) = (config.admin(), &answers) {
         let admin = reachable(admin);
@@ -103,6 +115,8 @@ async fn read_own(host: &Host, config: &Config) -> Facts {
             status = ask_status(admin, "/status").await;
         }
     }
+    let variables = file.and_then(Path::parent).map(|directory| directory.join(VARIABLES));
+    let variables = variables.filter(|_| answers.is_err()).map(|path| (path.clone(), Variables::read(&path)));
     Facts {
         at,
         answers,
@@ -111,7 +125,9 @@ async fn read_own(host: &Host, config: &Config) -> Facts {
         ready,
         status,
         has_unit: host.is_this() && host.has_unit(UNIT) && runs_systemd(),
+        is_older,
         is_there,
+        variables,
         is_elsewhere: false,
     }
 }
@@ -238,6 +254,14 @@ pub(super) fn with_sample(file: Option<&str>) -> Examined {
     found
 }
 
+/// Has the proxy listen at a new address before engines are sent there.
+pub(super) fn first(facts: &Facts, parts: &mut [Examined]) {
+    let findings = parts.iter_mut().flat_map(|part| &mut part.findings);
+    for finding in findings.filter(|finding| facts.is_older && finding.fix.by.is_some()) {
+        finding.fix.command = format!("{RELOAD} && {}", finding.fix.command);
+    }
+}
+
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
@@ -276,6 +300,21 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             });
             return found;
         }
+        Err(cause) if facts.is_older => {
+            found.runs = Some(true);
+            found.find(Finding {
+                registries: Vec::new(),
+                code: Code::Down,
+                file: None,
+                text: format!(
+                    "nothing answers at {at}: {}, and its service runs: it has earlier settings",
+                    told(cause)
+                ),
+                why: "until it reads its settings again, an engine that is sent there gets no answer".to_owned(),
+                fix: by_hand(format!("{RELOAD} && systemctl status --no-pager {UNIT}")),
+            });
+            return found;
+        }
         Err(cause) => {
             found.runs = Some(false);
             let start = if facts.is_elsewhere {
@@ -283,7 +322,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             } else if facts.has_unit {
                 format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
             } else {
-                format!("acr-cache-proxy{}", expected.settings)
+                let program = format!("acr-cache-proxy{}", expected.settings);
+                facts.variables.as_ref().map_or(program.clone(), |(path, variables)| {
+                    Variables::command(variables, &shell_word(&path.display().to_string()), &program)
+                })
             };
             found.find(Finding {
                 registries: Vec::new(),
@@ -333,9 +375,9 @@ fn without_it(expected: &Expected<'_>) -> String {
         meant.map(|(name, _)| name.as_str()).collect()
     };
     let (open, closed) = (of(|routed| routed.open), of(|routed| routed.closed));
-    // dockerd's own mirrors, alone of all, always fall back.
+    // They have no setting against it, or one for all registries together.
     let fail = format!(
-        "pulls of {} fail, because their routes are closed, but for those of a dockerd whose mirrors are in daemon.json",
+        "pulls of {} fail, because their routes are closed, but for those of engines that ask the source all the same: dockerd by daemon.json, BuildKit, and k3s and RKE2 as they are by default",
         listed(&closed)
     );
     let past = format!("pulls of {} go to the source, and nobody is told", listed(&open));
@@ -373,13 +415,21 @@ fn refused(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
         let count = route["refused_last_hour"].as_u64().unwrap_or_default();
         let name = ["route", "source"].into_iter().find_map(|key| route[key].as_str());
         let (Some(name), true) = (name, count > 0) else { continue };
-        let (name, cause) = (quoted(name), route["most_frequent_cause"].as_str().map(quoted));
-        let cause = cause.map(|cause| format!(", mostly for {cause}")).unwrap_or_default();
+        let name = quoted(name);
+        // A proxy of another release may have others.
+        let cause = route["most_frequent_cause"].as_str().map(|name| match Cause::parse(name) {
+            Some(cause) => format!("because {}", cause.words()),
+            None => format!("for {}", quoted(name)),
+        });
+        let mostly = if count == 1 { "" } else { "mostly " };
+        let cause = cause.map(|cause| format!(", {mostly}{cause}")).unwrap_or_default();
+        let requests = if count == 1 { "1 request".to_owned() } else { format!("{count} requests") };
+        let were = if count == 1 { "was" } else { "were" };
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Refused,
             file: None,
-            text: format!("{count} requests for {name} were refused in the last hour{cause}"),
+            text: format!("{requests} for {name} {were} refused in the last hour{cause}"),
             why: "after such an answer an engine goes to the source, or the pull fails where the route is closed"
                 .to_owned(),
             fix: by_hand(format!(
@@ -407,7 +457,34 @@ fn told(cause: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Fix;
     use super::*;
+    use crate::client_config::Client;
+    use crate::config::Flags;
+
+    /// The service was to be enabled and started, which did nothing, and engines were sent to an address where nobody was yet.
+    #[tokio::test]
+    async fn a_service_that_has_not_read_its_new_address_is_reloaded_before_engines_are_sent_there() {
+        let settings = "upstream: {domain: example.azurecr.io, prefix: hub}\n";
+        let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
+        let expected = Expected::new(&config, None, "http://127.0.0.1:8090", false, &[]);
+        for (is_older, proxy, engine) in [
+            (true, "systemctl reload acr-cache-proxy && ", "systemctl reload acr-cache-proxy && write"),
+            (false, "systemctl enable --now ", "write"),
+        ] {
+            let nobody = elsewhere("http://127.0.0.1:1").await;
+            let facts = Facts { has_unit: true, is_older, is_elsewhere: false, ..nobody };
+            let found = judge(&facts, &expected);
+            assert_eq!(found.runs, Some(is_older));
+            assert!(found.findings.iter().all(|finding| finding.fix.command.starts_with(proxy)), "{found:?}");
+            let mut dockerd = Examined::new(Part::Dockerd);
+            let fix = Fix { command: "write".to_owned(), by: Some(Client::Docker) };
+            dockerd.find(Finding { fix, ..stranger("", "", "") });
+            let mut parts = [dockerd];
+            first(&facts, &mut parts);
+            assert_eq!(parts[0].findings[0].fix.command, engine);
+        }
+    }
 
     /// It was said of a service that had failed that it goes on.
     #[test]

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use oci::image::Image;
 use oci::name::Name;
-use oci::route::DOCKER_HUB;
+use oci::route::{DOCKER_HUB, OnFailure};
 use serde_json::Value;
 
 use super::ask;
 use super::asked::{self, Asked};
 use super::expected::by_hand;
-use super::finding::{Code, Examined, Finding, Part};
+use super::finding::{Code, Examined, Finding, Part, Way};
 use super::report::Report;
 use super::{containerd, dockerd, podman};
 use crate::config::Config;
@@ -54,6 +54,8 @@ struct Wanted {
     whole: String,
     /// Flags that have a command read the same settings.
     settings: String,
+    /// Its route is, so engines that can be told ask nobody but the proxy.
+    is_closed: bool,
 }
 
 impl Wanted {
@@ -72,6 +74,7 @@ impl Wanted {
             reference: reference.to_owned(),
             whole,
             settings: settings.to_owned(),
+            is_closed: false,
         }
     }
 
@@ -87,10 +90,13 @@ impl Wanted {
 
 /// Pulls, and adds what is found to the parts. `settings` are flags that have a command read the same settings.
 pub(super) async fn pull(host: &Host, config: &Config, image: &Image, settings: &str, report: &mut Report) {
-    let wanted = Wanted::new(image, settings);
-    let has_route = Name::parse(&wanted.repository)
-        .is_some_and(|name| config.routes().choose_name(name, Some(&wanted.registry), None).is_ok());
-    if !has_route {
+    let mut wanted = Wanted::new(image, settings);
+    let on_failure = Name::parse(&wanted.repository).and_then(|name| {
+        let choice = config.routes().choose_name(name, Some(&wanted.registry), None).ok()?;
+        Some(choice.route.destination.on_failure)
+    });
+    wanted.is_closed = on_failure == Some(OnFailure::Closed);
+    if on_failure.is_none() {
         let sources: Vec<_> = config.routes().iter().map(|route| route.source.to_string()).collect();
         report.notes.push(format!(
             "{} was not pulled: the proxy has no route for it, so engines have to pull it past the proxy; it has routes for {}",
@@ -167,6 +173,13 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
     let check = format!("acr-cache-proxy check --online --image {image}{}; {log}", wanted.settings);
     // The proxy was asked, or may have been.
     let fix = if matches!(came, (Outcome::Failed(_), _) | (_, Asked::Refused(_))) { check } else { log };
+    let leads_past = |finding: &Finding| {
+        finding.code == Code::NotClosed && finding.registries.iter().all(|name| *name == wanted.registry)
+    };
+    let asks_nobody_else = wanted.is_closed
+        && part.ways.get(&wanted.registry) == Some(&Way::Proxy)
+        && !part.never_closed.contains(&wanted.registry)
+        && !part.findings.iter().any(leads_past);
     let (text, why) = match came {
         (Outcome::Unasked, _) => {
             part.notes.push(format!("{name} was not asked to pull {image}: nothing is here to ask it by"));
@@ -186,13 +199,27 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
             ));
             return;
         }
+        // So it was said already, and there is nothing to mend.
+        (Outcome::Pulled, Asked::Not) if is_known_to_pass(part, &wanted.registry) => {
+            part.notes
+                .push(format!("{by} has pulled {image} from the source, as it does with all of {}", wanted.registry));
+            return;
+        }
         (Outcome::Unended, _) => (
             format!("a pull of {image} has not ended within {} s", LIMIT.as_secs()),
             "the engine hangs, or waits for whoever it asks; what it waits for, its own log tells".to_owned(),
         ),
+        (Outcome::Failed(cause), Asked::Refused(said)) if asks_nobody_else => (
+            format!("a pull of {image} fails: {cause}"),
+            format!("the proxy has answered {}, and the route is closed, so the source is not asked", quoted(&said)),
+        ),
         (Outcome::Failed(cause), Asked::Refused(said)) => (
             format!("a pull of {image} fails: {cause}"),
             format!("the proxy has answered {}, and the source has not given the image either", quoted(&said)),
+        ),
+        (Outcome::Failed(cause), _) if asks_nobody_else => (
+            format!("a pull of {image} fails: {cause}"),
+            "the proxy has not given the image, and the route is closed, so the source is not asked".to_owned(),
         ),
         (Outcome::Failed(cause), _) => (
             format!("a pull of {image} fails: {cause}"),
@@ -220,6 +247,13 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
         registries: vec![wanted.registry.clone()],
         fix: by_hand(fix),
     });
+}
+
+/// It is known to pull this registry past the proxy, and no finding says that it could be otherwise.
+fn is_known_to_pass(part: &Examined, registry: &str) -> bool {
+    let is_about =
+        |finding: &Finding| finding.registries.is_empty() || finding.registries.iter().any(|one| one == registry);
+    part.ways.get(registry) == Some(&Way::Source) && !part.findings.iter().any(is_about)
 }
 
 /// dockerd answers at once, and tells of a failure in the last line of the answer.
@@ -360,6 +394,43 @@ mod tests {
             let found = part.findings.first().map(|finding| finding.text.clone());
             assert_eq!((found.is_some(), part.notes.is_empty()), (text.is_some(), text.is_some()), "{outcome:?}");
             assert!(found.as_deref().unwrap_or_default().ends_with(text.unwrap_or_default()), "{found:?}");
+        }
+    }
+
+    /// It was a finding, of a dockerd that mirrors Docker Hub alone.
+    #[test]
+    fn a_registry_that_an_engine_is_known_to_pull_past_the_proxy_is_no_finding_again() {
+        let wanted = Wanted::new(&Image::parse("quay.io/org/app:1").expect("an image"), "");
+        for (ways, notes) in [(&[("quay.io", Way::Source)][..], 1), (&[("docker.io", Way::Source)], 0), (&[], 0)] {
+            let mut part = Examined::new(Part::Dockerd);
+            part.ways.extend(ways.iter().map(|(name, way)| ((*name).to_owned(), *way)));
+            judge(&mut part, "dockerd", &wanted, (Outcome::Pulled, Asked::Not), true);
+            assert_eq!((part.notes.len(), part.findings.len()), (notes, 1 - notes), "{ways:?}");
+        }
+    }
+
+    /// "Neither the proxy nor the source" was said of a source that nobody had asked.
+    #[test]
+    fn of_a_closed_route_no_source_is_said_to_have_failed() {
+        let of = |is_closed, asked, never_closed: &[&str]| {
+            let wanted = Wanted { is_closed, ..Wanted::new(&Image::parse("ghcr.io/org/app").expect("an image"), "") };
+            let mut part = Examined::new(Part::Dockerd);
+            part.ways.insert("ghcr.io".to_owned(), Way::Proxy);
+            part.never_closed.extend(never_closed.iter().map(|name| (*name).to_owned()));
+            judge(&mut part, "dockerd", &wanted, (Outcome::Failed("not found".to_owned()), asked), true);
+            part.findings[0].why.clone()
+        };
+        let refused = || Asked::Refused("404".to_owned());
+        for (is_closed, never_closed, says) in [
+            (true, &[][..], "the route is closed, so the source is not asked"),
+            (true, &["ghcr.io"], "the source"),
+            (false, &[], "the source"),
+        ] {
+            for why in [of(is_closed, Asked::NotServed, never_closed), of(is_closed, refused(), never_closed)] {
+                let is_asked =
+                    why.contains("neither the proxy nor the source") || why.contains("has not given the image either");
+                assert!(why.contains(says) && is_asked != (is_closed && never_closed.is_empty()), "{why}");
+            }
         }
     }
 

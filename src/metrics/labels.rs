@@ -158,6 +158,35 @@ labels! {
 }
 
 impl Cause {
+    /// By its name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.name() == name)
+    }
+
+    /// Why, as a clause for people.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::NoToken => "the proxy had no token for the registry",
+            Self::Unresolved => "the registry's name was not resolved",
+            Self::Egress => "the forward proxy on the way out let nothing through",
+            Self::Unauthorized => "the registry refused a new token",
+            Self::Down => "the registry was known to be down",
+            Self::Limited => "the registry had asked for a pause",
+            Self::Queue => "too many requests to the registry were under way",
+            Self::Budget => "limits.registry_reads_per_minute was used up",
+            Self::Unreachable => "there was no connection to the registry",
+            Self::Silent => "the registry did not answer in time",
+            Self::Broken => "the registry's answer was not whole",
+            Self::Storage => "the storage did not give the layer",
+            Self::RegistryDenies => "the registry answered 403",
+            Self::RegistryLimits => "the registry, or the source behind it, answered 429",
+            Self::RegistryFails => "the registry answered 5xx",
+            Self::Busy => "more requests were under way than the proxy allows",
+            Self::Client => "the client may not pull, or asked too much",
+            Self::Fault => "the proxy has a fault of its own",
+        }
+    }
+
     /// Of an answer that was refused with this status by the registry; `None` of all others.
     pub(crate) fn of_registry(status: u16) -> Option<Self> {
         match status {

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
 
 mod pulls;
+mod variables;
 mod ways;
 
 /// The password of the forward proxy.
@@ -266,6 +267,10 @@ async fn routes_to_one_registry_share_its_lines_and_each_has_its_image() {
         lines(&output).last().map(|line| line.2.as_str()),
         Some("--image quay.io/org/app:1.0: no route is for it")
     );
+    let routes = Setup::routes(&azure, &[("docker.io", "hub"), ("ghcr.io", "ghcr")]);
+    let output = check(routes.switch("--online").flag("--image", "quay.io/org/app:1.0")).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("check: failed: 1 mistake in the flags"), "it was told to be in the configuration: {text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,79 +376,4 @@ async fn a_proxy_that_runs_is_not_disturbed() {
     assert_eq!(status(&output), 0, "{}", String::from_utf8_lossy(&output.stdout));
     let answer = crate::wire::ask(address, "GET /v2/library/busybox/manifests/latest", "");
     assert_ne!(answer.status, 503, "{answer:?}");
-}
-
-/// Secrets that only the unit's file has: who ran `check` by hand was told to set what was set already.
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_sign_in_of_its_own_it_has_the_variables_of_the_service() {
-    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
-    hello(&azure);
-    let variables = format!(
-        "LD_PRELOAD=/nonexistent.so\nAZURE_TENANT_ID={}\nAZURE_CLIENT_ID={}\nAZURE_CLIENT_SECRET='{SECRET}'\n",
-        testkit::TENANT,
-        testkit::CLIENT
-    );
-    let with = |setup: Setup, variables: &str| {
-        setup.file("environment", variables);
-        setup.switch("--json")
-    };
-    let nobody = |setup: Setup| {
-        let names = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"];
-        names.into_iter().fold(setup, |setup, name| setup.without(name))
-    };
-    let kind = "identity: {kind: client_secret}";
-    let takes = ("ok", "with the variables of */environment, as the unit gives them to the service");
-    let exported = variables.replace("AZURE_CLIENT_SECRET=", "export AZURE_CLIENT_SECRET=");
-    for (what, setup, expected, found) in [
-        ("nobody is named", with(nobody(setup(&azure)), &variables), 0, &[takes, ("ok", "1 route*")][..]),
-        (
-            "the settings name a kind",
-            with(nobody(Setup::new(&azure)).settings(kind), &variables),
-            0,
-            &[takes, ("ok", "1 route*")],
-        ),
-        ("who runs it has a sign-in", with(setup(&azure).secret("wrong~secret"), &variables), 1, &[("ok", "1 route*")]),
-        (
-            "who runs it has a part of a sign-in",
-            with(Setup::new(&azure).without("AZURE_CLIENT_SECRET"), &variables),
-            0,
-            &[
-                ("ok", "without the variables of */environment, because the environment says who signs in"),
-                ("warning", "AZURE_TENANT_ID is not used without one of *"),
-                ("ok", "1 route*"),
-            ],
-        ),
-        (
-            "a service manager has started it",
-            with(nobody(Setup::new(&azure)).settings(kind).env("RC_SVCNAME", "acr-cache-proxy"), &variables),
-            2,
-            &[("failed", "*needs tenant_id*"), ("failed", "*needs client_id*"), ("failed", "*AZURE_CLIENT_SECRET*")],
-        ),
-        (
-            "systemd passes over a line",
-            with(nobody(Setup::new(&azure)), &exported),
-            0,
-            &[
-                takes,
-                ("warning", "*/environment: systemd passes over `export AZURE_CLIENT_SECRET=`: *"),
-                ("warning", "AZURE_TENANT_ID is not used without one of *"),
-                ("ok", "1 route*"),
-            ],
-        ),
-        ("nothing in it matters", with(nobody(Setup::new(&azure)), "TZ=UTC\n"), 0, &[("ok", "1 route*")]),
-    ] {
-        let output = check(setup).await;
-        let lines: Vec<_> = lines(&output).into_iter().filter(|(hop, ..)| hop == "configuration").collect();
-        let is_found = lines
-            .iter()
-            .zip(found)
-            .all(|((_, status, text), (like, pattern))| status == like && is_like(text, pattern));
-        assert!(lines.len() == found.len() && is_found, "{what}: {lines:#?}");
-        assert_eq!(status(&output), expected, "{what}: {}", String::from_utf8_lossy(&output.stdout));
-    }
-    let setup = nobody(Setup::new(&azure)).switch("--json");
-    std::fs::create_dir(setup.path("environment")).expect("made");
-    let lines = lines(&check(setup).await);
-    assert_eq!((lines[0].1.as_str(), lines.len()), ("warning", 2), "{lines:#?}");
-    assert!(lines[0].2.contains("environment: it is a directory: name a regular file"), "{lines:#?}");
 }

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+mod leftovers;
 mod nodes;
 mod standing;
 
@@ -87,78 +88,6 @@ fn settings_may_need_what_only_the_host_of_the_proxy_has() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
-/// The registry's route is not among the example's.
-const GONE: &str = "etc/containerd/certs.d/gone.example/hosts.toml";
-
-/// A tree with the files of today, one of a route that is gone, and one that somebody else wrote.
-fn tree_with_a_stale_file() -> tempfile::TempDir {
-    let root = tempfile::tempdir().expect("a directory");
-    let output = client_config(&["containerd", "--write", "--root", &root.path().to_string_lossy()]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let today = root.path().join("etc/containerd/certs.d/ghcr.io/hosts.toml");
-    for path in [GONE, "etc/containerd/certs.d/foreign.example/hosts.toml"] {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-        std::fs::copy(&today, &path).expect("copied");
-    }
-    let foreign = root.path().join("etc/containerd/certs.d/foreign.example/hosts.toml");
-    std::fs::write(foreign, "# by hand\n").expect("written");
-    root
-}
-
-#[test]
-fn a_file_of_a_route_that_is_gone_is_told_and_only_prune_removes_it() {
-    let root = tree_with_a_stale_file();
-    let at = root.path().to_string_lossy().into_owned();
-    let told = format!("{GONE} is left from a route that is gone, and the proxy refuses the pulls that it sends here");
-    for arguments in [&["--write"][..], &["--prune"]] {
-        let output = client_config(&[&["containerd", "--root", &at], arguments].concat());
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert_eq!(text(&output.stderr).matches("is left from a route").count(), 1, "{output:?}");
-        assert!(text(&output.stderr).contains(&told), "{output:?}");
-        assert!(root.path().join(GONE).exists(), "{arguments:?}");
-    }
-    let output = client_config(&["containerd", "--root", &at, "--write", "--prune"]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.matches("removed ").count() == 1 && said.contains(&format!("{GONE}\n")), "{said}");
-    assert!(said.matches("unchanged ").count() == 3, "{said}");
-    let certs = root.path().join("etc/containerd/certs.d");
-    assert!(!certs.join("gone.example").exists() && certs.join("foreign.example/hosts.toml").exists());
-    let output = client_config(&["containerd", "--root", &at, "--write"]);
-    assert!(!text(&output.stderr).contains("is left from"), "{output:?}");
-}
-
-/// The settings may be gone before the files are.
-#[test]
-fn remove_needs_no_settings_and_takes_what_carries_the_comment_and_nothing_else() {
-    let root = tree_with_a_stale_file();
-    let remove = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        command.args(["client-config", "containerd", "--remove", "--root"]).arg(root.path()).args(more);
-        let output = command.output().expect("it runs");
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        (text(&output.stdout), text(&output.stderr))
-    };
-    let certs = root.path().join("etc/containerd/certs.d");
-    let all = |word: &str| {
-        let lines = ["docker.io", "gone.example", "ghcr.io", "registry.k8s.io"].map(|registry| {
-            let file = certs.canonicalize().expect("there").join(registry).join("hosts.toml");
-            format!("{word} {}\n", file.display())
-        });
-        let mut lines = lines.to_vec();
-        lines.sort_unstable();
-        lines.concat()
-    };
-    assert_eq!(remove(&[]).0, all("would remove"));
-    assert!(certs.join("ghcr.io/hosts.toml").exists(), "nothing is removed without --write");
-    assert_eq!(remove(&["--write"]).0, all("removed"));
-    let left: Vec<_> = std::fs::read_dir(&certs).expect("there").map(|entry| entry.expect("one").file_name()).collect();
-    assert_eq!(left, ["foreign.example"]);
-    let (out, about) = remove(&["--write"]);
-    assert!(out.is_empty() && about.contains("no file of this command is below"), "{out}{about}");
-}
-
 /// It said what to do in a daemon.json that was not there.
 #[test]
 fn after_a_removal_of_dockers_files_what_is_left_to_do_is_what_is_there() {
@@ -198,12 +127,12 @@ fn after_a_removal_of_dockers_files_what_is_left_to_do_is_what_is_there() {
 }
 
 #[test]
-fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
+fn a_root_that_is_not_there_and_wrong_words_are_status_2() {
     for (root, says) in [("/nonexistent", "No such file or directory"), ("/etc/passwd", "it is no directory")] {
         for task in [&["--write"][..], &["--write", "--prune"], &["--write", "--remove"], &["--prune"], &["--remove"]] {
             let output = client_config(&[&["podman", "--root", root], task].concat());
-            assert_eq!(output.status.code(), Some(1), "{output:?}");
-            // Where something is shown, the words about the files come first.
+            // As of doctor.
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
             let said = text(&output.stderr);
             let lines: Vec<_> = said.lines().filter(|line| line.contains(root)).collect();
             assert!(lines.len() == 1, "{said}");
@@ -215,6 +144,29 @@ fn what_cannot_be_written_is_status_1_and_wrong_words_are_status_2() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
         assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");
     }
+}
+
+/// After each file that could not be written came what dockerd does with them, and no word of root.
+#[test]
+fn whoever_may_not_write_is_told_of_root_and_not_what_the_engine_reads() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+
+    let root = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o555)).expect("set");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    command
+        .args(["client-config", "docker", "--upstream-domain", "a.azurecr.io", "--write", "--root"])
+        .arg(root.path());
+    if nix::unistd::geteuid().is_root() {
+        // nobody
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("Permission denied") && !said.contains("dockerd reads"), "{said}");
+    assert_eq!(said.matches("you are not root: run the same command with sudo").count(), 1, "{said}");
 }
 
 /// The lines to merge had containerd's usual directory in them, whatever the node's was.
@@ -365,7 +317,7 @@ fn a_hostile_file_is_left_and_nothing_beside_it() {
 
 #[test]
 fn check_tells_each_file_that_does_not_stand_and_changes_nothing() {
-    let root = tree_with_a_stale_file();
+    let root = leftovers::tree_with_a_stale_file();
     let at = root.path().to_string_lossy().into_owned();
     let certs = root.path().canonicalize().expect("there").join("etc/containerd/certs.d");
     let check = || {

@@ -10,7 +10,12 @@ use crate::client_config::Client;
 
 /// Says what is wrong with the files, and where pulls go by them.
 pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
-    let reads = facts.release().map(|release| release >= READS_HOSTS_TOML && facts.has_containerds_store());
+    // Which store it has, is known of one that runs.
+    let reads = match facts.release() {
+        Some(release) if release < READS_HOSTS_TOML => Some(false),
+        Some(_) if facts.info.is_some() => Some(facts.has_containerds_store()),
+        _ => None,
+    };
     let builds_by_hosts_toml = facts.release() >= Some(READS_HOSTS_TOML);
     let fix = expected.write(Client::Docker, "");
     let mut past = Vec::new();
@@ -61,6 +66,9 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
             "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source{builds}",
             listed(&past)
         ));
+        let is_closed = |name: &&str| expected.registries.get(*name).is_some_and(|routed| routed.closed);
+        let closed: Vec<_> = past.into_iter().filter(is_closed).collect();
+        found.never_close(&closed, "and this dockerd pulls it from the source");
     }
     for directory in &facts.certs {
         let registry = hosts_toml::registry(&directory.name);
@@ -74,6 +82,46 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
                 expected.prune(Client::Docker, "")
             };
             found.find(leftover(directory.path(), &registry, fix));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::super::finding::Part;
+    use super::*;
+    use crate::client_config;
+    use crate::config::{Config, Flags};
+    use crate::host::Host;
+
+    /// Of one that did not run the registries besides Docker Hub were left out, though its version says that it pulls them from the source.
+    #[test]
+    fn an_old_dockerd_that_does_not_run_is_known_to_pass_the_proxy() {
+        let text = "routes:\n- {source: docker.io, domain: a.azurecr.io, prefix: hub}\n\
+                    - {source: ghcr.io, domain: a.azurecr.io, prefix: ghcr, on_failure: closed}\n";
+        let config = Config::load(&Flags::default().with_text(Path::new("a.yaml"), text)).expect("right");
+        let expected = Expected::new(&config, None, "http://127.0.0.1:8080", false, &[]);
+        let root = tempfile::tempdir().expect("a directory");
+        for (installed, is_past) in [(Some("20.10.24+dfsg1"), true), (Some("28.5.1"), false), (None, false)] {
+            let facts = Facts {
+                settings: None,
+                refusal: None,
+                installed: installed.map(str::to_owned),
+                unit: client_config::dockerd(&Host::new(root.path().to_owned())),
+                certs: Vec::new(),
+                runs: false,
+                has_old_flags: false,
+                is_this: true,
+                silent: None,
+                info: None,
+            };
+            let mut found = Examined::new(Part::Dockerd);
+            others(&facts, &expected, &mut found);
+            assert_eq!(found.ways.get("ghcr.io") == Some(&Way::Source), is_past, "{installed:?}: {found:?}");
+            assert_eq!(found.never_closed.contains("ghcr.io"), is_past, "{installed:?}: {found:?}");
+            assert_eq!(found.notes.len(), if is_past { 2 } else { 0 }, "{found:?}");
         }
     }
 }

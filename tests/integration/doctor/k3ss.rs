@@ -1,8 +1,10 @@
 //! Hosts with k3s and RKE2.
 
 use super::Broken;
-use super::Do::{Fifo, Install, Put};
+use super::Do::{Fifo, Install, Put, Swap, Write};
 
+/// Of the proxy.
+const SETTINGS: &str = "/etc/acr-cache-proxy/config.yaml";
 /// Of k3s and RKE2.
 const WITH_THE_PROXY: &str = "mirrors:\n  \"*\":\n    endpoint: [\"@URL@\"]\n";
 
@@ -172,6 +174,54 @@ pub(super) const BROKEN: &[Broken] = &[
             ),
         ],
         found: &[("k3s", "path")],
+    },
+    Broken {
+        what: "k3s with closed routes alone, which asks their sources",
+        made: &[Swap(SETTINGS, "fallback", "closed"), Install(&["k3s"]), Write(&["k3s"])],
+        found: &[("k3s", "not-closed")],
+    },
+    Broken {
+        what: "k3s with closed routes alone, which asks nobody else",
+        made: &[
+            Swap(SETTINGS, "fallback", "closed"),
+            Install(&["k3s"]),
+            Write(&["k3s"]),
+            Put("/etc/rancher/k3s/config.yaml", "disable-default-registry-endpoint: true\n"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "RKE2 with open routes alone, which asks nobody else by a file of its configuration",
+        made: &[
+            Swap(SETTINGS, "closed", "fallback"),
+            Install(&["rke2"]),
+            Write(&["rke2"]),
+            Put("/etc/rancher/rke2/config.yaml", "disable-default-registry-endpoint: false\n"),
+            Put("/etc/rancher/rke2/config.yaml.d/1.yaml", "disable-default-registry-endpoint: true\n"),
+        ],
+        found: &[("rke2", "no-fallback")],
+    },
+    Broken {
+        what: "k3s with open routes alone, which asks nobody else by a flag",
+        made: &[
+            Swap(SETTINGS, "closed", "fallback"),
+            Install(&["k3s"]),
+            Write(&["k3s"]),
+            Put(
+                "/etc/systemd/system/k3s.service",
+                "[Service]\nExecStart=/usr/local/bin/k3s server --disable-default-registry-endpoint --debug\n",
+            ),
+        ],
+        found: &[("k3s", "no-fallback")],
+    },
+    Broken {
+        what: "k3s with both kinds of routes, which asks nobody else",
+        made: &[
+            Install(&["k3s"]),
+            Write(&["k3s"]),
+            Put("/etc/rancher/k3s/config.yaml", "disable-default-registry-endpoint: true\n"),
+        ],
+        found: &[],
     },
     Broken {
         what: "k3s that was not restarted",

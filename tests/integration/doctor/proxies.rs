@@ -27,6 +27,8 @@ async fn a_proxy_that_is_down_or_somebody_else_or_wrong_settings_are_told() {
     assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())], "the package's");
     assert!(host.report().contains("   fix: acr-cache-proxy init\n"), "{}", host.report());
     assert!(!host.report().contains("not here"), "nobody has looked: {}", host.report());
+    // It was called "here".
+    assert!(host.report().starts_with("proxy       whether it runs is not known\n"), "{}", host.report());
 
     with(&(site.settings.clone() + "token_weight: 3s\n"));
     assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "settings".to_owned())]);
@@ -112,6 +114,20 @@ async fn a_proxy_that_stands_still_is_not_started_a_second_time() {
     assert!(fix.starts_with("ss -ltnp "), "{fix}");
 }
 
+/// Its command had no variables, so the proxy got no token.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_that_starts_a_proxy_that_is_down_has_the_variables_of_the_service() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[]);
+    let settings = site.settings.replacen(&format!("listen: '{}'", site.proxy.address()), "listen: '127.0.0.1:1'", 1);
+    host.put("/etc/acr-cache-proxy/config.yaml", &settings);
+    let plain = "acr-cache-proxy --config /etc/acr-cache-proxy/config.yaml";
+    assert!(host.report().contains(&format!("   fix: {plain}\n")), "{}", host.report());
+    host.put("/etc/acr-cache-proxy/environment", "AZURE_CLIENT_SECRET='hunter2'\n");
+    let start = format!("   fix: sh -c 'set -a; . /etc/acr-cache-proxy/environment; exec {plain}'\n");
+    assert!(host.report().contains(&start), "{}", host.report());
+}
+
 /// Whoever may not read the settings knows nothing wrong of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_this_user_may_not_read_are_no_finding() {
@@ -144,7 +160,8 @@ async fn a_route_whose_requests_were_refused_in_the_last_hour_is_told() {
     assert_eq!(answer.status, 403, "{answer:?}");
     assert_eq!(found(&host.doctor(&["--json"])), [("proxy".to_owned(), "refused".to_owned())]);
     assert!(
-        host.report().contains("requests for docker.io were refused in the last hour, mostly for "),
+        host.report()
+            .contains("1 request for docker.io was refused in the last hour, because the registry answered 403\n"),
         "{}",
         host.report()
     );
