@@ -19,7 +19,8 @@ use super::connections::Connections;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
 use super::refused::Refused;
-use super::{authorize, call, forward, probe, retry};
+use super::{authorize, call, forward, probe, retry, served};
+use crate::access::Client;
 use crate::answer::{DIGEST, is_not_imported};
 use crate::cache::{Content, Entry, Fetched, Freshness, Key, Kind, Origin, Part, Purged, Reason};
 use crate::digest;
@@ -49,12 +50,14 @@ pub(crate) struct Read {
     admitted: Admitted,
     part: Part,
     trip: Arc<OnceLock<Trip>>,
+    /// Who has begun it, if that has an address.
+    client: Option<Client>,
     /// Of a prefetch, which nobody waits for.
     place: Option<image::Place>,
 }
 
 impl Read {
-    /// The object of an admitted request, and where its flight leaves a note of how it went.
+    /// The object of an admitted request, which is the one being served here, and where its flight leaves a note of how it went.
     pub(crate) fn of(admitted: &Admitted, part: Part) -> (Self, Arc<OnceLock<Trip>>) {
         let trip = Arc::new(OnceLock::new());
         let admitted = Admitted {
@@ -62,7 +65,8 @@ impl Read {
             destination: Arc::clone(&admitted.destination),
             attempts: Attempts::new(Instant::now()).of_trace(admitted.attempts.trace().cloned()),
         };
-        (Self { admitted, part, trip: Arc::clone(&trip), place: None }, trip)
+        let client = served::place().map(|place| place.client());
+        (Self { admitted, part, trip: Arc::clone(&trip), client, place: None }, trip)
     }
 
     /// Asks once it may. Who has no turn within the time for it is told so before there is a place for it, and who waits for
@@ -72,7 +76,7 @@ impl Read {
         let health = &destination.upstream.health;
         authorize::ready(&mut self.admitted).await.map_err(Trouble::into_error)?;
         // In a box: this would have room for it three times over.
-        health.in_place(Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
+        health.in_place(self.client, Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
     }
 
     /// Asks until there is an answer that is whole, or until the registry is known to be down. Storage is not the registry.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::fail::{Held, Trouble};
 use super::refused::Refused;
 use super::registry_error::RegistryError;
+use crate::access::Client;
 use crate::answer::retry_after;
 use crate::cache::Fetched;
 use crate::config::Domain;
@@ -24,14 +25,16 @@ use crate::config::Domain;
 mod breaker;
 mod cool_down;
 mod held;
+mod place;
 mod stale;
 mod turn;
 
 use breaker::{Breaker, Verdict};
 use cool_down::CoolDown;
 use held::HeldBack;
+use place::Places;
 use stale::Stale;
-use turn::{Budget, MAX_WAIT, Places};
+use turn::{Budget, MAX_WAIT};
 
 pub(crate) use cool_down::Call;
 
@@ -153,9 +156,13 @@ impl Health {
         }
     }
 
-    /// Runs a flight as soon as there is a place for it; `Err` if that takes too long.
-    pub(crate) async fn in_place<T>(&self, flight: impl Future<Output = T>) -> Result<T, Trouble> {
-        self.places.run(flight).await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
+    /// Runs a flight that this client has begun as soon as there is a place for it; `Err` if that takes too long.
+    pub(crate) async fn in_place<T>(
+        &self,
+        client: Option<Client>,
+        flight: impl Future<Output = T>,
+    ) -> Result<T, Trouble> {
+        self.places.run(client, flight).await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
     }
 
     /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.
