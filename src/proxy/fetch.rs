@@ -313,8 +313,8 @@ impl Origin for Read {
         }
         // Clients that had something stale at hand have not waited for this.
         if known.is_some_and(|known| self.stands_in(&known)) {
-            let Admitted { target, destination, .. } = &self.admitted;
-            destination.upstream.health.stands_in(target.path(), &fetched);
+            let health = &self.admitted.destination.upstream.health;
+            health.stands_in(self.admitted.target.path(), self.admitted.bearer(), &fetched);
         }
         fetched
     }

@@ -21,6 +21,7 @@ use crate::access::Client;
 use crate::answer::retry_after;
 use crate::cache::Fetched;
 use crate::config::Domain;
+use crate::token::Bearer;
 
 mod breaker;
 mod cool_down;
@@ -249,8 +250,8 @@ impl Health {
     }
 
     /// Something stale was the answer to a request for this path, for this reason; `None` if the registry may still answer.
-    pub(crate) fn answered_stale(&self, path: &str, why: Option<&Fetched<Trouble>>) {
-        match why.map(Cause::of) {
+    pub(crate) fn answered_stale(&self, path: &str, bearer: Option<Arc<Bearer>>, why: Option<&Fetched<Trouble>>) {
+        match why.map(|why| Cause::of(why, bearer)) {
             None => self.stale.answered_meanwhile(),
             Some(Some(cause)) => self.stale_begins(self.stale.answered(path, cause.is_registrys()), path, &cause),
             Some(None) => {}
@@ -258,9 +259,9 @@ impl Health {
     }
 
     /// The registry has failed to answer for this path, of which something stale stands in.
-    pub(crate) fn stands_in(&self, path: &str, why: &Fetched<Trouble>) {
+    pub(crate) fn stands_in(&self, path: &str, bearer: Option<Arc<Bearer>>, why: &Fetched<Trouble>) {
         if let Fetched::Answer { is_trouble: true, .. } | Fetched::Failed { is_trouble: true, .. } = why
-            && let Some(cause) = Cause::of(why)
+            && let Some(cause) = Cause::of(why, bearer)
         {
             self.stale_begins(self.stale.stands_in(path, cause.is_registrys(), 0), path, &cause);
         }
@@ -300,10 +301,13 @@ enum Cause<'a> {
 }
 
 impl<'a> Cause<'a> {
-    fn of(why: &'a Fetched<Trouble>) -> Option<Self> {
+    /// `bearer` is what the registry was asked with.
+    fn of(why: &'a Fetched<Trouble>, bearer: Option<Arc<Bearer>>) -> Option<Self> {
         match why {
             Fetched::Failed { trouble, .. } => Some(Self::Trouble(trouble)),
-            Fetched::Answer { content, .. } => Some(Self::Answer(RegistryError::of(content.status, &content.body))),
+            Fetched::Answer { content, .. } => {
+                Some(Self::Answer(RegistryError::of(content.status, &content.body, bearer)))
+            }
             Fetched::Kept { .. } | Fetched::Pass(_) => None,
         }
     }
