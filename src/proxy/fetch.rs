@@ -298,7 +298,10 @@ impl Read {
             return Some(Err("it says another digest"));
         }
         let digest = Some(digest.into());
-        Some(Ok(Content { manifest: Some(manifest), digest, ..content::kept(response, body) }))
+        let mut content = content::kept(response, body);
+        // A manifest that is here whole leads nowhere else.
+        content.headers.retain(|(name, _)| *name != header::LINK && *name != header::LOCATION);
+        Some(Ok(Content { manifest: Some(manifest), digest, ..content }))
     }
 }
 
