@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::client_tls::Presented;
 use crate::config::Config;
+use crate::failure::{Failure, Hop};
 use crate::identity::Chain;
 use crate::logger;
 use crate::net::addresses::{Addresses, Names, Way, system_lookup};
@@ -46,6 +47,8 @@ pub(crate) enum Target {
         direct: Option<Box<Config>>,
         /// CA certificates that are trusted besides the system's.
         ca_file: Option<PathBuf>,
+        /// The service's variables, of which some are not set here.
+        unset: Option<PathBuf>,
     },
     /// The emulator, and a proxy in front of it.
     Emulated {
@@ -65,7 +68,7 @@ pub(crate) fn run(options: &Options, target: &Target) -> Result<(), String> {
 
 async fn subject(target: &Target) -> Result<Subject, String> {
     match target {
-        Target::Named { via, presented, direct, ca_file } => {
+        Target::Named { via, presented, direct, ca_file, unset } => {
             let roots = roots(ca_file.as_deref())?;
             let mut connector = connector(&roots)?;
             let settings = direct.as_ref().map_or_else(EgressSettings::default, |config| config.egress().clone());
@@ -78,7 +81,7 @@ async fn subject(target: &Target) -> Result<Subject, String> {
             }
             let mut routes: Vec<_> = via.iter().cloned().map(Route::via).collect();
             if let Some(config) = direct {
-                routes.push(direct_route(config, &connector, &roots, &egress).await?);
+                routes.push(direct_route(config, &connector, &roots, &egress, unset.as_deref()).await?);
             }
             Ok(Subject { routes, connector, rtt: None, guard: Box::new(()) })
         }
@@ -86,7 +89,7 @@ async fn subject(target: &Target) -> Result<Subject, String> {
             let emulated = Emulated::start(*rtt, *blobs).await?;
             let roots = roots(emulated.config.ca_file())?;
             let connector = connector(&roots)?;
-            let direct = direct_route(&emulated.config, &connector, &roots, &Egress::direct()).await?;
+            let direct = direct_route(&emulated.config, &connector, &roots, &Egress::direct(), None).await?;
             let routes = vec![Route::via(emulated.via.clone()), direct];
             Ok(Subject { routes, connector, rtt: Some(*rtt), guard: Box::new(emulated) })
         }
@@ -131,6 +134,7 @@ async fn direct_route(
     connector: &Connector,
     roots: &TrustRoots,
     egress: &Arc<Egress>,
+    unset: Option<&Path>,
 ) -> Result<Route, String> {
     // Images have names of Docker Hub. Without a route for Docker Hub, the first route is measured.
     let hub = Source::docker_hub();
@@ -156,7 +160,7 @@ async fn direct_route(
     let anonymous = identity.is_none();
     let issuer = AcrIssuer::new(domain.clone(), identity, way, roots, Arc::default())
         .map_err(|cause| failed(format!("TLS client: {cause}")))?;
-    let sign_in = DockerLogin { issuer, anonymous, login: Mutex::new(None) };
+    let sign_in = DockerLogin { issuer, anonymous, unset: unset.map(not_set), login: Mutex::new(None) };
     Ok(Route::direct(origin, route.prefix.as_str(), Arc::new(sign_in)))
 }
 
@@ -164,7 +168,17 @@ async fn direct_route(
 struct DockerLogin {
     issuer: AcrIssuer,
     anonymous: bool,
+    /// What may be the reason of a sign-in that fails.
+    unset: Option<String>,
     login: Mutex<Option<(Granted, Instant)>>,
+}
+
+/// That the service has variables which this process does not have, and how it gets them.
+fn not_set(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "the variables of {path} are the service's and not set here: run bench with them: sh -c 'set -a; . {path}; exec acr-cache-proxy bench ...'"
+    )
 }
 
 #[async_trait]
@@ -174,7 +188,11 @@ impl SignIn for DockerLogin {
         let token = match &*login {
             Some((granted, since)) if since.elapsed() < granted.lifetime / 2 => granted.token.clone(),
             _ => {
-                let granted = self.issuer.login().await.map_err(|failure| failure.message)?;
+                let told = |failure: Failure| match &self.unset {
+                    Some(unset) if failure.hop == Hop::Identity => format!("{failure}; {unset}"),
+                    _ => failure.message,
+                };
+                let granted = self.issuer.login().await.map_err(told)?;
                 login.insert((granted, Instant::now())).0.token.clone()
             }
         };

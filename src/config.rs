@@ -60,7 +60,7 @@ pub(crate) use tree::takes_too_long;
 
 #[cfg(feature = "bench")]
 pub(crate) use parse::parse_blobs;
-pub(crate) use parse::{parse_id, parse_prefix};
+pub(crate) use parse::{parse_guid, parse_prefix};
 
 /// What the package puts in place: nobody has named a registry yet.
 pub(crate) const SAMPLE: &str = include_str!("../conf/minimal.yaml");

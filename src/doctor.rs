@@ -203,13 +203,14 @@ async fn examine(options: &Options, config: &Config, mirror: &Mirror) -> Report 
         parts.push(kubelet);
     }
     edit_what_is_refused(&mut parts, config, mirror, &options.root);
+    proxy::first(&proxy, &mut parts);
     if !host.is_this() {
         // The proxy is asked at its address, from here.
         for finding in parts.iter_mut().skip(1).flat_map(|part| &mut part.findings) {
             finding.fix = finding.fix.clone().on_its_host(&options.root);
         }
     }
-    let mut report = Report { parts, notes: Vec::new(), has_looked: true };
+    let mut report = Report { parts, notes: dockerd::rootless(&host), has_looked: true };
     if host.is_this() && !nix::unistd::geteuid().is_root() {
         report.notes.push(NOT_ROOT.to_owned());
     }

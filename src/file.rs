@@ -65,6 +65,12 @@ impl Error for FileError {
 /// The content of a regular file, `max` bytes at most; symbolic links are followed, as Kubernetes and systemd make them.
 /// This blocks: call it from [`Reader::run`] or [`at_start`].
 pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let (file, length) = open(path)?;
+    read_open(file, length, max)
+}
+
+/// A regular file and its length.
+fn open(path: &Path) -> Result<(File, u64), FileError> {
     // Before it is opened, which does something to a device: a watchdog's timer starts. A socket cannot be opened.
     if let Some(kind) = irregular(&std::fs::metadata(path).map_err(FileError::Io)?) {
         return Err(FileError::NotRegular(kind));
@@ -75,8 +81,13 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, FileErro
     let metadata = file.metadata().map_err(FileError::Io)?;
     match irregular(&metadata) {
         Some(kind) => Err(FileError::NotRegular(kind)),
-        None => read_open(file, metadata.len(), max),
+        None => Ok((file, metadata.len())),
     }
+}
+
+/// Reads the begin of a regular file, which is at least as long. This blocks: call it from [`at_start`].
+pub(crate) fn begin(path: &Path, begin: &mut [u8]) -> Result<(), FileError> {
+    open(path)?.0.read_exact(begin).map_err(FileError::Io)
 }
 
 /// Whether this process can read a regular file there. The file is looked at and not opened; on a mount whose server is gone that ends

@@ -82,6 +82,16 @@ impl Host {
         Some(Text { path: path.to_owned(), content })
     }
 
+    /// Whether a program is a text that names its interpreter.
+    pub(crate) fn is_script(&self, path: &str) -> bool {
+        const MARK: &[u8; 2] = b"#!";
+        let begin = self.look(path, |at| {
+            let mut begin = [0; MARK.len()];
+            file::begin(at, &mut begin).map(|()| begin)
+        });
+        begin.is_ok_and(|begin| begin == *MARK)
+    }
+
     /// Whether there is something at a path, or one cannot see whether there is.
     pub(crate) fn has(&self, path: &str) -> bool {
         let found = self.look(path, |at| fs::metadata(at).map_err(FileError::Io));
@@ -180,11 +190,15 @@ impl Host {
         addresses.chain(own).collect()
     }
 
-    /// The home directories of users, root's and that of whoever runs this among them.
+    /// The home directories of users, root's and that of whoever runs this among them. Not all are below `/home`, and not all are in
+    /// `/etc/passwd`.
     pub(crate) fn homes(&self) -> Vec<String> {
+        let known = self.read("/etc/passwd").and_then(|text| text.content.ok()).unwrap_or_default();
+        let known = known.lines().filter_map(|line| line.split(':').nth(5).map(|home| home.trim_end_matches('/')));
+        let known = known.filter(|home| home.starts_with('/')).take(MAX_ENTRIES).map(str::to_owned);
         let users = self.list("/home").unwrap_or_default().into_iter().map(|user| format!("/home/{user}"));
         let own = std::env::var("HOME").ok().filter(|home| self.is_this() && home.starts_with('/'));
-        let mut homes: Vec<_> = ["/root".to_owned()].into_iter().chain(users).chain(own).collect();
+        let mut homes: Vec<_> = ["/root".to_owned()].into_iter().chain(known).chain(users).chain(own).collect();
         homes.sort_unstable();
         homes.dedup();
         homes
@@ -221,6 +235,17 @@ pub(crate) fn command_line(pid: u32, program: &str) -> Option<Vec<String>> {
     words.first().is_some_and(|word| word.ends_with(program)).then_some(words)
 }
 
+/// The command line of a program among those that systemd runs for a service of this machine, by their control group (cgroups(7)): of
+/// version 2, or 1.
+pub(crate) fn command_of(service: &str, program: &str) -> Option<Vec<String>> {
+    let lists = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd"]
+        .into_iter()
+        .filter_map(|root| fs::read_to_string(format!("{root}/system.slice/{service}/cgroup.procs")).ok());
+    let processes: Vec<_> =
+        lists.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    processes.into_iter().find_map(|pid| command_line(pid, program))
+}
+
 /// A process was started before a file was changed. Both times are exact to the second.
 pub(crate) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
     const EXACT: Duration = Duration::from_secs(2);
@@ -243,6 +268,17 @@ mod tests {
         let of_this = Host::new(PathBuf::from("/")).changed(&path.to_string_lossy());
         assert!(of_this.is_some_and(|changed| changed > before), "{of_this:?}");
         assert_eq!(Host::new(root.path().to_owned()).changed("/config.toml"), Some(long_ago), "of a tree");
+    }
+
+    /// Their files, which hide the system's, were not looked at.
+    #[test]
+    fn homes_are_not_all_below_home() {
+        let root = tempfile::tempdir().expect("a directory");
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nu2:x:9:9::/srv/u2/:/bin/sh\nnobody:x:8:8::/:/bin/sh\nbroken\n";
+        fs::create_dir_all(root.path().join("home/eve")).expect("made");
+        fs::create_dir(root.path().join("etc")).expect("made");
+        fs::write(root.path().join("etc/passwd"), passwd).expect("written");
+        assert_eq!(Host::new(root.path().to_owned()).homes(), ["/home/eve", "/root", "/srv/u2"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod client_certificate;
 mod client_secret;
 mod inputs;
 mod managed_identity;
+mod remedy;
 mod source;
 mod transport;
 mod variables;

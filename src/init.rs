@@ -18,6 +18,7 @@ use crate::logger;
 
 mod ask;
 mod engines;
+mod left;
 mod place;
 mod port;
 mod served;
@@ -172,6 +173,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             self.try_way(&chosen.text)?;
         }
         let is_written = !chosen.is_new || self.write(&chosen.text)?;
+        if !self.is_open {
+            self.left.insert(0, self.not_open(is_written));
+        }
         if !is_written && self.talk.manner() != Manner::Show && self.host.is_root {
             match self.host.standing {
                 // By --yes it is told at the end.
@@ -252,7 +256,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
         let Options { registry, rules, client_id, .. } = self.options;
         let is_known = registry.is_some() && !rules.is_empty();
         if !is_known && self.talk.manner() != Manner::Ask {
-            self.left.push("nobody can be asked: give --registry and --prefix".to_owned());
+            let lacks = [("--registry", registry.is_none()), ("--prefix", rules.is_empty())];
+            let lacks: Vec<_> = lacks.into_iter().filter(|(_, lacks)| *lacks).map(|(flag, _)| flag).collect();
+            self.left.push(format!("nobody can be asked: give {}", lacks.join(" and ")));
             return Ok(None);
         }
         let registry = match registry {
@@ -300,7 +306,11 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     /// What fails here prevents nothing: a role may take minutes to count, a firewall may be opened later.
     fn try_way(&mut self, text: &str) -> Result<(), Stop> {
         let environment = self.host.environment.display().to_string();
-        let question = format!("\nTry the way to the registry, with the variables of {environment}?");
+        let by = match std::fs::exists(&self.host.environment) {
+            Ok(false) => String::new(),
+            _ => format!(", with the variables of {environment}"),
+        };
+        let question = format!("\nTry the way to the registry{by}?");
         match self.talk.manner() {
             Manner::Show => return Ok(()),
             Manner::Ask => {
@@ -337,10 +347,6 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
                         lacks.join(", ")
                     ))?;
                 }
-                self.left.push(format!(
-                    "the way to the registry is not open yet, and pulls go to the source or fail until it is: see above for what to do; then: acr-cache-proxy check --online --config {}",
-                    self.host.config.display()
-                ));
             }
             Err(cause) => self.left.push(format!("the way to the registry could not be tried: {cause}")),
         }
@@ -399,11 +405,13 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
     fn start(&mut self, is_new: bool) -> Result<bool, Stop> {
         let Manager::Systemd { is_active } = self.host.manager else {
             let how = self.host.manager.by_hand(&self.running, &self.command(), CONFIG);
-            self.talk.say(&format!("\n{how}\n"))?;
-            let is_to_be_done = self.host.is_root && self.talk.manner() != Manner::Show;
-            if is_to_be_done && !self.is_served() {
-                self.left.push(how);
+            let is_left = self.host.is_root && self.talk.manner() != Manner::Show && !self.is_served();
+            // What is told at the end is told before only to whoever is asked about engines in between.
+            let asks = self.talk.manner() == Manner::Ask && self.does(Step::Engines) && !self.host.clients.is_empty();
+            if !is_left || asks {
+                self.talk.say(&format!("\n{how}\n"))?;
             }
+            self.left.extend(is_left.then_some(how));
             return Ok(self.is_served());
         };
         let mut commands = vec![ENABLE];
@@ -437,7 +445,9 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return Ok(());
         };
         self.is_doubtful = true;
-        self.talk.say(&format!("\nThe proxy that runs is not ready: {why}\n"))?;
+        if self.talk.manner() == Manner::Ask {
+            self.talk.say(&format!("\nThe proxy that runs is not ready: {why}\n"))?;
+        }
         self.left.push(format!(
             "the proxy that runs is not ready, and pulls go to the source or fail until it is: {why}; if it was started without the variables of {}, restart it with them",
             self.host.environment.display()
@@ -451,22 +461,6 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             return Ok(false);
         }
         self.talk.confirm(question, default && !self.is_doubtful)
-    }
-
-    fn end(&mut self) -> Result<(), Stop> {
-        if !self.host.is_root {
-            let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
-            self.left.push(format!("nothing was done, because you are not root: sudo acr-cache-proxy init{flags}"));
-        } else if self.talk.manner() == Manner::Show {
-            let why = "nothing was done, because standard input is no terminal and nobody agrees: --yes does all of the above";
-            self.left.push(why.to_owned());
-        }
-        if self.left.is_empty() {
-            self.talk.say("\nWhether pulls get through, hop by hop: acr-cache-proxy check --online --config ")?;
-            self.talk.say(&format!("{}\n", self.host.config.display()))?;
-            self.talk.say("Whether each engine comes here, and what is left to do for it: acr-cache-proxy doctor\n")?;
-        }
-        Ok(())
     }
 }
 

@@ -62,6 +62,7 @@
 //!     variables, inputs              what a source is configured by, and given
 //!     client_secret, client_certificate, workload_identity, managed_identity, azure_arc, azure_cli
 //!     azure, transport               the adapter of azure_identity, and its HTTP client
+//!     remedy                         what to do about a sign-in that fails
 //!   token                          registry tokens: one background task calls, requests only read
 //!     token::state                 what they are now: one value, published by that task, read without a lock
 //!     token::refresh               that task: renews tokens before they end
@@ -205,6 +206,7 @@
 //!   served                           what a proxy that listens already serves
 //!   place                            the configuration in its place, in one step, with a copy of the one before
 //!   service, engines                 the unit's start; which clients the host has, and their files
+//!   left                             what is left to do at the end, or nobody has agreed to
 //! client_config                    files by which clients come here
 //!   task                             shows, checks, writes, merges or removes them
 //!   address                          which addresses are the proxy's

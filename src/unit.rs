@@ -10,6 +10,8 @@ use crate::installed::{self, UNITS};
 
 /// Programs that run what another command line says.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
+/// A distribution may have a script by an engine's own name, which hands its words on.
+const ENGINES: [&str; 6] = ["dockerd", "containerd", "crio", "buildkitd", "k3s", "rke2"];
 
 /// A unit, as it starts a program.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +21,8 @@ pub(crate) struct Unit {
     pub command: Vec<String>,
     /// The file that has it.
     file: String,
+    /// The script that it starts, which starts the program.
+    script: Option<String>,
     /// Of `Environment` and the files that it names, with the file that sets each.
     environment: BTreeMap<String, (String, String)>,
     /// An init script starts the program.
@@ -32,15 +36,20 @@ pub(crate) struct Unit {
 pub(crate) enum Unknown {
     /// A file or a directory, and why.
     Unread { path: String, cause: String },
-    /// `ExecStart` of this file runs a shell, or a script, and that the program.
-    Shell { path: String },
+    /// `ExecStart` of this file runs a shell, or this script, and that the program.
+    Shell { path: String, script: Option<String> },
 }
 
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unread { path, cause } => write!(f, "{path} could not be read: {cause}"),
-            Self::Shell { path } => write!(f, "ExecStart= in {path} runs a shell, whose commands are not followed"),
+            Self::Shell { path, script: None } => {
+                write!(f, "ExecStart= in {path} runs a shell, whose commands are not followed")
+            }
+            Self::Shell { path, script: Some(script) } => {
+                write!(f, "ExecStart= in {path} runs the script {script}, whose commands are not followed")
+            }
         }
     }
 }
@@ -86,9 +95,10 @@ impl Unit {
             }
         }
         unit.command = unit.command.iter().flat_map(|word| unit.expanded(word)).collect();
-        if unit.command.first().is_some_and(|program| is_shell(program)) {
+        unit.script = unit.command.first().filter(|program| is_script(host, program)).cloned();
+        if unit.script.is_some() || unit.command.first().is_some_and(|program| is_shell(program)) {
             let path = if unit.file.is_empty() { name.to_owned() } else { unit.file.clone() };
-            unit.unknown.push(Unknown::Shell { path });
+            unit.unknown.push(Unknown::Shell { path, script: unit.script.clone() });
         }
         unit
     }
@@ -121,6 +131,11 @@ impl Unit {
     pub(crate) fn runs_as(&mut self, command: Vec<String>) {
         self.command = command;
         self.unknown.retain(|unknown| !matches!(unknown, Unknown::Shell { .. }));
+    }
+
+    /// No file says what the program is started with, which its process does.
+    pub(crate) fn is_for_its_process(&self) -> bool {
+        self.command.is_empty() || self.unknown.iter().any(|unknown| matches!(unknown, Unknown::Shell { .. }))
     }
 
     /// Whether a process with this command line was started with other values of a flag than the unit has by now. Of a unit that is nowhere,
@@ -195,12 +210,18 @@ impl Unit {
         vec![text + rest]
     }
 
-    /// The file that gives the program a flag: the unit's, or that of a variable in `ExecStart`.
+    /// The file that gives the program a flag: the unit's, the script's that it starts, or that of a variable in `ExecStart`.
     pub(crate) fn file_of(&self, name: &str) -> &str {
         let has = |value: &str| !flag(&words(value), name).is_empty();
         let by_variable = self.environment.values().find(|(value, _)| has(value));
-        let own = if self.file.is_empty() { &self.name } else { &self.file };
+        let unit = if self.file.is_empty() { &self.name } else { &self.file };
+        let own = self.script.as_ref().unwrap_or(unit);
         by_variable.map_or(own, |(_, file)| file)
+    }
+
+    /// Whether an administrator may edit this file of its: a package replaces its own units.
+    pub(crate) fn is_edited(&self, file: &str) -> bool {
+        file.starts_with("/etc/") || self.script.as_deref() == Some(file)
     }
 
     fn take(&mut self, path: &str, content: &str, said: &mut Said) {
@@ -259,10 +280,19 @@ impl Unit {
     }
 }
 
-/// Whether this program runs others, as its words or its text say.
+/// Whether this program runs others, as its words say.
 fn is_shell(program: &str) -> bool {
-    let name = program.rsplit('/').next().unwrap_or(program);
-    SHELLS.contains(&name) || name.ends_with(".sh")
+    SHELLS.contains(&name_of(program))
+}
+
+/// The same of one whose text says so.
+fn is_script(host: &Host, program: &str) -> bool {
+    let name = name_of(program);
+    !ENGINES.contains(&name) && (name.ends_with(".sh") || host.is_script(program))
+}
+
+fn name_of(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
 }
 
 /// A path, perhaps in quotation marks.
@@ -353,7 +383,7 @@ mod tests {
         ] {
             assert_eq!(unit(on_disk).differs_from(&words(runs), "registry-mirror"), differs, "{on_disk}");
         }
-        let unread = Unit { unknown: vec![Unknown::Shell { path: String::new() }], ..unit("sh -c") };
+        let unread = Unit { unknown: vec![Unknown::Shell { path: String::new(), script: None }], ..unit("sh -c") };
         assert!(!unread.differs_from(&words("dockerd --registry-mirror=http://a"), "registry-mirror"));
     }
 

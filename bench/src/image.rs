@@ -23,6 +23,8 @@ impl Image {
     pub fn parse(text: &str) -> Result<Self, String> {
         let image = oci::image::Image::parse(text)?;
         let repository = match image.registry() {
+            // A name alone is one of Docker Hub, as the proxy and every engine have it.
+            None if !image.repository().contains('/') => format!("library/{}", image.repository()),
             None => image.repository().to_owned(),
             Some(host) if host == DOCKER_HUB || host == "localhost" || host.contains(':') => {
                 return Err(format!(
@@ -130,6 +132,9 @@ mod tests {
         for (text, repository, reference) in [
             ("library/nginx", "library/nginx", "latest"),
             ("library/nginx:1.27", "library/nginx", "1.27"),
+            // Through the proxy it was found, and directly it was not.
+            ("nginx:1.27", "library/nginx", "1.27"),
+            ("bitnami/nginx", "bitnami/nginx", "latest"),
             ("ghcr.io/org/app:1", "ghcr.io/org/app", "1"),
             (&format!("library/nginx:1.27@{digest}"), "library/nginx", &digest),
         ] {

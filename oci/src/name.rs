@@ -170,6 +170,11 @@ impl<'a> Repository<'a> {
         self.parts.into_iter().filter(|part| !part.is_empty())
     }
 
+    /// The whole name begins with so many bytes that are the route's prefix, not the client's name; without the slash after them.
+    pub fn prefix_len(&self) -> usize {
+        self.parts[0].len()
+    }
+
     /// The length of the whole name.
     pub fn len(&self) -> usize {
         (self.parts().map(|part| part.len() + 1).sum::<usize>()).saturating_sub(1)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::health::{self, Readiness};
@@ -13,9 +14,10 @@ use crate::metrics::history::{STEP, Sum};
 use crate::metrics::labels::Cause;
 use crate::metrics::recent::Failure;
 use crate::metrics::refused::LastHour;
-use crate::proxy::{Call, Destination, Upstream, upstreams};
+use crate::proxy::{Call, Destination, Target, Upstream, upstreams};
 use crate::token::{Life, TokenReport};
 use oci::name::Name;
+use oci::request::Request;
 use oci::route::{OnFailure, Route};
 
 /// Images and clients that are listed, of those that are counted.
@@ -134,7 +136,7 @@ fn failure(failure: &Failure) -> Value {
     })
 }
 
-/// The images of all routes that were pulled most often, as the registry names them.
+/// The images of all routes that were pulled most often, as clients name them: `/cache/purge` and `?image=` take them as they are.
 fn images(state: &State) -> Vec<Value> {
     let of_route = |(route, meter): (String, Arc<crate::metrics::RouteMeter>)| {
         let top = meter.images.top(LISTED).into_iter();
@@ -143,7 +145,9 @@ fn images(state: &State) -> Vec<Value> {
     let mut all: Vec<_> = state.meters.routes().into_iter().flat_map(of_route).collect();
     all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2.cmp(&b.2)));
     all.truncate(LISTED);
-    all.into_iter().map(|(pulls, route, path)| json!({"image": image(&path), "route": route, "pulls": pulls})).collect()
+    all.into_iter()
+        .map(|(pulls, route, path)| json!({"image": image(&route, &path), "route": route, "pulls": pulls}))
+        .collect()
 }
 
 /// Of the image in a query; nothing for one that no route covers.
@@ -151,19 +155,20 @@ fn asked(state: &State, query: &str) -> Option<Value> {
     let image = purge::image(query).ok()?;
     let routes = state.routes.load();
     let choice = routes.choose_name(Name::parse(image.repository())?, image.registry(), None).ok()?;
-    let mut path = "/v2/".to_owned();
-    choice.repository.push_to(&mut path);
-    path += &format!("/manifests/{}", image.reference());
-    Some(json!({"image": image.to_string(), "pulls": choice.route.destination.meter.images.times(&path)}))
+    let path = format!("/v2/{}/manifests/{}", image.repository(), image.reference());
+    let Ok(Request::Pull(pull)) = Request::parse(&Method::HEAD, &path, None) else { return None };
+    let target = Target::new(&pull, &choice.repository);
+    Some(
+        json!({"image": image.to_string(), "pulls": choice.route.destination.meter.images.times(target.below_source())}),
+    )
 }
 
-/// `/v2/hub/library/nginx/manifests/1.27` is `hub/library/nginx:1.27`.
-fn image(path: &str) -> String {
-    let path = path.strip_prefix("/v2/").unwrap_or(path);
+/// Of the source `docker.io`, `/library/nginx/manifests/1.27` is `docker.io/library/nginx:1.27`.
+fn image(source: &str, path: &str) -> String {
     match path.rsplit_once("/manifests/") {
-        Some((repository, digest)) if digest.contains(':') => format!("{repository}@{digest}"),
-        Some((repository, tag)) => format!("{repository}:{tag}"),
-        None => path.to_owned(),
+        Some((repository, digest)) if digest.contains(':') => format!("{source}{repository}@{digest}"),
+        Some((repository, tag)) => format!("{source}{repository}:{tag}"),
+        None => format!("{source}{path}"),
     }
 }
 
@@ -186,13 +191,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_named_as_the_registry_has_it() {
-        for (path, expected) in [
-            ("/v2/hub/library/nginx/manifests/1.27", "hub/library/nginx:1.27"),
-            ("/v2/a/manifests/manifests/b", "a/manifests:b"),
-            ("/v2/a/manifests/sha256:ab", "a@sha256:ab"),
+    fn an_image_is_named_as_clients_name_it() {
+        for (source, path, expected) in [
+            ("docker.io", "/library/nginx/manifests/1.27", "docker.io/library/nginx:1.27"),
+            ("docker.io/library/nginx", "/manifests/1.27", "docker.io/library/nginx:1.27"),
+            ("ghcr.io", "/a/manifests/manifests/b", "ghcr.io/a/manifests:b"),
+            ("registry.example:5000", "/a/manifests/sha256:ab", "registry.example:5000/a@sha256:ab"),
         ] {
-            assert_eq!(image(path), expected);
+            assert_eq!(image(source, path), expected);
         }
     }
 }

@@ -12,6 +12,8 @@ use super::exit::{Exit, mistake};
 use crate::bench::{IMAGE, Target};
 use crate::client_tls::Presented;
 use crate::config::{self, Config, Domain};
+use crate::environment_file::Variables;
+use crate::identity;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -48,7 +50,8 @@ pub(super) struct BenchFlags {
     /// The registry and the cache rule's prefix, such as example.azurecr.io/hub, pulled from as docker does
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     direct: Option<String>,
-    /// The proxy's configuration file, for the identity of direct pulls [default: the default chain]
+    /// The proxy's configuration file, for the identity of direct pulls [default: the default chain]. Variables of the sign-in are
+    /// those of the environment
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A PEM file of private CA certificates, trusted besides the system's
@@ -140,7 +143,15 @@ fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
     };
     let ca_file = direct.as_ref().and_then(|config| config.ca_file().map(Path::to_owned));
     let ca_file = ca_file.or_else(|| flags.ca_file.clone());
-    Some(Target::Named { via, presented, direct: direct.map(Box::new), ca_file })
+    let unset = flags.config.as_deref().and_then(unset);
+    Some(Target::Named { via, presented, direct: direct.map(Box::new), ca_file, unset })
+}
+
+/// The service's file of variables beside this configuration, if it has one of the sign-in that is not set here.
+fn unset(config: &Path) -> Option<PathBuf> {
+    let path = config.parent()?.join("environment");
+    let lacks = |name: &str| identity::VARIABLES.contains(&name) && !identity::is_set(name);
+    Variables::read(&path).is_ok_and(|variables| variables.iter().any(|(name, _)| lacks(name))).then_some(path)
 }
 
 /// The identity and the addresses in the proxy's file, for the registry that the flag names.

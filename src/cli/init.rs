@@ -30,10 +30,10 @@ pub(super) struct InitFlags {
     // By the name of the setting, too: who types that means this.
     #[arg(long, alias = "upstream-domain", value_name = "HOST")]
     registry: Option<String>,
-    /// The target of the cache rule without its /*, such as hub; once for each --source
+    /// The target of the cache rule, such as hub or hub/*; once for each --source
     #[arg(long = "prefix", alias = "upstream-prefix", value_name = "PREFIX")]
     prefixes: Vec<String>,
-    /// The registry whose images the cache rule is for; once for each rule [default: docker.io]
+    /// The registry whose images the cache rule is for, such as ghcr.io or ghcr.io/*; once for each rule [default: docker.io]
     #[arg(long = "source", value_name = "REGISTRY")]
     sources: Vec<String>,
     /// The client id of a user-assigned managed identity [default: the first identity that this host has]
@@ -82,6 +82,9 @@ pub(super) fn parse(flags: InitFlags) -> Result<Options, Exit> {
     if !prefixes.is_empty() && prefixes.len() != count || prefixes.is_empty() && !sources.is_empty() {
         let sentence = format!("{} of them for {count} of --source: give one for each", prefixes.len());
         note("--prefix", sentence);
+    }
+    if yes && registry.is_some() && prefixes.is_empty() && sources.is_empty() {
+        note("--prefix", "--yes asks nothing: give the target of the cache rule, such as hub".to_owned());
     }
     let registry = registry.map(|text| Settings::parse_registry(&text)).transpose();
     let registry = registry.map_err(|sentence| note("--registry", sentence)).ok().flatten();

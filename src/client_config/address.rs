@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use oci::authority;
 
@@ -246,6 +246,9 @@ fn hosts_of(address: SocketAddr, own: &[String]) -> Vec<String> {
     }
     if address.ip().is_unspecified() || address.ip().is_loopback() {
         hosts.push("localhost".to_owned());
+        // Whoever connects to no address in particular comes to that of the loopback interface.
+        let every: IpAddr = if takes_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        hosts.push(written(every));
     }
     hosts
 }
@@ -297,6 +300,20 @@ mod tests {
             assert_eq!(here.judge(&Address::parse(url)), verdict, "{url}");
         }
         assert!(!here.is_same("http://127.0.0.1:8080", "HTTP://127.0.0.1:8080"), "client-config --check");
+    }
+
+    /// dockerd 20 has pulled through the proxy, and was said not to.
+    #[test]
+    fn an_address_of_every_interface_leads_to_a_listener_of_the_loopback() {
+        for (listen, host, leads) in [
+            ("127.0.0.1:8080", "0.0.0.0", true),
+            ("0.0.0.0:8080", "0.0.0.0", true),
+            ("[::]:8080", "[::]", true),
+            ("10.0.0.1:8080", "0.0.0.0", false),
+        ] {
+            let hosts = hosts_of(listen.parse().expect("an address"), &[]);
+            assert_eq!(hosts.iter().any(|one| one == host), leads, "{listen}: {hosts:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::address::Here;
 use super::docker::DAEMON_JSON;
 use super::merge::{Addition, is};
 use super::{Client, File};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::unit::Unit;
 
 const FLAG: &str = "registry-mirror";
@@ -17,11 +17,31 @@ const CONFIG_FILE: &str = "config-file";
 const KEY: &str = "registry-mirrors";
 /// Where init scripts of distributions have dockerd's flags: Debian's and Alpine's.
 const SCRIPTS: [&str; 2] = ["/etc/default/docker", "/etc/conf.d/docker"];
+const PROGRAM: &str = "dockerd";
 const VARIABLE: &str = "DOCKER_OPTS";
 
-/// What dockerd of a host is started with.
+const SERVICE: &str = "docker.service";
+/// Where dockerd has its process; one of release 28 that systemd has started, nowhere.
+const PID_FILE: &str = "/run/docker.pid";
+
+/// What dockerd of a host is started with. Where a script or a shell starts it, the flags of the one that runs are taken.
 pub(crate) fn dockerd(host: &Host) -> Unit {
-    Unit::read_or_script(host, "docker.service", &SCRIPTS, VARIABLE)
+    let mut unit = Unit::read_or_script(host, SERVICE, &SCRIPTS, VARIABLE);
+    if unit.is_for_its_process()
+        && let Some(command) = running_dockerd(host)
+    {
+        unit.runs_as(command);
+    }
+    unit
+}
+
+/// The command line of the dockerd that runs on this host.
+pub(crate) fn running_dockerd(host: &Host) -> Option<Vec<String>> {
+    if !host.is_this() {
+        return None;
+    }
+    let by_file = || host::command_line(host.read(PID_FILE)?.content.ok()?.trim().parse().ok()?, PROGRAM);
+    host::command_of(SERVICE, PROGRAM).or_else(by_file)
 }
 
 /// The file of settings that it reads.

@@ -424,7 +424,20 @@ pub(crate) fn parse_client_auth(text: &str) -> Result<bool, String> {
     }
 }
 
-/// An id of a tenant, an application or an identity.
+/// The client id of an application or of an identity, or the object id of one. Another text is most often its name.
+pub(crate) fn parse_guid(text: &str) -> Result<String, String> {
+    const LENGTHS: [usize; 5] = [8, 4, 4, 4, 12];
+    let id = not_empty(text, Form::Id)?;
+    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if id.split('-').map(str::len).eq(LENGTHS) && id.split('-').all(is_hex) {
+        Ok(id)
+    } else {
+        // It is left out, because it may be a secret in the wrong place.
+        Err("it is not a GUID: use the id, such as 00000000-0000-0000-0000-000000000000, and not the name".to_owned())
+    }
+}
+
+/// An id of a tenant, which may be its domain.
 pub(crate) fn parse_id(text: &str) -> Result<String, String> {
     not_empty(text, Form::Id)
 }

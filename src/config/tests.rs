@@ -257,6 +257,8 @@ fn a_domain_is_a_host_and_perhaps_a_port() {
     }
 }
 
+const ID: &str = "11111111-2222-4333-8444-55555555555A";
+
 #[test]
 fn an_identity_takes_the_keys_of_its_kind() {
     let identity = |text: &str| {
@@ -267,8 +269,8 @@ fn an_identity_takes_the_keys_of_its_kind() {
     assert_eq!(kind("{}"), Kind::Default);
     assert_eq!(kind("{kind: anonymous}"), Kind::Anonymous);
     assert_eq!(
-        kind("{kind: managed_identity, object_id: o}"),
-        Kind::ManagedIdentity(Assigned::ObjectId("o".to_owned()))
+        kind(&format!("{{kind: managed_identity, object_id: {ID}}}")),
+        Kind::ManagedIdentity(Assigned::ObjectId(ID.to_owned()))
     );
     assert_eq!(
         kind("{kind: client_secret, tenant_id: t, client_secret_file: /f}"),
@@ -308,8 +310,15 @@ fn an_identity_takes_the_keys_of_its_kind() {
         ("{authority: 'http://login.example'}", "is not an address of Entra ID"),
         ("{audience: graph}", "unknown value \"graph\": use registry, arm or"),
         (
-            "{kind: managed_identity, client_id: c, object_id: o}",
+            &format!("{{kind: managed_identity, client_id: {ID}, object_id: {ID}}}"),
             "client_id, object_id and resource_id exclude each other: keep one",
+        ),
+        // A name or an address in their place showed at the sign-in alone.
+        ("{kind: managed_identity, client_id: pull-identity}", "identity.client_id: it is not a GUID: use the id"),
+        ("{kind: managed_identity, object_id: pull-identity}", "identity.object_id: it is not a GUID: use the id"),
+        (
+            "{kind: workload_identity, client_id: 11111111-2222-4333-8444-55555555555g}",
+            "identity.client_id: it is not a GUID: use the id",
         ),
         ("{kind: client_secret, tenant_id: ''}", "identity.tenant_id: is empty: set a value"),
         ("{kind: client_secret, client_secret: x}", "identity.client_secret: unknown setting"),

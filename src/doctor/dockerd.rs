@@ -25,8 +25,6 @@ use others::others;
 
 const CERTS_D: &str = "/etc/docker/certs.d";
 const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
-/// Where it has its process.
-const PID_FILE: &str = "/run/docker.pid";
 /// By which it takes another `daemon.json`.
 const RELOAD: &str = " && systemctl reload docker";
 /// The first release that reads `hosts.toml` for what client-config writes there.
@@ -82,6 +80,20 @@ fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
         .collect()
 }
 
+/// Which users have a dockerd of their own, which is not looked at; a sentence each.
+pub(super) fn rootless(host: &Host) -> Vec<String> {
+    const FILES: [&str; 2] = [".config/docker/daemon.json", ".config/systemd/user/docker.service"];
+    let paths = host.homes().into_iter().filter_map(|home| {
+        let paths = FILES.map(|file| format!("{home}/{file}"));
+        paths.into_iter().find(|path| host.at(path).is_ok_and(|at| at.is_file()))
+    });
+    paths
+        .map(|path| {
+            format!("{path} is of a rootless dockerd, which is not looked at: the page on clients has its settings")
+        })
+        .collect()
+}
+
 /// `None` where there is no dockerd.
 pub(super) async fn read(host: &Host) -> Option<Facts> {
     let socket = socket(host).await;
@@ -102,8 +114,10 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
                 silent = Some(format!("{cause}: whether it starts, tells systemctl status --no-pager docker"));
             }
         }
-        let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid).or_else(|| pid(host));
-        if let Some(command) = pid.and_then(|pid| host::command_line(pid, "dockerd")) {
+        // Of a socket that systemd has opened, this is no process.
+        let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
+        let command = pid.and_then(|pid| host::command_line(pid, "dockerd"));
+        if let Some(command) = command.or_else(|| client_config::running_dockerd(host)) {
             has_old_flags = unit.differs_from(&command, "registry-mirror");
             if !has_old_flags {
                 unit.runs_as(command);
@@ -121,11 +135,6 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         installed.and_then(|said| Some(said.strip_prefix("Docker version ")?.split(',').next()?.to_owned()));
     let (runs, is_this) = (socket.is_some(), host.is_this());
     Some(Facts { settings, refusal, installed, unit, certs, runs, has_old_flags, is_this, silent, info })
-}
-
-/// As it has written it down, where systemd has opened the socket for it.
-fn pid(host: &Host) -> Option<u32> {
-    host.read(PID_FILE).filter(|_| host.is_this())?.content.ok()?.trim().parse().ok()
 }
 
 /// What dockerd has against a file, which it only looks at. One before release 23 cannot be asked.
@@ -208,10 +217,12 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Dockerd);
     found.version = facts.version().or(facts.installed.as_deref()).map(str::to_owned);
     found.runs = Some(facts.runs);
+    found.is_silent = facts.silent.is_some();
     if let Some(cause) = &facts.silent {
         found.notes.push(format!("dockerd does not tell what it has loaded: {cause}"));
     }
     if !started::is_known(&facts.unit, &mut found) {
+        as_loaded(facts, expected, &mut found);
         return found;
     }
     let file = &client_config::dockerd_settings(&facts.unit);
@@ -260,6 +271,19 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         }
     }
     found
+}
+
+/// By what it says itself that it has loaded, where it is not known which files and flags that is from. So nothing is written.
+fn as_loaded(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
+    let Some(loaded) = facts.loaded().filter(|_| expected.registries.contains_key(DOCKER_HUB)) else { return };
+    let file = facts.unit.file_of("registry-mirror");
+    let list = List { file, key: "the list of mirrors that dockerd has loaded", registry: DOCKER_HUB };
+    let fix = edit_flag(&facts.unit, &format!("{} has to be dockerd's first mirror", expected.here.url), "");
+    let wrong = misplaced(&expected.here, order(&expected.here, &loaded), &list, fix);
+    found.ways.insert(DOCKER_HUB.to_owned(), if wrong.is_none() { Way::Proxy } else { Way::Source });
+    wrong.into_iter().for_each(|finding| found.find(finding));
+    let doubt = facts.unit.doubt().map(|doubt| format!("{doubt}: dockerd is judged by the mirrors that it has loaded"));
+    found.notes = doubt.into_iter().collect();
 }
 
 /// `registry-mirrors`, which are for Docker Hub only.
@@ -378,9 +402,8 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
 /// A unit or a file of its variables gives the flag, and is edited.
 fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
     let file = unit.file_of("registry-mirror");
-    // A package replaces its own units.
     let then = format!("  # {what}; then: {then}{}", unit.restart());
-    match file.starts_with("/etc/") {
+    match unit.is_edited(file) {
         true => edit(file, &then),
         false => by_hand(format!("systemctl edit --full docker{then}")),
     }

@@ -12,12 +12,25 @@ pub(super) async fn find(host: &Host, parts: &mut [Examined]) {
     if !host.is_this() || !runs_systemd() {
         return;
     }
-    for part in parts.iter_mut().filter(|part| part.runs == Some(false)) {
+    for part in parts.iter_mut().filter(|part| part.runs == Some(false) || part.is_silent) {
         let Some(unit) = unit(part.part).filter(|unit| host.has_unit(unit)) else { continue };
-        let said = ask::run(&["systemctl", "is-failed", unit], ask::PROGRAM_LIMIT).await;
-        if said.is_ok_and(|(has_failed, ..)| has_failed) {
-            judge(part, unit);
+        let said = ask::program(&["systemctl", "show", "--property=ActiveState,SubState,NRestarts", unit]).await;
+        if let Some(how) = said.and_then(|said| failure(&said)) {
+            judge(part, unit, &how);
         }
+    }
+}
+
+/// How a service has failed, by what `systemctl show` says of it. One that is started again and again is not in the state `failed`.
+fn failure(said: &str) -> Option<String> {
+    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
+    let again: u32 = value("NRestarts").parse().unwrap_or_default();
+    match value("ActiveState") {
+        "failed" => Some("has failed".to_owned()),
+        "activating" if value("SubState").starts_with("auto-restart") || again > 0 => {
+            Some("fails at each start, and systemd starts it again and again".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -33,16 +46,18 @@ fn unit(part: Part) -> Option<&'static str> {
 }
 
 /// Pure: whatever its files say, it pulls nothing.
-fn judge(part: &mut Examined, unit: &str) {
+fn judge(part: &mut Examined, unit: &str, how: &str) {
     let name = part.part.name();
     part.find(Finding {
         code: Code::Failed,
         file: None,
-        text: format!("{unit} has failed"),
+        text: format!("{unit} {how}"),
         why: format!("{name} pulls nothing until it starts"),
         registries: Vec::new(),
         fix: by_hand(format!("systemctl status --no-pager --full {unit}; systemctl restart {unit}")),
     });
+    // What takes connections is systemd, for a socket of the engine's.
+    part.runs = Some(false);
     part.ways.values_mut().for_each(|way| *way = Way::Nowhere);
 }
 
@@ -55,8 +70,27 @@ mod tests {
     fn an_engine_that_has_failed_to_start_is_not_right() {
         let mut part = Examined::new(Part::Dockerd);
         part.lead_all(vec!["docker.io", "ghcr.io"], Way::Proxy);
-        judge(&mut part, "docker.service");
+        judge(&mut part, "docker.service", "has failed");
         assert_eq!(part.findings.first().map(|finding| finding.code), Some(Code::Failed));
         assert!(part.ways.values().all(|way| *way == Way::Nowhere), "{part:?}");
+    }
+
+    /// Between two starts, too, it was "ok: pulls through the proxy".
+    #[test]
+    fn a_service_that_is_started_again_and_again_is_not_right() {
+        for (active, sub, again, says) in [
+            ("failed", "failed", 5, Some("has failed")),
+            ("activating", "auto-restart", 0, Some("fails at each start")),
+            ("activating", "auto-restart-queued", 3, Some("again and again")),
+            ("activating", "start", 3, Some("fails at each start")),
+            ("activating", "start", 0, None),
+            ("active", "running", 3, None),
+            ("inactive", "dead", 0, None),
+        ] {
+            let said = format!("NRestarts={again}\nActiveState={active}\nSubState={sub}\n");
+            let how = failure(&said);
+            assert_eq!(how.is_some(), says.is_some(), "{said}");
+            assert!(how.is_none_or(|how| says.is_some_and(|says| how.contains(says))), "{said}");
+        }
     }
 }

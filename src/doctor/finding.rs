@@ -205,6 +205,8 @@ pub(super) struct Examined {
     pub version: Option<String>,
     /// `None` for what has no daemon.
     pub runs: Option<bool>,
+    /// Somebody listens for it and does not answer.
+    pub is_silent: bool,
     /// Where pulls of each routed registry go.
     pub ways: BTreeMap<String, Way>,
     pub findings: Vec<Finding>,
@@ -222,6 +224,7 @@ impl Examined {
             part,
             version: None,
             runs: None,
+            is_silent: false,
             ways: BTreeMap::new(),
             findings: Vec::new(),
             notes: Vec::new(),

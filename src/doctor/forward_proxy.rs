@@ -1,5 +1,7 @@
 //! Whether the environment of an engine sends its requests for the proxy to a forward proxy.
 
+use oci::authority;
+
 use super::expected::{Expected, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Way};
 use crate::client_config::address::Address;
@@ -50,6 +52,29 @@ pub(super) fn of_unit(unit: &Unit, expected: &Expected<'_>, address: &Address) -
 
 /// Whether a list of exceptions has the address.
 pub(super) fn is_exempt(list: &str, address: &Address) -> bool {
+    // For Go the end of a name is none of an address (CVE-2025-22870).
+    let is_address = authority::ip(&address.host).is_some();
     let entries = list.split(',').filter_map(|entry| NoProxy::parse(entry).ok());
-    entries.into_iter().any(|entry| entry.covers(&address.host, address.port()))
+    entries.filter(|entry| !(is_address && entry.is_name())).any(|entry| entry.covers(&address.host, address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As dockerd 28.5 has shown, whose pulls went to the forward proxy.
+    #[test]
+    fn the_end_of_a_name_is_no_exception_for_an_address() {
+        for (list, url, is_exempted) in [
+            ("localhost,.9.9", "http://10.9.9.9:8080", false),
+            ("9.9", "http://10.9.9.9:8080", false),
+            ("10.0.0.0/8", "http://10.9.9.9:8080", true),
+            ("10.9.9.9:8080", "http://10.9.9.9:8080", true),
+            ("10.9.9.9:8081", "http://10.9.9.9:8080", false),
+            ("*", "http://10.9.9.9:8080", true),
+            (".internal", "http://mirror.internal:8080", true),
+        ] {
+            assert_eq!(is_exempt(list, &Address::parse(url)), is_exempted, "{list} {url}");
+        }
+    }
 }

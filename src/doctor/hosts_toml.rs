@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::expected::{Expected, List, aside, by_hand, edit, misplaced, unreadable, with_path};
+use super::expected::{Expected, List, aside, by_hand, edit, misplaced, shell_word, unreadable, with_path};
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES, Way};
 use super::text;
 use crate::client_config::address::{Address, Here, Verdict, order};
@@ -12,7 +12,7 @@ use crate::host::{DENIED, Host, Text};
 mod fault;
 
 pub(super) use fault::Reader;
-use fault::fault;
+use fault::{MARK, fault};
 
 /// For registries without a directory.
 const DEFAULT: &str = "_default";
@@ -188,7 +188,13 @@ pub(super) fn judge(
     });
     let Parsed { entries, server } = match parsed {
         Ok(parsed) => parsed,
-        Err(wrong) => return (Way::Source, vec![unreadable(file, &wrong, &ignored)]),
+        Err(wrong) => {
+            let is_marked = directory.file.content.as_ref().is_ok_and(|content| content.starts_with(MARK));
+            let finding = unreadable(file, &wrong, &ignored);
+            let unmark = || by_hand(format!("sed -i '1s/^\\xef\\xbb\\xbf//' {}", shell_word(file)));
+            let fix = if is_marked { unmark() } else { finding.fix.clone() };
+            return (Way::Source, vec![Finding { fix, ..finding }]);
+        }
     };
     if let Some((path, wrong)) = &directory.unusable {
         let finding = Finding {

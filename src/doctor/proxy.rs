@@ -17,6 +17,8 @@ use crate::installed::runs_systemd;
 use crate::metrics::labels::Cause;
 
 const UNIT: &str = "acr-cache-proxy.service";
+/// Has the service read its settings again.
+const RELOAD: &str = "systemctl reload acr-cache-proxy";
 /// A sentence of the proxy's is quoted up to here.
 const MAX_SENTENCE: usize = 500;
 
@@ -34,6 +36,8 @@ pub(super) struct Facts {
     pub status: Option<Value>,
     /// systemd can start it.
     has_unit: bool,
+    /// The service runs all the same, so it has not read where it is to listen by now.
+    is_older: bool,
     /// Somebody takes connections there, who need not answer.
     is_there: bool,
     /// Those of the service, beside its settings, and the path of their file.
@@ -73,6 +77,7 @@ async fn elsewhere(url: &str) -> Facts {
         ready: None,
         status: None,
         has_unit: false,
+        is_older: false,
         is_there: false,
         variables: None,
         is_elsewhere: true,
@@ -101,6 +106,7 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>) -> Facts {
         Some(listener) if is_some_registry(&answers) => is_another_registrys(ask_at(&listener.endpoint, "/").await),
         _ => false,
     };
+    let is_older = !is_there && answers.is_err() && unit_state(host).await.as_deref() == Some("active");
     let (mut ready, mut status) = (None, None);
     if let (Some(admin), Ok(_)) = (config.admin(), &answers) {
         let admin = reachable(admin);
@@ -119,6 +125,7 @@ async fn read_own(host: &Host, config: &Config, file: Option<&Path>) -> Facts {
         ready,
         status,
         has_unit: host.is_this() && host.has_unit(UNIT) && runs_systemd(),
+        is_older,
         is_there,
         variables,
         is_elsewhere: false,
@@ -247,6 +254,14 @@ pub(super) fn with_sample(file: Option<&str>) -> Examined {
     found
 }
 
+/// Has the proxy listen at a new address before engines are sent there.
+pub(super) fn first(facts: &Facts, parts: &mut [Examined]) {
+    let findings = parts.iter_mut().flat_map(|part| &mut part.findings);
+    for finding in findings.filter(|finding| facts.is_older && finding.fix.by.is_some()) {
+        finding.fix.command = format!("{RELOAD} && {}", finding.fix.command);
+    }
+}
+
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
@@ -282,6 +297,21 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                     true => format!("{who}; systemctl restart {UNIT}"),
                     false => format!("{who}  # if that is the proxy and it stands still: kill -CONT its process, or end it and start it again"),
                 }),
+            });
+            return found;
+        }
+        Err(cause) if facts.is_older => {
+            found.runs = Some(true);
+            found.find(Finding {
+                registries: Vec::new(),
+                code: Code::Down,
+                file: None,
+                text: format!(
+                    "nothing answers at {at}: {}, and its service runs: it has earlier settings",
+                    told(cause)
+                ),
+                why: "until it reads its settings again, an engine that is sent there gets no answer".to_owned(),
+                fix: by_hand(format!("{RELOAD} && systemctl status --no-pager {UNIT}")),
             });
             return found;
         }
@@ -427,7 +457,34 @@ fn told(cause: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Fix;
     use super::*;
+    use crate::client_config::Client;
+    use crate::config::Flags;
+
+    /// The service was to be enabled and started, which did nothing, and engines were sent to an address where nobody was yet.
+    #[tokio::test]
+    async fn a_service_that_has_not_read_its_new_address_is_reloaded_before_engines_are_sent_there() {
+        let settings = "upstream: {domain: example.azurecr.io, prefix: hub}\n";
+        let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
+        let expected = Expected::new(&config, None, "http://127.0.0.1:8090", false, &[]);
+        for (is_older, proxy, engine) in [
+            (true, "systemctl reload acr-cache-proxy && ", "systemctl reload acr-cache-proxy && write"),
+            (false, "systemctl enable --now ", "write"),
+        ] {
+            let nobody = elsewhere("http://127.0.0.1:1").await;
+            let facts = Facts { has_unit: true, is_older, is_elsewhere: false, ..nobody };
+            let found = judge(&facts, &expected);
+            assert_eq!(found.runs, Some(is_older));
+            assert!(found.findings.iter().all(|finding| finding.fix.command.starts_with(proxy)), "{found:?}");
+            let mut dockerd = Examined::new(Part::Dockerd);
+            let fix = Fix { command: "write".to_owned(), by: Some(Client::Docker) };
+            dockerd.find(Finding { fix, ..stranger("", "", "") });
+            let mut parts = [dockerd];
+            first(&facts, &mut parts);
+            assert_eq!(parts[0].findings[0].fix.command, engine);
+        }
+    }
 
     /// It was said of a service that had failed that it goes on.
     #[test]

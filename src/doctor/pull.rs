@@ -199,6 +199,12 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
             ));
             return;
         }
+        // So it was said already, and there is nothing to mend.
+        (Outcome::Pulled, Asked::Not) if is_known_to_pass(part, &wanted.registry) => {
+            part.notes
+                .push(format!("{by} has pulled {image} from the source, as it does with all of {}", wanted.registry));
+            return;
+        }
         (Outcome::Unended, _) => (
             format!("a pull of {image} has not ended within {} s", LIMIT.as_secs()),
             "the engine hangs, or waits for whoever it asks; what it waits for, its own log tells".to_owned(),
@@ -241,6 +247,13 @@ fn judge(part: &mut Examined, by: &str, wanted: &Wanted, came: (Outcome, Asked),
         registries: vec![wanted.registry.clone()],
         fix: by_hand(fix),
     });
+}
+
+/// It is known to pull this registry past the proxy, and no finding says that it could be otherwise.
+fn is_known_to_pass(part: &Examined, registry: &str) -> bool {
+    let is_about =
+        |finding: &Finding| finding.registries.is_empty() || finding.registries.iter().any(|one| one == registry);
+    part.ways.get(registry) == Some(&Way::Source) && !part.findings.iter().any(is_about)
 }
 
 /// dockerd answers at once, and tells of a failure in the last line of the answer.
@@ -381,6 +394,18 @@ mod tests {
             let found = part.findings.first().map(|finding| finding.text.clone());
             assert_eq!((found.is_some(), part.notes.is_empty()), (text.is_some(), text.is_some()), "{outcome:?}");
             assert!(found.as_deref().unwrap_or_default().ends_with(text.unwrap_or_default()), "{found:?}");
+        }
+    }
+
+    /// It was a finding, of a dockerd that mirrors Docker Hub alone.
+    #[test]
+    fn a_registry_that_an_engine_is_known_to_pull_past_the_proxy_is_no_finding_again() {
+        let wanted = Wanted::new(&Image::parse("quay.io/org/app:1").expect("an image"), "");
+        for (ways, notes) in [(&[("quay.io", Way::Source)][..], 1), (&[("docker.io", Way::Source)], 0), (&[], 0)] {
+            let mut part = Examined::new(Part::Dockerd);
+            part.ways.extend(ways.iter().map(|(name, way)| ((*name).to_owned(), *way)));
+            judge(&mut part, "dockerd", &wanted, (Outcome::Pulled, Asked::Not), true);
+            assert_eq!((part.notes.len(), part.findings.len()), (notes, 1 - notes), "{ways:?}");
         }
     }
 

@@ -23,6 +23,9 @@ const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 /// A user's own, below the home directory.
 const USERS: &str = ".config/containers/registries.conf";
 
+/// The home of whoever pulls for the system.
+const ROOTS: &str = "/root";
+
 /// What was read.
 pub(super) struct Files {
     /// The system's, the ones that count more later.
@@ -397,7 +400,12 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
     let user = home.rsplit('/').next().unwrap_or_default();
     let entries = match entries(own) {
         Ok(entries) => entries,
-        Err(finding) => return found.find(*finding),
+        Err(finding) => {
+            if home == ROOTS {
+                found.lead_all(expected.names(), Way::Nowhere);
+            }
+            return found.find(*finding);
+        }
     };
     let missing: BTreeSet<_> = expected
         .routes
@@ -412,6 +420,9 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
         .collect();
     if missing.is_empty() {
         return;
+    }
+    if home == ROOTS {
+        found.lead_all(missing.iter().copied().collect(), Way::Source);
     }
     let registries = listed(&missing.into_iter().collect::<Vec<_>>());
     found.find(Finding {
@@ -435,7 +446,12 @@ fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>,
         Ok(entries) => entries,
         // One of the system's has been told.
         Err(finding) if own.iter().all(|text| Some(&text.path) != finding.file.as_ref()) => return,
-        Err(finding) => return found.find(*finding),
+        Err(finding) => {
+            if home == ROOTS {
+                found.lead_all(expected.names(), Way::Nowhere);
+            }
+            return found.find(*finding);
+        }
     };
     for route in expected.routes.iter() {
         let registry = route.source.registry();
@@ -445,6 +461,9 @@ fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>,
             continue;
         }
         let (file, prefix) = (&entry.file, &entry.prefix);
+        if home == ROOTS {
+            found.lead_all(vec![registry], Way::Source);
+        }
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Hidden,

@@ -40,6 +40,18 @@ impl Report {
         self.findings().find(is_it).map(|(_, finding)| finding.text())
     }
 
+    /// What comes of pulls that go to the proxy.
+    fn by_the_proxy(&self) -> &'static str {
+        let mut codes = self.findings().filter(|(part, _)| *part == Part::Proxy).map(|(_, finding)| finding.code);
+        if self.lack().is_some() {
+            "by way of the proxy, which does not serve"
+        } else if codes.any(|code| code == Code::NotReady) {
+            "by way of the proxy, which is not ready"
+        } else {
+            "through the proxy"
+        }
+    }
+
     /// As docs/troubleshooting.md has it.
     pub(super) fn to_json(&self) -> Value {
         let finding = |finding: &Finding| {
@@ -132,9 +144,9 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         /// The longest name, `containerd`.
         const NAME: usize = 10;
-        let serves = self.lack().is_none();
+        let by = self.by_the_proxy();
         for part in &self.parts {
-            writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part, serves))?;
+            writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part, by))?;
         }
         let absent = self.absent();
         if !absent.is_empty() {
@@ -154,8 +166,8 @@ impl Display for Report {
     }
 }
 
-/// Version, whether it runs, where pulls go; not through a proxy that does not serve.
-fn state(part: &Examined, serves: bool) -> String {
+/// Version, whether it runs, where pulls go.
+fn state(part: &Examined, by_the_proxy: &str) -> String {
     let mut words = Vec::new();
     words.extend(part.version.as_deref().map(|version| bounded(version, MAX_VERSION)));
     words.extend(part.runs.map(|runs| if runs { "runs" } else { "does not run" }.to_owned()));
@@ -163,8 +175,7 @@ fn state(part: &Examined, serves: bool) -> String {
         let names: Vec<_> =
             part.ways.iter().filter(|(_, found)| **found == way).map(|(name, _)| name.as_str()).collect();
         let of = match way {
-            Way::Proxy if serves => "through the proxy",
-            Way::Proxy => "by way of the proxy, which does not serve",
+            Way::Proxy => by_the_proxy,
             Way::Source => "past the proxy",
             Way::Nowhere => "not at all",
         };
@@ -181,7 +192,8 @@ fn state(part: &Examined, serves: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::{Code, Examined, Part};
+    use super::super::expected::by_hand;
+    use super::super::finding::{Code, Examined, Finding, Part, Way};
     use super::super::proxy::with_mistakes;
     use super::Report;
 
@@ -193,6 +205,27 @@ mod tests {
         assert_eq!(summary(&proxy), "doctor: ok: nothing is wrong on this host");
         proxy.notes.push("without the setting admin nobody can say".to_owned());
         assert!(summary(&proxy).ends_with("whether the proxy has its tokens is not known"), "{}", summary(&proxy));
+    }
+
+    /// It was "through the proxy", and every pull went to the source.
+    #[test]
+    fn nothing_is_pulled_through_a_proxy_that_has_no_token() {
+        let mut engine = Examined::new(Part::Podman);
+        engine.lead_all(vec!["docker.io"], Way::Proxy);
+        for (code, by) in [
+            (None, "pulls docker.io through the proxy"),
+            (Some(Code::NotReady), "pulls docker.io by way of the proxy, which is not ready"),
+            (Some(Code::Down), "pulls docker.io by way of the proxy, which does not serve"),
+            (Some(Code::Refused), "pulls docker.io through the proxy"),
+        ] {
+            let mut proxy = Examined::new(Part::Proxy);
+            proxy.findings.extend(code.map(|code| {
+                let (text, why, fix) = ("it is".to_owned(), "so".to_owned(), by_hand("do"));
+                Finding { code, file: None, text, why, registries: Vec::new(), fix }
+            }));
+            let report = Report { parts: vec![proxy, engine.clone()], notes: Vec::new(), has_looked: true };
+            assert!(report.to_string().contains(by), "{code:?}: {report}");
+        }
     }
 
     /// For programs it was "ok".

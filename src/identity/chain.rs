@@ -13,6 +13,7 @@ use azure_core::credentials::AccessToken;
 use log::info;
 
 use super::inputs::{Cloud, MAX_LIFE};
+use super::remedy::with_remedy;
 use super::source::TokenSource;
 use super::transport::{Network, Transport};
 use super::variables::{self, VariableError};
@@ -66,6 +67,8 @@ impl From<VariableError> for IdentityError {
 /// The sources that are asked: one, or the default chain. Later tokens come from the source that gave the first.
 pub(crate) struct Chain {
     sources: Vec<TokenSource>,
+    /// They are the default chain; else somebody has named the one.
+    is_default: bool,
     winner: Mutex<Option<usize>>,
     last: Mutex<Option<CachedToken>>,
 }
@@ -125,7 +128,8 @@ impl Chain {
             TokenSource::new(kind, explicit, cloud.clone(), Transport::new(network.clone()))
         };
         let sources = kinds.into_iter().map(source).collect();
-        Ok(Some(Self { sources, winner: Mutex::new(None), last: Mutex::new(None) }))
+        let is_default = matches!(settings.kind(), Kind::Default);
+        Ok(Some(Self { sources, is_default, winner: Mutex::new(None), last: Mutex::new(None) }))
     }
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked, with its failure.
@@ -163,7 +167,7 @@ impl Chain {
                 }
             }
         }
-        Err(summary(failures))
+        Err(summary(failures, self.is_default))
     }
 
     /// Drops the cached token, which the registry refused: a session that was revoked, or a host that slept, makes a token
@@ -190,8 +194,8 @@ impl CachedToken {
     }
 }
 
-/// One failure of all: permanent only if each is, and with the longest pause that was asked for.
-fn summary(failures: Vec<Failure>) -> Failure {
+/// One failure of all, with what to do: permanent only if each is, and with the longest pause that was asked for.
+fn summary(failures: Vec<Failure>, is_default: bool) -> Failure {
     let mut message = "entra: ".to_owned();
     for (index, failure) in failures.iter().enumerate() {
         let _ = write!(message, "{}{failure}", if index == 0 { "" } else { "; " });
@@ -200,7 +204,7 @@ fn summary(failures: Vec<Failure>) -> Failure {
         permanent: failures.iter().all(|failure| failure.permanent),
         retry_after: failures.iter().filter_map(|failure| failure.retry_after).max(),
         limited: failures.iter().any(|failure| failure.limited),
-        ..Failure::new(Hop::Identity, message)
+        ..Failure::new(Hop::Identity, with_remedy(&message, is_default))
     }
 }
 

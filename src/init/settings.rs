@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use oci::route::{DOCKER_HUB, Source};
 
 use super::ask::{Conversation, Stop};
-use crate::config::{Domain, parse_id, parse_prefix};
+use crate::config::{Domain, parse_guid, parse_prefix};
 
 /// More rules than any host's engines pull by; a list without an end is somebody's mistake.
 pub(super) const MAX_RULES: usize = 16;
+/// With this at their ends, Azure shows the source and the target of a rule.
+const ALL: &str = "/*";
 /// What YAML reads as something else than a text.
 const RESERVED: [&str; 9] = ["false", "n", "no", "null", "off", "on", "true", "y", "yes"];
 
@@ -30,9 +32,9 @@ impl Rule {
     /// The source of a rule that says nothing else.
     pub(crate) const HUB: &str = DOCKER_HUB;
 
-    /// A source that none of the rules has yet. The error says what to use.
+    /// A source that none of the rules has yet, also as Azure shows it, with `/*` at its end. The error says what to use.
     pub(crate) fn parse_source(text: &str, rules: &[Self]) -> Result<String, String> {
-        let source = Source::parse(text)?;
+        let source = Source::parse(text.strip_suffix(ALL).unwrap_or(text))?;
         if WEBSITES.contains(&source.registry()) {
             return Err(format!("{} is a website and no registry: Docker Hub's is {}", source.registry(), Self::HUB));
         }
@@ -48,8 +50,12 @@ impl Rule {
 
     /// A rule's target, also as Azure shows it, with `/*` at its end. The error says what to use.
     pub(crate) fn parse_prefix(text: &str) -> Result<String, String> {
-        let text = text.strip_suffix("/*").unwrap_or(text);
-        parse_prefix(text).map(|prefix| prefix.as_str().to_owned())
+        let path = match text {
+            // As a target without a path is written into the configuration.
+            "*" => "",
+            text => text.strip_suffix(ALL).filter(|path| !path.is_empty()).unwrap_or(text),
+        };
+        parse_prefix(path).map(|prefix| prefix.as_str().to_owned())
     }
 
     /// One or more, by answers.
@@ -111,7 +117,7 @@ impl Settings {
 
     /// The client id of an identity. The error says what to use.
     pub(crate) fn parse_client_id(text: &str) -> Result<String, String> {
-        parse_id(text)
+        parse_guid(text)
     }
 
     /// The flags that say the same, as a shell takes them.
@@ -261,7 +267,7 @@ mod tests {
             ("example.azurecr.io", &[("docker.io", "hub")][..], None),
             ("example.azurecr.io:5000", &[("docker.io", "")], Some(id)),
             ("10.0.0.5", &[("ghcr.io", "ghcr/all")], None),
-            ("[fd00::5]:5000", &[("docker.io/library", "123"), ("registry.example:5000", "true")], Some("1e3")),
+            ("[fd00::5]:5000", &[("docker.io/library", "123"), ("registry.example:5000", "true")], Some(id)),
             (
                 "123.azurecr.io",
                 &[("docker.io", "null"), ("ghcr.io", "no"), ("quay.io", "1_0"), ("mcr.microsoft.com", "0x1f")],
@@ -355,11 +361,25 @@ mod tests {
             (Rule::parse_source("hub.docker.com", &[]), "Docker Hub's is docker.io"),
             (Rule::parse_prefix("/hub"), "is not a repository path"),
             (Settings::parse_client_id("a\u{1b}b"), ""),
+            (Settings::parse_client_id("pull-identity"), "it is not a GUID: use the id"),
         ] {
             let sentence = wrong.expect_err(says);
             assert!(sentence.contains(says) && !sentence.contains('\u{1b}'), "{sentence}");
         }
-        assert_eq!(Rule::parse_prefix("hub/*").as_deref(), Ok("hub"), "as Azure shows it");
         assert_eq!(Rule::parse_source("index.docker.io", &[]).as_deref(), Ok("docker.io"), "another name of it");
+    }
+
+    /// `docker.io/*` was refused, though Azure, the prompt and the documentation write a rule so.
+    #[test]
+    fn a_rule_is_taken_as_azure_shows_it() {
+        for (source, parsed) in [("docker.io/*", "docker.io"), ("docker.io/library/*", "docker.io/library")] {
+            assert_eq!(Rule::parse_source(source, &[]).as_deref(), Ok(parsed));
+        }
+        for (prefix, parsed) in [("hub/*", "hub"), ("hub", "hub"), ("a/b/*", "a/b"), ("*", ""), ("", "")] {
+            assert_eq!(Rule::parse_prefix(prefix).as_deref(), Ok(parsed));
+        }
+        for text in ["hub/", "/*", "hub/**", "Hub"] {
+            assert!(Rule::parse_prefix(text).is_err() && Rule::parse_source(text, &[]).is_err(), "{text}");
+        }
     }
 }

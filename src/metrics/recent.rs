@@ -97,7 +97,7 @@ impl Default for Images {
 }
 
 impl Images {
-    /// An image was pulled: the path of its manifest in the registry.
+    /// An image was pulled: the path of its manifest below the route's source.
     pub(crate) fn pulled(&self, path: &str) {
         locked(&self.0).add(path);
     }

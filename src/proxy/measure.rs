@@ -51,7 +51,7 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
     if kind == Kind::Manifest && matches!(status, 200 | 304) {
         // The first request of a pull, of which there is one: by tag, or HEAD by digest. What follows it is by digest, too.
         if request.method == Method::HEAD || !admitted.target.is_by_digest() {
-            meter.images.pulled(admitted.target.path());
+            meter.images.pulled(admitted.target.below_source());
         }
     }
     if context.trouble().is_some() || Status::is_failure(Status::name(Status::of(status).index())) {

@@ -15,6 +15,8 @@ pub(crate) struct Target {
     path: String,
     /// Length of the repository's name in `path`.
     name_length: usize,
+    /// Length of the route's prefix, with which that name begins.
+    prefix_length: usize,
     /// Length of the client's name for it, in the path of its own request.
     client_name_length: usize,
 }
@@ -26,6 +28,7 @@ impl Target {
             endpoint: Endpoint::of(&pull.resource),
             path: pull.upstream_target(repository),
             name_length: repository.len(),
+            prefix_length: repository.prefix_len(),
             client_name_length: pull.name.as_str().len(),
         }
     }
@@ -43,6 +46,13 @@ impl Target {
     /// The repository's whole name in the registry, prefix included.
     pub(crate) fn repository(&self) -> &str {
         self.path.get(NAME_START..NAME_START + self.name_length).unwrap_or_default()
+    }
+
+    /// The path without `/v2` and the route's prefix, as in `/library/busybox/manifests/latest`: after the route's source it is the
+    /// client's name. What is counted by it goes on when a reload gives the route another prefix.
+    pub(crate) fn below_source(&self) -> &str {
+        let from = if self.prefix_length == 0 { NAME_START - 1 } else { NAME_START + self.prefix_length };
+        self.path.get(from..).unwrap_or_default()
     }
 
     /// The tag or digest of a manifest, the digest of a blob; empty for a list.

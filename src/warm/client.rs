@@ -2,7 +2,7 @@
 //! out within bounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, header};
@@ -10,6 +10,7 @@ use oci::manifest::MAX_DOCUMENT;
 use oci::media_type::ManifestType;
 use oci::quote::registry_error;
 use reqwest::{ClientBuilder, Url};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failure::{self, Failure, Hop};
@@ -101,7 +102,7 @@ pub(super) struct Client {
     next: Mutex<Instant>,
     pauses: AtomicUsize,
     /// Why a request was sent again, of the first one.
-    repeated: OnceLock<String>,
+    repeated: OnceCell<String>,
 }
 
 impl Client {
@@ -139,7 +140,7 @@ impl Client {
             alive: Mutex::new(Instant::now()),
             next: Mutex::new(Instant::now()),
             pauses: AtomicUsize::new(0),
-            repeated: OnceLock::new(),
+            repeated: OnceCell::new(),
         })
     }
 
@@ -201,10 +202,13 @@ impl Client {
                 Err(_) => None,
             };
             let Some(pause) = pause(tries, asked).filter(|_| !self.is_stalled()) else { return outcome };
-            self.repeated.get_or_init(|| match &outcome {
-                Ok(answer) => self.refused(call, answer).to_string(),
-                Err(failure) => failure.to_string(),
-            });
+            let why = || async {
+                match &outcome {
+                    Ok(answer) => self.explained(call, answer).await.to_string(),
+                    Err(failure) => failure.to_string(),
+                }
+            };
+            self.repeated.get_or_init(why).await;
             self.pauses.fetch_add(1, Ordering::Relaxed);
             sleep(pause).await;
             self.pauses.fetch_sub(1, Ordering::Relaxed);
@@ -222,6 +226,19 @@ impl Client {
     /// The failure that an answer of another status is.
     pub(super) fn refused(&self, call: &Call, answer: &Answer) -> Failure {
         Failure::refused(&call.hop, &call.name, answer.status, &answer.headers, &answer.body)
+    }
+
+    /// The same with the cause, which an answer to HEAD has no body for: the same request as GET has. It is sent once, and
+    /// counts only if it was refused as well.
+    pub(super) async fn explained(&self, call: &Call, answer: &Answer) -> Failure {
+        if call.method != Method::HEAD {
+            return self.refused(call, answer);
+        }
+        sleep_until(self.slot()).await;
+        let Call { hop, url, name, headers, take, .. } = call;
+        let (hop, url, name) = (hop.clone(), url.clone(), name.clone());
+        let why = self.once(&Call { hop, method: Method::GET, url, name, headers, take: *take }).await.ok();
+        self.refused(call, why.as_ref().filter(|why| why.status == answer.status).unwrap_or(answer))
     }
 
     /// Whether nothing was answered for so long that going on is of no use.

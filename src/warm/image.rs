@@ -107,10 +107,7 @@ impl Run {
         let call = self.manifest_call(Method::HEAD, repository, tag);
         let answer = self.client.send(&call).await?;
         if answer.status != StatusCode::OK {
-            // An answer to HEAD has no body; the same request as GET says why.
-            let why = self.manifest_call(Method::GET, repository, tag);
-            let explained = self.client.send(&why).await.ok().filter(|why| why.status == answer.status);
-            return Err(self.client.refused(&call, &explained.unwrap_or(answer)));
+            return Err(self.client.explained(&call, &answer).await);
         }
         warmed.is_importing |= is_not_imported(&answer.headers);
         let digest = answer.header(DIGEST.as_str()).filter(|digest| Digest::parse(digest).is_some());
@@ -211,7 +208,7 @@ impl Run {
         let followed = self.layers == Layers::FirstByte;
         match answer.status.is_success() || (answer.status.is_redirection() && !followed) {
             true => Ok((call, answer)),
-            false => Err(self.client.refused(&call, &answer)),
+            false => Err(self.client.explained(&call, &answer).await),
         }
     }
 }

@@ -115,7 +115,7 @@ async fn a_person_reads_how_it_is_and_what_to_do() {
     assert!(complaints.is_empty(), "{complaints:?}");
     let text = words(&html);
     for says in [
-        "hub/library/nginx:1.27",
+        "docker.io/library/nginx:1.27",
         "State served",
         "Identity default chain, 11111111-2222-4333-8444-555555555555",
         "Sign-in valid for",
@@ -129,8 +129,8 @@ async fn a_person_reads_how_it_is_and_what_to_do() {
         assert!(text.contains(says), "{says}: {text}");
     }
     assert!(html.contains(r#"class="good" "#) || html.contains(r#"class="good">ready<"#), "{html}");
-    let nginx = text.find("hub/library/nginx:1.27").expect("the first");
-    assert!(text.find("hub/library/redis:1.27").is_some_and(|redis| nginx < redis), "{text}");
+    let nginx = text.find("docker.io/library/nginx:1.27").expect("the first");
+    assert!(text.find("docker.io/library/redis:1.27").is_some_and(|redis| nginx < redis), "{text}");
     let line = html.split("<polyline").nth(1).and_then(|line| line.split("points=\"").nth(1)).expect("a plot");
     assert!(line.split('"').next().is_some_and(|points| points.contains(',')), "{line}");
 

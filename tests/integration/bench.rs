@@ -107,7 +107,7 @@ impl Bench {
             .env("AZURE_AUTHORITY_HOST", &self.authority)
             .env("AZURE_TENANT_ID", TENANT)
             .env("AZURE_CLIENT_ID", CLIENT)
-            .env("AZURE_CLIENT_SECRET", &self.secret)
+            .envs(Some(("AZURE_CLIENT_SECRET", &self.secret)).filter(|(_, secret)| !secret.is_empty()))
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -250,6 +250,36 @@ async fn a_direct_pull_follows_to_a_data_endpoint_whose_secret_is_in_no_report()
     for written in [said, report.to_string()] {
         assert!(!written.contains("s=") && !written.contains(&pushed.blobs[0]), "{written}");
     }
+}
+
+/// It said that the machine has no identity, and no word of the file that has the secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_that_only_the_service_has_are_told_where_the_sign_in_fails() {
+    let azure = testkit::azure().await;
+    // An endpoint of its own, so that this machine's metadata service is not asked.
+    let bench = Bench { secret: String::new(), ..Bench::new(&azure) }
+        .variable("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi/token".to_owned())
+        .variable("IDENTITY_HEADER", "x".to_owned());
+    let environment = bench.path("environment");
+    std::fs::write(&environment, "AZURE_CLIENT_SECRET=of-the-service\n").expect("written");
+    let output = bench.direct().args(&format!("--image {IMAGE} --pulls 1")).run();
+    let (said, path) = (text(&output.stderr), environment.display());
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let told = format!(
+        "; the variables of {path} are the service's and not set here: run bench with them: sh -c 'set -a; . {path}; "
+    );
+    assert!(said.contains(&told) && !said.contains("of-the-service"), "{said}");
+}
+
+/// The proxy and engines take it for library/busybox; directly it was not found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_alone_is_an_image_of_docker_hub_on_both_sides() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let report =
+        Bench::new(&azure).direct().args(&format!("--via {} --image busybox --pulls 1", proxy.url(""))).report();
+    let sides = &report["runs"][0]["sides"];
+    assert_eq!((&sides["via"]["errors"], &sides["direct"]["errors"]), (&0.into(), &0.into()), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

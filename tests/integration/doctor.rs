@@ -201,7 +201,9 @@ impl Host {
                 None if fix.contains("--root ") => (fix.as_str(), ""),
                 None => ("", fix.as_str()),
             };
-            let there = there.replace(" /etc/", &format!(" {root}/etc/"));
+            let there = ["etc", "root"]
+                .into_iter()
+                .fold(there.to_owned(), |there, at| there.replace(&format!(" /{at}/"), &format!(" {root}/{at}/")));
             let there = there.replace(" --write", &format!(" --root {root} --write"));
             for command in [here, &there].map(|command| command.split("systemctl ").next().expect("one")) {
                 let command = command.trim_end_matches(" && ");

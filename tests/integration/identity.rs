@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use acr_emulator::{Fault, Hop, Server};
 
+use crate::admin::admin;
 use crate::wire::{self, Answer};
 use testkit::{Proxy, Setup, wait_for};
 
@@ -144,8 +145,27 @@ async fn a_wrong_secret_is_named_and_no_other_identity_is_tried() {
     let proxy = Setup::new(&azure).secret("wrong").start();
     let line = proxy.wait_for_log("entra: ");
     assert!(line.contains("client secret: 401 invalid_client: the client secret is wrong: AADSTS7000215"), "{line}");
-    assert!(!line.contains("managed identity") && !line.contains("CLI"), "{line}");
+    assert!(!line.contains("managed identity") && !line.contains("Azure CLI"), "{line}");
     assert_eq!(manifest(&proxy).header("retry-after"), Some("30"));
+}
+
+/// Only `check` told the remedy; the log, the client and /readyz had the cause alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_a_failed_sign_in_is_told_what_to_do_is_told_too() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).secret("wrong").flag("--admin-address", ":0").start();
+    let remedy = "; what to do: set AZURE_CLIENT_SECRET to the secret's value, not its id";
+    let line = proxy.wait_for_log("invalid_client");
+    assert!(line.ends_with(remedy), "{line}");
+    let answer = manifest(&proxy);
+    assert!(answer.status == 503 && answer.body.contains(remedy), "{answer:?}");
+    let ready = wire::ask(admin(&proxy), "GET /readyz", "").body;
+    let ready: serde_json::Value = serde_json::from_str(&ready).expect("JSON");
+    for told in [&ready["summary"], &ready["upstreams"][0]["message"]] {
+        assert!(told.as_str().is_some_and(|told| told.ends_with(remedy)), "{ready:#}");
+    }
+    let line = proxy.wait_for_line(&["access]", "503"]);
+    assert!(line.contains(remedy), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -209,9 +209,37 @@ async fn without_a_terminal_everything_is_shown_and_nothing_is_done() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    let (status, said) = host.run(None, &["--yes"]).await;
+    // Only what is missing is asked for.
+    for (flags, status, says) in [
+        (&["--yes"][..], 1, "nobody can be asked: give --registry and --prefix\n"),
+        (&["--registry", "example.azurecr.io"], 1, "nobody can be asked: give --prefix\n"),
+        (&["--yes", "--registry", "example.azurecr.io"], 2, "--prefix: --yes asks nothing: give the target of the"),
+    ] {
+        let (found, said) = host.run(None, flags).await;
+        assert_eq!((found, host.files()), (status, Vec::new()), "{said}");
+        assert!(said.contains(says), "{said}");
+    }
+}
+
+/// The question named a file that was not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_variables_of_the_service_none_are_promised_to_the_trial() {
+    let host = Host::new(SECRET).await;
+    fs::remove_file(host.path("etc/acr-cache-proxy/environment")).expect("removed");
+    let (_, said) = host.run(Some(&format!("{SETTINGS}n\nn\n")), &[]).await;
+    assert!(said.contains("\nTry the way to the registry? [Y/n] "), "{said}");
+}
+
+/// The last line was a command for a file that had just been refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_was_refused_is_not_to_be_checked() {
+    let host = Host::new("wrong-one").await;
+    let (status, said) = host.run(Some(&format!("{}y\nn\n", host.settings())), &[]).await;
     assert_eq!((status, host.files()), (1, Vec::new()), "{said}");
-    assert!(said.contains("give --registry and --prefix"), "{said}");
+    let then = format!("then: acr-cache-proxy init --registry '{}' --source docker.io --prefix hub\n", host.registry());
+    assert!(said.ends_with(&then) && !said.contains("check --online"), "{said}");
+    let (_, said) = host.run(Some(&format!("{}y\ny\nn\n", host.settings())), &[]).await;
+    assert!(said.contains("then: acr-cache-proxy check --online --config "), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,7 +84,7 @@ async fn the_status_tells_who_signs_in_what_failed_and_who_pulls_what_and_no_sec
     );
     assert!(registry["token"]["access"]["left_seconds"].as_u64().is_some_and(|left| left > 60), "{body:#}");
     assert!(registry["last_success_seconds"].is_u64() && registry["last_failure"]["error"].is_string(), "{body:#}");
-    assert_eq!(body["images"][0]["image"], "hub/library/busybox:latest");
+    assert_eq!(body["images"][0]["image"], "docker.io/library/busybox:latest");
     assert_eq!(body["images"][0]["pulls"], 3);
     assert!(body["asked"].is_null(), "{body:#}");
     for (image, asked) in [
@@ -106,6 +106,44 @@ async fn the_status_tells_who_signs_in_what_failed_and_who_pulls_what_and_no_sec
     assert!(failure["correlation"].as_str().is_some_and(|id| id.len() == 36), "{body:#}");
     let text = body.to_string();
     assert!(!text.contains("in-a-query") && !text.contains(testkit::SECRET), "{text}");
+}
+
+/// The list had `hub/library/busybox:latest`, by which the purge forgot nothing of `hub/hub/library/busybox`, with status 200.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_listed_by_the_name_by_which_it_can_be_purged() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    let routes =
+        [("docker.io", "hub"), ("docker.io/library/pinned", "pins/one"), ("ghcr.io", "''"), ("quay.io/org", "quay")];
+    let images = [
+        ("docker.io", "library/busybox", "hub/library/busybox"),
+        ("docker.io", "library/pinned", "pins/one"),
+        ("ghcr.io", "hub/app", "hub/app"),
+        ("quay.io", "org/a/b", "quay/a/b"),
+    ];
+    images.iter().for_each(|(_, _, there)| drop(azure.push(Image::small(there, "latest"))));
+    let proxy = Setup::routes(&azure, &routes).cache("{memory: 8MiB}").flag("--admin-address", ":0").start();
+    let admin = admin(&proxy);
+    for (source, name, _) in images {
+        let path = format!("HEAD /v2/{name}/manifests/latest?ns={source}");
+        assert_eq!(wire::ask(proxy.address(), &path, ACCEPT).status, 200, "{path}");
+    }
+    let listed = |body: &Value| {
+        let images = body["images"].as_array().expect("images").iter();
+        let mut listed: Vec<_> = images.map(|one| one["image"].as_str().expect("a name").to_owned()).collect();
+        listed.sort();
+        listed
+    };
+    let body = until(admin, "/status", |body| listed(body).len() == images.len()).await;
+    let expected = images.map(|(source, name, _)| format!("{source}/{name}:latest"));
+    assert_eq!(listed(&body), expected);
+    for (image, (_, _, there)) in expected.iter().zip(images) {
+        let (_, body) = told(admin, &format!("/status?image={image}"));
+        assert_eq!(body["asked"], json!({"image": image, "pulls": 1}));
+        let answer = wire::ask(admin, &format!("POST /cache/purge?image={image}"), "");
+        let purged: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(purged["repository"], there, "{image}");
+        assert!(purged["entries"].as_u64().is_some_and(|entries| entries > 0), "{image}: {purged}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Images that are pulled through a proxy before a roll-out.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 
@@ -348,6 +348,30 @@ async fn a_run_that_waits_says_once_why() {
     let (status, text) = said(&warm(&azure, &proxy.url(""), "busybox --platform linux/amd64", ""));
     let waits: Vec<_> = text.lines().filter(|line| line.starts_with("waiting, for 180 s at most")).collect();
     assert!(status == 0 && waits.len() == 1 && waits[0].contains("blob storage 127.0.0.1: "), "{text}");
+}
+
+/// It said `HEAD …: 503` for three minutes, although only a person can end what the same request as GET has in words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_a_sign_in_says_its_cause_at_once() {
+    let azure = Emulator::start(testkit::options()).await.expect("the emulator starts");
+    azure.push(Image::small(REPOSITORY, "latest"));
+    let proxy = Setup::new(&azure).cache("off").secret("another").flag("--log", "info").start();
+    proxy.wait_for_log("invalid_client");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+        .args(["warm", "busybox", "--layers", "head", "--via", &proxy.url("")])
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().expect("piped")).read_line(&mut said).expect("a line");
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+    assert!(
+        said.starts_with("waiting, for 180 s at most") && said.contains(": HEAD /v2/busybox/manifests/latest: "),
+        "{said}"
+    );
+    assert!(said.contains("invalid_client"), "{said}");
 }
 
 /// Windows' base layers may not be distributed: a registry has their descriptor only.

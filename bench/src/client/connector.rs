@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -141,8 +141,8 @@ impl Connector {
         }
         let name = ServerName::try_from(origin.server_name().to_owned()).map_err(|cause| format!("TLS: {cause}"))?;
         let presenting = self.presenting.as_ref().filter(|(known, _)| known == origin).map(|(_, tls)| tls);
-        http1(presenting.unwrap_or(&self.tls).connect(name, stream).await.map_err(|cause| format!("TLS: {cause}"))?)
-            .await
+        let connected = presenting.unwrap_or(&self.tls).connect(name, stream).await;
+        http1(connected.map_err(|cause| tls_failure(&cause))?).await
     }
 
     fn remember(&self, origin: &Origin, addresses: Arc<[SocketAddr]>) {
@@ -161,6 +161,17 @@ impl Connector {
 fn whole(mut tls: ClientConfig) -> TlsConnector {
     tls.resumption = Resumption::disabled();
     TlsConnector::from(Arc::new(tls))
+}
+
+/// A failed handshake. That of a private CA, which is no fault of the host's, has the flag for it.
+fn tls_failure(cause: &io::Error) -> String {
+    let fault = cause.get_ref().and_then(|cause| cause.downcast_ref());
+    let is_unknown = matches!(
+        fault,
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature))
+    );
+    let advice = if is_unknown { "its certificate is not trusted: name its CA with --ca-file: " } else { "" };
+    format!("TLS: {advice}{cause}")
 }
 
 async fn http1<S: Io + 'static>(stream: S) -> Result<Sender, String> {

@@ -6,7 +6,7 @@ use super::ARC_KEY_DIRECTORY;
 use crate::config::file::{Document, Node};
 use crate::config::kind::{Audience, Cloud, KindName, parse_audience, parse_cloud, parse_kind};
 use crate::config::mistake::Place;
-use crate::config::parse::{parse_authority, parse_file, parse_id, parse_resource};
+use crate::config::parse::{parse_authority, parse_file, parse_guid, parse_id, parse_resource};
 use crate::config::table::{Default, Entry, ROW, Row, Shape, Table, Value, table};
 
 table! {
@@ -62,7 +62,7 @@ table! {
             example: "00000000-0000-0000-0000-000000000000",
             help: "The client id of the application, or of a user-assigned managed identity",
             more: "A managed identity is named by one of `client_id`, `object_id` and `resource_id`."
-        } parse parse_id;
+        } parse parse_guid;
 
         object_id: Value<String> {
             value: "ID",
@@ -70,7 +70,7 @@ table! {
             example: "00000000-0000-0000-0000-000000000000",
             help: "The object (principal) id of a managed identity",
             more: ""
-        } parse parse_id;
+        } parse parse_guid;
 
         resource_id: Value<String> {
             value: "ID",

@@ -67,13 +67,14 @@ fn a_key_with_nothing_behind_it_is_never_taken_for_a_value() {
 #[test]
 fn a_number_is_the_text_that_it_is_written_as() {
     let config = load(
-        "upstream: {domain: a.azurecr.io, prefix: 1.10}\nidentity: {kind: managed_identity, client_id: 00000001e1}",
+        "upstream: {domain: a.azurecr.io, prefix: 1.10}\nidentity: {kind: client_secret, tenant_id: 00000001e1}",
         Flags::default(),
     )
     .expect("valid");
     assert_eq!(lines(&config), ["docker.io -> a.azurecr.io/1.10"]);
     let kind = config.upstreams()[0].identity().kind();
-    assert_eq!(kind, &Kind::ManagedIdentity(Assigned::ClientId("00000001e1".to_owned())));
+    let tenant_id = Some("00000001e1".to_owned());
+    assert_eq!(kind, &Kind::ClientSecret { tenant_id, client_id: None, secret_file: None });
 }
 
 #[test]

@@ -37,6 +37,10 @@ pub(super) fn not_enabled(
             Some(ignored) => {
                 format!("config_path is in {ignored}, and a file of version {} has it in {section}", settings.version)
             }
+            None if settings.replaced_by.is_some() => format!(
+                "its {plugin} has no config_path, and containerd 1 takes it in place of the one in {file}",
+                plugin = section.replace(".registry]", "]")
+            ),
             None if facts.config.is_none() => "it is not there, so no config_path is set".to_owned(),
             None => format!("config_path is not set: {section} has none"),
         };
@@ -65,10 +69,11 @@ fn enable(facts: &Facts, settings: &Settings, file: &str) -> (String, Fix) {
     let command = |path: &str, begin: &str, end: &str| {
         (path.to_owned(), by_hand(format!("{begin} {end}{} && {RESTART}", shell_word(path))))
     };
-    let append = |before: &str, begin: &str| {
+    let append_to = |file: &str, before: &str, begin: &str| {
         let lines = format!("{begin}{lines}").replace('\n', "\\n");
         command(file, &format!("{before}printf"), &format!("'{lines}' >> "))
     };
+    let append = |before: &str, begin: &str| append_to(file, before, begin);
     let Some(config) = &facts.config else {
         let directory = shell_word(file.rsplit_once('/').map_or("/", |(directory, _)| directory));
         return append(&format!("mkdir -p {directory} && "), "version = 2\n");
@@ -77,6 +82,16 @@ fn enable(facts: &Facts, settings: &Settings, file: &str) -> (String, Fix) {
         let settings = Settings::with(facts, Some((path, content)));
         settings.is_ok_and(|settings| settings.path.as_deref() == Some(CERTS_D))
     };
+    if let Some(path) = &settings.replaced_by {
+        let import = facts.imports.iter().find(|text| text.path == *path);
+        let content = import.and_then(|text| text.content.as_ref().ok()).map_or("", String::as_str);
+        let begin = if content.ends_with('\n') { "" } else { "\n" };
+        if is_right(path, &format!("{content}{begin}{lines}")) {
+            return append_to(path, "", begin);
+        }
+        let then = format!("  # config_path = \"{CERTS_D}\" into {section}; then: {RESTART}");
+        return (path.clone(), edit(path, &then));
+    }
     for Text { path, content } in [config].into_iter().chain(&facts.imports) {
         let Ok(content) = content else { continue };
         let is_it = |line: &str| line.split_once('=').is_some_and(|(key, _)| key.contains("config_path"));

@@ -21,6 +21,8 @@ pub(super) struct Settings {
     /// Of the table that counts, and of one that does not.
     pub(super) path: Option<String>,
     pub(super) ignored: Option<&'static str>,
+    /// An imported file that has taken the place of a table with mirrors, and has none.
+    pub(super) replaced_by: Option<String>,
     /// The mirrors of `docker.io` and so on, as they were set before `hosts.toml`.
     pub(super) mirrors: Vec<(String, Vec<Address>)>,
     pub(super) cri_is_off: bool,
@@ -49,7 +51,10 @@ impl Settings {
                 let unnamed = if settings.release >= Some(2) { 3 } else { 1 };
                 settings.version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(unnamed);
             }
-            settings.take(&table);
+            if let Some(wrong) = settings.refuses(&table) {
+                return Err((text.path.clone(), wrong));
+            }
+            settings.take(&text.path, &table);
         }
         if let (Some(1), Some(path)) = (release, &settings.path) {
             // containerd 1 looks into each of several directories, and 2 into none of them.
@@ -69,7 +74,21 @@ impl Settings {
         }
     }
 
-    fn take(&mut self, table: &Table) {
+    /// Why containerd 1 does not start with a file: with version 2, plugins have their long names.
+    fn refuses(&self, table: &Table) -> Option<String> {
+        if self.release != Some(1) || self.version < 2 {
+            return None;
+        }
+        let is_long = |name: &str| name.starts_with("io.containerd.") && name.split('.').count() >= 4;
+        let plugins = text::table(table, &["plugins"])?;
+        let short = plugins.keys().find(|name| !is_long(name))?;
+        Some(format!(
+            "it has [plugins.{short:?}], a name of version 1, and with version = 2 a plugin has its long name, as in {}",
+            self.section()
+        ))
+    }
+
+    fn take(&mut self, file: &str, table: &Table) {
         let off = text::texts(table, "disabled_plugins").unwrap_or_default();
         self.cri_is_off |= off
             .iter()
@@ -89,11 +108,18 @@ impl Settings {
             (OLD, r#"[plugins."io.containerd.grpc.v1.cri".registry]"#),
             (FIRST, "[plugins.cri.registry]"),
         ] {
+            // It merges no table of a plugin: that of the last file counts, whatever it has.
+            let replaces = self.release == Some(1) && counts.contains(&way) && text::table(table, &way[..2]).is_some();
+            if replaces && (self.path.take().is_some() || !self.mirrors.is_empty()) {
+                self.mirrors.clear();
+                self.replaced_by = Some(file.to_owned());
+            }
             let Some(registry) = text::table(table, &way) else { continue };
             let path = text::text(registry, "config_path").filter(|path| !path.is_empty());
             let path = path.map(|path| path.trim_end_matches('/').to_owned());
             if counts.contains(&way) {
                 self.path = path.or_else(|| self.path.take());
+                self.replaced_by = self.replaced_by.take().filter(|_| self.path.is_none());
                 for (name, mirror) in text::entries(registry, "mirrors") {
                     let endpoints = text::texts(mirror, "endpoint").unwrap_or_default();
                     let endpoints = endpoints.iter().map(|url| Address::parse(url).or_tls(true));
@@ -140,20 +166,59 @@ mod tests {
             std::fs::create_dir_all(&hub).expect("made");
             std::fs::write(hub.join("hosts.toml"), "").expect("written");
             let certs = vec![("/certs".to_owned(), hosts_toml::read(&Host::new(root.path().to_owned()), "/certs"))];
-            let content = Ok(format!("{version}{lines}"));
-            let facts = Facts {
-                config: Some(Text { path: CONFIG.to_owned(), content }),
-                imports: Vec::new(),
-                unit: Unit::default(),
-                certs,
-                runs: true,
-                is_older: false,
-                version: Some(release.to_owned()),
-                is_dockers: false,
-                is_nerdctls: false,
-            };
+            let facts = Facts { certs, ..facts(release, &format!("{version}{lines}"), "") };
             let settings = Settings::of(&facts).expect("TOML");
             assert_eq!(settings.path.as_deref(), path, "{release}: {version}{lines}");
+        }
+    }
+
+    fn facts(release: &str, config: &str, import: &str) -> Facts {
+        let text = |path: &str, content: &str| Text { path: path.to_owned(), content: Ok(content.to_owned()) };
+        Facts {
+            config: Some(text(CONFIG, config)),
+            imports: vec![text("/import.toml", import)],
+            unit: Unit::default(),
+            certs: Vec::new(),
+            runs: true,
+            is_older: false,
+            version: Some(release.to_owned()),
+            is_dockers: false,
+            is_nerdctls: false,
+        }
+    }
+
+    /// An import with the image of the sandbox took the mirrors away, and nobody was told. As `containerd config dump` of both has shown.
+    #[test]
+    fn an_import_takes_a_plugins_whole_table_away_from_containerd_1_and_none_from_2() {
+        let main = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/certs\"\n";
+        let mirror =
+            "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"http://a\"]\n";
+        let path = "[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/other\"\n";
+        for (import, by_1, by_2) in [
+            ("", Some("/certs"), Some("/certs")),
+            ("[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"a\"\n", None, Some("/certs")),
+            ("[plugins.\"io.containerd.internal.v1.opt\"]\npath = \"/a\"\n", Some("/certs"), Some("/certs")),
+            (mirror, None, Some("/certs")),
+            (path, Some("/other"), Some("/other")),
+        ] {
+            for (release, expected) in [("1.6.20", by_1), ("2.1.9", by_2)] {
+                let settings = Settings::of(&facts(release, main, import)).expect("TOML");
+                assert_eq!(settings.path.as_deref(), expected, "{release}: {import}");
+                assert_eq!(settings.replaced_by.as_deref(), expected.is_none().then_some("/import.toml"), "{import}");
+            }
+        }
+    }
+
+    /// The right table was added below the wrong one, and containerd did not start.
+    #[test]
+    fn a_short_name_of_a_plugin_in_a_file_of_version_2_is_one_that_containerd_1_does_not_start_with() {
+        let short = "[plugins.\"cri\".registry]\nconfig_path = \"/certs\"\n";
+        for (release, version, starts) in
+            [("1.6.20", "version = 2\n", false), ("1.6.20", "", true), ("2.1.9", "version = 2\n", true)]
+        {
+            let of_file = Settings::of(&facts(release, &format!("{version}{short}"), ""));
+            let of_import = Settings::of(&facts(release, version, short));
+            assert_eq!([of_file.is_ok(), of_import.is_ok()], [starts; 2], "{release}: {version}");
         }
     }
 }

@@ -5,6 +5,9 @@ use toml::{Table, Value};
 
 use crate::doctor::text;
 
+/// By which some editors mark a file as Unicode.
+pub(super) const MARK: char = '\u{feff}';
+
 /// Who reads the files, by which it depends what they may have.
 #[derive(Clone, Copy)]
 pub(in crate::doctor) struct Reader<'a> {
@@ -40,6 +43,9 @@ impl Reader<'_> {
 
 /// Why the reader takes a file for none, as it reads it: with one value that it does not understand it reads nothing of it.
 pub(super) fn fault(content: &str, reader: Reader<'_>) -> Option<String> {
+    if content.starts_with(MARK) && !reader.is_containerd_1() {
+        return Some("it begins with a byte order mark, which an editor does not show".to_owned());
+    }
     let table = match text::toml(content) {
         Ok(table) => table,
         Err(wrong) => return Some(wrong),
@@ -151,6 +157,14 @@ mod tests {
             [false, true, true, true, true],
             "without [host]"
         );
+    }
+
+    /// It was "through the proxy", and pulls went to the source.
+    #[test]
+    fn a_byte_order_mark_is_read_by_containerd_1_alone() {
+        let content = format!("{MARK}server = \"https://ghcr.io\"\n[host.\"http://127.0.0.1:8080\"]\n");
+        let all = [CONTAINERD_1, CONTAINERD_2, NEWEST, DOCKERD, UNKNOWN];
+        assert_eq!(all.map(|reader| fault(&content, reader).is_none()), [true, false, false, false, false]);
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl NoProxy {
         Ok(Self { host, port })
     }
 
+    /// Whether it has a name, or the end of one, and no address.
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self.host, Host::Below(_))
+    }
+
     /// Whether it is for this host, an IPv6 address in brackets, and port.
     pub(crate) fn covers(&self, host: &str, port: u16) -> bool {
         self.port.is_none_or(|known| known == port)

@@ -68,6 +68,15 @@ async fn the_proxy_gets_the_certificate_that_it_asks_for() {
         std::fs::write(&bench.ca, azure.ca_pem().to_owned() + authority.pem()).expect("written");
         bench.via(&format!("https://{}", proxy.address())).args(&format!("--image {IMAGE} --pulls 1"))
     };
+    // A private CA is named by a flag, which nobody was told of.
+    let trusted = Bench::new(&azure);
+    let ca = trusted.ca.display().to_string();
+    let untrusted =
+        trusted.variable("SSL_CERT_FILE", ca).args(&format!("--image {IMAGE} --via https://{}", proxy.address()));
+    let said = text(&untrusted.run().stderr);
+    let advice =
+        "TLS: its certificate is not trusted: name its CA with --ca-file: invalid peer certificate: UnknownIssuer";
+    assert!(said.contains(advice), "{said}");
     let refused = bench().run();
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
     let bench = bench();

@@ -12,11 +12,18 @@ fn what_may_give_dockerd_flags_and_cannot_be_read_is_told_and_daemon_json_is_not
     let shell = |path: &std::path::Path| {
         std::fs::write(path, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'dockerd $MORE'\n").expect("written");
     };
+    let script = |path: &std::path::Path| {
+        let program = path.ancestors().nth(5).expect("the root").join("usr/bin/start-docker");
+        std::fs::create_dir_all(program.parent().expect("a parent")).expect("made");
+        std::fs::write(program, "#!/bin/sh\nexec dockerd --registry-mirror http://a\n").expect("written");
+        std::fs::write(path, "[Service]\nExecStart=\nExecStart=/usr/bin/start-docker\n").expect("written");
+    };
     let link = |path: &std::path::Path| std::os::unix::fs::symlink("mirror.conf", path).expect("linked");
     for (make, says) in [
         (&fifo as &dyn Fn(&std::path::Path), "mirror.conf could not be read: it is a FIFO"),
         (&link, "mirror.conf could not be read: its links lead to too many others"),
         (&shell, "mirror.conf runs a shell, whose commands are not followed"),
+        (&script, "mirror.conf runs the script /usr/bin/start-docker, whose commands are not followed"),
     ] {
         let root = tempfile::tempdir().expect("a directory");
         let at = root.path().to_string_lossy().into_owned();

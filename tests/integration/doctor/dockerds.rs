@@ -144,6 +144,42 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[],
     },
     Broken {
+        what: "a rootless dockerd",
+        made: &[
+            Put("/etc/passwd", "ci:x:1000:1000::/var/lib/ci:/bin/sh\n"),
+            Put("/var/lib/ci/.config/docker/daemon.json", "{}"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "a script that starts dockerd, which does not run",
+        made: &[
+            Install(&["dockerd"]),
+            Put("/etc/systemd/system/docker.service", "[Service]\nExecStart=/usr/local/bin/start-docker\n"),
+            Put("/usr/local/bin/start-docker", "#!/bin/sh\nexec dockerd --registry-mirror http://127.0.0.1:8090\n"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "a script that starts dockerd, which has loaded nothing",
+        made: &[
+            Install(&["dockerd"]),
+            Put("/etc/systemd/system/docker.service", "[Service]\nExecStart=/usr/local/bin/start-docker\n"),
+            Put("/usr/local/bin/start-docker", "#!/bin/sh\nexec dockerd\n"),
+            Listen(SOCKET, NOTHING_LOADED),
+        ],
+        found: &[("dockerd", "no-mirror")],
+    },
+    Broken {
+        what: "a shell that starts dockerd, which has loaded the mirror",
+        made: &[
+            Install(&["dockerd"]),
+            Put("/etc/systemd/system/docker.service", "[Service]\nExecStart=/bin/sh -c 'exec dockerd'\n"),
+            Listen(SOCKET, LOADED),
+        ],
+        found: &[],
+    },
+    Broken {
         what: "dockerd 26, as client-config has it",
         made: &[Install(&["dockerd"]), Write(&["docker"]), Listen(SOCKET, LOADED)],
         found: &[],

@@ -15,6 +15,16 @@ const ENABLED: &str =
 
 pub(super) const BROKEN: &[Broken] = &[
     Broken {
+        what: "hosts.toml with a byte order mark",
+        made: &[
+            Install(&["containerd", "kubelet"]),
+            Write(&["containerd"]),
+            Put(CONFIG, ENABLED),
+            Swap(HUB, "# Written by", "\u{feff}# Written by"),
+        ],
+        found: &[("containerd", "unreadable")],
+    },
+    Broken {
         what: "a capability that this dockerd does not know",
         made: &[
             Install(&["dockerd"]),

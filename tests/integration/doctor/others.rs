@@ -10,6 +10,21 @@ const BUILDKIT: &str = "/etc/buildkit/buildkitd.toml";
 
 pub(super) const BROKEN: &[Broken] = &[
     Broken {
+        what: "a file of a user whose home is not below /home, and which hides the system's",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/passwd", "u2:x:1000:1000::/srv/u2:/bin/sh\n"),
+            Put("/srv/u2/.config/containers/registries.conf", ""),
+        ],
+        found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "a file of root's that hides the system's",
+        made: &[Install(&["podman"]), Write(&["podman"]), Put("/root/.config/containers/registries.conf", "")],
+        found: &[("podman", "hidden")],
+    },
+    Broken {
         what: "podman and buildah, as client-config has them",
         made: &[Install(&["podman", "buildah"]), Put(MAIN, SEARCH), Write(&["podman"])],
         found: &[],

@@ -1,0 +1,56 @@
+//! What is left to do at the end of a run, and what nobody has agreed to.
+
+use std::io::{BufRead, Write};
+
+use super::ask::{Manner, Stop};
+use super::place::Before;
+use super::service::Manager;
+use super::{Init, Settings, Step};
+
+impl<R: BufRead, W: Write> Init<'_, R, W> {
+    /// That a hop of the way has failed, and what to do; without the configuration there is nothing to check by.
+    pub(super) fn not_open(&self, is_written: bool) -> String {
+        if is_written {
+            format!(
+                "the way to the registry is not open yet, and pulls go to the source or fail until it is: see above for what to do; then: acr-cache-proxy check --online --config {}",
+                self.host.config.display()
+            )
+        } else {
+            let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
+            format!(
+                "the way to the registry is not open yet: see above for what to do; then: acr-cache-proxy init{flags}"
+            )
+        }
+    }
+
+    /// What `--yes` does of all that was shown.
+    fn by_yes(&self) -> String {
+        let is_edited = matches!(self.host.standing, Before::Edited(_));
+        let replaces = self.settings.as_ref().is_some_and(|settings| settings.to_yaml() != self.host.standing.text());
+        let flags = if is_edited && replaces { "--yes --replace" } else { "--yes" };
+        let starts = self.does(Step::Service) && matches!(self.host.manager, Manager::Systemd { .. });
+        let has_engines = self.does(Step::Engines) && !self.host.clients.is_empty();
+        if has_engines && !starts && !self.is_served() {
+            format!("{flags} does the above but for the engines' files, because {}", self.running.lack())
+        } else {
+            format!("{flags} does all of the above")
+        }
+    }
+
+    /// Says what is left to do, or where to look next.
+    pub(super) fn end(&mut self) -> Result<(), Stop> {
+        if !self.host.is_root {
+            let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
+            self.left.push(format!("nothing was done, because you are not root: sudo acr-cache-proxy init{flags}"));
+        } else if self.talk.manner() == Manner::Show {
+            let why = "nothing was done, because standard input is no terminal and nobody agrees";
+            self.left.push(format!("{why}: {}", self.by_yes()));
+        }
+        if self.left.is_empty() {
+            self.talk.say("\nWhether pulls get through, hop by hop: acr-cache-proxy check --online --config ")?;
+            self.talk.say(&format!("{}\n", self.host.config.display()))?;
+            self.talk.say("Whether each engine comes here, and what is left to do for it: acr-cache-proxy doctor\n")?;
+        }
+        Ok(())
+    }
+}
