@@ -27,7 +27,7 @@ use rate::Rates;
 pub(crate) use bounds::Bounds;
 pub(crate) use certificate::{Certificates, MAX_NAME, Name, NamePattern};
 pub(crate) use client::Client;
-pub(crate) use connected::{Place, UnderWay};
+pub(crate) use connected::{Handshaking, Place, UnderWay};
 pub(crate) use network::{Network, Networks};
 pub(crate) use rate::Rate;
 pub(crate) use refusals::{Reason, Refusals};
@@ -153,6 +153,14 @@ impl Gate {
             Some(place) => Ok(Some(place)),
             None => Err(self.count(Denial::Connections(address))),
         }
+    }
+
+    /// A handshake of TLS begins on a connection that has this place, and so many more could be under way. `None` if its client has
+    /// its part of all. The part does not depend on `limits`: handshakes are over within milliseconds, also of many hosts that
+    /// are one client.
+    pub(crate) fn shake_hands(place: &Place, left: usize) -> Option<Handshaking> {
+        let (handshaking, own) = place.shake_hands();
+        Share::Fair.covers(own, left).then_some(handshaking)
     }
 
     /// A request comes, whose header was read at `now`. `names` looks up those of its client's certificate. `place` is its

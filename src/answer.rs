@@ -113,10 +113,18 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
-/// What a client is told in place of a `Retry-After` that is longer than [`MAX_PAUSE`].
+/// What a client is told in place of a `Retry-After` that is longer than [`MAX_PAUSE`], or that is no time at all: a number below
+/// zero, or beyond all numbers.
 pub(crate) fn shorter_pause(headers: &HeaderMap) -> Option<HeaderValue> {
-    let is_too_long = retry_after(headers).is_some_and(|wanted| wanted > MAX_PAUSE);
-    is_too_long.then(|| HeaderValue::from(MAX_PAUSE.as_secs()))
+    let said = headers.get(header::RETRY_AFTER)?;
+    let is_fine = match retry_after(headers) {
+        Some(wanted) => wanted <= MAX_PAUSE,
+        // A date that has passed by the server's own clock.
+        None => {
+            server_time(headers).is_some() && said.to_str().is_ok_and(|said| httpdate::parse_http_date(said).is_ok())
+        }
+    };
+    (!is_fine).then(|| HeaderValue::from(MAX_PAUSE.as_secs()))
 }
 
 /// An error with its causes, the innermost last. An error that ends with its cause stands for both, and one that only wraps
@@ -156,6 +164,31 @@ mod tests {
         ] {
             assert_eq!(retry_after(&headers(pairs)), expected.map(Duration::from_secs), "{pairs:?}");
         }
+    }
+
+    /// Clients take such a value for none, or wait for ever.
+    #[test]
+    fn a_retry_after_that_makes_no_sense_or_is_too_long_goes_to_no_client() {
+        const DATE: &str = "Tue, 24 Nov 2026 12:00:00 GMT";
+        for (said, date, expected) in [
+            ("17", None, None),
+            ("60", None, None),
+            ("61", None, Some("60")),
+            ("-1", None, Some("60")),
+            ("99999999999999999999", None, Some("60")),
+            ("soon", None, Some("60")),
+            ("", None, Some("60")),
+            ("Tue, 24 Nov 2026 12:00:30 GMT", Some(DATE), None),
+            ("Tue, 24 Nov 2026 11:00:00 GMT", Some(DATE), None),
+            ("Tue, 24 Nov 2026 13:00:00 GMT", Some(DATE), Some("60")),
+            ("Tue, 24 Nov 2026 13:00:00 GMT", None, Some("60")),
+        ] {
+            let mut headers = HeaderMap::from_iter([(header::RETRY_AFTER, said.parse().expect("a value"))]);
+            headers.extend(date.map(|date: &str| (header::DATE, date.parse().expect("a value"))));
+            let told = shorter_pause(&headers);
+            assert_eq!(told.as_ref().map(|told| told.to_str().expect("text")), expected, "{said} {date:?}");
+        }
+        assert_eq!(shorter_pause(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod proxy;
 mod pull;
 mod registries_conf;
 mod report;
+mod settings;
 mod started;
 mod text;
 
@@ -77,12 +78,12 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
     let closed = options.file.as_deref().filter(is_closed);
     let report = match (load(), closed) {
         (Err(_), Some(closed)) => Report {
-            parts: vec![proxy::unread(closed)],
+            parts: vec![settings::unread(closed)],
             notes: vec!["the engines of this host are judged by these settings".to_owned()],
             has_looked: false,
         },
         (Ok(_), _) if options.file.as_deref().is_some_and(|file| is_sample(Path::new(file))) => {
-            not_set_up(proxy::with_sample(options.file.as_deref()))
+            not_set_up(settings::with_sample(options.file.as_deref()))
         }
         (Ok(config), _) => {
             let mirror = options.mirror.clone().map_or_else(|| Mirror::of(config.listeners()), Ok)?;
@@ -113,7 +114,7 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
         }
         (Err(mistakes), None) => {
             let state = runtime.block_on(proxy::unit_state(&Host::new(options.root.clone())));
-            not_set_up(proxy::with_mistakes(&mistakes, options.file.as_deref(), state.as_deref()))
+            not_set_up(settings::with_mistakes(&mistakes, options.file.as_deref(), state.as_deref()))
         }
     };
     let text = if options.json { printable::json(&format!("{:#}\n", report.to_json())) } else { report.to_string() };

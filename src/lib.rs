@@ -92,7 +92,8 @@
 //!     connections                    these connections, kept from one call to the next
 //!     health                         how each registry does: what is asked of it, and what follows from its failures
 //!       breaker, stale                 whether it is known to be down; since when stale answers stand in
-//!       cool_down, turn                the pause that it asks for; when a request may go out
+//!       cool_down, turn                the pause that it asks for; how many requests a minute go out
+//!       place                          how many at once, and whose turn is next
 //!       held                           since when its budget holds requests back
 //!     probe                          what requests tell of it, and the probe that looks whether it is there
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way

@@ -78,7 +78,6 @@ pub(crate) use fail::Trouble;
 pub(crate) use health::{Call, Health};
 pub(crate) use hop_by_hop::is_token_byte;
 pub(crate) use refused::Refused;
-pub(crate) use registry_error::RegistryError;
 pub(crate) use served::served;
 #[cfg(feature = "hot-path")]
 pub(crate) use shield::with_digest;

@@ -172,6 +172,16 @@ impl Tokens {
         }
     }
 
+    /// The token that is there, for who does not want to use it.
+    pub(crate) fn current(&self, repository: &str) -> Option<Arc<Bearer>> {
+        let bearer = |slot: &Arc<Slot>| slot.bearer.load_full();
+        if self.per_repository.load(Ordering::Acquire) {
+            self.table.read(repository, bearer)?
+        } else {
+            bearer(&self.wildcard)
+        }
+    }
+
     /// The token that is there, which serves almost every request. Takes no lock and allocates nothing.
     fn cached(&self, repository: &str) -> Option<Arc<Bearer>> {
         let now = Instant::now();

@@ -1,5 +1,6 @@
 //! Makes the message of a server safe to log: one line of bounded length, without tokens.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -22,6 +23,8 @@ const LEFT_OUT: &str = "(a token)";
 /// So many bytes of a secret one after the other are taken for a part of it. Words of a sentence have fewer in common with what is
 /// random, and what is left of a secret that was cut has no use. A secret that is shorter is not looked for: it would be found in words.
 const PART: usize = 8;
+/// Of standard base64 (RFC 4648 section 4), as [`folded`].
+const BASE64: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz0123456789+/";
 /// A server quotes what it was sent, with or without undoing the form's encoding; one that is behind another one may add a second.
 const MAX_ENCODINGS: usize = 2;
 const SECRET: &str = "(a secret)";
@@ -47,17 +50,15 @@ fn cut(text: &[char]) -> String {
 type Said = (u8, Range<usize>);
 
 fn without_secrets(text: String, sent: &[&str]) -> String {
+    let forms: Vec<Vec<u8>> =
+        sent.iter().filter(|secret| secret.len() >= PART).flat_map(|secret| forms(secret)).collect();
+    if forms.is_empty() {
+        return text;
+    }
     let mut is_secret = vec![false; text.len()];
     let mut said: Vec<Said> = text.bytes().enumerate().map(|(at, byte)| (byte, at..at + 1)).collect();
     for _ in 0..=MAX_ENCODINGS {
-        for part in said.windows(PART) {
-            let is_part = |of: &[u8]| of.iter().eq(part.iter().map(|(byte, _)| byte));
-            if let [(_, first), .., (_, last)] = part
-                && sent.iter().any(|secret| secret.as_bytes().windows(PART).any(is_part))
-            {
-                is_secret[first.start..last.end].fill(true);
-            }
-        }
+        mark(&said, &forms, &mut is_secret);
         said = decoded(&said);
     }
     if !is_secret.contains(&true) {
@@ -73,6 +74,59 @@ fn without_secrets(text: String, sent: &[&str]) -> String {
     }
     // A secret may end within a character.
     String::from_utf8_lossy(&safe).into_owned()
+}
+
+/// Marks what is a part of one of these.
+fn mark(said: &[Said], forms: &[Vec<u8>], is_secret: &mut [bool]) {
+    let text: Vec<u8> = said.iter().map(|(byte, _)| folded(*byte)).collect();
+    // Hardly any part of a secret begins as one of the text does, and the others need no look into a table.
+    let begin = |part: &[u8]| usize::from(part[0]) << 8 | usize::from(part[1]);
+    let mut begins = vec![false; 1 << 16];
+    for part in text.windows(PART) {
+        begins[begin(part)] = true;
+    }
+    let parts = forms.iter().flat_map(|form| form.windows(PART));
+    let parts: HashSet<&[u8]> = parts.filter(|part| begins[begin(part)]).collect();
+    for (part, said) in text.windows(PART).zip(said.windows(PART)) {
+        if let [(_, first), .., (_, last)] = said
+            && parts.contains(part)
+        {
+            is_secret[first.start..last.end].fill(true);
+        }
+    }
+}
+
+/// What a text has of a secret, if it has it: the secret itself, from its end to its begin, in hexadecimal, and in base64, alone or
+/// within something longer. Each is [`folded`].
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let plain: Vec<u8> = secret.bytes().map(folded).collect();
+    let reversed = plain.iter().rev().copied().collect();
+    let hex = secret.bytes().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect();
+    let mut forms = vec![plain, reversed, hex];
+    // Behind so many bytes of something else, whose digits, and those that are of both, are left out.
+    forms.extend([(0, 0), (1, 2), (2, 3)].map(|(before, left_out)| {
+        let bytes: Vec<u8> = std::iter::repeat_n(0, before).chain(secret.bytes()).collect();
+        base64(&bytes).split_off(left_out)
+    }));
+    forms
+}
+
+/// Without the padding.
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    let digits = |part: &[u8]| {
+        let [a, b, c] = [0, 1, 2].map(|at| part.get(at).copied().unwrap_or_default());
+        [a >> 2, a << 4 | b >> 4, b << 2 | c >> 6, c].into_iter().take(part.len() + 1)
+    };
+    bytes.chunks(3).flat_map(digits).map(|digit| BASE64[usize::from(digit & 63)]).collect()
+}
+
+/// Without what another spelling may change: letters as small ones, and the digits of base64 for addresses as those of the standard.
+fn folded(byte: u8) -> u8 {
+    match byte.to_ascii_lowercase() {
+        b'-' => b'+',
+        b'_' => b'/',
+        byte => byte,
+    }
 }
 
 /// Without one encoding of a form (URL Standard, `application/x-www-form-urlencoded`).
@@ -170,8 +224,23 @@ mod tests {
             ("cut: 3456789.b", "cut: (a secret)"),
             ("%aBc8Q%7", "%aBc8Q%7"),
             ("nothing of it: 0123", "nothing of it: 0123"),
+            ("ABC8Q~0123456789.B-C_D%E F and abc8q~01", "(a secret) and (a secret)"),
+            ("f e%d_c-b.9876543210~Q8cBa", "(a secret)"),
+            ("61426338517e3031323334353637", "(a secret)"),
+            ("YUJjOFF+MDEyMzQ1Njc4OS5iLWNfZCVlIGY=", "(a secret)="),
+            ("YUJjOFF-MDEyMzQ1Njc4OS5iLWNfZCVlIGY", "(a secret)"),
+            ("YUJjOFF%2BMDEyMzQ1Njc4OS5iLWNfZCVlIGY%3D", "(a secret)%3D"),
         ] {
             assert_eq!(quoted(text, &[secret, key]).as_deref(), Some(expected));
+        }
+        // Within something longer, as user and password are, it begins at any of three places; few digits of it have no use.
+        for before in ["", "u", "us"] {
+            let digits = BASE64.map(char::from);
+            let bytes = [before.as_bytes(), b":", secret.as_bytes()].concat();
+            let encoded = base64(&bytes).into_iter().map(char::from).collect::<String>();
+            let said = quoted(&format!("Basic {encoded}"), &[secret]).expect("words");
+            assert!(said.ends_with("(a secret)") && said.len() < "Basic 1234(a secret)".len() + PART, "{said}");
+            assert!(encoded.chars().all(|digit| digits.contains(&digit)));
         }
         assert_eq!(quoted("x is short", &["x", ""]).as_deref(), Some("x is short"));
         assert_eq!(

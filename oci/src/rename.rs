@@ -120,6 +120,14 @@ impl Renaming<'_> {
         }
     }
 
+    /// Whether all that a `Link` header leads to is a page of what has this path in the cache registry.
+    pub fn links_to(&self, value: &str, path: &str) -> bool {
+        let mut targets = value.split('<').skip(1).map(|rest| rest.split_once('>').map_or("", |(target, _)| target));
+        let is_page =
+            |target: &str| own_path(target, self.authority).and_then(|own| own.split('?').next()) == Some(path);
+        value.contains('<') && targets.all(is_page)
+    }
+
     /// A `Link` header (RFC 8288) in which targets of this repository have the client's name.
     pub fn link(&self, value: &str) -> Option<String> {
         let mut renamed = String::new();
@@ -197,6 +205,25 @@ fn ends_a_name(after: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A client that follows its links would ask another host, or for another repository.
+    #[test]
+    fn only_a_link_to_a_page_of_the_same_list_is_one() {
+        let names = Renaming { from: "hub/a", to: "a", namespace: None, authority: "example.azurecr.io" };
+        for (value, expected) in [
+            ("</v2/hub/a/tags/list?last=x&n=5>; rel=\"next\"", true),
+            ("<https://Example.azurecr.io/v2/hub/a/tags/list?last=x>; rel=next", true),
+            ("<https://elsewhere.example/v2/hub/a/tags/list?last=x>; rel=\"next\"", false),
+            ("<//elsewhere.example/v2/hub/a/tags/list>; rel=\"next\"", false),
+            ("</v2/hub/other/tags/list?last=x>; rel=\"next\"", false),
+            ("</v2/hub/a/../other/tags/list>; rel=\"next\"", false),
+            ("</v2/hub/a/tags/list/../list>; rel=\"next\"", false),
+            ("</v2/hub/a/tags/list>; rel=\"next\", <javascript:x>; rel=\"prev\"", false),
+            ("nothing", false),
+        ] {
+            assert_eq!(names.links_to(value, "/v2/hub/a/tags/list"), expected, "{value}");
+        }
+    }
 
     const THERE: Renaming<'_> =
         Renaming { from: "hub/library/busybox", to: "busybox", namespace: None, authority: "example.azurecr.io" };

@@ -1,4 +1,4 @@
-//! How many connections each client has open, and how many requests under way on them.
+//! How many connections each client has open, and how many handshakes of TLS and requests under way on them.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -15,8 +15,14 @@ pub(super) struct Connected(Mutex<HashMap<Client, Open>>);
 #[derive(Debug, Default)]
 struct Open {
     connections: usize,
-    /// Requests under way, which are counted without the lock.
-    requests: Arc<AtomicUsize>,
+    under_way: Arc<Counts>,
+}
+
+/// What one client has under way, which is counted without the lock.
+#[derive(Debug, Default)]
+struct Counts {
+    handshakes: AtomicUsize,
+    requests: AtomicUsize,
 }
 
 impl Connected {
@@ -28,7 +34,7 @@ impl Connected {
             return None;
         }
         open.connections += 1;
-        Some(Arc::new(Place { connected: Arc::clone(self), client, requests: Arc::clone(&open.requests) }))
+        Some(Arc::new(Place { connected: Arc::clone(self), client, under_way: Arc::clone(&open.under_way) }))
     }
 
     /// Each client with its connections, in no order.
@@ -48,13 +54,24 @@ impl Connected {
 pub(crate) struct Place {
     connected: Arc<Connected>,
     client: Client,
-    requests: Arc<AtomicUsize>,
+    under_way: Arc<Counts>,
 }
 
 impl Place {
+    /// Whose it is.
+    pub(crate) fn client(&self) -> Client {
+        self.client
+    }
+
+    /// Counts one more handshake until the guard is dropped. How many are under way with it.
+    pub(super) fn shake_hands(&self) -> (Handshaking, usize) {
+        let before = self.under_way.handshakes.fetch_add(1, Ordering::Relaxed);
+        (Handshaking(Arc::clone(&self.under_way)), before + 1)
+    }
+
     /// Counts one more request until the guard is dropped. How many are under way with it.
     pub(super) fn begin(self: Arc<Self>) -> (UnderWay, usize) {
-        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let before = self.under_way.requests.fetch_add(1, Ordering::Relaxed);
         (UnderWay(self), before + 1)
     }
 }
@@ -75,7 +92,17 @@ pub(crate) struct UnderWay(Arc<Place>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Held by a connection for as long as its handshake is under way.
+#[derive(Debug)]
+pub(crate) struct Handshaking(Arc<Counts>);
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -115,5 +142,17 @@ mod tests {
         let (_third, count) = connect(Client::V4(1)).begin();
         assert_eq!(count, 2, "the first one is still under way, its connection is not");
         drop(first);
+    }
+
+    #[test]
+    fn handshakes_are_counted_over_all_connections_of_a_client_and_apart_from_its_requests() {
+        let connected = Arc::new(Connected::default());
+        let connect = |client| connected.enter(client, None).expect("no limit");
+        let (one, other, third) = (connect(Client::V4(1)), connect(Client::V4(1)), connect(Client::V4(2)));
+        let (_request, _) = Arc::clone(&one).begin();
+        let (first, count) = one.shake_hands();
+        assert_eq!((count, other.shake_hands().1, third.shake_hands().1), (1, 2, 1));
+        drop(first);
+        assert_eq!(one.shake_hands().1, 1, "and they end");
     }
 }

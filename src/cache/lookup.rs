@@ -51,6 +51,8 @@ pub(crate) enum Fetched<T> {
     },
     /// The answer is nothing to share. Each request goes to the registry by itself.
     Pass(Reason),
+    /// The same of an answer that others will be like, because of what is asked for: its length, its type.
+    NotKept,
     /// There is no answer.
     Failed {
         /// Why.
@@ -94,8 +96,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         let now = Instant::now();
         let known = self.store.get(&key);
         if known.as_ref().is_some_and(|entry| entry.passes(now)) {
-            self.counters.passed(Reason::Answer);
-            return (Served::Pass(Reason::Answer), None);
+            return (self.not_kept(), None);
         }
         let known = known.filter(|entry| entry.mark.is_none());
         let freshness = known.as_ref().map_or(Freshness::Ended, |entry| entry.freshness(lifetimes, now));
@@ -139,7 +140,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         let is_trouble = match &fetched {
             None => true,
             Some(Fetched::Answer { is_trouble, .. } | Fetched::Failed { is_trouble, .. }) => *is_trouble,
-            Some(Fetched::Kept { .. } | Fetched::Pass(_)) => false,
+            Some(Fetched::Kept { .. } | Fetched::NotKept | Fetched::Pass(_)) => false,
         };
         if let Some(entry) = usable.filter(|_| is_trouble) {
             self.counters.stale();
@@ -156,6 +157,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Some(Fetched::Kept { entry, .. }) => Served::Entry(entry, how),
             Some(Fetched::Answer { content, .. }) => Served::Answer(content, how),
             Some(Fetched::Failed { trouble, .. }) => Served::Failed(trouble, how),
+            Some(Fetched::NotKept) => self.not_kept(),
             Some(Fetched::Pass(reason)) => {
                 self.counters.passed(reason);
                 Served::Pass(reason)
@@ -164,6 +166,11 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             None => Served::Pass(Reason::Fault),
         };
         (served, None)
+    }
+
+    fn not_kept(&self) -> Served<T> {
+        self.counters.passed(Reason::Answer);
+        Served::Pass(Reason::Answer)
     }
 
     /// Starts a flight for this key if there is none and nothing fresh is kept, and waits for nothing.
@@ -236,10 +243,10 @@ impl<T> Cache<T> {
             Fetched::Answer { is_trouble: false, .. } | Fetched::Failed { is_trouble: false, .. } => {
                 self.store.remove(&key.as_ref());
             }
-            Fetched::Pass(Reason::Answer) if marks => {
+            Fetched::NotKept if marks => {
                 self.store.insert(key.clone(), Arc::new(Entry::of_mark(Mark::Passes)));
             }
-            Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::Pass(_) => {}
+            Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::NotKept | Fetched::Pass(_) => {}
         }
     }
 }

@@ -205,7 +205,7 @@ impl Origin for Passing {
 
     async fn fetch(self, _: Option<Arc<Entry>>) -> Fetched<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Fetched::Pass(Reason::Answer)
+        Fetched::NotKept
     }
 }
 

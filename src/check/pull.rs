@@ -17,7 +17,7 @@ use super::steps::{Finding, Steps, Works};
 use crate::answer::is_not_imported;
 use crate::digest;
 use crate::proxy::trial::{Answer, Trial, is_read_whole};
-use crate::proxy::{BlobHosts, Destination, Refused, RegistryError, Storage, Target};
+use crate::proxy::{BlobHosts, Destination, Refused, Storage, Target};
 use crate::token::{Bearer, Issuer as _};
 
 /// What comes behind a manifest.
@@ -179,7 +179,7 @@ impl Pull<'_> {
             }
             StatusCode::OK => return Err(Finding::failed(other_than(blob, answer.status))),
             StatusCode::NOT_FOUND => {
-                let said = RegistryError::of(answer.status, &answer.body);
+                let said = answer.error();
                 return Err(Finding::failed(format!(
                     "the registry has the manifest and not this blob of it: {AGAIN}: {said}"
                 )));
@@ -231,8 +231,8 @@ impl Pull<'_> {
 
     /// What an error of the registry's is about: what to do, and what it says itself.
     fn refused(&self, answer: &Answer) -> Finding {
-        let Answer { status, headers, body } = answer;
-        let said = RegistryError::of(*status, body);
+        let Answer { status, headers, body, .. } = answer;
+        let said = answer.error();
         let image = &self.wanted.image;
         let prefix = self.route.prefix.as_str();
         let advice = match status.as_u16() {

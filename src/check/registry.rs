@@ -10,8 +10,8 @@ use super::report::{Hop, Status, Value};
 use super::steps::{Finding, Steps, Works};
 use crate::answer::{FIREWALL, is_about_firewall, server_time};
 use crate::net::trust::TrustRoots;
+use crate::proxy::Destination;
 use crate::proxy::trial::{self, Answer};
-use crate::proxy::{Destination, RegistryError};
 use crate::secret::Secret;
 use crate::serve::registry::Built;
 use crate::token::acr::AcrIssuer;
@@ -112,7 +112,7 @@ async fn ping(destination: &Destination) -> Result<Works<Answer>, Finding> {
         ))
     })?;
     let answer = answer.map_err(Finding::failed)?;
-    let said = RegistryError::of(answer.status, &answer.body);
+    let said = answer.error();
     match answer.status.as_u16() {
         200 | 401 => Ok(Works::new(answer, "answers as a registry does")),
         403 if is_about_firewall(&answer.body) => Err(Finding::failed(format!("{FIREWALL}: {said}"))),

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::ask::{self, Answer};
-use super::expected::{Expected, Routed, by_hand, edit, shell_word};
+use super::expected::{Expected, Routed, by_hand, shell_word};
 use super::finding::{Code, Examined, Finding, Part, listed};
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
-use crate::host::{DENIED, Host};
+use crate::host::Host;
 use crate::installed::runs_systemd;
 use crate::metrics::labels::Cause;
 
@@ -190,68 +190,6 @@ pub(super) async fn unit_state(host: &Host) -> Option<String> {
     }
     let (_, said, _) = ask::run(&["systemctl", "is-active", UNIT], ask::PROGRAM_LIMIT).await.ok()?;
     Some(said.trim().to_owned()).filter(|state| !state.is_empty() && *state != "unknown")
-}
-
-/// Mistakes in the settings, a line each. Nothing else can be judged then but whether the service is in this state of systemd's.
-pub(super) fn with_mistakes(mistakes: &str, file: Option<&str>, state: Option<&str>) -> Examined {
-    let mut found = Examined::new(Part::Proxy);
-    let fix = match file {
-        Some(file) => edit(file, &format!(" && acr-cache-proxy check --config {}", shell_word(file))),
-        // Nobody has written one yet.
-        None => by_hand("acr-cache-proxy init"),
-    };
-    found.runs = state.map(|state| matches!(state, "active" | "reloading" | "refreshing"));
-    let why = match (found.runs, state) {
-        (Some(true), _) => {
-            "the proxy that runs goes on with its earlier settings, and does not start with it again".to_owned()
-        }
-        (Some(false), Some(state)) => format!(
-            "the proxy does not start with it, and its service is {state}: engines get no answer, and pulls go to the source or fail"
-        ),
-        _ => "the proxy does not start with it; one that runs goes on with its earlier settings".to_owned(),
-    };
-    for mistake in mistakes.lines() {
-        found.find(Finding {
-            registries: Vec::new(),
-            code: Code::Settings,
-            file: file.map(str::to_owned),
-            text: without_file(mistake, file),
-            why: why.clone(),
-            fix: fix.clone(),
-        });
-    }
-    found
-}
-
-/// `FILE:4: words` as `line 4: words`: the finding names the file already.
-fn without_file(mistake: &str, file: Option<&str>) -> String {
-    let of_line = file.and_then(|file| mistake.strip_prefix(file)?.strip_prefix(':'));
-    match of_line.and_then(|rest| rest.split_once(": ")) {
-        Some((line, words)) if line.bytes().all(|byte| byte.is_ascii_digit()) => format!("line {line}: {words}"),
-        _ => mistake.to_owned(),
-    }
-}
-
-/// This user may not read the settings, which says nothing about them.
-pub(super) fn unread(file: &str) -> Examined {
-    let mut found = Examined::new(Part::Proxy);
-    found.notes.push(format!("{file}: {DENIED}: run doctor as root"));
-    found.is_blind = true;
-    found
-}
-
-/// The settings are those that the package came with.
-pub(super) fn with_sample(file: Option<&str>) -> Examined {
-    let mut found = Examined::new(Part::Proxy);
-    found.find(Finding {
-        registries: Vec::new(),
-        code: Code::Settings,
-        file: file.map(str::to_owned),
-        text: "it is the package's example: nobody has named a registry".to_owned(),
-        why: "the proxy would ask a registry that is not yours, and get no token".to_owned(),
-        fix: by_hand("acr-cache-proxy init"),
-    });
-    found
 }
 
 /// Has the proxy listen at a new address before engines are sent there.
@@ -483,22 +421,6 @@ mod tests {
             let mut parts = [dockerd];
             first(&facts, &mut parts);
             assert_eq!(parts[0].findings[0].fix.command, engine);
-        }
-    }
-
-    /// It was said of a service that had failed that it goes on.
-    #[test]
-    fn a_service_that_has_failed_by_a_mistake_does_not_go_on() {
-        for (state, runs, says) in [
-            (Some("active"), Some(true), "goes on with its earlier settings, and does not start with it again"),
-            (Some("reloading"), Some(true), "goes on"),
-            (Some("failed"), Some(false), "its service is failed: engines get no answer"),
-            (Some("activating"), Some(false), "its service is activating"),
-            (None, None, "one that runs goes on"),
-        ] {
-            let found = with_mistakes("a.yaml:4: prefx: unknown", Some("a.yaml"), state);
-            assert_eq!(found.runs, runs, "{state:?}");
-            assert!(found.findings.iter().all(|finding| finding.why.contains(says)), "{state:?}: {found:?}");
         }
     }
 }

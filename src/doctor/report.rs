@@ -194,7 +194,7 @@ fn state(part: &Examined, by_the_proxy: &str) -> String {
 mod tests {
     use super::super::expected::by_hand;
     use super::super::finding::{Code, Examined, Finding, Part, Way};
-    use super::super::proxy::with_mistakes;
+    use super::super::settings::with_mistakes;
     use super::Report;
 
     #[test]

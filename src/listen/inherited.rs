@@ -3,6 +3,7 @@
 //!
 //! The kernel queues connections at such a socket while no process serves it, so a restart refuses none.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -42,6 +43,8 @@ pub(crate) struct Inherited {
 pub(crate) enum HandedOver {
     /// There are said to be so many.
     TooMany(usize),
+    /// How many there are is said with this, which is no number.
+    NoNumber(OsString),
     /// It is neither a TCP nor a Unix stream socket that listens.
     Unusable(io::Error),
     /// No listener of the settings is there.
@@ -55,6 +58,9 @@ impl fmt::Display for HandedOver {
         match self {
             Self::TooMany(count) => {
                 write!(f, "{COUNT}: {count} is more than {MAX_SOCKETS} sockets: unset it, or set it right")
+            }
+            Self::NoNumber(said) => {
+                write!(f, "{COUNT}: {said:?} is not a number of sockets: unset it, or set it right")
             }
             Self::Unusable(cause) => write!(
                 f,
@@ -78,9 +84,7 @@ impl Inherited {
     /// Of this process, by its variables, which its children do not get. To be called once, before there are threads that read
     /// the environment.
     pub(crate) fn of_process() -> Result<Self, HandedOver> {
-        if let Some(count) = count().filter(|count| *count > MAX_SOCKETS) {
-            return Err(HandedOver::TooMany(count));
-        }
+        check_count()?;
         let names = std::env::var(NAMES).unwrap_or_default();
         let mut handed = ListenFd::from_env();
         let sockets = (0..handed.len()).map(|index| socket(&mut handed, index));
@@ -141,11 +145,16 @@ impl Inherited {
     }
 }
 
-/// How many this process is said to have got.
-fn count() -> Option<usize> {
+/// An error if this process is said to have got a number of sockets that it cannot have. An empty one is none.
+fn check_count() -> Result<(), HandedOver> {
     let [recipient, _] = RECIPIENT;
     let is_other = std::env::var(recipient).is_ok_and(|pid| pid.parse() != Ok(std::process::id()));
-    std::env::var(COUNT).ok()?.parse().ok().filter(|_| !is_other)
+    let Some(said) = std::env::var_os(COUNT).filter(|said| !is_other && !said.is_empty()) else { return Ok(()) };
+    match said.to_str().and_then(|said| said.parse::<usize>().ok()) {
+        Some(count) if count > MAX_SOCKETS => Err(HandedOver::TooMany(count)),
+        Some(_) => Ok(()),
+        None => Err(HandedOver::NoNumber(said)),
+    }
 }
 
 /// Connections of a listening TCP socket inherit that they do not delay small packets, as with those that are bound here.

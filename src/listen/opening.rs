@@ -22,7 +22,7 @@ use super::http::Speaks;
 use super::refusal::{self, NoRequest};
 use super::socket::Socket;
 use super::tls::{Revocation, Tls};
-use crate::access::{Denial, Networks, Place};
+use crate::access::{Denial, Gate, Networks, Place};
 use crate::config::Listener;
 use crate::load::Load;
 use crate::load::opening::Handshake;
@@ -58,6 +58,8 @@ enum NoTls {
     Failed(io::Error),
     TooSlow,
     TooMany,
+    /// As many of its client as one may have.
+    TooManyOfClient,
 }
 
 impl NoTls {
@@ -66,7 +68,7 @@ impl NoTls {
         let cause = match self {
             Self::Failed(cause) => cause,
             Self::TooSlow => return Handshake::TooSlow,
-            Self::TooMany => return Handshake::TooMany,
+            Self::TooMany | Self::TooManyOfClient => return Handshake::TooMany,
         };
         match cause.get_ref().and_then(|cause| cause.downcast_ref()) {
             Some(rustls::Error::NoCertificatesPresented) => Handshake::NoCertificate,
@@ -96,6 +98,7 @@ impl fmt::Display for NoTls {
             },
             Self::TooSlow => f.write_str("TLS handshake: it has not ended in time"),
             Self::TooMany => f.write_str("TLS handshake: too many are under way"),
+            Self::TooManyOfClient => f.write_str("TLS handshake: this client has too many under way"),
         }
     }
 }
@@ -191,15 +194,18 @@ impl Opening {
         }
         socket.unread(bytes);
         let guard = load.handshakes.enter();
+        let own = place.as_ref().map(|place| Gate::shake_hands(place, guard.left()));
         let secured = if guard.excess() > 0 {
             Err(NoTls::TooMany)
+        } else if let Some(None) = own {
+            Err(NoTls::TooManyOfClient)
         } else {
             match timeout_at(deadline, tls.accept(socket)).await {
                 Ok(secured) => secured.map_err(NoTls::Failed),
                 Err(_) => Err(NoTls::TooSlow),
             }
         };
-        drop(guard);
+        drop((guard, own));
         match secured {
             Ok(secured) => {
                 load.openings.handshake(Handshake::Ok);

@@ -23,6 +23,7 @@ use super::trace::Trace;
 use crate::access::UnderWay;
 use crate::cache::{How, Reason};
 use crate::load::{Guard, Limit};
+use crate::token::Bearer;
 use oci::error::Refusal;
 
 /// The longest method of HTTP's registry has 17 letters.
@@ -101,6 +102,14 @@ pub(crate) struct Admitted {
     pub destination: Arc<Destination>,
     /// What changes from try to try.
     pub attempts: Attempts,
+}
+
+impl Admitted {
+    /// The token that the request has gone out with, or the one that is in use for others.
+    pub(crate) fn bearer(&self) -> Option<Arc<Bearer>> {
+        let own = self.attempts.bearer().cloned();
+        own.or_else(|| self.destination.upstream.tokens.current(self.target.repository()))
+    }
 }
 
 /// A client's request, as its line in the log has it.
@@ -267,7 +276,10 @@ impl Context {
     /// The registry's answer, with as much of its body as is known, goes to the client. It may be an error.
     pub(crate) fn registry_answers(&mut self, status: StatusCode, body: &Bytes) {
         let is_error = status.is_client_error() || status.is_server_error();
-        self.registry_error = is_error.then(|| RegistryError::of(status, body));
+        self.registry_error = is_error.then(|| {
+            let bearer = self.admitted.as_ref().and_then(Admitted::bearer);
+            RegistryError::of(status, body, bearer)
+        });
     }
 
     /// Another part of the body, as the registry has sent it.

@@ -20,7 +20,8 @@ use super::connections::Connections;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
 use super::refused::Refused;
-use super::{authorize, call, forward, probe, retry};
+use super::{authorize, call, forward, probe, retry, served};
+use crate::access::Client;
 use crate::answer::{DIGEST, is_not_imported};
 use crate::cache::{Content, Entry, Fetched, Freshness, Key, Kind, Origin, Part, Purged, Reason};
 use crate::digest;
@@ -52,12 +53,14 @@ pub(crate) struct Read {
     admitted: Admitted,
     part: Part,
     trip: Arc<OnceLock<Trip>>,
+    /// Who has begun it, if that has an address.
+    client: Option<Client>,
     /// Of a prefetch, which nobody waits for.
     place: Option<image::Place>,
 }
 
 impl Read {
-    /// The object of an admitted request, and where its flight leaves a note of how it went.
+    /// The object of an admitted request, which is the one being served here, and where its flight leaves a note of how it went.
     pub(crate) fn of(admitted: &Admitted, part: Part) -> (Self, Arc<OnceLock<Trip>>) {
         let trip = Arc::new(OnceLock::new());
         let admitted = Admitted {
@@ -65,7 +68,8 @@ impl Read {
             destination: Arc::clone(&admitted.destination),
             attempts: Attempts::new(Instant::now()).of_trace(admitted.attempts.trace().cloned()),
         };
-        (Self { admitted, part, trip: Arc::clone(&trip), place: None }, trip)
+        let client = served::place().map(|place| place.client());
+        (Self { admitted, part, trip: Arc::clone(&trip), client, place: None }, trip)
     }
 
     /// Asks once it may. Who has no turn within the time for it is told so before there is a place for it, and who waits for
@@ -75,7 +79,7 @@ impl Read {
         let health = &destination.upstream.health;
         authorize::ready(&mut self.admitted).await.map_err(Trouble::into_error)?;
         // In a box: this would have room for it three times over.
-        health.in_place(Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
+        health.in_place(self.client, Box::pin(self.read_whole(known))).await.map_err(Trouble::into_error)?
     }
 
     /// Asks until there is an answer that is whole, or until the registry is known to be down. Storage is not the registry.
@@ -200,6 +204,8 @@ impl Read {
                 return Judged::Is(Fetched::Answer { content, is_trouble: true });
             }
             Err(_) if self.part == Part::Manifest && is_page(&response) => return Judged::Broken(NO_MANIFEST),
+            // An error that cannot be read says nothing of the next answer.
+            Err(Reason::Answer) if status.is_success() => return Judged::Is(Fetched::NotKept),
             Err(reason) => return Judged::Is(Fetched::Pass(reason)),
         };
         let at_most = at_most(&response);
@@ -222,7 +228,7 @@ impl Read {
                     Judged::Is(self.manifest(entry(Kind::Manifest, content)))
                 }
                 Ok(Some(content)) => Judged::Is(Fetched::Answer { content: Arc::new(content), is_trouble: false }),
-                Ok(None) => Judged::Is(Fetched::Pass(Reason::Answer)),
+                Ok(None) => Judged::Is(Fetched::NotKept),
                 Err(how) => Judged::Broken(how),
             },
             (StatusCode::OK, Part::List) => {
@@ -306,10 +312,15 @@ impl Read {
             return Err("it says another digest");
         }
         let digest = Some(digest.into());
-        Ok(Some(match media_type {
+        // A manifest that is here whole leads nowhere else.
+        let leads = |mut content: Content| {
+            content.headers.retain(|(name, _)| *name != header::LINK && *name != header::LOCATION);
+            content
+        };
+        Ok(Some(leads(match media_type {
             Some(_) => Content { manifest: media_type, digest, ..content::kept(response, body) },
             None => Content { digest, ..content::shared(response, body) },
-        }))
+        })))
     }
 }
 
@@ -324,8 +335,8 @@ impl Origin for Read {
         }
         // Clients that had something stale at hand have not waited for this.
         if known.is_some_and(|known| self.stands_in(&known)) {
-            let Admitted { target, destination, .. } = &self.admitted;
-            destination.upstream.health.stands_in(target.path(), &fetched);
+            let health = &self.admitted.destination.upstream.health;
+            health.stands_in(self.admitted.target.path(), self.admitted.bearer(), &fetched);
         }
         fetched
     }
@@ -390,7 +401,7 @@ fn is_right_refused(fetched: &Fetched<Trouble>) -> bool {
         // A 403 that is about anything else is trouble.
         Fetched::Answer { content, is_trouble: false } => content.status == StatusCode::FORBIDDEN,
         Fetched::Failed { trouble, .. } => trouble.is_right_refused(),
-        Fetched::Kept { .. } | Fetched::Answer { .. } | Fetched::Pass(_) => false,
+        Fetched::Kept { .. } | Fetched::Answer { .. } | Fetched::NotKept | Fetched::Pass(_) => false,
     }
 }
 

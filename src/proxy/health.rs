@@ -17,21 +17,25 @@ use tokio::time::{Instant, sleep};
 use super::fail::{Held, Trouble};
 use super::refused::Refused;
 use super::registry_error::RegistryError;
+use crate::access::Client;
 use crate::answer::retry_after;
 use crate::cache::Fetched;
 use crate::config::Domain;
+use crate::token::Bearer;
 
 mod breaker;
 mod cool_down;
 mod held;
+mod place;
 mod stale;
 mod turn;
 
 use breaker::{Breaker, Verdict};
 use cool_down::CoolDown;
 use held::HeldBack;
+use place::Places;
 use stale::Stale;
-use turn::{Budget, MAX_WAIT, Places};
+use turn::{Budget, MAX_WAIT};
 
 pub(crate) use cool_down::Call;
 
@@ -153,9 +157,13 @@ impl Health {
         }
     }
 
-    /// Runs a flight as soon as there is a place for it; `Err` if that takes too long.
-    pub(crate) async fn in_place<T>(&self, flight: impl Future<Output = T>) -> Result<T, Trouble> {
-        self.places.run(flight).await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
+    /// Runs a flight that this client has begun as soon as there is a place for it; `Err` if that takes too long.
+    pub(crate) async fn in_place<T>(
+        &self,
+        client: Option<Client>,
+        flight: impl Future<Output = T>,
+    ) -> Result<T, Trouble> {
+        self.places.run(client, flight).await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
     }
 
     /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.
@@ -242,8 +250,8 @@ impl Health {
     }
 
     /// Something stale was the answer to a request for this path, for this reason; `None` if the registry may still answer.
-    pub(crate) fn answered_stale(&self, path: &str, why: Option<&Fetched<Trouble>>) {
-        match why.map(Cause::of) {
+    pub(crate) fn answered_stale(&self, path: &str, bearer: Option<Arc<Bearer>>, why: Option<&Fetched<Trouble>>) {
+        match why.map(|why| Cause::of(why, bearer)) {
             None => self.stale.answered_meanwhile(),
             Some(Some(cause)) => self.stale_begins(self.stale.answered(path, cause.is_registrys()), path, &cause),
             Some(None) => {}
@@ -251,9 +259,9 @@ impl Health {
     }
 
     /// The registry has failed to answer for this path, of which something stale stands in.
-    pub(crate) fn stands_in(&self, path: &str, why: &Fetched<Trouble>) {
+    pub(crate) fn stands_in(&self, path: &str, bearer: Option<Arc<Bearer>>, why: &Fetched<Trouble>) {
         if let Fetched::Answer { is_trouble: true, .. } | Fetched::Failed { is_trouble: true, .. } = why
-            && let Some(cause) = Cause::of(why)
+            && let Some(cause) = Cause::of(why, bearer)
         {
             self.stale_begins(self.stale.stands_in(path, cause.is_registrys(), 0), path, &cause);
         }
@@ -293,11 +301,14 @@ enum Cause<'a> {
 }
 
 impl<'a> Cause<'a> {
-    fn of(why: &'a Fetched<Trouble>) -> Option<Self> {
+    /// `bearer` is what the registry was asked with.
+    fn of(why: &'a Fetched<Trouble>, bearer: Option<Arc<Bearer>>) -> Option<Self> {
         match why {
             Fetched::Failed { trouble, .. } => Some(Self::Trouble(trouble)),
-            Fetched::Answer { content, .. } => Some(Self::Answer(RegistryError::of(content.status, &content.body))),
-            Fetched::Kept { .. } | Fetched::Pass(_) => None,
+            Fetched::Answer { content, .. } => {
+                Some(Self::Answer(RegistryError::of(content.status, &content.body, bearer)))
+            }
+            Fetched::Kept { .. } | Fetched::NotKept | Fetched::Pass(_) => None,
         }
     }
 

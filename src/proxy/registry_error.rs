@@ -1,10 +1,13 @@
 //! An error that the registry itself has answered, for the log: the client has it as its answer.
 
 use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 use oci::quote::registry_error;
+
+use crate::token::Bearer;
 
 /// Of a body that is passed on. An error says what it is in a few sentences.
 const MAX_BODY: usize = 16 << 10;
@@ -14,12 +17,14 @@ const MAX_BODY: usize = 16 << 10;
 pub(crate) struct RegistryError {
     status: StatusCode,
     body: Bytes,
+    /// The token in use, which the body may repeat.
+    bearer: Option<Arc<Bearer>>,
 }
 
 impl RegistryError {
-    /// Of an answer with this body, or the beginning of it.
-    pub(crate) fn of(status: StatusCode, body: &Bytes) -> Self {
-        Self { status, body: body.clone() }
+    /// Of an answer with this body, or the beginning of it, of a registry that is asked with this token.
+    pub(crate) fn of(status: StatusCode, body: &Bytes, bearer: Option<Arc<Bearer>>) -> Self {
+        Self { status, body: body.clone(), bearer }
     }
 
     /// Another part of a body that is passed on.
@@ -34,8 +39,7 @@ impl RegistryError {
 
 impl Display for RegistryError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        // It was sent no secret but a token, and every token of ACR has the form of one.
-        let (code, message) = registry_error(&self.body, &[]);
+        let (code, message) = registry_error(&self.body, self.bearer.as_deref().map(Bearer::token).as_slice());
         write!(f, "the registry answers {}", self.status.as_u16())?;
         code.iter().try_for_each(|code| write!(f, " {code}"))?;
         message.iter().try_for_each(|message| write!(f, ": {message}"))
@@ -50,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_error_that_is_passed_on_in_parts_says_what_it_says_as_a_whole_within_a_bound() {
-        let mut error = RegistryError::of(StatusCode::FORBIDDEN, &Bytes::new());
+        let mut error = RegistryError::of(StatusCode::FORBIDDEN, &Bytes::new(), None);
         assert_eq!(error.to_string(), "the registry answers 403");
         for part in DENIED.chunks(7) {
             error.add(&Bytes::from_static(part));

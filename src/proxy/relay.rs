@@ -73,9 +73,9 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
     };
     if let Some(reason) = reason {
         response.insert_header(&CACHE_STATUS, cache_status::passed(reason))?;
-        if let Some(pause) = shorter_pause(&response.headers) {
-            response.insert_header(header::RETRY_AFTER, pause)?;
-        }
+    }
+    if let Some(pause) = shorter_pause(&response.headers) {
+        response.insert_header(header::RETRY_AFTER, pause)?;
     }
     context.answered(response.status, body);
     Ok(())

@@ -201,7 +201,8 @@ async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
     };
     if let Served::Entry(_, How::Stale) = &served {
         let admitted = context.admitted()?;
-        admitted.destination.upstream.health.answered_stale(admitted.target.path(), why.as_ref());
+        let health = &admitted.destination.upstream.health;
+        health.answered_stale(admitted.target.path(), admitted.bearer(), why.as_ref());
     }
     if let Some(trip) = trip {
         context.trip(trip);

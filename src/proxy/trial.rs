@@ -18,6 +18,7 @@ use super::context::Admitted;
 use super::destination::{Destination, Upstream};
 use super::fail::Trouble;
 use super::fetch::body::{self, Body};
+use super::registry_error::RegistryError;
 use super::target::Target;
 use super::{call, forward, probe, retry};
 use crate::digest;
@@ -35,9 +36,16 @@ pub(crate) struct Answer {
     pub headers: HeaderMap,
     /// As much of it as has come.
     pub body: Bytes,
+    /// The token that it was asked with.
+    bearer: Option<Arc<Bearer>>,
 }
 
 impl Answer {
+    /// What it says of an error of the registry's.
+    pub(crate) fn error(&self) -> RegistryError {
+        RegistryError::of(self.status, &self.body, self.bearer.clone())
+    }
+
     /// Whether the body is this blob: the whole of it by its digest; one that is too long to be read whole by its length, as far as
     /// that is told.
     pub(crate) fn is_of(&self, blob: &Descriptor) -> bool {
@@ -71,7 +79,7 @@ pub(crate) async fn ping(destination: &Destination) -> Result<Answer, Trouble> {
         Body::Whole(body) => body,
         Body::BrokeOff | Body::TooLarge | Body::NoRoom => Bytes::new(),
     };
-    Ok(Answer { status: header.status, headers: header.headers.clone(), body })
+    Ok(Answer { status: header.status, headers: header.headers.clone(), body, bearer: None })
 }
 
 impl Trial {
@@ -160,7 +168,12 @@ impl Trial {
             return match body {
                 None if status.is_success() => Err(broken(host.as_deref())),
                 // An error need not be whole.
-                body => Ok(Answer { status, headers, body: body.unwrap_or_default() }),
+                body => Ok(Answer {
+                    status,
+                    headers,
+                    body: body.unwrap_or_default(),
+                    bearer: Some(Arc::clone(&self.bearer)),
+                }),
             };
         }
     }

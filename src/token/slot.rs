@@ -67,9 +67,15 @@ impl Bearer {
         self.header.clone()
     }
 
+    /// The token itself, for the one place that masks it.
+    pub(crate) fn token(&self) -> &str {
+        // What was made of a text is one.
+        self.header.to_str().unwrap_or_default().strip_prefix(SCHEME).unwrap_or_default()
+    }
+
     /// Whether one of an answer's headers has the token in it. It needs no encoding in any of them, and hardly one is as long.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
-        let token = self.header.as_bytes().strip_prefix(SCHEME.as_bytes()).unwrap_or_default();
+        let token = self.token().as_bytes();
         let has_it = |value: &HeaderValue| value.as_bytes().windows(token.len()).any(|part| part == token);
         token.len() >= MIN_LOOKED_FOR && headers.values().any(has_it)
     }

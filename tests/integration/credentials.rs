@@ -1,6 +1,8 @@
 //! Secrets, ids and files of a sign-in as editors, shells and templates spoil them.
 
 use acr_emulator::{Emulator, Fault, Hop, Options};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::admin::admin;
 use crate::sources::{CERTIFICATE, KEY, STRANGER, azure, service_account_token, status, tool};
@@ -278,7 +280,13 @@ async fn a_secret_that_a_server_repeats_in_its_refusal_reaches_neither_clients_n
         let form = format!("client_id=x&client_secret={encoded}&grant_type=client_credentials");
         let body = serde_json::json!({
             "error": format!("refused {secret}"),
-            "error_description": format!("AADSTS90014: you sent {form}: the secret is {secret}, it ends with {}", &secret[9..]),
+            "error_description": format!(
+                "AADSTS90014: you sent {form}: the secret is {secret}, it ends with {}, small {}, backwards {}, base64 {}",
+                &secret[9..],
+                secret.to_lowercase(),
+                secret.chars().rev().collect::<String>(),
+                STANDARD.encode(format!("x:{secret}")),
+            ),
         });
         let body = body.to_string();
         azure.inject(hop, Fault::StatusWith { status: 401, headers: Vec::new(), body });
@@ -291,8 +299,43 @@ async fn a_secret_that_a_server_repeats_in_its_refusal_reaches_neither_clients_n
         let log = proxy.end();
         for (place, text) in [("client", &manifest.body), ("readyz", &said[0]), ("status", &said[1]), ("log", &log)] {
             let leaks = |part: &[u8]| text.contains(std::str::from_utf8(part).expect("ASCII"));
-            let leaked = secret.as_bytes().windows(8).any(leaks);
-            assert!(!leaked, "{source}: {place}: {text}");
+            let (small, backwards) = (secret.to_lowercase(), secret.chars().rev().collect::<String>());
+            let encoded = STANDARD.encode(format!("x:{secret}"));
+            for form in [secret, &small, &backwards, &encoded[3..]] {
+                assert!(!form.as_bytes().windows(8).any(leaks), "{source}: {place}: {text}");
+            }
         }
+    }
+}
+
+/// A registry that repeats the token with other characters in place of its dots had the signature in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_part_of_a_token_that_the_registry_repeats_reaches_the_log() {
+    for cache in testkit::ASKING {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "").status, 200);
+        let asked = azure.requests().into_iter().rfind(|request| request.hop == Hop::Data).expect("a request");
+        let token =
+            asked.header("authorization").and_then(|it| it.strip_prefix("Bearer ")).expect("a token").to_owned();
+        let signature = token.rsplit('.').next().expect("a signature");
+        for (number, repeated) in [
+            format!("{} {}", &signature[..40], &signature[50..80]),
+            STANDARD.encode(&signature[..60]),
+            signature[..60].chars().rev().collect(),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            azure.clear_faults();
+            let error = serde_json::json!({"errors": [{"code": "DENIED", "message": format!("sent {repeated}")}]});
+            let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            azure.inject(Hop::Data, Fault::StatusWith { status: 403, headers, body: error.to_string() });
+            let path = format!("GET /v2/library/other{number}/manifests/latest");
+            assert_eq!(wire::ask(proxy.address(), &path, "").status, 403, "{cache}");
+        }
+        let log = proxy.end();
+        assert!(log.matches("DENIED: sent (a secret)").count() >= 3, "{cache}: {log}");
+        assert!(!log.contains(&signature[..8]) && !log.contains(&signature[50..58]), "{cache}: {log}");
     }
 }

@@ -15,6 +15,7 @@ mod client_config;
 mod configurations;
 mod counters;
 mod credentials;
+mod crowd;
 mod deadline;
 #[cfg(feature = "demo")]
 mod demo;

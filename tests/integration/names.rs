@@ -152,13 +152,15 @@ async fn referrers_are_filtered_and_links_to_their_pages_are_in_the_clients_name
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_of_several_link_headers_is_renamed_by_itself() {
+async fn each_of_several_link_headers_is_renamed_by_itself_and_none_leads_to_another_list() {
     for cache in testkit::ASKING {
         let fixture = Fixture::start(cache).await;
         let authority = format!("example.azurecr.io:{}", fixture.azure.registry_addr().port());
         let links = [
             "</v2/hub/library/busybox/tags/list?last=a>; rel=\"next\"",
-            "<https://elsewhere.example/x>; rel=\"help\"",
+            "<https://elsewhere.example/v2/hub/library/busybox/tags/list>; rel=\"next\"",
+            "</v2/hub/library/other/tags/list>; rel=\"next\"",
+            "</v2/hub/library/busybox/../other/tags/list>; rel=\"next\"",
             &format!("<https://{authority}/v2/hub/library/busybox/tags/list>; rel=\"first\""),
         ];
         let headers = links.map(|link| ("Link".to_owned(), link.to_owned())).into();
@@ -170,7 +172,6 @@ async fn each_of_several_link_headers_is_renamed_by_itself() {
             lines.collect::<Vec<_>>(),
             [
                 "</v2/busybox/tags/list?last=a&ns=docker.io>; rel=\"next\"",
-                "<https://elsewhere.example/x>; rel=\"help\"",
                 "</v2/busybox/tags/list?ns=docker.io>; rel=\"first\"",
             ],
             "{answer:?}"
@@ -211,6 +212,35 @@ async fn a_redirect_to_the_registry_itself_leads_to_the_proxy_and_others_are_unc
                 }
                 fixture.azure.clear_faults();
             }
+        }
+    }
+}
+
+/// A client was led to wherever the registry said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_location_that_is_not_of_the_manifest_goes_to_no_client() {
+    for cache in testkit::ASKING {
+        let fixture = Fixture::start(cache).await;
+        let digest = &fixture.index;
+        for (location, expected) in [
+            ("/v2/hub/library/busybox/manifests/1.36".to_owned(), Some("/v2/busybox/manifests/1.36".to_owned())),
+            (format!("/v2/hub/library/busybox/manifests/{digest}"), Some(format!("/v2/busybox/manifests/{digest}"))),
+            ("/v2/hub/library/busybox/manifests/latest".to_owned(), None),
+            ("/v2/hub/library/other/manifests/1.36".to_owned(), None),
+            ("/v2/hub/library/busybox/../other/manifests/1.36".to_owned(), None),
+            ("https://elsewhere.example/v2/hub/library/busybox/manifests/1.36".to_owned(), None),
+            ("//elsewhere.example/v2/hub/library/busybox/manifests/1.36".to_owned(), None),
+            ("javascript:alert(1)".to_owned(), None),
+            ("file:///etc/passwd".to_owned(), None),
+        ] {
+            let headers = vec![("Location".to_owned(), location.clone())];
+            fixture.azure.inject(Hop::Data, Fault::StatusWith { status: 307, headers, body: String::new() });
+            for method in ["GET", "HEAD"] {
+                let answer = fixture.ask(method, "/v2/busybox/manifests/1.36", ACCEPT);
+                let seen = (answer.status(), answer.header("location"));
+                assert_eq!(seen, (307, expected.as_deref()), "{cache}: {method} {location}: {answer:?}");
+            }
+            fixture.azure.clear_faults();
         }
     }
 }

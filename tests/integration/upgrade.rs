@@ -269,6 +269,11 @@ async fn a_restart_with_handed_over_sockets_refuses_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_of_sockets_that_nobody_means_is_refused_at_once() {
     let azure = testkit::azure().await;
+    for said in ["-1", "1e3", "abc"] {
+        let mut proxy = Setup::new(&azure).env("LISTEN_FDS", said).spawn();
+        assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
+        proxy.wait_for_log(&format!("LISTEN_FDS: {said:?} is not a number of sockets"));
+    }
     let mut proxy = Setup::new(&azure).env("LISTEN_FDS", "1000000000").spawn();
     assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.log());
     proxy.wait_for_log("LISTEN_FDS: 1000000000 is more than 1024 sockets");

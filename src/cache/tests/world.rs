@@ -9,7 +9,7 @@ use http::StatusCode;
 use oci::media_type::ManifestType;
 use tokio::time::{Instant, sleep};
 
-use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part, Reason};
+use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part};
 
 /// What is asked for, in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -258,7 +258,7 @@ impl Origin for Asking {
             }
             Weather::Passing => {
                 world.passed.insert(key.clone(), Instant::now());
-                Some(Fetched::Pass(Reason::Answer))
+                Some(Fetched::NotKept)
             }
             _ => None,
         };

@@ -71,7 +71,8 @@ impl Read {
         let path = target.path().to_owned();
         let attempts = Attempts::new(Instant::now());
         let admitted = Admitted { target, destination, attempts };
-        let read = || Read { admitted, part, trip: Arc::default(), place: Some(place) };
+        let client = self.client;
+        let read = || Read { admitted, part, trip: Arc::default(), client, place: Some(place) };
         kept.cache.prefetch(self.key(part, &path), &kept.lifetimes, read);
     }
 

@@ -1,7 +1,8 @@
 //! Until when a blob's redirect may be used.
 //!
-//! The signature of a storage address ends at `se` (Azure Storage, "Create a service SAS"). It is compared with the answer's
-//! own `Date`, so this host's clock does not matter. Addresses of data endpoints do not say when they end.
+//! The signature of a storage address ends at `se` (Azure Storage, "Create a service SAS"). One by a key that Entra ID has given ends
+//! with that key as well, at `ske` ("Create a user delegation SAS"), whichever is earlier. That is compared with the answer's own
+//! `Date`, so this host's clock does not matter. Addresses of data endpoints do not say when they end.
 
 use std::time::Duration;
 
@@ -25,16 +26,23 @@ pub(super) fn ends(response: &ResponseHeader, asked: Instant) -> Option<Instant>
     asked.checked_add(left)
 }
 
-/// `se` in an address, in seconds since 1970.
+/// The earlier of `se` and `ske` in an address, in seconds since 1970; `None` without `se`.
 fn end_of(location: &str) -> Option<i64> {
     let query = location.split('#').next()?.split_once('?')?.1;
-    let mut ends = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "se");
-    let (_, end) = ends.next()?;
-    // Two would be read differently by others.
-    if ends.next().is_some() {
-        return None;
+    let (mut signature, mut key) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let end = match &*name {
+            "se" => &mut signature,
+            "ske" => &mut key,
+            _ => continue,
+        };
+        let time = OffsetDateTime::parse(&value, &Rfc3339).ok()?.unix_timestamp();
+        // Two would be read differently by others.
+        if end.replace(time).is_some() {
+            return None;
+        }
     }
-    OffsetDateTime::parse(&end, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
+    signature.map(|signature| key.map_or(signature, |key| signature.min(key)))
 }
 
 #[cfg(test)]
@@ -56,6 +64,11 @@ mod tests {
             ("https://x.blob.core.windows.net/a?se=2026-11-26T05:00:00Z", None),
             ("https://x.blob.core.windows.net/a?se=soon", None),
             ("https://x.blob.core.windows.net/a?se=2026-11-26T06:20:00Z&se=2030-11-26T06:20:00Z", None),
+            ("https://x.blob.core.windows.net/a?ske=2026-11-26T06:10:00Z&se=2026-11-26T06:20:00Z", Some(300)),
+            ("https://x.blob.core.windows.net/a?se=2026-11-26T06:20:00Z&ske=2026-11-27T06:20:00Z", Some(900)),
+            ("https://x.blob.core.windows.net/a?se=2026-11-26T06:20:00Z&ske=2026-11-26T06:04:00Z", None),
+            ("https://x.blob.core.windows.net/a?se=2026-11-26T06:20:00Z&ske=soon", None),
+            ("https://x.blob.core.windows.net/a?ske=2026-11-26T06:20:00Z", None),
             ("https://example.westeurope.data.azurecr.io/?t=1&h=example.azurecr.io", None),
             ("https://x.blob.core.windows.net/a", None),
         ] {

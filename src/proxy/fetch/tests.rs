@@ -92,6 +92,7 @@ fn judged(
             let trouble = if is_trouble { ", trouble" } else { "" };
             format!("{} of {}{trouble}", content.status.as_u16(), content.body.len())
         }
+        Judged::Is(Fetched::NotKept) => "not kept".to_owned(),
         Judged::Is(Fetched::Pass(reason)) => format!("pass: {}", reason.name()),
         Judged::Is(Fetched::Failed { trouble, .. }) => trouble.to_string(),
     }

@@ -1,28 +1,16 @@
-//! When a request may go out: so many at once, and, where the settings say so, so many a minute; in order of arrival.
+//! When a request may go out where the settings say how many a minute: in order of arrival.
 
-use std::future::Future;
 use std::num::NonZeroU32;
-use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-/// Flights to one registry at once. What its tier allows, 83 to 167 reads a second, is within it even if each takes a second.
-/// After an outage thousands of answers are stale, and whoever asks for them must not ask all at once.
-const MAX_PLACES: usize = 128;
-/// A flight that takes longer gives its place to another one: it waits for a cache rule's slow source, and repositories of
-/// other sources must not wait for that. With this, 64 flights a second begin even if none ends.
-const PLACE_LIMIT: Duration = Duration::from_secs(2);
 /// A request waits for its turn no longer than this. The rest of what clients wait for an answer is the registry's.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
 const MINUTE: Duration = Duration::from_secs(60);
 /// A tenth of a minute's reads may go out at once. The others follow evenly, so that no minute has more than all.
 const BURST_PART: u32 = 10;
-
-/// The places of flights to one registry.
-pub(super) struct Places(Semaphore);
 
 /// The reads a minute that one registry is asked for. A read is paid for when it is given its turn.
 pub(super) struct Budget {
@@ -33,29 +21,6 @@ pub(super) struct Budget {
     ahead: Duration,
     /// When the next read would go out if they went evenly.
     next: Mutex<Instant>,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        Self(Semaphore::new(MAX_PLACES))
-    }
-}
-
-impl Places {
-    /// Lets a flight go once a place is free; `None` if none is in time.
-    pub(super) async fn run<T>(&self, flight: impl Future<Output = T>) -> Option<T> {
-        let place = match self.0.try_acquire() {
-            Ok(place) => place,
-            Err(_) => timeout(MAX_WAIT, self.0.acquire()).await.ok()?.ok()?,
-        };
-        let mut flight = pin!(flight);
-        let in_time = timeout(PLACE_LIMIT, &mut flight).await;
-        drop(place);
-        Some(match in_time {
-            Ok(result) => result,
-            Err(_) => flight.await,
-        })
-    }
 }
 
 impl Budget {
@@ -104,10 +69,7 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::task::JoinSet;
-    use tokio::time::{advance, sleep};
+    use tokio::time::advance;
 
     use super::*;
 
@@ -165,23 +127,5 @@ mod tests {
             after = wait;
         }
         assert!(after >= before || budget.take().is_err(), "{after:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn places_are_bounded_and_flights_that_hang_hold_none_for_long() {
-        let places = Arc::new(Places::default());
-        let mut flights = JoinSet::new();
-        for _ in 0..4 * MAX_PLACES {
-            let places = Arc::clone(&places);
-            flights.spawn(async move { places.run(sleep(MAX_WAIT * 10)).await });
-        }
-        sleep(Duration::from_millis(1)).await;
-        let started = Instant::now();
-        assert!(places.run(async {}).await.is_none(), "those that came before are too many");
-        assert_eq!(started.elapsed(), MAX_WAIT);
-        sleep(PLACE_LIMIT).await;
-        assert!(places.run(async {}).await.is_some(), "all of those still hang");
-        let flown = flights.join_all().await.into_iter().flatten().count();
-        assert_eq!(flown, 3 * MAX_PLACES, "the last quarter would have had to wait for longer");
     }
 }

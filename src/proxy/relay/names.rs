@@ -11,7 +11,8 @@ use crate::proxy::context::{Admitted, Body};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::held::Held;
 use crate::proxy::room::Share;
-use oci::rename::Renaming;
+use crate::proxy::target::{Target, parts_within};
+use oci::rename::{Renaming, own_path};
 use oci::rewrite::{BodyKind, Rewriting};
 
 /// Renames what the header names, and says how the body is to go.
@@ -25,7 +26,7 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
     let is_head = request.method == Method::HEAD;
     let namespace = namespace(request.uri.query());
     let names = names(request.uri.path(), admitted, namespace.as_deref());
-    headers(response, &names)?;
+    headers(response, &names, &admitted.target)?;
     let kind = kind.filter(|_| names.from != names.to);
     let is_gzip = response.headers.contains_key(header::CONTENT_ENCODING);
     let rewriting = kind.and_then(|kind| Rewriting::new(kind, is_gzip, framing::length(response)));
@@ -46,7 +47,7 @@ pub(crate) fn whole(
 ) -> Result<Option<Bytes>> {
     let namespace = namespace(request.uri.query());
     let names = names(request.uri.path(), admitted, namespace.as_deref());
-    headers(response, &names)?;
+    headers(response, &names, &admitted.target)?;
     if names.from == names.to {
         return Ok(None);
     }
@@ -62,23 +63,43 @@ pub(crate) fn whole(
     Ok(renamed.map(|renamed| share.hold(renamed.into())))
 }
 
-/// Renames in `Link` and `Location`.
-fn headers(response: &mut ResponseHeader, names: &Renaming<'_>) -> Result<()> {
+/// Renames in `Link` and `Location`, and drops what leads to something else than what was asked for.
+fn headers(response: &mut ResponseHeader, names: &Renaming<'_>, target: &Target) -> Result<()> {
     let renamed = |value: &HeaderValue, rename: &dyn Fn(&str) -> Option<String>| {
         HeaderValue::try_from(rename(value.to_str().ok()?)?).ok()
     };
+    let path = target.path().split('?').next().unwrap_or_default();
     let links: Vec<_> = (response.headers.get_all(header::LINK).iter())
+        .filter(|value| value.to_str().is_ok_and(|value| names.links_to(value, path)))
         .map(|value| renamed(value, &|value| names.link(value)).unwrap_or_else(|| value.clone()))
         .collect();
     response.remove_header(&header::LINK);
     for link in links {
         response.append_header(header::LINK, link)?;
     }
-    let location = response.headers.get(header::LOCATION);
-    if let Some(location) = location.and_then(|value| renamed(value, &|value| names.location(value))) {
+    let Some(location) = response.headers.get(header::LOCATION) else { return Ok(()) };
+    if !location.to_str().is_ok_and(|location| may_lead(location, names.authority, target)) {
+        response.remove_header(&header::LOCATION);
+    } else if let Some(location) = renamed(location, &|value| names.location(value)) {
         response.insert_header(header::LOCATION, location)?;
     }
     Ok(())
+}
+
+/// Whether a client may be led there: to the same object, a manifest also to one by its digest, a blob to another one of the
+/// repository or to storage. ACR has nothing else.
+fn may_lead(location: &str, authority: &str, target: &Target) -> bool {
+    let Some(path) = own_path(location, authority) else {
+        let scheme = location.split_once("://").map_or("", |(scheme, _)| scheme);
+        return target.endpoint().is_blob() && scheme.eq_ignore_ascii_case("https");
+    };
+    match (target.endpoint(), parts_within(path, target.repository())) {
+        (Endpoint::Blob, Some(("blobs", _))) => true,
+        (Endpoint::Manifest, Some(("manifests", reference))) => {
+            reference == target.reference() || reference.contains(':')
+        }
+        _ => false,
+    }
 }
 
 /// The rest of a body that was held, at its end, and what it takes until the client has it.
