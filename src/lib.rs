@@ -187,7 +187,7 @@
 //!   steps, report                    a hop has its line, and what follows a failure none; text and JSON
 //! doctor                           whether this host's engines pull through the proxy, and what to do where they do not; exits
 //!   ask, text                        daemons of the host, asked within bounds; TOML and JSON by keys
-//!   expected                         what the settings ask of engines
+//!   expected, settings               what the settings ask of engines; settings that nothing can be judged by
 //!   started, failed                  whether it is known how an engine is started; whether its service has failed
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
