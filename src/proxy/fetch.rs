@@ -188,11 +188,15 @@ impl Read {
         let status = response.status;
         let body = match body {
             // It is not asked for to be unpacked here, and whether a client can do that is not known.
-            Body::Whole(_) if response.headers.contains_key(header::CONTENT_ENCODING) => Err(Reason::Answer),
+            Body::Whole(_) if response.headers.contains_key(header::CONTENT_ENCODING) => {
+                Err(Fetched::Pass(Reason::Answer))
+            }
             Body::Whole(body) => Ok(body),
             Body::BrokeOff => return Judged::Broken("it breaks off"),
-            Body::TooLarge => Err(Reason::Answer),
-            Body::NoRoom => Err(Reason::Full),
+            // An error that is large says nothing of the next answer.
+            Body::TooLarge if status.is_success() => Err(Fetched::NotKept),
+            Body::TooLarge => Err(Fetched::Pass(Reason::Answer)),
+            Body::NoRoom => Err(Fetched::Pass(Reason::Full)),
         };
         let body = match body {
             Ok(body) => body,
@@ -204,9 +208,7 @@ impl Read {
                 return Judged::Is(Fetched::Answer { content, is_trouble: true });
             }
             Err(_) if self.part == Part::Manifest && is_page(&response) => return Judged::Broken(NO_MANIFEST),
-            // An error that cannot be read says nothing of the next answer.
-            Err(Reason::Answer) if status.is_success() => return Judged::Is(Fetched::NotKept),
-            Err(reason) => return Judged::Is(Fetched::Pass(reason)),
+            Err(passed) => return Judged::Is(passed),
         };
         let at_most = at_most(&response);
         let entry = |kind, content| Entry { at_most, ..Entry::new(kind, content, asked) };

@@ -233,14 +233,20 @@ async fn a_location_that_is_not_of_the_manifest_goes_to_no_client() {
             ("javascript:alert(1)".to_owned(), None),
             ("file:///etc/passwd".to_owned(), None),
         ] {
-            let headers = vec![("Location".to_owned(), location.clone())];
-            fixture.azure.inject(Hop::Data, Fault::StatusWith { status: 307, headers, body: String::new() });
-            for method in ["GET", "HEAD"] {
-                let answer = fixture.ask(method, "/v2/busybox/manifests/1.36", ACCEPT);
-                let seen = (answer.status(), answer.header("location"));
-                assert_eq!(seen, (307, expected.as_deref()), "{cache}: {method} {location}: {answer:?}");
+            // What is here whole leads nowhere, and a redirect of a manifest is followed by nobody.
+            let passes = cache == "off";
+            let mut cases = vec![(307, 502, None)];
+            cases.extend(passes.then_some((200, 200, expected.as_deref())));
+            for (status, seen, expected) in cases {
+                let headers = vec![("Location".to_owned(), location.clone())];
+                fixture.azure.inject(Hop::Data, Fault::StatusWith { status, headers, body: String::new() });
+                for method in ["GET", "HEAD"] {
+                    let answer = fixture.ask(method, "/v2/busybox/manifests/1.36", ACCEPT);
+                    let told = (answer.status(), answer.header("location"));
+                    assert_eq!(told, (seen, expected), "{cache}: {method} {location}: {answer:?}");
+                }
+                fixture.azure.clear_faults();
             }
-            fixture.azure.clear_faults();
         }
     }
 }

@@ -91,7 +91,8 @@ fn headers(response: &mut ResponseHeader, names: &Renaming<'_>, target: &Target)
 fn may_lead(location: &str, authority: &str, target: &Target) -> bool {
     let Some(path) = own_path(location, authority) else {
         let scheme = location.split_once("://").map_or("", |(scheme, _)| scheme);
-        return target.endpoint().is_blob() && scheme.eq_ignore_ascii_case("https");
+        let is_web = ["https", "http"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+        return target.endpoint().is_blob() && is_web;
     };
     match (target.endpoint(), parts_within(path, target.repository())) {
         (Endpoint::Blob, Some(("blobs", _))) => true,
