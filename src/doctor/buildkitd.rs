@@ -101,9 +101,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             .for_each(|finding| found.find(finding));
         found.ways.insert(name.to_owned(), way);
     }
-    let is_closed = |name: &&str| expected.registries.get(*name).is_some_and(|routed| routed.closed);
     let asked = |name: &&str| found.ways.get(*name) == Some(&Way::Proxy);
-    let closed: Vec<_> = expected.names().into_iter().filter(is_closed).filter(asked).collect();
+    let closed: Vec<_> = expected.names().into_iter().filter(|name| expected.is_closed(name)).filter(asked).collect();
     found.never_close(&closed, "and buildkitd always asks the source when the proxy fails");
     for (name, _) in &registries {
         let is_proxy = here.judge(&Address::parse(name)) == Verdict::Ours;

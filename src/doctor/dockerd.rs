@@ -386,8 +386,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
             way = Way::Source;
         }
     }
-    let is_closed = expected.registries.get(DOCKER_HUB).is_some_and(|routed| routed.closed);
-    if is_closed && !by_hosts {
+    if expected.is_closed(DOCKER_HUB) && !by_hosts {
         found.never_close(&[DOCKER_HUB], "and dockerd's own mirrors always fall back");
     }
     let starts: Vec<_> = mirrors.iter().map(|mirror| facts.starts_with(mirror)).collect();

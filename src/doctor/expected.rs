@@ -77,6 +77,11 @@ impl<'a> Expected<'a> {
         self.registries.keys().map(String::as_str).collect()
     }
 
+    /// Whether a route of this registry is closed, so that its source is not to be asked.
+    pub(super) fn is_closed(&self, registry: &str) -> bool {
+        self.registries.get(registry).is_some_and(|routed| routed.closed)
+    }
+
     /// Whether requests that name no registry, and come by this host name, are for this one.
     pub(super) fn is_meant(&self, registry: &str, address: &Address) -> bool {
         let named =

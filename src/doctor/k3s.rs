@@ -192,12 +192,12 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
 fn last(facts: &Facts, expected: &Expected<'_>, settings: &Value, found: &mut Examined) {
     let Some(source) = &facts.node.source else { return };
     let (name, file) = (facts.kind.part.name(), source.file.as_str());
-    let is_closed = |registry: &str| expected.registries.get(registry).is_some_and(|routed| routed.closed);
     let through: Vec<_> =
         found.ways.iter().filter(|(_, way)| **way == Way::Proxy).map(|(name, _)| name.clone()).collect();
-    let (closed, open): (Vec<_>, Vec<_>) = through.iter().map(String::as_str).partition(|registry| is_closed(registry));
+    let (closed, open): (Vec<_>, Vec<_>) =
+        through.iter().map(String::as_str).partition(|registry| expected.is_closed(registry));
     let entries = settings["mirrors"].as_object();
-    let suits_all = entries.is_some_and(|entries| entries.keys().all(|entry| is_closed(entry)));
+    let suits_all = entries.is_some_and(|entries| entries.keys().all(|entry| expected.is_closed(entry)));
     let of = |registries: &[&str], code, text: String, why, what: &str| Finding {
         registries: registries.iter().map(|name| (*name).to_owned()).collect(),
         code,

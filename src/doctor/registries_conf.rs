@@ -386,11 +386,18 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
 /// A file of a user is changed by that user: root would follow the user's links, to where only root may write.
 fn by_owner(path: &str, fix: Fix) -> Fix {
     match path.split_once("/.config/") {
-        Some((home, _)) if home != "/root" => {
+        Some((home, _)) if home != ROOTS => {
             let command = format!("runuser -u \"$(stat -c %U {})\" -- {}", shell_word(home), fix.command);
             Fix { command, ..fix }
         }
         _ => fix,
+    }
+}
+
+/// Where the pulls of these registries go by a file in this home, as far as they are the system's.
+fn lead_root(home: &str, registries: Vec<&str>, way: Way, found: &mut Examined) {
+    if home == ROOTS {
+        found.lead_all(registries, way);
     }
 }
 
@@ -401,9 +408,7 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
     let entries = match entries(own) {
         Ok(entries) => entries,
         Err(finding) => {
-            if home == ROOTS {
-                found.lead_all(expected.names(), Way::Nowhere);
-            }
+            lead_root(home, expected.names(), Way::Nowhere, found);
             return found.find(*finding);
         }
     };
@@ -421,9 +426,7 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
     if missing.is_empty() {
         return;
     }
-    if home == ROOTS {
-        found.lead_all(missing.iter().copied().collect(), Way::Source);
-    }
+    lead_root(home, missing.iter().copied().collect(), Way::Source, found);
     let registries = listed(&missing.into_iter().collect::<Vec<_>>());
     found.find(Finding {
         registries: Vec::new(),
@@ -447,9 +450,7 @@ fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>,
         // One of the system's has been told.
         Err(finding) if own.iter().all(|text| Some(&text.path) != finding.file.as_ref()) => return,
         Err(finding) => {
-            if home == ROOTS {
-                found.lead_all(expected.names(), Way::Nowhere);
-            }
+            lead_root(home, expected.names(), Way::Nowhere, found);
             return found.find(*finding);
         }
     };
@@ -461,9 +462,7 @@ fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>,
             continue;
         }
         let (file, prefix) = (&entry.file, &entry.prefix);
-        if home == ROOTS {
-            found.lead_all(vec![registry], Way::Source);
-        }
+        lead_root(home, vec![registry], Way::Source, found);
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Hidden,

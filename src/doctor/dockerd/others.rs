@@ -66,8 +66,7 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
             "this dockerd has mirrors of docker.io alone: what it pulls of {} comes from the source{builds}",
             listed(&past)
         ));
-        let is_closed = |name: &&str| expected.registries.get(*name).is_some_and(|routed| routed.closed);
-        let closed: Vec<_> = past.into_iter().filter(is_closed).collect();
+        let closed: Vec<_> = past.into_iter().filter(|name| expected.is_closed(name)).collect();
         found.never_close(&closed, "and this dockerd pulls it from the source");
     }
     for directory in &facts.certs {

@@ -95,14 +95,19 @@ fn what_is_kept_is_served_through_every_trouble_and_the_rest_is_an_error() {
     });
 }
 
-async fn is_survived((name, begin, cold): &Row) {
-    let cached = Cached::start(FOR_TROUBLE).await;
-    let warm = [
+/// A tag, a digest, a list and a blob, in this order.
+fn one_of_each(cached: &Cached) -> [String; 4] {
+    [
         path("manifests/latest"),
         path(&format!("manifests/{}", cached.pushed.index_digest)),
         path("tags/list"),
         path(&format!("blobs/{}", cached.pushed.blobs[0])),
-    ];
+    ]
+}
+
+async fn is_survived((name, begin, cold): &Row) {
+    let cached = Cached::start(FOR_TROUBLE).await;
+    let warm = one_of_each(&cached);
     let before = warm.each_ref().map(|path| cached.get(path));
     assert!(before.iter().all(|answer| answer.status() < 400), "{name}: {before:?}");
     begin(&cached.azure);
@@ -189,12 +194,7 @@ async fn what_something_in_between_answers_takes_nothing_away_and_sends_no_clien
     let unhealthy = error("DENIED", "The credential set is unhealthy");
     let sign_in = error("UNAUTHORIZED", "authentication required");
     let cached = Cached::start(FOR_TROUBLE).await;
-    let warm = [
-        path("manifests/latest"),
-        path(&format!("manifests/{}", cached.pushed.index_digest)),
-        path("tags/list"),
-        path(&format!("blobs/{}", cached.pushed.blobs[0])),
-    ];
+    let warm = one_of_each(&cached);
     let before = warm.each_ref().map(|path| cached.get(path));
     for (fault, cold) in [
         (answer(301, PORTAL, ""), 502),
