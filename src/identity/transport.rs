@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use azure_core::error::{Error, ErrorKind};
 use http::Method;
-use oci::quote::quoted;
+use oci::quote::{Sent, quoted};
 use reqwest::Url;
 use reqwest::dns::{Name, Resolve, Resolving};
 use serde::Deserialize;
@@ -201,7 +201,7 @@ impl TokenResponse {
             error_description: Option<String>,
         }
         let body: OauthError = serde_json::from_slice(body).unwrap_or_default();
-        let sent: Vec<&str> = sent.iter().map(|secret| secret.as_str()).collect();
+        let sent: Vec<Sent<'_>> = sent.iter().map(|secret| secret.as_str().into()).collect();
         let quote = |text: Option<String>| text.and_then(|text| quoted(&text, &sent));
         Self { status, retry_after, error: quote(body.error), description: quote(body.error_description) }
     }

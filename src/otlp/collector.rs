@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use oci::quote::quoted;
+use oci::quote::{Sent, quoted};
 use prost::Message as _;
 use reqwest::Url;
 
@@ -124,7 +124,7 @@ impl Collect for Collector {
 }
 
 /// Of a good answer, whether all was taken.
-fn taken(headers: &HeaderMap, body: &[u8], sent: &[&str]) -> Result<Taken, NotTaken> {
+fn taken(headers: &HeaderMap, body: &[u8], sent: &[Sent<'_>]) -> Result<Taken, NotTaken> {
     let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/"));
     let is_json =
         headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));

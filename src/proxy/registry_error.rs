@@ -39,7 +39,7 @@ impl RegistryError {
 
 impl Display for RegistryError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (code, message) = registry_error(&self.body, self.bearer.as_deref().map(Bearer::token).as_slice());
+        let (code, message) = registry_error(&self.body, self.bearer.as_deref().map(Bearer::sent).as_slice());
         write!(f, "the registry answers {}", self.status.as_u16())?;
         code.iter().try_for_each(|code| write!(f, " {code}"))?;
         message.iter().try_for_each(|message| write!(f, ": {message}"))

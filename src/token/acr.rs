@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use oci::quote::registry_error;
+use oci::quote::{Sent, registry_error};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -173,7 +173,7 @@ impl AcrIssuer {
         form: &[(&str, &str)],
     ) -> Failure {
         let sent: Vec<_> =
-            form.iter().filter(|(name, _)| SECRET_FIELDS.contains(name)).map(|(_, value)| *value).collect();
+            form.iter().filter(|(name, _)| SECRET_FIELDS.contains(name)).map(|(_, value)| Sent::from(*value)).collect();
         let (code, quote) = registry_error(body, &sent);
         let advice = match (hop, status.as_u16()) {
             (Hop::Token, 401 | 403) if self.identity.is_none() => "the registry does not allow anonymous pulls",

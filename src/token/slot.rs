@@ -1,11 +1,12 @@
 //! The access token of one scope: requests read it, the background task writes it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderMap, HeaderValue};
+use oci::quote::{Sent, Sieve};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -41,6 +42,8 @@ pub(crate) struct Bearer {
     pub(super) accepted: AtomicBool,
     /// It was sent because the registry had refused the token for all repositories, and the registry refused it as well.
     pub(super) rejected: AtomicBool,
+    /// Made when the registry answers an error for the first time.
+    pub(super) sieve: OnceLock<Sieve>,
 }
 
 impl Bearer {
@@ -59,6 +62,7 @@ impl Bearer {
             own,
             accepted: AtomicBool::new(false),
             rejected: AtomicBool::new(false),
+            sieve: OnceLock::new(),
         })
     }
 
@@ -67,8 +71,13 @@ impl Bearer {
         self.header.clone()
     }
 
-    /// The token itself, for the one place that masks it.
-    pub(crate) fn token(&self) -> &str {
+    /// For what is quoted of an answer.
+    pub(crate) fn sent(&self) -> Sent<'_> {
+        let token = self.token();
+        Sent::often(token, self.sieve.get_or_init(|| Sieve::of(token)))
+    }
+
+    fn token(&self) -> &str {
         // What was made of a text is one.
         self.header.to_str().unwrap_or_default().strip_prefix(SCHEME).unwrap_or_default()
     }

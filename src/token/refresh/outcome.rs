@@ -1,6 +1,6 @@
 //! What the end of a call changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -100,6 +100,7 @@ impl Refresher<'_> {
             own: **repository != *WILDCARD,
             accepted: AtomicBool::new(earlier.is_some_and(|bearer| bearer.accepted.load(Ordering::Relaxed))),
             rejected: AtomicBool::new(false),
+            sieve: OnceLock::new(),
         });
         self.report.granted(repository);
         if found_no_place {
