@@ -5,6 +5,7 @@ use std::hint::black_box;
 use acr_cache_proxy::hot_path::Served;
 use http::Method;
 use oci::name::Prefix;
+use oci::quote::{Sent, Sieve, registry_error};
 use oci::rename::Renaming;
 use oci::request::{Pull, Request};
 use oci::route::{Route, Routes, Source};
@@ -18,6 +19,8 @@ fn main() {
     let by_digest = format!("/v2/library/nginx/manifests/{digest}");
     let blob = format!("/v2/library/nginx/blobs/{digest}");
     let paths = [by_tag, by_digest, blob];
+    let token = token();
+    let sieve = Sieve::of(&token);
     let batch = std::env::args().nth(1).unwrap_or_default();
     let mut served = match batch.as_str() {
         "hit" | "no-hit" => Some(Served::warm()),
@@ -43,6 +46,11 @@ fn main() {
                 let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest tagged by \"x\" is not found","detail":{"name":"hub/library/nginx"}}]}"#;
                 drop(black_box(names().errors(black_box(body))));
             }
+            // What the log says of an error, which may have parts of the token.
+            "quoted" => {
+                let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest tagged by \"x\" is not found"}]}"#;
+                drop(black_box(registry_error(black_box(body), &[Sent::often(&token, &sieve)])));
+            }
             "hit" | "guarded" => served.iter_mut().for_each(Served::hit),
             "nothing" | "no-hit" | "no-guarded" => {}
             other => panic!("{other:?} is no batch"),
@@ -65,6 +73,16 @@ fn routes() -> Routes<()> {
         destination: (),
     };
     Routes::new([("ghcr.io", "ghcr"), ("docker.io", "hub")].map(route).into(), Some("docker.io".to_owned()))
+}
+
+/// As long as ACR's, in the same letters.
+fn token() -> String {
+    let mut number = 1u32;
+    let digit = |_| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(number >> 26) as usize]
+    };
+    (0..1500).map(digit).map(char::from).collect()
 }
 
 fn names() -> Renaming<'static> {
