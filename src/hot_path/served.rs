@@ -3,29 +3,27 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
-use std::time::Duration;
 
 use oci::name::Prefix;
-use oci::route::{Blobs, OnFailure, Route, Routes, Source};
+use oci::route::{Blobs, Route, Routes, Source};
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::{CACHE, LIFETIME, OneManifest, REPOSITORY, lifetimes};
 use crate::access::{Access, Network, Networks, PerClient, Rate, Rules};
 use crate::cache::{Cache, KeyRef, Part};
-use crate::config::Domain;
 use crate::listen::http::{Http, Keepalive, Speaks};
 use crate::listen::tls::Revocation;
 use crate::listen::{Connection, Kind, Socket};
 use crate::load::Load;
-use crate::net::addresses::{Addresses, Names, Way};
-use crate::net::egress::Egress;
-use crate::proxy::{BlobHosts, Connections, Destination, Health, Kept, Proxy, Table, Upstream};
-use crate::token::Tokens;
+use crate::proxy::{Destination, Kept, Proxy, Table};
+
+/// The number of the registry.
+const REGISTRY: u64 = 1;
 
 /// What containerd sends for the manifest of a tag.
 const REQUEST: &[u8] = b"GET /v2/library/nginx/manifests/1.27?ns=docker.io HTTP/1.1\r\n\
@@ -106,35 +104,12 @@ fn is_whole(answer: &[u8]) -> bool {
 
 /// One route, of whose repository one manifest is kept.
 async fn table() -> Arc<Table> {
-    let domain = Domain::parse("example.azurecr.io").expect("a valid domain");
-    let (in_use, _) = oneshot::channel();
-    let upstream = Arc::new(Upstream {
-        number: 1,
-        host: domain.to_header(),
-        way: Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &[]))),
-        tokens: Arc::new(Tokens::new(Duration::ZERO)),
-        health: Health::new(&domain, None),
-        identity: ("anonymous", None),
-        meter: Arc::default(),
-        storage_names: Names::storage(),
-        egress: Egress::direct(),
-        domain,
-        in_use,
-    });
     let cache = Arc::new(Cache::new(CACHE));
     let path = format!("/v2/{REPOSITORY}/manifests/1.27");
-    let key = KeyRef { registry: upstream.number, part: Part::Manifest, path: &path };
+    let key = KeyRef { registry: REGISTRY, part: Part::Manifest, path: &path };
     cache.look_up(key, &lifetimes(), || OneManifest).await;
-    let destination = Arc::new(Destination {
-        route: "docker.io".to_owned(),
-        upstream,
-        on_failure: OnFailure::default(),
-        blobs: Blobs::default(),
-        blob_hosts: BlobHosts::new("example.azurecr.io", &[]),
-        calls: Arc::new(Connections::new(None, 0)),
-        kept: Some(Kept { cache, lifetimes: lifetimes(), prefetch: Arc::new([]) }),
-        meter: Arc::default(),
-    });
+    let kept = Kept { cache, lifetimes: lifetimes(), prefetch: Arc::new([]) };
+    let destination = Arc::new(Destination::example(REGISTRY, Blobs::default(), Some(kept)));
     let route = Route {
         source: Source::docker_hub(),
         prefix: Prefix::parse("hub").expect("a valid prefix"),

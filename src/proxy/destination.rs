@@ -70,6 +70,40 @@ pub(crate) struct Destination {
     pub meter: Arc<RouteMeter>,
 }
 
+#[cfg(any(test, feature = "hot-path"))]
+impl Destination {
+    /// A route of example.azurecr.io, to which nobody signs in: for tests, and for what is counted and timed.
+    pub(crate) fn example(number: u64, blobs: Blobs, kept: Option<Kept>) -> Self {
+        use crate::net::addresses::Addresses;
+
+        const DOMAIN: &str = "example.azurecr.io";
+        let domain = Domain::parse(DOMAIN).expect("a domain");
+        let upstream = Upstream {
+            number,
+            host: domain.to_header(),
+            way: Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &[]))),
+            tokens: Arc::default(),
+            identity: ("anonymous", None),
+            health: Health::new(&domain, None),
+            meter: Arc::default(),
+            storage_names: Names::storage(),
+            egress: Egress::direct(),
+            domain,
+            in_use: oneshot::channel().0,
+        };
+        Self {
+            route: "docker.io".to_owned(),
+            upstream: Arc::new(upstream),
+            on_failure: OnFailure::default(),
+            blobs,
+            blob_hosts: BlobHosts::new(DOMAIN, &[]),
+            calls: Arc::new(Connections::new(None, 0)),
+            meter: Arc::default(),
+            kept,
+        }
+    }
+}
+
 impl Destination {
     /// Requests keep to what is known of the registry's health. Without a cache they find out for themselves.
     pub(crate) fn minds_health(&self) -> bool {

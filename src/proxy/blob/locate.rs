@@ -151,48 +151,20 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::config::Domain;
-    use crate::net::addresses::{Addresses, Names, Way};
-    use crate::net::egress::Egress;
+    use crate::proxy::Destination;
     use crate::proxy::attempts::Attempts;
     use crate::proxy::target::Target;
-    use crate::proxy::{BlobHosts, Destination, Health, Upstream};
-    use crate::token::Tokens;
     use oci::name::Repository;
     use oci::request::Request;
-    use oci::route::OnFailure;
 
     /// A request for a blob of a route with `blobs: proxy`, as old as this.
     fn blob(age: Duration) -> Admitted {
-        let domain = Domain::parse("example.azurecr.io").expect("a domain");
-        let upstream = Arc::new(Upstream {
-            number: 0,
-            host: domain.to_header(),
-            way: Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &[]))),
-            tokens: Arc::new(Tokens::default()),
-            identity: ("anonymous", None),
-            meter: Arc::default(),
-            health: Health::new(&domain, None),
-            storage_names: Names::storage(),
-            egress: Egress::direct(),
-            domain,
-            in_use: tokio::sync::oneshot::channel().0,
-        });
         let path = format!("/v2/library/nginx/blobs/sha256:{}", "ab".repeat(32));
         let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, &path, None) else { panic!("a pull: {path}") };
         let started = Instant::now().checked_sub(age).expect("this machine runs for longer than that");
         Admitted {
             target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
-            destination: Arc::new(Destination {
-                route: String::new(),
-                upstream,
-                on_failure: OnFailure::Fallback,
-                blobs: Blobs::Proxy,
-                blob_hosts: BlobHosts::new("example.azurecr.io", &[]),
-                calls: Arc::new(Connections::new(None, 0)),
-                meter: Arc::default(),
-                kept: None,
-            }),
+            destination: Arc::new(Destination::example(0, Blobs::Proxy, None)),
             attempts: Attempts::new(started),
         }
     }

@@ -2,16 +2,12 @@
 
 use super::*;
 use crate::cache::{Cache, KeyRef};
-use crate::config::{Domain, Lifetimes};
-use crate::net::addresses::{Addresses, Names, Way};
-use crate::net::egress::Egress;
-use crate::proxy::health::Health;
+use crate::config::Lifetimes;
 use crate::proxy::target::Target;
-use crate::proxy::{BlobHosts, Connections, Destination, Kept, Upstream};
-use crate::token::Tokens;
+use crate::proxy::{Destination, Kept};
 use oci::name::Repository;
 use oci::request::Request;
-use oci::route::{Blobs, OnFailure};
+use oci::route::Blobs;
 
 const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const OTHER: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -30,34 +26,11 @@ fn read(path: &str) -> Read {
 
 /// Of a route that serves blobs in this way and keeps answers there.
 fn read_by(path: &str, blobs: Blobs, kept: Option<Kept>) -> Read {
-    let domain = Domain::parse("example.azurecr.io").expect("a domain");
-    let upstream = Arc::new(Upstream {
-        number: 7,
-        host: domain.to_header(),
-        way: Way::direct(Arc::new(Addresses::new(domain.host(), domain.port(), &[]))),
-        tokens: Arc::new(Tokens::default()),
-        identity: ("anonymous", None),
-        meter: Arc::default(),
-        health: Health::new(&domain, None),
-        storage_names: Names::storage(),
-        egress: Egress::direct(),
-        domain,
-        in_use: tokio::sync::oneshot::channel().0,
-    });
     let path = format!("/v2/a/{path}");
     let Ok(Request::Pull(pull)) = Request::parse(&Method::GET, &path, None) else { panic!("a pull: {path}") };
     let admitted = Admitted {
         target: Target::new(&pull, &Repository::new("hub", false, pull.name.as_str())),
-        destination: Arc::new(Destination {
-            route: String::new(),
-            upstream,
-            on_failure: OnFailure::Fallback,
-            blobs,
-            blob_hosts: BlobHosts::new("example.azurecr.io", &[]),
-            calls: Arc::new(Connections::new(None, 0)),
-            meter: Arc::default(),
-            kept,
-        }),
+        destination: Arc::new(Destination::example(7, blobs, kept)),
         attempts: Attempts::new(Instant::now()),
     };
     let part = match path.split('/').nth(3) {
