@@ -15,19 +15,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use log::warn;
-use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
+    sockopt::PeerCredentials,
+};
 use nix::unistd::geteuid;
 
 use crate::logger;
 
+mod found;
+
 /// What the name of each process's socket begins with.
 const PREFIX: &str = "acr-cache-proxy/control/";
-/// The abstract sockets of this network namespace, among others: their names with `@` in front (proc_pid_net(5)).
-const SOCKETS: &str = "/proc/self/net/unix";
-/// Which column of it has the inode.
-const INODE: usize = 6;
-/// Systems have hundreds of sockets, with a line of a hundred bytes for each.
-const MAX_SOCKETS: u64 = 64 << 20;
 /// The longest request, with the end of its line.
 const MAX_REQUEST: usize = 16;
 /// The first line of an answer.
@@ -39,6 +38,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// An answer comes within milliseconds. Whoever waits longer is told so.
 const SILENCE: Duration = Duration::from_secs(3);
+/// A process of a container has another id there.
+const OF_ANOTHER: &str =
+    "its control socket is another process's: a proxy in a container is asked from within it, or gets SIGHUP";
 /// All mistakes of a file fit in.
 const MAX_ANSWER: u64 = 1 << 20;
 
@@ -64,8 +66,12 @@ impl Request {
 /// What came of a request, in sentences.
 pub(crate) type Outcome = Result<String, String>;
 
+fn name(pid: u32) -> String {
+    format!("{PREFIX}{pid}")
+}
+
 fn address(pid: u32) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("{PREFIX}{pid}"))
+    SocketAddr::from_abstract_name(name(pid))
 }
 
 /// The socket of this process, until it is closed.
@@ -133,37 +139,49 @@ fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Re
 pub(crate) fn reload(pid: Option<u32>) -> Outcome {
     let pid = match pid {
         Some(pid) => pid,
-        None => only_one(&running().map_err(|cause| format!("{SOCKETS}: {cause}: name the process with --pid"))?)?,
+        None => found::only_one()?,
     };
     let (answered, silence) = mpsc::channel::<()>();
+    let limit = found::answer_limit(pid);
     std::thread::spawn(move || {
         if silence.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
-            let limit = ANSWER_LIMIT.as_secs();
+            let limit = limit.as_secs();
             logger::complain(&format!("process {pid} has not answered yet, and is waited for up to {limit} s"));
         }
     });
-    let outcome = ask(pid, Request::Reload);
+    let outcome = ask_within(limit, pid, Request::Reload);
     drop(answered);
     outcome.map_err(|cause| match cause.kind() {
         io::ErrorKind::ConnectionRefused => {
             format!("no proxy with the process id {pid} runs here, or it is ending, or has no control socket")
         }
-        io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", ANSWER_LIMIT.as_secs()),
+        io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", limit.as_secs()),
         _ => format!("process {pid}: {cause}"),
     })?
 }
 
 /// Asks the process with this id. An error means that there is no answer.
 pub(crate) fn ask(pid: u32, request: Request) -> io::Result<Outcome> {
-    let stream = UnixStream::connect_addr(&address(pid)?)?;
+    ask_within(ANSWER_LIMIT, pid, request)
+}
+
+fn ask_within(limit: Duration, pid: u32, request: Request) -> io::Result<Outcome> {
+    let stream = connect(pid, limit)?;
     // Any user can open a socket of that name.
     if u32::try_from(getsockopt(&stream, PeerCredentials)?.pid()) != Ok(pid) {
-        return Err(io::Error::other(
-            "its control socket is another process's: a proxy in a container is asked from within it, or gets SIGHUP",
-        ));
+        return Err(io::Error::other(OF_ANOTHER));
     }
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_read_timeout(Some(limit))?;
     exchange(stream, request)
+}
+
+/// Connects to the socket of this name. Whoever has it may take no connection, so that is not waited for without a limit.
+fn connect(pid: u32, limit: Duration) -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let stream = UnixStream::from(socket);
+    stream.set_write_timeout(Some(limit))?;
+    connect_to(stream.as_raw_fd(), &UnixAddr::new_abstract(name(pid).as_bytes())?)?;
+    Ok(stream)
 }
 
 fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Outcome> {
@@ -183,67 +201,9 @@ fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Outcome> {
     }
 }
 
-/// The process ids of the proxies of this network namespace. Any user can open a socket with any process's name, so only those count
-/// that are open in that process; all of them if none is known to be, for then the answer to the request tells more.
-fn running() -> io::Result<Vec<u32>> {
-    let mut text = String::new();
-    std::fs::File::open(SOCKETS)?.take(MAX_SOCKETS).read_to_string(&mut text)?;
-    let named = named(&text);
-    let own: Vec<_> = named.iter().copied().filter(|(pid, inode)| has_open(*pid, *inode)).collect();
-    let mut pids: Vec<_> = if own.is_empty() { named } else { own }.into_iter().map(|(pid, _)| pid).collect();
-    pids.sort_unstable();
-    // Each connection has a line, too.
-    pids.dedup();
-    Ok(pids)
-}
-
-/// The process that each socket's name says, and the socket's inode.
-fn named(sockets: &str) -> Vec<(u32, u64)> {
-    let named = |line: &str| {
-        let pid = line.split(' ').next_back()?.strip_prefix('@')?.strip_prefix(PREFIX)?.parse().ok()?;
-        Some((pid, line.split_ascii_whitespace().nth(INODE)?.parse().ok()?))
-    };
-    sockets.lines().filter_map(named).collect()
-}
-
-/// Whether the process is known to have the socket open: root and its own user can see that, and nobody else may ask it.
-fn has_open(pid: u32, inode: u64) -> bool {
-    let socket = format!("socket:[{inode}]");
-    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors
-        .flatten()
-        .any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|to| to.as_os_str() == &*socket))
-}
-
-fn only_one(pids: &[u32]) -> Result<u32, String> {
-    match pids {
-        [pid] => Ok(*pid),
-        [] => Err("no proxy runs here: `systemctl status acr-cache-proxy` says why".to_owned()),
-        several => {
-            let several: Vec<_> = several.iter().map(u32::to_string).collect();
-            Err(format!("several proxies run here: name one of them with --pid: {}", several.join(", ")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn proxies_are_found_by_the_names_of_their_sockets() {
-        let sockets = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 19391 @acr-cache-proxy/control/812\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 19400 @acr-cache-proxy/control/812\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 19392 @acr-cache-proxy/control/9\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 19393 @acr-cache-proxy/control/x\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 19394 /run/acr-cache-proxy/control/7\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 19395\n";
-        assert_eq!(named(sockets), [(812, 19391), (812, 19400), (9, 19392)]);
-        assert_eq!(only_one(&[9]), Ok(9));
-        assert!(only_one(&[9, 812]).is_err_and(|sentence| sentence.ends_with("with --pid: 9, 812")));
-        assert!(only_one(&[]).is_err_and(|sentence| sentence.starts_with("no proxy runs here")));
-    }
 
     /// The only test that opens the socket of this process.
     #[test]
@@ -267,12 +227,12 @@ mod tests {
         assert!(ask(this, Request::Serve).is_ok());
         // Whoever names another process is none: a user's socket kept root from a reload without --pid.
         let _other = UnixListener::bind_addr(&address(99_999_999).expect("a name")).expect("bound");
-        let found = running().expect("readable");
+        let found = found::running().expect("readable");
         assert!(found.contains(&this) && !found.contains(&99_999_999), "{found:?}");
         control.close();
         assert!(reload(Some(this)).is_err_and(|sentence| sentence.starts_with("no proxy with the process id")));
         // Its thread has been woken, and closes its copy.
-        while running().expect("readable").contains(&this) {
+        while found::running().expect("readable").contains(&this) {
             std::thread::yield_now();
         }
     }

@@ -1,8 +1,10 @@
 //! Settings are read again while requests run.
 
 use std::io::{BufRead, BufReader};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 
@@ -196,4 +198,29 @@ async fn who_waits_for_a_proxy_that_stands_still_is_told_so() {
     proxy.signal("CONT");
     assert!(reload.wait().expect("it ends").success(), "{}", first(&mut of_reload));
     warm.kill().and_then(|()| warm.wait()).expect("it ends");
+}
+
+/// The fake is this test's process, which no proxy's program runs: another user's is told by its user in the same way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_socket_of_another_program_kept_a_reload_from_the_proxy() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let fake = std::process::id().to_string();
+    let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{fake}")).expect("a name");
+    let _silent = UnixListener::bind_addr(&name).expect("bound");
+    let reload = |arguments: &[&str]| {
+        let started = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        let output = command.arg("reload").args(arguments).env_remove("MAINPID").output().expect("it runs");
+        (output.status.success(), String::from_utf8(output.stderr).expect("text"), started.elapsed())
+    };
+    // The proxies of other tests may run besides.
+    let (is_done, said, _) = reload(&[]);
+    let (_, several) = said.rsplit_once("name one of them with --pid: ").unwrap_or_default();
+    let several: Vec<_> = several.trim_end().split(", ").collect();
+    assert!(is_done || several.contains(&&*proxy.id().to_string()), "{said}");
+    assert!(!several.contains(&&*fake), "{said}");
+    let (is_done, said, took) = reload(&["--pid", &fake]);
+    assert!(!is_done && said.contains("does not answer within 5 s"), "{said}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
