@@ -148,7 +148,8 @@ impl Transport {
 
     /// A call has got no answer. If there was no connection, a proxy on the way may say why.
     async fn not_sent(&self, way: &Way, cause: reqwest::Error) -> Error {
-        match if cause.is_connect() { way.explain().await } else { None } {
+        let cause = cause.without_url();
+        match if cause.is_connect() { way.explain(&cause).await } else { None } {
             Some(no_tunnel) => {
                 self.set(Some(LastCall::Unreachable(no_tunnel.to_string(), no_tunnel.is_refusal())));
                 Error::with_error(ErrorKind::Connection, no_tunnel, "no tunnel")

@@ -36,6 +36,12 @@ const PART: usize = 1 << 10;
 /// Of a word that the proxy says, for the log.
 const MAX_WORD: usize = 32;
 
+/// The scheme of user and password.
+const BASIC: &str = "Basic";
+/// Those that forward proxies have. Only names from here are logged: a proxy may repeat what it was sent.
+const SCHEMES: [&str; 6] = [BASIC, "Bearer", "Digest", "Kerberos", "Negotiate", "NTLM"];
+const OTHER_SCHEME: &str = "an unknown scheme";
+
 /// A forward proxy. Its `Debug` masks the credentials.
 #[derive(Debug)]
 pub(crate) struct ForwardProxy {
@@ -125,15 +131,22 @@ impl Tunnel {
             found.filter_map(|field| std::str::from_utf8(field.value).ok())
         };
         match status {
-            status if status.is_success() => Ok(()),
+            // Any success is a tunnel by RFC 9110 section 9.3.6. But proxies that give one say 200, the calls for tokens take no other
+            // status, and a server that is no proxy has others.
+            StatusCode::OK => Ok(()),
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                let schemes: Vec<_> = values("proxy-authenticate").flat_map(schemes).collect();
-                let has_basic = schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
-                Err(if has_basic { Why::Credentials } else { Why::NotBasic(schemes.join(", ")) })
+                let mut offered = Vec::new();
+                for scheme in values("proxy-authenticate").flat_map(schemes) {
+                    if !offered.contains(&scheme) {
+                        offered.push(scheme);
+                    }
+                }
+                let has_basic = offered.is_empty() || offered.contains(&BASIC);
+                Err(if has_basic { Why::Credentials } else { Why::NotBasic(offered.join(", ")) })
             }
             status => {
                 // squid's own word for it, such as ERR_DNS_FAIL.
-                let word = values("x-squid-error").next().and_then(|value| word(value.split(' ').next()?));
+                let word = values("x-squid-error").next().and_then(|value| squids_word(value.split(' ').next()?));
                 Err(Why::Status(status, word.map(str::to_owned)))
             }
         }
@@ -224,15 +237,23 @@ async fn read_head<S: Peek>(stream: &mut S) -> Result<Vec<u8>, Why> {
     }
 }
 
-/// The schemes that one `Proxy-Authenticate` field offers. Parameters have an `=` in them.
-fn schemes(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').filter_map(|challenge| word(challenge.split_ascii_whitespace().next()?))
+/// The schemes that one `Proxy-Authenticate` field offers, by their names; what else is there may be anything. Parameters have an
+/// `=` in them.
+fn schemes(value: &str) -> impl Iterator<Item = &'static str> {
+    let words = value.split(',').filter_map(|challenge| word(challenge.split_ascii_whitespace().next()?));
+    words.map(|word| SCHEMES.into_iter().find(|known| word.eq_ignore_ascii_case(known)).unwrap_or(OTHER_SCHEME))
 }
 
 /// A word that may be logged.
 fn word(text: &str) -> Option<&str> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     (1..=MAX_WORD).contains(&text.len()).then_some(text).filter(|text| text.bytes().all(is_word))
+}
+
+/// A word of squid's for what went wrong. All of them have this form, which what somebody else repeats of a request has not.
+fn squids_word(text: &str) -> Option<&str> {
+    let is_squids = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    word(text).filter(|word| word.starts_with("ERR_") && word.bytes().all(is_squids))
 }
 
 /// Why there is no tunnel, or no use in it. Prints as one sentence: the proxy, what to do, the cause.

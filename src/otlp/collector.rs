@@ -100,7 +100,7 @@ impl Collect for Collector {
             Ok(answer) => answer,
             Err(cause) => {
                 let cause = call.failed(cause).without_url();
-                let no_tunnel = if cause.is_connect() { way.explain().await } else { None };
+                let no_tunnel = if cause.is_connect() { way.explain(&cause).await } else { None };
                 let why = no_tunnel.map_or_else(|| with_causes(&cause), |no_tunnel| no_tunnel.to_string());
                 return Err(NotTaken::Now(why, None));
             }

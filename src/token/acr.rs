@@ -208,7 +208,8 @@ impl AcrIssuer {
 
     /// The call has got no answer. If there was no connection, a proxy on the way may say why.
     async fn not_sent(&self, hop: Hop, cause: reqwest::Error) -> Failure {
-        match if cause.is_connect() { self.way.explain().await } else { None } {
+        let cause = cause.without_url();
+        match if cause.is_connect() { self.way.explain(&cause).await } else { None } {
             Some(no_tunnel) => {
                 Failure { permanent: no_tunnel.is_refusal(), ..self.failure(hop, no_tunnel.to_string()) }
             }

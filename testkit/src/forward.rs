@@ -44,6 +44,10 @@ pub enum Does {
     Endless,
     /// Gives the tunnel, and closes it at once.
     Cuts,
+    /// Answers 204, which no tunnel follows.
+    NoContent,
+    /// Gives the tunnel, in which there is a page.
+    Page,
 }
 
 /// A request that the proxy has got.
@@ -256,6 +260,10 @@ async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, does: Does, target: &str)
         Does::Hangs => std::future::pending().await,
         Does::Closes => Outcome::Over,
         Does::Garbage => send(stream, b"\x15\x03\x01\x00\x02\x02\x46", Outcome::Over).await,
+        Does::NoContent => send(stream, b"HTTP/1.1 204 No Content\r\n\r\n", Outcome::Over).await,
+        Does::Page => {
+            send(stream, b"HTTP/1.1 200 OK\r\n\r\n<html>page of the forward proxy</html>", Outcome::Over).await
+        }
         Does::Endless => {
             let mut line: &[u8] = b"HTTP/1.1 200 Connection established\r\n";
             while stream.write_all(line).await.is_ok() {

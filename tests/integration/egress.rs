@@ -298,6 +298,9 @@ fn each_refusal_of_a_tunnel_is_told_as_the_proxys_and_ends_by_itself() {
         (Does::Closes, "it closed the connection without an answer to CONNECT ", false),
         (Does::Garbage, "is not HTTP: is https_proxy the port of an http:// proxy?", false),
         (Does::Endless, "the head of its answer to CONNECT ", false),
+        // It was not told whose answer that was.
+        (Does::NoContent, "204 to CONNECT ", true),
+        (Does::Page, "and no answer came through it: ", false),
     ];
     std::thread::scope(|scope| {
         for (does, says, is_permanent) in &cases {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Addresses;
 use super::way::Way;
+use crate::answer::with_causes;
 use crate::net::tunnel::{NoTunnel, Opened, TUNNEL_LIMIT, Tunnel, Why};
 
 /// From the start of one address to that of the next (RFC 8305 section 5 recommends 250 ms).
@@ -123,13 +124,18 @@ impl L4Connect for Attempt {
     }
 }
 
+/// What to do about a tunnel through which TLS does not get.
+const NO_ANSWER: &str = "check what the proxy does with TLS, and the CA";
+
 impl Way {
-    /// After a call that found no connection: what the proxy says, if that is why. reqwest does not tell, so the proxy is
-    /// asked once more.
-    pub(crate) async fn explain(&self) -> Option<NoTunnel> {
+    /// After a call that found no connection, for this cause: what the proxy on the way has to do with it. reqwest does not tell,
+    /// so the proxy is asked once more: if it gives a tunnel, it is in what is behind it.
+    pub(crate) async fn explain(&self, cause: &reqwest::Error) -> Option<NoTunnel> {
         let (tunnel, first) = (self.tunnel()?, self.addresses().first()?);
-        let error = through(self.addresses(), first, tunnel).await.err()?;
-        error.root_cause().downcast_ref::<NoTunnel>().cloned()
+        match through(self.addresses(), first, tunnel).await {
+            Ok(_) => Some(tunnel.refused(Why::Behind(format!("{NO_ANSWER}: {}", with_causes(cause))))),
+            Err(error) => error.root_cause().downcast_ref::<NoTunnel>().cloned(),
+        }
     }
 }
 

@@ -69,8 +69,7 @@ async fn the_head_is_read_to_its_last_byte_and_no_further() {
         );
         assert_eq!(request, expected);
     }
-    // Any success is one (RFC 9110 section 9.3.6).
-    ask(&tunnel(None), &[b"HTTP/1.0 204 Yes\n\n"]).await.1.expect("a tunnel");
+    ask(&tunnel(None), &[b"HTTP/1.0 200 Yes\n\n"]).await.1.expect("a tunnel");
 }
 
 #[tokio::test]
@@ -113,6 +112,20 @@ async fn each_refusal_has_words_that_name_the_proxy_and_what_to_do() {
             false,
         ),
         ("HTTP/1.1 502 X\r\nX-Squid-Error: <b>\r\n\r\n", "502: it cannot connect to example.azurecr.io:443", false),
+        // What a proxy repeats of the credentials is in no message.
+        (
+            "HTTP/1.1 502 X\r\nX-Squid-Error: aHVidXNlcjpodWJwYXNz 0\r\n\r\n",
+            "502: it cannot connect to example.azurecr.io:443",
+            false,
+        ),
+        (
+            "HTTP/1.1 407 X\r\nProxy-Authenticate: NTLM, aHVidXNlcjpodWJwYXNz, ntlm, x\r\n\r\n",
+            "407: it offers NTLM, an unknown scheme, and this program",
+            true,
+        ),
+        // The calls for tokens take nothing but 200 for a tunnel.
+        ("HTTP/1.1 204 No Content\r\n\r\n", "204 to CONNECT example.azurecr.io:443: is HTTPS_PROXY a forward", true),
+        ("HTTP/1.1 201 Created\r\n\r\n", "201 to CONNECT example.azurecr.io:443: is HTTPS_PROXY a forward", true),
         ("HTTP/1.1 302 X\r\nLocation: /login\r\n\r\n", "302 to CONNECT example.azurecr.io:443: is HTTPS_PROXY a", true),
         ("HTTP/1.1 405 X\r\n\r\n", "405 to CONNECT example.azurecr.io:443", true),
         ("", "it closed the connection without an answer", false),
