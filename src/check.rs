@@ -32,7 +32,7 @@ mod way;
 
 use configuration::Parts;
 use images::Images;
-use report::{Group, Report, Status};
+use report::{Group, Hop, Kind, Line, Report, Status};
 
 /// All of it, however much hangs. A person waits; every hop has a shorter limit of its own, and the longest that are likely
 /// together, a sign-in of 15 s and a manifest of 20 s that ACR imports, fit into it.
@@ -41,6 +41,8 @@ const CHECK_LIMIT: Duration = Duration::from_secs(60);
 const FAILED: u8 = 1;
 /// A mistake in the configuration, as the start of the proxy has it.
 const WRONG: u8 = 2;
+/// What is told of a registry whose check has panicked.
+const CRASHED: &str = "this program failed, and not by the settings: standard error has the line to report";
 /// Connections that are kept from one request to the next, to each registry and its storage.
 const MAX_IDLE: usize = 8;
 
@@ -71,7 +73,8 @@ pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Strin
         match Images::new(&options.images, parts.config.routes()) {
             Ok(images) => match online(parts, &images) {
                 Ok(found) => groups = found,
-                Err(wrong) => configuration.failed(wrong),
+                // Not a mistake in the settings.
+                Err(wrong) => groups.push(not_tried("all registries".to_owned(), wrong)),
             },
             Err(mistakes) => mistakes.into_iter().for_each(|mistake| configuration.failed(mistake)),
         }
@@ -96,20 +99,59 @@ fn online(parts: Parts, images: &Images) -> Result<Vec<Group>, String> {
     let calls = Arc::new(Connections::new(Some(ConnectorOptions::from_server_conf(&settings)), MAX_IDLE));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| format!("no runtime: {cause}"))?;
-    let ways = way::ways(parts, images, &calls);
-    let groups = runtime.block_on(async {
-        let mut tasks: JoinSet<_> =
-            ways.into_iter().enumerate().map(|(at, way)| async move { (at, way.go(until).await) }).collect();
-        let mut ended = HashMap::new();
-        while let Some(task) = tasks.join_next().await {
-            let (at, groups) = task.map_err(|crash| format!("this program failed: {crash}"))?;
-            ended.insert(at, groups);
-        }
-        let mut ended: Vec<_> = ended.into_iter().collect();
-        ended.sort_by_key(|(at, _)| *at);
-        Ok(ended.into_iter().flat_map(|(_, groups)| groups).collect())
-    });
+    let ways = way::ways(parts, images, &calls).into_iter().map(|way| (way.name(), way.go(until)));
+    let groups = runtime.block_on(all(ways));
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
-    groups
+    Ok(groups)
+}
+
+/// What comes of each of these, in their order. Of one that crashes nothing is known, and the others are told all the same.
+async fn all<Going>(ways: impl Iterator<Item = (String, Going)>) -> Vec<Group>
+where
+    Going: Future<Output = Vec<Group>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let mut under_way: HashMap<_, _> =
+        ways.enumerate().map(|(at, (name, way))| (tasks.spawn(way).id(), (at, name))).collect();
+    let mut ended = Vec::new();
+    while let Some(task) = tasks.join_next_with_id().await {
+        let (id, groups) = match task {
+            Ok((id, groups)) => (id, Some(groups)),
+            // The panic has its own line, with its place.
+            Err(crash) => (crash.id(), None),
+        };
+        if let Some((at, name)) = under_way.remove(&id) {
+            ended.push((at, groups.unwrap_or_else(|| vec![not_tried(name, CRASHED.to_owned())])));
+        }
+    }
+    ended.sort_by_key(|(at, _)| *at);
+    ended.into_iter().flat_map(|(_, groups)| groups).collect()
+}
+
+/// A registry whose way could not be tried, for a cause that is not in the settings.
+fn not_tried(name: String, text: String) -> Group {
+    let line = Line { hop: Hop::Registry, status: Status::Failed, elapsed: None, text, value: None };
+    Group { kind: Kind::Registry, name, lines: vec![line] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crash_was_told_as_a_mistake_in_the_configuration_and_hid_what_the_others_had_found() {
+        let ways = [("first", false), ("second", true), ("third", false)].map(|(name, crashes)| {
+            (name.to_owned(), async move {
+                tokio::task::yield_now().await;
+                assert!(!crashes, "on purpose");
+                vec![Group { kind: Kind::Registry, name: name.to_owned(), lines: Vec::new() }]
+            })
+        });
+        let groups = all(ways.into_iter()).await;
+        assert_eq!(groups.iter().map(|group| &*group.name).collect::<Vec<_>>(), ["first", "second", "third"]);
+        assert_eq!(groups[1].lines[0].text, CRASHED);
+        let report = Report { groups, elapsed: Duration::ZERO, is_online: true };
+        assert_eq!((report.mistakes(), report.status()), (0, Status::Failed));
+    }
 }

@@ -59,13 +59,18 @@ pub(super) fn ways(parts: Parts, images: &Images, calls: &Arc<Connections>) -> V
 }
 
 impl Way {
-    /// Tries it.
-    pub(super) async fn go(self, until: Instant) -> Vec<Group> {
-        let Self { built, roots, routes } = self;
-        let upstream = &built.upstream;
+    /// The registry, and who signs in to it.
+    pub(super) fn name(&self) -> String {
+        let upstream = &self.built.upstream;
         let (kind, id) = &upstream.identity;
         let id = id.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
-        let name = format!("{}, signed in by {kind}{id}", upstream.domain.authority());
+        format!("{}, signed in by {kind}{id}", upstream.domain.authority())
+    }
+
+    /// Tries it.
+    pub(super) async fn go(self, until: Instant) -> Vec<Group> {
+        let name = self.name();
+        let Self { built, roots, routes } = self;
         let mut steps = Steps::new(until);
         let ready = match routes.first() {
             Some(route) => registry::reach(&built, &route.destination, roots, &mut steps).await,
