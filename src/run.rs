@@ -34,7 +34,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "demo")]
         Ok(Command::Demo(options)) => crate::demo::run(&options).map_err(|cause| (FAILED, cause)),
         Ok(Command::ClientConfig(task)) => client_config::run(&task).map_err(|cause| (FAILED, cause)),
-        Ok(Command::Warm(options)) => crate::warm::run(&options).map_err(|cause| (FAILED, cause)),
+        Ok(Command::Warm(options)) => crate::warm::run(&options),
         Ok(Command::Generate(directory)) => cli::generate(&directory).map_err(|cause| (FAILED, cause)),
         #[cfg(feature = "bench")]
         Ok(Command::Bench(options, target)) => crate::bench::run(&options, &target).map_err(|cause| (FAILED, cause)),

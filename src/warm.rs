@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use oci::image::Image;
 use oci::platform::Platform;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -31,6 +32,10 @@ use report::Report;
 /// Images under way at a time. With [`image::LAYERS_AT_ONCE`] it bounds the requests of a run at twelve, which is far from
 /// the limits of a registry and of the proxy, and enough to wait for several imports at the same time.
 const IMAGES_AT_ONCE: usize = 4;
+/// The exit status of a run in which an image failed, or that found no proxy.
+const FAILED: u8 = 1;
+/// The exit status of a run that a signal ended is this and the signal's number, as a shell has it.
+const SIGNALLED: u8 = 128;
 /// A proxy answers its first request at once. Whoever waits longer is told so.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -71,16 +76,39 @@ pub(crate) enum Layers {
     FirstByte,
 }
 
-/// Warms all of them. The error says how many images failed, or why none could be tried; each failure has its own line on
-/// standard error by then.
-pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let client = Client::new(options)?;
+/// Warms all of them. The error has the exit status, and says how many images failed or are left, or why none could be tried; each
+/// failure has its own line on standard error by then.
+pub(crate) fn run(options: &Options) -> Result<(), (u8, String)> {
+    let failed = |why: String| (FAILED, why);
+    let client = Client::new(options).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|cause| format!("warm: no runtime: {cause}"))?;
+    let runtime = runtime.map_err(|cause| failed(format!("warm: no runtime: {cause}")))?;
     let outcome = runtime.block_on(all(options, client));
     // A look-up that hangs is not waited for.
     runtime.shutdown_background();
     outcome
+}
+
+/// The signals that end a run.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|cause| format!("warm: signals: {cause}"));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for one, and gives the exit status that follows from it.
+    async fn next(&mut self) -> u8 {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        };
+        SIGNALLED + u8::try_from(kind.as_raw_value()).unwrap_or_default()
+    }
 }
 
 /// Whether there is a proxy that lets this host pull.
@@ -94,8 +122,14 @@ async fn find_proxy(client: &Client) -> Result<(), Failure> {
     found.await
 }
 
-async fn all(options: &Options, client: Client) -> Result<(), String> {
-    find_proxy(&client).await.map_err(|failure| format!("warm: {failure}"))?;
+async fn all(options: &Options, client: Client) -> Result<(), (u8, String)> {
+    let failed = |why: String| (FAILED, why);
+    let mut signals = Signals::new().map_err(failed)?;
+    let report = Report::new(options.images.len());
+    tokio::select! {
+        found = find_proxy(&client) => found.map_err(|failure| failed(format!("warm: {failure}")))?,
+        status = signals.next() => return Err((status, report.stopped())),
+    }
     let run = Arc::new(Run {
         images: options.images.clone(),
         next: AtomicUsize::new(0),
@@ -103,19 +137,32 @@ async fn all(options: &Options, client: Client) -> Result<(), String> {
         layers: options.layers,
         client,
         touched: Mutex::default(),
-        report: Report::new(options.images.len()),
+        report,
     });
     let mut lanes = JoinSet::new();
     for _ in 0..IMAGES_AT_ONCE.min(run.images.len()) {
         lanes.spawn(Arc::clone(&run).lane());
     }
     let shown = tokio::spawn(report::show(Arc::clone(&run)));
-    while let Some(ended) = lanes.join_next().await {
-        ended.map_err(|crash| format!("warm: this program failed: {crash}"))?;
-    }
+    let ended = async {
+        while let Some(ended) = lanes.join_next().await {
+            ended.map_err(|crash| failed(format!("warm: this program failed: {crash}")))?;
+        }
+        Ok(())
+    };
+    let signalled = tokio::select! {
+        ended = ended => ended.map(|()| None)?,
+        status = signals.next() => Some(status),
+    };
     shown.abort();
     let _ = shown.await;
-    run.report.sum_up(&run)
+    match signalled {
+        Some(status) => {
+            lanes.shutdown().await;
+            Err((status, run.report.stopped()))
+        }
+        None => run.report.sum_up(&run).map_err(failed),
+    }
 }
 
 /// A run under way.

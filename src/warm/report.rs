@@ -24,6 +24,8 @@ pub(super) struct Report {
 #[derive(Default)]
 struct Tally {
     warm: usize,
+    /// What was not said of them, because a bar was drawn.
+    unsaid: Vec<String>,
     failed: usize,
     importing: usize,
     manifests: usize,
@@ -50,18 +52,30 @@ impl Report {
             }
             None => {
                 tally.warm += 1;
-                if self.line.is_none() {
-                    let importing =
-                        if warmed.is_importing { ", from its source: the registry imports it now" } else { "" };
-                    let (manifests, layers) = (warmed.manifests, warmed.layers);
-                    self.say(&format!(
-                        "warmed {image}: {}, {}{importing}",
-                        count(manifests, "manifest"),
-                        count(layers, "layer")
-                    ));
+                let importing = if warmed.is_importing { ", from its source: the registry imports it now" } else { "" };
+                let (manifests, layers) = (warmed.manifests, warmed.layers);
+                let text =
+                    format!("warmed {image}: {}, {}{importing}", count(manifests, "manifest"), count(layers, "layer"));
+                match self.line {
+                    None => self.say(&text),
+                    Some(_) => tally.unsaid.push(text),
                 }
             }
         }
+    }
+
+    /// What came of a run that a signal has ended. Each image that is warm has had its line by then, as each failure has.
+    pub(super) fn stopped(&self) -> String {
+        let mut tally = self.lock();
+        for text in std::mem::take(&mut tally.unsaid) {
+            self.say(&text);
+        }
+        if let Some(line) = &self.line {
+            line.erase();
+        }
+        let Tally { warm, failed, .. } = *tally;
+        let left = self.images - warm - failed;
+        format!("warm: stopped: {warm} of {} are warm, {failed} failed, {left} are left", count(self.images, "image"))
     }
 
     /// A line on standard error, above the bar. If nobody reads it, the sum and the exit status still tell.

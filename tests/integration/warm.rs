@@ -430,3 +430,30 @@ fn liar(target: &str) -> SocketAddr {
     });
     address
 }
+
+/// It ended without a word of what was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_stopped_says_what_is_warm_and_what_is_left() {
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let (azure, _, proxy) = start().await;
+        azure.inject(Hop::Data, Fault::Hang.on_path("/busybox/manifests/hangs"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"))
+            .args(["warm", "busybox", "busybox:hangs", "--layers", "none", "--via", &proxy.url("")])
+            .env_clear()
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut said = BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("a line");
+        assert!(line.starts_with("warmed busybox: "), "{line}");
+        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        let ended = child.wait().expect("it ends");
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).expect("text");
+        assert_eq!(ended.code(), Some(status), "{rest}");
+        let sum = "acr-cache-proxy: warm: stopped: 1 of 2 images are warm, 0 failed, 1 are left\n";
+        assert!(rest.ends_with(sum), "{rest}");
+    }
+}
