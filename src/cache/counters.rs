@@ -14,7 +14,7 @@ labels! {
         Accept = "accept",
         /// There are too many flights, or too many bytes in them.
         Full = "full",
-        /// The answer is not one to keep: too large, of an unknown type, or not what its digest says.
+        /// The answer is not one to keep: too large, packed, or without a digest by which it could be checked.
         Answer = "answer",
         /// The flight ended without a result, by a fault of this proxy's own.
         Fault = "fault",

@@ -149,8 +149,10 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             }
             return (Served::Entry(entry, How::Stale), fetched);
         }
-        match how {
-            How::Collapsed => self.counters.collapsed(),
+        match (how, &fetched) {
+            // It goes to the registry after all.
+            (How::Collapsed, Some(Fetched::NotKept | Fetched::Pass(_))) => {}
+            (How::Collapsed, _) => self.counters.collapsed(),
             _ => self.counters.miss(),
         }
         let served = match fetched {

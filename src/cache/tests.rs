@@ -205,8 +205,24 @@ impl Origin for Passing {
 
     async fn fetch(self, _: Option<Arc<Entry>>) -> Fetched<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        // Another request can join.
+        tokio::task::yield_now().await;
         Fetched::NotKept
     }
+}
+
+/// Those who waited for another's answer and went to the registry after all were counted as reads that were saved.
+#[tokio::test]
+async fn who_waits_for_what_cannot_be_shared_saves_no_read() {
+    let cache = Arc::new(Cache::<()>::new(1 << 20));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let lifetimes = lifetimes(30);
+    let look_up = || cache.look_up(TAG, &lifetimes, || Passing(Arc::clone(&asked)));
+    let served = tokio::join!(look_up(), look_up());
+    assert!(matches!(served, ((Served::Pass(_), _), (Served::Pass(_), _))), "{served:?}");
+    let counters = cache.counters();
+    assert_eq!((asked.load(Ordering::Relaxed), counters.passes(Reason::Answer)), (1, 2));
+    assert_eq!((counters.saved(), counters.rest()), (0, [1, 0, 0]));
 }
 
 /// Each request for it once began with a flight, and cost the registry two reads.
