@@ -37,6 +37,7 @@ mod endpoint;
 mod epoch;
 mod fail;
 mod fetch;
+mod foreign;
 mod forward;
 mod health;
 mod held;

@@ -77,6 +77,10 @@ pub enum Fault {
     Surplus(String),
     /// 101 to a request that asked for no other protocol; what comes in after it is not read.
     SwitchProtocols,
+    /// The correct answer, with its length and in this transfer coding by its head, which it is not. The connection stays open.
+    Coding(String),
+    /// Bytes that are no HTTP, and the end of the connection (FIN).
+    NotHttp,
 }
 
 impl Fault {

@@ -79,6 +79,8 @@ pub(crate) fn outcome(
         }
         Fault::InterimForever(status) => Ok((correct(Expiry::Stated), Delivery::Script(Kind::InterimForever(status)))),
         Fault::Surplus(more) => Ok((correct(Expiry::Stated), Delivery::Script(Kind::Surplus(more)))),
+        Fault::Coding(coding) => Ok((correct(Expiry::Stated), Delivery::Script(Kind::Coding(coding)))),
+        Fault::NotHttp => Ok((correct(Expiry::Stated), Delivery::Script(Kind::NotHttp))),
         Fault::SwitchProtocols => Ok((correct(Expiry::Stated), Delivery::Script(Kind::SwitchProtocols))),
     }
 }

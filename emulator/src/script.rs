@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     InterimForever(u16),
     Surplus(String),
     SwitchProtocols,
+    Coding(String),
+    NotHttp,
 }
 
 /// An answer to be written past hyper.
@@ -78,6 +80,13 @@ impl Script {
                 send(wire, &[head.as_bytes(), &self.body, more.as_bytes()].concat()).await?;
                 std::future::pending().await
             }
+            Kind::Coding(coding) => {
+                let head = self.head.replace("Connection: close\r\n", "");
+                let head = head.trim_end().to_owned() + "\r\nTransfer-Encoding: " + &coding + "\r\n\r\n";
+                send(wire, &[head.as_bytes(), &self.body].concat()).await?;
+                std::future::pending().await
+            }
+            Kind::NotHttp => send(wire, b"220 mail ESMTP\r\n").await,
             Kind::SwitchProtocols => {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tunnel\r\n\r\n";
                 send(wire, head.as_bytes()).await?;

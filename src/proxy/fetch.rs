@@ -19,6 +19,7 @@ use super::attempts::Attempts;
 use super::connections::Connections;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
+use super::foreign::{NO_LIST, NO_MANIFEST, is_page, is_redirect};
 use super::refused::Refused;
 use super::{authorize, call, forward, probe, retry, served};
 use crate::access::Client;
@@ -43,8 +44,6 @@ const MAX_ERROR: usize = 64 << 10;
 const FLIGHT_LIMIT: Duration = Duration::from_secs(28);
 /// An answer that breaks off, or is not what its digest says, is fetched once more.
 const TRIES: usize = 2;
-/// Why an answer is not used that something else than the registry has given.
-const NO_MANIFEST: &str = "it is no manifest";
 /// What ACR has not imported yet is asked for again after this, or it would not see the pulls that make it import.
 const NOT_IMPORTED: Duration = Duration::from_secs(60);
 
@@ -113,8 +112,9 @@ impl Read {
     /// What the registry is asked: all types of manifests, so that it converts none; without compression, so that it can be
     /// read here; and whether what is known has changed.
     fn request(&self, known: Option<&Arc<Entry>>) -> Result<RequestHeader> {
-        let mut request = RequestHeader::build_no_case(Method::GET, b"/", Some(5))?;
+        let mut request = RequestHeader::build_no_case(Method::GET, b"/", Some(6))?;
         request.insert_header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))?;
+        request.insert_header(header::ACCEPT_ENCODING, forward::NOT_PACKED)?;
         if self.part == Part::Manifest {
             request.insert_header(header::ACCEPT, HeaderValue::from_static(ManifestType::ACCEPT_ALL))?;
             if let Some((_, digest)) = self.unless_changed(known) {
@@ -187,7 +187,11 @@ impl Read {
         let Answer { asked, response, body } = answer;
         let status = response.status;
         let body = match body {
-            // It is not asked for to be unpacked here, and whether a client can do that is not known.
+            // It was asked for as it is, and whether a client can unpack it is not known. Whoever packs it all the same does so again;
+            // an error says nothing of the next answer.
+            Body::Whole(_) if response.headers.contains_key(header::CONTENT_ENCODING) && status.is_success() => {
+                Err(Fetched::NotKept)
+            }
             Body::Whole(_) if response.headers.contains_key(header::CONTENT_ENCODING) => {
                 Err(Fetched::Pass(Reason::Answer))
             }
@@ -236,7 +240,7 @@ impl Read {
             (StatusCode::OK, Part::List) => {
                 // What is no JSON has broken off without a sign, as a body does that ends with its connection.
                 if !is_json(&body) {
-                    return Judged::Broken("it is not JSON");
+                    return Judged::Broken(NO_LIST);
                 }
                 Judged::Is(kept(entry(Kind::List, content::kept(&response, body))))
             }
@@ -434,19 +438,8 @@ enum Judged {
     Broken(&'static str),
 }
 
-/// It says that it is a page for people.
-fn is_page(response: &ResponseHeader) -> bool {
-    let kind = response.headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/html"))
-}
-
 fn is_json(body: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
-}
-
-/// It says where the content is, as a 304 does not.
-fn is_redirect(status: StatusCode) -> bool {
-    status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
 /// A response of these headers. Pingora's own way to add one parses its name each time.

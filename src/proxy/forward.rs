@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -15,10 +15,10 @@ use super::attempts::{Attempts, HANDSHAKE_LIMIT};
 use super::context::Admitted;
 use super::deadline::Registry;
 use super::destination::Destination;
-use super::endpoint::Endpoint;
 use super::fail::Trouble;
+use super::relay::framing;
 use super::trace::Trace;
-use super::{authorize, deadline, epoch, hop_by_hop, retry};
+use super::{authorize, deadline, epoch, foreign, hop_by_hop, retry};
 use crate::net::addresses::{Addresses, Attempt, keepalive};
 use crate::net::tunnel::Tunnel;
 
@@ -29,9 +29,6 @@ pub(crate) const BLOB_READ_LIMIT: Duration = Duration::from_secs(60);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Azure's load balancers forget an idle connection after 4 minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
-
-/// What the answer to anything but a blob is that is a redirect.
-const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
 
 /// The headers of a request that the registry needs, beside its `Host`, which is replaced.
 static FORWARDED: [HeaderName; 7] = [
@@ -44,8 +41,11 @@ static FORWARDED: [HeaderName; 7] = [
     header::USER_AGENT,
 ];
 
-/// Of these, the ones that may cause a response which cannot be read here.
-static UNREADABLE: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_RANGE, header::RANGE];
+/// Of these, the ones that may cause a part of a list, which cannot be read here.
+static OF_PARTS: [HeaderName; 2] = [header::IF_RANGE, header::RANGE];
+
+/// What is to be read here comes as it is: without the header it may come in any coding (RFC 9110 section 12.5.3).
+pub(crate) const NOT_PACKED: HeaderValue = HeaderValue::from_static("identity");
 
 /// `request_filter`, as soon as a request is admitted: keeps only the headers that a registry needs, without those that
 /// `Connection` lists. All others go no further, above all `Authorization`, `Cookie`, and what a proxy in front adds.
@@ -136,9 +136,10 @@ pub(crate) fn upstream_request(request: &mut RequestHeader, admitted: &mut Admit
     request.set_raw_path(admitted.target.path().as_bytes())?;
     request.insert_header(header::HOST, &admitted.destination.upstream.host)?;
     if admitted.target.endpoint().is_list() {
-        for name in &UNREADABLE {
+        for name in &OF_PARTS {
             request.remove_header(name);
         }
+        request.insert_header(header::ACCEPT_ENCODING, NOT_PACKED)?;
     }
     // Checked, so no credential can be in it; storage is asked by [`super::blob::storage`], without it.
     for (name, value) in admitted.attempts.trace().into_iter().flat_map(Trace::headers) {
@@ -162,10 +163,12 @@ pub(crate) async fn check_response(
     if admitted.attempts.bearer().is_some_and(|bearer| bearer.is_in(&response.headers)) {
         return Err(Trouble::Broken("a header of it repeats this proxy's token").into_error());
     }
-    // ACR itself has all but blobs, so a network's page for signing in may be there. No client is to follow it.
-    let is_redirect = response.status.is_redirection() && response.status != StatusCode::NOT_MODIFIED;
-    if is_redirect && admitted.target.endpoint() != Endpoint::Blob {
-        return Err(Trouble::Broken(ELSEWHERE).into_error());
+    if !framing::is_known(response) {
+        return Err(Trouble::Broken(framing::UNKNOWN_CODING).into_error());
+    }
+    // No client is to take it for the registry's, or to follow it.
+    if let Some(why) = foreign::why(response, admitted.target.endpoint(), &admitted.destination) {
+        return Err(Trouble::Broken(why).into_error());
     }
     authorize::check_response(response, admitted).await?;
     if retry::repeat(client, admitted, Some(response)) {

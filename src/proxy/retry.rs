@@ -67,8 +67,11 @@ pub(crate) fn request_failed(
         epoch::end(*address, peer.group_key);
     }
     let broke = is_upstream && !is_silent && is_unanswered;
-    let again =
-        broke && admitted.attempts.has_time() && (admitted.attempts.may_replay() || repeat(request, admitted, None));
+    // What does not speak HTTP may be a pooled connection out of step. Twice it is not, and a pause changes nothing.
+    let may_repeat = !matches!(error.etype(), ErrorType::InvalidHTTPHeader | ErrorType::H1Error);
+    let again = broke
+        && admitted.attempts.has_time()
+        && (admitted.attempts.may_replay() || (may_repeat && repeat(request, admitted, None)));
     if again {
         // What is pooled in a new epoch has been made since, and the connection of this try is worth keeping.
         admitted.attempts.replay(!in_silence);

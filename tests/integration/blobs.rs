@@ -162,6 +162,26 @@ async fn several_ranges_of_a_blob_keep_the_boundary_between_them() {
     }
 }
 
+/// A range of it was asked for five times, with pauses.
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_does_not_speak_http_is_asked_twice_with_and_without_a_range() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    for (fault, headers, asked) in [
+        (Fault::NotHttp, "", 2),
+        (Fault::NotHttp, "Range: bytes=0-9\r\n", 2),
+        (Fault::DieBeforeResponse, "Range: bytes=0-9\r\n", 5),
+    ] {
+        azure.inject(Hop::Storage, fault.clone());
+        azure.clear_requests();
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), headers);
+        assert!(answer.status == 502 && answer.body.contains("blob storage 127.0.0.1 is not"), "{fault:?}: {answer:?}");
+        let requests = azure.requests();
+        let tries = requests.iter().filter(|request| request.hop == Hop::Storage).count();
+        assert_eq!(tries, asked, "{fault:?} {headers}");
+        azure.clear_faults();
+    }
+}
+
 /// How many pulls at once, and how long the layer is in MiB; `scripts/soak` makes it 1 GiB.
 fn size(name: &str, default: usize) -> usize {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))

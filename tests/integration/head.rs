@@ -62,15 +62,16 @@ async fn head_is_answered_like_get_without_a_body() {
 async fn head_has_the_content_length_of_get_in_every_framing() {
     for cache in testkit::ASKING {
         let fixture = Fixture::start(cache).await;
-        for (name, namespace, _) in NAMES {
-            for rest in ["tags/list?n=2", "tags/list", "manifests/latest", "manifests/none"] {
-                let path = path_of(name, namespace, rest);
-                for (version, headers, _) in CLIENT_FRAMINGS {
-                    for framing in REGISTRY_FRAMINGS {
-                        fixture.azure.clear_faults();
-                        if let Some(fault) = framing.clone() {
-                            fixture.azure.inject(Hop::Data, fault);
-                        }
+        // What has come packed once passes by itself for a minute: that is the last.
+        for framing in REGISTRY_FRAMINGS {
+            fixture.azure.clear_faults();
+            if let Some(fault) = framing.clone() {
+                fixture.azure.inject(Hop::Data, fault);
+            }
+            for (name, namespace, _) in NAMES {
+                for rest in ["tags/list?n=2", "tags/list", "manifests/latest", "manifests/none"] {
+                    let path = path_of(name, namespace, rest);
+                    for (version, headers, _) in CLIENT_FRAMINGS {
                         let ask = |method: &str| {
                             let mut client = Client::new(fixture.proxy.address());
                             client.ask(method, &path, version, &format!("{ACCEPT}{headers}"))

@@ -167,3 +167,77 @@ async fn ssl_cert_file_adds_a_private_ca() {
     let proxy = setup.flag("--config", &config.to_string_lossy()).env("SSL_CERT_FILE", &ca.to_string_lossy()).start();
     assert_eq!(manifest(&proxy).status, 200);
 }
+
+/// It was read until the connection ended, which it did not: 24 s, and as long again for whoever came next.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_a_transfer_coding_that_nobody_knows_is_refused_at_once() {
+    for (cache, accept) in [("off", ACCEPT), ("{}", ACCEPT), ("{}", "Accept: */*\r\n")] {
+        let azure = testkit::azure().await;
+        let hosts = format!("  blobs: proxy\n  blob_hosts: ['{}']\n", azure.storage_addr());
+        let pushed = azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
+        let proxy = Setup::new(&azure).cache(cache).upstream(&hosts).start();
+        let blob = format!("blobs/{}", pushed.blobs[1]);
+        for coding in ["xchunked", "gzip, chunked", "chunked, xchunked", "identity"] {
+            for (hop, rest, says) in [
+                (Hop::Data, "manifests/latest", "the registry's answer cannot be used: its Transfer-Encoding "),
+                (Hop::Data, "tags/list", "the registry's answer cannot be used: its Transfer-Encoding "),
+                (Hop::Storage, &*blob, "blob storage 127.0.0.1: its answer cannot be used: its Transfer-Encoding "),
+            ] {
+                let what = format!("{cache} {accept} {coding} {rest}");
+                azure.inject(hop, Fault::Coding(coding.to_owned()));
+                let begun = Instant::now();
+                let answer = wire::ask(proxy.address(), &format!("GET /v2/library/busybox/{rest}"), accept);
+                assert!(answer.status == 502 && answer.body.contains(says), "{what}: {answer:?}");
+                assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
+                azure.clear_faults();
+            }
+        }
+        azure.inject(Hop::Data, Fault::Chunked);
+        assert_eq!(manifest(&proxy).status, 200);
+    }
+}
+
+/// A page for signing in to a network once reached clients as the manifest or the list that they had asked for, and a redirect to one
+/// as that to a layer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_place_of_the_registry_reaches_no_client_that_passes_the_cache() {
+    let headers = |headers: &[(&str, &str)]| {
+        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>()
+    };
+    let page = |status, more: &[(&str, &str)]| Fault::StatusWith {
+        status,
+        headers: headers(&[&[("Content-Type", "Text/HTML; charset=utf-8")], more].concat()),
+        body: "<html>sign in</html>".to_owned(),
+    };
+    let to = |status, location: &str| page(status, &[("Location", location)]);
+    const PORTAL: &str = "https://login.example/?sign=in";
+    const STORAGE: &str = "https://x.blob.core.windows.net/a?sig=s";
+    for (cache, accept) in [("off", ACCEPT), ("{}", "Accept: */*\r\n")] {
+        let azure = testkit::azure().await;
+        let pushed = azure.push(acr_emulator::Image::small("hub/library/busybox", "latest"));
+        let proxy = Setup::new(&azure).cache(cache).start();
+        let blob = format!("blobs/{}", pushed.blobs[1]);
+        for (rest, fault, status, says) in [
+            ("manifests/latest", page(200, &[]), 502, "the registry's answer cannot be used: it is no manifest"),
+            ("tags/list", page(200, &[]), 502, "the registry's answer cannot be used: it is not JSON"),
+            // Whoever says the digest has the manifest, by whatever type.
+            ("manifests/latest", page(200, &[("Docker-Content-Digest", &pushed.index_digest)]), 200, "sign in"),
+            (&*blob, to(302, PORTAL), 502, "the registry's answer cannot be used: it is a redirect"),
+            (&*blob, to(303, PORTAL), 502, "the registry's answer cannot be used: it is a redirect"),
+            // It may be ACR's, by its status or by where it leads.
+            (&*blob, to(307, PORTAL), 307, ""),
+            (&*blob, to(302, STORAGE), 302, ""),
+        ] {
+            azure.inject(Hop::Data, fault.clone());
+            let answer = wire::ask(proxy.address(), &format!("GET /v2/library/busybox/{rest}"), accept);
+            assert!(answer.status == status && answer.body.contains(says), "{cache} {rest} {fault:?}: {answer:?}");
+            if status != 502 || rest == "tags/list" {
+                azure.clear_faults();
+                continue;
+            }
+            let answer = wire::ask(proxy.address(), &format!("HEAD /v2/library/busybox/{rest}"), accept);
+            assert_eq!(answer.status, status, "{cache} {rest} {fault:?}: {answer:?}");
+            azure.clear_faults();
+        }
+    }
+}

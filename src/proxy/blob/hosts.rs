@@ -23,6 +23,11 @@ impl BlobHosts {
         Self { data, further: further.to_vec() }
     }
 
+    /// The registry is one of ACR, by its name.
+    pub(crate) fn are_of_acr(&self) -> bool {
+        self.data.is_some()
+    }
+
     /// Whether a blob may come from there. Azure's own hosts only at the port of `https`.
     pub(crate) fn allow(&self, host: &str, port: u16) -> bool {
         let authority = format!("{host}:{port}");

@@ -11,6 +11,7 @@ use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
 use crate::proxy::forward;
+use crate::proxy::relay::framing;
 use crate::proxy::reply::API_VERSION;
 use crate::proxy::retry;
 use oci::authority;
@@ -68,6 +69,12 @@ pub(crate) fn upstream_request(client: &RequestHeader, request: &mut RequestHead
 /// does the status of an error that clients act on, never its body, which is written for the owner of the storage account.
 pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
     let status = response.status;
+    if !framing::is_known(response) {
+        let host = admitted.attempts.storage().map_or("", Storage::host);
+        let trouble =
+            Trouble::Storage(format!("blob storage {host}: its answer cannot be used: {}", framing::UNKNOWN_CODING));
+        return Err(trouble.into_error());
+    }
     if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
         return Ok(());
     }

@@ -5,6 +5,16 @@ use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
+/// What an answer is whose end nobody can tell.
+pub(crate) const UNKNOWN_CODING: &str = "its Transfer-Encoding is another one than chunked";
+
+/// Whether it can be told where the body ends. No request of ours takes another transfer coding than chunked, and of an unknown one
+/// the end of the connection would be the end of the body (RFC 9112 section 6.3), which a server that keeps it open never sends.
+pub(crate) fn is_known(response: &ResponseHeader) -> bool {
+    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
 /// A client of HTTP/1.0 cannot read chunks (RFC 9112 section 6.1): without a length its body ends with the connection.
 pub(crate) fn end_with_connection(session: &mut Session, response: &mut ResponseHeader) {
     if session.req_header().version < Version::HTTP_11 && !response.headers.contains_key(header::CONTENT_LENGTH) {

@@ -68,6 +68,26 @@ async fn an_answer_that_is_not_kept_costs_one_read_each_and_is_shared_where_it_w
     }
 }
 
+/// It cost two reads each time: a flight's, and one in which it was passed on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_packed_though_nobody_asked_for_that_costs_one_read() {
+    let cached = Cached::start("{tags: 1h, lists: 1h}").await;
+    for rest in ["manifests/latest", "tags/list"] {
+        cached.azure.inject(Hop::Data, Fault::Gzip);
+        cached.azure.clear_requests();
+        for _ in 0..5 {
+            let answer = cached.get(&path(rest));
+            assert_eq!((answer.status(), answer.header("content-encoding")), (200, Some("gzip")), "{answer:?}");
+        }
+        // The first one was the flight's.
+        assert_eq!(cached.reads_of(rest), 6, "{rest}");
+        let requests = cached.azure.requests();
+        let first = requests.iter().find(|request| request.hop == Hop::Data).expect("a flight");
+        assert_eq!(first.header("accept-encoding"), Some("identity"), "{rest}");
+        cached.azure.clear_faults();
+    }
+}
+
 /// What can be asked for, cold and at the same time, whether or not it is kept afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn simultaneous_requests_are_one_whether_or_not_the_answer_is_kept() {

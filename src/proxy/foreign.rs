@@ -1,0 +1,50 @@
+//! What is not the registry's answer, by its header alone: something between this host and the registry has given it, such as a page
+//! for signing in to a network.
+
+use http::{StatusCode, header};
+use pingora::http::ResponseHeader;
+
+use super::blob::redirect::storage_of;
+use super::destination::Destination;
+use super::endpoint::Endpoint;
+use crate::answer::DIGEST;
+
+/// What the answer to anything but a blob is that is a redirect.
+const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
+/// Why an answer is not used that has none of the content that was asked for.
+pub(crate) const NO_MANIFEST: &str = "it is no manifest";
+pub(crate) const NO_LIST: &str = "it is not JSON";
+
+/// Why this cannot be the registry's answer; `None` where it can.
+pub(crate) fn why(response: &ResponseHeader, endpoint: Endpoint, destination: &Destination) -> Option<&'static str> {
+    match endpoint {
+        Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
+        // ACR itself has all but blobs.
+        _ if is_redirect(response.status) => Some(ELSEWHERE),
+        _ if !response.status.is_success() || !is_page(response) => None,
+        // Whoever knows its digest knows the manifest.
+        Endpoint::Manifest => (!response.headers.contains_key(&DIGEST)).then_some(NO_MANIFEST),
+        Endpoint::Tags | Endpoint::Referrers => Some(NO_LIST),
+    }
+}
+
+/// A blob's redirect that is not as ACR's, which are 307, and leads to no storage that is known. Other registries redirect as they like.
+fn is_elsewhere(response: &ResponseHeader, destination: &Destination) -> bool {
+    let hosts = &destination.blob_hosts;
+    is_redirect(response.status)
+        && response.status != StatusCode::TEMPORARY_REDIRECT
+        && hosts.are_of_acr()
+        && storage_of(response, destination.upstream.domain.authority(), hosts).is_err()
+}
+
+/// It says where the content is, as a 304 does not.
+pub(crate) fn is_redirect(status: StatusCode) -> bool {
+    status.is_redirection() && status != StatusCode::NOT_MODIFIED
+}
+
+/// It says that it is a page for people.
+pub(crate) fn is_page(response: &ResponseHeader) -> bool {
+    const PAGE: &[u8] = b"text/html";
+    let kind = response.headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
+    kind.and_then(|kind| kind.get(..PAGE.len())).is_some_and(|begin| begin.eq_ignore_ascii_case(PAGE))
+}
