@@ -196,7 +196,8 @@
 //!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
 //!     hosts_toml, registries_conf      files that several of them read
-//!       fault                            why a hosts.toml is taken for none
+//!       fault                            why a hosts.toml is taken for none, and a registries.conf fails every pull
+//!     policy                           what podman accepts
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to
 //!   step                             which of them can be left out
