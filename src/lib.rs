@@ -215,6 +215,7 @@
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
 //!   by_flag                          what dockerd is told by a flag, beside which its file may not say it
+//!   gone                             addresses that were the proxy's, and where nobody listens any more
 //!   masked                           a text of somebody else as it is shown, without its secrets
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files
