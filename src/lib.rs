@@ -192,11 +192,14 @@
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   dockerd::others                  registries besides Docker Hub
+//!   dockerd::former                  mirrors where the proxy was before
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
-//!     hosts_toml, registries_conf      files that several of them read
-//!       fault                            why a hosts.toml is taken for none, and a registries.conf fails every pull
+//!     hosts_toml                       files that containerd and dockerd read
+//!       fault                            why one is taken for none
+//!     registries_conf                  files that podman and CRI-O read
+//!       fault                            why one fails every pull
 //!     policy                           what podman accepts
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to

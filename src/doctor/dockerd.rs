@@ -14,12 +14,12 @@ use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
 use super::started;
 use super::text;
-use crate::client_config::address::{Address, Here, Order, Verdict, order};
-use crate::client_config::gone::{refuses, was_ours};
+use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::{self, Client, DAEMON_JSON};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
+mod former;
 mod others;
 
 use others::others;
@@ -137,15 +137,8 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     let installed =
         installed.and_then(|said| Some(said.strip_prefix("Docker version ")?.split(',').next()?.to_owned()));
     let (runs, is_this) = (socket.is_some(), host.is_this());
-    let refusing = if is_this { refusing(settings.as_ref()) } else { Vec::new() };
+    let refusing = if is_this { former::refusing(settings.as_ref()) } else { Vec::new() };
     Some(Facts { settings, refusal, installed, unit, certs, runs, has_old_flags, is_this, silent, info, refusing })
-}
-
-/// Mirrors of the file, on this host's loopback interface, at which nobody listens.
-fn refusing(settings: Option<&Text>) -> Vec<Address> {
-    let settings = settings.and_then(|text| text::json(text.content.as_ref().ok()?).ok()).unwrap_or_default();
-    let mirrors = settings["registry-mirrors"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    mirrors.map(Address::parse).filter(refuses).collect()
 }
 
 /// What dockerd has against a file, which it only looks at. One before release 23 cannot be asked.
@@ -213,18 +206,6 @@ impl Facts {
         let status = self.info.as_ref().and_then(|info| info["DriverStatus"].as_array());
         let is_it = |pair: &Value| pair[1].as_str() == Some("io.containerd.snapshotter.v1");
         status.is_some_and(|pairs| pairs.iter().any(is_it))
-    }
-
-    /// Without addresses that were the proxy's and are nobody's: after them dockerd asks the next one.
-    fn living(&self, here: &Here, mut mirrors: Vec<Address>) -> Vec<Address> {
-        let is_gone = |mirror: &Address| {
-            let at = |other: &Address| other.host == mirror.host && other.port() == mirror.port();
-            was_ours(here, mirror) && self.refusing.iter().any(at)
-        };
-        if mirrors.iter().any(|mirror| here.judge(mirror) == Verdict::Ours) {
-            mirrors.retain(|mirror| !is_gone(mirror));
-        }
-        mirrors
     }
 
     /// The mirrors that it has loaded; `None` where it could not be asked. Since release 28 an empty list is null.
@@ -359,13 +340,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     let list = List { file, key, registry: DOCKER_HUB };
     let is_ours = |address: &&Address| here.judge(address) == Verdict::Ours;
     let living = facts.living(here, mirrors.clone());
-    for (at, gone) in mirrors.iter().enumerate().filter(|(_, mirror)| !living.contains(mirror)) {
-        let next = if mirrors[at..].iter().any(|other| is_ours(&other)) { "the proxy" } else { "the source" };
-        let text = format!("{key} has {gone}, where nothing listens, and the proxy is at {}", here.url);
-        let why = format!("each time before it asks {next}, dockerd asks there, where the proxy may have been before");
-        let (code, file) = (Code::Address, Some(file.to_owned()));
-        found.find(Finding { registries: Vec::new(), code, file, text, why, fix: fix.clone() });
-    }
+    former::find(&mirrors, &living, &list, here, &fix, found);
     let mirrors = living;
     for address in &mirrors {
         let why = match facts.starts_with(address) {
@@ -488,49 +463,4 @@ fn forward_proxy(
         why: format!("dockerd sends its requests for the proxy to that forward proxy, which cannot reach it: {PAST}"),
         fix: edit(file, " && systemctl restart docker"),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::{Config, Flags};
-
-    /// It was said to pull past the proxy, and to need an editor; it asked the dead address, and then the proxy.
-    #[test]
-    fn an_address_where_the_proxy_was_before_is_taken_out_by_client_config_and_keeps_no_pull_from_the_proxy() {
-        let text = "routes: [{source: docker.io, domain: a.azurecr.io, prefix: hub}]\n";
-        let config = Config::load(&Flags::default().with_text(Path::new("a.yaml"), text)).expect("right");
-        let expected = Expected::new(&config, None, "http://127.0.0.1:8080", false, &[]);
-        let (ours, gone, other) = ("http://127.0.0.1:8080", "http://127.0.0.1:8090", "http://127.0.0.1:5000");
-        for (mirrors, loaded, codes, way) in [
-            (vec![gone, ours], vec![gone, ours], vec![Code::Address], Way::Proxy),
-            (vec![ours, gone], vec![ours], vec![Code::Address], Way::Proxy),
-            (vec![gone], vec![gone], vec![Code::Address], Way::Source),
-            (vec![other, ours], vec![other, ours], vec![Code::Order], Way::Source),
-            (vec![gone, ours], vec![gone], vec![Code::Address, Code::NotLoaded], Way::Source),
-        ] {
-            let content = Ok(serde_json::json!({ "registry-mirrors": mirrors }).to_string());
-            let info = serde_json::json!({ "ServerVersion": "26.1.5", "RegistryConfig": { "Mirrors": loaded } });
-            let facts = Facts {
-                settings: Some(Text { path: DAEMON_JSON.to_owned(), content }),
-                refusal: None,
-                installed: None,
-                unit: Unit::default(),
-                certs: Vec::new(),
-                runs: true,
-                has_old_flags: false,
-                is_this: true,
-                silent: None,
-                info: Some(info),
-                refusing: vec![Address::parse(gone)],
-            };
-            let found = judge(&facts, &expected);
-            let is_as = found.findings.iter().map(|finding| finding.code).eq(codes.iter().copied());
-            assert!(is_as && found.ways.get(DOCKER_HUB) == Some(&way), "{mirrors:?}: {found:?}");
-            let by_command = found.findings.iter().any(|finding| finding.fix.by == Some(Client::Docker));
-            assert_eq!(by_command, codes.contains(&Code::Address), "{mirrors:?}: {found:?}");
-        }
-    }
 }
