@@ -19,6 +19,7 @@ mod by_flag;
 mod containerd;
 mod docker;
 mod docker_desktop;
+pub(crate) mod gone;
 mod install;
 mod k3s;
 mod kaniko;

@@ -28,6 +28,7 @@ mod forward_proxy;
 mod hosts_toml;
 mod k3s;
 mod podman;
+mod policy;
 mod proxy;
 mod pull;
 mod registries_conf;

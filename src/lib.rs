@@ -194,11 +194,15 @@
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   dockerd::others                  registries besides Docker Hub
+//!   dockerd::former                  mirrors where the proxy was before
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image
-//!     hosts_toml, registries_conf      files that several of them read
-//!       fault                            why a hosts.toml is taken for none
+//!     hosts_toml                       files that containerd and dockerd read
+//!       fault                            why one is taken for none
+//!     registries_conf                  files that podman and CRI-O read
+//!       fault                            why one fails every pull
+//!     policy                           what podman accepts
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to
 //!   step                             which of them can be left out
@@ -216,6 +220,7 @@
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
 //!   by_flag                          what dockerd is told by a flag, beside which its file may not say it
+//!   gone                             addresses that were the proxy's, and where nobody listens any more
 //!   masked                           a text of somebody else as it is shown, without its secrets
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files

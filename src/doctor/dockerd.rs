@@ -19,6 +19,7 @@ use crate::client_config::{self, Client, DAEMON_JSON};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
+mod former;
 mod others;
 
 use others::others;
@@ -57,6 +58,8 @@ pub(super) struct Facts {
     silent: Option<String>,
     /// What `GET /info` says.
     info: Option<Value>,
+    /// Mirrors of the file at which nobody listens.
+    refusing: Vec<Address>,
 }
 
 /// Where it listens, if it does.
@@ -134,7 +137,8 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     let installed =
         installed.and_then(|said| Some(said.strip_prefix("Docker version ")?.split(',').next()?.to_owned()));
     let (runs, is_this) = (socket.is_some(), host.is_this());
-    Some(Facts { settings, refusal, installed, unit, certs, runs, has_old_flags, is_this, silent, info })
+    let refusing = if is_this { former::refusing(settings.as_ref()) } else { Vec::new() };
+    Some(Facts { settings, refusal, installed, unit, certs, runs, has_old_flags, is_this, silent, info, refusing })
 }
 
 /// What dockerd has against a file, which it only looks at. One before release 23 cannot be asked.
@@ -165,7 +169,7 @@ impl Facts {
 
     /// Where its pulls of Docker Hub go while it runs beside such a file.
     fn goes_on(&self, expected: &Expected<'_>) -> Way {
-        match self.loaded() {
+        match self.loaded().map(|loaded| self.living(&expected.here, loaded)) {
             Some(loaded) if matches!(order(&expected.here, &loaded), Order::First(_)) => Way::Proxy,
             Some(_) => Way::Source,
             None => Way::Nowhere,
@@ -335,6 +339,9 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     };
     let list = List { file, key, registry: DOCKER_HUB };
     let is_ours = |address: &&Address| here.judge(address) == Verdict::Ours;
+    let living = facts.living(here, mirrors.clone());
+    former::find(&mirrors, &living, &list, here, &fix, found);
+    let mirrors = living;
     for address in &mirrors {
         let why = match facts.starts_with(address) {
             Some(true) if address.is_bare() || !is_ours(&address) => continue,
@@ -410,7 +417,7 @@ fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
 
 /// The file is right, and dockerd goes by an earlier one.
 fn not_loaded(facts: &Facts, list: &List<'_>, ours: &Address, expected: &Expected<'_>) -> Option<Finding> {
-    let loaded = facts.loaded()?;
+    let loaded = facts.living(&expected.here, facts.loaded()?);
     if matches!(order(&expected.here, &loaded), Order::First(_)) {
         return None;
     }

@@ -4,6 +4,7 @@ use super::ask;
 use super::expected::{Expected, by_hand};
 use super::finding::{Code, Examined, Finding, Part};
 use super::forward_proxy;
+use super::policy::{self, Policies};
 use super::registries_conf::{self, Files};
 use super::started;
 use crate::host::{self, Host};
@@ -14,6 +15,7 @@ const CRIO_SOCKETS: [&str; 2] = ["/run/crio/crio.sock", "/var/run/crio/crio.sock
 /// What was read of podman.
 pub(super) struct Podman {
     files: Files,
+    policies: Policies,
     version: Option<String>,
     /// Its variable that names another file for root.
     variable: Option<String>,
@@ -32,7 +34,8 @@ pub(super) async fn read(host: &Host) -> Option<Podman> {
     };
     let version = said.and_then(|said| Some(said.split_whitespace().nth(2)?.to_owned()));
     let variable = if host.is_this() { std::env::var("CONTAINERS_REGISTRIES_CONF").ok() } else { None };
-    Some(Podman { files: Files::read(host), version, variable: variable.filter(|path| !path.is_empty()) })
+    let variable = variable.filter(|path| !path.is_empty());
+    Some(Podman { files: Files::read(host), policies: Policies::read(host), version, variable })
 }
 
 /// Pure: what is wrong with it.
@@ -40,6 +43,7 @@ pub(super) fn judge(facts: &Podman, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Podman);
     found.version.clone_from(&facts.version);
     registries_conf::judge(&facts.files, expected, "", &mut found);
+    policy::judge(&facts.policies, expected, &mut found);
     if let Some(path) = &facts.variable {
         found.notes.push(format!(
             "CONTAINERS_REGISTRIES_CONF is set here: podman reads {path} in place of /etc/containers/registries.conf, which is not judged"

@@ -13,6 +13,10 @@ use crate::client_config::{Client, carries_marker};
 use crate::config::takes_too_long;
 use crate::host::{DENIED, Host, Text};
 
+mod fault;
+
+use fault::fault;
+
 /// The first of them that is there counts.
 const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/containers/registries.conf"];
 const DROP_INS: &str = "/etc/containers/registries.conf.d";
@@ -24,7 +28,7 @@ const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const USERS: &str = ".config/containers/registries.conf";
 
 /// The home of whoever pulls for the system.
-const ROOTS: &str = "/root";
+pub(super) const ROOTS: &str = "/root";
 
 /// What was read.
 pub(super) struct Files {
@@ -84,33 +88,28 @@ struct Place {
     is_by_digest: bool,
 }
 
-/// All entries that count; of two for one prefix the later. The error is about a file that none of the programs can read.
+/// What follows from a file that is wrong.
+const WHY: &str = "podman, buildah, skopeo and CRI-O read no file then, and every pull fails";
+
+/// All entries that count; of two for one prefix that of the later file, and in one file the first. The error is about a file that none of
+/// the programs can read.
 fn entries(files: &[Text]) -> Result<Vec<Entry>, Box<Finding>> {
-    const WHY: &str = "podman, buildah, skopeo and CRI-O read no file then, and every pull fails";
     let mut all: Vec<Entry> = Vec::new();
     for Text { path, content } in files {
-        let table = content.clone().and_then(|content| text::toml(&content)).map_err(|wrong| {
-            let finding = unreadable(path, &wrong, WHY);
-            Box::new(Finding { fix: by_owner(path, finding.fix.clone()), ..finding })
-        })?;
-        let tables = text::tables(&table, "registry");
-        if table.contains_key("registries")
-            && (!tables.is_empty() || table.contains_key("unqualified-search-registries"))
-        {
-            return Err(Box::new(Finding {
-registries: Vec::new(),
-                code: Code::Conflict,
-                file: Some(path.clone()),
-                text: "it has [registries...] of the first format and [[registry]] or unqualified-search-registries of the second".to_owned(),
-                why: WHY.to_owned(),
-                fix: by_owner(path, edit(path, "  # keep those of the second format")),
-            }));
+        let content = content.as_deref().map_err(|wrong| Box::new(of_owner(unreadable(path, wrong, WHY))))?;
+        let table = text::toml(content).map_err(|wrong| Box::new(of_owner(unreadable(path, &wrong, WHY))))?;
+        if let Some(fault) = fault(path, &table) {
+            return Err(Box::new(fault.into_finding(path, content)));
         }
-        for table in tables {
+        let mut own: Vec<Entry> = Vec::new();
+        for table in text::tables(&table, "registry") {
             let entry = entry(path, table)?;
-            all.retain(|known| known.prefix != entry.prefix);
-            all.push(entry);
+            if own.iter().all(|known| known.prefix != entry.prefix) {
+                own.push(entry);
+            }
         }
+        all.retain(|known| own.iter().all(|entry| entry.prefix != known.prefix));
+        all.extend(own);
     }
     Ok(all)
 }
@@ -282,9 +281,11 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let (source, below) = (route.source.to_string(), format!("{}/", route.source));
         let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
         let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
-        for Entry { file, prefix, .. } in more.filter(|entry| !is_ours(entry)) {
+        for Entry { file, prefix, is_blocked, .. } in more.filter(|entry| !is_ours(entry)) {
+            let what =
+                if *is_blocked { "every pull of these images is refused" } else { "these images do not come here" };
             found.notes.push(format!(
-                "{file} has an entry for {prefix}, which counts there in place of that for {source}: these images do not come here"
+                "{file} has an entry for {prefix}, which counts there in place of that for {source}: {what}"
             ));
         }
     }
@@ -384,13 +385,21 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
 }
 
 /// A file of a user is changed by that user: root would follow the user's links, to where only root may write.
-fn by_owner(path: &str, fix: Fix) -> Fix {
+pub(super) fn by_owner(path: &str, fix: Fix) -> Fix {
     match path.split_once("/.config/") {
         Some((home, _)) if home != ROOTS => {
             let command = format!("runuser -u \"$(stat -c %U {})\" -- {}", shell_word(home), fix.command);
             Fix { command, ..fix }
         }
         _ => fix,
+    }
+}
+
+/// The same of a whole finding about a file.
+fn of_owner(finding: Finding) -> Finding {
+    match finding.file.clone() {
+        Some(path) => Finding { fix: by_owner(&path, finding.fix.clone()), ..finding },
+        None => finding,
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Report {
     pub has_looked: bool,
 }
 
+/// For programs, in place of the name of a way to a proxy that cannot serve: the pulls go to the source after it, or fail.
+const UNSERVED: &str = "unserved";
+
 impl Report {
     /// Each finding with the part that it is about.
     pub(super) fn findings(&self) -> impl Iterator<Item = (Part, &Finding)> {
@@ -40,15 +43,19 @@ impl Report {
         self.findings().find(is_it).map(|(_, finding)| finding.text())
     }
 
-    /// What comes of pulls that go to the proxy.
-    fn by_the_proxy(&self) -> &'static str {
-        let mut codes = self.findings().filter(|(part, _)| *part == Part::Proxy).map(|(_, finding)| finding.code);
+    /// The proxy runs, and has no token for a registry.
+    fn lacks_token(&self) -> bool {
+        self.findings().any(|(part, finding)| part == Part::Proxy && finding.code == Code::NotReady)
+    }
+
+    /// What comes of pulls that go to the proxy, for people and for programs.
+    fn by_the_proxy(&self) -> (&'static str, &'static str) {
         if self.lack().is_some() {
-            "by way of the proxy, which does not serve"
-        } else if codes.any(|code| code == Code::NotReady) {
-            "by way of the proxy, which is not ready"
+            ("by way of the proxy, which does not serve", UNSERVED)
+        } else if self.lacks_token() {
+            ("by way of the proxy, which is not ready", UNSERVED)
         } else {
-            "through the proxy"
+            ("through the proxy", Way::Proxy.name())
         }
     }
 
@@ -65,12 +72,14 @@ impl Report {
                 "fixable": finding.fix.by.is_some(),
             })
         };
+        let (_, by) = self.by_the_proxy();
+        let way_of = |way: Way| if way == Way::Proxy { by } else { way.name() };
         let part = |part: &Examined| {
             json!({
                 "name": part.part.name(),
                 "version": part.version,
                 "runs": part.runs,
-                "pulls": part.ways.iter().map(|(name, way)| (name.clone(), json!(way.name()))).collect::<Value>(),
+                "pulls": part.ways.iter().map(|(name, way)| (name.clone(), json!(way_of(*way)))).collect::<Value>(),
                 "findings": part.findings.iter().map(finding).collect::<Vec<_>>(),
                 "notes": part.notes,
                 "never_closed": part.never_closed,
@@ -144,7 +153,7 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         /// The longest name, `containerd`.
         const NAME: usize = 10;
-        let by = self.by_the_proxy();
+        let (by, _) = self.by_the_proxy();
         for part in &self.parts {
             writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part, by))?;
         }
@@ -212,11 +221,11 @@ mod tests {
     fn nothing_is_pulled_through_a_proxy_that_has_no_token() {
         let mut engine = Examined::new(Part::Podman);
         engine.lead_all(vec!["docker.io"], Way::Proxy);
-        for (code, by) in [
-            (None, "pulls docker.io through the proxy"),
-            (Some(Code::NotReady), "pulls docker.io by way of the proxy, which is not ready"),
-            (Some(Code::Down), "pulls docker.io by way of the proxy, which does not serve"),
-            (Some(Code::Refused), "pulls docker.io through the proxy"),
+        for (code, [by, for_programs]) in [
+            (None, ["pulls docker.io through the proxy", "proxy"]),
+            (Some(Code::NotReady), ["pulls docker.io by way of the proxy, which is not ready", "unserved"]),
+            (Some(Code::Down), ["pulls docker.io by way of the proxy, which does not serve", "unserved"]),
+            (Some(Code::Refused), ["pulls docker.io through the proxy", "proxy"]),
         ] {
             let mut proxy = Examined::new(Part::Proxy);
             proxy.findings.extend(code.map(|code| {
@@ -225,6 +234,7 @@ mod tests {
             }));
             let report = Report { parts: vec![proxy, engine.clone()], notes: Vec::new(), has_looked: true };
             assert!(report.to_string().contains(by), "{code:?}: {report}");
+            assert_eq!(report.to_json()["parts"][1]["pulls"]["docker.io"], for_programs, "{code:?}");
         }
     }
 

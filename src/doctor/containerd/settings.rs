@@ -12,11 +12,17 @@ pub(super) const NEW: [&str; 3] = ["plugins", "io.containerd.cri.v1.images", "re
 pub(super) const OLD: [&str; 3] = ["plugins", "io.containerd.grpc.v1.cri", "registry"];
 pub(super) const FIRST: [&str; 3] = ["plugins", "cri", "registry"];
 
+/// The first release that takes a file of version 1, or of none, for one (containerd's pull request 12608). Releases 2.0 to 2.2 lose what
+/// its tables have of mirrors.
+const MIGRATES_FIRST: [u32; 2] = [2, 3];
+
 /// What the settings say together.
 #[derive(Default)]
 pub(super) struct Settings {
     /// That of containerd, where it is known; the file's version tells else.
     pub(super) release: Option<u32>,
+    /// It is one of those that bring each file from version 1 up to their own, with what its tables have of mirrors.
+    migrates_first: bool,
     pub(super) version: i64,
     /// Of the table that counts, and of one that does not.
     pub(super) path: Option<String>,
@@ -36,8 +42,11 @@ impl Settings {
 
     /// The same if one file, by its path, had this content.
     pub(super) fn with(facts: &Facts, other: Option<(&str, &str)>) -> Result<Self, (String, String)> {
-        let release = facts.version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-        let mut settings = Self { release, ..Self::default() };
+        let numbers = facts.version.iter().flat_map(|version| version.split('.')).map_while(|part| part.parse().ok());
+        let numbers: Vec<u32> = numbers.collect();
+        let release = numbers.first().copied();
+        let migrates_first = numbers.as_slice() >= MIGRATES_FIRST.as_slice();
+        let mut settings = Self { release, migrates_first, ..Self::default() };
         let config = facts.config.iter().map(|text| (true, text));
         for (is_main, text) in config.chain(facts.imports.iter().map(|text| (false, text))) {
             let content = match other.filter(|(path, _)| *path == text.path) {
@@ -74,14 +83,26 @@ impl Settings {
         }
     }
 
-    /// Why containerd 1 does not start with a file: with version 2, plugins have their long names.
+    /// Why containerd does not start with a file: from version 2 on, plugins have their long names. containerd 1 wants that of each table, too,
+    /// and of an import without a version.
     fn refuses(&self, table: &Table) -> Option<String> {
-        if self.release != Some(1) || self.version < 2 {
+        let is_first = self.release == Some(1);
+        let own = table.get("version").and_then(toml::Value::as_integer).unwrap_or(1);
+        if (if is_first { self.version } else { own }) < 2 {
             return None;
         }
-        let is_long = |name: &str| name.starts_with("io.containerd.") && name.split('.').count() >= 4;
-        let plugins = text::table(table, &["plugins"])?;
-        let short = plugins.keys().find(|name| !is_long(name))?;
+        let is_long = |name: &str| if is_first { name.split('.').count() >= 4 } else { name.contains('.') };
+        for key in ["disabled_plugins", "required_plugins"] {
+            let names = text::texts(table, key).unwrap_or_default();
+            if let Some(short) = names.iter().find(|name| !is_long(name)) {
+                return Some(format!(
+                    "its {key} has {short:?}, a name of version 1, and from version = 2 on a plugin has its long name, such as {:?}",
+                    OLD[1]
+                ));
+            }
+        }
+        let plugins = text::table(table, &["plugins"]).filter(|_| is_first)?;
+        let short = plugins.keys().find(|name| !name.starts_with("io.containerd.") || !is_long(name))?;
         Some(format!(
             "it has [plugins.{short:?}], a name of version 1, and with version = 2 a plugin has its long name, as in {}",
             self.section()
@@ -93,11 +114,13 @@ impl Settings {
         self.cri_is_off |= off
             .iter()
             .any(|name| matches!(name.as_str(), "cri" | "io.containerd.grpc.v1.cri" | "io.containerd.cri.v1.images"));
-        let version = table.get("version").and_then(toml::Value::as_integer).unwrap_or(self.version);
+        let own = table.get("version").and_then(toml::Value::as_integer);
+        let version = own.unwrap_or(self.version);
         let counts: &[_] = match (self.release, version) {
+            _ if self.migrates_first && own.unwrap_or(1) < 2 => &[FIRST, OLD, NEW],
             // It takes files of versions that came after it, and knows its own tables.
             (Some(1), 2..) => &[OLD],
-            (_, 3..) => &[NEW],
+            (_, 3..) | (Some(2..), ..2) => &[NEW],
             // containerd 2 moves what is in the old table to the new one, and leaves what is there.
             (Some(2..), 2) => &[OLD, NEW],
             (_, 2) => &[OLD],
@@ -139,12 +162,12 @@ mod tests {
     use crate::host::{Host, Text};
     use crate::unit::Unit;
 
-    /// As containerd 1.6 and 2.1 have shown.
+    /// As `containerd config dump` of 1.6, 2.1 and 2.4 has shown.
     #[test]
     fn which_table_counts_is_a_matter_of_the_release_and_of_the_files_version() {
         let table =
             |way: &[&str; 3], path: &str| format!("[plugins.\"{}\".{}]\nconfig_path = \"{path}\"\n", way[1], way[2]);
-        let [old, new] = [OLD, NEW].map(|way| table(&way, "/certs"));
+        let [first, old, new] = [FIRST, OLD, NEW].map(|way| table(&way, "/certs"));
         let both = table(&OLD, "/none:/certs");
         for (release, version, lines, path) in [
             ("1.6.20", "version = 2\n", &old, Some("/certs")),
@@ -160,6 +183,21 @@ mod tests {
             ("2.1.9", "", &old, None),
             ("2.1.9", "", &new, Some("/certs")),
             ("2.1.9", "version = 2\n", &both, Some("/none:/certs")),
+            ("1.6.20", "version = 1\n", &first, Some("/certs")),
+            ("1.6.20", "", &first, Some("/certs")),
+            ("2.1.9", "version = 3\n", &first, None),
+            ("2.1.9", "version = 2\n", &first, None),
+            ("2.1.9", "version = 1\n", &first, None),
+            ("2.1.9", "version = 1\n", &old, None),
+            ("2.1.9", "version = 1\n", &new, Some("/certs")),
+            ("2.1.9", "", &first, None),
+            ("2.4.2", "version = 3\n", &first, None),
+            ("2.4.2", "version = 2\n", &first, None),
+            ("2.4.2", "version = 1\n", &first, Some("/certs")),
+            ("2.4.2", "", &first, Some("/certs")),
+            ("2.4.2", "", &old, Some("/certs")),
+            ("2.4.2", "version = 1\n", &new, Some("/certs")),
+            ("2.4.2", "version = 3\n", &old, None),
         ] {
             let root = tempfile::tempdir().expect("a directory");
             let hub = root.path().join("certs/docker.io");
@@ -219,6 +257,29 @@ mod tests {
             let of_file = Settings::of(&facts(release, &format!("{version}{short}"), ""));
             let of_import = Settings::of(&facts(release, version, short));
             assert_eq!([of_file.is_ok(), of_import.is_ok()], [starts; 2], "{release}: {version}");
+        }
+    }
+
+    /// doctor said that the CRI plugin was off, and containerd did not start.
+    #[test]
+    fn a_short_name_among_the_plugins_that_are_off_is_one_that_no_containerd_starts_with_from_version_2_on() {
+        let off = |name: &str| format!("disabled_plugins = [\"{name}\"]\n");
+        let (cri, long) = (off("cri"), off("io.containerd.grpc.v1.cri"));
+        // What follows is whether it starts with the name in its file, and with the name in an import of no version.
+        for (release, version, list, starts) in [
+            ("1.6.20", "version = 2\n", &cri, [false, false]),
+            ("1.6.20", "version = 2\n", &off("grpc.cri"), [false, false]),
+            ("1.6.20", "version = 2\n", &long, [true, true]),
+            ("1.6.20", "", &cri, [true, true]),
+            ("2.1.9", "version = 2\n", &cri, [false, true]),
+            ("2.4.2", "version = 3\n", &cri, [false, true]),
+            ("2.4.2", "version = 3\n", &off("grpc.cri"), [true, true]),
+            ("2.4.2", "version = 1\n", &cri, [true, true]),
+            ("2.4.2", "", &cri, [true, true]),
+        ] {
+            let of_file = Settings::of(&facts(release, &format!("{version}{list}"), ""));
+            let of_import = Settings::of(&facts(release, version, list));
+            assert_eq!([of_file.is_ok(), of_import.is_ok()], starts, "{release}: {version}{list}");
         }
     }
 }

@@ -115,6 +115,7 @@ mod tests {
                 is_this: true,
                 silent: None,
                 info: None,
+                refusing: Vec::new(),
             };
             let mut found = Examined::new(Part::Dockerd);
             others(&facts, &expected, &mut found);

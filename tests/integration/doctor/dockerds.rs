@@ -199,7 +199,7 @@ pub(super) const BROKEN: &[Broken] = &[
         made: &[
             Install(&["dockerd", "containerd"]),
             Write(&["docker"]),
-            Put("/etc/containerd/config.toml", "version = 2\ndisabled_plugins = [\"cri\"]\n"),
+            Put("/etc/containerd/config.toml", "disabled_plugins = [\"cri\"]\n"),
         ],
         found: &[],
     },

@@ -1,7 +1,7 @@
 //! Hosts with podman, CRI-O and BuildKit.
 
-use super::Broken;
 use super::Do::{Change, Install, Listen, Put, Remove, Swap, Write};
+use super::{Broken, POLICY};
 
 const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 const MAIN: &str = "/etc/containers/registries.conf";
@@ -148,6 +148,76 @@ pub(super) const BROKEN: &[Broken] = &[
             Put("/etc/containers/registries.conf.d/99-corp.conf", "[[registry]]\nlocation = \"docker.io\"\n"),
         ],
         found: &[("podman", "hidden")],
+    },
+    Broken {
+        what: "podman with an entry that has no location",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/99-l.conf",
+                "[[registry]]\nprefix = \"docker.io/library/busybox\"\nblocked = true\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a blocked image",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/99-l.conf",
+                "[[registry]]\nlocation = \"docker.io/library/busybox\"\nblocked = true\n",
+            ),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "podman with a short-name-mode that there is not",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.conf.d/99-l.conf", "short-name-mode = \"bogus\"\n"),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a policy that rejects all images",
+        made: &[Install(&["podman"]), Write(&["podman"]), Put(POLICY, "{\"default\": [{\"type\": \"reject\"}]}\n")],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
+        what: "podman with a policy that rejects one registry's images, and one for a part of another's",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                POLICY,
+                "{\"default\": [{\"type\": \"insecureAcceptAnything\"}], \"transports\": {\"docker\": {\
+                 \"ghcr.io\": [{\"type\": \"reject\"}], \"docker.io/library\": [{\"type\": \"reject\"}]}}}\n",
+            ),
+        ],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
+        what: "podman with a policy of root's that is not JSON",
+        made: &[Install(&["podman"]), Write(&["podman"]), Put("/root/.config/containers/policy.json", "{")],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a policy of a user's that rejects all images",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/home/ann/.config/containers/policy.json", "{\"default\": [{\"type\": \"reject\"}]}"),
+        ],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
+        what: "podman without a policy",
+        made: &[Install(&["podman"]), Write(&["podman"]), Remove(POLICY)],
+        found: &[("podman", "unreadable")],
     },
     Broken {
         what: "podman with a blocked registry",
