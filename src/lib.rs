@@ -9,7 +9,7 @@
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
 //!   cli::serve, cli::check, cli::doctor, cli::init, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::generate                    manual pages, completions of shells and the schema, for packages
-//!   cli::mirror                      a flag of two of them
+//!   cli::mirror, cli::taken          flags of two of them
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
@@ -162,6 +162,7 @@
 //! directory                        a path below a root, walked so that no link of somebody else leads out of it
 //! replace                          a file in the place of another one, in one step
 //! environment_file                 the variables of a unit of systemd
+//! service_variables                taken from such a file by commands that go the service's way
 //! glob                             whether a name is one of a pattern's
 //! installed                        which programs and units a host has, by their files
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
@@ -180,7 +181,6 @@
 //!   collector                        one call to the collector
 //! check                            what is wrong with the settings, and where the way to a registry breaks; exits
 //!   configuration, warnings          all that a start would say of the settings
-//!   variables                        those of the service, where nobody has given them to this process
 //!   images                           which image each route is asked for
 //!   way, registry, pull              the ways to all registries: to a registry's token; from there to the first bytes of a blob
 //!   reach, certificate               the way to one host; what its certificate says
@@ -259,7 +259,7 @@
 //! admin, child, control, listen
 //! alarm, notify
 //! proxy
-//! cache, otlp, token
+//! cache, otlp, service_variables, token
 //! identity
 //! config, failure
 //! logger, net, replace
@@ -474,6 +474,7 @@ mod replace;
 mod run;
 mod secret;
 mod serve;
+mod service_variables;
 mod token;
 mod unit;
 mod value;
