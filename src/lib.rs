@@ -212,6 +212,7 @@
 //!   address                          which addresses are the proxy's
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
+//!   left                             what stays although the proxy may be in it
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
 //!   by_flag                          what dockerd is told by a flag, beside which its file may not say it
 //!   masked                           a text of somebody else as it is shown, without its secrets

@@ -265,7 +265,10 @@ mod tests {
             ),
             (Tells::Ends, 7200, 2, "acr example.azurecr.io: over after 2 h: it is down: no route"),
         ] {
-            assert_eq!(message(&event(tells, What::Down, seconds), refused, "docker.io 1 (the registry was known to be down)"), expected);
+            assert_eq!(
+                message(&event(tells, What::Down, seconds), refused, "docker.io 1 (the registry was known to be down)"),
+                expected
+            );
         }
     }
 }

@@ -43,8 +43,8 @@ pub(super) struct CheckFlags {
     /// An image to ask for, in place of one that is known of the route's source; once for each
     #[arg(long = "image", value_name = "IMAGE")]
     images: Vec<String>,
-    /// The directory below which the host's settings are
-    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    /// The directory below which the host's settings are, such as the tree of an image; files that they name are of this host [default: /]
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
     #[command(flatten)]
     taken: TakenFlags,
