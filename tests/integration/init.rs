@@ -428,6 +428,26 @@ async fn a_proxy_of_another_registry_is_told_with_what_it_serves() {
     }
 }
 
+/// It "does not say what it serves", and nobody was told how it would.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_was_started_by_hand_is_taken_once_it_has_the_admin_listener_that_init_asks_for() {
+    let azure = testkit::azure().await;
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
+    let admin = free().to_string();
+    let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
+    let advice =
+        format!("and end it, or start it again with --admin-address {admin}, where it tells init what it serves");
+    for (flags, says) in [(&[][..], advice.as_str()), (&[("--admin-address", admin.as_str())], "This goes into")] {
+        let setup = testkit::Setup::new(&azure);
+        let proxy = flags.iter().fold(setup, |setup, (flag, value)| setup.flag(flag, value)).start();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["init", "--registry", &registry, "--prefix", "hub", "--skip", "try"]);
+        command.args(["--listen-address", &proxy.address().to_string(), "--admin-address", &admin]).env_clear();
+        let (_, said) = judge(&tokio::task::spawn_blocking(move || run(&mut command, None)).await.expect("no panic"));
+        assert!(said.contains(says), "{said}");
+    }
+}
+
 /// How each question ends, and an answer that does as little as goes on.
 const QUESTIONS: [(&str, &str); 7] = [
     ("such as example.azurecr.io: ", "example.azurecr.io"),
