@@ -2,7 +2,6 @@
 //! hand does not have them, so these take them from the file `environment` beside the configuration, as `init` does, and leave out what
 //! the shell has in their place.
 
-#[cfg(feature = "bench")]
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -20,7 +19,9 @@ pub(crate) const LEFT_OUT: &str = "left-out";
 /// the configuration is, and some variables lead programs to code, such as `LD_PRELOAD`.
 const OF_THE_NETWORK: [&str; 8] =
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// The process that systemd has started, by itself (systemd.exec(5)).
+/// What systemd gives to each process of a unit (systemd.exec(5)), and to all that such a process starts.
+const INVOCATION: &str = "INVOCATION_ID";
+/// The process that systemd has started, by itself (systemd.exec(5)), since release 248.
 const SYSTEMD: &str = "SYSTEMD_EXEC_PID";
 /// The service whose script runs, in OpenRC.
 const OPENRC: &str = "RC_SVCNAME";
@@ -132,6 +133,36 @@ fn anew(program: PathBuf, path: &Path, wanted: Vec<(&str, &str)>, foreign: &[&st
 
 /// Whether a service manager has started this process: then its environment is that of the service.
 fn is_of_service() -> bool {
-    let by_systemd = std::env::var(SYSTEMD).is_ok_and(|id| id == std::process::id().to_string());
-    by_systemd || std::env::var_os(OPENRC).is_some()
+    is_by_manager(|name| std::env::var_os(name), std::process::id(), std::os::unix::process::parent_id())
+}
+
+/// The same of a process with these variables, of this id and this parent.
+fn is_by_manager(variable: impl Fn(&str) -> Option<OsString>, id: u32, parent: u32) -> bool {
+    let by_systemd = match variable(SYSTEMD) {
+        Some(started) => *started == *id.to_string(),
+        // Before release 248 there is none. What is in the terminal of a desktop has the invocation of its session, and a shell as parent.
+        None => parent == 1 && variable(INVOCATION).is_some(),
+    };
+    by_systemd || variable(OPENRC).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Debian 11 has systemd 247: `check` of its unit took a file that it may not read for one that it lacks, at each start.
+    #[test]
+    fn a_systemd_that_does_not_tell_whom_it_has_started_is_known_by_its_invocation_and_as_the_parent() {
+        for (variables, parent, expected) in [
+            (&[][..], 1, false),
+            (&[("SYSTEMD_EXEC_PID", "7"), ("INVOCATION_ID", "a")], 1, true),
+            (&[("SYSTEMD_EXEC_PID", "6"), ("INVOCATION_ID", "a")], 1, false),
+            (&[("INVOCATION_ID", "a")], 1, true),
+            (&[("INVOCATION_ID", "a")], 6, false),
+            (&[("RC_SVCNAME", "acr-cache-proxy")], 6, true),
+        ] {
+            let of = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into());
+            assert_eq!(is_by_manager(of, 7, parent), expected, "{variables:?} {parent}");
+        }
+    }
 }
