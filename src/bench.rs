@@ -2,6 +2,7 @@
 //! names, and the sign-in of direct pulls.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use acr_bench::{Connector, Invocation, Io, Login, Opening, Options, Origin, Rout
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
+use oci::printable;
 use oci::route::{Blobs, Source};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -18,7 +20,6 @@ use zeroize::Zeroizing;
 
 use crate::client_tls::Presented;
 use crate::config::Config;
-use crate::failure::{Failure, Hop};
 use crate::identity::Chain;
 use crate::logger;
 use crate::net::addresses::{Addresses, Names, Way, system_lookup};
@@ -26,6 +27,7 @@ use crate::net::egress::{Egress, EgressSettings};
 use crate::net::trust::TrustRoots;
 use crate::net::tunnel::Opened;
 use crate::secret::Secret;
+use crate::service_variables::{self, Told};
 use crate::token::acr::AcrIssuer;
 use crate::token::{Granted, Issuer as _};
 
@@ -47,8 +49,8 @@ pub(crate) enum Target {
         direct: Option<Box<Config>>,
         /// CA certificates that are trusted besides the system's.
         ca_file: Option<PathBuf>,
-        /// The service's variables, of which some are not set here.
-        unset: Option<PathBuf>,
+        /// Whose variables the sign-in of direct pulls has.
+        variables: Vec<Told>,
     },
     /// The emulator, and a proxy in front of it.
     Emulated {
@@ -62,13 +64,22 @@ pub(crate) enum Target {
 /// Measures, and writes the report. The error is one sentence.
 pub(crate) fn run(options: &Options, target: &Target) -> Result<(), String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let invocation = Invocation { date: date(), command: command_line(std::env::args_os().skip(1)) };
+    let variables: Vec<_> = match target {
+        Target::Named { variables, .. } => variables.iter().map(|told| told.text().to_owned()).collect(),
+        Target::Emulated { .. } => Vec::new(),
+    };
+    // Also where no report comes of it, because the sign-in fails.
+    for told in &variables {
+        let _ = writeln!(io::stderr(), "bench: {}", printable::line(told));
+    }
+    let command = command_line(service_variables::given(std::env::args_os().skip(1)));
+    let invocation = Invocation { date: date(), command, variables };
     acr_bench::run(options, invocation, subject(target)).map_err(|cause| format!("bench: {cause}"))
 }
 
 async fn subject(target: &Target) -> Result<Subject, String> {
     match target {
-        Target::Named { via, presented, direct, ca_file, unset } => {
+        Target::Named { via, presented, direct, ca_file, variables: _ } => {
             let roots = roots(ca_file.as_deref())?;
             let mut connector = connector(&roots)?;
             let settings = direct.as_ref().map_or_else(EgressSettings::default, |config| config.egress().clone());
@@ -81,7 +92,7 @@ async fn subject(target: &Target) -> Result<Subject, String> {
             }
             let mut routes: Vec<_> = via.iter().cloned().map(Route::via).collect();
             if let Some(config) = direct {
-                routes.push(direct_route(config, &connector, &roots, &egress, unset.as_deref()).await?);
+                routes.push(direct_route(config, &connector, &roots, &egress).await?);
             }
             Ok(Subject { routes, connector, rtt: None, guard: Box::new(()) })
         }
@@ -89,7 +100,7 @@ async fn subject(target: &Target) -> Result<Subject, String> {
             let emulated = Emulated::start(*rtt, *blobs).await?;
             let roots = roots(emulated.config.ca_file())?;
             let connector = connector(&roots)?;
-            let direct = direct_route(&emulated.config, &connector, &roots, &Egress::direct(), None).await?;
+            let direct = direct_route(&emulated.config, &connector, &roots, &Egress::direct()).await?;
             let routes = vec![Route::via(emulated.via.clone()), direct];
             Ok(Subject { routes, connector, rtt: Some(*rtt), guard: Box::new(emulated) })
         }
@@ -134,7 +145,6 @@ async fn direct_route(
     connector: &Connector,
     roots: &TrustRoots,
     egress: &Arc<Egress>,
-    unset: Option<&Path>,
 ) -> Result<Route, String> {
     // Images have names of Docker Hub. Without a route for Docker Hub, the first route is measured.
     let hub = Source::docker_hub();
@@ -160,7 +170,7 @@ async fn direct_route(
     let anonymous = identity.is_none();
     let issuer = AcrIssuer::new(domain.clone(), identity, way, roots, Arc::default())
         .map_err(|cause| failed(format!("TLS client: {cause}")))?;
-    let sign_in = DockerLogin { issuer, anonymous, unset: unset.map(not_set), login: Mutex::new(None) };
+    let sign_in = DockerLogin { issuer, anonymous, login: Mutex::new(None) };
     Ok(Route::direct(origin, route.prefix.as_str(), Arc::new(sign_in)))
 }
 
@@ -168,17 +178,7 @@ async fn direct_route(
 struct DockerLogin {
     issuer: AcrIssuer,
     anonymous: bool,
-    /// What may be the reason of a sign-in that fails.
-    unset: Option<String>,
     login: Mutex<Option<(Granted, Instant)>>,
-}
-
-/// That the service has variables which this process does not have, and how it gets them.
-fn not_set(path: &Path) -> String {
-    let path = path.display();
-    format!(
-        "the variables of {path} are the service's and not set here: run bench with them: sh -c 'set -a; . {path}; exec acr-cache-proxy bench ...'"
-    )
 }
 
 #[async_trait]
@@ -188,11 +188,7 @@ impl SignIn for DockerLogin {
         let token = match &*login {
             Some((granted, since)) if since.elapsed() < granted.lifetime / 2 => granted.token.clone(),
             _ => {
-                let told = |failure: Failure| match &self.unset {
-                    Some(unset) if failure.hop == Hop::Identity => format!("{failure}; {unset}"),
-                    _ => failure.message,
-                };
-                let granted = self.issuer.login().await.map_err(told)?;
+                let granted = self.issuer.login().await.map_err(|failure| failure.message)?;
                 login.insert((granted, Instant::now())).0.token.clone()
             }
         };

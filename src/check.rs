@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::proxy::Connections;
+use crate::service_variables::{self, Taken};
 
 mod certificate;
 mod configuration;
@@ -26,7 +28,6 @@ mod reach;
 mod registry;
 mod report;
 mod steps;
-pub(crate) mod variables;
 mod warnings;
 mod way;
 
@@ -52,7 +53,7 @@ pub(crate) struct Options {
     /// The file of the settings, for the report; `None` where flags alone give them.
     pub file: Option<String>,
     /// The variables that this process was started anew with.
-    pub taken: Option<variables::Taken>,
+    pub taken: Option<Taken>,
     /// Also try the way to the registries.
     pub online: bool,
     /// The report as JSON.
@@ -66,7 +67,7 @@ pub(crate) struct Options {
 /// Checks the settings that `load` gives, or what is wrong with them, and prints the report. Returns the exit status.
 pub(crate) fn run(options: &Options, load: impl FnOnce() -> Result<Config, String>) -> u8 {
     let begun = std::time::Instant::now();
-    let of_variables = variables::take(options.file.as_deref(), options.taken.as_ref());
+    let of_variables = service_variables::take(options.file.as_deref().map(Path::new), options.taken.as_ref());
     let (mut configuration, parts) = configuration::check(options, of_variables, load);
     let mut groups = Vec::new();
     if let Some(parts) = parts.filter(|_| options.online) {

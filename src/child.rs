@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use crate::notify;
 
 /// The child listens within milliseconds; this limit is for a very busy machine.
@@ -54,7 +56,7 @@ impl ProxyProcess {
             // Ctrl-C then signals the parent only, which stops the child.
             .process_group(0)
             .spawn()
-            .map_err(|cause| format!("proxy: {cause}"))?;
+            .map_err(|cause| not_started(&cause))?;
         let stderr = child.stderr.take();
         // From here on, the child is killed on every return.
         let mut process = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
@@ -103,6 +105,16 @@ impl ProxyProcess {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// Why this program could not be started a second time.
+fn not_started(cause: &io::Error) -> String {
+    let hint = if cause.raw_os_error() == Some(Errno::ENOEXEC as i32) {
+        "it is for another processor than this machine's, and the emulator that runs it is not registered with binfmt_misc, so it cannot start itself again: "
+    } else {
+        ""
+    };
+    format!("proxy: {hint}{cause}")
 }
 
 /// The address in a notification that says that the proxy is ready.
@@ -159,6 +171,18 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Under qemu it was "Exec format error" alone.
+    #[test]
+    fn a_program_for_another_processor_says_why_it_cannot_start_itself_again() {
+        for (errno, says) in [
+            (Errno::ENOEXEC, "proxy: it is for another processor than this machine's, "),
+            (Errno::EAGAIN, "proxy: Resource temporarily unavailable"),
+        ] {
+            let said = not_started(&io::Error::from_raw_os_error(errno as i32));
+            assert!(said.starts_with(says) && said.ends_with(&format!("(os error {})", errno as i32)), "{said}");
+        }
+    }
 
     #[test]
     fn only_the_notification_of_a_ready_proxy_gives_an_address() {

@@ -22,6 +22,7 @@ mod mirror;
 mod missing;
 mod reload;
 mod serve;
+mod taken;
 mod warm;
 
 #[cfg(feature = "demo")]

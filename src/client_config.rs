@@ -24,6 +24,7 @@ mod install;
 mod k3s;
 mod kaniko;
 mod kubernetes;
+mod left;
 mod look;
 mod masked;
 mod merge;
@@ -143,10 +144,10 @@ impl Client {
         }
     }
 
-    /// What is left to do once all of its files below `root` are removed.
-    fn after_removal(self, root: &Path) -> String {
+    /// What is left to do once all of its files are removed.
+    fn after_removal(self) -> Option<&'static str> {
         let known = match self {
-            Self::Docker => return by_flag::after_removal(root),
+            Self::Docker => docker::AFTER_REMOVAL,
             Self::DockerDesktop => docker_desktop::AFTER_REMOVAL,
             Self::Containerd => containerd::AFTER_REMOVAL,
             Self::Nerdctl => nerdctl::AFTER_REMOVAL,
@@ -155,9 +156,9 @@ impl Client {
             Self::Kubernetes => kubernetes::AFTER_REMOVAL,
             Self::K3s => k3s::K3S_AFTER_REMOVAL,
             Self::Rke2 => k3s::RKE2_AFTER_REMOVAL,
-            Self::Talos | Self::Kaniko => "",
+            Self::Talos | Self::Kaniko => return None,
         };
-        known.to_owned()
+        Some(known)
     }
 }
 

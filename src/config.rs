@@ -140,9 +140,12 @@ impl Flags {
         self
     }
 
-    /// The flags of settings that have a text, and it.
-    pub(crate) fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.texts.iter().map(|(flag, text)| (*flag, text.as_str()))
+    /// The flags with a text, and it, but for those that change only how a proxy runs: no command that looks after a host does
+    /// anything else for them.
+    pub(crate) fn of_host(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let of_run = [FILE.log.row.flag, FILE.threads.row.flag];
+        let of_host = self.texts.iter().filter(move |(flag, _)| !of_run.contains(&Some(*flag)));
+        of_host.map(|(flag, text)| (*flag, text.as_str()))
     }
 
     /// Whether they name a registry, and so are settings of their own.

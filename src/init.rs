@@ -299,7 +299,14 @@ impl<'a, R: BufRead, W: Write> Init<'a, R, W> {
             Port::Ours => self.running.who(&Ways::of(config)),
             Port::Free | Port::Taken => "another program".to_owned(),
         };
-        self.left.push(found.refusal(&who, by));
+        // Where a service manager starts the proxy, no other one may listen there, whatever it serves.
+        let is_by_hand = found.port == Port::Ours && !matches!(self.host.manager, Manager::Systemd { .. });
+        let helps = config.admin().filter(|_| is_by_hand && self.running == Running::Unknown).map(|admin| {
+            format!(
+                "start it again with --admin-address {admin}, where it tells init what it serves, and run init again"
+            )
+        });
+        self.left.push(found.refusal(&who, helps, by));
         false
     }
 

@@ -9,7 +9,7 @@
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
 //!   cli::serve, cli::check, cli::doctor, cli::init, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::generate                    manual pages, completions of shells and the schema, for packages
-//!   cli::mirror                      a flag of two of them
+//!   cli::mirror, cli::taken          flags of two of them
 //!   cli::missing                     a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
@@ -164,6 +164,7 @@
 //! directory                        a path below a root, walked so that no link of somebody else leads out of it
 //! replace                          a file in the place of another one, in one step
 //! environment_file                 the variables of a unit of systemd
+//! service_variables                taken from such a file by commands that go the service's way
 //! glob                             whether a name is one of a pattern's
 //! installed                        which programs and units a host has, by their files
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
@@ -182,7 +183,6 @@
 //!   collector                        one call to the collector
 //! check                            what is wrong with the settings, and where the way to a registry breaks; exits
 //!   configuration, warnings          all that a start would say of the settings
-//!   variables                        those of the service, where nobody has given them to this process
 //!   images                           which image each route is asked for
 //!   way, registry, pull              the ways to all registries: to a registry's token; from there to the first bytes of a blob
 //!   reach, certificate               the way to one host; what its certificate says
@@ -218,6 +218,7 @@
 //!   address                          which addresses are the proxy's
 //!   look, standing                   what is in the place of each, and whether it stands as it would be written
 //!   install, amend, prune            writes a file, adds to one of somebody else, finds and removes those from here
+//!   left                             what stays although the proxy may be in it
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
 //!   by_flag                          what dockerd is told by a flag, beside which its file may not say it
 //!   gone                             addresses that were the proxy's, and where nobody listens any more
@@ -266,7 +267,7 @@
 //! admin, child, control, listen
 //! alarm, notify
 //! proxy
-//! cache, otlp, token
+//! cache, otlp, service_variables, token
 //! identity
 //! config, failure
 //! logger, net, replace
@@ -481,6 +482,7 @@ mod replace;
 mod run;
 mod secret;
 mod serve;
+mod service_variables;
 mod token;
 mod unit;
 mod value;

@@ -28,6 +28,8 @@ pub(crate) struct About {
     pub date: String,
     /// The command line that repeats the run.
     pub command: String,
+    /// Whose variables sign in, a sentence each.
+    pub variables: Vec<String>,
     /// The images, as the preflight found them.
     pub images: Vec<Sized>,
     /// Which manifest of an index.
@@ -214,6 +216,7 @@ mod tests {
         let about = About {
             date: "2026-11-25T14:18:00Z".to_owned(),
             command: "acr-cache-proxy bench --image 'a & b'".to_owned(),
+            variables: Vec::new(),
             images: vec![Sized { name: "library/nginx:1.27".to_owned(), layers: 7, bytes: 70 << 20 }],
             platform: "linux/amd64".to_owned(),
             layers: Layers::Full,

@@ -43,6 +43,8 @@ pub struct Invocation {
     pub date: String,
     /// The command line, ready to be pasted into a shell.
     pub command: String,
+    /// Whose variables sign in, a sentence each.
+    pub variables: Vec<String>,
 }
 
 /// Measures and writes the report; `prepare` runs inside the runtime. Ctrl-C or SIGTERM ends the load and leads to the report;
@@ -129,6 +131,7 @@ impl Ready {
         let about = report::About {
             date: invocation.date,
             command: invocation.command,
+            variables: invocation.variables,
             images,
             platform: plan.platform.to_string(),
             layers: plan.layers,

@@ -76,6 +76,7 @@ fn routes(state: &State) -> Vec<Value> {
             },
             "refused_last_hour": requests,
             "most_frequent_cause": cause.map(Cause::name),
+            "because": cause.map(Cause::words),
         })
     };
     state.routes.load().iter().map(told).collect()

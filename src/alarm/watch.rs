@@ -71,7 +71,7 @@ impl Watcher {
             if let Some(cause) = is_failing
                 && !faults.iter().any(|fault| fault.what != What::Route && fault.subject == registry)
             {
-                let cause = format!("all requests are refused, most of them because of {}", cause.name());
+                let cause = format!("all requests are refused, most of them because {}", cause.words());
                 faults.push(Fault { what: What::Route, subject: destination.route.to_string(), cause });
             }
         }
@@ -87,7 +87,7 @@ impl Watcher {
                 all += last.requests;
                 let before = if words.is_empty() { "" } else { ", " };
                 // Writing to a `String` does not fail.
-                let _ = write!(words, "{before}{} {} ({})", route.destination.route, last.requests, cause.name());
+                let _ = write!(words, "{before}{} {} ({})", route.destination.route, last.requests, cause.words());
             }
         }
         (all, words)
@@ -255,17 +255,20 @@ mod tests {
                 Tells::Reminds,
                 3600,
                 1,
-                "acr example.azurecr.io: for 60 min now: it is down: no route; 1 request was refused in the last hour: docker.io 1 (down)",
+                "acr example.azurecr.io: for 60 min now: it is down: no route; 1 request was refused in the last hour: docker.io 1 (the registry was known to be down)",
             ),
             (
                 Tells::Reminds,
                 7200,
                 2,
-                "acr example.azurecr.io: for 2 h now: it is down: no route; 2 requests were refused in the last hour: docker.io 1 (down)",
+                "acr example.azurecr.io: for 2 h now: it is down: no route; 2 requests were refused in the last hour: docker.io 1 (the registry was known to be down)",
             ),
             (Tells::Ends, 7200, 2, "acr example.azurecr.io: over after 2 h: it is down: no route"),
         ] {
-            assert_eq!(message(&event(tells, What::Down, seconds), refused, "docker.io 1 (down)"), expected);
+            assert_eq!(
+                message(&event(tells, What::Down, seconds), refused, "docker.io 1 (the registry was known to be down)"),
+                expected
+            );
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
 use crate::serve::registry::{Builder, Built, Shared};
 use crate::serve::{self, ServeError};
+use crate::service_variables::Told;
 use crate::{alarm, identity, logger};
 
 /// What the proxy would be built of.
@@ -58,12 +59,17 @@ impl Findings {
 /// already.
 pub(super) fn check(
     options: &Options,
-    before: Vec<(Status, String)>,
+    before: Vec<Told>,
     load: impl FnOnce() -> Result<Config, String>,
 ) -> (Findings, Option<Parts>) {
     let name = options.file.clone().unwrap_or_else(|| "of the command line".to_owned());
     let mut findings = Findings { name, lines: Vec::new() };
-    before.into_iter().for_each(|(status, text)| findings.add(status, text));
+    for told in before {
+        match told {
+            Told::Fact(text) => findings.add(Status::Ok, text),
+            Told::Warning(text) => findings.warn(text),
+        }
+    }
     // Both Pingora and reqwest take the process's provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (parts, heard) = warnings::during(|| build(&mut findings, load));

@@ -9,11 +9,11 @@ use oci::name::Prefix;
 use oci::route::Blobs;
 
 use super::exit::{Exit, mistake};
+use super::taken::TakenFlags;
 use crate::bench::{IMAGE, Target};
 use crate::client_tls::Presented;
 use crate::config::{self, Config, Domain};
-use crate::environment_file::Variables;
-use crate::identity;
+use crate::service_variables::{self, Told};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -50,8 +50,8 @@ pub(super) struct BenchFlags {
     /// The registry and the cache rule's prefix, such as example.azurecr.io/hub, pulled from as docker does
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     direct: Option<String>,
-    /// The proxy's configuration file, for the identity of direct pulls [default: the default chain]. Variables of the sign-in are
-    /// those of the environment
+    /// The proxy's configuration file, for the identity of direct pulls [default: the default chain]. Unless the environment says who
+    /// signs in, the variables of the sign-in are those of the file environment beside it, as for the service
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A PEM file of private CA certificates, trusted besides the system's
@@ -74,14 +74,20 @@ pub(super) struct BenchFlags {
     /// How the emulator's proxy serves blobs, as in its settings: redirect, proxy_config or proxy [default: redirect]
     #[arg(long, value_name = "HOW")]
     blobs: Option<String>,
+    #[command(flatten)]
+    taken: TakenFlags,
 }
 
 /// What to measure. The error has all mistakes.
 pub(super) fn parse(mut flags: BenchFlags) -> Result<(Options, Target), Exit> {
     let mut mistakes = Vec::new();
+    // Before files are read: one that is a pipe is read once, and this may start the program anew.
+    let taken = std::mem::take(&mut flags.taken).parse();
+    let signs_in = flags.direct.is_some() && !flags.emulated;
+    let variables = service_variables::take(flags.config.as_deref().filter(|_| signs_in), taken.as_ref());
     let emulated = flags.emulated.then(|| emulated(&mut flags, &mut mistakes));
     let options = Options::parse(&flags.run, &mut mistakes);
-    let target = emulated.unwrap_or_else(|| named(&flags, &mut mistakes));
+    let target = emulated.unwrap_or_else(|| named(&flags, variables, &mut mistakes));
     match (options, target) {
         (Some(options), Some(target)) if mistakes.is_empty() => Ok((options, target)),
         _ => Err(mistake(&mistakes.join("\n"))),
@@ -114,7 +120,7 @@ fn emulated(flags: &mut BenchFlags, mistakes: &mut Vec<String>) -> Option<Target
     Some(Target::Emulated { blobs: blobs?, rtt: rtt? })
 }
 
-fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
+fn named(flags: &BenchFlags, variables: Vec<Told>, mistakes: &mut Vec<String>) -> Option<Target> {
     if flags.rtt.is_some() {
         mistakes.push("--rtt: has no effect without --emulated: the network has its own round-trip time".to_owned());
     }
@@ -143,15 +149,7 @@ fn named(flags: &BenchFlags, mistakes: &mut Vec<String>) -> Option<Target> {
     };
     let ca_file = direct.as_ref().and_then(|config| config.ca_file().map(Path::to_owned));
     let ca_file = ca_file.or_else(|| flags.ca_file.clone());
-    let unset = flags.config.as_deref().and_then(unset);
-    Some(Target::Named { via, presented, direct: direct.map(Box::new), ca_file, unset })
-}
-
-/// The service's file of variables beside this configuration, if it has one of the sign-in that is not set here.
-fn unset(config: &Path) -> Option<PathBuf> {
-    let path = config.parent()?.join("environment");
-    let lacks = |name: &str| identity::VARIABLES.contains(&name) && !identity::is_set(name);
-    Variables::read(&path).is_ok_and(|variables| variables.iter().any(|(name, _)| lacks(name))).then_some(path)
+    Some(Target::Named { via, presented, direct: direct.map(Box::new), ca_file, variables })
 }
 
 /// The identity and the addresses in the proxy's file, for the registry that the flag names.

@@ -7,8 +7,8 @@ use oci::image::Image;
 
 use super::exit::{Exit, mistake};
 use super::serve::{self, HOST_SETTINGS};
+use super::taken::TakenFlags;
 use crate::check::Options;
-use crate::check::variables::{FLAG, LEFT_OUT, Taken};
 use crate::config::Flags;
 
 pub(super) fn examples() -> String {
@@ -43,22 +43,18 @@ pub(super) struct CheckFlags {
     /// An image to ask for, in place of one that is known of the route's source; once for each
     #[arg(long = "image", value_name = "IMAGE")]
     images: Vec<String>,
-    /// The directory below which the host's settings are
-    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    /// The directory below which the host's settings are, such as the tree of an image; files that they name are of this host [default: /]
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
-    /// The file of variables with which this command was started anew, by itself
-    #[arg(long = FLAG, value_name = "FILE", hide = true)]
-    variables_of: Option<PathBuf>,
-    /// What that left out
-    #[arg(long = LEFT_OUT, value_name = "NAME", hide = true)]
-    left_out: Vec<String>,
+    #[command(flatten)]
+    taken: TakenFlags,
     #[command(flatten)]
     serve: serve::ServeFlags,
 }
 
 /// What to check, and by which flags the settings are read.
 pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
-    let CheckFlags { online, json, images, root, variables_of, left_out, mut serve } = flags;
+    let CheckFlags { online, json, images, root, taken, mut serve } = flags;
     if !images.is_empty() && !online {
         return Err(mistake("--image is asked for with --online: set both"));
     }
@@ -72,6 +68,5 @@ pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
     serve.or_host(&root)?;
     let file = serve.file();
     let (flags, warnings) = serve::settings(serve);
-    let taken = variables_of.map(|file| Taken { file, left_out });
-    Ok((Options { file, taken, online, json, images, warnings }, flags))
+    Ok((Options { file, taken: taken.parse(), online, json, images, warnings }, flags))
 }

@@ -48,8 +48,8 @@ pub(super) struct ClientConfigFlags {
     /// Also remove files that this program wrote for routes that are gone; without --write, only list them
     #[arg(long)]
     prune: bool,
-    /// Remove every file that this program wrote for the client, but for daemon.json, which has no mark by which it is known;
-    /// without --write, only list them; needs no settings
+    /// Remove every file that this program wrote for the client, but for daemon.json, which has no mark by which it is known: if it has
+    /// mirrors, that is told; without --write, only list them; needs no settings
     #[arg(long)]
     remove: bool,
     /// The directory below which files are, such as the tree of an image [default: /]

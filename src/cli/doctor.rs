@@ -67,6 +67,6 @@ pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
     serve.or_host(&root)?;
     let file = serve.file();
     let (flags, _) = serve::settings(serve);
-    let given = flags.given().map(|(flag, text)| (flag, text.to_owned())).collect();
+    let given = flags.of_host().map(|(flag, text)| (flag, text.to_owned())).collect();
     Ok((Options { file, given, mirror, json, fix, pull, root }, flags))
 }

@@ -54,8 +54,8 @@ pub(super) struct InitFlags {
     /// Leave a step out: try, service or engines; once for each. Without service, engines come only to a proxy that runs
     #[arg(long = "skip", value_name = "STEP")]
     skips: Vec<String>,
-    /// The directory below which all files are, such as the tree of an image; nothing is started there
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// The directory below which all files are, such as the tree of an image; nothing is started there [default: /]
+    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 }
 

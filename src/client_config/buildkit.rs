@@ -6,7 +6,7 @@ use crate::config::Routes;
 
 const PATH: &str = "/etc/buildkit/buildkitd.toml";
 pub(crate) const PATHS: &[&str] = &[PATH];
-pub(crate) const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create; what --merge has added to a file of somebody else stays in it";
+pub(crate) const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create";
 
 /// BuildKit names the registry in `ns`, as containerd does, so that one address is the mirror of all.
 pub(crate) fn setup(routes: &Routes, mirror: &Mirror) -> Setup {

@@ -49,30 +49,32 @@ pub(crate) fn settings(unit: &Unit) -> String {
     unit.flag(CONFIG_FILE).pop().unwrap_or_else(|| DAEMON_JSON.to_owned())
 }
 
-/// What is left to do once the files below `root` are removed: the file of settings has no comment by which it is known.
-pub(super) fn after_removal(root: &Path) -> String {
+/// The mirrors that a dockerd below `root` may have of this proxy after its other files are removed, and how they go, a sentence: its file
+/// of settings has no comment by which it is known, and a flag is no file.
+pub(super) fn left(root: &Path) -> Option<String> {
     let host = Host::new(root.to_owned());
     let unit = dockerd(&host);
     let file = settings(&unit);
-    let take_out = "take the proxy out of it if it is there, then:";
+    let take_out = "if the proxy is there, take it out, then:";
     if !unit.flag(FLAG).is_empty() {
-        return format!("{} gives dockerd --{FLAG}: {take_out} {}", unit.file_of(FLAG), unit.restart());
+        return Some(format!("{} gives dockerd --{FLAG}: {take_out} {}", unit.file_of(FLAG), unit.restart()));
     }
-    let read = host.read(&file);
+    let text = host.read(&file)?.content.ok();
     // Of what cannot be read it is not known.
-    let parsed = read.map(|text| text.content.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok()));
+    let parsed = text.and_then(|text| serde_json::from_str::<Value>(&text).ok());
     let names_none = |settings: &Value| settings.get(KEY).is_none_or(|mirrors| *mirrors == Value::Array(Vec::new()));
-    match parsed {
-        None => "dockerd reads its other files at each pull, so there is nothing to reload".to_owned(),
-        Some(Some(settings)) if names_none(&settings) => {
-            format!(
-                "{file} has no {KEY}, and dockerd reads its other files at each pull, so there is nothing to reload"
-            )
-        }
-        Some(_) => format!(
-            "{file} is left as it is, for it has no comment by which it is known: in {KEY} {take_out} systemctl reload docker"
-        ),
+    if parsed.as_ref().is_some_and(names_none) {
+        return None;
     }
+    let (what, place) = match parsed {
+        Some(_) => (format!("has {KEY} and no comment by which it would be known"), format!("in {KEY} there")),
+        None => ("cannot be read as JSON".to_owned(), format!("in its {KEY}")),
+    };
+    let at = root.join(file.trim_start_matches('/'));
+    let at = at.display();
+    Some(format!(
+        "{at} is left as it is, because it {what}: if the proxy is {place}, take it out, then: systemctl reload docker"
+    ))
 }
 
 /// Such a flag.

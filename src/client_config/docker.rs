@@ -10,6 +10,8 @@ use oci::route::DOCKER_HUB;
 pub(crate) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CERTS_D: &str = "/etc/docker/certs.d";
 pub(crate) const PATHS: &[&str] = &["/etc/docker/certs.d/*/hosts.toml"];
+pub(crate) const AFTER_REMOVAL: &str =
+    "dockerd reads its hosts.toml at each pull, so for these there is nothing to reload";
 
 /// dockerd knows two ways. `registry-mirrors` in `daemon.json` is for Docker Hub only, and every release reads it.
 /// `hosts.toml` is for any registry, and counts since dockerd 28 (`daemon/hosts.go` in moby), for pulls into the

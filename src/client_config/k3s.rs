@@ -38,8 +38,10 @@ pub(crate) const RKE2: Distribution = Distribution {
 };
 pub(crate) const K3S_PATHS: &[&str] = &[K3S.path];
 pub(crate) const RKE2_PATHS: &[&str] = &[RKE2.path];
-pub(crate) const K3S_AFTER_REMOVAL: &str = "k3s forgets its mirrors at its next start: systemctl restart k3s, or k3s-agent; what --merge has added to a file of somebody else stays in it";
-pub(crate) const RKE2_AFTER_REMOVAL: &str = "RKE2 forgets its mirrors at its next start: systemctl restart rke2-server, or rke2-agent; what --merge has added to a file of somebody else stays in it";
+pub(crate) const K3S_AFTER_REMOVAL: &str =
+    "k3s forgets its mirrors at its next start: systemctl restart k3s, or k3s-agent";
+pub(crate) const RKE2_AFTER_REMOVAL: &str =
+    "RKE2 forgets its mirrors at its next start: systemctl restart rke2-server, or rke2-agent";
 
 /// Each registry has its endpoints below `mirrors`, and the registry itself is asked last whatever stands there, but for nodes
 /// with `disable-default-registry-endpoint` (docs.k3s.io/installation/private-registry).

@@ -97,6 +97,7 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&He
     let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
     let is_gone = |url: &str| is_this && here.is_some_and(|here| is_gone(here, &Address::parse(url)));
     match file.addition.as_ref().map(|addition| addition.merge_without(text, &is_same, &is_gone)) {
+        None if is_by_name(&file.path) => Found::Foreign(LOST_MARK.to_owned()),
         None => Found::Foreign("was not written from here".to_owned()),
         Some(Ok(merged)) if merged.lacks.is_empty() && merged.leftover.is_empty() => Found::Same(merged.beside),
         Some(Ok(merged)) if merged.lacks.is_empty() => Found::Leftover(merged.leftover, merged.beside),
@@ -131,6 +132,15 @@ fn difference(old: &str, new: &str) -> String {
 
 pub(crate) fn is_ours(content: &[u8]) -> bool {
     content.split(|byte| *byte == b'\n').take(MARKER_WITHIN_LINES).any(|line| line.starts_with(MARKER.as_bytes()))
+}
+
+/// What is said of a file whose path is that of one from here, and which does not carry the marker.
+pub(super) const LOST_MARK: &str =
+    "lacks the first line by which files of client-config are known: if it is nobody else's, remove it by hand";
+
+/// Whether files of this path are from here alone: their name says so.
+pub(super) fn is_by_name(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.contains("acr-cache-proxy"))
 }
 
 /// Whether there is a file that carries the marker. A symbolic link is none, wherever it leads.

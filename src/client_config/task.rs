@@ -11,7 +11,8 @@ use oci::printable;
 use similar::TextDiff;
 
 use super::install::{Outcome, install};
-use super::look::{Found, Look, look, sends};
+use super::left::left;
+use super::look::{Found, LOST_MARK, Look, look, sends};
 use super::masked::masked;
 use super::merge::Merged;
 use super::prune::{self, Installed};
@@ -214,6 +215,13 @@ fn put(root: &Path, file: &File, look: &Look, how: How) -> Result<bool, String> 
             say("merged", at);
             say("kept", &copy);
         }
+        Outcome::Left(_)
+            if let Found::Foreign(why) = &look.found
+                && why == LOST_MARK =>
+        {
+            tell(format_args!("{} is left as it is: it {why}, and run this again", at.display()));
+            return Ok(true);
+        }
         Outcome::Left(why) => {
             let merges = matches!(look.found, Found::Lacks(..));
             let how = if merges { "--merge adds to it, or merge this into it" } else { "merge this into it" };
@@ -240,14 +248,18 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
     if files.is_empty() {
         tell(format_args!("no file of this command is below {}", root.display()));
     }
+    let left = left(client, root, &paths);
+    left.iter().for_each(tell);
     let kept = if write {
         remove_all(root, &files)
     } else {
         files.iter().for_each(|file| say("would remove", &file.at));
         0
     };
-    tell(client.after_removal(root));
-    outcome(&[("files that could not be removed", kept)])
+    if let Some(then) = client.after_removal() {
+        tell(then);
+    }
+    outcome(&[("files that were left as they are", left.len()), ("files that could not be removed", kept)])
 }
 
 /// Gives how many of the files are still there.

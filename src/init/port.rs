@@ -37,8 +37,14 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// That the proxy cannot listen there, because somebody does, and what to do: by `init` as it was asked for, with another port, or by editing this configuration.
-    pub(super) fn refusal(&self, who: &str, by: Result<(&Settings, &Options), &String>) -> String {
+    /// That the proxy cannot listen there, because somebody does, and what to do: what helps beside ending it, if there is something; `init` as
+    /// it was asked for, with another port, or editing this configuration.
+    pub(super) fn refusal(
+        &self,
+        who: &str,
+        helps: Option<String>,
+        by: Result<(&Settings, &Options), &String>,
+    ) -> String {
         let Self { address, key, .. } = self;
         let other = match by {
             Ok((settings, options)) => {
@@ -47,8 +53,9 @@ impl Found {
             }
             Err(config) => format!("choose another port by {key} in {config}"),
         };
+        let helps = helps.map(|helps| format!("or {helps}, ")).unwrap_or_default();
         format!(
-            "nothing was done, because the proxy cannot listen on {address}, where {who} listens: find it with ss -ltnp 'sport = :{}' and end it, or {other}",
+            "nothing was done, because the proxy cannot listen on {address}, where {who} listens: find it with ss -ltnp 'sport = :{}' and end it, {helps}or {other}",
             address.port()
         )
     }

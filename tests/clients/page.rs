@@ -150,7 +150,8 @@ async fn a_person_reads_how_it_is_and_what_to_do() {
         "the registry answers 500",
         "Last failure",
         "Refused in the last hour",
-        "ask the source, if they may",
+        // It was the metric's label of the cause, which is no word for people.
+        "the registry was known to be down ask the source, if they may",
     ] {
         assert!(text.contains(says), "{says}: {text}");
     }

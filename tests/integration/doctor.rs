@@ -383,7 +383,9 @@ async fn commands_repeat_the_flags_by_which_the_settings_are_read() {
     let host = site.host(&[Do::Install(&["dockerd"])]);
     let address = site.proxy.address().to_string();
     let flags = ["--listen-address", &address, "--upstream-domain", "example.azurecr.io", "--upstream-prefix", "hub"];
-    let output = host.doctor(&[&["--json"][..], &flags].concat());
+    // These change how a proxy runs, and nothing of what is typed.
+    let of_run = ["--log", "warn", "--threads", "1"];
+    let output = host.doctor(&[&["--json"][..], &of_run, &flags].concat());
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let (_, finding) = findings(&report).next().expect("a finding");
     let command = finding["fix"].as_str().expect("a command");

@@ -11,6 +11,8 @@ use acr_emulator::{Emulator, Image};
 use testkit::forward::ForwardProxy;
 use testkit::{CLIENT, SECRET, TENANT};
 
+mod running;
+
 const CONFIG: &str = "etc/acr-cache-proxy/config.yaml";
 const DAEMON_JSON: &str = "etc/docker/daemon.json";
 /// Ctrl-D and Ctrl-C, as a terminal sends them.
@@ -399,33 +401,6 @@ async fn a_port_that_something_else_has_is_told_with_the_flag_for_another_one() 
     let proxy = testkit::Setup::new(&azure).start();
     let (_, said) = try_at(proxy.address()).await;
     assert!(!said.contains("another program"), "it is a proxy: {said}");
-}
-
-/// It was taken for the host's own, and engines would have been sent to its registry.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_of_another_registry_is_told_with_what_it_serves() {
-    let azure = testkit::azure().await;
-    let proxy = testkit::Setup::new(&azure).flag("--admin-address", "127.0.0.1:0").start();
-    let (listen, admin) = (proxy.address().to_string(), crate::admin::admin(&proxy).to_string());
-    let own = format!("example.azurecr.io:{}", azure.registry_addr().port());
-    for (registry, prefix, says) in [
-        (&own, "hub", "This goes into"),
-        (&own, "other", "/hub and not docker.io -> "),
-        (
-            &"other.azurecr.io".to_owned(),
-            "hub",
-            "/hub and not docker.io -> other.azurecr.io/hub, listens: find it with",
-        ),
-    ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        command.args(["init", "--registry", registry, "--prefix", prefix, "--skip", "try"]);
-        command.args(["--listen-address", &listen, "--admin-address", &admin]).env_clear();
-        let (status, said) =
-            judge(&tokio::task::spawn_blocking(move || run(&mut command, None)).await.expect("no panic"));
-        assert!(status == 1 && said.contains(says), "{registry} {prefix}: {said}");
-        let serves = format!("another acr-cache-proxy, which serves docker.io -> {own}/hub");
-        assert_eq!(said.contains(&serves), !says.starts_with("This"), "{said}");
-    }
 }
 
 /// How each question ends, and an answer that does as little as goes on.

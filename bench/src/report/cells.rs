@@ -28,6 +28,7 @@ pub(crate) fn facts(about: &About) -> Vec<(&'static str, String)> {
         ("date", format!("{}, version {}", about.date, env!("CARGO_PKG_VERSION"))),
         ("command", about.command.clone()),
     ];
+    facts.extend(about.variables.iter().map(|sentence| ("variables", sentence.clone())));
     facts.extend(about.images.iter().map(|image| {
         ("image", format!("{} ({} layers, {:.1} MiB)", image.name, image.layers, mebibytes(image.bytes)))
     }));

@@ -16,6 +16,7 @@ pub(crate) fn render(about: &About, summaries: &[Summary], interrupted: bool) ->
         "version": env!("CARGO_PKG_VERSION"),
         "date": about.date,
         "command": about.command,
+        "variables": about.variables,
         "answer": answer::render(summaries, interrupted),
         "sides": sides,
         "images": images,

@@ -156,8 +156,8 @@ function render(status) {
   verdict.className = nothing ? 'bad' : trouble ? 'warn' : 'good';
   verdict.textContent = status.summary === 'ready' && trouble ? 'ready, but a registry is in trouble' : status.summary;
   show('registries', ...status.registries.map(registry));
-  show('routes', table([{ name: 'Route', code: true }, { name: 'Registry', code: true }, { name: 'Refused in the last hour', number: true }, { name: 'Mostly because of' }, { name: 'Clients then' }],
-    status.routes.map((one) => [one.route, one.registry, number(one.refused_last_hour), one.most_frequent_cause || '-', one.on_failure === 'closed' ? 'fail' : 'ask the source, if they may']),
+  show('routes', table([{ name: 'Route', code: true }, { name: 'Registry', code: true }, { name: 'Refused in the last hour', number: true }, { name: 'Mostly because' }, { name: 'Clients then' }],
+    status.routes.map((one) => [one.route, one.registry, number(one.refused_last_hour), one.because || '-', one.on_failure === 'closed' ? 'fail' : 'ask the source, if they may']),
     'no route'));
   plots(status);
   cache(status.cache);

@@ -1,9 +1,14 @@
-//! How `bench` reaches Azure, and the proxy that it measures.
+//! How `bench` reaches Azure and signs in to it, and the proxy that it measures.
 
-use super::{Bench, IMAGE, text};
-use testkit::Setup;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::{Bench, IMAGE, end, text};
 use testkit::certificates::Authority;
 use testkit::forward::{Does, ForwardProxy};
+use testkit::{CLIENT, SECRET, Setup, TENANT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn direct_pulls_go_through_the_egress_proxy_as_the_daemon_does() {
@@ -84,4 +89,39 @@ async fn the_proxy_gets_the_certificate_that_it_asks_for() {
     std::fs::write(&certificate, &client.certificate).expect("written");
     std::fs::write(&key, &client.key).expect("written");
     bench.args(&format!("--certificate {} --key {}", certificate.display(), key.display())).report();
+}
+
+/// It said that the machine has no identity: the file that has the secret was not read, where `check` and `init` read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_pull_signs_in_by_the_services_variables_unless_the_environment_says_who() {
+    let azure = testkit::azure().await;
+    let whole = format!(
+        "LD_PRELOAD=/nonexistent.so\nAZURE_AUTHORITY_HOST={}\nAZURE_TENANT_ID={TENANT}\nAZURE_CLIENT_ID={CLIENT}\nAZURE_CLIENT_SECRET={SECRET}\n",
+        azure.authority()
+    );
+    let taken = "with the variables of */environment, as the unit gives them to the service";
+    let left = "without the variables of */environment, because the environment says who signs in";
+    // Whether the shell has a sign-in, and with which secret; what the file has; what is said of it.
+    for (signs_in, secret, file, said) in [
+        (false, "", whole.as_str(), Some(taken)),
+        (true, SECRET, "AZURE_CLIENT_SECRET=wrong\n", None),
+        (true, SECRET, "AZURE_FEDERATED_TOKEN_FILE=/nonexistent\n", Some(left)),
+    ] {
+        let bench = Bench { signs_in, secret: secret.to_owned(), ..Bench::new(&azure) }.direct();
+        std::fs::write(bench.path("environment"), file).expect("written");
+        // A mix that is a pipe is read once, although the program is started anew.
+        let bench = bench.args("--mix /dev/stdin --pulls 1 --json -");
+        let mut child = bench.spawn_with(Stdio::piped());
+        child.stdin.take().expect("a pipe").write_all(IMAGE.as_bytes()).expect("written");
+        let output = end(child);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{file}: {err}");
+        let report: Value = serde_json::from_str(&out).expect("JSON");
+        let told: Vec<_> = report["variables"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        let path = bench.path("environment").display().to_string();
+        let expected: Vec<_> = said.iter().map(|said| said.replace("*/environment", &path)).collect();
+        assert_eq!(told, expected, "{file}");
+        assert!(expected.iter().all(|said| err.contains(&format!("bench: {said}\n"))), "{err}");
+        assert!(report["command"].as_str().is_some_and(|line| line.ends_with("--json -")), "{report:#}");
+    }
 }

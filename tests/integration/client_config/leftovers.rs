@@ -101,3 +101,78 @@ fn remove_needs_no_settings_and_takes_what_carries_the_comment_and_nothing_else(
     let (out, about) = remove(&["--write"]);
     assert!(out.is_empty() && about.contains("no file of this command is below"), "{out}{about}");
 }
+
+/// It ended with 0, and of a file without its first line it said that there was no file.
+#[test]
+fn remove_ends_with_1_and_a_word_where_the_proxy_may_be_in_what_stays() {
+    const MIRRORS: &str = r#"{"registry-mirrors": ["http://127.0.0.1:8080"], "debug": true}"#;
+    const FLAG: &str = "[Service]\nExecStart=/usr/bin/dockerd --registry-mirror=http://127.0.0.1:8080\n";
+    const PODMAN: &str = "etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
+    const MARKED: &str = "# Written by acr-cache-proxy client-config\n[[registry]]\n";
+    for (client, file, content, says) in [
+        (
+            "docker",
+            "etc/docker/daemon.json",
+            MIRRORS,
+            Some("if the proxy is in registry-mirrors there, take it out, then: "),
+        ),
+        ("docker", "etc/docker/daemon.json", "no JSON", Some("it cannot be read as JSON: ")),
+        ("docker", "etc/docker/daemon.json", "{\"debug\": true, \"registry-mirrors\": []}", None),
+        (
+            "docker",
+            "usr/lib/systemd/system/docker.service",
+            FLAG,
+            Some("gives dockerd --registry-mirror: if the proxy is there, "),
+        ),
+        (
+            "buildkit",
+            "etc/buildkit/buildkitd.toml",
+            "[registry.\"docker.io\"]\nmirrors = [\"a\"]\n",
+            Some("somebody else has written it"),
+        ),
+        ("buildkit", "etc/buildkit/buildkitd.toml", "debug = true\n", None),
+        ("k3s", "etc/rancher/k3s/registries.yaml", "mirrors: {docker.io: {}}\n", Some("somebody else has written it")),
+        ("podman", PODMAN, "[[registry]]\n", Some("lacks the first line by which files of client-config are known")),
+        ("podman", PODMAN, MARKED, None),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        std::fs::write(&path, content).expect("written");
+        for more in [&[][..], &["--write"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+            command.args(["client-config", client, "--remove", "--root"]).arg(root.path()).args(more);
+            let output = command.output().expect("it runs");
+            let about = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(i32::from(says.is_some())), "{client} {content}: {about}");
+            let path = if client == "docker" && content == FLAG { String::new() } else { path.display().to_string() };
+            assert!(says.is_none_or(|says| about.contains(says) && about.contains(&path)), "{client}: {about}");
+        }
+        assert_eq!(path.exists(), content != MARKED, "{client}");
+    }
+}
+
+/// `--check` said that it was not written from here, and `--write` that it is to be merged.
+#[test]
+fn a_file_of_ours_without_its_first_line_is_known_by_its_name_and_is_not_to_be_merged() {
+    let root = tempfile::tempdir().expect("a directory");
+    let path = root.path().join("etc/containers/registries.conf.d/50-acr-cache-proxy.conf");
+    std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+    std::fs::write(&path, "[[registry]]\nprefix = \"quay.io\"\n").expect("written");
+    for task in ["--check", "--write"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args([
+            "client-config",
+            "podman",
+            "--upstream-domain",
+            "example.azurecr.io",
+            "--upstream-prefix",
+            "hub",
+        ]);
+        let output = command.arg(task).arg("--root").arg(root.path()).output().expect("it runs");
+        let said = text(&output.stdout) + &text(&output.stderr);
+        let says =
+            "lacks the first line by which files of client-config are known: if it is nobody else's, remove it by hand";
+        assert!(output.status.code() == Some(1) && said.contains(says) && !said.contains("merge this"), "{said}");
+    }
+}

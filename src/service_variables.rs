@@ -1,13 +1,13 @@
-//! The variables of the service. A unit gives them to the proxy and to the `check` before its start; whoever runs `check` by hand
-//! does not have them, so it takes them from the file `environment` beside the configuration, as `init` does, and leaves out what the
-//! shell has in their place.
+//! The variables of the service. A unit gives them to the proxy and to the `check` before its start; whoever runs `check` or `bench` by
+//! hand does not have them, so these take them from the file `environment` beside the configuration, as `init` does, and leave out what
+//! the shell has in their place.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::report::Status;
 use crate::environment_file::{BESIDE, Variables};
 use crate::identity;
 
@@ -19,7 +19,9 @@ pub(crate) const LEFT_OUT: &str = "left-out";
 /// the configuration is, and some variables lead programs to code, such as `LD_PRELOAD`.
 const OF_THE_NETWORK: [&str; 8] =
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// The process that systemd has started, by itself (systemd.exec(5)).
+/// What systemd gives to each process of a unit (systemd.exec(5)), and to all that such a process starts.
+const INVOCATION: &str = "INVOCATION_ID";
+/// The process that systemd has started, by itself (systemd.exec(5)), since release 248.
 const SYSTEMD: &str = "SYSTEMD_EXEC_PID";
 /// The service whose script runs, in OpenRC.
 const OPENRC: &str = "RC_SVCNAME";
@@ -32,11 +34,29 @@ pub(crate) struct Taken {
     pub left_out: Vec<String>,
 }
 
+/// What is to be told of the variables, a sentence.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Whose they are.
+    Fact(String),
+    /// Something that the file does not do as it seems to.
+    Warning(String),
+}
+
+#[cfg(feature = "bench")]
+impl Told {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Fact(text) | Self::Warning(text) => text,
+        }
+    }
+}
+
 /// Takes the variables of the file beside this configuration, unless the environment says who signs in: starts this program anew with them,
 /// and without others that do the same, which returns only if that fails. `taken` is what has been taken already. Gives what is to be told
 /// of it.
-pub(super) fn take(config: Option<&str>, taken: Option<&Taken>) -> Vec<(Status, String)> {
-    let beside = || config.and_then(|config| Path::new(config).parent()).map(|directory| directory.join(BESIDE));
+pub(crate) fn take(config: Option<&Path>, taken: Option<&Taken>) -> Vec<Told> {
+    let beside = || config.and_then(Path::parent).map(|directory| directory.join(BESIDE));
     let path = taken.map(|taken| taken.file.clone()).or_else(beside).filter(|_| !is_of_service());
     // Where there is none, as in a container, the environment is the proxy's.
     let Some(path) = path.filter(|path| !matches!(fs::exists(path), Ok(false))) else { return Vec::new() };
@@ -47,14 +67,12 @@ pub(super) fn take(config: Option<&str>, taken: Option<&Taken>) -> Vec<(Status, 
         Ok(variables) => variables,
         Err(wrong) => {
             let what = "what it gives to the service is not known here, so what follows is of a proxy without it";
-            return vec![(Status::Warning, format!("{wrong}: {what}: run check as root"))];
+            return vec![Told::Warning(format!("{wrong}: {what}: run this as root"))];
         }
     };
-    let ignored =
-        variables.ignored().iter().map(|sentence| (Status::Warning, format!("{}: {sentence}", path.display())));
-    let ignored = ignored.collect();
+    let ignored = variables.ignored().iter().map(|sentence| Told::Warning(format!("{}: {sentence}", path.display())));
     if let Some(taken) = taken {
-        return [told(taken), ignored].concat();
+        return told(taken).chain(ignored).collect();
     }
     let all = identity::VARIABLES.into_iter().chain(OF_THE_NETWORK);
     let is_known = |name: &str| all.clone().any(|known| known == name);
@@ -63,16 +81,16 @@ pub(super) fn take(config: Option<&str>, taken: Option<&Taken>) -> Vec<(Status, 
     let foreign = all.clone().filter(|name| std::env::var_os(name).is_some() && !variables.has(name));
     let foreign: Vec<&str> = foreign.collect();
     if wanted.is_empty() && foreign.is_empty() {
-        return ignored;
+        return ignored.collect();
     }
     let failed =
         std::env::current_exe().map_or_else(|cause| cause, |program| anew(program, &path, wanted, &foreign).exec());
     let text = format!("{}: not taken, because this program could not be started anew: {failed}", path.display());
-    [vec![(Status::Warning, text)], ignored].concat()
+    std::iter::once(Told::Warning(text)).chain(ignored).collect()
 }
 
 /// Says whose variables count.
-fn told(taken: &Taken) -> Vec<(Status, String)> {
+fn told(taken: &Taken) -> impl Iterator<Item = Told> {
     let path = taken.file.display();
     let with = format!("with the variables of {path}, as the unit gives them to the service");
     let names = taken.left_out.join(", ");
@@ -80,15 +98,22 @@ fn told(taken: &Taken) -> Vec<(Status, String)> {
         "without {names}, set here and not for the service: what it needs of them goes into {path}, a line NAME=value each"
     );
     let lines = [Some(with), Some(without).filter(|_| !names.is_empty())];
-    lines.into_iter().flatten().map(|text| (Status::Ok, text)).collect()
+    lines.into_iter().flatten().map(Told::Fact)
 }
 
 /// Says that the file does not count, if it has what the environment lacks.
-fn left(path: &Path) -> Vec<(Status, String)> {
+fn left(path: &Path) -> Vec<Told> {
     let lacks = |name: &str| identity::VARIABLES.contains(&name) && !identity::is_set(name);
     let counts = Variables::read(path).is_ok_and(|variables| variables.iter().any(|(name, _)| lacks(name)));
     let text = format!("without the variables of {}, because the environment says who signs in", path.display());
-    if counts { vec![(Status::Ok, text)] } else { Vec::new() }
+    if counts { vec![Told::Fact(text)] } else { Vec::new() }
+}
+
+/// The command line as it was given, without what [`take`] has added at its end.
+#[cfg(feature = "bench")]
+pub(crate) fn given(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let added = format!("--{FLAG}");
+    arguments.take_while(move |argument| *argument != *added)
 }
 
 /// The same command line with these variables, and without those.
@@ -108,6 +133,36 @@ fn anew(program: PathBuf, path: &Path, wanted: Vec<(&str, &str)>, foreign: &[&st
 
 /// Whether a service manager has started this process: then its environment is that of the service.
 fn is_of_service() -> bool {
-    let by_systemd = std::env::var(SYSTEMD).is_ok_and(|id| id == std::process::id().to_string());
-    by_systemd || std::env::var_os(OPENRC).is_some()
+    is_by_manager(|name| std::env::var_os(name), std::process::id(), std::os::unix::process::parent_id())
+}
+
+/// The same of a process with these variables, of this id and this parent.
+fn is_by_manager(variable: impl Fn(&str) -> Option<OsString>, id: u32, parent: u32) -> bool {
+    let by_systemd = match variable(SYSTEMD) {
+        Some(started) => *started == *id.to_string(),
+        // Before release 248 there is none. What is in the terminal of a desktop has the invocation of its session, and a shell as parent.
+        None => parent == 1 && variable(INVOCATION).is_some(),
+    };
+    by_systemd || variable(OPENRC).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Debian 11 has systemd 247: `check` of its unit took a file that it may not read for one that it lacks, at each start.
+    #[test]
+    fn a_systemd_that_does_not_tell_whom_it_has_started_is_known_by_its_invocation_and_as_the_parent() {
+        for (variables, parent, expected) in [
+            (&[][..], 1, false),
+            (&[("SYSTEMD_EXEC_PID", "7"), ("INVOCATION_ID", "a")], 1, true),
+            (&[("SYSTEMD_EXEC_PID", "6"), ("INVOCATION_ID", "a")], 1, false),
+            (&[("INVOCATION_ID", "a")], 1, true),
+            (&[("INVOCATION_ID", "a")], 6, false),
+            (&[("RC_SVCNAME", "acr-cache-proxy")], 6, true),
+        ] {
+            let of = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into());
+            assert_eq!(is_by_manager(of, 7, parent), expected, "{variables:?} {parent}");
+        }
+    }
 }

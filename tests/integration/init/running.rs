@@ -1,0 +1,52 @@
+//! A proxy that runs already where `init` is to put one.
+
+use std::process::Command;
+
+use super::{judge, run};
+
+/// It was taken for the host's own, and engines would have been sent to its registry.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_another_registry_is_told_with_what_it_serves() {
+    let azure = testkit::azure().await;
+    let proxy = testkit::Setup::new(&azure).flag("--admin-address", "127.0.0.1:0").start();
+    let (listen, admin) = (proxy.address().to_string(), crate::admin::admin(&proxy).to_string());
+    let own = format!("example.azurecr.io:{}", azure.registry_addr().port());
+    for (registry, prefix, says) in [
+        (&own, "hub", "This goes into"),
+        (&own, "other", "/hub and not docker.io -> "),
+        (
+            &"other.azurecr.io".to_owned(),
+            "hub",
+            "/hub and not docker.io -> other.azurecr.io/hub, listens: find it with",
+        ),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["init", "--registry", registry, "--prefix", prefix, "--skip", "try"]);
+        command.args(["--listen-address", &listen, "--admin-address", &admin]).env_clear();
+        let (status, said) =
+            judge(&tokio::task::spawn_blocking(move || run(&mut command, None)).await.expect("no panic"));
+        assert!(status == 1 && said.contains(says), "{registry} {prefix}: {said}");
+        let serves = format!("another acr-cache-proxy, which serves docker.io -> {own}/hub");
+        assert_eq!(said.contains(&serves), !says.starts_with("This"), "{said}");
+    }
+}
+
+/// It "does not say what it serves", and nobody was told how it would.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_was_started_by_hand_is_taken_once_it_has_the_admin_listener_that_init_asks_for() {
+    let azure = testkit::azure().await;
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
+    let admin = free().to_string();
+    let registry = format!("example.azurecr.io:{}", azure.registry_addr().port());
+    let advice =
+        format!("and end it, or start it again with --admin-address {admin}, where it tells init what it serves");
+    for (flags, says) in [(&[][..], advice.as_str()), (&[("--admin-address", admin.as_str())], "This goes into")] {
+        let setup = testkit::Setup::new(&azure);
+        let proxy = flags.iter().fold(setup, |setup, (flag, value)| setup.flag(flag, value)).start();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["init", "--registry", &registry, "--prefix", "hub", "--skip", "try"]);
+        command.args(["--listen-address", &proxy.address().to_string(), "--admin-address", &admin]).env_clear();
+        let (_, said) = judge(&tokio::task::spawn_blocking(move || run(&mut command, None)).await.expect("no panic"));
+        assert!(said.contains(says), "{said}");
+    }
+}
