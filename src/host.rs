@@ -246,6 +246,19 @@ pub(crate) fn command_of(service: &str, program: &str) -> Option<Vec<String>> {
     processes.into_iter().find_map(|pid| command_line(pid, program))
 }
 
+/// The processes of a program that see the files of this one: those of containers, and a rootless engine, see others. Only root may look at
+/// those of everybody.
+pub(crate) fn processes(program: &str) -> Vec<(u32, Vec<String>)> {
+    let files = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let own = files("self");
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let here = pids.filter(|pid| own.is_some() && files(&pid.to_string()) == own);
+    let mut found: Vec<_> = here.filter_map(|pid| Some((pid, command_line(pid, program)?))).collect();
+    found.sort_unstable();
+    found
+}
+
 /// A process was started before a file was changed. Both times are exact to the second.
 pub(crate) fn is_older(started: Option<SystemTime>, changed: Option<SystemTime>) -> bool {
     const EXACT: Duration = Duration::from_secs(2);

@@ -195,6 +195,7 @@
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
 //!   dockerd::others                  registries besides Docker Hub
 //!   dockerd::former                  mirrors where the proxy was before
+//!   dockerd::second                  other processes of dockerd, which are not looked at
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
 //!     containerd::settings             which table of its files counts
 //!   pull, asked                      a pull by each engine that runs; whether the proxy was asked for the image

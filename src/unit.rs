@@ -129,6 +129,10 @@ impl Unit {
 
     /// Takes the command line of the process that runs: whatever has started it, this is how.
     pub(crate) fn runs_as(&mut self, command: Vec<String>) {
+        if self.is_script && self.command != command {
+            // No file that is known has its flags.
+            self.file = format!("what starts {}", self.name.trim_end_matches(".service"));
+        }
         self.command = command;
         self.unknown.retain(|unknown| !matches!(unknown, Unknown::Shell { .. }));
     }
@@ -301,7 +305,7 @@ fn unquoted(text: &str) -> String {
 }
 
 /// The values of a flag on a command line.
-fn flag(command: &[String], name: &str) -> Vec<String> {
+pub(crate) fn flag(command: &[String], name: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut words = command.iter();
     while let Some(word) = words.next() {
@@ -385,6 +389,19 @@ mod tests {
         }
         let unread = Unit { unknown: vec![Unknown::Shell { path: String::new(), script: None }], ..unit("sh -c") };
         assert!(!unread.differs_from(&words("dockerd --registry-mirror=http://a"), "registry-mirror"));
+    }
+
+    /// With a supervisor in place of an init script, a mirror was written into the file beside the flag.
+    #[test]
+    fn without_a_unit_the_flags_of_the_process_are_of_no_file_that_is_known() {
+        let root = tempfile::tempdir().expect("a directory");
+        let mut unit = Unit::read_or_script(&Host::new(root.path().to_owned()), "docker.service", &[], "DOCKER_OPTS");
+        assert!(unit.is_script());
+        unit.runs_as(words("dockerd --registry-mirror=http://a"));
+        assert_eq!(
+            (unit.flag("registry-mirror"), unit.file_of("registry-mirror")),
+            (words("http://a"), "what starts docker")
+        );
     }
 
     #[test]

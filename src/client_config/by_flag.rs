@@ -27,7 +27,8 @@ const PID_FILE: &str = "/run/docker.pid";
 /// What dockerd of a host is started with. Where a script or a shell starts it, the flags of the one that runs are taken.
 pub(crate) fn dockerd(host: &Host) -> Unit {
     let mut unit = Unit::read_or_script(host, SERVICE, &SCRIPTS, VARIABLE);
-    if unit.is_for_its_process()
+    // The variable of an init script need not have all flags: another script or a supervisor may start it.
+    if (unit.is_for_its_process() || unit.is_script() && unit.flag(FLAG).is_empty())
         && let Some(command) = running_dockerd(host)
     {
         unit.runs_as(command);

@@ -21,6 +21,7 @@ use crate::unit::Unit;
 
 mod former;
 mod others;
+mod second;
 
 use others::others;
 
@@ -60,6 +61,8 @@ pub(super) struct Facts {
     info: Option<Value>,
     /// Mirrors of the file at which nobody listens.
     refusing: Vec<Address>,
+    /// Other processes of the program, a sentence each.
+    seconds: Vec<String>,
 }
 
 /// Where it listens, if it does.
@@ -104,7 +107,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         return None;
     }
     let mut unit = client_config::dockerd(host);
-    let (mut info, mut silent, mut has_old_flags) = (None, None, false);
+    let (mut info, mut silent, mut has_old_flags, mut main) = (None, None, false, None);
     if let Some(socket) = &socket {
         match ask::get_unix(socket, "/info").await {
             Ok(answer) => info = answer.json().filter(|_| answer.status == 200),
@@ -121,6 +124,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         let pid = ask::listens(socket).await.ok().flatten().and_then(|listens| listens.pid);
         let command = pid.and_then(|pid| host::command_line(pid, "dockerd"));
         if let Some(command) = command.or_else(|| client_config::running_dockerd(host)) {
+            main = Some(command.clone());
             has_old_flags = unit.differs_from(&command, "registry-mirror");
             if !has_old_flags {
                 unit.runs_as(command);
@@ -138,7 +142,22 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         installed.and_then(|said| Some(said.strip_prefix("Docker version ")?.split(',').next()?.to_owned()));
     let (runs, is_this) = (socket.is_some(), host.is_this());
     let refusing = if is_this { former::refusing(settings.as_ref()) } else { Vec::new() };
-    Some(Facts { settings, refusal, installed, unit, certs, runs, has_old_flags, is_this, silent, info, refusing })
+    let main = main.or_else(|| client_config::running_dockerd(host));
+    let seconds = if is_this { second::find(main.as_deref(), runs) } else { Vec::new() };
+    Some(Facts {
+        settings,
+        refusal,
+        installed,
+        unit,
+        certs,
+        runs,
+        has_old_flags,
+        is_this,
+        silent,
+        info,
+        refusing,
+        seconds,
+    })
 }
 
 /// What dockerd has against a file, which it only looks at. One before release 23 cannot be asked.
@@ -222,6 +241,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     found.version = facts.version().or(facts.installed.as_deref()).map(str::to_owned);
     found.runs = Some(facts.runs);
     found.is_silent = facts.silent.is_some();
+    found.notes.clone_from(&facts.seconds);
     if let Some(cause) = &facts.silent {
         found.notes.push(format!("dockerd does not tell what it has loaded: {cause}"));
     }
@@ -287,7 +307,7 @@ fn as_loaded(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     found.ways.insert(DOCKER_HUB.to_owned(), if wrong.is_none() { Way::Proxy } else { Way::Source });
     wrong.into_iter().for_each(|finding| found.find(finding));
     let doubt = facts.unit.doubt().map(|doubt| format!("{doubt}: dockerd is judged by the mirrors that it has loaded"));
-    found.notes = doubt.into_iter().collect();
+    found.notes = facts.seconds.iter().cloned().chain(doubt).collect();
 }
 
 /// `registry-mirrors`, which are for Docker Hub only.
@@ -411,6 +431,8 @@ fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
     let then = format!("  # {what}; then: {then}{}", unit.restart());
     match unit.is_edited(file) {
         true => edit(file, &then),
+        // No file is known to have it, and its parent may tell.
+        false if unit.is_script() => by_hand(format!("ps -o pid,ppid,args -C dockerd{then}")),
         false => by_hand(format!("systemctl edit --full docker{then}")),
     }
 }

@@ -291,14 +291,23 @@ async fn what_an_engine_has_been_told_by_others_is_added_to_and_shown_before() {
 /// dockerd did not start any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_among_dockerds_flags_is_told_and_its_file_left_alone() {
-    let host = Host::new(SECRET).await;
     let drop_in = "etc/systemd/system/docker.service.d/mirror.conf";
-    host.file(drop_in, "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd --registry-mirror=https://mirror.example\n");
-    let flags = ["--registry", "example.azurecr.io", "--prefix", "hub", "--skip", "try", "--yes"];
-    let (status, said) = host.run(None, &flags).await;
-    assert_eq!((status, host.files()), (1, ["certs.d", "config.yaml"].map(str::to_owned).into()), "{said}");
-    let sentence = format!("daemon.json: /{drop_in} gives dockerd --registry-mirror, and dockerd does not start");
-    assert_eq!(said.matches(&sentence).count(), 2, "where it is shown, and at the end: {said}");
+    for (program, why) in [
+        (
+            "/usr/bin/dockerd --registry-mirror=https://mirror.example",
+            "gives dockerd --registry-mirror, and dockerd does not start",
+        ),
+        ("/usr/bin/start-docker", "runs the script /usr/bin/start-docker, whose commands are not followed"),
+    ] {
+        let host = Host::new(SECRET).await;
+        host.file(drop_in, &format!("[Service]\nExecStart=\nExecStart={program}\n"));
+        host.file("usr/bin/start-docker", "#!/bin/sh\nexec dockerd --registry-mirror https://mirror.example\n");
+        let flags = ["--registry", "example.azurecr.io", "--prefix", "hub", "--skip", "try", "--yes"];
+        let (status, said) = host.run(None, &flags).await;
+        assert_eq!((status, host.files()), (1, ["certs.d", "config.yaml"].map(str::to_owned).into()), "{said}");
+        let sentence = format!("/{drop_in} {why}");
+        assert_eq!(said.matches(&sentence).count(), 2, "where it is shown, and at the end: {said}");
+    }
 }
 
 /// A person is asked once more, and an empty line is no.

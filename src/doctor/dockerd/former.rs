@@ -96,6 +96,7 @@ mod tests {
                 silent: None,
                 info: Some(info),
                 refusing: vec![Address::parse(gone)],
+                seconds: Vec::new(),
             };
             let found = judge(&facts, &expected);
             let is_as = found.findings.iter().map(|finding| finding.code).eq(codes.iter().copied());

@@ -116,6 +116,7 @@ mod tests {
                 silent: None,
                 info: None,
                 refusing: Vec::new(),
+                seconds: Vec::new(),
             };
             let mut found = Examined::new(Part::Dockerd);
             others(&facts, &expected, &mut found);

@@ -1,0 +1,69 @@
+//! A dockerd besides the one of the service, with a socket and a file of its own, is not looked at; a note says so.
+
+use crate::doctor::expected::shell_word;
+use crate::host;
+use crate::unit::flag;
+
+/// The sentences about each process of dockerd but `main`, the one that is looked at. If none is known and somebody listens, a single
+/// process is that one.
+pub(super) fn find(main: Option<&[String]>, runs: bool) -> Vec<String> {
+    others(host::processes("/dockerd"), main, runs)
+}
+
+/// Pure.
+fn others(all: Vec<(u32, Vec<String>)>, main: Option<&[String]>, runs: bool) -> Vec<String> {
+    let is_alone = main.is_none() && runs && all.len() == 1;
+    let others = all.into_iter().filter(|(_, command)| !is_alone && main != Some(command.as_slice()));
+    others.map(|(pid, command)| note(pid, &command)).collect()
+}
+
+fn note(pid: u32, command: &[String]) -> String {
+    let of = |names: &[&str]| names.iter().flat_map(|name| flag(command, name)).next();
+    let socket = of(&["host", "H"])
+        .filter(|at| at.starts_with("unix:"))
+        .map_or(String::new(), |socket| format!("-H {} ", shell_word(&socket)));
+    let by = match of(&["config-file"]) {
+        Some(file) => format!("its file is {file}"),
+        None => "it has no --config-file among its flags".to_owned(),
+    };
+    format!(
+        "another dockerd runs, process {pid}, which is not looked at: docker {socket}info lists its registry mirrors; {by}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    /// doctor said "ok", and its pulls went past the proxy.
+    #[test]
+    fn a_second_dockerd_is_told_and_the_first_is_not_one() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let first = words("/usr/sbin/dockerd -H fd://");
+        let second = words("/usr/sbin/dockerd -H unix:///run/docker2.sock --config-file /etc/docker/two.json");
+        let both = || vec![(1, first.clone()), (2, second.clone())];
+        let said = others(both(), Some(&first), true);
+        assert_eq!(
+            said,
+            [
+                "another dockerd runs, process 2, which is not looked at: docker -H unix:///run/docker2.sock info lists its registry mirrors; its file is /etc/docker/two.json"
+            ]
+        );
+        assert_eq!(others(vec![(1, first.clone())], None, true), [""; 0], "the one that listens");
+        assert_eq!(others(vec![(2, second.clone())], None, false).len(), 1, "the service does not run");
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_command_line() {
+        let mut command = Command::new("/bin/sh");
+        command.arg0("/none/dockerd-of-a-test").args(["-c", "read line", "sh", "-H", "unix:///run/docker2.sock"]);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("it runs");
+        let found = host::processes("/dockerd-of-a-test");
+        drop(child.stdin.take());
+        child.wait().expect("it ends");
+        assert!(found.iter().any(|(pid, command)| *pid == child.id() && command.len() == 6), "{found:?}");
+    }
+}
