@@ -121,6 +121,22 @@ impl Host {
         }
     }
 
+    /// The links in a directory, in order, each with the last part of where it leads; none of a directory that cannot be read.
+    pub(crate) fn links(&self, directory: &str) -> Vec<(String, String)> {
+        let read = self.look(directory, |at| {
+            let entries = fs::read_dir(at).map_err(FileError::Io)?.take(MAX_ENTRIES).flatten();
+            let links = entries.filter_map(|entry| {
+                let target = fs::read_link(entry.path()).ok()?;
+                let name = |name: &std::ffi::OsStr| Some(name.to_str()?.to_owned());
+                Some((name(&entry.file_name())?, name(target.file_name()?)?))
+            });
+            Ok(links.collect::<Vec<_>>())
+        });
+        let mut links = read.unwrap_or_default();
+        links.sort_unstable();
+        links
+    }
+
     /// The paths that a pattern with stars has, in order (glob(7)). The error is a directory that cannot be read, and why.
     pub(crate) fn glob(&self, pattern: &str) -> Result<Vec<String>, (String, String)> {
         let mut paths = vec![String::new()];

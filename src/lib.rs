@@ -168,6 +168,8 @@
 //! glob                             whether a name is one of a pattern's
 //! installed                        which programs and units a host has, by their files
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
+//!   unit::manager                    what systemd gives to every service
+//!   unit::specifier                  `%n` and so on in units
 //! program                          runs one to its end, and ends it with all that it has started
 //! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say

@@ -1,12 +1,17 @@
 //! What a program of a host is started with: its command line and its environment, by systemd's unit and its drop-ins, or by the
 //! variable of an init script.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::environment_file;
 use crate::host::Host;
 use crate::installed::{self, UNITS};
+
+mod manager;
+mod specifier;
+
+use manager::Manager;
 
 /// Programs that run what another command line says.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
@@ -38,6 +43,8 @@ pub(crate) enum Unknown {
     Unread { path: String, cause: String },
     /// `ExecStart` of this file runs a shell, or this script, and that the program.
     Shell { path: String, script: Option<String> },
+    /// The path of a file of variables has a specifier whose value is not known.
+    Specifier { path: String },
 }
 
 impl fmt::Display for Unknown {
@@ -50,6 +57,7 @@ impl fmt::Display for Unknown {
             Self::Shell { path, script: Some(script) } => {
                 write!(f, "ExecStart= in {path} runs the script {script}, whose commands are not followed")
             }
+            Self::Specifier { path } => write!(f, "EnvironmentFile={path} has a specifier that is not followed"),
         }
     }
 }
@@ -61,6 +69,8 @@ struct Said {
     variables: BTreeMap<String, (String, String)>,
     /// `EnvironmentFile`, which counts more wherever it stands (systemd.exec(5)).
     files: Vec<String>,
+    /// `PassEnvironment`: names of variables of the service manager, which count least but for those that it gives to every service.
+    passed: Vec<String>,
     /// `UnsetEnvironment`, which counts last: names, or names with the value that they must have.
     unset: Vec<String>,
 }
@@ -70,7 +80,9 @@ impl Unit {
     pub(crate) fn read(host: &Host, name: &str) -> Self {
         let mut unit = Self { name: name.to_owned(), ..Self::default() };
         let mut said = Said::default();
-        for path in unit.paths(host) {
+        let paths = unit.paths(host);
+        let is_here = !paths.is_empty();
+        for path in paths {
             match host.read(&path) {
                 None => {}
                 Some(text) => match text.content {
@@ -80,8 +92,15 @@ impl Unit {
                 },
             }
         }
-        unit.environment = said.variables;
+        let Manager { default, own } = if is_here { Manager::read(host) } else { Manager::default() };
+        unit.environment = default;
+        let passed = own.into_iter().filter(|(name, _)| said.passed.contains(name));
+        unit.environment.extend(passed.chain(said.variables));
         for pattern in &said.files {
+            if specifier::is_left(pattern) {
+                unit.unknown.push(Unknown::Specifier { path: pattern.clone() });
+                continue;
+            }
             let files = host.glob(pattern).unwrap_or_else(|(path, cause)| {
                 unit.unknown.push(Unknown::Unread { path, cause });
                 Vec::new()
@@ -109,9 +128,12 @@ impl Unit {
     fn paths(&mut self, host: &Host) -> Vec<String> {
         let main = UNITS.iter().map(|directory| format!("{directory}/{}", self.name));
         let main = main.filter(|path| host.has(path)).take(1);
-        let stem = self.name.trim_end_matches(".service");
-        let dashes: Vec<_> = stem.match_indices('-').map(|(at, _)| format!("{}.service", &stem[..=at])).collect();
-        let names: Vec<_> = [self.name.clone()].into_iter().chain(dashes.into_iter().rev()).collect();
+        let mut names = Vec::new();
+        for name in [self.name.clone()].into_iter().chain(self.aliases(host)) {
+            let stem = name.trim_end_matches(".service");
+            let dashes: Vec<_> = stem.match_indices('-').map(|(at, _)| format!("{}.service", &stem[..=at])).collect();
+            names.extend([name].into_iter().chain(dashes.into_iter().rev()));
+        }
         let own = UNITS.iter().flat_map(|directory| names.iter().map(move |name| format!("{directory}/{name}.d")));
         let directories: Vec<_> = own.chain(UNITS.map(|directory| format!("{directory}/service.d"))).collect();
         let mut drop_ins = BTreeMap::new();
@@ -127,6 +149,18 @@ impl Unit {
         main.chain(drop_ins.into_values()).collect()
     }
 
+    /// Its other names: links to it beside it, and what its own name is a link to. Their drop-ins count as well.
+    fn aliases(&self, host: &Host) -> BTreeSet<String> {
+        let links = UNITS.iter().flat_map(|directory| host.links(directory));
+        let links: Vec<_> = links.filter(|(_, target)| target.ends_with(".service")).collect();
+        let own = links.iter().find(|(name, _)| *name == self.name).map_or(&self.name, |(_, target)| target);
+        let mut all: BTreeSet<String> =
+            links.iter().filter(|(_, target)| target == own).map(|(name, _)| name.clone()).collect();
+        all.insert(own.clone());
+        all.remove(&self.name);
+        all
+    }
+
     /// Takes the command line of the process that runs: whatever has started it, this is how.
     pub(crate) fn runs_as(&mut self, command: Vec<String>) {
         if self.is_script && self.command != command {
@@ -134,12 +168,12 @@ impl Unit {
             self.file = format!("what starts {}", self.name.trim_end_matches(".service"));
         }
         self.command = command;
-        self.unknown.retain(|unknown| !matches!(unknown, Unknown::Shell { .. }));
+        self.unknown.retain(|unknown| matches!(unknown, Unknown::Unread { .. }));
     }
 
     /// No file says what the program is started with, which its process does.
     pub(crate) fn is_for_its_process(&self) -> bool {
-        self.command.is_empty() || self.unknown.iter().any(|unknown| matches!(unknown, Unknown::Shell { .. }))
+        self.command.is_empty() || self.unknown.iter().any(|unknown| !matches!(unknown, Unknown::Unread { .. }))
     }
 
     /// Whether a process with this command line was started with other values of a flag than the unit has by now. Of a unit that is nowhere,
@@ -236,7 +270,7 @@ impl Unit {
                 is_service = section == "Service]";
             }
             let Some((key, value)) = line.split_once('=').filter(|_| is_service) else { continue };
-            let value = value.trim();
+            let value = &specifier::expanded(value.trim(), &self.name);
             match key.trim() {
                 "ExecStart" => {
                     self.command = words(value.trim_start_matches(['-', '@', ':', '+', '!']));
@@ -252,6 +286,8 @@ impl Unit {
                 }
                 "EnvironmentFile" if value.is_empty() => said.files.clear(),
                 "EnvironmentFile" => said.files.push(unquoted(value.trim_start_matches('-'))),
+                "PassEnvironment" if value.is_empty() => said.passed.clear(),
+                "PassEnvironment" => said.passed.extend(words(value)),
                 "UnsetEnvironment" if value.is_empty() => said.unset.clear(),
                 "UnsetEnvironment" => said.unset.extend(words(value)),
                 _ => {}
@@ -373,6 +409,44 @@ mod tests {
         assert_eq!(unit.command, expected);
         assert_eq!(unit.file_of("registry-mirror"), "/etc/default/docker");
         assert_eq!(unit.file_of("root"), "/usr/lib/systemd/system/docker.service");
+    }
+
+    /// A forward proxy of theirs was not found, nor a flag of an alias's drop-in.
+    #[test]
+    fn the_service_manager_and_the_drop_ins_of_an_alias_have_their_part() {
+        let root = tempfile::tempdir().expect("a directory");
+        let put = |path: &str, content: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
+            std::fs::write(path, content).expect("written");
+        };
+        put(
+            "usr/lib/systemd/system/moby.service",
+            "[Service]\nPassEnvironment=HTTPS_PROXY\nEnvironmentFile=-%E/default/%p\nExecStart=/usr/bin/dockerd -H unix://%t/a.sock\n",
+        );
+        put("etc/default/docker", "A=1\n");
+        for link in ["docker.service", "engine.service"] {
+            std::os::unix::fs::symlink("moby.service", root.path().join("usr/lib/systemd/system").join(link))
+                .expect("linked");
+        }
+        put("etc/systemd/system/moby.service.d/a.conf", "[Service]\nEnvironment=B=2\n");
+        put("etc/systemd/system/engine.service.d/b.conf", "[Service]\nEnvironment=C=3\n");
+        put("etc/systemd/system/other.service.d/c.conf", "[Service]\nEnvironment=D=4\n");
+        put(
+            "etc/systemd/system.conf.d/proxy.conf",
+            "[Manager]\n#DefaultEnvironment=E=5\nDefaultEnvironment=HTTP_PROXY=http://p:1 B=0\nManagerEnvironment=HTTPS_PROXY=http://p:2 F=6\n",
+        );
+        let unit = Unit::read(&Host::new(root.path().to_owned()), "docker.service");
+        let of = |name: &str| unit.variable(name).map(|(value, _)| value.as_str());
+        let known = ["A", "B", "C", "D", "E", "F", "HTTP_PROXY", "HTTPS_PROXY"].map(of);
+        let expected = [Some("1"), Some("2"), Some("3"), None, None, None, Some("http://p:1"), Some("http://p:2")];
+        assert_eq!((known, unit.doubt()), (expected, None));
+        assert_eq!(unit.flag("H"), ["unix:///run/a.sock"]);
+        let none = Unit::read(&Host::new(root.path().to_owned()), "containerd.service");
+        assert_eq!(none.variable("HTTP_PROXY"), None, "systemd starts none");
+        put("etc/systemd/system/moby.service.d/a.conf", "[Service]\nEnvironmentFile=/etc/%H\n");
+        let unit = Unit::read(&Host::new(root.path().to_owned()), "docker.service");
+        assert_eq!(unit.doubt().as_deref(), Some("EnvironmentFile=/etc/%H has a specifier that is not followed"));
     }
 
     #[test]

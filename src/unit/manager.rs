@@ -1,0 +1,62 @@
+//! What systemd itself gives to the services that it starts: `DefaultEnvironment` and `ManagerEnvironment` (systemd-system.conf(5)). What
+//! `systemctl set-environment` has added is in no file, and is not followed.
+
+use std::collections::BTreeMap;
+
+use super::specifier::expanded;
+use super::words;
+use crate::host::Host;
+
+const MAIN: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd"];
+const NAME: &str = "system.conf";
+
+/// Variables, with the file that sets each.
+#[derive(Default)]
+pub(super) struct Manager {
+    /// Every service has them, unless its unit says otherwise.
+    pub(super) default: BTreeMap<String, (String, String)>,
+    /// Its own, of which a service has those that `PassEnvironment` names.
+    pub(super) own: BTreeMap<String, (String, String)>,
+}
+
+impl Manager {
+    /// The first main file counts, and then the drop-ins in the order of their names, of two with one name that of the first directory. What
+    /// cannot be read is left out: it is systemd's, which would not start with it.
+    pub(super) fn read(host: &Host) -> Self {
+        let main = MAIN.iter().map(|directory| format!("{directory}/{NAME}")).find(|path| host.has(path));
+        let mut drop_ins = BTreeMap::new();
+        for directory in MAIN.map(|directory| format!("{directory}/{NAME}.d")) {
+            let files = host.list(&directory).unwrap_or_default();
+            for file in files.into_iter().filter(|file| file.ends_with(".conf") && !file.starts_with('.')) {
+                drop_ins.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
+            }
+        }
+        let mut manager = Self::default();
+        for path in main.into_iter().chain(drop_ins.into_values()) {
+            if let Some(Ok(content)) = host.read(&path).map(|text| text.content) {
+                manager.take(&path, &content);
+            }
+        }
+        manager
+    }
+
+    fn take(&mut self, path: &str, content: &str) {
+        let content = content.replace("\\\n", " ");
+        for line in content.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+            let Some((key, value)) = line.split_once('=') else { continue };
+            let variables = match key.trim() {
+                "DefaultEnvironment" => &mut self.default,
+                "ManagerEnvironment" => &mut self.own,
+                _ => continue,
+            };
+            if value.trim().is_empty() {
+                variables.clear();
+            }
+            for word in words(&expanded(value.trim(), "")) {
+                if let Some((name, value)) = word.split_once('=') {
+                    variables.insert(name.to_owned(), (value.to_owned(), path.to_owned()));
+                }
+            }
+        }
+    }
+}

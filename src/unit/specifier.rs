@@ -1,0 +1,62 @@
+//! `%n`, `%t` and so on in units, as the system's service manager has them (systemd.unit(5), "Specifiers").
+
+/// The text with the values of those that a name decides, or nothing; others, such as `%H` and `%m`, stay as they are.
+pub(super) fn expanded(text: &str, unit: &str) -> String {
+    let stem = unit.rsplit_once('.').map_or(unit, |(stem, _)| stem);
+    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    let (mut new, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('%') {
+        new += before;
+        let specifier = after.chars().next();
+        let value = match specifier {
+            Some('%') => "%",
+            Some('n') => unit,
+            Some('N') => stem,
+            Some('p' | 'P') => prefix,
+            Some('i' | 'I') => instance,
+            Some('t') => "/run",
+            Some('E') => "/etc",
+            Some('S') => "/var/lib",
+            Some('C') => "/var/cache",
+            Some('L') => "/var/log",
+            Some('T') => "/tmp",
+            Some('V') => "/var/tmp",
+            Some('h') => "/root",
+            Some('u' | 'g') => "root",
+            Some('U' | 'G') => "0",
+            _ => {
+                new.push('%');
+                rest = after;
+                continue;
+            }
+        };
+        new += value;
+        rest = &after[specifier.map_or(0, char::len_utf8)..];
+    }
+    new + rest
+}
+
+/// Whether one is left that is not known.
+pub(super) fn is_left(text: &str) -> bool {
+    let mut all = text.split('%').skip(1);
+    all.any(|after| after.starts_with(|c: char| c.is_ascii_alphabetic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specifiers_have_their_values() {
+        for (text, unit, expected) in [
+            ("%E/default/%N", "docker.service", "/etc/default/docker"),
+            ("-H unix://%t/%p-%i.sock", "docker@two.service", "-H unix:///run/docker-two.sock"),
+            ("%h/.config/%n", "docker.service", "/root/.config/docker.service"),
+            ("100%%", "docker.service", "100%"),
+            ("host=%H 5%", "docker.service", "host=%H 5%"),
+        ] {
+            assert_eq!(expanded(text, unit), expected);
+        }
+        assert!(is_left("/etc/%H") && !is_left("/etc/docker") && !is_left("5%"));
+    }
+}
