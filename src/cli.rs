@@ -78,6 +78,7 @@ enum Subcommands {
     #[command(after_help = serve::examples())]
     Serve(serve::ServeFlags),
     /// Have a running proxy read its settings again, and tell whether it took them
+    #[command(after_help = reload::AFTER)]
     Reload(reload::ReloadFlags),
     /// Say what is wrong with the settings, and with --online where the way to the registry breaks
     #[command(after_help = check::examples())]

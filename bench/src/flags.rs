@@ -33,19 +33,19 @@ pub struct Flags {
     /// New connections each pull, kept within it, and containerd's order of requests
     #[arg(long)]
     pub per_pull: bool,
-    /// Connections are kept from pull to pull; each of the three that is given is a run of its own
+    /// Connections are kept from pull to pull. Each of --cold, --per-pull and --warm that is given is a run of its own
     #[arg(long)]
     pub warm: bool,
     /// What is asked for of layers: none, head (where they are, and HEAD there) or full [default: full]
     #[arg(long, value_name = "HOW")]
     pub layers: Option<String>,
-    /// Write the report as JSON; - is standard output, in place of the table, here as for the next two
+    /// Write the report as JSON; - is standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Draw the plots
+    /// Draw the plots; - is standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// Write the report as a page, with the plots
+    /// Write the report as a page, with the plots; - is standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }

@@ -27,7 +27,7 @@ Examples:
       The same without Azure: emulator, proxy and delay are built in.
 
 A direct pull does what docker does: GET /v2/, the token that the challenge asks for by the registry's refresh token,
-HEAD of the tag, index, manifest and config by digest, layers by three at a time, redirects followed to blob storage.
+HEAD of the tag, index, manifest and config by digest, layers three at a time, redirects followed to blob storage.
 A pull through the proxy does the same without any credentials. Content is checked by its digest and thrown away.
 
 Phases do not overlap: a request counts from when its connection stands, and connecting is a phase of its own. Each

@@ -40,7 +40,7 @@ pub(super) struct CheckFlags {
     /// Write the report as JSON
     #[arg(long)]
     json: bool,
-    /// An image to ask for, in place of one that is known of the route's source; once for each
+    /// An image to ask for, in place of a small one that the route's source is known to have; may be repeated
     #[arg(long = "image", value_name = "IMAGE")]
     images: Vec<String>,
     /// The directory below which the host's settings are, such as the tree of an image; files that they name are of this host [default: /]

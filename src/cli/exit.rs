@@ -75,5 +75,6 @@ pub(super) fn from_clap(error: &clap::Error, program: &clap::Command, first: Opt
         },
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
-    mistake(&format!("{sentence}\nsee acr-cache-proxy --help"))
+    let of_command = command.map(|command| format!(" {}", command.get_name())).unwrap_or_default();
+    mistake(&format!("{sentence}\nsee acr-cache-proxy{of_command} --help"))
 }

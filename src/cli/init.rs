@@ -51,7 +51,7 @@ pub(super) struct InitFlags {
     /// Also replace a configuration that somebody has edited; a copy of it is kept
     #[arg(long)]
     replace: bool,
-    /// Leave a step out: try, service or engines; once for each. Without service, engines come only to a proxy that runs
+    /// Leave a step out: try, service or engines; may be repeated. Without service, engines come only to a proxy that runs
     #[arg(long = "skip", value_name = "STEP")]
     skips: Vec<String>,
     /// The directory below which all files are, such as the tree of an image; nothing is started there [default: /]

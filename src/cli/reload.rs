@@ -7,6 +7,11 @@ use super::exit::{Exit, mistake};
 /// The variable in which systemd tells `ExecReload=` the service's process.
 const MAIN_PID: &str = "MAINPID";
 
+pub(super) const AFTER: &str = "\
+A proxy whose new settings have a mistake goes on with those that it has, and this prints the mistakes.
+
+Exit status: 0 if the proxy took the settings, 1 if it did not or none runs, 2 for a wrong flag.";
+
 /// The flags of `reload`.
 #[derive(Args)]
 pub(super) struct ReloadFlags {

@@ -124,6 +124,20 @@ fn a_wrong_flag_of_bench_or_demo_is_one_sentence_and_status_2() {
     }
 }
 
+/// It was the program's, which has other flags.
+#[test]
+fn the_help_that_is_named_is_that_of_the_command() {
+    for (line, help) in [
+        ("warm nginx --wia http://a", "see acr-cache-proxy warm --help"),
+        ("check --offline", "see acr-cache-proxy check --help"),
+        ("--offline", "see acr-cache-proxy --help"),
+        ("foo", "see acr-cache-proxy --help"),
+    ] {
+        let exit = run(line).expect_err(line);
+        assert_eq!(exit.message.lines().last(), Some(help), "{line}");
+    }
+}
+
 #[test]
 fn a_command_without_its_feature_says_how_to_get_it() {
     for (name, built) in [("bench", cfg!(feature = "bench")), ("demo", cfg!(feature = "demo"))] {

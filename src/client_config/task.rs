@@ -12,7 +12,7 @@ use similar::TextDiff;
 
 use super::install::{Outcome, install};
 use super::left::left;
-use super::look::{Found, LOST_MARK, Look, look, sends};
+use super::look::{Found, LOST_MARK, Look, look, open, sends};
 use super::masked::masked;
 use super::merge::Merged;
 use super::prune::{self, Installed};
@@ -248,7 +248,7 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
     if files.is_empty() {
         tell(format_args!("no file of this command is below {}", root.display()));
     }
-    let left = left(client, root, &paths);
+    let left = left(client, open(root)?.path(), &paths);
     left.iter().for_each(tell);
     let kept = if write {
         remove_all(root, &files)

@@ -42,9 +42,10 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
     pub(super) fn bring_engines(&mut self, config: &Config, serves: bool) -> Result<(), Stop> {
         let clients = self.host.clients.clone();
         if clients.is_empty() {
-            return self
-                .talk
-                .say("\nNo container engine is found here. Files for one: acr-cache-proxy client-config.\n");
+            let command = format!("acr-cache-proxy client-config NAME{} --write", self.root());
+            return self.talk.say(&format!(
+                "\nNo container engine is found here. Once one is, {command} has it pull through the proxy; --help has the names.\n"
+            ));
         }
         if !serves && self.talk.manner() == Manner::Yes {
             self.left.push(format!("the engines' files are not written, because {}", self.running.lack()));

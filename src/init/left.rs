@@ -49,8 +49,14 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         if self.left.is_empty() {
             self.talk.say("\nWhether pulls get through, hop by hop: acr-cache-proxy check --online --config ")?;
             self.talk.say(&format!("{}\n", self.host.config.display()))?;
-            self.talk.say("Whether each engine comes here, and what is left to do for it: acr-cache-proxy doctor\n")?;
+            let doctor = format!("acr-cache-proxy doctor{}", self.root());
+            self.talk.say(&format!("Whether each engine comes here, and what is left to do for it: {doctor}\n"))?;
         }
         Ok(())
+    }
+
+    /// The flag by which another command looks at the same tree; empty for this machine.
+    pub(super) fn root(&self) -> String {
+        if self.host.is_this { String::new() } else { format!(" --root {}", self.options.root.display()) }
     }
 }

@@ -1,4 +1,4 @@
-//! A proxy that runs already where `init` is to put one.
+//! A proxy that runs already where `init` is to put one, and a tree in which none runs.
 
 use std::process::Command;
 
@@ -48,5 +48,20 @@ async fn a_proxy_that_was_started_by_hand_is_taken_once_it_has_the_admin_listene
         command.args(["--listen-address", &proxy.address().to_string(), "--admin-address", &admin]).env_clear();
         let (_, said) = judge(&tokio::task::spawn_blocking(move || run(&mut command, None)).await.expect("no panic"));
         assert!(said.contains(says), "{said}");
+    }
+}
+
+/// They looked at this machine.
+#[test]
+fn the_commands_that_are_named_at_the_end_look_at_the_tree() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+    command.args(["init", "--registry", "example.azurecr.io", "--prefix", "hub", "--yes", "--skip", "try"]);
+    let (status, said) = judge(&run(command.arg("--root").arg(root.path()).env_clear(), None));
+    let root = root.path().display();
+    assert_eq!(status, 0, "{said}");
+    for says in [format!("client-config NAME --root {root} --write"), format!("acr-cache-proxy doctor --root {root}\n")]
+    {
+        assert!(said.contains(&says), "{says}: {said}");
     }
 }
