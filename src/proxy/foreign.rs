@@ -7,6 +7,7 @@ use pingora::http::ResponseHeader;
 use super::blob::redirect::storage_of;
 use super::destination::Destination;
 use super::endpoint::Endpoint;
+use super::reply::API_VERSION;
 use crate::answer::DIGEST;
 
 /// What the answer to anything but a blob is that is a redirect.
@@ -21,9 +22,8 @@ pub(crate) fn why(response: &ResponseHeader, endpoint: Endpoint, destination: &D
         Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
         // ACR itself has all but blobs.
         _ if is_redirect(response.status) => Some(ELSEWHERE),
-        _ if !response.status.is_success() || !is_page(response) => None,
-        // Whoever knows its digest knows the manifest.
-        Endpoint::Manifest => (!response.headers.contains_key(&DIGEST)).then_some(NO_MANIFEST),
+        _ if !response.status.is_success() || !is_page(response) || is_of_registry(response) => None,
+        Endpoint::Manifest => Some(NO_MANIFEST),
         Endpoint::Tags | Endpoint::Referrers => Some(NO_LIST),
     }
 }
@@ -35,6 +35,12 @@ fn is_elsewhere(response: &ResponseHeader, destination: &Destination) -> bool {
         && response.status != StatusCode::TEMPORARY_REDIRECT
         && hosts.are_of_acr()
         && storage_of(response, destination.upstream.domain.authority(), hosts).is_err()
+}
+
+/// A wrong type alone makes no answer somebody else's: whoever knows the digest knows the manifest, and ACR names the API's version in each
+/// answer (recorded).
+fn is_of_registry(response: &ResponseHeader) -> bool {
+    response.headers.contains_key(&DIGEST) || response.headers.contains_key(API_VERSION.0)
 }
 
 /// It says where the content is, as a 304 does not.
