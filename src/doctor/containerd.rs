@@ -80,7 +80,10 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
         unit.runs_as(command);
     }
     let config = settings(host, &unit);
-    let imports = config.as_ref().map(|config| imports(host, config)).unwrap_or_default();
+    let version = if host.is_this() { ask::program(&["containerd", "--version"]).await } else { None };
+    let version = version.and_then(|said| Some(said.split_whitespace().nth(2)?.trim_start_matches('v').to_owned()));
+    let is_first = version.as_ref().is_some_and(|version| version.starts_with("1."));
+    let imports = config.as_ref().map(|config| imports(host, config, is_first)).unwrap_or_default();
     let started = pid.and_then(host::started);
     let files = config.iter().chain(&imports);
     let changed = files.filter_map(|file| host.changed(&file.path)).max();
@@ -91,11 +94,10 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
     let mut known = std::collections::BTreeSet::new();
     directories.retain(|path| known.insert(path.clone()));
     let certs: Vec<_> = directories.into_iter().map(|path| (path.clone(), hosts_toml::read(host, &path))).collect();
-    let version = if host.is_this() { ask::program(&["containerd", "--version"]).await } else { None };
     let is_dockers = has_dockerd && !host.has_program(&["kubelet", "nerdctl", "crictl"]);
     Some(Facts {
         is_older: host::is_older(started, changed),
-        version: version.and_then(|said| Some(said.split_whitespace().nth(2)?.trim_start_matches('v').to_owned())),
+        version,
         config,
         imports,
         unit,
@@ -113,13 +115,18 @@ pub(super) async fn ctr_flags(host: &Host) -> Option<Vec<String>> {
     settings.mirrors.is_empty().then(|| path.into_iter().flat_map(|path| ["--hosts-dir".to_owned(), path]).collect())
 }
 
-/// The files that it imports: paths, which may begin where the file is, with stars in their last part.
-fn imports(host: &Host, config: &Text) -> Vec<Text> {
+/// The files that it imports: paths, which may begin where the file is, with stars in their last part. Those with a star begin for
+/// containerd 1 where it was started, which is `/` for a service.
+fn imports(host: &Host, config: &Text, is_first: bool) -> Vec<Text> {
     let Ok(Ok(table)) = config.content.as_ref().map(|content| text::toml(content)) else { return Vec::new() };
     let beside = config.path.rsplit_once('/').map_or("", |(directory, _)| directory);
     let patterns = text::texts(&table, "imports").unwrap_or_default();
     let files = patterns.iter().flat_map(|pattern| {
-        let pattern = if pattern.starts_with('/') { pattern.clone() } else { format!("{beside}/{pattern}") };
+        let pattern = match pattern.starts_with('/') {
+            true => pattern.clone(),
+            false if is_first && pattern.contains('*') => format!("/{pattern}"),
+            false => format!("{beside}/{pattern}"),
+        };
         match host.glob(&pattern) {
             Ok(paths) => paths.iter().filter_map(|path| host.read(path)).collect::<Vec<_>>(),
             Err((path, cause)) => vec![Text { path, content: Err(cause) }],

@@ -15,6 +15,11 @@ pub(super) const FIRST: [&str; 3] = ["plugins", "cri", "registry"];
 /// The first release that takes a file of version 1, or of none, for one (containerd's pull request 12608). Releases 2.0 to 2.2 lose what
 /// its tables have of mirrors.
 const MIGRATES_FIRST: [u32; 2] = [2, 3];
+/// A release that takes the table of version 2 in a file of version 3 as well, which 2.1 does not.
+const TAKES_OLD: [u32; 2] = [2, 4];
+/// The CRI plugin by its name in a file of version 1, by the one of version 2, and the two parts of it that containerd 2 has.
+const CRI: [&str; 4] =
+    ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"];
 
 /// What the settings say together.
 #[derive(Default)]
@@ -23,6 +28,7 @@ pub(super) struct Settings {
     pub(super) release: Option<u32>,
     /// It is one of those that bring each file from version 1 up to their own, with what its tables have of mirrors.
     migrates_first: bool,
+    takes_old: bool,
     pub(super) version: i64,
     /// Of the table that counts, and of one that does not.
     pub(super) path: Option<String>,
@@ -46,7 +52,8 @@ impl Settings {
         let numbers: Vec<u32> = numbers.collect();
         let release = numbers.first().copied();
         let migrates_first = numbers.as_slice() >= MIGRATES_FIRST.as_slice();
-        let mut settings = Self { release, migrates_first, ..Self::default() };
+        let takes_old = numbers.as_slice() >= TAKES_OLD.as_slice();
+        let mut settings = Self { release, migrates_first, takes_old, ..Self::default() };
         let config = facts.config.iter().map(|text| (true, text));
         for (is_main, text) in config.chain(facts.imports.iter().map(|text| (false, text))) {
             let content = match other.filter(|(path, _)| *path == text.path) {
@@ -110,16 +117,21 @@ impl Settings {
     }
 
     fn take(&mut self, file: &str, table: &Table) {
-        let off = text::texts(table, "disabled_plugins").unwrap_or_default();
-        self.cri_is_off |= off
-            .iter()
-            .any(|name| matches!(name.as_str(), "cri" | "io.containerd.grpc.v1.cri" | "io.containerd.cri.v1.images"));
         let own = table.get("version").and_then(toml::Value::as_integer);
+        // containerd 1 knows the plugin by the one name that the file's version has for it.
+        let names = match (self.release, self.version) {
+            (Some(1), 2..) => &CRI[1..2],
+            (Some(1), _) => &CRI[..1],
+            _ => &CRI[..],
+        };
+        let off = text::texts(table, "disabled_plugins").unwrap_or_default();
+        self.cri_is_off |= off.iter().any(|name| names.contains(&name.as_str()));
         let version = own.unwrap_or(self.version);
         let counts: &[_] = match (self.release, version) {
             _ if self.migrates_first && own.unwrap_or(1) < 2 => &[FIRST, OLD, NEW],
             // It takes files of versions that came after it, and knows its own tables.
             (Some(1), 2..) => &[OLD],
+            (_, 3) if self.takes_old => &[OLD, NEW],
             (_, 3..) | (Some(2..), ..2) => &[NEW],
             // containerd 2 moves what is in the old table to the new one, and leaves what is there.
             (Some(2..), 2) => &[OLD, NEW],
@@ -197,7 +209,7 @@ mod tests {
             ("2.4.2", "", &first, Some("/certs")),
             ("2.4.2", "", &old, Some("/certs")),
             ("2.4.2", "version = 1\n", &new, Some("/certs")),
-            ("2.4.2", "version = 3\n", &old, None),
+            ("2.4.2", "version = 3\n", &old, Some("/certs")),
         ] {
             let root = tempfile::tempdir().expect("a directory");
             let hub = root.path().join("certs/docker.io");
@@ -257,6 +269,32 @@ mod tests {
             let of_file = Settings::of(&facts(release, &format!("{version}{short}"), ""));
             let of_import = Settings::of(&facts(release, version, short));
             assert_eq!([of_file.is_ok(), of_import.is_ok()], [starts; 2], "{release}: {version}");
+        }
+    }
+
+    /// Of a plugin that pulled it was said to be off, and of one that was off that it pulled. As pulls by 1.6, 2.1 and 2.4 have shown.
+    #[test]
+    fn which_name_takes_the_cri_plugin_out_is_a_matter_of_the_release_and_of_the_files_version() {
+        let [short, long, images, runtime] = CRI;
+        for (release, version, name, is_off) in [
+            ("1.6.20", "", short, true),
+            ("1.6.20", "version = 1\n", long, false),
+            ("1.6.20", "version = 2\n", long, true),
+            ("1.6.20", "version = 2\n", images, false),
+            ("1.6.20", "version = 3\n", long, true),
+            ("1.6.20", "version = 3\n", runtime, false),
+            ("2.1.9", "version = 2\n", long, true),
+            ("2.1.9", "version = 2\n", images, true),
+            ("2.1.9", "version = 3\n", long, true),
+            ("2.1.9", "version = 3\n", runtime, true),
+            ("2.4.2", "version = 1\n", long, true),
+            ("2.4.2", "", short, true),
+            ("2.4.2", "version = 3\n", images, true),
+            ("2.4.2", "version = 3\n", runtime, true),
+        ] {
+            let lines = format!("{version}disabled_plugins = [\"{name}\"]\n");
+            let settings = Settings::of(&facts(release, &lines, "")).expect("it starts");
+            assert_eq!(settings.cri_is_off, is_off, "{release}: {lines}");
         }
     }
 
