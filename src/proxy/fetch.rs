@@ -342,7 +342,7 @@ impl Origin for Read {
         // Clients that had something stale at hand have not waited for this.
         if known.is_some_and(|known| self.stands_in(&known)) {
             let health = &self.admitted.destination.upstream.health;
-            health.stands_in(self.admitted.target.path(), self.admitted.bearer(), &fetched);
+            health.stands_in(&self.admitted.target, self.admitted.bearer(), &fetched);
         }
         fetched
     }
@@ -365,7 +365,7 @@ impl Read {
         // Empty before: a flight happens once.
         let _ = self.trip.set(trip);
         if let Ok(Ok(Fetched::Kept { .. } | Fetched::Answer { is_trouble: false, .. })) = &read {
-            self.admitted.destination.upstream.health.answered_fresh(self.admitted.target.path());
+            self.admitted.destination.upstream.health.answered_fresh(&self.admitted.target);
         }
         match read {
             Ok(Ok(fetched)) => fetched,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::fail::{Held, Trouble};
 use super::refused::Refused;
 use super::registry_error::RegistryError;
+use super::target::Target;
 use crate::access::Client;
 use crate::answer::retry_after;
 use crate::cache::Fetched;
@@ -34,7 +35,7 @@ use breaker::{Breaker, Verdict};
 use cool_down::CoolDown;
 use held::HeldBack;
 use place::Places;
-use stale::Stale;
+use stale::{Object, Stale};
 use turn::{Budget, MAX_WAIT};
 
 pub(crate) use cool_down::Call;
@@ -249,33 +250,35 @@ impl Health {
         self.breaker.probes_end();
     }
 
-    /// Something stale was the answer to a request for this path, for this reason; `None` if the registry may still answer.
-    pub(crate) fn answered_stale(&self, path: &str, bearer: Option<Arc<Bearer>>, why: Option<&Fetched<Trouble>>) {
+    /// Something stale was the answer to this request, for this reason; `None` if the registry may still answer.
+    pub(crate) fn answered_stale(&self, target: &Target, bearer: Option<Arc<Bearer>>, why: Option<&Fetched<Trouble>>) {
+        let object = Object::of(target);
         match why.map(|why| Cause::of(why, bearer)) {
-            None => self.stale.answered_meanwhile(),
-            Some(Some(cause)) => self.stale_begins(self.stale.answered(path, cause.is_registrys()), path, &cause),
+            None => self.stale.answered_meanwhile(object),
+            Some(Some(cause)) => self.stale_begins(self.stale.answered(object, cause.is_registrys()), target, &cause),
             Some(None) => {}
         }
     }
 
-    /// The registry has failed to answer for this path, of which something stale stands in.
-    pub(crate) fn stands_in(&self, path: &str, bearer: Option<Arc<Bearer>>, why: &Fetched<Trouble>) {
+    /// The registry has failed to answer this request, and something stale stands in.
+    pub(crate) fn stands_in(&self, target: &Target, bearer: Option<Arc<Bearer>>, why: &Fetched<Trouble>) {
         if let Fetched::Answer { is_trouble: true, .. } | Fetched::Failed { is_trouble: true, .. } = why
             && let Some(cause) = Cause::of(why, bearer)
         {
-            self.stale_begins(self.stale.stands_in(path, cause.is_registrys(), 0), path, &cause);
+            self.stale_begins(self.stale.stands_in(Object::of(target), cause.is_registrys(), 0), target, &cause);
         }
     }
 
-    fn stale_begins(&self, is_first: bool, path: &str, cause: &Cause<'_>) {
+    fn stale_begins(&self, is_first: bool, target: &Target, cause: &Cause<'_>) {
         if is_first {
+            let path = target.path();
             warn!("acr {}: answers are stale from now on, the first of them {path}: {cause}", self.name);
         }
     }
 
-    /// The registry has given an answer to the request for this path.
-    pub(crate) fn answered_fresh(&self, path: &str) {
-        if let Some(over) = self.stale.answered_fresh(path) {
+    /// The registry has given an answer to this request.
+    pub(crate) fn answered_fresh(&self, target: &Target) {
+        for over in self.stale.answered_fresh(Object::of(target)) {
             info!("acr {}: answers are fresh again: {over}", self.name);
         }
     }

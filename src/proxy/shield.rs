@@ -202,7 +202,7 @@ async fn look_up(context: &mut Context, part: Part) -> Result<Found> {
     if let Served::Entry(_, How::Stale) = &served {
         let admitted = context.admitted()?;
         let health = &admitted.destination.upstream.health;
-        health.answered_stale(admitted.target.path(), admitted.bearer(), why.as_ref());
+        health.answered_stale(&admitted.target, admitted.bearer(), why.as_ref());
     }
     if let Some(trip) = trip {
         context.trip(trip);

@@ -1,7 +1,7 @@
 //! Since when stale answers stand in for a registry, and when that is over: two lines in the log, however many answers.
 //!
-//! A trouble of the whole registry is over with its next good answer. One repository's is over when that repository's objects
-//! have a good answer: that others are served, as they were all the time, says nothing about it.
+//! A trouble of the whole registry is over with its next good answer. One repository's is over when that repository has good answers
+//! again, whichever of its objects clients ask for; that others are served, as they were all the time, says nothing about it.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
@@ -13,34 +13,66 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Lasted;
+use crate::proxy::endpoint::Endpoint;
+use crate::proxy::target::Target;
 
-/// A registry that serves some requests and refuses others is not well: so long after a stale answer, a good one counts.
+/// Who serves some requests and refuses others is not well: so long after a stale answer, a good one counts.
 const QUIET: Duration = Duration::from_secs(5);
 /// An object that nobody has asked for in this time is waited for no longer. Kubernetes asks for an image every five minutes at
 /// least.
 const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
-/// Objects that are waited for; of more than these the rest is taken to do as they do.
-const MAX_OBJECTS: usize = 1024;
+/// Repositories that have lines of their own at a time: a trouble of more is told by these.
+const MAX_REPOSITORIES: usize = 8;
+/// Objects of one repository that are waited for; of more than these the rest is taken to do as they do.
+const MAX_OBJECTS: usize = 128;
 
 /// Whether stale answers stand in.
 #[derive(Default)]
 pub(super) struct Stale {
-    /// There is an episode. Good answers, which are many, look at nothing else while there is none.
+    /// Something is stale. Good answers, which are many, look at nothing else while nothing is.
     is_active: AtomicBool,
     /// Since the start of the process.
     answers: AtomicU64,
-    episode: Mutex<Option<Episode>>,
+    episodes: Mutex<Episodes>,
     hasher: RandomState,
 }
 
+/// What an answer is of.
+#[derive(Clone, Copy)]
+pub(super) struct Object<'a> {
+    repository: &'a str,
+    path: &'a str,
+    /// For a tag the registry asks the source of a cache rule; what it has under a digest it serves while that is in trouble.
+    is_tag: bool,
+}
+
+/// The times of trouble that are not over.
+#[derive(Default)]
+struct Episodes {
+    /// Of the whole registry, and its last stale answer.
+    registry: Option<(Episode, Instant)>,
+    /// Of single repositories, by their names.
+    repositories: HashMap<Box<str>, Repository>,
+}
+
 /// One time of trouble.
+#[derive(Clone, Copy)]
 struct Episode {
     since: Instant,
     answers: u64,
-    /// The last answer that was stale because of the whole registry.
-    registry: Option<Instant>,
-    /// The others' objects, by the hash of their paths, and when each was answered last.
-    objects: HashMap<u64, Instant>,
+}
+
+/// The trouble of one repository.
+struct Repository {
+    episode: Episode,
+    /// What was stale, by the hash of its path.
+    objects: HashMap<u64, Failed>,
+}
+
+/// When an object was stale last.
+struct Failed {
+    last: Instant,
+    is_tag: bool,
 }
 
 /// An episode that is over.
@@ -48,6 +80,15 @@ struct Episode {
 pub(super) struct Over {
     answers: u64,
     lasted: Duration,
+    /// The repository, if it was one's alone.
+    repository: Option<Box<str>>,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn of(target: &'a Target) -> Self {
+        let is_tag = target.endpoint() == Endpoint::Manifest && !target.is_by_digest();
+        Self { repository: target.repository(), path: target.path(), is_tag }
+    }
 }
 
 impl Stale {
@@ -56,69 +97,106 @@ impl Stale {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// A stale answer. True if it is the first one.
-    pub(super) fn answered(&self, path: &str, is_registrys: bool) -> bool {
+    /// A stale answer. True if a time of trouble begins with it.
+    pub(super) fn answered(&self, object: Object<'_>, is_registrys: bool) -> bool {
         self.answers.fetch_add(1, Ordering::Relaxed);
-        self.stands_in(path, is_registrys, 1)
+        self.stands_in(object, is_registrys, 1)
     }
 
     /// A stale answer to a client that has not waited for the registry's, which may still come.
-    pub(super) fn answered_meanwhile(&self) {
+    pub(super) fn answered_meanwhile(&self, object: Object<'_>) {
         self.answers.fetch_add(1, Ordering::Relaxed);
-        if let Some(episode) = self.episode().as_mut() {
+        let mut episodes = self.episodes();
+        let Episodes { registry, repositories } = &mut *episodes;
+        let repository = repositories.get_mut(object.repository).map(|repository| &mut repository.episode);
+        if let Some(episode) = repository.or(registry.as_mut().map(|(episode, _)| episode)) {
             episode.answers += 1;
         }
     }
 
-    /// The registry has failed where something stale stands in. True if that begins with it.
-    pub(super) fn stands_in(&self, path: &str, is_registrys: bool, answers: u64) -> bool {
+    /// The registry has failed where something stale stands in. True if a time of trouble begins with it.
+    pub(super) fn stands_in(&self, object: Object<'_>, is_registrys: bool, answers: u64) -> bool {
         let now = Instant::now();
-        let object = self.hasher.hash_one(path);
-        let mut episode = self.episode();
-        let is_first = episode.is_none();
-        let episode =
-            episode.get_or_insert_with(|| Episode { since: now, answers: 0, registry: None, objects: HashMap::new() });
-        episode.answers += answers;
-        if is_registrys {
-            // What else has failed may have had the same cause, before it was known.
-            episode.objects.clear();
-            episode.registry = Some(now);
-        } else if episode.objects.len() < MAX_OBJECTS || episode.objects.contains_key(&object) {
-            episode.objects.insert(object, now);
-        }
+        let path = self.hasher.hash_one(object.path);
+        let mut episodes = self.episodes();
         self.is_active.store(true, Ordering::Release);
+        let new = Episode { since: now, answers: 0 };
+        let Episodes { registry, repositories } = &mut *episodes;
+        if is_registrys {
+            let is_first = registry.is_none() && repositories.is_empty();
+            let (episode, last) = registry.get_or_insert((new, now));
+            // What else has failed may have had the same cause, before it was known.
+            for (_, repository) in repositories.drain() {
+                episode.since = episode.since.min(repository.episode.since);
+                episode.answers += repository.episode.answers;
+            }
+            episode.answers += answers;
+            *last = now;
+            return is_first;
+        }
+        if let Some((episode, _)) = registry.as_mut().filter(|(_, last)| now.duration_since(*last) < QUIET) {
+            episode.answers += answers;
+            return false;
+        }
+        let is_first = !repositories.contains_key(object.repository);
+        if is_first && repositories.len() >= MAX_REPOSITORIES {
+            return false;
+        }
+        let repository = repositories
+            .entry(object.repository.into())
+            .or_insert_with(|| Repository { episode: new, objects: HashMap::new() });
+        repository.episode.answers += answers;
+        if repository.objects.len() < MAX_OBJECTS || repository.objects.contains_key(&path) {
+            repository.objects.insert(path, Failed { last: now, is_tag: object.is_tag });
+        }
         is_first
     }
 
-    /// A good answer. Returns the episode if it is over with this.
-    pub(super) fn answered_fresh(&self, path: &str) -> Option<Over> {
+    /// A good answer. Returns what is over with this.
+    pub(super) fn answered_fresh(&self, object: Object<'_>) -> Vec<Over> {
         if !self.is_active.load(Ordering::Acquire) {
-            return None;
+            return Vec::new();
         }
         let now = Instant::now();
-        let mut guard = self.episode();
-        let episode = guard.as_mut()?;
-        episode.objects.remove(&self.hasher.hash_one(path));
-        episode.objects.retain(|_, last| now.duration_since(*last) < FORGOTTEN);
-        episode.registry = episode.registry.filter(|last| now.duration_since(*last) < QUIET);
-        if episode.registry.is_some() || !episode.objects.is_empty() {
-            return None;
+        let path = self.hasher.hash_one(object.path);
+        let mut episodes = self.episodes();
+        let mut over = Vec::new();
+        let mut end = |Episode { since, answers }: Episode, repository| {
+            over.push(Over { answers, lasted: now.duration_since(since), repository });
+        };
+        if let Some((episode, _)) = episodes.registry.take_if(|(_, last)| now.duration_since(*last) >= QUIET) {
+            end(episode, None);
         }
-        let over = Over { answers: episode.answers, lasted: now.duration_since(episode.since) };
-        *guard = None;
-        self.is_active.store(false, Ordering::Release);
-        Some(over)
+        episodes.repositories.retain(|name, Repository { episode, objects }| {
+            let is_own = **name == *object.repository;
+            objects.retain(|failed, Failed { last, is_tag }| {
+                let quiet = now.duration_since(*last);
+                let is_well = *failed == path || quiet >= QUIET && (object.is_tag || !*is_tag);
+                quiet < FORGOTTEN && !(is_own && is_well)
+            });
+            if objects.is_empty() {
+                end(*episode, Some(name.clone()));
+            }
+            !objects.is_empty()
+        });
+        let is_active = episodes.registry.is_some() || !episodes.repositories.is_empty();
+        self.is_active.store(is_active, Ordering::Release);
+        over
     }
 
     /// No panic leaves an episode half changed.
-    fn episode(&self) -> MutexGuard<'_, Option<Episode>> {
-        self.episode.lock().unwrap_or_else(PoisonError::into_inner)
+    fn episodes(&self) -> MutexGuard<'_, Episodes> {
+        self.episodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Display for Over {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} were stale in {}", self.answers, Lasted(self.lasted))
+        write!(f, "{} were stale in {}", self.answers, Lasted(self.lasted))?;
+        match &self.repository {
+            Some(repository) => write!(f, ", of {repository}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -128,64 +206,113 @@ mod tests {
 
     use super::*;
 
-    fn over(answers: u64, seconds: u64) -> Option<Over> {
-        Some(Over { answers, lasted: Duration::from_secs(seconds) })
+    /// A tag, or what has a digest, written as `repository:tag` or `repository@digest`.
+    fn object(path: &str) -> Object<'_> {
+        let repository = path.split([':', '@']).next().unwrap_or_default();
+        Object { repository, path, is_tag: path.contains(':') }
+    }
+
+    fn over(answers: u64, seconds: u64, repository: Option<&str>) -> Vec<Over> {
+        vec![Over { answers, lasted: Duration::from_secs(seconds), repository: repository.map(Box::from) }]
+    }
+
+    /// Something of this is stale because of the registry, or because of its repository.
+    fn of_registry(stale: &Stale, path: &str) -> bool {
+        stale.answered(object(path), true)
+    }
+
+    fn of_repository(stale: &Stale, path: &str) -> bool {
+        stale.answered(object(path), false)
+    }
+
+    fn fresh(stale: &Stale, path: &str) -> Vec<Over> {
+        stale.answered_fresh(object(path))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_registrys_trouble_ends_with_its_next_good_answer() {
         let stale = Stale::default();
-        assert_eq!(stale.answered_fresh("/a"), None);
-        assert!(stale.answered("/a", false) && !stale.answered("/b", true));
+        assert_eq!(fresh(&stale, "a:1"), []);
+        assert!(of_repository(&stale, "a:1") && !of_registry(&stale, "b:1"));
         advance(Duration::from_secs(120)).await;
-        assert!(!stale.answered("/c", true));
+        assert!(!of_registry(&stale, "c:1"));
         // A connection that was kept still works.
-        assert_eq!(stale.answered_fresh("/d"), None);
+        assert_eq!(fresh(&stale, "d:1"), []);
         advance(QUIET).await;
-        assert_eq!(stale.answered_fresh("/e"), over(3, 125));
-        assert_eq!(stale.answered_fresh("/e"), None);
-        assert!(stale.answered("/a", true));
+        assert_eq!(fresh(&stale, "e:1"), over(3, 125, None));
+        assert_eq!(fresh(&stale, "e:1"), []);
+        assert!(of_registry(&stale, "a:1"));
     }
 
     /// A registry that hangs: clients have their stale answers before it is known that there is no other.
     #[tokio::test(start_paused = true)]
     async fn answers_that_were_given_meanwhile_are_counted_and_a_failure_begins_the_episode() {
         let stale = Stale::default();
-        stale.answered_meanwhile();
-        assert!(stale.stands_in("/a", true, 0));
-        stale.answered_meanwhile();
-        assert!(!stale.stands_in("/a", true, 0));
+        stale.answered_meanwhile(object("a:1"));
+        assert!(stale.stands_in(object("a:1"), true, 0));
+        stale.answered_meanwhile(object("a:1"));
+        assert!(!stale.stands_in(object("a:1"), true, 0));
         assert_eq!(stale.answers(), 2);
         advance(QUIET).await;
-        assert_eq!(stale.answered_fresh("/a"), over(1, 5));
+        assert_eq!(fresh(&stale, "a:1"), over(1, 5, None));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_good_answers_of_others_do_not_end_one_repositorys_trouble() {
         let stale = Stale::default();
-        assert!(stale.answered("/a", false));
+        assert!(of_repository(&stale, "a:1"));
         for _ in 0..10 {
             advance(FORGOTTEN / 2).await;
-            assert_eq!(stale.answered_fresh("/b"), None);
-            assert!(!stale.answered("/a", false));
+            assert_eq!(fresh(&stale, "b:1"), []);
+            assert!(!of_repository(&stale, "a:1"));
         }
-        assert_eq!(stale.answered_fresh("/a"), over(11, 10 * 300));
+        assert_eq!(fresh(&stale, "a:1"), over(11, 10 * 300, Some("a")));
         // Nobody asks for it any more.
-        assert!(stale.answered("/a", false));
+        assert!(of_repository(&stale, "a:1"));
         advance(FORGOTTEN).await;
-        assert_eq!(stale.answered_fresh("/b"), over(1, 600));
+        assert_eq!(fresh(&stale, "b:1"), over(1, 600, Some("a")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn objects_beyond_the_bound_do_as_the_others() {
+    async fn the_trouble_of_a_tag_that_nobody_asks_for_again_ends_with_another_tag_of_its_repository() {
         let stale = Stale::default();
-        for object in 0..2 * MAX_OBJECTS {
-            stale.answered(&object.to_string(), false);
+        assert!(of_repository(&stale, "a:3") && !of_repository(&stale, "a@1"));
+        // Both are served and refused: it is not well yet.
+        assert_eq!(fresh(&stale, "a:4"), []);
+        advance(QUIET).await;
+        // While a rule's source is in trouble, the registry serves what it has.
+        assert_eq!(fresh(&stale, "a@2"), []);
+        assert_eq!(fresh(&stale, "a:4"), over(2, 5, Some("a")));
+        assert!(!stale.is_active.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repository_has_its_own_line_while_another_one_is_in_trouble() {
+        let stale = Stale::default();
+        assert!(of_repository(&stale, "a:1") && of_repository(&stale, "b:1") && !of_repository(&stale, "b:2"));
+        assert_eq!(fresh(&stale, "a:1"), over(1, 0, Some("a")));
+        // Those of the registry are told once, and what fails meanwhile is taken for a part of it.
+        assert!(!of_registry(&stale, "b:1") && !of_repository(&stale, "c:1"));
+        advance(QUIET).await;
+        assert!(of_repository(&stale, "c:1"));
+        assert_eq!(fresh(&stale, "d:1"), over(4, 5, None));
+        assert_eq!(fresh(&stale, "c:1"), over(1, 0, Some("c")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repositories_and_objects_beyond_the_bounds_do_as_the_others() {
+        let stale = Stale::default();
+        let repositories = (0..2 * MAX_REPOSITORIES).map(|number| format!("{number}:1"));
+        assert_eq!(repositories.filter(|path| of_repository(&stale, path)).count(), MAX_REPOSITORIES);
+        let stale = Stale::default();
+        let path = |number: usize| format!("a:{number}");
+        for number in 0..2 * MAX_OBJECTS {
+            of_repository(&stale, &path(number));
         }
-        for object in 0..MAX_OBJECTS - 1 {
-            assert_eq!(stale.answered_fresh(&object.to_string()), None);
+        for number in 0..MAX_OBJECTS - 1 {
+            assert_eq!(fresh(&stale, &path(number)), []);
         }
-        let over = stale.answered_fresh(&(MAX_OBJECTS - 1).to_string()).expect("the last of those that are known");
-        assert_eq!(over.to_string(), "2048 were stale in 0 s");
+        let over = fresh(&stale, &path(MAX_OBJECTS - 1));
+        assert_eq!(over.first().expect("the last of those that are known").to_string(), "256 were stale in 0 s, of a");
     }
 }
