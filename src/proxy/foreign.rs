@@ -12,6 +12,8 @@ use crate::answer::DIGEST;
 
 /// What the answer to anything but a blob is that is a redirect.
 const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
+/// What a redirect is that nobody can follow.
+const NOWHERE: &str = "it is a redirect without an address";
 /// Why an answer is not used that has none of the content that was asked for.
 pub(crate) const NO_MANIFEST: &str = "it is no manifest";
 pub(crate) const NO_LIST: &str = "it is not JSON";
@@ -19,6 +21,7 @@ pub(crate) const NO_LIST: &str = "it is not JSON";
 /// Why this cannot be the registry's answer; `None` where it can.
 pub(crate) fn why(response: &ResponseHeader, endpoint: Endpoint, destination: &Destination) -> Option<&'static str> {
     match endpoint {
+        Endpoint::Blob if is_redirect(response.status) && !has_address(response) => Some(NOWHERE),
         Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
         // ACR itself has all but blobs.
         _ if is_redirect(response.status) => Some(ELSEWHERE),
@@ -35,6 +38,21 @@ fn is_elsewhere(response: &ResponseHeader, destination: &Destination) -> bool {
         && response.status != StatusCode::TEMPORARY_REDIRECT
         && hosts.are_of_acr()
         && storage_of(response, destination.upstream.domain.authority(), hosts).is_err()
+}
+
+/// Its `Location` is one that a client can follow: a path of the registry's, or a URL with a host.
+fn has_address(response: &ResponseHeader) -> bool {
+    const SCHEMES: [&[u8]; 2] = [b"https://", b"http://"];
+    response.headers.get(header::LOCATION).is_some_and(|location| {
+        let location = location.as_bytes();
+        location.starts_with(b"/")
+            || SCHEMES.iter().any(|scheme| {
+                let begin = location.split_at_checked(scheme.len());
+                begin.is_some_and(|(begin, rest)| {
+                    begin.eq_ignore_ascii_case(scheme) && rest.first().is_some_and(|first| !b"/?#".contains(first))
+                })
+            })
+    })
 }
 
 /// A wrong type alone makes no answer somebody else's: whoever knows the digest knows the manifest, and ACR names the API's version in each

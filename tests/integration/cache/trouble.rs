@@ -242,6 +242,63 @@ async fn what_something_in_between_answers_takes_nothing_away_and_sends_no_clien
     assert!(!cached.proxy.log().contains("any more"), "{}", cached.proxy.log());
 }
 
+/// A 307 that leads nowhere once went to the client in place of the good address that was kept, and took that away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_without_an_address_takes_no_kept_one_away_and_reaches_no_client() {
+    let cached = Cached::start(FOR_TROUBLE).await;
+    let [first, second] = [0, 1].map(|at| path(&format!("blobs/{}", cached.pushed.blobs[at])));
+    let before = cached.get(&first);
+    assert_eq!(before.status(), 307, "{before:?}");
+    for location in [
+        None,
+        Some("not a url"),
+        Some("javascript:alert(1)"),
+        Some("https://"),
+        Some("https:///x"),
+        Some("ftp://x.example/"),
+    ] {
+        let headers: Vec<_> = location.map(|location| ("Location", location)).into_iter().collect();
+        cached.azure.inject(Hop::Data, answer(307, &headers, ""));
+        let kept = cached.get(&first);
+        assert!(kept.header("location") == before.header("location") && is_stale(&kept), "{location:?}: {kept:?}");
+        let cold = cached.get(&second);
+        assert_eq!((cold.status(), cold.header("location")), (502, None), "{location:?}: {cold:?}");
+        cached.azure.clear_faults();
+    }
+    // Where it leads to some host is for the client to see.
+    cached.azure.inject(Hop::Data, answer(307, &[("Location", "https://x.example/y")], ""));
+    let elsewhere = cached.get(&first);
+    assert_eq!((elsewhere.status(), elsewhere.header("location")), (307, Some("https://x.example/y")), "{elsewhere:?}");
+}
+
+/// A tag that one client asked for once, and that got a 500, once kept a repository in trouble for ten minutes in the log, and
+/// what another repository was stale for meanwhile was told by no line.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failure_of_one_tag_hides_no_trouble_of_others_and_ends_with_its_repositorys_next_good_answer() {
+    let cached = Cached::start(FOR_TROUBLE).await;
+    cached.azure.push(acr_emulator::Image::small("hub/library/busybox", "other"));
+    cached.azure.push(acr_emulator::Image::small("hub/library/second", "latest"));
+    let (tag, other, second) =
+        (path("manifests/latest"), path("manifests/other"), "/v2/library/second/manifests/latest");
+    for path in [&*tag, &*other, second] {
+        assert_eq!(cached.get(path).status(), 200, "{path}");
+    }
+    cached.azure.inject(Hop::Data, Fault::Status(500).on_path("busybox"));
+    assert!(is_stale(&cached.get(&tag)));
+    cached.azure.clear_faults();
+    cached.azure.inject(Hop::Data, Fault::CacheRule(403).on_path("second"));
+    assert!(is_stale(&cached.get(second)));
+    cached.proxy.wait_for_log("the first of them /v2/hub/library/busybox/manifests/latest");
+    cached.proxy.wait_for_log("the first of them /v2/hub/library/second/manifests/latest");
+    until("the end of busybox's trouble", || {
+        assert!(!is_stale(&cached.get(&other)));
+        let log = cached.proxy.log();
+        let mut ends = log.lines().filter(|line| line.contains(" fresh again: 1 were stale in "));
+        ends.any(|line| line.contains(", of hub/library/busybox")).then_some(())
+    });
+    assert!(!cached.proxy.log().contains(", of hub/library/second"), "{}", cached.proxy.log());
+}
+
 /// A page that is answered by 200 once reached clients as the manifest that they had asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_manifest_or_another_one_than_its_digest_says_reaches_no_client() {
