@@ -236,9 +236,12 @@ impl<T> Cache<T> {
                 self.store.remove_if(&key.as_ref(), |kept| kept.confirmed <= entry.confirmed);
             }
             Fetched::Kept { entry, also } => {
-                self.store.insert(key.clone(), Arc::clone(entry));
+                let is_kept = self.store.insert(key.clone(), Arc::clone(entry));
                 if let Some((key, entry)) = also.take() {
                     self.store.insert(key, entry);
+                }
+                if !is_kept {
+                    *fetched = Fetched::Answer { content: Arc::clone(&entry.content), is_trouble: false };
                 }
             }
             // The registry has given an answer, and it is the client's: what was kept before it does not come back.

@@ -31,17 +31,29 @@ impl Weighter<Key, Arc<Entry>> for Weight {
     }
 }
 
-/// Counts what one insertion puts out: others, that which it replaces, and itself if it is larger than the bound.
+/// Counts what one insertion puts out: others, and that which it replaces.
 #[derive(Clone)]
 struct Evictions;
 
-impl Lifecycle<Key, Arc<Entry>> for Evictions {
-    /// Entries, and their bytes.
-    type RequestState = (u64, u64);
+/// What it puts out: entries, and their bytes.
+#[derive(Default)]
+struct Gone {
+    entries: u64,
+    bytes: u64,
+    /// The entry that is inserted, while it is in.
+    inserted: Option<Arc<Entry>>,
+}
 
-    fn on_evict(&self, (entries, bytes): &mut Self::RequestState, key: Key, entry: Arc<Entry>) {
-        *entries += 1;
-        *bytes += Weight.weight(&key, &entry);
+impl Lifecycle<Key, Arc<Entry>> for Evictions {
+    type RequestState = Gone;
+
+    fn on_evict(&self, gone: &mut Gone, key: Key, entry: Arc<Entry>) {
+        // It is larger than the bound, and has never been in.
+        if gone.inserted.take_if(|inserted| Arc::ptr_eq(inserted, &entry)).is_some() {
+            return;
+        }
+        gone.entries += 1;
+        gone.bytes += Weight.weight(&key, &entry);
     }
 }
 
@@ -64,21 +76,22 @@ impl Store {
 
     /// Keeps an entry in place of the one that was there, with that one's standing among the others. An entry that the
     /// registry was asked for later than for this one stays. One that is larger than the bound is not kept, nor is the one
-    /// that it should have replaced. Called by one thread at a time.
-    pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) {
+    /// that it should have replaced: then this is false. Called by one thread at a time.
+    pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) -> bool {
         // It is off. What a request brings that began before is not evicted for anything.
         if self.memory() == 0 {
-            return;
+            return false;
         }
         let replaced = self.entries.peek(&key.as_ref());
         if replaced.as_ref().is_some_and(|replaced| replaced.confirmed > entry.confirmed) {
-            return;
+            return true;
         }
         let replaced = replaced.map_or((0, 0), |replaced| (1, Weight.weight(&key, &replaced)));
-        let mut gone = (0, 0);
+        let mut gone = Gone { inserted: Some(Arc::clone(&entry)), ..Gone::default() };
         self.entries.insert_with_lifecycle(key, entry, &mut gone);
-        self.evicted_entries.fetch_add(gone.0.saturating_sub(replaced.0), Ordering::Relaxed);
-        self.evicted_bytes.fetch_add(gone.1.saturating_sub(replaced.1), Ordering::Relaxed);
+        self.evicted_entries.fetch_add(gone.entries.saturating_sub(replaced.0), Ordering::Relaxed);
+        self.evicted_bytes.fetch_add(gone.bytes.saturating_sub(replaced.1), Ordering::Relaxed);
+        gone.inserted.is_some()
     }
 
     pub(super) fn remove(&self, key: &KeyRef<'_>) {

@@ -269,3 +269,21 @@ async fn one_kept_answer_is_in_the_names_of_each_client_that_gets_it() {
     let absent: usize = reads.iter().filter(|(read, _)| read.ends_with("/none")).map(|(_, count)| count).sum();
     assert_eq!((lists, absent), (1, 1), "{reads:?}");
 }
+
+/// `Cache-Status` once said `stored` of it each time, and the admin listener counted it as evicted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_the_memory_is_neither_said_to_be_stored_nor_counted_as_evicted() {
+    let cached = Cached::start("{memory: 1MiB}").await;
+    let body = format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"a":"{}"}}}}"#, "x".repeat(2 << 20));
+    cached.azure.put_manifest(REPOSITORY, "large", OCI_INDEX, body);
+    for _ in 0..2 {
+        let answer = cached.get(&path("manifests/large"));
+        assert_eq!((answer.status(), answer.body.len() > 2 << 20), (200, true));
+        assert_eq!(cache_status(&answer), ["fwd=miss"]);
+    }
+    assert_eq!(cache_status(&cached.get(&path("manifests/latest")))[..2], ["fwd=miss", "stored"]);
+    let said = crate::wire::ask(crate::admin::admin(&cached.proxy), "GET /cache", "");
+    let said: Value = serde_json::from_str(&said.body).expect("JSON");
+    let memory = &said["memory"];
+    assert_eq!((memory["evicted_entries"].as_u64(), memory["evicted_bytes"].as_u64()), (Some(0), Some(0)), "{memory}");
+}
