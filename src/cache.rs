@@ -105,6 +105,11 @@ impl<T> Cache<T> {
         self.store.evicted()
     }
 
+    /// A flight for this key is under way that has not been forgotten.
+    pub(crate) fn is_under_way(&self, key: &KeyRef<'_>) -> bool {
+        self.flights.is_open(key)
+    }
+
     /// Flights under way.
     pub(crate) fn flights(&self) -> usize {
         self.flights.count()

@@ -7,7 +7,7 @@ use oci::name::{Name, Repository};
 use serde_json::json;
 
 use super::{Reply, State};
-use crate::cache::Purged;
+use crate::cache::{KeyRef, Part, Purged};
 use crate::proxy::{parts_within, upstreams};
 
 /// Forgets what the query names: `image=` and an image as clients name it. Answers with the registry, the repository there,
@@ -36,7 +36,15 @@ pub(super) fn purge(State { routes: live, cache, .. }: &State, query: &str) -> R
     let mut purged = Purged::default();
     if let Some(cache) = cache.get() {
         for known in upstreams(live).iter().filter(|known| known.domain == upstream.domain) {
+            let blob = meant.digest.as_ref().map(|digest| format!("/v2/{}/blobs/{digest}", meant.repository));
+            let configuration =
+                blob.as_deref().map(|path| KeyRef { registry: known.number, part: Part::Configuration, path });
+            // That a blob is one only its manifest tells, which stays.
+            let configuration = configuration.filter(|key| cache.peek(key).is_some());
             purged += cache.purge(known.number, |_, path| meant.includes(path));
+            if let Some(key) = configuration {
+                cache.remember(&key);
+            }
         }
     }
     let Purged { entries, flights } = purged;

@@ -101,6 +101,11 @@ impl<R> Flights<R> {
         run()
     }
 
+    /// Whether a request for this key would join a flight.
+    pub(super) fn is_open(&self, key: &KeyRef<'_>) -> bool {
+        self.table().open.contains_key(&key.to_key())
+    }
+
     /// Flights under way.
     pub(super) fn count(&self) -> usize {
         self.table().under_way

@@ -5,7 +5,8 @@ use std::time::Duration;
 use acr_emulator::{Emulator, Fault, Hop, Image, Server};
 use oci::manifest::{Descriptor, Document};
 
-use crate::wire::{Client, Whole};
+use crate::admin::admin;
+use crate::wire::{self, Client, Whole};
 use testkit::{PATIENCE, Proxy, Setup};
 
 const ACCEPT: &str = "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json\r\n";
@@ -40,7 +41,7 @@ impl Fixture {
         });
         let configurations = configurations.collect();
         let lines = format!("  blobs: {blobs}\n  blob_hosts: ['{}']\n", azure.storage_addr());
-        let proxy = Setup::new(&azure).upstream(&lines).cache(cache).start();
+        let proxy = Setup::new(&azure).upstream(&lines).cache(cache).flag("--admin-address", ":0").start();
         Self { azure, proxy, manifests, configurations, layer }
     }
 
@@ -60,6 +61,14 @@ impl Fixture {
     /// The configuration for amd64.
     fn configuration(&self) -> Whole {
         self.blob(&self.configurations[0].digest)
+    }
+
+    /// Forgets this image; returns what the answer says.
+    fn purge(&self, image: &str) -> String {
+        let admin = admin(&self.proxy);
+        let answer = wire::ask(admin, &format!("POST /cache/purge?image={image}"), "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
     }
 
     /// What clients do before they ask for the configuration.
@@ -260,6 +269,48 @@ async fn blobs_proxy_keeps_configurations_and_no_layers() {
     fixture.azure.inject(Hop::Storage, Fault::Status(500).times(1));
     let answer = fixture.blob(&fixture.configurations[1].digest);
     assert_eq!(answer.status(), 200, "{answer:?}");
+}
+
+/// The log once said of it that clients are redirected to storage.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_blobs_come_through_here_no_client_is_said_to_be_redirected() {
+    let fixture = Fixture::start("proxy", "{memory: 64MiB}").await;
+    fixture.pull_manifest();
+    fixture.azure.inject(Hop::Storage, Fault::Status(403));
+    assert_eq!(fixture.configuration().header("location"), None);
+    let line = fixture.proxy.wait_for_log(" is not kept, each request for it goes on to storage, as for a layer: ");
+    assert!(!line.contains("redirected to storage"), "{line}");
+}
+
+/// A configuration that was purged by its digest was a layer until its manifest was fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_is_purged_by_its_digest_is_still_one() {
+    let fixture = Fixture::start("proxy_config", "{memory: 64MiB}").await;
+    fixture.pull_manifest();
+    assert!(fixture.is_whole(&fixture.configuration()));
+    fixture.azure.clear_requests();
+    fixture.purge(&format!("busybox@{}", fixture.configurations[0].digest));
+    assert!(fixture.is_whole(&fixture.configuration()));
+    assert_eq!(fixture.counts(), (1, 1), "it was forgotten");
+    // What was none before is none afterwards.
+    fixture.purge(&format!("busybox@{}", fixture.layer));
+    assert_eq!(fixture.blob(&fixture.layer).status(), 307);
+}
+
+/// A prefetch that was forgotten once went on to the configurations, and kept them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_amid_a_prefetch_leaves_nothing_of_the_image() {
+    let fixture = Fixture::start("proxy_config", "{prefetch: [linux/amd64, linux/arm64]}").await;
+    let slow = Fault::PauseMidBody(Duration::from_secs(2));
+    for digest in &fixture.manifests {
+        fixture.azure.inject(Hop::Data, slow.clone().on_path(digest));
+    }
+    assert_eq!(fixture.get("manifests/latest").status(), 200);
+    assert!(fixture.purge("busybox").contains("\"under_way\": 2"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let seen = fixture.azure.requests();
+    assert!(!seen.iter().any(|request| request.target.contains("/blobs/")), "{seen:?}");
+    assert!(fixture.purge("busybox").contains("\"entries\": 0"), "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

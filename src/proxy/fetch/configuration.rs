@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use log::warn;
+use oci::route::Blobs;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
 use tokio::time::{Instant, timeout};
@@ -24,6 +25,7 @@ use crate::digest;
 use crate::proxy::blob::redirect::{Storage, storage_of};
 use crate::proxy::blob::storage;
 use crate::proxy::call;
+use crate::proxy::context::Admitted;
 use crate::proxy::fail::Trouble;
 use crate::proxy::reply::API_VERSION;
 
@@ -145,10 +147,14 @@ impl Read {
     }
 
     fn warn(&self, trouble: &Trouble) {
-        let (upstream, target) = (&self.admitted.destination.upstream, &self.admitted.target);
+        let Admitted { destination, target, .. } = &self.admitted;
+        let instead = match destination.blobs {
+            Blobs::Proxy => "each request for it goes on to storage, as for a layer",
+            Blobs::ProxyConfig | Blobs::Redirect => "clients are redirected to storage",
+        };
         warn!(
-            "acr {}: the configuration {} of {} is not kept, clients are redirected to storage: {trouble}",
-            upstream.domain.authority(),
+            "acr {}: the configuration {} of {} is not kept, {instead}: {trouble}",
+            destination.upstream.domain.authority(),
             target.reference(),
             target.repository(),
         );

@@ -27,6 +27,10 @@ pub(super) type Place = SemaphorePermit<'static>;
 impl Read {
     /// A manifest has come whole: its configuration is known as one from now on.
     pub(super) fn remember(&self, manifest: &Content) {
+        // Of a forgotten prefetch nobody has the manifest.
+        if self.place.is_some() && self.is_forgotten() {
+            return;
+        }
         let Some(configuration) = self.configuration_of(manifest) else { return };
         if let Some(kept) = &self.admitted.destination.kept {
             kept.cache.remember(&self.key(Part::Configuration, configuration.path()));
@@ -38,6 +42,9 @@ impl Read {
         let Some(kept) = self.admitted.destination.kept.as_ref().filter(|kept| !kept.prefetch.is_empty()) else {
             return;
         };
+        if self.is_forgotten() {
+            return;
+        }
         if self.place.is_some() {
             if let Some(configuration) = self.configuration_of(manifest) {
                 self.start(configuration, Part::Configuration);
@@ -74,6 +81,12 @@ impl Read {
         let client = self.client;
         let read = || Read { admitted, part, trip: Arc::default(), client, place: Some(place) };
         kept.cache.prefetch(self.key(part, &path), &kept.lifetimes, read);
+    }
+
+    /// What this flight brings is not kept any more, as somebody has purged it; what would follow from it is not either.
+    fn is_forgotten(&self) -> bool {
+        let key = self.key(self.part, self.admitted.target.path());
+        self.admitted.destination.kept.as_ref().is_some_and(|kept| !kept.cache.is_under_way(&key))
     }
 
     fn key<'a>(&self, part: Part, path: &'a str) -> KeyRef<'a> {
