@@ -34,6 +34,8 @@ pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
     ended: oneshot::Receiver<()>,
+    /// Another connection has ended for this one.
+    is_taken: bool,
 }
 
 impl Places {
@@ -41,7 +43,8 @@ impl Places {
     pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>, limit: &Arc<Limit>) -> Place {
         let client = client.map(Client::from);
         let mut taken = self.taken();
-        if let Some(index) = taken.too_many(client, limit.max()) {
+        let other = taken.too_many(client, limit.max());
+        if let Some(index) = other {
             // Its guard goes with it, so the limit has room before the new one counts.
             taken.connections.remove(index);
         }
@@ -49,7 +52,7 @@ impl Places {
         let number = taken.next;
         taken.next += 1;
         taken.connections.push(Connected { number, client, _ends: ends, _guard: limit.enter() });
-        Place { places: Arc::clone(self), number, ended }
+        Place { places: Arc::clone(self), number, ended, is_taken: other.is_some() }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -76,12 +79,19 @@ impl Taken {
 }
 
 impl Place {
+    /// Whether another connection has ended for this one, so that connections come faster than they are served.
+    pub(super) fn is_taken(&self) -> bool {
+        self.is_taken
+    }
+
     /// Serves the connection to its end, or until another one needs the place.
     pub(super) async fn hold(mut self, served: impl Future<Output = ()>) {
         tokio::select! {
-            () = served => {}
+            // In this order: its request may be there, and would be answered to nobody before the connection ends.
+            biased;
             // Always an error: nothing is sent.
             _ = &mut self.ended => {}
+            () = served => {}
         }
     }
 }
