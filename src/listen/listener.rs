@@ -162,9 +162,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                     tokio::spawn(async move { heartbeat.answer() });
                 }
                 accepted = queue.accept() => match accepted {
+                    // The watchdog's question has its turn, too.
                     Ok(accepted) => if self.serve(accepted, &opening) {
-                        // Those that are accepted and the watchdog's question have their turn before the next one.
-                        tokio::task::yield_now().await;
+                        self.places.settle().await;
                     },
                     Err(cause) => {
                         error!("{}: accept: {cause}", kind.name());
@@ -181,7 +181,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         Ok(())
     }
 
-    /// Whether connections come faster than they are served, so that another one had to end for this one.
+    /// Whether [`Places::settle`] comes before the next one: connections come faster than they are served.
     fn serve(&self, accepted: Accepted, opening: &ArcSwap<Opening>) -> bool {
         match accepted {
             Accepted::Tcp(stream, peer) => self.serve_stream(stream, peer, opening),
@@ -194,14 +194,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         self.load.openings.accept(self.http.kind() == Kind::Admin);
         if self.http.kind() == Kind::Admin {
             let place = self.places.enter(peer.as_inet().map(|peer| peer.ip()), &self.connections);
-            let is_taken = place.is_taken();
+            let is_last = place.is_last();
             let http = Arc::clone(&self.http);
             let (opening, load) = (opening.load_full(), Arc::clone(&self.load));
             tokio::spawn(async move {
                 let ended = opening.ended();
                 place.hold(serve_opened(&http, &opening, stream, peer, &load, &ended)).await;
             });
-            return is_taken;
+            return is_last;
         }
         let guard = self.connections.enter();
         match guard.excess() {
