@@ -162,7 +162,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                     tokio::spawn(async move { heartbeat.answer() });
                 }
                 accepted = queue.accept() => match accepted {
-                    Ok(accepted) => self.serve(accepted, &opening),
+                    // The watchdog's question has its turn, too.
+                    Ok(accepted) => if self.serve(accepted, &opening) {
+                        self.places.settle().await;
+                    },
                     Err(cause) => {
                         error!("{}: accept: {cause}", kind.name());
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -171,12 +174,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
             }
         }
         if !held.release() {
-            queue.rest(|accepted| self.serve(accepted, &opening))?;
+            queue.rest(|accepted| {
+                self.serve(accepted, &opening);
+            })?;
         }
         Ok(())
     }
 
-    fn serve(&self, accepted: Accepted, opening: &ArcSwap<Opening>) {
+    /// Whether [`Places::settle`] comes before the next one: connections come faster than they are served.
+    fn serve(&self, accepted: Accepted, opening: &ArcSwap<Opening>) -> bool {
         match accepted {
             Accepted::Tcp(stream, peer) => self.serve_stream(stream, peer, opening),
             Accepted::Unix(stream, peer) => self.serve_stream(stream, peer, opening),
@@ -184,17 +190,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
     }
 
     /// A connection beyond the limit is refused at once: left in the queue, its client would not turn to its next endpoint.
-    fn serve_stream<S: Stream + AsFd>(&self, mut stream: S, peer: SocketAddr, opening: &ArcSwap<Opening>) {
+    fn serve_stream<S: Stream + AsFd>(&self, mut stream: S, peer: SocketAddr, opening: &ArcSwap<Opening>) -> bool {
         self.load.openings.accept(self.http.kind() == Kind::Admin);
         if self.http.kind() == Kind::Admin {
             let place = self.places.enter(peer.as_inet().map(|peer| peer.ip()), &self.connections);
+            let is_last = place.is_last();
             let http = Arc::clone(&self.http);
             let (opening, load) = (opening.load_full(), Arc::clone(&self.load));
             tokio::spawn(async move {
                 let ended = opening.ended();
                 place.hold(serve_opened(&http, &opening, stream, peer, &load, &ended)).await;
             });
-            return;
+            return is_last;
         }
         let guard = self.connections.enter();
         match guard.excess() {
@@ -228,6 +235,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
                 None => refusal::refuse_at_once(stream, NoRequest::TooManyConnections),
             },
         }
+        false
     }
 }
 

@@ -10,6 +10,11 @@ use tokio::sync::oneshot;
 use crate::access::Client;
 use crate::load::{Guard, Limit};
 
+/// Connections that have lost their places to others of the same client and have not ended yet: so many may be accepted before they
+/// do. What one client opens faster than it is served is then taken from the queue of the kernel, where a probe waits behind it, at
+/// next to no cost; and no more is accepted than can soon be closed, so that neither tasks nor file descriptors pile up.
+const MAX_ENDING: usize = 128;
+
 /// The connections that have a place.
 #[derive(Default)]
 pub(super) struct Places(Mutex<Taken>);
@@ -18,6 +23,8 @@ pub(super) struct Places(Mutex<Taken>);
 struct Taken {
     /// The oldest first; no more than the limit has.
     connections: Vec<Connected>,
+    /// Those that have lost their places, and are not closed yet.
+    ending: usize,
     next: u64,
 }
 
@@ -34,6 +41,7 @@ pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
     ended: oneshot::Receiver<()>,
+    is_last: bool,
 }
 
 impl Places {
@@ -41,15 +49,26 @@ impl Places {
     pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>, limit: &Arc<Limit>) -> Place {
         let client = client.map(Client::from);
         let mut taken = self.taken();
+        let mut is_last = false;
         if let Some(index) = taken.too_many(client, limit.max()) {
             // Its guard goes with it, so the limit has room before the new one counts.
-            taken.connections.remove(index);
+            let ending = taken.connections.remove(index);
+            taken.ending += 1;
+            is_last = ending.client != client || taken.ending >= MAX_ENDING;
         }
         let (ends, ended) = oneshot::channel();
         let number = taken.next;
         taken.next += 1;
         taken.connections.push(Connected { number, client, _ends: ends, _guard: limit.enter() });
-        Place { places: Arc::clone(self), number, ended }
+        Place { places: Arc::clone(self), number, ended, is_last }
+    }
+
+    /// Waits until all that have lost their places are closed.
+    pub(super) async fn settle(&self) {
+        // What is ready runs between one look and the next.
+        while self.taken().ending > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -76,19 +95,31 @@ impl Taken {
 }
 
 impl Place {
+    /// Whether none is to be accepted before all that have lost their places are closed, and what has a place had its turn: one was
+    /// another client's, or there are many.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last
+    }
+
     /// Serves the connection to its end, or until another one needs the place.
     pub(super) async fn hold(mut self, served: impl Future<Output = ()>) {
         tokio::select! {
-            () = served => {}
+            // In this order: its request may be there, and would be answered to nobody before the connection ends.
+            biased;
             // Always an error: nothing is sent.
             _ = &mut self.ended => {}
+            () = served => {}
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken().connections.retain(|connected| connected.number != self.number);
+        let mut taken = self.places.taken();
+        match taken.connections.iter().position(|connected| connected.number == self.number) {
+            Some(index) => drop(taken.connections.remove(index)),
+            None => taken.ending -= 1,
+        }
     }
 }
 
