@@ -37,7 +37,7 @@ mod talos;
 mod task;
 
 use address::Here;
-pub(crate) use by_flag::{dockerd, running_dockerd, settings as dockerd_settings};
+pub(crate) use by_flag::{believe, dockerd, running_dockerd, settings as dockerd_settings};
 pub(crate) use containerd::host as registry_host;
 pub(crate) use docker::DAEMON_JSON;
 pub(crate) use node::{Broken, Node, SWITCH, node};

@@ -168,6 +168,7 @@
 //! glob                             whether a name is one of a pattern's
 //! installed                        which programs and units a host has, by their files
 //! host, unit                       files of a host, read within bounds; what its systemd starts a program with
+//!   unit::lines                      the lines of systemd's files
 //!   unit::manager                    what systemd gives to every service
 //!   unit::specifier                  `%n` and so on in units
 //! program                          runs one to its end, and ends it with all that it has started
@@ -224,7 +225,7 @@
 //!   left                             what stays although the proxy may be in it
 //!   node                             which file of mirrors a node of k3s or RKE2 reads
 //!   by_flag                          what dockerd is told by a flag, beside which its file may not say it
-//!   gone                             addresses that were the proxy's, and where nobody listens any more
+//!   gone                             addresses that may have been the proxy's, and where nobody listens
 //!   masked                           a text of somebody else as it is shown, without its secrets
 //!   containerd, nerdctl, docker, docker_desktop, podman, buildkit, kubernetes, k3s    the files of each client
 //!   talos, kaniko                    a patch and flags, for clients without files

@@ -8,9 +8,11 @@ use crate::environment_file;
 use crate::host::Host;
 use crate::installed::{self, UNITS};
 
+mod lines;
 mod manager;
 mod specifier;
 
+use lines::lines;
 use manager::Manager;
 
 /// Programs that run what another command line says.
@@ -32,6 +34,8 @@ pub(crate) struct Unit {
     environment: BTreeMap<String, (String, String)>,
     /// An init script starts the program.
     is_script: bool,
+    /// No file that is known has the flags of the process that runs.
+    is_by_process: bool,
     /// Why the rest of this need not be all that the program is started with.
     pub unknown: Vec<Unknown>,
 }
@@ -45,6 +49,8 @@ pub(crate) enum Unknown {
     Shell { path: String, script: Option<String> },
     /// The path of a file of variables has a specifier whose value is not known.
     Specifier { path: String },
+    /// `ExecStart` of this file has a variable that `PassEnvironment` takes from the service manager, which no file gives it.
+    Passed { path: String, variable: String },
 }
 
 impl fmt::Display for Unknown {
@@ -58,6 +64,10 @@ impl fmt::Display for Unknown {
                 write!(f, "ExecStart= in {path} runs the script {script}, whose commands are not followed")
             }
             Self::Specifier { path } => write!(f, "EnvironmentFile={path} has a specifier that is not followed"),
+            Self::Passed { path, variable } => write!(
+                f,
+                "ExecStart= in {path} has ${variable}, which PassEnvironment= takes from systemd, and no file has its value (systemctl show-environment may)"
+            ),
         }
     }
 }
@@ -113,6 +123,11 @@ impl Unit {
                 unit.environment.remove(name);
             }
         }
+        let path = if unit.file.is_empty() { name } else { &unit.file };
+        let of_nobody = said.passed.iter().filter(|name| !unit.environment.contains_key(*name) && unit.names(name));
+        let passed = of_nobody.map(|variable| Unknown::Passed { path: path.to_owned(), variable: variable.clone() });
+        let passed: Vec<_> = passed.collect();
+        unit.unknown.extend(passed);
         unit.command = unit.command.iter().flat_map(|word| unit.expanded(word)).collect();
         unit.script = unit.command.first().filter(|program| is_script(host, program)).cloned();
         if unit.script.is_some() || unit.command.first().is_some_and(|program| is_shell(program)) {
@@ -161,14 +176,30 @@ impl Unit {
         all
     }
 
+    /// Whether a word of `ExecStart` has this variable.
+    fn names(&self, variable: &str) -> bool {
+        let (alone, within) = (format!("${variable}"), format!("${{{variable}}}"));
+        self.command.iter().any(|word| *word == alone || word.contains(&within))
+    }
+
     /// Takes the command line of the process that runs: whatever has started it, this is how.
     pub(crate) fn runs_as(&mut self, command: Vec<String>) {
         if self.is_script && self.command != command {
-            // No file that is known has its flags.
-            self.file = format!("what starts {}", self.name.trim_end_matches(".service"));
+            self.is_by_process = true;
         }
         self.command = command;
         self.unknown.retain(|unknown| matches!(unknown, Unknown::Unread { .. }));
+    }
+
+    /// The same of a process with flags that the files do not explain.
+    pub(crate) fn runs_unexplained_as(&mut self, command: Vec<String>) {
+        self.runs_as(command);
+        self.is_by_process = true;
+    }
+
+    /// Whether no file that is known has the flags of the process that runs.
+    pub(crate) fn is_by_process(&self) -> bool {
+        self.is_by_process
     }
 
     /// No file says what the program is started with, which its process does.
@@ -248,13 +279,19 @@ impl Unit {
         vec![text + rest]
     }
 
-    /// The file that gives the program a flag: the unit's, the script's that it starts, or that of a variable in `ExecStart`.
-    pub(crate) fn file_of(&self, name: &str) -> &str {
+    /// The file that gives the program a flag: the unit's, the script's that it starts, or that of a variable in `ExecStart`. Of a flag that
+    /// is in none, a few words for one.
+    pub(crate) fn file_of(&self, name: &str) -> String {
         let has = |value: &str| !flag(&words(value), name).is_empty();
         let by_variable = self.environment.values().find(|(value, _)| has(value));
+        if let Some((_, file)) = by_variable {
+            return file.clone();
+        }
+        if self.is_by_process {
+            return format!("what starts {}", self.name.trim_end_matches(".service"));
+        }
         let unit = if self.file.is_empty() { &self.name } else { &self.file };
-        let own = self.script.as_ref().unwrap_or(unit);
-        by_variable.map_or(own, |(_, file)| file)
+        self.script.as_ref().unwrap_or(unit).clone()
     }
 
     /// Whether an administrator may edit this file of its: a package replaces its own units.
@@ -263,9 +300,8 @@ impl Unit {
     }
 
     fn take(&mut self, path: &str, content: &str, said: &mut Said) {
-        let content = content.replace("\\\n", " ");
         let mut is_service = false;
-        for line in content.lines().map(str::trim) {
+        for line in lines(content) {
             if let Some(section) = line.strip_prefix('[') {
                 is_service = section == "Service]";
             }
@@ -449,6 +485,26 @@ mod tests {
         assert_eq!(unit.doubt().as_deref(), Some("EnvironmentFile=/etc/%H has a specifier that is not followed"));
     }
 
+    /// It was taken for empty, and doctor wrote a mirror beside the flag that `systemctl set-environment` gave dockerd by it.
+    #[test]
+    fn a_variable_of_the_command_line_that_only_systemd_knows_is_not_known() {
+        for (unit, is_known) in [
+            ("PassEnvironment=DOCKER_OPTS\nExecStart=/usr/bin/dockerd $DOCKER_OPTS\n", false),
+            ("PassEnvironment=A B\nExecStart=/usr/bin/dockerd --root=/x/${B}\n", false),
+            ("PassEnvironment=DOCKER_OPTS\nExecStart=/usr/bin/dockerd\n", true),
+            ("PassEnvironment=A\nEnvironment=A=1\nExecStart=/usr/bin/dockerd $A\n", true),
+            ("PassEnvironment=A\nPassEnvironment=\nExecStart=/usr/bin/dockerd $A\n", true),
+            ("EnvironmentFile=-/etc/none\nExecStart=/usr/bin/dockerd $DOCKER_OPTS\n", true),
+        ] {
+            let root = tempfile::tempdir().expect("a directory");
+            let directory = root.path().join("etc/systemd/system");
+            std::fs::create_dir_all(&directory).expect("made");
+            std::fs::write(directory.join("docker.service"), format!("[Service]\n{unit}")).expect("written");
+            let unit_read = Unit::read(&Host::new(root.path().to_owned()), "docker.service");
+            assert_eq!(unit_read.doubt().is_none(), is_known, "{unit}: {:?}", unit_read.doubt());
+        }
+    }
+
     #[test]
     fn a_process_that_was_started_with_another_flag_than_its_unit_has_is_known() {
         let words = |text: &str| words(text);
@@ -474,7 +530,7 @@ mod tests {
         unit.runs_as(words("dockerd --registry-mirror=http://a"));
         assert_eq!(
             (unit.flag("registry-mirror"), unit.file_of("registry-mirror")),
-            (words("http://a"), "what starts docker")
+            (words("http://a"), "what starts docker".to_owned())
         );
     }
 

@@ -10,7 +10,7 @@ use super::docker::DAEMON_JSON;
 use super::merge::{Addition, is};
 use super::{Client, File};
 use crate::host::{self, Host};
-use crate::unit::Unit;
+use crate::unit::{Unit, flag};
 
 const FLAG: &str = "registry-mirror";
 const CONFIG_FILE: &str = "config-file";
@@ -24,16 +24,28 @@ const SERVICE: &str = "docker.service";
 /// Where dockerd has its process; one of release 28 that systemd has started, nowhere.
 const PID_FILE: &str = "/run/docker.pid";
 
-/// What dockerd of a host is started with. Where a script or a shell starts it, the flags of the one that runs are taken.
+/// What dockerd of a host is started with. Where a script or a shell starts it, or the one that runs has flags that no file explains, its
+/// own command line is taken.
 pub(crate) fn dockerd(host: &Host) -> Unit {
     let mut unit = Unit::read_or_script(host, SERVICE, &SCRIPTS, VARIABLE);
+    let Some(command) = running_dockerd(host) else { return unit };
     // The variable of an init script need not have all flags: another script or a supervisor may start it.
-    if (unit.is_for_its_process() || unit.is_script() && unit.flag(FLAG).is_empty())
-        && let Some(command) = running_dockerd(host)
-    {
+    if unit.is_for_its_process() || unit.is_script() && unit.flag(FLAG).is_empty() {
         unit.runs_as(command);
+    } else {
+        believe(&mut unit, &command);
     }
     unit
+}
+
+/// Takes the flags of the dockerd that runs where its unit's files have no mirror and it has, or another file of settings: with a mirror in
+/// its file beside one among its flags it would not start again. Another mirror in the place of the unit's is an earlier state of the unit.
+pub(crate) fn believe(unit: &mut Unit, command: &[String]) {
+    let has_mirror = !flag(command, FLAG).is_empty() && unit.flag(FLAG).is_empty();
+    let file = flag(command, CONFIG_FILE).pop();
+    if has_mirror || file.is_some_and(|file| file != DAEMON_JSON && file != settings(unit)) {
+        unit.runs_unexplained_as(command.to_vec());
+    }
 }
 
 /// The command line of the dockerd that runs on this host.
@@ -118,7 +130,7 @@ impl ByFlag {
         if matches!(&kind, Kind::ConfigFile(path) if path == DAEMON_JSON) {
             return Ok(None);
         }
-        Ok(Some(Self { file: unit.file_of(flag).to_owned(), restart: unit.restart(), url: url.clone(), kind }))
+        Ok(Some(Self { file: unit.file_of(flag), restart: unit.restart(), url: url.clone(), kind }))
     }
 
     /// How the flag already does what the file would, a clause, or why the file may not say it. `text` is what it says, if it is there.
@@ -145,5 +157,42 @@ impl ByFlag {
             "{file} gives dockerd --{FLAG}, and dockerd does not start with {KEY} beside it: put --{FLAG}={url} first there, then: {restart}; or take the flag out there, and run client-config {} again",
             Client::Docker.name()
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The mirror of `systemctl set-environment` was not seen, and one was written beside it: dockerd did not start again.
+    #[test]
+    fn flags_of_the_dockerd_that_runs_and_that_no_file_explains_keep_a_mirror_out_of_the_file() {
+        let ours = "--registry-mirror=http://127.0.0.1:8080";
+        for (unit, runs, unexplained, mirrors) in [
+            ("dockerd -H fd://", "dockerd -H fd:// --registry-mirror=http://a", true, &["http://a"][..]),
+            ("dockerd $DOCKER_OPTS", "dockerd --registry-mirror http://a", true, &["http://a"]),
+            ("dockerd", "dockerd --config-file=/etc/other.json", true, &[]),
+            ("dockerd --config-file=/etc/a.json", "dockerd --config-file=/etc/b.json", true, &[]),
+            ("dockerd", "dockerd --config-file=/etc/docker/daemon.json --debug", false, &[]),
+            ("dockerd", "dockerd -H fd://", false, &[]),
+            // The unit is newer than the process, and its flags count at the next start.
+            (ours, "dockerd", false, &["http://127.0.0.1:8080"]),
+            (ours, "dockerd --registry-mirror=http://a", false, &["http://127.0.0.1:8080"]),
+        ] {
+            let root = tempfile::tempdir().expect("a directory");
+            let directory = root.path().join("etc/systemd/system");
+            fs::create_dir_all(&directory).expect("made");
+            let content = format!("[Service]\nExecStart=/usr/bin/{}\n", unit.replace(ours, &format!("dockerd {ours}")));
+            fs::write(directory.join("docker.service"), content).expect("written");
+            let mut read = Unit::read(&Host::new(root.path().to_owned()), SERVICE);
+            let words: Vec<_> = runs.split(' ').map(str::to_owned).collect();
+            believe(&mut read, &words);
+            assert_eq!(read.is_by_process(), unexplained, "{unit}: {runs}");
+            assert_eq!(read.flag(FLAG), mirrors, "{unit}: {runs}");
+            let by = read.file_of(FLAG);
+            assert_eq!(by == "what starts docker", unexplained, "{by}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Addresses that were this proxy's: of its own host, with another port, where nobody listens any more.
+//! Addresses that may have been this proxy's: of its own host, with another port, where nobody listens. As likely they are another registry's
+//! that is stopped, so no file loses one.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -11,13 +12,8 @@ use super::address::{Address, Here, Slip, Verdict};
 /// The loopback interface refuses at once; what takes longer is somebody who is slow.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Whether an address is nobody's by now, so that it can be taken out of a list.
-pub(crate) fn is_gone(here: &Here, address: &Address) -> bool {
-    was_ours(here, address) && refuses(address)
-}
-
-/// Whether it was the proxy's, if nobody listens there: no setting names its port, and it is of the proxy's own loopback address.
-pub(crate) fn was_ours(here: &Here, address: &Address) -> bool {
+/// Whether it may have been the proxy's: no setting names its port, and it is of the proxy's own loopback address.
+pub(crate) fn may_be_former(here: &Here, address: &Address) -> bool {
     address.is_bare()
         && address.has_scheme()
         && address.is_loopback()
@@ -48,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_gone_if_it_was_the_proxys_and_nobody_listens_there() {
+    fn an_address_may_have_been_the_proxys_if_it_is_of_its_host_and_nobody_listens_there() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let taken = listener.local_addr().expect("an address").port();
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
@@ -69,7 +65,8 @@ mod tests {
             ("http://127.0.0.1:8080".to_owned(), false),
             ("http://10.255.255.1:9".to_owned(), false),
         ] {
-            assert_eq!(is_gone(&here, &Address::parse(&url)), expected, "{url}");
+            let address = Address::parse(&url);
+            assert_eq!(may_be_former(&here, &address) && refuses(&address), expected, "{url}");
         }
     }
 }

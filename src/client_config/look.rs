@@ -3,9 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::address::{Address, Here};
+use super::address::Here;
 use super::by_flag::ByFlag;
-use super::gone::is_gone;
 use super::merge::Merged;
 use super::{File, Language, MARKER};
 use crate::directory::{Astray, Directory, Missing, Place};
@@ -58,8 +57,7 @@ pub(crate) fn look(root: &Path, file: &File, here: Option<&Here>) -> Result<Look
     };
     let at = place.path();
     let found = match place.read(LONGEST) {
-        // Of another host it is not known who listens there.
-        Ok(Ok(content)) => found(&content, file, by_flag.as_ref(), here, root == Path::new("/")),
+        Ok(Ok(content)) => found(&content, file, by_flag.as_ref(), here),
         Ok(Err(why)) => Found::Foreign(why),
         Err(cause) if cause.kind() == ErrorKind::NotFound => nothing(),
         Err(cause) => return Err(failed(&at, &cause)),
@@ -78,7 +76,7 @@ pub(crate) fn open(root: &Path) -> Result<Directory, String> {
     Directory::open(root).map_err(|astray| astray.sentence(root))
 }
 
-fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&Here>, is_this: bool) -> Found {
+fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&Here>) -> Found {
     let Ok(text) = std::str::from_utf8(content) else {
         return Found::Foreign("is not UTF-8".to_owned());
     };
@@ -95,8 +93,7 @@ fn found(content: &[u8], file: &File, by_flag: Option<&ByFlag>, here: Option<&He
         return Found::Older(difference(text, &file.content));
     }
     let is_same = |one: &str, other: &str| here.is_some_and(|here| here.is_same(one, other));
-    let is_gone = |url: &str| is_this && here.is_some_and(|here| is_gone(here, &Address::parse(url)));
-    match file.addition.as_ref().map(|addition| addition.merge_without(text, &is_same, &is_gone)) {
+    match file.addition.as_ref().map(|addition| addition.merge(text, &is_same)) {
         None if is_by_name(&file.path) => Found::Foreign(LOST_MARK.to_owned()),
         None => Found::Foreign("was not written from here".to_owned()),
         Some(Ok(merged)) if merged.lacks.is_empty() && merged.leftover.is_empty() => Found::Same(merged.beside),

@@ -1,7 +1,7 @@
 //! What somebody else's file has to say for its client to come here, and the file with it: pure.
 //!
-//! Text is only ever put in, never taken out, so keys, comments and order stay as they are; but for addresses that were the proxy's and are
-//! nobody's. What came of it is parsed: it has to be the value from before and what was to come, or else the file is refused.
+//! Text is only ever put in, never taken out, so keys, comments and order stay as they are. What came of it is parsed: it has to be the value
+//! from before and what was to come, or else the file is refused.
 
 mod buildkitd_toml;
 mod daemon_json;
@@ -59,22 +59,6 @@ impl Addition {
             }
             Self::RegistriesYaml { url, registries } => registries_yaml::merge(old, url, registries, is_same),
         }
-    }
-}
-
-impl Addition {
-    /// The same, and the addresses that were the proxy's and are gone are taken out of `daemon.json`.
-    pub(crate) fn merge_without(
-        &self,
-        old: &str,
-        is_same: IsSame<'_>,
-        is_gone: &dyn Fn(&str) -> bool,
-    ) -> Result<Merged, String> {
-        let Self::DaemonJson(_) = self else { return self.merge(old, is_same) };
-        let Some((text, gone)) = daemon_json::without(old, is_gone) else { return self.merge(old, is_same) };
-        let mut merged = self.merge(&text, is_same)?;
-        merged.lacks.extend(gone.iter().map(|gone| daemon_json::lack_of_gone(gone)));
-        Ok(merged)
     }
 }
 

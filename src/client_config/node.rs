@@ -95,7 +95,7 @@ fn file(
 fn source(unit: &Unit, configuration: Result<&Configuration, &Broken>) -> Option<Source> {
     let is_yes = |text: &str| YES.contains(&text);
     if let Some(value) = unit.switch(SWITCH) {
-        return Some(Source { is_asked: !is_yes(&value), file: unit.file_of(SWITCH).to_owned() });
+        return Some(Source { is_asked: !is_yes(&value), file: unit.file_of(SWITCH) });
     }
     let configuration = configuration.ok()?;
     Some(match configuration.last(SWITCH).ok()? {

@@ -125,6 +125,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
         let command = pid.and_then(|pid| host::command_line(pid, "dockerd"));
         if let Some(command) = command.or_else(|| client_config::running_dockerd(host)) {
             main = Some(command.clone());
+            client_config::believe(&mut unit, &command);
             has_old_flags = unit.differs_from(&command, "registry-mirror");
             if !has_old_flags {
                 unit.runs_as(command);
@@ -235,8 +236,14 @@ impl Facts {
     }
 }
 
-/// Pure: what is wrong with it.
+/// Pure: what is wrong with it. Of another one nothing is known.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
+    let mut found = judge_service(facts, expected);
+    found.is_blind |= !facts.seconds.is_empty();
+    found
+}
+
+fn judge_service(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Dockerd);
     found.version = facts.version().or(facts.installed.as_deref()).map(str::to_owned);
     found.runs = Some(facts.runs);
@@ -300,7 +307,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
 /// By what it says itself that it has loaded, where it is not known which files and flags that is from. So nothing is written.
 fn as_loaded(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let Some(loaded) = facts.loaded().filter(|_| expected.registries.contains_key(DOCKER_HUB)) else { return };
-    let file = facts.unit.file_of("registry-mirror");
+    let file = &facts.unit.file_of("registry-mirror");
     let list = List { file, key: "the list of mirrors that dockerd has loaded", registry: DOCKER_HUB };
     let fix = edit_flag(&facts.unit, &format!("{} has to be dockerd's first mirror", expected.here.url), "");
     let wrong = misplaced(&expected.here, order(&expected.here, &loaded), &list, fix);
@@ -353,14 +360,24 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
     // client-config knows no other file that --config-file may name, and adds to no list that is there twice.
     let by_command = !by_flag && file == DAEMON_JSON && !facts.has_two_lists();
     let fix = if by_command { expected.write(Client::Docker, RELOAD) } else { by_editing() };
+    let file_of_settings = file;
+    let of_flag = facts.unit.file_of("registry-mirror");
     let (file, key) = match by_flag {
-        true => (facts.unit.file_of("registry-mirror"), "--registry-mirror"),
+        true => (of_flag.as_str(), "--registry-mirror"),
         false => (file, "registry-mirrors"),
     };
     let list = List { file, key, registry: DOCKER_HUB };
     let is_ours = |address: &&Address| here.judge(address) == Verdict::Ours;
     let living = facts.living(here, mirrors.clone());
-    former::find(&mirrors, &living, &list, here, &fix, found);
+    let taking_out = |gone: &Address| {
+        let what =
+            format!("if {gone} was the proxy's, take it out; if it is another registry's, put it behind {}", here.url);
+        match by_flag {
+            true => edit_flag(&facts.unit, &what, ""),
+            false => edit(file_of_settings, &format!("  # {what}; then: systemctl reload docker")),
+        }
+    };
+    former::find(&mirrors, &living, &list, here, taking_out, found);
     let mirrors = living;
     for address in &mirrors {
         let why = match facts.starts_with(address) {
@@ -427,13 +444,17 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
 
 /// A unit or a file of its variables gives the flag, and is edited.
 fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
-    let file = unit.file_of("registry-mirror");
-    let then = format!("  # {what}; then: {then}{}", unit.restart());
+    let (file, restart) = (&unit.file_of("registry-mirror"), unit.restart());
+    let edited = format!("  # {what}; then: {then}{restart}");
     match unit.is_edited(file) {
-        true => edit(file, &then),
+        true => edit(file, &edited),
         // No file is known to have it, and its parent may tell.
-        false if unit.is_script() => by_hand(format!("ps -o pid,ppid,args -C dockerd{then}")),
-        false => by_hand(format!("systemctl edit --full docker{then}")),
+        false if unit.is_script() => by_hand(format!("ps -o pid,ppid,args -C dockerd{edited}")),
+        // systemd has it from elsewhere, or had it at the start.
+        false if unit.is_by_process() => by_hand(format!(
+            "systemctl cat docker && systemctl show-environment  # find what gives dockerd --registry-mirror. If nothing does any more: {restart}. Else: {what}; then: {then}{restart}"
+        )),
+        false => by_hand(format!("systemctl edit --full docker{edited}")),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn is_known(unit: &Unit, found: &mut Examined) -> bool {
                 registries: Vec::new(),
                 fix: by_hand(format!("namei -l {}", shell_word(path))),
             }),
-            Unknown::Shell { .. } | Unknown::Specifier { .. } => found.notes.push(format!(
+            Unknown::Shell { .. } | Unknown::Specifier { .. } | Unknown::Passed { .. } => found.notes.push(format!(
                 "{unknown}: where {engine} pulls from is not judged; while it runs, doctor sees its flags"
             )),
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::lines::lines;
 use super::specifier::expanded;
 use super::words;
 use crate::host::Host;
@@ -41,8 +42,7 @@ impl Manager {
     }
 
     fn take(&mut self, path: &str, content: &str) {
-        let content = content.replace("\\\n", " ");
-        for line in content.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        for line in lines(content) {
             let Some((key, value)) = line.split_once('=') else { continue };
             let variables = match key.trim() {
                 "DefaultEnvironment" => &mut self.default,

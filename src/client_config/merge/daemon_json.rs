@@ -60,38 +60,6 @@ pub(super) fn merge(old: &str, url: &str, is_same: IsSame<'_>) -> Result<Merged,
     Ok(Merged { text, lacks: vec![lack(url)], beside, leftover: Vec::new() })
 }
 
-/// The file without the mirrors that are gone, and these; `None` where there are none, or the list cannot be taken apart. All else stays as it
-/// is written.
-pub(super) fn without(old: &str, is_gone: &dyn Fn(&str) -> bool) -> Option<(String, Vec<String>)> {
-    let mut value: Value = serde_json::from_str(old).ok()?;
-    let Members(members) = serde_json::from_str(old).ok()?;
-    let mut found = members.iter().filter(|(key, _)| key == KEY);
-    let (Some((_, list)), None) = (found.next(), found.next()) else { return None };
-    let items: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
-    let url = |item: &RawValue| serde_json::from_str::<String>(item.get()).ok();
-    let gone: Vec<String> = items.iter().filter_map(|item| url(item)).filter(|url| is_gone(url)).collect();
-    if gone.is_empty() {
-        return None;
-    }
-    let (first, last) = (items.first()?, items.last()?);
-    // What is before the first item, on a line of its own perhaps, is before the others, too.
-    let lead = &list.get()[1..start(list.get(), first)];
-    let tail = &list.get()[start(list.get(), last) + last.get().len()..];
-    let kept = items.iter().filter(|item| url(item).is_none_or(|url| !gone.contains(&url)));
-    let kept: Vec<&str> = kept.map(|item| item.get()).collect();
-    let between = if lead.contains('\n') { format!(",{lead}") } else { ", ".to_owned() };
-    let new = if kept.is_empty() { "[]".to_owned() } else { format!("[{lead}{}{tail}", kept.join(&between)) };
-    let at = start(old, list);
-    let text = format!("{}{new}{}", &old[..at], &old[at + list.get().len()..]);
-    value[KEY].as_array_mut()?.retain(|item| item.as_str().is_none_or(|url| !gone.iter().any(|gone| gone == url)));
-    (serde_json::from_str::<Value>(&text).ok()? == value).then_some((text, gone))
-}
-
-/// What a file lacks that has such a mirror.
-pub(super) fn lack_of_gone(gone: &str) -> String {
-    format!("a list of {KEY} without {gone}, where nothing listens")
-}
-
 fn lack(url: &str) -> String {
     format!("{url} in {KEY}")
 }

@@ -1,10 +1,10 @@
-//! Mirrors of dockerd that were this proxy's, and where nobody listens any more: dockerd asks there, and then the next one.
+//! Mirrors of dockerd that may have been this proxy's, and where nobody listens: dockerd asks there, and then the next one.
 
 use serde_json::Value;
 
 use super::Facts;
 use crate::client_config::address::{Address, Here, Verdict};
-use crate::client_config::gone::{refuses, was_ours};
+use crate::client_config::gone::{may_be_former, refuses};
 use crate::doctor::expected::List;
 use crate::doctor::finding::{Code, Examined, Finding, Fix};
 use crate::doctor::text;
@@ -18,11 +18,11 @@ pub(super) fn refusing(settings: Option<&Text>) -> Vec<Address> {
 }
 
 impl Facts {
-    /// Without addresses that were the proxy's and are nobody's: after them dockerd asks the next one.
+    /// Without addresses that may have been the proxy's and where nobody listens: after them dockerd asks the next one.
     pub(super) fn living(&self, here: &Here, mut mirrors: Vec<Address>) -> Vec<Address> {
         let is_gone = |mirror: &Address| {
             let at = |other: &Address| other.host == mirror.host && other.port() == mirror.port();
-            was_ours(here, mirror) && self.refusing.iter().any(at)
+            may_be_former(here, mirror) && self.refusing.iter().any(at)
         };
         if mirrors.iter().any(|mirror| here.judge(mirror) == Verdict::Ours) {
             mirrors.retain(|mirror| !is_gone(mirror));
@@ -31,25 +31,31 @@ impl Facts {
     }
 }
 
-/// Says which of these mirrors are not living.
+/// Says which of these mirrors are not living. Whether one was the proxy's only a person knows: it may be a registry that is stopped.
 pub(super) fn find(
     mirrors: &[Address],
     living: &[Address],
     list: &List<'_>,
     here: &Here,
-    fix: &Fix,
+    taking_out: impl Fn(&Address) -> Fix,
     found: &mut Examined,
 ) {
     for (at, gone) in mirrors.iter().enumerate().filter(|(_, mirror)| !living.contains(mirror)) {
-        let is_before = mirrors[at..].iter().any(|other| here.judge(other) == Verdict::Ours);
-        let next = if is_before { "the proxy" } else { "the source" };
+        if !mirrors[at..].iter().any(|other| here.judge(other) == Verdict::Ours) {
+            found.notes.push(format!(
+                "{}: {} has {gone} behind the proxy, where nothing listens: if it was the proxy's, take it out",
+                list.file, list.key
+            ));
+            continue;
+        }
         found.find(Finding {
             registries: Vec::new(),
             code: Code::Address,
             file: Some(list.file.to_owned()),
-            text: format!("{} has {gone}, where nothing listens, and the proxy is at {}", list.key, here.url),
-            why: format!("dockerd asks there, where the proxy may have been before, each time before it asks {next}"),
-            fix: fix.clone(),
+            text: format!("{} has {gone} before the proxy, {}, and nothing listens there", list.key, here.url),
+            why: "dockerd asks there each time before it asks the proxy, and once something listens there, that has the pulls"
+                .to_owned(),
+            fix: taking_out(gone),
         });
     }
 }
@@ -68,19 +74,20 @@ mod tests {
     use crate::doctor::finding::Way;
     use crate::unit::Unit;
 
-    /// It was said to pull past the proxy, and to need an editor; it asked the dead address, and then the proxy.
+    /// It was said to pull past the proxy; it asked the dead address, and then the proxy. Then it was taken out of the file, and was the mirror
+    /// of a registry that was stopped.
     #[test]
-    fn an_address_where_the_proxy_was_before_is_taken_out_by_client_config_and_keeps_no_pull_from_the_proxy() {
+    fn an_address_where_nothing_listens_keeps_no_pull_from_the_proxy_and_is_a_persons_to_take_out() {
         let text = "routes: [{source: docker.io, domain: a.azurecr.io, prefix: hub}]\n";
         let config = Config::load(&Flags::default().with_text(Path::new("a.yaml"), text)).expect("right");
         let expected = Expected::new(&config, None, "http://127.0.0.1:8080", false, &[]);
         let (ours, gone, other) = ("http://127.0.0.1:8080", "http://127.0.0.1:8090", "http://127.0.0.1:5000");
-        for (mirrors, loaded, codes, way) in [
-            (vec![gone, ours], vec![gone, ours], vec![Code::Address], Way::Proxy),
-            (vec![ours, gone], vec![ours], vec![Code::Address], Way::Proxy),
-            (vec![gone], vec![gone], vec![Code::Address], Way::Source),
-            (vec![other, ours], vec![other, ours], vec![Code::Order], Way::Source),
-            (vec![gone, ours], vec![gone], vec![Code::Address, Code::NotLoaded], Way::Source),
+        for (mirrors, loaded, codes, way, is_written) in [
+            (vec![gone, ours], vec![gone, ours], vec![Code::Address], Way::Proxy, false),
+            (vec![ours, gone], vec![ours, gone], vec![], Way::Proxy, false),
+            (vec![gone], vec![gone], vec![Code::Address], Way::Source, true),
+            (vec![other, ours], vec![other, ours], vec![Code::Order], Way::Source, false),
+            (vec![gone, ours], vec![gone], vec![Code::Address, Code::NotLoaded], Way::Source, false),
         ] {
             let content = Ok(serde_json::json!({ "registry-mirrors": mirrors }).to_string());
             let info = serde_json::json!({ "ServerVersion": "26.1.5", "RegistryConfig": { "Mirrors": loaded } });
@@ -102,7 +109,9 @@ mod tests {
             let is_as = found.findings.iter().map(|finding| finding.code).eq(codes.iter().copied());
             assert!(is_as && found.ways.get(DOCKER_HUB) == Some(&way), "{mirrors:?}: {found:?}");
             let by_command = found.findings.iter().any(|finding| finding.fix.by == Some(Client::Docker));
-            assert_eq!(by_command, codes.contains(&Code::Address), "{mirrors:?}: {found:?}");
+            assert_eq!(by_command, is_written, "{mirrors:?}: {found:?}");
+            let is_told = found.notes.iter().any(|note| note.contains("has http://127.0.0.1:8090 behind the proxy"));
+            assert_eq!(is_told, mirrors == [ours, gone], "{:?}", found.notes);
         }
     }
 }

@@ -19,10 +19,16 @@ fn what_may_give_dockerd_flags_and_cannot_be_read_is_told_and_daemon_json_is_not
         std::fs::write(path, "[Service]\nExecStart=\nExecStart=/usr/bin/start-docker\n").expect("written");
     };
     let link = |path: &std::path::Path| std::os::unix::fs::symlink("mirror.conf", path).expect("linked");
+    let passed = |path: &std::path::Path| {
+        let text =
+            "[Service]\nPassEnvironment=DOCKER_OPTS\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n";
+        std::fs::write(path, text).expect("written");
+    };
     for (make, says) in [
         (&fifo as &dyn Fn(&std::path::Path), "mirror.conf could not be read: it is a FIFO"),
         (&link, "mirror.conf could not be read: its links lead to too many others"),
         (&shell, "mirror.conf runs a shell, whose commands are not followed"),
+        (&passed, "mirror.conf has $DOCKER_OPTS, which PassEnvironment= takes from systemd"),
         (&script, "mirror.conf runs the script /usr/bin/start-docker, whose commands are not followed"),
     ] {
         let root = tempfile::tempdir().expect("a directory");
@@ -41,6 +47,26 @@ fn what_may_give_dockerd_flags_and_cannot_be_read_is_told_and_daemon_json_is_not
         let output = client_config(&["docker", "--root", &at, "--write", "--merge"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(text(&output.stderr).contains(says) && !root.path().join("etc/docker/daemon.json").exists());
+    }
+}
+
+/// The flag behind the comment was not seen: the mirror was written, and dockerd did not start with both.
+#[test]
+fn a_comment_within_the_flags_of_dockerd_hid_those_behind_it_and_a_mirror_was_written_beside_one() {
+    for comment in ["# a comment", "; a comment"] {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().join("etc/systemd/system/docker.service.d");
+        std::fs::create_dir_all(&directory).expect("made");
+        let drop_in = format!(
+            "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// \\\n{comment}\n  --registry-mirror=http://127.0.0.1:8099\n"
+        );
+        std::fs::write(directory.join("mirror.conf"), drop_in).expect("written");
+        let at = root.path().to_string_lossy().into_owned();
+        let output = client_config(&["docker", "--root", &at, "--write", "--merge"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("mirror.conf gives dockerd --registry-mirror"), "{said}");
+        assert!(!root.path().join("etc/docker/daemon.json").exists());
     }
 }
 

@@ -19,6 +19,7 @@ const NEW_WITH_NOTHING: &str = r#"{"ServerVersion": "28.5.2", "RegistryConfig": 
     "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}"#;
 /// Beside a daemon.json with mirrors dockerd does not start.
 const MIRROR_BY_FLAG: &str = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// --registry-mirror=@URL@\n";
+const MIRROR_BEHIND_COMMENT: &str = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// \\\n# a comment\n; another\n  --registry-mirror=@URL@\n";
 /// As Debian's package has it.
 const VARIABLE: &str =
     "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n";
@@ -62,6 +63,28 @@ pub(super) const BROKEN: &[Broken] = &[
             Link("/etc/systemd/system/docker.service.d/a.conf", "/opt/corp/docker.conf"),
         ],
         found: &[("dockerd", "conflict")],
+    },
+    Broken {
+        what: "a comment within the line of its flags",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Put("/etc/systemd/system/docker.service.d/a.conf", MIRROR_BEHIND_COMMENT),
+        ],
+        found: &[("dockerd", "conflict")],
+    },
+    Broken {
+        what: "a variable of its flags that only systemd knows",
+        made: &[
+            Install(&["dockerd"]),
+            Write(&["docker"]),
+            Remove("/etc/docker/daemon.json"),
+            Put(
+                "/etc/systemd/system/docker.service",
+                "[Service]\nPassEnvironment=DOCKER_OPTS\nExecStart=/usr/bin/dockerd $DOCKER_OPTS\n",
+            ),
+        ],
+        found: &[],
     },
     Broken {
         what: "a drop-in of all services",
