@@ -233,7 +233,7 @@
 //!     daemon_json, buildkitd_toml, registries_yaml
 //! warm                             images through a running proxy before a roll-out; a client, like the one of bench
 //!   client, failure                requests with their deadlines and pauses; why one fails
-//!   image, report                  one image in an engine's order; what a run says
+//!   image, content, report         one image in an engine's order; whether it is the image's content; what a run says
 //! client_tls                       whom `warm` and `bench` trust, and the certificate that they present to a proxy
 //! demo (feature)                   a pull through this program against an emulator of Azure
 //! bench (feature)                  hands the crate below what it needs of this program

@@ -20,6 +20,7 @@ use crate::client_tls::Presented;
 use crate::logger;
 
 mod client;
+mod content;
 mod failure;
 mod image;
 mod report;
@@ -63,6 +64,16 @@ pub(crate) enum Platforms {
     All,
     /// Those of these platforms; an index has to have each of them.
     Some(Vec<Platform>),
+}
+
+impl Platforms {
+    /// Those that have to be there.
+    fn listed(&self) -> Option<&[Platform]> {
+        match self {
+            Self::All => None,
+            Self::Some(platforms) => Some(platforms),
+        }
+    }
 }
 
 /// What is asked for of layers. Whatever is redirected to storage is followed by [`Layers::FirstByte`] only.

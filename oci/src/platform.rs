@@ -37,6 +37,27 @@ impl Platform {
         }
     }
 
+    /// What the configuration of an image says that it is for (OCI image specification, "Image Configuration"), in the words of an
+    /// index. `None` if it says nothing that can be compared, as that of an artifact.
+    pub fn of_configuration(body: &[u8]) -> Option<Self> {
+        let found: Self = serde_json::from_slice(body).ok()?;
+        // As containerd reads them: some tools write the names of uname.
+        let architecture = match found.architecture.as_str() {
+            "x86_64" | "x86-64" => "amd64",
+            "aarch64" => "arm64",
+            "i386" => "386",
+            other => other,
+        };
+        let variant = found.variant.filter(|variant| !variant.is_empty());
+        Self::parse(&Self { os: found.os, architecture: architecture.to_owned(), variant }.to_string()).ok()
+    }
+
+    /// Whether an image whose configuration says `image` is what was asked for. Many configurations leave the variant out.
+    pub fn accepts_image(&self, image: &Self) -> bool {
+        let asked = Self { variant: self.variant.clone().filter(|_| image.variant.is_some()), ..self.clone() };
+        asked.accepts(image)
+    }
+
     /// Whether an index entry for `other` is what was asked for; without a variant, any variant is.
     pub fn accepts(&self, other: &Self) -> bool {
         other.os == self.os
@@ -67,6 +88,26 @@ mod tests {
         {
             let wrong = Platform::parse(text).expect_err(text);
             assert!(wrong.contains("is not a platform: use ") && wrong.ends_with("linux/arm64/v8"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_names_a_platform_is_compared() {
+        for (configuration, found, asked, accepted) in [
+            (r#"{"os":"linux","architecture":"arm64","config":{}}"#, Some("linux/arm64"), "linux/arm64/v8", true),
+            (r#"{"os":"linux","architecture":"arm64"}"#, Some("linux/arm64"), "linux/amd64", false),
+            (r#"{"os":"linux","architecture":"arm","variant":"v7"}"#, Some("linux/arm/v7"), "linux/arm", true),
+            (r#"{"os":"linux","architecture":"arm","variant":"v7"}"#, Some("linux/arm/v7"), "linux/arm/v6", false),
+            (r#"{"os":"linux","architecture":"x86_64","variant":""}"#, Some("linux/amd64"), "linux/amd64", true),
+            ("{}", None, "linux/amd64", false),
+            (r#"{"os":"","architecture":"amd64"}"#, None, "linux/amd64", false),
+            (r#"{"os":7}"#, None, "linux/amd64", false),
+            ("<html>", None, "linux/amd64", false),
+        ] {
+            let image = Platform::of_configuration(configuration.as_bytes());
+            assert_eq!(image.as_ref().map(Platform::to_string).as_deref(), found, "{configuration}");
+            let asked = Platform::parse(asked).expect(asked);
+            assert_eq!(image.is_some_and(|image| asked.accepts_image(&image)), accepted, "{configuration} {asked}");
         }
     }
 

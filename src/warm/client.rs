@@ -41,7 +41,7 @@ const MAX_SMALL_BODY: usize = 64 << 10;
 pub(super) enum Take {
     /// All of it, [`MAX_DOCUMENT`] at most.
     All,
-    /// What comes first.
+    /// What comes first: one byte, and a second one if it has come with it, which tells that more than one was sent.
     FirstByte,
 }
 
@@ -74,6 +74,18 @@ impl Answer {
     /// A header as text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the proxy had it from an earlier request.
+    fn is_kept(&self) -> bool {
+        let status = self.header("cache-status").unwrap_or_default();
+        let mut words = status.split(';').map(str::trim).skip(1);
+        match words.next() {
+            Some("hit") => true,
+            // A fresh one in place of a stale one is stored.
+            Some("fwd=stale") => words.all(|word| word != "stored"),
+            _ => false,
+        }
     }
 
     /// Whether it is an error in the form of the distribution specification, as the proxy answers.
@@ -159,7 +171,11 @@ impl Client {
         let location = location.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = location
             .ok_or_else(|| Failure::content(&call.hop, &call.name, "a redirect to no http or https address"))?;
-        let hop = Hop::Storage(url.host_str().unwrap_or_default().to_owned());
+        let is_kept = match &call.hop {
+            Hop::Proxy(_) => answer.is_kept(),
+            Hop::Storage { is_kept, .. } => *is_kept,
+        };
+        let hop = Hop::Storage { host: url.host_str().unwrap_or_default().to_owned(), is_kept };
         let name = format!("{} where {} redirects to", call.method, call.name);
         Ok(Call { hop, method: call.method.clone(), url, name, headers: &[], take: Take::All })
     }
@@ -270,7 +286,8 @@ impl Client {
         let mut body = Vec::new();
         while let Some(part) = response.chunk().await.map_err(failed)? {
             if is_wanted && call.take == Take::FirstByte {
-                break;
+                body.extend(part.iter().take(2));
+                if body.is_empty() { continue } else { break }
             }
             if body.len() + part.len() > limit {
                 if is_wanted {

@@ -14,15 +14,18 @@ use crate::answer::with_causes;
 pub(super) enum Hop {
     /// By its address.
     Proxy(String),
-    /// By its host.
-    Storage(String),
+    Storage {
+        host: String,
+        /// The proxy had the signed address from an earlier request.
+        is_kept: bool,
+    },
 }
 
 impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Proxy(url) => write!(f, "proxy {url}"),
-            Self::Storage(host) => write!(f, "blob storage {host}"),
+            Self::Storage { host, .. } => write!(f, "blob storage {host}"),
         }
     }
 }
@@ -43,6 +46,19 @@ impl Failure {
         Self(format!("{hop}: {request}: {what}"))
     }
 
+    /// A success without the content, which neither the proxy nor storage answers.
+    pub(super) fn intercepted(hop: &Hop, request: &str, what: impl fmt::Display) -> Self {
+        let advice = match hop {
+            Hop::Proxy(_) => {
+                "this is not the image's content: look for what has answered in the place of storage or the proxy, such as a firewall, a forward proxy or a sign-in page"
+            }
+            Hop::Storage { .. } => {
+                "this is not the image's content: look for what has answered between this host and storage, such as a firewall, a forward proxy or a sign-in page, or leave storage out with --layers head"
+            }
+        };
+        Self(format!("{hop}: {request}: {advice}: {what}"))
+    }
+
     /// There is no answer.
     pub(super) fn unreachable(hop: &Hop, request: &str, cause: reqwest::Error) -> Self {
         let cause = cause.without_url();
@@ -50,7 +66,7 @@ impl Failure {
             Hop::Proxy(_) if let Some(advice) = of_tls(&cause).and_then(tls_advice) => advice,
             _ if cause.is_timeout() && !cause.is_connect() => "no answer in time",
             Hop::Proxy(_) if cause.is_connect() => "start it, or name another one with --via",
-            Hop::Storage(_) if cause.is_connect() => {
+            Hop::Storage { .. } if cause.is_connect() => {
                 "no connection: check this host's way to it, and its CA, or leave storage out with --layers head"
             }
             _ => "the connection broke",
@@ -110,11 +126,17 @@ fn tls_advice(fault: &rustls::Error) -> Option<&'static str> {
 /// What to do about an error of this status and code.
 fn advice(hop: &Hop, status: StatusCode, code: Option<&str>) -> &'static str {
     match (hop, status.as_u16()) {
+        (Hop::Storage { .. }, 404) => {
+            "storage does not have the blob, which the registry says it has: run it again later, and if that does not help, look in the registry whether the image can be pulled from there"
+        }
         // The proxy does not see this answer, and gives out the same address for as long as it keeps it.
-        (Hop::Storage(_), 403 | 404) => {
+        (Hop::Storage { is_kept: true, .. }, 403) => {
             "the signed address is not good any more: have the proxy forget the image without its tag, by POST /cache/purge of its admin listener, and run it again"
         }
-        (Hop::Storage(_), _) => "run it again later, or leave storage out with --layers head",
+        (Hop::Storage { is_kept: false, .. }, 403) => {
+            "storage refuses an address that the registry has just signed: check the network rules between this host and storage, or leave storage out with --layers head"
+        }
+        (Hop::Storage { .. }, _) => "run it again later, or leave storage out with --layers head",
         (_, 404) if code == Some("NAME_UNKNOWN") => "check the image's name and the proxy's routes",
         (_, 404) => "check the image's name and tag",
         (_, 401) => "what is there asks for a sign-in, which this proxy does not: name the proxy with --via",

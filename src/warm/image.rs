@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Method, StatusCode};
 use oci::image::Image;
-use oci::manifest::{Descriptor, Document, Manifest, for_platform};
+use oci::manifest::{Descriptor, Document, Entry, Manifest, for_platform};
 use oci::name::Digest;
+use oci::platform::Platform;
 use oci::route::DOCKER_HUB;
 
 use super::client::{Answer, Call, MANIFEST, ONE_BYTE, Take};
+use super::content::{check_all, check_first_byte};
 use super::failure::Failure;
 use super::{Layers, Platforms, Run};
 use crate::answer::{DIGEST, is_not_imported};
-use crate::digest;
 
 /// Layers of one image at a time: dockerd's `max-concurrent-downloads` and containerd's default.
 pub(super) const LAYERS_AT_ONCE: usize = 3;
@@ -57,7 +58,7 @@ impl Run {
             None => self.resolve(&repository, image.reference(), warmed).await?,
         };
         let (manifests, missing) = match self.document(&repository, &digest, warmed).await? {
-            Document::Manifest(manifest) => (vec![manifest], None),
+            Document::Manifest(manifest) => return self.single(&repository, &digest, manifest, warmed).await,
             Document::Index(entries) => {
                 let mut wanted: Vec<&str> = Vec::new();
                 let mut missing = Vec::new();
@@ -84,22 +85,49 @@ impl Run {
                         }
                     }
                 }
-                let has: Vec<_> =
-                    entries.iter().filter_map(|entry| Some(entry.platform.as_ref()?.to_string())).collect();
-                let missing = (!missing.is_empty()).then(|| {
-                    format!("no manifest for {}: choose with --platform: it has {}", missing.join(", "), has.join(", "))
-                });
+                let missing = (!missing.is_empty())
+                    .then(|| format!("no manifest for {}: {}", missing.join(", "), what_it_has(&entries)));
                 (manifests, missing)
             }
         };
         for manifest in &manifests {
+            // What the index says of its manifests counts, as for engines.
             self.config(&repository, &manifest.config).await?;
             warmed.configs += 1;
         }
         self.layers(&repository, &manifests, warmed).await?;
-        let Some(missing) = missing else { return Ok(()) };
-        let call = self.manifest_call(Method::GET, &repository, &digest);
-        Err(Failure::content(&call.hop, &call.name, missing))
+        missing.map_or(Ok(()), |missing| Err(self.of_other_platforms(&repository, &digest, missing)))
+    }
+
+    /// An image without an index. Which platform it is for is in its configuration, and not known where that is not read.
+    async fn single(
+        &self,
+        repository: &Repository,
+        digest: &str,
+        manifest: Manifest,
+        warmed: &mut Warmed,
+    ) -> Result<(), Failure> {
+        let found = self.config(repository, &manifest.config).await?;
+        warmed.configs += 1;
+        let Some((found, asked)) = found.zip(self.platforms.listed()) else {
+            return self.layers(repository, &[manifest], warmed).await;
+        };
+        let missing: Vec<_> = asked.iter().filter(|asked| !asked.accepts_image(&found)).collect();
+        if missing.len() < asked.len() {
+            self.layers(repository, &[manifest], warmed).await?;
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<_> = missing.into_iter().map(Platform::to_string).collect();
+        let missing = format!("not for {}: choose with --platform: it is for {found}", missing.join(", "));
+        Err(self.of_other_platforms(repository, digest, missing))
+    }
+
+    /// The failure of an image that lacks a platform.
+    fn of_other_platforms(&self, repository: &Repository, digest: &str, missing: String) -> Failure {
+        let call = self.manifest_call(Method::GET, repository, digest);
+        Failure::content(&call.hop, &call.name, missing)
     }
 
     /// The digest that the tag names.
@@ -122,7 +150,7 @@ impl Run {
         if answer.status != StatusCode::OK {
             return Err(self.client.refused(&call, &answer));
         }
-        check(&call, digest, &answer.body)?;
+        check_all(&call, digest, &answer)?;
         warmed.manifests += 1;
         warmed.is_importing |= is_not_imported(&answer.headers);
         Document::parse(&answer.body)
@@ -134,10 +162,15 @@ impl Run {
         Call { headers: MANIFEST, ..self.client.to_proxy(method, &path, Some(&repository.query)) }
     }
 
-    /// The configuration, whole if the proxy has it or storage may be asked, and else where it is.
-    async fn config(&self, repository: &Repository, config: &Descriptor) -> Result<(), Failure> {
+    /// The configuration, whole if the proxy has it or storage may be asked, and else where it is. Gives the platform that it
+    /// names.
+    async fn config(&self, repository: &Repository, config: &Descriptor) -> Result<Option<Platform>, Failure> {
         let (call, answer) = self.blob(repository, &config.digest, Method::GET, Take::All).await?;
-        if answer.status.is_redirection() { Ok(()) } else { check(&call, &config.digest, &answer.body) }
+        if answer.status.is_redirection() {
+            return Ok(None);
+        }
+        check_all(&call, &config.digest, &answer)?;
+        Ok(Platform::of_configuration(&answer.body))
     }
 
     /// Every layer of these manifests once, [`LAYERS_AT_ONCE`] at a time. The first failure ends it, after those under way.
@@ -179,8 +212,16 @@ impl Run {
     async fn layer(&self, repository: &Repository, layer: &Descriptor) -> Result<(), Failure> {
         let path = format!("{}/blobs/{}?{}", repository.path, layer.digest, repository.query);
         if self.is_new(&path) {
-            let method = if self.layers == Layers::Head { Method::HEAD } else { Method::GET };
-            self.blob(repository, &layer.digest, method, Take::FirstByte).await?;
+            if self.layers == Layers::Head {
+                self.blob(repository, &layer.digest, Method::HEAD, Take::FirstByte).await?;
+            } else if layer.size == 0 {
+                // It has no first byte, and storage would refuse the range.
+                let (call, answer) = self.blob(repository, &layer.digest, Method::GET, Take::All).await?;
+                check_all(&call, &layer.digest, &answer)?;
+            } else {
+                let (call, answer) = self.blob(repository, &layer.digest, Method::GET, Take::FirstByte).await?;
+                check_first_byte(&call, layer.size, &answer)?;
+            }
             self.touched(path);
         }
         Ok(())
@@ -213,17 +254,17 @@ impl Run {
     }
 }
 
-/// The content is what its digest says.
-fn check(call: &Call, digest: &str, body: &[u8]) -> Result<(), Failure> {
-    match digest::is_of(digest, body) {
-        Some(true) => Ok(()),
-        Some(false) => {
-            let what = format_args!("do not use this image: its content is not {digest}");
-            Err(Failure::content(&call.hop, &call.name, what))
-        }
-        None => {
-            let what = format_args!("its digest cannot be checked, only sha256 and sha512 can: {digest}");
-            Err(Failure::content(&call.hop, &call.name, what))
-        }
+/// What an index has in place of what was asked for, and how to take it.
+fn what_it_has(entries: &[Entry]) -> String {
+    // What has an empty platform names none.
+    let is_named = |platform: &&Platform| **platform != Platform::default();
+    let named = entries.iter().filter_map(|entry| entry.platform.as_ref().filter(is_named));
+    let named: Vec<_> = named.map(Platform::to_string).collect();
+    if entries.is_empty() {
+        "the index has no manifests".to_owned()
+    } else if named.is_empty() {
+        "its manifests name no platform: --platform all takes them all".to_owned()
+    } else {
+        format!("choose with --platform: it has {}", named.join(", "))
     }
 }

@@ -1,0 +1,71 @@
+//! Images that are not there for the platform that is asked for.
+
+use serde_json::{Value, json};
+
+use super::{MANIFEST, REPOSITORY, said, start, warm};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The list of what the index has ended in the middle where it has nothing, or nothing with a platform.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_without_platforms_says_so_and_what_takes_its_manifests() {
+    let (azure, pushed, proxy) = start().await;
+    let entry = |index: usize| {
+        let digest = &pushed.manifests[index].1;
+        let size = azure.manifest(REPOSITORY, digest).expect("pushed").len();
+        json!({"mediaType": MANIFEST, "digest": digest, "size": size})
+    };
+    let mut with_nothing = entry(1);
+    with_nothing["platform"] = json!({});
+    for (tag, manifests, says, all) in [
+        ("none", json!([]), "the index has no manifests", "1 manifest, 0 layers"),
+        (
+            "unnamed",
+            json!([entry(0), with_nothing]),
+            "its manifests name no platform: --platform all takes them all",
+            "3 manifests, 4 layers",
+        ),
+    ] {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+        azure.put_manifest(REPOSITORY, tag, INDEX, index.to_string());
+        let run =
+            |platform: &str| said(&warm(&azure, &proxy.url(""), &format!("busybox:{tag} --platform {platform}"), ""));
+        let (status, text) = run("linux/amd64");
+        let ends = format!(": no manifest for linux/amd64: {says}");
+        assert!(status == 1 && text.lines().any(|line| line.ends_with(&ends)), "{status}: {text}");
+        let (status, text) = run("all");
+        assert!(status == 0 && text.contains(&format!("warmed busybox:{tag}: {all}\n")), "{status}: {text}");
+    }
+}
+
+/// An image without an index was warm, whatever platform was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_an_index_is_compared_by_its_configuration() {
+    let (azure, pushed, proxy) = start().await;
+    let (_, digest) = pushed.manifests.iter().find(|(architecture, _)| architecture == "arm64").expect("pushed");
+    let manifest: Value =
+        serde_json::from_slice(&azure.manifest(REPOSITORY, digest).expect("pushed")).expect("a manifest");
+    azure.put_manifest(REPOSITORY, "arm", MANIFEST, manifest.to_string());
+    let wrong = |missing: &str| Some(format!(": not for {missing}: choose with --platform: it is for linux/arm64"));
+    for (words, fails, layers) in [
+        ("linux/arm64", None, 2),
+        ("all", None, 2),
+        // A configuration may leave the variant out.
+        ("linux/arm64/v8", None, 2),
+        ("linux/amd64", wrong("linux/amd64"), 0),
+        ("linux/arm64,windows/amd64,linux/amd64", wrong("windows/amd64, linux/amd64"), 2),
+        // The configuration is not read.
+        ("linux/amd64 --layers head", None, 2),
+    ] {
+        azure.clear_requests();
+        let (status, text) = said(&warm(&azure, &proxy.url(""), &format!("busybox:arm --platform {words}"), ""));
+        assert_eq!(status, i32::from(fails.is_some()), "{words}: {text}");
+        let said_so = |fails: &String| text.lines().any(|line| line.ends_with(fails));
+        assert!(fails.as_ref().is_none_or(said_so), "{words}: {text}");
+        let layers_asked = manifest["layers"].as_array().expect("layers").iter().filter(|layer| {
+            let digest = layer["digest"].as_str().expect("a digest");
+            azure.requests().iter().any(|request| request.target.contains(digest))
+        });
+        assert_eq!(layers_asked.count(), layers, "{words}: {text}");
+    }
+}
