@@ -95,6 +95,8 @@ pub(crate) struct Config {
     threads: usize,
     log: logger::Settings,
     cache: Option<CacheSettings>,
+    /// What `cache` of the file says for every route. How long a route keeps is in the routes; this tells whose change it was.
+    lifetimes: cache::Given,
     access: Rules,
     connections: Option<NonZeroUsize>,
     registry_reads_per_minute: Option<NonZeroU32>,
@@ -317,6 +319,7 @@ impl Config {
             token_wait,
             client_keepalive,
             log,
+            lifetimes: cache.given,
             cache: cache.settings,
             access,
             connections,

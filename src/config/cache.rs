@@ -41,7 +41,7 @@ pub(crate) struct CacheSettings {
 pub(super) struct FileCache {
     /// `None` is `cache: off`.
     pub settings: Option<CacheSettings>,
-    given: Given,
+    pub given: Given,
 }
 
 impl FileCache {
@@ -109,8 +109,8 @@ impl FileCache {
 }
 
 /// The lifetimes that one `cache` sets.
-#[derive(Clone, Copy, Default)]
-struct Given {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
     tags: Option<Duration>,
     manifests: Option<Duration>,
     missing: Option<Duration>,

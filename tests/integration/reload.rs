@@ -62,9 +62,29 @@ async fn what_has_changed_takes_effect_at_once_and_the_rest_stays() {
     assert_eq!(proxy.reload_with(&without), (true, "in effect: routes\n".to_owned()));
     assert_eq!(kept.ask("GET", ghcr, "HTTP/1.1", ACCEPT).status(), 404);
     let off = without.replace("cache: {memory: 2MiB}", "cache: off");
-    assert_eq!(proxy.reload_with(&off).1, "in effect: routes, cache\n");
+    assert_eq!(proxy.reload_with(&off).1, "in effect: cache\n");
     let cache = wire::ask(crate::admin::admin(&proxy), "GET /cache", "").body;
     assert!(cache.contains("\"entries\": 0"), "what was kept takes no memory: {cache}");
+}
+
+/// A change of `cache` of the file was called one of `routes`, which say how long each route keeps something.
+#[tokio::test(flavor = "multi_thread")]
+async fn lifetimes_are_named_by_the_key_that_has_them() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::routes(&azure, &[("docker.io", "hub")]).start();
+    let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    let own = with(&proxy, "prefix: hub", "prefix: hub, cache: {tags: 3s}");
+    for (next, says) in [
+        (config.clone() + "cache: {tags: 1s}\n", "cache"),
+        (config.clone() + "cache: {tags: 2s}\n", "cache"),
+        (config.clone() + "cache: {tags: 2s, memory: 2MiB}\n", "cache"),
+        (own.clone() + "cache: {tags: 2s, memory: 3MiB}\n", "routes, cache"),
+        (own + "cache: {tags: 2s, memory: 3MiB}\ntoken_wait: 3s\n", "token_wait"),
+        (config.replace("prefix: hub", "prefix: other") + "cache: off\ntoken_wait: 3s\n", "routes, cache"),
+        (config.replace("prefix: hub", "prefix: other") + "token_wait: 3s\n", "cache"),
+    ] {
+        assert_eq!(proxy.reload_with(&next), (true, format!("in effect: {says}\n")), "{next}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
