@@ -29,7 +29,7 @@ mod warm;
 pub(crate) use demo::DemoOptions;
 pub(crate) use exit::{Exit, WRONG};
 pub(crate) use generate::generate;
-pub(crate) use serve::{Serve, read_again, read_for_service};
+pub(crate) use serve::{Serve, read_again, read_for_service, read_to_check};
 
 /// What `--version` says behind the program's name; build.rs finds the commit and the features.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ACR_CACHE_PROXY_BUILD"), ")");

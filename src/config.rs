@@ -16,6 +16,7 @@ mod access;
 mod address;
 mod cache;
 mod change;
+pub(crate) mod credential;
 mod domain;
 mod drain;
 mod egress;
@@ -113,6 +114,15 @@ pub(crate) struct Host {
     pub check_tls: fn(&TlsFiles) -> Vec<(TlsKey, String)>,
     /// Whether a variable has a value.
     pub has_variable: fn(&str) -> bool,
+    /// This process serves, so a credential of its unit has to be here.
+    pub serves: bool,
+}
+
+impl Host {
+    /// Why a file is not here although it has to be: a sentence that names it.
+    fn lack(&self, path: &Path) -> Option<String> {
+        credential::lack(path).filter(|_| self.serves).map(|lack| format!("{path:?}: {lack}"))
+    }
 }
 
 /// What the command line gives: the file to read, and texts for settings that have a flag.
@@ -273,10 +283,12 @@ impl Config {
         let ca_flag = flags.get(&FILE.ca_file.row);
         let ca_place = ca_flag.as_ref().or(ca_file.as_ref()).map(|(place, _)| place.clone());
         let ca_file = FILE.ca_file.parse([ca_flag, ca_file], &mut mistakes);
-        if let (Some(host), Some(place), Some(path)) = (host, ca_place, &ca_file)
-            && let Err(cause) = (host.check_ca_file)(path)
-        {
-            mistakes.add(&place, format_args!("{}: {cause}", path.display()));
+        if let (Some(host), Some(place), Some(path)) = (host, ca_place, &ca_file) {
+            if credential::is_elsewhere(path) {
+                host.lack(path).into_iter().for_each(|lack| mistakes.add(&place, lack));
+            } else if let Err(cause) = (host.check_ca_file)(path) {
+                mistakes.add(&place, format_args!("{}: {cause}", path.display()));
+            }
         }
         let identity = identity.map_or_else(Identity::default, |table| Identity::parse(table, host, &mut mistakes));
 

@@ -20,6 +20,7 @@
 //!   config::listener, config::address    the listeners for clients; the forms of an address
 //!   config::tls, config::proxy_protocol    what a listener asks of each connection
 //!   config::access, config::routes, config::domain, config::identity, config::kind
+//!   config::credential             files that systemd hands to the unit alone
 //!   config::change                 what differs between two configurations, and when that takes effect
 //!   config::log                    what is logged, and how
 //!   config::notify                 who is told of a fault that lasts

@@ -21,7 +21,7 @@ pub fn run() -> ExitCode {
         Ok(Command::Reload(pid)) => reload(pid).map_err(|cause| (FAILED, cause)),
         Ok(Command::Check(check)) => {
             let (options, flags) = *check;
-            return ExitCode::from(check::run(&options, || cli::read_again(&flags)));
+            return ExitCode::from(check::run(&options, || cli::read_to_check(&flags)));
         }
         Ok(Command::Doctor(doctor)) => {
             let (options, flags) = *doctor;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Options;
 use super::report::{Group, Hop, Kind, Line, Status};
 use super::warnings;
+use crate::config::credential::is_elsewhere;
 use crate::config::identity::Kind as IdentityKind;
 use crate::config::{self, Config, Endpoint};
 use crate::listen::certificate;
@@ -79,6 +80,7 @@ pub(super) fn check(
         findings.warn("it is the package's example, whose registry nobody has: acr-cache-proxy init writes yours");
     }
     warn(&mut findings, &parts.config);
+    not_here(&parts.config).into_iter().for_each(|text| findings.add(Status::Skipped, text));
     if findings.lines.iter().any(|line| line.status == Status::Failed) {
         return (findings, None);
     }
@@ -109,7 +111,8 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
             findings.failed(ServeError::cannot_listen(listener.endpoint.clone(), cause));
         }
     }
-    let roots = TrustRoots::load(config.ca_file()).map_err(|cause| findings.failed(cause)).ok();
+    let ca_file = config.ca_file().filter(|path| !is_elsewhere(path));
+    let roots = TrustRoots::load(ca_file).map_err(|cause| findings.failed(cause)).ok();
     let (meters, shared) = (Arc::new(Meters::default()), Shared::of(&config));
     let builder = Builder::new(roots.clone().unwrap_or_else(TrustRoots::none), &meters);
     let egress = builder.egress(config.egress()).map_err(|cause| findings.failed(cause)).ok();
@@ -122,6 +125,22 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
         }
     }
     egress.and(Some(Parts { config, roots: roots?, registries, meters }))
+}
+
+/// Credentials that only the start of the unit has, a sentence each.
+fn not_here(config: &Config) -> Vec<String> {
+    let identities = config.upstreams().iter().flat_map(|upstream| upstream.identity().kind().files());
+    let identities = identities.map(|(key, path)| (format!("identity.{key}"), path));
+    let tls = config.listeners().iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|files| {
+        let clients = files.clients.as_ref().map(|clients| ("client_ca", clients.ca.as_path()));
+        [("certificate", files.certificate.as_path()), ("key", files.key.as_path())].into_iter().chain(clients)
+    });
+    let tls = tls.map(|(key, path)| (format!("listen.tls.{key}"), path));
+    let ca_file = config.ca_file().map(|path| ("ca_file".to_owned(), path));
+    let elsewhere = identities.chain(tls).chain(ca_file).filter(|(_, path)| is_elsewhere(path));
+    elsewhere
+        .map(|(key, path)| format!("{key} {}: not tried, since only the start of the unit has it", path.display()))
+        .collect()
 }
 
 /// What the proxy says at its start, and goes on; and what its first sign-in would say of files.

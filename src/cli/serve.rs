@@ -52,10 +52,14 @@ const HOST: Host = Host {
         wrong.iter().map(|wrong| (wrong.key, wrong.to_sentence())).collect()
     },
     has_variable: identity::is_set,
+    serves: true,
 };
 
+/// This host for a process that does not serve, which need not have the credentials of a unit.
+const CHECKED: Host = Host { serves: false, ..HOST };
+
 /// This host as far as a service on it is concerned, whose variables a unit gives it: those of this process say nothing of them.
-const SERVICE: Host = Host { has_variable: |_| true, ..HOST };
+const SERVICE: Host = Host { has_variable: |_| true, ..CHECKED };
 
 /// The flags of `serve`.
 #[derive(Args)]
@@ -173,6 +177,11 @@ pub(super) fn parse(flags: ServeFlags) -> Result<Serve, Exit> {
 /// The settings, read again by what the start had. The error has a line for each mistake.
 pub(crate) fn read_again(flags: &Flags) -> Result<Config, String> {
     Config::load_on(&HOST, flags).map_err(|mistakes| mistakes.to_string())
+}
+
+/// The settings, for a look at them. The error has a line for each mistake.
+pub(crate) fn read_to_check(flags: &Flags) -> Result<Config, String> {
+    Config::load_on(&CHECKED, flags).map_err(|mistakes| mistakes.to_string())
 }
 
 /// The settings of a service of this host, which need not lack a variable that this process lacks. The error has a line for each mistake.

@@ -1,6 +1,6 @@
 //! The `identity` table: who signs in, to which cloud, for which audience.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Host;
 use super::kind::{Audience, Cloud, KindName};
@@ -82,6 +82,21 @@ impl Kind {
             Self::Anonymous => ("anonymous", None),
         };
         (kind, id)
+    }
+
+    /// The files that its settings name, each with its key.
+    pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
+        let all = match self {
+            Self::ClientSecret { secret_file, .. } => vec![("client_secret_file", secret_file.as_deref())],
+            Self::ClientCertificate { certificate_file, password_file, .. } => vec![
+                ("certificate_file", certificate_file.as_deref()),
+                ("certificate_password_file", password_file.as_deref()),
+            ],
+            Self::WorkloadIdentity { token_file, .. } => vec![("token_file", token_file.as_deref())],
+            Self::AzureArc { key_directory } => vec![("key_directory", Some(key_directory.as_path()))],
+            _ => Vec::new(),
+        };
+        all.into_iter().filter_map(|(key, path)| Some((key, path?))).collect()
     }
 
     /// Entra ID itself is asked, at an address that differs from cloud to cloud.
@@ -206,6 +221,12 @@ impl Identity {
             KindName::AzureDeveloperCli => Kind::AzureDeveloperCli,
             KindName::Anonymous => Kind::Anonymous,
         };
+        for (key, path) in kind.files() {
+            let place = given.iter().find(|(known, _)| *known == key).map(|(_, place)| place);
+            if let (Some(place), Some(lack)) = (place, host.and_then(|host| host.lack(path))) {
+                mistakes.add(place, lack);
+            }
+        }
         Self { kind, authority, scope }
     }
 

@@ -1,7 +1,6 @@
 //! What the text of a setting has to be. An error says what is wrong and what to use instead, in one of two forms:
 //! `unknown value "x": use a or b` where there is a list of values, `"x" is not a source: use ...` everywhere else.
 
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -10,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::credential;
 use super::domain::Domain;
 use crate::access::Share;
 use crate::logger::Format;
@@ -362,32 +362,7 @@ pub(crate) fn parse_authority(text: &str) -> Result<String, String> {
 
 /// A path. Whether a file is there shows when it is read.
 pub(crate) fn parse_path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err(EMPTY.to_owned()) } else { in_credentials(text) }
-}
-
-/// Where systemd puts the credentials of a unit (systemd.exec(5)), and how a path there begins.
-const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
-const IN_CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
-
-/// A path, which is one of a credential of this unit if it begins so. No other variable is replaced.
-fn in_credentials(text: &str) -> Result<PathBuf, String> {
-    credential(text, std::env::var_os(CREDENTIALS))
-}
-
-fn credential(text: &str, directory: Option<OsString>) -> Result<PathBuf, String> {
-    let Some(name) = text.strip_prefix(IN_CREDENTIALS) else { return Ok(PathBuf::from(text)) };
-    // As systemd names them.
-    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-        return Err(format!(
-            "{text:?} is not a credential: use {IN_CREDENTIALS} and a name of LoadCredential=, such as {IN_CREDENTIALS}client-secret"
-        ));
-    }
-    match directory.filter(|directory| !directory.is_empty()) {
-        Some(directory) => Ok(PathBuf::from(directory).join(name)),
-        None => Err(format!(
-            "{text:?}: {CREDENTIALS} is not set here: systemd sets it in a unit with LoadCredential={name}:<file>"
-        )),
-    }
+    if text.is_empty() { Err(EMPTY.to_owned()) } else { credential::parse(text) }
 }
 
 /// The longest path of a Unix socket: `sockaddr_un` has 108 bytes, of which the last one is the end (unix(7)).
@@ -449,42 +424,12 @@ pub(crate) fn parse_resource(text: &str) -> Result<String, String> {
 
 /// A file of a sign-in.
 pub(crate) fn parse_file(text: &str) -> Result<PathBuf, String> {
-    in_credentials(&not_empty(text, Form::Line)?)
+    credential::parse(&not_empty(text, Form::Line)?)
 }
 
 fn not_empty(text: &str, form: Form) -> Result<String, String> {
     match value::clean(text, form).map_err(|wrong| wrong.to_string())? {
         "" => Err(EMPTY.to_owned()),
         clean => Ok(clean.to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_of_a_credential_is_in_the_directory_that_systemd_names() {
-        let directory = || Some(OsString::from("/run/credentials/acr-cache-proxy.service"));
-        for (text, directory, expected) in [
-            ("/etc/client.pem", None, Ok("/etc/client.pem")),
-            ("$HOME/client.pem", directory(), Ok("$HOME/client.pem")),
-            (
-                "$CREDENTIALS_DIRECTORY/client.pem",
-                directory(),
-                Ok("/run/credentials/acr-cache-proxy.service/client.pem"),
-            ),
-            ("$CREDENTIALS_DIRECTORY/client.pem", None, Err("CREDENTIALS_DIRECTORY is not set here")),
-            ("$CREDENTIALS_DIRECTORY/client.pem", Some(OsString::new()), Err("LoadCredential=client.pem:<file>")),
-            ("$CREDENTIALS_DIRECTORY/", directory(), Err("is not a credential")),
-            ("$CREDENTIALS_DIRECTORY/..", directory(), Err("is not a credential")),
-            ("$CREDENTIALS_DIRECTORY/a/b", directory(), Err("is not a credential")),
-        ] {
-            match (credential(text, directory), expected) {
-                (Ok(path), Ok(expected)) => assert_eq!(path, PathBuf::from(expected)),
-                (Err(wrong), Err(says)) => assert!(wrong.contains(says), "{text}: {wrong}"),
-                (found, _) => panic!("{text}: {found:?}"),
-            }
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Host;
+use super::credential::is_elsewhere;
 use super::file::{Document, Node};
 use super::mistake::{Mistakes, Place};
 use super::parse::{parse_client_auth, parse_file};
@@ -101,6 +102,21 @@ pub(super) fn parse(table: TlsTable, host: Option<&Host>, mistakes: &mut Mistake
     let clients = client_ca.map(|ca| ClientCertificates { ca, is_required: client_auth.unwrap_or(true) });
     let files = certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key, clients });
     let files = files.filter(|_| mistakes.count() == before)?;
+    let named = [
+        (&certificate_at, Some(&files.certificate)),
+        (&key_at, Some(&files.key)),
+        (&ca_at, files.clients.as_ref().map(|clients| &clients.ca)),
+    ];
+    let elsewhere: Vec<_> =
+        named.into_iter().filter_map(|(place, path)| Some((place, path.filter(|path| is_elsewhere(path))?))).collect();
+    if !elsewhere.is_empty() {
+        for (place, path) in elsewhere {
+            if let Some(lack) = host.and_then(|host| host.lack(path)) {
+                mistakes.add(place.as_ref().unwrap_or(&at), lack);
+            }
+        }
+        return Some(files);
+    }
     for (wrong, sentence) in host.map(|host| (host.check_tls)(&files)).unwrap_or_default() {
         let place = match wrong {
             TlsKey::Certificate => &certificate_at,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::transport::Transport;
 use super::variables::{self, CERTIFICATE, CLIENT, TENANT, TOKEN_FILE, VariableError, is_empty, variable};
 use crate::answer::with_causes;
+use crate::config::credential;
 use crate::config::identity::Kind;
 use crate::file::{self, Reader};
 use crate::secret::Secret;
@@ -140,6 +141,9 @@ impl Inputs {
         max: u64,
         parse: impl FnOnce(&[u8]) -> Result<T, E> + Send + 'static,
     ) -> Result<T, SourceError> {
+        if let Some(lack) = credential::lack(&path) {
+            return Err(SourceError::File(setting, path, lack.into()));
+        }
         let read = {
             let path = path.clone();
             move || file::read(&path, max).map_err(Cause::from).and_then(|content| parse(&content).map_err(E::into))
@@ -189,6 +193,8 @@ pub(crate) fn unreadable(kind: &Kind) -> Vec<String> {
     kinds
         .iter()
         .flat_map(files)
+        // That is no fault of the file's.
+        .filter(|(_, path)| !credential::is_elsewhere(path))
         .filter_map(|(setting, path)| {
             let cause = file::access(&path).err()?;
             Some(format!("{setting} {}: {cause}: until it can be read the sign-in fails", path.display()))

@@ -347,6 +347,16 @@ async fn a_kind_of_sign_in_whose_variables_only_the_service_has_is_no_mistake() 
     assert_eq!(found(&host.doctor(&["--json"])), []);
 }
 
+/// It was said not to start with them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_systemd_hands_to_the_unit_alone_is_no_mistake() {
+    let (site, _azure) = Site::start().await;
+    let host = site.host(&[Do::Install(&["podman"]), Do::Write(&["podman"])]);
+    let identity = "identity: {kind: client_secret, client_secret_file: $CREDENTIALS_DIRECTORY/client-secret}\n";
+    host.put("/etc/acr-cache-proxy/config.yaml", &(site.settings.clone() + identity));
+    assert_eq!(found(&host.doctor(&["--json"])), []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_a_link_of_the_tree_leads_to_is_looked_for_in_the_tree() {
     const LOADED: &str = r#"{"ServerVersion": "99.0.0", "RegistryConfig": {"Mirrors": []}}"#;

@@ -1,0 +1,78 @@
+//! Paths of credentials that systemd hands to a unit (systemd.exec(5)): `$CREDENTIALS_DIRECTORY/` and a name. Only the processes of the unit
+//! have the directory, of newer releases not all of them: `ExecReload` has none, and no command of a person.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+const BEGIN: &str = "$CREDENTIALS_DIRECTORY/";
+
+/// A path, which is one of a credential if it begins so; as it is written where this process has none. No other variable is replaced.
+pub(super) fn parse(text: &str) -> Result<PathBuf, String> {
+    path(text, std::env::var_os(DIRECTORY))
+}
+
+fn path(text: &str, directory: Option<OsString>) -> Result<PathBuf, String> {
+    let Some(name) = text.strip_prefix(BEGIN) else { return Ok(PathBuf::from(text)) };
+    // As systemd names them.
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return Err(format!(
+            "{text:?} is not a credential: use {BEGIN} and a name of LoadCredential=, such as {BEGIN}client-secret"
+        ));
+    }
+    let directory = directory.filter(|directory| !directory.is_empty());
+    Ok(directory.map_or_else(|| PathBuf::from(text), |directory| PathBuf::from(directory).join(name)))
+}
+
+/// Whether it is a credential's, and this process has none.
+pub(crate) fn is_elsewhere(path: &Path) -> bool {
+    path.starts_with(BEGIN)
+}
+
+/// Why such a path leads nowhere here, a sentence.
+pub(crate) fn lack(path: &Path) -> Option<String> {
+    let name = path.strip_prefix(BEGIN).ok()?.display();
+    Some(format!("{DIRECTORY} is not set here: systemd sets it in a unit with LoadCredential={name}:<file>"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_credential_is_in_the_directory_that_systemd_names_or_as_it_is_written_where_there_is_none() {
+        let directory = || Some(OsString::from("/run/credentials/acr-cache-proxy.service"));
+        for (text, directory, expected) in [
+            ("/etc/client.pem", None, Ok("/etc/client.pem")),
+            ("$HOME/client.pem", directory(), Ok("$HOME/client.pem")),
+            (
+                "$CREDENTIALS_DIRECTORY/client.pem",
+                directory(),
+                Ok("/run/credentials/acr-cache-proxy.service/client.pem"),
+            ),
+            ("$CREDENTIALS_DIRECTORY/client.pem", None, Ok("$CREDENTIALS_DIRECTORY/client.pem")),
+            ("$CREDENTIALS_DIRECTORY/client.pem", Some(OsString::new()), Ok("$CREDENTIALS_DIRECTORY/client.pem")),
+            ("$CREDENTIALS_DIRECTORY/", directory(), Err("is not a credential")),
+            ("$CREDENTIALS_DIRECTORY/..", directory(), Err("is not a credential")),
+            ("$CREDENTIALS_DIRECTORY/a/b", directory(), Err("is not a credential")),
+        ] {
+            match (path(text, directory), expected) {
+                (Ok(path), Ok(expected)) => assert_eq!(path, PathBuf::from(expected)),
+                (Err(wrong), Err(says)) => assert!(wrong.contains(says), "{text}: {wrong}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_path_as_it_is_written_is_elsewhere() {
+        for (path, expected) in [
+            ("$CREDENTIALS_DIRECTORY/a", true),
+            ("/run/credentials/a", false),
+            ("/$CREDENTIALS_DIRECTORY/a", false),
+            ("$CREDENTIALS_DIRECTORY_2/a", false),
+        ] {
+            assert_eq!((is_elsewhere(path.as_ref()), lack(path.as_ref()).is_some()), (expected, expected), "{path}");
+        }
+    }
+}
