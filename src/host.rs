@@ -137,6 +137,16 @@ impl Host {
         links
     }
 
+    /// The names of directories in a directory, to which no link leads; none of one that cannot be read.
+    pub(crate) fn directories(&self, directory: &str) -> Vec<String> {
+        let read = self.look(directory, |at| {
+            let entries = fs::read_dir(at).map_err(FileError::Io)?.take(MAX_ENTRIES).flatten();
+            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            Ok(below.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
+        });
+        read.unwrap_or_default()
+    }
+
     /// The paths that a pattern with stars has, in order (glob(7)). The error is a directory that cannot be read, and why.
     pub(crate) fn glob(&self, pattern: &str) -> Result<Vec<String>, (String, String)> {
         let mut paths = vec![String::new()];
@@ -157,13 +167,13 @@ impl Host {
         Ok(paths)
     }
 
-    /// The files of a directory whose names end so, in order. A directory that cannot be read is in their place.
+    /// The files of a directory whose names end so, in order, and hidden ones, which engines read as well. A directory that cannot be read is in their place.
     pub(crate) fn read_all(&self, directory: &str, end: &str) -> Vec<Text> {
         let names = match self.list(directory) {
             Ok(names) => names,
             Err(cause) => return vec![Text { path: directory.to_owned(), content: Err(cause) }],
         };
-        let names = names.into_iter().filter(|name| name.ends_with(end) && !name.starts_with('.'));
+        let names = names.into_iter().filter(|name| name.ends_with(end));
         let mut room = MAX_FILES;
         let read = names.filter_map(|name| {
             let mut text = self.read(&format!("{directory}/{name}"))?;

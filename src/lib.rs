@@ -206,8 +206,9 @@
 //!     hosts_toml                       files that containerd and dockerd read
 //!       fault                            why one is taken for none
 //!     registries_conf                  files that podman and CRI-O read
-//!       fault                            why one fails every pull
+//!       fault, shape, aliases            why one fails every pull; its keys and their types; its short names
 //!     policy                           what podman accepts
+//!       requirement                      why one of its requirements is refused
 //!   finding, report                  what is wrong, why it matters, what to do; text and JSON
 //! init                             prepares a host step by step, each shown and agreed to
 //!   step                             which of them can be left out

@@ -3,13 +3,18 @@
 
 use std::collections::BTreeSet;
 
+use oci::route::DOCKER_HUB;
 use serde_json::{Map, Value};
 
 use super::expected::{Expected, by_hand, edit, shell_word, unreadable};
-use super::finding::{Code, Examined, Finding, REGISTRIES, Way};
-use super::registries_conf::{ROOTS, by_owner, covers};
+use super::finding::{Code, Examined, Finding, Way, listed};
+use super::registries_conf::{OFFICIAL, ROOTS, by_owner, covers};
 use super::text;
 use crate::host::{DENIED, Host, Text};
+
+mod requirement;
+
+use requirement::rejects_of;
 
 /// Of the system: the first of them that is there counts. Only a podman that came after 5 knows the second.
 const FILES: [&str; 2] = ["/etc/containers/policy.json", "/usr/share/containers/policy.json"];
@@ -23,19 +28,21 @@ pub(super) struct Policies {
     system: Option<Text>,
     /// Of users who have one, with the home.
     users: Vec<(String, Text)>,
+    /// Whether root has one cannot be seen.
+    is_roots_closed: bool,
     has_podman: bool,
 }
 
 impl Policies {
     pub(super) fn read(host: &Host) -> Self {
-        let own = |home: String| {
-            let text = host.read(&format!("{home}/{USERS}"))?;
-            // Of a home that is closed to whoever runs this nothing is known.
-            (text.content != Err(DENIED.to_owned())).then_some((home, text))
-        };
+        let own = |home: String| host.read(&format!("{home}/{USERS}")).map(|text| (home, text));
+        // Of a home that is closed to whoever runs this nothing is known.
+        let (closed, users): (Vec<_>, Vec<_>) =
+            host.homes().into_iter().filter_map(own).partition(|(_, text)| text.content == Err(DENIED.to_owned()));
         Self {
             system: FILES.iter().find_map(|path| host.read(path)),
-            users: host.homes().into_iter().filter_map(own).collect(),
+            users,
+            is_roots_closed: closed.iter().any(|(home, _)| home == ROOTS),
             has_podman: host.has_program(&["podman"]),
         }
     }
@@ -53,18 +60,23 @@ impl Policy {
     /// The error says why the programs refuse the file; it quotes nothing of it.
     fn parse(content: &str) -> Result<Self, String> {
         let parsed = text::json(content)?;
+        text::once(content)?;
         let all = parsed.as_object().map_or_else(Map::new, Clone::clone);
         if all.keys().any(|key| !["default", "transports"].contains(&key.as_str())) {
             return Err("it has another key than default and transports".to_owned());
         }
         let Some(default) = all.get("default") else { return Err("it has no default".to_owned()) };
-        let rejects = rejects(default).ok_or("its default is no list of requirements")?;
-        let scopes = parsed["transports"]["docker"].as_object().into_iter().flatten();
-        let scopes = scopes.map(|(scope, list)| {
-            let rejects = rejects_of(list)?;
-            Ok((scope.clone(), rejects))
-        });
-        Ok(Self { rejects, scopes: scopes.collect::<Result<_, String>>()? })
+        let rejects = rejects_of(default, "its default")?;
+        let mut scopes = Vec::new();
+        for (transport, all) in all.get("transports").and_then(Value::as_object).into_iter().flatten() {
+            for (scope, list) in all.as_object().into_iter().flatten() {
+                let rejects = rejects_of(list, "a scope of its transports")?;
+                if transport == "docker" {
+                    scopes.push((scope.clone(), rejects));
+                }
+            }
+        }
+        Ok(Self { rejects, scopes })
     }
 
     /// Whether what no narrower scope is for is rejected of a source: the narrowest scope that has all of it counts, one with a star after
@@ -85,38 +97,30 @@ impl Policy {
     }
 }
 
-fn rejects_of(list: &Value) -> Result<bool, String> {
-    rejects(list).ok_or_else(|| "a scope of transports.docker has no list of requirements".to_owned())
-}
-
-/// Whether one of a list of requirements is that there is no such image; `None` for what is no such list.
-fn rejects(list: &Value) -> Option<bool> {
-    let list = list.as_array().filter(|list| !list.is_empty())?;
-    Some(list.iter().any(|requirement| requirement["type"] == "reject"))
-}
-
 /// Pure: what is wrong with them.
 pub(super) fn judge(policies: &Policies, expected: &Expected<'_>, found: &mut Examined) {
-    let Policies { system, users, has_podman } = policies;
+    let Policies { system, users, is_roots_closed, has_podman } = policies;
+    let is_roots = users.iter().all(|(home, _)| home != ROOTS);
     match system {
-        Some(text) => {
-            let is_roots = users.iter().all(|(home, _)| home != ROOTS);
-            judge_file(text, None, is_roots, *has_podman && text.path == FILES[0], expected, found);
-        }
-        None if users.is_empty() => {
+        Some(text) => judge_file(text, None, is_roots, *has_podman && text.path == FILES[0], expected, found),
+        None if is_roots && (!is_roots_closed || users.is_empty()) => {
             let path = FILES[0];
             found.find(Finding {
                 registries: Vec::new(),
                 code: Code::Unreadable,
                 file: Some(path.to_owned()),
-                text: "it is not there, nor anywhere else where podman, buildah and skopeo look for it".to_owned(),
-                why: "without a policy.json they take no image, and every pull fails".to_owned(),
+                text: format!("it is not there, nor are {} and {ROOTS}/{USERS}", FILES[1]),
+                why: "podman, buildah and skopeo take no image without one: every pull by root fails, and by every user who has none of his own"
+                    .to_owned(),
                 // As the package of the distribution has it.
                 fix: by_hand(format!("mkdir -p /etc/containers && printf '{USUAL}\\n' > {path}")),
             });
             found.lead_all(expected.names(), Way::Nowhere);
         }
-        None => {}
+        None => found.notes.push(format!(
+            "{} is not there: podman, buildah and skopeo take no image for a user without a policy.json of his own",
+            FILES[0]
+        )),
     }
     for (home, text) in users {
         let user = home.rsplit('/').next().unwrap_or_default();
@@ -153,20 +157,35 @@ fn judge_file(
     };
     let mut rejected: Vec<String> = Vec::new();
     let mut registries: BTreeSet<&str> = BTreeSet::new();
+    let mut notes = Vec::new();
     for route in expected.routes.iter() {
         let source = route.source.to_string();
-        let others: Vec<_> = policy.others(&source).collect();
-        if policy.rejects(&source) && others.is_empty() {
-            registries.insert(route.source.registry());
-            rejected.push(source);
-        } else if !others.is_empty() {
-            let (what, other) = if policy.rejects(&source) { ("rejects", "takes") } else { ("takes", "rejects") };
-            found.notes.push(format!("{path} {what} images of {source}, and {other} those of {}", others.join(", ")));
+        // What a name without a registry stands for is most of what is pulled of Docker Hub.
+        let official = (source == DOCKER_HUB && !policy.rejects(&source)).then(|| OFFICIAL.to_owned());
+        for source in [source].into_iter().chain(official) {
+            let is_rejected = policy.rejects(&source);
+            let others: Vec<_> = policy.others(&source).map(str::to_owned).collect();
+            if is_rejected && others.is_empty() {
+                registries.insert(route.source.registry());
+                rejected.push(source);
+            } else {
+                notes.push((source, is_rejected, others));
+            }
         }
+    }
+    for (source, is_rejected, mut others) in notes {
+        others.retain(|other| !rejected.contains(other));
+        if others.is_empty() || source == OFFICIAL && !is_rejected {
+            continue;
+        }
+        let (what, other) = if is_rejected { ("rejects", "takes") } else { ("takes", "rejects") };
+        found.notes.push(format!("{path} {what} images of {source}, and {other} those of {}", others.join(", ")));
     }
     if rejected.is_empty() {
         return;
     }
+    rejected.sort_unstable();
+    rejected.dedup();
     let registries: Vec<String> = registries.into_iter().map(str::to_owned).collect();
     if is_roots {
         found.lead_all(registries.iter().map(String::as_str).collect(), Way::Nowhere);
@@ -178,12 +197,13 @@ fn judge_file(
         let hint = r#"  # [{"type": "insecureAcceptAnything"}] into transports.docker for "#;
         edit(path, &format!("{hint}{}", rejected.join(", ")))
     };
+    let images = listed(&rejected.iter().map(String::as_str).collect::<Vec<_>>());
     found.find(Finding {
         code: Code::Blocked,
         file: Some(path.clone()),
-        text: format!("it rejects the images of {REGISTRIES}"),
+        text: format!("it rejects the images of {images}"),
         why: format!(
-            "every pull of {REGISTRIES} by podman, buildah and skopeo fails{whose}: the image is rejected by policy"
+            "every pull of {images} by podman, buildah and skopeo fails{whose}: the image is rejected by policy"
         ),
         fix: by_owner(path, fix),
         registries,
@@ -223,12 +243,22 @@ mod tests {
             ("{", "it is not JSON, line 1, column 1"),
             ("[]", "it is not a JSON object"),
             ("{}", "it has no default"),
-            (r#"{"default": []}"#, "its default is no list of requirements"),
+            (r#"{"default": []}"#, "its default has no list of requirements"),
             (r#"{"default": [{"type": "reject"}], "comment": 1}"#, "it has another key than default and transports"),
             (
                 r#"{"default": [{"type": "reject"}], "transports": {"docker": {"a": []}}}"#,
-                "a scope of transports.docker has no list of requirements",
+                "a scope of its transports has no list of requirements",
             ),
+            (
+                r#"{"default": [{"type": "reject"}], "transports": {"docker-daemon": {"": []}}}"#,
+                "a scope of its transports has no list of requirements",
+            ),
+            (r#"{"default": [{"type": "reject"}], "default": [{"type": "reject"}]}"#, "it has a key twice, line 1"),
+            (
+                "{\"default\": [{\"type\": \"reject\"}],\n\"transports\": {\"docker\": {\"a\": [{\"type\": \"reject\",\n\"type\": \"reject\"}]}}}",
+                "it has a key twice, line 3",
+            ),
+            (r#"{"default": [{"type": "nope"}]}"#, "a requirement of its default is of no known type"),
         ] {
             assert_eq!(Policy::parse(text).err().as_deref(), Some(expected), "{text}");
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use oci::route::DOCKER_HUB;
 use serde_yaml::{Mapping, Value as Yaml};
 use toml::{Table, Value};
 
@@ -13,7 +14,9 @@ use crate::client_config::{Client, carries_marker};
 use crate::config::takes_too_long;
 use crate::host::{DENIED, Host, Text};
 
+mod aliases;
 mod fault;
+mod shape;
 
 use fault::fault;
 
@@ -29,6 +32,8 @@ const USERS: &str = ".config/containers/registries.conf";
 
 /// The home of whoever pulls for the system.
 pub(super) const ROOTS: &str = "/root";
+/// The part of Docker Hub that a name without a registry and without a `/` is of, such as `busybox`.
+pub(super) const OFFICIAL: &str = "docker.io/library";
 
 /// What was read.
 pub(super) struct Files {
@@ -45,10 +50,10 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn read(host: &Host) -> Self {
         let main = FILES.iter().find_map(|path| host.read(path));
-        let system = main.into_iter().chain(host.read_all(DROP_INS, ".conf")).collect();
+        let system = main.into_iter().chain(drop_ins(host, DROP_INS)).collect();
         let (mut users, mut additions) = (Vec::new(), Vec::new());
         for home in host.homes() {
-            let drop_ins = host.read_all(&format!("{home}/{USERS}.d"), ".conf");
+            let drop_ins = drop_ins(host, &format!("{home}/{USERS}.d"));
             match host.read(&format!("{home}/{USERS}")) {
                 // Of a home that is closed to whoever runs this nothing is known.
                 Some(Text { content: Err(wrong), .. }) if wrong == DENIED => {}
@@ -69,6 +74,13 @@ impl Files {
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         self.system.iter().map(|text| text.path.as_str())
     }
+}
+
+/// The drop-ins of a directory; a directory in it is none, whatever its name.
+fn drop_ins(host: &Host, directory: &str) -> Vec<Text> {
+    let below = host.directories(directory);
+    let is_one = |text: &Text| below.iter().any(|name| text.path == format!("{directory}/{name}"));
+    host.read_all(directory, ".conf").into_iter().filter(|text| !is_one(text)).collect()
 }
 
 /// A `[[registry]]`.
@@ -97,13 +109,13 @@ fn entries(files: &[Text]) -> Result<Vec<Entry>, Box<Finding>> {
     let mut all: Vec<Entry> = Vec::new();
     for Text { path, content } in files {
         let content = content.as_deref().map_err(|wrong| Box::new(of_owner(unreadable(path, wrong, WHY))))?;
-        let table = text::toml(content).map_err(|wrong| Box::new(of_owner(unreadable(path, &wrong, WHY))))?;
+        let table = shape::parse(content).map_err(|wrong| Box::new(of_owner(unreadable(path, &wrong, WHY))))?;
         if let Some(fault) = fault(path, &table) {
             return Err(Box::new(fault.into_finding(path, content)));
         }
         let mut own: Vec<Entry> = Vec::new();
         for table in text::tables(&table, "registry") {
-            let entry = entry(path, table)?;
+            let entry = entry(path, table);
             if own.iter().all(|known| known.prefix != entry.prefix) {
                 own.push(entry);
             }
@@ -114,7 +126,7 @@ fn entries(files: &[Text]) -> Result<Vec<Entry>, Box<Finding>> {
     Ok(all)
 }
 
-fn entry(path: &str, table: &Table) -> Result<Entry, Box<Finding>> {
+fn entry(path: &str, table: &Table) -> Entry {
     let location = text::text(table, "location").unwrap_or_default();
     let prefix = text::text(table, "prefix").filter(|prefix| !prefix.is_empty()).unwrap_or(location).to_owned();
     let only_digests = text::is_set(table, "mirror-by-digest-only");
@@ -126,23 +138,10 @@ fn entry(path: &str, table: &Table) -> Result<Entry, Box<Finding>> {
     for (place, is_by_digest) in mirrors.chain([(table, false)]) {
         let location = text::text(place, "location").unwrap_or(&prefix);
         let address = Address::parse(location);
-        if address.has_scheme() {
-            return Err(Box::new(Finding {
-                registries: Vec::new(),
-                code: Code::Path,
-                file: Some(path.to_owned()),
-                text: format!("the location {address} has a scheme"),
-                why: "podman, buildah, skopeo and CRI-O refuse the file then, and every pull fails".to_owned(),
-                fix: by_owner(
-                    path,
-                    by_hand(format!("sed -i -E 's|^( *location *= *\")https?://|\\1|' {}", shell_word(path))),
-                ),
-            }));
-        }
         // Without a scheme the port is what tells: TLS by default.
         places.push(Place { address, is_insecure: text::is_set(place, "insecure"), is_by_digest });
     }
-    Ok(Entry { file: path.to_owned(), prefix, is_blocked: text::is_set(table, "blocked"), places })
+    Entry { file: path.to_owned(), prefix, is_blocked: text::is_set(table, "blocked"), places }
 }
 
 /// Whether the entry with this prefix is one for a source.
@@ -260,7 +259,8 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let hidden = ours.filter(|ours| {
             ours.content.as_ref().is_ok_and(|content| content.contains(&format!("prefix = \"{source}\"")))
         });
-        let by_other = covering(&entries, &source).filter(|entry| entry.file != OURS && !is_ours(entry));
+        let by_other =
+            covering(&entries, &source).filter(|entry| entry.file != OURS && !entry.is_blocked && !is_ours(entry));
         match (hidden, by_other) {
             (Some(_), Some(entry)) => found.find(Finding {
                 registries: vec![registry.to_owned()],
@@ -277,10 +277,16 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
             found.ways.insert(registry.to_owned(), way);
         }
     }
+    let blocked = blocks_official(&entries, expected);
+    if let Some(entry) = blocked {
+        found.ways.insert(DOCKER_HUB.to_owned(), Way::Nowhere);
+        found.find(of_official(entry, ""));
+    }
     for route in expected.routes.iter() {
         let (source, below) = (route.source.to_string(), format!("{}/", route.source));
         let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
         let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
+        let more = more.filter(|entry| blocked.is_none_or(|blocked| blocked.prefix != entry.prefix));
         for Entry { file, prefix, is_blocked, .. } in more.filter(|entry| !is_ours(entry)) {
             let what =
                 if *is_blocked { "every pull of these images is refused" } else { "these images do not come here" };
@@ -304,6 +310,26 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
             found.find(leftover(&entry.file, registry, fix));
         }
     }
+}
+
+/// The entry that blocks all of Docker Hub that has a name without a registry, where all of Docker Hub is routed.
+fn blocks_official<'a>(entries: &'a [Entry], expected: &Expected<'_>) -> Option<&'a Entry> {
+    let routes = |source: &str| expected.routes.iter().any(|route| route.source.to_string() == source);
+    // An entry for what has a route is judged by that.
+    let is_asked = routes(DOCKER_HUB) && !routes(OFFICIAL);
+    covering(entries, OFFICIAL).filter(|entry| is_asked && entry.prefix == OFFICIAL && entry.is_blocked)
+}
+
+/// `whose` is for whom, if it is not the system's.
+fn of_official(Entry { file, prefix, .. }: &Entry, whose: &str) -> Finding {
+    of_owner(Finding {
+        registries: Vec::new(),
+        code: Code::Blocked,
+        file: Some(file.clone()),
+        text: format!("{prefix} has blocked = true"),
+        why: format!("every pull of an official image of Docker Hub is refused{whose}: busybox is {prefix}/busybox"),
+        fix: edit(file, &format!("  # take the entry for {prefix} out")),
+    })
 }
 
 /// Where pulls of a registry go by this entry, and what is wrong with it.
@@ -421,6 +447,10 @@ fn of_user(home: &str, own: &[Text], expected: &Expected<'_>, found: &mut Examin
             return found.find(*finding);
         }
     };
+    if let Some(entry) = blocks_official(&entries, expected) {
+        lead_root(home, vec![DOCKER_HUB], Way::Nowhere, found);
+        found.find(of_official(entry, &format!(" for {user}")));
+    }
     let missing: BTreeSet<_> = expected
         .routes
         .iter()
@@ -463,6 +493,12 @@ fn of_drop_ins(home: &str, own: &[Text], files: &Files, expected: &Expected<'_>,
             return found.find(*finding);
         }
     };
+    if let Some(entry) =
+        blocks_official(&entries, expected).filter(|entry| own.iter().any(|text| text.path == entry.file))
+    {
+        lead_root(home, vec![DOCKER_HUB], Way::Nowhere, found);
+        found.find(of_official(entry, &format!(" for {user}")));
+    }
     for route in expected.routes.iter() {
         let registry = route.source.registry();
         let Some(entry) = covering(&entries, &route.source.to_string()) else { continue };

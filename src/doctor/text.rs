@@ -1,5 +1,9 @@
 //! TOML and JSON of engines, looked into by keys.
 
+use std::collections::BTreeSet;
+use std::fmt::{self, Formatter};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
@@ -24,6 +28,69 @@ pub(super) fn json(text: &str) -> Result<Json, String> {
         Ok(value) if value.is_object() => Ok(value),
         Ok(_) => Err("it is not a JSON object".to_owned()),
         Err(wrong) => Err(format!("it is not JSON, line {}, column {}", wrong.line(), wrong.column())),
+    }
+}
+
+/// Whether no object of a JSON text has a key twice, for those who refuse that. The error quotes nothing of it.
+pub(super) fn once(text: &str) -> Result<(), String> {
+    let wrong = |wrong: serde_json::Error| format!("it has a key twice, line {}", wrong.line());
+    serde_json::from_str::<Once>(text).map(|_| ()).map_err(wrong)
+}
+
+/// What no object of has a key twice.
+struct Once;
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Once {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut known = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if !known.insert(key) {
+                return Err(A::Error::custom("a key is there twice"));
+            }
+            map.next_value::<Self>()?;
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
     }
 }
 

@@ -3,13 +3,22 @@
 
 use toml::{Table, Value};
 
+use super::aliases::wrong_alias;
+use super::shape::{Kind, misfit, parse};
 use super::{WHY, of_owner};
+use crate::client_config::address::Address;
 use crate::doctor::expected::{by_hand, edit, shell_word};
 use crate::doctor::finding::{Code, Finding};
 use crate::doctor::text;
 
 const MODE: &str = "short-name-mode";
 const MODES: [&str; 3] = ["enforcing", "permissive", "disabled"];
+const SEARCH: &str = "unqualified-search-registries";
+const PULLS: &str = "pull-from-mirror";
+/// For a hint.
+const ALIAS: &str = r#""app" = "quay.io/org/app""#;
+/// What a mirror may be asked for.
+const PULLED: [&str; 3] = ["all", "digest-only", "tag-only"];
 
 /// Why a file is refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,31 +39,38 @@ pub(super) enum Fault {
     Disagree(String, &'static str),
     /// What becomes of names without a registry is none of the known texts.
     Mode,
+    /// This key is of another type.
+    Type(&'static str, Kind),
+    /// A prefix, a location or a registry that is searched has a scheme.
+    Scheme(String),
+    /// What is searched for names without a registry has this one, which is no registry.
+    Search(String),
+    /// The entry for this prefix says of itself what is said of mirrors.
+    NoMirrors(String),
+    /// The entry for this prefix and its mirror both say what the mirror is asked for.
+    Twice(String),
+    /// A mirror of the entry for this prefix is asked for none of what there is.
+    Pulled(String),
+    /// This alias is refused, and why.
+    Alias(String, &'static str),
 }
 
 /// What is wrong with a file, whose path tells whether it is a drop-in.
 pub(super) fn fault(path: &str, table: &Table) -> Option<Fault> {
+    if let Some((key, kind)) = misfit(table) {
+        return Some(Fault::Type(key, kind));
+    }
     let entries = text::tables(table, "registry");
     if table.contains_key("registries") {
-        if !entries.is_empty() || table.contains_key("unqualified-search-registries") {
+        if !entries.is_empty() || table.contains_key(SEARCH) {
             return Some(Fault::Both);
         }
         if !path.ends_with("/registries.conf") && has_first_format(table) {
             return Some(Fault::First);
         }
     }
-    for entry in &entries {
-        let (prefix, location) = (of(entry, "prefix"), of(entry, "location"));
-        match (prefix.strip_prefix("*."), prefix.is_empty(), location.is_empty()) {
-            (None, true, true) => return Some(Fault::Empty),
-            (None, false, true) => return Some(Fault::NoLocation(prefix.to_owned())),
-            (Some(domain), ..) if domain.contains(['/', '@', ':']) => return Some(Fault::Star(prefix.to_owned())),
-            _ => {}
-        }
-        let is_empty = |mirror: &&Table| of(mirror, "location").is_empty();
-        if text::tables(entry, "mirror").iter().any(is_empty) {
-            return Some(Fault::NoMirror(if prefix.is_empty() { location } else { prefix }.to_owned()));
-        }
+    if let Some(fault) = entries.iter().find_map(|entry| fault_of_entry(entry)) {
+        return Some(fault);
     }
     for (at, entry) in entries.iter().enumerate() {
         let place = |entry| Some(of(entry, "location")).filter(|at| !at.is_empty()).unwrap_or(of(entry, "prefix"));
@@ -66,8 +82,52 @@ pub(super) fn fault(path: &str, table: &Table) -> Option<Fault> {
             }
         }
     }
+    for registry in text::texts(table, SEARCH).unwrap_or_default() {
+        let name = registry.trim_end_matches('/');
+        if Address::parse(name).has_scheme() {
+            return Some(Fault::Scheme(registry));
+        }
+        if name.is_empty() || name.contains('/') {
+            return Some(Fault::Search(registry));
+        }
+    }
+    if let Some((name, why)) = wrong_alias(table) {
+        return Some(Fault::Alias(name, why));
+    }
     let is_mode = |mode: &Value| mode.as_str().is_some_and(|mode| mode.is_empty() || MODES.contains(&mode));
     table.get(MODE).is_some_and(|mode| !is_mode(mode)).then_some(Fault::Mode)
+}
+
+fn fault_of_entry(entry: &Table) -> Option<Fault> {
+    let (prefix, location) = (of(entry, "prefix"), of(entry, "location"));
+    let mirrors = text::tables(entry, "mirror");
+    let places = [prefix, location].into_iter().chain(mirrors.iter().map(|mirror| of(mirror, "location")));
+    if let Some(place) = places.into_iter().find(|place| Address::parse(place).has_scheme()) {
+        return Some(Fault::Scheme(place.to_owned()));
+    }
+    match (prefix.strip_prefix("*."), prefix.is_empty(), location.is_empty()) {
+        (None, true, true) => return Some(Fault::Empty),
+        (None, false, true) => return Some(Fault::NoLocation(prefix.to_owned())),
+        (Some(domain), ..) if domain.contains(['/', '@', ':']) => return Some(Fault::Star(prefix.to_owned())),
+        _ => {}
+    }
+    let name = if prefix.is_empty() { location } else { prefix }.to_owned();
+    if !of(entry, PULLS).is_empty() {
+        return Some(Fault::NoMirrors(name));
+    }
+    for mirror in mirrors {
+        let pulls = of(mirror, PULLS);
+        if of(mirror, "location").is_empty() {
+            return Some(Fault::NoMirror(name));
+        }
+        if !pulls.is_empty() && text::is_set(entry, "mirror-by-digest-only") {
+            return Some(Fault::Twice(name));
+        }
+        if !pulls.is_empty() && !PULLED.contains(&pulls) {
+            return Some(Fault::Pulled(name));
+        }
+    }
+    None
 }
 
 /// A prefix or a location; none and an empty one are the same.
@@ -126,7 +186,43 @@ impl Fault {
             Self::Mode => (
                 Code::Unreadable,
                 format!("its {MODE} is none of {}", MODES.join(", ")),
-                by_hand(format!("sed -i '/^ *{MODE} *=/d' {}", shell_word(path))),
+                without_mode(path, content).map_or_else(|| edit(path, &format!("  # take {MODE} out")), by_hand),
+            ),
+            Self::Type(key, kind) => (
+                Code::Unreadable,
+                format!("its {key} has to be {}", kind.name()),
+                edit(path, &format!("  # make {key} {}", kind.name())),
+            ),
+            Self::Scheme(place) => (
+                Code::Path,
+                format!("{} has a scheme", Address::parse(&place)),
+                without_schemes(path, content)
+                    .map_or_else(|| edit(path, "  # take http:// and https:// out"), by_hand),
+            ),
+            Self::Search(registry) => (
+                Code::Unreadable,
+                format!("its {SEARCH} has \"{registry}\", which is no registry's name"),
+                edit(path, &format!("  # {SEARCH} = [\"docker.io\"]: registries without a path")),
+            ),
+            Self::NoMirrors(prefix) => (
+                Code::Unreadable,
+                format!("its entry for {prefix} has {PULLS} outside of a mirror"),
+                edit(path, &format!("  # {PULLS} into a [[registry.mirror]]")),
+            ),
+            Self::Twice(prefix) => (
+                Code::Conflict,
+                format!("its entry for {prefix} has mirror-by-digest-only = true, and {PULLS} in a mirror"),
+                edit(path, "  # take one of both out"),
+            ),
+            Self::Pulled(prefix) => (
+                Code::Unreadable,
+                format!("a mirror of its entry for {prefix} has a {PULLS} that is none of {}", PULLED.join(", ")),
+                edit(path, &format!("  # take {PULLS} out: a mirror is asked for all then")),
+            ),
+            Self::Alias(name, why) => (
+                Code::Unreadable,
+                format!("its alias \"{name}\" is refused: {why}"),
+                edit(path, &format!("  # take the alias out of [aliases], or write it as {ALIAS}")),
             ),
         };
         let (file, why) = (Some(path.to_owned()), WHY.to_owned());
@@ -134,15 +230,48 @@ impl Fault {
     }
 }
 
+/// A command that takes the mode out, if a line holds all of it and nothing else.
+fn without_mode(path: &str, content: &str) -> Option<String> {
+    let is_it = |line: &&str| behind_key(line, MODE).is_some();
+    let kept: Vec<_> = content.lines().filter(|line| !is_it(line)).collect();
+    let mut wanted = parse(content).ok()?;
+    wanted.remove(MODE);
+    let is_right = parse(&kept.join("\n")).is_ok_and(|table| table == wanted);
+    is_right.then(|| format!("sed -i '/^[[:space:]]*{MODE}[[:space:]]*=/Id' {}", shell_word(path)))
+}
+
+/// A command that takes the schemes of prefixes and locations out, if each has a line of its own.
+fn without_schemes(path: &str, content: &str) -> Option<String> {
+    let cut = |line: &str| -> Option<String> {
+        let value = ["prefix", "location"].into_iter().find_map(|key| behind_key(line, key))?;
+        let text = value.strip_prefix(['"', '\''])?;
+        let begin = ["http://", "https://"].into_iter().find(|scheme| text.starts_with(scheme))?;
+        Some(format!("{}{}", &line[..line.len() - text.len()], &text[begin.len()..]))
+    };
+    let lines: Vec<_> = content.lines().map(|line| cut(line).unwrap_or_else(|| line.to_owned())).collect();
+    let table = parse(&lines.join("\n")).ok()?;
+    let is_right = !matches!(fault(path, &table), Some(Fault::Scheme(_)));
+    is_right.then(|| {
+        const KEYS: &str = "[[:space:]]*(prefix|location)[[:space:]]*=[[:space:]]*";
+        format!("sed -i -E 's#^({KEYS}.)https?://#\\1#I' {}", shell_word(path))
+    })
+}
+
+/// The value of a key that a line begins with.
+fn behind_key<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let (name, behind) = line.trim_start().split_at_checked(key.len())?;
+    name.eq_ignore_ascii_case(key).then(|| behind.trim_start().strip_prefix('='))?.map(str::trim_start)
+}
+
 /// A command that gives an entry the location that its prefix names, if there is a line behind which that puts it right.
 fn add_location(path: &str, content: &str, prefix: &str) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:".contains(c);
     let location = Some(format!("location = \"{prefix}\"")).filter(|_| prefix.chars().all(is_plain))?;
     let lines: Vec<_> = content.lines().collect();
-    let is_it = |line: &str| line.trim_start().starts_with("prefix") && line.contains(&format!("\"{prefix}\""));
+    let is_it = |line: &str| behind_key(line, "prefix").is_some() && line.contains(&format!("\"{prefix}\""));
     let is_right = |at: &usize| {
         let changed = [&lines[..=*at], &[location.as_str()], &lines[at + 1..]].concat().join("\n");
-        let table = text::toml(&changed);
+        let table = parse(&changed);
         table.is_ok_and(|table| fault(path, &table) != Some(Fault::NoLocation(prefix.to_owned())))
     };
     let at = (0..lines.len()).filter(|at| is_it(lines[*at])).find(is_right)?;
@@ -177,11 +306,115 @@ mod tests {
             (DROP_IN, "short-name-mode = \"bogus\"\n", Some(Fault::Mode)),
             (DROP_IN, "short-name-mode = 1\n", Some(Fault::Mode)),
             (DROP_IN, "short-name-mode = \"disabled\"\n", None),
+            (DROP_IN, "Short-Name-Mode = \"bogus\"\n", Some(Fault::Mode)),
+            (DROP_IN, "[[Registry]]\nBlocked = true\n", Some(Fault::Empty)),
+            (DROP_IN, "registry = {}\n", Some(Fault::Type("registry", Kind::Tables))),
+            (DROP_IN, "[registry]\nlocation = \"a\"\n", Some(Fault::Type("registry", Kind::Tables))),
+            (DROP_IN, "credential-helpers = \"x\"\n", Some(Fault::Type("credential-helpers", Kind::Texts))),
+            (DROP_IN, "credential-helpers = [\"x\"]\nfoo = 1\n[bar]\nx = 2\n", None),
+            (DROP_IN, "aliases = 1\n", Some(Fault::Type("aliases", Kind::Table))),
+            (
+                DROP_IN,
+                "[[registry]]\nlocation = \"a\"\ninsecure = \"true\"\n",
+                Some(Fault::Type("insecure", Kind::Boolean)),
+            ),
+            (
+                DROP_IN,
+                "[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = 1\n",
+                Some(Fault::Type("location", Kind::Text)),
+            ),
+            (DROP_IN, "[[registry]]\nlocation = \"a/\"\nfoo = 1\n", None),
+            (DROP_IN, "[[registry]]\nlocation = \"https://a\"\n", Some(Fault::Scheme("https://a".to_owned()))),
+            (
+                DROP_IN,
+                "[[registry]]\nprefix = \"http://a\"\nlocation = \"b\"\n",
+                Some(Fault::Scheme("http://a".to_owned())),
+            ),
+            (
+                DROP_IN,
+                "[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"http://m\"\n",
+                Some(Fault::Scheme("http://m".to_owned())),
+            ),
+            (
+                DROP_IN,
+                "[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"m\"\npull-from-mirror = \"bogus\"\n",
+                Some(Fault::Pulled("a".to_owned())),
+            ),
+            (
+                DROP_IN,
+                "[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"m\"\npull-from-mirror = \"tag-only\"\n",
+                None,
+            ),
+            (
+                DROP_IN,
+                "[[registry]]\nlocation = \"a\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"m\"\npull-from-mirror = \"all\"\n",
+                Some(Fault::Twice("a".to_owned())),
+            ),
+            (
+                DROP_IN,
+                "[[registry]]\nlocation = \"a\"\npull-from-mirror = \"all\"\n",
+                Some(Fault::NoMirrors("a".to_owned())),
+            ),
+            (DROP_IN, "unqualified-search-registries = [\"docker.io/\", \"host:5000\"]\n", None),
+            (DROP_IN, "unqualified-search-registries = [\"https://a\"]\n", Some(Fault::Scheme("https://a".to_owned()))),
+            (
+                DROP_IN,
+                "unqualified-search-registries = [\"docker.io/library\"]\n",
+                Some(Fault::Search("docker.io/library".to_owned())),
+            ),
+            (DROP_IN, "unqualified-search-registries = [\"\"]\n", Some(Fault::Search(String::new()))),
+            (
+                DROP_IN,
+                "unqualified-search-registries = \"a\"\n",
+                Some(Fault::Type("unqualified-search-registries", Kind::Texts)),
+            ),
+            (
+                DROP_IN,
+                "unqualified-search-registries = [1]\n",
+                Some(Fault::Type("unqualified-search-registries", Kind::Texts)),
+            ),
+            (DROP_IN, "[aliases]\n\"x\" = \"quay.io/org/app\"\n", None),
+            (
+                DROP_IN,
+                "[aliases]\n\"X\" = \"quay.io/org/app\"\n",
+                Some(Fault::Alias("X".to_owned(), "the name of an alias is in small letters")),
+            ),
             (DROP_IN, "[registries.search]\nregistries = [\"a\"]\n", Some(Fault::First)),
             (DROP_IN, "[registries.search]\nregistries = []\n", None),
             (MAIN, "[registries.search]\nregistries = [\"a\"]\n", None),
         ] {
-            assert_eq!(fault(path, &text::toml(content).expect("TOML")), expected, "{content}");
+            assert_eq!(fault(path, &parse(content).expect("TOML")), expected, "{content}");
+        }
+    }
+
+    /// One left a line behind a tab, and cut a text of several lines in two.
+    #[test]
+    fn a_command_is_shown_for_what_it_puts_right_alone() {
+        const SED: &str = "sed -i ";
+        for (content, is_command) in [
+            ("short-name-mode = \"bogus\"\n", true),
+            ("\tshort-name-mode\t=\"bogus\"\n", true),
+            ("Short-Name-Mode = 1\r\n", true),
+            ("short-name-mode = \"\"\"\nbogus\"\"\"\n", false),
+            ("\"short-name-mode\" = \"bogus\"\n", false),
+            ("short-name-mode = \"bogus\"\n[x]\nshort-name-mode = 1\n", false),
+            ("[[registry]]\n\tlocation=\"https://a\"\n", true),
+            ("[[registry]]\nPrefix = 'http://a'\nlocation = \"b\"\n", true),
+            ("registry = [{location = \"https://a\"}]\n", false),
+            ("unqualified-search-registries = [\"https://a\"]\n", false),
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("1.conf");
+            std::fs::write(&path, content).expect("written");
+            let path = path.to_str().expect("UTF-8");
+            let found = fault(path, &parse(content).expect("TOML")).expect("a fault");
+            let command = found.into_finding(path, content).fix.command;
+            assert_eq!(command.starts_with(SED), is_command, "{content}: {command}");
+            if is_command {
+                let done = std::process::Command::new("sh").args(["-c", &command]).status().expect("it runs");
+                let left = std::fs::read_to_string(path).expect("text");
+                assert!(done.success() && fault(path, &parse(&left).expect("TOML")).is_none(), "{command}: {left}");
+            }
         }
     }
 }

@@ -162,6 +162,124 @@ pub(super) const BROKEN: &[Broken] = &[
         found: &[("podman", "unreadable")],
     },
     Broken {
+        what: "podman with drop-ins of other letters, and a hidden one",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/98-l.conf",
+                "[[Registry]]\nLocation = \"ghcr.io\"\nBlocked = true\n",
+            ),
+            Put(
+                "/etc/containers/registries.conf.d/.99-l.conf",
+                "\tshort-name-mode = \"bogus\"\n\n[aliases]\nbusybox = \"\"\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with an entry of other letters that blocks a registry",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/98-l.conf",
+                "[[Registry]]\nLocation = \"ghcr.io\"\nBlocked = true\n",
+            ),
+        ],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
+        what: "podman with a directory among its drop-ins",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.conf.d/99-l.conf/1.conf", "short-name-mode = \"bogus\"\n"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "podman with a pull-from-mirror that there is not",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/99-l.conf",
+                "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"m.example\"\npull-from-mirror = \"bogus\"\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a scheme in a prefix",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/99-l.conf",
+                "[[registry]]\n\tprefix = \"http://a.example\"\nlocation = \"b.example\"\n",
+            ),
+        ],
+        found: &[("podman", "path")],
+    },
+    Broken {
+        what: "podman with a path in a registry that is searched",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/99-l.conf",
+                "unqualified-search-registries = [\"docker.io/library\"]\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with an alias that names no registry",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put("/etc/containers/registries.conf.d/99-l.conf", "[aliases]\nbusybox = \"nope\"\n"),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a text in place of true",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/99-l.conf",
+                "[[registry]]\nlocation = \"a.example\"\ninsecure = \"true\"\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with all official images blocked",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/etc/containers/registries.conf.d/99-l.conf",
+                "[[registry]]\nlocation = \"docker.io/library\"\nblocked = true\n",
+            ),
+        ],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
+        what: "podman with all official images blocked by root's own drop-in",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                "/root/.config/containers/registries.conf.d/99-l.conf",
+                "[[registry]]\nlocation = \"docker.io/library\"\nblocked = true\n",
+            ),
+        ],
+        found: &[("podman", "blocked")],
+    },
+    Broken {
         what: "podman with a blocked image",
         made: &[
             Install(&["podman"]),
@@ -217,6 +335,43 @@ pub(super) const BROKEN: &[Broken] = &[
     Broken {
         what: "podman without a policy",
         made: &[Install(&["podman"]), Write(&["podman"]), Remove(POLICY)],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a policy of a user's alone",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Remove(POLICY),
+            Put("/home/ann/.config/containers/policy.json", "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}"),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a policy of root's alone",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Remove(POLICY),
+            Put("/root/.config/containers/policy.json", "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}"),
+        ],
+        found: &[],
+    },
+    Broken {
+        what: "podman with a policy that has its default twice",
+        made: &[
+            Install(&["podman"]),
+            Write(&["podman"]),
+            Put(
+                POLICY,
+                "{\"default\": [{\"type\": \"insecureAcceptAnything\"}],\n \"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n",
+            ),
+        ],
+        found: &[("podman", "unreadable")],
+    },
+    Broken {
+        what: "podman with a policy that has an unknown requirement",
+        made: &[Install(&["podman"]), Write(&["podman"]), Put(POLICY, "{\"default\": [{\"type\": \"nope\"}]}\n")],
         found: &[("podman", "unreadable")],
     },
     Broken {
