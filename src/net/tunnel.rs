@@ -31,6 +31,8 @@ pub(crate) const TUNNEL_LIMIT: Duration = Duration::from_millis(3500);
 const MAX_HEAD: usize = 8 << 10;
 /// Fields in it.
 const MAX_FIELDS: usize = 64;
+/// Interim answers before the final one (RFC 9110 section 15.2). They are rare, and one each of 100, 102 and 103 fits in.
+const MAX_INTERIM: usize = 4;
 /// Read at once.
 const PART: usize = 1 << 10;
 /// Of a word that the proxy says, for the log.
@@ -121,7 +123,13 @@ impl Tunnel {
     async fn ask<S: Peek>(&self, stream: &mut S) -> Result<(), Why> {
         stream.write_all(&self.request()).await.map_err(|cause| tls::broke(&cause))?;
         stream.flush().await.map_err(|cause| tls::broke(&cause))?;
-        let head = read_head(stream).await?;
+        let mut head = read_head(stream).await?;
+        for _ in 0..MAX_INTERIM {
+            if !is_interim(&head) {
+                break;
+            }
+            head = read_head(stream).await?;
+        }
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut answer = httparse::Response::new(&mut fields);
         let (Ok(_), Some(code)) = (answer.parse(&head), answer.code) else { return Err(Why::Garbage) };
@@ -223,18 +231,32 @@ async fn read_head<S: Peek>(stream: &mut S) -> Result<Vec<u8>, Why> {
         let end = match httparse::Response::new(&mut fields).parse(&head) {
             Ok(httparse::Status::Complete(length)) => Some(length),
             Ok(httparse::Status::Partial) => None,
-            Err(httparse::Error::TooManyHeaders) => return Err(Why::TooLong),
+            Err(httparse::Error::TooManyHeaders) => return Err(Why::TooLong(status_of(&head))),
             Err(_) => return Err(Why::Garbage),
         };
         head.truncate(end.unwrap_or(head.len()));
         let taken = head.len() - before;
         stream.read_exact(&mut part[..taken]).await.map_err(|_| Why::Closed)?;
         match end {
-            _ if head.len() > MAX_HEAD => return Err(Why::TooLong),
+            _ if head.len() > MAX_HEAD => return Err(Why::TooLong(status_of(&head))),
             Some(_) => return Ok(head),
             None => {}
         }
     }
+}
+
+/// The status in the first line, if that is whole. What follows may be no head.
+fn status_of(head: &[u8]) -> Option<u16> {
+    let line = head.split_inclusive(|byte| *byte == b'\n').next()?;
+    let mut answer = httparse::Response::new(&mut []);
+    // The end of the line is behind the status, and the fields are not read.
+    let _ = answer.parse(line);
+    answer.code
+}
+
+/// The final answer follows. One to change the protocol is final, and nobody asked for it.
+fn is_interim(head: &[u8]) -> bool {
+    status_of(head).is_some_and(|code| (100..200).contains(&code) && code != 101)
 }
 
 /// The schemes that one `Proxy-Authenticate` field offers, by their names; what else is there may be anything. Parameters have an
@@ -286,8 +308,8 @@ pub(crate) enum Why {
     Closed,
     /// What it answers is not HTTP.
     Garbage,
-    /// The head of its answer is too long.
-    TooLong,
+    /// The head of its answer is too long; with its status, if the first line was read.
+    TooLong(Option<u16>),
     /// The tunnel was there, and then this happened.
     Behind(String),
 }
@@ -326,7 +348,7 @@ impl NoTunnel {
             | Why::Silent
             | Why::Closed
             | Why::Garbage
-            | Why::TooLong
+            | Why::TooLong(_)
             | Why::Behind(_) => false,
         }
     }
@@ -338,7 +360,7 @@ impl NoTunnel {
 
     /// The proxy that was connected to does not work as one; another of its addresses may.
     pub(crate) fn is_proxys(&self) -> bool {
-        matches!(self.why, Why::Handshake(_) | Why::Silent | Why::Closed | Why::Garbage | Why::TooLong)
+        matches!(self.why, Why::Handshake(_) | Why::Silent | Why::Closed | Why::Garbage | Why::TooLong(_))
     }
 }
 
@@ -375,6 +397,11 @@ impl fmt::Display for NoTunnel {
                     Behind(word)
                 )
             }
+            Why::Status(StatusCode::TOO_MANY_REQUESTS, word) => write!(
+                f,
+                "429{}: it limits how often CONNECT to {target} is asked for: wait, or have the proxy allow this host more",
+                Behind(word)
+            ),
             Why::Status(status, word) if status.is_server_error() => write!(
                 f,
                 "{}{}: it cannot connect to {target}: check the proxy's DNS, its firewall and its log",
@@ -397,9 +424,10 @@ impl fmt::Display for NoTunnel {
             Why::Garbage => {
                 write!(f, "its answer to CONNECT {target} is not HTTP: is {setting} the port of an https:// proxy?")
             }
-            Why::TooLong => write!(
+            Why::TooLong(status) => write!(
                 f,
-                "the head of its answer to CONNECT {target} has more than {MAX_HEAD} bytes or {MAX_FIELDS} fields"
+                "{}the head of its answer to CONNECT {target} has more than {MAX_HEAD} bytes or {MAX_FIELDS} fields",
+                status.map(|status| format!("{status}: ")).unwrap_or_default()
             ),
             Why::Behind(cause) => write!(f, "it gave a tunnel to {target}, and no answer came through it: {cause}"),
         }

@@ -70,6 +70,11 @@ async fn the_head_is_read_to_its_last_byte_and_no_further() {
         assert_eq!(request, expected);
     }
     ask(&tunnel(None), &[b"HTTP/1.0 200 Yes\n\n"]).await.1.expect("a tunnel");
+    // It is valid, and was taken for the answer of a server that is no forward proxy.
+    let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 X\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n\x16\x03";
+    let (_, opened, rest) = ask(&tunnel(None), &[interim]).await;
+    opened.expect("a tunnel");
+    assert_eq!(rest, b"\x16\x03");
 }
 
 #[tokio::test]
@@ -89,6 +94,9 @@ async fn credentials_are_sent_and_never_told() {
 async fn each_refusal_has_words_that_name_the_proxy_and_what_to_do() {
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(MAX_FIELDS + 1));
     let long = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "b".repeat(MAX_HEAD));
+    let many_407 = many.replacen("200 OK", "407 No", 1);
+    let long_407 = long.replacen("200 OK", "407 No", 1);
+    let interim = format!("{}HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_INTERIM + 1));
     for (answer, says, is_refusal) in [
         (
             "HTTP/1.1 407 X\r\n\r\n",
@@ -132,8 +140,19 @@ async fn each_refusal_has_words_that_name_the_proxy_and_what_to_do() {
         ("HTTP/1.1 200 O", "it closed the connection without an answer", false),
         ("\x15\x03\x01\x00\x02\x02\x46", "is not HTTP: is HTTPS_PROXY the port of an http:// proxy?", false),
         ("220 mail ESMTP\r\n", "is not HTTP", false),
-        (&many, "has more than 8192 bytes", false),
-        (&long, "has more than 8192 bytes", false),
+        (&many, "200: the head of its answer to CONNECT example.azurecr.io:443 has more than 8192 bytes", false),
+        (&long, "200: the head of its answer to CONNECT example.azurecr.io:443 has more than 8192 bytes", false),
+        // It was said without its status, which is what is to be known of it.
+        (&many_407, "407: the head of its answer to CONNECT example.azurecr.io:443 has more than 8192 bytes", false),
+        (&long_407, "407: the head of its answer to CONNECT example.azurecr.io:443 has more than 8192 bytes", false),
+        // It was asked whether it is a forward proxy.
+        (
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\r\n",
+            "429: it limits how often CONNECT to example.azurecr.io:443 is asked for",
+            true,
+        ),
+        ("HTTP/1.1 101 X\r\n\r\n", "101 to CONNECT example.azurecr.io:443: is HTTPS_PROXY a forward", true),
+        (&interim, "100 to CONNECT example.azurecr.io:443: is HTTPS_PROXY a forward", true),
     ] {
         let refused = ask(&tunnel(None), &[answer.as_bytes()]).await.1.expect_err(says);
         let said = refused.to_string();
