@@ -11,10 +11,10 @@ use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, shutdown, socket,
     sockopt::PeerCredentials,
@@ -24,6 +24,9 @@ use nix::unistd::geteuid;
 use crate::logger;
 
 mod found;
+mod owner;
+
+use owner::{Owner, Unasked};
 
 /// What the name of each process's socket begins with.
 const PREFIX: &str = "acr-cache-proxy/control/";
@@ -38,11 +41,17 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// An answer comes within milliseconds. Whoever waits longer is told so.
 const SILENCE: Duration = Duration::from_secs(3);
-/// A process of a container has another id there.
-const OF_ANOTHER: &str =
-    "its control socket is another process's: a proxy in a container is asked from within it, or gets SIGHUP";
+/// Whoever is named by its id, and is no proxy as far as can be told, has less time to answer. Settings are read in
+/// milliseconds, unless a file of them hangs.
+const STRANGER_LIMIT: Duration = Duration::from_secs(5);
+/// Another process may have the name of this one's socket. It is tried again this often, and at SIGHUP.
+const RETRY: Duration = Duration::from_secs(60);
+/// Why what a process sends is no answer.
+const NOT_ITS: &str = "its answer is not one of acr-cache-proxy's";
+/// Read at once.
+const PART: usize = 4 << 10;
 /// All mistakes of a file fit in.
-const MAX_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER: usize = 1 << 20;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,30 +84,83 @@ fn address(pid: u32) -> io::Result<SocketAddr> {
 }
 
 /// The socket of this process, until it is closed.
-pub(crate) struct Control(Mutex<Option<UnixListener>>);
+#[derive(Clone)]
+pub(crate) struct Control(Arc<Socket>);
+
+struct Socket {
+    stage: Mutex<Stage>,
+    /// It is tried again, or closed.
+    wake: Condvar,
+}
+
+enum Stage {
+    /// Another process has the name.
+    Taken,
+    Open(UnixListener),
+    Closed,
+}
 
 impl Control {
     /// Nobody finds this process from now on. An answer that is being given is given.
     pub(crate) fn close(&self) {
-        let listener = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Wakes the thread that waits for requests, which closes its own copy. An error means that there is none.
-        let _ = listener.map(|listener| shutdown(listener.as_raw_fd(), Shutdown::Both));
+        let before = std::mem::replace(&mut *self.0.stage(), Stage::Closed);
+        self.0.wake.notify_all();
+        if let Stage::Open(listener) = before {
+            // Wakes the thread that waits for requests, which closes its own copy. An error means that there is none.
+            let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+        }
+    }
+
+    /// If another process had the name, tries again whether it is free.
+    pub(crate) fn retry(&self) {
+        self.0.wake.notify_all();
+    }
+}
+
+impl Socket {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens it, and returns the copy to wait at.
+    fn open(&self, stage: &mut Stage) -> io::Result<UnixListener> {
+        let listener = UnixListener::bind_addr(&address(std::process::id())?)?;
+        let copy = listener.try_clone()?;
+        *stage = Stage::Open(listener);
+        Ok(copy)
+    }
+
+    /// Waits until the name is free, and opens it; `None` when it is closed before.
+    fn wait(&self) -> Option<UnixListener> {
+        let mut stage = self.stage();
+        while !matches!(*stage, Stage::Closed) {
+            if let Ok(copy) = self.open(&mut stage) {
+                return Some(copy);
+            }
+            // Woken too early, it only tries once more.
+            stage = self.wake.wait_timeout(stage, RETRY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        None
     }
 }
 
 /// Opens the socket of this process, and has `handle` answer in a thread of its own. Without it the proxy serves all the same,
-/// so an error is only told.
+/// so an error is only told, and it is tried again.
 pub(crate) fn listen(handle: impl Fn(Request) -> Outcome + Send + 'static) -> Control {
-    let listener = address(std::process::id()).and_then(|address| UnixListener::bind_addr(&address));
-    let copies = listener.and_then(|listener| Ok((listener.try_clone()?, listener)));
-    let (copy, listener) = match copies {
-        Ok(copies) => copies,
-        Err(cause) => {
-            warn!("control socket: {cause}: `acr-cache-proxy reload` does not find this process, SIGHUP does the same");
-            return Control(Mutex::new(None));
-        }
-    };
+    let socket = Arc::new(Socket { stage: Mutex::new(Stage::Taken), wake: Condvar::new() });
+    let opened = socket.open(&mut socket.stage());
+    let control = Control(Arc::clone(&socket));
     std::thread::spawn(move || {
+        let listener = opened.or_else(|cause| {
+            warn!(
+                "control socket: {}: `acr-cache-proxy reload` does not reach this process; SIGHUP to this process, the main one, has it \
+                 read its settings all the same; the name is tried again every {} s, and at SIGHUP",
+                not_opened(&cause),
+                RETRY.as_secs()
+            );
+            socket.wait().inspect(|_| info!("control socket: its name is free again: `acr-cache-proxy reload` reaches this process")).ok_or(cause)
+        });
+        let Ok(listener) = listener else { return };
         for stream in listener.incoming() {
             match stream {
                 // unix(7) does not say it: accept(2) fails so once the socket is shut down.
@@ -108,7 +170,16 @@ pub(crate) fn listen(handle: impl Fn(Request) -> Outcome + Send + 'static) -> Co
             }
         }
     });
-    Control(Mutex::new(Some(copy)))
+    control
+}
+
+/// Why the socket of this process is not open, with whoever has its name.
+fn not_opened(cause: &io::Error) -> String {
+    let is_taken = cause.kind() == io::ErrorKind::AddrInUse;
+    match is_taken.then(|| owner::holder(std::process::id(), SILENCE)).flatten() {
+        Some(holder) => format!("{holder} has its name"),
+        None => cause.to_string(),
+    }
 }
 
 fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Result<()> {
@@ -141,63 +212,91 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
         Some(pid) => pid,
         None => found::only_one()?,
     };
+    let (stream, owner) = Owner::of(pid, Some(STRANGER_LIMIT)).map_err(|why| match why {
+        Unasked::Nobody => {
+            format!("no proxy with the process id {pid} runs here, or it is ending, or has no control socket")
+        }
+        why => format!("process {pid}: {why}"),
+    })?;
+    if owner.is_another_program() && !owner.is_service {
+        return Err(format!("process {owner} is not {}, and is not asked", owner::NAME));
+    }
+    let limit = if owner.counts(geteuid().as_raw()) { ANSWER_LIMIT } else { STRANGER_LIMIT };
     let (answered, silence) = mpsc::channel::<()>();
-    let limit = found::answer_limit(pid);
     std::thread::spawn(move || {
         if silence.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
             let limit = limit.as_secs();
             logger::complain(&format!("process {pid} has not answered yet, and is waited for up to {limit} s"));
         }
     });
-    let outcome = ask_within(limit, pid, Request::Reload);
+    let outcome = exchange(stream, Request::Reload, Instant::now() + limit);
     drop(answered);
     outcome.map_err(|cause| match cause.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            format!("no proxy with the process id {pid} runs here, or it is ending, or has no control socket")
-        }
         io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", limit.as_secs()),
         _ => format!("process {pid}: {cause}"),
     })?
 }
 
-/// Asks the process with this id. An error means that there is no answer.
-pub(crate) fn ask(pid: u32, request: Request) -> io::Result<Outcome> {
-    ask_within(ANSWER_LIMIT, pid, request)
+/// Asks the process with this id. An error means that there is no answer, and is a clause about the process.
+pub(crate) fn ask(pid: u32, request: Request) -> Result<Outcome, String> {
+    let until = Instant::now() + ANSWER_LIMIT;
+    let (stream, _) = Owner::of(pid, Some(ANSWER_LIMIT)).map_err(|why| why.to_string())?;
+    exchange(stream, request, until).map_err(|cause| cause.to_string())
 }
 
-fn ask_within(limit: Duration, pid: u32, request: Request) -> io::Result<Outcome> {
-    let stream = connect(pid, limit)?;
-    // Any user can open a socket of that name.
-    if u32::try_from(getsockopt(&stream, PeerCredentials)?.pid()) != Ok(pid) {
-        return Err(io::Error::other(OF_ANOTHER));
-    }
-    stream.set_read_timeout(Some(limit))?;
-    exchange(stream, request)
-}
-
-/// Connects to the socket of this name. Whoever has it may take no connection, so that is not waited for without a limit.
-fn connect(pid: u32, limit: Duration) -> io::Result<UnixStream> {
+/// Connects to the socket of this name. Whoever has it may take no connection, so that is not waited for without a limit; not at
+/// all where there is none.
+fn connect(pid: u32, limit: Option<Duration>) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let stream = UnixStream::from(socket);
-    stream.set_write_timeout(Some(limit))?;
+    match limit {
+        Some(limit) => stream.set_write_timeout(Some(limit))?,
+        None => stream.set_nonblocking(true)?,
+    }
     connect_to(stream.as_raw_fd(), &UnixAddr::new_abstract(name(pid).as_bytes())?)?;
     Ok(stream)
 }
 
-fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Outcome> {
-    let mut answer = String::new();
+/// The answer, if it is whole by then.
+fn exchange(mut stream: UnixStream, request: Request, until: Instant) -> io::Result<Outcome> {
+    let mut answer = Vec::new();
     let asked = stream.write_all(request.line().as_bytes());
-    match asked.and_then(|()| stream.take(MAX_ANSWER).read_to_string(&mut answer)) {
+    match asked.and_then(|()| read_whole(stream, &mut answer, until)) {
         // It closes the connection of whoever may not ask, before or after the request has arrived.
         Err(cause) if !matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
             return Err(cause);
         }
-        Ok(_) | Err(_) => {}
+        Ok(()) | Err(_) => {}
     }
+    if answer.is_empty() {
+        return Err(io::Error::other("it gives no answer: only root and the user that it runs as may ask"));
+    }
+    let answer = String::from_utf8(answer).map_err(|_| io::Error::other(NOT_ITS))?;
     match (answer.strip_prefix(DONE), answer.strip_prefix(REFUSED)) {
         (Some(sentences), _) => Ok(Ok(sentences.to_owned())),
         (_, Some(sentences)) => Ok(Err(sentences.to_owned())),
-        _ => Err(io::Error::other("it gives no answer: only root and the user that it runs as may ask")),
+        _ => Err(io::Error::other(NOT_ITS)),
+    }
+}
+
+/// Reads to the end. A limit of each read alone would be none: a byte now and then would begin it anew.
+fn read_whole(mut stream: UnixStream, answer: &mut Vec<u8>, until: Instant) -> io::Result<()> {
+    let mut part = [0; PART];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut part) {
+            Ok(0) => return Ok(()),
+            Ok(length) => answer.extend_from_slice(&part[..length]),
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+        if answer.len() > MAX_ANSWER {
+            return Err(io::Error::other(NOT_ITS));
+        }
     }
 }
 
@@ -238,19 +337,21 @@ mod tests {
     }
 
     #[test]
-    fn a_process_without_a_socket_and_one_that_is_not_what_its_name_says_are_told() {
+    fn a_process_without_a_socket_and_one_whose_name_another_has_are_told_with_the_holder() {
         // Above what a process id can be.
         let nobody = reload(Some(1 << 30)).expect_err("no such process");
         assert!(nobody.starts_with("no proxy with the process id"), "{nobody}");
         let _other = UnixListener::bind_addr(&address(1 << 29).expect("a name")).expect("bound");
         let other = reload(Some(1 << 29)).expect_err("this process's");
-        assert!(other.contains("its control socket is another process's: a proxy in a container"), "{other}");
+        let holder = format!("its control socket is another process's: {} (", std::process::id());
+        assert!(other.contains(&holder) && other.contains(&format!(", user {})", geteuid())), "{other}");
+        assert!(other.ends_with("if process 536870912 is your proxy, SIGHUP has it read its settings: `systemctl kill -s HUP --kill-whom=main acr-cache-proxy`"), "{other}");
     }
 
     #[test]
     fn whoever_may_not_ask_is_told_so_however_soon_the_connection_is_closed() {
         let refused = |stream| {
-            let cause = exchange(stream, Request::Reload).expect_err("no answer").to_string();
+            let cause = exchange(stream, Request::Reload, Instant::now() + SILENCE).expect_err("no answer").to_string();
             assert!(cause.ends_with("only root and the user that it runs as may ask"), "{cause}");
         };
         let (stream, other) = UnixStream::pair().expect("a pair");
@@ -263,5 +364,32 @@ mod tests {
         });
         refused(stream);
         closing.join().expect("closed");
+    }
+
+    #[test]
+    fn a_byte_now_and_then_held_a_reload_for_ever_and_what_is_no_answer_was_said_to_be_a_matter_of_rights() {
+        let (stream, mut other) = UnixStream::pair().expect("a pair");
+        let drip = std::thread::spawn(move || {
+            while other.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let (begun, limit) = (Instant::now(), Duration::from_millis(500));
+        let late = exchange(stream, Request::Reload, begun + limit).expect_err("no end");
+        assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
+        assert!(begun.elapsed() >= limit && begun.elapsed() < SILENCE, "{:?}", begun.elapsed());
+        drip.join().expect("it ends");
+        for other in [&b"hello\n"[..], b"done", b"done\n\xff", &[b'x'; MAX_ANSWER + 1]] {
+            let (stream, mut liar) = UnixStream::pair().expect("a pair");
+            let other = other.to_vec();
+            let lies = std::thread::spawn(move || {
+                liar.read_exact(&mut [0; 7]).expect("a request");
+                // Whoever has read enough may be gone.
+                let _ = liar.write_all(&other);
+            });
+            let cause = exchange(stream, Request::Reload, Instant::now() + ANSWER_LIMIT).expect_err("no answer");
+            assert_eq!(cause.to_string(), NOT_ITS);
+            lies.join().expect("it ends");
+        }
     }
 }

@@ -389,8 +389,12 @@ fn handlers(
 ) -> Handlers {
     let (live, takeover, spans) = (Arc::clone(live), Arc::clone(takeover), spans.clone());
     let (handed_over, stopped) = (Arc::clone(listeners), Arc::clone(listeners));
+    let retried = control.clone();
     Handlers {
-        reload: Box::new(move || asker.ask()),
+        reload: Box::new(move || {
+            retried.retry();
+            asker.ask();
+        }),
         upgrade: Arc::new(move |cancelled| {
             if std::process::id() == 1 {
                 return Err(

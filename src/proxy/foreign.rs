@@ -8,6 +8,7 @@ use super::blob::redirect::storage_of;
 use super::destination::Destination;
 use super::endpoint::Endpoint;
 use super::reply::API_VERSION;
+use super::target::Target;
 use crate::answer::DIGEST;
 
 /// What the answer to anything but a blob is that is a redirect.
@@ -17,14 +18,16 @@ const NOWHERE: &str = "it is a redirect without an address";
 /// Why an answer is not used that has none of the content that was asked for.
 pub(crate) const NO_MANIFEST: &str = "it is no manifest";
 pub(crate) const NO_LIST: &str = "it is not JSON";
+const OTHER_DIGEST: &str = "its Docker-Content-Digest is another digest than was asked for";
 
 /// Why this cannot be the registry's answer; `None` where it can.
-pub(crate) fn why(response: &ResponseHeader, endpoint: Endpoint, destination: &Destination) -> Option<&'static str> {
-    match endpoint {
+pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Destination) -> Option<&'static str> {
+    match target.endpoint() {
         Endpoint::Blob if is_redirect(response.status) && !has_address(response) => Some(NOWHERE),
         Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
         // ACR itself has all but blobs.
         _ if is_redirect(response.status) => Some(ELSEWHERE),
+        Endpoint::Manifest if is_of_another(response, target) => Some(OTHER_DIGEST),
         _ if !response.status.is_success() || !is_page(response) || is_of_registry(response) => None,
         Endpoint::Manifest => Some(NO_MANIFEST),
         Endpoint::Tags | Endpoint::Referrers => Some(NO_LIST),
@@ -59,6 +62,19 @@ fn has_address(response: &ResponseHeader) -> bool {
 /// answer (recorded).
 fn is_of_registry(response: &ResponseHeader) -> bool {
     response.headers.contains_key(&DIGEST) || response.headers.contains_key(API_VERSION.0)
+}
+
+/// A manifest was asked for by its digest, and it says that it is one of another digest. That of another algorithm may be the same manifest's.
+fn is_of_another(response: &ResponseHeader, target: &Target) -> bool {
+    if response.status != StatusCode::OK || !target.is_by_digest() {
+        return false;
+    }
+    let wanted = target.reference();
+    let algorithm = wanted.split_inclusive(':').next().unwrap_or_default().as_bytes();
+    let said = response.headers.get_all(&DIGEST).iter().map(|said| said.as_bytes());
+    let mut same_algorithm =
+        said.filter(|said| said.get(..algorithm.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(algorithm)));
+    same_algorithm.any(|said| !said.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 /// It says where the content is, as a 304 does not.

@@ -167,7 +167,7 @@ pub(crate) async fn check_response(
         return Err(Trouble::Broken(framing::UNKNOWN_CODING).into_error());
     }
     // No client is to take it for the registry's, or to follow it.
-    if let Some(why) = foreign::why(response, admitted.target.endpoint(), &admitted.destination) {
+    if let Some(why) = foreign::why(response, &admitted.target, &admitted.destination) {
         return Err(Trouble::Broken(why).into_error());
     }
     authorize::check_response(response, admitted).await?;

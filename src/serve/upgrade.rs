@@ -72,20 +72,23 @@ impl NewProcess {
         let child = self.0.as_mut().ok_or("there is no new process")?;
         let (pid, deadline) = (child.id(), Instant::now() + READY_LIMIT);
         info!("upgrade: process {pid} is started, and gets {} s to become ready", READY_LIMIT.as_secs());
-        let mut missing = "it does not answer on its control socket".to_owned();
         loop {
             if let Some(status) = child.try_wait().map_err(|cause| format!("process {pid}: {cause}"))? {
                 return Err(format!("process {pid} has ended by itself, {status}: its own lines here say why"));
             }
             // Until it has read its settings, there is no socket.
-            if let Ok(Ok(lines)) = control::ask(pid, Request::Unready) {
-                let known = unready();
-                let lacks: Vec<_> = lines.lines().filter(|line| !known.iter().any(|known| known == line)).collect();
-                if lacks.is_empty() {
-                    return Ok(pid);
+            let missing = match control::ask(pid, Request::Unready) {
+                Ok(Ok(lines)) => {
+                    let known = unready();
+                    let lacks: Vec<_> = lines.lines().filter(|line| !known.iter().any(|known| known == line)).collect();
+                    if lacks.is_empty() {
+                        return Ok(pid);
+                    }
+                    format!("it has no token for {}", lacks.join(", "))
                 }
-                missing = format!("it has no token for {}", lacks.join(", "));
-            }
+                Ok(Err(sentences)) => sentences,
+                Err(why) => why,
+            };
             if cancelled.load(Ordering::Acquire) {
                 return Err(format!("process {pid} is ended, because this one was told to end"));
             }

@@ -241,3 +241,36 @@ async fn a_page_in_place_of_the_registry_reaches_no_client_that_passes_the_cache
         }
     }
 }
+
+/// The header alone contradicts the request, and the client had it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_whose_header_has_another_digest_than_was_asked_for_is_not_passed() {
+    let asked = format!("sha256:{}", "a".repeat(64));
+    for (cache, accept) in [("off", ACCEPT), ("{}", "Accept: */*\r\n")] {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).start();
+        for (reference, said, status) in [
+            (&*asked, format!("sha256:{}", "b".repeat(64)), 502),
+            (&*asked, asked.clone(), 200),
+            // It may be the same manifest's.
+            (&*asked, format!("sha512:{}", "b".repeat(128)), 200),
+            ("latest", format!("sha256:{}", "b".repeat(64)), 200),
+        ] {
+            let headers =
+                [("Content-Type", "application/vnd.oci.image.index.v1+json"), ("Docker-Content-Digest", &*said)];
+            azure.inject(
+                Hop::Data,
+                Fault::StatusWith {
+                    status: 200,
+                    headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+                    body: "{}".to_owned(),
+                },
+            );
+            let answer = wire::ask(proxy.address(), &format!("GET /v2/library/busybox/manifests/{reference}"), accept);
+            assert_eq!(answer.status, status, "{cache} {reference} {said}: {answer:?}");
+            let says = "the registry's answer cannot be used: its Docker-Content-Digest is another digest";
+            assert_eq!(answer.body.contains(says), status == 502, "{answer:?}");
+            azure.clear_faults();
+        }
+    }
+}
