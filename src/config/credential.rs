@@ -1,5 +1,5 @@
-//! Paths of credentials that systemd hands to a unit (systemd.exec(5)): `$CREDENTIALS_DIRECTORY/` and a name. Only the processes of the unit
-//! have the directory, of newer releases not all of them: `ExecReload` has none, and no command of a person.
+//! Paths of credentials that systemd hands to a unit (systemd.exec(5)): `$CREDENTIALS_DIRECTORY/` and a name. Only processes of the unit
+//! have the directory, and of newer releases not all of them: `ExecReload` has none, and no command of a person.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
