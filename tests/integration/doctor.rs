@@ -20,6 +20,7 @@ mod dockerds;
 mod hosts_tomls;
 mod k3ss;
 mod others;
+mod policies;
 mod proxies;
 mod pull;
 
@@ -301,7 +302,8 @@ async fn each_broken_host_is_found_and_nothing_else_is_claimed() {
         .chain(containerds::BROKEN)
         .chain(k3ss::BROKEN)
         .chain(hosts_tomls::BROKEN)
-        .chain(others::BROKEN);
+        .chain(others::BROKEN)
+        .chain(policies::BROKEN);
     let hosts: Vec<_> = hosts.collect();
     assert!(hosts.iter().filter(|host| !host.found.is_empty()).count() >= 30);
     let mut reports = String::new();
