@@ -8,6 +8,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Fault, Hop};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
 
 use crate::manager::Manager;
 use crate::wire;
@@ -271,6 +274,57 @@ async fn the_watchdog_is_fed_where_no_file_descriptor_is_left() {
     assert!(limit.expect("util-linux has it").success());
     // More than were under way before.
     (0..5).for_each(|_| while manager.receive() != "WATCHDOG=1\n" {});
+}
+
+/// A client that asks for the costliest answer on connection after connection and reads none. For minutes the watchdog was not fed and
+/// other hosts' probes got no answer, and each connection held a descriptor and memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_fed_and_probes_are_answered_while_one_host_floods_the_admin_listener() {
+    const AT_ONCE: usize = 24;
+    /// Each keeps a port busy for a minute.
+    const CONNECTIONS: usize = 20_000;
+    /// Of an idle process about 40, and of connections that have a place or have just lost it 160.
+    const DESCRIPTORS: u64 = 400;
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure).flag("--admin-address", "127.0.0.1:0");
+    let path = setup.path("manager");
+    let manager = Manager::at(&path);
+    // Steps of a second.
+    let proxy = setup.env("NOTIFY_SOCKET", &path.to_string_lossy()).env("WATCHDOG_USEC", "3000000").spawn();
+    let admin = crate::admin::admin(&proxy);
+    let connect = async move |host: u8| {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(([127, 0, 0, host], 0).into())?;
+        socket.connect(admin).await
+    };
+    let mut flood = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        flood.spawn(async move {
+            for _ in 0..CONNECTIONS / AT_ONCE {
+                // A machine may have no port left for it; that is no matter of the proxy's.
+                let Ok(mut stream) = connect(2).await else { continue };
+                let _ = stream.write_all(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n").await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+    for _ in 0..4 {
+        while manager.receive() != "WATCHDOG=1\n" {}
+        let probe = async {
+            let mut prober = connect(3).await.expect("a connection");
+            let request = b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            prober.write_all(request).await.expect("sent");
+            let mut answer = Vec::new();
+            prober.read_to_end(&mut answer).await.expect("an answer");
+            wire::parse(&answer)
+        };
+        let answer = tokio::time::timeout(PATIENCE, probe).await.expect("an answer in time");
+        let status: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+        let descriptors = status["process"]["descriptors"].as_u64().expect("a number");
+        assert!(descriptors < DESCRIPTORS, "{descriptors} descriptors");
+    }
+    flood.shutdown().await;
+    assert!(!proxy.log().contains("watchdog: "), "{}", proxy.log());
 }
 
 /// `WATCHDOG_PID`: the variables were another process's, and this one got them from it.
