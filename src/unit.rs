@@ -20,6 +20,9 @@ const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"]
 /// A distribution may have a script by an engine's own name, which hands its words on.
 const ENGINES: [&str; 6] = ["dockerd", "containerd", "crio", "buildkitd", "k3s", "rke2"];
 
+/// A value, and the file that sets it.
+type Variable = (String, String);
+
 /// A unit, as it starts a program.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unit {
@@ -31,7 +34,13 @@ pub(crate) struct Unit {
     /// The script that it starts, which starts the program.
     script: Option<String>,
     /// Of `Environment` and the files that it names, with the file that sets each.
-    environment: BTreeMap<String, (String, String)>,
+    environment: BTreeMap<String, Variable>,
+    /// Its file and its drop-ins with their contents, the one that counts most last.
+    texts: Vec<(String, String)>,
+    /// What the service manager gives to every service, and its own.
+    manager: Manager,
+    /// The files that `EnvironmentFile` names, with what they set.
+    sets: Vec<(String, Vec<(String, String)>)>,
     /// An init script starts the program.
     is_script: bool,
     /// No file that is known has the flags of the process that runs.
@@ -76,7 +85,7 @@ impl fmt::Display for Unknown {
 #[derive(Default)]
 struct Said {
     /// `Environment`, with the file that sets each.
-    variables: BTreeMap<String, (String, String)>,
+    variables: BTreeMap<String, Variable>,
     /// `EnvironmentFile`, which counts more wherever it stands (systemd.exec(5)).
     files: Vec<String>,
     /// `PassEnvironment`: names of variables of the service manager, which count least but for those that it gives to every service.
@@ -89,23 +98,20 @@ impl Unit {
     /// Reads a service; one that is nowhere has no words and no variables.
     pub(crate) fn read(host: &Host, name: &str) -> Self {
         let mut unit = Self { name: name.to_owned(), ..Self::default() };
-        let mut said = Said::default();
         let paths = unit.paths(host);
         let is_here = !paths.is_empty();
         for path in paths {
             match host.read(&path) {
                 None => {}
                 Some(text) => match text.content {
-                    Ok(content) => unit.take(&path, &content, &mut said),
-                    Err(_) if host.is_masked(&path) => {}
+                    Ok(content) => unit.texts.push((path, content)),
+                    Err(_) if host.is_masked(&path) => unit.texts.push((path, String::new())),
                     Err(cause) => unit.unknown.push(Unknown::Unread { path, cause }),
                 },
             }
         }
-        let Manager { default, own } = if is_here { Manager::read(host) } else { Manager::default() };
-        unit.environment = default;
-        let passed = own.into_iter().filter(|(name, _)| said.passed.contains(name));
-        unit.environment.extend(passed.chain(said.variables));
+        unit.manager = if is_here { Manager::read(host) } else { Manager::default() };
+        let said = unit.take_texts();
         for pattern in &said.files {
             if specifier::is_left(pattern) {
                 unit.unknown.push(Unknown::Specifier { path: pattern.clone() });
@@ -115,16 +121,15 @@ impl Unit {
                 unit.unknown.push(Unknown::Unread { path, cause });
                 Vec::new()
             });
-            files.iter().for_each(|file| unit.take_variables(host, file));
-        }
-        for word in &said.unset {
-            let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
-            if unit.environment.get(name).is_some_and(|(is, _)| value.is_none_or(|value| value == is)) {
-                unit.environment.remove(name);
+            for file in files {
+                let variables = unit.read_variables(host, &file);
+                unit.sets.push((file, variables));
             }
         }
+        let asked = said.passed.clone();
+        unit.environment = unit.put_together(said);
         let path = if unit.file.is_empty() { name } else { &unit.file };
-        let of_nobody = said.passed.iter().filter(|name| !unit.environment.contains_key(*name) && unit.names(name));
+        let of_nobody = asked.iter().filter(|name| !unit.environment.contains_key(*name) && unit.names(name));
         let passed = of_nobody.map(|variable| Unknown::Passed { path: path.to_owned(), variable: variable.clone() });
         let passed: Vec<_> = passed.collect();
         unit.unknown.extend(passed);
@@ -135,6 +140,56 @@ impl Unit {
             unit.unknown.push(Unknown::Shell { path, script: unit.script.clone() });
         }
         unit
+    }
+
+    /// What all its texts say; `ExecStart` goes into the unit itself.
+    fn take_texts(&mut self) -> Said {
+        let mut said = Said::default();
+        for (path, content) in self.texts.clone() {
+            self.take(&path, &content, &mut said);
+        }
+        said
+    }
+
+    /// The environment that comes of this, of the service manager and of the files of variables.
+    fn put_together(&self, said: Said) -> BTreeMap<String, Variable> {
+        let mut environment = self.manager.default.clone();
+        let own = self.manager.own.iter().filter(|(name, _)| said.passed.contains(name));
+        environment.extend(own.map(|(name, variable)| (name.clone(), variable.clone())));
+        environment.extend(said.variables);
+        for (path, variables) in &self.sets {
+            let of_path = |(name, value): &(String, String)| (name.clone(), (value.clone(), path.clone()));
+            environment.extend(variables.iter().map(of_path));
+        }
+        for word in &said.unset {
+            let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+            if environment.get(name).is_some_and(|(is, _)| value.is_none_or(|value| value == is)) {
+                environment.remove(name);
+            }
+        }
+        environment
+    }
+
+    /// The same with this drop-in, in place of one at its path. It may say all but which files have variables.
+    pub(crate) fn with_drop_in(&self, path: &str, content: &str) -> Self {
+        let mut unit = self.clone();
+        unit.texts.retain(|(known, _)| known != path);
+        let counts_more = |(known, _): &(String, String)| known.contains(".d/") && name_of(known) > name_of(path);
+        let at = unit.texts.iter().position(counts_more).unwrap_or(unit.texts.len());
+        unit.texts.insert(at, (path.to_owned(), content.to_owned()));
+        let said = Self { command: Vec::new(), ..unit.clone() }.take_texts();
+        unit.environment = unit.put_together(said);
+        unit
+    }
+
+    /// The content of its file or drop-in at this path.
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
+        self.texts.iter().find(|(known, _)| known == path).map(|(_, content)| content.as_str())
+    }
+
+    /// The drop-in by this name that counts, wherever it is.
+    pub(crate) fn drop_in(&self, name: &str) -> Option<&str> {
+        self.texts.iter().map(|(path, _)| path.as_str()).find(|path| path.contains(".d/") && name_of(path) == name)
     }
 
     /// The files of a unit, the one that counts most last. Of drop-ins with one name the first directory's counts, and all of them come in
@@ -219,16 +274,18 @@ impl Unit {
         (!all.is_empty()).then(|| all.join(", and "))
     }
 
-    fn take_variables(&mut self, host: &Host, path: &str) {
-        let Some(text) = host.read(path) else { return };
+    fn read_variables(&mut self, host: &Host, path: &str) -> Vec<(String, String)> {
+        let Some(text) = host.read(path) else { return Vec::new() };
         match text.content {
             Ok(content) => {
-                for (name, value) in environment_file::parse(&content) {
-                    self.set(path, name.trim_start_matches("export ").to_owned(), value);
-                }
+                let all = environment_file::parse(&content).into_iter();
+                all.map(|(name, value)| (name.trim_start_matches("export ").to_owned(), value)).collect()
             }
-            Err(_) if host.is_masked(path) => {}
-            Err(cause) => self.unknown.push(Unknown::Unread { path: path.to_owned(), cause }),
+            Err(_) if host.is_masked(path) => Vec::new(),
+            Err(cause) => {
+                self.unknown.push(Unknown::Unread { path: path.to_owned(), cause });
+                Vec::new()
+            }
         }
     }
 
@@ -242,7 +299,11 @@ impl Unit {
             return unit;
         }
         let mut script = Self { name: name.to_owned(), is_script: true, ..Self::default() };
-        files.iter().for_each(|file| script.take_variables(host, file));
+        for file in files {
+            for (name, value) in script.read_variables(host, file) {
+                script.environment.insert(name, (value, (*file).to_owned()));
+            }
+        }
         script.command = [String::new()].into_iter().chain(script.expanded(&format!("${variable}"))).collect();
         script
     }
@@ -331,14 +392,10 @@ impl Unit {
         }
     }
 
-    fn set(&mut self, path: &str, name: String, value: String) {
-        self.environment.insert(name, (value, path.to_owned()));
-    }
-
     /// A variable in capitals or not, and the file that sets it.
-    pub(crate) fn variable(&self, name: &str) -> Option<&(String, String)> {
-        let found = self.environment.get(name).or_else(|| self.environment.get(&name.to_ascii_lowercase()));
-        found.filter(|(value, _)| !value.is_empty())
+    pub(crate) fn variable(&self, name: &str) -> Option<&Variable> {
+        let of = |name: &str| self.environment.get(name).filter(|(value, _)| !value.is_empty());
+        of(name).or_else(|| of(&name.to_ascii_lowercase()))
     }
 
     /// The values of a flag that may be given several times: `--name value`, `--name=value`.
@@ -391,11 +448,16 @@ pub(crate) fn flag(command: &[String], name: &str) -> Vec<String> {
     values
 }
 
-/// Words by white space, outside of quotation marks.
+/// Words by white space, outside of quotation marks. What is behind a backslash stands for itself.
 fn words(text: &str) -> Vec<String> {
     let (mut words, mut word, mut quote, mut is_word) = (Vec::new(), String::new(), None, false);
-    for c in text.chars() {
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
         match (quote, c) {
+            (_, '\\') => {
+                word.extend(characters.next());
+                is_word = true;
+            }
             (None, '"' | '\'') => (quote, is_word) = (Some(c), true),
             (Some(open), c) if c == open => quote = None,
             (None, c) if c.is_whitespace() => {
@@ -421,9 +483,12 @@ mod tests {
 
     #[test]
     fn words_are_between_spaces_and_in_quotation_marks() {
-        for (text, expected) in
-            [("", &[][..]), (" a  b ", &["a", "b"]), (r#""A=b c" 'd e'f "" g"#, &["A=b c", "d ef", "", "g"])]
-        {
+        for (text, expected) in [
+            ("", &[][..]),
+            (" a  b ", &["a", "b"]),
+            (r#""A=b c" 'd e'f "" g"#, &["A=b c", "d ef", "", "g"]),
+            (r#""a\"b\\c" d\ e"#, &["a\"b\\c", "d e"]),
+        ] {
             assert_eq!(words(text), expected, "{text}");
         }
     }

@@ -12,7 +12,7 @@ const MAIN: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd
 const NAME: &str = "system.conf";
 
 /// Variables, with the file that sets each.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Manager {
     /// Every service has them, unless its unit says otherwise.
     pub(super) default: BTreeMap<String, (String, String)>,
