@@ -23,6 +23,8 @@ mod former;
 mod others;
 mod second;
 
+pub(super) use second::rootless;
+
 use others::others;
 
 const CERTS_D: &str = "/etc/docker/certs.d";
@@ -83,20 +85,6 @@ fn own_sockets(unit: &Unit, settings: &str) -> Vec<String> {
     by_flag
         .chain(in_file)
         .filter_map(|at| at.strip_prefix("unix://").filter(|at| at.starts_with('/')).map(str::to_owned))
-        .collect()
-}
-
-/// Which users have a dockerd of their own, which is not looked at; a sentence each.
-pub(super) fn rootless(host: &Host) -> Vec<String> {
-    const FILES: [&str; 2] = [".config/docker/daemon.json", ".config/systemd/user/docker.service"];
-    let paths = host.homes().into_iter().filter_map(|home| {
-        let paths = FILES.map(|file| format!("{home}/{file}"));
-        paths.into_iter().find(|path| host.at(path).is_ok_and(|at| at.is_file()))
-    });
-    paths
-        .map(|path| {
-            format!("{path} is of a rootless dockerd, which is not looked at: the page on clients has its settings")
-        })
         .collect()
 }
 

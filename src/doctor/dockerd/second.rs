@@ -1,8 +1,22 @@
 //! A dockerd besides the one of the service, with a socket and a file of its own, is not looked at; a note says so.
 
 use crate::doctor::expected::shell_word;
-use crate::host;
+use crate::host::{self, Host};
 use crate::unit::flag;
+
+/// Which users have a dockerd of their own, which is not looked at; a sentence each.
+pub(in crate::doctor) fn rootless(host: &Host) -> Vec<String> {
+    const FILES: [&str; 2] = [".config/docker/daemon.json", ".config/systemd/user/docker.service"];
+    let paths = host.homes().into_iter().filter_map(|home| {
+        let paths = FILES.map(|file| format!("{home}/{file}"));
+        paths.into_iter().find(|path| host.at(path).is_ok_and(|at| at.is_file()))
+    });
+    paths
+        .map(|path| {
+            format!("{path} is of a rootless dockerd, which is not looked at: the page on clients has its settings")
+        })
+        .collect()
+}
 
 /// The sentences about each process of dockerd but `main`, the one that is looked at. If none is known and somebody listens, a single
 /// process is that one.
