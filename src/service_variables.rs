@@ -4,11 +4,13 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::environment_file::{BESIDE, Variables};
+use crate::file::{self, FileError};
 use crate::identity;
 
 /// Hidden: this process has the variables of that file already.
@@ -67,7 +69,10 @@ pub(crate) fn take(config: Option<&Path>, taken: Option<&Taken>) -> Vec<Told> {
         Ok(variables) => variables,
         Err(wrong) => {
             let what = "what it gives to the service is not known here, so what follows is of a proxy without it";
-            return vec![Told::Warning(format!("{wrong}: {what}: run this as root"))];
+            // What a file is, or has in it, is no better for root.
+            let is_denied = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
+            let by_root = matches!(file::access(&path), Err(FileError::Io(cause)) if is_denied(&cause));
+            return vec![Told::Warning(format!("{wrong}: {what}{}", if by_root { ": run this as root" } else { "" }))];
         }
     };
     let ignored = variables.ignored().iter().map(|sentence| Told::Warning(format!("{}: {sentence}", path.display())));
@@ -149,6 +154,19 @@ fn is_by_manager(variable: impl Fn(&str) -> Option<OsString>, id: u32, parent: u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Root was told to run it as root.
+    #[test]
+    fn who_runs_it_matters_only_where_the_file_may_not_be_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let text = directory.path().join("latin1");
+        fs::write(&text, b"A=\xe9\n").expect("written");
+        for file in [directory.path().to_owned(), text, PathBuf::from("/dev/null")] {
+            let told = take(None, Some(&Taken { file: file.clone(), left_out: Vec::new() }));
+            let [Told::Warning(text)] = told.as_slice() else { panic!("{told:?}") };
+            assert!(text.starts_with(&*file.to_string_lossy()) && !text.contains("root"), "{text}");
+        }
+    }
 
     /// Debian 11 has systemd 247: `check` of its unit took a file that it may not read for one that it lacks, at each start.
     #[test]

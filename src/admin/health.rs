@@ -126,6 +126,7 @@ fn limits(load: &Load) -> Value {
         "connections": limit(connections),
         "requests": limit(requests),
         "bad_headers": bad_headers.load(Ordering::Relaxed),
+        "limited_last_hour": gate.refusals().limited_last_hour().map(|(reason, count)| (reason.name(), json!(count))).collect::<Value>(),
         "refused": Reason::ALL.iter().map(|reason| (reason.name(), json!(gate.refusals().get(*reason)))).collect::<Value>(),
     })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use oci::image::Image;
 
-use super::exit::{Exit, mistake};
+use super::exit::{Exit, expect_root, mistake};
 use super::serve::{self, HOST_SETTINGS};
 use super::taken::TakenFlags;
 use crate::check::Options;
@@ -65,6 +65,7 @@ pub(super) fn parse(flags: CheckFlags) -> Result<(Options, Flags), Exit> {
         return Err(mistake(&wrong.join("\n")));
     }
     let images = images.into_iter().flatten().collect();
+    expect_root(&root)?;
     serve.or_host(&root)?;
     let file = serve.file();
     let (flags, warnings) = serve::settings(serve);

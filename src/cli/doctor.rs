@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use oci::image::Image;
 
-use super::exit::{Exit, mistake};
+use super::exit::{Exit, expect_root, mistake};
 use super::mirror::MirrorFlag;
 use super::serve::{self, HOST_SETTINGS};
 use crate::config::Flags;
@@ -59,9 +59,7 @@ pub(super) struct DoctorFlags {
 pub(super) fn parse(flags: DoctorFlags) -> Result<(Options, Flags), Exit> {
     let DoctorFlags { json, fix, pull, mirror, root, mut serve } = flags;
     let mirror = mirror.parse()?;
-    if let Err(cause) = root.read_dir() {
-        return Err(mistake(&format!("--root {}: {cause}: name a directory that is there", root.display())));
-    }
+    expect_root(&root)?;
     let pull =
         pull.map(|image| Image::parse(&image).map_err(|wrong| mistake(&format!("--pull: {wrong}")))).transpose()?;
     serve.or_host(&root)?;

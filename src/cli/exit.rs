@@ -1,5 +1,7 @@
 //! How a command line that runs no command ends: help, version, or what is wrong with it.
 
+use std::path::Path;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// The exit status for a wrong flag or setting.
@@ -19,6 +21,14 @@ pub(crate) struct Exit {
 /// Ends the program because of a wrong flag or setting.
 pub(super) fn mistake(sentences: &str) -> Exit {
     Exit { message: sentences.trim_end().to_owned() + "\n", to_stdout: false, status: WRONG }
+}
+
+/// A root has to be there, before anything is looked for or tried below it.
+pub(super) fn expect_root(root: &Path) -> Result<(), Exit> {
+    match root.read_dir() {
+        Ok(_) => Ok(()),
+        Err(cause) => Err(mistake(&format!("--root {}: {cause}: name a directory that is there", root.display()))),
+    }
 }
 
 /// clap's error as one sentence; the text of `--help` and `--version` as it is. `first` is the first word, which is the

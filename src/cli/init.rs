@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::exit::{Exit, mistake};
+use super::exit::{Exit, expect_root, mistake};
 use crate::config::{parse_admin, parse_listen};
 use crate::init::{Options, Rule, Settings, Step};
 
@@ -109,5 +109,6 @@ pub(super) fn parse(flags: InitFlags) -> Result<Options, Exit> {
         return Err(mistake(&wrong.join("\n")));
     }
     let root = root.unwrap_or_else(|| PathBuf::from("/"));
+    expect_root(&root)?;
     Ok(Options { registry, rules, client_id, listen, admin, yes, replace, skip: skips, root })
 }

@@ -84,6 +84,11 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
         ("doctor --pull Nginx", "--pull: \"Nginx\" is not an image: a repository is lower case"),
         ("doctor --mirror mirror.internal", "--mirror: \"mirror.internal\" is not the address of a mirror"),
         ("doctor --root /nonexistent", "--root /nonexistent: No such file or directory"),
+        ("check --root /nonexistent", "--root /nonexistent: No such file or directory"),
+        (
+            "init --registry example.azurecr.io --prefix hub --yes --root /nonexistent",
+            "--root /nonexistent: No such file or directory",
+        ),
         ("check --offline", "there is no flag --offline of check"),
         ("warm", "no image is named: name some, such as library/nginx:1.27"),
         ("warm Nginx", "\"Nginx\" is not an image: a repository is lower case"),

@@ -72,7 +72,12 @@ pub(super) fn left(root: &Path) -> Option<String> {
     if !unit.flag(FLAG).is_empty() {
         return Some(format!("{} gives dockerd --{FLAG}: {take_out} {}", unit.file_of(FLAG), unit.restart()));
     }
-    let text = host.read(&file)?.content.ok();
+    names_mirrors(&host, root, &file, "take it out, then: systemctl reload docker")
+}
+
+/// That this `daemon.json` below `root` stays although the proxy may be in it, and what to do if it is; `None` if it has no mirrors.
+pub(super) fn names_mirrors(host: &Host, root: &Path, file: &str, take_out: &str) -> Option<String> {
+    let text = host.read(file)?.content.ok();
     // Of what cannot be read it is not known.
     let parsed = text.and_then(|text| serde_json::from_str::<Value>(&text).ok());
     let names_none = |settings: &Value| settings.get(KEY).is_none_or(|mirrors| *mirrors == Value::Array(Vec::new()));
@@ -85,9 +90,7 @@ pub(super) fn left(root: &Path) -> Option<String> {
     };
     let at = root.join(file.trim_start_matches('/'));
     let at = at.display();
-    Some(format!(
-        "{at} is left as it is, because it {what}: if the proxy is {place}, take it out, then: systemctl reload docker"
-    ))
+    Some(format!("{at} is left as it is, because it {what}: if the proxy is {place}, {take_out}"))
 }
 
 /// Such a flag.

@@ -1,9 +1,9 @@
 //! What `--remove` leaves although the proxy may be in it: without settings nobody knows where the proxy is, so this is what can have it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::look::{LOST_MARK, is_by_name, is_ours};
-use super::{Client, by_flag};
+use super::{Client, by_flag, docker_desktop};
 use crate::host::Host;
 
 /// A sentence for each file that stays, with what to do. `paths` are those of the client's files; of a directory for each registry others
@@ -13,6 +13,13 @@ pub(super) fn left(client: Client, root: &Path, paths: &[&str]) -> Vec<String> {
         return by_flag::left(root).into_iter().collect();
     }
     let host = Host::new(root.to_owned());
+    if client == Client::DockerDesktop {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        return match docker_desktop::settings(home.as_deref()) {
+            Ok(file) => by_flag::names_mirrors(&host, root, &file, docker_desktop::TAKE_OUT).into_iter().collect(),
+            Err(why) => vec![why],
+        };
+    }
     let of = |path: &&str| {
         let read = host.read(path)?;
         let text = read.content.ok()?;

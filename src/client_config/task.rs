@@ -243,6 +243,7 @@ fn remove(client: Client, root: &Path, write: bool) -> Result<(), String> {
     let mut paths = client.paths().to_vec();
     // Where nobody can say which file a node reads, the usual one is left to look at.
     let other = client.is_node().then(|| mirrors_file(&Host::new(root.to_owned()), client).ok()).flatten();
+    let other = other.filter(|other| !paths.contains(&other.as_str()));
     paths.extend(other.as_deref());
     let files = prune::installed(root, &paths)?;
     if files.is_empty() {

@@ -27,6 +27,8 @@ pub(super) struct Expected<'a> {
     pub routes: &'a Routes,
     /// By name.
     pub registries: BTreeMap<String, Routed>,
+    /// That of the settings.
+    pub file: Option<String>,
     /// The end of a command line of this program that reads the same settings.
     pub settings: String,
     /// The same of one that knows `--mirror`.
@@ -55,7 +57,16 @@ impl<'a> Expected<'a> {
         }
         let before_podman = before_podman(&Address::parse(mirror), file.filter(|_| !is_given));
         let (here, root) = (Here::new(config, mirror, own), String::new());
-        Self { here, routes: config.routes(), registries, settings, flags, root, before_podman }
+        Self {
+            here,
+            routes: config.routes(),
+            registries,
+            file: file.map(str::to_owned),
+            settings,
+            flags,
+            root,
+            before_podman,
+        }
     }
 
     /// Has the commands that are shown repeat these flags of settings.

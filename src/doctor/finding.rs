@@ -209,6 +209,8 @@ pub(super) struct Examined {
     pub is_silent: bool,
     /// Where pulls of each routed registry go.
     pub ways: BTreeMap<String, Way>,
+    /// Of the proxy: registries that it serves nothing of to this host, and why, a clause.
+    pub unserved: BTreeMap<String, &'static str>,
     pub findings: Vec<Finding>,
     /// What is worth knowing and nobody's fault.
     pub notes: Vec<String>,
@@ -226,6 +228,7 @@ impl Examined {
             runs: None,
             is_silent: false,
             ways: BTreeMap::new(),
+            unserved: BTreeMap::new(),
             findings: Vec::new(),
             notes: Vec::new(),
             never_closed: BTreeSet::new(),
@@ -243,6 +246,11 @@ impl Examined {
         let is = if names.len() == 1 { "is" } else { "are" };
         self.notes.push(format!("{} {is} closed, {why}: reject {} in the firewall", listed(names), listed(&hosts)));
         self.never_closed.extend(names.iter().map(|name| (*name).to_owned()));
+    }
+
+    /// The proxy serves nothing of these registries to this host.
+    pub(super) fn unserve(&mut self, registries: Vec<&str>, why: &'static str) {
+        self.unserved.extend(registries.into_iter().map(|name| (name.to_owned(), why)));
     }
 
     /// Says the same of where pulls of all these registries go; nothing, if a file that decides it was not read.

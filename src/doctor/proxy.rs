@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::ask::{self, Answer};
-use super::expected::{Expected, Routed, by_hand, shell_word};
+use super::expected::{Expected, Routed, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Part, listed};
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint};
@@ -211,6 +211,26 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             found.find(stranger(at, &format!("at {at} another registry answers, and not this proxy"), &all));
             return found;
         }
+        Ok(Some(answer)) if denial(answer).is_some() => {
+            found.runs = Some(true);
+            let who = denial(answer).unwrap_or_default();
+            found.unserve(expected.names(), "which refuses this host");
+            found.find(Finding {
+                registries: Vec::new(),
+                code: Code::Refused,
+                file: expected.file.clone(),
+                text: format!("at {at} the proxy answers, and access refuses this host: {}", quoted(&who)),
+                why: format!("it answers 403 to the engines of this host, and pulls of {all} go to the source or fail"),
+                fix: match &expected.file {
+                    Some(file) => {
+                        edit(file, " && acr-cache-proxy reload  # this host into access.allow, and out of access.deny")
+                    }
+                    None => by_hand(
+                        "acr-cache-proxy --help  # access.allow and access.deny, where the proxy's settings are",
+                    ),
+                },
+            });
+        }
         Ok(Some(answer)) if answer.is_registry && answer.status < 500 => found.runs = Some(true),
         Ok(Some(answer)) => {
             let status = answer.status;
@@ -279,7 +299,9 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     match (&facts.ready, facts.admin) {
         (Some(Ok(answer)), _) if answer.status == 200 => {}
         (Some(Ok(answer)), _) => {
-            let summary = answer.json().and_then(|body| Some(body["summary"].as_str()?.to_owned()));
+            let body = answer.json();
+            found.unserve(unready(body.as_ref(), expected), "which is not ready");
+            let summary = body.and_then(|body| Some(body["summary"].as_str()?.to_owned()));
             let summary = quoted(&summary.unwrap_or_else(|| format!("/readyz answers {}", answer.status)));
             found.find(Finding {
                 registries: Vec::new(),
@@ -303,7 +325,61 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         )),
     }
     refused(facts, expected, &mut found);
+    limited(facts, expected, &mut found);
     found
+}
+
+/// What this proxy says to a host that its `access` does not let in.
+fn denial(answer: &Answer) -> Option<String> {
+    let body = answer.json().filter(|_| answer.status == 403)?;
+    let error = &body["errors"][0];
+    let message = error["message"].as_str().filter(|message| message.contains("access."))?;
+    (error["code"] == "DENIED").then(|| message.to_owned())
+}
+
+/// The registries of which `/readyz` says that the proxy serves nothing; all of them, where it does not tell.
+fn unready<'a>(body: Option<&Value>, expected: &Expected<'a>) -> Vec<&'a str> {
+    let upstreams = body.and_then(|body| body["upstreams"].as_array()).into_iter().flatten();
+    let domains: Vec<_> =
+        upstreams.filter(|one| one["serves"] == "nothing").filter_map(|one| one["domain"].as_str()).collect();
+    let routes = expected.routes.iter();
+    let is_its = |domain: &str| domains.is_empty() || domains.contains(&domain);
+    routes
+        .filter(|route| is_its(route.destination.upstream.domain().authority()))
+        .map(|route| route.source.registry())
+        .collect()
+}
+
+/// What limits of a client refused in the last hour, before a route was looked for.
+fn limited(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
+    let all = facts.status.as_ref().and_then(|status| status["load"]["limited_last_hour"].as_object());
+    for (limit, count) in all.into_iter().flatten() {
+        let count = count.as_u64().unwrap_or_default();
+        let (key, what) = match limit.as_str() {
+            "connections_per_client" => ("limits.connections_per_client", "connection"),
+            "concurrent_requests_per_client" => ("limits.concurrent_requests_per_client", "request"),
+            "request_rate" => ("limits.requests_per_second_per_client", "request"),
+            _ => continue,
+        };
+        if count == 0 {
+            continue;
+        }
+        let (plural, were) = if count == 1 { ("", "was") } else { ("s", "were") };
+        found.find(Finding {
+            registries: Vec::new(),
+            code: Code::Refused,
+            file: expected.file.clone(),
+            text: format!("{count} {what}{plural} of clients {were} refused in the last hour by {key}"),
+            why: "after such an answer an engine goes to the source, or the pull fails where the route is closed"
+                .to_owned(),
+            fix: match &expected.file {
+                Some(file) => {
+                    edit(file, &format!(" && acr-cache-proxy reload  # a higher {key}, if these are no attack"))
+                }
+                None => by_hand(format!("acr-cache-proxy --help  # a higher {key}, if these are no attack")),
+            },
+        });
+    }
 }
 
 /// What comes of pulls while nobody answers.
@@ -399,6 +475,67 @@ mod tests {
     use super::*;
     use crate::client_config::Client;
     use crate::config::Flags;
+
+    /// It was called something else that answers, one registry without a token made all of them unserved, and what a limit refused was not
+    /// told.
+    #[tokio::test]
+    async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
+        let settings = "routes:\n- {source: docker.io, domain: a.azurecr.io, prefix: a}\n- {source: ghcr.io, domain: b.azurecr.io, prefix: b}\n";
+        let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
+        let expected = Expected::new(&config, Some("/c.yaml"), "http://127.0.0.1:8080", false, &[]);
+        let answer = |status, is_registry, body: &str| Answer { status, is_registry, body: body.as_bytes().to_vec() };
+        let denied =
+            r#"{"errors":[{"code":"DENIED","message":"127.0.0.1 may not pull here: access.allow and access.deny"}]}"#;
+        let ready = r#"{"summary":"ready"}"#;
+        let unready = r#"{"summary":"not ready","upstreams":[{"domain":"a.azurecr.io","serves":"all"},{"domain":"b.azurecr.io","serves":"nothing"}]}"#;
+        let limited =
+            serde_json::json!({"load": {"limited_last_hour": {"request_rate": 7, "connections_per_client": 0}}});
+        for (what, answers, readyz, status, codes, unserved) in [
+            ("right", answer(200, true, ""), answer(200, false, ready), Value::Null, &[][..], &[][..]),
+            (
+                "denied",
+                answer(403, false, denied),
+                answer(200, false, ready),
+                Value::Null,
+                &[Code::Refused],
+                &["docker.io", "ghcr.io"],
+            ),
+            ("another's 403", answer(403, false, "no"), answer(200, false, ready), Value::Null, &[Code::Stranger], &[]),
+            (
+                "no token",
+                answer(200, true, ""),
+                answer(503, false, unready),
+                Value::Null,
+                &[Code::NotReady],
+                &["ghcr.io"],
+            ),
+            (
+                "an earlier release",
+                answer(200, true, ""),
+                answer(503, false, "no"),
+                Value::Null,
+                &[Code::NotReady],
+                &["docker.io", "ghcr.io"],
+            ),
+            ("limited", answer(200, true, ""), answer(200, false, ready), limited, &[Code::Refused], &[]),
+        ] {
+            let nobody = elsewhere("http://127.0.0.1:1").await;
+            let facts = Facts {
+                answers: Ok(Some(answers)),
+                ready: Some(Ok(readyz)),
+                status: Some(status),
+                is_elsewhere: false,
+                ..nobody
+            };
+            let found = judge(&facts, &expected);
+            let is: Vec<_> = found.findings.iter().map(|finding| finding.code).collect();
+            assert_eq!(
+                (is.as_slice(), found.unserved.keys().map(String::as_str).collect::<Vec<_>>().as_slice()),
+                (codes, unserved),
+                "{what}: {found:?}"
+            );
+        }
+    }
 
     /// The service was to be enabled and started, which did nothing, and engines were sent to an address where nobody was yet.
     #[tokio::test]

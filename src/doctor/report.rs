@@ -1,5 +1,6 @@
 //! What a doctor says: a line for each part of the host, the findings with their numbers, one line that sums it up.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use oci::printable::{bounded, line};
@@ -43,20 +44,12 @@ impl Report {
         self.findings().find(is_it).map(|(_, finding)| finding.text())
     }
 
-    /// The proxy runs, and has no token for a registry.
-    fn lacks_token(&self) -> bool {
-        self.findings().any(|(part, finding)| part == Part::Proxy && finding.code == Code::NotReady)
-    }
-
-    /// What comes of pulls that go to the proxy, for people and for programs.
-    fn by_the_proxy(&self) -> (&'static str, &'static str) {
+    /// Why the proxy serves nothing of a registry, a clause.
+    fn unserved(&self, registry: &str) -> Option<&'static str> {
         if self.lack().is_some() {
-            ("by way of the proxy, which does not serve", UNSERVED)
-        } else if self.lacks_token() {
-            ("by way of the proxy, which is not ready", UNSERVED)
-        } else {
-            ("through the proxy", Way::Proxy.name())
+            return Some("which does not serve");
         }
+        self.parts.iter().find_map(|part| part.unserved.get(registry).copied())
     }
 
     /// As docs/troubleshooting.md has it.
@@ -72,14 +65,16 @@ impl Report {
                 "fixable": finding.fix.by.is_some(),
             })
         };
-        let (_, by) = self.by_the_proxy();
-        let way_of = |way: Way| if way == Way::Proxy { by } else { way.name() };
+        let way_of = |name: &str, way: Way| match way {
+            Way::Proxy if self.unserved(name).is_some() => UNSERVED,
+            way => way.name(),
+        };
         let part = |part: &Examined| {
             json!({
                 "name": part.part.name(),
                 "version": part.version,
                 "runs": part.runs,
-                "pulls": part.ways.iter().map(|(name, way)| (name.clone(), json!(way_of(*way)))).collect::<Value>(),
+                "pulls": part.ways.iter().map(|(name, way)| (name.clone(), json!(way_of(name, *way)))).collect::<Value>(),
                 "findings": part.findings.iter().map(finding).collect::<Vec<_>>(),
                 "notes": part.notes,
                 "never_closed": part.never_closed,
@@ -153,9 +148,8 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         /// The longest name, `containerd`.
         const NAME: usize = 10;
-        let (by, _) = self.by_the_proxy();
         for part in &self.parts {
-            writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part, by))?;
+            writeln!(f, "{:<NAME$}  {}", part.part.name(), state(part, |name| self.unserved(name)))?;
         }
         let absent = self.absent();
         if !absent.is_empty() {
@@ -176,20 +170,23 @@ impl Display for Report {
 }
 
 /// Version, whether it runs, where pulls go.
-fn state(part: &Examined, by_the_proxy: &str) -> String {
+fn state(part: &Examined, unserved: impl Fn(&str) -> Option<&'static str>) -> String {
     let mut words = Vec::new();
     words.extend(part.version.as_deref().map(|version| bounded(version, MAX_VERSION)));
     words.extend(part.runs.map(|runs| if runs { "runs" } else { "does not run" }.to_owned()));
     for way in Way::ALL {
-        let names: Vec<_> =
-            part.ways.iter().filter(|(_, found)| **found == way).map(|(name, _)| name.as_str()).collect();
-        let of = match way {
-            Way::Proxy => by_the_proxy,
-            Way::Source => "past the proxy",
-            Way::Nowhere => "not at all",
-        };
-        if !names.is_empty() {
-            words.push(format!("pulls {} {of}", listed(&names)));
+        let mut groups: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+        for (name, _) in part.ways.iter().filter(|(_, found)| **found == way) {
+            groups.entry(unserved(name).filter(|_| way == Way::Proxy)).or_default().push(name);
+        }
+        for (why, names) in groups {
+            let names = listed(&names);
+            words.push(match (way, why) {
+                (Way::Proxy, None) => format!("pulls {names} through the proxy"),
+                (Way::Proxy, Some(why)) => format!("pulls {names} by way of the proxy, {why}"),
+                (Way::Source, _) => format!("pulls {names} past the proxy"),
+                (Way::Nowhere, _) => format!("pulls {names} not at all"),
+            });
         }
     }
     match part.part {
@@ -221,13 +218,20 @@ mod tests {
     fn nothing_is_pulled_through_a_proxy_that_has_no_token() {
         let mut engine = Examined::new(Part::Podman);
         engine.lead_all(vec!["docker.io"], Way::Proxy);
-        for (code, [by, for_programs]) in [
-            (None, ["pulls docker.io through the proxy", "proxy"]),
-            (Some(Code::NotReady), ["pulls docker.io by way of the proxy, which is not ready", "unserved"]),
-            (Some(Code::Down), ["pulls docker.io by way of the proxy, which does not serve", "unserved"]),
-            (Some(Code::Refused), ["pulls docker.io through the proxy", "proxy"]),
+        for (code, lacks, [by, for_programs]) in [
+            (None, "", ["pulls docker.io through the proxy", "proxy"]),
+            (
+                Some(Code::NotReady),
+                "docker.io",
+                ["pulls docker.io by way of the proxy, which is not ready", "unserved"],
+            ),
+            // It was said of every registry.
+            (Some(Code::NotReady), "ghcr.io", ["pulls docker.io through the proxy", "proxy"]),
+            (Some(Code::Down), "", ["pulls docker.io by way of the proxy, which does not serve", "unserved"]),
+            (Some(Code::Refused), "", ["pulls docker.io through the proxy", "proxy"]),
         ] {
             let mut proxy = Examined::new(Part::Proxy);
+            proxy.unserved.insert(lacks.to_owned(), "which is not ready");
             proxy.findings.extend(code.map(|code| {
                 let (text, why, fix) = ("it is".to_owned(), "so".to_owned(), by_hand("do"));
                 Finding { code, file: None, text, why, registries: Vec::new(), fix }

@@ -18,7 +18,8 @@ impl<R: BufRead, W: Write> Init<'_, R, W> {
         } else {
             let flags = self.settings.as_ref().map(Settings::to_flags).unwrap_or_default();
             format!(
-                "the way to the registry is not open yet: see above for what to do; then: acr-cache-proxy init{flags}"
+                "the way to the registry is not open yet: see above for what to do; then: acr-cache-proxy init{flags}{}",
+                self.root()
             )
         }
     }
