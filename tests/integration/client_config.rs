@@ -123,41 +123,6 @@ fn a_credential_of_the_unit_is_not_tried_where_the_unit_does_not_start_and_no_st
     }
 }
 
-/// Its exit status was 0, with the mirror in the file.
-#[test]
-fn after_a_removal_docker_desktops_file_with_the_mirror_is_named() {
-    let home = tempfile::tempdir().expect("a directory");
-    let json = home.path().join(".docker/daemon.json");
-    std::fs::create_dir_all(home.path().join(".docker")).expect("made");
-    for (content, status) in
-        [(r#"{"registry-mirrors": ["http://host.docker.internal:8080"]}"#, 1), (r#"{"debug": true}"#, 0)]
-    {
-        std::fs::write(&json, content).expect("written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
-        command.args(["client-config", "docker-desktop", "--remove", "--write"]).env("HOME", home.path());
-        let output = command.output().expect("it runs");
-        assert_eq!(output.status.code(), Some(status), "{output:?}");
-        assert_eq!(
-            text(&output.stderr).contains(&format!("{} is left as it is", json.display())),
-            status == 1,
-            "{output:?}"
-        );
-    }
-}
-
-/// The usual file was told of twice.
-#[test]
-fn a_removal_tells_of_a_nodes_file_of_somebody_else_once() {
-    let root = tempfile::tempdir().expect("a directory");
-    for client in ["k3s", "rke2"] {
-        let file = root.path().join(format!("etc/rancher/{client}/registries.yaml"));
-        std::fs::create_dir_all(file.parent().expect("a parent")).expect("made");
-        std::fs::write(&file, "mirrors:\n  docker.io:\n    endpoint: ['https://mirror.corp']\n").expect("written");
-        let output = client_config(&[client, "--remove", "--root", &root.path().to_string_lossy()]);
-        assert_eq!(text(&output.stderr).matches("is left as it is").count(), 1, "{output:?}");
-    }
-}
-
 /// It said what to do in a daemon.json that was not there.
 #[test]
 fn after_a_removal_of_dockers_files_what_is_left_to_do_is_what_is_there() {

@@ -176,3 +176,25 @@ fn a_file_of_ours_without_its_first_line_is_known_by_its_name_and_is_not_to_be_m
         assert!(output.status.code() == Some(1) && said.contains(says) && !said.contains("merge this"), "{said}");
     }
 }
+
+/// Its exit status was 0, with the mirror in the file.
+#[test]
+fn after_a_removal_docker_desktops_file_with_the_mirror_is_named() {
+    let home = tempfile::tempdir().expect("a directory");
+    let json = home.path().join(".docker/daemon.json");
+    std::fs::create_dir_all(home.path().join(".docker")).expect("made");
+    for (content, status) in
+        [(r#"{"registry-mirrors": ["http://host.docker.internal:8080"]}"#, 1), (r#"{"debug": true}"#, 0)]
+    {
+        std::fs::write(&json, content).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acr-cache-proxy"));
+        command.args(["client-config", "docker-desktop", "--remove", "--write"]).env("HOME", home.path());
+        let output = command.output().expect("it runs");
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+        assert_eq!(
+            text(&output.stderr).contains(&format!("{} is left as it is", json.display())),
+            status == 1,
+            "{output:?}"
+        );
+    }
+}

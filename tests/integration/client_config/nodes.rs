@@ -81,3 +81,16 @@ fn where_nobody_can_say_which_file_a_node_reads_none_is_written_or_judged() {
         assert!(!root.path().join("etc/rancher/rke2/registries.yaml").exists());
     }
 }
+
+/// The usual file was told of twice.
+#[test]
+fn a_removal_tells_of_a_nodes_file_of_somebody_else_once() {
+    let root = tempfile::tempdir().expect("a directory");
+    for client in ["k3s", "rke2"] {
+        let file = root.path().join(format!("etc/rancher/{client}/registries.yaml"));
+        std::fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+        std::fs::write(&file, "mirrors:\n  docker.io:\n    endpoint: ['https://mirror.corp']\n").expect("written");
+        let output = client_config(&[client, "--remove", "--root", &root.path().to_string_lossy()]);
+        assert_eq!(text(&output.stderr).matches("is left as it is").count(), 1, "{output:?}");
+    }
+}

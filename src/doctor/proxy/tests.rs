@@ -1,0 +1,83 @@
+//! What is said of the proxy itself.
+
+use super::super::finding::Fix;
+use super::*;
+use crate::client_config::Client;
+use crate::config::Flags;
+
+/// It was called something else that answers, one registry without a token made all of them unserved, and what a limit refused was not
+/// told.
+#[tokio::test]
+async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
+    let settings = "routes:\n- {source: docker.io, domain: a.azurecr.io, prefix: a}\n- {source: ghcr.io, domain: b.azurecr.io, prefix: b}\n";
+    let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
+    let expected = Expected::new(&config, Some("/c.yaml"), "http://127.0.0.1:8080", false, &[]);
+    let answer = |status, is_registry, body: &str| Answer { status, is_registry, body: body.as_bytes().to_vec() };
+    let denied =
+        r#"{"errors":[{"code":"DENIED","message":"127.0.0.1 may not pull here: access.allow and access.deny"}]}"#;
+    let ready = r#"{"summary":"ready"}"#;
+    let unready = r#"{"summary":"not ready","upstreams":[{"domain":"a.azurecr.io","serves":"all"},{"domain":"b.azurecr.io","serves":"nothing"}]}"#;
+    let limited = serde_json::json!({"load": {"limited_last_hour": {"request_rate": 7, "connections_per_client": 0}}});
+    for (what, answers, readyz, status, codes, unserved) in [
+        ("right", answer(200, true, ""), answer(200, false, ready), Value::Null, &[][..], &[][..]),
+        (
+            "denied",
+            answer(403, false, denied),
+            answer(200, false, ready),
+            Value::Null,
+            &[Code::Refused],
+            &["docker.io", "ghcr.io"],
+        ),
+        ("another's 403", answer(403, false, "no"), answer(200, false, ready), Value::Null, &[Code::Stranger], &[]),
+        ("no token", answer(200, true, ""), answer(503, false, unready), Value::Null, &[Code::NotReady], &["ghcr.io"]),
+        (
+            "an earlier release",
+            answer(200, true, ""),
+            answer(503, false, "no"),
+            Value::Null,
+            &[Code::NotReady],
+            &["docker.io", "ghcr.io"],
+        ),
+        ("limited", answer(200, true, ""), answer(200, false, ready), limited, &[Code::Refused], &[]),
+    ] {
+        let nobody = elsewhere("http://127.0.0.1:1").await;
+        let facts = Facts {
+            answers: Ok(Some(answers)),
+            ready: Some(Ok(readyz)),
+            status: Some(status),
+            is_elsewhere: false,
+            ..nobody
+        };
+        let found = judge(&facts, &expected);
+        let is: Vec<_> = found.findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(
+            (is.as_slice(), found.unserved.keys().map(String::as_str).collect::<Vec<_>>().as_slice()),
+            (codes, unserved),
+            "{what}: {found:?}"
+        );
+    }
+}
+
+/// The service was to be enabled and started, which did nothing, and engines were sent to an address where nobody was yet.
+#[tokio::test]
+async fn a_service_that_has_not_read_its_new_address_is_reloaded_before_engines_are_sent_there() {
+    let settings = "upstream: {domain: example.azurecr.io, prefix: hub}\n";
+    let config = Config::load(&Flags::default().with_text("config.yaml".as_ref(), settings)).expect("valid");
+    let expected = Expected::new(&config, None, "http://127.0.0.1:8090", false, &[]);
+    for (is_older, proxy, engine) in [
+        (true, "systemctl reload acr-cache-proxy && ", "systemctl reload acr-cache-proxy && write"),
+        (false, "systemctl enable --now ", "write"),
+    ] {
+        let nobody = elsewhere("http://127.0.0.1:1").await;
+        let facts = Facts { has_unit: true, is_older, is_elsewhere: false, ..nobody };
+        let found = judge(&facts, &expected);
+        assert_eq!(found.runs, Some(is_older));
+        assert!(found.findings.iter().all(|finding| finding.fix.command.starts_with(proxy)), "{found:?}");
+        let mut dockerd = Examined::new(Part::Dockerd);
+        let fix = Fix { command: "write".to_owned(), by: Some(Client::Docker) };
+        dockerd.find(Finding { fix, ..stranger("", "", "") });
+        let mut parts = [dockerd];
+        first(&facts, &mut parts);
+        assert_eq!(parts[0].findings[0].fix.command, engine);
+    }
+}
