@@ -306,7 +306,9 @@ impl ProxyHttp for Proxy {
             None => {
                 probe::answered(admitted, response);
                 probe::limited(admitted, response, None);
-                forward::check_response(response, session.req_header(), admitted).await
+                forward::check_response(response, session.req_header(), admitted).await?;
+                let contradiction = foreign::contradicts(response, &admitted.target);
+                contradiction.map_or(Ok(()), |why| Err(Trouble::Broken(why).into_error()))
             }
         }
     }

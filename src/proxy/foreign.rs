@@ -27,7 +27,6 @@ pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Dest
         Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
         // ACR itself has all but blobs.
         _ if is_redirect(response.status) => Some(ELSEWHERE),
-        Endpoint::Manifest if is_of_another(response, target) => Some(OTHER_DIGEST),
         _ if !response.status.is_success() || !is_page(response) || is_of_registry(response) => None,
         Endpoint::Manifest => Some(NO_MANIFEST),
         Endpoint::Tags | Endpoint::Referrers => Some(NO_LIST),
@@ -64,17 +63,18 @@ fn is_of_registry(response: &ResponseHeader) -> bool {
     response.headers.contains_key(&DIGEST) || response.headers.contains_key(API_VERSION.0)
 }
 
-/// A manifest was asked for by its digest, and it says that it is one of another digest. That of another algorithm may be the same manifest's.
-fn is_of_another(response: &ResponseHeader, target: &Target) -> bool {
-    if response.status != StatusCode::OK || !target.is_by_digest() {
-        return false;
+/// Why an answer that is passed on cannot be what was asked for: a manifest was asked for by its digest, and it says another one. That of
+/// another algorithm may be the same manifest's. What is read here is compared by its content, and asked for again.
+pub(crate) fn contradicts(response: &ResponseHeader, target: &Target) -> Option<&'static str> {
+    if response.status != StatusCode::OK || target.endpoint() != Endpoint::Manifest || !target.is_by_digest() {
+        return None;
     }
     let wanted = target.reference();
     let algorithm = wanted.split_inclusive(':').next().unwrap_or_default().as_bytes();
     let said = response.headers.get_all(&DIGEST).iter().map(|said| said.as_bytes());
     let mut same_algorithm =
         said.filter(|said| said.get(..algorithm.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(algorithm)));
-    same_algorithm.any(|said| !said.eq_ignore_ascii_case(wanted.as_bytes()))
+    same_algorithm.any(|said| !said.eq_ignore_ascii_case(wanted.as_bytes())).then_some(OTHER_DIGEST)
 }
 
 /// It says where the content is, as a 304 does not.

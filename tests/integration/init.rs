@@ -238,7 +238,12 @@ async fn a_configuration_that_was_refused_is_not_to_be_checked() {
     let host = Host::new("wrong-one").await;
     let (status, said) = host.run(Some(&format!("{}y\nn\n", host.settings())), &[]).await;
     assert_eq!((status, host.files()), (1, Vec::new()), "{said}");
-    let then = format!("then: acr-cache-proxy init --registry '{}' --source docker.io --prefix hub\n", host.registry());
+    // Typed without the root, it would have prepared the live host.
+    let then = format!(
+        "then: acr-cache-proxy init --registry '{}' --source docker.io --prefix hub --root {}\n",
+        host.registry(),
+        host.root.path().display()
+    );
     assert!(said.ends_with(&then) && !said.contains("check --online"), "{said}");
     let (_, said) = host.run(Some(&format!("{}y\ny\nn\n", host.settings())), &[]).await;
     assert!(said.contains("then: acr-cache-proxy check --online --config "), "{said}");
