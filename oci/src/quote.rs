@@ -54,9 +54,9 @@ impl<'a> Sent<'a> {
 }
 
 /// Tells of nearly every text that has nothing of a secret that it has nothing of it. To look through a text for a token takes as much
-/// time as most of what an answer takes, because the token has more than a thousand bytes in several [`forms`]; this takes a hundredth.
+/// time as most of what an answer takes, because the token has more than a thousand bytes in several `forms`; this takes a hundredth.
 ///
-/// It has a bit for each value that a hash of [`GRAM`] bytes can have, set for those that a form has anywhere.
+/// It has a bit for each value that a hash of `GRAM` bytes can have, set for those that a form has anywhere.
 pub struct Sieve(Box<[u64]>);
 
 /// A part of a secret has five of these, so that one of a text whose bits are all set by chance is rare: at most one in two thousand

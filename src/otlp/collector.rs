@@ -56,9 +56,9 @@ impl Collector {
     }
 
     /// What its answer may repeat and nobody may see.
-    fn secrets(&self) -> Vec<&str> {
+    fn secrets(&self) -> Vec<Sent<'_>> {
         let configured = self.headers.iter().filter(|(name, _)| *name != header::CONTENT_TYPE);
-        configured.filter_map(|(_, value)| value.to_str().ok()).collect()
+        configured.filter_map(|(_, value)| value.to_str().ok()).map(Sent::from).collect()
     }
 
     /// The client for the proxy that is in the settings now.
