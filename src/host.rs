@@ -108,8 +108,7 @@ impl Host {
     /// The names in a directory, in order; none where there is no directory. The error is why it cannot be read.
     pub(crate) fn list(&self, directory: &str) -> Result<Vec<String>, String> {
         let read = self.look(directory, |at| {
-            let entries = fs::read_dir(at).map_err(FileError::Io)?.take(MAX_ENTRIES).flatten();
-            Ok(entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
+            Ok(entries(at)?.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
         });
         match read {
             Ok(mut names) => {
@@ -124,8 +123,7 @@ impl Host {
     /// The links in a directory, in order, each with the last part of where it leads; none of a directory that cannot be read.
     pub(crate) fn links(&self, directory: &str) -> Vec<(String, String)> {
         let read = self.look(directory, |at| {
-            let entries = fs::read_dir(at).map_err(FileError::Io)?.take(MAX_ENTRIES).flatten();
-            let links = entries.filter_map(|entry| {
+            let links = entries(at)?.filter_map(|entry| {
                 let target = fs::read_link(entry.path()).ok()?;
                 let name = |name: &std::ffi::OsStr| Some(name.to_str()?.to_owned());
                 Some((name(&entry.file_name())?, name(target.file_name()?)?))
@@ -140,8 +138,7 @@ impl Host {
     /// The names of directories in a directory, to which no link leads; none of one that cannot be read.
     pub(crate) fn directories(&self, directory: &str) -> Vec<String> {
         let read = self.look(directory, |at| {
-            let entries = fs::read_dir(at).map_err(FileError::Io)?.take(MAX_ENTRIES).flatten();
-            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let below = entries(at)?.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             Ok(below.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
         });
         read.unwrap_or_default()
@@ -270,6 +267,11 @@ pub(crate) fn command_of(service: &str, program: &str) -> Option<Vec<String>> {
     let processes: Vec<_> =
         lists.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
     processes.into_iter().find_map(|pid| command_line(pid, program))
+}
+
+/// The first entries of a directory, as far as they can be read.
+fn entries(at: &Path) -> Result<impl Iterator<Item = fs::DirEntry>, FileError> {
+    Ok(fs::read_dir(at).map_err(FileError::Io)?.take(MAX_ENTRIES).flatten())
 }
 
 /// The processes of a program that see the files of this one: those of containers, and a rootless engine, see others. Only root may look at

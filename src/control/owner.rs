@@ -66,7 +66,7 @@ impl Owner {
 
     /// It runs a program that can be seen, and that is not this one.
     pub(super) fn is_another_program(&self) -> bool {
-        self.program.as_deref().is_some_and(|program| !is_this(program) && !is_same_file(self.pid))
+        self.program.as_deref().is_some_and(|program| !is_proxy(self.pid, program))
     }
 }
 
@@ -118,7 +118,7 @@ impl Another {
     fn new(pid: u32, opener: Owner) -> Self {
         // A process of another container has no id here.
         let is_container = opener.pid == 0 || is_id_inside(pid, opener.pid);
-        let is_of_proxy = program(pid).is_some_and(|program| is_this(&program) || is_same_file(pid));
+        let is_of_proxy = program(pid).is_some_and(|program| is_proxy(pid, &program));
         Self { pid, opener, is_container, is_of_proxy }
     }
 }
@@ -188,6 +188,11 @@ fn is_id_inside(id: u32, pid: u32) -> bool {
         .split_ascii_whitespace()
         .skip(1);
     ids.any(|inside| inside.parse() == Ok(id))
+}
+
+/// The program that a process runs is this one.
+fn is_proxy(pid: u32, program: &Path) -> bool {
+    is_this(program) || is_same_file(pid)
 }
 
 /// A program of this one's name, also before and after an upgrade.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::ask::{self, Answer};
 use super::expected::{Expected, Routed, by_hand, edit, shell_word};
-use super::finding::{Code, Examined, Finding, Part, listed};
+use super::finding::{Code, Examined, Finding, Fix, Part, listed};
 use crate::client_config::address::Address;
 use crate::config::{Config, Endpoint};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
@@ -211,9 +211,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             found.find(stranger(at, &format!("at {at} another registry answers, and not this proxy"), &all));
             return found;
         }
-        Ok(Some(answer)) if denial(answer).is_some() => {
+        Ok(Some(answer)) if let Some(who) = denial(answer) => {
             found.runs = Some(true);
-            let who = denial(answer).unwrap_or_default();
             found.unserve(expected.names(), "which refuses this host");
             found.find(Finding {
                 registries: Vec::new(),
@@ -221,14 +220,11 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
                 file: expected.file.clone(),
                 text: format!("at {at} the proxy answers, and access refuses this host: {}", quoted(&who)),
                 why: format!("it answers 403 to the engines of this host, and pulls of {all} go to the source or fail"),
-                fix: match &expected.file {
-                    Some(file) => {
-                        edit(file, " && acr-cache-proxy reload  # this host into access.allow, and out of access.deny")
-                    }
-                    None => by_hand(
-                        "acr-cache-proxy --help  # access.allow and access.deny, where the proxy's settings are",
-                    ),
-                },
+                fix: in_settings(
+                    expected,
+                    "this host into access.allow, and out of access.deny",
+                    "access.allow and access.deny, where the proxy's settings are",
+                ),
             });
         }
         Ok(Some(answer)) if answer.is_registry && answer.status < 500 => found.runs = Some(true),
@@ -350,6 +346,14 @@ fn unready<'a>(body: Option<&Value>, expected: &Expected<'a>) -> Vec<&'a str> {
         .collect()
 }
 
+/// A change of the proxy's settings, and what is said of it where their file is not known.
+fn in_settings(expected: &Expected<'_>, change: &str, elsewhere: &str) -> Fix {
+    match &expected.file {
+        Some(file) => edit(file, &format!(" && acr-cache-proxy reload  # {change}")),
+        None => by_hand(format!("acr-cache-proxy --help  # {elsewhere}")),
+    }
+}
+
 /// What limits of a client refused in the last hour, before a route was looked for.
 fn limited(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let all = facts.status.as_ref().and_then(|status| status["load"]["limited_last_hour"].as_object());
@@ -364,6 +368,7 @@ fn limited(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
         if count == 0 {
             continue;
         }
+        let change = format!("a higher {key}, if these are no attack");
         let (plural, were) = if count == 1 { ("", "was") } else { ("s", "were") };
         found.find(Finding {
             registries: Vec::new(),
@@ -372,12 +377,7 @@ fn limited(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
             text: format!("{count} {what}{plural} of clients {were} refused in the last hour by {key}"),
             why: "after such an answer an engine goes to the source, or the pull fails where the route is closed"
                 .to_owned(),
-            fix: match &expected.file {
-                Some(file) => {
-                    edit(file, &format!(" && acr-cache-proxy reload  # a higher {key}, if these are no attack"))
-                }
-                None => by_hand(format!("acr-cache-proxy --help  # a higher {key}, if these are no attack")),
-            },
+            fix: in_settings(expected, &change, &change),
         });
     }
 }
