@@ -41,7 +41,7 @@ use access::Limits;
 use cache::FileCache;
 use identity::Identity;
 use mistake::{Place, Text};
-use routes::Table;
+use routes::{Own, Table};
 use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
@@ -89,6 +89,10 @@ pub(crate) struct Config {
     listeners: Vec<Listener>,
     upstreams: Vec<Arc<Upstream>>,
     routes: Routes,
+    /// What each route says in place of the file.
+    own: Vec<Own>,
+    /// Who signs in for every route that does not say so itself.
+    identity: Identity,
     admin: Option<SocketAddr>,
     ca_file: Option<PathBuf>,
     token_wait: Duration,
@@ -326,6 +330,8 @@ impl Config {
             listeners,
             upstreams: table.upstreams,
             routes,
+            own: table.own,
+            identity,
             admin,
             ca_file,
             token_wait,

@@ -69,8 +69,9 @@ impl FileCache {
         Self { settings: Some(CacheSettings { memory, prefetch }), given: Given::parse(table, mistakes) }
     }
 
-    /// For a route with a `cache` of its own, or without; `None` keeps nothing. What counts for each lifetime is the first
-    /// of these that there is: the route's own, the file's, what an empty prefix has, the default.
+    /// For a route with a `cache` of its own, or without: what that says itself, where `None` is `cache: off`, and what follows, where `None`
+    /// keeps nothing. What counts for each lifetime is the first of these that there is: the route's own, the file's, what an empty prefix
+    /// has, the default.
     ///
     /// Behind an empty prefix is the whole registry, with images that people push and then expect at once.
     pub(super) fn of_route(
@@ -78,9 +79,9 @@ impl FileCache {
         own: Option<Switch<CacheTable>>,
         prefix_is_empty: bool,
         mistakes: &mut Mistakes,
-    ) -> Option<Lifetimes> {
+    ) -> (Option<Given>, Option<Lifetimes>) {
         let own = match own {
-            Some(Switch::Off(_)) => return None,
+            Some(Switch::Off(_)) => return (None, None),
             Some(Switch::On(table)) => {
                 if let Some(place) = table.place().filter(|_| self.settings.is_none()) {
                     mistakes.add(place, "has no effect, because the file has cache: off: remove one of the two");
@@ -93,18 +94,21 @@ impl FileCache {
             }
             None => Given::default(),
         };
-        self.settings.as_ref()?;
+        if self.settings.is_none() {
+            return (Some(own), None);
+        }
         let given = own.or(self.given);
         let asked_each_time = prefix_is_empty.then_some(Duration::ZERO);
         let default = |row: &Value<Duration>| row.default().unwrap_or_default();
-        Some(Lifetimes {
+        let lifetimes = Lifetimes {
             tags: given.tags.or(asked_each_time).unwrap_or_else(|| default(&CACHE.tags)),
             manifests: given.manifests.unwrap_or_else(|| default(&CACHE.manifests)),
             missing: given.missing.or(asked_each_time).unwrap_or_else(|| default(&CACHE.missing)),
             redirects: given.redirects.unwrap_or_else(|| default(&CACHE.redirects)),
             lists: given.lists.or(asked_each_time).unwrap_or_else(|| default(&CACHE.lists)),
             stale: given.stale.unwrap_or_else(|| default(&CACHE.stale)),
-        })
+        };
+        (Some(own), Some(lifetimes))
     }
 }
 

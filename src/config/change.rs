@@ -1,8 +1,11 @@
 //! What differs between two configurations, and when that takes effect.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
-use super::{Config, Destination, Routes};
+use oci::route::{self, Blobs, OnFailure};
+
+use super::{Config, Destination, Domain, Routes};
 
 /// When a change takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +23,11 @@ impl Config {
         // Without `..`: whoever adds a setting decides here.
         let Self {
             listeners,
-            upstreams,
+            // Each is in a route.
+            upstreams: _,
             routes,
+            own,
+            identity,
             admin,
             ca_file,
             token_wait,
@@ -37,24 +43,18 @@ impl Config {
             notify,
             egress,
         } = self;
-        // How long a route keeps something follows from its own `cache` and from that of the file. Where the file's has changed it is
-        // not told whether the route's has as well.
-        let has_other_lifetimes = *lifetimes != next.lifetimes || cache.is_some() != next.cache.is_some();
-        let has_other_routes = match has_other_lifetimes {
-            true => without_lifetimes(routes) != without_lifetimes(&next.routes),
-            false => *routes != next.routes,
-        };
         let all = [
             ("listen", AtOnce, *listeners != next.listeners),
             ("admin", AtOnce, *admin != next.admin),
-            // `identity`, `default` and `upstream` are in the routes.
-            ("routes", AtOnce, has_other_routes || *upstreams != next.upstreams),
+            // `default` and `upstream` are in the routes.
+            ("routes", AtOnce, *own != next.own || without_the_files(routes) != without_the_files(&next.routes)),
+            ("identity", AtOnce, *identity != next.identity),
             ("ca_file", AtStart, *ca_file != next.ca_file),
             ("token_wait", AtOnce, *token_wait != next.token_wait),
             ("client_keepalive", AtOnce, *client_keepalive != next.client_keepalive),
             ("drain", AtOnce, *drain != next.drain),
             ("notify", AtOnce, *notify != next.notify),
-            ("cache", AtOnce, *cache != next.cache || has_other_lifetimes),
+            ("cache", AtOnce, *cache != next.cache || *lifetimes != next.lifetimes),
             ("access", AtOnce, access.access != next.access.access),
             (
                 "limits",
@@ -73,7 +73,12 @@ impl Config {
     }
 }
 
-/// The routes but for what the `cache` of the file has a part in.
-fn without_lifetimes(routes: &Routes) -> Result<Routes, Infallible> {
-    routes.try_map(|_, destination| Ok(Destination { lifetimes: None, ..destination.clone() }))
+/// Where a route leads and how it serves, but for what the `identity` and the `cache` of the file have a part in.
+type Rest = (Domain, Vec<IpAddr>, OnFailure, Blobs, Vec<String>);
+
+/// The routes with that.
+fn without_the_files(routes: &Routes) -> Result<route::Routes<Rest>, Infallible> {
+    routes.try_map(|_, Destination { upstream, on_failure, blobs, blob_hosts, lifetimes: _ }| {
+        Ok((upstream.domain().clone(), upstream.addresses().to_vec(), *on_failure, *blobs, blob_hosts.clone()))
+    })
 }

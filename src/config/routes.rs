@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Host;
-use super::cache::{FileCache, Lifetimes};
+use super::cache::{FileCache, Given, Lifetimes};
 use super::domain::Domain;
 use super::identity::Identity;
 use super::mistake::{Mistakes, Place, Text};
 use super::setting::{ROUTE, RouteTable};
-use oci::route::{Blobs, DOCKER_HUB, OnFailure, Route};
+use oci::route::{Blobs, DOCKER_HUB, OnFailure, Route, Source};
 
 /// One cache registry, with who signs in to it. Azure meters both together, so routes that have both in common share one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,15 @@ pub(crate) struct Destination {
     pub lifetimes: Option<Lifetimes>,
 }
 
+/// What a route says in place of the file. What follows from both is in the routes; this tells whose change it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Own {
+    source: Source,
+    identity: Option<Identity>,
+    /// `None` is `cache: off`.
+    cache: Option<Given>,
+}
+
 /// The table of routes, as it is set.
 pub(crate) type Routes = oci::route::Routes<Destination>;
 
@@ -59,6 +68,8 @@ pub(crate) type Routes = oci::route::Routes<Destination>;
 pub(crate) struct Table {
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: Vec<Route<Destination>>,
+    /// Of each route, in the order of the file.
+    pub own: Vec<Own>,
     /// The `hosts` of all routes, each with its registry.
     hosts: Vec<(Place, String, String)>,
 }
@@ -114,15 +125,13 @@ impl Table {
             );
         }
         let blobs = blobs.unwrap_or_default();
-        let lifetimes = cache.of_route(own_cache, prefix.as_str().is_empty(), mistakes);
+        let (own_cache, lifetimes) = cache.of_route(own_cache, prefix.as_str().is_empty(), mistakes);
         if let (Some(place), Blobs::ProxyConfig, None) = (blobs_at, blobs, lifetimes) {
             let sentence = "proxy_config needs the cache, which tells configurations from layers: use redirect or proxy, or remove cache: off";
             mistakes.add(&place, sentence);
         }
-        let identity = match own_identity {
-            Some(table) => Identity::parse(table, host, mistakes),
-            None => identity.clone(),
-        };
+        let own_identity = own_identity.map(|table| Identity::parse(table, host, mistakes));
+        let identity = own_identity.clone().unwrap_or_else(|| identity.clone());
         if let Some(at) = at.as_ref().filter(|_| !is_sourced && !is_flawed) {
             mistakes.add(at, "has no source: set it to the registry that the cache rule is for, such as docker.io");
         }
@@ -155,6 +164,7 @@ impl Table {
                 upstream
             }
         };
+        self.own.push(Own { source: source.clone(), identity: own_identity, cache: own_cache });
         let destination = Destination { upstream, on_failure, blobs, blob_hosts, lifetimes };
         self.routes.push(Route { source, prefix, hosts, destination });
     }

@@ -67,21 +67,30 @@ async fn what_has_changed_takes_effect_at_once_and_the_rest_stays() {
     assert!(cache.contains("\"entries\": 0"), "what was kept takes no memory: {cache}");
 }
 
-/// A change of `cache` of the file was called one of `routes`, which say how long each route keeps something.
+/// A change of `cache` or `identity` of the file was called one of `routes`, which follow from both, and a change of a route's own was not
+/// named beside one of the file's.
 #[tokio::test(flavor = "multi_thread")]
-async fn lifetimes_are_named_by_the_key_that_has_them() {
+async fn a_change_is_named_by_the_key_that_has_it() {
     let azure = testkit::azure().await;
     let proxy = Setup::routes(&azure, &[("docker.io", "hub")]).start();
     let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
     let own = with(&proxy, "prefix: hub", "prefix: hub, cache: {tags: 3s}");
+    let anonymous = with(&proxy, "prefix: hub", "prefix: hub, identity: {kind: anonymous}");
     for (next, says) in [
         (config.clone() + "cache: {tags: 1s}\n", "cache"),
         (config.clone() + "cache: {tags: 2s}\n", "cache"),
         (config.clone() + "cache: {tags: 2s, memory: 2MiB}\n", "cache"),
         (own.clone() + "cache: {tags: 2s, memory: 3MiB}\n", "routes, cache"),
-        (own + "cache: {tags: 2s, memory: 3MiB}\ntoken_wait: 3s\n", "token_wait"),
+        (own.clone() + "cache: {tags: 2s, memory: 3MiB}\ntoken_wait: 3s\n", "token_wait"),
+        (own.replace("tags: 3s", "tags: 4s") + "cache: {tags: 1s, memory: 3MiB}\ntoken_wait: 3s\n", "routes, cache"),
+        (own + "cache: {tags: 2s, memory: 3MiB}\ntoken_wait: 3s\n", "routes, cache"),
         (config.replace("prefix: hub", "prefix: other") + "cache: off\ntoken_wait: 3s\n", "routes, cache"),
         (config.replace("prefix: hub", "prefix: other") + "token_wait: 3s\n", "cache"),
+        (config.clone() + "token_wait: 3s\nidentity: {kind: anonymous}\n", "routes, identity"),
+        (config.clone() + "token_wait: 3s\n", "identity"),
+        (anonymous.clone() + "token_wait: 3s\n", "routes"),
+        (anonymous + "token_wait: 3s\nidentity: {kind: anonymous}\n", "identity"),
+        (config.clone() + "token_wait: 3s\ncache: {tags: 5s}\n", "routes, identity, cache"),
     ] {
         assert_eq!(proxy.reload_with(&next), (true, format!("in effect: {says}\n")), "{next}");
     }
