@@ -1,6 +1,5 @@
 //! Which process is the proxy that may be asked. Root must not be kept from it by any user's socket.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
@@ -26,15 +25,15 @@ impl Owner {
 
 /// The one proxy that runs here and that this caller is to ask.
 pub(super) fn only_one() -> Result<u32, String> {
-    let running = running().map_err(|cause| format!("{SOCKETS}: {cause}: name the process with --pid"))?;
+    let sockets = owner::sockets().map_err(|cause| format!("{SOCKETS}: {cause}: name the process with --pid"))?;
     let until = Instant::now() + LOOK_LIMIT;
     let (mut owners, mut unasked, mut busy) = (Vec::new(), Vec::new(), Vec::new());
     // First those that take a connection at once: thousands that take none are not waited for one by one.
-    for pid in running {
+    for pid in running(&sockets) {
         if Instant::now() >= until {
             break;
         }
-        match Owner::of(pid, None) {
+        match Owner::among(&sockets, pid, None) {
             Ok((_, owner)) => owners.push(owner),
             Err(Unasked::Busy) => busy.push(pid),
             Err(why) => unasked.push((pid, why)),
@@ -44,7 +43,7 @@ pub(super) fn only_one() -> Result<u32, String> {
     for pid in busy {
         let left = until.saturating_duration_since(Instant::now()) / u32::try_from(waiting).unwrap_or(u32::MAX);
         waiting -= 1;
-        match Owner::of(pid, (left > SHORTEST).then_some(left)) {
+        match Owner::among(&sockets, pid, (left > SHORTEST).then_some(left)) {
             Ok((_, owner)) => owners.push(owner),
             Err(why) => unasked.push((pid, why)),
         }
@@ -87,16 +86,16 @@ fn choose(owners: Vec<Owner>, caller: u32) -> Result<u32, String> {
     }
 }
 
-/// The process ids of the proxies of this network namespace. Any user can open a socket with any process's name, so only those count
+/// The process ids of the proxies of this network namespace, whose sockets these are. Any user can open a socket with any process's name, so only those count
 /// that are open in that process; all of them if none is known to be, for then the answer to the request tells more.
-pub(super) fn running() -> io::Result<Vec<u32>> {
-    let named = owner::sockets()?;
-    let own: Vec<_> = named.iter().copied().filter(|(pid, inode)| owner::is_open(*pid, *inode)).collect();
-    let mut pids: Vec<_> = if own.is_empty() { named } else { own }.into_iter().map(|(pid, _)| pid).collect();
+pub(super) fn running(sockets: &[(u32, u64)]) -> Vec<u32> {
+    let own: Vec<_> = sockets.iter().filter(|(pid, inode)| owner::is_open(*pid, *inode)).collect();
+    let all = if own.is_empty() { sockets.iter().collect() } else { own };
+    let mut pids: Vec<_> = all.into_iter().map(|(pid, _)| *pid).collect();
     pids.sort_unstable();
     // Each connection has a line, too.
     pids.dedup();
-    Ok(pids)
+    pids
 }
 
 #[cfg(test)]

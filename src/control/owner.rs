@@ -40,7 +40,24 @@ pub(super) struct Owner {
 
 impl Owner {
     /// Connects to the socket of this process's name, if it is that process's.
-    pub(super) fn of(pid: u32, limit: Option<Duration>) -> Result<(UnixStream, Self), Unasked> {
+    pub(super) fn of(pid: u32, limit: Duration) -> Result<(UnixStream, Self), Unasked> {
+        Self::that_has(pid, Some(limit), || has_open(&sockets().ok()?, pid))
+    }
+
+    /// The same with these [`sockets`], of somebody who looks at many processes; without a limit, the connection is not waited for.
+    pub(super) fn among(
+        sockets: &[(u32, u64)],
+        pid: u32,
+        limit: Option<Duration>,
+    ) -> Result<(UnixStream, Self), Unasked> {
+        Self::that_has(pid, limit, || has_open(sockets, pid))
+    }
+
+    fn that_has(
+        pid: u32,
+        limit: Option<Duration>,
+        has_open: impl FnOnce() -> Option<bool>,
+    ) -> Result<(UnixStream, Self), Unasked> {
         let stream = connect(pid, limit).map_err(|cause| match cause.kind() {
             io::ErrorKind::ConnectionRefused => Unasked::Nobody,
             io::ErrorKind::WouldBlock => Unasked::Busy,
@@ -50,7 +67,7 @@ impl Owner {
         let opener = Self::seen(u32::try_from(credentials.pid()).unwrap_or_default(), credentials.uid());
         // The credentials are those of whoever opened the socket. It may have ended since, leaving the socket to a child, and its id to
         // another user's process.
-        let has_open = if opener.pid == pid { has_open(pid) } else { None };
+        let has_open = if opener.pid == pid { has_open() } else { None };
         let is_its = is_its(pid, &opener, user_of(pid), has_open);
         if is_its { Ok((stream, opener)) } else { Err(Unasked::Anothers(Another::new(pid, opener))) }
     }
@@ -153,7 +170,7 @@ impl fmt::Display for Another {
 
 /// Who has the socket of this process's own name, when it cannot have it itself.
 pub(super) fn holder(pid: u32, limit: Duration) -> Option<String> {
-    match Owner::of(pid, Some(limit)) {
+    match Owner::of(pid, limit) {
         Ok((_, owner)) => Some(owner.to_string()),
         Err(Unasked::Anothers(another)) if another.opener.pid != pid => Some(format!("process {}", another.opener)),
         Err(Unasked::Anothers(another)) => Some(format!("a process of user {}", another.opener.uid)),
@@ -241,13 +258,13 @@ fn named(sockets: &str) -> Vec<(u32, u64)> {
     sockets.lines().filter_map(named).collect()
 }
 
-/// Whether the process has a socket of its name open; `None` where that cannot be seen.
-fn has_open(pid: u32) -> Option<bool> {
-    let inodes: Vec<_> =
-        sockets().ok()?.into_iter().filter(|(named, _)| *named == pid).map(|(_, inode)| inode).collect();
+/// Whether the process has one of these sockets open that has its name; `None` where that cannot be seen.
+fn has_open(sockets: &[(u32, u64)], pid: u32) -> Option<bool> {
+    let mut inodes = sockets.iter().filter(|(named, _)| *named == pid).map(|(_, inode)| *inode).peekable();
+    inodes.peek()?;
     // Only root and its own user can see that, and nobody else may ask it.
-    fs::read_dir(format!("/proc/{pid}/fd")).ok().filter(|_| !inodes.is_empty())?;
-    Some(inodes.into_iter().any(|inode| is_open(pid, inode)))
+    fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(inodes.any(|inode| is_open(pid, inode)))
 }
 
 /// Whether the process is known to have the socket open.
