@@ -85,8 +85,10 @@ impl Run {
                         }
                     }
                 }
-                let missing = (!missing.is_empty())
-                    .then(|| format!("no manifest for {}: {}", missing.join(", "), what_it_has(&entries)));
+                let missing = match missing.as_slice() {
+                    [] => entries.is_empty().then(|| what_it_has(&entries)),
+                    missing => Some(format!("no manifest for {}: {}", missing.join(", "), what_it_has(&entries))),
+                };
                 (manifests, missing)
             }
         };
