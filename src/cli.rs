@@ -81,10 +81,10 @@ enum Subcommands {
     #[command(after_help = reload::AFTER)]
     Reload(reload::ReloadFlags),
     /// Say what is wrong with the settings, and with --online where the way to the registry breaks
-    #[command(after_help = check::examples())]
+    #[command(after_help = check::examples(), mut_args(serve::hide_of_serve))]
     Check(Box<check::CheckFlags>),
     /// Say whether the container engines of this host pull through the proxy, and what to do where they do not
-    #[command(after_help = doctor::examples())]
+    #[command(after_help = doctor::examples(), mut_args(serve::hide_of_serve))]
     Doctor(Box<doctor::DoctorFlags>),
     /// Prepare this host: ask for the registry, try the way to it, write the configuration, start the service
     #[command(after_help = init::EXAMPLES)]
@@ -97,7 +97,7 @@ enum Subcommands {
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Demo(missing::AnyArguments),
     /// Show the files with which a container client pulls through the proxy, or put them in place
-    #[command(after_help = client_config::examples())]
+    #[command(after_help = client_config::examples(), mut_args(serve::hide_of_serve))]
     ClientConfig(client_config::ClientConfigFlags),
     /// Pull images through a proxy before a roll-out, so that the registry imports them and the proxy has them ready
     #[command(after_help = warm::EXAMPLES)]

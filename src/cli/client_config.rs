@@ -33,7 +33,7 @@ Exit status: 0 if all files are as asked for, 1 if one is left as it is or diffe
 pub(super) struct ClientConfigFlags {
     /// docker, docker-desktop, containerd, nerdctl, podman (and buildah, skopeo, CRI-O), buildkit, kubernetes, k3s, rke2,
     /// talos or kaniko
-    client: Option<String>,
+    client: String,
     #[command(flatten)]
     mirror: MirrorFlag,
     /// Put the files in place, but never over a file that this program did not write
@@ -63,7 +63,6 @@ pub(super) struct ClientConfigFlags {
 pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
     let ClientConfigFlags { client, mirror, write, merge, check, prune, remove, root, mut serve } = arguments;
     let wrong = |sentence: String| mistake(&sentence);
-    let client = client.ok_or_else(|| wrong(format!("client-config: name the client: {}", Client::NAMES)))?;
     let client = Client::parse(&client).map_err(|sentence| wrong(format!("client-config: {sentence}")))?;
     if root.is_some() && !(write || merge || check || prune || remove) {
         return Err(wrong(

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::client_config::Client;
+
 /// The exit status for a wrong flag or setting.
 pub(crate) const WRONG: u8 = 2;
 
@@ -56,7 +58,8 @@ pub(super) fn from_clap(error: &clap::Error, program: &clap::Command, first: Opt
         },
         ErrorKind::UnknownArgument => {
             let name = argument.trim_start_matches('-');
-            let has = |command: &&clap::Command| command.get_arguments().any(|known| known.get_long() == Some(name));
+            let is_it = |known: &clap::Arg| known.get_long() == Some(name) && !known.is_hide_set();
+            let has = |command: &&clap::Command| command.get_arguments().any(is_it);
             let owners: Vec<_> = program.get_subcommands().filter(has).map(clap::Command::get_name).collect();
             let of_command = command.map(|command| format!(" of {}", command.get_name())).unwrap_or_default();
             let right = match text(ContextKind::SuggestedArg) {
@@ -71,6 +74,10 @@ pub(super) fn from_clap(error: &clap::Error, program: &clap::Command, first: Opt
             let commands: Vec<_> = built.map(clap::Command::get_name).collect();
             format!("there is no command {word:?}: there are {}", commands.join(", "))
         }
+        ErrorKind::MissingRequiredArgument => match command.map(clap::Command::get_name) {
+            Some("client-config") => format!("client-config: name the client: {}", Client::NAMES),
+            _ => format!("{argument} is missing"),
+        },
         ErrorKind::InvalidValue => format!("{argument} needs a value"),
         ErrorKind::TooManyValues => format!("{argument} takes no value"),
         ErrorKind::ArgumentConflict if program.find_subcommand(&word).is_some() => {

@@ -81,13 +81,18 @@ fn synopsis(command: &Command) -> Roff {
         let value = argument.get_value_names().and_then(|names| names.first()).map(|name| italic(name.as_str()));
         let value = value.filter(|_| argument.get_action().takes_values());
         let many = matches!(argument.get_action(), ArgAction::Append) && argument.is_positional();
-        words.push(roman(" ["));
+        let is_required = argument.is_required_set();
+        words.push(roman(if is_required { " " } else { " [" }));
         words.extend(argument.get_long().map(|name| bold(format!("--{name}"))));
         if let Some(value) = value {
             words.extend(argument.get_long().map(|_| roman(" ")));
             words.push(value);
         }
-        words.push(roman(if many { "]..." } else { "]" }));
+        words.push(roman(match (is_required, many) {
+            (true, _) => "",
+            (false, true) => "]...",
+            (false, false) => "]",
+        }));
     }
     if command.has_subcommands() {
         words.push(roman(" [COMMAND]"));

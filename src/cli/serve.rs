@@ -77,6 +77,12 @@ pub(super) struct ServeFlags {
     exit_with_stdin: bool,
 }
 
+/// Hides the flags that mean nothing to a process that does not serve, of commands that take the proxy's command line.
+pub(super) fn hide_of_serve(flag: Arg) -> Arg {
+    let is_of_serve = ["masquerade_domain", "exit_with_stdin"].contains(&flag.get_id().as_str());
+    if is_of_serve { flag.hide(true) } else { flag }
+}
+
 impl ServeFlags {
     /// Reads the file of the host below `root`, if it is there and the flags name neither a file nor a registry. This is for commands that
     /// look after a proxy of the host, not for the proxy, which a unit or a command line tells its settings. Gives whether it does. A link

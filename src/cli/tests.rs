@@ -90,6 +90,8 @@ fn a_wrong_flag_is_one_sentence_and_status_2() {
             "--root /nonexistent: No such file or directory",
         ),
         ("check --offline", "there is no flag --offline of check"),
+        ("warm nginx --exit-with-stdin", "there is no flag --exit-with-stdin of warm: it is one of serve\n"),
+        ("generate", "<DIRECTORY> is missing"),
         ("warm", "no image is named: name some, such as library/nginx:1.27"),
         ("warm Nginx", "\"Nginx\" is not an image: a repository is lower case"),
         ("warm https://ghcr.io/org/app", "\"https://ghcr.io/org/app\" is not an image: it has a scheme"),
@@ -256,6 +258,24 @@ fn images_to_warm_are_named_in_every_way_and_each_counts_once() {
         };
         assert_eq!((how, count, proxy.as_str()), (layers, platforms, via), "{flags}");
     }
+}
+
+/// Every command with the proxy's settings had all of the proxy's flags in its help, and `client-config` did without a client there.
+#[test]
+fn help_has_what_a_command_goes_by_and_names_what_it_needs() {
+    let help = |line: &str| run(&format!("{line} --help")).expect_err("it only prints").message;
+    for flag in ["--exit-with-stdin", "--masquerade-domain"] {
+        let flag = format!("{flag} ").replace("domain ", "domain <HOST>");
+        for (command, has_it) in [("serve", true), ("check", false), ("doctor", false), ("client-config docker", false)]
+        {
+            assert_eq!(format!("{} ", help(command).replace('\n', " ")).contains(&flag), has_it, "{command} {flag}");
+        }
+        // Command lines of the proxy are still taken.
+        let taken =
+            run(&format!("check --upstream-domain a.azurecr.io {}", flag.replace("<HOST>", "=b").replace(' ', "")));
+        assert!(taken.is_ok(), "{flag}: {taken:?}");
+    }
+    assert!(help("client-config").contains("Usage: acr-cache-proxy client-config [OPTIONS] <CLIENT>\n"));
 }
 
 /// Neither the commit nor the features are fixed: an archive has no repository, and a packager may choose.
