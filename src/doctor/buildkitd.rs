@@ -69,7 +69,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     for name in expected.names() {
         let all = mirrors(name);
         let key = format!("the list of mirrors of {REGISTRIES}");
-        let list = List { file, key: &key, registry: name };
+        let list = List { file, key: &key, registry: name, is_there: facts.settings.is_some() };
         let asked = order(here, &all);
         let mut way = if matches!(asked, Order::First(_)) { Way::Proxy } else { Way::Source };
         if let Order::First(ours) = asked {

@@ -301,7 +301,7 @@ fn by_mirrors(settings: &Settings, file: &str, expected: &Expected<'_>, found: &
         let endpoints =
             settings.mirrors.iter().find(|(known, _)| known == name || known == "*").map(|(_, all)| all.as_slice());
         let order = order(&expected.here, endpoints.unwrap_or_default());
-        let list = List { file, key: &format!("registry.mirrors.{name:?}"), registry: name };
+        let list = List { file, key: &format!("registry.mirrors.{name:?}"), registry: name, is_there: true };
         let way = if matches!(order, Order::First(_)) { Way::Proxy } else { Way::Source };
         misplaced(&expected.here, order, &list, fix.clone()).into_iter().for_each(|finding| found.find(finding));
         found.ways.insert(name.to_owned(), way);

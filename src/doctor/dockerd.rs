@@ -296,7 +296,7 @@ fn judge_service(facts: &Facts, expected: &Expected<'_>) -> Examined {
 fn as_loaded(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     let Some(loaded) = facts.loaded().filter(|_| expected.registries.contains_key(DOCKER_HUB)) else { return };
     let file = &facts.unit.file_of("registry-mirror");
-    let list = List { file, key: "the list of mirrors that dockerd has loaded", registry: DOCKER_HUB };
+    let list = List { file, key: "the list of mirrors that dockerd has loaded", registry: DOCKER_HUB, is_there: true };
     let fix = edit_flag(&facts.unit, &format!("{} has to be dockerd's first mirror", expected.here.url), "");
     let wrong = misplaced(&expected.here, order(&expected.here, &loaded), &list, fix);
     found.ways.insert(DOCKER_HUB.to_owned(), if wrong.is_none() { Way::Proxy } else { Way::Source });
@@ -354,7 +354,7 @@ fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, fou
         true => (of_flag.as_str(), "--registry-mirror"),
         false => (file, "registry-mirrors"),
     };
-    let list = List { file, key, registry: DOCKER_HUB };
+    let list = List { file, key, registry: DOCKER_HUB, is_there: by_flag || facts.settings.is_some() };
     let is_ours = |address: &&Address| here.judge(address) == Verdict::Ours;
     let living = facts.living(here, mirrors.clone());
     let taking_out = |gone: &Address| {

@@ -190,7 +190,7 @@ pub(super) fn by_hand(command: impl Into<String>) -> Fix {
 /// What is wrong with a list of addresses for a registry; `None` if the proxy is the first of them. `key` names the list in its
 /// file; `fix` makes it right.
 pub(super) fn misplaced(here: &Here, order: Order<'_>, list: &List<'_>, fix: Fix) -> Option<Finding> {
-    let List { file, key, registry } = list;
+    let List { file, key, registry, is_there } = list;
     let (code, text) = match order {
         Order::First(_) => return None,
         Order::Behind(ours, first) => {
@@ -214,7 +214,8 @@ pub(super) fn misplaced(here: &Here, order: Order<'_>, list: &List<'_>, fix: Fix
             };
             (Code::Address, format!("{key} has {address}, and {differs}"))
         }
-        Order::Absent => (Code::NoMirror, format!("{key} lacks the proxy, {}", here.url)),
+        Order::Absent if *is_there => (Code::NoMirror, format!("{key} lacks the proxy, {}", here.url)),
+        Order::Absent => (Code::NoMirror, format!("it is not there, so the proxy, {}, is not in {key}", here.url)),
     };
     Some(
         Finding { registries: Vec::new(), code, file: Some((*file).to_owned()), text, why: PAST.to_owned(), fix }
@@ -227,6 +228,8 @@ pub(super) struct List<'a> {
     pub file: &'a str,
     pub key: &'a str,
     pub registry: &'a str,
+    /// So is the file.
+    pub is_there: bool,
 }
 
 /// What is wrong with an address of the proxy's that a client does not take as it is written. `scheme` is whether it has to have one.

@@ -211,7 +211,7 @@ pub(super) fn judge(
     let fix = if is_foreign(directory) && fix.by.is_some() { &beside() } else { fix };
     let here = &expected.here;
     let addresses: Vec<_> = entries.iter().map(|entry| entry.address.clone()).chain(server.clone()).collect();
-    let list = List { file, key: "the list of hosts", registry };
+    let list = List { file, key: "the list of hosts", registry, is_there: true };
     if let Some(finding) = misplaced(here, order(here, &addresses), &list, fix.clone()) {
         return (Way::Source, vec![finding]);
     }

@@ -126,7 +126,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         let by_name = endpoints(name);
         let all = if settings["mirrors"][name].is_object() { by_name } else { endpoints("*") };
         let key = format!("the list of endpoints of {REGISTRIES}");
-        let list = List { file, key: &key, registry: name };
+        let list = List { file, key: &key, registry: name, is_there: facts.settings.is_some() };
         let asked = order(here, &all);
         let fix = by_settings(expected, facts, &restart);
         if let Order::First(ours) = asked {

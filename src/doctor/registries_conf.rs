@@ -307,7 +307,7 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
         );
     }
     let addresses: Vec<_> = places.iter().map(|place| place.address.clone()).collect();
-    let list = List { file, key: &format!("the entry for {prefix}"), registry };
+    let list = List { file, key: &format!("the entry for {prefix}"), registry, is_there: true };
     let asked = order(here, &addresses);
     if let Some(finding) = misplaced(here, asked, &list, fix.clone()) {
         return (Way::Source, vec![finding]);
