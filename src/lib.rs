@@ -103,7 +103,7 @@
 //!       redirect, hosts                its redirect, and which hosts may be storage
 //!       storage                        the phases of a request to storage
 //!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response
-//!     foreign                        what is not the registry's answer, by its header
+//!     foreign                        what is not the registry's answer, by its header, and what is read by its body
 //!     refused                        whether a 401 or 403 is about a right or about a fault elsewhere
 //!     deadline                       connected_to_upstream: the time for the whole header of a response
 //!     retry, epoch                   fail_to_connect, error_while_proxy: whether it is sent again, on which kept connections

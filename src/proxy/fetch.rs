@@ -19,7 +19,7 @@ use super::attempts::Attempts;
 use super::connections::Connections;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
-use super::foreign::{NO_LIST, NO_MANIFEST, is_page, is_redirect};
+use super::foreign::{NO_LIST, NO_MANIFEST, is_other_json, is_page, is_redirect};
 use super::refused::Refused;
 use super::{authorize, call, forward, probe, retry, served};
 use crate::access::Client;
@@ -309,7 +309,7 @@ impl Read {
             Some(true) => {}
             Some(false) => return Err("it does not have its digest"),
             // Nothing says what it is but itself.
-            None if !is_json(&body) => return Err(NO_MANIFEST),
+            None if !is_json(&body) || is_other_json(response, &body) => return Err(NO_MANIFEST),
             None => return Ok(None),
         }
         let Some(digest) = digest else { return Ok(None) };

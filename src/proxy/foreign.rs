@@ -1,8 +1,11 @@
-//! What is not the registry's answer, by its header alone: something between this host and the registry has given it, such as a page
+//! What is not the registry's answer, by its header, or where it is read here by its body: something between this host and the registry has given it, such as a page
 //! for signing in to a network.
+
+use std::collections::HashMap;
 
 use http::{StatusCode, header};
 use pingora::http::ResponseHeader;
+use serde::de::IgnoredAny;
 
 use super::blob::redirect::storage_of;
 use super::destination::Destination;
@@ -84,7 +87,23 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 
 /// It says that it is a page for people.
 pub(crate) fn is_page(response: &ResponseHeader) -> bool {
-    const PAGE: &[u8] = b"text/html";
+    is_of_type(response, "text/html")
+}
+
+/// In place of a manifest it has other JSON, such as a portal's status. A manifest says its version or its type, as each kind of one does; a
+/// type that is nobody's here, or a header of a registry, may be of a kind that is not known.
+pub(crate) fn is_other_json(response: &ResponseHeader, body: &[u8]) -> bool {
+    let has_own_type = response.headers.contains_key(header::CONTENT_TYPE)
+        && !["application/json", "text/"].iter().any(|kind| is_of_type(response, kind));
+    if has_own_type || is_of_registry(response) {
+        return false;
+    }
+    let members = serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).unwrap_or_default();
+    !["schemaVersion", "mediaType"].iter().any(|name| members.contains_key(*name))
+}
+
+/// Its type begins with this.
+fn is_of_type(response: &ResponseHeader, begin: &str) -> bool {
     let kind = response.headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
-    kind.and_then(|kind| kind.get(..PAGE.len())).is_some_and(|begin| begin.eq_ignore_ascii_case(PAGE))
+    kind.and_then(|kind| kind.get(..begin.len())).is_some_and(|found| found.eq_ignore_ascii_case(begin.as_bytes()))
 }

@@ -99,6 +99,9 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
     let html = ("content-type", "text/html; charset=utf-8");
     let unlisted = ("content-type", "application/vnd.cncf.notary.v1+json");
     let signed = ("content-type", "application/vnd.docker.distribution.manifest.v1+prettyjws");
+    let (json, text) = (("content-type", "Application/JSON; charset=utf-8"), ("content-type", "text/plain"));
+    let version = ("docker-distribution-api-version", "registry/2.0");
+    let unknown = ("docker-content-digest", "blake3:00");
     let (no_manifest, wrong) = ("it is no manifest", "it does not have its digest");
     let no_condition = "it is a 304 to a request without a condition";
     for (path, status, headers, body, expected) in [
@@ -108,6 +111,15 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         ("manifests/b", 200, &[INDEX, digest], "x", "it does not have its digest"),
         ("manifests/b", 200, &[INDEX], "{}", "not kept"),
         ("manifests/b", 200, &[INDEX], "", no_manifest),
+        // Any JSON passed as a manifest. Of each kind there is, and of one that is not known, it still does.
+        ("manifests/b", 200, &[json], "{}", no_manifest),
+        ("manifests/b", 200, &[], "{\"state\":\"captive\"}", no_manifest),
+        ("manifests/b", 200, &[text], "[1,2]", no_manifest),
+        ("manifests/b", 200, &[json], "{\"schemaVersion\":1,\"fsLayers\":[]}", "not kept"),
+        ("manifests/b", 200, &[json], "{\"schemaVersion\":2,\"config\":{}}", "not kept"),
+        ("manifests/b", 200, &[], "{\"mediaType\":\"application/vnd.oci.artifact.manifest.v1+json\"}", "not kept"),
+        ("manifests/b", 200, &[json, version], "{}", "not kept"),
+        ("manifests/b", 200, &[json, unknown], "{}", "not kept"),
         ("manifests/b", 200, &[html], "<html>sign in</html>", no_manifest),
         ("manifests/b", 200, &[html, packed], "packed", no_manifest),
         ("manifests/b", 200, &[html, digest], "", "200 of 0"),

@@ -299,7 +299,7 @@ async fn one_failure_of_one_tag_hides_no_trouble_of_others_and_ends_with_its_rep
     assert!(!cached.proxy.log().contains(", of hub/library/second"), "{}", cached.proxy.log());
 }
 
-/// A page that is answered by 200 once reached clients as the manifest that they had asked for.
+/// A page that is answered by 200, or a portal's JSON, once reached clients as the manifest that they had asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_manifest_or_another_one_than_its_digest_says_reaches_no_client() {
     let kind = |kind: &'static str| ("Content-Type", kind);
@@ -313,6 +313,7 @@ async fn what_is_no_manifest_or_another_one_than_its_digest_says_reaches_no_clie
         (answer(200, &[kind("text/html")], "<html>sign in</html>"), true),
         (answer(200, &[kind("text/html"), ("Content-Encoding", "gzip")], "<html>sign in</html>"), true),
         (answer(200, &[], ""), true),
+        (answer(200, &[kind("application/json")], "{\"state\":\"captive\"}"), true),
         // By its digest it is another manifest; what a tag stands for is not known.
         (answer(200, &[notary], "{}"), false),
         (answer(200, &[notary, ("Docker-Content-Digest", &cached.pushed.index_digest)], "{}"), true),
