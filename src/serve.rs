@@ -255,6 +255,7 @@ pub(crate) fn serve(config: &Config, source: Source) -> Result<(), ServeError> {
         Some(cache) => info!("cache: up to {} MiB of memory", cache.memory >> 20),
         None => info!("cache: off"),
     }
+    config.upstreams().iter().filter_map(|upstream| upstream.doubt()).for_each(|doubt| warn!("{doubt}"));
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), Kind::Default)) {
         identity::passed_over().inspect(|sentence| warn!("{sentence}"));
     }

@@ -150,6 +150,7 @@ fn warn(findings: &mut Findings, config: &Config) {
         identity::passed_over().into_iter().for_each(|sentence| findings.warn(sentence));
     }
     for upstream in config.upstreams() {
+        upstream.doubt().into_iter().for_each(|doubt| findings.warn(doubt));
         identity::unreadable(upstream.identity().kind()).into_iter().for_each(|sentence| findings.warn(sentence));
     }
     alarm::doubt(&config.notify().command).into_iter().for_each(|sentence| findings.warn(sentence));

@@ -34,6 +34,16 @@ impl Upstream {
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
+
+    /// Why the domain is likely not what is meant, a sentence. A name of one part is good where a DNS of one's own has it, so it is no mistake;
+    /// one with a port or with addresses is meant as it is.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let host = self.domain.host();
+        let is_name = self.domain.authority() == host && !host.contains(['.', ':']) && host != "localhost";
+        (is_name && self.addresses.is_empty()).then(|| {
+            format!("the registry {host} has no dot in its name: if {host}.azurecr.io is meant, set the domain to that")
+        })
+    }
 }
 
 /// Where a route leads, and how it serves.

@@ -341,6 +341,18 @@ async fn without_online_all_mistakes_of_a_start_are_told_at_once_and_nobody_is_a
                 ("ok", "1 route to 1 registry"),
             ],
         ),
+        // Of a registry's name alone nothing was said.
+        (
+            plain().edit(|_| "upstream: {domain: example, prefix: hub}".to_owned()),
+            0,
+            &[
+                (
+                    "warning",
+                    "the registry example has no dot in its name: if example.azurecr.io is meant, set the domain to that",
+                ),
+                ("ok", "1 route to 1 registry"),
+            ],
+        ),
         (
             plain().edit(|_| include_str!("../../conf/minimal.yaml").to_owned()),
             0,

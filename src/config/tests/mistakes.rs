@@ -310,3 +310,20 @@ fn the_admin_listener_cannot_have_the_clients_address() {
         "{mistakes}"
     );
 }
+
+#[test]
+fn a_registry_of_one_part_is_doubted_unless_it_is_meant_as_it_is() {
+    for (upstream, is_doubted) in [
+        ("domain: example", true),
+        ("domain: Example", true),
+        ("domain: example.azurecr.io", false),
+        ("domain: example, addresses: [10.0.0.5]", false),
+        ("domain: 'example:5000'", false),
+        ("domain: localhost", false),
+        ("domain: 10.0.0.5", false),
+        ("domain: '[fd00::5]'", false),
+    ] {
+        let config = load(&format!("upstream: {{{upstream}}}"), Flags::default()).expect(upstream);
+        assert_eq!(config.upstreams()[0].doubt().is_some(), is_doubted, "{upstream}");
+    }
+}
