@@ -241,7 +241,7 @@ impl Trouble {
         if let Some(trouble) = error.root_cause().downcast_ref::<Self>() {
             return Some(trouble.clone());
         }
-        if let Some(no_tunnel) = no_tunnel(error) {
+        if let Some(no_tunnel) = NoTunnel::of(error) {
             return Some(match storage {
                 None => Self::Egress(Arc::new(no_tunnel.clone())),
                 Some(host) => Self::Storage(format!("blob storage {host} is not reachable: {no_tunnel}")),
@@ -297,11 +297,6 @@ impl fmt::Display for Trouble {
 }
 
 impl std::error::Error for Trouble {}
-
-/// Why there is no tunnel, if that is the error's cause.
-pub(crate) fn no_tunnel(error: &Error) -> Option<&NoTunnel> {
-    error.root_cause().downcast_ref()
-}
 
 /// The status by which the client gets a response of the registry's. It is the registry's own, with one exception:
 /// after a 429 for a manifest containerd asks six times at once, and podman waits half a minute. After a 503 both turn to their

@@ -37,7 +37,7 @@ mod redirect;
 use body::Body;
 
 /// distribution's own limit for a manifest, and far more than a page of tags.
-const MAX_BODY: usize = 4 << 20;
+pub(super) const MAX_BODY: usize = 4 << 20;
 /// An error says why in a few sentences.
 const MAX_ERROR: usize = 64 << 10;
 /// Whatever happens, a flight ends within this, so that its waiters are told and the next request may try.

@@ -39,7 +39,7 @@ fn is_elsewhere(response: &ResponseHeader, destination: &Destination) -> bool {
     is_redirect(response.status)
         && response.status != StatusCode::TEMPORARY_REDIRECT
         && hosts.are_of_acr()
-        && storage_of(response, destination.upstream.domain.authority(), hosts).is_err()
+        && storage_of(response.status, &response.headers, destination.upstream.domain.authority(), hosts).is_err()
 }
 
 /// Its `Location` is one that a client can follow: a path of the registry's, or a URL with a host.

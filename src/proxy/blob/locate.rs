@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use http::{Version, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_core::protocols::http::v1::client::HttpSession;
@@ -19,7 +19,7 @@ use crate::cache::{Content, How};
 use crate::proxy::connections::Connections;
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
-use crate::proxy::{call, fetch, forward, probe, relay, retry};
+use crate::proxy::{call, forward, probe, relay, retry};
 use oci::route::Blobs;
 
 /// Asks registries where a blob is, on connections that are kept for it.
@@ -64,7 +64,7 @@ impl Locator {
             let response = call::header_of(&upstream)?.clone();
             probe::limited(admitted, &response, None);
             let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
-                Ok(()) => follow(&response, None, admitted).map_err(Trouble::into_error),
+                Ok(()) => follow(response.status, &response.headers, None, admitted).map_err(Trouble::into_error),
                 Err(error) => Err(error),
             };
             if let Ok(Located::Answered) = outcome {
@@ -116,21 +116,19 @@ impl Locator {
 /// Lets a request go where a redirect leads that is kept or that a flight has brought. [`Located::Answered`] if that is no
 /// storage: the redirect, within the registry, is the client's.
 pub(crate) fn follow_shared(redirect: &Arc<Content>, how: How, admitted: &mut Admitted) -> Result<Located, Trouble> {
-    let response = fetch::response(redirect.status, redirect.header_map(0));
     let is_kept = matches!(how, How::Hit | How::Revalidate | How::Stale);
-    follow(&response, Some(redirect).filter(|_| is_kept), admitted)
+    follow(redirect.status, &redirect.header_map(0), Some(redirect).filter(|_| is_kept), admitted)
 }
 
 /// Takes the registry's redirect, if it is one to storage and there is time for it. `kept` is the same, if it was kept.
 fn follow(
-    response: &ResponseHeader,
+    status: StatusCode,
+    headers: &HeaderMap,
     kept: Option<&Arc<Content>>,
     Admitted { destination, attempts, .. }: &mut Admitted,
 ) -> Result<Located, Trouble> {
     let registry = destination.upstream.domain.authority();
-    let storage = storage_of(response, registry, &destination.blob_hosts)
-        .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
-    let Some(storage) = storage else {
+    let Some(storage) = storage_of(status, headers, registry, &destination.blob_hosts)? else {
         return Ok(Located::Answered);
     };
     if !attempts.has_time() {
@@ -148,7 +146,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use http::Method;
+    use http::{HeaderValue, Method};
 
     use super::*;
     use crate::proxy::Destination;
@@ -171,11 +169,11 @@ mod tests {
 
     #[test]
     fn a_redirect_is_followed_while_there_is_time_for_it() {
-        let mut response = ResponseHeader::build(307, None).expect("a status");
-        response.insert_header(header::LOCATION, "https://x.blob.core.windows.net/a//data?sig=s").expect("a header");
+        let location = HeaderValue::from_static("https://x.blob.core.windows.net/a//data?sig=s");
+        let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
         for (age, is_followed) in [(0, true), (21, true), (23, false), (40, false)] {
             let mut admitted = blob(Duration::from_secs(age));
-            let outcome = follow(&response, None, &mut admitted);
+            let outcome = follow(StatusCode::TEMPORARY_REDIRECT, &headers, None, &mut admitted);
             assert_eq!(outcome.is_ok(), is_followed, "{age}");
             assert_eq!(admitted.attempts.storage().is_some(), is_followed, "{age}");
             assert_eq!(matches!(outcome, Err(Trouble::Silent)), !is_followed, "{age}");

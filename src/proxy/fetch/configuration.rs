@@ -82,9 +82,7 @@ impl Read {
     async fn follow(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<Option<Bytes>, Trouble> {
         let destination = &self.admitted.destination;
         let registry = destination.upstream.domain.authority();
-        let storage = storage_of(response, registry, &destination.blob_hosts)
-            .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
-        let Some(storage) = storage else {
+        let Some(storage) = storage_of(response.status, &response.headers, registry, &destination.blob_hosts)? else {
             return Ok(None);
         };
         let host = storage.host().to_owned();
