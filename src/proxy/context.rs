@@ -28,8 +28,6 @@ use oci::error::Refusal;
 
 /// The longest method of HTTP's registry has 17 letters.
 pub(crate) const MAX_METHOD: usize = 32;
-/// ACR's ids have 36 characters.
-pub(crate) const MAX_CORRELATION: usize = 64;
 
 /// The state of one request: what came, what it was admitted as, and what became of it.
 pub(crate) struct Context {

@@ -9,7 +9,7 @@ use super::destination::Destination;
 use super::endpoint::Endpoint;
 use super::reply::API_VERSION;
 use super::target::Target;
-use crate::answer::DIGEST;
+use crate::answer::{DIGEST, begins};
 
 /// What the answer to anything but a blob is that is a redirect.
 const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
@@ -47,13 +47,8 @@ fn has_address(response: &ResponseHeader) -> bool {
     const SCHEMES: [&[u8]; 2] = [b"https://", b"http://"];
     response.headers.get(header::LOCATION).is_some_and(|location| {
         let location = location.as_bytes();
-        location.starts_with(b"/")
-            || SCHEMES.iter().any(|scheme| {
-                let begin = location.split_at_checked(scheme.len());
-                begin.is_some_and(|(begin, rest)| {
-                    begin.eq_ignore_ascii_case(scheme) && rest.first().is_some_and(|first| !b"/?#".contains(first))
-                })
-            })
+        let has_host = |scheme: &[u8]| location.get(scheme.len()).is_some_and(|first| !b"/?#".contains(first));
+        location.starts_with(b"/") || SCHEMES.iter().any(|scheme| begins(location, scheme) && has_host(scheme))
     })
 }
 
@@ -72,8 +67,7 @@ pub(crate) fn contradicts(response: &ResponseHeader, target: &Target) -> Option<
     let wanted = target.reference();
     let algorithm = wanted.split_inclusive(':').next().unwrap_or_default().as_bytes();
     let said = response.headers.get_all(&DIGEST).iter().map(|said| said.as_bytes());
-    let mut same_algorithm =
-        said.filter(|said| said.get(..algorithm.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(algorithm)));
+    let mut same_algorithm = said.filter(|said| begins(said, algorithm));
     same_algorithm.any(|said| !said.eq_ignore_ascii_case(wanted.as_bytes())).then_some(OTHER_DIGEST)
 }
 
@@ -84,7 +78,5 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 
 /// It says that it is a page for people.
 pub(crate) fn is_page(response: &ResponseHeader) -> bool {
-    const PAGE: &[u8] = b"text/html";
-    let kind = response.headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
-    kind.and_then(|kind| kind.get(..PAGE.len())).is_some_and(|begin| begin.eq_ignore_ascii_case(PAGE))
+    response.headers.get(header::CONTENT_TYPE).is_some_and(|kind| begins(kind.as_bytes(), b"text/html"))
 }
