@@ -12,7 +12,7 @@ use pingora_core::{Error, ErrorType, Result};
 use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
-use super::held::Held;
+use super::held_body::HeldBody;
 use super::pace::Pace;
 use super::registry_error::RegistryError;
 use super::room::Share;
@@ -127,7 +127,7 @@ pub(crate) enum Body {
     /// Not at all.
     Withheld,
     /// In the client's names.
-    Renamed(Held),
+    Renamed(HeldBody),
     /// It was renamed and is on its way as one piece, which takes this until the request has ended.
     Whole(#[expect(dead_code, reason = "it is given back when it is dropped")] Share),
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use log::warn;
+use oci::manifest::MAX_DOCUMENT;
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
@@ -35,8 +36,8 @@ mod redirect;
 use body::Body;
 use judge::Judged;
 
-/// distribution's own limit for a manifest, and far more than a page of tags.
-pub(super) const MAX_BODY: usize = 4 << 20;
+/// As much as a manifest may have, and far more than a page of tags.
+pub(super) const MAX_BODY: usize = MAX_DOCUMENT;
 /// An error says why in a few sentences.
 const MAX_ERROR: usize = 64 << 10;
 /// Whatever happens, a flight ends within this, so that its waiters are told and the next request may try.

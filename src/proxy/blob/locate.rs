@@ -22,11 +22,6 @@ use crate::proxy::fail::Trouble;
 use crate::proxy::{call, forward, probe, relay, retry};
 use oci::route::Blobs;
 
-/// Asks registries where a blob is, on connections that are kept for it.
-pub(crate) struct Locator {
-    connections: Arc<Connections>,
-}
-
 /// What the registry answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Located {
@@ -36,81 +31,78 @@ pub(crate) enum Located {
     Answered,
 }
 
-impl Locator {
-    /// The one for a request, if that is for a blob that comes through this proxy.
-    pub(crate) fn of(admitted: &Admitted) -> Option<Self> {
-        let destination = &admitted.destination;
-        let is_here = destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob();
-        is_here.then(|| Self { connections: Arc::clone(&destination.calls) })
-    }
+/// Whether a request is for a blob that comes through this proxy.
+pub(crate) fn is_for(admitted: &Admitted) -> bool {
+    admitted.destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob()
+}
 
-    /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
-    /// storage or says something else, which is the client's answer.
-    pub(crate) async fn locate(&self, session: &mut Session, context: &mut Context) -> Result<Located> {
-        // Each cause to go on is bounded: connects and a replay, a renewed token and one of the repository's own, and the
-        // repeats.
-        loop {
-            let admitted = context.admitted()?;
-            retry::pause(&mut admitted.attempts).await;
-            let peer = forward::peer(admitted).await?;
-            let request = (session.req_header(), session.response_written().is_none());
-            let destination = Arc::clone(&admitted.destination);
-            let asking = destination.unless_down(call::ask(&self.connections, &peer, request, admitted)).await;
-            let upstream = match asking.map_err(Trouble::into_error).flatten() {
-                Ok(answered) => answered,
-                Err(error) if error.retry() => continue,
-                Err(error) => return Err(error),
-            };
-            let response = call::header_of(&upstream)?.clone();
-            probe::limited(admitted, &response, None);
-            let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
-                Ok(()) => follow(response.status, &response.headers, None, admitted).map_err(Trouble::into_error),
-                Err(error) => Err(error),
-            };
-            if let Ok(Located::Answered) = outcome {
-                self.hand_over(upstream, &peer, response, session, context).await?;
-                return Ok(Located::Answered);
-            }
-            call::finish(&self.connections, upstream, &peer, context.admitted()?).await;
-            match outcome {
-                Err(error) if error.retry() => {}
-                outcome => return outcome,
-            }
+/// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
+/// storage or says something else, which is the client's answer.
+pub(crate) async fn locate(session: &mut Session, context: &mut Context) -> Result<Located> {
+    let connections = Arc::clone(&context.admitted()?.destination.calls);
+    // Each cause to go on is bounded: connects and a replay, a renewed token and one of the repository's own, and the
+    // repeats.
+    loop {
+        let admitted = context.admitted()?;
+        retry::pause(&mut admitted.attempts).await;
+        let peer = forward::peer(admitted).await?;
+        let request = (session.req_header(), session.response_written().is_none());
+        let destination = Arc::clone(&admitted.destination);
+        let asking = destination.unless_down(call::ask(&connections, &peer, request, admitted)).await;
+        let upstream = match asking.map_err(Trouble::into_error).flatten() {
+            Ok(answered) => answered,
+            Err(error) if error.retry() => continue,
+            Err(error) => return Err(error),
+        };
+        let response = call::header_of(&upstream)?.clone();
+        probe::limited(admitted, &response, None);
+        let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
+            Ok(()) => follow(response.status, &response.headers, None, admitted).map_err(Trouble::into_error),
+            Err(error) => Err(error),
+        };
+        if let Ok(Located::Answered) = outcome {
+            hand_over(&connections, upstream, &peer, response, session, context).await?;
+            return Ok(Located::Answered);
+        }
+        call::finish(&connections, upstream, &peer, context.admitted()?).await;
+        match outcome {
+            Err(error) if error.retry() => {}
+            outcome => return outcome,
         }
     }
+}
 
-    /// Passes the registry's response on to the client, through the same filters as every other response.
-    async fn hand_over(
-        &self,
-        mut upstream: HttpSession,
-        peer: &HttpPeer,
-        mut response: ResponseHeader,
-        session: &mut Session,
-        context: &mut Context,
-    ) -> Result<()> {
-        upstream.read_timeout = Some(forward::BLOB_READ_LIMIT);
-        let mut is_done = upstream.is_body_done();
-        let has_framing =
-            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| response.headers.contains_key(name));
-        if !is_done && !has_framing {
-            // A body that ends with the registry's connection, as Pingora has it for the client.
-            response.set_version(Version::HTTP_11);
-            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-        }
-        relay::header(session, &mut response, context)?;
-        session.write_response_header(Box::new(response), is_done).await.map_err(|error| error.into_down())?;
-        while !is_done {
-            let mut part = upstream.read_body_bytes().await.map_err(|error| error.into_up())?;
-            is_done = part.is_none() || upstream.is_body_done();
-            relay::body(session, &mut part, is_done, context)?;
-            // An empty part in the middle would be the last chunk.
-            if is_done || part.as_ref().is_some_and(|part| !part.is_empty()) {
-                session.write_response_body(part, is_done).await.map_err(|error| error.into_down())?;
-            }
-        }
-        call::release(&self.connections, upstream, peer, context.admitted()?).await;
-        Ok(())
+/// Passes the registry's response on to the client, through the same filters as every other response.
+async fn hand_over(
+    connections: &Connections,
+    mut upstream: HttpSession,
+    peer: &HttpPeer,
+    mut response: ResponseHeader,
+    session: &mut Session,
+    context: &mut Context,
+) -> Result<()> {
+    upstream.read_timeout = Some(forward::BLOB_READ_LIMIT);
+    let mut is_done = upstream.is_body_done();
+    let has_framing =
+        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| response.headers.contains_key(name));
+    if !is_done && !has_framing {
+        // A body that ends with the registry's connection, as Pingora has it for the client.
+        response.set_version(Version::HTTP_11);
+        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
     }
+    relay::header(session, &mut response, context)?;
+    session.write_response_header(Box::new(response), is_done).await.map_err(|error| error.into_down())?;
+    while !is_done {
+        let mut part = upstream.read_body_bytes().await.map_err(|error| error.into_up())?;
+        is_done = part.is_none() || upstream.is_body_done();
+        relay::body(session, &mut part, is_done, context)?;
+        // An empty part in the middle would be the last chunk.
+        if is_done || part.as_ref().is_some_and(|part| !part.is_empty()) {
+            session.write_response_body(part, is_done).await.map_err(|error| error.into_down())?;
+        }
+    }
+    call::release(connections, upstream, peer, context.admitted()?).await;
+    Ok(())
 }
 
 /// Lets a request go where a redirect leads that is kept or that a flight has brought. [`Located::Answered`] if that is no

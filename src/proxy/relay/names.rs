@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::framing;
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::endpoint::Endpoint;
-use crate::proxy::held::Held;
+use crate::proxy::held_body::HeldBody;
 use crate::proxy::room::Share;
 use crate::proxy::target::{Target, parts_within};
 use oci::rename::{Renaming, own_path};
@@ -34,7 +34,7 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
         return Ok(Body::Unchanged);
     };
     framing::without_length(session, response)?;
-    Ok(if is_head { Body::Unchanged } else { Body::Renamed(Held::new(rewriting)) })
+    Ok(if is_head { Body::Unchanged } else { Body::Renamed(HeldBody::new(rewriting)) })
 }
 
 /// The same for a response whose body is here as a whole: the new body, if it changes. Where there is no room for a second one it
@@ -104,7 +104,7 @@ fn may_lead(location: &str, authority: &str, target: &Target) -> bool {
 }
 
 /// The rest of a body that was held, at its end, and what it takes until the client has it.
-pub(crate) fn rest(client: &RequestHeader, held: Held, admitted: &Admitted) -> (Bytes, Share) {
+pub(crate) fn rest(client: &RequestHeader, held: HeldBody, admitted: &Admitted) -> (Bytes, Share) {
     let namespace = namespace(client.uri.query());
     held.finish(&renaming(client.uri.path(), admitted, namespace.as_deref()))
 }
