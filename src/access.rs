@@ -56,6 +56,23 @@ impl Access {
     pub(crate) fn asks_for_names(&self) -> bool {
         !self.certificates.is_empty()
     }
+
+    fn check(&self, address: IpAddr) -> Result<(), Denial> {
+        let is_allowed = self.allow.is_empty() || self.allow.contains(address);
+        if is_allowed && !self.deny.contains(address) { Ok(()) } else { Err(Denial::Network(address)) }
+    }
+
+    fn check_certificate(&self, address: Option<IpAddr>, names: Option<&[Name]>) -> Result<(), Denial> {
+        if !self.asks_for_names() || (address.is_none() && names.is_none()) {
+            return Ok(());
+        }
+        let names = names.unwrap_or_default();
+        if self.certificates.have_one_of(names) {
+            Ok(())
+        } else {
+            Err(Denial::Certificate { is_shown: !names.is_empty() })
+        }
+    }
 }
 
 /// What one client may have.
@@ -174,7 +191,8 @@ impl Gate {
         now: Instant,
     ) -> Result<Option<UnderWay>, Denial> {
         let rules = self.rules.load();
-        if !rules.access.certificates.is_empty() {
+        // Its names are looked up only where they count.
+        if rules.access.asks_for_names() {
             rules.access.check_certificate(address, names()).map_err(|denial| self.count(denial))?;
         }
         let Some(address) = address else { return Ok(None) };
@@ -214,25 +232,6 @@ impl Gate {
     fn count(&self, denial: Denial) -> Denial {
         self.refusals.count(denial.reason());
         denial
-    }
-}
-
-impl Access {
-    fn check(&self, address: IpAddr) -> Result<(), Denial> {
-        let is_allowed = self.allow.is_empty() || self.allow.contains(address);
-        if is_allowed && !self.deny.contains(address) { Ok(()) } else { Err(Denial::Network(address)) }
-    }
-
-    fn check_certificate(&self, address: Option<IpAddr>, names: Option<&[Name]>) -> Result<(), Denial> {
-        if self.certificates.is_empty() || (address.is_none() && names.is_none()) {
-            return Ok(());
-        }
-        let names = names.unwrap_or_default();
-        if self.certificates.have_one_of(names) {
-            Ok(())
-        } else {
-            Err(Denial::Certificate { is_shown: !names.is_empty() })
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use oci::challenge::Challenge;
 use zeroize::Zeroizing;
 
 /// ACR's id of a request, which its support asks for; see [`correlation`].
@@ -27,7 +28,7 @@ pub(crate) const FIREWALL: &str =
     "the registry's firewall denies this host: allow its address there, or reach the registry by a private endpoint";
 
 /// ACR's ids are UUIDs, of 36 characters.
-const MAX_CORRELATION: usize = 64;
+pub(crate) const MAX_CORRELATION: usize = 64;
 
 /// The longest pause that a registry can ask for, of this proxy and of clients. ACR counts down from a minute.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -89,6 +90,16 @@ pub(crate) fn is_about_firewall(body: &[u8]) -> bool {
 /// Whether these words are in a body.
 pub(crate) fn says(body: &[u8], words: &str) -> bool {
     body.windows(words.len()).any(|window| window == words.as_bytes())
+}
+
+/// The challenge of a 401 or 403, if it has one for a bearer token.
+pub(crate) fn challenge(headers: &HeaderMap) -> Option<Challenge<'_>> {
+    Challenge::parse(headers.get(header::WWW_AUTHENTICATE)?.to_str().ok()?).ok()
+}
+
+/// Whether a value begins with these words, in any letter case.
+pub(crate) fn begins(value: &[u8], words: &[u8]) -> bool {
+    value.get(..words.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(words))
 }
 
 /// ACR has not imported this yet, and passes on what its source has.

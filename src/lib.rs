@@ -84,8 +84,9 @@
 //!       answer                         an answer made of what is kept
 //!       refused                        upstream_response_filter: another redirect in place of a kept one that storage refuses
 //!     cache_status                   what `Cache-Status` says of an answer
-//!     fetch                          what a flight asks the registry, and whether the answer is whole
+//!     fetch                          what a flight asks the registry, and again where that may help
 //!       body, content                  reads a body within bounds; what clients may have of an answer
+//!       judge                          what an answer is to those who wait for it
 //!       redirect                       when a redirect ends
 //!       configuration                  the configuration of an image: from storage, whose redirect proves the right to it
 //!       image                          what a manifest names: its configuration, and what is prefetched
@@ -111,7 +112,7 @@
 //!     relay                          response_filter: drops headers that are not for the client
 //!       pace                           how long a client may take for a piece of an answer over HTTP/2
 //!       names, framing                 renames what is, and how the end of a body is told
-//!     held, room                     a body that is held to its end; what all those take together
+//!     held_body, room                a body that is held to its end; what all those take together
 //!     reply, fail                    fail_to_proxy: this proxy's own answers, by the one table of failures
 //!     registry_error                 the registry's own, for the log
 //!     log                            logging: one line, of bounded fields

@@ -40,7 +40,7 @@ mod fetch;
 mod foreign;
 mod forward;
 mod health;
-mod held;
+mod held_body;
 mod hop_by_hop;
 mod log;
 mod measure;
@@ -62,7 +62,7 @@ pub(crate) mod trial;
 
 use admit::Admission;
 use attempts::{MAX_CONNECTS, REPEATS};
-use blob::locate::{Located, Locator};
+use blob::locate::{self, Located};
 use blob::storage;
 use context::ClientRequest;
 use trace::Trace;
@@ -222,10 +222,7 @@ impl ProxyHttp for Proxy {
             Box::pin(reply::trouble(session, context, trouble)).await?;
             return Ok(false);
         }
-        match Locator::of(admitted) {
-            Some(locator) => Ok(Box::pin(locator.locate(session, context)).await? == Located::InStorage),
-            None => Ok(true),
-        }
+        Ok(!locate::is_for(admitted) || Box::pin(locate::locate(session, context)).await? == Located::InStorage)
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// The longest one: the name of a host has 253 bytes (RFC 1035 section 2.3.4), and a port with its colon six.
+pub const MAX_AUTHORITY: usize = 259;
+
 /// The host, and the text after the colon of the port if there is one. An IPv6 address keeps its brackets. Neither part is
 /// checked.
 pub fn split(text: &str) -> (&str, Option<&str>) {

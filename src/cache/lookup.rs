@@ -137,6 +137,17 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Some(_) => timeout(STALE_WAIT, landing.wait()).await.ok(),
             None => Some(landing.wait().await),
         };
+        self.served(fetched, how, usable)
+    }
+
+    /// What a request gets of what its flight has brought: `usable`, if that is better. Without it `fetched` is there, as the wait for
+    /// the flight has no limit then.
+    fn served(
+        &self,
+        fetched: Option<Fetched<T>>,
+        how: How,
+        usable: Option<Arc<Entry>>,
+    ) -> (Served<T>, Option<Fetched<T>>) {
         let is_trouble = match &fetched {
             None => true,
             Some(Fetched::Answer { is_trouble, .. } | Fetched::Failed { is_trouble, .. }) => *is_trouble,
@@ -164,7 +175,6 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
                 self.counters.passed(reason);
                 Served::Pass(reason)
             }
-            // Without an entry at hand there is no time limit here: the flight has its own.
             None => Served::Pass(Reason::Fault),
         };
         (served, None)

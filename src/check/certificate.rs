@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use httpdate::fmt_http_date;
 use oci::quote::quoted;
@@ -17,13 +17,12 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
+use crate::listen::certificate::time;
 use crate::net::NOT_TRUSTED;
 use crate::net::trust::TrustRoots;
 
 /// As long as a request gives it.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
-/// The end of the year 9999, after which no date can be written.
-const LAST_SECOND: i64 = 253_402_300_799;
 /// Of the names in a certificate; a few say whose it is.
 const MAX_NAMES: usize = 3;
 
@@ -39,10 +38,6 @@ pub(super) struct Certificate {
 impl Certificate {
     fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let time = |second: i64| {
-            let second = u64::try_from(second.min(LAST_SECOND)).unwrap_or_default();
-            UNIX_EPOCH + Duration::from_secs(second)
-        };
         let issuer = certificate.issuer();
         let common = issuer.iter_common_name().chain(issuer.iter_organization());
         let issuer = common.filter_map(|name| quoted(name.as_str().ok()?, &[])).next();

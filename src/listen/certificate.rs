@@ -118,6 +118,12 @@ impl Contents {
         })
     }
 
+    /// The same with a limit of time.
+    fn read_in_time(files: &TlsFiles) -> Result<Self, TlsError> {
+        let own = files.clone();
+        file::at_start(move || Self::read(&own)).map_err(|cause| hangs(files, cause))?
+    }
+
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let mut sum = Context::new(&SHA256);
         for part in [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
@@ -131,10 +137,6 @@ impl Contents {
 
     /// Checks them against each other, and makes settings of them.
     pub(super) fn parse(&self, files: &TlsFiles) -> Result<Certificates, TlsError> {
-        let wrong = |key: TlsKey, path: &Path| {
-            let path = path.to_owned();
-            move |why: Why| TlsError { key, path, why }
-        };
         let chain = certificates(&self.certificate).map_err(wrong(TlsKey::Certificate, &files.certificate))?;
         let key = private_key(&self.key).map_err(wrong(TlsKey::Key, &files.key))?;
         let not_after = chain.first().map_or(UNIX_EPOCH, not_after);
@@ -174,21 +176,20 @@ pub(crate) fn pair(
     certificate: &Path,
     key: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-    let files = TlsFiles { certificate: certificate.to_owned(), key: key.to_owned(), clients: None };
-    let hangs = |cause| TlsError { key: TlsKey::Certificate, path: certificate.to_owned(), why: Why::File(cause) };
-    let contents = file::at_start(move || Contents::read(&files)).map_err(hangs)??;
-    let chain = certificates(&contents.certificate).map_err(|why| TlsError {
-        key: TlsKey::Certificate,
-        path: certificate.to_owned(),
-        why,
-    })?;
-    let private_key =
-        private_key(&contents.key).map_err(|why| TlsError { key: TlsKey::Key, path: key.to_owned(), why })?;
-    Ok((chain, private_key))
+    let contents =
+        Contents::read_in_time(&TlsFiles { certificate: certificate.to_owned(), key: key.to_owned(), clients: None })?;
+    let chain = certificates(&contents.certificate).map_err(wrong(TlsKey::Certificate, certificate))?;
+    Ok((chain, private_key(&contents.key).map_err(wrong(TlsKey::Key, key))?))
+}
+
+/// Says of what is wrong with a file which one it is.
+fn wrong(key: TlsKey, path: &Path) -> impl FnOnce(Why) -> TlsError + use<> {
+    let path = path.to_owned();
+    move |why| TlsError { key, path, why }
 }
 
 fn read(key: TlsKey, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    file::read(path, MAX_FILE).map_err(|cause| TlsError { key, path: path.to_owned(), why: Why::File(cause) })
+    file::read(path, MAX_FILE).map_err(Why::File).map_err(wrong(key, path))
 }
 
 /// Checks the files of a listener at a start, by their setting, and returns when the certificate ends. All that cannot be read are
@@ -211,13 +212,12 @@ pub(crate) fn check(files: &TlsFiles) -> Result<SystemTime, Vec<TlsError>> {
 
 /// They are not read in time.
 fn hangs(files: &TlsFiles, cause: FileError) -> TlsError {
-    TlsError { key: TlsKey::Certificate, path: files.certificate.clone(), why: Why::File(cause) }
+    wrong(TlsKey::Certificate, &files.certificate)(Why::File(cause))
 }
 
 /// Reads and checks them, with a limit of time.
 pub(super) fn load(files: &TlsFiles) -> Result<(Fingerprint, Certificates), TlsError> {
-    let own = files.clone();
-    let contents = file::at_start(move || Contents::read(&own)).map_err(|cause| hangs(files, cause))??;
+    let contents = Contents::read_in_time(files)?;
     Ok((contents.fingerprint(), contents.parse(files)?))
 }
 
@@ -255,12 +255,15 @@ fn verifier(
     builder.build().map_err(Why::Verifier)
 }
 
-/// The end of the year 9999, which RFC 5280 section 4.1.2.5 has for "never"; no date can be written beyond it.
-const LAST_SECOND: u64 = 253_402_300_799;
-
 /// When a certificate ends.
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> SystemTime {
     let parsed = X509Certificate::from_der(certificate);
-    let end = parsed.map(|(_, certificate)| certificate.validity().not_after.timestamp()).unwrap_or_default();
-    UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or_default().min(LAST_SECOND))
+    time(parsed.map(|(_, certificate)| certificate.validity().not_after.timestamp()).unwrap_or_default())
+}
+
+/// The time that a certificate has as seconds since 1970.
+pub(crate) fn time(seconds: i64) -> SystemTime {
+    /// The end of the year 9999, which RFC 5280 section 4.1.2.5 has for "never"; no date can be written beyond it.
+    const LAST_SECOND: u64 = 253_402_300_799;
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default().min(LAST_SECOND))
 }

@@ -108,9 +108,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Pingora's own bound.
-    const MAX_FIELDS: usize = 256;
-
     fn parse(bytes: &[u8]) -> httparse::Result<usize> {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         httparse::Request::new(&mut fields).parse(bytes)

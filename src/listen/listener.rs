@@ -77,7 +77,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
         let attending = tokio::spawn(async move { http.attend().await });
         let mut accepting = JoinSet::new();
         while let Some(opened) = self.opened.recv().await {
-            // Of those that are closed.
+            // Takes away the tasks of listeners that are closed.
             while accepting.try_join_next().is_some() {}
             let acceptor = Arc::clone(&self.acceptor);
             let heartbeat =

@@ -21,7 +21,7 @@ use super::connection::{Connection, Stream};
 use super::http::Speaks;
 use super::refusal::{self, NoRequest};
 use super::socket::Socket;
-use super::tls::{Revocation, Tls};
+use super::tls::{Revocation, Secured, Tls};
 use crate::access::{Denial, Gate, Networks, Place};
 use crate::config::Listener;
 use crate::load::Load;
@@ -193,20 +193,7 @@ impl Opening {
             return None;
         }
         socket.unread(bytes);
-        let guard = load.handshakes.enter();
-        let own = place.as_ref().map(|place| Gate::shake_hands(place, guard.left()));
-        let secured = if guard.excess() > 0 {
-            Err(NoTls::TooMany)
-        } else if let Some(None) = own {
-            Err(NoTls::TooManyOfClient)
-        } else {
-            match timeout_at(deadline, tls.accept(socket)).await {
-                Ok(secured) => secured.map_err(NoTls::Failed),
-                Err(_) => Err(NoTls::TooSlow),
-            }
-        };
-        drop((guard, own));
-        match secured {
+        match shake_hands(tls, socket, place.as_deref(), deadline, load).await {
             Ok(secured) => {
                 load.openings.handshake(Handshake::Ok);
                 let speaks = if secured.speaks_h2 { Speaks::Http2 } else { Speaks::Http1 };
@@ -235,6 +222,28 @@ impl Opening {
         proxy::log_refused_header(client.as_inet().copied(), None, &why.refusal(), begun.elapsed());
         if self.tls.is_none() {
             refusal::refuse(socket, why).await;
+        }
+    }
+}
+
+/// The handshake with a client that has this place, if there is room for one more.
+async fn shake_hands<S: Stream>(
+    tls: &Tls,
+    socket: Socket<S>,
+    place: Option<&Place>,
+    deadline: Instant,
+    load: &Load,
+) -> Result<Secured<Socket<S>>, NoTls> {
+    let guard = load.handshakes.enter();
+    let own = place.map(|place| Gate::shake_hands(place, guard.left()));
+    if guard.excess() > 0 {
+        Err(NoTls::TooMany)
+    } else if let Some(None) = own {
+        Err(NoTls::TooManyOfClient)
+    } else {
+        match timeout_at(deadline, tls.accept(socket)).await {
+            Ok(secured) => secured.map_err(NoTls::Failed),
+            Err(_) => Err(NoTls::TooSlow),
         }
     }
 }

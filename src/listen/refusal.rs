@@ -130,18 +130,31 @@ pub(crate) async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), w
     end_with(stream, &why.answer()).await;
 }
 
-/// The same with a fatal alert of TLS (RFC 8446 section 6) in place of a handshake. It waits for the client's hello, unless that has
-/// come, and takes twice [`LINGER`] at most.
+/// The same, but waits for what the client has to say first: one that gets an answer before it has sent its request may not
+/// take it for one. Takes twice [`LINGER`] at most.
+pub(crate) async fn refuse_after_first_bytes(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest) {
+    if says_something(stream).await {
+        refuse(stream, why).await;
+    }
+}
+
+/// Ends the connection with a fatal alert of TLS (RFC 8446 section 6) in place of a handshake. It waits for the client's hello, unless
+/// that has come, and takes twice [`LINGER`] at most.
 pub(crate) async fn alert(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), denial: Denial, waits: bool) {
     const ACCESS_DENIED: u8 = 49;
     const INTERNAL_ERROR: u8 = 80;
     // Who has too many connections may come again, so it is not told that it has no access.
     let why = if denial.reason() == Reason::Connections { INTERNAL_ERROR } else { ACCESS_DENIED };
-    if waits && !matches!(tokio::time::timeout(LINGER, stream.read(&mut [0; 1])).await, Ok(Ok(1..))) {
+    if waits && !says_something(stream).await {
         return;
     }
     // A record of an alert, of the version that all clients read, with two bytes: fatal, and why.
     end_with(stream, &[21, 3, 3, 0, 2, 2, why]).await;
+}
+
+/// Whether the client has sent a byte within [`LINGER`].
+async fn says_something(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+    matches!(tokio::time::timeout(LINGER, stream.read(&mut [0; 1])).await, Ok(Ok(1..)))
 }
 
 async fn end_with(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8]) {
@@ -152,14 +165,6 @@ async fn end_with(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[
     };
     // It fails if the client has left, and then nobody misses the answer.
     let _ = tokio::time::timeout(LINGER, ended).await;
-}
-
-/// The same, but waits for what the client has to say first: one that gets an answer before it has sent its request may not
-/// take it for one. Takes twice [`LINGER`] at most.
-pub(crate) async fn refuse_after_first_bytes(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: NoRequest) {
-    if let Ok(Ok(1..)) = tokio::time::timeout(LINGER, stream.read(&mut [0; 1])).await {
-        refuse(stream, why).await;
-    }
 }
 
 /// Answers as far as that can be done without waiting; the caller closes the connection.

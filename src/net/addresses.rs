@@ -103,21 +103,24 @@ impl Addresses {
     /// The addresses of a registry. Does no look-up: [`Addresses::keep_fresh`] does, unless `host` is an address itself or
     /// `fixed` has addresses to use instead of DNS.
     pub(crate) fn new(host: &str, port: u16, fixed: &[IpAddr]) -> Self {
-        let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
-        Self::build("acr", (host, port), fixed, lookup::system(), slots)
+        Self::of_role("acr", (host, port), fixed)
     }
 
     /// The addresses of an egress proxy, looked up as those of a registry are.
     pub(crate) fn of_proxy(host: &str, port: u16) -> Self {
-        let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
-        Self::build("egress", (host, port), &[], lookup::system(), slots)
+        Self::of_role("egress", (host, port), &[])
     }
 
     /// The addresses of a collector of spans, which are not kept fresh: [`Addresses::resolve`] looks them up.
     #[cfg(feature = "otlp")]
     pub(crate) fn of_collector(host: &str, port: u16) -> Self {
+        Self::of_role("otlp", (host, port), &[])
+    }
+
+    /// Of a name that is in no table, and shares its look-ups with no other.
+    fn of_role(role: &'static str, host_and_port: (&str, u16), fixed: &[IpAddr]) -> Self {
         let slots = Arc::new(Semaphore::new(lookup::MAX_CONCURRENT));
-        Self::build("otlp", (host, port), &[], lookup::system(), slots)
+        Self::build(role, host_and_port, fixed, lookup::system(), slots)
     }
 
     fn build(

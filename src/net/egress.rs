@@ -127,14 +127,10 @@ impl Egress {
     /// The way to a host, an IPv6 address in brackets. `direct` gives its own addresses, which are asked for only if it is
     /// reached by them.
     pub(crate) fn way(&self, (host, port): (&str, u16), direct: impl FnOnce() -> Arc<Addresses>) -> Way {
-        match self.proxy.as_ref().filter(|_| !self.is_direct(host, port)) {
-            Some(Exit { proxy, addresses, .. }) => Way::through(Tunnel::new(proxy, host, port), Arc::clone(addresses)),
-            None => Way::direct(direct()),
-        }
+        self.way_through(host, port).unwrap_or_else(|| Way::direct(direct()))
     }
 
     /// The same if it is through the proxy.
-    #[cfg(feature = "bench")]
     pub(crate) fn way_through(&self, host: &str, port: u16) -> Option<Way> {
         let Exit { proxy, addresses, .. } = self.proxy.as_ref().filter(|_| !self.is_direct(host, port))?;
         Some(Way::through(Tunnel::new(proxy, host, port), Arc::clone(addresses)))

@@ -328,6 +328,11 @@ impl Why {
 }
 
 impl NoTunnel {
+    /// The one that is the cause of this error, if that is.
+    pub(crate) fn of(error: &pingora_core::Error) -> Option<&Self> {
+        error.root_cause().downcast_ref()
+    }
+
     /// A proxy that does not answer.
     #[cfg(test)]
     pub(crate) fn example() -> Self {

@@ -11,14 +11,13 @@ use tokio::time::timeout;
 use super::destination::{Destination, Table};
 use super::target::Target;
 use crate::browser;
+use oci::authority::MAX_AUTHORITY;
 use oci::error::{Code, Refusal};
 use oci::request::{Pull, Request};
 use oci::route::Unrouted;
 
 /// The end of an empty body is in the packet of the header, or in the next one.
 const EMPTY_BODY_LIMIT: Duration = Duration::from_secs(5);
-/// RFC 1035 section 2.3.4, and a port.
-const MAX_QUOTED_REGISTRY: usize = 259;
 
 /// What a request is admitted as.
 pub(crate) enum Admission {
@@ -93,7 +92,7 @@ fn host(request: &RequestHeader) -> Option<&str> {
 
 /// 404, so that the client asks the registry itself.
 pub(crate) fn no_route(registry: &str) -> Refusal {
-    let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_REGISTRY).collect::<String>();
+    let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_AUTHORITY).collect::<String>();
     let message = format!("no route for {registry}: ask that registry itself, or add it to routes");
     Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message)
 }

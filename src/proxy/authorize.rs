@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::WWW_AUTHENTICATE;
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 
@@ -12,9 +11,8 @@ use super::context::Admitted;
 use super::fail::Trouble;
 use super::refused::Refused;
 use super::retry;
-use crate::answer::correlation;
+use crate::answer::{challenge, correlation};
 use crate::token::{Bearer, Tokens, Unavailable};
-use oci::challenge::Challenge;
 
 /// `proxy_upstream_filter`: all that a request needs before it goes to the registry: that this may be asked, a token, and its
 /// turn.
@@ -94,7 +92,8 @@ async fn replace(
         attempts.renew(newer);
         return Ok(Replaced::Yes);
     }
-    if seen.is_own() || !asks_for_this_repository(response, repository) {
+    let asks_for_it = || challenge(&response.headers).is_some_and(|challenge| challenge.is_for_pull_of(repository));
+    if seen.is_own() || !asks_for_it() {
         return Ok(Replaced::No);
     }
     match tokens.repository_token(repository, left).await {
@@ -107,13 +106,6 @@ async fn replace(
         Err(Unavailable { failure: Some(failure), .. }) if failure.permanent => Ok(Replaced::No),
         Err(unavailable) => Err(unavailable),
     }
-}
-
-fn asks_for_this_repository(response: &ResponseHeader, repository: &str) -> bool {
-    let challenge = response.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-    challenge
-        .and_then(|challenge| Challenge::parse(challenge).ok())
-        .is_some_and(|challenge| challenge.is_for_pull_of(repository))
 }
 
 /// The id that the client is told is that of the token call, if the registry answered that.

@@ -12,7 +12,7 @@ use pingora_core::{Error, ErrorType, Result};
 use super::attempts::Attempts;
 use super::destination::Destination;
 use super::fail::Trouble;
-use super::held::Held;
+use super::held_body::HeldBody;
 use super::pace::Pace;
 use super::registry_error::RegistryError;
 use super::room::Share;
@@ -28,8 +28,6 @@ use oci::error::Refusal;
 
 /// The longest method of HTTP's registry has 17 letters.
 pub(crate) const MAX_METHOD: usize = 32;
-/// ACR's ids have 36 characters.
-pub(crate) const MAX_CORRELATION: usize = 64;
 
 /// The state of one request: what came, what it was admitted as, and what became of it.
 pub(crate) struct Context {
@@ -129,7 +127,7 @@ pub(crate) enum Body {
     /// Not at all.
     Withheld,
     /// In the client's names.
-    Renamed(Held),
+    Renamed(HeldBody),
     /// It was renamed and is on its way as one piece, which takes this until the request has ended.
     Whole(#[expect(dead_code, reason = "it is given back when it is dropped")] Share),
 }

@@ -112,21 +112,12 @@ impl Destination {
 
     /// Whether the registry may be asked; if not, why not.
     pub(crate) fn may_ask(&self, endpoint: Endpoint) -> Result<(), Trouble> {
-        if self.minds_health() { self.upstream.health.may_ask(call(endpoint)) } else { Ok(()) }
+        if self.minds_health() { self.upstream.health.may_ask(Call::of(endpoint)) } else { Ok(()) }
     }
 
     /// Waits for something of the registry's, until that is known to be down: then nobody waits for it any longer.
     pub(crate) async fn unless_down<T>(&self, wait: impl Future<Output = T>) -> Result<T, Trouble> {
         if self.minds_health() { self.upstream.health.unless_down(wait).await } else { Ok(wait.await) }
-    }
-}
-
-/// What the registry counts it as.
-pub(crate) fn call(endpoint: Endpoint) -> Call {
-    match endpoint {
-        Endpoint::Manifest => Call::Manifest,
-        Endpoint::Blob => Call::Blob,
-        Endpoint::Tags | Endpoint::Referrers => Call::List,
     }
 }
 

@@ -26,16 +26,6 @@ impl Endpoint {
         }
     }
 
-    /// Its name in the log.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Manifest => "manifest",
-            Self::Blob => "blob",
-            Self::Tags => "tags",
-            Self::Referrers => "referrers",
-        }
-    }
-
     /// Lists come in pages. The registry is asked for a whole page without compression, so that it can be read here.
     pub(crate) fn is_list(self) -> bool {
         matches!(self, Self::Tags | Self::Referrers)

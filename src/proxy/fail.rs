@@ -47,7 +47,7 @@ pub(crate) enum Trouble {
     /// It has answered with 429 or 503 and wants a pause until then, and is not asked.
     Limited(StatusCode, Instant),
     /// It is not this request's turn within the time that it may wait, and will be so much later.
-    Held(Held, Duration),
+    Held(HeldBy, Duration),
     /// No connection to any address, one that broke before the response, or a response that is not HTTP.
     Unreachable(String),
     /// Connected, and no response in time.
@@ -73,7 +73,7 @@ pub(crate) enum Trouble {
 
 /// What a request waits for that is to go to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum HeldBy {
     /// A place among the flights to the registry.
     Queue,
     /// `limits.registry_reads_per_minute`.
@@ -169,8 +169,8 @@ impl Trouble {
             Self::Unauthorized(_) => "unauthorized",
             Self::Down(_) | Self::Failing(_) => "down",
             Self::Limited(..) => "limited",
-            Self::Held(Held::Queue, _) => "queue",
-            Self::Held(Held::Budget, _) => "budget",
+            Self::Held(HeldBy::Queue, _) => "queue",
+            Self::Held(HeldBy::Budget, _) => "budget",
             Self::Unreachable(_) => "unreachable",
             Self::Silent | Self::StorageSilent(_) => "silent",
             Self::Broken(_) => "broken",
@@ -188,8 +188,8 @@ impl Trouble {
             Self::Unauthorized(_) => Cause::Unauthorized,
             Self::Down(_) | Self::Failing(_) => Cause::Down,
             Self::Limited(..) => Cause::Limited,
-            Self::Held(Held::Queue, _) => Cause::Queue,
-            Self::Held(Held::Budget, _) => Cause::Budget,
+            Self::Held(HeldBy::Queue, _) => Cause::Queue,
+            Self::Held(HeldBy::Budget, _) => Cause::Budget,
             Self::Unreachable(_) => Cause::Unreachable,
             Self::Silent => Cause::Silent,
             Self::Broken(_) => Cause::Broken,
@@ -241,7 +241,7 @@ impl Trouble {
         if let Some(trouble) = error.root_cause().downcast_ref::<Self>() {
             return Some(trouble.clone());
         }
-        if let Some(no_tunnel) = no_tunnel(error) {
+        if let Some(no_tunnel) = NoTunnel::of(error) {
             return Some(match storage {
                 None => Self::Egress(Arc::new(no_tunnel.clone())),
                 Some(host) => Self::Storage(format!("blob storage {host} is not reachable: {no_tunnel}")),
@@ -281,8 +281,8 @@ impl fmt::Display for Trouble {
                 let left = whole_seconds(until.saturating_duration_since(Instant::now()));
                 write!(f, "the registry limits requests ({}), and is not asked for another {left} s", status.as_u16())
             }
-            Self::Held(Held::Queue, _) => f.write_str("too many requests to the registry are under way"),
-            Self::Held(Held::Budget, _) => f.write_str("limits.registry_reads_per_minute is used up"),
+            Self::Held(HeldBy::Queue, _) => f.write_str("too many requests to the registry are under way"),
+            Self::Held(HeldBy::Budget, _) => f.write_str("limits.registry_reads_per_minute is used up"),
             Self::Unreachable(cause) => write!(f, "the registry is not reachable: {cause}"),
             Self::Storage(words) => f.write_str(words),
             Self::StorageSays { host, status, .. } => {
@@ -297,11 +297,6 @@ impl fmt::Display for Trouble {
 }
 
 impl std::error::Error for Trouble {}
-
-/// Why there is no tunnel, if that is the error's cause.
-pub(crate) fn no_tunnel(error: &Error) -> Option<&NoTunnel> {
-    error.root_cause().downcast_ref()
-}
 
 /// The status by which the client gets a response of the registry's. It is the registry's own, with one exception:
 /// after a 429 for a manifest containerd asks six times at once, and podman waits half a minute. After a 503 both turn to their

@@ -1,14 +1,14 @@
-//! What a flight does: it asks the registry for one object and reads the whole answer, which is checked before anybody gets a
+//! What a flight does: it asks the registry for one object and reads the whole answer, which is judged before anybody gets a
 //! byte of it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use log::warn;
+use oci::manifest::MAX_DOCUMENT;
 use oci::media_type::ManifestType;
-use oci::quote::registry_error;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
 use pingora_core::protocols::http::v1::client::HttpSession;
@@ -19,33 +19,31 @@ use super::attempts::Attempts;
 use super::connections::Connections;
 use super::context::{Admitted, Trip};
 use super::fail::Trouble;
-use super::foreign::{NO_LIST, NO_MANIFEST, is_other_json, is_page, is_redirect};
+use super::foreign::is_redirect;
 use super::refused::Refused;
 use super::{authorize, call, forward, probe, retry, served};
 use crate::access::Client;
-use crate::answer::{DIGEST, is_not_imported};
-use crate::cache::{Content, Entry, Fetched, Freshness, Key, Kind, Origin, Part, Purged, Reason};
-use crate::digest;
+use crate::cache::{Entry, Fetched, Freshness, Origin, Part, Purged};
 use crate::net::USER_AGENT;
 
 pub(super) mod body;
 mod configuration;
 mod content;
 mod image;
+mod judge;
 mod redirect;
 
 use body::Body;
+use judge::Judged;
 
-/// distribution's own limit for a manifest, and far more than a page of tags.
-const MAX_BODY: usize = 4 << 20;
+/// As much as a manifest may have, and far more than a page of tags.
+pub(super) const MAX_BODY: usize = MAX_DOCUMENT;
 /// An error says why in a few sentences.
 const MAX_ERROR: usize = 64 << 10;
 /// Whatever happens, a flight ends within this, so that its waiters are told and the next request may try.
 const FLIGHT_LIMIT: Duration = Duration::from_secs(28);
 /// An answer that breaks off, or is not what its digest says, is fetched once more.
 const TRIES: usize = 2;
-/// What ACR has not imported yet is asked for again after this, or it would not see the pulls that make it import.
-const NOT_IMPORTED: Duration = Duration::from_secs(60);
 
 /// One object that is to be asked for.
 pub(crate) struct Read {
@@ -181,153 +179,6 @@ impl Read {
             return Ok((Answer { asked, response, body }, line));
         }
     }
-
-    /// What the answer is to those who wait for it.
-    fn judge(&self, answer: Answer, known: Option<&Arc<Entry>>) -> Judged {
-        let Answer { asked, response, body } = answer;
-        let status = response.status;
-        let body = match body {
-            // It was asked for as it is, and whether a client can unpack it is not known. Whoever packs it all the same does so again;
-            // an error says nothing of the next answer.
-            Body::Whole(_) if response.headers.contains_key(header::CONTENT_ENCODING) && status.is_success() => {
-                Err(Fetched::NotKept)
-            }
-            Body::Whole(_) if response.headers.contains_key(header::CONTENT_ENCODING) => {
-                Err(Fetched::Pass(Reason::Answer))
-            }
-            Body::Whole(body) => Ok(body),
-            Body::BrokeOff => return Judged::Broken("it breaks off"),
-            // An error that is large says nothing of the next answer.
-            Body::TooLarge if status.is_success() => Err(Fetched::NotKept),
-            Body::TooLarge => Err(Fetched::Pass(Reason::Answer)),
-            Body::NoRoom => Err(Fetched::Pass(Reason::Full)),
-        };
-        let body = match body {
-            Ok(body) => body,
-            // Of a registry in trouble, not each client is to ask by itself; and something kept is better than what cannot be read.
-            Err(_)
-                if is_trouble(status) || (is_failure(status) && known.is_some_and(|known| self.stands_in(known))) =>
-            {
-                let content = Arc::new(content::bodiless(&response));
-                return Judged::Is(Fetched::Answer { content, is_trouble: true });
-            }
-            Err(_) if self.part == Part::Manifest && is_page(&response) => return Judged::Broken(NO_MANIFEST),
-            Err(passed) => return Judged::Is(passed),
-        };
-        let at_most = at_most(&response);
-        let entry = |kind, content| Entry { at_most, ..Entry::new(kind, content, asked) };
-        match (status, self.part) {
-            (StatusCode::NOT_MODIFIED, _) => match self.unless_changed(known) {
-                Some((_, digest)) if response.headers.get(&DIGEST).is_some_and(|said| said != digest) => {
-                    Judged::Broken("it is a 304 for another digest")
-                }
-                Some((known, _)) => {
-                    self.remember(&known.content);
-                    Judged::Is(self.manifest(known.confirmed_at(asked, at_most)))
-                }
-                None => Judged::Broken("it is a 304 to a request without a condition"),
-            },
-            (StatusCode::OK, Part::Manifest) => match self.manifest_content(&response, body) {
-                Ok(Some(content)) if content.manifest.is_some() => {
-                    self.remember(&content);
-                    self.prefetch(&content);
-                    Judged::Is(self.manifest(entry(Kind::Manifest, content)))
-                }
-                Ok(Some(content)) => Judged::Is(Fetched::Answer { content: Arc::new(content), is_trouble: false }),
-                Ok(None) => Judged::Is(Fetched::NotKept),
-                Err(how) => Judged::Broken(how),
-            },
-            (StatusCode::OK, Part::List) => {
-                // What is no JSON has broken off without a sign, as a body does that ends with its connection.
-                if !is_json(&body) {
-                    return Judged::Broken(NO_LIST);
-                }
-                Judged::Is(kept(entry(Kind::List, content::kept(&response, body))))
-            }
-            // A registry that has no storage: what goes to all who wait is checked, as a manifest is.
-            (StatusCode::OK, Part::Redirect)
-                if digest::is_of(self.admitted.target.reference(), &body) != Some(true) =>
-            {
-                Judged::Broken("it does not have its digest")
-            }
-            // A 206 has only a part of what was asked for, and nothing says that another success has the whole.
-            (status, _) if status.is_success() && status != StatusCode::OK => {
-                Judged::Broken("its status is a success other than 200")
-            }
-            // Anybody may answer 404, but only a registry in its own form of an error.
-            (StatusCode::NOT_FOUND, _) if registry_error(&body, &[]).0.is_some() => {
-                Judged::Is(kept(entry(Kind::Missing, content::kept(&response, body))))
-            }
-            (status, Part::Redirect | Part::Configuration) if status.is_redirection() => {
-                match redirect::ends(&response, asked) {
-                    Some(until) => {
-                        let redirect = entry(Kind::Redirect, content::kept(&response, body));
-                        Judged::Is(kept(redirect.ending(until)))
-                    }
-                    None => {
-                        let content = Arc::new(content::shared(&response, body));
-                        Judged::Is(Fetched::Answer { content, is_trouble: false })
-                    }
-                }
-            }
-            // This proxy has written the request, so a 400, 405 or 407 is no more the client's doing than a 503; it may be of
-            // something in between.
-            _ => {
-                let is_trouble =
-                    !status.is_success() && Refused::of(status, &response.headers, &body) != Some(Refused::Right);
-                let content = Arc::new(content::shared(&response, body));
-                Judged::Is(Fetched::Answer { content, is_trouble })
-            }
-        }
-    }
-
-    /// A manifest, under the tag that was asked for and under its digest.
-    fn manifest(&self, manifest: Entry) -> Fetched<Trouble> {
-        let target = &self.admitted.target;
-        let manifest = Entry { kind: Kind::Manifest, ..manifest };
-        if target.is_by_digest() {
-            return kept(manifest);
-        }
-        let digest = manifest.content.digest.as_deref().unwrap_or_default();
-        let path = target.manifest_path(digest).into_boxed_str();
-        let key = Key { registry: self.admitted.destination.upstream.number, part: Part::Manifest, path };
-        let tag = Entry { kind: Kind::Tag, ..manifest.clone() };
-        Fetched::Kept { entry: Arc::new(tag), also: Some((key, Arc::new(manifest))) }
-    }
-
-    /// The content of a 200, if it is one to keep, or one of another type for those alone who wait: whether other clients would
-    /// take that type only the registry knows. `Err` if it is not what its digest says, or no manifest at all, which holds for
-    /// what is not kept as well: it goes to clients.
-    fn manifest_content(&self, response: &ResponseHeader, body: Bytes) -> Result<Option<Content>, &'static str> {
-        let text = |name: &HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
-        let media_type = text(&header::CONTENT_TYPE).and_then(ManifestType::parse);
-        // What is signed has the digest of what it was before.
-        let is_signed = media_type == Some(ManifestType::Schema1Signed);
-        let target = &self.admitted.target;
-        let digest = if target.is_by_digest() { Some(target.reference()) } else { text(&DIGEST) };
-        match digest.filter(|_| !is_signed).and_then(|digest| digest::is_of(digest, &body)) {
-            Some(true) => {}
-            Some(false) => return Err("it does not have its digest"),
-            // Nothing says what it is but itself.
-            None if !is_json(&body) || is_other_json(response, &body) => return Err(NO_MANIFEST),
-            None => return Ok(None),
-        }
-        let Some(digest) = digest else { return Ok(None) };
-        // A request by SHA-512 may be answered with the SHA-256 as well, which clients look at.
-        if text(&DIGEST).is_some_and(|said| said != digest && digest::is_of(said, &body) != Some(true)) {
-            return Err("it says another digest");
-        }
-        let digest = Some(digest.into());
-        // A manifest that is here whole leads nowhere else.
-        let leads = |mut content: Content| {
-            content.headers.retain(|(name, _)| *name != header::LINK && *name != header::LOCATION);
-            content
-        };
-        Ok(Some(leads(match media_type {
-            Some(_) => Content { manifest: media_type, digest, ..content::kept(response, body) },
-            None => Content { digest, ..content::shared(response, body) },
-        })))
-    }
 }
 
 impl Origin for Read {
@@ -431,43 +282,11 @@ struct Answer {
     body: Body,
 }
 
-/// What an answer is.
-enum Judged {
-    Is(Fetched<Trouble>),
-    /// Not whole, and why.
-    Broken(&'static str),
-}
-
-fn is_json(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
-}
-
 /// A response of these headers. Pingora's own way to add one parses its name each time.
 pub(crate) fn response(status: StatusCode, headers: HeaderMap) -> ResponseHeader {
     let mut parts = http::Response::new(()).into_parts().0;
     (parts.status, parts.headers) = (status, headers);
     parts.into()
-}
-
-/// For how long this answer may be kept at most, whatever the settings say.
-fn at_most(response: &ResponseHeader) -> Option<Duration> {
-    is_not_imported(&response.headers).then_some(NOT_IMPORTED)
-}
-
-fn kept(entry: Entry) -> Fetched<Trouble> {
-    Fetched::Kept { entry: Arc::new(entry), also: None }
-}
-
-/// It is no content, and says nothing of any.
-fn is_failure(status: StatusCode) -> bool {
-    status.is_client_error() || status.is_server_error()
-}
-
-/// Answers that are trouble whatever they say: the registry's own failures, its limits, and those of a cache rule's source (424,
-/// Azure/acr#891).
-fn is_trouble(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::FAILED_DEPENDENCY | StatusCode::REQUEST_TIMEOUT)
 }
 
 #[cfg(test)]

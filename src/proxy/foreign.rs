@@ -12,7 +12,7 @@ use super::destination::Destination;
 use super::endpoint::Endpoint;
 use super::reply::API_VERSION;
 use super::target::Target;
-use crate::answer::DIGEST;
+use crate::answer::{DIGEST, begins};
 
 /// What the answer to anything but a blob is that is a redirect.
 const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
@@ -42,7 +42,7 @@ fn is_elsewhere(response: &ResponseHeader, destination: &Destination) -> bool {
     is_redirect(response.status)
         && response.status != StatusCode::TEMPORARY_REDIRECT
         && hosts.are_of_acr()
-        && storage_of(response, destination.upstream.domain.authority(), hosts).is_err()
+        && storage_of(response.status, &response.headers, destination.upstream.domain.authority(), hosts).is_err()
 }
 
 /// Its `Location` is one that a client can follow: a path of the registry's, or a URL with a host.
@@ -50,13 +50,8 @@ fn has_address(response: &ResponseHeader) -> bool {
     const SCHEMES: [&[u8]; 2] = [b"https://", b"http://"];
     response.headers.get(header::LOCATION).is_some_and(|location| {
         let location = location.as_bytes();
-        location.starts_with(b"/")
-            || SCHEMES.iter().any(|scheme| {
-                let begin = location.split_at_checked(scheme.len());
-                begin.is_some_and(|(begin, rest)| {
-                    begin.eq_ignore_ascii_case(scheme) && rest.first().is_some_and(|first| !b"/?#".contains(first))
-                })
-            })
+        let has_host = |scheme: &[u8]| location.get(scheme.len()).is_some_and(|first| !b"/?#".contains(first));
+        location.starts_with(b"/") || SCHEMES.iter().any(|scheme| begins(location, scheme) && has_host(scheme))
     })
 }
 
@@ -75,8 +70,7 @@ pub(crate) fn contradicts(response: &ResponseHeader, target: &Target) -> Option<
     let wanted = target.reference();
     let algorithm = wanted.split_inclusive(':').next().unwrap_or_default().as_bytes();
     let said = response.headers.get_all(&DIGEST).iter().map(|said| said.as_bytes());
-    let mut same_algorithm =
-        said.filter(|said| said.get(..algorithm.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(algorithm)));
+    let mut same_algorithm = said.filter(|said| begins(said, algorithm));
     same_algorithm.any(|said| !said.eq_ignore_ascii_case(wanted.as_bytes())).then_some(OTHER_DIGEST)
 }
 
@@ -104,6 +98,5 @@ pub(crate) fn is_other_json(response: &ResponseHeader, body: &[u8]) -> bool {
 
 /// Its type begins with this.
 fn is_of_type(response: &ResponseHeader, begin: &str) -> bool {
-    let kind = response.headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
-    kind.and_then(|kind| kind.get(..begin.len())).is_some_and(|found| found.eq_ignore_ascii_case(begin.as_bytes()))
+    response.headers.get(header::CONTENT_TYPE).is_some_and(|kind| begins(kind.as_bytes(), begin.as_bytes()))
 }

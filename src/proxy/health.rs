@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use log::{info, warn};
 use tokio::time::{Instant, sleep};
 
-use super::fail::{Held, Trouble};
+use super::fail::{HeldBy, Trouble};
 use super::refused::Refused;
 use super::registry_error::RegistryError;
 use super::target::Target;
@@ -31,7 +31,7 @@ mod place;
 mod stale;
 mod turn;
 
-use breaker::{Breaker, Verdict};
+use breaker::Breaker;
 use cool_down::CoolDown;
 use held::HeldBack;
 use place::Places;
@@ -154,7 +154,7 @@ impl Health {
                 sleep(wait).await;
                 Ok(())
             }
-            Err(left) => Err(Trouble::Held(Held::Budget, left)),
+            Err(left) => Err(Trouble::Held(HeldBy::Budget, left)),
         }
     }
 
@@ -164,7 +164,7 @@ impl Health {
         client: Option<Client>,
         flight: impl Future<Output = T>,
     ) -> Result<T, Trouble> {
-        self.places.run(client, flight).await.ok_or(Trouble::Held(Held::Queue, MAX_WAIT))
+        self.places.run(client, flight).await.ok_or(Trouble::Held(HeldBy::Queue, MAX_WAIT))
     }
 
     /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.
@@ -240,7 +240,7 @@ impl Health {
             Err(Trouble::Internal(_)) => return,
             Err(trouble) => trouble,
         };
-        if self.breaker.probe_failed(&cause) == Verdict::IsDown {
+        if self.breaker.probe_failed(&cause) {
             warn!("acr {}: it is down, and probed until it answers: {cause}", self.name);
         }
     }

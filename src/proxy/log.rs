@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use log::kv::{self, Source, Value, VisitSource};
 use log::{Level, Record};
+use oci::authority::MAX_AUTHORITY;
 use oci::error::Refusal;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::{Cached, ClientRequest, Context, MAX_CORRELATION, MAX_METHOD};
+use super::context::{Cached, ClientRequest, Context, MAX_METHOD};
 use super::fail::Trouble;
 use super::measure;
 use super::registry_error::RegistryError;
 use super::trace::Trace;
 use crate::access::Denial;
+use crate::answer::MAX_CORRELATION;
 use crate::logger::{self, Rest, Word};
+use crate::metrics::labels::Kind;
 use crate::peer::Peer;
 
 #[cfg(feature = "otlp")]
@@ -26,8 +29,6 @@ mod span;
 
 /// The longest path that is a pull has a name, an endpoint and a digest.
 const MAX_PATH: usize = 1024;
-/// A host name has 253 bytes (RFC 1035 section 2.3.4), and a port.
-const MAX_HOST: usize = 259;
 /// The id of a trace has 32 digits.
 const MAX_TRACE: usize = 32;
 /// The reason of a failure: a sentence of ours, which may quote two of a server's.
@@ -155,9 +156,9 @@ impl<'a> Line<'a> {
         let correlation =
             attempts.and_then(|attempts| attempts.correlation()).or(flown.and_then(|trip| trip.correlation.as_ref()));
         let kind = match admitted {
-            Some(admitted) => admitted.target.endpoint().name(),
+            Some(admitted) => measure::kind_of(admitted.target.endpoint()).name(),
             // Of what is not admitted only `GET /v2/` is answered.
-            None if context.status() == 200 => "ping",
+            None if context.status() == 200 => Kind::Ping.name(),
             None => "",
         };
         let asking = context.asking();
@@ -230,7 +231,7 @@ impl Display for Line<'_> {
             Word(self.repository, MAX_PATH),
             Address(self.upstream),
             self.tries,
-            Word(self.route, MAX_HOST),
+            Word(self.route, MAX_AUTHORITY),
             Word(self.kind, MAX_METHOD),
             Milliseconds(self.first_byte),
             Milliseconds(self.asking),
@@ -239,7 +240,7 @@ impl Display for Line<'_> {
             write!(f, " cache={prefix}{name}")?;
         }
         if let Some(storage) = self.storage {
-            write!(f, " storage={}", Word(storage, MAX_HOST))?;
+            write!(f, " storage={}", Word(storage, MAX_AUTHORITY))?;
         }
         if let Some(trace) = self.trace {
             write!(f, " trace={}", Word(trace, MAX_TRACE))?;
@@ -253,7 +254,7 @@ impl Display for Line<'_> {
         if let Some(peer) = self.peer {
             write!(f, " tls={}", peer.version)?;
             if let Some(name) = peer.names.first() {
-                write!(f, " certificate={}", Word(name.as_str(), MAX_HOST))?;
+                write!(f, " certificate={}", Word(name.as_str(), MAX_AUTHORITY))?;
             }
         }
         self.outcome.fmt(f)

@@ -6,9 +6,10 @@ use http::{Method, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::{Admitted, Cached, Context, MAX_CORRELATION, MAX_METHOD};
+use super::context::{Admitted, Cached, Context, MAX_METHOD};
 use super::endpoint::Endpoint;
 use super::fail::Trouble;
+use crate::answer::MAX_CORRELATION;
 use crate::metrics::labels::{CacheResult, CallResult, Cause, Hop, Kind, Status};
 use crate::metrics::recent::Failure;
 use crate::metrics::{Meters, Request};
@@ -90,7 +91,8 @@ pub(super) fn cut_off(context: &Context) {
     }
 }
 
-fn kind_of(endpoint: Endpoint) -> Kind {
+/// What it is called in the log and in metrics.
+pub(super) fn kind_of(endpoint: Endpoint) -> Kind {
     match endpoint {
         Endpoint::Manifest => Kind::Manifest,
         Endpoint::Blob => Kind::Blob,

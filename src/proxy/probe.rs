@@ -18,8 +18,9 @@ use super::attempts::Attempts;
 use super::connections::Connections;
 use super::context::Admitted;
 use super::deadline::SLOW;
-use super::destination::{self, Destination, Upstream};
+use super::destination::{Destination, Upstream};
 use super::fail::Trouble;
+use super::health::Call;
 use super::{behind, forward};
 use crate::answer::retry_after;
 use crate::net::USER_AGENT;
@@ -67,7 +68,7 @@ pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
 pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Option<&[u8]>) {
     let destination = &admitted.destination;
     if destination.minds_health() {
-        let call = destination::call(admitted.target.endpoint());
+        let call = Call::of(admitted.target.endpoint());
         destination.upstream.health.limited(call, response.status, &response.headers, body);
     }
 }

@@ -8,12 +8,10 @@
 
 use std::fmt;
 
-use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
-use oci::challenge::Challenge;
 use oci::quote::registry_error;
 
-use crate::answer::{FIREWALL, is_about_firewall, says};
+use crate::answer::{FIREWALL, challenge, is_about_firewall, says};
 
 /// In every sentence about a cache rule's source or its credential set, or in Docker Hub's own, which a registry may pass on. No
 /// name of a client's has a blank.
@@ -48,10 +46,7 @@ impl Refused {
         if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return None;
         }
-        let challenge = headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let is_too_narrow = || {
-            challenge.and_then(|value| Challenge::parse(value).ok()).is_some_and(|challenge| challenge.is_too_narrow())
-        };
+        let is_too_narrow = || challenge(headers).is_some_and(|challenge| challenge.is_too_narrow());
         Some(if Self::is_about_rule(body) {
             Self::Source
         } else if is_about_firewall(body) {
@@ -105,6 +100,8 @@ impl fmt::Display for Refused {
 
 #[cfg(test)]
 mod tests {
+    use http::header::WWW_AUTHENTICATE;
+
     use super::*;
 
     #[test]

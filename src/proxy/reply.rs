@@ -18,7 +18,7 @@ pub(crate) const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version",
 /// An answer in the form of the distribution specification's errors.
 struct Reply {
     status: StatusCode,
-    body: Vec<u8>,
+    body: Bytes,
     /// In seconds.
     retry_after: Option<u64>,
     /// The registry's own id of the request, if it had an answer.
@@ -27,7 +27,7 @@ struct Reply {
 
 impl Reply {
     fn refusal(refusal: &Refusal) -> Self {
-        Self { status: refusal.status(), body: refusal.body(), retry_after: None, correlation: None }
+        Self { status: refusal.status(), body: refusal.body().into(), retry_after: None, correlation: None }
     }
 
     fn trouble(trouble: &Trouble, session: &Session, context: &Context) -> Self {
@@ -78,7 +78,7 @@ pub(crate) async fn trouble_without_words(
     context: &mut Context,
     trouble: Trouble,
 ) -> Result<()> {
-    let reply = Reply { body: Vec::new(), ..Reply::trouble(&trouble, session, context) };
+    let reply = Reply { body: Bytes::new(), ..Reply::trouble(&trouble, session, context) };
     fails(session, context, trouble, &reply).await
 }
 
@@ -120,7 +120,7 @@ async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
     if let Some(correlation) = &reply.correlation {
         response.insert_header(&CORRELATION_ID, correlation)?;
     }
-    send(session, response, Bytes::copy_from_slice(&reply.body)).await
+    send(session, response, reply.body.clone()).await
 }
 
 async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) -> Result<()> {

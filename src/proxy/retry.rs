@@ -1,7 +1,6 @@
 //! Whether a request is sent again: after a connect that failed, a connection that broke, or a response that may be
 //! temporary.
 
-use std::io;
 use std::time::Duration;
 
 use http::header;
@@ -13,8 +12,9 @@ use tokio::time::sleep;
 use super::attempts::Attempts;
 use super::context::Admitted;
 use super::deadline::{self, Why};
-use super::{behind, epoch, fail};
+use super::{behind, epoch};
 use crate::answer::retry_after;
+use crate::net::is_silence;
 use crate::net::tunnel::NoTunnel;
 
 /// `upstream_peer`: the next try waits until a failure that may be temporary is over.
@@ -34,7 +34,7 @@ pub(crate) fn connect_failed(request: &RequestHeader, admitted: &mut Admitted, m
         error = behind::told(error, connect);
     }
     let again = admitted.attempts.connect_failed();
-    let is_refused = fail::no_tunnel(&error).is_some_and(NoTunnel::is_refusal);
+    let is_refused = NoTunnel::of(&error).is_some_and(NoTunnel::is_refusal);
     error.set_retry(!is_refused && (again || repeat(request, admitted, None)));
     error
 }
@@ -62,7 +62,7 @@ pub(crate) fn request_failed(
     {
         connect.failed();
     }
-    let in_silence = was_pooled && broke_in_silence(&error);
+    let in_silence = was_pooled && error.root_cause().downcast_ref().is_some_and(is_silence);
     if in_silence && let Some(address) = peer._address.as_inet() {
         epoch::end(*address, peer.group_key);
     }
@@ -86,11 +86,8 @@ pub(crate) fn request_failed(
 /// or none. Clients that fetch a layer in ranges, as containerd can, turn to no other host in its middle, and one failure
 /// ends their pull. All others are told at once, for they have somewhere else to go.
 pub(crate) fn repeat(request: &RequestHeader, admitted: &mut Admitted, response: Option<&ResponseHeader>) -> bool {
-    let Some(pause) = pause_before_repeat(request, admitted, response) else {
-        return false;
-    };
-    admitted.attempts.repeat(pause, response.is_some());
-    true
+    let pause = pause_before_repeat(request, admitted, response);
+    pause.map(|pause| admitted.attempts.repeat(pause, response.is_some())).is_some()
 }
 
 /// The same after a flight, whose tries are counted as its own: whether to look up again.
@@ -99,11 +96,8 @@ pub(crate) fn repeat_flight(
     admitted: &mut Admitted,
     response: Option<&ResponseHeader>,
 ) -> bool {
-    let Some(pause) = pause_before_repeat(request, admitted, response) else {
-        return false;
-    };
-    admitted.attempts.repeat(pause, false);
-    true
+    let pause = pause_before_repeat(request, admitted, response);
+    pause.map(|pause| admitted.attempts.repeat(pause, false)).is_some()
 }
 
 fn pause_before_repeat(
@@ -127,25 +121,4 @@ pub(crate) fn again(response: &ResponseHeader) -> Box<Error> {
     let mut error = Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "asked again").into_up();
     error.set_retry(true);
     error
-}
-
-/// The other side acknowledged nothing, or there is no route to it any longer. A reset or an end would be a sign of it.
-fn broke_in_silence(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(cause, Some(io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_that_breaks_in_silence_is_told_from_one_that_is_closed() {
-        for (number, expected) in [(110, true), (113, true), (101, true), (104, false), (32, false)] {
-            let cause = io::Error::from_raw_os_error(number);
-            let error = Error::because(ErrorType::ReadError, "while reading response headers", cause);
-            assert_eq!(broke_in_silence(&error.into_up()), expected, "{number}");
-        }
-        assert!(!broke_in_silence(&Error::explain(ErrorType::ConnectionClosed, "end").into_up()));
-    }
 }

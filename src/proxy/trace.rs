@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// `00-<trace id>-<parent id>-<flags>` (section 3.2.2); a later version may have more behind another dash.
 const PARENT_LENGTH: usize = 55;
@@ -72,13 +72,10 @@ impl Trace {
 
     /// The headers for the registry.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static HeaderName, &HeaderValue)> {
-        let state = self.state.as_ref().map(|state| (&TRACESTATE_NAME, state));
-        std::iter::once((&TRACEPARENT_NAME, &self.parent)).chain(state)
+        let state = self.state.as_ref().map(|state| (&TRACESTATE, state));
+        std::iter::once((&TRACEPARENT, &self.parent)).chain(state)
     }
 }
-
-static TRACEPARENT_NAME: HeaderName = TRACEPARENT;
-static TRACESTATE_NAME: HeaderName = TRACESTATE;
 
 /// The value of a header that is there once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
@@ -159,13 +156,13 @@ mod tests {
             (String::new(), false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(TRACEPARENT, HeaderValue::from_bytes(parent.as_bytes()).expect("a value"));
+            headers.insert(&TRACEPARENT, HeaderValue::from_bytes(parent.as_bytes()).expect("a value"));
             let trace = Trace::of(&headers);
             assert_eq!(trace.is_some(), is_valid, "{parent}");
             if let Some(trace) = trace {
                 assert_eq!(trace.id(), "0af7651916cd43dd8448eb211c80319c");
             }
-            headers.append(TRACEPARENT, HeaderValue::from_static(PARENT));
+            headers.append(&TRACEPARENT, HeaderValue::from_static(PARENT));
             assert!(Trace::of(&headers).is_none(), "there may be one");
         }
     }
@@ -188,9 +185,9 @@ mod tests {
             ("a=\t1", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(TRACESTATE, HeaderValue::from_str(state).expect("a value"));
+            headers.insert(&TRACESTATE, HeaderValue::from_str(state).expect("a value"));
             assert!(Trace::of(&headers).is_none(), "it means nothing by itself");
-            headers.insert(TRACEPARENT, HeaderValue::from_static(PARENT));
+            headers.insert(&TRACEPARENT, HeaderValue::from_static(PARENT));
             let trace = Trace::of(&headers).expect("a trace");
             let passed_on: Vec<_> = trace.headers().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
             let both = [("traceparent", PARENT.as_bytes()), ("tracestate", state.as_bytes())];

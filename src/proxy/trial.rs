@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use oci::manifest::Descriptor;
 use oci::media_type::ManifestType;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
 use super::attempts::Attempts;
 use super::blob::hosts::BlobHosts;
@@ -17,6 +17,7 @@ use super::blob::storage;
 use super::context::Admitted;
 use super::destination::{Destination, Upstream};
 use super::fail::Trouble;
+use super::fetch::MAX_BODY;
 use super::fetch::body::{self, Body};
 use super::registry_error::RegistryError;
 use super::target::Target;
@@ -25,9 +26,6 @@ use crate::digest;
 use crate::net::USER_AGENT;
 use crate::net::addresses::Attempt;
 use crate::token::Bearer;
-
-/// A manifest, or a blob that is compared with its digest; as much as a flight reads.
-const MAX_BODY: usize = 4 << 20;
 
 /// What the registry or its storage has answered.
 #[derive(Debug)]
@@ -116,14 +114,7 @@ impl Trial {
 
     /// Where an answer redirects to, if that is storage.
     pub(crate) fn storage(&self, answer: &Answer, hosts: &BlobHosts) -> Result<Option<Storage>, Trouble> {
-        let mut response =
-            ResponseHeader::build(answer.status, None).map_err(|error| Trouble::of_call(&error, None))?;
-        if let Some(location) = answer.headers.get(header::LOCATION) {
-            let insert = response.insert_header(header::LOCATION, location);
-            insert.map_err(|error| Trouble::of_call(&error, None))?;
-        }
-        storage_of(&response, self.destination.upstream.domain.authority(), hosts)
-            .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))
+        storage_of(answer.status, &answer.headers, self.destination.upstream.domain.authority(), hosts)
     }
 
     /// The blob from storage.

@@ -134,12 +134,10 @@ impl Way {
         let (tunnel, first) = (self.tunnel()?, self.addresses().first()?);
         match through(self.addresses(), first, tunnel).await {
             Ok(_) => Some(tunnel.refused(Why::Behind(format!("{NO_ANSWER}: {}", with_causes(cause))))),
-            Err(error) => error.root_cause().downcast_ref::<NoTunnel>().cloned(),
+            Err(error) => NoTunnel::of(&error).cloned(),
         }
     }
-}
 
-impl Way {
     /// A tunnel of one's own. The error is a sentence, as is that of a host which is behind no proxy.
     #[cfg(feature = "bench")]
     pub(crate) async fn open(&self) -> std::result::Result<Opened, String> {
@@ -147,7 +145,7 @@ impl Way {
         let known = self.tunnel().zip(self.addresses().first());
         let (tunnel, first) = known.ok_or("there is no proxy on the way")?;
         let opened = through(self.addresses(), first, tunnel).await;
-        opened.map(|(_, opened)| opened).map_err(|error| match error.root_cause().downcast_ref::<NoTunnel>() {
+        opened.map(|(_, opened)| opened).map_err(|error| match NoTunnel::of(&error) {
             Some(no_tunnel) => no_tunnel.to_string(),
             None => error.root_cause().to_string(),
         })

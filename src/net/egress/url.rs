@@ -34,6 +34,7 @@ impl ProxyUrl {
     /// `http`, and without a port that of the scheme, as with reqwest. The error says what is wrong, and quotes nothing that may be a secret.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        let wrong = || format!("it is not the address of a proxy: {RIGHT}");
         let scheme = match text.split_once("://") {
             Some((scheme, _)) => scheme.to_ascii_lowercase(),
             None => "http".to_owned(),
@@ -43,9 +44,8 @@ impl ProxyUrl {
             "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => {
                 return Err(format!("a SOCKS proxy is not supported: {RIGHT}"));
             }
-            _ => return Err(format!("it is not the address of a proxy: {RIGHT}")),
+            _ => return Err(wrong()),
         }
-        let wrong = || format!("it is not the address of a proxy: {RIGHT}");
         if text.is_empty() || text.len() > MAX_URL || text.contains(char::is_control) {
             return Err(wrong());
         }

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Tunnel, Why};
 use crate::net::addresses::keepalive;
+use crate::net::is_silence;
 
 /// To tell the proxy that the connection ends.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -97,11 +98,6 @@ async fn relay(secured: Secured, mut local: UnixStream, tunnel: Tunnel) {
     // Pingora is told first.
     drop(local);
     let _ = timeout(GOODBYE_LIMIT, to_proxy.shutdown()).await;
-}
-
-/// The proxy acknowledges nothing any more.
-fn is_silence(cause: &io::Error) -> bool {
-    matches!(cause.kind(), ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable)
 }
 
 /// The handshake has failed. The words never quote what was on the wire.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use http::{Version, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_core::protocols::http::v1::client::HttpSession;
@@ -19,13 +19,8 @@ use crate::cache::{Content, How};
 use crate::proxy::connections::Connections;
 use crate::proxy::context::{Admitted, Context};
 use crate::proxy::fail::Trouble;
-use crate::proxy::{call, fetch, forward, probe, relay, retry};
+use crate::proxy::{call, forward, probe, relay, retry};
 use oci::route::Blobs;
-
-/// Asks registries where a blob is, on connections that are kept for it.
-pub(crate) struct Locator {
-    connections: Arc<Connections>,
-}
 
 /// What the registry answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,101 +31,96 @@ pub(crate) enum Located {
     Answered,
 }
 
-impl Locator {
-    /// The one for a request, if that is for a blob that comes through this proxy.
-    pub(crate) fn of(admitted: &Admitted) -> Option<Self> {
-        let destination = &admitted.destination;
-        let is_here = destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob();
-        is_here.then(|| Self { connections: Arc::clone(&destination.calls) })
-    }
+/// Whether a request is for a blob that comes through this proxy.
+pub(crate) fn is_for(admitted: &Admitted) -> bool {
+    admitted.destination.blobs == Blobs::Proxy && admitted.target.endpoint().is_blob()
+}
 
-    /// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
-    /// storage or says something else, which is the client's answer.
-    pub(crate) async fn locate(&self, session: &mut Session, context: &mut Context) -> Result<Located> {
-        // Each cause to go on is bounded: connects and a replay, a renewed token and one of the repository's own, and the
-        // repeats.
-        loop {
-            let admitted = context.admitted()?;
-            retry::pause(&mut admitted.attempts).await;
-            let peer = forward::peer(admitted).await?;
-            let request = (session.req_header(), session.response_written().is_none());
-            let destination = Arc::clone(&admitted.destination);
-            let asking = destination.unless_down(call::ask(&self.connections, &peer, request, admitted)).await;
-            let upstream = match asking.map_err(Trouble::into_error).flatten() {
-                Ok(answered) => answered,
-                Err(error) if error.retry() => continue,
-                Err(error) => return Err(error),
-            };
-            let response = call::header_of(&upstream)?.clone();
-            probe::limited(admitted, &response, None);
-            let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
-                Ok(()) => follow(&response, None, admitted).map_err(Trouble::into_error),
-                Err(error) => Err(error),
-            };
-            if let Ok(Located::Answered) = outcome {
-                self.hand_over(upstream, &peer, response, session, context).await?;
-                return Ok(Located::Answered);
-            }
-            call::finish(&self.connections, upstream, &peer, context.admitted()?).await;
-            match outcome {
-                Err(error) if error.retry() => {}
-                outcome => return outcome,
-            }
+/// `proxy_upstream_filter`, for such a request: asks the registry, again where that may help, until it redirects to
+/// storage or says something else, which is the client's answer.
+pub(crate) async fn locate(session: &mut Session, context: &mut Context) -> Result<Located> {
+    let connections = Arc::clone(&context.admitted()?.destination.calls);
+    // Each cause to go on is bounded: connects and a replay, a renewed token and one of the repository's own, and the
+    // repeats.
+    loop {
+        let admitted = context.admitted()?;
+        retry::pause(&mut admitted.attempts).await;
+        let peer = forward::peer(admitted).await?;
+        let request = (session.req_header(), session.response_written().is_none());
+        let destination = Arc::clone(&admitted.destination);
+        let asking = destination.unless_down(call::ask(&connections, &peer, request, admitted)).await;
+        let upstream = match asking.map_err(Trouble::into_error).flatten() {
+            Ok(answered) => answered,
+            Err(error) if error.retry() => continue,
+            Err(error) => return Err(error),
+        };
+        let response = call::header_of(&upstream)?.clone();
+        probe::limited(admitted, &response, None);
+        let outcome = match forward::check_response(&response, session.req_header(), admitted).await {
+            Ok(()) => follow(response.status, &response.headers, None, admitted).map_err(Trouble::into_error),
+            Err(error) => Err(error),
+        };
+        if let Ok(Located::Answered) = outcome {
+            hand_over(&connections, upstream, &peer, response, session, context).await?;
+            return Ok(Located::Answered);
+        }
+        call::finish(&connections, upstream, &peer, context.admitted()?).await;
+        match outcome {
+            Err(error) if error.retry() => {}
+            outcome => return outcome,
         }
     }
+}
 
-    /// Passes the registry's response on to the client, through the same filters as every other response.
-    async fn hand_over(
-        &self,
-        mut upstream: HttpSession,
-        peer: &HttpPeer,
-        mut response: ResponseHeader,
-        session: &mut Session,
-        context: &mut Context,
-    ) -> Result<()> {
-        upstream.read_timeout = Some(forward::BLOB_READ_LIMIT);
-        let mut is_done = upstream.is_body_done();
-        let has_framing =
-            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| response.headers.contains_key(name));
-        if !is_done && !has_framing {
-            // A body that ends with the registry's connection, as Pingora has it for the client.
-            response.set_version(Version::HTTP_11);
-            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-        }
-        relay::header(session, &mut response, context)?;
-        session.write_response_header(Box::new(response), is_done).await.map_err(|error| error.into_down())?;
-        while !is_done {
-            let mut part = upstream.read_body_bytes().await.map_err(|error| error.into_up())?;
-            is_done = part.is_none() || upstream.is_body_done();
-            relay::body(session, &mut part, is_done, context)?;
-            // An empty part in the middle would be the last chunk.
-            if is_done || part.as_ref().is_some_and(|part| !part.is_empty()) {
-                session.write_response_body(part, is_done).await.map_err(|error| error.into_down())?;
-            }
-        }
-        call::release(&self.connections, upstream, peer, context.admitted()?).await;
-        Ok(())
+/// Passes the registry's response on to the client, through the same filters as every other response.
+async fn hand_over(
+    connections: &Connections,
+    mut upstream: HttpSession,
+    peer: &HttpPeer,
+    mut response: ResponseHeader,
+    session: &mut Session,
+    context: &mut Context,
+) -> Result<()> {
+    upstream.read_timeout = Some(forward::BLOB_READ_LIMIT);
+    let mut is_done = upstream.is_body_done();
+    let has_framing =
+        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| response.headers.contains_key(name));
+    if !is_done && !has_framing {
+        // A body that ends with the registry's connection, as Pingora has it for the client.
+        response.set_version(Version::HTTP_11);
+        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
     }
+    relay::header(session, &mut response, context)?;
+    session.write_response_header(Box::new(response), is_done).await.map_err(|error| error.into_down())?;
+    while !is_done {
+        let mut part = upstream.read_body_bytes().await.map_err(|error| error.into_up())?;
+        is_done = part.is_none() || upstream.is_body_done();
+        relay::body(session, &mut part, is_done, context)?;
+        // An empty part in the middle would be the last chunk.
+        if is_done || part.as_ref().is_some_and(|part| !part.is_empty()) {
+            session.write_response_body(part, is_done).await.map_err(|error| error.into_down())?;
+        }
+    }
+    call::release(connections, upstream, peer, context.admitted()?).await;
+    Ok(())
 }
 
 /// Lets a request go where a redirect leads that is kept or that a flight has brought. [`Located::Answered`] if that is no
 /// storage: the redirect, within the registry, is the client's.
 pub(crate) fn follow_shared(redirect: &Arc<Content>, how: How, admitted: &mut Admitted) -> Result<Located, Trouble> {
-    let response = fetch::response(redirect.status, redirect.header_map(0));
     let is_kept = matches!(how, How::Hit | How::Revalidate | How::Stale);
-    follow(&response, Some(redirect).filter(|_| is_kept), admitted)
+    follow(redirect.status, &redirect.header_map(0), Some(redirect).filter(|_| is_kept), admitted)
 }
 
 /// Takes the registry's redirect, if it is one to storage and there is time for it. `kept` is the same, if it was kept.
 fn follow(
-    response: &ResponseHeader,
+    status: StatusCode,
+    headers: &HeaderMap,
     kept: Option<&Arc<Content>>,
     Admitted { destination, attempts, .. }: &mut Admitted,
 ) -> Result<Located, Trouble> {
     let registry = destination.upstream.domain.authority();
-    let storage = storage_of(response, registry, &destination.blob_hosts)
-        .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
-    let Some(storage) = storage else {
+    let Some(storage) = storage_of(status, headers, registry, &destination.blob_hosts)? else {
         return Ok(Located::Answered);
     };
     if !attempts.has_time() {
@@ -148,7 +138,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use http::Method;
+    use http::{HeaderValue, Method};
 
     use super::*;
     use crate::proxy::Destination;
@@ -171,11 +161,11 @@ mod tests {
 
     #[test]
     fn a_redirect_is_followed_while_there_is_time_for_it() {
-        let mut response = ResponseHeader::build(307, None).expect("a status");
-        response.insert_header(header::LOCATION, "https://x.blob.core.windows.net/a//data?sig=s").expect("a header");
+        let location = HeaderValue::from_static("https://x.blob.core.windows.net/a//data?sig=s");
+        let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
         for (age, is_followed) in [(0, true), (21, true), (23, false), (40, false)] {
             let mut admitted = blob(Duration::from_secs(age));
-            let outcome = follow(&response, None, &mut admitted);
+            let outcome = follow(StatusCode::TEMPORARY_REDIRECT, &headers, None, &mut admitted);
             assert_eq!(outcome.is_ok(), is_followed, "{age}");
             assert_eq!(admitted.attempts.storage().is_some(), is_followed, "{age}");
             assert_eq!(matches!(outcome, Err(Trouble::Silent)), !is_followed, "{age}");

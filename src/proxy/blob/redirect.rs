@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Uri, header};
-use pingora::http::ResponseHeader;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use zeroize::Zeroizing;
 
 use super::hosts::{BlobHosts, HTTPS};
 use crate::answer::DIGEST;
 use crate::cache::Content;
+use crate::proxy::fail::Trouble;
 use oci::rename::own_path;
 
 /// Where a redirect leads.
@@ -65,20 +65,26 @@ impl Storage {
     #[cfg(test)]
     pub(crate) fn example() -> Self {
         let hosts = BlobHosts::new("example.azurecr.io", &[]);
-        let response = tests::redirect("https://x.blob.core.windows.net/a?sig=s");
-        storage_of(&response, "example.azurecr.io", &hosts).expect("allowed").expect("a redirect")
+        let headers = HeaderMap::from_iter([(
+            header::LOCATION,
+            HeaderValue::from_static("https://x.blob.core.windows.net/a?sig=s"),
+        )]);
+        let storage = storage_of(StatusCode::TEMPORARY_REDIRECT, &headers, "example.azurecr.io", &hosts);
+        storage.expect("allowed").expect("a redirect")
     }
 }
 
 /// Where a response of the registry `authority` redirects a blob to. `None` if the response is the client's: no redirect,
 /// or one within the registry. `Err` says where it leads, if no blob may come from there.
 pub(crate) fn storage_of(
-    response: &ResponseHeader,
+    status: StatusCode,
+    headers: &HeaderMap,
     authority: &str,
     hosts: &BlobHosts,
-) -> Result<Option<Storage>, String> {
-    let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-    let Some(location) = location.filter(|_| response.status.is_redirection()) else {
+) -> Result<Option<Storage>, Trouble> {
+    let leads_to = |what: &str| Trouble::Storage(format!("the registry redirects the blob to {what}"));
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let Some(location) = location.filter(|_| status.is_redirection()) else {
         return Ok(None);
     };
     if own_path(location, authority).is_some() {
@@ -87,16 +93,16 @@ pub(crate) fn storage_of(
     let uri = location.parse::<Uri>().ok();
     let target = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16().unwrap_or(HTTPS))));
     let Some(("https", host, port)) = target else {
-        return Err("an address that is not https://".to_owned());
+        return Err(leads_to("an address that is not https://"));
     };
     let host = host.to_ascii_lowercase();
     if !hosts.allow(&host, port) {
-        return Err(format!("{host}:{port}, which is not a known storage host: blob_hosts can add it"));
+        return Err(leads_to(&format!("{host}:{port}, which is not a known storage host: blob_hosts can add it")));
     }
     Ok(Some(Storage {
         authority: if port == HTTPS { host.clone() } else { format!("{host}:{port}") },
         target: Zeroizing::new(signed_target(location).into_bytes()),
-        digest: response.headers.get(DIGEST).cloned(),
+        digest: headers.get(DIGEST).cloned(),
         host,
         port,
         kept: None,
@@ -118,12 +124,6 @@ mod tests {
 
     const REGISTRY: &str = "example.azurecr.io";
 
-    pub(crate) fn redirect(location: &str) -> ResponseHeader {
-        let mut response = ResponseHeader::build(307, None).expect("a status");
-        response.insert_header(header::LOCATION, location).expect("a header");
-        response
-    }
-
     #[test]
     fn the_address_of_a_data_endpoint_that_has_no_path_keeps_its_query() {
         for (location, target) in [
@@ -140,12 +140,16 @@ mod tests {
     #[test]
     fn a_redirect_of_the_registry_to_itself_goes_to_the_client_also_by_its_default_port() {
         let hosts = BlobHosts::new(REGISTRY, &[]);
+        let storage = |location| {
+            let headers = HeaderMap::from_iter([(header::LOCATION, HeaderValue::from_static(location))]);
+            storage_of(StatusCode::TEMPORARY_REDIRECT, &headers, REGISTRY, &hosts)
+        };
         for location in ["/v2/hub/x/blobs/y", "https://example.azurecr.io:443/v2/x", "https://EXAMPLE.azurecr.io/v2/x"]
         {
-            assert!(matches!(storage_of(&redirect(location), REGISTRY, &hosts), Ok(None)), "{location}");
+            assert!(matches!(storage(location), Ok(None)), "{location}");
         }
         for location in ["https://example.azurecr.io:8443/v2/x", "//example.azurecr.io/v2/x", "x"] {
-            assert!(storage_of(&redirect(location), REGISTRY, &hosts).is_err(), "{location}");
+            assert!(storage(location).is_err(), "{location}");
         }
     }
 }

@@ -6,7 +6,7 @@ use pingora_core::Result;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::redirect::Storage;
-use crate::answer::{self, CORRELATION_ID, DIGEST};
+use crate::answer::{self, CORRELATION_ID, DIGEST, begins};
 use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
@@ -117,7 +117,7 @@ pub(crate) fn answer(
     }
     // Several ranges come as one body, and the boundary between them is named here (RFC 9110 section 14.6).
     let kind = response.headers.get(header::CONTENT_TYPE).filter(|_| response.status == StatusCode::PARTIAL_CONTENT);
-    match kind.filter(|kind| is_byte_ranges(kind)) {
+    match kind.filter(|kind| begins(kind.as_bytes(), b"multipart/byteranges")) {
         Some(kind) => answer.insert_header(header::CONTENT_TYPE, kind)?,
         None => answer.insert_header(header::CONTENT_TYPE, "application/octet-stream")?,
     }
@@ -137,9 +137,4 @@ pub(crate) fn answer(
     }
     *response = answer;
     Ok(body)
-}
-
-fn is_byte_ranges(kind: &HeaderValue) -> bool {
-    const TYPE: &[u8] = b"multipart/byteranges";
-    kind.as_bytes().get(..TYPE.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(TYPE))
 }

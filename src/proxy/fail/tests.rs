@@ -40,8 +40,8 @@ fn rows(trouble: &Trouble) -> &'static [&'static str] {
             429 => &["It has answered 429"],
             _ => &["It has answered 503"],
         },
-        Trouble::Held(Held::Queue, _) => &["Requests to the registry are under way"],
-        Trouble::Held(Held::Budget, _) => &["`limits.registry_reads_per_minute`"],
+        Trouble::Held(HeldBy::Queue, _) => &["Requests to the registry are under way"],
+        Trouble::Held(HeldBy::Budget, _) => &["`limits.registry_reads_per_minute`"],
         Trouble::Unreachable(_) => {
             &["No connection (three tries, each to all addresses)", "An answer that is not HTTP"]
         }
@@ -100,8 +100,8 @@ fn the_documentation_has_the_table_of_failures() {
         Trouble::Down(Arc::new(Trouble::Unreachable(String::new()))),
         Trouble::Limited(StatusCode::TOO_MANY_REQUESTS, Instant::now()),
         Trouble::Limited(StatusCode::SERVICE_UNAVAILABLE, Instant::now()),
-        Trouble::Held(Held::Queue, Duration::from_secs(5)),
-        Trouble::Held(Held::Budget, Duration::from_secs(1)),
+        Trouble::Held(HeldBy::Queue, Duration::from_secs(5)),
+        Trouble::Held(HeldBy::Budget, Duration::from_secs(1)),
         Trouble::Unreachable(String::new()),
         Trouble::Silent,
         Trouble::Broken(""),
@@ -123,7 +123,9 @@ fn the_documentation_has_the_table_of_failures() {
             let said = match trouble {
                 Trouble::StorageSays { .. } if code != Code::Unsupported => "the storage's".to_owned(),
                 Trouble::Limited(..) => "what is left of it".to_owned(),
-                Trouble::Held(Held::Budget, _) | Trouble::Denied(Denial::Rate(..)) => "until there is room".to_owned(),
+                Trouble::Held(HeldBy::Budget, _) | Trouble::Denied(Denial::Rate(..)) => {
+                    "until there is room".to_owned()
+                }
                 _ => seconds.map_or_else(String::new, |seconds| format!("{seconds} s")),
             };
             assert!(row[3] == said || matches!(trouble, Trouble::NoToken(_)), "{row:?}");

@@ -18,7 +18,8 @@ use pingora_core::Result;
 use tokio::time::{Instant, timeout};
 
 use super::body::{self, Body};
-use super::{Answer, Judged, Read, TRIES, is_redirect, kept};
+use super::judge::{Judged, at_most, kept};
+use super::{Answer, Read, TRIES, is_redirect};
 use crate::answer::DIGEST;
 use crate::cache::{Content, Entry, Fetched, Kind};
 use crate::digest;
@@ -48,7 +49,7 @@ impl Read {
         if is_redirect(status) {
             let asked = answer.asked;
             if let Some(known) = known.filter(|known| known.content.is_blob()) {
-                return Judged::Is(kept(known.confirmed_at(asked, super::at_most(&answer.response))));
+                return Judged::Is(kept(known.confirmed_at(asked, at_most(&answer.response))));
             }
             return match self.follow(&answer.response, request).await {
                 Ok(Some(body)) => self.checked(&answer.response, asked, body),
@@ -74,7 +75,7 @@ impl Read {
     /// The configuration, which has its digest.
     fn checked(&self, response: &ResponseHeader, asked: Instant, body: Bytes) -> Judged {
         let content = content(self.admitted.target.reference(), response, body);
-        let at_most = super::at_most(response);
+        let at_most = at_most(response);
         Judged::Is(kept(Entry { at_most, ..Entry::new(Kind::Configuration, content, asked) }))
     }
 
@@ -82,9 +83,7 @@ impl Read {
     async fn follow(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<Option<Bytes>, Trouble> {
         let destination = &self.admitted.destination;
         let registry = destination.upstream.domain.authority();
-        let storage = storage_of(response, registry, &destination.blob_hosts)
-            .map_err(|to| Trouble::Storage(format!("the registry redirects the blob to {to}")))?;
-        let Some(storage) = storage else {
+        let Some(storage) = storage_of(response.status, &response.headers, registry, &destination.blob_hosts)? else {
             return Ok(None);
         };
         let host = storage.host().to_owned();

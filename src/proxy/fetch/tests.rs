@@ -1,7 +1,8 @@
 //! What each answer of a registry is to those who wait for it.
 
+use super::judge::NOT_IMPORTED;
 use super::*;
-use crate::cache::{Cache, KeyRef};
+use crate::cache::{Cache, Content, KeyRef, Kind};
 use crate::config::Lifetimes;
 use crate::proxy::target::Target;
 use crate::proxy::{Destination, Kept};

@@ -42,19 +42,6 @@ struct Down {
     cause: Arc<Trouble>,
 }
 
-/// What follows from a probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// There is no suspicion any more.
-    Works,
-    /// Another probe has to tell.
-    Suspected,
-    /// The registry is down from now on.
-    IsDown,
-    /// It still is.
-    StaysDown,
-}
-
 impl Breaker {
     /// Something has failed since the last good answer.
     pub(super) fn is_suspected(&self) -> bool {
@@ -100,23 +87,20 @@ impl Breaker {
         state.down.take().map(|down| down.since.elapsed())
     }
 
-    /// A probe has failed, by this cause.
-    pub(super) fn probe_failed(&self, cause: &Trouble) -> Verdict {
+    /// A probe has failed, by this cause. True if the registry is down from now on.
+    pub(super) fn probe_failed(&self, cause: &Trouble) -> bool {
         let mut state = self.state();
         if !self.is_suspected() {
-            return Verdict::Works;
+            return false;
         }
         state.failures += 1;
-        if state.down.is_some() {
-            return Verdict::StaysDown;
-        }
-        if state.failures < FAILURES {
-            return Verdict::Suspected;
+        if state.down.is_some() || state.failures < FAILURES {
+            return false;
         }
         state.down = Some(Down { since: Instant::now(), cause: Arc::new(cause.clone()) });
         drop(state);
         self.opened.notify_waiters();
-        Verdict::IsDown
+        true
     }
 
     /// Nobody probes any more. What is still suspected is forgotten: nobody would find out that it is over.
@@ -138,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    fn fail(breaker: &Breaker) -> Verdict {
+    fn fail(breaker: &Breaker) -> bool {
         breaker.probe_failed(&Trouble::Silent)
     }
 
@@ -147,13 +131,13 @@ mod tests {
         let breaker = Breaker::default();
         assert!(breaker.suspected(true));
         assert!(breaker.down().is_none(), "no probe has confirmed it");
-        assert_eq!((fail(&breaker), fail(&breaker)), (Verdict::Suspected, Verdict::IsDown));
+        assert_eq!((fail(&breaker), fail(&breaker)), (false, true));
         assert!(matches!(breaker.down().as_deref(), Some(Trouble::Silent)));
         advance(Duration::from_secs(9)).await;
-        assert_eq!(fail(&breaker), Verdict::StaysDown);
+        assert!(!fail(&breaker) && breaker.down().is_some(), "it still is");
         assert_eq!(breaker.works(), Some(Duration::from_secs(9)));
         assert!(breaker.down().is_none() && breaker.works().is_none());
-        assert_eq!(fail(&breaker), Verdict::Works, "the probe that was under way meanwhile");
+        assert!(!fail(&breaker), "the probe that was under way meanwhile");
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,7 +153,7 @@ mod tests {
         fail(&breaker);
         advance(Duration::from_secs(60)).await;
         assert!(waits.iter().all(|wait| !wait.is_finished()), "it is suspected and no more");
-        assert_eq!(fail(&breaker), Verdict::IsDown);
+        assert!(fail(&breaker));
         for wait in waits {
             assert!(matches!(*wait.await.expect("no panic"), Trouble::Silent));
         }
@@ -186,13 +170,10 @@ mod tests {
         assert!(breaker.down().is_none());
         breaker.works();
         assert!(!breaker.suspected(true), "the probe is still under way");
-        assert_eq!(fail(&breaker), Verdict::Suspected, "the good answer counts");
+        assert!(!fail(&breaker), "the good answer counts");
         breaker.probes_end();
         assert!(breaker.suspected(false));
-        assert_eq!(
-            (fail(&breaker), fail(&breaker), fail(&breaker)),
-            (Verdict::Suspected, Verdict::Suspected, Verdict::IsDown)
-        );
+        assert_eq!((fail(&breaker), fail(&breaker), fail(&breaker)), (false, false, true));
         breaker.probes_end();
         assert!(breaker.down().is_none(), "or it would be down for ever");
     }

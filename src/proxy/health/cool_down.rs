@@ -8,6 +8,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::answer::MAX_PAUSE;
+use crate::proxy::endpoint::Endpoint;
 
 /// After a 429 that names no time. ACR's buckets fill again every second.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
@@ -28,6 +29,15 @@ pub(crate) enum Call {
 impl Call {
     /// All of them.
     pub(crate) const ALL: [Self; 3] = [Self::Manifest, Self::Blob, Self::List];
+
+    /// What the registry counts a request as.
+    pub(crate) fn of(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Manifest => Self::Manifest,
+            Endpoint::Blob => Self::Blob,
+            Endpoint::Tags | Endpoint::Referrers => Self::List,
+        }
+    }
 
     /// What is asked for, in the log and in metrics.
     pub(crate) fn plural(self) -> &'static str {

@@ -8,7 +8,7 @@ use http::uri::Authority;
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 
-use super::{Line, MAX_CORRELATION, MAX_ERROR, MAX_HOST, MAX_METHOD, MAX_PATH, Outcome};
+use super::{Line, MAX_AUTHORITY, MAX_CORRELATION, MAX_ERROR, MAX_METHOD, MAX_PATH, Outcome};
 use crate::otlp::Value;
 use crate::proxy::context::Cached;
 use crate::proxy::span::Begun;
@@ -80,25 +80,25 @@ fn attributes(line: &Line<'_>, request: Option<&RequestHeader>) -> Vec<(&'static
         ("http.response.status_code", if line.status == 0 { None } else { port(line.status) }),
         ("http.response.body.size", number(line.sent)),
         ("error.type", line.is_failure().then(|| line.error_type())),
-        ("server.address", server.and_then(|authority| text(host(authority), MAX_HOST))),
+        ("server.address", server.and_then(|authority| text(host(authority), MAX_AUTHORITY))),
         ("server.port", server.and_then(Authority::port_u16).and_then(port)),
         ("client.address", line.client.map(|client| Value::Text(client.ip().to_string()))),
         ("client.port", line.client.and_then(|client| port(client.port()))),
         ("network.protocol.name", text("http", MAX_METHOD)),
         ("network.protocol.version", request.and_then(|request| version(request.version)).map(Value::from)),
         ("tls.protocol.version", line.peer.and_then(|peer| text(peer.version.trim_start_matches("TLSv"), MAX_METHOD))),
-        ("acr_cache_proxy.route", text(line.route, MAX_HOST)),
+        ("acr_cache_proxy.route", text(line.route, MAX_AUTHORITY)),
         ("acr_cache_proxy.kind", text(line.kind, MAX_METHOD)),
         ("acr_cache_proxy.repository", text(line.repository, MAX_PATH)),
         ("acr_cache_proxy.cache", text(cache, MAX_METHOD)),
         ("acr_cache_proxy.cache_reason", text(reason, MAX_METHOD)),
         ("acr_cache_proxy.tries", number(line.tries)),
         ("acr_cache_proxy.upstream", line.upstream.map(|address| Value::Text(address.to_string()))),
-        ("acr_cache_proxy.storage", line.storage.and_then(|storage| text(storage, MAX_HOST))),
+        ("acr_cache_proxy.storage", line.storage.and_then(|storage| text(storage, MAX_AUTHORITY))),
         ("acr_cache_proxy.time_to_first_byte", line.first_byte.map(Value::Seconds)),
         ("acr_cache_proxy.registry_time", line.asking.map(Value::Seconds)),
         ("acr_cache_proxy.correlation", line.correlation.as_deref().and_then(|id| text(id, MAX_CORRELATION))),
-        ("acr_cache_proxy.certificate", text(certificate, MAX_HOST)),
+        ("acr_cache_proxy.certificate", text(certificate, MAX_AUTHORITY)),
         ("acr_cache_proxy.error", text(&why, MAX_ERROR)),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()

@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::framing;
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::endpoint::Endpoint;
-use crate::proxy::held::Held;
+use crate::proxy::held_body::HeldBody;
 use crate::proxy::room::Share;
 use crate::proxy::target::{Target, parts_within};
 use oci::rename::{Renaming, own_path};
@@ -25,7 +25,7 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
     let request = session.req_header();
     let is_head = request.method == Method::HEAD;
     let namespace = namespace(request.uri.query());
-    let names = names(request.uri.path(), admitted, namespace.as_deref());
+    let names = renaming(request.uri.path(), admitted, namespace.as_deref());
     headers(response, &names, &admitted.target)?;
     let kind = kind.filter(|_| names.from != names.to);
     let is_gzip = response.headers.contains_key(header::CONTENT_ENCODING);
@@ -34,7 +34,7 @@ pub(crate) fn rename(session: &mut Session, response: &mut ResponseHeader, admit
         return Ok(Body::Unchanged);
     };
     framing::without_length(session, response)?;
-    Ok(if is_head { Body::Unchanged } else { Body::Renamed(Held::new(rewriting)) })
+    Ok(if is_head { Body::Unchanged } else { Body::Renamed(HeldBody::new(rewriting)) })
 }
 
 /// The same for a response whose body is here as a whole: the new body, if it changes. Where there is no room for a second one it
@@ -46,7 +46,7 @@ pub(crate) fn whole(
     admitted: &Admitted,
 ) -> Result<Option<Bytes>> {
     let namespace = namespace(request.uri.query());
-    let names = names(request.uri.path(), admitted, namespace.as_deref());
+    let names = renaming(request.uri.path(), admitted, namespace.as_deref());
     headers(response, &names, &admitted.target)?;
     if names.from == names.to {
         return Ok(None);
@@ -104,9 +104,9 @@ fn may_lead(location: &str, authority: &str, target: &Target) -> bool {
 }
 
 /// The rest of a body that was held, at its end, and what it takes until the client has it.
-pub(crate) fn rest(client: &RequestHeader, held: Held, admitted: &Admitted) -> (Bytes, Share) {
+pub(crate) fn rest(client: &RequestHeader, held: HeldBody, admitted: &Admitted) -> (Bytes, Share) {
     let namespace = namespace(client.uri.query());
-    held.finish(&names(client.uri.path(), admitted, namespace.as_deref()))
+    held.finish(&renaming(client.uri.path(), admitted, namespace.as_deref()))
 }
 
 /// Which body this is, if it is one that names the repository and that can be read.
@@ -124,7 +124,7 @@ fn kind(response: &ResponseHeader, endpoint: Endpoint) -> Option<BodyKind> {
     (is_readable && is_json).then_some(kind)
 }
 
-fn names<'a>(client_path: &'a str, admitted: &'a Admitted, namespace: Option<&'a str>) -> Renaming<'a> {
+fn renaming<'a>(client_path: &'a str, admitted: &'a Admitted, namespace: Option<&'a str>) -> Renaming<'a> {
     let authority = admitted.destination.upstream.domain.authority();
     let target = &admitted.target;
     Renaming { from: target.repository(), to: target.client_name(client_path), namespace, authority }

@@ -187,7 +187,4 @@ fn connections_that_stopped_without_a_word_are_not_used_again() {
     tunnel.proxy.tls.as_ref().expect("it has").silences.fetch_add(1, Ordering::Relaxed);
     assert_ne!(tunnel.id(), before);
     assert_ne!(Authority::new().tunnel("other.corp").id(), before);
-    for (number, expected) in [(110, true), (113, true), (101, true), (104, false), (32, false)] {
-        assert_eq!(is_silence(&io::Error::from_raw_os_error(number)), expected, "{number}");
-    }
 }

@@ -7,12 +7,12 @@ use oci::rewrite::Rewriting;
 use super::room::Share;
 
 /// Its parts so far, and what they take of the room.
-pub(crate) struct Held {
+pub(crate) struct HeldBody {
     rewriting: Rewriting,
     share: Share,
 }
 
-impl Held {
+impl HeldBody {
     /// Nothing of it yet.
     pub(super) fn new(rewriting: Rewriting) -> Self {
         Self { rewriting, share: Share::default() }
