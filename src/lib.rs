@@ -140,7 +140,7 @@
 //! notify                           what the service manager is told: ready, status, stopping
 //!   watchdog                         fed while all that serves answers
 //! failure          why there is no token: below identity and token, which fail in its terms
-//! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
+//! file, value      files of others, read within limits; secrets and ids, cleaned or refused
 //! browser                          tells a request of a web page from one of a container client
 //! access                           who may pull, and how much: asked at the begin of a connection and with each request
 //!   network, client                  networks of addresses; who counts as one client
