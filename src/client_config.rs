@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::config::Routes;
-use crate::config::{Config, Domain, Listener};
+use crate::config::{Config, Domain, Listener, Routes};
 use crate::host::Host;
 use oci::route::OnFailure;
 
@@ -37,11 +36,13 @@ mod talos;
 mod task;
 
 use address::Here;
+pub(crate) use buildkit::PATH as BUILDKITD_TOML;
 pub(crate) use by_flag::{believe, dockerd, running_dockerd, settings as dockerd_settings};
-pub(crate) use containerd::host as registry_host;
-pub(crate) use docker::DAEMON_JSON;
+pub(crate) use containerd::{CERTS_D as CONTAINERD_CERTS_D, host as registry_host};
+pub(crate) use docker::{CERTS_D as DOCKER_CERTS_D, DAEMON_JSON};
 pub(crate) use node::{Broken, Node, SWITCH, node};
-pub(crate) use task::{How, Task, look_at, run, shown};
+pub(crate) use podman::REGISTRIES_CONF;
+pub(crate) use task::{How, Task, run, shown};
 
 /// How the line begins by which a file of this command is known again.
 const MARKER: &str = "# Written by acr-cache-proxy client-config";
@@ -357,21 +358,21 @@ fn mirrors_file(host: &Host, client: Client) -> Result<String, String> {
 }
 
 /// A registry with its routes taken together, for clients that know registries and no paths.
-struct Registry {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Registry {
     /// One of its routes is closed.
-    closed: bool,
+    pub closed: bool,
     /// One of its routes is not.
-    open: bool,
+    pub open: bool,
     /// One of its routes is for all of it.
-    whole: bool,
+    pub whole: bool,
 }
 
 /// By name, so that the same settings always give the same files.
-fn registries(routes: &Routes) -> BTreeMap<&str, Registry> {
-    let mut found = BTreeMap::new();
+pub(crate) fn registries(routes: &Routes) -> BTreeMap<&str, Registry> {
+    let mut found: BTreeMap<_, Registry> = BTreeMap::new();
     for route in routes.iter() {
-        let registry =
-            found.entry(route.source.registry()).or_insert(Registry { closed: false, open: false, whole: false });
+        let registry = found.entry(route.source.registry()).or_default();
         match route.destination.on_failure {
             OnFailure::Closed => registry.closed = true,
             OnFailure::Fallback => registry.open = true,

@@ -45,7 +45,7 @@ use routes::{Own, Table};
 use setting::{FILE, FileTable, ROUTE};
 use table::{Entry, Holds, Table as _};
 
-pub(crate) use address::{collide, parse_admin, parse_listen};
+pub(crate) use address::{collide, parse_admin, parse_listen, reachable};
 pub(crate) use cache::{CacheSettings, Lifetimes};
 pub(crate) use change::Effect;
 pub(crate) use domain::Domain;
@@ -57,7 +57,7 @@ pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use schema::schema;
 pub(crate) use table::{Default as DefaultValue, Row};
 pub(crate) use tls::{TlsFiles, TlsKey};
-pub(crate) use tree::takes_too_long;
+pub(crate) use tree::{parse_yaml, takes_too_long};
 
 #[cfg(feature = "bench")]
 pub(crate) use parse::parse_blobs;

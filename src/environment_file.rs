@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::str::Chars;
 
 use crate::file::{self, FileError};
 
@@ -10,6 +11,10 @@ use crate::file::{self, FileError};
 pub(crate) const BESIDE: &str = "environment";
 /// The longest file of variables that is read; one line of it holds a secret.
 const LONGEST: u64 = 1 << 20;
+/// Where a line ends.
+const LINE_ENDS: [char; 2] = ['\n', '\r'];
+/// What is nothing around a name or a value.
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 /// What stands for itself in a shell, beside letters and digits.
 const PLAIN: &[u8] = b"_-.:/@%+,=~";
 
@@ -37,8 +42,9 @@ impl Variables {
     }
 
     pub(crate) fn parse(text: &str) -> Self {
-        let all = parse(text).into_iter().filter(|(name, _)| is_name(name)).collect();
-        Self { all, ignored: ignored(text), suits_shell: text.lines().all(suits_shell) }
+        let (assigned, others) = assignments(text);
+        let (all, wrong): (Vec<_>, Vec<_>) = assigned.into_iter().partition(|(name, _)| is_name(name));
+        Self { all, ignored: ignored(&wrong, others), suits_shell: text.lines().all(suits_shell) }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -67,21 +73,16 @@ impl Variables {
     }
 }
 
-/// The lines that systemd passes over, as sentences.
-fn ignored(text: &str) -> Vec<String> {
-    let joined = text.replace("\\\n", " ");
-    let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';']));
-    let (mut sentences, mut others) = (Vec::new(), 0_usize);
-    for line in lines {
-        let name = line.split_once('=').map(|(name, _)| name.trim());
-        match (name, name.and_then(|name| name.strip_prefix("export ")).map(str::trim)) {
-            (Some(name), _) if is_name(name) => {}
-            (_, Some(name)) if is_name(name) => {
-                sentences.push(format!("systemd passes over `export {name}=`: write {name}= without export"));
-            }
-            _ => others += 1,
-        }
-    }
+/// What systemd passes over, as sentences: values with `wrong` names, and `others`, lines without a value.
+fn ignored(wrong: &[(String, String)], others: usize) -> Vec<String> {
+    let exported =
+        |name: &str| Some(name.strip_prefix("export ")?.trim()).filter(|name| is_name(name)).map(str::to_owned);
+    let exported: Vec<_> = wrong.iter().filter_map(|(name, _)| exported(name)).collect();
+    let others = others + wrong.len() - exported.len();
+    let mut sentences: Vec<_> = exported
+        .iter()
+        .map(|name| format!("systemd passes over `export {name}=`: write {name}= without export"))
+        .collect();
     if others > 0 {
         let lines = if others == 1 { "a line".to_owned() } else { format!("{others} lines") };
         sentences.push(format!("systemd passes over {lines} without a name and `=`: write NAME=value"));
@@ -112,52 +113,107 @@ fn suits_shell(line: &str) -> bool {
     }
 }
 
-/// The variables of such a text (systemd.exec(5)): a variable a line, values perhaps in quotes, a backslash at the end of a line goes on in the next.
-pub(crate) fn parse(text: &str) -> Vec<(String, String)> {
-    let joined = text.replace("\\\n", " ");
-    let lines = joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    lines
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.trim().to_owned(), unquoted(value.trim())))
-        .filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'))
-        .collect()
+/// The variables that an init script takes from such a file, which a shell reads: there `export` may stand before a name.
+pub(crate) fn of_script(text: &str) -> Vec<(String, String)> {
+    let plain = |name: String| name.strip_prefix("export ").map(|name| name.trim().to_owned()).unwrap_or(name);
+    let assigned = assignments(text).0.into_iter().map(|(name, value)| (plain(name), value));
+    assigned.filter(|(name, _)| is_name(name)).collect()
 }
 
-fn unquoted(value: &str) -> String {
-    let inside = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    if let Some(single) = inside('\'') {
-        return single.to_owned();
+/// What such a text assigns, whatever the names are, and how many lines assign nothing (systemd.exec(5)). Of a line that ends in a backslash
+/// the value goes on in the next one, and so does a value in quotation marks.
+fn assignments(text: &str) -> (Vec<(String, String)>, usize) {
+    let (mut assigned, mut others) = (Vec::new(), 0);
+    let mut rest = text.trim_start_matches(BLANKS);
+    while !rest.is_empty() {
+        let line = rest.split(LINE_ENDS).next().unwrap_or_default();
+        // A name has one character at least, which may be wrong.
+        let name = line.char_indices().skip(1).find(|(_, c)| *c == '=').map(|(at, _)| at);
+        let name = name.filter(|_| !line.starts_with(['#', ';']));
+        let mut behind = rest[name.map_or(line.len(), |at| at + 1)..].chars();
+        match name {
+            Some(at) => {
+                let value = value(&mut behind);
+                // Neither a name nor a value has the end of a text.
+                assigned
+                    .extend((!value.contains('\0')).then(|| (line[..at].trim_end_matches(BLANKS).to_owned(), value)));
+            }
+            None => others += usize::from(!line.starts_with(['#', ';'])),
+        }
+        rest = behind.as_str().trim_start_matches(BLANKS);
     }
-    let mut text = String::new();
-    let mut characters = inside('"').unwrap_or(value).chars();
+    (assigned, others)
+}
+
+/// A value, and the end of its line. Words in quotation marks follow each other without the blanks between them; in a word without, a
+/// quotation mark stands for itself, and blanks at its end go.
+fn value(characters: &mut Chars<'_>) -> String {
+    let (mut value, mut kept, mut is_word) = (String::new(), 0, false);
     while let Some(c) = characters.next() {
-        text.extend(if c == '\\' { characters.next() } else { Some(c) });
+        match c {
+            _ if LINE_ENDS.contains(&c) => break,
+            '\\' => {
+                is_word = true;
+                value.extend(characters.next().filter(|c| !LINE_ENDS.contains(c)));
+            }
+            '\'' if !is_word => value.extend(characters.by_ref().take_while(|c| *c != '\'')),
+            '"' if !is_word => take_double_quoted(characters, &mut value),
+            ' ' | '\t' => {
+                value.extend(is_word.then_some(c));
+                continue;
+            }
+            c => {
+                is_word = true;
+                value.push(c);
+            }
+        }
+        kept = value.len();
     }
-    text
+    value.truncate(kept);
+    value
+}
+
+/// Up to the second mark. Between them a backslash stands for itself, but before what a shell would take for something else.
+fn take_double_quoted(characters: &mut Chars<'_>, value: &mut String) {
+    while let Some(c) = characters.next() {
+        match c {
+            '"' => return,
+            '\\' => match characters.next() {
+                Some(escaped @ ('"' | '\\' | '`' | '$')) => value.push(escaped),
+                Some('\n') | None => {}
+                Some(other) => value.extend(['\\', other]),
+            },
+            c => value.push(c),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A secret lost its backslash, and a long value got a blank where its lines meet.
     #[test]
     fn variables_are_read_as_systemd_reads_them() {
         let text = "# a comment\n; another\n\nA=1\n B = two words \nC='a \"b\" \\c'\nD=\"a 'b' \\\"c\\\" \\\\\"\nE=a\\ b\n\
-                    F=one \\\ntwo\nno variable\n=nothing\nG=\nH=a=b\nI='\nJ=\"";
+                    F=one \\\ntwo\nno variable\n=nothing\nG=\nH=a=b\nI=it's \\ \nJ=\"C:\\d \\$x\"\nK='a\nb'\nL=\"a\\\nb\" 'c' d \n\
+                    M=last'";
         let expected = [
             ("A", "1"),
             ("B", "two words"),
             ("C", "a \"b\" \\c"),
             ("D", "a 'b' \"c\" \\"),
             ("E", "a b"),
-            ("F", "one  two"),
+            ("F", "one two"),
             ("G", ""),
             ("H", "a=b"),
-            ("I", "'"),
-            ("J", "\""),
+            ("I", "it's  "),
+            ("J", "C:\\d $x"),
+            ("K", "a\nb"),
+            ("L", "abcd"),
+            ("M", "last'"),
         ];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(parse(text), expected);
+        assert_eq!(Variables::parse(text).iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files that belong to a sign-in or to TLS trust: read within limits of time and size, and only regular ones.
+//! Files that somebody else writes, as of a sign-in or of TLS trust: read within limits of time and size, and only regular ones.
 //!
 //! `open` and `read` on a mount whose server is gone do not return, and nothing can interrupt them. So a file is read on a
 //! thread of its own: the caller gives up in time, and the thread stays behind.

@@ -1,4 +1,4 @@
-//! What is on the host: files below a root, and daemons behind Unix sockets, all within bounds of size and time.
+//! What is on the host: files below a root, within bounds of size and time, and the processes of this machine.
 
 use std::fs;
 use std::io;
@@ -100,9 +100,8 @@ impl Host {
 
     /// Whether a path leads to the device that has nothing in it, by which systemd knows what is masked.
     pub(crate) fn is_masked(&self, path: &str) -> bool {
-        self.at(path)
-            .and_then(fs::canonicalize)
-            .is_ok_and(|at| at == Path::new("/dev/null") || at == self.root.join("dev/null"))
+        let leads = self.look(path, |at| fs::canonicalize(at).map_err(FileError::Io));
+        leads.is_ok_and(|at| at == Path::new("/dev/null") || at == self.root.join("dev/null"))
     }
 
     /// The names in a directory, in order; none where there is no directory. The error is why it cannot be read.

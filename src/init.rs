@@ -14,6 +14,7 @@ use similar::TextDiff;
 use crate::client_config::Client;
 use crate::config::{Config, Flags};
 use crate::environment_file::Variables;
+use crate::installed::RELOAD;
 use crate::logger;
 
 mod ask;
@@ -31,7 +32,7 @@ use ask::{Conversation, Manner, Stop};
 use place::Before;
 use port::Port;
 use served::{Running, Ways};
-use service::{ENABLE, Manager, RELOAD};
+use service::{ENABLE, Manager};
 pub(crate) use settings::{Rule, Settings};
 pub(crate) use step::Step;
 

@@ -16,6 +16,11 @@ pub(crate) const UNITS: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
+/// This program's own, as the package has it.
+pub(crate) const OWN_UNIT: &str = "acr-cache-proxy.service";
+/// Has the service read its settings again.
+pub(crate) const RELOAD: &str = "systemctl reload acr-cache-proxy";
+
 /// It is there while systemd is the service manager (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
 

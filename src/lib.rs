@@ -141,7 +141,7 @@
 //! notify                           what the service manager is told: ready, status, stopping
 //!   watchdog                         fed while all that serves answers
 //! failure          why there is no token: below identity and token, which fail in its terms
-//! file, value      files of a sign-in, read within limits; secrets and ids, cleaned or refused
+//! file, value      files of others, read within limits; secrets and ids, cleaned or refused
 //! browser                          tells a request of a web page from one of a container client
 //! access                           who may pull, and how much: asked at the begin of a connection and with each request
 //!   network, client                  networks of addresses; who counts as one client
@@ -198,6 +198,7 @@
 //!   started, failed                  whether it is known how an engine is started; whether its service has failed
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
+//!   dockerd::hub                     Docker Hub, by daemon.json or a flag
 //!   dockerd::others                  registries besides Docker Hub
 //!   dockerd::former                  mirrors where the proxy was before
 //!   dockerd::second                  other processes of dockerd, which are not looked at

@@ -8,13 +8,11 @@
 //! - `STOPPING=1`: a signal was received; the proxy ends after the requests under way. `EXTEND_TIMEOUT_USEC=` is how long that
 //!   may take.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-#[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt as _;
-#[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{self as unix, UnixDatagram};
 use std::sync::{Arc, OnceLock};
@@ -75,7 +73,7 @@ impl Notifier {
         load: Arc<Load>,
         watchdog: Option<Watchdog>,
     ) -> Option<Self> {
-        std::env::var_os(SOCKET).filter(|socket| !socket.is_empty())?;
+        name_of_socket()?;
         Some(Self { listen, begun, takes_over, routes, load, watchdog: Mutex::new(watchdog) })
     }
 
@@ -101,26 +99,7 @@ impl Notifier {
         // A line break would begin a new variable.
         (status.replace(char::is_control, " "), is_well)
     }
-}
 
-#[async_trait]
-impl BackgroundService for Notifier {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        // An error means that the process ends.
-        if self.begun.clone().wait_for(|begun| *begun).await.is_err() {
-            return;
-        }
-        let feed = async {
-            if let Some(watchdog) = &mut *self.watchdog.lock().await {
-                watchdog.run().await;
-            }
-        };
-        // Also during a drain.
-        tokio::join!(self.tell(shutdown), feed);
-    }
-}
-
-impl Notifier {
     /// Tells that the proxy is ready, and its status from then on.
     async fn tell(&self, mut shutdown: ShutdownWatch) {
         let mut is_ready_due = self.takes_over
@@ -146,6 +125,23 @@ impl Notifier {
                 sent = status;
             }
         }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Notifier {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        // An error means that the process ends.
+        if self.begun.clone().wait_for(|begun| *begun).await.is_err() {
+            return;
+        }
+        let feed = async {
+            if let Some(watchdog) = &mut *self.watchdog.lock().await {
+                watchdog.run().await;
+            }
+        };
+        // Also during a drain.
+        tokio::join!(self.tell(shutdown), feed);
     }
 }
 
@@ -182,14 +178,17 @@ pub(crate) fn stopping(requests: usize, within: Duration) {
 
 /// Sends these states in one datagram. The crate's own `notify` knows no abstract socket, and waits for room without end.
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
-    let Some(name) = std::env::var_os(SOCKET).filter(|name| !name.is_empty()) else {
-        return Ok(());
-    };
+    let Some(name) = name_of_socket() else { return Ok(()) };
     let mut datagram = String::new();
     for state in states {
         let _ = writeln!(datagram, "{state}");
     }
     socket()?.send_to_addr(datagram.as_bytes(), &address(&name)?).map(drop)
+}
+
+/// Where the service manager, or a parent process, listens.
+fn name_of_socket() -> Option<OsString> {
+    std::env::var_os(SOCKET).filter(|name| !name.is_empty())
 }
 
 /// One for all messages: where the process has no file descriptor left, the watchdog is fed all the same.
@@ -204,7 +203,6 @@ fn socket() -> io::Result<&'static UnixDatagram> {
 }
 
 fn address(name: &OsStr) -> io::Result<unix::SocketAddr> {
-    #[cfg(target_os = "linux")]
     if let Some(name) = name.as_bytes().strip_prefix(b"@") {
         return unix::SocketAddr::from_abstract_name(name);
     }

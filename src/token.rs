@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::DEFAULT_TOKEN_WAIT;
-use crate::failure::Hop;
+use crate::failure::{Failure, Hop};
+use crate::secret::Secret;
 
 pub(crate) mod acr;
 mod backoff;
@@ -38,9 +39,6 @@ use state::{Failing, State};
 use table::SlotTable;
 
 pub(crate) use slot::Bearer;
-// What an [`Issuer`] is written with.
-use crate::failure::Failure;
-use crate::secret::Secret;
 
 /// How long a request that met a 401 waits for the next token. It is less than for a first one, because part of the
 /// request's time is spent.
@@ -48,7 +46,7 @@ const REPLACE_LIMIT: Duration = Duration::from_secs(5);
 /// Tokens of an ABAC registry, one a repository. A host pulls from tens; 1,024 tokens are about 2 MiB.
 const MAX_SCOPES: usize = 1024;
 /// The name in a scope that stands for every repository, where the registry honours it.
-const WILDCARD: &str = "*";
+pub(crate) const WILDCARD: &str = "*";
 
 /// A token as the registry gave it.
 #[derive(Clone, Debug)]
@@ -66,8 +64,8 @@ pub(crate) struct Granted {
 pub(crate) trait Issuer: Send + Sync {
     /// Signs in: the registry's refresh token.
     async fn login(&self) -> Result<Granted, Failure>;
-    /// An access token for `scope`, as `repository:<name>:pull`.
-    async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure>;
+    /// An access token that can pull this repository, or all of them with the [`WILDCARD`].
+    async fn access(&self, login: &Secret, repository: &str) -> Result<Granted, Failure>;
 }
 
 /// Whether a registry's tokens serve pulls.
@@ -145,7 +143,7 @@ impl Tokens {
     pub(crate) fn new(wait: Duration) -> Self {
         Self {
             start: Instant::now(),
-            wait: AtomicU64::new(milliseconds(wait)),
+            wait: AtomicU64::new(as_millis(wait)),
             wildcard: Arc::new(Slot::new(0)),
             per_repository: AtomicBool::new(false),
             table: SlotTable::default(),
@@ -158,7 +156,7 @@ impl Tokens {
 
     /// From now on a request waits for a token as long as `wait`.
     pub(crate) fn set_wait(&self, wait: Duration) {
-        self.wait.store(milliseconds(wait), Ordering::Relaxed);
+        self.wait.store(as_millis(wait), Ordering::Relaxed);
     }
 
     /// A token that can pull `repository` (its name in the registry): at once if there is one, else after the calls that
@@ -459,10 +457,6 @@ impl Unavailable {
 
 fn as_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::environment_file;
+use crate::environment_file::{self, Variables};
 use crate::host::Host;
 use crate::installed::{self, UNITS};
 
@@ -122,21 +122,22 @@ impl Unit {
                 Vec::new()
             });
             for file in files {
-                let variables = unit.read_variables(host, &file);
-                unit.sets.push((file, variables));
+                let variables = Variables::parse(&unit.read_variables(host, &file));
+                let variables = variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+                unit.sets.push((file, variables.collect()));
             }
         }
         let asked = said.passed.clone();
         unit.environment = unit.put_together(said);
-        let path = if unit.file.is_empty() { name } else { &unit.file };
         let of_nobody = asked.iter().filter(|name| !unit.environment.contains_key(*name) && unit.names(name));
-        let passed = of_nobody.map(|variable| Unknown::Passed { path: path.to_owned(), variable: variable.clone() });
+        let passed =
+            of_nobody.map(|variable| Unknown::Passed { path: unit.main_file().to_owned(), variable: variable.clone() });
         let passed: Vec<_> = passed.collect();
         unit.unknown.extend(passed);
         unit.command = unit.command.iter().flat_map(|word| unit.expanded(word)).collect();
         unit.script = unit.command.first().filter(|program| is_script(host, program)).cloned();
         if unit.script.is_some() || unit.command.first().is_some_and(|program| is_shell(program)) {
-            let path = if unit.file.is_empty() { name.to_owned() } else { unit.file.clone() };
+            let path = unit.main_file().to_owned();
             unit.unknown.push(Unknown::Shell { path, script: unit.script.clone() });
         }
         unit
@@ -206,17 +207,8 @@ impl Unit {
         }
         let own = UNITS.iter().flat_map(|directory| names.iter().map(move |name| format!("{directory}/{name}.d")));
         let directories: Vec<_> = own.chain(UNITS.map(|directory| format!("{directory}/service.d"))).collect();
-        let mut drop_ins = BTreeMap::new();
-        for directory in directories {
-            let files = host.list(&directory).unwrap_or_else(|cause| {
-                self.unknown.push(Unknown::Unread { path: directory.clone(), cause });
-                Vec::new()
-            });
-            for file in files.into_iter().filter(|file| file.ends_with(".conf") && !file.starts_with('.')) {
-                drop_ins.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
-            }
-        }
-        main.chain(drop_ins.into_values()).collect()
+        let drop_ins = drop_ins(host, directories, |path, cause| self.unknown.push(Unknown::Unread { path, cause }));
+        main.chain(drop_ins).collect()
     }
 
     /// Its other names: links to it beside it, and what its own name is a link to. Their drop-ins count as well.
@@ -274,18 +266,15 @@ impl Unit {
         (!all.is_empty()).then(|| all.join(", and "))
     }
 
-    fn read_variables(&mut self, host: &Host, path: &str) -> Vec<(String, String)> {
-        let Some(text) = host.read(path) else { return Vec::new() };
-        match text.content {
-            Ok(content) => {
-                let all = environment_file::parse(&content).into_iter();
-                all.map(|(name, value)| (name.trim_start_matches("export ").to_owned(), value)).collect()
-            }
-            Err(_) if host.is_masked(path) => Vec::new(),
-            Err(cause) => {
+    /// The content of a file of variables; empty if there is none, or it is not known.
+    fn read_variables(&mut self, host: &Host, path: &str) -> String {
+        match host.read(path).map(|text| text.content) {
+            Some(Ok(content)) => content,
+            Some(Err(cause)) if !host.is_masked(path) => {
                 self.unknown.push(Unknown::Unread { path: path.to_owned(), cause });
-                Vec::new()
+                String::new()
             }
+            None | Some(Err(_)) => String::new(),
         }
     }
 
@@ -300,7 +289,7 @@ impl Unit {
         }
         let mut script = Self { name: name.to_owned(), is_script: true, ..Self::default() };
         for file in files {
-            for (name, value) in script.read_variables(host, file) {
+            for (name, value) in environment_file::of_script(&script.read_variables(host, file)) {
                 script.environment.insert(name, (value, (*file).to_owned()));
             }
         }
@@ -351,8 +340,12 @@ impl Unit {
         if self.is_by_process {
             return format!("what starts {}", self.name.trim_end_matches(".service"));
         }
-        let unit = if self.file.is_empty() { &self.name } else { &self.file };
-        self.script.as_ref().unwrap_or(unit).clone()
+        self.script.as_deref().unwrap_or(self.main_file()).to_owned()
+    }
+
+    /// The file that has its `ExecStart`; its name where none has.
+    fn main_file(&self) -> &str {
+        if self.file.is_empty() { &self.name } else { &self.file }
     }
 
     /// Whether an administrator may edit this file of its: a package replaces its own units.
@@ -411,6 +404,27 @@ impl Unit {
         };
         self.command.iter().rev().find_map(value)
     }
+}
+
+/// The drop-ins of these directories in the order of their names, of two with one name that of the first directory. `unread` is told of each
+/// directory that cannot be read, and why.
+fn drop_ins(
+    host: &Host,
+    directories: impl IntoIterator<Item = String>,
+    mut unread: impl FnMut(String, String),
+) -> impl Iterator<Item = String> {
+    let mut found = BTreeMap::new();
+    for directory in directories {
+        match host.list(&directory) {
+            Ok(files) => {
+                for file in files.into_iter().filter(|file| file.ends_with(".conf") && !file.starts_with('.')) {
+                    found.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
+                }
+            }
+            Err(cause) => unread(directory, cause),
+        }
+    }
+    found.into_values()
 }
 
 /// Whether this program runs others, as its words say.

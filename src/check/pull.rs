@@ -120,8 +120,7 @@ impl Pull<'_> {
     }
 
     async fn own_token(&self, repository: &str) -> Result<Works<Bearer>, Finding> {
-        let scope = format!("repository:{repository}:pull");
-        let granted = self.ready.issuer.access(&self.ready.login, &scope).await.map_err(Finding::failed)?;
+        let granted = self.ready.issuer.access(&self.ready.login, repository).await.map_err(Finding::failed)?;
         let text = format!("a token for {repository}, for {}", minutes(granted.lifetime));
         let bearer = Bearer::of(&granted, true).ok_or_else(|| Finding::failed("a token that no header may carry"))?;
         Ok(Works::new(bearer, text))

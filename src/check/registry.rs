@@ -15,7 +15,7 @@ use crate::proxy::trial::{self, Answer};
 use crate::secret::Secret;
 use crate::serve::registry::Built;
 use crate::token::acr::AcrIssuer;
-use crate::token::{Granted, Issuer as _};
+use crate::token::{Granted, Issuer as _, WILDCARD};
 
 /// How far the clocks may be apart before it is told: `Date` has whole seconds, and an answer takes its time.
 const CLOCKS_DIFFER: u64 = 60;
@@ -85,7 +85,7 @@ pub(super) async fn reach(
     let token = async {
         let all = match login.per_repository {
             true => None,
-            false => Some(issuer.access(&login.token, "repository:*:pull").await.map_err(Finding::failed)?),
+            false => Some(issuer.access(&login.token, WILDCARD).await.map_err(Finding::failed)?),
         };
         let all = all.filter(|granted| !granted.per_repository);
         let text = match &all {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::exit::{Exit, mistake};
+use super::exit::{Exit, expect_root, mistake};
 use super::mirror::MirrorFlag;
 use super::serve::{self, HOST_SETTINGS};
 use crate::client_config::{self, Client, How, Mirror, Task};
@@ -84,7 +84,7 @@ pub(super) fn parse(arguments: ClientConfigFlags) -> Result<Task, Exit> {
         return Err(wrong(why.to_owned()));
     }
     if write || merge || check || prune || remove {
-        client_config::look_at(&root).map_err(wrong)?;
+        expect_root(&root)?;
     }
     if remove {
         return Ok(Task::Remove { client, root, write });

@@ -18,6 +18,8 @@ pub(crate) struct DemoOptions {
     /// End after the pull.
     pub once: bool,
 }
+
+/// The flags of `demo`.
 #[derive(Args)]
 pub(super) struct DemoFlags {
     /// Where the proxy listens [default: a free port of 127.0.0.1]

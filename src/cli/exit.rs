@@ -25,12 +25,15 @@ pub(super) fn mistake(sentences: &str) -> Exit {
     Exit { message: sentences.trim_end().to_owned() + "\n", to_stdout: false, status: WRONG }
 }
 
-/// A root has to be there, before anything is looked for or tried below it.
+/// A root has to be there, before anything is looked for or tried below it: one that were made would be somebody's slip of the pen, and the
+/// files would count nowhere.
 pub(super) fn expect_root(root: &Path) -> Result<(), Exit> {
-    match root.read_dir() {
-        Ok(_) => Ok(()),
-        Err(cause) => Err(mistake(&format!("--root {}: {cause}: name a directory that is there", root.display()))),
-    }
+    let wrong = match root.metadata() {
+        Ok(root) if root.is_dir() => return Ok(()),
+        Ok(_) => "it is no directory".to_owned(),
+        Err(cause) => cause.to_string(),
+    };
+    Err(mistake(&format!("--root {}: {wrong}: name a directory that is there", root.display())))
 }
 
 /// clap's error as one sentence; the text of `--help` and `--version` as it is. `first` is the first word, which is the

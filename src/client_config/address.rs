@@ -108,6 +108,11 @@ impl Address {
         self.port.unwrap_or(if self.tls == Some(false) { 80 } else { 443 })
     }
 
+    /// Whether both are of one host and one port.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        self.host == other.host && self.port() == other.port()
+    }
+
     /// The path below which `hosts.toml` has it asked: `/v2` is put behind one that does not end so, unless that is overridden.
     pub(crate) fn api(&self, is_overridden: bool) -> String {
         let path = self.path.split(['?', '#']).next().unwrap_or_default();

@@ -4,7 +4,7 @@ use super::merge::Addition;
 use super::{Client, File, Mirror, Setup, quoted, registries};
 use crate::config::Routes;
 
-const PATH: &str = "/etc/buildkit/buildkitd.toml";
+pub(crate) const PATH: &str = "/etc/buildkit/buildkitd.toml";
 pub(crate) const PATHS: &[&str] = &[PATH];
 pub(crate) const AFTER_REMOVAL: &str = "buildkitd forgets its mirrors at its next start; a builder of buildx is made anew: docker buildx rm, docker buildx create";
 

@@ -8,7 +8,7 @@ use crate::config::Routes;
 use oci::route::DOCKER_HUB;
 
 pub(crate) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
-const CERTS_D: &str = "/etc/docker/certs.d";
+pub(crate) const CERTS_D: &str = "/etc/docker/certs.d";
 pub(crate) const PATHS: &[&str] = &["/etc/docker/certs.d/*/hosts.toml"];
 pub(crate) const AFTER_REMOVAL: &str =
     "dockerd reads its hosts.toml at each pull, so for these there is nothing to reload";

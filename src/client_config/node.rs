@@ -4,7 +4,7 @@ use serde_yaml::Value;
 
 use super::Client;
 use super::k3s::{Distribution, K3S, RKE2};
-use crate::config::takes_too_long;
+use crate::config::parse_yaml;
 use crate::host::{Host, Text};
 use crate::unit::Unit;
 
@@ -147,13 +147,7 @@ impl Configuration {
 /// What a file says of the key.
 fn take<'a>(text: &'a Text, key: &str, values: &mut Option<Vec<(String, &'a str)>>) -> Result<(), String> {
     let content = text.content.clone()?;
-    if let Some(why) = takes_too_long(&content) {
-        return Err(format!("it is not YAML: {why}"));
-    }
-    let parsed: Value = serde_yaml::from_str(&content).map_err(|wrong| {
-        let at = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
-        format!("it is not YAML{at}")
-    })?;
+    let parsed: Value = parse_yaml(&content)?;
     let table = match &parsed {
         Value::Null => return Ok(()),
         Value::Mapping(table) => table,

@@ -77,9 +77,7 @@ impl Setup {
         });
         files.chain(stale).collect()
     }
-}
 
-impl Setup {
     /// Leaves out the files that a flag of the engine's excludes, or that cannot be judged, and gives the sentences why.
     pub(crate) fn take_excluded(&mut self, root: &Path) -> Vec<String> {
         let mut excluded = Vec::new();
@@ -94,9 +92,7 @@ impl Setup {
         self.files = files;
         excluded
     }
-}
 
-impl Setup {
     /// Why `--write --merge` leaves the file with this path as it is, a clause about the file; `None` if it does not.
     pub(crate) fn refusal(&self, root: &Path, path: &str) -> Option<String> {
         let file = self.files.iter().find(|file| file.path() == path)?;

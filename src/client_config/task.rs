@@ -74,13 +74,6 @@ pub(crate) struct How {
 
 /// Does it. The error is one sentence.
 pub(crate) fn run(task: &Task) -> Result<(), String> {
-    if let Task::ListStale { root, .. }
-    | Task::Check { root, .. }
-    | Task::Write { root, .. }
-    | Task::Remove { root, .. } = task
-    {
-        look_at(root)?;
-    }
     match task {
         Task::Show(setup) => show(setup),
         Task::ListStale { setup, root } => list_stale(setup, root),
@@ -88,16 +81,6 @@ pub(crate) fn run(task: &Task) -> Result<(), String> {
         Task::Write { setup, root, how } => write(setup, root, *how),
         Task::Remove { client, root, write } => remove(*client, root, *write),
     }
-}
-
-/// A root has to exist: one that were made would be somebody's slip of the pen, and the files would count nowhere.
-pub(crate) fn look_at(root: &Path) -> Result<(), String> {
-    let wrong = match root.metadata() {
-        Ok(root) if root.is_dir() => return Ok(()),
-        Ok(_) => "it is no directory".to_owned(),
-        Err(cause) => cause.to_string(),
-    };
-    Err(format!("--root {}: {wrong}: name a directory that is there", root.display()))
 }
 
 fn show(setup: &Setup) -> Result<(), String> {

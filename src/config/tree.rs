@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
 use super::hint::{self, Hint};
 
@@ -46,6 +48,17 @@ const MAX_BRACKETS: usize = 20_000;
 pub(crate) fn takes_too_long(text: &str) -> Option<String> {
     let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
     (brackets > MAX_BRACKETS).then(|| format!("it opens more than {MAX_BRACKETS} brackets"))
+}
+
+/// Reads the text of another program's file. The error quotes nothing of it, for it may have a password.
+pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    if let Some(why) = takes_too_long(text) {
+        return Err(format!("it is not YAML: {why}"));
+    }
+    serde_yaml::from_str(text).map_err(|cause| match position(&cause) {
+        Some(at) => format!("it is not YAML, line {}", at.line),
+        None => "it is not YAML".to_owned(),
+    })
 }
 
 /// Reads the text. The error is a sentence with the place that it is about, if it is about one.

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,6 +13,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::host::Host;
+use crate::program::{Printed, run as run_to_its_end};
 
 /// From the connection to the end of the answer. A daemon on the same host answers within milliseconds; dockerd takes
 /// seconds where its disk is slow.
@@ -146,19 +146,27 @@ pub(super) async fn program(words: &[&str]) -> Option<String> {
     run(words, PROGRAM_LIMIT).await.ok().filter(|(succeeded, ..)| *succeeded).map(|(_, said, _)| said)
 }
 
-/// Runs a program to its end: whether it succeeded, and what it has printed to standard output and standard error.
+/// Runs a program to its end: whether it succeeded, and what it has printed to standard output and standard error. After the limit it is
+/// killed, with all that it has started.
 pub(super) async fn run(words: &[&str], limit: Duration) -> io::Result<(bool, String, String)> {
     let (name, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = Command::new(name);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let all = async move {
-        let text = |bytes: io::Result<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let out = async { if let Some(out) = out { read(out).await } else { Ok(Vec::new()) } };
-        let err = async { if let Some(err) = err { read(err).await } else { Ok(Vec::new()) } };
-        let (out, err) = tokio::join!(out, err);
-        Ok((child.wait().await?.success(), text(out)?, text(err)?))
-    };
-    within(limit, all).await
+    let mut printed = Printed::all(MAX_ANSWER);
+    let status = within(limit, run_to_its_end(Command::new(name).args(arguments), &mut printed)).await?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((status.success(), text(printed.stdout), text(printed.stderr)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pull that left a process behind, with the pipes still open, was taken for one that has not ended.
+    #[tokio::test]
+    async fn what_a_program_leaves_behind_is_not_waited_for() {
+        let ran = run(&["sh", "-c", "echo pulled; sleep 1000 & echo $! >&2"], PROGRAM_LIMIT).await;
+        let (succeeded, out, left) = ran.expect("it has ended");
+        assert_eq!((succeeded, out.as_str()), (true, "pulled\n"));
+        let left = nix::unistd::Pid::from_raw(left.trim().parse().expect("a number"));
+        nix::sys::signal::kill(left, nix::sys::signal::Signal::SIGKILL).expect("it goes on");
+    }
 }

@@ -6,12 +6,11 @@ use super::finding::{Code, Examined, Finding, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
 use super::started;
 use super::text;
-use crate::client_config::Client;
 use crate::client_config::address::{Address, Order, Verdict, order};
+use crate::client_config::{BUILDKITD_TOML, Client};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
-const FILE: &str = "/etc/buildkit/buildkitd.toml";
 const SOCKET: &str = "/run/buildkit/buildkitd.sock";
 const RESTART: &str = " && systemctl restart buildkit";
 
@@ -36,7 +35,7 @@ pub(super) async fn read(host: &Host) -> Option<Facts> {
     if let Some(command) = pid.and_then(|pid| host::command_line(pid, "buildkitd")) {
         unit.runs_as(command);
     }
-    let path = unit.flag("config").pop().unwrap_or_else(|| FILE.to_owned());
+    let path = unit.flag("config").pop().unwrap_or_else(|| BUILDKITD_TOML.to_owned());
     let is_older = host::is_older(pid.and_then(host::started), host.changed(&path));
     Some(Facts { settings: host.read(&path), path, unit, runs, is_older })
 }
@@ -49,7 +48,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
-    let fix = if file == FILE { expected.write(Client::Buildkit, RESTART) } else { edit(file, RESTART) };
+    let fix = if file == BUILDKITD_TOML { expected.write(Client::Buildkit, RESTART) } else { edit(file, RESTART) };
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
     let table = match content.and_then(|content| text::toml(&content)) {
         Ok(table) => table,
@@ -73,9 +72,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
         let asked = order(here, &all);
         let mut way = if matches!(asked, Order::First(_)) { Way::Proxy } else { Way::Source };
         if let Order::First(ours) = asked {
-            let said = registries.iter().find(|(known, _)| {
-                Address::parse(known).host == ours.host && Address::parse(known).port() == ours.port()
-            });
+            let said = registries.iter().find(|(known, _)| Address::parse(known).is_at(ours));
             let http = said.and_then(|(_, table)| table.get("http")?.as_bool());
             // It takes plain HTTP for granted at loopback addresses only.
             if here.is_plain(ours) && !http.unwrap_or(ours.is_loopback()) {

@@ -10,8 +10,8 @@ use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
 use super::started;
 use super::text;
-use crate::client_config::Client;
 use crate::client_config::address::{Order, order};
+use crate::client_config::{CONTAINERD_CERTS_D as CERTS_D, Client};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
@@ -24,8 +24,6 @@ use settings::{FIRST, NEW, OLD, Settings};
 const CONFIG: &str = "/etc/containerd/config.toml";
 const UNIT: &str = "containerd.service";
 const SOCKET: &str = "/run/containerd/containerd.sock";
-/// Where client-config writes.
-const CERTS_D: &str = "/etc/containerd/certs.d";
 const RESTART: &str = "systemctl restart containerd";
 /// A file has a few imports.
 const MAX_IMPORTS: usize = 64;
@@ -246,8 +244,8 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
     }
     for directory in directories {
         let registry = hosts_toml::registry(&directory.name);
-        let is_known = registry == "_default" || expected.registries.contains_key(&registry);
-        if !is_known && hub_by_another_name(&registry).is_none() && hosts_toml::is_ours(&expected.here, directory) {
+        let is_known = registry == "_default" || expected.registries.contains_key(registry.as_str());
+        if !is_known && !is_hub_by_another_name(&registry) && hosts_toml::is_ours(&expected.here, directory) {
             let fix = if is_its_own || hosts_toml::is_foreign(directory) {
                 by_hand(expected::aside(directory.path()))
             } else {
@@ -258,11 +256,9 @@ fn by_files(facts: &Facts, settings: &Settings, file: &str, expected: &Expected<
     }
 }
 
-/// Names of Docker Hub that are no directory's.
-fn hub_by_another_name(registry: &str) -> Option<&'static str> {
-    ["registry-1.docker.io", "index.docker.io", "registry.hub.docker.com", "hub.docker.com"]
-        .into_iter()
-        .find(|name| *name == registry)
+/// Whether it is a name of Docker Hub that no directory may have.
+fn is_hub_by_another_name(registry: &str) -> bool {
+    ["registry-1.docker.io", "index.docker.io", "registry.hub.docker.com", "hub.docker.com"].contains(&registry)
 }
 
 /// A directory whose name is Docker Hub's host and not its name.
@@ -270,7 +266,7 @@ fn misnamed(directories: &[Directory], registry: &str, expected: &Expected<'_>, 
     if registry != oci::route::DOCKER_HUB {
         return None;
     }
-    let is_it = |one: &&Directory| hub_by_another_name(&one.name).is_some() && hosts_toml::is_ours(&expected.here, one);
+    let is_it = |one: &&Directory| is_hub_by_another_name(&one.name) && hosts_toml::is_ours(&expected.here, one);
     let directory = directories.iter().find(is_it)?;
     Some(Finding {
         registries: vec![registry.to_owned()],
@@ -308,7 +304,7 @@ fn by_mirrors(settings: &Settings, file: &str, expected: &Expected<'_>, found: &
     }
     for (name, endpoints) in &settings.mirrors {
         let leads_here = matches!(order(&expected.here, endpoints), Order::First(_));
-        if name != "*" && leads_here && !expected.registries.contains_key(name) {
+        if name != "*" && leads_here && !expected.registries.contains_key(name.as_str()) {
             found.find(leftover(file, name, fix.clone()));
         }
     }

@@ -8,26 +8,26 @@ use oci::route::DOCKER_HUB;
 use serde_json::Value;
 
 use super::ask;
-use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
-use super::forward_proxy;
+use super::expected::{Expected, List, misplaced, unreadable};
+use super::finding::{Examined, Part, Way};
 use super::hosts_toml::{self, Directory, Reader};
 use super::started;
 use super::text;
-use crate::client_config::address::{Address, Order, Verdict, order};
-use crate::client_config::{self, Client, DAEMON_JSON};
+use crate::client_config::address::{Address, Order, order};
+use crate::client_config::{self, DAEMON_JSON, DOCKER_CERTS_D as CERTS_D};
 use crate::host::{self, Host, Text};
 use crate::unit::Unit;
 
 mod former;
+mod hub;
 mod others;
 mod second;
 
 pub(super) use second::rootless;
 
+use hub::{edit_flag, hub};
 use others::others;
 
-const CERTS_D: &str = "/etc/docker/certs.d";
 const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
 /// By which it takes another `daemon.json`.
 const RELOAD: &str = " && systemctl reload docker";
@@ -303,195 +303,4 @@ fn as_loaded(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
     wrong.into_iter().for_each(|finding| found.find(finding));
     let doubt = facts.unit.doubt().map(|doubt| format!("{doubt}: dockerd is judged by the mirrors that it has loaded"));
     found.notes = facts.seconds.iter().cloned().chain(doubt).collect();
-}
-
-/// `registry-mirrors`, which are for Docker Hub only.
-fn hub(facts: &Facts, settings: &Value, file: &str, expected: &Expected<'_>, found: &mut Examined) {
-    let here = &expected.here;
-    let in_file =
-        settings["registry-mirrors"].as_array().map(|mirrors| mirrors.iter().filter_map(Value::as_str).collect());
-    let in_file: Option<Vec<_>> = in_file;
-    if in_file.is_none() && !settings["registry-mirrors"].is_null() {
-        found.find(unreadable(file, "registry-mirrors is not a list of addresses", facts.why_unreadable()));
-        found.ways.insert(DOCKER_HUB.to_owned(), facts.goes_on(expected));
-        return;
-    }
-    let flags = facts.unit.flag("registry-mirror");
-    if in_file.is_some() && !flags.is_empty() {
-        found.find(Finding {
-            registries: Vec::new(),
-            code: Code::Conflict,
-            file: Some(file.to_owned()),
-            text: "registry-mirrors is here, and --registry-mirror is among dockerd's flags".to_owned(),
-            why: "dockerd takes a setting from one of the two, and does not start with both".to_owned(),
-            fix: edit_flag(&facts.unit, "take --registry-mirror out", ""),
-        });
-    }
-    let mirrors: Vec<_> =
-        in_file.iter().flatten().copied().chain(flags.iter().map(String::as_str)).map(Address::parse).collect();
-    // A file with mirrors beside a flag with mirrors is one that dockerd does not start with.
-    let by_flag = in_file.is_none() && !flags.is_empty();
-    let by_editing = || {
-        if by_flag {
-            edit_flag(&facts.unit, &format!("--registry-mirror={} comes first", here.url), "")
-        } else if file == DAEMON_JSON && facts.has_two_lists() {
-            edit(
-                file,
-                &format!("  # leave one registry-mirrors, with {} first; then: systemctl reload docker", here.url),
-            )
-        } else if file == DAEMON_JSON {
-            edit(file, RELOAD)
-        } else {
-            edit(file, &format!("  # put {} first in registry-mirrors; then: systemctl reload docker", here.url))
-        }
-    };
-    // client-config knows no other file that --config-file may name, and adds to no list that is there twice.
-    let by_command = !by_flag && file == DAEMON_JSON && !facts.has_two_lists();
-    let fix = if by_command { expected.write(Client::Docker, RELOAD) } else { by_editing() };
-    let file_of_settings = file;
-    let of_flag = facts.unit.file_of("registry-mirror");
-    let (file, key) = match by_flag {
-        true => (of_flag.as_str(), "--registry-mirror"),
-        false => (file, "registry-mirrors"),
-    };
-    let list = List { file, key, registry: DOCKER_HUB, is_there: by_flag || facts.settings.is_some() };
-    let is_ours = |address: &&Address| here.judge(address) == Verdict::Ours;
-    let living = facts.living(here, mirrors.clone());
-    let taking_out = |gone: &Address| {
-        let what =
-            format!("if {gone} was the proxy's, take it out; if it is another registry's, put it behind {}", here.url);
-        match by_flag {
-            true => edit_flag(&facts.unit, &what, ""),
-            false => edit(file_of_settings, &format!("  # {what}; then: systemctl reload docker")),
-        }
-    };
-    former::find(&mirrors, &living, &list, here, taking_out, found);
-    let mirrors = living;
-    for address in &mirrors {
-        let why = match facts.starts_with(address) {
-            Some(true) if address.is_bare() || !is_ours(&address) => continue,
-            Some(true) => format!("dockerd asks for a path that the proxy refuses, and {PAST}"),
-            Some(false) => "dockerd does not start with such a mirror, nor reload".to_owned(),
-            None => "dockerd before 24.0.8 does not start with such a mirror, nor reload; a later one asks for that path, which this proxy refuses".to_owned(),
-        };
-        // What is there already stays where client-config adds to the file.
-        found.find(with_path(address, &list, true, why, by_editing()));
-    }
-    let ours = mirrors.iter().find(is_ours);
-    let is_routed = expected.registries.contains_key(DOCKER_HUB);
-    if !is_routed {
-        if ours.is_some() {
-            found.find(leftover(file, DOCKER_HUB, by_editing()));
-        }
-        return;
-    }
-    let by_hosts = facts.release().is_some_and(|release| release >= READS_HOSTS_TOML)
-        && facts.has_containerds_store()
-        && hosts_toml::of(&facts.certs, DOCKER_HUB)
-            .is_some_and(|directory| hosts_toml::leads_here(expected, DOCKER_HUB, directory, facts.reader()));
-    let asked = order(here, &mirrors);
-    let to_front = matches!(asked, Order::Behind(..));
-    let wrong = misplaced(here, asked, &list, if to_front { by_editing() } else { fix.clone() });
-    let mut way = if wrong.is_none() || by_hosts { Way::Proxy } else { Way::Source };
-    // Its own hosts.toml goes before the mirrors of daemon.json.
-    if let Some(finding) = wrong.filter(|_| !by_hosts) {
-        found.find(finding);
-    } else if ours.is_some_and(|ours| !ours.is_bare()) {
-        way = Way::Source;
-    } else if let Some(ours) = ours {
-        if !by_hosts && !expected.is_meant(DOCKER_HUB, ours) {
-            found.find(Finding { registries: vec![DOCKER_HUB.to_owned()],
-                code: Code::Path,
-                file: Some(file.to_owned()),
-                text: format!("{key} has {ours}, and a request there that names no registry is not for docker.io"),
-                why: format!("dockerd cannot say that it means docker.io, so the proxy takes it for another registry or refuses: {PAST}"),
-                fix: fix.clone(),
-            });
-            way = Way::Source;
-        }
-        if let Some(finding) = not_loaded(facts, &list, ours, expected).filter(|_| !by_hosts) {
-            found.find(finding);
-            way = Way::Source;
-        }
-        if let Some(finding) = forward_proxy(facts, settings, ours, file, expected) {
-            found.find(finding);
-            way = Way::Source;
-        }
-    }
-    if expected.is_closed(DOCKER_HUB) && !by_hosts {
-        found.never_close(&[DOCKER_HUB], "and dockerd's own mirrors always fall back");
-    }
-    let starts: Vec<_> = mirrors.iter().map(|mirror| facts.starts_with(mirror)).collect();
-    if starts.contains(&Some(false)) {
-        way = Way::Nowhere;
-    }
-    if way == Way::Nowhere || !starts.contains(&None) {
-        found.ways.insert(DOCKER_HUB.to_owned(), way);
-    }
-}
-
-/// A unit or a file of its variables gives the flag, and is edited.
-fn edit_flag(unit: &Unit, what: &str, then: &str) -> Fix {
-    let (file, restart) = (&unit.file_of("registry-mirror"), unit.restart());
-    let edited = format!("  # {what}; then: {then}{restart}");
-    match unit.is_edited(file) {
-        true => edit(file, &edited),
-        // No file is known to have it, and its parent may tell.
-        false if unit.is_script() => by_hand(format!("ps -o pid,ppid,args -C dockerd{edited}")),
-        // systemd has it from elsewhere, or had it at the start.
-        false if unit.is_by_process() => by_hand(format!(
-            "systemctl cat docker && systemctl show-environment  # find what gives dockerd --registry-mirror. If nothing does any more: {restart}. Else: {what}; then: {then}{restart}"
-        )),
-        false => by_hand(format!("systemctl edit --full docker{edited}")),
-    }
-}
-
-/// The file is right, and dockerd goes by an earlier one.
-fn not_loaded(facts: &Facts, list: &List<'_>, ours: &Address, expected: &Expected<'_>) -> Option<Finding> {
-    let loaded = facts.living(&expected.here, facts.loaded()?);
-    if matches!(order(&expected.here, &loaded), Order::First(_)) {
-        return None;
-    }
-    let has: Vec<_> = loaded.iter().map(ToString::to_string).collect();
-    let has = if has.is_empty() { "no mirror".to_owned() } else { has.join(", ") };
-    Some(Finding {
-        registries: vec![DOCKER_HUB.to_owned()],
-        code: Code::NotLoaded,
-        file: Some(list.file.to_owned()),
-        text: format!("it has {ours}, and the dockerd that runs has loaded {has}"),
-        why: format!("until dockerd reads the file again, {PAST}"),
-        // Flags count at a start only, and with a mirror among them dockerd refuses one of the file.
-        fix: by_hand(if list.key.starts_with("--") || facts.has_old_flags {
-            facts.unit.restart()
-        } else {
-            "systemctl reload docker".to_owned()
-        }),
-    })
-}
-
-/// By the unit's environment, or by `proxies` of `daemon.json`.
-fn forward_proxy(
-    facts: &Facts,
-    settings: &Value,
-    ours: &Address,
-    file: &str,
-    expected: &Expected<'_>,
-) -> Option<Finding> {
-    let proxies = &settings["proxies"];
-    let key = if expected.here.is_plain(ours) { "http-proxy" } else { "https-proxy" };
-    if !proxies[key].is_string() {
-        return forward_proxy::of_unit(&facts.unit, expected, ours);
-    }
-    let exempt = proxies["no-proxy"].as_str().unwrap_or_default();
-    if ours.is_loopback() || forward_proxy::is_exempt(exempt, ours) {
-        return None;
-    }
-    Some(Finding {
-        registries: vec![DOCKER_HUB.to_owned()],
-        code: Code::ForwardProxy,
-        file: Some(file.to_owned()),
-        text: format!("proxies.{key} is set, and proxies.no-proxy does not have {}, where the proxy is", ours.host),
-        why: format!("dockerd sends its requests for the proxy to that forward proxy, which cannot reach it: {PAST}"),
-        fix: edit(file, " && systemctl restart docker"),
-    })
 }

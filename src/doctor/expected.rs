@@ -5,29 +5,19 @@ use std::path::Path;
 
 use oci::authority;
 use oci::printable::is_harmless;
-use oci::route::OnFailure;
 
 use super::finding::{Code, Finding, Fix, PAST, REGISTRIES};
-use crate::client_config::Client;
 use crate::client_config::address::{Address, Here, Order, Slip};
+use crate::client_config::{Client, Registry, registries};
 use crate::config::{Config, Routes};
-
-/// A registry that has routes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Routed {
-    /// One of its routes is closed.
-    pub closed: bool,
-    /// One of its routes is not.
-    pub open: bool,
-}
 
 /// The proxy as engines should know it.
 pub(super) struct Expected<'a> {
     pub here: Here,
     pub routes: &'a Routes,
-    /// By name.
-    pub registries: BTreeMap<String, Routed>,
-    /// That of the settings.
+    /// Those that have routes, by name.
+    pub registries: BTreeMap<&'a str, Registry>,
+    /// The file of the settings.
     pub file: Option<String>,
     /// The end of a command line of this program that reads the same settings.
     pub settings: String,
@@ -42,14 +32,6 @@ pub(super) struct Expected<'a> {
 impl<'a> Expected<'a> {
     /// `file` is that of the settings, `url` the proxy's address where `--mirror` gives it, `own` names and addresses of this host.
     pub(super) fn new(config: &'a Config, file: Option<&str>, mirror: &str, is_given: bool, own: &[String]) -> Self {
-        let mut registries: BTreeMap<String, Routed> = BTreeMap::new();
-        for route in config.routes().iter() {
-            let found = registries.entry(route.source.registry().to_owned()).or_default();
-            match route.destination.on_failure {
-                OnFailure::Closed => found.closed = true,
-                OnFailure::Fallback => found.open = true,
-            }
-        }
         let settings = file.map(|file| format!(" --config {}", shell_word(file))).unwrap_or_default();
         let mut flags = settings.clone();
         if is_given {
@@ -60,7 +42,7 @@ impl<'a> Expected<'a> {
         Self {
             here,
             routes: config.routes(),
-            registries,
+            registries: registries(config.routes()),
             file: file.map(str::to_owned),
             settings,
             flags,
@@ -84,8 +66,8 @@ impl<'a> Expected<'a> {
     }
 
     /// The names of all routed registries.
-    pub(super) fn names(&self) -> Vec<&str> {
-        self.registries.keys().map(String::as_str).collect()
+    pub(super) fn names(&self) -> Vec<&'a str> {
+        self.registries.keys().copied().collect()
     }
 
     /// Whether a route of this registry is closed, so that its source is not to be asked.
@@ -257,7 +239,7 @@ pub(super) fn unreadable(file: &str, wrong: &str, why: &str) -> Finding {
     }
 }
 
-/// What is not there to be read.
+/// A file, or an entry of one, that sends a registry without a route to the proxy.
 pub(super) fn leftover(file: &str, registry: &str, fix: Fix) -> Finding {
     Finding {
         registries: Vec::new(),

@@ -128,7 +128,7 @@ pub(super) fn missing(directories: &[Directory], certs: &str, here: &Here, regis
     finding.of(registry)
 }
 
-/// Whether a name of a directory is that of some registry.
+/// The registry that a directory of this name is for.
 pub(super) fn registry(name: &str) -> String {
     match name.strip_suffix('_').and_then(|rest| rest.rsplit_once('_')) {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => format!("{host}:{port}"),

@@ -8,39 +8,20 @@ use super::forward_proxy;
 use super::started;
 use crate::client_config::address::{Address, Order, Verdict, order};
 use crate::client_config::{self, Broken, Client, Node, SWITCH};
-use crate::config::takes_too_long;
+use crate::config::parse_yaml;
 use crate::host::{DENIED, Host, Text};
 
-/// One of the two.
-struct Kind {
-    part: Part,
-    client: Client,
-    programs: &'static [&'static str],
-    /// What it makes of the file.
-    generated: &'static str,
-}
-
-const KINDS: [Kind; 2] = [
-    Kind {
-        part: Part::K3s,
-        client: Client::K3s,
-        programs: &["k3s"],
-        generated: "/var/lib/rancher/k3s/agent/etc/containerd",
-    },
-    Kind {
-        part: Part::Rke2,
-        client: Client::Rke2,
-        programs: &["rke2"],
-        generated: "/var/lib/rancher/rke2/agent/etc/containerd",
-    },
-];
+const KINDS: [(Part, Client); 2] = [(Part::K3s, Client::K3s), (Part::Rke2, Client::Rke2)];
 
 /// What was read of one.
 pub(super) struct Facts {
-    kind: &'static Kind,
+    part: Part,
+    client: Client,
     /// Its service, and the file of its mirrors.
     node: Node,
     settings: Option<Text>,
+    /// Where it puts what it makes of the file.
+    generated_in: String,
     /// All that it has made, if it has ever run.
     generated: Option<String>,
     /// What it has made could not be read.
@@ -49,35 +30,36 @@ pub(super) struct Facts {
 
 /// Those that are here.
 pub(super) fn read(host: &Host) -> Vec<Facts> {
-    let facts = |kind: &'static Kind| {
-        if !host.has_program(kind.programs) {
+    let facts = |(part, client): (Part, Client)| {
+        if !host.has_program(&[part.name()]) {
             return None;
         }
-        let node = client_config::node(host, kind.client);
-        let certs = format!("{}/certs.d", kind.generated);
+        let node = client_config::node(host, client);
+        let generated_in = format!("/var/lib/rancher/{}/agent/etc/containerd", part.name());
+        let certs = format!("{generated_in}/certs.d");
         let names = host.list(&certs);
         let mut is_closed = names.is_err();
         let hosts =
             names.unwrap_or_default().into_iter().filter_map(|name| host.read(&format!("{certs}/{name}/hosts.toml")));
         // Before it knew hosts.toml, they were in this one.
-        let config = host.read(&format!("{}/config.toml", kind.generated));
+        let config = host.read(&format!("{generated_in}/config.toml"));
         let texts: Vec<_> = config.into_iter().chain(hosts).collect();
         is_closed |= texts.iter().any(|text| text.content.is_err());
         let generated: Vec<_> = texts.into_iter().filter_map(|text| text.content.ok()).collect();
         let generated = (!generated.is_empty()).then(|| generated.join("\n"));
         let settings = node.file.as_ref().ok().and_then(|file| host.read(file));
-        Some(Facts { kind, settings, generated, is_closed, node })
+        Some(Facts { part, client, node, settings, generated_in, generated, is_closed })
     };
-    KINDS.iter().filter_map(facts).collect()
+    KINDS.into_iter().filter_map(facts).collect()
 }
 
 /// Pure: what is wrong with one.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
-    let mut found = Examined::new(facts.kind.part);
+    let mut found = Examined::new(facts.part);
     if !started::is_known(&facts.node.unit, &mut found) {
         return found;
     }
-    let name = facts.kind.part.name();
+    let name = facts.part.name();
     let file = match &facts.node.file {
         Ok(file) => file.as_str(),
         Err(Broken { path, wrong }) => {
@@ -93,19 +75,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     };
     let restart = facts.node.restart.clone();
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
-    let parsed = content.and_then(|content| {
-        if let Some(why) = takes_too_long(&content) {
-            return Err(format!("it is not YAML: {why}"));
-        }
-        serde_yaml::from_str::<Value>(&content).map_err(|wrong| {
-            let at = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
-            format!("it is not YAML{at}")
-        })
-    });
-    let settings = match parsed {
+    let settings = match content.and_then(|content| parse_yaml::<Value>(&content)) {
         Ok(settings) => settings,
         Err(wrong) => {
-            found.find(unreadable(file, &wrong, &format!("{} does not start with it", facts.kind.part.name())));
+            found.find(unreadable(file, &wrong, &format!("{} does not start with it", facts.part.name())));
             found.lead_all(expected.names(), Way::Nowhere);
             return found;
         }
@@ -156,7 +129,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     for name in settings["mirrors"].as_object().into_iter().flat_map(serde_json::Map::keys) {
         let is_ours = endpoints(name).iter().any(|one| here.judge(one) == Verdict::Ours);
-        if name != "*" && is_ours && !expected.registries.contains_key(name) {
+        if name != "*" && is_ours && !expected.registries.contains_key(name.as_str()) {
             found.find(leftover(file, name, edit(file, &format!(" && {restart}"))));
         }
     }
@@ -164,8 +137,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     if is_right && facts.is_closed {
         found.notes.push(format!(
             "{}: {DENIED}: whether {} has loaded its mirrors is not known: run doctor as root",
-            facts.kind.generated,
-            facts.kind.part.name()
+            facts.generated_in,
+            facts.part.name()
         ));
         found.is_blind = true;
     } else if is_right && facts.generated.as_ref().is_some_and(|generated| !generated.contains(authority)) {
@@ -175,7 +148,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             file: Some(file.to_owned()),
             text: format!(
                 "it names the proxy, and what {} has made of it at its last start does not",
-                facts.kind.part.name()
+                facts.part.name()
             ),
             why: "it is read at the start only, so pulls go past the proxy until the next one".to_owned(),
             fix: by_hand(restart),
@@ -191,7 +164,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
 /// finding is what it puts right without breaking another one.
 fn last(facts: &Facts, expected: &Expected<'_>, settings: &Value, found: &mut Examined) {
     let Some(source) = &facts.node.source else { return };
-    let (name, file) = (facts.kind.part.name(), source.file.as_str());
+    let (name, file) = (facts.part.name(), source.file.as_str());
     let through: Vec<_> =
         found.ways.iter().filter(|(_, way)| **way == Way::Proxy).map(|(name, _)| name.clone()).collect();
     let (closed, open): (Vec<_>, Vec<_>) =
@@ -260,5 +233,5 @@ fn rewritten(file: &str, name: &str, fix: Fix) -> Finding {
 
 /// Puts the mirrors into the file.
 fn by_settings(expected: &Expected<'_>, facts: &Facts, restart: &str) -> Fix {
-    expected.write(facts.kind.client, &format!(" && {restart}"))
+    expected.write(facts.client, &format!(" && {restart}"))
 }

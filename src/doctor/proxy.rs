@@ -1,24 +1,22 @@
 //! The proxy itself: whether it runs, has its tokens, and has sent clients to the source.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::ask::{self, Answer};
-use super::expected::{Expected, Routed, by_hand, edit, shell_word};
+use super::expected::{Expected, by_hand, edit, shell_word};
 use super::finding::{Code, Examined, Finding, Fix, Part, listed};
+use crate::client_config::Registry;
 use crate::client_config::address::Address;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, reachable};
 use crate::environment_file::{BESIDE as VARIABLES, Variables};
 use crate::host::Host;
-use crate::installed::runs_systemd;
+use crate::installed::{OWN_UNIT as UNIT, RELOAD, runs_systemd};
 use crate::metrics::labels::Cause;
 
-const UNIT: &str = "acr-cache-proxy.service";
-/// Has the service read its settings again.
-const RELOAD: &str = "systemctl reload acr-cache-proxy";
 /// A sentence of the proxy's is quoted up to here.
 const MAX_SENTENCE: usize = 500;
 
@@ -171,16 +169,6 @@ pub(super) async fn status_of(config: &Config, image: &str) -> Option<Value> {
 
 async fn ask_status(admin: SocketAddr, target: &str) -> Option<Value> {
     ask::get(admin, target).await.ok().filter(|answer| answer.status == 200)?.json()
-}
-
-/// By which a listener is reached from its own host.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// What systemd says of the service: `active`, `failed` and so on; `None` where it has none.
@@ -384,9 +372,9 @@ fn limited(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
 
 /// What comes of pulls while nobody answers.
 fn without_it(expected: &Expected<'_>) -> String {
-    let of = |is_meant: fn(&Routed) -> bool| -> Vec<&str> {
+    let of = |is_meant: fn(&Registry) -> bool| -> Vec<&str> {
         let meant = expected.registries.iter().filter(|(_, routed)| is_meant(routed));
-        meant.map(|(name, _)| name.as_str()).collect()
+        meant.map(|(name, _)| *name).collect()
     };
     let (open, closed) = (of(|routed| routed.open), of(|routed| routed.closed));
     // They have no setting against it, or one for all registries together.

@@ -1,7 +1,7 @@
 //! `--pull`: each engine that runs pulls a small image, and the proxy's own counts tell whether it was asked for it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci::image::Image;
@@ -283,7 +283,7 @@ async fn by_containerd(host: &Host, image: &str) -> Outcome {
         return by_crictl(host, containerd::socket(host).ok(), image).await;
     }
     let Ok(socket) = containerd::socket(host) else { return Outcome::Unasked };
-    if is_denied(Some(socket.clone())).await {
+    if is_denied(&socket).await {
         return Outcome::Denied;
     }
     let Some(flags) = containerd::ctr_flags(host).await else { return Outcome::Unasked };
@@ -301,7 +301,7 @@ async fn by_containerd(host: &Host, image: &str) -> Outcome {
 
 async fn by_crictl(host: &Host, socket: Option<PathBuf>, image: &str) -> Outcome {
     let Some(socket) = socket else { return Outcome::Unasked };
-    if is_denied(Some(socket.clone())).await {
+    if is_denied(&socket).await {
         return Outcome::Denied;
     }
     let endpoint = format!("unix://{}", socket.display());
@@ -321,12 +321,9 @@ async fn run(host: &Host, program: &str, words: &[&str]) -> Outcome {
     }
 }
 
-/// Its programs say so in a sentence among others.
-async fn is_denied(socket: Option<PathBuf>) -> bool {
-    match socket {
-        Some(socket) => ask::listens(&socket).await.is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied),
-        None => false,
-    }
+/// Whether this user may not ask an engine. Its programs say so in a sentence among others.
+async fn is_denied(socket: &Path) -> bool {
+    ask::listens(socket).await.is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn failed(cause: &io::Error) -> Outcome {

@@ -9,7 +9,7 @@ use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_
 use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way, listed};
 use super::text;
 use crate::client_config::address::{Address, Verdict, order};
-use crate::client_config::{Client, carries_marker};
+use crate::client_config::{Client, REGISTRIES_CONF as OURS, carries_marker};
 use crate::host::{DENIED, Host, Text};
 
 mod aliases;
@@ -24,8 +24,6 @@ const FILES: [&str; 2] = ["/etc/containers/registries.conf", "/usr/share/contain
 const DROP_INS: &str = "/etc/containers/registries.conf.d";
 /// Where signatures are looked for.
 const SIGNATURES: &str = "/etc/containers/registries.d";
-/// What client-config writes.
-const OURS: &str = "/etc/containers/registries.conf.d/50-acr-cache-proxy.conf";
 /// A user's own, below the home directory.
 const USERS: &str = ".config/containers/registries.conf";
 

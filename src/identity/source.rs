@@ -33,17 +33,7 @@ impl TokenSource {
 
     /// Its name in messages.
     pub(crate) fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Default => "default chain",
-            Kind::ClientSecret { .. } => "client secret",
-            Kind::ClientCertificate { .. } => "client certificate",
-            Kind::WorkloadIdentity { .. } => "workload identity",
-            Kind::ManagedIdentity(_) => "managed identity",
-            Kind::AzureArc { .. } => "Azure Arc",
-            Kind::AzureCli => "Azure CLI",
-            Kind::AzureDeveloperCli => "Azure Developer CLI",
-            Kind::Anonymous => "nobody",
-        }
+        self.kind.told().0
     }
 
     /// It was configured on purpose, so the chain ends where it fails.

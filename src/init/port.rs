@@ -1,12 +1,12 @@
 //! Whether the proxy can listen where the configuration says, before anything is written for it.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::Options;
 use super::settings::Settings;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, reachable};
 
 /// A proxy on the same host answers a refusal within milliseconds.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -113,14 +113,9 @@ fn is_ours(address: SocketAddr) -> bool {
 
 /// What a server of this host answers to this request, its head and its body; empty where there is no answer.
 pub(super) fn ask(address: SocketAddr, target: &str) -> String {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
     let mut answer = Vec::new();
     let mut exchange = || -> std::io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), LIMIT)?;
+        let mut stream = TcpStream::connect_timeout(&reachable(address), LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
         // In HTTP/1.0 the end of the connection is that of the answer.

@@ -5,13 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use super::served::Running;
-use crate::installed;
+use crate::installed::{self, OWN_UNIT};
 
-const UNIT: &str = "acr-cache-proxy.service";
 /// Starts the service now and at each boot.
 pub(super) const ENABLE: &str = "systemctl enable --now acr-cache-proxy";
-/// Has a running one take a new configuration.
-pub(super) const RELOAD: &str = "systemctl reload acr-cache-proxy";
 
 /// How the service can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +60,15 @@ impl Manager {
         if !installed::runs_systemd() {
             return Self::Absent("systemd does not run here");
         }
-        if !installed::has_unit(root, UNIT) {
+        if !installed::has_unit(root, OWN_UNIT) {
             return Self::Absent("the unit is not installed");
         }
-        let is_active = run(&format!("systemctl --quiet is-active {UNIT}")).is_ok();
+        let is_active = run(&format!("systemctl --quiet is-active {OWN_UNIT}")).is_ok();
         Self::Systemd { is_active }
     }
 }
 
-/// Runs a command of [`ENABLE`] or [`RELOAD`], whose output is shown. The error is one sentence.
+/// Runs a command, as [`ENABLE`] is one, whose output is shown. The error is one sentence.
 pub(super) fn run(words: &str) -> Result<(), String> {
     let mut parts = words.split(' ');
     let status = match parts.next() {

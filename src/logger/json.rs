@@ -81,7 +81,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn plain(self, value: impl Display) -> Result<(), Error> {
+    fn plain(&mut self, value: impl Display) -> Result<(), Error> {
         write!(self.out, r#","{}":{value}"#, self.key).map_err(Error::from)
     }
 }
@@ -93,19 +93,19 @@ impl<'v> VisitValue<'v> for Pair<'_> {
     }
 
     fn visit_u64(&mut self, value: u64) -> Result<(), Error> {
-        Pair { out: self.out, key: self.key }.plain(value)
+        self.plain(value)
     }
 
     fn visit_i64(&mut self, value: i64) -> Result<(), Error> {
-        Pair { out: self.out, key: self.key }.plain(value)
+        self.plain(value)
     }
 
     fn visit_f64(&mut self, value: f64) -> Result<(), Error> {
-        if value.is_finite() { Pair { out: self.out, key: self.key }.plain(value) } else { Ok(()) }
+        if value.is_finite() { self.plain(value) } else { Ok(()) }
     }
 
     fn visit_bool(&mut self, value: bool) -> Result<(), Error> {
-        Pair { out: self.out, key: self.key }.plain(value)
+        self.plain(value)
     }
 }
 

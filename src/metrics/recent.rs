@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
 
 use ahash::RandomState;
@@ -169,7 +169,7 @@ pub(crate) struct Failures(Mutex<VecDeque<Failure>>);
 impl Failures {
     /// One more.
     pub(crate) fn add(&self, failure: Failure) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = locked(&self.0);
         failures.truncate(MAX_FAILURES - 1);
         failures.push_front(failure);
     }

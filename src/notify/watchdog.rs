@@ -6,7 +6,7 @@ use log::{error, info};
 use sd_notify::NotifyState;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::send;
+use super::{name_of_socket, send};
 use crate::liveness::{Asker, Liveness};
 
 /// Set by the service manager: the process that is to feed it. A process that takes the place of another has another id.
@@ -23,7 +23,7 @@ pub(crate) struct Watchdog {
 impl Watchdog {
     /// The parts, and their watchdog if the service manager wants one (`WATCHDOG_USEC`, `WATCHDOG_PID`).
     pub(crate) fn of_process() -> (Liveness, Option<Self>) {
-        let is_told = std::env::var_os(super::SOCKET).is_some_and(|socket| !socket.is_empty());
+        let is_told = name_of_socket().is_some();
         let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| is_told && !limit.is_zero()) else {
             return (Liveness::default(), None);
         };

@@ -16,7 +16,7 @@ use oci::quote::{Sent, registry_error};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Granted, Issuer};
+use super::{Granted, Issuer, WILDCARD};
 use crate::answer::{
     BodyError, FIREWALL, MAX_BODY, correlation, is_about_firewall, read_body, retry_after, server_time, with_causes,
 };
@@ -273,14 +273,15 @@ impl Issuer for AcrIssuer {
         answer
     }
 
-    async fn access(&self, login: &Secret, scope: &str) -> Result<Granted, Failure> {
+    async fn access(&self, login: &Secret, repository: &str) -> Result<Granted, Failure> {
+        let scope = format!("repository:{repository}:pull");
         let service = self.domain.host();
         // An anonymous pull is a password grant without a password (as azcontainerregistry does it).
         let grant = if self.identity.is_some() { "refresh_token" } else { "password" };
-        let form = [("grant_type", grant), ("service", service), ("scope", scope), ("refresh_token", login.expose())];
+        let form = [("grant_type", grant), ("service", service), ("scope", &scope), ("refresh_token", login.expose())];
         let form = if self.identity.is_some() { &form[..] } else { &form[..3] };
         let mut granted = self.post(Hop::Token, "/oauth2/token", form).await?;
-        granted.per_repository &= scope == "repository:*:pull";
+        granted.per_repository &= repository == WILDCARD;
         Ok(granted)
     }
 }
@@ -339,9 +340,9 @@ impl Claims {
     /// The registry honoured the wildcard; a token without an `access` claim is taken to cover it.
     fn covers_all(&self) -> bool {
         self.access.as_ref().is_none_or(|access| {
-            access
-                .iter()
-                .any(|entry| entry.name == "*" && entry.actions.iter().any(|action| action == "pull" || action == "*"))
+            access.iter().any(|entry| {
+                entry.name == WILDCARD && entry.actions.iter().any(|action| action == "pull" || action == "*")
+            })
         })
     }
 }

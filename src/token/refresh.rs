@@ -222,8 +222,8 @@ impl<'a> Refresher<'a> {
             refused: scope.refused,
             is_first: scope.is_pending,
         };
-        let (issuer, token, scope) = (Arc::clone(&self.issuer), login.token.clone(), format!("repository:{name}:pull"));
-        let id = self.calls.spawn(async move { issuer.access(&token, &scope).await }).id();
+        let (issuer, token, name) = (Arc::clone(&self.issuer), login.token.clone(), Arc::clone(name));
+        let id = self.calls.spawn(async move { issuer.access(&token, &name).await }).id();
         self.under_way.insert(id, Call::Access(asked));
         true
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::lines::lines;
 use super::specifier::expanded;
-use super::words;
+use super::{drop_ins, words};
 use crate::host::Host;
 
 const MAIN: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd"];
@@ -21,19 +21,12 @@ pub(super) struct Manager {
 }
 
 impl Manager {
-    /// The first main file counts, and then the drop-ins in the order of their names, of two with one name that of the first directory. What
-    /// cannot be read is left out: it is systemd's, which would not start with it.
+    /// The first main file counts, and then the drop-ins. What cannot be read is left out: it is systemd's, which would not start with it.
     pub(super) fn read(host: &Host) -> Self {
         let main = MAIN.iter().map(|directory| format!("{directory}/{NAME}")).find(|path| host.has(path));
-        let mut drop_ins = BTreeMap::new();
-        for directory in MAIN.map(|directory| format!("{directory}/{NAME}.d")) {
-            let files = host.list(&directory).unwrap_or_default();
-            for file in files.into_iter().filter(|file| file.ends_with(".conf") && !file.starts_with('.')) {
-                drop_ins.entry(file.clone()).or_insert_with(|| format!("{directory}/{file}"));
-            }
-        }
+        let drop_ins = drop_ins(host, MAIN.map(|directory| format!("{directory}/{NAME}.d")), |_, _| {});
         let mut manager = Self::default();
-        for path in main.into_iter().chain(drop_ins.into_values()) {
+        for path in main.into_iter().chain(drop_ins) {
             if let Some(Ok(content)) = host.read(&path).map(|text| text.content) {
                 manager.take(&path, &content);
             }

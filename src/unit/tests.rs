@@ -71,6 +71,27 @@ fn the_service_manager_and_the_drop_ins_of_an_alias_have_their_part() {
     assert_eq!(unit.doubt().as_deref(), Some("EnvironmentFile=/etc/%H has a specifier that is not followed"));
 }
 
+/// doctor took a forward proxy's exception for one that the engine has, and systemd passes over it.
+#[test]
+fn an_exported_variable_is_one_for_a_script_and_none_for_systemd() {
+    let root = tempfile::tempdir().expect("a directory");
+    let put = |path: &str, content: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
+        std::fs::write(path, content).expect("written");
+    };
+    put("etc/default/docker", "export NO_PROXY=mirror.internal\nDOCKER_OPTS=--debug\n");
+    let host = Host::new(root.path().to_owned());
+    let no_proxy = |unit: &Unit| unit.variable("NO_PROXY").map(|(value, _)| value.clone());
+    let read = || Unit::read_or_script(&host, "docker.service", &["/etc/default/docker"], "DOCKER_OPTS");
+    assert_eq!(no_proxy(&read()).as_deref(), Some("mirror.internal"), "by a script");
+    put(
+        "usr/lib/systemd/system/docker.service",
+        "[Service]\nEnvironmentFile=/etc/default/docker\nExecStart=/usr/bin/dockerd $DOCKER_OPTS\n",
+    );
+    assert_eq!((no_proxy(&read()), read().command), (None, words("/usr/bin/dockerd --debug")));
+}
+
 /// It was taken for empty, and doctor wrote a mirror beside the flag that `systemctl set-environment` gave dockerd by it.
 #[test]
 fn a_variable_of_the_command_line_that_only_systemd_knows_is_not_known() {

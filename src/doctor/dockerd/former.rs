@@ -20,10 +20,8 @@ pub(super) fn refusing(settings: Option<&Text>) -> Vec<Address> {
 impl Facts {
     /// Without addresses that may have been the proxy's and where nobody listens: after them dockerd asks the next one.
     pub(super) fn living(&self, here: &Here, mut mirrors: Vec<Address>) -> Vec<Address> {
-        let is_gone = |mirror: &Address| {
-            let at = |other: &Address| other.host == mirror.host && other.port() == mirror.port();
-            may_be_former(here, mirror) && self.refusing.iter().any(at)
-        };
+        let is_gone =
+            |mirror: &Address| may_be_former(here, mirror) && self.refusing.iter().any(|other| other.is_at(mirror));
         if mirrors.iter().any(|mirror| here.judge(mirror) == Verdict::Ours) {
             mirrors.retain(|mirror| !is_gone(mirror));
         }

@@ -72,7 +72,7 @@ pub(super) fn others(facts: &Facts, expected: &Expected<'_>, found: &mut Examine
     for directory in &facts.certs {
         let registry = hosts_toml::registry(&directory.name);
         if registry != "_default"
-            && !expected.registries.contains_key(&registry)
+            && !expected.registries.contains_key(registry.as_str())
             && hosts_toml::is_ours(&expected.here, directory)
         {
             let fix = if hosts_toml::is_foreign(directory) {

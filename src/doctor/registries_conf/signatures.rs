@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value as Yaml};
 
-use crate::config::takes_too_long;
+use crate::config::parse_yaml;
 use crate::doctor::expected::{Expected, edit, unreadable};
 use crate::doctor::finding::{Code, Examined, Finding, Way};
 use crate::host::Text;
@@ -42,13 +42,7 @@ pub(super) fn judge(files: &[Text], expected: &Expected<'_>, found: &mut Examine
 
 /// The addresses that a file has entries for, and `default-docker`.
 fn entries_of_signatures(content: &str) -> Result<Vec<String>, String> {
-    if let Some(why) = takes_too_long(content) {
-        return Err(format!("it is not YAML: {why}"));
-    }
-    let parsed: Yaml = serde_yaml::from_str(content).map_err(|wrong| {
-        let at = wrong.location().map(|at| format!(", line {}", at.line())).unwrap_or_default();
-        format!("it is not YAML{at}")
-    })?;
+    let parsed: Yaml = parse_yaml(content)?;
     let by_address = parsed.get("docker").and_then(Yaml::as_mapping).into_iter().flat_map(Mapping::keys);
     let by_address = by_address.filter_map(Yaml::as_str).map(str::to_owned);
     let default = parsed.get("default-docker").filter(|default| !default.is_null());

@@ -157,7 +157,7 @@ async fn one_token_of_the_repositorys_own_answers_all_who_met_the_401_of_one_for
             .spawn(async move { tokens.repository_token("hub/x", LEFT).await.expect("in time").map(|own| own.number) });
     }
     assert_eq!(requests.join_all().await, vec![Some(2); 100]);
-    assert_eq!(fake.scopes.lock().expect("lock").clone(), ["repository:*:pull", "repository:hub/x:pull"]);
+    assert_eq!(fake.asked.lock().expect("lock").clone(), ["*", "hub/x"]);
     // Until the registry has accepted it nothing changes for anybody.
     assert_eq!((text(&tokens, "hub/x").await, text(&tokens, "hub/y").await), twice("Bearer access-0"));
     tokens.accepted(&tokens.repository_token("hub/x", LEFT).await.expect("in time").expect("the same"));
