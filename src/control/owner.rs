@@ -53,6 +53,7 @@ impl Owner {
         Self::that_has(pid, limit, || has_open(sockets, pid))
     }
 
+    /// The same, where `has_open` says whether the process has a socket of its name open.
     fn that_has(
         pid: u32,
         limit: Option<Duration>,
