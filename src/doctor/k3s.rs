@@ -73,91 +73,101 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     };
-    let restart = facts.node.restart.clone();
     let content = facts.settings.as_ref().map(|text| text.content.clone()).unwrap_or_else(|| Ok(String::new()));
-    let settings = match content.and_then(|content| parse_yaml::<Value>(&content)) {
+    let settings =
+        content.and_then(|content| parse_yaml::<Value>(&content)).and_then(|settings| match no_list(&settings) {
+            Some((entry, wrong)) => Err(format!("mirrors.{entry:?}.endpoint is {wrong}, and no list of addresses")),
+            None => Ok(settings),
+        });
+    let settings = match settings {
         Ok(settings) => settings,
         Err(wrong) => {
-            found.find(unreadable(file, &wrong, &format!("{} does not start with it", facts.part.name())));
+            found.find(unreadable(file, &wrong, &format!("{name} does not start with it")));
             found.lead_all(expected.names(), Way::Nowhere);
             return found;
         }
     };
-    if let Some((entry, wrong)) = no_list(&settings) {
-        let wrong = format!("mirrors.{entry:?}.endpoint is {wrong}, and no list of addresses");
-        found.find(unreadable(file, &wrong, &format!("{name} does not start with it")));
-        found.lead_all(expected.names(), Way::Nowhere);
-        return found;
-    }
-    let here = &expected.here;
-    let endpoints = |name: &str| -> Vec<Address> {
-        let all = settings["mirrors"][name]["endpoint"].as_array().into_iter().flatten();
-        all.filter_map(Value::as_str).map(|url| Address::parse(url).or_tls(true)).collect()
-    };
-    let mut is_right = true;
+    let mut leads_here = true;
     for name in expected.names() {
-        let by_name = endpoints(name);
-        let all = if settings["mirrors"][name].is_object() { by_name } else { endpoints("*") };
-        let key = format!("the list of endpoints of {REGISTRIES}");
-        let list = List { file, key: &key, registry: name, is_there: facts.settings.is_some() };
-        let asked = order(here, &all);
-        let fix = by_settings(expected, facts, &restart);
-        if let Order::First(ours) = asked {
-            if !ours.is_bare() {
-                let why = format!(
-                    "requests go to another path than /v2/, which the proxy refuses, and then to the source of {REGISTRIES}"
-                );
-                found.find(with_path(ours, &list, true, why, fix.clone()));
-            }
-            let entry = if settings["mirrors"][name].is_object() { name } else { "*" };
-            let rewrites = settings["mirrors"][entry]["rewrite"].as_object().is_some_and(|rules| !rules.is_empty());
-            if rewrites {
-                found.find(rewritten(
-                    file,
-                    name,
-                    edit(file, &format!("  # take the rewrite of {entry} out; then: {restart}")),
-                ));
-            }
-            found.ways.insert(name.to_owned(), if rewrites { Way::Source } else { Way::Proxy });
-        } else {
-            is_right = false;
-            found.ways.insert(name.to_owned(), Way::Source);
-        }
-        let to_front = matches!(asked, Order::Behind(..));
-        let fix = if to_front { edit(file, &format!(" && {restart}")) } else { fix };
-        misplaced(here, asked, &list, fix).into_iter().for_each(|finding| found.find(finding));
+        leads_here &= judge_registry(facts, expected, &settings, (file, name), &mut found);
     }
     for name in settings["mirrors"].as_object().into_iter().flat_map(serde_json::Map::keys) {
-        let is_ours = endpoints(name).iter().any(|one| here.judge(one) == Verdict::Ours);
+        let is_ours = endpoints(&settings, name).iter().any(|one| expected.here.judge(one) == Verdict::Ours);
         if name != "*" && is_ours && !expected.registries.contains_key(name.as_str()) {
-            found.find(leftover(file, name, edit(file, &format!(" && {restart}"))));
+            found.find(leftover(file, name, edit(file, &format!(" && {}", facts.node.restart))));
         }
     }
-    let authority = here.url.split_once("://").map_or(here.url.as_str(), |(_, authority)| authority);
-    if is_right && facts.is_closed {
-        found.notes.push(format!(
-            "{}: {DENIED}: whether {} has loaded its mirrors is not known: run doctor as root",
-            facts.generated_in,
-            facts.part.name()
-        ));
-        found.is_blind = true;
-    } else if is_right && facts.generated.as_ref().is_some_and(|generated| !generated.contains(authority)) {
-        found.find(Finding {
-            registries: Vec::new(),
-            code: Code::NotLoaded,
-            file: Some(file.to_owned()),
-            text: format!(
-                "it names the proxy, and what {} has made of it at its last start does not",
-                facts.part.name()
-            ),
-            why: "it is read at the start only, so pulls go past the proxy until the next one".to_owned(),
-            fix: by_hand(restart),
-        });
-        found.ways.values_mut().for_each(|way| *way = Way::Source);
+    if leads_here {
+        loaded(facts, expected, file, &mut found);
     }
     last(facts, expected, &settings, &mut found);
     forward_proxy::judge(&facts.node.unit, expected, &mut found);
     found
+}
+
+fn endpoints(settings: &Value, name: &str) -> Vec<Address> {
+    let all = settings["mirrors"][name]["endpoint"].as_array().into_iter().flatten();
+    all.filter_map(Value::as_str).map(|url| Address::parse(url).or_tls(true)).collect()
+}
+
+/// Says what is wrong with the endpoints of a registry in this file, and where its pulls go. Gives whether the proxy is the first of them.
+fn judge_registry(
+    facts: &Facts,
+    expected: &Expected<'_>,
+    settings: &Value,
+    (file, name): (&str, &str),
+    found: &mut Examined,
+) -> bool {
+    let restart = &facts.node.restart;
+    let entry = if settings["mirrors"][name].is_object() { name } else { "*" };
+    let all = endpoints(settings, entry);
+    let key = format!("the list of endpoints of {REGISTRIES}");
+    let list = List { file, key: &key, registry: name, is_there: facts.settings.is_some() };
+    let asked = order(&expected.here, &all);
+    let fix = expected.write(facts.client, &format!(" && {restart}"));
+    let Order::First(ours) = asked else {
+        found.ways.insert(name.to_owned(), Way::Source);
+        let to_front = matches!(asked, Order::Behind(..));
+        let fix = if to_front { edit(file, &format!(" && {restart}")) } else { fix };
+        misplaced(&expected.here, asked, &list, fix).into_iter().for_each(|finding| found.find(finding));
+        return false;
+    };
+    if !ours.is_bare() {
+        let why = format!(
+            "requests go to another path than /v2/, which the proxy refuses, and then to the source of {REGISTRIES}"
+        );
+        found.find(with_path(ours, &list, true, why, fix));
+    }
+    let rewrites = settings["mirrors"][entry]["rewrite"].as_object().is_some_and(|rules| !rules.is_empty());
+    if rewrites {
+        let then = format!("  # take the rewrite of {entry} out; then: {restart}");
+        found.find(rewritten(file, name, edit(file, &then)));
+    }
+    found.ways.insert(name.to_owned(), if rewrites { Way::Source } else { Way::Proxy });
+    true
+}
+
+/// Whether it has made something of a file that names the proxy.
+fn loaded(facts: &Facts, expected: &Expected<'_>, file: &str, found: &mut Examined) {
+    let (name, url) = (facts.part.name(), expected.here.url.as_str());
+    let authority = url.split_once("://").map_or(url, |(_, authority)| authority);
+    if facts.is_closed {
+        found.notes.push(format!(
+            "{}: {DENIED}: whether {name} has loaded its mirrors is not known: run doctor as root",
+            facts.generated_in
+        ));
+        found.is_blind = true;
+    } else if facts.generated.as_ref().is_some_and(|generated| !generated.contains(authority)) {
+        found.find(Finding {
+            registries: Vec::new(),
+            code: Code::NotLoaded,
+            file: Some(file.to_owned()),
+            text: format!("it names the proxy, and what {name} has made of it at its last start does not"),
+            why: "it is read at the start only, so pulls go past the proxy until the next one".to_owned(),
+            fix: by_hand(facts.node.restart.clone()),
+        });
+        found.ways.values_mut().for_each(|way| *way = Way::Source);
+    }
 }
 
 /// Whether the registries themselves are asked last, as their routes have it. One switch decides it for all registries of the file, so a
@@ -229,9 +239,4 @@ fn rewritten(file: &str, name: &str, fix: Fix) -> Finding {
         ),
         fix,
     }
-}
-
-/// Puts the mirrors into the file.
-fn by_settings(expected: &Expected<'_>, facts: &Facts, restart: &str) -> Fix {
-    expected.write(facts.client, &format!(" && {restart}"))
 }

@@ -191,95 +191,103 @@ pub(super) fn first(facts: &Facts, parts: &mut [Examined]) {
 /// Pure: what is wrong with it.
 pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Proxy);
-    let at = &facts.at;
-    let all = listed(&expected.names());
+    let (at, all) = (&facts.at, listed(&expected.names()));
     match &facts.answers {
-        Ok(None) => found.runs = Some(true),
-        Ok(Some(_)) if facts.is_other => {
-            found.find(stranger(at, &format!("at {at} another registry answers, and not this proxy"), &all));
-            return found;
-        }
-        Ok(Some(answer)) if let Some(who) = denial(answer) => {
+        Ok(answer) => {
+            if let Some(text) = answer.as_ref().and_then(|answer| strange(facts, answer)) {
+                found.find(stranger(at, text, &all));
+                return found;
+            }
             found.runs = Some(true);
-            found.unserve(expected.names(), "which refuses this host");
-            found.find(Finding {
-                registries: Vec::new(),
-                code: Code::Refused,
-                file: expected.file.clone(),
-                text: format!("at {at} the proxy answers, and access refuses this host: {}", quoted(&who)),
-                why: format!("it answers 403 to the engines of this host, and pulls of {all} go to the source or fail"),
-                fix: in_settings(
-                    expected,
-                    "this host into access.allow, and out of access.deny",
-                    "access.allow and access.deny, where the proxy's settings are",
-                ),
-            });
-        }
-        Ok(Some(answer)) if answer.is_registry && answer.status < 500 => found.runs = Some(true),
-        Ok(Some(answer)) => {
-            let status = answer.status;
-            let text = format!("at {at} something else answers: {status} to GET /v2/, and not as a registry does");
-            found.find(stranger(at, &text, &all));
-            return found;
-        }
-        Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
-            found.find(stranger(at, &format!("what answers at {at} is not this proxy: {cause}"), &all));
-            return found;
-        }
-        // A second process would find the address in use.
-        Err(cause) if facts.is_there => {
-            let who = who_listens(at);
-            found.find(Finding {
-                registries: Vec::new(),
-                code: Code::Down,
-                file: None,
-                text: format!("at {at} somebody takes connections, and does not answer: {}", told(cause)),
-                why: format!("pulls of {all} wait for it, and then go to the source or fail"),
-                fix: by_hand(match facts.has_unit {
-                    true => format!("{who}; systemctl restart {UNIT}"),
-                    false => format!("{who}  # if that is the proxy and it stands still: kill -CONT its process, or end it and start it again"),
-                }),
-            });
-            return found;
-        }
-        Err(cause) if facts.is_older => {
-            found.runs = Some(true);
-            found.find(Finding {
-                registries: Vec::new(),
-                code: Code::Down,
-                file: None,
-                text: format!(
-                    "nothing answers at {at}: {}, and its service runs: it has earlier settings",
-                    told(cause)
-                ),
-                why: "until it reads its settings again, an engine that is sent there gets no answer".to_owned(),
-                fix: by_hand(format!("{RELOAD} && systemctl status --no-pager {UNIT}")),
-            });
-            return found;
+            if let Some(who) = answer.as_ref().and_then(denial) {
+                found.unserve(expected.names(), "which refuses this host");
+                found.find(Finding {
+                    registries: Vec::new(),
+                    code: Code::Refused,
+                    file: expected.file.clone(),
+                    text: format!("at {at} the proxy answers, and access refuses this host: {}", quoted(&who)),
+                    why: format!(
+                        "it answers 403 to the engines of this host, and pulls of {all} go to the source or fail"
+                    ),
+                    fix: in_settings(
+                        expected,
+                        "this host into access.allow, and out of access.deny",
+                        "access.allow and access.deny, where the proxy's settings are",
+                    ),
+                });
+            }
         }
         Err(cause) => {
-            found.runs = Some(false);
-            let start = if facts.is_elsewhere {
-                format!("curl --verbose --max-time 10 {}/v2/", shell_word(at))
-            } else if facts.has_unit {
-                format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
-            } else {
-                let program = format!("acr-cache-proxy{}", expected.settings);
-                facts.variables.as_ref().map_or(program.clone(), |(path, variables)| {
-                    Variables::command(variables, &shell_word(&path.display().to_string()), &program)
-                })
-            };
-            found.find(Finding {
-                registries: Vec::new(),
-                code: Code::Down,
-                file: None,
-                text: format!("nothing answers at {at}: {}", told(cause)),
-                why: without_it(expected),
-                fix: by_hand(start),
-            });
+            let (runs, finding) = unanswered(facts, cause, expected, &all);
+            found.runs = runs;
+            found.find(finding);
             return found;
         }
     }
+    tokens(facts, expected, &mut found);
+    refused(facts, expected, &mut found);
+    limited(facts, expected, &mut found);
+    found
+}
+
+/// What answers in the place of the proxy, if it is not that.
+fn strange(facts: &Facts, answer: &Answer) -> Option<String> {
+    let (at, status) = (&facts.at, answer.status);
+    if facts.is_other {
+        return Some(format!("at {at} another registry answers, and not this proxy"));
+    }
+    let is_proxys = denial(answer).is_some() || answer.is_registry && status < 500;
+    (!is_proxys).then(|| format!("at {at} something else answers: {status} to GET /v2/, and not as a registry does"))
+}
+
+/// Whether it runs, as far as is known, and why it does not answer.
+fn unanswered(facts: &Facts, cause: &io::Error, expected: &Expected<'_>, all: &str) -> (Option<bool>, Finding) {
+    let at = &facts.at;
+    if cause.kind() == io::ErrorKind::InvalidData {
+        return (None, stranger(at, format!("what answers at {at} is not this proxy: {cause}"), all));
+    }
+    let told = told(cause);
+    let down = |text: String, why: String, command: String| Finding {
+        registries: Vec::new(),
+        code: Code::Down,
+        file: None,
+        text,
+        why,
+        fix: by_hand(command),
+    };
+    if facts.is_there {
+        // A second process would find the address in use.
+        let who = who_listens(at);
+        let command = match facts.has_unit {
+            true => format!("{who}; systemctl restart {UNIT}"),
+            false => format!(
+                "{who}  # if that is the proxy and it stands still: kill -CONT its process, or end it and start it again"
+            ),
+        };
+        let text = format!("at {at} somebody takes connections, and does not answer: {told}");
+        return (None, down(text, format!("pulls of {all} wait for it, and then go to the source or fail"), command));
+    }
+    if facts.is_older {
+        let text = format!("nothing answers at {at}: {told}, and its service runs: it has earlier settings");
+        let why = "until it reads its settings again, an engine that is sent there gets no answer".to_owned();
+        return (Some(true), down(text, why, format!("{RELOAD} && systemctl status --no-pager {UNIT}")));
+    }
+    let start = if facts.is_elsewhere {
+        format!("curl --verbose --max-time 10 {}/v2/", shell_word(at))
+    } else if facts.has_unit {
+        format!("systemctl enable --now {UNIT} && systemctl status --no-pager {UNIT}")
+    } else {
+        let program = format!("acr-cache-proxy{}", expected.settings);
+        facts.variables.as_ref().map_or(program.clone(), |(path, variables)| {
+            Variables::command(variables, &shell_word(&path.display().to_string()), &program)
+        })
+    };
+    (Some(false), down(format!("nothing answers at {at}: {told}"), without_it(expected), start))
+}
+
+/// Whether it has a token for each registry, as far as its admin listener says it.
+fn tokens(facts: &Facts, expected: &Expected<'_>, found: &mut Examined) {
+    let at = &facts.at;
     match (&facts.ready, facts.admin) {
         (Some(Ok(answer)), _) if answer.status == 200 => {}
         (Some(Ok(answer)), _) => {
@@ -308,9 +316,6 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             expected.settings
         )),
     }
-    refused(facts, expected, &mut found);
-    limited(facts, expected, &mut found);
-    found
 }
 
 /// What this proxy says to a host that its `access` does not let in.
@@ -391,12 +396,12 @@ fn without_it(expected: &Expected<'_>) -> String {
 }
 
 /// Another program has the proxy's place.
-fn stranger(at: &str, text: &str, all: &str) -> Finding {
+fn stranger(at: &str, text: String, all: &str) -> Finding {
     Finding {
         registries: Vec::new(),
         code: Code::Stranger,
         file: None,
-        text: text.to_owned(),
+        text,
         why: format!("engines that ask there get nothing of use: pulls of {all} go to the source"),
         fix: by_hand(who_listens(at)),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oci::route::DOCKER_HUB;
+use oci::route::{DOCKER_HUB, Route};
 use toml::{Table, Value};
 
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, shell_word, unreadable};
@@ -10,6 +10,7 @@ use super::finding::{Code, Examined, Finding, Fix, PAST, REGISTRIES, Way, listed
 use super::text;
 use crate::client_config::address::{Address, Verdict, order};
 use crate::client_config::{Client, REGISTRIES_CONF as OURS, carries_marker};
+use crate::config::Destination;
 use crate::host::{DENIED, Host, Text};
 
 mod aliases;
@@ -87,6 +88,13 @@ struct Entry {
     is_blocked: bool,
     /// The mirrors and the location itself, in the order in which they are asked.
     places: Vec<Place>,
+}
+
+impl Entry {
+    /// Whether one of its places is the proxy.
+    fn names_proxy(&self, expected: &Expected<'_>) -> bool {
+        self.places.iter().any(|place| expected.here.judge(&place.address) == Verdict::Ours)
+    }
 }
 
 /// A location.
@@ -185,48 +193,8 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         }
     };
     let ours = files.system.iter().find(|text| text.path == OURS);
-    let is_ours = |entry: &Entry| entry.places.iter().any(|place| expected.here.judge(&place.address) == Verdict::Ours);
     for route in expected.routes.iter() {
-        let source = route.source.to_string();
-        let registry = route.source.registry();
-        let (way, findings) = match covering(&entries, &source) {
-            Some(entry) => judge_entry(entry, registry, expected, fix),
-            None => (
-                Way::Source,
-                vec![Finding {
-                    registries: vec![registry.to_owned()],
-                    code: Code::NoMirror,
-                    file: Some(OURS.to_owned()),
-                    text: if ours.is_some() {
-                        format!("it has no entry for {REGISTRIES}")
-                    } else {
-                        format!("it is not there, so there is no entry for {REGISTRIES}")
-                    },
-                    why: PAST.to_owned(),
-                    fix: fix.clone(),
-                }],
-            ),
-        };
-        let hidden = ours.filter(|ours| {
-            ours.content.as_ref().is_ok_and(|content| content.contains(&format!("prefix = \"{source}\"")))
-        });
-        let by_other =
-            covering(&entries, &source).filter(|entry| entry.file != OURS && !entry.is_blocked && !is_ours(entry));
-        match (hidden, by_other) {
-            (Some(_), Some(entry)) => found.find(Finding {
-                registries: vec![registry.to_owned()],
-                code: Code::Hidden,
-                file: Some(entry.file.clone()),
-                text: format!("its entry for {} comes after that of {OURS}, and counts in its place", entry.prefix),
-                why: PAST.to_owned(),
-                fix: edit(&entry.file, &format!("  # take the entry for {} out", entry.prefix)),
-            }),
-            _ => findings.into_iter().for_each(|finding| found.find(finding)),
-        }
-        let known = found.ways.get(registry);
-        if known.is_none_or(|known| *known == Way::Proxy) {
-            found.ways.insert(registry.to_owned(), way);
-        }
+        of_route(route, &entries, ours, expected, fix, found);
     }
     let blocked = blocks_official(&entries, expected);
     if let Some(entry) = blocked {
@@ -238,7 +206,7 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
         let is_routed = |entry: &&Entry| expected.routes.iter().any(|other| other.source.to_string() == entry.prefix);
         let more = entries.iter().filter(|entry| entry.prefix.starts_with(&below) && !is_routed(entry));
         let more = more.filter(|entry| blocked.is_none_or(|blocked| blocked.prefix != entry.prefix));
-        for Entry { file, prefix, is_blocked, .. } in more.filter(|entry| !is_ours(entry)) {
+        for Entry { file, prefix, is_blocked, .. } in more.filter(|entry| !entry.names_proxy(expected)) {
             let what =
                 if *is_blocked { "every pull of these images is refused" } else { "these images do not come here" };
             found.notes.push(format!(
@@ -246,20 +214,65 @@ fn of_system(files: &Files, expected: &Expected<'_>, fix: &Fix, reload: &str, fo
             ));
         }
     }
-    for entry in entries.iter().filter(|entry| is_ours(entry)) {
+    for entry in entries.iter().filter(|entry| entry.names_proxy(expected)) {
         let registry = entry.prefix.split('/').next().unwrap_or_default();
         if !expected.registries.contains_key(registry)
             && !registry.starts_with("*.")
             && expected.here.judge(&Address::parse(registry)) != Verdict::Ours
         {
-            let is_file_of_ours = entry.file == OURS;
-            let fix = match is_file_of_ours {
+            let fix = match entry.file == OURS {
                 true if fix.by.is_some() => expected.prune(Client::Podman, reload),
                 true => fix.clone(),
                 false => edit(&entry.file, ""),
             };
             found.find(leftover(&entry.file, registry, fix));
         }
+    }
+}
+
+/// Where pulls of a route go, and what is wrong with the entry for them. `ours` is the file of client-config, if it is there.
+fn of_route(
+    route: &Route<Destination>,
+    entries: &[Entry],
+    ours: Option<&Text>,
+    expected: &Expected<'_>,
+    fix: &Fix,
+    found: &mut Examined,
+) {
+    let (source, registry) = (route.source.to_string(), route.source.registry());
+    let counts = covering(entries, &source);
+    let (way, findings) = match counts {
+        Some(entry) => judge_entry(entry, registry, expected, fix),
+        None => {
+            let absent =
+                if ours.is_some() { "it has no entry for" } else { "it is not there, so there is no entry for" };
+            let missing = Finding {
+                registries: vec![registry.to_owned()],
+                code: Code::NoMirror,
+                file: Some(OURS.to_owned()),
+                text: format!("{absent} {REGISTRIES}"),
+                why: PAST.to_owned(),
+                fix: fix.clone(),
+            };
+            (Way::Source, vec![missing])
+        }
+    };
+    let has_entry = |content: &String| content.contains(&format!("prefix = \"{source}\""));
+    let is_hidden = ours.and_then(|ours| ours.content.as_ref().ok()).is_some_and(has_entry);
+    let by_other = counts.filter(|entry| entry.file != OURS && !entry.is_blocked && !entry.names_proxy(expected));
+    match by_other.filter(|_| is_hidden) {
+        Some(entry) => found.find(Finding {
+            registries: vec![registry.to_owned()],
+            code: Code::Hidden,
+            file: Some(entry.file.clone()),
+            text: format!("its entry for {} comes after that of {OURS}, and counts in its place", entry.prefix),
+            why: PAST.to_owned(),
+            fix: edit(&entry.file, &format!("  # take the entry for {} out", entry.prefix)),
+        }),
+        None => findings.into_iter().for_each(|finding| found.find(finding)),
+    }
+    if found.ways.get(registry).is_none_or(|known| *known == Way::Proxy) {
+        found.ways.insert(registry.to_owned(), way);
     }
 }
 
@@ -336,29 +349,32 @@ fn judge_entry(entry: &Entry, registry: &str, expected: &Expected<'_>, fix: &Fix
         findings.push(finding(Code::Capabilities, text, format!("of images that are named by a tag, {PAST}")));
         way = Way::Source;
     }
-    let others = addresses.iter().find(|address| here.judge(address) != Verdict::Ours);
-    let routed = expected.registries.get(registry).copied().unwrap_or_default();
-    match others {
-        Some(other) if routed.closed && !routed.open => {
-            let text = format!("after the proxy it names {other}, and the route is on_failure: closed");
-            findings.push(finding(
-                Code::NotClosed,
-                text,
-                format!("when a pull of {registry} fails at the proxy, podman goes to the source all the same"),
-            ));
-        }
-        None if !routed.closed => {
-            let text =
-                format!("the entry for {prefix} names nobody but the proxy, and the route is on_failure: fallback");
-            findings.push(finding(
-                Code::NoFallback,
-                text,
-                format!("while the proxy is down, pulls of {registry} fail that the source would answer"),
-            ));
-        }
-        _ => {}
-    }
+    let next = next_one(prefix, registry, &addresses, expected);
+    findings.extend(next.map(|(code, text, why)| finding(code, text, why)));
     (way, findings)
+}
+
+/// What is wrong with who is asked after the proxy, for these routes of the registry.
+fn next_one(
+    prefix: &str,
+    registry: &str,
+    addresses: &[Address],
+    expected: &Expected<'_>,
+) -> Option<(Code, String, String)> {
+    let routed = expected.registries.get(registry).copied().unwrap_or_default();
+    match addresses.iter().find(|address| expected.here.judge(address) != Verdict::Ours) {
+        Some(other) if routed.closed && !routed.open => Some((
+            Code::NotClosed,
+            format!("after the proxy it names {other}, and the route is on_failure: closed"),
+            format!("when a pull of {registry} fails at the proxy, podman goes to the source all the same"),
+        )),
+        None if !routed.closed => Some((
+            Code::NoFallback,
+            format!("the entry for {prefix} names nobody but the proxy, and the route is on_failure: fallback"),
+            format!("while the proxy is down, pulls of {registry} fail that the source would answer"),
+        )),
+        _ => None,
+    }
 }
 
 /// A file of a user is changed by that user: root would follow the user's links, to where only root may write.
