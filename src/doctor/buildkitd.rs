@@ -1,8 +1,10 @@
 //! BuildKit as a daemon of its own: `buildkitd.toml`, which it reads at its start.
 
+use toml::Table;
+
 use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
-use super::finding::{Code, Examined, Finding, PAST, Part, REGISTRIES, Way};
+use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
 use super::started;
 use super::text;
@@ -58,54 +60,19 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
             return found;
         }
     };
-    let here = &expected.here;
     let registries = text::entries(&table, "registry");
-    let mirrors = |name: &str| -> Vec<Address> {
-        let entry = registries.iter().find(|(known, _)| *known == name);
-        let mirrors = entry.and_then(|(_, table)| text::texts(table, "mirrors")).unwrap_or_default();
-        mirrors.iter().map(|mirror| Address::parse(mirror)).collect()
-    };
     for name in expected.names() {
-        let all = mirrors(name);
-        let key = format!("the list of mirrors of {REGISTRIES}");
-        let list = List { file, key: &key, registry: name, is_there: facts.settings.is_some() };
-        let asked = order(here, &all);
-        let mut way = if matches!(asked, Order::First(_)) { Way::Proxy } else { Way::Source };
-        if let Order::First(ours) = asked {
-            let said = registries.iter().find(|(known, _)| Address::parse(known).is_at(ours));
-            let http = said.and_then(|(_, table)| table.get("http")?.as_bool());
-            // It takes plain HTTP for granted at loopback addresses only.
-            if here.is_plain(ours) && !http.unwrap_or(ours.is_loopback()) {
-                found.find(Finding {
-                    registries: vec![name.to_owned()],
-                    code: Code::Insecure,
-                    file: Some(file.to_owned()),
-                    text: format!("[registry.\"{ours}\"] has no http = true, and the proxy speaks plain HTTP there"),
-                    why: format!("TLS with the proxy fails, and {PAST}"),
-                    fix: if http.is_some() { edit(file, RESTART) } else { fix.clone() },
-                });
-                way = Way::Source;
-            }
-            if ours.has_scheme() {
-                let why = format!("buildkitd takes the scheme for a host, and {PAST}");
-                found.find(with_path(ours, &list, false, why, fix.clone()));
-                way = Way::Source;
-            }
-        }
-        let to_front = matches!(asked, Order::Behind(..));
-        misplaced(here, asked, &list, if to_front { edit(file, RESTART) } else { fix.clone() })
-            .into_iter()
-            .for_each(|finding| found.find(finding));
+        let way = judge_registry(facts, &registries, name, &fix, expected, &mut found);
         found.ways.insert(name.to_owned(), way);
     }
     let asked = |name: &&str| found.ways.get(*name) == Some(&Way::Proxy);
     let closed: Vec<_> = expected.names().into_iter().filter(|name| expected.is_closed(name)).filter(asked).collect();
     found.never_close(&closed, "and buildkitd always asks the source when the proxy fails");
+    let is_ours = |address: &Address| expected.here.judge(address) == Verdict::Ours;
     for (name, _) in &registries {
-        let is_proxy = here.judge(&Address::parse(name)) == Verdict::Ours;
-        if !is_proxy
+        if !is_ours(&Address::parse(name))
             && !expected.registries.contains_key(*name)
-            && mirrors(name).iter().any(|one| here.judge(one) == Verdict::Ours)
+            && mirrors(&registries, name).iter().any(is_ours)
         {
             found.find(leftover(file, name, fix.clone()));
         }
@@ -122,4 +89,53 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     forward_proxy::judge(&facts.unit, expected, &mut found);
     found
+}
+
+fn mirrors(registries: &[(&str, &Table)], name: &str) -> Vec<Address> {
+    let entry = registries.iter().find(|(known, _)| *known == name);
+    let mirrors = entry.and_then(|(_, table)| text::texts(table, "mirrors")).unwrap_or_default();
+    mirrors.iter().map(|mirror| Address::parse(mirror)).collect()
+}
+
+/// Where pulls of a registry go by this file, and what is wrong with its mirrors.
+fn judge_registry(
+    facts: &Facts,
+    registries: &[(&str, &Table)],
+    name: &str,
+    fix: &Fix,
+    expected: &Expected<'_>,
+    found: &mut Examined,
+) -> Way {
+    let (file, here) = (facts.path.as_str(), &expected.here);
+    let all = mirrors(registries, name);
+    let key = format!("the list of mirrors of {REGISTRIES}");
+    let list = List { file, key: &key, registry: name, is_there: facts.settings.is_some() };
+    let asked = order(here, &all);
+    let Order::First(ours) = asked else {
+        let to_front = matches!(asked, Order::Behind(..));
+        let fix = if to_front { edit(file, RESTART) } else { fix.clone() };
+        misplaced(here, asked, &list, fix).into_iter().for_each(|finding| found.find(finding));
+        return Way::Source;
+    };
+    let mut way = Way::Proxy;
+    let said = registries.iter().find(|(known, _)| Address::parse(known).is_at(ours));
+    let http = said.and_then(|(_, table)| table.get("http")?.as_bool());
+    // It takes plain HTTP for granted at loopback addresses only.
+    if here.is_plain(ours) && !http.unwrap_or(ours.is_loopback()) {
+        found.find(Finding {
+            registries: vec![name.to_owned()],
+            code: Code::Insecure,
+            file: Some(file.to_owned()),
+            text: format!("[registry.\"{ours}\"] has no http = true, and the proxy speaks plain HTTP there"),
+            why: format!("TLS with the proxy fails, and {PAST}"),
+            fix: if http.is_some() { edit(file, RESTART) } else { fix.clone() },
+        });
+        way = Way::Source;
+    }
+    if ours.has_scheme() {
+        let why = format!("buildkitd takes the scheme for a host, and {PAST}");
+        found.find(with_path(ours, &list, false, why, fix.clone()));
+        way = Way::Source;
+    }
+    way
 }
