@@ -198,8 +198,7 @@
 //!   started, failed                  whether it is known how an engine is started; whether its service has failed
 //!   forward_proxy                    whether an engine asks a forward proxy for it
 //!   proxy, dockerd, containerd, podman, buildkitd, k3s    what is wrong with each, of what was read
-//!   dockerd::hub                     Docker Hub, by daemon.json or a flag
-//!   dockerd::others                  registries besides Docker Hub
+//!   dockerd::hub, dockerd::others    Docker Hub, by daemon.json or a flag; other registries
 //!   dockerd::former                  mirrors where the proxy was before
 //!   dockerd::second                  other processes of dockerd, which are not looked at
 //!   containerd::enable               whether containerd looks for hosts.toml, and the command for that
