@@ -10,6 +10,8 @@ const MAX_TAG: usize = 128;
 const MAX_DIGEST: usize = 256;
 /// Leaves room for the name that follows the prefix.
 const MAX_PREFIX: usize = 128;
+/// Docker Hub's namespace for short names: `busybox` is `library/busybox`.
+pub(crate) const LIBRARY: &str = "library";
 
 /// A repository's name, such as `library/busybox`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,9 +163,9 @@ pub struct Repository<'a> {
 }
 
 impl<'a> Repository<'a> {
-    /// Each part is a valid name or empty; at least one is not empty. `library` is Docker Hub's namespace for short names.
+    /// Each part is a valid name or empty. `library` says that Docker Hub's namespace for short names belongs between them.
     pub fn new(prefix: &'a str, library: bool, rest: &'a str) -> Self {
-        Self { parts: [prefix, if library { "library" } else { "" }, rest] }
+        Self { parts: [prefix, if library { LIBRARY } else { "" }, rest] }
     }
 
     fn parts(&self) -> impl Iterator<Item = &'a str> {
@@ -180,7 +182,7 @@ impl<'a> Repository<'a> {
         (self.parts().map(|part| part.len() + 1).sum::<usize>()).saturating_sub(1)
     }
 
-    /// Never true: at least one part is not empty.
+    /// There is no name: all of a source's path was asked for, and the route puts nothing in its place.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -132,10 +132,8 @@ impl Renaming<'_> {
     pub fn link(&self, value: &str) -> Option<String> {
         let mut renamed = String::new();
         let (mut rest, mut found) = (value, false);
-        while let Some((before, target, after)) = rest
-            .split_once('<')
-            .and_then(|(before, rest)| Some((before, rest.split_once('>')?)))
-            .map(|(before, (target, after))| (before, target, after))
+        while let Some((before, (target, after))) =
+            rest.split_once('<').and_then(|(before, rest)| Some((before, rest.split_once('>')?)))
         {
             renamed.push_str(before);
             renamed.push('<');

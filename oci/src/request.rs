@@ -13,7 +13,7 @@ mod list;
 pub use list::{Filter, Page};
 
 /// The longest defined query is a media type of 255 characters, percent-encoded.
-const MAX_QUERY: usize = 2048;
+pub(crate) const MAX_QUERY: usize = 2048;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

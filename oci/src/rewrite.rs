@@ -32,6 +32,14 @@ impl BodyKind {
             Self::Errors => MAX_ERRORS,
         }
     }
+
+    /// The body with the client's names; `None` if there is nothing to replace, or it is no body of this kind.
+    pub fn renamed(self, body: &[u8], names: &Renaming<'_>) -> Option<Vec<u8>> {
+        match self {
+            Self::Tags => names.tags(body),
+            Self::Errors => names.errors(body),
+        }
+    }
 }
 
 /// A body that is being received and rewritten.
@@ -82,14 +90,11 @@ impl Rewriting {
         if passes || announced.is_some_and(|length| length != buffer.len()) {
             return buffer.into();
         }
-        let rename = |body: &[u8]| match kind {
-            BodyKind::Tags => names.tags(body),
-            BodyKind::Errors => names.errors(body),
-        };
         let renamed = if gzip {
-            decompress(&buffer, kind.limit()).and_then(|body| rename(&body)).and_then(|body| compress(&body))
+            let plain = decompress(&buffer, kind.limit());
+            plain.and_then(|body| kind.renamed(&body, names)).and_then(|body| compress(&body))
         } else {
-            rename(&buffer)
+            kind.renamed(&buffer, names)
         };
         renamed.unwrap_or(buffer).into()
     }

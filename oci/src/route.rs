@@ -4,15 +4,13 @@
 //! nothing.
 
 use crate::authority;
-use crate::name::{Name, Prefix, Repository};
+use crate::name::{LIBRARY, Name, Prefix, Repository};
 use crate::request::Pull;
 
 /// Docker Hub: the registry that dockerd means, which names none.
 pub const DOCKER_HUB: &str = "docker.io";
 /// Other host names of Docker Hub.
 const DOCKER_HUB_HOSTS: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
-/// Docker Hub's namespace for short names: `busybox` is `library/busybox`.
-const LIBRARY: &str = "library";
 
 /// The source of a cache rule: a registry, or a path in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -352,10 +352,10 @@ impl Context {
         self.status
     }
 
-    /// The registry's id of the request, or of the call for its token that has failed.
-    pub(crate) fn correlation(&self) -> Option<&HeaderValue> {
+    /// The registry's id of the request, or of the call for its token by which it has come to this trouble.
+    pub(crate) fn correlation<'a>(&'a self, trouble: Option<&'a Trouble>) -> Option<&'a HeaderValue> {
         let own = self.admitted.as_ref().and_then(|admitted| admitted.attempts.correlation());
-        own.or_else(|| self.flown()?.correlation.as_ref()).or_else(|| self.trouble.as_ref()?.correlation())
+        own.or_else(|| self.flown()?.correlation.as_ref()).or_else(|| trouble?.correlation())
     }
 
     /// How long it took to the header of the answer; `None` before that.

@@ -71,7 +71,7 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
             error: why.chars().take(MAX_ERROR).collect(),
             client,
             correlation: context
-                .correlation()
+                .correlation(context.trouble())
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).chars().take(MAX_CORRELATION).collect()),
         });
     }

@@ -38,10 +38,7 @@ impl Reply {
         }
         let name = admitted.map_or("", |admitted| admitted.target.client_name(session.req_header().uri.path()));
         let refusal = Refusal::new(status, code, trouble.to_string()).with_detail(name);
-        let correlation = admitted.and_then(|admitted| admitted.attempts.correlation());
-        let correlation =
-            correlation.or_else(|| context.flown()?.correlation.as_ref()).or_else(|| trouble.correlation());
-        let correlation = correlation.cloned();
+        let correlation = context.correlation(Some(trouble)).cloned();
         Self { retry_after, correlation, ..Self::refusal(&refusal) }
     }
 }

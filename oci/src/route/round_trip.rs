@@ -3,14 +3,12 @@
 
 use http::Method;
 
-use crate::name::Name;
+use crate::name::{MAX_NAME, Name};
 use crate::rename::Renaming;
-use crate::request::{Pull, Reference, Request, Resource};
+use crate::request::{MAX_QUERY, Pull, Reference, Request, Resource};
 use crate::route::{Choice, Routes};
 
 const AUTHORITY: &str = "example.azurecr.io";
-/// What grows by being encoded anew may be refused on its way back.
-const LONGEST_QUERY: usize = 2048;
 
 /// Panics if it does not hold. False if the request is refused, or has no route.
 pub fn check<D>(routes: &Routes<D>, path: &str, query: Option<&str>, host: Option<&str>) -> bool {
@@ -37,7 +35,8 @@ pub fn check<D>(routes: &Routes<D>, path: &str, query: Option<&str>, host: Optio
         Some((path, query)) => (path, Some(query)),
         None => (back.as_str(), None),
     };
-    if back_query.is_some_and(|query| query.len() > LONGEST_QUERY) {
+    // What grows by being encoded anew may be refused on its way back.
+    if back_query.is_some_and(|query| query.len() > MAX_QUERY) {
         return true;
     }
     let again = match Request::parse(&Method::GET, back_path, back_query) {
@@ -63,7 +62,7 @@ fn is_below_its_prefix<D>(choice: &Choice<'_, D>, repository: &str, there: &str)
     let prefix = choice.route.prefix.as_str();
     let rest = repository.strip_prefix(prefix).unwrap_or_else(|| panic!("{repository} is not below {prefix}"));
     assert!(prefix.is_empty() || rest.is_empty() || rest.starts_with('/'), "{repository} is not below {prefix}");
-    assert!(Name::parse(repository).is_some() || repository.len() > 255, "{repository}");
+    assert!(Name::parse(repository).is_some() || repository.len() > MAX_NAME, "{repository}");
     let (path, query) = there.split_once('?').unwrap_or((there, ""));
     assert!(path.starts_with(&format!("/v2/{repository}/")), "{there}");
     assert!(path.split('/').all(|segment| segment != "." && segment != ".."), "{there}");

@@ -103,7 +103,7 @@ impl Read {
                 Judged::Is(kept(entry(Kind::List, content::kept(response, body))))
             }
             // A registry that has no storage: what goes to all who wait is checked, as a manifest is.
-            (StatusCode::OK, Part::Redirect)
+            (StatusCode::OK, Part::Redirect | Part::Configuration)
                 if digest::is_of(self.admitted.target.reference(), &body) != Some(true) =>
             {
                 Judged::Broken("it does not have its digest")

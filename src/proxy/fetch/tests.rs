@@ -287,6 +287,21 @@ async fn a_redirect_in_place_of_a_configuration_is_for_a_moment() {
     }
 }
 
+/// What is too large to keep once went unchecked to all who waited for it.
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_is_too_large_to_keep_is_compared_with_its_digest_all_the_same() {
+    let mut read = read(&format!("blobs/{OTHER}"));
+    read.part = Part::Configuration;
+    let request = read.request(None).expect("a request");
+    let answer = Answer {
+        asked: tokio::time::Instant::now(),
+        response: ResponseHeader::build(200, None).expect("a status"),
+        body: Body::Whole(vec![b'x'; configuration::MAX_CONFIGURATION + 1].into()),
+    };
+    let judged = read.configuration(answer, &request, None).await;
+    assert!(matches!(judged, Judged::Broken("it does not have its digest")));
+}
+
 /// A future is copied whenever it is moved, and this one once took two fifths of a stored miss's instructions so.
 #[test]
 fn the_state_of_a_flight_is_small() {

@@ -56,11 +56,7 @@ pub(crate) fn whole(
     if !share.grow(body.len()) {
         return Ok(None);
     }
-    let renamed = match kind {
-        BodyKind::Tags => names.tags(body),
-        BodyKind::Errors => names.errors(body),
-    };
-    Ok(renamed.map(|renamed| share.hold(renamed.into())))
+    Ok(kind.renamed(body, &names).map(|renamed| share.hold(renamed.into())))
 }
 
 /// Renames in `Link` and `Location`, and drops what leads to something else than what was asked for.
