@@ -14,6 +14,9 @@ pub(crate) static CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-cor
 /// The digest of a manifest or a blob, as a registry says it.
 pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+/// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
+pub(crate) const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
 /// The header by which ACR says from where it has what it answers (Azure/acr issue 862).
 pub(crate) const AZURE_ORIGIN: HeaderName = HeaderName::from_static("x-azure-origin");
 

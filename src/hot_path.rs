@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use oci::media_type::{Accepted, ManifestType};
 use oci::name::Prefix;
@@ -18,6 +18,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
+use crate::answer::{API_VERSION, DIGEST};
 use crate::cache::{Cache, Content, Entry, Fetched, How, KeyRef, Kind, Origin, Part};
 use crate::config::Lifetimes;
 use crate::failure::Failure;
@@ -101,8 +102,8 @@ impl Origin for OneManifest {
             (header::CONTENT_TYPE, ManifestType::ALL[0].name()),
             (header::DATE, "Thu, 26 Nov 2026 06:00:00 GMT"),
             (header::ETAG, &etag),
-            (HeaderName::from_static("docker-content-digest"), &digest),
-            (HeaderName::from_static("docker-distribution-api-version"), "registry/2.0"),
+            (DIGEST, &digest),
+            (API_VERSION, "registry/2.0"),
         ];
         let headers = headers.map(|(name, value)| (name, HeaderValue::from_str(value).expect("a valid value")));
         let content = Content {

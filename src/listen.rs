@@ -57,3 +57,15 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Both ends of a connection: the server's and the client's.
+    pub(super) async fn tcp() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        (listener.accept().await.expect("accepted").0, client)
+    }
+}

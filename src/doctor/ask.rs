@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::answer::API_VERSION;
 use crate::host::Host;
 use crate::program::{Printed, run as run_to_its_end};
 
@@ -127,8 +128,7 @@ async fn exchange(
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, "its answer is not HTTP");
     let Ok(httparse::Status::Complete(end)) = head.parse(&bytes) else { return Err(wrong()) };
     let status = head.code.ok_or_else(wrong)?;
-    let is_registry =
-        head.headers.iter().any(|header| header.name.eq_ignore_ascii_case("docker-distribution-api-version"));
+    let is_registry = head.headers.iter().any(|header| header.name.eq_ignore_ascii_case(API_VERSION.as_str()));
     Ok(Answer { status, is_registry, body: bytes.get(end..).unwrap_or_default().to_vec() })
 }
 

@@ -255,9 +255,10 @@ mod tests {
     use std::os::fd::AsFd;
 
     use tokio::io::AsyncReadExt as _;
-    use tokio::net::{TcpListener, TcpStream, UnixStream};
+    use tokio::net::{TcpStream, UnixStream};
 
     use super::super::socket::Socket;
+    use super::super::tests;
     use super::*;
 
     /// A connection over this server side, as of a client at this address.
@@ -266,9 +267,8 @@ mod tests {
     }
 
     async fn tcp() -> (Connection<Socket<TcpStream>>, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
-        (over(listener.accept().await.expect("accepted").0), client)
+        let (server, client) = tests::tcp().await;
+        (over(server), client)
     }
 
     fn unix() -> (Connection<Socket<UnixStream>>, UnixStream) {

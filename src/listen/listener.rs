@@ -194,14 +194,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         self.load.openings.accept(self.http.kind() == Kind::Admin);
         if self.http.kind() == Kind::Admin {
             let place = self.places.enter(peer.as_inet().map(|peer| peer.ip()), &self.connections);
-            let is_last = place.is_last();
+            let must_settle = place.must_settle();
             let http = Arc::clone(&self.http);
             let (opening, load) = (opening.load_full(), Arc::clone(&self.load));
             tokio::spawn(async move {
                 let ended = opening.ended();
                 place.hold(serve_opened(&http, &opening, stream, peer, &load, &ended)).await;
             });
-            return is_last;
+            return must_settle;
         }
         let guard = self.connections.enter();
         match guard.excess() {

@@ -183,9 +183,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-    use tokio::net::{TcpListener, TcpStream, UnixStream};
+    use tokio::net::UnixStream;
     use tokio::time::{sleep, timeout};
 
+    use super::super::tests::tcp;
     use super::*;
 
     const RATE: Option<NonZeroU32> = NonZeroU32::new(512);
@@ -250,12 +251,6 @@ mod tests {
         }
         drop(paced);
         reading.await.expect("no panic");
-    }
-
-    async fn tcp() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
-        (listener.accept().await.expect("accepted").0, client)
     }
 
     #[tokio::test]

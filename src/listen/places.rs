@@ -41,7 +41,7 @@ pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
     ended: oneshot::Receiver<()>,
-    is_last: bool,
+    must_settle: bool,
 }
 
 impl Places {
@@ -49,18 +49,18 @@ impl Places {
     pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>, limit: &Arc<Limit>) -> Place {
         let client = client.map(Client::from);
         let mut taken = self.taken();
-        let mut is_last = false;
+        let mut must_settle = false;
         if let Some(index) = taken.too_many(client, limit.max()) {
             // Its guard goes with it, so the limit has room before the new one counts.
             let ending = taken.connections.remove(index);
             taken.ending += 1;
-            is_last = ending.client != client || taken.ending >= MAX_ENDING;
+            must_settle = ending.client != client || taken.ending >= MAX_ENDING;
         }
         let (ends, ended) = oneshot::channel();
         let number = taken.next;
         taken.next += 1;
         taken.connections.push(Connected { number, client, _ends: ends, _guard: limit.enter() });
-        Place { places: Arc::clone(self), number, ended, is_last }
+        Place { places: Arc::clone(self), number, ended, must_settle }
     }
 
     /// Waits until all that have lost their places are closed.
@@ -95,10 +95,10 @@ impl Taken {
 }
 
 impl Place {
-    /// Whether none is to be accepted before all that have lost their places are closed, and what has a place had its turn: one was
-    /// another client's, or there are many.
-    pub(super) fn is_last(&self) -> bool {
-        self.is_last
+    /// Whether [`Places::settle`] comes before the next connection is accepted: for this one another client has lost its place, or many
+    /// have lost theirs and are not closed yet.
+    pub(super) fn must_settle(&self) -> bool {
+        self.must_settle
     }
 
     /// Serves the connection to its end, or until another one needs the place.

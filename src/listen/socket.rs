@@ -148,18 +148,13 @@ impl<S: AsyncWrite + Unpin> Drop for Socket<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream, UnixStream};
+    use tokio::net::UnixStream;
 
+    use super::super::tests::tcp;
     use super::*;
 
     fn over<S: AsyncWrite + Unpin>(stream: S) -> Socket<S> {
         Socket::of(Paced::unmeasured(stream, None))
-    }
-
-    async fn tcp() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
-        (listener.accept().await.expect("accepted").0, client)
     }
 
     #[tokio::test]

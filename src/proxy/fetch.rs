@@ -69,8 +69,8 @@ impl Read {
         (Self { admitted, part, trip: Arc::clone(&trip), client, place: None }, trip)
     }
 
-    /// Asks once it may. Who has no turn within the time for it is told so before there is a place for it, and who waits for
-    /// its turn takes no place.
+    /// Asks as soon as it may: once it has its turn within the budget, and then a place among the flights. While it waits for its turn
+    /// it holds no place.
     async fn read(&mut self, known: Option<&Arc<Entry>>) -> Result<Fetched<Trouble>> {
         let destination = Arc::clone(&self.admitted.destination);
         let health = &destination.upstream.health;

@@ -10,9 +10,8 @@ use serde::de::IgnoredAny;
 use super::blob::redirect::storage_of;
 use super::destination::Destination;
 use super::endpoint::Endpoint;
-use super::reply::API_VERSION;
 use super::target::Target;
-use crate::answer::{DIGEST, begins};
+use crate::answer::{API_VERSION, DIGEST, begins};
 
 /// What the answer to anything but a blob is that is a redirect.
 const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
@@ -58,7 +57,7 @@ fn has_address(response: &ResponseHeader) -> bool {
 /// A wrong type alone makes no answer somebody else's: whoever knows the digest knows the manifest, and ACR names the API's version in each
 /// answer (recorded).
 fn is_of_registry(response: &ResponseHeader) -> bool {
-    response.headers.contains_key(&DIGEST) || response.headers.contains_key(API_VERSION.0)
+    response.headers.contains_key(&DIGEST) || response.headers.contains_key(&API_VERSION)
 }
 
 /// Why an answer that is passed on cannot be what was asked for: a manifest was asked for by its digest, and it says another one. That of

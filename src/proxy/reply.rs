@@ -12,8 +12,8 @@ use super::relay::framing;
 use crate::answer::CORRELATION_ID;
 use oci::error::Refusal;
 
-/// The header by which a client knows a registry (distribution specification, "Legacy Docker support HTTP headers").
-pub(crate) const API_VERSION: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
+/// [`crate::answer::API_VERSION`] as registries write it, with what all of them say.
+pub(crate) const API_VERSION_2: (&str, &str) = ("Docker-Distribution-API-Version", "registry/2.0");
 
 /// An answer in the form of the distribution specification's errors.
 struct Reply {
@@ -122,7 +122,7 @@ async fn write(session: &mut Session, reply: &Reply) -> Result<()> {
 
 async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) -> Result<()> {
     framing::last_of_process(session);
-    response.insert_header(API_VERSION.0, API_VERSION.1)?;
+    response.insert_header(API_VERSION_2.0, API_VERSION_2.1)?;
     response.insert_header(header::CONTENT_TYPE, "application/json")?;
     response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     let is_bare = body.is_empty() || session.req_header().method == http::Method::HEAD;

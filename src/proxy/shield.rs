@@ -22,11 +22,11 @@ use super::{reply, retry};
 use crate::cache::{Content, How, KeyRef, Part, Reason, Served};
 
 mod answer;
-mod refused;
+mod relocate;
 
 #[cfg(feature = "hot-path")]
 pub(crate) use answer::with_digest;
-pub(crate) use refused::check_response;
+pub(crate) use relocate::check_response;
 
 /// What is asked for, as far as it can be kept.
 struct Wanted {
@@ -93,7 +93,7 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
     };
     let now = Instant::now();
     let hit = kept.cache.hit(&key(admitted, wanted.part), &kept.lifetimes, now);
-    let found = match hit {
+    let Found { served, status } = match hit {
         Some(entry) => {
             let status = CacheStatus::of_entry(&entry, &kept.lifetimes, How::Hit, now);
             Found { served: Served::Entry(entry, How::Hit), status }
@@ -101,7 +101,6 @@ pub(crate) async fn answer(session: &mut Session, context: &mut Context) -> Resu
         // In a box: a hit needs no room for it.
         None => Box::pin(look_up_again(session, context, wanted.part)).await?,
     };
-    let Found { served, status } = found;
     match served {
         Served::Entry(entry, how) => serve(session, context, &wanted, &entry.content, how, &status).await,
         Served::Answer(content, how) => Box::pin(serve(session, context, &wanted, &content, how, &status)).await,

@@ -12,7 +12,7 @@ use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
 use crate::proxy::forward;
 use crate::proxy::relay::framing;
-use crate::proxy::reply::API_VERSION;
+use crate::proxy::reply::API_VERSION_2;
 use crate::proxy::retry;
 use oci::authority;
 
@@ -121,7 +121,7 @@ pub(crate) fn answer(
         Some(kind) => answer.insert_header(header::CONTENT_TYPE, kind)?,
         None => answer.insert_header(header::CONTENT_TYPE, "application/octet-stream")?,
     }
-    answer.insert_header(API_VERSION.0, API_VERSION.1)?;
+    answer.insert_header(API_VERSION_2.0, API_VERSION_2.1)?;
     if let Some(digest) = storage.digest() {
         answer.insert_header(DIGEST, digest)?;
     }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::body::{self, Body};
 use super::judge::{Judged, at_most, kept};
 use super::{Answer, Read, TRIES, is_redirect};
-use crate::answer::DIGEST;
+use crate::answer::{API_VERSION, DIGEST};
 use crate::cache::{Content, Entry, Fetched, Kind};
 use crate::digest;
 use crate::proxy::blob::redirect::{Storage, storage_of};
@@ -28,7 +28,7 @@ use crate::proxy::blob::storage;
 use crate::proxy::call;
 use crate::proxy::context::Admitted;
 use crate::proxy::fail::Trouble;
-use crate::proxy::reply::API_VERSION;
+use crate::proxy::reply::API_VERSION_2;
 
 /// A configuration of 127 layers with its history has some 50 KiB. A larger blob is none to keep here: clients are redirected.
 pub(crate) const MAX_CONFIGURATION: usize = 1 << 20;
@@ -167,7 +167,7 @@ fn content(digest: &str, response: &ResponseHeader, body: Bytes) -> Content {
     let named = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
-        (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static(API_VERSION.1)),
+        (API_VERSION, HeaderValue::from_static(API_VERSION_2.1)),
     ];
     let by_digest = [copied(DIGEST, digest.as_bytes()), copied(header::ETAG, format!("\"{digest}\"").as_bytes()), date];
     let headers = named.into_iter().chain(by_digest.into_iter().flatten()).collect();

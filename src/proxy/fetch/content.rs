@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::ResponseHeader;
 
-use crate::answer::{AZURE_ORIGIN, CORRELATION_ID, DIGEST, shorter_pause};
+use crate::answer::{API_VERSION, AZURE_ORIGIN, CORRELATION_ID, DIGEST, shorter_pause};
 use crate::cache::Content;
 
 /// The headers of an answer that every client may have. The length and the age are made with each answer.
@@ -15,7 +15,7 @@ static KEPT: [HeaderName; 9] = [
     header::LINK,
     header::LOCATION,
     DIGEST,
-    HeaderName::from_static("docker-distribution-api-version"),
+    API_VERSION,
     HeaderName::from_static("oci-filters-applied"),
     AZURE_ORIGIN,
 ];

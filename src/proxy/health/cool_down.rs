@@ -69,8 +69,8 @@ impl CoolDown {
         self.pauses()[call as usize].filter(|pause| pause.until > Instant::now())
     }
 
-    /// The registry has answered such a call so, with this `Retry-After`. Returns the pause that this begins, and whether it
-    /// begins anew in the eyes of people.
+    /// The registry has answered such a call so, with this `Retry-After`. Returns the pause that this begins, and whether it is to be
+    /// told: one that follows another within [`QUIET`] is not.
     pub(super) fn answered(
         &self,
         call: Call,

@@ -1,6 +1,6 @@
-//! A kept redirect that storage refuses.
+//! Another redirect in place of a kept one that storage refuses.
 //!
-//! It may be signed by a key that has been changed since, or the blob may have moved.
+//! The kept one may be signed by a key that has been changed since, or the blob may have moved.
 
 use std::sync::Arc;
 
