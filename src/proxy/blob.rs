@@ -1,7 +1,8 @@
 //! Blobs through the proxy (`blobs: proxy`), for clients that cannot reach the storage.
 //!
 //! ```text
-//! locate     follows a redirect that is kept or that a flight has brought; without the cache, asks the registry where a blob is, and answers the client if the registry has something else to say
+//! locate     follows a redirect that is kept or that a flight has brought; without the cache, asks the registry for it, and answers the
+//!            client if the registry has something else to say
 //! redirect   the registry's redirect, and the storage that it leads to
 //! hosts      which hosts may be storage
 //! storage    the request to storage, and its response

@@ -1,5 +1,5 @@
-//! What is not the registry's answer, by its header, or where it is read here by its body: something between this host and the registry has given it, such as a page
-//! for signing in to a network.
+//! What is not the registry's answer, by its header or, where that is read here, by its body: something between this host and the
+//! registry has given it, such as a page for signing in to a network.
 
 use std::collections::HashMap;
 

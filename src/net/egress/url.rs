@@ -31,7 +31,8 @@ pub(crate) struct ProxyUrl {
 
 impl ProxyUrl {
     /// `http://HOST:PORT` or `https://HOST:PORT`, with `USER:PASSWORD@` before the host if it wants them; without a scheme it is
-    /// `http`, and without a port that of the scheme, as with reqwest. The error says what is wrong, and quotes nothing that may be a secret.
+    /// `http`, and without a port that of the scheme, as with reqwest. The error says what is wrong, and quotes nothing that may be a
+    /// secret.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let wrong = || format!("it is not the address of a proxy: {RIGHT}");
