@@ -85,8 +85,7 @@
 //!       relocate                       upstream_response_filter: another redirect in place of a kept one that storage refuses
 //!     cache_status                   what `Cache-Status` says of an answer
 //!     fetch                          what a flight asks the registry, and again where that may help
-//!       body, content                  reads a body within bounds; what clients may have of an answer
-//!       judge                          what an answer is to those who wait for it
+//!       body, judge, content           reads a body within bounds; what an answer is to those who wait; what clients may have of it
 //!       redirect                       when a redirect ends
 //!       configuration                  the configuration of an image: from storage, whose redirect proves the right to it
 //!       image                          what a manifest names: its configuration, and what is prefetched
