@@ -46,8 +46,10 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
     }
     let Some(admitted) = context.if_admitted() else { return };
     // The same statuses whoever they are of: a mistake in a request, or what is not there, is no refusal.
-    if let Some(status) = Cause::of_registry(status) {
-        meter.refused.add(context.trouble().map_or(status, Trouble::cause));
+    if let Some(refused) = Cause::of_registry(status) {
+        // The registry's own status, which may not be the client's: see `fail::passed_on`.
+        let registrys = || Cause::of_registry(context.registry_error()?.status().as_u16());
+        meter.refused.add(context.trouble().map(Trouble::cause).or_else(registrys).unwrap_or(refused));
     }
     if kind == Kind::Manifest && matches!(status, 200 | 304) {
         // The first request of a pull, of which there is one: by tag, or HEAD by digest. What follows it is by digest, too.

@@ -27,6 +27,11 @@ impl RegistryError {
         Self { status, body: body.clone(), bearer }
     }
 
+    /// As the registry has answered.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Another part of a body that is passed on.
     pub(crate) fn add(&mut self, part: &Bytes) {
         let room = MAX_BODY.saturating_sub(self.body.len()).min(part.len());

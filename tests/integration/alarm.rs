@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
 use serde_json::Value;
-use testkit::{PATIENCE, Proxy, SECRET, Setup};
+use testkit::{ASKING, PATIENCE, Proxy, SECRET, Setup};
 
 use crate::admin::admin;
 use crate::fixture::ACCEPT;
@@ -211,6 +211,33 @@ async fn a_route_whose_requests_are_all_refused_is_told_and_counted_until_one_is
     assert_eq!(pull(&proxy), 200);
     told(&file, &proxy, &["ACR_CACHE_PROXY_EVENT=end", "ACR_CACHE_PROXY_FAULT=route"]).await;
     proxy.wait_for_log("route docker.io: over after ");
+}
+
+/// Clients get it as 503, so that they turn to the source, and it was told as that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_of_the_registrys_was_counted_as_a_5xx() {
+    for (cache, fault, cause) in [
+        ("off", 429, "registry_429"),
+        (ASKING[1], 429, "registry_429"),
+        ("off", 503, "registry_5xx"),
+        (ASKING[1], 503, "registry_5xx"),
+    ] {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).flag("--admin-address", ":0").start();
+        let admin = admin(&proxy);
+        azure.inject(Hop::Data, Fault::Status(fault));
+        assert_eq!(pull(&proxy), 503, "{cache}");
+        // A request is counted when its answer has gone.
+        let deadline = Instant::now() + PATIENCE;
+        while status(admin)["routes"][0]["refused_last_hour"] == 0 {
+            assert!(Instant::now() < deadline, "{}", proxy.log());
+        }
+        let route = &status(admin)["routes"][0];
+        assert_eq!(route["most_frequent_cause"], cause, "{cache}: {route}");
+        let sample = format!("acr_cache_proxy_requests_refused_total{{route=\"docker.io\",cause=\"{cause}\"}} 1.0\n");
+        let scrape = wire::ask(admin, "GET /metrics", "").body;
+        assert!(scrape.contains(&sample), "{cache}: {scrape}");
+    }
 }
 
 /// Tokens that live for seconds, as many renewals as a working day has, kept answers that end, idle connections, a reload.
