@@ -74,7 +74,7 @@ pub(crate) use blob::redirect::Storage;
 pub(crate) use cache_status::CacheStatus;
 pub(crate) use connections::Connections;
 pub(crate) use context::Context;
-pub(crate) use destination::{CacheOfProcess, Destination, Kept, Table, Upstream, upstreams};
+pub(crate) use destination::{CacheOfProcess, Destination, Kept, Table, Upstream, has_kept, upstreams};
 pub(crate) use fail::Trouble;
 pub(crate) use health::{Call, Health};
 pub(crate) use hop_by_hop::is_token_byte;

@@ -40,7 +40,7 @@ use crate::net::trust::{TrustError, TrustRoots};
 use crate::notify::Notifier;
 use crate::notify::watchdog::Watchdog;
 use crate::program;
-use crate::proxy::{self, Connections, Proxy, Table, upstreams};
+use crate::proxy::{self, Connections, Proxy, Table, has_kept, upstreams};
 
 pub(crate) mod registry;
 mod reload;
@@ -56,6 +56,7 @@ use rounds::Rounds;
 use spans::SpanExport;
 use table::RouteTable;
 use takeover::Takeover;
+use upgrade::Unready;
 
 /// Requests under way on one HTTP/2 connection. Clients that have more open another connection.
 const MAX_STREAMS: u32 = 32;
@@ -406,7 +407,7 @@ fn handlers(
                 return Err("it does not serve yet itself".to_owned());
             }
             let sockets = handed_over.sockets().map_err(|cause| format!("sockets: {cause}"))?;
-            takeover.succeed(|| upgrade::replace(sockets, || unready(&live), cancelled))
+            takeover.succeed(|| upgrade::replace(sockets, || without_token(&live), cancelled))
         }),
         ending: Box::new(move || control.close()),
         stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
@@ -422,7 +423,10 @@ fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) -> 
     let (live, takeover) = (Arc::clone(live), Arc::clone(takeover));
     control::listen(move |request| match request {
         control::Request::Reload => asker.ask_and_wait(),
-        control::Request::Unready => Ok(unready(&live).join("\n")),
+        control::Request::Unready => {
+            let Unready { kept, nothing } = without_token(&live);
+            Ok([kept, nothing].concat().join("\n"))
+        }
         control::Request::Serve => {
             takeover.begin();
             Ok(String::new())
@@ -430,10 +434,13 @@ fn answer_control(asker: Asker, live: &Arc<Table>, takeover: &Arc<Takeover>) -> 
     })
 }
 
-/// The registries for which there is no token now.
-fn unready(live: &Table) -> Vec<String> {
+/// The registries for which there is no token now, by what clients get of them.
+fn without_token(live: &Table) -> Unready {
     let lacks = upstreams(live).into_iter().filter(|upstream| !upstream.tokens.readiness().ready);
-    lacks.map(|upstream| upstream.domain.authority().to_owned()).collect()
+    let (kept, nothing): (Vec<_>, Vec<_>) = lacks.partition(|upstream| has_kept(live, upstream));
+    let [kept, nothing] =
+        [kept, nothing].map(|of| of.into_iter().map(|upstream| upstream.domain.authority().to_owned()).collect());
+    Unready { kept, nothing }
 }
 
 fn options() -> HttpServerOptions {

@@ -11,7 +11,7 @@ use super::State;
 use crate::access::Reason;
 use crate::failure::Hop;
 use crate::load::{Limit, Load};
-use crate::proxy::{Upstream, upstreams};
+use crate::proxy::{Upstream, has_kept, upstreams};
 use crate::token;
 
 /// Whether pulls can be sent here, and what is said of each registry and of the load. They can if every registry of the table
@@ -66,17 +66,7 @@ impl Readiness {
     /// Now.
     pub(super) fn of(state: &State, upstream: &Arc<Upstream>) -> Self {
         let tokens = upstream.tokens.readiness();
-        // An answer of the registry's may be kept; how long such answers stand in, the settings of its routes say.
-        let has_kept = state.routes.load().iter().any(|route| {
-            let destination = &route.destination;
-            let is_its = Arc::ptr_eq(&destination.upstream, upstream);
-            is_its
-                && destination.kept.as_ref().is_some_and(|kept| {
-                    let limit = kept.lifetimes.manifests.saturating_add(kept.lifetimes.stale);
-                    kept.cache.size().0 > 0 && upstream.health.last_success().is_some_and(|ago| ago < limit)
-                })
-        });
-        Self { tokens, has_kept }
+        Self { tokens, has_kept: has_kept(&state.routes, upstream) }
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -25,7 +25,8 @@ use oci::route::{Blobs, OnFailure, Routes};
 /// One cache registry, as requests see it. Routes that sign in to it as the same identity share it, and with it all that the
 /// registry counts together: the reads, the pauses, and what is kept.
 pub(crate) struct Upstream {
-    /// No other registry of this process has it, nor the same registry with another identity: what is kept is found by it.
+    /// No other registry of this process has it, nor the same registry with another identity: what is kept is found by it. The same
+    /// one has it whatever way it is reached.
     pub number: u64,
     /// Where it is and what it is called: SNI, `Host`.
     pub domain: Domain,
@@ -137,6 +138,20 @@ pub(crate) type CacheOfProcess = OnceLock<Arc<Cache<Trouble>>>;
 
 /// The routes that requests go by. They are swapped whole; a request goes on to the destination that it was given.
 pub(crate) type Table = ArcSwap<Routes<Arc<Destination>>>;
+
+/// Whether answers of this registry's may be kept that stand in for those that it does not give. How long such answers do, the
+/// settings of its routes say.
+pub(crate) fn has_kept(table: &Table, upstream: &Arc<Upstream>) -> bool {
+    table.load().iter().any(|route| {
+        let destination = &route.destination;
+        let is_its = Arc::ptr_eq(&destination.upstream, upstream);
+        is_its
+            && destination.kept.as_ref().is_some_and(|kept| {
+                let limit = kept.lifetimes.manifests.saturating_add(kept.lifetimes.stale);
+                kept.cache.size().0 > 0 && upstream.health.last_success().is_some_and(|ago| ago < limit)
+            })
+    })
+}
 
 /// The registries to which the routes lead, each once.
 pub(crate) fn upstreams(table: &Table) -> Vec<Arc<Upstream>> {

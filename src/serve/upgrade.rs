@@ -24,11 +24,19 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is asked.
 const STEP: Duration = Duration::from_millis(50);
 
-/// Starts the new process with these sockets and returns when it serves; `unready` are the registries for which this process
-/// has no token either. The error says why this process has to go on. `cancelled` ends the attempt.
+/// The registries for which this process has no token.
+pub(super) struct Unready {
+    /// Clients get what is kept of these, which a new process does not have.
+    pub kept: Vec<String>,
+    /// Clients get nothing of these, so a new process without a token is no worse.
+    pub nothing: Vec<String>,
+}
+
+/// Starts the new process with these sockets and returns when it serves; `unready` is what this process lacks itself. The error
+/// says why this process has to go on. `cancelled` ends the attempt.
 pub(super) fn replace(
     sockets: Vec<OwnedFd>,
-    unready: impl Fn() -> Vec<String>,
+    unready: impl Fn() -> Unready,
     cancelled: &AtomicBool,
 ) -> Result<(), String> {
     let mut arguments = std::env::args_os();
@@ -68,7 +76,7 @@ struct NewProcess(Option<Child>);
 
 impl NewProcess {
     /// Returns the process's id.
-    fn wait_until_ready(&mut self, unready: impl Fn() -> Vec<String>, cancelled: &AtomicBool) -> Result<u32, String> {
+    fn wait_until_ready(&mut self, unready: impl Fn() -> Unready, cancelled: &AtomicBool) -> Result<u32, String> {
         let child = self.0.as_mut().ok_or("there is no new process")?;
         let (pid, deadline) = (child.id(), Instant::now() + READY_LIMIT);
         info!("upgrade: process {pid} is started, and gets {} s to become ready", READY_LIMIT.as_secs());
@@ -79,12 +87,24 @@ impl NewProcess {
             // Until it has read its settings, there is no socket.
             let missing = match control::ask(pid, Request::Unready) {
                 Ok(Ok(lines)) => {
-                    let known = unready();
-                    let lacks: Vec<_> = lines.lines().filter(|line| !known.iter().any(|known| known == line)).collect();
+                    let Unready { kept, nothing } = unready();
+                    // Two identities may sign in to one registry.
+                    let is_worse =
+                        |line: &&str| kept.iter().any(|its| its == line) || !nothing.iter().any(|its| its == line);
+                    let lacks: Vec<_> = lines.lines().filter(is_worse).collect();
                     if lacks.is_empty() {
                         return Ok(pid);
                     }
-                    format!("it has no token for {}", lacks.join(", "))
+                    let lacks_kept: Vec<_> =
+                        lacks.iter().copied().filter(|line| kept.iter().any(|its| its == line)).collect();
+                    let kept = match lacks_kept.as_slice() {
+                        [] => String::new(),
+                        some => format!(
+                            ", and clients still get what this process keeps of {}, which a new one does not have: upgrade when the sign-in works again",
+                            some.join(", ")
+                        ),
+                    };
+                    format!("it has no token for {}{kept}", lacks.join(", "))
                 }
                 Ok(Err(sentences)) => sentences,
                 Err(why) => why,
