@@ -154,6 +154,18 @@ impl Tokens {
         }
     }
 
+    /// Of a registry that is reached in another way than `before`: what was granted for all repositories is as good there, until
+    /// it is renewed, which is due at once. A repository's own token is asked for again.
+    pub(crate) fn in_place_of(before: &Self, wait: Duration) -> Self {
+        let tokens = Self::new(wait);
+        tokens.wildcard.bearer.store(before.wildcard.bearer.load_full());
+        tokens.per_repository.store(before.per_repository.load(Ordering::Acquire), Ordering::Release);
+        if let Some(login) = before.state.load().login() {
+            tokens.state.store(Arc::new(State::of_login(login)));
+        }
+        tokens
+    }
+
     /// From now on a request waits for a token as long as `wait`.
     pub(crate) fn set_wait(&self, wait: Duration) {
         self.wait.store(as_millis(wait), Ordering::Relaxed);

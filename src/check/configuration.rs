@@ -119,7 +119,7 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
     let way = egress.clone().unwrap_or_else(Egress::direct);
     let mut registries = Vec::new();
     for settings in config.upstreams() {
-        match builder.build(settings, shared, &way) {
+        match builder.build(settings, shared, &way, None) {
             Ok(built) => registries.push((Arc::clone(settings), built)),
             Err(cause) => findings.failed(cause),
         }

@@ -76,6 +76,18 @@ impl Health {
         }
     }
 
+    /// Of a registry that is reached in another way than `before`: what was counted goes on, and how it does is found out anew.
+    pub(crate) fn in_place_of(before: &Self, domain: &Domain, reads_per_minute: Option<NonZeroU32>) -> Self {
+        let count = |counter: &AtomicU64| AtomicU64::new(counter.load(Ordering::Relaxed));
+        Self {
+            since: before.since,
+            success: count(&before.success),
+            reads: count(&before.reads),
+            cool_downs: count(&before.cool_downs),
+            ..Self::new(domain, reads_per_minute)
+        }
+    }
+
     /// From now on the registry may be asked so much. What has gone out lately does not count.
     pub(crate) fn set_reads(&self, reads_per_minute: Option<NonZeroU32>) {
         self.budget.store(reads_per_minute.map(Budget::new).map(Arc::new));

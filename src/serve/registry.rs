@@ -63,14 +63,15 @@ impl Builder {
         Egress::of_process(settings, &self.roots).map_err(|wrong| ServeError::Setting(wrong.to_string()))
     }
 
-    /// Builds one registry.
+    /// Builds one registry; `before` is the same one by another egress, whose tokens go on, and what is kept of it.
     pub(crate) fn build(
         &self,
         settings: &config::Upstream,
         shared: Shared,
         egress: &Arc<Egress>,
+        before: Option<&Upstream>,
     ) -> Result<Built, ServeError> {
-        /// No registry has the number of an earlier one.
+        /// No other registry has the number of an earlier one.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let domain = settings.domain();
         let direct = || Arc::new(Addresses::new(domain.host(), domain.port(), settings.addresses()));
@@ -89,13 +90,19 @@ impl Builder {
         let issuer = Arc::new(issuer.map_err(ServeError::Client)?);
         let (in_use, upkeep_ends) = oneshot::channel();
         let upstream = Upstream {
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number: before.map_or_else(|| NUMBER.fetch_add(1, Ordering::Relaxed), |before| before.number),
             domain: domain.clone(),
             host: domain.to_header(),
             way,
-            tokens: Arc::new(Tokens::new(shared.token_wait)),
+            tokens: Arc::new(match before {
+                Some(before) => Tokens::in_place_of(&before.tokens, shared.token_wait),
+                None => Tokens::new(shared.token_wait),
+            }),
             identity: identity_of(settings.identity().kind()),
-            health: Health::new(domain, shared.reads_per_minute),
+            health: match before {
+                Some(before) => Health::in_place_of(&before.health, domain, shared.reads_per_minute),
+                None => Health::new(domain, shared.reads_per_minute),
+            },
             meter,
             storage_names: Arc::clone(&self.storage_names),
             egress: Arc::clone(egress),

@@ -77,8 +77,8 @@ impl RouteTable {
     }
 
     /// Replaces the routes by those of these settings, for new requests, and the size of the cache. A registry whose settings
-    /// are unchanged keeps its tokens, addresses, connections and what is kept of it. After an error, nothing has changed. Does
-    /// no network I/O.
+    /// are unchanged keeps its tokens, addresses, connections and what is kept of it; one for which only the egress has changed
+    /// keeps its tokens for all repositories and what is kept of it. After an error, nothing has changed. Does no network I/O.
     pub(crate) fn replace(&self, config: &Config) -> Result<(), ServeError> {
         // A poisoned lock is used all the same: the list is only replaced as a whole.
         let mut lock = self.served.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,10 @@ impl RouteTable {
                         let known = match served.iter().find(is_it) {
                             Some(known) => known.clone(),
                             None => {
-                                let (upstream, upkeep) = self.build(settings, shared, &egress)?;
+                                // A token and an answer are as good whatever way they came; connections are not.
+                                let before = served.iter().find(|known| *known.settings == **settings);
+                                let before = before.map(|known| &*known.upstream);
+                                let (upstream, upkeep) = self.build(settings, shared, &egress, before)?;
                                 new_upkeep.push(upkeep);
                                 Served { settings: Arc::clone(settings), egress: Arc::clone(&egress), upstream }
                             }
@@ -183,8 +186,9 @@ impl RouteTable {
         settings: &config::Upstream,
         shared: Shared,
         egress: &Arc<Egress>,
+        before: Option<&Upstream>,
     ) -> Result<(Arc<Upstream>, Upkeep), ServeError> {
-        let Built { upstream, issuer, in_use } = self.builder.build(settings, shared, egress)?;
+        let Built { upstream, issuer, in_use } = self.builder.build(settings, shared, egress, before)?;
         let addresses = Arc::clone(upstream.way.addresses());
         let upkeep = Upkeep { addresses, tokens: Arc::clone(&upstream.tokens), issuer, in_use };
         Ok((upstream, upkeep))

@@ -91,7 +91,8 @@ impl<'a> Refresher<'a> {
             calls: JoinSet::new(),
             under_way: HashMap::new(),
             first_calls: 0,
-            last_number: 0,
+            // A token that was there before has a number of its own.
+            last_number: tokens.wildcard.bearer.load().as_ref().map_or(0, |bearer| bearer.number),
             report: Report::default(),
         }
     }

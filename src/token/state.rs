@@ -78,6 +78,11 @@ impl State {
         Self::SignedIn { login: Arc::new(login), failing: None, access: self.access().clone() }
     }
 
+    /// There is this refresh token, and nothing else is known.
+    pub(crate) fn of_login(login: &Arc<Login>) -> Self {
+        Self::SignedIn { login: Arc::clone(login), failing: None, access: Access::default() }
+    }
+
     /// A sign-in has failed. A refresh token that is still valid stays in use.
     pub(crate) fn sign_in_failed(&self, failing: Failing) -> Self {
         let mut state = self.clone();

@@ -425,3 +425,36 @@ fn a_proxy_that_cannot_be_used_ends_the_start_and_is_not_quoted() {
         assert!(!proxy.log().contains("geheim"), "{}", proxy.log());
     }
 }
+
+/// The table of registries was built anew, with no token and nothing kept: a hit became a miss, and in an outage of the sign-in
+/// nothing was served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_egress_threw_tokens_and_the_cache_away() {
+    let (azure, _, first, setup) = stage("{tags: 1h}").await;
+    let second = ForwardProxy::start().await;
+    let proxy = setup
+        .settings(&format!("egress: {{proxy: 'http://{}'}}", first.address()))
+        .flag("--admin-address", ":0")
+        .start();
+    let admin = crate::admin::admin(&proxy);
+    until(&proxy, 200);
+    azure.inject(Hop::Entra, acr_emulator::Fault::Status(503));
+    let config = std::fs::read_to_string(proxy.config()).expect("a configuration");
+    let config = config.replace(&first.address().to_string(), &second.address().to_string());
+    let (is_taken, said) = proxy.reload_with(&config);
+    assert!(is_taken && said.contains("in effect: egress"), "{said}");
+    let asked = first.asked().len();
+    let kept = manifest(&proxy);
+    assert!(kept.header("cache-status").is_some_and(|status| status.contains("; hit")), "{kept:?}");
+    // By the token of before, over the new way.
+    let answer = wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list", "");
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", proxy.log());
+    assert!(second.connects_to(azure.registry_addr()) > 0, "{:#?}", second.asked());
+    assert_eq!(first.asked().len(), asked, "{:#?}", first.asked());
+    let ready = wire::ask(admin, "GET /readyz", "");
+    assert!(ready.status == 200 && ready.body.contains("\"serves\": \"all\""), "{ready:?}");
+    proxy.wait_for_log("entra: client secret: 503");
+    azure.clear_faults();
+    proxy.wait_for_log("registry token: signed in again");
+    assert_eq!(wire::ask(proxy.address(), "GET /v2/library/busybox/tags/list?n=1", "").status, 200);
+}
