@@ -1,7 +1,8 @@
 //! Looks for faults every few seconds, and tells of those that last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use log::{info, warn};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::{Alarms, Event, Fault, Tells, What, command};
 use crate::config::Notify;
@@ -23,6 +24,8 @@ use crate::proxy::{Table, upstreams};
 const STEP: Duration = Duration::from_secs(5);
 /// Begins of one look that the command is run for. Where more registries fail at once, one of them tells of it.
 const MAX_RUNS: usize = 8;
+/// With so many runs before it, a begin is not told: the command hangs, and each of them waits for half a minute.
+const MAX_WAITING: usize = 64;
 
 /// Watches all registries and routes.
 pub(crate) struct Watcher {
@@ -39,6 +42,22 @@ struct Seen {
     routes: BTreeMap<String, Refusals>,
     /// The faults of whose begin the command was told. It is told of the end of each of them, and of no other.
     told: BTreeSet<(What, String)>,
+    /// What the command is to be told, one after the other.
+    waiting: VecDeque<Run>,
+}
+
+/// A run of the command that is due.
+struct Run {
+    notify: Arc<Notify>,
+    event: Event,
+    message: String,
+    refused: u64,
+}
+
+impl Run {
+    async fn to_end(self) {
+        command::run(&self.notify.command, &self.event, &self.message, self.refused).await;
+    }
 }
 
 impl Watcher {
@@ -93,11 +112,18 @@ impl Watcher {
         (all, words)
     }
 
-    async fn tell(&self, events: Vec<Event>, words: &[String], told: &mut BTreeSet<(What, String)>) {
+    /// Tells the log, and adds what the command is to be told.
+    fn tell(
+        &self,
+        events: Vec<Event>,
+        notify: &Arc<Notify>,
+        told: &mut BTreeSet<(What, String)>,
+        waiting: &mut VecDeque<Run>,
+    ) {
         let (refused, of_routes) = self.refused();
         let mut begins = 0;
-        for event in &events {
-            let message = message(event, refused, &of_routes);
+        for event in events {
+            let message = message(&event, refused, &of_routes);
             match (event.tells, event.fault.what) {
                 (Tells::Reminds, _) | (Tells::Lasts, What::Route) => warn!("{message}"),
                 (Tells::Ends, What::Route) => info!("{message}"),
@@ -108,13 +134,14 @@ impl Watcher {
             let is_due = match event.tells {
                 Tells::Lasts => {
                     begins += 1;
-                    begins <= MAX_RUNS && !words.is_empty() && told.insert(fault)
+                    let has_room = begins <= MAX_RUNS && waiting.len() < MAX_WAITING;
+                    has_room && !notify.command.is_empty() && told.insert(fault)
                 }
                 Tells::Ends => told.remove(&fault),
                 Tells::Reminds => false,
             };
             if is_due {
-                command::run(words, event, &message, refused).await;
+                waiting.push_back(Run { notify: Arc::clone(notify), event, message, refused });
             }
         }
     }
@@ -145,19 +172,31 @@ fn message(event: &Event, refused: u64, of_routes: &str) -> String {
 #[async_trait]
 impl BackgroundService for Watcher {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Seen { alarms, routes, told } = &mut *self.seen.lock().await;
+        let Seen { alarms, routes, told, waiting } = &mut *self.seen.lock().await;
+        let (mut last, mut running) = (Instant::now(), None::<Pin<Box<dyn Future<Output = ()> + Send>>>);
         loop {
-            let notify = self.notify.load_full();
-            if timeout(STEP.min(notify.after), shutdown.wait_for(|stop| *stop)).await.is_ok() {
-                return;
+            if running.is_none() {
+                running = waiting.pop_front().map(|run| Box::pin(run.to_end()) as _);
             }
-            let now = Instant::now();
-            let faults = self.faults(now, notify.after, routes);
-            let events = alarms.look(now, faults, notify.after);
-            if !events.is_empty() {
-                tokio::select! {
-                    () = self.tell(events, &notify.command, told) => {}
-                    _ = shutdown.wait_for(|stop| *stop) => return,
+            let ended = async {
+                match &mut running {
+                    Some(run) => run.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let notify = self.notify.load_full();
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                // No look waits for it: what the log is to be told has nothing to do with a program that hangs.
+                () = ended => running = None,
+                () = sleep_until(last + STEP.min(notify.after)) => {
+                    let now = Instant::now();
+                    let faults = self.faults(now, notify.after, routes);
+                    let events = alarms.look(now, faults, notify.after);
+                    if !events.is_empty() {
+                        self.tell(events, &notify, told, waiting);
+                    }
+                    last = now;
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::listen::http::Keepalive;
 use crate::listen::set::{Change, ListenerSet};
 use crate::load::Load;
 use crate::net::trust::TrustRoots;
-use crate::{logger, notify};
+use crate::{alarm, logger, notify};
 
 /// Reads the configuration as at the start of the process: the same file, flags and variables. An error has a line for each
 /// mistake.
@@ -72,6 +72,8 @@ pub(super) fn channel() -> (Asker, Receiver<Request>) {
 struct Reloaded {
     at_once: Vec<&'static str>,
     at_start: Vec<&'static str>,
+    /// A warning, which the start has too: nobody would be told of a fault.
+    doubt: Option<String>,
 }
 
 impl fmt::Display for Reloaded {
@@ -81,10 +83,10 @@ impl fmt::Display for Reloaded {
             [] => f.write_str("no setting has changed that takes effect at once")?,
             keys => write!(f, "in effect: {}", keys.join(", "))?,
         }
-        match self.at_start.as_slice() {
-            [] => Ok(()),
-            keys => write!(f, "; takes effect at the next restart: {}", keys.join(", ")),
+        if !self.at_start.is_empty() {
+            write!(f, "; takes effect at the next restart: {}", self.at_start.join(", "))?;
         }
+        self.doubt.iter().try_for_each(|doubt| write!(f, "; {doubt}"))
     }
 }
 
@@ -96,7 +98,9 @@ impl Reload {
                 notify::reloading();
                 let outcome = self.reload();
                 match &outcome {
-                    Ok(reloaded) if reloaded.at_start.is_empty() => info!("reload: {reloaded}"),
+                    Ok(reloaded) if reloaded.at_start.is_empty() && reloaded.doubt.is_none() => {
+                        info!("reload: {reloaded}")
+                    }
                     Ok(reloaded) => warn!("reload: {reloaded}"),
                     Err(mistakes) => {
                         warn!("reload: nothing has changed: {}", mistakes.trim_end().replace('\n', "; "));
@@ -142,7 +146,8 @@ impl Reload {
         self.drain.store(Arc::new(next.drain()));
         self.notify.store(Arc::new(next.notify().clone()));
         logger::replace(next.log());
+        let doubt = alarm::doubt(&next.notify().command);
         self.current = next;
-        Ok(Reloaded { at_once, at_start })
+        Ok(Reloaded { at_once, at_start, doubt })
     }
 }

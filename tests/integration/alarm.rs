@@ -122,6 +122,50 @@ async fn a_command_that_hangs_delays_no_request_and_ends_with_the_proxy() {
     }
 }
 
+/// The log's line of the route came when the program for the other fault was ended, half a minute later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_hangs_delayed_the_log_of_other_faults() {
+    let azure = testkit::azure().await;
+    let setup = Setup::new(&azure);
+    let (tell, file) = (program(&setup, "#!/bin/sh\necho $$ >>\"$1\"\nexec sleep 1000\n"), setup.path("told"));
+    let notify = format!("notify: {{command: [{tell}, '{}'], after: 1s}}", file.display());
+    let routes = format!(
+        "- {{source: docker.io, prefix: hub, domain: 'example.azurecr.io:{}', addresses: [127.0.0.1]}}\n\
+         - {{source: ghcr.io, domain: 'nobody.example:1', addresses: [127.0.0.1]}}\n",
+        azure.registry_addr().port()
+    );
+    let proxy = setup.only_routes(&routes).settings(&notify).cache("off").start();
+    let deadline = Instant::now() + PATIENCE;
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "{}", proxy.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    azure.inject(Hop::Data, Fault::CacheRule(403));
+    let begun = Instant::now();
+    while !proxy.log().contains("route docker.io: for ") {
+        assert_eq!(pull(&proxy), 403);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", proxy.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(fs::read_to_string(&file).expect("a number").lines().count(), 1, "one after the other");
+    proxy.end();
+}
+
+/// A start and `check` warn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_said_nothing_of_a_command_that_is_not_there() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let config = fs::read_to_string(proxy.config()).expect("a configuration");
+    let (done, said) = proxy.reload_with(&format!("{config}notify: {{command: [/nonexistent/tell]}}\n"));
+    let says = "in effect: notify; notify.command: /nonexistent/tell: it is not there: nobody is told of a fault";
+    assert!(done && said.trim_end() == says, "{said}");
+    let line = proxy.wait_for_log(says);
+    assert!(line.contains(" WARN ") && line.contains("reload: "), "{line}");
+    let (done, said) = proxy.reload_with(&format!("{config}notify: {{command: [/bin/true]}}\n"));
+    assert!(done && said.trim_end() == "in effect: notify", "{said}");
+}
+
 /// An alert that is opened and never closed is one that somebody is called for at night. The begins come in two parts, and the ends
 /// at once; the program is run for eight begins of one look at most.
 #[tokio::test(flavor = "multi_thread")]
