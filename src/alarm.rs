@@ -82,6 +82,8 @@ struct Alarm {
     since: Instant,
     /// When it was last there.
     seen: Instant,
+    /// When it was first found to be away since then; `None` while it is there.
+    away: Option<Instant>,
     cause: String,
     /// When it was last told that it is there; `None` while it does not last yet.
     told: Option<Instant>,
@@ -94,14 +96,16 @@ impl Alarms {
             let alarm = self.0.entry((what, subject)).or_insert_with(|| Alarm {
                 since: now,
                 seen: now,
+                away: None,
                 cause: String::new(),
                 told: None,
             });
-            (alarm.seen, alarm.cause) = (now, cause);
+            (alarm.seen, alarm.away, alarm.cause) = (now, None, cause);
         }
         let mut events = Vec::new();
         self.0.retain(|(what, subject), alarm| {
-            let is_over = now > alarm.seen && now - alarm.seen >= after.min(AWAY);
+            // Not from when it was last there: it may have ended just before this look.
+            let is_over = alarm.seen < now && now - *alarm.away.get_or_insert(now) >= after.min(AWAY);
             let tells = match alarm.told {
                 None if is_over => return false,
                 Some(_) if is_over => Tells::Ends,
@@ -156,7 +160,7 @@ mod tests {
             (300, Tells::Lasts, 300),
             (3600, Tells::Reminds, 3600),
             (7200, Tells::Reminds, 7200),
-            (8055, Tells::Ends, 7995),
+            (8060, Tells::Ends, 7995),
         ];
         assert_eq!(found, expected);
         assert!(alarms.0.is_empty());
@@ -173,7 +177,22 @@ mod tests {
         assert_eq!(told(&mut alarms, Duration::from_secs(1000), |second| second % 400 < 250).await, []);
         assert_eq!(told(&mut alarms, Duration::from_secs(500), |_| false).await, []);
         let found = told(&mut alarms, Duration::from_secs(1200), |second| second < 1000 && second % 30 < 15).await;
-        assert_eq!(found, [(300, Tells::Lasts, 300), (1055, Tells::Ends, 995)]);
+        assert_eq!(found, [(300, Tells::Lasts, 300), (1060, Tells::Ends, 995)]);
+    }
+
+    /// With looks as far apart as `after`, the first look without it was told as its end, half a second after it was over.
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_fault_was_told_before_it_was_away_for_long_enough() {
+        for (after, ends) in [(1, 3), (5, 15), (30, 40), (60, 70), (300, 70)] {
+            let (mut alarms, begun, after) = (Alarms::default(), Instant::now(), Duration::from_secs(after));
+            let step = STEP.min(after);
+            assert_eq!(alarms.look(begun - after, vec![fault(What::Down, "a")], after), []);
+            assert_eq!(alarms.look(begun, vec![fault(What::Down, "a")], after).len(), 1, "{after:?}");
+            let mut looks = (1..).map(|number| begun + number * step);
+            let end = looks.find(|now| !alarms.look(*now, Vec::new(), after).is_empty()).expect("an end");
+            assert!(end - (begun + step) >= after.min(AWAY), "{after:?}: {:?}", end - begun);
+            assert!(end - begun <= Duration::from_secs(ends), "{after:?}: {:?}", end - begun);
+        }
     }
 
     #[tokio::test(start_paused = true)]
