@@ -24,7 +24,7 @@ const MAX_HANDSHAKES: usize = 1024;
 
 /// The counters of one process. The process does not end on what they count, see [`crate::listen::drain`].
 pub(crate) struct Load {
-    /// Listening sockets that are open.
+    /// Listening sockets for clients that are open.
     pub listeners: Arc<Limit>,
     /// Connections of clients.
     pub connections: Arc<Limit>,
@@ -73,7 +73,7 @@ impl Load {
     /// What may still bring a request that [`Self::requests`] does not count yet: a listener's queue, a connection whose next
     /// request has not come to the end of its header, one of HTTP/2.
     pub(crate) fn sources(&self) -> usize {
-        self.listeners.count() + self.connections.count() + self.admin_connections.count()
+        self.listeners.count() + self.connections.count()
     }
 
     /// From now on each change of a counter is told, to one task. To be called before the counters are read.

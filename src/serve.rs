@@ -390,7 +390,7 @@ fn handlers(
     spans: &SpanExport,
 ) -> Handlers {
     let (live, takeover, spans) = (Arc::clone(live), Arc::clone(takeover), spans.clone());
-    let (handed_over, stopped) = (Arc::clone(listeners), Arc::clone(listeners));
+    let [handed_over, stopped, closed] = [(); 3].map(|()| Arc::clone(listeners));
     let retried = control.clone();
     Handlers {
         reload: Box::new(move || {
@@ -411,6 +411,7 @@ fn handlers(
         }),
         ending: Box::new(move || control.close()),
         stop: Box::new(move |is_replaced| stopped.stop(is_replaced)),
+        close: Box::new(move || closed.close()),
         last: Box::new(move || {
             program::end_all();
             spans.flush();

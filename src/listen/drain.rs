@@ -1,7 +1,7 @@
 //! The drain: after a signal the process waits for what is under way, for as long as that takes and no longer.
 //!
-//! What is under way holds a guard of [`Load`]: an open listener, a connection, a request. The drain is told when one of
-//! these counts changes.
+//! What is under way holds a guard of [`Load`]: an open listener for clients, a connection, a request. The drain is told when one of
+//! these counts changes. The admin listener is open all the while, so that whoever watches the process sees how it ends.
 //!
 //! One race remains: if the client's last handshake packet arrives after the listening socket has closed, the kernel resets
 //! the connection.
@@ -45,7 +45,9 @@ pub(crate) async fn drained(load: &Load, timeout: Duration) -> Drained {
         }
         let quiet = changed + REQUEST_WAIT;
         let now = Instant::now();
-        if left == 0 && (sources == 0 || now >= quiet) {
+        // Whoever looks at the process in the meantime is answered, and holds nothing up.
+        let is_over = sources == 0 && load.admin_connections.count() == 0;
+        if left == 0 && (is_over || now >= quiet) {
             info!("stopped");
             return Drained::Whole;
         }

@@ -53,8 +53,8 @@ pub(crate) struct Opened {
     pub(super) opening: Arc<ArcSwap<Opening>>,
     pub(super) stop: ShutdownWatch,
     pub(super) held: Arc<Held>,
-    /// Counted until it is closed: a signal may come before it is served.
-    pub(super) open: Guard,
+    /// Counted until it is closed, if it is for clients: a signal may come before it is served.
+    pub(super) open: Option<Guard>,
     /// Dropped when it is closed.
     pub(super) closed: blocking::Sender<()>,
 }
@@ -208,8 +208,8 @@ impl ListenerSet {
                     new.push(wanted.endpoint().clone());
                     let service = &services[usize::from(wanted.kind == Kind::Admin)];
                     let is_kept = inherited.keeps(wanted.endpoint());
-                    let open =
-                        Open::new(wanted, opening, listener, copy, is_kept, self.load.listeners.enter(), service);
+                    let guard = (wanted.kind == Kind::Clients).then(|| self.load.listeners.enter());
+                    let open = Open::new(wanted, opening, listener, copy, is_kept, guard, service);
                     changes.push(open.served());
                     Some(open)
                 }
@@ -242,13 +242,25 @@ impl ListenerSet {
         self.state().open.iter().map(|open| open.held.duplicate().map(OwnedFd::from)).collect()
     }
 
-    /// Closes all. What waits in the queues is served, unless another process does that from now on.
+    /// Closes those for clients. What waits in the queues is served, unless another process does that from now on, and has the admin
+    /// listener as well. Else that one tells how this process does until [`Self::close`], each time by the last answer of a connection.
     pub(crate) fn stop(&self, is_replaced: bool) {
         let mut state = self.state();
         state.services = None;
-        for open in state.open.drain(..) {
-            open.stop(is_replaced);
-        }
+        state.open.retain(|open| {
+            let goes_on = open.wanted.kind == Kind::Admin && !is_replaced;
+            if goes_on {
+                open.opening.load().end(None);
+            } else {
+                open.stop(is_replaced);
+            }
+            goes_on
+        });
+    }
+
+    /// Closes the rest.
+    pub(crate) fn close(&self) {
+        self.state().open.drain(..).for_each(|open| open.stop(false));
     }
 }
 
@@ -274,7 +286,7 @@ impl Open {
         listener: bind::Listener,
         copy: bind::Socket,
         is_kept: bool,
-        open: Guard,
+        open: Option<Guard>,
         service: &mpsc::UnboundedSender<Opened>,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);

@@ -88,6 +88,8 @@ pub(crate) struct Handlers {
     pub ending: Box<dyn Fn() + Send>,
     /// Takes in no more work from now on; true if another process does that. Must not block.
     pub stop: Box<dyn Fn(bool) + Send>,
+    /// The drain is over, and nobody is told any more how this process does. Must not block.
+    pub close: Box<dyn Fn() + Send>,
     /// Nothing is under way any more, and the process ends when this returns. May block for a moment.
     pub last: Box<dyn Fn() + Send>,
 }
@@ -174,6 +176,7 @@ pub(crate) fn on_signals(load: Arc<Load>, settings: Arc<ArcSwap<Drain>>, handler
                 }
             }
         });
+        (handlers.close)();
         match drained {
             Drained::Whole => {
                 (handlers.last)();

@@ -146,6 +146,38 @@ async fn during_the_notice_all_is_served_as_ever_but_readiness_is_off() {
     assert_eq!(proxy.wait().code(), Some(0));
 }
 
+/// The admin listener was closed with the others, so that a check of liveness failed while a layer was under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics_were_refused_while_a_request_was_finished() {
+    let azure = testkit::azure().await;
+    for is_cut_off in [false, true] {
+        let setup = Setup::new(&azure).flag("--admin-address", ":0").cache("off");
+        let mut proxy = setup.settings("drain: {timeout: 6s}").start();
+        let admin = crate::admin::admin(&proxy);
+        let mut kept = Client::new(admin);
+        assert_eq!(kept.ask("GET", "/healthz", "HTTP/1.1", "").status(), 200);
+        let slow = slow_pull(&azure, &proxy).await;
+        proxy.signal("TERM");
+        proxy.wait_for_log("stopping: 1 requests under way");
+        for _ in 0..10 {
+            for (path, status) in [("/healthz", 200), ("/readyz", 503), ("/metrics", 200)] {
+                let answer = wire::ask(admin, &format!("GET {path}"), "");
+                assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{path}: {answer:?}");
+            }
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        assert!(kept.is_at_its_end(), "idle ones end as those of clients do");
+        assert!(TcpStream::connect(proxy.address()).is_err(), "it takes in no more work");
+        if !is_cut_off {
+            drop(slow);
+        }
+        assert_eq!(proxy.wait().code(), Some(0));
+        let log = proxy.end_of_log();
+        assert_eq!(log.contains("1 requests under way are cut off"), is_cut_off, "{log}");
+        assert!(!log.contains(" ERROR "), "{log}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_drain_begins_after_the_notice() {
     let azure = testkit::azure().await;
