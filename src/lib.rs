@@ -421,6 +421,7 @@
 //!   Held by `integration::drain::during_the_notice_all_is_served_as_ever_but_readiness_is_off`,
 //!   `integration::drain::a_request_that_has_begun_before_the_signal_is_served`,
 //!   `integration::drain::a_request_that_waits_for_the_sign_in_gets_its_token_during_the_drain`,
+//!   `integration::drain::health_and_metrics_were_refused_while_a_request_was_finished`,
 //!   `integration::process::clients_connected_at_the_signal_are_answered`.
 //! - Settings that are read again take effect as a whole or not at all, fail no request, and come to what a fresh start with them
 //!   would. A request keeps those that it began with; what has not changed keeps its tokens, connections and answers.
@@ -435,6 +436,7 @@
 //!   Held by `integration::upgrade::upgrades_under_load_fail_no_request`,
 //!   `integration::upgrade::after_a_failed_upgrade_the_old_process_goes_on`,
 //!   `integration::upgrade::a_new_process_without_a_token_does_not_take_over`,
+//!   `integration::upgrade::an_upgrade_in_an_outage_of_the_sign_in_threw_away_what_was_kept`,
 //!   `integration::upgrade::a_restart_with_handed_over_sockets_refuses_nobody`,
 //!   `integration::upgrade::a_socket_that_no_listener_is_for_is_an_error`.
 //! - There is no way to push and no way to list the catalogue.

@@ -55,7 +55,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_end(self) {
+    async fn finish(self) {
         command::run(&self.notify.command, &self.event, &self.message, self.refused).await;
     }
 }
@@ -176,7 +176,7 @@ impl BackgroundService for Watcher {
         let (mut last, mut running) = (Instant::now(), None::<Pin<Box<dyn Future<Output = ()> + Send>>>);
         loop {
             if running.is_none() {
-                running = waiting.pop_front().map(|run| Box::pin(run.to_end()) as _);
+                running = waiting.pop_front().map(|run| Box::pin(run.finish()) as _);
             }
             let ended = async {
                 match &mut running {

@@ -99,7 +99,7 @@ impl Reload {
                 let outcome = self.reload();
                 match &outcome {
                     Ok(reloaded) if reloaded.at_start.is_empty() && reloaded.doubt.is_none() => {
-                        info!("reload: {reloaded}")
+                        info!("reload: {reloaded}");
                     }
                     Ok(reloaded) => warn!("reload: {reloaded}"),
                     Err(mistakes) => {
