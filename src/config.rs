@@ -51,7 +51,7 @@ pub(crate) use change::Effect;
 pub(crate) use domain::Domain;
 pub(crate) use drain::Drain;
 pub(crate) use listener::{Endpoint, Listener};
-pub(crate) use mistake::Mistakes;
+pub(crate) use mistake::{MAX_TOLD, Mistakes};
 pub(crate) use notify::Notify;
 pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use schema::schema;
