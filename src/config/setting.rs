@@ -313,7 +313,7 @@ table! {
             example: "{tags: 5m}",
             help: "How long this route keeps what it fetched: off, or a table of the times in the file's `cache`",
             more: "A time that is not in the table is the file's. With `off` the route keeps nothing. `memory` and \
-                   `prefetch` are for all routes and cannot be set here."
+                   `prefetch` are for all routes and cannot be set here; an empty `prefetch` sets nothing."
         };
 
         identity: Nested<IdentityTable> {
