@@ -51,7 +51,7 @@ pub(crate) use change::Effect;
 pub(crate) use domain::Domain;
 pub(crate) use drain::Drain;
 pub(crate) use listener::{Endpoint, Listener};
-pub(crate) use mistake::Mistakes;
+pub(crate) use mistake::{MAX_TOLD, Mistakes};
 pub(crate) use notify::Notify;
 pub(crate) use routes::{Destination, Routes, Upstream};
 pub(crate) use schema::schema;
@@ -136,6 +136,8 @@ pub(crate) struct Flags {
     /// What is in that file, where it is not to be read: it may not be written yet.
     text: Option<String>,
     texts: Vec<(&'static str, String)>,
+    /// The registry of the flags stands in place of the routes.
+    replaces_routes: bool,
     rust_log: Option<String>,
 }
 
@@ -178,6 +180,12 @@ impl Flags {
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn with_upstream(self, domain: &str, prefix: &str) -> Self {
         self.with(&ROUTE.domain.row, domain).with(&ROUTE.prefix.row, prefix)
+    }
+
+    /// The registry that they name is not beside the routes of the file but in place of them, and has what the route to it says.
+    #[cfg(feature = "bench")]
+    pub(crate) fn in_place_of_routes(self) -> Self {
+        Self { replaces_routes: true, ..self }
     }
 
     /// With a file of CA certificates, if it is given.
@@ -302,9 +310,15 @@ impl Config {
             Limits::parse(limits, &mut mistakes);
         let access = access::rules(access, &listeners, per_client, bounds, &mut mistakes);
 
+        let (domain, prefix) = (flags.get(&ROUTE.domain.row), flags.get(&ROUTE.prefix.row));
+        let (upstream, routes, default) = match (&domain, &prefix) {
+            (Some((_, domain)), Some((_, prefix))) if flags.replaces_routes && !routes.is_empty() => {
+                (routes::of_registry(routes, domain, prefix), Vec::new(), None)
+            }
+            _ => (upstream, routes, default),
+        };
         let default_place = default.as_ref().map(|(place, _)| place.clone());
         let default = default_place.zip(FILE.default.parse([default], &mut mistakes));
-        let (domain, prefix) = (flags.get(&ROUTE.domain.row), flags.get(&ROUTE.prefix.row));
         let mut table = Table::default();
         if routes.is_empty() {
             table.add(&mut mistakes, upstream.unwrap_or_default(), Some([domain, prefix]), &identity, &cache, host);

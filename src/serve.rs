@@ -165,11 +165,6 @@ impl Error for ServeError {
 }
 
 impl ServeError {
-    /// A listener for clients that cannot be opened.
-    pub(crate) fn cannot_listen(endpoint: Endpoint, cause: io::Error) -> Self {
-        Self::cannot_open(CannotOpen::Bind(listen::Kind::Clients, endpoint, BindError::System(cause)))
-    }
-
     fn cannot_open(cause: CannotOpen) -> Self {
         match cause {
             CannotOpen::Tls(cause) => Self::Tls(cause),
@@ -333,9 +328,14 @@ fn announce(changes: &[Change], gate: &Gate) {
         match change {
             Change::Files => {}
             Change::Closed(url) => info!("{url}: closed, because the settings have it no more"),
-            Change::Served { url, wanted, .. } if wanted.kind == listen::Kind::Admin => info!(
-                "health and readiness on {url}/healthz and /readyz, a page for people at /, metrics at /metrics, counters at /cache"
-            ),
+            Change::Served { url, address, wanted, .. } if wanted.kind == listen::Kind::Admin => {
+                info!(
+                    "health and readiness on {url}/healthz and /readyz, a page for people at /, metrics at /metrics, counters at /cache"
+                );
+                if let Some(exposed) = address.and_then(exposed_admin) {
+                    warn!("{exposed}");
+                }
+            }
             Change::Served { url, address, wanted, not_after } => {
                 let settings = &wanted.settings;
                 if let Some(ended) = not_after.and_then(|end| ended(url, end)) {
@@ -360,6 +360,16 @@ pub(crate) fn ended(url: &str, end: SystemTime) -> Option<String> {
 pub(crate) fn exposed(settings: &config::Listener, address: SocketAddr, asks_for_names: bool) -> Option<String> {
     let is_open = !address.ip().is_loopback() && !requires_certificates(settings, asks_for_names);
     is_open.then(|| format!("clients are not authenticated, and {address} is reachable from outside: protect the port"))
+}
+
+/// The same for the admin listener, which asks nobody who it is.
+pub(crate) fn exposed_admin(address: SocketAddr) -> Option<String> {
+    let is_open = !address.ip().is_loopback();
+    is_open.then(|| {
+        format!(
+            "the admin listener is not authenticated, and {address} is reachable from outside: it names images and purges the cache, so let only probes and monitoring reach the port"
+        )
+    })
 }
 
 /// Whether a client without a certificate is refused, by the listener or, where that asks for one, by `access.certificates`.

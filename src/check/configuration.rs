@@ -1,6 +1,8 @@
 //! The configuration: every mistake that would end a start of the proxy, and what it would start with only with a warning.
 
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use super::warnings;
 use crate::config::credential::is_elsewhere;
 use crate::config::identity::Kind as IdentityKind;
 use crate::config::{self, Config, Endpoint};
+use crate::listen::bind::BindError;
 use crate::listen::certificate;
 use crate::metrics::Meters;
 use crate::net::egress::Egress;
@@ -104,11 +107,9 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
         }
     };
     for listener in config.listeners() {
-        if let Endpoint::Unix { path, .. } = &listener.endpoint
-            && path.parent().is_some_and(|folder| !folder.is_dir())
-        {
-            let cause = io::Error::from(io::ErrorKind::NotFound);
-            findings.failed(ServeError::cannot_listen(listener.endpoint.clone(), cause));
+        if let Some(cause) = no_socket(&listener.endpoint) {
+            let (endpoint, setting) = (listener.endpoint.clone(), "--listen-address (listen in the file)");
+            findings.failed(ServeError::Listen { endpoint, setting, cause });
         }
     }
     let ca_file = config.ca_file().filter(|path| !is_elsewhere(path));
@@ -125,6 +126,33 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
         }
     }
     egress.and(Some(Parts { config, roots: roots?, registries, meters }))
+}
+
+/// Why there cannot be a Unix socket. Whether an address is free is not tried: a proxy that runs already has it.
+fn no_socket(endpoint: &Endpoint) -> Option<BindError> {
+    let Endpoint::Unix { path, .. } = endpoint else { return None };
+    if path.parent().is_some_and(|folder| !folder.is_dir()) {
+        return Some(io::Error::from(io::ErrorKind::NotFound).into());
+    }
+    let is_other = path.symlink_metadata().is_ok_and(|file| !file.file_type().is_socket());
+    is_other.then_some(BindError::NoSocket)
+}
+
+/// Addresses that this host does not have now, a sentence each. The unit of a socket may listen on one that comes later.
+fn absent(config: &Config) -> Vec<String> {
+    let of_listeners = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
+    let addresses = of_listeners.map(|address| ("listen", address)).chain(config.admin().map(|at| ("admin", at)));
+    let is_absent = |address: &SocketAddr| {
+        // Any port of the address tells, and nobody has this one.
+        let bound = UdpSocket::bind((address.ip(), 0));
+        bound.is_err_and(|cause| cause.kind() == io::ErrorKind::AddrNotAvailable) && !address.ip().is_unspecified()
+    };
+    let absent = addresses.filter(|(_, address)| is_absent(address));
+    absent
+        .map(|(key, address)| {
+            format!("{key} {address}: this host has no such address, so a start fails until it has: use one of its own")
+        })
+        .collect()
 }
 
 /// Credentials that only the start of the unit has, a sentence each.
@@ -164,4 +192,6 @@ fn warn(findings: &mut Findings, config: &Config) {
             .into_iter()
             .for_each(|exposed| findings.warn(exposed));
     }
+    absent(config).into_iter().for_each(|sentence| findings.warn(sentence));
+    config.admin().and_then(serve::exposed_admin).into_iter().for_each(|exposed| findings.warn(exposed));
 }

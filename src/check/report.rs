@@ -6,6 +6,7 @@ use std::time::Duration;
 use oci::printable;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
+use crate::config::MAX_TOLD;
 use crate::label::labels;
 
 labels! {
@@ -169,9 +170,10 @@ impl Report {
         let mistakes = self.mistakes();
         let mut text = format!("check: {}", self.status().name());
         let _ = match (mistakes, failed) {
-            (0, 0) if !self.is_online => write!(text, ": the proxy starts with this configuration"),
+            (0, 0) if !self.is_online => write!(text, ": there is no mistake in the configuration"),
             (0, 0) => write!(text, ": {}", self.pulls()),
             (0, _) => write!(text, ": {}", counted(failed, "hop fails", "hops fail")),
+            _ if mistakes > MAX_TOLD => write!(text, ": more than {MAX_TOLD} mistakes in {}", self.mistaken()),
             _ => write!(text, ": {} in {}", counted(mistakes, "mistake", "mistakes"), self.mistaken()),
         };
         if warnings > 0 {

@@ -157,6 +157,7 @@ fn load(flags: &BenchFlags, domain: &Domain, prefix: &Prefix, mistakes: &mut Vec
     let given = config::Flags::default()
         .with_file(flags.config.clone())
         .with_upstream(domain.authority(), prefix.as_str())
+        .in_place_of_routes()
         .with_ca_file(flags.ca_file.as_deref());
     Config::load(&given).map_err(|wrong| mistakes.extend(wrong.to_string().lines().map(str::to_owned))).ok()
 }

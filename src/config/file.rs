@@ -1,11 +1,13 @@
 //! The YAML file: read within limits, and where in it something is wrong. Which keys there are is for a table to say.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::mistake::{Mistakes, Place, Text};
+use super::mistake::{Mistakes, Place, Source, Text};
 use super::tree::{self, Step, Tree};
 use crate::file::{self, FileError};
 use crate::value;
@@ -57,11 +59,12 @@ pub(super) fn take<T: Default>(
         Ok(root) => root,
         Err((position, cause)) => {
             let position = Some(position).filter(|position| position.line > 0);
-            mistakes.add(&Place::in_file(path, position, ""), cause);
+            mistakes.add(&Place::in_file(path, position), cause);
             return T::default();
         }
     };
-    take(&mut Document { path, text, mistakes }, &Node { value: &root, steps: Vec::new() })
+    let source = Arc::new(Source { path: path.to_owned(), text: text.to_owned() });
+    take(&mut Document { source, mistakes }, &Node { value: &root, steps: Vec::new() })
 }
 
 /// The whole file, without a byte-order mark. It may be a pipe, as a shell's `<(...)` is, so the caller bounds the time too.
@@ -106,21 +109,11 @@ impl<'a> Node<'a> {
     pub(super) fn is_table(&self) -> bool {
         matches!(self.value, Tree::Table(_))
     }
-
-    /// `upstream.addresses[1]`
-    fn dotted(&self) -> String {
-        self.steps.iter().fold(String::new(), |path, step| match step {
-            Step::Key(key, _) if path.is_empty() => key.clone(),
-            Step::Key(key, _) => format!("{path}.{key}"),
-            Step::Index(index) => format!("{path}[{index}]"),
-        })
-    }
 }
 
 /// The file's text, and what is found wrong in it.
 pub(super) struct Document<'a> {
-    path: &'a Path,
-    text: &'a str,
+    source: Arc<Source>,
     mistakes: &'a mut Mistakes,
 }
 
@@ -139,12 +132,15 @@ impl Document<'_> {
             }
         };
         let mut entries: Vec<Node<'v>> = Vec::new();
-        for (index, (name, value)) in table.iter().enumerate() {
-            let before = table.iter().take(index).filter(|(earlier, _)| earlier == name).count();
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        for (name, value) in table {
+            let seen = seen.entry(name).or_default();
+            let before = *seen;
+            *seen += 1;
             let entry = node.below(Step::Key(name.clone(), before), value);
             if before > 0 {
-                let first = self.place(&node.below(Step::Key(name.clone(), 0), value)).line();
-                self.wrong(&entry, format!("is set twice, first in line {first}: remove one of the two"));
+                let first = self.place(&node.below(Step::Key(name.clone(), 0), value));
+                self.wrong(&entry, format_args!("is set twice, first in line {}: remove one of the two", first.line()));
             } else if known.contains(&name.as_str()) {
                 entries.push(entry);
             } else {
@@ -163,7 +159,7 @@ impl Document<'_> {
     /// what a template leaves of a variable that is not set, and never taken for a value; `if_empty` says what to do about it.
     pub(super) fn text(&mut self, node: &Node<'_>, if_empty: &str) -> Option<Text> {
         match node.value {
-            Tree::Text(_) | Tree::Scalar => self.scalar(node).map(|text| (self.place(node), text)),
+            Tree::Text(_) | Tree::Scalar(_) => self.scalar(node).map(|text| (self.place(node), text)),
             Tree::Null => {
                 let hint = if if_empty.is_empty() { "set a value, or remove the key" } else { if_empty };
                 self.wrong(node, format!("has no value: {hint}"));
@@ -179,8 +175,7 @@ impl Document<'_> {
     /// The text of a node that is neither a list nor a table, nor without a value.
     pub(super) fn scalar(&self, node: &Node<'_>) -> Option<String> {
         match node.value {
-            Tree::Text(text) => Some(text.clone()),
-            Tree::Scalar => tree::raw(self.text, &node.steps),
+            Tree::Text(text) | Tree::Scalar(text) => Some(text.clone()),
             Tree::Null | Tree::List(_) | Tree::Table(_) => None,
         }
     }
@@ -214,8 +209,7 @@ impl Document<'_> {
 
     /// Where a node stands.
     pub(super) fn place(&self, node: &Node<'_>) -> Place {
-        let name = if node.steps.is_empty() { "the file".to_owned() } else { node.dotted() };
-        Place::in_file(self.path, tree::find(self.text, &node.steps), &name)
+        Place::of_node(&self.source, node.steps.clone())
     }
 
     /// What stands at the node is a mistake.

@@ -11,6 +11,10 @@ pub(super) enum Hint {
 
 /// About a text that cannot be read for something in this line, or before.
 pub(super) fn of(text: &str, line: usize) -> Option<Hint> {
+    if let Some((line, column, c)) = control(text) {
+        let sentence = format!("there is the control character U+{:04X}, which no YAML has: remove it", u32::from(c));
+        return Some(Hint::Reason(line, column, sentence));
+    }
     if let Some(line) = first_tab(text, line) {
         let sentence = "the line begins with a tab: indent with spaces";
         return Some(Hint::Reason(line, 1, sentence.to_owned()));
@@ -18,6 +22,18 @@ pub(super) fn of(text: &str, line: usize) -> Option<Hint> {
     misplaced(text, line).or_else(|| {
         unquoted(text, line).map(|c| Hint::Guess(format!("a value that begins with {c} needs quotes around it")))
     })
+}
+
+/// The first character that no text of YAML may have (YAML 1.1 section 5.1), which the parser tells without its line.
+fn control(text: &str) -> Option<(usize, usize, char)> {
+    let is_wrong = |c: &char| {
+        (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}'))
+            || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
+    let (index, c) = text.char_indices().find(|(_, c)| is_wrong(c))?;
+    let before = text.get(..index)?;
+    let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Some((1 + before.matches('\n').count(), 1 + before.get(begin..)?.chars().count(), c))
 }
 
 /// The first line, up to this one, with a tab in its indentation. YAML allows it in places, so it counts only where the

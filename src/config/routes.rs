@@ -206,6 +206,17 @@ impl Table {
     }
 }
 
+/// What is set for the registry of this domain, in the route with this prefix or else in the first that leads there, as in `upstream`.
+pub(super) fn of_registry(mut routes: Vec<RouteTable>, domain: &str, prefix: &str) -> Option<RouteTable> {
+    let domain = Domain::parse(domain).ok()?;
+    let is_there = |text: &Text| Domain::parse(&text.1).is_ok_and(|other| other == domain);
+    routes.retain(|route| route.domain.as_ref().is_some_and(is_there));
+    let has_prefix = |route: &RouteTable| route.prefix.as_ref().is_some_and(|(_, text)| text == prefix);
+    let at = routes.iter().position(has_prefix).unwrap_or_default();
+    let route = routes.into_iter().nth(at)?;
+    Some(RouteTable { source: None, ..route })
+}
+
 /// The registry is not named, in an item of `routes` at this place or as the only registry. The latter is told only where
 /// nothing else is wrong, which may be the reason.
 fn no_domain(item: Option<Place>, mistakes: &mut Mistakes) {

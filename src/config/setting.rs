@@ -201,7 +201,8 @@ table! {
             example: "/run/acr-cache-proxy/clients.sock",
             help: "A Unix socket to listen on, for a balancer on the same host",
             more: "Its folder has to be there. A socket that an earlier process left behind is replaced; one that a process \
-                   still serves, and a file of another kind, are errors."
+                   still serves, and a file of another kind, are errors. A symbolic link on the way to the folder is followed \
+                   if root or the proxy's user made it, in a directory of one of them."
         } parse parse_unix;
 
         mode: Value<u32> {
@@ -313,7 +314,7 @@ table! {
             example: "{tags: 5m}",
             help: "How long this route keeps what it fetched: off, or a table of the times in the file's `cache`",
             more: "A time that is not in the table is the file's. With `off` the route keeps nothing. `memory` and \
-                   `prefetch` are for all routes and cannot be set here."
+                   `prefetch` are for all routes and cannot be set here; an empty `prefetch` sets nothing."
         };
 
         identity: Nested<IdentityTable> {

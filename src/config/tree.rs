@@ -14,8 +14,8 @@ pub(crate) enum Tree {
     Null,
     /// A text.
     Text(String),
-    /// A number, `true` or `false`; [`raw`] has it as it was written.
-    Scalar,
+    /// A number, `true` or `false`, as it is written.
+    Scalar(String),
     /// A list.
     List(Vec<Tree>),
     /// A table, in the order of the text.
@@ -23,7 +23,7 @@ pub(crate) enum Tree {
 }
 
 /// A step from a node to one below it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// A key, and how many of the same name stand before it in the table.
     Key(String, usize),
@@ -66,7 +66,7 @@ pub(crate) fn parse(text: &str) -> Result<Tree, (Position, String)> {
     if let Some(why) = takes_too_long(text) {
         return Err((Position::default(), format!("not YAML: {why}")));
     }
-    serde_yaml::from_str(text).map_err(|cause| {
+    tree(text).map_err(|cause| {
         let at = position(&cause).unwrap_or_default();
         match hint::of(text, at.line) {
             Some(Hint::Reason(line, column, sentence)) => (Position { line, column }, sentence),
@@ -74,6 +74,14 @@ pub(crate) fn parse(text: &str) -> Result<Tree, (Position, String)> {
             None => (at, format!("not YAML: {cause}")),
         }
     })
+}
+
+fn tree(text: &str) -> Result<Tree, serde_yaml::Error> {
+    let mut tree = serde_yaml::from_str(text)?;
+    if !matches!(tree, Tree::Null) {
+        Written(&mut tree).deserialize(serde_yaml::Deserializer::from_str(text))?;
+    }
+    Ok(tree)
 }
 
 fn position(cause: &serde_yaml::Error) -> Option<Position> {
@@ -109,27 +117,27 @@ impl<'de> Visitor<'de> for Nodes {
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Tree, E> {
-        Ok(Tree::Scalar)
+        Ok(Tree::Scalar(String::new()))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Tree, E> {
-        Ok(Tree::Scalar)
+        Ok(Tree::Scalar(String::new()))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Tree, E> {
-        Ok(Tree::Scalar)
+        Ok(Tree::Scalar(String::new()))
     }
 
     fn visit_i128<E>(self, _: i128) -> Result<Tree, E> {
-        Ok(Tree::Scalar)
+        Ok(Tree::Scalar(String::new()))
     }
 
     fn visit_u128<E>(self, _: u128) -> Result<Tree, E> {
-        Ok(Tree::Scalar)
+        Ok(Tree::Scalar(String::new()))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Tree, E> {
-        Ok(Tree::Scalar)
+        Ok(Tree::Scalar(String::new()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
@@ -170,47 +178,65 @@ impl<'de> Deserialize<'de> for Raw {
     }
 }
 
+/// Reads the text once more, and gives the scalars of its tree what is written there: the first time they were numbers.
+struct Written<'a>(&'a mut Tree);
+
+impl<'de> DeserializeSeed<'de> for Written<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.0 {
+            Tree::Scalar(text) => Raw::deserialize(deserializer).map(|Raw(written)| *text = written),
+            Tree::List(_) => deserializer.deserialize_seq(self),
+            Tree::Table(_) => deserializer.deserialize_map(self),
+            Tree::Null | Tree::Text(_) => IgnoredAny::deserialize(deserializer).map(drop),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Written<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the same text")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Tree::List(list) = self.0 else { return Ok(()) };
+        for item in list {
+            items.next_element_seed(Written(item))?;
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Tree::Table(table) = self.0 else { return Ok(()) };
+        for (_, value) in table {
+            map.next_key::<IgnoredAny>()?;
+            map.next_value_seed(Written(value))?;
+        }
+        Ok(())
+    }
+}
+
 /// Where a node is: at its key, or at the item of a list. serde_yaml keeps no positions in its values but puts one into
 /// every error, so the text is read once more and an error raised at the node.
 pub(crate) fn find(text: &str, steps: &[Step]) -> Option<Position> {
-    let mut raw = None;
-    let descent = Descent { steps, stop: Stop::Here, raw: &mut raw };
-    position(&descent.deserialize(serde_yaml::Deserializer::from_str(text)).err()?)
-}
-
-/// The scalar at a node as it is written.
-pub(crate) fn raw(text: &str, steps: &[Step]) -> Option<String> {
-    let mut raw = None;
-    let descent = Descent { steps, stop: Stop::Read, raw: &mut raw };
-    // An error behind the node was there when the whole was read.
-    let _ = descent.deserialize(serde_yaml::Deserializer::from_str(text));
-    raw
-}
-
-/// What to do at the node.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    /// Raise an error, at its key if it has one.
-    Here,
-    /// Read its text.
-    Read,
+    position(&Descent { steps }.deserialize(serde_yaml::Deserializer::from_str(text)).err()?)
 }
 
 struct Descent<'a> {
     steps: &'a [Step],
-    stop: Stop,
-    raw: &'a mut Option<String>,
 }
 
 impl<'de> DeserializeSeed<'de> for Descent<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match (self.steps.first(), self.stop) {
-            (None, Stop::Here) => deserializer.deserialize_any(Nothing),
-            (None, Stop::Read) => Raw::deserialize(deserializer).map(|Raw(text)| *self.raw = Some(text)),
-            (Some(Step::Key(..)), _) => deserializer.deserialize_map(self),
-            (Some(Step::Index(_)), _) => deserializer.deserialize_seq(self),
+        match self.steps.first() {
+            None => deserializer.deserialize_any(Nothing),
+            Some(Step::Key(..)) => deserializer.deserialize_map(self),
+            Some(Step::Index(_)) => deserializer.deserialize_seq(self),
         }
     }
 }
@@ -227,11 +253,11 @@ impl<'de> Visitor<'de> for Descent<'_> {
             return Ok(());
         };
         let mut left = *before;
-        let raise = rest.is_empty() && self.stop == Stop::Here;
+        let raise = rest.is_empty();
         while let Some(found) = map.next_key_seed(Key { wanted, raise: raise && left == 0 })? {
             match (found, left) {
                 (true, 0) => {
-                    map.next_value_seed(Descent { steps: rest, stop: self.stop, raw: &mut *self.raw })?;
+                    map.next_value_seed(Descent { steps: rest })?;
                     left = usize::MAX;
                 }
                 (found, _) => {
@@ -250,7 +276,7 @@ impl<'de> Visitor<'de> for Descent<'_> {
         for _ in 0..*wanted {
             items.next_element::<IgnoredAny>()?;
         }
-        items.next_element_seed(Descent { steps: rest, stop: self.stop, raw: self.raw })?;
+        items.next_element_seed(Descent { steps: rest })?;
         while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }

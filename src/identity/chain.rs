@@ -67,8 +67,8 @@ impl From<VariableError> for IdentityError {
 /// The sources that are asked: one, or the default chain. Later tokens come from the source that gave the first.
 pub(crate) struct Chain {
     sources: Vec<TokenSource>,
-    /// They are the default chain; else somebody has named the one.
-    is_default: bool,
+    /// As the settings have it.
+    kind: Kind,
     winner: Mutex<Option<usize>>,
     last: Mutex<Option<CachedToken>>,
 }
@@ -128,8 +128,8 @@ impl Chain {
             TokenSource::new(kind, explicit, cloud.clone(), Transport::new(network.clone()))
         };
         let sources = kinds.into_iter().map(source).collect();
-        let is_default = matches!(settings.kind(), Kind::Default);
-        Ok(Some(Self { sources, is_default, winner: Mutex::new(None), last: Mutex::new(None) }))
+        let kind = settings.kind().clone();
+        Ok(Some(Self { sources, kind, winner: Mutex::new(None), last: Mutex::new(None) }))
     }
 
     /// An Entra token for the registry's audience. `Err` names every source that was asked, with its failure.
@@ -167,7 +167,7 @@ impl Chain {
                 }
             }
         }
-        Err(summary(failures, self.is_default))
+        Err(summary(failures, &self.kind))
     }
 
     /// Drops the cached token, which the registry refused: a session that was revoked, or a host that slept, makes a token
@@ -195,7 +195,7 @@ impl CachedToken {
 }
 
 /// One failure of all, with what to do: permanent only if each is, and with the longest pause that was asked for.
-fn summary(failures: Vec<Failure>, is_default: bool) -> Failure {
+fn summary(failures: Vec<Failure>, kind: &Kind) -> Failure {
     let mut message = "entra: ".to_owned();
     for (index, failure) in failures.iter().enumerate() {
         let _ = write!(message, "{}{failure}", if index == 0 { "" } else { "; " });
@@ -204,7 +204,7 @@ fn summary(failures: Vec<Failure>, is_default: bool) -> Failure {
         permanent: failures.iter().all(|failure| failure.permanent),
         retry_after: failures.iter().filter_map(|failure| failure.retry_after).max(),
         limited: failures.iter().any(|failure| failure.limited),
-        ..Failure::new(Hop::Identity, with_remedy(&message, is_default))
+        ..Failure::new(Hop::Identity, with_remedy(&message, kind))
     }
 }
 

@@ -1,11 +1,16 @@
 //! What to do about a sign-in that fails: the end of its message, wherever that is told.
 
+use crate::config::identity::Kind;
+
+const SECRET_REMEDY: &str = "set AZURE_CLIENT_SECRET to the secret's value, not its id";
+
 /// What to do about a sign-in that fails, by what its message has; of several sources the one that is set up by somebody comes first.
-const REMEDIES: [(&str, &str); 14] = [
-    ("the client secret is wrong", "set AZURE_CLIENT_SECRET to the secret's value, not its id"),
+const REMEDIES: [(&str, &str); 15] = [
+    ("the client secret is wrong", SECRET_REMEDY),
     ("the client secret has expired", "create a new secret, put it in the place of the old one, and restart the proxy"),
     ("no certificate in it belongs to its private key", "put a certificate and its own private key into the file"),
     ("no such application in this tenant", "correct AZURE_CLIENT_ID and AZURE_TENANT_ID"),
+    ("no such tenant", "correct AZURE_TENANT_ID; a tenant of a national cloud needs identity.cloud"),
     (
         "no federated credential of the application matches",
         "compare issuer, subject and audience of the federated credential with the token's, letter by letter",
@@ -51,16 +56,37 @@ const NAMED: (&str, &str) = (
     "assign a managed identity to this machine, or choose another identity.kind: this one reads no secret or certificate",
 );
 
-/// A failure of the sign-in, with what to do about it; `is_chain` if no kind is named, and several sources are asked.
-pub(super) fn with_remedy(failure: &str, is_chain: bool) -> String {
-    let named = [NAMED].into_iter().filter(|_| !is_chain);
+/// A failure of the sign-in by this kind, with what to do about it.
+pub(super) fn with_remedy(failure: &str, kind: &Kind) -> String {
+    // With the default chain several sources are asked.
+    let named = [NAMED].into_iter().filter(|_| !matches!(kind, Kind::Default));
     let known = named.chain(REMEDIES).find(|(has, _)| failure.contains(has));
-    known.map_or_else(|| failure.to_owned(), |(_, remedy)| format!("{failure}; what to do: {remedy}"))
+    let message = known.map_or_else(|| failure.to_owned(), |(_, remedy)| format!("{failure}; what to do: {remedy}"));
+    by_setting(message, kind)
+}
+
+/// With the setting in place of the variable where the file has what is wrong.
+fn by_setting(message: String, kind: &Kind) -> String {
+    const SECRET: &str = "put the secret's value, not its id, into the file of identity.client_secret_file";
+    let (Kind::ClientSecret { tenant_id, client_id, .. }
+    | Kind::ClientCertificate { tenant_id, client_id, .. }
+    | Kind::WorkloadIdentity { tenant_id, client_id, .. }) = kind
+    else {
+        return message;
+    };
+    let has_secret = matches!(kind, Kind::ClientSecret { secret_file: Some(_), .. });
+    let set = [
+        (has_secret, SECRET_REMEDY, SECRET),
+        (tenant_id.is_some(), "AZURE_TENANT_ID", "identity.tenant_id"),
+        (client_id.is_some(), "AZURE_CLIENT_ID", "identity.client_id"),
+    ];
+    set.into_iter().filter(|(is_set, ..)| *is_set).fold(message, |text, (_, variable, key)| text.replace(variable, key))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::identity::Assigned;
 
     /// The page that explains these messages and the table have the same ones.
     #[test]
@@ -71,22 +97,61 @@ mod tests {
         let explained: Vec<_> = section.lines().filter(|line| line.starts_with("- `entra: ")).collect();
         assert_eq!(explained.len(), REMEDIES.len());
         for line in explained {
-            assert!(with_remedy(line, true).contains("; what to do: "), "{line}");
+            assert!(with_remedy(line, &Kind::Default).contains("; what to do: "), "{line}");
         }
         let both = "entra: client secret: 401: the client secret is wrong; managed identity: not on a machine with one";
         let nobody = "entra: managed identity: not on a machine with one (no answer from 169.254.169.254)";
         let of_arc = "entra: Azure Arc: no connection: check the network path, DNS and the CA: connection refused";
         let decrypted = "entra: client secret: no connection: check the network path, DNS and the CA: client error (Connect): \
                          invalid peer certificate: UnknownIssuer";
-        for (failure, is_chain, remedy) in [
-            (both, true, "set AZURE_CLIENT_SECRET to the secret's value, not its id"),
-            (nobody, true, "AZURE_CLIENT_SECRET for the service"),
-            (nobody, false, "choose another identity.kind: this one reads no secret or certificate"),
-            (of_arc, true, "azcmagent show tells its state"),
-            (decrypted, true, "put the CA of whoever decrypts TLS on the way to Entra ID into ca_file"),
+        let secret = Kind::ClientSecret { tenant_id: None, client_id: None, secret_file: None };
+        let machine = Kind::ManagedIdentity(Assigned::default());
+        for (failure, kind, remedy) in [
+            (both, &Kind::Default, "set AZURE_CLIENT_SECRET to the secret's value, not its id"),
+            (nobody, &Kind::Default, "AZURE_CLIENT_SECRET for the service"),
+            (nobody, &machine, "choose another identity.kind: this one reads no secret or certificate"),
+            (of_arc, &Kind::Default, "azcmagent show tells its state"),
+            (decrypted, &secret, "put the CA of whoever decrypts TLS on the way to Entra ID into ca_file"),
         ] {
-            assert!(with_remedy(failure, is_chain).ends_with(remedy), "{failure}");
+            assert!(with_remedy(failure, kind).ends_with(remedy), "{failure}");
         }
-        assert_eq!(with_remedy("entra: 503", true), "entra: 503");
+        assert_eq!(with_remedy("entra: 503", &Kind::Default), "entra: 503");
+    }
+    /// Who had set the id in the file was told to correct a variable that nobody had set.
+    #[test]
+    fn what_is_wrong_in_the_file_is_named_as_the_file_has_it() {
+        let wrong_secret = "entra: client secret: 401 invalid_client: the client secret is wrong: AADSTS7000215";
+        let no_application = "entra: client secret: 400 unauthorized_client: no such application in this tenant, check AZURE_CLIENT_ID and AZURE_TENANT_ID";
+        let no_tenant = "entra: client secret: 400 invalid_request: no such tenant, check AZURE_TENANT_ID: AADSTS90002";
+        let kind = |tenant: bool, client: bool, file: bool| Kind::ClientSecret {
+            tenant_id: tenant.then(|| "t".to_owned()),
+            client_id: client.then(|| "c".to_owned()),
+            secret_file: file.then(|| "/s".into()),
+        };
+        for (failure, kind, says) in [
+            (wrong_secret, kind(true, true, false), "set AZURE_CLIENT_SECRET to the secret's value, not its id"),
+            (
+                wrong_secret,
+                kind(false, false, true),
+                "put the secret's value, not its id, into the file of identity.client_secret_file",
+            ),
+            (no_application, kind(false, true, true), "correct identity.client_id and AZURE_TENANT_ID"),
+            (no_application, kind(true, false, false), "correct AZURE_CLIENT_ID and identity.tenant_id"),
+            (
+                no_tenant,
+                kind(false, false, false),
+                "correct AZURE_TENANT_ID; a tenant of a national cloud needs identity.cloud",
+            ),
+            (
+                no_tenant,
+                kind(true, false, false),
+                "correct identity.tenant_id; a tenant of a national cloud needs identity.cloud",
+            ),
+        ] {
+            let told = with_remedy(failure, &kind);
+            assert!(told.ends_with(&format!("; what to do: {says}")), "{told}");
+        }
+        let told = with_remedy(no_tenant, &kind(true, false, false));
+        assert!(told.contains("no such tenant, check identity.tenant_id: "), "{told}");
     }
 }

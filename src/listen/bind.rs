@@ -1,17 +1,21 @@
 //! Listening sockets, bound before anything else starts, and before anything else of new settings takes effect. Left to itself,
 //! Pingora binds late, tries for 30 s, then panics in a task and leaves a process without a listener.
 
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+use nix::fcntl::OFlag;
 use tokio::net::{TcpSocket, UnixSocket, UnixStream};
 
 use crate::config::Endpoint;
+use crate::directory::{Astray, Directory};
 
 /// Connections that may wait to be accepted, where the kernel allows as many (net.core.somaxconn). Beyond that a client gets
 /// no reply and retries after a second, and hosts that pull all do so at once.
@@ -41,23 +45,54 @@ impl SocketFile {
     /// That of this endpoint, if it has one.
     pub(super) fn of(endpoint: &Endpoint) -> Option<Self> {
         let Endpoint::Unix { path, .. } = endpoint else { return None };
-        Some(Self { path: path.clone(), identity: identity(path).ok()? })
+        Some(Self { path: path.clone(), identity: identity(&fs::symlink_metadata(path).ok()?) })
     }
 
     /// Removes it, so that a client finds nothing in place of a socket that nobody serves. Another file that has its place by now
     /// is left alone.
     pub(super) fn remove(&self) -> io::Result<()> {
-        match identity(&self.path) {
-            Ok(identity) if identity == self.identity => fs::remove_file(&self.path),
+        let (folder, name) = folder(&self.path)?;
+        match folder.file(name, OFlag::O_PATH).and_then(|file| file.metadata()) {
+            Ok(metadata) if identity(&metadata) == self.identity => folder.remove(name),
             Ok(_) => Ok(()),
             Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
             Err(cause) => Err(cause),
         }
     }
+
+    /// Gives it other permission bits. Another file that has its place by now keeps its own.
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let (folder, name) = folder(&self.path)?;
+        let file = folder.file(name, OFlag::O_PATH)?;
+        if identity(&file.metadata()?) != self.identity {
+            return Err(io::Error::other("another file has its place"));
+        }
+        set_mode(&file, mode)
+    }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+/// Device and inode.
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// The folder of a Unix socket, held open, and the socket's name in it.
+fn folder(path: &Path) -> io::Result<(Directory, &OsStr)> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(ErrorKind::IsADirectory.into());
+    };
+    let folder = Directory::open(folder).map_err(|astray| match astray {
+        Astray::Missing(_) => ErrorKind::NotFound.into(),
+        Astray::Failed(_, cause) => cause,
+        Astray::Link(clause) => io::Error::other(format!("its folder {clause}")),
+    })?;
+    Ok((folder, name))
+}
+
+/// chmod(2) of a file that is held open by `O_PATH`, which fchmod(2) does not take: the kernel's link in /proc leads to that file,
+/// whatever has its name by now.
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), fs::Permissions::from_mode(mode))
 }
 
 /// Why a socket cannot be listened on.
@@ -152,25 +187,37 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The socket's file has its permissions before anybody can connect: until it listens, the kernel refuses.
 async fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
+    let (folder, name) = folder(path)?;
     let socket = UnixSocket::new_stream()?;
     if let Err(cause) = socket.bind(path) {
         if cause.kind() != ErrorKind::AddrInUse {
             return Err(cause.into());
         }
-        remove_stale(path).await?;
+        remove_stale(path, &folder, name).await?;
         socket.bind(path)?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    set_mode(&made(&folder, name)?, mode).map_err(|cause| io::Error::other(format!("its permissions: {cause}")))?;
     Ok(socket.listen(QUEUE)?.into_std()?)
 }
 
+/// The file that was made by this name. Whoever owns the folder may have put another in its place since: a link, or a second name
+/// of a file that is nobody's to open.
+fn made(folder: &Directory, name: &OsStr) -> io::Result<File> {
+    let file = folder.file(name, OFlag::O_PATH)?;
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_socket() && metadata.nlink() == 1 {
+        return Ok(file);
+    }
+    Err(io::Error::other("another file came in its place while it was made, so somebody else may write its folder"))
+}
+
 /// Removes the file that an earlier process left behind. That one is gone if the kernel refuses a connection.
-async fn remove_stale(path: &Path) -> Result<(), BindError> {
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+async fn remove_stale(path: &Path, folder: &Directory, name: &OsStr) -> Result<(), BindError> {
+    if !folder.file(name, OFlag::O_PATH)?.metadata()?.file_type().is_socket() {
         return Err(BindError::NoSocket);
     }
     match UnixStream::connect(path).await {
-        Err(cause) if cause.kind() == ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        Err(cause) if cause.kind() == ErrorKind::ConnectionRefused => Ok(folder.remove(name)?),
         // Also one whose queue is full, or that may not be asked.
         Ok(_) | Err(_) => Err(io::Error::from(ErrorKind::AddrInUse).into()),
     }
@@ -235,6 +282,48 @@ mod tests {
         assert!(path.symlink_metadata().is_err());
         file.remove().expect("gone already");
         assert!(SocketFile::of(&Endpoint::Address(([127, 0, 0, 1], 0).into())).is_none());
+    }
+
+    /// The owner of a folder put a link in place of root's socket, and root gave the file behind it the permissions of the socket.
+    #[test]
+    fn what_is_swapped_in_for_a_socket_does_not_get_its_permissions() {
+        let top = tempfile::tempdir().expect("a folder");
+        let victim = top.path().join("victim");
+        fs::write(&victim, "secret").expect("written");
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).expect("set");
+        let private = top.path().join("private");
+        let _private = bind(&private, 0o600).expect("bound");
+        let is_kept = |file: &Path| file.metadata().expect("a file").permissions().mode() & 0o777 == 0o600;
+        let path = top.path().join("socket");
+        let endpoint = Endpoint::Unix { path: path.clone(), mode: 0o600 };
+        for swap in [
+            |from: &Path, to: &Path| std::os::unix::fs::symlink(from, to).expect("linked"),
+            |from: &Path, to: &Path| fs::hard_link(from, to).expect("linked"),
+        ] {
+            for target in [&victim, &private] {
+                let _socket = bind(&path, 0o600).expect("bound");
+                let file = SocketFile::of(&endpoint).expect("it has one");
+                fs::remove_file(&path).expect("removed");
+                swap(target, &path);
+                let (folder, name) = folder(&path).expect("a folder");
+                assert!(made(&folder, name).is_err(), "at the start");
+                assert!(file.set_mode(0o666).is_err(), "at a reload");
+                assert!(is_kept(target), "{}", target.display());
+                file.remove().expect("left alone");
+                fs::remove_file(&path).expect("it is still there");
+            }
+        }
+        let socket = bind(&path, 0o600).expect("bound");
+        SocketFile::of(&endpoint).expect("it has one").set_mode(0o644).expect("set");
+        assert_eq!(path.metadata().expect("a file").permissions().mode() & 0o777, 0o644);
+        drop(socket);
+        // A folder that a link of somebody else leads to may be another one a moment later. Only root can make such a link.
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink(top.path(), &link).expect("linked");
+        if std::os::unix::fs::lchown(&link, Some(4242), None).is_ok() {
+            let refused = bind(&link.join("socket"), 0o600).err().map(|cause| cause.to_string()).unwrap_or_default();
+            assert!(refused.contains("a link of user 4242"), "{refused}");
+        }
     }
 
     #[test]

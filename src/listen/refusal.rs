@@ -77,7 +77,7 @@ impl NoRequest {
             Self::ProxyHeaderRefused => (
                 StatusCode::BAD_REQUEST,
                 Code::Unsupported,
-                "a PROXY protocol header from an address that is not in proxy_protocol.trusted of the listener",
+                "a PROXY protocol header that this listener does not take from this sender: its proxy_protocol says from whom",
             ),
             Self::ProxyHeaderMissing => (
                 StatusCode::BAD_REQUEST,

@@ -1,10 +1,8 @@
 //! Which listeners are open: added, changed and removed while the process runs, and handed over to the one that takes its place.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -320,11 +318,11 @@ impl Open {
     fn change(&mut self, wanted: Wanted, opening: Opening, inherited: &Inherited) -> Option<Change> {
         let before = std::mem::replace(&mut self.wanted, wanted);
         let (old, new) = (&before.settings, &self.wanted.settings);
-        if let (Endpoint::Unix { mode: old, .. }, Endpoint::Unix { path, mode }) = (&old.endpoint, &new.endpoint)
+        if let (Endpoint::Unix { mode: old, .. }, Endpoint::Unix { mode, .. }) = (&old.endpoint, &new.endpoint)
             && old != mode
             && !inherited.keeps(&new.endpoint)
         {
-            let changed = fs::set_permissions(path, fs::Permissions::from_mode(*mode));
+            let changed = self.file.as_ref().map_or(Err(io::ErrorKind::NotFound.into()), |file| file.set_mode(*mode));
             let _ = changed.inspect_err(|cause| warn!("{}: permissions {mode:o}: {cause}", self.url()));
         }
         if (&old.tls, &old.proxy_protocol) == (&new.tls, &new.proxy_protocol) {

@@ -317,6 +317,22 @@ async fn a_wrong_image_host_or_credential_is_one_sentence_before_the_run() {
     assert_eq!(text(&output.stderr).lines().count(), 3, "{}", text(&output.stderr));
 }
 
+/// It was refused by "--upstream-domain: cannot be set beside routes", a flag that nobody had given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_pull_takes_what_the_route_to_its_registry_says() {
+    let azure = testkit::azure().await;
+    let bench = Bench::new(&azure).direct().args(&format!("--image {IMAGE} --pulls 1"));
+    let (domain, ca) = (&bench.domain, bench.ca.display());
+    let routes = format!(
+        "default: ghcr.io\nca_file: {ca}\nidentity: {{kind: azure_cli}}\nroutes:\n  - {{source: ghcr.io, domain: other.azurecr.io}}\n  \
+         - {{source: quay.io, domain: '{domain}', prefix: quay, addresses: [192.0.2.1]}}\n  \
+         - {{source: docker.io, domain: '{domain}', prefix: hub, addresses: [127.0.0.1], identity: {{kind: client_secret}}}}\n"
+    );
+    std::fs::write(bench.path("config.yaml"), routes).expect("written");
+    let report = bench.report();
+    assert_eq!(report["runs"][0]["sides"]["direct"]["pulls"], 1, "{report:#}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxys_side_has_no_credentials() {
     let azure = testkit::azure().await;

@@ -341,6 +341,34 @@ async fn without_online_all_mistakes_of_a_start_are_told_at_once_and_nobody_is_a
                 ("ok", "1 route to 1 registry"),
             ],
         ),
+        // They were told by the start alone, where check had said that the proxy starts.
+        (
+            plain().listen("[{unix: {}/config.yaml}]"),
+            2,
+            &[(
+                "failed",
+                "listen unix:*/config.yaml: there is a file that is not a socket, and it is not removed: remove it, or choose another path",
+            )],
+        ),
+        (
+            plain().listen("192.0.2.7:8080").flag("--admin-address", "0.0.0.0:8081"),
+            0,
+            &[
+                (
+                    "warning",
+                    "clients are not authenticated, and 192.0.2.7:8080 is reachable from outside: protect the port",
+                ),
+                (
+                    "warning",
+                    "listen 192.0.2.7:8080: this host has no such address, so a start fails until it has: use one of its own",
+                ),
+                (
+                    "warning",
+                    "the admin listener is not authenticated, and 0.0.0.0:8081 is reachable from outside: it names images and purges the cache, so let only probes and monitoring reach the port",
+                ),
+                ("ok", "1 route to 1 registry"),
+            ],
+        ),
         // Of a registry's name alone nothing was said.
         (
             plain().edit(|_| "upstream: {domain: example, prefix: hub}".to_owned()),

@@ -86,7 +86,7 @@ async fn a_header_of_nobody_trusted_is_refused_and_named() {
             connection.write_all(&[&header[..], b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"].concat()).expect("sent");
             let answer = all(connection);
             assert!(
-                answer.starts_with("HTTP/1.1 400 ") && answer.contains("not in proxy_protocol.trusted"),
+                answer.starts_with("HTTP/1.1 400 ") && answer.contains("does not take from this sender"),
                 "{answer}"
             );
         }
@@ -95,11 +95,17 @@ async fn a_header_of_nobody_trusted_is_refused_and_named() {
         let refused = log.lines().filter(|line| {
             line.contains(" access] - - 400 ")
                 && line.contains(" client=127.0.0.1:")
-                && line.contains("error=a PROXY protocol header from an address that is not in proxy_protocol.trusted")
+                && line.contains("error=a PROXY protocol header that this listener does not take from this sender")
         });
         assert_eq!(refused.count(), 3, "{log}");
         assert!(!log.contains("client=192.0.2.7") && !log.contains("client=[2001:db8::7]"), "{log}");
     }
+    // A Unix socket has no address that could be in a list.
+    let proxy = Setup::new(&azure).listen("[{unix: '{}/socket'}]").start();
+    let mut connection = connect_unix(&proxy.path("socket"));
+    connection.write_all(&[V1, b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"].concat()).expect("sent");
+    let answer = all(connection);
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("does not take from this sender"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

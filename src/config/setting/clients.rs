@@ -32,7 +32,8 @@ table! {
             help: "The names of client certificates that may pull; an empty list asks for no name",
             more: "A common name or DNS name, or a URI (`spiffe://example.org/nodes/7`). `*.` in front stands for any name below \
                    a domain, `*` behind a `:` or `/` at the end for whatever follows. A client has to have one of these \
-                   names and an allowed address. Each listener with an address has to have a `client_ca` then."
+                   names and an allowed address. Each listener has to have a `client_ca` then, but for a Unix socket without \
+                   `proxy_protocol`."
         } parse NamePattern::parse;
 
         deny: List<Network> {

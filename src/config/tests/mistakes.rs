@@ -327,3 +327,60 @@ fn a_registry_of_one_part_is_doubted_unless_it_is_meant_as_it_is() {
         assert_eq!(config.upstreams()[0].doubt().is_some(), is_doubted, "{upstream}");
     }
 }
+
+/// Each line of the file cost a reading of the whole file: 1,000 routes took 7 s, of an optimized program.
+#[test]
+fn a_long_configuration_is_read_in_no_time() {
+    let routes: String =
+        (0..2_000).map(|n| format!("  - {{source: r{n}.io, domain: example.azurecr.io, prefix: {n}}}\n")).collect();
+    let networks: String = (0..4_000).map(|n| format!("10.{}.{}.0/24,", n >> 8, n & 255)).collect();
+    let names: String = (0..4_000).map(|n| format!("h{n}.example.com,")).collect();
+    let text = format!("access: {{deny: [{networks}]}}\negress: {{no_proxy: [{names}]}}\nroutes:\n{routes}");
+    let begun = std::time::Instant::now();
+    let config = load(&text, Flags::default()).expect("valid");
+    // A machine that builds beside it is slow; before, it would have taken minutes.
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+    assert_eq!(lines(&config).last().map(String::as_str), Some("r1999.io -> example.azurecr.io/1999"));
+}
+
+/// `reload` took the answer of a proxy with 8,000 mistakes for that of another program.
+#[test]
+fn of_thousands_of_mistakes_the_first_are_told_and_how_many_more_there_are() {
+    let keys: String = (0..8_000).map(|n| format!("k{n}: 1\n")).collect();
+    let mistakes = said(&format!("{keys}upstream: {{domain: a.azurecr.io}}\n"));
+    assert_eq!(mistakes.len(), 51);
+    assert!(mistakes[49].starts_with("config.yaml:50: k49: unknown setting"), "{}", mistakes[49]);
+    assert_eq!(mistakes[50], "and 7950 more mistakes, which are told when these are gone");
+}
+
+#[test]
+fn a_value_of_a_million_characters_is_told_without_its_middle() {
+    let long = "a".repeat(900_000);
+    for (text, at, says) in [
+        (format!("log: \"{long}\"\n"), "config.yaml:1: log: \"aaa", "use"),
+        (format!("? \"{long}\"\n: 1\n"), "config.yaml:1: aaa", ": unknown setting: use one of "),
+        (
+            format!("upstream: {{domain: \"{long}\"}}\n"),
+            "config.yaml:1: upstream.domain: \"aaa",
+            "such as example.azurecr.io",
+        ),
+    ] {
+        let mistakes = said(&text);
+        let [mistake, ..] = mistakes.as_slice() else { panic!("{at}: no mistake") };
+        assert!(mistake.len() < 1_300 && mistake.starts_with(at) && mistake.contains(says), "{mistake}");
+    }
+}
+
+#[test]
+fn a_control_character_is_told_with_its_line() {
+    let says = |place: &str, c: &str| {
+        format!("config.yaml:{place}: there is the control character {c}, which no YAML has: remove it")
+    };
+    for (text, place, c) in [
+        ("# x\nupstream: {domain: a.azurecr.io}\nlog: in\0fo\n", "3", "U+0000"),
+        ("log: \u{1b}[31minfo\n", "1", "U+001B"),
+        ("log: info\n\u{feff}threads: 1\n", "2", "U+FEFF"),
+    ] {
+        assert_eq!(said(text), [says(place, c)], "{text:?}");
+    }
+}
