@@ -129,7 +129,9 @@ async fn a_whole_url_is_taken_as_its_path_if_its_host_is_that_of_the_header() {
         ("file:///etc/passwd".to_owned(), "mirror", 400),
     ] {
         azure.clear_requests();
-        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: application/vnd.oci.image.index.v1+json\r\nConnection: close\r\n\r\n"
+        );
         let answer = wire::parse(&wire::send(proxy.address(), request.as_bytes()));
         assert_eq!(answer.status, status, "{target}: {answer:?}");
         let is_asked = azure.requests().iter().any(|request| request.hop == Hop::Data);

@@ -301,8 +301,8 @@ async fn other_users_on_the_control_socket_kept_root_from_a_reload() {
     let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{}", proxy.id())).expect("a name");
     let until = Instant::now() + PATIENCE;
     let is_over = Arc::new(AtomicBool::new(false));
-    // Connections that wait to be taken, as many as there are places. They are of this test's user, and as quickly ended as others'.
-    let crowd: Vec<_> = (0..2)
+    // More connections than the proxy takes, so that there are as many as may wait. They are of this test's user, and end as soon as others'.
+    let crowd: Vec<_> = (0..8)
         .map(|_| {
             let (name, is_over) = (name.clone(), Arc::clone(&is_over));
             std::thread::spawn(move || {
