@@ -26,7 +26,7 @@ use crate::logger;
 mod found;
 mod owner;
 
-use owner::{Owner, Unasked};
+use owner::{Owner, Unasked, WithoutSocket};
 
 /// What the name of each process's socket begins with.
 const PREFIX: &str = "acr-cache-proxy/control/";
@@ -35,7 +35,7 @@ const MAX_REQUEST: usize = 16;
 /// The first line of an answer.
 const DONE: &str = "done\n";
 const REFUSED: &str = "refused\n";
-/// A request comes at once, and an answer is taken at once.
+/// A request comes at once, and an answer is taken at once. [`NO_ANSWER`] names it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 /// Settings are read within this: each of a few files has 5 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -48,6 +48,10 @@ const STRANGER_LIMIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(60);
 /// Why what a process sends is no answer.
 const NOT_ITS: &str = "its answer is not one of acr-cache-proxy's";
+/// Why there is no answer at all.
+const MAY_NOT_ASK: &str = "it gives no answer: only root and the user that it runs as may ask";
+const NO_ANSWER: &str = "it has closed the connection without an answer, because it is ending, or because the request took more than 2 s \
+to arrive: ask again";
 /// Read at once.
 const PART: usize = 4 << 10;
 /// All mistakes of a file fit in.
@@ -183,8 +187,7 @@ fn not_opened(cause: &io::Error) -> String {
 }
 
 fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Result<()> {
-    let uid = getsockopt(&stream, PeerCredentials)?.uid();
-    if uid != 0 && uid != geteuid().as_raw() {
+    if !may_ask(getsockopt(&stream, PeerCredentials)?.uid(), geteuid().as_raw()) {
         return Ok(());
     }
     stream.set_read_timeout(Some(REQUEST_LIMIT))?;
@@ -206,6 +209,11 @@ fn answer(mut stream: UnixStream, handle: impl Fn(Request) -> Outcome) -> io::Re
     stream.write_all([first, &rest].concat().as_bytes())
 }
 
+/// Whether a user gets an answer of a proxy that this user runs.
+fn may_ask(user: u32, of_proxy: u32) -> bool {
+    user == 0 || user == of_proxy
+}
+
 /// Has the proxy with this process id read its settings again; without one, the only proxy that runs here.
 pub(crate) fn reload(pid: Option<u32>) -> Outcome {
     let pid = match pid {
@@ -213,9 +221,10 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
         None => found::only_one()?,
     };
     let (stream, owner) = Owner::of(pid, STRANGER_LIMIT).map_err(|why| match why {
-        Unasked::Nobody => {
-            format!("no proxy with the process id {pid} runs here, or it is ending, or has no control socket")
-        }
+        Unasked::Nobody => match WithoutSocket::of(pid) {
+            Some(proxy) => proxy.to_string(),
+            None => format!("no proxy with the process id {pid} runs here, or it is ending, or has no control socket"),
+        },
         why => format!("process {pid}: {why}"),
     })?;
     if owner.is_another_program() && !owner.is_service {
@@ -229,7 +238,7 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
             logger::complain(&format!("process {pid} has not answered yet, and is waited for up to {limit} s"));
         }
     });
-    let outcome = exchange(stream, Request::Reload, Instant::now() + limit);
+    let outcome = exchange(stream, Request::Reload, Instant::now() + limit, may_ask(geteuid().as_raw(), owner.uid));
     drop(answered);
     outcome.map_err(|cause| match cause.kind() {
         io::ErrorKind::WouldBlock => format!("process {pid} does not answer within {} s", limit.as_secs()),
@@ -240,8 +249,8 @@ pub(crate) fn reload(pid: Option<u32>) -> Outcome {
 /// Asks the process with this id. An error means that there is no answer, and is a clause about the process.
 pub(crate) fn ask(pid: u32, request: Request) -> Result<Outcome, String> {
     let until = Instant::now() + ANSWER_LIMIT;
-    let (stream, _) = Owner::of(pid, ANSWER_LIMIT).map_err(|why| why.to_string())?;
-    exchange(stream, request, until).map_err(|cause| cause.to_string())
+    let (stream, owner) = Owner::of(pid, ANSWER_LIMIT).map_err(|why| why.to_string())?;
+    exchange(stream, request, until, may_ask(geteuid().as_raw(), owner.uid)).map_err(|cause| cause.to_string())
 }
 
 /// Connects to the socket of this name. Whoever has it may take no connection, so that is not waited for without a limit; not at
@@ -257,8 +266,8 @@ fn connect(pid: u32, limit: Option<Duration>) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// The answer, if it is whole by then.
-fn exchange(mut stream: UnixStream, request: Request, until: Instant) -> io::Result<Outcome> {
+/// The answer, if it is whole by then. `is_answered` says whether the caller is one of those who get any.
+fn exchange(mut stream: UnixStream, request: Request, until: Instant, is_answered: bool) -> io::Result<Outcome> {
     let mut answer = Vec::new();
     let asked = stream.write_all(request.line().as_bytes());
     match asked.and_then(|()| read_whole(stream, &mut answer, until)) {
@@ -269,7 +278,7 @@ fn exchange(mut stream: UnixStream, request: Request, until: Instant) -> io::Res
         Ok(()) | Err(_) => {}
     }
     if answer.is_empty() {
-        return Err(io::Error::other("it gives no answer: only root and the user that it runs as may ask"));
+        return Err(io::Error::other(if is_answered { NO_ANSWER } else { MAY_NOT_ASK }));
     }
     let answer = String::from_utf8(answer).map_err(|_| io::Error::other(NOT_ITS))?;
     match (answer.strip_prefix(DONE), answer.strip_prefix(REFUSED)) {
@@ -358,19 +367,23 @@ mod tests {
 
     #[test]
     fn whoever_may_not_ask_is_told_so_however_soon_the_connection_is_closed() {
-        let refused = |stream| {
-            let cause = exchange(stream, Request::Reload, Instant::now() + SILENCE).expect_err("no answer").to_string();
-            assert!(cause.ends_with("only root and the user that it runs as may ask"), "{cause}");
+        let refused = |stream, is_answered, expected| {
+            let cause =
+                exchange(stream, Request::Reload, Instant::now() + SILENCE, is_answered).expect_err("no answer");
+            assert_eq!(cause.to_string(), expected);
         };
-        let (stream, other) = UnixStream::pair().expect("a pair");
-        drop(other);
-        refused(stream);
+        // Root was told so, too.
+        for (is_answered, expected) in [(false, MAY_NOT_ASK), (true, NO_ANSWER)] {
+            let (stream, other) = UnixStream::pair().expect("a pair");
+            drop(other);
+            refused(stream, is_answered, expected);
+        }
         let (stream, mut other) = UnixStream::pair().expect("a pair");
         let closing = std::thread::spawn(move || {
             // One byte of the request is read, so what is left of it resets the connection.
             other.read_exact(&mut [0]).expect("a request");
         });
-        refused(stream);
+        refused(stream, false, MAY_NOT_ASK);
         closing.join().expect("closed");
     }
 
@@ -383,7 +396,7 @@ mod tests {
             }
         });
         let (begun, limit) = (Instant::now(), Duration::from_millis(500));
-        let late = exchange(stream, Request::Reload, begun + limit).expect_err("no end");
+        let late = exchange(stream, Request::Reload, begun + limit, true).expect_err("no end");
         assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
         assert!(begun.elapsed() >= limit && begun.elapsed() < SILENCE, "{:?}", begun.elapsed());
         drip.join().expect("it ends");
@@ -395,7 +408,7 @@ mod tests {
                 // Whoever has read enough may be gone.
                 let _ = liar.write_all(&other);
             });
-            let cause = exchange(stream, Request::Reload, Instant::now() + ANSWER_LIMIT).expect_err("no answer");
+            let cause = exchange(stream, Request::Reload, Instant::now() + ANSWER_LIMIT, true).expect_err("no answer");
             assert_eq!(cause.to_string(), NOT_ITS);
             lies.join().expect("it ends");
         }

@@ -60,7 +60,7 @@ impl Variables {
         &self.ignored
     }
 
-    /// The command that runs a program with the variables of the file at `path` where no unit does; both are of a shell.
+    /// The command that runs a program with the variables of the file at `path` where no unit does; all three are of a shell.
     pub(crate) fn command(read: &Result<Self, String>, path: &str, program: &str) -> String {
         match read {
             Ok(variables) if variables.all.is_empty() => program.to_owned(),
@@ -68,7 +68,7 @@ impl Variables {
                 let script = format!("set -a; . {path}; exec {program}");
                 format!("sh -c '{}'", script.replace('\'', r"'\''"))
             }
-            _ => format!("{program}, with the variables of {path} in its environment"),
+            _ => format!("{program}  # with the variables of {path} in its environment"),
         }
     }
 }
@@ -269,7 +269,7 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&shell.expect("it runs").stdout), expected, "{command}");
         }
         let command = |text: &str| Variables::command(&Ok(Variables::parse(text)), "/e", "program");
-        assert_eq!(command("A=s$cret"), "program, with the variables of /e in its environment");
+        assert_eq!(command("A=s$cret"), "program  # with the variables of /e in its environment");
     }
 
     #[test]

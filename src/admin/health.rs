@@ -40,7 +40,11 @@ fn summary(is_stopping: bool, upstreams: &[Value]) -> String {
     }
     let told = |upstream: &Value| {
         let text = |name: &str| upstream[name].as_str().unwrap_or_default().to_owned();
-        format!("{}: {}", text("domain"), text("message"))
+        let domain = text("domain");
+        // Two identities at one registry: pulls by the other may be fine.
+        let is_one_of_several = upstreams.iter().filter(|other| other["domain"] == upstream["domain"]).count() > 1;
+        let whose = if is_one_of_several { by_identity(&upstream["identity"]) } else { String::new() };
+        format!("{domain}{whose}: {}", text("message"))
     };
     let of = |serves: &str| -> Vec<_> {
         upstreams.iter().filter(|upstream| upstream["serves"] == serves).map(told).collect()
@@ -54,6 +58,12 @@ fn summary(is_stopping: bool, upstreams: &[Value]) -> String {
         }
         (true, true) => "ready".to_owned(),
     }
+}
+
+/// Who signs in, behind the registry's name.
+fn by_identity(identity: &Value) -> String {
+    let words: Vec<_> = ["kind", "id"].iter().filter_map(|key| identity[key].as_str()).collect();
+    format!(" by {}", words.join(" "))
 }
 
 /// How one registry can be served.
@@ -135,4 +145,27 @@ fn timestamp(time: SystemTime) -> String {
     // Writing to a String does not fail.
     let _ = write!(text, "{}", httpdate::HttpDate::from(time));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_identities_at_one_registry_were_not_told_apart() {
+        let entry = |domain: &str, id: Option<&str>, serves: &str| json!({"domain": domain, "identity": {"kind": "client_secret", "id": id}, "serves": serves, "message": "no"});
+        for (upstreams, expected) in [
+            (vec![entry("a.azurecr.io", Some("1"), "nothing")], "not ready: no token for a.azurecr.io: no"),
+            (
+                vec![entry("a.azurecr.io", Some("1"), "all"), entry("a.azurecr.io", Some("2"), "nothing")],
+                "not ready: no token for a.azurecr.io by client_secret 2: no",
+            ),
+            (
+                vec![entry("a.azurecr.io", Some("1"), "all"), entry("a.azurecr.io", None, "kept")],
+                "ready: only what is kept is served, because there is no token for a.azurecr.io by client_secret: no",
+            ),
+        ] {
+            assert_eq!(summary(false, &upstreams), expected);
+        }
+    }
 }

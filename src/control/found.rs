@@ -1,10 +1,11 @@
 //! Which process is the proxy that may be asked. Root must not be kept from it by any user's socket.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use super::owner::{self, FIRST, NAME, Owner, SOCKETS, Unasked};
+use super::owner::{self, FIRST, NAME, Owner, SOCKETS, Unasked, WithoutSocket};
 
 /// All that are found are looked at within this.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
@@ -51,11 +52,15 @@ pub(super) fn only_one() -> Result<u32, String> {
     if owners.is_empty() { Err(none(&unasked)) } else { choose(owners, geteuid().as_raw()) }
 }
 
-/// No socket is its process's own. A proxy whose name another process has is told before anything else.
+/// No socket is its process's own. A proxy whose name another process has is told before anything else, and then one
+/// whose socket is not there.
 fn none(unasked: &[(u32, Unasked)]) -> String {
     let is_proxy = |why: &Unasked| matches!(why, Unasked::Anothers(another) if another.is_of_proxy);
     if let Some((pid, why)) = unasked.iter().find(|(_, why)| is_proxy(why)) {
         return format!("process {pid}: {why}");
+    }
+    if let Some(proxy) = WithoutSocket::first() {
+        return proxy.to_string();
     }
     let Some((pid, why)) = unasked.first() else { return NONE.to_owned() };
     let more = match unasked.len() - 1 {
@@ -86,16 +91,18 @@ fn choose(owners: Vec<Owner>, caller: u32) -> Result<u32, String> {
     }
 }
 
-/// The process ids of the proxies of this network namespace, whose sockets these are. Any user can open a socket with any process's name, so only those count
-/// that are open in that process; all of them if none is known to be, for then the answer to the request tells more.
+/// The process ids of the proxies of this network namespace, whose sockets these are. Any user can open a socket with any process's
+/// name, so only those count that are open in that process; all of them if none is known to be, for then the answer to the request tells
+/// more.
 pub(super) fn running(sockets: &[(u32, u64)]) -> Vec<u32> {
-    let own: Vec<_> = sockets.iter().filter(|(pid, inode)| owner::is_open(*pid, *inode)).collect();
-    let all = if own.is_empty() { sockets.iter().collect() } else { own };
-    let mut pids: Vec<_> = all.into_iter().map(|(pid, _)| *pid).collect();
-    pids.sort_unstable();
-    // Each connection has a line, too.
-    pids.dedup();
-    pids
+    let mut named: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for (pid, inode) in sockets {
+        named.entry(*pid).or_default().push(*inode);
+    }
+    let is_its =
+        |pid: u32, inodes: &[u64]| owner::open(pid).is_some_and(|open| inodes.iter().any(|inode| open.contains(inode)));
+    let own: Vec<_> = named.iter().filter(|(pid, inodes)| is_its(**pid, inodes)).map(|(pid, _)| *pid).collect();
+    if own.is_empty() { named.into_keys().collect() } else { own }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Who has the control socket of a process's name. Any user can open one of any name, also before a process has that id, and root
 //! must not believe what a user's process answers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use oci::printable;
 
-use super::{PREFIX, connect};
+use super::{PREFIX, RETRY, connect};
 
 /// The abstract sockets of this network namespace, among others: their names with `@` in front (proc_pid_net(5)).
 pub(super) const SOCKETS: &str = "/proc/self/net/unix";
@@ -41,7 +42,9 @@ pub(super) struct Owner {
 impl Owner {
     /// Connects to the socket of this process's name, if it is that process's.
     pub(super) fn of(pid: u32, limit: Duration) -> Result<(UnixStream, Self), Unasked> {
-        Self::that_has(pid, Some(limit), || has_open(&sockets().ok()?, pid))
+        // Before the connection: a proxy waits for the request for a short time only, and other users can make this table a long one.
+        let has_open = sockets().ok().and_then(|sockets| has_open(&sockets, pid));
+        Self::that_has(pid, Some(limit), || has_open)
     }
 
     /// The same with these [`sockets`], of somebody who looks at many processes; without a limit, the connection is not waited for.
@@ -259,20 +262,62 @@ fn named(sockets: &str) -> Vec<(u32, u64)> {
     sockets.lines().filter_map(named).collect()
 }
 
+/// A proxy that takes SIGHUP and has no control socket of its name here.
+pub(super) struct WithoutSocket(u32);
+
+impl WithoutSocket {
+    /// If the process is one, as far as can be seen.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let is_one = program(pid).is_some_and(|program| is_proxy(pid, &program)) && takes_hangup(pid);
+        is_one.then_some(Self(pid))
+    }
+
+    /// The first of this host that can be seen.
+    pub(super) fn first() -> Option<Self> {
+        let ids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter_map(Self::of).min_by_key(|found| found.0)
+    }
+}
+
+impl fmt::Display for WithoutSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pid = self.0;
+        write!(
+            f,
+            "process {pid} is a proxy, and has no control socket here: it is ending, or it is in a container of its own, or another process \
+             has had the socket's name, which is tried again every {} s; unless it is ending, SIGHUP has it read its settings all the same: \
+             `systemctl kill -s HUP --kill-whom=main {NAME}`, or `kill -HUP {pid}`",
+            RETRY.as_secs()
+        )
+    }
+}
+
+/// Whether the process handles SIGHUP. A proxy does; another command of this program would be ended by it.
+fn takes_hangup(pid: u32) -> bool {
+    const SIGHUP: u64 = 1;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & SIGHUP != 0)
+}
+
 /// Whether the process has one of these sockets open that has its name; `None` where that cannot be seen.
 fn has_open(sockets: &[(u32, u64)], pid: u32) -> Option<bool> {
     let mut inodes = sockets.iter().filter(|(named, _)| *named == pid).map(|(_, inode)| *inode).peekable();
     inodes.peek()?;
     // Only root and its own user can see that, and nobody else may ask it.
-    fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    Some(inodes.any(|inode| is_open(pid, inode)))
+    let open = open(pid)?;
+    Some(inodes.any(|inode| open.contains(&inode)))
 }
 
-/// Whether the process is known to have the socket open.
-pub(super) fn is_open(pid: u32, inode: u64) -> bool {
-    let socket = format!("socket:[{inode}]");
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.flatten().any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|to| to.as_os_str() == &*socket))
+/// The inodes of all sockets that a process has open; `None` where that cannot be seen. They are read once for all lines of the table:
+/// each connection that is not taken yet has one, too, and any user can open thousands.
+pub(super) fn open(pid: u32) -> Option<BTreeSet<u64>> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let inode = |descriptor: fs::DirEntry| {
+        let to = fs::read_link(descriptor.path()).ok()?;
+        to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    };
+    Some(descriptors.flatten().filter_map(inode).collect())
 }
 
 #[cfg(test)]

@@ -118,14 +118,10 @@ fn entries(files: &[Text]) -> Result<Vec<Entry>, Box<Finding>> {
         if let Some(fault) = fault(path, &table) {
             return Err(Box::new(fault.into_finding(path, content)));
         }
-        let mut own: Vec<Entry> = Vec::new();
-        for table in text::tables(&table, "registry") {
-            let entry = entry(path, table);
-            if own.iter().all(|known| known.prefix != entry.prefix) {
-                own.push(entry);
-            }
-        }
-        all.retain(|known| own.iter().all(|entry| entry.prefix != known.prefix));
+        let mut prefixes = BTreeSet::new();
+        let own = text::tables(&table, "registry").into_iter().map(|table| entry(path, table));
+        let own: Vec<_> = own.filter(|entry| prefixes.insert(entry.prefix.clone())).collect();
+        all.retain(|known| !prefixes.contains(&known.prefix));
         all.extend(own);
     }
     Ok(all)

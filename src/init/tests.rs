@@ -174,7 +174,7 @@ fn the_start_by_hand_has_the_variables_of_the_service() {
         ("AZURE_CLIENT_SECRET='s$cret'\n", format!("sh -c 'set -a; . /etc/acr-cache-proxy/environment; exec {plain}'")),
         (
             "AZURE_CLIENT_SECRET=s$cret\n",
-            format!("{plain}, with the variables of /etc/acr-cache-proxy/environment in its environment"),
+            format!("{plain}  # with the variables of /etc/acr-cache-proxy/environment in its environment"),
         ),
     ] {
         let root = tempfile::tempdir().expect("a directory");

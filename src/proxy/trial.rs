@@ -149,6 +149,7 @@ impl Trial {
             };
             let response = call::header_of(&upstream).map_err(trouble)?.clone();
             let (status, headers) = (response.status, response.headers.clone());
+            let begun = Instant::now();
             let body = match !whole && status.is_success() {
                 true => upstream.read_body_bytes().await.map(|part| part.unwrap_or_default()).ok(),
                 false => match body::read(&mut upstream, &response, MAX_BODY).await {
@@ -157,7 +158,7 @@ impl Trial {
                 },
             };
             return match body {
-                None if status.is_success() => Err(broken(host.as_deref())),
+                None if status.is_success() => Err(broken(host.as_deref(), begun.elapsed() >= body::BODY_LIMIT)),
                 // An error need not be whole.
                 body => Ok(Answer {
                     status,
@@ -170,10 +171,12 @@ impl Trial {
     }
 }
 
-fn broken(storage: Option<&str>) -> Trouble {
+/// Why a body is not whole. One that takes too long has begun well, and the connection is there.
+fn broken(storage: Option<&str>, is_late: bool) -> Trouble {
+    let how = if is_late { "it is not whole in time" } else { "it breaks off, or is too long" };
     match storage {
-        None => Trouble::Broken("it breaks off, or is too long"),
-        Some(host) => Trouble::Storage(format!("blob storage {host}: its answer breaks off, or is too long")),
+        None => Trouble::Broken(how),
+        Some(host) => Trouble::Storage(format!("blob storage {host}: its answer: {how}")),
     }
 }
 
@@ -183,4 +186,21 @@ fn request() -> pingora_core::Result<RequestHeader> {
     request.insert_header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))?;
     request.insert_header(header::ACCEPT, HeaderValue::from_static(ManifestType::ACCEPT_ALL))?;
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manifest of which a byte came each second was said to break off.
+    #[test]
+    fn a_body_that_is_not_whole_in_time_was_said_to_break_off() {
+        for (storage, is_late, expected) in [
+            (None, true, "the registry's answer cannot be used: it is not whole in time"),
+            (None, false, "the registry's answer cannot be used: it breaks off, or is too long"),
+            (Some("a.example"), true, "blob storage a.example: its answer: it is not whole in time"),
+        ] {
+            assert_eq!(broken(storage, is_late).to_string(), expected);
+        }
+    }
 }

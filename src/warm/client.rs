@@ -171,12 +171,21 @@ impl Client {
         let location = location.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = location
             .ok_or_else(|| Failure::content(&call.hop, &call.name, "a redirect to no http or https address"))?;
+        if url.origin() == self.via.origin() {
+            let back =
+                format!("a redirect back to {}, which is no blob storage: name the proxy with --via", self.address);
+            return Err(Failure::content(&call.hop, &call.name, back));
+        }
         let is_kept = match &call.hop {
             Hop::Proxy(_) => answer.is_kept(),
             Hop::Storage { is_kept, .. } => *is_kept,
         };
         let hop = Hop::Storage { host: url.host_str().unwrap_or_default().to_owned(), is_kept };
-        let name = format!("{} where {} redirects to", call.method, call.name);
+        // Storage that redirects is named by its host, and the request by what led to the first one.
+        let name = match &call.hop {
+            Hop::Proxy(_) => format!("{} where {} redirects to", call.method, call.name),
+            Hop::Storage { .. } => call.name.clone(),
+        };
         Ok(Call { hop, method: call.method.clone(), url, name, headers: &[], take: Take::All })
     }
 

@@ -9,6 +9,9 @@ use rustls::{AlertDescription, CertificateError};
 
 use crate::answer::with_causes;
 
+/// What a listener for TLS answers to plain HTTP.
+const NEEDS_TLS: &str = "this port speaks TLS";
+
 /// Whom a request is for.
 #[derive(Clone, Debug)]
 pub(super) enum Hop {
@@ -64,6 +67,9 @@ impl Failure {
         let cause = cause.without_url();
         let advice = match hop {
             Hop::Proxy(_) if let Some(advice) = of_tls(&cause).and_then(tls_advice) => advice,
+            Hop::Storage { .. } if of_tls(&cause).is_some_and(is_of_unknown_ca) => {
+                "its certificate is not trusted: name its CA with --ca-file, or leave storage out with --layers head"
+            }
             _ if cause.is_timeout() && !cause.is_connect() => "no answer in time",
             Hop::Proxy(_) if cause.is_connect() => "start it, or name another one with --via",
             Hop::Storage { .. } if cause.is_connect() => {
@@ -77,6 +83,7 @@ impl Failure {
     /// The answer is an error.
     pub(super) fn refused(hop: &Hop, request: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let (code, message) = registry_error(body, &[]);
+        let needs_tls = matches!(hop, Hop::Proxy(_)) && message.as_deref().is_some_and(|it| it.contains(NEEDS_TLS));
         let storage =
             headers.get("x-ms-error-code").and_then(|code| code.to_str().ok()).and_then(|code| quoted(code, &[]));
         let mut cause = status.as_u16().to_string();
@@ -86,7 +93,8 @@ impl Failure {
         if let Some(message) = message {
             cause = format!("{cause}: {message}");
         }
-        Self(format!("{hop}: {request}: {}: {cause}", advice(hop, status, code.as_deref())))
+        let advice = if needs_tls { "give --via as https://" } else { advice(hop, status, code.as_deref()) };
+        Self(format!("{hop}: {request}: {advice}: {cause}"))
     }
 }
 
@@ -105,12 +113,16 @@ fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     None
 }
 
+/// Nobody who is trusted has signed the certificate.
+fn is_of_unknown_ca(fault: &rustls::Error) -> bool {
+    let why = if let rustls::Error::InvalidCertificate(why) = fault { Some(why) } else { None };
+    matches!(why, Some(CertificateError::UnknownIssuer | CertificateError::BadSignature))
+}
+
 /// What to do about a fault of TLS with the proxy.
 fn tls_advice(fault: &rustls::Error) -> Option<&'static str> {
     match fault {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            Some("its certificate is not trusted: name its CA with --ca-file")
-        }
+        fault if is_of_unknown_ca(fault) => Some("its certificate is not trusted: name its CA with --ca-file"),
         rustls::Error::InvalidCertificate(_) => Some("its certificate is not trusted: correct it there"),
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
             Some("it asks for a certificate: present one with --certificate and --key")

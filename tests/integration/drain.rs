@@ -69,7 +69,7 @@ async fn a_process_that_ends_takes_no_settings_and_is_not_found_any_more() {
     proxy.signal("TERM");
     proxy.wait_for_log("stopping: 1 requests under way");
     let (is_taken, said) = proxy.reload();
-    assert!(!is_taken && said.contains("no proxy with the process id"), "{said}");
+    assert!(!is_taken && said.contains("has no control socket here: it is ending"), "{said}");
     assert!(!is_found(), "another one is the only one that runs here");
     assert!(proxy.is_running(), "{}", proxy.log());
     drop(slow);

@@ -111,3 +111,30 @@ async fn control_characters_of_a_path_are_escaped_in_the_log() {
     proxy.wait_for_log("GET /v2/a\\u{9b}31m\\u{202e}/manifests/x 400 ");
     assert!(proxy.wait_for_log("GET /v2/xxx").len() < 2000);
 }
+
+/// All of them were said to be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_url_is_taken_as_its_path_if_its_host_is_that_of_the_header() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let pull = "/v2/library/busybox/manifests/latest";
+    for (target, host, status) in [
+        (format!("http://mirror{pull}"), "mirror", 200),
+        ("http://mirror/v2/".to_owned(), "mirror", 200),
+        // The path goes through the same checks.
+        ("http://mirror/v2/UPPER/manifests/x".to_owned(), "mirror", 400),
+        ("http://mirror/v2/../x".to_owned(), "mirror", 404),
+        (format!("http://other{pull}"), "mirror", 400),
+        (format!("http://{pull}"), "", 400),
+        ("file:///etc/passwd".to_owned(), "mirror", 400),
+    ] {
+        azure.clear_requests();
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: application/vnd.oci.image.index.v1+json\r\nConnection: close\r\n\r\n"
+        );
+        let answer = wire::parse(&wire::send(proxy.address(), request.as_bytes()));
+        assert_eq!(answer.status, status, "{target}: {answer:?}");
+        let is_asked = azure.requests().iter().any(|request| request.hop == Hop::Data);
+        assert_eq!(is_asked, target.ends_with(pull) && status == 200, "{target}");
+    }
+}

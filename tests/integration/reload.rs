@@ -3,8 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use acr_emulator::{Emulator, Fault, Hop, Image, Options};
@@ -278,8 +280,45 @@ async fn a_proxy_whose_name_was_taken_before_its_start_says_by_whom_and_has_it_w
     let whose = format!("process {pid}: its control socket is another process's: {} (", std::process::id());
     assert!(!is_done && said.contains(&whose), "{said}");
     assert!(said.contains(&format!(": SIGHUP has it read its settings all the same: `systemctl kill -s HUP --kill-whom=main acr-cache-proxy`, or `kill -HUP {pid}`")), "{said}");
+    // The name is not tried again yet, and "no proxy runs here" was said.
     drop(taken);
+    let (is_done, said) = proxy.reload();
+    assert!(
+        !is_done && said.contains(&format!("process {pid} is a proxy, and has no control socket here: ")),
+        "{said}"
+    );
+    assert!(said.trim_end().ends_with(&format!("or `kill -HUP {pid}`")), "{said}");
     proxy.signal("HUP");
     proxy.wait_for_log("control socket: its name is free again");
     assert_eq!(proxy.reload(), (true, "no setting has changed\n".to_owned()));
+}
+
+/// Root was told that only root may ask: the proxy had given the request up, while root read a table that others had made long.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_users_on_the_control_socket_kept_root_from_a_reload() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    let name = SocketAddr::from_abstract_name(format!("acr-cache-proxy/control/{}", proxy.id())).expect("a name");
+    let until = Instant::now() + PATIENCE;
+    let is_over = Arc::new(AtomicBool::new(false));
+    // More connections than the proxy takes, so that there are as many as may wait. They are of this test's user, and end as soon as others'.
+    let crowd: Vec<_> = (0..8)
+        .map(|_| {
+            let (name, is_over) = (name.clone(), Arc::clone(&is_over));
+            std::thread::spawn(move || {
+                let mut connections = 0;
+                while !is_over.load(Ordering::Relaxed) && Instant::now() < until {
+                    connections += usize::from(UnixStream::connect_addr(&name).is_ok());
+                }
+                connections
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        assert_eq!(proxy.reload(), (true, "no setting has changed\n".to_owned()));
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for connections in crowd {
+        assert!(connections.join().expect("it ends") > 0);
+    }
 }

@@ -172,7 +172,7 @@ async fn a_proxy_that_does_not_let_it_pull_is_not_taken_for_something_else() {
     for (setup, scheme, says) in [
         (Setup::new(&azure).settings("access: {deny: [127.0.0.1]}"), "http", denied),
         (tls(), "https", "its certificate is not trusted: name its CA with --ca-file: "),
-        (tls(), "http", "see the proxy's log and its /readyz: 400 UNSUPPORTED: this port speaks TLS: use https"),
+        (tls(), "http", "give --via as https://: 400 UNSUPPORTED: this port speaks TLS: use https"),
         (Setup::new(&azure), "https", "what answers speaks no TLS: give --via as http://: "),
     ] {
         let proxy = setup.start();

@@ -17,6 +17,9 @@ async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
         r#"{"errors":[{"code":"DENIED","message":"127.0.0.1 may not pull here: access.allow and access.deny"}]}"#;
     let ready = r#"{"summary":"ready"}"#;
     let unready = r#"{"summary":"not ready","upstreams":[{"domain":"a.azurecr.io","serves":"all"},{"domain":"b.azurecr.io","serves":"nothing"}]}"#;
+    // doctor found nothing wrong with these, and pulls of what is not kept failed.
+    let kept = r#"{"summary":"ready: only what is kept is served","upstreams":[{"domain":"a.azurecr.io","serves":"kept"},{"domain":"b.azurecr.io","serves":"all"}]}"#;
+    let down = serde_json::json!({"registries": [{"domain": "a.azurecr.io", "down": null}, {"domain": "b.azurecr.io", "down": "no answer"}]});
     let limited = serde_json::json!({"load": {"limited_last_hour": {"request_rate": 7, "connections_per_client": 0}}});
     for (what, answers, readyz, status, codes, unserved) in [
         ("right", answer(200, true, ""), answer(200, false, ready), Value::Null, &[][..], &[][..]),
@@ -38,6 +41,8 @@ async fn what_the_proxy_refuses_is_told_and_of_which_registries() {
             &[Code::NotReady],
             &["docker.io", "ghcr.io"],
         ),
+        ("no token any more", answer(200, true, ""), answer(200, false, kept), Value::Null, &[Code::NotReady], &[]),
+        ("a registry is down", answer(200, true, ""), answer(200, false, ready), down, &[Code::NotReady], &[]),
         ("limited", answer(200, true, ""), answer(200, false, ready), limited, &[Code::Refused], &[]),
     ] {
         let nobody = elsewhere("http://127.0.0.1:1").await;

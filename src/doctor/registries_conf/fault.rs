@@ -1,6 +1,8 @@
 //! Why podman, buildah, skopeo and CRI-O refuse a `registries.conf` or one of its drop-ins as a whole, as
 //! `sysregistriesv2` of containers/image has it. The first of them is told.
 
+use std::collections::BTreeMap;
+
 use toml::{Table, Value};
 
 use super::aliases::wrong_alias;
@@ -19,6 +21,9 @@ const PULLS: &str = "pull-from-mirror";
 const ALIAS: &str = r#""app" = "quay.io/org/app""#;
 /// What a mirror may be asked for.
 const PULLED: [&str; 3] = ["all", "digest-only", "tag-only"];
+
+/// A line behind which another one is to go is looked for among so many: the whole file is read for each.
+const MAX_TRIED: usize = 8;
 
 /// Why a file is refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,14 +77,14 @@ pub(super) fn fault(path: &str, table: &Table) -> Option<Fault> {
     if let Some(fault) = entries.iter().find_map(|entry| fault_of_entry(entry)) {
         return Some(fault);
     }
-    for (at, entry) in entries.iter().enumerate() {
-        let place = |entry| Some(of(entry, "location")).filter(|at| !at.is_empty()).unwrap_or(of(entry, "prefix"));
-        for other in entries[..at].iter().filter(|other| place(other) == place(entry)) {
-            for key in ["insecure", "blocked"] {
-                if text::is_set(entry, key) != text::is_set(other, key) {
-                    return Some(Fault::Disagree(place(entry).to_owned(), key));
-                }
-            }
+    // By location: a user's file may have tens of thousands of entries, and root's doctor reads it.
+    let mut known: BTreeMap<&str, &Table> = BTreeMap::new();
+    for entry in &entries {
+        let place = Some(of(entry, "location")).filter(|at| !at.is_empty()).unwrap_or(of(entry, "prefix"));
+        let first = *known.entry(place).or_insert(entry);
+        let differs = |key: &&str| text::is_set(entry, key) != text::is_set(first, key);
+        if let Some(key) = ["insecure", "blocked"].into_iter().find(differs) {
+            return Some(Fault::Disagree(place.to_owned(), key));
         }
     }
     for registry in text::texts(table, SEARCH).unwrap_or_default() {
@@ -274,7 +279,7 @@ fn add_location(path: &str, content: &str, prefix: &str) -> Option<String> {
         let table = parse(&changed);
         table.is_ok_and(|table| fault(path, &table) != Some(Fault::NoLocation(prefix.to_owned())))
     };
-    let at = (0..lines.len()).filter(|at| is_it(lines[*at])).find(is_right)?;
+    let at = (0..lines.len()).filter(|at| is_it(lines[*at])).take(MAX_TRIED).find(is_right)?;
     Some(format!("sed -i {} {}", shell_word(&format!("{}a {location}", at + 1)), shell_word(path)))
 }
 
@@ -385,6 +390,23 @@ mod tests {
         ] {
             assert_eq!(fault(path, &parse(content).expect("TOML")), expected, "{content}");
         }
+    }
+
+    /// Each entry was compared with all before it: root's doctor took a minute for a user's own file.
+    #[test]
+    fn a_file_of_many_entries_took_a_time_that_grows_with_their_square() {
+        const COUNT: usize = 20_000;
+        let entries: String = (0..COUNT).map(|at| format!("[[registry]]\nlocation = \"r{at}.io\"\n")).collect();
+        let (last, first) = ("[[registry]]\nlocation = \"r0.io\"\nblocked = true\n", "[[registry]]\nprefix = \"p\"\n");
+        let begun = std::time::Instant::now();
+        let fault_of = |content: &str| fault("1.conf", &parse(content).expect("TOML"));
+        assert_eq!(fault_of(&entries), None);
+        assert_eq!(fault_of(&(entries.clone() + last)), Some(Fault::Disagree("r0.io".to_owned(), "blocked")));
+        // The command that adds a location was tried behind each line that looks right.
+        let many = first.repeat(COUNT / 10);
+        assert!(add_location("1.conf", &many, "p").is_none());
+        // It took minutes; a build without optimization takes a few seconds.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 
     /// One left a line behind a tab, and cut a text of several lines in two.

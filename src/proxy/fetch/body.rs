@@ -15,7 +15,7 @@ use crate::proxy::room::Share;
 /// with what comes, so that no answer takes memory by what it announces.
 const FIRST_PIECE: usize = 64 << 10;
 /// The body of an answer, in all.
-const BODY_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const BODY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A body, as far as it has been read.
 pub(crate) enum Body {
