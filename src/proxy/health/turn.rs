@@ -130,11 +130,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_waits_for_leaves_half_of_the_burst_and_never_waits() {
-        for (reads, spare) in [(600, 30), (60, 3)] {
+        for (reads, most) in [(600, 30), (60, 3)] {
             let budget = budget(reads);
-            assert_eq!((0..100).take_while(|_| budget.take_spare()).count(), spare, "{reads}");
+            assert_eq!((0..100).take_while(|_| budget.take_spare()).count(), most, "{reads}");
             let at_once = (0..100).take_while(|_| budget.take() == Ok(Duration::ZERO)).count();
-            assert_eq!(at_once, (reads / BURST_PART) as usize - spare, "{reads}");
+            assert_eq!(at_once, (reads / BURST_PART) as usize - most, "{reads}");
             // A client waits by now.
             assert!(budget.take().is_ok(), "{reads}");
             advance(budget.interval).await;
