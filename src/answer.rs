@@ -116,29 +116,27 @@ pub(crate) fn server_time(headers: &HeaderMap) -> Option<i64> {
     i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
-/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3). A date is compared with the response's own `Date`.
+/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3). A date is compared with the response's own `Date`, and one that has
+/// passed is no time to wait. What is neither is none; a number beyond all numbers is the longest time.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = value.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let until = httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     let seconds = i64::try_from(until).ok()?.saturating_sub(server_time(headers)?);
-    u64::try_from(seconds).ok().map(Duration::from_secs)
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
 }
 
-/// What a client is told in place of a `Retry-After` that is longer than [`MAX_PAUSE`], or that is no time at all: a number below
-/// zero, or beyond all numbers.
-pub(crate) fn shorter_pause(headers: &HeaderMap) -> Option<HeaderValue> {
-    let said = headers.get(header::RETRY_AFTER)?;
-    let is_fine = match retry_after(headers) {
-        Some(wanted) => wanted <= MAX_PAUSE,
-        // A date that has passed by the server's own clock.
-        None => {
-            server_time(headers).is_some() && said.to_str().is_ok_and(|said| httpdate::parse_http_date(said).is_ok())
-        }
-    };
-    (!is_fine).then(|| HeaderValue::from(MAX_PAUSE.as_secs()))
+/// The same, [`MAX_PAUSE`] at most: what a registry or its storage can ask for, of this proxy and of clients.
+pub(crate) fn bounded_pause(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers).map(|pause| pause.min(MAX_PAUSE))
+}
+
+/// What a client is told in place of a `Retry-After`, in seconds; `None` if it is told none. Clients take what makes no sense for no
+/// pause, or wait for ever.
+pub(crate) fn pause_for_clients(headers: &HeaderMap) -> Option<HeaderValue> {
+    bounded_pause(headers).map(|pause| HeaderValue::from(pause.as_secs()))
 }
 
 /// An error with its causes, the innermost last. An error that ends with its cause stands for both, and one that only wraps
@@ -172,7 +170,7 @@ mod tests {
         for (pairs, expected) in [
             (&[("retry-after", "17")][..], Some(17)),
             (&[("retry-after", "Tue, 24 Nov 2026 12:00:30 GMT"), date][..], Some(30)),
-            (&[("retry-after", "Tue, 24 Nov 2026 11:00:00 GMT"), date][..], None),
+            (&[("retry-after", "Tue, 24 Nov 2026 11:00:00 GMT"), date][..], Some(0)),
             (&[("retry-after", "soon")][..], None),
             (&[][..], None),
         ] {
@@ -180,29 +178,34 @@ mod tests {
         }
     }
 
-    /// Clients take such a value for none, or wait for ever.
+    /// The first client was once told 60 s where this proxy paused for 5, or for none.
     #[test]
-    fn a_retry_after_that_makes_no_sense_or_is_too_long_goes_to_no_client() {
+    fn a_retry_after_is_read_in_one_way_for_this_proxy_and_for_clients() {
         const DATE: &str = "Tue, 24 Nov 2026 12:00:00 GMT";
         for (said, date, expected) in [
-            ("17", None, None),
-            ("60", None, None),
-            ("61", None, Some("60")),
-            ("-1", None, Some("60")),
-            ("99999999999999999999", None, Some("60")),
-            ("soon", None, Some("60")),
-            ("", None, Some("60")),
-            ("Tue, 24 Nov 2026 12:00:30 GMT", Some(DATE), None),
-            ("Tue, 24 Nov 2026 11:00:00 GMT", Some(DATE), None),
-            ("Tue, 24 Nov 2026 13:00:00 GMT", Some(DATE), Some("60")),
-            ("Tue, 24 Nov 2026 13:00:00 GMT", None, Some("60")),
+            ("17", None, Some(17)),
+            (" 7 ", None, Some(7)),
+            ("0", None, Some(0)),
+            ("60", None, Some(60)),
+            ("61", None, Some(60)),
+            ("99999999999999999999", None, Some(60)),
+            ("-5", None, None),
+            ("7.5", None, None),
+            ("+5", None, None),
+            ("soon", None, None),
+            ("", None, None),
+            ("Tue, 24 Nov 2026 12:00:30 GMT", Some(DATE), Some(30)),
+            ("Tue, 24 Nov 2026 11:00:00 GMT", Some(DATE), Some(0)),
+            ("Tue, 24 Nov 2026 13:00:00 GMT", Some(DATE), Some(60)),
+            ("Tue, 24 Nov 2026 13:00:00 GMT", None, None),
         ] {
             let mut headers = HeaderMap::from_iter([(header::RETRY_AFTER, said.parse().expect("a value"))]);
             headers.extend(date.map(|date: &str| (header::DATE, date.parse().expect("a value"))));
-            let told = shorter_pause(&headers);
-            assert_eq!(told.as_ref().map(|told| told.to_str().expect("text")), expected, "{said} {date:?}");
+            assert_eq!(bounded_pause(&headers), expected.map(Duration::from_secs), "{said} {date:?}");
+            let told = pause_for_clients(&headers).map(|told| told.to_str().expect("text").to_owned());
+            assert_eq!(told, expected.map(|seconds| seconds.to_string()), "{said} {date:?}");
         }
-        assert_eq!(shorter_pause(&HeaderMap::new()), None);
+        assert_eq!((bounded_pause(&HeaderMap::new()), pause_for_clients(&HeaderMap::new())), (None, None));
     }
 
     #[test]

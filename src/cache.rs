@@ -58,11 +58,14 @@ impl<T> Cache<T> {
         &self.counters
     }
 
-    /// Forgets every entry of a registry whose part and path are meant. A flight that is under way brings its result to those
+    /// Forgets every entry of a registry that is meant, by its part, its path and its content. A flight, which has no content yet, that is under way brings its result to those
     /// who wait for it, and nothing of it is kept: it may be of the time before.
-    pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str) -> bool) -> Purged {
-        let is_key = |key: &Key| key.registry == registry && is_meant(key.part, &key.path);
-        let (flights, entries) = self.flights.forget(is_key, || self.store.purge(is_key));
+    pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str, Option<&Content>) -> bool) -> Purged {
+        let is_key =
+            |key: &Key, content: Option<&Content>| key.registry == registry && is_meant(key.part, &key.path, content);
+        let (flights, entries) = self
+            .flights
+            .forget(|key| is_key(key, None), || self.store.purge(|key, entry| is_key(key, Some(&entry.content))));
         Purged { entries, flights }
     }
 

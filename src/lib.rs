@@ -22,8 +22,7 @@
 //!   config::access, config::routes, config::domain, config::identity, config::kind
 //!   config::credential             files that systemd hands to the unit alone
 //!   config::change                 what differs between two configurations, and when that takes effect
-//!   config::log                    what is logged, and how
-//!   config::notify                 who is told of a fault that lasts
+//!   config::log, config::notify    what is logged, and how; who is told of a fault that lasts
 //!   config::drain                  how long the process takes to end
 //!   config::cache                  what may be kept, and how long, of the file and of each route
 //!   config::egress                 the proxy on the way out
@@ -50,8 +49,7 @@
 //!     h2                             gives each request over HTTP/2 its deadlines
 //!     refusal                        the answer to what never becomes a request
 //!     descriptors                    how many connections and requests the file descriptors suffice for
-//!     signal, drain                  which signals end the process, step by step, and what it waits for
-//!     exit                           ends the process when a part that must run stops
+//!     signal, drain, exit            which signals or stopped parts end the process, step by step, and what it waits for
 //!   net::addresses                 names of registries, storage and sign-in: looked up in the background, connected to
 //!     lookup, connect, way, table, call
 //!   net::egress                    which of them are behind a forward proxy: the setting, variables, what is exempt
@@ -96,6 +94,7 @@
 //!       cool_down, turn                the pause that it asks for; how many requests a minute go out
 //!       place                          how many at once, and whose turn is next
 //!       held                           since when its budget holds requests back
+//!       aside                          what of its storage is not asked for by this proxy for a while
 //!     probe                          what requests tell of it, and the probe that looks whether it is there
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
@@ -344,7 +343,7 @@
 //!   Held by `allocations::a_request_allocates_its_target_and_a_hit_its_header`.
 //! - Constructors do no network I/O: the program listens whether or not Azure is there.
 //!   Held by `integration::identity::it_listens_at_once_and_recovers_when_azure_comes_late`.
-//! - What is kept outlasts the registry, its sign-in and its storage. A right that has ended takes what was kept of the object
+//! - What is kept outlasts the registry, its sign-in and its storage. A right that has ended takes what was kept of the repository
 //!   away; a 401 or 403 about a cache rule's source does not.
 //!   Held by `faults::kept::what_is_kept_outlasts_every_fault_and_what_is_not_fails_in_time`,
 //!   `faults::outage::an_outage_of_ten_minutes_fails_no_warm_pull_and_ends_without_a_stampede`,

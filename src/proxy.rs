@@ -368,6 +368,7 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         measure::ended(session, error, context, &self.meters);
+        fetch::passed(error, context);
         if error.is_some_and(log::is_slow_reader) {
             self.load.gate.refusals().count(Reason::SlowReader);
         }

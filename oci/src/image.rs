@@ -41,8 +41,12 @@ impl Image {
         if tag.is_some_and(|tag| Tag::parse(tag).is_none()) {
             return wrong("what follows the colon is not a tag: use repository and tag");
         }
-        if digest.is_some_and(|digest| !digest.starts_with("sha256:") || Digest::parse(digest).is_none()) {
-            return wrong("what follows the @ is not a sha256 digest: use repository and tag");
+        let is_digest = |digest: &str| {
+            ["sha256:", "sha512:"].iter().any(|algorithm| digest.starts_with(algorithm))
+                && Digest::parse(digest).is_some()
+        };
+        if digest.is_some_and(|digest| !is_digest(digest)) {
+            return wrong("what follows the @ is not a sha256 or sha512 digest: use repository and tag");
         }
         let owned = |part: Option<&str>| part.map(str::to_owned);
         Ok(Self {
@@ -100,11 +104,13 @@ mod tests {
     #[test]
     fn images_in_their_forms() {
         let digest = format!("sha256:{}", "ab".repeat(32));
+        let longer = format!("sha512:{}", "ab".repeat(64));
         for (text, registry, repository, reference) in [
             ("nginx", None, "nginx", "latest"),
             ("library/nginx:1.27", None, "library/nginx", "1.27"),
             ("a/b/c:V_1", None, "a/b/c", "V_1"),
             (&format!("library/nginx@{digest}"), None, "library/nginx", &digest),
+            (&format!("library/nginx@{longer}"), None, "library/nginx", &longer),
             (&format!("library/nginx:1.27@{digest}"), None, "library/nginx", &digest),
             ("docker.io/nginx", Some("docker.io"), "nginx", "latest"),
             ("Index.docker.io/library/nginx:1", Some("docker.io"), "library/nginx", "1"),
@@ -128,8 +134,8 @@ mod tests {
             ("nginx 1.27", "a repository is lower case"),
             ("library/nginx:", "is not a tag"),
             ("library/nginx:a b", "is not a tag"),
-            ("library/nginx@sha256:ab", "is not a sha256 digest"),
-            ("library/nginx@latest", "is not a sha256 digest"),
+            ("library/nginx@sha256:ab", "is not a sha256 or sha512 digest"),
+            ("library/nginx@latest", "is not a sha256 or sha512 digest"),
             ("https://example.azurecr.io/hub/nginx", "has a scheme"),
         ] {
             let wrong = Image::parse(text).expect_err(text);

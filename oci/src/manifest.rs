@@ -135,9 +135,13 @@ mod tests {
             digest('e')
         );
         let Ok(Document::Index(entries)) = Document::parse(index.as_bytes()) else { panic!("an index") };
-        for (text, expected) in
-            [("linux/amd64", "a"), ("linux/arm", "bc"), ("linux/arm/v7", "c"), ("windows/amd64", "")]
-        {
+        for (text, expected) in [
+            ("linux/amd64", "a"),
+            ("linux/arm", "c"),
+            ("linux/arm/v6", "b"),
+            ("linux/arm/v7", "c"),
+            ("windows/amd64", ""),
+        ] {
             let platform = Platform::parse(text).expect(text);
             let found: Vec<_> = for_platform(&entries, &platform).map(|entry| entry.digest.clone()).collect();
             assert_eq!(found, expected.chars().map(digest).collect::<Vec<_>>(), "{text}");

@@ -29,7 +29,7 @@ impl Platform {
                 if text.len() <= MAX_PLATFORM && variant.len() <= 1 && words.iter().all(is_word) =>
             {
                 let variant = variant.first().map(|&variant| variant.to_owned());
-                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
+                Ok(Self { os: os.to_owned(), architecture: usual(architecture).to_owned(), variant })
             }
             _ => Err(format!(
                 "{text:?} is not a platform: use system and architecture as an index names them, such as linux/amd64 or linux/arm64/v8"
@@ -41,15 +41,9 @@ impl Platform {
     /// index. `None` if it says nothing that can be compared, as that of an artifact.
     pub fn of_configuration(body: &[u8]) -> Option<Self> {
         let found: Self = serde_json::from_slice(body).ok()?;
-        // As containerd reads them: some tools write the names of uname.
-        let architecture = match found.architecture.as_str() {
-            "x86_64" | "x86-64" => "amd64",
-            "aarch64" => "arm64",
-            "i386" => "386",
-            other => other,
-        };
         let variant = found.variant.filter(|variant| !variant.is_empty());
-        Self::parse(&Self { os: found.os, architecture: architecture.to_owned(), variant }.to_string()).ok()
+        let architecture = usual(&found.architecture).to_owned();
+        Self::parse(&Self { os: found.os, architecture, variant }.to_string()).ok()
     }
 
     /// Whether an image whose configuration says `image` is what was asked for. Many configurations leave the variant out.
@@ -58,11 +52,36 @@ impl Platform {
         asked.accepts(image)
     }
 
-    /// Whether an index entry for `other` is what was asked for; without a variant, any variant is.
+    /// Whether an index entry for `other` is what was asked for; without a variant, any variant is, of 32-bit ARM v7.
     pub fn accepts(&self, other: &Self) -> bool {
         other.os == self.os
-            && other.architecture == self.architecture
-            && self.variant.as_ref().is_none_or(|variant| other.variant.as_ref() == Some(variant))
+            && usual(&other.architecture) == usual(&self.architecture)
+            && self.variant().is_none_or(|variant| other.variant() == Some(variant))
+    }
+
+    /// The variant as containerd takes it (`platforms.Normalize`): the first one of an architecture goes without saying, and that of
+    /// 32-bit ARM is v7 if it is left out.
+    fn variant(&self) -> Option<&str> {
+        let variant = self.variant.as_deref().filter(|variant| !variant.is_empty());
+        match (usual(&self.architecture), variant) {
+            ("amd64", Some("v1")) | ("arm64", Some("v8" | "8")) => None,
+            ("arm", None | Some("7")) => Some("v7"),
+            ("arm", Some("5")) => Some("v5"),
+            ("arm", Some("6")) => Some("v6"),
+            ("arm", Some("8")) => Some("v8"),
+            (_, variant) => variant,
+        }
+    }
+}
+
+/// The architecture as an index names it: some tools and people write the names of uname, as containerd accepts.
+fn usual(architecture: &str) -> &str {
+    match architecture {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" => "386",
+        "armhf" => "arm",
+        other => other,
     }
 }
 
@@ -98,6 +117,7 @@ mod tests {
             (r#"{"os":"linux","architecture":"arm64"}"#, Some("linux/arm64"), "linux/amd64", false),
             (r#"{"os":"linux","architecture":"arm","variant":"v7"}"#, Some("linux/arm/v7"), "linux/arm", true),
             (r#"{"os":"linux","architecture":"arm","variant":"v7"}"#, Some("linux/arm/v7"), "linux/arm/v6", false),
+            (r#"{"os":"linux","architecture":"arm"}"#, Some("linux/arm"), "linux/arm/v6", true),
             (r#"{"os":"linux","architecture":"x86_64","variant":""}"#, Some("linux/amd64"), "linux/amd64", true),
             ("{}", None, "linux/amd64", false),
             (r#"{"os":"","architecture":"amd64"}"#, None, "linux/amd64", false),
@@ -112,14 +132,25 @@ mod tests {
     }
 
     #[test]
-    fn without_a_variant_any_variant_is_accepted() {
+    fn a_platform_has_one_meaning_however_it_is_written() {
         let platform = |text| Platform::parse(text).expect(text);
         for (asked, other, accepted) in [
             ("linux/amd64", "linux/amd64", true),
+            ("linux/amd64", "linux/amd64/v3", true),
+            ("linux/amd64/v1", "linux/amd64", true),
+            ("linux/amd64", "linux/amd64/v1", true),
+            ("linux/amd64/v3", "linux/amd64", false),
+            ("linux/x86_64", "linux/amd64", true),
+            ("linux/aarch64", "linux/arm64/v8", true),
+            ("linux/arm64", "linux/arm64/v8", true),
+            ("linux/arm64/v9", "linux/arm64/v8", false),
             ("linux/arm", "linux/arm/v7", true),
+            ("linux/arm", "linux/arm/v6", false),
+            ("linux/arm/v7", "linux/arm", true),
+            ("linux/arm/v6", "linux/arm", false),
             ("linux/arm/v7", "linux/arm/v7", true),
             ("linux/arm/v7", "linux/arm/v6", false),
-            ("linux/arm64/v8", "linux/arm64", false),
+            ("linux/arm64/v8", "linux/arm64", true),
             ("linux/amd64", "windows/amd64", false),
             ("linux/amd64", "linux/arm64", false),
         ] {

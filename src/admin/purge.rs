@@ -41,7 +41,9 @@ pub(super) fn purge(State { routes: live, cache, .. }: &State, query: &str) -> R
                 blob.as_deref().map(|path| KeyRef { registry: known.number, part: Part::Configuration, path });
             // That a blob is one only its manifest tells, which stays.
             let configuration = configuration.filter(|key| cache.peek(key).is_some());
-            purged += cache.purge(known.number, |_, path| meant.includes(path));
+            purged += cache.purge(known.number, |_, path, content| {
+                meant.includes(path, content.and_then(|content| content.digest.as_deref()))
+            });
             if let Some(key) = configuration {
                 cache.remember(&key);
             }
@@ -90,15 +92,19 @@ impl Meant {
     }
 
     /// Whether an entry under this path and query is one of these: without tag and digest all of the repository; of a tag
-    /// what it stands for, and the lists that it may be on; of a digest the manifest or the blob, and what refers to it.
-    fn includes(&self, path: &str) -> bool {
+    /// what it stands for, and the lists that it may be on; of a digest the manifest or the blob, what refers to it, and the tags that
+    /// serve it: those whose content has it.
+    fn includes(&self, path: &str, content: Option<&str>) -> bool {
         let Some((endpoint, reference)) = parts_within(path, &self.repository) else { return false };
         if self.tag.is_none() && self.digest.is_none() {
             return true;
         }
         let is = |meant: &Option<String>| meant.as_deref() == Some(reference);
         match endpoint {
-            "manifests" => is(&self.tag) || is(&self.digest),
+            "manifests" => {
+                let serves_it = content.is_some() && content == self.digest.as_deref();
+                is(&self.tag) || is(&self.digest) || serves_it
+            }
             "blobs" | "referrers" => is(&self.digest),
             "tags" => self.tag.is_some(),
             _ => false,
@@ -136,8 +142,13 @@ mod tests {
             ("/v2/hub/nginx/manifests/1.27".to_owned(), [false; 4]),
             ("/v2/other/hub/library/nginx/manifests/1.27".to_owned(), [false; 4]),
         ] {
-            let found = [&all, &tag, &by_digest, &both].map(|meant| meant.includes(&path));
+            let found = [&all, &tag, &by_digest, &both].map(|meant| meant.includes(&path, None));
             assert_eq!(found, expected, "{path}");
+        }
+        let (path, other) = ("/v2/hub/library/nginx/manifests/1.28", format!("sha256:{}", "cd".repeat(32)));
+        for (content, expected) in [(&digest, [true, false, true, true]), (&other, [true, false, false, false])] {
+            let found = [&all, &tag, &by_digest, &both].map(|meant| meant.includes(path, Some(content)));
+            assert_eq!(found, expected, "a tag that serves {content}");
         }
     }
 

@@ -102,9 +102,9 @@ impl Store {
         self.entries.remove_if(key, |entry| is_meant(entry));
     }
 
-    pub(super) fn purge(&self, is_meant: impl Fn(&Key) -> bool) -> usize {
+    pub(super) fn purge(&self, is_meant: impl Fn(&Key, &Entry) -> bool) -> usize {
         let before = self.entries.len();
-        self.entries.retain(|key, _| !is_meant(key));
+        self.entries.retain(|key, entry| !is_meant(key, entry));
         before.saturating_sub(self.entries.len())
     }
 

@@ -243,6 +243,11 @@ impl Attempts {
         !std::mem::replace(&mut self.is_located_again, true)
     }
 
+    /// It has one that was spare.
+    pub(crate) fn has_turn(&self) -> bool {
+        self.has_turn
+    }
+
     /// It is the request's turn to go out.
     pub(crate) fn give_turn(&mut self) {
         self.has_turn = true;

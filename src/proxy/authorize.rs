@@ -22,7 +22,7 @@ pub(crate) async fn ready(admitted: &mut Admitted) -> Result<(), Trouble> {
     destination.may_ask(endpoint)?;
     let waiting = async {
         authorize(admitted).await?;
-        destination.upstream.health.turn().await
+        if admitted.attempts.has_turn() { Ok(()) } else { destination.upstream.health.turn().await }
     };
     destination.unless_down(waiting).await.flatten()?;
     admitted.attempts.give_turn();

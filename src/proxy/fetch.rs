@@ -10,20 +10,21 @@ use log::warn;
 use oci::manifest::MAX_DOCUMENT;
 use oci::media_type::ManifestType;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_core::Result;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
 use tokio::time::timeout;
 
 use super::attempts::Attempts;
 use super::connections::Connections;
-use super::context::{Admitted, Trip};
+use super::context::{Admitted, Cached, Context, Trip};
 use super::fail::Trouble;
 use super::foreign::is_redirect;
 use super::refused::Refused;
+use super::registry_error::RegistryError;
 use super::{authorize, call, forward, probe, retry, served};
 use crate::access::Client;
-use crate::cache::{Entry, Fetched, Freshness, Origin, Part, Purged};
+use crate::cache::{Entry, Fetched, Freshness, Kind, Origin, Part, Purged, Reason};
 use crate::net::USER_AGENT;
 
 pub(super) mod body;
@@ -185,10 +186,16 @@ impl Origin for Read {
     type Trouble = Trouble;
 
     async fn fetch(mut self, known: Option<Arc<Entry>>) -> Fetched<Trouble> {
+        if self.is_ahead(known.as_deref()) {
+            if !self.admitted.destination.upstream.health.spare_turn() {
+                return Fetched::Pass(Reason::Full);
+            }
+            self.admitted.attempts.give_turn();
+        }
         let fetched = self.fly(known.as_ref()).await;
-        // Nobody has to look through all that is kept for what was never there: any client can ask for that.
-        if known.is_some() && is_right_refused(&fetched) {
-            self.forget_repository();
+        if is_right_refused(&fetched) {
+            let is_kept = known.is_some();
+            right_ended(&self.admitted, is_kept);
         }
         // Clients that had something stale at hand have not waited for this.
         if known.is_some_and(|known| self.stands_in(&known)) {
@@ -229,26 +236,53 @@ impl Read {
         }
     }
 
-    /// It is an answer while there is no better one.
-    fn stands_in(&self, known: &Entry) -> bool {
-        let kept = self.admitted.destination.kept.as_ref();
-        kept.is_some_and(|kept| known.freshness(&kept.lifetimes, tokio::time::Instant::now()) == Freshness::Stale)
+    /// No client waits for this, and none will if it is not done: a prefetch, or another redirect before the end of the kept one.
+    fn is_ahead(&self, known: Option<&Entry>) -> bool {
+        let is_early =
+            |known: &Entry| known.kind == Kind::Redirect && self.freshness(known) == Some(Freshness::Revalidate);
+        self.place.is_some() || known.is_some_and(is_early)
     }
 
-    /// The identity may not pull from the repository any more: a right is one to all of it, with role-based and with
-    /// attribute-based access alike, so nothing of it that is kept may be used for the rest of its time.
-    fn forget_repository(&self) {
-        let Admitted { target, destination, .. } = &self.admitted;
-        let Some(kept) = &destination.kept else { return };
-        let upstream = &destination.upstream;
-        let Purged { entries, .. } = kept.cache.purge(upstream.number, |_, path| target.shares_repository(path));
-        // Those who ask at the same time find the rest gone already.
-        if entries > 0 {
-            let (domain, repository) = (upstream.domain.authority(), target.repository());
-            warn!(
-                "acr {domain}: the identity may not pull {repository} any more: what is kept of it is forgotten: {entries} entries"
-            );
-        }
+    /// It is an answer while there is no better one.
+    fn stands_in(&self, known: &Entry) -> bool {
+        self.freshness(known) == Some(Freshness::Stale)
+    }
+
+    fn freshness(&self, known: &Entry) -> Option<Freshness> {
+        let kept = self.admitted.destination.kept.as_ref()?;
+        Some(known.freshness(&kept.lifetimes, tokio::time::Instant::now()))
+    }
+}
+
+/// The identity may not pull from the repository any more: a right is one to all of it, with role-based and with attribute-based access
+/// alike, so nothing of it that is kept may be used for the rest of its time. `is_kept`: so the registry answers where it gave something
+/// before.
+pub(super) fn right_ended(Admitted { target, destination, .. }: &Admitted, is_kept: bool) {
+    let Some(kept) = &destination.kept else { return };
+    let upstream = &destination.upstream;
+    // A role may let an identity pull and not list, and any client can ask for what was never there, or for a list.
+    if !is_kept && (target.endpoint().is_list() || !upstream.health.may_look_through()) {
+        return;
+    }
+    let Purged { entries, .. } = kept.cache.purge(upstream.number, |_, path, _| target.shares_repository(path));
+    // Those who ask at the same time find the rest gone already.
+    if entries > 0 {
+        let (domain, repository) = (upstream.domain.authority(), target.repository());
+        warn!(
+            "acr {domain}: the identity may not pull {repository} any more: what is kept of it is forgotten: {entries} entries"
+        );
+    }
+}
+
+/// `logging`: a request has passed, perhaps with the answer that a right has ended.
+pub(crate) fn passed(error: Option<&Error>, context: &mut Context) {
+    if !matches!(context.cached(), Some(Cached::Passed(_))) {
+        return;
+    }
+    let is_refused = context.registry_error().is_some_and(RegistryError::is_right_refused)
+        || error.and_then(|error| error.root_cause().downcast_ref()).is_some_and(Trouble::is_right_refused);
+    if is_refused && let Ok(admitted) = context.admitted() {
+        right_ended(admitted, false);
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use super::blob::redirect::storage_of;
 use super::destination::Destination;
 use super::endpoint::Endpoint;
+use super::relay::names;
 use super::target::Target;
 use crate::answer::{API_VERSION, DIGEST, begins};
 
@@ -17,6 +18,8 @@ use crate::answer::{API_VERSION, DIGEST, begins};
 const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
 /// What a redirect is that nobody can follow.
 const NOWHERE: &str = "it is a redirect without an address";
+/// What a redirect is whose address goes to no client, which so could not follow it either.
+const ASTRAY: &str = "it is a redirect of a blob, neither to one of the repository nor to a web address";
 /// Why an answer is not used that has none of the content that was asked for.
 pub(crate) const NO_MANIFEST: &str = "it is no manifest";
 pub(crate) const NO_LIST: &str = "it is not JSON";
@@ -26,6 +29,7 @@ const OTHER_DIGEST: &str = "its Docker-Content-Digest is another digest than was
 pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Destination) -> Option<&'static str> {
     match target.endpoint() {
         Endpoint::Blob if is_redirect(response.status) && !has_address(response) => Some(NOWHERE),
+        Endpoint::Blob if is_redirect(response.status) && !may_lead(response, target, destination) => Some(ASTRAY),
         Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
         // ACR itself has all but blobs.
         _ if is_redirect(response.status) => Some(ELSEWHERE),
@@ -52,6 +56,12 @@ fn has_address(response: &ResponseHeader) -> bool {
         let has_host = |scheme: &[u8]| location.get(scheme.len()).is_some_and(|first| !b"/?#".contains(first));
         location.starts_with(b"/") || SCHEMES.iter().any(|scheme| begins(location, scheme) && has_host(scheme))
     })
+}
+
+/// A client may be led where it leads.
+fn may_lead(response: &ResponseHeader, target: &Target, destination: &Destination) -> bool {
+    let location = response.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+    location.is_some_and(|location| names::may_lead(location, destination.upstream.domain.authority(), target))
 }
 
 /// A wrong type alone makes no answer somebody else's: whoever knows the digest knows the manifest, and ACR names the API's version in each

@@ -24,6 +24,7 @@ use crate::cache::Fetched;
 use crate::config::Domain;
 use crate::token::Bearer;
 
+mod aside;
 mod breaker;
 mod cool_down;
 mod held;
@@ -31,6 +32,7 @@ mod place;
 mod stale;
 mod turn;
 
+use aside::Aside;
 use breaker::Breaker;
 use cool_down::CoolDown;
 use held::HeldBack;
@@ -39,6 +41,9 @@ use stale::{Object, Stale};
 use turn::{Budget, MAX_WAIT};
 
 pub(crate) use cool_down::Call;
+
+/// Clients can cause as many refusals as they like. To look through a full cache takes a few milliseconds.
+const LOOKS: Duration = Duration::from_millis(100);
 
 /// The state of one registry.
 pub(crate) struct Health {
@@ -49,6 +54,8 @@ pub(crate) struct Health {
     success: AtomicU64,
     reads: AtomicU64,
     cool_downs: AtomicU64,
+    /// As `success`: when what is kept was last looked through because a client's request was refused.
+    looked: AtomicU64,
     breaker: Breaker,
     cool_down: CoolDown,
     places: Places,
@@ -56,6 +63,8 @@ pub(crate) struct Health {
     budget: ArcSwapOption<Budget>,
     held: HeldBack,
     stale: Stale,
+    /// Of its storage.
+    aside: Aside,
 }
 
 impl Health {
@@ -67,12 +76,14 @@ impl Health {
             success: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             cool_downs: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
             breaker: Breaker::default(),
             cool_down: CoolDown::default(),
             places: Places::default(),
             budget: ArcSwapOption::new(reads_per_minute.map(Budget::new).map(Arc::new)),
             held: HeldBack::default(),
             stale: Stale::default(),
+            aside: Aside::default(),
         }
     }
 
@@ -100,8 +111,18 @@ impl Health {
 
     /// The registry has given an answer that is one: what was asked for, or that it is not there.
     pub(crate) fn succeeded(&self) {
-        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.success.store(millis.max(1), Ordering::Relaxed);
+        self.success.store(self.millis(), Ordering::Relaxed);
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// Whether all that is kept may be looked through because of one answer to a client: not more often than [`LOOKS`].
+    pub(crate) fn may_look_through(&self) -> bool {
+        let (last, now) = (self.looked.load(Ordering::Relaxed), self.millis());
+        let is_due = last == 0 || u128::from(now.saturating_sub(last)) >= LOOKS.as_millis();
+        is_due && self.looked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// How long ago it last did.
@@ -170,6 +191,11 @@ impl Health {
         }
     }
 
+    /// Takes a turn for a read that no client waits for, if one is spare.
+    pub(crate) fn spare_turn(&self) -> bool {
+        self.budget.load().as_deref().is_none_or(Budget::take_spare)
+    }
+
     /// Runs a flight that this client has begun as soon as there is a place for it; `Err` if that takes too long.
     pub(crate) async fn in_place<T>(
         &self,
@@ -200,6 +226,16 @@ impl Health {
                 warn!("acr {}: {status}: it limits requests, and is asked for no {calls} for {seconds} s", self.name);
             }
         }
+    }
+
+    /// This host of its storage, or the blob of this path, has failed there, and is not asked for by this proxy for so long.
+    pub(crate) fn put_aside(&self, name: &str, pause: Duration) {
+        self.aside.put(name, pause);
+    }
+
+    /// Whether that is so now.
+    pub(crate) fn is_aside(&self, name: &str) -> bool {
+        self.aside.has(name)
     }
 
     /// Waits for something of the registry's, until that is known to be down: then nobody waits for it any longer.
@@ -266,7 +302,7 @@ impl Health {
     pub(crate) fn answered_stale(&self, target: &Target, bearer: Option<Arc<Bearer>>, why: Option<&Fetched<Trouble>>) {
         let object = Object::of(target);
         match why.map(|why| Cause::of(why, bearer)) {
-            None => self.stale.answered_meanwhile(object),
+            None => self.stale_begins(self.stale.answered_meanwhile(object), target, &Cause::Slow),
             Some(Some(cause)) => self.stale_begins(self.stale.answered(object, cause.is_registrys()), target, &cause),
             Some(None) => {}
         }
@@ -313,6 +349,8 @@ impl Display for Lasted {
 enum Cause<'a> {
     Trouble(&'a Trouble),
     Answer(RegistryError),
+    /// It may still answer.
+    Slow,
 }
 
 impl<'a> Cause<'a> {
@@ -331,7 +369,7 @@ impl<'a> Cause<'a> {
     fn is_registrys(&self) -> bool {
         match self {
             Self::Trouble(trouble) => trouble.is_registrys(),
-            Self::Answer(_) => false,
+            Self::Answer(_) | Self::Slow => false,
         }
     }
 }
@@ -341,6 +379,7 @@ impl Display for Cause<'_> {
         match self {
             Self::Trouble(trouble) => trouble.fmt(f),
             Self::Answer(error) => error.fmt(f),
+            Self::Slow => f.write_str("the registry has not answered within a second"),
         }
     }
 }

@@ -4,9 +4,10 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use oci::quote::registry_error;
 
+use super::refused::Refused;
 use crate::token::Bearer;
 
 /// Of a body that is passed on. An error says what it is in a few sentences.
@@ -30,6 +31,11 @@ impl RegistryError {
     /// As the registry has answered.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// It is about the identity's right to the repository, as far as its body says.
+    pub(crate) fn is_right_refused(&self) -> bool {
+        Refused::of(self.status, &HeaderMap::new(), &self.body) == Some(Refused::Right)
     }
 
     /// Another part of a body that is passed on.

@@ -10,7 +10,7 @@ use super::blob::storage;
 use super::cache_status::{self, CACHE_STATUS};
 use super::context::{Body, Cached, Context};
 use super::{fail, hop_by_hop};
-use crate::answer::shorter_pause;
+use crate::answer::pause_for_clients;
 use crate::cache::Reason;
 
 pub(super) mod framing;
@@ -74,8 +74,11 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
     if let Some(reason) = reason {
         response.insert_header(&CACHE_STATUS, cache_status::passed(reason))?;
     }
-    if let Some(pause) = shorter_pause(&response.headers) {
-        response.insert_header(header::RETRY_AFTER, pause)?;
+    if response.headers.contains_key(header::RETRY_AFTER) {
+        match pause_for_clients(&response.headers) {
+            Some(pause) => response.insert_header(header::RETRY_AFTER, pause)?,
+            None => drop(response.remove_header(&header::RETRY_AFTER)),
+        }
     }
     context.answered(response.status, body);
     Ok(())

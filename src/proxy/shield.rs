@@ -19,7 +19,7 @@ use super::endpoint::Endpoint;
 use super::fail::Trouble;
 use super::fetch::{self, Read};
 use super::{reply, retry};
-use crate::cache::{Content, How, KeyRef, Part, Reason, Served};
+use crate::cache::{Content, Freshness, How, KeyRef, Part, Reason, Served};
 
 mod answer;
 mod relocate;
@@ -65,7 +65,10 @@ fn part_of_blob(is_head: bool, admitted: &Admitted, kept: &Kept) -> Result<Part,
         Blobs::ProxyConfig | Blobs::Proxy => kept.cache.peek(&key(admitted, Part::Configuration)),
     };
     match (known, is_head) {
-        (Some(known), true) if known.is_fresh(&kept.lifetimes, Instant::now()) && known.content.is_blob() => {
+        // As GET: fresh, proved again, or in trouble stale.
+        (Some(known), true)
+            if known.content.is_blob() && known.freshness(&kept.lifetimes, Instant::now()) != Freshness::Ended =>
+        {
             Ok(Part::Configuration)
         }
         (_, true) => Err(Reason::Kind),

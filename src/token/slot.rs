@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use oci::quote::{Sent, Sieve};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -82,11 +82,15 @@ impl Bearer {
         self.header.to_str().unwrap_or_default().strip_prefix(SCHEME).unwrap_or_default()
     }
 
-    /// Whether one of an answer's headers has the token in it. It needs no encoding in any of them, and hardly one is as long.
+    /// Whether one of an answer's headers has the token in it, in its value or, in any letter case, in its name. It needs no encoding in
+    /// a value, and hardly any of both is as long.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let token = self.token().as_bytes();
         let has_it = |value: &HeaderValue| value.as_bytes().windows(token.len()).any(|part| part == token);
-        token.len() >= MIN_LOOKED_FOR && headers.values().any(has_it)
+        let is_named = |name: &HeaderName| {
+            name.as_str().as_bytes().windows(token.len()).any(|part| part.eq_ignore_ascii_case(token))
+        };
+        token.len() >= MIN_LOOKED_FOR && (headers.values().any(has_it) || headers.keys().any(is_named))
     }
 
     /// It is for one repository, not for all.

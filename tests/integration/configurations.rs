@@ -184,6 +184,23 @@ async fn a_configuration_outlives_the_registry_and_storage() {
         fixture.azure.close_connections(server);
     }
     assert!(fixture.is_whole(&fixture.configuration()));
+    let head = fixture.ask("HEAD", &format!("blobs/{}", fixture.configurations[0].digest), "");
+    assert_eq!(head.status(), 200, "as GET, it once got the failure: {head:?}");
+}
+
+/// Each request once waited for a storage that is silent, where its redirect is not kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_is_silent_is_left_alone_also_where_no_redirect_is_kept() {
+    let fixture = Fixture::start("proxy_config", "{redirects: 0s}").await;
+    fixture.pull_manifest();
+    assert_eq!(fixture.get(&format!("manifests/{}", fixture.manifests[1])).status(), 200);
+    fixture.azure.clear_requests();
+    fixture.azure.inject(Hop::Storage, Fault::Hang);
+    for configuration in [0, 0, 1, 0] {
+        assert_eq!(fixture.blob(&fixture.configurations[configuration].digest).status(), 307);
+    }
+    assert_eq!(fixture.counts(), (4, 1), "{:?}", fixture.azure.requests());
+    assert_eq!(fixture.proxy.end().matches("does not answer in time").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -216,6 +216,28 @@ async fn a_redirect_to_the_registry_itself_leads_to_the_proxy_and_others_are_unc
     }
 }
 
+/// A client once got a 307 without its address, which was taken out as no client may go there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_whose_address_is_for_no_client_is_no_answer() {
+    for cache in testkit::ASKING {
+        let fixture = Fixture::start(cache).await;
+        let path = path_of(NAMES[0].0, NAMES[0].1, &format!("blobs/{}", fixture.layer));
+        for location in ["/v2/other/blobs/x", "/", "//elsewhere.example/x"] {
+            let headers = vec![("Location".to_owned(), location.to_owned())];
+            fixture.azure.inject(Hop::Data, Fault::StatusWith { status: 307, headers, body: String::new() });
+            for method in ["GET", "HEAD"] {
+                let answer = Client::new(fixture.proxy.address()).ask(method, &path, "HTTP/1.1", "");
+                assert_eq!(
+                    (answer.status(), answer.header("location")),
+                    (502, None),
+                    "{method} {location}: {answer:?}"
+                );
+            }
+            fixture.azure.clear_faults();
+        }
+    }
+}
+
 /// A client was led to wherever the registry said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_location_that_is_not_of_the_manifest_goes_to_no_client() {

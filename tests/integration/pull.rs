@@ -211,6 +211,11 @@ async fn a_token_that_is_repeated_in_a_header_reaches_no_client_and_no_part_of_i
             assert!(answer.body.contains("a header of it repeats this proxy's token"), "{path}: {answer:?}");
             assert!(!format!("{answer:?}").contains(&token[..64]), "{path}: {answer:?}");
         }
+        // Names of headers have no letter case.
+        let headers = vec![(token.clone(), "x".to_owned())];
+        azure.inject(Hop::Data, Fault::StatusWith { status: 200, headers, body: "{}".to_owned() });
+        assert_eq!(ask("/v2/library/busybox/manifests/4").status, 502);
+        azure.clear_faults();
         let headers = vec![("X-Ms-Correlation-Request-Id".to_owned(), token[..64].to_owned())];
         azure.inject(Hop::Data, Fault::StatusWith { status: 404, headers, body: String::new() });
         assert_eq!(ask("/v2/library/busybox/manifests/3").status, 404);

@@ -69,7 +69,9 @@ table! {
             default: Default::Text("[]"),
             example: "[linux/amd64]",
             help: "Platforms for which an image's manifest and configuration are fetched once its index was served",
-            more: "They are then there when the client asks for them. A variant may follow, as in `linux/arm64/v8`."
+            more: "They are then there when the client asks for them. A variant may follow, as in `linux/arm/v6`. Names are \
+                   taken as containerd takes them: `linux/arm64/v8` is `linux/arm64`, `linux/arm` is `linux/arm/v7`, and \
+                   `x86_64` is `amd64`. Of one index 8 manifests are fetched at most."
         } parse Platform::parse;
     }
 }

@@ -90,7 +90,7 @@ pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, 
         _ => false,
     };
     let trouble = if is_told {
-        Trouble::StorageSays { host, status, retry_after: answer::retry_after(&response.headers) }
+        Trouble::StorageSays { host, status, retry_after: answer::bounded_pause(&response.headers) }
     } else {
         Trouble::Storage(format!("blob storage {host}: {} to the registry's redirect", status.as_u16()))
     };

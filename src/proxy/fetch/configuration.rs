@@ -37,6 +37,15 @@ const STORAGE_LIMIT: Duration = Duration::from_secs(5);
 /// After a failure of storage, clients get the redirect for this long before it is tried again.
 const STORAGE_PAUSE: Duration = Duration::from_secs(30);
 
+/// What has come of a redirect.
+enum Followed {
+    Has(Bytes),
+    /// It leads to the registry itself.
+    OfRegistry,
+    /// It leads to what has failed a moment ago.
+    NotNow,
+}
+
 impl Read {
     /// What the registry's answer for a configuration is to those who wait.
     pub(super) async fn configuration(
@@ -52,9 +61,11 @@ impl Read {
                 return Judged::Is(kept(known.confirmed_at(asked, at_most(&answer.response))));
             }
             return match self.follow(&answer.response, request).await {
-                Ok(Some(body)) => self.checked(&answer.response, asked, body),
-                Ok(None) => self.judge(answer, None),
+                Ok(Followed::Has(body)) => self.checked(&answer.response, asked, body),
+                Ok(Followed::OfRegistry) => self.judge(answer, None),
+                Ok(Followed::NotNow) => self.redirect_for_now(answer),
                 Err(trouble) => {
+                    self.put_aside(&trouble);
                     self.warn(&trouble);
                     self.redirect_for_now(answer)
                 }
@@ -79,18 +90,33 @@ impl Read {
         Judged::Is(kept(Entry { at_most, ..Entry::new(Kind::Configuration, content, asked) }))
     }
 
-    /// Fetches what this redirect leads to. `None` if that is the registry itself.
-    async fn follow(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<Option<Bytes>, Trouble> {
+    /// Fetches what this redirect leads to, unless that has just failed.
+    async fn follow(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<Followed, Trouble> {
         let destination = &self.admitted.destination;
         let registry = destination.upstream.domain.authority();
         let Some(storage) = storage_of(response.status, &response.headers, registry, &destination.blob_hosts)? else {
-            return Ok(None);
+            return Ok(Followed::OfRegistry);
         };
         let host = storage.host().to_owned();
+        let health = &destination.upstream.health;
+        if health.is_aside(&host) || health.is_aside(self.admitted.target.path()) {
+            return Ok(Followed::NotNow);
+        }
         match timeout(STORAGE_LIMIT, self.read_blob(storage, request)).await {
-            Ok(Ok(body)) => Ok(Some(body)),
+            Ok(Ok(body)) => Ok(Followed::Has(body)),
             Ok(Err(error)) => Err(Trouble::of_call(&error, Some(&host))),
             Err(_) => Err(Trouble::StorageSilent(host)),
+        }
+    }
+
+    /// Requests do not wait for the same failure again: those for this blob, and all whose storage is the host that is silent. A
+    /// redirect is kept for that only if its end is known, and no longer than the settings say.
+    fn put_aside(&self, trouble: &Trouble) {
+        let Admitted { destination, target, .. } = &self.admitted;
+        let health = &destination.upstream.health;
+        health.put_aside(target.path(), STORAGE_PAUSE);
+        if let Trouble::StorageSilent(host) = trouble {
+            health.put_aside(host, STORAGE_PAUSE);
         }
     }
 

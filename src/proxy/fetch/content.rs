@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::ResponseHeader;
 
-use crate::answer::{API_VERSION, AZURE_ORIGIN, CORRELATION_ID, DIGEST, shorter_pause};
+use crate::answer::{API_VERSION, AZURE_ORIGIN, CORRELATION_ID, DIGEST, correlation, pause_for_clients};
 use crate::cache::Content;
 
 /// The headers of an answer that every client may have. The length and the age are made with each answer.
@@ -41,10 +41,13 @@ pub(super) fn bodiless(response: &ResponseHeader) -> Content {
 
 /// Who has met a limit waits no longer than those whom this proxy answers after it.
 fn with_bounded_pause(response: &ResponseHeader, mut content: Content) -> Content {
-    if let Some(pause) = shorter_pause(&response.headers) {
-        for (_, value) in content.headers.iter_mut().filter(|(name, _)| *name == header::RETRY_AFTER) {
-            *value = pause.clone();
+    match pause_for_clients(&response.headers) {
+        Some(pause) => {
+            for (_, value) in content.headers.iter_mut().filter(|(name, _)| *name == header::RETRY_AFTER) {
+                *value = pause.clone();
+            }
         }
+        None => content.headers.retain(|(name, _)| *name != header::RETRY_AFTER),
     }
     content
 }
@@ -52,6 +55,8 @@ fn with_bounded_pause(response: &ResponseHeader, mut content: Content) -> Conten
 /// The values are copied, all into one piece of memory: those of the response share the buffer that it was read into, which
 /// would be kept with them.
 fn of<'a>(response: &ResponseHeader, body: Bytes, names: impl Iterator<Item = &'a HeaderName>) -> Content {
+    let is_for_clients = |name: &&HeaderName| **name != CORRELATION_ID || correlation(&response.headers).is_some();
+    let names = names.filter(is_for_clients);
     let found: Vec<_> = names.flat_map(|name| values(response, name).map(move |value| (name, value))).collect();
     let mut values = BytesMut::with_capacity(found.iter().map(|(_, value)| value.len()).sum());
     for (_, value) in &found {

@@ -103,15 +103,23 @@ impl Stale {
         self.stands_in(object, is_registrys, 1)
     }
 
-    /// A stale answer to a client that has not waited for the registry's, which may still come.
-    pub(super) fn answered_meanwhile(&self, object: Object<'_>) {
+    /// A stale answer to a client that has not waited longer for the registry's, which may still come. True if a time of trouble
+    /// begins with it: as far as can be told then, it is the registry that is slow.
+    pub(super) fn answered_meanwhile(&self, object: Object<'_>) -> bool {
         self.answers.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
         let mut episodes = self.episodes();
         let Episodes { registry, repositories } = &mut *episodes;
-        let repository = repositories.get_mut(object.repository).map(|repository| &mut repository.episode);
-        if let Some(episode) = repository.or(registry.as_mut().map(|(episode, _)| episode)) {
-            episode.answers += 1;
+        if let Some(repository) = repositories.get_mut(object.repository) {
+            repository.episode.answers += 1;
+            return false;
         }
+        self.is_active.store(true, Ordering::Release);
+        let is_first = registry.is_none();
+        let (episode, last) = registry.get_or_insert((Episode { since: now, answers: 0 }, now));
+        episode.answers += 1;
+        *last = now;
+        is_first
     }
 
     /// The registry has failed where something stale stands in. True if a time of trouble begins with it.
@@ -244,17 +252,22 @@ mod tests {
         assert!(of_registry(&stale, "a:1"));
     }
 
-    /// A registry that hangs: clients have their stale answers before it is known that there is no other.
+    /// A registry that was slow, or hung, once had no line until it was known to be down.
     #[tokio::test(start_paused = true)]
-    async fn answers_that_were_given_meanwhile_are_counted_and_a_failure_begins_the_episode() {
+    async fn a_slow_registry_has_a_line_that_ends_when_nothing_was_stale_for_a_while() {
         let stale = Stale::default();
-        stale.answered_meanwhile(object("a:1"));
-        assert!(stale.stands_in(object("a:1"), true, 0));
-        stale.answered_meanwhile(object("a:1"));
-        assert!(!stale.stands_in(object("a:1"), true, 0));
-        assert_eq!(stale.answers(), 2);
+        assert!(stale.answered_meanwhile(object("a:1")));
+        assert!(!stale.answered_meanwhile(object("b:1")) && !stale.stands_in(object("a:1"), true, 0));
+        // It brings the answer at last, each time.
+        advance(Duration::from_secs(2)).await;
+        assert_eq!(fresh(&stale, "a:1"), []);
+        assert!(!stale.answered_meanwhile(object("a:1")));
+        assert_eq!(stale.answers(), 3);
         advance(QUIET).await;
-        assert_eq!(fresh(&stale, "a:1"), over(1, 5, None));
+        assert_eq!(fresh(&stale, "a:1"), over(3, 7, None));
+        // Of a repository that is in trouble nothing else is said.
+        assert!(of_repository(&stale, "c:1") && !stale.answered_meanwhile(object("c:1")));
+        assert_eq!(fresh(&stale, "c:1"), over(2, 0, Some("c")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,19 @@ impl Budget {
         Ok(wait)
     }
 
+    /// Takes a turn for a read that no client waits for, if one is spare: nobody waits for a turn, and half of the burst is left to
+    /// clients.
+    pub(super) fn take_spare(&self) -> bool {
+        let now = Instant::now();
+        let mut next = self.next();
+        let due = (*next).max(now);
+        let is_spare = due - now <= self.ahead / 2;
+        if is_spare {
+            *next = due + self.interval;
+        }
+        is_spare
+    }
+
     /// The reads a minute, and how long one that came now would wait.
     pub(super) fn state(&self) -> (NonZeroU32, Duration) {
         let wait = self.next().saturating_duration_since(Instant::now()).saturating_sub(self.ahead);
@@ -113,6 +126,20 @@ mod tests {
         advance(refused).await;
         assert!(budget.take().is_ok_and(|wait| wait <= MAX_WAIT));
         assert!(budget.take().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_leaves_half_of_the_burst_and_never_waits() {
+        for (reads, most) in [(600, 30), (60, 3)] {
+            let budget = budget(reads);
+            assert_eq!((0..100).take_while(|_| budget.take_spare()).count(), most, "{reads}");
+            let at_once = (0..100).take_while(|_| budget.take() == Ok(Duration::ZERO)).count();
+            assert_eq!(at_once, (reads / BURST_PART) as usize - most, "{reads}");
+            // A client waits by now.
+            assert!(budget.take().is_ok(), "{reads}");
+            advance(budget.interval).await;
+            assert!(!budget.take_spare(), "{reads}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

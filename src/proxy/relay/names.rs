@@ -84,7 +84,7 @@ fn headers(response: &mut ResponseHeader, names: &Renaming<'_>, target: &Target)
 
 /// Whether a client may be led there: to the same object, a manifest also to one by its digest, a blob to another one of the
 /// repository or to storage. ACR has nothing else.
-fn may_lead(location: &str, authority: &str, target: &Target) -> bool {
+pub(crate) fn may_lead(location: &str, authority: &str, target: &Target) -> bool {
     let Some(path) = own_path(location, authority) else {
         let scheme = location.split_once("://").map_or("", |(scheme, _)| scheme);
         let is_web = ["https", "http"].iter().any(|web| scheme.eq_ignore_ascii_case(web));

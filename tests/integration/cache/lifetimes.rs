@@ -213,6 +213,31 @@ async fn a_right_that_is_revoked_ends_for_all_of_a_repository_as_soon_as_one_req
     }
 }
 
+/// Only what was kept itself and refused when it was asked for again took the rest away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_has_ended_takes_what_is_kept_away_whatever_is_asked_for() {
+    const BODY: &str = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
+    for (rest, accept, is_forgotten) in [
+        ("manifests/other", ACCEPT, true),
+        ("manifests/other", "Accept: */*\r\n", true),
+        (&*format!("blobs/sha256:{}", "ab".repeat(32)), "", true),
+        // An identity that may pull may not have to list.
+        ("tags/list", "", false),
+    ] {
+        let cached = Cached::start("{tags: 1h, redirects: 10m}").await;
+        let (tag, blob) = (path("manifests/latest"), path(&format!("blobs/{}", cached.pushed.blobs[0])));
+        assert!([&tag, &blob].iter().all(|path| cached.get(path).status() < 400), "{rest}");
+        cached.azure.inject(Hop::Data, Fault::StatusWith { status: 403, headers: Vec::new(), body: BODY.to_owned() });
+        assert_eq!(cached.ask("GET", &path(rest), accept).status(), 403, "{rest} {accept}");
+        if is_forgotten {
+            cached.proxy.wait_for_log("may not pull hub/library/busybox any more");
+        }
+        for path in [&tag, &blob] {
+            assert_eq!(cached.get(path).status() == 403, is_forgotten, "{path} after {rest} {accept}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_imported_yet_is_kept_for_a_minute_at_most() {
     let cached = Cached::start("{tags: 1h, manifests: 1h, redirects: 10m}").await;

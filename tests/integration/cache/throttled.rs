@@ -6,6 +6,7 @@ use std::time::Duration;
 use acr_emulator::{Fault, Hop, Image, Options, RateLimits};
 
 use super::cached::{ACCEPT, Cached, REPOSITORY, path, until};
+use crate::admin::admin;
 use crate::wire::{self, Whole};
 
 /// Longer than a test takes.
@@ -138,6 +139,33 @@ async fn a_budget_keeps_below_the_registrys_limit() {
     assert!(served >= 1 && statuses.iter().all(|status| [200, 429, 503].contains(status)), "{statuses:?}");
     let refused = cached.azure.with_requests(|requests| requests.iter().filter(|seen| seen.status == 429).count());
     assert_eq!(refused, 0, "the registry never had to say no: {:?}", cached.azure.reads());
+}
+
+/// Prefetches once took the turns of the clients that came after them, which waited or had 503.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefetch_takes_no_turn_that_a_client_needs() {
+    // Six at once: two of them for the prefetches of the first image.
+    let cached = Cached::with(testkit::options(), |setup| {
+        setup.cache("{prefetch: [linux/amd64, linux/arm64]}").settings("limits:\n  registry_reads_per_minute: 60")
+    })
+    .await;
+    for number in 0..4 {
+        cached.azure.push(Image::small(&format!("hub/library/app{number}"), "latest"));
+    }
+    for number in 0..4 {
+        assert_eq!(cached.get(&format!("/v2/library/app{number}/manifests/latest")).status(), 200);
+        until("its prefetches", || {
+            let state = wire::ask(admin(&cached.proxy), "GET /cache", "").body;
+            state.contains("\"under_way\": 0").then_some(())
+        });
+    }
+    let reads = cached.azure.reads();
+    let log = cached.proxy.log();
+    assert!(!log.contains("requests wait for their turn"), "{reads:?} {log}");
+    assert!(
+        cached.azure.requests().iter().any(|seen| seen.target.contains("app0/manifests/sha256:")),
+        "the spare ones are used"
+    );
 }
 
 /// What can have no turn within its time is told so when it comes, and not after it has waited for a place among those who
