@@ -123,7 +123,7 @@ async fn a_whole_url_is_taken_as_its_path_if_its_host_is_that_of_the_header() {
         ("http://mirror/v2/".to_owned(), "mirror", 200),
         // The path goes through the same checks.
         ("http://mirror/v2/UPPER/manifests/x".to_owned(), "mirror", 400),
-        ("http://mirror/v2/../x".to_owned(), "mirror", 404),
+        ("http://mirror/v2/../x".to_owned(), "mirror", 400),
         (format!("http://other{pull}"), "mirror", 400),
         (format!("http://{pull}"), "", 400),
         ("file:///etc/passwd".to_owned(), "mirror", 400),
