@@ -351,6 +351,17 @@ mod tests {
         }
     }
 
+    /// The proxy gave root's request up meanwhile.
+    #[test]
+    fn a_table_that_others_had_made_long_took_root_longer_than_a_proxy_waits() {
+        let this = std::process::id();
+        // A connection that is not taken yet has no inode.
+        let table = vec![(this, 0); 1_000_000];
+        let begun = std::time::Instant::now();
+        assert_eq!(has_open(&table, this), Some(false));
+        assert!(begun.elapsed() < crate::control::REQUEST_LIMIT, "{:?}", begun.elapsed());
+    }
+
     #[test]
     fn a_unit_of_a_user_is_no_service_of_the_system() {
         for (groups, expected) in [
