@@ -420,7 +420,6 @@
 //!   Held by `integration::drain::during_the_notice_all_is_served_as_ever_but_readiness_is_off`,
 //!   `integration::drain::a_request_that_has_begun_before_the_signal_is_served`,
 //!   `integration::drain::a_request_that_waits_for_the_sign_in_gets_its_token_during_the_drain`,
-//!   `integration::drain::health_and_metrics_were_refused_while_a_request_was_finished`,
 //!   `integration::process::clients_connected_at_the_signal_are_answered`.
 //! - Settings that are read again take effect as a whole or not at all, fail no request, and come to what a fresh start with them
 //!   would. A request keeps those that it began with; what has not changed keeps its tokens, connections and answers.
