@@ -194,8 +194,9 @@ async fn an_image_is_forgotten_by_its_clients_name_and_no_other_is() {
         ("docker.io/library/busybox", "hub/library/busybox", 6, &[0, 1, 2, 3, 4, 5]),
         ("busybox:latest", "hub/library/busybox", 2, &[0, 5]),
         ("busybox:nope", "hub/library/busybox", 2, &[3, 5]),
-        (&format!("busybox@{digest}"), "hub/library/busybox", 1, &[2]),
-        (&format!("library/busybox:1.36@{digest}"), "hub/library/busybox", 3, &[1, 2, 5]),
+        // With the tags that serve it.
+        (&format!("busybox@{digest}"), "hub/library/busybox", 3, &[0, 1, 2]),
+        (&format!("library/busybox:1.36@{digest}"), "hub/library/busybox", 4, &[0, 1, 2, 5]),
         (
             "library/busybox@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             "hub/library/busybox",
