@@ -421,7 +421,7 @@ async fn what_is_no_handshake_is_refused_and_a_slow_one_ends_in_time() {
     let log = proxy.end();
     for (error, count) in [
         ("this port speaks TLS: use https", 2),
-        ("a PROXY protocol header from an address that is not in", 2),
+        ("a PROXY protocol header that this listener does not take from this sender", 2),
         ("TLS handshake: it has not ended in time", 3),
         ("TLS handshake: received corrupt message", 2),
     ] {
