@@ -215,16 +215,14 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Ok(Joined::First(number, sender)) => {
                 let flight = InFlight { cache: Arc::clone(self), key: key.to_key(), number, is_over: false };
                 let how = if known.is_some() { How::Refresh } else { How::Miss };
-                let is_over = |entry: &Arc<Entry>| entry.freshness(lifetimes, Instant::now()) == Freshness::Ended;
-                let keep = Keep { missing: lifetimes.missing, marks: known.is_none_or(is_over) };
-                let (origin, known) = (origin(), known.cloned());
+                let (origin, known, lifetimes) = (origin(), known.cloned(), *lifetimes);
                 let own = OwnFlight(Some(Box::pin(async move {
                     let mut fetched = origin.fetch(known).await;
                     if is_usable && let Fetched::Failed { is_trouble: true, has_asked: false, .. } = fetched {
                         flight.cache.counters.stale_unasked();
                     }
                     // Over before its result is told: who sees that and asks again is a request of its own.
-                    flight.land(&mut fetched, keep);
+                    flight.land(&mut fetched, &lifetimes);
                     // Nobody joins it any more.
                     if sender.receiver_count() > 0 {
                         sender.send_replace(Some(fetched.clone()));
@@ -239,10 +237,10 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
 
 impl<T> Cache<T> {
     /// Keeps what a flight has brought. What is kept under another key goes from it: nobody who waits wants that.
-    fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, Keep { missing, marks }: Keep) {
+    fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, lifetimes: &Lifetimes) {
         match fetched {
             // What was kept has to go even where a 404 is not kept itself.
-            Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && missing.is_zero() => {
+            Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && lifetimes.missing.is_zero() => {
                 self.store.remove_if(&key.as_ref(), |kept| kept.confirmed <= entry.confirmed);
             }
             Fetched::Kept { entry, also } => {
@@ -258,21 +256,19 @@ impl<T> Cache<T> {
             Fetched::Answer { is_trouble: false, .. } | Fetched::Failed { is_trouble: false, .. } => {
                 self.store.remove(&key.as_ref());
             }
-            Fetched::NotKept if marks => {
+            // A mark takes the place of nothing that can be an answer: another flight may have brought one meanwhile, under this key.
+            Fetched::NotKept if !self.has_answer(key, lifetimes) => {
                 self.store.insert(key.clone(), Arc::new(Entry::of_mark(Mark::Passes)));
             }
             Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::NotKept | Fetched::Pass(_) => {}
         }
     }
-}
 
-/// How a flight's result is kept.
-#[derive(Clone, Copy)]
-struct Keep {
-    /// For how long a 404 is.
-    missing: Duration,
-    /// Nothing that is kept can be an answer, so a mark may take its place.
-    marks: bool,
+    /// What is kept under this key is fresh, or can stand in.
+    fn has_answer(&self, key: &Key, lifetimes: &Lifetimes) -> bool {
+        let kept = self.store.get(&key.as_ref()).filter(|kept| kept.mark.is_none());
+        kept.is_some_and(|kept| kept.freshness(lifetimes, Instant::now()) != Freshness::Ended)
+    }
 }
 
 /// What there is for a request that needs the registry.
@@ -344,9 +340,9 @@ struct InFlight<T> {
 
 impl<T> InFlight<T> {
     /// Keeps what it has brought. What was forgotten meanwhile is an answer that is not kept.
-    fn land(mut self, fetched: &mut Fetched<T>, keep: Keep) {
+    fn land(mut self, fetched: &mut Fetched<T>, lifetimes: &Lifetimes) {
         self.is_over = true;
-        let store = || self.cache.store_fetched(&self.key, fetched, keep);
+        let store = || self.cache.store_fetched(&self.key, fetched, lifetimes);
         let is_forgotten = !self.cache.flights.end(&self.key, self.number, store);
         if is_forgotten && let Fetched::Kept { entry, .. } = fetched {
             *fetched = Fetched::Answer { content: Arc::clone(&entry.content), is_trouble: false };

@@ -104,6 +104,22 @@ proptest! {
     }
 }
 
+/// A tag brings its manifest by digest while a flight for that digest is under way, which began earlier and ends with what is not kept.
+#[test]
+fn what_another_flight_has_brought_meanwhile_gives_way_to_no_mark() {
+    let turn = |weather, delay| Act::Turn { registry: 1, weather, delay };
+    let request = |object| Act::Request { route: 0, object, patience: None };
+    let acts = [
+        turn(Weather::Passing, 21),
+        request(Object::Newest("a")),
+        turn(Weather::Fair, 0),
+        request(Object::Tag("a", 0)),
+        Act::Wait(1000),
+        request(Object::Newest("a")),
+    ];
+    assert_eq!(model::run(&acts, 64 << 20).answers[&5], "Hit: v0");
+}
+
 /// Counts how often it is asked, and answers with a manifest that is kept.
 struct Counting(Arc<AtomicUsize>);
 
