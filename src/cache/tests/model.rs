@@ -128,7 +128,7 @@ async fn ask(cache: Arc<Cache<&'static str>>, world: Shared, route: usize, objec
     let (registry, lifetimes) = routes()[route];
     let begun = Instant::now();
     let path = world.lock().path(registry, object);
-    let asking = || Asking { world: world.clone(), registry, object, path: path.clone(), missing: lifetimes.missing };
+    let asking = || Asking { world: world.clone(), registry, object, path: path.clone(), lifetimes };
     let key = asking().key();
     let expected = world.lock().known.get(&(registry, path.clone())).cloned();
     let reads = world.lock().reads.len();
@@ -278,7 +278,7 @@ fn lifetime(known: &Known, lifetimes: &Lifetimes) -> Duration {
     known.at_most.map_or(set, |at_most| set.min(at_most))
 }
 
-fn freshness(known: &Known, lifetimes: &Lifetimes, now: Instant) -> Freshness {
+pub(super) fn freshness(known: &Known, lifetimes: &Lifetimes, now: Instant) -> Freshness {
     let (age, fresh) = (now - known.asked, lifetime(known, lifetimes));
     let is_over = known.until.is_some_and(|until| now >= until);
     match known.kind {

@@ -9,7 +9,10 @@ use http::StatusCode;
 use oci::media_type::ManifestType;
 use tokio::time::{Instant, sleep};
 
+use super::model::freshness;
+use crate::cache::entry::Freshness;
 use crate::cache::{Content, Entry, Fetched, Key, Kind, Origin, Part};
+use crate::config::Lifetimes;
 
 /// What is asked for, in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -201,7 +204,7 @@ pub(super) struct Asking {
     pub object: Object,
     pub path: String,
     /// Of the route that asks.
-    pub missing: Duration,
+    pub lifetimes: Lifetimes,
 }
 
 /// Notes the end of a flight, also when it panics.
@@ -258,6 +261,11 @@ impl Origin for Asking {
             }
             Weather::Passing => {
                 world.passed.insert(key.clone(), Instant::now());
+                // What another route could still use, and this one not, is older than that.
+                let is_ended = |known: &Known| freshness(known, &self.lifetimes, Instant::now()) == Freshness::Ended;
+                if counts && world.known.get(&key).is_some_and(is_ended) {
+                    world.known.remove(&key);
+                }
                 Some(Fetched::NotKept)
             }
             _ => None,
@@ -299,12 +307,12 @@ impl Origin for Asking {
             let by_digest = Entry { kind: Kind::Manifest, ..entry.clone() };
             if counts {
                 let reference = Known { kind: Kind::Manifest, ..reference.clone() };
-                world.keep((self.registry, path.clone()), reference, self.missing);
+                world.keep((self.registry, path.clone()), reference, self.lifetimes.missing);
             }
             (Key { registry: self.registry, part: Part::Manifest, path: path.into() }, Arc::new(by_digest))
         });
         if counts {
-            world.keep(key, reference, self.missing);
+            world.keep(key, reference, self.lifetimes.missing);
         }
         Fetched::Kept { entry: Arc::new(entry), also }
     }
