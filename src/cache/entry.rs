@@ -134,12 +134,11 @@ impl Entry {
         Self { until: Some(until), until_wall: SystemTime::now().checked_add(left), ..self }
     }
 
-    /// Such a mark, of now: never an answer.
-    pub(super) fn of_mark(mark: Mark) -> Self {
+    /// Such a mark, which is never an answer. `asked`: as of another entry.
+    pub(super) fn of_mark(mark: Mark, asked: Instant) -> Self {
         let content =
             Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
-        let now = Instant::now();
-        Self { until: Some(now), mark: Some(mark), ..Self::new(Kind::Configuration, content, now) }
+        Self { until: Some(asked), mark: Some(mark), ..Self::new(Kind::Configuration, content, asked) }
     }
 
     /// Requests for its key go to the registry by themselves.
