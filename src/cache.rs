@@ -7,8 +7,6 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 mod counters;
 mod entry;
 mod flights;
@@ -90,7 +88,7 @@ impl<T> Cache<T> {
     pub(crate) fn remember(&self, key: &KeyRef<'_>) {
         self.flights.locked(|| {
             if self.store.get(key).is_none() {
-                self.store.insert(key.to_key(), Arc::new(Entry::of_mark(Mark::Configuration, Instant::now())));
+                self.store.insert(key.to_key(), Arc::new(Entry::of_mark(Mark::Configuration)));
             }
         });
     }

@@ -134,11 +134,12 @@ impl Entry {
         Self { until: Some(until), until_wall: SystemTime::now().checked_add(left), ..self }
     }
 
-    /// Such a mark, which is never an answer. `asked`: as of another entry.
-    pub(super) fn of_mark(mark: Mark, asked: Instant) -> Self {
+    /// Such a mark, of now: never an answer.
+    pub(super) fn of_mark(mark: Mark) -> Self {
         let content =
             Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
-        Self { until: Some(asked), mark: Some(mark), ..Self::new(Kind::Configuration, content, asked) }
+        let now = Instant::now();
+        Self { until: Some(now), mark: Some(mark), ..Self::new(Kind::Configuration, content, now) }
     }
 
     /// Requests for its key go to the registry by themselves.

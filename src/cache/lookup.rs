@@ -213,8 +213,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Ok(Joined::Full) => Flight::Full,
             Ok(Joined::Next(receiver)) => Flight::Under(Landing::Others(receiver), How::Collapsed),
             Ok(Joined::First(number, sender)) => {
-                let (key, begun) = (key.to_key(), Instant::now());
-                let flight = InFlight { cache: Arc::clone(self), key, number, begun, is_over: false };
+                let flight = InFlight { cache: Arc::clone(self), key: key.to_key(), number, is_over: false };
                 let how = if known.is_some() { How::Refresh } else { How::Miss };
                 let (origin, known, lifetimes) = (origin(), known.cloned(), *lifetimes);
                 let own = OwnFlight(Some(Box::pin(async move {
@@ -237,8 +236,8 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
 }
 
 impl<T> Cache<T> {
-    /// Keeps what a flight that began then has brought. What is kept under another key goes from it: nobody who waits wants that.
-    fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, lifetimes: &Lifetimes, begun: Instant) {
+    /// Keeps what a flight has brought. What is kept under another key goes from it: nobody who waits wants that.
+    fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, lifetimes: &Lifetimes) {
         match fetched {
             // What was kept has to go even where a 404 is not kept itself.
             Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && lifetimes.missing.is_zero() => {
@@ -259,7 +258,7 @@ impl<T> Cache<T> {
             }
             // A mark takes the place of nothing that can be an answer: another flight may have brought one meanwhile, under this key.
             Fetched::NotKept if !self.has_answer(key, lifetimes) => {
-                self.store.insert(key.clone(), Arc::new(Entry::of_mark(Mark::Passes, begun)));
+                self.store.insert(key.clone(), Arc::new(Entry::of_mark(Mark::Passes)));
             }
             Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::NotKept | Fetched::Pass(_) => {}
         }
@@ -336,7 +335,6 @@ struct InFlight<T> {
     cache: Arc<Cache<T>>,
     key: Key,
     number: u64,
-    begun: Instant,
     is_over: bool,
 }
 
@@ -344,7 +342,7 @@ impl<T> InFlight<T> {
     /// Keeps what it has brought. What was forgotten meanwhile is an answer that is not kept.
     fn land(mut self, fetched: &mut Fetched<T>, lifetimes: &Lifetimes) {
         self.is_over = true;
-        let store = || self.cache.store_fetched(&self.key, fetched, lifetimes, self.begun);
+        let store = || self.cache.store_fetched(&self.key, fetched, lifetimes);
         let is_forgotten = !self.cache.flights.end(&self.key, self.number, store);
         if is_forgotten && let Fetched::Kept { entry, .. } = fetched {
             *fetched = Fetched::Answer { content: Arc::clone(&entry.content), is_trouble: false };

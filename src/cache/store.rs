@@ -75,7 +75,7 @@ impl Store {
     }
 
     /// Keeps an entry in place of the one that was there, with that one's standing among the others. An entry that the
-    /// registry was asked for later than for this one stays. One that is larger than the bound is not kept, nor is the one
+    /// registry was asked for later than for this one stays, but no mark does: it is no answer. One that is larger than the bound is not kept, nor is the one
     /// that it should have replaced: then this is false. Called by one thread at a time.
     pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) -> bool {
         // It is off. What a request brings that began before is not evicted for anything.
@@ -83,7 +83,7 @@ impl Store {
             return false;
         }
         let replaced = self.entries.peek(&key.as_ref());
-        if replaced.as_ref().is_some_and(|replaced| replaced.confirmed > entry.confirmed) {
+        if replaced.as_ref().is_some_and(|kept| kept.mark.is_none() && kept.confirmed > entry.confirmed) {
             return true;
         }
         let replaced = replaced.map_or((0, 0), |replaced| (1, Weight.weight(&key, &replaced)));
