@@ -18,7 +18,10 @@ pub(crate) const HEADER_LIMIT: Duration = Duration::from_secs(20);
 /// All answers that come until the connection ends.
 fn answers(mut stream: TcpStream) -> Vec<Answer> {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("answers, and the end of the connection");
+    // Who sends more after `Connection: close` may get a reset behind the answers (RFC 9112 section 9.6).
+    if let Err(cause) = stream.read_to_end(&mut bytes) {
+        assert_eq!(cause.kind(), ErrorKind::ConnectionReset, "answers, and the end of the connection");
+    }
     let text = String::from_utf8(bytes).expect("text");
     text.split_inclusive("HTTP/1.1 ").collect::<Vec<_>>()[1..]
         .iter()
