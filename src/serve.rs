@@ -165,6 +165,11 @@ impl Error for ServeError {
 }
 
 impl ServeError {
+    /// A listener for clients that cannot be opened.
+    pub(crate) fn cannot_listen(endpoint: Endpoint, cause: BindError) -> Self {
+        Self::cannot_open(CannotOpen::Bind(listen::Kind::Clients, endpoint, cause))
+    }
+
     fn cannot_open(cause: CannotOpen) -> Self {
         match cause {
             CannotOpen::Tls(cause) => Self::Tls(cause),

@@ -108,8 +108,7 @@ fn build(findings: &mut Findings, load: impl FnOnce() -> Result<Config, String>)
     };
     for listener in config.listeners() {
         if let Some(cause) = no_socket(&listener.endpoint) {
-            let (endpoint, setting) = (listener.endpoint.clone(), "--listen-address (listen in the file)");
-            findings.failed(ServeError::Listen { endpoint, setting, cause });
+            findings.failed(ServeError::cannot_listen(listener.endpoint.clone(), cause));
         }
     }
     let ca_file = config.ca_file().filter(|path| !is_elsewhere(path));
@@ -143,7 +142,7 @@ fn absent(config: &Config) -> Vec<String> {
     let of_listeners = config.listeners().iter().filter_map(|listener| listener.endpoint.address());
     let addresses = of_listeners.map(|address| ("listen", address)).chain(config.admin().map(|at| ("admin", at)));
     let is_absent = |address: &SocketAddr| {
-        // Any port of the address tells, and nobody has this one.
+        // Port 0 is never in use, so only the address can be refused.
         let bound = UdpSocket::bind((address.ip(), 0));
         bound.is_err_and(|cause| cause.kind() == io::ErrorKind::AddrNotAvailable) && !address.ip().is_unspecified()
     };
