@@ -25,8 +25,8 @@ pub(super) fn mistake(sentences: &str) -> Exit {
     Exit { message: sentences.trim_end().to_owned() + "\n", to_stdout: false, status: WRONG }
 }
 
-/// A root has to be there, before anything is looked for or tried below it: one that were made would be somebody's slip of the pen, and the
-/// files would count nowhere.
+/// A root has to be there before anything is looked for or tried below it. It is never made: a mistyped name would become a tree of
+/// files that nobody reads.
 pub(super) fn expect_root(root: &Path) -> Result<(), Exit> {
     let wrong = match root.metadata() {
         Ok(root) if root.is_dir() => return Ok(()),

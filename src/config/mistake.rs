@@ -72,7 +72,8 @@ impl Place {
         printable::line(&name).into_owned()
     }
 
-    /// Prints the line in the file; 0 for a flag.
+    /// Prints the line in the file; 0 for a flag. It is found only when it is printed, which reads the file to that place: of many
+    /// mistakes only the first are told.
     pub(super) fn line(&self) -> impl fmt::Display {
         struct Line<'a>(&'a Place);
         impl fmt::Display for Line<'_> {

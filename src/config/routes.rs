@@ -61,7 +61,8 @@ pub(crate) struct Destination {
     pub lifetimes: Option<Lifetimes>,
 }
 
-/// What a route says in place of the file. What follows from both is in the routes; this tells whose change it was.
+/// What a route itself sets in place of the file's setting. A reload compares it, to name the setting that has changed: the file's or
+/// the route's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Own {
     source: Source,

@@ -200,8 +200,8 @@ async fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, BindError> 
     Ok(socket.listen(QUEUE)?.into_std()?)
 }
 
-/// The file that was made by this name. Whoever owns the folder may have put another in its place since: a link, or a second name
-/// of a file that is nobody's to open.
+/// The file that was made by this name. Whoever owns the folder may have put another in its place since: a link, or a hard
+/// link to a file that others may not open.
 fn made(folder: &Directory, name: &OsStr) -> io::Result<File> {
     let file = folder.file(name, OFlag::O_PATH)?;
     let metadata = file.metadata()?;

@@ -255,8 +255,8 @@ impl Read {
 }
 
 /// The identity may not pull from the repository any more: a right is one to all of it, with role-based and with attribute-based access
-/// alike, so nothing of it that is kept may be used for the rest of its time. `is_kept`: so the registry answers where it gave something
-/// before.
+/// alike, so nothing of it that is kept may be used for the rest of its time. `is_kept`: what was asked for
+/// is kept, so the registry gave it before.
 pub(super) fn right_ended(Admitted { target, destination, .. }: &Admitted, is_kept: bool) {
     let Some(kept) = &destination.kept else { return };
     let upstream = &destination.upstream;

@@ -93,8 +93,8 @@ pub(crate) fn is_page(response: &ResponseHeader) -> bool {
     is_of_type(response, "text/html")
 }
 
-/// In place of a manifest it has other JSON, such as a portal's status. Each known kind of manifest says its version or its type in itself. A
-/// kind that is not known passes by a `Content-Type` of its own, or by a header that only a registry sends.
+/// In place of a manifest it has other JSON, such as the status of a network's sign-in page. Each known kind of manifest says its version
+/// or its type; an unknown type, or a header of a registry, may belong to a kind that is not known here.
 pub(crate) fn is_other_json(response: &ResponseHeader, body: &[u8]) -> bool {
     let has_own_type = response.headers.contains_key(header::CONTENT_TYPE)
         && !["application/json", "text/"].iter().any(|kind| is_of_type(response, kind));

@@ -125,8 +125,8 @@ table! {
             more: "Azure allows an identity 5,000 in Basic and Standard registries and 10,000 in Premium ones, and answers \
                    429 to the rest. Requests over this number wait in the order in which they came, 5 s at most. What would \
                    have to wait longer is answered at once, by what is kept or by 503 with `Retry-After`. A read \
-                   that no client waits for, of `cache.prefetch` or of a redirect before its end, is left out unless half of \
-                   what may go out at once is left. One client \
+                   that no client waits for, of `cache.prefetch` or of a redirect before its end, is skipped unless half of \
+                   the reads that may go out at once are unused. One client \
                    can use the number up for all: `requests_per_second_per_client` bounds it. All \
                    that sign in as the same identity share what Azure allows, so give each of several proxies its part. The \
                    routes of one proxy share this number where they name the same registry and their `identity` says the \
