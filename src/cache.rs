@@ -15,7 +15,7 @@ mod lookup;
 mod store;
 
 pub(crate) use counters::{Counters, Reason};
-pub(crate) use entry::{Content, Entry, Freshness, Kind, Mark};
+pub(crate) use entry::{Content, Entry, Freshness, Kind, Known};
 pub(crate) use key::{Key, KeyRef, Part};
 pub(crate) use lookup::{Fetched, Origin, Served};
 
@@ -58,20 +58,22 @@ impl<T> Cache<T> {
         &self.counters
     }
 
-    /// Forgets every entry of a registry that is meant, by its part, its path and its content. A flight, which has no content yet, that is under way brings its result to those
-    /// who wait for it, and nothing of it is kept: it may be of the time before.
+    /// Forgets every entry of a registry that is meant, by its part, its path and its content, which a mark and a flight have
+    /// not. A flight that is under way brings its result to those who wait for it, and nothing of it is kept: it may be of the
+    /// time before.
     pub(crate) fn purge(&self, registry: u64, is_meant: impl Fn(Part, &str, Option<&Content>) -> bool) -> Purged {
         let is_key =
             |key: &Key, content: Option<&Content>| key.registry == registry && is_meant(key.part, &key.path, content);
-        let (flights, entries) = self
-            .flights
-            .forget(|key| is_key(key, None), || self.store.purge(|key, entry| is_key(key, Some(&entry.content))));
+        let (flights, entries) = self.flights.forget(
+            |key| is_key(key, None),
+            || self.store.purge(|key, known| is_key(key, known.answer().map(|entry| &*entry.content))),
+        );
         Purged { entries, flights }
     }
 
     /// Forgets the entry for a key if this is its content. Another one, which somebody has fetched since, stays.
     pub(crate) fn forget(&self, key: &KeyRef<'_>, content: &Arc<Content>) {
-        self.store.remove_if(key, |entry| Arc::ptr_eq(&entry.content, content));
+        self.store.remove_if(key, |known| known.answer().is_some_and(|entry| Arc::ptr_eq(&entry.content, content)));
     }
 
     /// The bound on the bytes of all entries.
@@ -88,13 +90,13 @@ impl<T> Cache<T> {
     pub(crate) fn remember(&self, key: &KeyRef<'_>) {
         self.flights.locked(|| {
             if self.store.get(key).is_none() {
-                self.store.insert(key.to_key(), Arc::new(Entry::of_mark(Mark::Configuration)));
+                self.store.insert(key.to_key(), Known::Configuration);
             }
         });
     }
 
-    /// What is there under this key, however old: perhaps only that something may be.
-    pub(crate) fn peek(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
+    /// What is known under this key, however old.
+    pub(crate) fn peek(&self, key: &KeyRef<'_>) -> Option<Known> {
         self.store.get(key)
     }
 

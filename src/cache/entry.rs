@@ -1,4 +1,4 @@
-//! One kept answer, and for how long it may be used.
+//! What is known under one key: an answer, for how long it may be used, or a mark in its place.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::config::Lifetimes;
 use crate::label::labels;
 
-/// What an entry takes beside its key, its headers and its body: its place in the store, which is a vector that grows by
+/// What is known under a key takes this beside the key, headers and body: its place in the store, which is a vector that grows by
 /// doubling, two reference-counted values, and the allocator's share in six pieces of memory. Added up from their sizes and
 /// rounded up.
 const OVERHEAD: usize = 512;
@@ -95,17 +95,32 @@ pub(crate) struct Entry {
     pub until: Option<Instant>,
     /// The same by the wall clock, which goes on while the machine is suspended, as the other one does not.
     pub until_wall: Option<SystemTime>,
-    /// It is no answer, but says something of its key.
-    pub mark: Option<Mark>,
 }
 
-/// What is known of a key of which no answer is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
-    /// The blob is a configuration, before it is here.
+/// What is known under a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Known {
+    /// An answer.
+    Answer(Arc<Entry>),
+    /// The blob is a configuration, which is not here yet.
     Configuration,
-    /// The registry's answer is none to keep, so requests do not begin with a flight for it, which would cost a read more.
-    Passes,
+    /// The registry's answer is none to keep, so until then requests do not begin with a flight for it, which would cost a read more.
+    Passes(Instant),
+}
+
+impl Known {
+    /// The answer, if this is one.
+    pub(crate) fn answer(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::Answer(entry) => Some(entry),
+            Self::Configuration | Self::Passes(_) => None,
+        }
+    }
+
+    /// The bytes that it takes, without its key.
+    pub(super) fn weight(&self) -> usize {
+        OVERHEAD + self.answer().map_or(0, |entry| entry.content.weight())
+    }
 }
 
 /// How an entry may be used.
@@ -125,26 +140,13 @@ impl Entry {
     /// What the registry has answered to a request of `asked`, for as long as the settings say.
     pub(crate) fn new(kind: Kind, content: Content, asked: Instant) -> Self {
         let content = Arc::new(content);
-        Self { kind, content, confirmed: asked, at_most: None, until: None, until_wall: None, mark: None }
+        Self { kind, content, confirmed: asked, at_most: None, until: None, until_wall: None }
     }
 
     /// The same, but it is not used from `until` on.
     pub(crate) fn ending(self, until: Instant) -> Self {
         let left = until.saturating_duration_since(Instant::now());
         Self { until: Some(until), until_wall: SystemTime::now().checked_add(left), ..self }
-    }
-
-    /// Such a mark, of now: never an answer.
-    pub(super) fn of_mark(mark: Mark) -> Self {
-        let content =
-            Content { status: StatusCode::OK, headers: Vec::new(), body: Bytes::new(), manifest: None, digest: None };
-        let now = Instant::now();
-        Self { until: Some(now), mark: Some(mark), ..Self::new(Kind::Configuration, content, now) }
-    }
-
-    /// Requests for its key go to the registry by themselves.
-    pub(super) fn passes(&self, now: Instant) -> bool {
-        self.mark == Some(Mark::Passes) && self.age(now) < PASSES
     }
 
     /// How it may be used now, by the lifetimes of the route that asks.
@@ -196,11 +198,6 @@ impl Entry {
     /// The same answer, which the registry has confirmed when it was asked at `asked`.
     pub(crate) fn confirmed_at(&self, asked: Instant, at_most: Option<Duration>) -> Self {
         Self { confirmed: asked, at_most, ..self.clone() }
-    }
-
-    /// The bytes that it takes, without its key.
-    pub(super) fn weight(&self) -> usize {
-        OVERHEAD + self.content.weight()
     }
 }
 

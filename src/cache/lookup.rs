@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Cache;
 use super::counters::Reason;
-use super::entry::{Content, Entry, Freshness, Kind, Mark};
+use super::entry::{Content, Entry, Freshness, Kind, Known, PASSES};
 use super::flights::Joined;
 use super::key::{Key, KeyRef};
 use crate::config::Lifetimes;
@@ -80,7 +80,7 @@ pub(crate) enum Served<T> {
 impl<T: Clone + Send + Sync + 'static> Cache<T> {
     /// The fresh entry for a key. Waits for nothing and allocates nothing.
     pub(crate) fn hit(&self, key: &KeyRef<'_>, lifetimes: &Lifetimes, now: Instant) -> Option<Arc<Entry>> {
-        let entry = self.store.get(key).filter(|entry| entry.is_fresh(lifetimes, now))?;
+        let entry = self.answer(key).filter(|entry| entry.is_fresh(lifetimes, now))?;
         self.counters.hit(entry.kind);
         Some(entry)
     }
@@ -94,11 +94,11 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         origin: impl FnOnce() -> O,
     ) -> (Served<T>, Option<Fetched<T>>) {
         let now = Instant::now();
-        let known = self.store.get(&key);
-        if known.as_ref().is_some_and(|entry| entry.passes(now)) {
-            return (self.not_kept(), None);
-        }
-        let known = known.filter(|entry| entry.mark.is_none());
+        let known = match self.store.get(&key) {
+            Some(Known::Passes(until)) if now < until => return (self.not_kept(), None),
+            Some(Known::Answer(entry)) => Some(entry),
+            Some(Known::Configuration | Known::Passes(_)) | None => None,
+        };
         let freshness = known.as_ref().map_or(Freshness::Ended, |entry| entry.freshness(lifetimes, now));
         let (known, is_usable) = match (known, freshness) {
             (Some(entry), Freshness::Fresh) => {
@@ -192,8 +192,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         lifetimes: &Lifetimes,
         origin: impl FnOnce() -> O,
     ) {
-        let known = self.store.get(&key).filter(|entry| entry.mark.is_none());
-        self.fly(key, lifetimes, known.as_ref(), false, origin);
+        self.fly(key, lifetimes, self.answer(&key).as_ref(), false, origin);
     }
 
     /// Joins the flight for this key, or starts it. `is_usable`: a request that starts it is answered by what is known, unless
@@ -207,7 +206,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         origin: impl FnOnce() -> O,
     ) -> Flight<T> {
         // A flight stores its result as it ends, so whoever finds none under way looks again.
-        let landed = || self.store.get(&key).filter(|entry| entry.is_fresh(lifetimes, Instant::now()));
+        let landed = || self.answer(&key).filter(|entry| entry.is_fresh(lifetimes, Instant::now()));
         match self.flights.join(key, landed) {
             Err(entry) => Flight::Landed(entry),
             Ok(Joined::Full) => Flight::Full,
@@ -236,17 +235,27 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
 }
 
 impl<T> Cache<T> {
+    /// The answer under this key, however old.
+    fn answer(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
+        match self.store.get(key)? {
+            Known::Answer(entry) => Some(entry),
+            Known::Configuration | Known::Passes(_) => None,
+        }
+    }
+
     /// Keeps what a flight has brought. What is kept under another key goes from it: nobody who waits wants that.
     fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, lifetimes: &Lifetimes) {
         match fetched {
             // What was kept has to go even where a 404 is not kept itself.
             Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && lifetimes.missing.is_zero() => {
-                self.store.remove_if(&key.as_ref(), |kept| kept.confirmed <= entry.confirmed);
+                self.store.remove_if(&key.as_ref(), |known| {
+                    known.answer().is_none_or(|kept| kept.confirmed <= entry.confirmed)
+                });
             }
             Fetched::Kept { entry, also } => {
-                let is_kept = self.store.insert(key.clone(), Arc::clone(entry));
+                let is_kept = self.store.insert(key.clone(), Known::Answer(Arc::clone(entry)));
                 if let Some((key, entry)) = also.take() {
-                    self.store.insert(key, entry);
+                    self.store.insert(key, Known::Answer(entry));
                 }
                 if !is_kept {
                     *fetched = Fetched::Answer { content: Arc::clone(&entry.content), is_trouble: false };
@@ -256,9 +265,9 @@ impl<T> Cache<T> {
             Fetched::Answer { is_trouble: false, .. } | Fetched::Failed { is_trouble: false, .. } => {
                 self.store.remove(&key.as_ref());
             }
-            // A mark takes the place of nothing that can be an answer: another flight may have brought one meanwhile, under this key.
+            // A mark takes the place of nothing that can be an answer: another flight may have brought one meanwhile.
             Fetched::NotKept if !self.has_answer(key, lifetimes) => {
-                self.store.insert(key.clone(), Arc::new(Entry::of_mark(Mark::Passes)));
+                self.store.insert(key.clone(), Known::Passes(Instant::now() + PASSES));
             }
             Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::NotKept | Fetched::Pass(_) => {}
         }
@@ -266,8 +275,7 @@ impl<T> Cache<T> {
 
     /// What is kept under this key is fresh, or can stand in.
     fn has_answer(&self, key: &Key, lifetimes: &Lifetimes) -> bool {
-        let kept = self.store.get(&key.as_ref()).filter(|kept| kept.mark.is_none());
-        kept.is_some_and(|kept| kept.freshness(lifetimes, Instant::now()) != Freshness::Ended)
+        self.answer(&key.as_ref()).is_some_and(|kept| kept.freshness(lifetimes, Instant::now()) != Freshness::Ended)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The entries: bounded by their bytes, the least useful ones go first.
+//! What is known by key: bounded by its bytes, the least useful goes first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,15 +7,15 @@ use ahash::RandomState;
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use super::entry::Entry;
+use super::entry::{Entry, Known};
 use super::key::{Key, KeyRef};
 
 /// An entry of this size is common: a manifest, its headers and its key. Only sizes the table of keys that went lately.
 const TYPICAL_ENTRY: usize = 4 << 10;
 
-/// Entries by key.
+/// What is known by key.
 pub(super) struct Store {
-    entries: Cache<Key, Arc<Entry>, Weight, RandomState, Evictions>,
+    entries: Cache<Key, Known, Weight, RandomState, Evictions>,
     evicted_entries: AtomicU64,
     evicted_bytes: AtomicU64,
 }
@@ -24,10 +24,10 @@ pub(super) struct Store {
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Key, Arc<Entry>> for Weight {
-    fn weight(&self, key: &Key, entry: &Arc<Entry>) -> u64 {
-        // Not 0, which would never be evicted: an entry has an overhead.
-        (entry.weight() + key.path.len()) as u64
+impl Weighter<Key, Known> for Weight {
+    fn weight(&self, key: &Key, known: &Known) -> u64 {
+        // Not 0, which would never be evicted: each has an overhead.
+        (known.weight() + key.path.len()) as u64
     }
 }
 
@@ -40,20 +40,21 @@ struct Evictions;
 struct Gone {
     entries: u64,
     bytes: u64,
-    /// The entry that is inserted, while it is in.
+    /// The answer that is inserted, while it is in. A mark is smaller than any bound.
     inserted: Option<Arc<Entry>>,
 }
 
-impl Lifecycle<Key, Arc<Entry>> for Evictions {
+impl Lifecycle<Key, Known> for Evictions {
     type RequestState = Gone;
 
-    fn on_evict(&self, gone: &mut Gone, key: Key, entry: Arc<Entry>) {
+    fn on_evict(&self, gone: &mut Gone, key: Key, known: Known) {
+        let is_it = |inserted: &Arc<Entry>| known.answer().is_some_and(|entry| Arc::ptr_eq(inserted, entry));
         // It is larger than the bound, and has never been in.
-        if gone.inserted.take_if(|inserted| Arc::ptr_eq(inserted, &entry)).is_some() {
+        if gone.inserted.take_if(|inserted| is_it(inserted)).is_some() {
             return;
         }
         gone.entries += 1;
-        gone.bytes += Weight.weight(&key, &entry);
+        gone.bytes += Weight.weight(&key, &known);
     }
 }
 
@@ -70,41 +71,45 @@ impl Store {
         Self { entries, evicted_entries: AtomicU64::new(0), evicted_bytes: AtomicU64::new(0) }
     }
 
-    pub(super) fn get(&self, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, key: &KeyRef<'_>) -> Option<Known> {
         self.entries.get(key)
     }
 
-    /// Keeps an entry in place of the one that was there, with that one's standing among the others. An entry that the
-    /// registry was asked for later than for this one stays, but no mark does: it is no answer. One that is larger than the bound is not kept, nor is the one
-    /// that it should have replaced: then this is false. Called by one thread at a time.
-    pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) -> bool {
+    /// Keeps this in place of what was there, with that one's standing among the others. An answer that the registry was
+    /// asked for later than for this one stays. An answer that is larger than the bound is not kept, nor is what it should
+    /// have replaced: then this is false. Called by one thread at a time.
+    pub(super) fn insert(&self, key: Key, known: Known) -> bool {
         // It is off. What a request brings that began before is not evicted for anything.
         if self.memory() == 0 {
             return false;
         }
         let replaced = self.entries.peek(&key.as_ref());
-        if replaced.as_ref().is_some_and(|kept| kept.mark.is_none() && kept.confirmed > entry.confirmed) {
+        if let (Some(Known::Answer(kept)), Known::Answer(entry)) = (&replaced, &known)
+            && kept.confirmed > entry.confirmed
+        {
             return true;
         }
         let replaced = replaced.map_or((0, 0), |replaced| (1, Weight.weight(&key, &replaced)));
-        let mut gone = Gone { inserted: Some(Arc::clone(&entry)), ..Gone::default() };
-        self.entries.insert_with_lifecycle(key, entry, &mut gone);
+        let inserted = known.answer().cloned();
+        let is_answer = inserted.is_some();
+        let mut gone = Gone { inserted, ..Gone::default() };
+        self.entries.insert_with_lifecycle(key, known, &mut gone);
         self.evicted_entries.fetch_add(gone.entries.saturating_sub(replaced.0), Ordering::Relaxed);
         self.evicted_bytes.fetch_add(gone.bytes.saturating_sub(replaced.1), Ordering::Relaxed);
-        gone.inserted.is_some()
+        gone.inserted.is_some() || !is_answer
     }
 
     pub(super) fn remove(&self, key: &KeyRef<'_>) {
         self.entries.remove(key);
     }
 
-    pub(super) fn remove_if(&self, key: &KeyRef<'_>, is_meant: impl FnOnce(&Entry) -> bool) {
-        self.entries.remove_if(key, |entry| is_meant(entry));
+    pub(super) fn remove_if(&self, key: &KeyRef<'_>, is_meant: impl FnOnce(&Known) -> bool) {
+        self.entries.remove_if(key, is_meant);
     }
 
-    pub(super) fn purge(&self, is_meant: impl Fn(&Key, &Entry) -> bool) -> usize {
+    pub(super) fn purge(&self, is_meant: impl Fn(&Key, &Known) -> bool) -> usize {
         let before = self.entries.len();
-        self.entries.retain(|key, entry| !is_meant(key, entry));
+        self.entries.retain(|key, known| !is_meant(key, known));
         before.saturating_sub(self.entries.len())
     }
 

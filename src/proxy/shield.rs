@@ -19,7 +19,7 @@ use super::endpoint::Endpoint;
 use super::fail::Trouble;
 use super::fetch::{self, Read};
 use super::{reply, retry};
-use crate::cache::{Content, Freshness, How, KeyRef, Part, Reason, Served};
+use crate::cache::{Content, Freshness, How, KeyRef, Known, Part, Reason, Served};
 
 mod answer;
 mod relocate;
@@ -66,8 +66,8 @@ fn part_of_blob(is_head: bool, admitted: &Admitted, kept: &Kept) -> Result<Part,
     };
     match (known, is_head) {
         // As GET: fresh, proved again, or in trouble stale.
-        (Some(known), true)
-            if known.content.is_blob() && known.freshness(&kept.lifetimes, Instant::now()) != Freshness::Ended =>
+        (Some(Known::Answer(entry)), true)
+            if entry.content.is_blob() && entry.freshness(&kept.lifetimes, Instant::now()) != Freshness::Ended =>
         {
             Ok(Part::Configuration)
         }

@@ -14,10 +14,10 @@ fn key(path: &str) -> Key {
     Key { registry: 1, part: Part::Manifest, path: path.into() }
 }
 
-fn entry(length: usize, confirmed: Instant) -> Arc<Entry> {
+fn entry(length: usize, confirmed: Instant) -> Known {
     let body = Bytes::from(vec![0; length]);
     let content = Content { status: StatusCode::OK, headers: Vec::new(), body, manifest: None, digest: None };
-    Arc::new(Entry::new(Kind::Tag, content, confirmed))
+    Known::Answer(Arc::new(Entry::new(Kind::Tag, content, confirmed)))
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn an_older_answer_replaces_nothing_newer() {
     let store = Store::new(1 << 20);
     let before = Instant::now();
     let now = before + Duration::from_secs(1);
-    let at = |path: &str| store.get(&key(path).as_ref()).map(|entry| entry.confirmed);
+    let at = |path: &str| Some(store.get(&key(path).as_ref())?.answer()?.confirmed);
     store.insert(key("a"), entry(1, now));
     store.insert(key("a"), entry(1, before));
     assert_eq!(at("a"), Some(now));
@@ -36,14 +36,14 @@ fn an_entry_that_took_the_place_of_the_meant_one_stays() {
     let store = Store::new(1 << 20);
     let now = Instant::now();
     let (first, second) = (entry(1, now), entry(1, now));
-    let is = |meant: &Arc<Entry>| {
-        let meant = Arc::clone(&meant.content);
-        move |entry: &Entry| Arc::ptr_eq(&entry.content, &meant)
+    let is = |meant: &Known| {
+        let meant = meant.clone();
+        move |known: &Known| matches!((known, &meant), (Known::Answer(a), Known::Answer(b)) if Arc::ptr_eq(a, b))
     };
-    store.insert(key("a"), Arc::clone(&first));
-    store.insert(key("a"), Arc::clone(&second));
+    store.insert(key("a"), first.clone());
+    store.insert(key("a"), second.clone());
     store.remove_if(&key("a").as_ref(), is(&first));
-    assert!(store.get(&key("a").as_ref()).is_some_and(|entry| Arc::ptr_eq(&entry, &second)));
+    assert!(store.get(&key("a").as_ref()).as_ref().is_some_and(is(&second)));
     store.remove_if(&key("a").as_ref(), is(&second));
     assert!(store.get(&key("a").as_ref()).is_none());
 }

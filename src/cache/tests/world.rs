@@ -300,7 +300,7 @@ impl Origin for Asking {
             _ if is_gone => self.content(404, "absent", None, 0),
             _ => self.content(200, &version, Some(ManifestType::OciIndex), self.padding()),
         };
-        let entry = Entry { kind, content, confirmed: asked, at_most, until, until_wall: None, mark: None };
+        let entry = Entry { kind, content, confirmed: asked, at_most, until, until_wall: None };
         let reference = Known { asked, kind, at_most, until };
         let also = (kind == Kind::Tag).then(|| {
             let path = format!("/v2/{repository}/manifests/sha:{}", self.says(&version));
