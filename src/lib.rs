@@ -9,8 +9,7 @@
 //! main -> run -> cli -> config     arguments and file become values that cannot be wrong
 //!   cli::serve, cli::check, cli::doctor, cli::init, cli::client_config, cli::warm, cli::reload, cli::bench, cli::demo    the flags of each command
 //!   cli::generate                    manual pages, completions of shells and the schema, for packages
-//!   cli::mirror, cli::taken          flags of two of them
-//!   cli::missing                     a command that this build leaves out
+//!   cli::mirror, cli::taken, cli::missing    flags of two of them; a command that this build leaves out
 //!   cli::exit                        how a command line that starts nothing ends
 //!   config::setting                every setting in one row: key, flag, variable, parser, default, words
 //!     config::setting::cache, config::setting::clients, config::setting::identity    the rows of these tables
@@ -29,6 +28,7 @@
 //!   config::schema                 the settings as a JSON schema
 //! serve                            puts the parts together; below it:
 //!   reload                         the settings are read again, and take effect as a whole or not at all
+//!   announce, error                what the log says at the start and of listeners; why there is no start
 //!   takeover, upgrade              from when on clients are served; another process takes this one's place
 //!   registry                       one registry, built from its settings
 //!   table                          the routes with their destinations, replaced while requests run on the earlier ones

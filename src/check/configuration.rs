@@ -18,7 +18,7 @@ use crate::metrics::Meters;
 use crate::net::egress::Egress;
 use crate::net::trust::TrustRoots;
 use crate::serve::registry::{Builder, Built, Shared};
-use crate::serve::{self, ServeError};
+use crate::serve::{ServeError, announce};
 use crate::service_variables::Told;
 use crate::{alarm, identity, logger};
 
@@ -184,13 +184,13 @@ fn warn(findings: &mut Findings, config: &Config) {
     for listener in config.listeners() {
         let end = listener.tls.as_ref().and_then(|files| certificate::check(files).ok());
         let url = listener.endpoint.to_string();
-        end.and_then(|end| serve::ended(&url, end)).into_iter().for_each(|ended| findings.warn(ended));
+        end.and_then(|end| announce::ended(&url, end)).into_iter().for_each(|ended| findings.warn(ended));
         let address = listener.endpoint.address();
         address
-            .and_then(|address| serve::exposed(listener, address, config.access().access.asks_for_names()))
+            .and_then(|address| announce::exposed(listener, address, config.access().access.asks_for_names()))
             .into_iter()
             .for_each(|exposed| findings.warn(exposed));
     }
     absent(config).into_iter().for_each(|sentence| findings.warn(sentence));
-    config.admin().and_then(serve::exposed_admin).into_iter().for_each(|exposed| findings.warn(exposed));
+    config.admin().and_then(announce::exposed_admin).into_iter().for_each(|exposed| findings.warn(exposed));
 }

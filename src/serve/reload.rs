@@ -138,7 +138,7 @@ impl Reload {
         self.table.replace(&next).map_err(|cause| cause.to_string())?;
         let changes = self.listeners.take(prepared);
         self.load.gate.replace(next.access().clone());
-        super::announce(&changes, &self.load.gate);
+        super::announce::listeners(&changes, &self.load.gate);
         if changes.iter().any(|change| matches!(change, Change::Files)) {
             at_once.push("certificate files of listen");
         }

@@ -59,7 +59,7 @@ impl Takeover {
     pub(super) fn begin(&self) {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(prepared) = prepared else { return };
-        super::announce(&self.listeners.take(prepared), &self.load.gate);
+        super::announce::listeners(&self.listeners.take(prepared), &self.load.gate);
         self.begun.send_replace(true);
     }
 

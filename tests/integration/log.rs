@@ -210,8 +210,8 @@ async fn the_journal_gets_priorities_and_no_second_time_stamp() {
     proxy.wait_for_log("reload: ");
     let log = proxy.end();
     assert!(log.lines().all(|line| line.starts_with("<6>[INFO  ") || line.starts_with("<4>[WARN  ")), "{log}");
-    assert!(log.contains("<4>[WARN  acr_cache_proxy::serve] clients are not authenticated"), "{log}");
-    assert!(log.contains("<6>[INFO  acr_cache_proxy::serve] acr-cache-proxy "), "{log}");
+    assert!(log.contains("<4>[WARN  acr_cache_proxy::serve::announce] clients are not authenticated"), "{log}");
+    assert!(log.contains("<6>[INFO  acr_cache_proxy::serve::announce] acr-cache-proxy "), "{log}");
     // Why it does not start is an error there.
     let mut proxy = Setup::new(&azure).journal(true).flag("--listen-address", "8080").spawn();
     assert_eq!(proxy.wait().code(), Some(2));
