@@ -393,7 +393,7 @@
 //!   Held by `integration::access::requests_over_a_clients_rate_are_refused_and_the_registry_hears_of_none`,
 //!   `integration::access::connections_over_a_clients_limit_are_refused_and_make_room_when_they_end`,
 //!   `access::rate::tests::as_many_pass_as_a_bucket_of_tokens_lets_through`,
-//!   `integration::slow_reader::a_client_that_reads_a_byte_a_second_is_cut_off_and_counted_and_one_on_a_slow_link_gets_its_layer`,
+//!   `integration::bodies::slow_reader::a_client_that_reads_a_byte_a_second_is_cut_off_and_counted_and_one_on_a_slow_link_gets_its_layer`,
 //!   `listen::pace::tests::who_takes_too_little_in_a_minute_is_given_up_and_who_takes_enough_is_not`.
 //! - A request has one line in the log, of bounded fields that no client and no server can forge, and no request waits for the
 //!   log. What hostile clients cause without a request has so many lines a second; the counters have all of it.

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::fixture::{ACCEPT, CLIENT_FRAMINGS, Fixture, INDEX, NAMES, decompressed, path_of};
 use crate::wire::{self, Client, End};
 
+mod slow_reader;
+
 /// The longest tag list that is rewritten.
 const LARGE: usize = 4 << 20;
 

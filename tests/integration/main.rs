@@ -51,7 +51,6 @@ mod refuse;
 mod reload;
 mod repositories;
 mod routes;
-mod slow_reader;
 mod sources;
 mod status;
 mod terminal;
