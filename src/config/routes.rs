@@ -125,17 +125,7 @@ impl Table {
         let hosts: Vec<_> = hosts.into_iter().map(|text| mistakes.parse(text, ROUTE.hosts.parse)).collect();
         let on_failure = ROUTE.on_failure.parse_or_default([on_failure], mistakes).unwrap_or_default();
         let blobs_at = blobs.as_ref().map(|(place, _)| place.clone());
-        let blobs = ROUTE.blobs.parse_or_default([blobs], mistakes);
-        let blob_hosts_at = blob_hosts.first().map(|(place, _)| place.clone());
-        let before = mistakes.count();
-        let blob_hosts = ROUTE.blob_hosts.parse(blob_hosts, mistakes);
-        if let (Some(place), Some(Blobs::Redirect)) = (blob_hosts_at.filter(|_| mistakes.count() == before), blobs) {
-            mistakes.add(
-                &place,
-                "has no effect with blobs: redirect: set blobs: proxy_config or blobs: proxy, or remove blob_hosts",
-            );
-        }
-        let blobs = blobs.unwrap_or_default();
+        let (blobs, blob_hosts) = blobs_and_hosts(blobs, blob_hosts, mistakes);
         let (own_cache, lifetimes) = cache.of_route(own_cache, prefix.as_str().is_empty(), mistakes);
         if let (Some(place), Blobs::ProxyConfig, None) = (blobs_at, blobs, lifetimes) {
             let sentence = "proxy_config needs the cache, which tells configurations from layers: use redirect or proxy, or remove cache: off";
@@ -160,24 +150,25 @@ impl Table {
             self.add_host(place, host, source.registry(), mistakes);
         }
         let hosts = hosts.into_iter().flatten().collect();
-        let is_known = |known: &&Arc<Upstream>| known.domain == domain && known.identity == identity;
-        let upstream = match self.upstreams.iter().find(is_known).map(Arc::clone) {
-            Some(known) => {
-                if let Some(place) = addresses_at.filter(|_| mistakes.is_empty() && known.addresses != addresses) {
-                    let sentence = "has other addresses in an earlier route: both sign in as the same identity and share connections and reads, so give both the same addresses";
-                    mistakes.add(&place, format_args!("{} {sentence}", domain.authority()));
-                }
-                known
-            }
-            None => {
-                let upstream = Arc::new(Upstream { domain, addresses, identity });
-                self.upstreams.push(Arc::clone(&upstream));
-                upstream
-            }
-        };
+        let upstream = self.share(Upstream { domain, addresses, identity }, addresses_at, mistakes);
         self.own.push(Own { source: source.clone(), identity: own_identity, cache: own_cache });
         let destination = Destination { upstream, on_failure, blobs, blob_hosts, lifetimes };
         self.routes.push(Route { source, prefix, hosts, destination });
+    }
+
+    /// The upstream that an earlier route has for this registry and identity, or else this one; `at` is where its addresses are set.
+    fn share(&mut self, upstream: Upstream, at: Option<Place>, mistakes: &mut Mistakes) -> Arc<Upstream> {
+        let is_known = |known: &&Arc<Upstream>| known.domain == upstream.domain && known.identity == upstream.identity;
+        let Some(known) = self.upstreams.iter().find(is_known).map(Arc::clone) else {
+            let upstream = Arc::new(upstream);
+            self.upstreams.push(Arc::clone(&upstream));
+            return upstream;
+        };
+        if let Some(place) = at.filter(|_| mistakes.is_empty() && known.addresses != upstream.addresses) {
+            let sentence = "has other addresses in an earlier route: both sign in as the same identity and share connections and reads, so give both the same addresses";
+            mistakes.add(&place, format_args!("{} {sentence}", known.domain.authority()));
+        }
+        known
     }
 
     /// A host stands for one registry.
@@ -216,6 +207,21 @@ pub(super) fn of_registry(mut routes: Vec<RouteTable>, domain: &str, prefix: &st
     let at = routes.iter().position(has_prefix).unwrap_or_default();
     let route = routes.into_iter().nth(at)?;
     Some(RouteTable { source: None, ..route })
+}
+
+/// How blobs are served, and the further hosts that may hold them, which only a route that asks them may name.
+fn blobs_and_hosts(blobs: Option<Text>, hosts: Vec<Text>, mistakes: &mut Mistakes) -> (Blobs, Vec<String>) {
+    let blobs = ROUTE.blobs.parse_or_default([blobs], mistakes);
+    let at = hosts.first().map(|(place, _)| place.clone());
+    let before = mistakes.count();
+    let hosts = ROUTE.blob_hosts.parse(hosts, mistakes);
+    if let (Some(place), Some(Blobs::Redirect)) = (at.filter(|_| mistakes.count() == before), blobs) {
+        mistakes.add(
+            &place,
+            "has no effect with blobs: redirect: set blobs: proxy_config or blobs: proxy, or remove blob_hosts",
+        );
+    }
+    (blobs.unwrap_or_default(), hosts)
 }
 
 /// The registry is not named, in an item of `routes` at this place or as the only registry. The latter is told only where

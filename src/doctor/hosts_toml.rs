@@ -190,10 +190,11 @@ pub(super) fn judge(
         Ok(parsed) => parsed,
         Err(wrong) => {
             let is_marked = directory.file.content.as_ref().is_ok_and(|content| content.starts_with(MARK));
-            let finding = unreadable(file, &wrong, &ignored);
-            let unmark = || by_hand(format!("sed -i '1s/^\\xef\\xbb\\xbf//' {}", shell_word(file)));
-            let fix = if is_marked { unmark() } else { finding.fix.clone() };
-            return (Way::Source, vec![Finding { fix, ..finding }]);
+            let mut finding = unreadable(file, &wrong, &ignored);
+            if is_marked {
+                finding.fix = by_hand(format!("sed -i '1s/^\\xef\\xbb\\xbf//' {}", shell_word(file)));
+            }
+            return (Way::Source, vec![finding]);
         }
     };
     if let Some((path, wrong)) = &directory.unusable {
@@ -217,51 +218,54 @@ pub(super) fn judge(
     }
     let mut findings = Vec::new();
     if let Some(entry) = entries.first() {
-        let (address, asks) = (&entry.address, entry.address.api(entry.override_path));
-        if asks != "/v2" {
-            let why = format!(
-                "{engine} asks the proxy for another path than /v2/, gets 404, and goes to the source of {registry}"
-            );
-            findings.push(match entry.override_path && address.path.is_empty() {
-                true => Finding {
-                    registries: Vec::new(),
-                    code: Code::Path,
-                    file: Some(file.to_owned()),
-                    text: format!("{address} has override_path = true, so no /v2 is put behind it"),
-                    why,
-                    fix: fix.clone(),
-                },
-                false => with_path(address, &list, true, why, fix.clone()),
-            });
-        }
+        findings.extend(asks_elsewhere(entry, &list, engine, fix));
         findings.extend(unable(entry, file, registry, engine, fix));
     }
     let way = if findings.is_empty() { Way::Proxy } else { Way::Source };
     let is_ours = |address: &Address| here.judge(address) == Verdict::Ours;
     let routed = expected.registries.get(registry).copied().unwrap_or_default();
-    let others = addresses.iter().filter(|address| !is_ours(address)).count() + usize::from(server.is_none());
-    if routed.closed && others > 0 {
-        let next = addresses.iter().find(|address| !is_ours(address)).map(ToString::to_string);
-        let next = next.unwrap_or_else(|| format!("{registry} itself, because there is no server"));
-        findings.push(Finding {
-            registries: Vec::new(),
-            code: Code::NotClosed,
-            file: Some(file.to_owned()),
-            text: format!("after the proxy it names {next}, and the route is on_failure: closed"),
-            why: format!("when a pull of {registry} fails at the proxy, {engine} goes to the source all the same"),
-            fix: fix.clone(),
-        });
-    } else if !routed.closed && others == 0 {
-        findings.push(Finding {
-            registries: Vec::new(),
-            code: Code::NoFallback,
-            file: Some(file.to_owned()),
-            text: "it names nobody but the proxy, and the route is on_failure: fallback".to_owned(),
-            why: format!("while the proxy is down, pulls of {registry} fail that the source would answer"),
-            fix: fix.clone(),
-        });
-    }
+    let next = addresses.iter().find(|address| !is_ours(address)).map(ToString::to_string);
+    let next = next.or_else(|| server.is_none().then(|| format!("{registry} itself, because there is no server")));
+    let of_fallback = match (routed.closed, next) {
+        (true, Some(next)) => Some((
+            Code::NotClosed,
+            format!("after the proxy it names {next}, and the route is on_failure: closed"),
+            format!("when a pull of {registry} fails at the proxy, {engine} goes to the source all the same"),
+        )),
+        (false, None) => Some((
+            Code::NoFallback,
+            "it names nobody but the proxy, and the route is on_failure: fallback".to_owned(),
+            format!("while the proxy is down, pulls of {registry} fail that the source would answer"),
+        )),
+        (true, None) | (false, Some(_)) => None,
+    };
+    findings.extend(of_fallback.map(|(code, text, why)| {
+        let (registries, file) = (Vec::new(), Some(file.to_owned()));
+        Finding { registries, code, file, text, why, fix: fix.clone() }
+    }));
     (way, findings)
+}
+
+/// The proxy is asked for another path than its own.
+fn asks_elsewhere(entry: &Entry, list: &List<'_>, engine: &str, fix: &Fix) -> Option<Finding> {
+    let address = &entry.address;
+    if address.api(entry.override_path) == "/v2" {
+        return None;
+    }
+    let registry = list.registry;
+    let why =
+        format!("{engine} asks the proxy for another path than /v2/, gets 404, and goes to the source of {registry}");
+    Some(match entry.override_path && address.path.is_empty() {
+        true => Finding {
+            registries: Vec::new(),
+            code: Code::Path,
+            file: Some(list.file.to_owned()),
+            text: format!("{address} has override_path = true, so no /v2 is put behind it"),
+            why,
+            fix: fix.clone(),
+        },
+        false => with_path(address, list, true, why, fix.clone()),
+    })
 }
 
 /// What the proxy may not be asked for.
