@@ -60,6 +60,15 @@ impl<'a> Tag<'a> {
     }
 }
 
+/// Whether a tag is one that clients make of a manifest's digest, for what belongs to it: `sha256-<hex>`, the list of its referrers
+/// where a registry has none (OCI distribution 1.1, "Referrers Tag Schema"), and with `.sig`, `.att` or `.sbom` what cosign attaches.
+/// Most images have none of these, so the usual answer is 404.
+pub fn is_attachment(tag: &str) -> bool {
+    let Some(digest) = tag.strip_prefix("sha256-") else { return false };
+    let (hex, kind) = digest.split_once('.').unwrap_or((digest, ""));
+    hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) && matches!(kind, "" | "sig" | "att" | "sbom")
+}
+
 /// A digest, such as `sha256:<64 hex digits>`. Its `:` and `+` may be percent-encoded: some clients do it, and it is
 /// equivalent (RFC 3986 section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,6 +312,25 @@ mod tests {
             let (repository, mut text) = (Repository::new(prefix, library, rest), String::new());
             repository.push_to(&mut text);
             assert_eq!((text.as_str(), repository.len()), (whole, whole.len()));
+        }
+    }
+
+    #[test]
+    fn what_clients_attach_has_a_tag_made_of_a_digest() {
+        let digest = "ab".repeat(32);
+        for (tag, expected) in [
+            (format!("sha256-{digest}.sig"), true),
+            (format!("sha256-{digest}.att"), true),
+            (format!("sha256-{digest}.sbom"), true),
+            (format!("sha256-{digest}"), true),
+            (format!("sha256-{digest}.exe"), false),
+            (format!("sha256-{digest}.sig.sig"), false),
+            (format!("sha256-{}.sig", &digest[1..]), false),
+            (format!("sha256:{digest}"), false),
+            ("sha256-1.2.sig".to_owned(), false),
+            ("latest".to_owned(), false),
+        ] {
+            assert_eq!(is_attachment(&tag), expected, "{tag}");
         }
     }
 }

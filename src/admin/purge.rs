@@ -42,7 +42,7 @@ pub(super) fn purge(State { routes: live, cache, .. }: &State, query: &str) -> R
             // That a blob is one only its manifest tells, which stays.
             let configuration = configuration.filter(|key| cache.peek(key).is_some());
             purged += cache.purge(known.number, |_, path, content| {
-                meant.includes(path, content.and_then(|content| content.digest.as_deref()))
+                meant.includes(path, content.map(|content| content.digest.as_deref().unwrap_or_default()))
             });
             if let Some(key) = configuration {
                 cache.remember(&key);
@@ -93,7 +93,7 @@ impl Meant {
 
     /// Whether an entry under this path and query is one of these: without tag and digest all of the repository; of a tag
     /// what it stands for, and the lists that it may be on; of a digest the manifest or the blob, what refers to it, and the tags that
-    /// serve it: those whose content has it.
+    /// serve it: those whose content has it. A flight has none yet, so one for any tag may bring it.
     fn includes(&self, path: &str, content: Option<&str>) -> bool {
         let Some((endpoint, reference)) = parts_within(path, &self.repository) else { return false };
         if self.tag.is_none() && self.digest.is_none() {
@@ -102,7 +102,8 @@ impl Meant {
         let is = |meant: &Option<String>| meant.as_deref() == Some(reference);
         match endpoint {
             "manifests" => {
-                let serves_it = content.is_some() && content == self.digest.as_deref();
+                let may_serve_it = self.digest.is_some() && !reference.contains(':');
+                let serves_it = content.map_or(may_serve_it, |content| self.digest.as_deref() == Some(content));
                 is(&self.tag) || is(&self.digest) || serves_it
             }
             "blobs" | "referrers" => is(&self.digest),
@@ -129,8 +130,8 @@ mod tests {
         assert_eq!(all.repository, "hub/library/nginx");
         let of_digest = |endpoint: &str| format!("/v2/hub/library/nginx/{endpoint}/{digest}");
         for (path, expected) in [
-            ("/v2/hub/library/nginx/manifests/1.27".to_owned(), [true, true, false, true]),
-            ("/v2/hub/library/nginx/manifests/1.28".to_owned(), [true, false, false, false]),
+            ("/v2/hub/library/nginx/manifests/1.27".to_owned(), [true, true, true, true]),
+            ("/v2/hub/library/nginx/manifests/1.28".to_owned(), [true, false, true, true]),
             (of_digest("manifests"), [true, false, true, true]),
             (of_digest("blobs"), [true, false, true, true]),
             (of_digest("referrers") + "?artifactType=a%2Fb", [true, false, true, true]),

@@ -95,6 +95,8 @@ pub(crate) struct Entry {
     pub until: Option<Instant>,
     /// The same by the wall clock, which goes on while the machine is suspended, as the other one does not.
     pub until_wall: Option<SystemTime>,
+    /// Of a 404: in trouble it is an answer, too. Else it is none then, as what was asked for may have been pushed since.
+    pub stands_in: bool,
 }
 
 /// What is known under a key.
@@ -140,7 +142,7 @@ impl Entry {
     /// What the registry has answered to a request of `asked`, for as long as the settings say.
     pub(crate) fn new(kind: Kind, content: Content, asked: Instant) -> Self {
         let content = Arc::new(content);
-        Self { kind, content, confirmed: asked, at_most: None, until: None, until_wall: None }
+        Self { kind, content, confirmed: asked, at_most: None, until: None, until_wall: None, stands_in: false }
     }
 
     /// The same, but it is not used from `until` on.
@@ -167,7 +169,7 @@ impl Entry {
         match self.kind {
             Kind::Tag if age < lifetime.saturating_mul(2) => Freshness::Revalidate,
             // An image that is not there may have been pushed since; no answer is better than this one.
-            Kind::Missing => Freshness::Ended,
+            Kind::Missing if !self.stands_in => Freshness::Ended,
             _ if age < lifetime.saturating_add(lifetimes.stale) => Freshness::Stale,
             _ => Freshness::Ended,
         }
@@ -193,6 +195,11 @@ impl Entry {
             Kind::List => lifetimes.lists,
         };
         self.at_most.map_or(lifetime, |at_most| lifetime.min(at_most))
+    }
+
+    /// It is an answer for those who wait alone: by these lifetimes there is no time in which it could be one for others.
+    pub(crate) fn is_only_told(&self, lifetimes: &Lifetimes) -> bool {
+        self.kind == Kind::Missing && lifetimes.missing.is_zero() && !self.stands_in
     }
 
     /// The same answer, which the registry has confirmed when it was asked at `asked`.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Cache;
 use super::counters::Reason;
-use super::entry::{Content, Entry, Freshness, Kind, Known, PASSES};
+use super::entry::{Content, Entry, Freshness, Known, PASSES};
 use super::flights::Joined;
 use super::key::{Key, KeyRef};
 use crate::config::Lifetimes;
@@ -52,7 +52,10 @@ pub(crate) enum Fetched<T> {
     /// The answer is nothing to share. Each request goes to the registry by itself.
     Pass(Reason),
     /// The same of an answer that others will be like, because of what is asked for: its length, its type.
-    NotKept,
+    NotKept {
+        /// When the registry was asked for it.
+        asked: Instant,
+    },
     /// There is no answer.
     Failed {
         /// Why.
@@ -151,7 +154,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         let is_trouble = match &fetched {
             None => true,
             Some(Fetched::Answer { is_trouble, .. } | Fetched::Failed { is_trouble, .. }) => *is_trouble,
-            Some(Fetched::Kept { .. } | Fetched::NotKept | Fetched::Pass(_)) => false,
+            Some(Fetched::Kept { .. } | Fetched::NotKept { .. } | Fetched::Pass(_)) => false,
         };
         if let Some(entry) = usable.filter(|_| is_trouble) {
             self.counters.stale();
@@ -162,7 +165,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         }
         match (how, &fetched) {
             // It goes to the registry after all.
-            (How::Collapsed, Some(Fetched::NotKept | Fetched::Pass(_))) => {}
+            (How::Collapsed, Some(Fetched::NotKept { .. } | Fetched::Pass(_))) => {}
             (How::Collapsed, _) => self.counters.collapsed(),
             _ => self.counters.miss(),
         }
@@ -170,7 +173,7 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
             Some(Fetched::Kept { entry, .. }) => Served::Entry(entry, how),
             Some(Fetched::Answer { content, .. }) => Served::Answer(content, how),
             Some(Fetched::Failed { trouble, .. }) => Served::Failed(trouble, how),
-            Some(Fetched::NotKept) => self.not_kept(),
+            Some(Fetched::NotKept { .. }) => self.not_kept(),
             Some(Fetched::Pass(reason)) => {
                 self.counters.passed(reason);
                 Served::Pass(reason)
@@ -247,7 +250,7 @@ impl<T> Cache<T> {
     fn store_fetched(&self, key: &Key, fetched: &mut Fetched<T>, lifetimes: &Lifetimes) {
         match fetched {
             // What was kept has to go even where a 404 is not kept itself.
-            Fetched::Kept { entry, .. } if entry.kind == Kind::Missing && lifetimes.missing.is_zero() => {
+            Fetched::Kept { entry, .. } if entry.is_only_told(lifetimes) => {
                 self.store.remove_if(&key.as_ref(), |known| {
                     known.answer().is_none_or(|kept| kept.confirmed <= entry.confirmed)
                 });
@@ -265,17 +268,18 @@ impl<T> Cache<T> {
             Fetched::Answer { is_trouble: false, .. } | Fetched::Failed { is_trouble: false, .. } => {
                 self.store.remove(&key.as_ref());
             }
-            // A mark takes the place of nothing that can be an answer: another flight may have brought one meanwhile.
-            Fetched::NotKept if !self.has_answer(key, lifetimes) => {
+            // It is newer than what was kept, which does not come back either; but not than what another flight has brought.
+            Fetched::NotKept { asked } if !self.has_newer(key, *asked, lifetimes) => {
                 self.store.insert(key.clone(), Known::Passes(Instant::now() + PASSES));
             }
-            Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::NotKept | Fetched::Pass(_) => {}
+            Fetched::Answer { .. } | Fetched::Failed { .. } | Fetched::NotKept { .. } | Fetched::Pass(_) => {}
         }
     }
 
-    /// What is kept under this key is fresh, or can stand in.
-    fn has_answer(&self, key: &Key, lifetimes: &Lifetimes) -> bool {
-        self.answer(&key.as_ref()).is_some_and(|kept| kept.freshness(lifetimes, Instant::now()) != Freshness::Ended)
+    /// What is kept under this key was not asked for before that time, and is fresh or can stand in.
+    fn has_newer(&self, key: &Key, than: Instant, lifetimes: &Lifetimes) -> bool {
+        let kept = self.answer(&key.as_ref()).filter(|kept| kept.confirmed >= than);
+        kept.is_some_and(|kept| kept.freshness(lifetimes, Instant::now()) != Freshness::Ended)
     }
 }
 

@@ -10,8 +10,10 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use super::entry::{Entry, Known};
 use super::key::{Key, KeyRef};
 
-/// An entry of this size is common: a manifest, its headers and its key. Only sizes the table of keys that went lately.
-const TYPICAL_ENTRY: usize = 4 << 10;
+/// Few entries are smaller. It sizes the table of keys that went lately, which has half as many as there are entries of this size:
+/// what is asked for again while its key is there takes the place of what nobody asks for, so a working set gets in though the store
+/// is full of names that were asked for once. A key takes some 80 bytes there, so all of them a twenty-fifth of the bound.
+const SMALL_ENTRY: usize = 1 << 10;
 
 /// What is known by key.
 pub(super) struct Store {
@@ -63,7 +65,7 @@ impl Store {
         // One shard: each would have its own part of the bound, and entries differ in size by a thousand.
         let options = OptionsBuilder::new()
             .shards(1)
-            .estimated_items_capacity(memory / TYPICAL_ENTRY)
+            .estimated_items_capacity(memory / SMALL_ENTRY)
             .weight_capacity(memory as u64)
             .build()
             .expect("both capacities are set, and nothing else is required");

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use crate::cache::{Entry, Fetched, How, Kind, Reason};
+use crate::cache::{Entry, Fetched, How, Reason};
 use crate::config::Lifetimes;
 use crate::proxy::fail::Trouble;
 
@@ -40,7 +40,7 @@ impl CacheStatus {
         let ends = entry.until.map(|until| signed(until.saturating_duration_since(now).as_secs()));
         let ttl = Some(ends.map_or(left, |ends| ends.min(left)));
         // A 404 that is good for no time is not kept at all; anything else is, for trouble.
-        let is_stored = entry.kind != Kind::Missing || !lifetimes.missing.is_zero();
+        let is_stored = !entry.is_only_told(lifetimes);
         Self { how: Some(how), is_stored, age: Some(age), ttl, ..Self::default() }
     }
 

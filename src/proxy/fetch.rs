@@ -292,7 +292,7 @@ fn is_right_refused(fetched: &Fetched<Trouble>) -> bool {
         // A 403 that is about anything else is trouble.
         Fetched::Answer { content, is_trouble: false } => content.status == StatusCode::FORBIDDEN,
         Fetched::Failed { trouble, .. } => trouble.is_right_refused(),
-        Fetched::Kept { .. } | Fetched::Answer { .. } | Fetched::NotKept | Fetched::Pass(_) => false,
+        Fetched::Kept { .. } | Fetched::Answer { .. } | Fetched::NotKept { .. } | Fetched::Pass(_) => false,
     }
 }
 

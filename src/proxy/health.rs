@@ -361,7 +361,7 @@ impl<'a> Cause<'a> {
             Fetched::Answer { content, .. } => {
                 Some(Self::Answer(RegistryError::of(content.status, &content.body, bearer)))
             }
-            Fetched::Kept { .. } | Fetched::NotKept | Fetched::Pass(_) => None,
+            Fetched::Kept { .. } | Fetched::NotKept { .. } | Fetched::Pass(_) => None,
         }
     }
 

@@ -262,11 +262,13 @@ impl Origin for Asking {
             Weather::Passing => {
                 world.passed.insert(key.clone(), Instant::now());
                 // What another route could still use, and this one not, is older than that.
-                let is_ended = |known: &Known| freshness(known, &self.lifetimes, Instant::now()) == Freshness::Ended;
-                if counts && world.known.get(&key).is_some_and(is_ended) {
+                let is_older = |known: &Known| {
+                    known.asked < asked || freshness(known, &self.lifetimes, Instant::now()) == Freshness::Ended
+                };
+                if counts && world.known.get(&key).is_some_and(is_older) {
                     world.known.remove(&key);
                 }
-                Some(Fetched::NotKept)
+                Some(Fetched::NotKept { asked })
             }
             _ => None,
         };
@@ -300,7 +302,7 @@ impl Origin for Asking {
             _ if is_gone => self.content(404, "absent", None, 0),
             _ => self.content(200, &version, Some(ManifestType::OciIndex), self.padding()),
         };
-        let entry = Entry { kind, content, confirmed: asked, at_most, until, until_wall: None };
+        let entry = Entry { kind, content, confirmed: asked, at_most, until, until_wall: None, stands_in: false };
         let reference = Known { asked, kind, at_most, until };
         let also = (kind == Kind::Tag).then(|| {
             let path = format!("/v2/{repository}/manifests/sha:{}", self.says(&version));

@@ -61,7 +61,8 @@ table! {
             default: Default::Text("1h"),
             help: "How long after these times an answer may still be served while the registry fails, 0s to 24h",
             more: "It fails when it cannot be reached, is too slow, throttles or answers with 5xx, or when the sign-in \
-                   fails. A 404 is no failure, and counts at once."
+                   fails. A 404 is no failure, and counts at once; one that is kept is served in trouble only where it says that \
+                   an image has no signature: for the tags that clients make of its digest, such as `sha256-<hex>.sig`."
         } parse parse_lifetime::<MAX_STALE>;
 
         prefetch: List<Platform> {

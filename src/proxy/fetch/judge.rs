@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use oci::media_type::ManifestType;
+use oci::name::is_attachment;
 use oci::quote::registry_error;
 use pingora::http::ResponseHeader;
 use tokio::time::Instant;
@@ -32,22 +33,32 @@ pub(super) enum Judged {
 impl Read {
     /// What the answer is to those who wait for it.
     pub(super) fn judge(&self, Answer { asked, response, body }: Answer, known: Option<&Arc<Entry>>) -> Judged {
-        match self.readable(&response, body, known) {
+        match self.readable(asked, &response, body, known) {
             Ok(body) => self.judge_whole(asked, &response, body, known),
             Err(judged) => judged,
         }
     }
 
     /// The body of an answer that can be judged by it. `Err` is what an answer is whose body cannot be read.
-    fn readable(&self, response: &ResponseHeader, body: Body, known: Option<&Arc<Entry>>) -> Result<Bytes, Judged> {
+    fn readable(
+        &self,
+        asked: Instant,
+        response: &ResponseHeader,
+        body: Body,
+        known: Option<&Arc<Entry>>,
+    ) -> Result<Bytes, Judged> {
         let status = response.status;
         let is_packed = response.headers.contains_key(header::CONTENT_ENCODING);
         let passed = match body {
             Body::Whole(body) if !is_packed => return Ok(body),
             Body::BrokeOff => return Err(Judged::Broken("it breaks off")),
             Body::NoRoom => Fetched::Pass(Reason::Full),
+            // What is kept is this, by its digest.
+            Body::Whole(_) | Body::TooLarge if status.is_success() && says_digest_of(response, known) => {
+                Fetched::Pass(Reason::Answer)
+            }
             // It was asked for as it is, and whether a client can unpack it is not known. Whoever packs it all the same does so again.
-            Body::Whole(_) | Body::TooLarge if status.is_success() => Fetched::NotKept,
+            Body::Whole(_) | Body::TooLarge if status.is_success() => Fetched::NotKept { asked },
             // An error that is packed or large says nothing of the next answer.
             Body::Whole(_) | Body::TooLarge => Fetched::Pass(Reason::Answer),
         };
@@ -92,7 +103,7 @@ impl Read {
                     Judged::Is(self.manifest(entry(Kind::Manifest, content)))
                 }
                 Ok(Some(content)) => Judged::Is(Fetched::Answer { content: Arc::new(content), is_trouble: false }),
-                Ok(None) => Judged::Is(Fetched::NotKept),
+                Ok(None) => Judged::Is(Fetched::NotKept { asked }),
                 Err(how) => Judged::Broken(how),
             },
             (StatusCode::OK, Part::List) => {
@@ -114,7 +125,9 @@ impl Read {
             }
             // Anybody may answer 404, but only a registry in its own form of an error.
             (StatusCode::NOT_FOUND, _) if registry_error(&body, &[]).0.is_some() => {
-                Judged::Is(kept(entry(Kind::Missing, content::kept(response, body))))
+                let missing = entry(Kind::Missing, content::kept(response, body));
+                // That an image has no signature is asked at each pull of it, and so belongs to what is kept of the image.
+                Judged::Is(kept(Entry { stands_in: is_attachment(self.admitted.target.reference()), ..missing }))
             }
             (status, Part::Redirect | Part::Configuration) if status.is_redirection() => {
                 match redirect::ends(response, asked) {
@@ -190,6 +203,12 @@ impl Read {
 
 fn is_json(body: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+/// The answer says the digest of what is known.
+fn says_digest_of(response: &ResponseHeader, known: Option<&Arc<Entry>>) -> bool {
+    let digest = known.and_then(|known| known.content.digest.as_deref());
+    digest.is_some_and(|digest| response.headers.get(&DIGEST).is_some_and(|said| said == digest))
 }
 
 /// For how long this answer may be kept at most, whatever the settings say.

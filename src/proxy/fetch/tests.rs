@@ -60,13 +60,14 @@ fn judged(
             assert_eq!(entry.confirmed, asked, "it counts from when it was asked for");
             let also = also.map_or(String::new(), |(key, _)| format!(" and {}", key.path));
             let limit = entry.at_most.map_or("", |_| ", for a minute");
-            format!("{:?} {}{also}{limit}", entry.kind, entry.content.status.as_u16())
+            let stands_in = if entry.stands_in { ", stands in" } else { "" };
+            format!("{:?} {}{also}{limit}{stands_in}", entry.kind, entry.content.status.as_u16())
         }
         Judged::Is(Fetched::Answer { content, is_trouble }) => {
             let trouble = if is_trouble { ", trouble" } else { "" };
             format!("{} of {}{trouble}", content.status.as_u16(), content.body.len())
         }
-        Judged::Is(Fetched::NotKept) => "not kept".to_owned(),
+        Judged::Is(Fetched::NotKept { .. }) => "not kept".to_owned(),
         Judged::Is(Fetched::Pass(reason)) => format!("pass: {}", reason.name()),
         Judged::Is(Fetched::Failed { trouble, .. }) => trouble.to_string(),
     }
@@ -88,6 +89,7 @@ async fn a_success_other_than_200_is_no_answer_whatever_digest_it_says() {
 #[tokio::test(start_paused = true)]
 async fn each_answer_is_judged_by_what_was_asked_for() {
     let by_digest = format!("manifests/{EMPTY}");
+    let signature = format!("manifests/{}.sig", EMPTY.replace(':', "-"));
     let by_512 = format!("manifests/{EMPTY_512}");
     let blob = format!("blobs/{EMPTY}");
     let digest = ("docker-content-digest", EMPTY);
@@ -131,6 +133,7 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
         ("manifests/b", 200, &[INDEX, digest, packed], "", "not kept"),
         ("manifests/b", 304, &[], "", no_condition),
         ("manifests/b", 404, &[], UNKNOWN, "Missing 404"),
+        (&signature, 404, &[], UNKNOWN, "Missing 404, stands in"),
         ("manifests/b", 404, &[], "{}", "404 of 2, trouble"),
         ("manifests/b", 404, &[html], "<html>no such site</html>", "404 of 25, trouble"),
         ("tags/list", 404, &[], "404 page not found", "404 of 18, trouble"),
@@ -177,6 +180,15 @@ async fn each_answer_is_judged_by_what_was_asked_for() {
     ] {
         assert_eq!(judged(&read("manifests/b"), (status, &[]), body, None), expected, "{status}");
     }
+    // What is kept is the same, by its digest, or older.
+    let confirmed = tokio::time::Instant::now();
+    let (manifest, digest_of_kept) = (ManifestType::parse(INDEX.1), Some(EMPTY.into()));
+    let (headers, body) = (Vec::new(), Bytes::new());
+    let content = Content { status: StatusCode::OK, headers, body, manifest, digest: digest_of_kept };
+    let known = Arc::new(Entry::new(Kind::Tag, content, confirmed));
+    for (said, expected) in [(digest, "pass: answer"), (other, "not kept")] {
+        assert_eq!(judged(&read("manifests/b"), (200, &[INDEX, said]), Body::TooLarge, Some(&known)), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +199,15 @@ async fn only_what_a_condition_was_sent_for_is_confirmed() {
     };
     let confirmed = tokio::time::Instant::now();
     let known = |kind, manifest: Option<ManifestType>, at_most| {
-        Arc::new(Entry { kind, content: content(manifest, EMPTY), confirmed, at_most, until: None, until_wall: None })
+        Arc::new(Entry {
+            kind,
+            content: content(manifest, EMPTY),
+            confirmed,
+            at_most,
+            until: None,
+            until_wall: None,
+            stands_in: false,
+        })
     };
     let index = ManifestType::parse(INDEX.1);
     let whole = || Body::Whole(Bytes::new());
