@@ -83,3 +83,30 @@ fn what_is_larger_than_the_bound_is_not_kept_and_what_it_replaces_goes() {
     // It was never in.
     assert_eq!(store.evicted(), (0, 0));
 }
+
+/// They stayed for ever, and the images that hosts pull again and again were evicted before they came back.
+#[test]
+fn names_that_were_asked_for_once_kept_a_working_set_out() {
+    const IMAGES: usize = 700;
+    let now = Instant::now();
+    for invented in [Known::Passes(now), entry(200, now)] {
+        let store = Store::new(4 << 20);
+        for number in 0..7_000 {
+            store.insert(key(&format!("invented/{number}")), invented.clone());
+        }
+        let mut found = 0;
+        // Half of the bound, always in the same order, which is the worst.
+        for _round in 0..3 {
+            found = 0;
+            for number in 0..IMAGES * 2 {
+                let key = key(&format!("image/{number}"));
+                if store.get(&key.as_ref()).is_some() {
+                    found += 1;
+                } else {
+                    store.insert(key, entry(900, now));
+                }
+            }
+        }
+        assert_eq!(found, IMAGES * 2, "{invented:?}");
+    }
+}
