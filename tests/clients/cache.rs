@@ -20,6 +20,9 @@ const ASK_EACH_TIME: &str = "{tags: 0s, manifests: 0s, redirects: 0s, stale: 1h}
 /// Engines of these tests, each with a home of its own, as on a host of its own.
 const ENGINES: usize = 7;
 
+/// The one that asks for signatures.
+const PODMAN: &str = "podman 5";
+
 /// An engine's way to pull.
 struct Engine<'a> {
     name: &'static str,
@@ -77,6 +80,10 @@ impl Scene {
         let cri = Containerd::start_with(newest_containerd, hosts(newest_containerd), Release::Debian14, &config);
         let cri = move |reference: &str| cri.cri_pull(PATIENCE, reference);
         containers::configure(newest_podman, "");
+        // It asks for a signature with each pull, as `client-config` has it do.
+        let signatures = newest_podman.path().join("etc/containers/registries.d/50-acr-cache-proxy.yaml");
+        let signatures = std::fs::read_to_string(signatures).expect("written");
+        newest_podman.file(".config/containers/registries.d/50-acr-cache-proxy.yaml", &signatures);
         let tree = Tree::mount(newest_podman, 14);
         let podman =
             move |reference: &str| containers::pull_into_new_root_by(newest_podman, Some(&tree), PATIENCE, reference);
@@ -89,7 +96,7 @@ impl Scene {
         let mut engines = Vec::from(dockers);
         engines.push(Engine { name: "ctr", pull: Box::new(ctr), succeeded: |_| true });
         engines.push(Engine { name: "CRI of 2", pull: Box::new(cri), succeeded: containerd::cri_succeeded });
-        engines.push(Engine { name: "podman 5", pull: Box::new(podman), succeeded: |_| true });
+        engines.push(Engine { name: PODMAN, pull: Box::new(podman), succeeded: |_| true });
         engines.push(Engine { name: "skopeo", pull: Box::new(skopeo), succeeded: |_| true });
         engines
     }
@@ -156,6 +163,10 @@ async fn a_warm_image_is_pulled_while_azure_fails() {
             let name = format!("trouble-{number}");
             scene.site.put("hub", &format!("library/{name}"));
             skopeo.pull(&name);
+            // That the image has no signature is known from a pull that asks for one.
+            others.iter().filter(|engine| engine.name == PODMAN).for_each(|podman| podman.pull(&name));
+            let asked = scene.asked(&name);
+            assert!(asked.iter().any(|request| request.target.ends_with(".sig")), "{asked:#?}");
             begin(&scene.site);
             for engine in others {
                 println!("{cache}: {trouble}: {}", engine.name);

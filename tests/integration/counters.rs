@@ -126,6 +126,26 @@ async fn an_image_that_is_forgotten_while_it_is_fetched_is_counted_and_not_store
     assert_eq!(counters(admin)["memory"]["entries"], json!(0));
 }
 
+/// What a tag's flight brought stayed for an hour under the digest that was to be forgotten: the flight was under another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_was_forgotten_by_its_digest_came_back_with_its_tag() {
+    let (azure, pushed, proxy, admin) = start("{memory: 8MiB}").await;
+    azure.inject(Hop::Data, Fault::PauseMidBody(Duration::from_secs(2)).times(1));
+    let purge = || wire::ask(admin, &format!("POST /cache/purge?image=busybox@{}", pushed.index_digest), "");
+    let (fetched, purged) = std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| get(&proxy, "library/busybox/manifests/latest"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while counters(admin)["under_way"] != json!(1) {
+            assert!(Instant::now() < deadline, "{}", proxy.log());
+        }
+        let purged = purge();
+        (fetching.join().expect("an answer"), purged)
+    });
+    let said: Value = serde_json::from_str(&purged.body).expect("JSON");
+    assert_eq!((fetched.status, &said["entries"], &said["under_way"]), (200, &json!(0), &json!(1)), "{said}");
+    assert_eq!(counters(admin)["memory"]["entries"], json!(0));
+}
+
 /// Nothing is asked of a registry that is known to be down, so every answer that stands in saves a read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_answer_while_the_registry_is_down_is_a_read_that_was_saved() {
