@@ -28,6 +28,7 @@ mod aside;
 mod breaker;
 mod cool_down;
 mod held;
+mod limited;
 mod place;
 mod stale;
 mod turn;
@@ -36,6 +37,7 @@ use aside::Aside;
 use breaker::Breaker;
 use cool_down::CoolDown;
 use held::HeldBack;
+use limited::Limited;
 use place::Places;
 use stale::{Object, Stale};
 use turn::{Budget, MAX_WAIT};
@@ -58,6 +60,7 @@ pub(crate) struct Health {
     looked: AtomicU64,
     breaker: Breaker,
     cool_down: CoolDown,
+    limited: Limited,
     places: Places,
     /// Replaced when settings are read again.
     budget: ArcSwapOption<Budget>,
@@ -79,6 +82,7 @@ impl Health {
             looked: AtomicU64::new(0),
             breaker: Breaker::default(),
             cool_down: CoolDown::default(),
+            limited: Limited::default(),
             places: Places::default(),
             budget: ArcSwapOption::new(reads_per_minute.map(Budget::new).map(Arc::new)),
             held: HeldBack::default(),
@@ -112,6 +116,7 @@ impl Health {
     /// The registry has given an answer that is one: what was asked for, or that it is not there.
     pub(crate) fn succeeded(&self) {
         self.success.store(self.millis(), Ordering::Relaxed);
+        self.limit_is_over(self.limited.works());
     }
 
     fn millis(&self) -> u64 {
@@ -221,10 +226,19 @@ impl Health {
         }
         if let Some((pause, is_new)) = self.cool_down.answered(call, status, pause) {
             self.cool_downs.fetch_add(1, Ordering::Relaxed);
+            self.limit_is_over(self.limited.pause_begins(call, pause, is_new));
             if is_new {
                 let (status, calls, seconds) = (status.as_u16(), call.plural(), pause.as_secs());
                 warn!("acr {}: {status}: it limits requests, and is asked for no {calls} for {seconds} s", self.name);
             }
+        }
+    }
+
+    fn limit_is_over(&self, over: impl IntoIterator<Item = limited::Over>) {
+        for limited::Over { call, pauses, lasted } in over {
+            let (calls, lasted) = (call.plural(), Lasted(lasted));
+            let times = if pauses == 1 { "once".to_owned() } else { format!("{pauses} times, in {lasted}") };
+            info!("acr {}: the limit of {calls} is over: it has asked for a pause {times}", self.name);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::proxy::endpoint::Endpoint;
 /// After a 429 that names no time. ACR's buckets fill again every second.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 /// A pause that follows another one within this is the same limit in the log.
-const QUIET: Duration = Duration::from_secs(60);
+pub(super) const QUIET: Duration = Duration::from_secs(60);
 
 /// Which calls a registry counts together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
