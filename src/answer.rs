@@ -110,6 +110,22 @@ pub(crate) fn is_not_imported(headers: &HeaderMap) -> bool {
     headers.get(&AZURE_ORIGIN).is_some_and(|origin| origin == "upstream")
 }
 
+/// Its type begins with this.
+pub(crate) fn is_of_type(headers: &HeaderMap, begin: &str) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| begins(kind.as_bytes(), begin.as_bytes()))
+}
+
+/// A wrong type alone makes no answer somebody else's: whoever knows the digest knows the manifest, and ACR names the API's version in each
+/// answer (recorded).
+pub(crate) fn is_of_registry(headers: &HeaderMap) -> bool {
+    headers.contains_key(&DIGEST) || headers.contains_key(&API_VERSION)
+}
+
+/// It is a page for people, and nothing says that the registry has given it.
+pub(crate) fn is_page_of_another(headers: &HeaderMap) -> bool {
+    is_of_type(headers, "text/html") && !is_of_registry(headers)
+}
+
 /// The `Date` header, in seconds since 1970: the server's clock.
 pub(crate) fn server_time(headers: &HeaderMap) -> Option<i64> {
     let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;

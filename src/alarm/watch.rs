@@ -222,13 +222,9 @@ impl Refusals {
             }
         });
         let refused = Cause::ALL.map(|cause| meter.refused.count(cause));
-        // What a client may not do says nothing of the route.
-        let more = |cause: &Cause| match cause {
-            Cause::Client | Cause::Busy => 0,
-            cause => {
-                let count = |all: &[u64]| all.get(*cause as usize).copied().unwrap_or_default();
-                count(&refused).saturating_sub(count(&self.refused))
-            }
+        let more = |cause: &Cause| {
+            let count = |all: &[u64]| all.get(*cause as usize).copied().unwrap_or_default();
+            count(&refused).saturating_sub(count(&self.refused))
         };
         let most = Cause::ALL.into_iter().max_by_key(more).filter(|cause| more(cause) > 0);
         if served > self.served {
@@ -262,8 +258,6 @@ mod tests {
         let (meter, mut refusals, begun) = (RouteMeter::default(), Refusals::default(), Instant::now());
         let mut look = |seconds: u64| refusals.look(begun + Duration::from_secs(seconds), AFTER, &meter);
         assert_eq!(look(0), None);
-        meter.refused.add(Cause::Client);
-        assert_eq!(look(5), None, "the client's own");
         meter.refused.add(Cause::RegistryDenies);
         assert_eq!(look(10), Some(Cause::RegistryDenies));
         assert_eq!(look(300), Some(Cause::RegistryDenies));

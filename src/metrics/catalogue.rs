@@ -59,7 +59,7 @@ catalogue! {
     REQUESTS = Counter "acr_cache_proxy_requests" ["route", "kind", "status", "cache"]
         "Requests of clients that are over, by route (its source, or none), kind (manifest, blob, tags, referrers, ping, other), status (0: nothing was sent; a status that is not common has its class, such as 5xx) and what the cache did (hit, revalidate, miss, refresh, collapsed, stale, pass, none)";
     REFUSED = Counter "acr_cache_proxy_requests_refused" ["route", "cause"]
-        "Requests that were refused for a reason that is no mistake in them (403, 429, 5xx), after which clients may turn to the image's source, by route and cause (no_token, unresolved, egress, unauthorized, down, limited, queue, budget, unreachable, silent, broken, storage; registry_403, registry_429, registry_5xx: the registry's own answer; fault); what access or a limit refuses before a route is chosen is in acr_cache_proxy_refusals_total";
+        "Requests that were refused for a reason that is no mistake in them (403, 424, 429, 5xx, or a page instead of the registry's answer), after which clients may turn to the image's source, by route and cause (no_token, unresolved, egress, unauthorized, down, limited, queue, budget, unreachable, silent, broken, storage; registry_403, registry_424, registry_429, registry_5xx: the registry's own answer; page: that of something between this host and the registry; fault); what access or a limit refuses before a route is chosen is in acr_cache_proxy_refusals_total";
     FIRST_BYTE = Histogram "acr_cache_proxy_request_first_byte_seconds" ["route", "kind"]
         "From the end of a request's header until the header of its answer goes to the client";
     WHOLE = Histogram "acr_cache_proxy_request_duration_seconds" ["route", "kind"]

@@ -144,14 +144,14 @@ labels! {
         Storage = "storage",
         /// The registry answers 403.
         RegistryDenies = "registry_403",
+        /// The registry answers 424: the source of its cache rule fails.
+        SourceFails = "registry_424",
         /// The registry, or the source of its cache rule, answers 429.
         RegistryLimits = "registry_429",
         /// The registry answers 5xx.
         RegistryFails = "registry_5xx",
-        /// More requests are under way than this proxy allows.
-        Busy = "busy",
-        /// The client may not pull here, or asks too much.
-        Client = "client",
+        /// What answers is a page for people, of something between this host and the registry.
+        Page = "page",
         /// A fault of this proxy's own.
         Fault = "fault",
     }
@@ -179,10 +179,10 @@ impl Cause {
             Self::Broken => "the registry's answer was not whole",
             Self::Storage => "the storage did not give the layer",
             Self::RegistryDenies => "the registry answered 403",
+            Self::SourceFails => "the source of the registry's cache rule failed (424)",
             Self::RegistryLimits => "the registry, or the source behind it, answered 429",
             Self::RegistryFails => "the registry answered 5xx",
-            Self::Busy => "more requests were under way than the proxy allows",
-            Self::Client => "the client may not pull, or asked too much",
+            Self::Page => "something between this host and the registry answered with a page",
             Self::Fault => "the proxy has a fault of its own",
         }
     }
@@ -191,6 +191,7 @@ impl Cause {
     pub(crate) fn of_registry(status: u16) -> Option<Self> {
         match status {
             403 => Some(Self::RegistryDenies),
+            424 => Some(Self::SourceFails),
             429 => Some(Self::RegistryLimits),
             500..=599 => Some(Self::RegistryFails),
             _ => None,
@@ -199,7 +200,7 @@ impl Cause {
 }
 
 /// The statuses that have a label value of their own; of others the class has one.
-const STATUSES: [(u16, &str); 21] = [
+const STATUSES: [(u16, &str); 22] = [
     (0, "0"),
     (200, "200"),
     (206, "206"),
@@ -211,6 +212,7 @@ const STATUSES: [(u16, &str); 21] = [
     (404, "404"),
     (405, "405"),
     (416, "416"),
+    (424, "424"),
     (429, "429"),
     (500, "500"),
     (502, "502"),
@@ -265,7 +267,7 @@ impl Status {
 
     /// Whether a label value is of a request that failed.
     pub(crate) fn is_failure(name: &str) -> bool {
-        name == "0" || name == "429" || name.starts_with('5')
+        matches!(name, "0" | "424" | "429") || name.starts_with('5')
     }
 
     /// The label value at this place.

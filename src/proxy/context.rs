@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use pingora_core::{Error, ErrorType, Result};
 
 use super::attempts::Attempts;
@@ -271,12 +271,12 @@ impl Context {
         self.trouble.as_ref()
     }
 
-    /// The registry's answer, with as much of its body as is known, goes to the client. It may be an error.
-    pub(crate) fn registry_answers(&mut self, status: StatusCode, body: &Bytes) {
+    /// The registry's answer, with its header and as much of its body as is known, goes to the client. It may be an error.
+    pub(crate) fn registry_answers(&mut self, status: StatusCode, headers: &HeaderMap, body: &Bytes) {
         let is_error = status.is_client_error() || status.is_server_error();
         self.registry_error = is_error.then(|| {
             let bearer = self.admitted.as_ref().and_then(Admitted::bearer);
-            RegistryError::of(status, body, bearer)
+            RegistryError::of(status, body, bearer).with_header(headers)
         });
     }
 

@@ -179,9 +179,9 @@ impl Trouble {
         }
     }
 
-    /// Its name in the metrics.
-    pub(crate) fn cause(&self) -> Cause {
-        match self {
+    /// Its name in the metrics of a route; `None` of what is refused before a route is chosen, or is a mistake of the client's.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        Some(match self {
             Self::NoToken(_) => Cause::NoToken,
             Self::Unresolved => Cause::Unresolved,
             Self::Egress(_) => Cause::Egress,
@@ -194,10 +194,14 @@ impl Trouble {
             Self::Silent => Cause::Silent,
             Self::Broken(_) => Cause::Broken,
             Self::Storage(_) | Self::StorageSays { .. } | Self::StorageSilent(_) => Cause::Storage,
-            Self::Busy => Cause::Busy,
-            Self::Denied(_) | Self::Malformed => Cause::Client,
             Self::Internal(_) => Cause::Fault,
-        }
+            Self::Busy | Self::Denied(_) | Self::Malformed => return None,
+        })
+    }
+
+    /// It is the client's doing, and nobody else has to act on it.
+    pub(crate) fn is_clients(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Malformed)
     }
 
     /// It concerns all that is asked of the registry, as far as can be told.

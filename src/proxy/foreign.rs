@@ -12,7 +12,7 @@ use super::destination::Destination;
 use super::endpoint::Endpoint;
 use super::relay::names;
 use super::target::Target;
-use crate::answer::{API_VERSION, DIGEST, begins};
+use crate::answer::{DIGEST, begins, is_of_registry, is_of_type, is_page_of_another};
 
 /// What the answer to anything but a blob is that is a redirect.
 const ELSEWHERE: &str = "it is a redirect, which may be of something between this host and the registry";
@@ -33,7 +33,7 @@ pub(crate) fn why(response: &ResponseHeader, target: &Target, destination: &Dest
         Endpoint::Blob => is_elsewhere(response, destination).then_some(ELSEWHERE),
         // ACR itself has all but blobs.
         _ if is_redirect(response.status) => Some(ELSEWHERE),
-        _ if !response.status.is_success() || !is_page(response) || is_of_registry(response) => None,
+        _ if !response.status.is_success() || !is_page_of_another(&response.headers) => None,
         Endpoint::Manifest => Some(NO_MANIFEST),
         Endpoint::Tags | Endpoint::Referrers => Some(NO_LIST),
     }
@@ -64,12 +64,6 @@ fn may_lead(response: &ResponseHeader, target: &Target, destination: &Destinatio
     location.is_some_and(|location| names::may_lead(location, destination.upstream.domain.authority(), target))
 }
 
-/// A wrong type alone makes no answer somebody else's: whoever knows the digest knows the manifest, and ACR names the API's version in each
-/// answer (recorded).
-fn is_of_registry(response: &ResponseHeader) -> bool {
-    response.headers.contains_key(&DIGEST) || response.headers.contains_key(&API_VERSION)
-}
-
 /// Why an answer that is passed on cannot be what was asked for: a manifest was asked for by its digest, and it says another one. That of
 /// another algorithm may be the same manifest's. What is read here is compared by its content, and asked for again.
 pub(crate) fn contradicts(response: &ResponseHeader, target: &Target) -> Option<&'static str> {
@@ -90,22 +84,17 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 
 /// It says that it is a page for people.
 pub(crate) fn is_page(response: &ResponseHeader) -> bool {
-    is_of_type(response, "text/html")
+    is_of_type(&response.headers, "text/html")
 }
 
 /// In place of a manifest it has other JSON, such as the status of a network's sign-in page. Each known kind of manifest says its version
 /// or its type; an unknown type, or a header of a registry, may belong to a kind that is not known here.
 pub(crate) fn is_other_json(response: &ResponseHeader, body: &[u8]) -> bool {
     let has_own_type = response.headers.contains_key(header::CONTENT_TYPE)
-        && !["application/json", "text/"].iter().any(|kind| is_of_type(response, kind));
-    if has_own_type || is_of_registry(response) {
+        && !["application/json", "text/"].iter().any(|kind| is_of_type(&response.headers, kind));
+    if has_own_type || is_of_registry(&response.headers) {
         return false;
     }
     let members = serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).unwrap_or_default();
     !["schemaVersion", "mediaType"].iter().any(|name| members.contains_key(*name))
-}
-
-/// Its type begins with this.
-fn is_of_type(response: &ResponseHeader, begin: &str) -> bool {
-    response.headers.get(header::CONTENT_TYPE).is_some_and(|kind| begins(kind.as_bytes(), begin.as_bytes()))
 }

@@ -18,7 +18,6 @@ use super::fail::Trouble;
 use super::measure;
 use super::registry_error::RegistryError;
 use super::trace::Trace;
-use crate::access::Denial;
 use crate::answer::MAX_CORRELATION;
 use crate::logger::{self, Rest, Word};
 use crate::metrics::labels::Kind;
@@ -324,8 +323,8 @@ enum Outcome<'a> {
     Answered,
     /// The request was not admitted, and the client was told why.
     Refused(&'a str),
-    /// The client may not pull, or not that often, and was told so.
-    Denied(Denial),
+    /// The client may not pull, or not that often, or its request is malformed, and it was told so.
+    Denied(&'a Trouble),
     /// The client did not take its answer, as engines often do when they have what they need.
     Left(&'static str),
     Failed(&'a Trouble),
@@ -341,7 +340,7 @@ impl<'a> Outcome<'a> {
     fn of(error: Option<&'a Error>, context: &'a Context) -> Self {
         match (context.trouble(), error, context.refusal()) {
             (Some(Trouble::Malformed), Some(error), _) => Self::Left(left(error)),
-            (Some(Trouble::Denied(denial)), ..) => Self::Denied(*denial),
+            (Some(trouble), ..) if trouble.is_clients() => Self::Denied(trouble),
             (Some(trouble), ..) => Self::Failed(trouble),
             (None, Some(error), _) if *error.esource() == ErrorSource::Downstream => Self::Left(left(error)),
             (None, Some(error), _) => Self::Broken(error),
@@ -365,7 +364,7 @@ impl Outcome<'_> {
         match self {
             Self::Answered => None,
             Self::Refused(why) => Some(Value::from(*why)),
-            Self::Denied(denial) => Some(Value::from_display(denial)),
+            Self::Denied(trouble) => Some(Value::from_display(*trouble)),
             Self::Left(how) => Some(Value::from(*how)),
             Self::Failed(trouble) => Some(Value::from_display(*trouble)),
             Self::Registry(error) => Some(Value::from_display(*error)),
@@ -381,7 +380,7 @@ impl Display for Outcome<'_> {
         match self {
             Self::Answered => Ok(()),
             Self::Refused(why) => write!(f, " error={}", Rest(why, MAX_ERROR)),
-            Self::Denied(denial) => write!(f, " error={}", Rest(denial, MAX_ERROR)),
+            Self::Denied(trouble) => write!(f, " error={}", Rest(trouble, MAX_ERROR)),
             Self::Left(how) => write!(f, " error={how}"),
             Self::Failed(trouble) => write!(f, " error={}", Rest(trouble, MAX_ERROR)),
             Self::Registry(error) => write!(f, " error={}", Rest(error, MAX_ERROR)),

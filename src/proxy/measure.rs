@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 use super::context::{Admitted, Cached, Context, MAX_METHOD};
 use super::endpoint::Endpoint;
 use super::fail::Trouble;
+use super::registry_error::RegistryError;
 use crate::answer::MAX_CORRELATION;
 use crate::metrics::labels::{CacheResult, CallResult, Cause, Hop, Kind, Status};
 use crate::metrics::recent::Failure;
@@ -45,11 +46,9 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
         meters.clients.asked(client);
     }
     let Some(admitted) = context.if_admitted() else { return };
-    // The same statuses whoever they are of: a mistake in a request, or what is not there, is no refusal.
-    if let Some(refused) = Cause::of_registry(status) {
-        // The registry's own status, which may not be the client's: see `fail::passed_on`.
-        let registrys = || Cause::of_registry(context.registry_error()?.status().as_u16());
-        meter.refused.add(context.trouble().map(Trouble::cause).or_else(registrys).unwrap_or(refused));
+    let cause = refused_because(context, status);
+    if let Some(cause) = cause {
+        meter.refused.add(cause);
     }
     if kind == Kind::Manifest && matches!(status, 200 | 304) {
         // The first request of a pull, of which there is one: by tag, or HEAD by digest. What follows it is by digest, too.
@@ -57,9 +56,14 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
             meter.images.pulled(admitted.target.below_source());
         }
     }
-    if context.trouble().is_some() || Status::is_failure(Status::name(Status::of(status).index())) {
-        // A client that leaves is no failure.
-        if context.trouble().is_none() && error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) {
+    if cause.is_some() || context.trouble().is_some() || Status::is_failure(Status::name(Status::of(status).index())) {
+        // What clients do is no failure: neither one that leaves, nor one that writes a header which is refused. By that one anybody could
+        // push out all that is remembered here.
+        let is_clients = match context.trouble() {
+            Some(trouble) => trouble.is_clients(),
+            None => error.is_some_and(|error| *error.esource() == ErrorSource::Downstream),
+        };
+        if is_clients {
             return;
         }
         let trouble = context.trouble().map(ToString::to_string);
@@ -76,6 +80,18 @@ pub(crate) fn ended(session: &Session, error: Option<&Error>, context: &Context,
                 .correlation(context.trouble())
                 .map(|id| String::from_utf8_lossy(id.as_bytes()).chars().take(MAX_CORRELATION).collect()),
         });
+    }
+}
+
+/// Why a request is refused, if it is: neither for a mistake in it, nor because what it asks for is not there.
+fn refused_because(context: &Context, status: u16) -> Option<Cause> {
+    // The registry's own status, which may not be the client's: see `fail::passed_on`.
+    let registrys = || context.registry_error().and_then(RegistryError::cause);
+    // Of a trouble without a status among these, such as storage's 400 to ranges, nobody turns to the source.
+    match Cause::of_registry(status) {
+        Some(refused) => Some(context.trouble().and_then(Trouble::cause).or_else(registrys).unwrap_or(refused)),
+        None if context.trouble().is_none() => registrys(),
+        None => None,
     }
 }
 

@@ -8,6 +8,8 @@ use http::{HeaderMap, StatusCode};
 use oci::quote::registry_error;
 
 use super::refused::Refused;
+use crate::answer::is_page_of_another;
+use crate::metrics::labels::Cause;
 use crate::token::Bearer;
 
 /// Of a body that is passed on. An error says what it is in a few sentences.
@@ -18,6 +20,8 @@ const MAX_BODY: usize = 16 << 10;
 pub(crate) struct RegistryError {
     status: StatusCode,
     body: Bytes,
+    /// It is a page for people, and nothing says that the registry has given it.
+    is_page: bool,
     /// The token in use, which the body may repeat.
     bearer: Option<Arc<Bearer>>,
 }
@@ -25,12 +29,17 @@ pub(crate) struct RegistryError {
 impl RegistryError {
     /// Of an answer with this body, or the beginning of it, of a registry that is asked with this token.
     pub(crate) fn of(status: StatusCode, body: &Bytes, bearer: Option<Arc<Bearer>>) -> Self {
-        Self { status, body: body.clone(), bearer }
+        Self { status, body: body.clone(), is_page: false, bearer }
     }
 
-    /// As the registry has answered.
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
+    /// The same, with what its header says.
+    pub(crate) fn with_header(self, headers: &HeaderMap) -> Self {
+        Self { is_page: is_page_of_another(headers), ..self }
+    }
+
+    /// Why the request is refused by it, as far as its sender is not to blame.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        Cause::of_registry(self.status.as_u16()).or(self.is_page.then_some(Cause::Page))
     }
 
     /// It is about the identity's right to the repository, as far as its body says.
@@ -53,7 +62,11 @@ impl Display for RegistryError {
         let (code, message) = registry_error(&self.body, self.bearer.as_deref().map(Bearer::sent).as_slice());
         write!(f, "the registry answers {}", self.status.as_u16())?;
         code.iter().try_for_each(|code| write!(f, " {code}"))?;
-        message.iter().try_for_each(|message| write!(f, ": {message}"))
+        message.iter().try_for_each(|message| write!(f, ": {message}"))?;
+        if self.is_page {
+            f.write_str(", with a page for people: it may be of something between this host and the registry")?;
+        }
+        Ok(())
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn header(session: &mut Session, response: &mut ResponseHeader, conte
         response.remove_header(name);
     }
     if context.admitted()?.attempts.storage().is_none() {
-        context.registry_answers(response.status, &Bytes::new());
+        context.registry_answers(response.status, &response.headers, &Bytes::new());
     }
     let admitted = &*context.admitted()?;
     let body = if let Some(storage) = admitted.attempts.storage() {

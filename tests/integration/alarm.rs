@@ -216,6 +216,77 @@ async fn whoever_was_told_of_a_begin_is_told_of_the_end_however_many_end_at_once
     );
 }
 
+/// Every pull went past the mirror, and neither the metric, `/status`, the alerts nor `notify.command` knew of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_fails_and_a_page_in_place_of_the_registry_were_told_by_nothing() {
+    const PAGE: &str = "<html><title>404 Not Found</title></html>";
+    let page = |status| Fault::StatusWith {
+        status,
+        headers: vec![("Content-Type".to_owned(), "text/html; charset=utf-8".to_owned())],
+        body: PAGE.to_owned(),
+    };
+    for (cache, fault, status_code, cause) in [
+        ("off", Fault::CacheRule(424), 424, "registry_424"),
+        (ASKING[1], Fault::CacheRule(424), 424, "registry_424"),
+        ("off", page(404), 404, "page"),
+        (ASKING[1], page(404), 404, "page"),
+        (ASKING[1], page(407), 407, "page"),
+        ("off", Fault::CacheRule(403), 403, "registry_403"),
+        (ASKING[1], Fault::CacheRule(403), 403, "registry_403"),
+    ] {
+        let azure = testkit::azure().await;
+        let proxy = Setup::new(&azure).cache(cache).flag("--admin-address", ":0").start();
+        let admin = admin(&proxy);
+        // A registry's own 404 is no refusal.
+        assert_eq!(wire::ask(proxy.address(), "GET /v2/library/none/manifests/latest", ACCEPT).status, 404);
+        azure.inject(Hop::Data, fault);
+        assert_eq!(pull(&proxy), status_code, "{cache}");
+        // A request is counted when its answer has gone.
+        let deadline = Instant::now() + PATIENCE;
+        while status(admin)["failures"].as_array().is_none_or(Vec::is_empty) {
+            assert!(Instant::now() < deadline, "{cache} {cause}: {}", proxy.log());
+        }
+        let told = status(admin);
+        let (route, failures) = (&told["routes"][0], &told["failures"]);
+        assert_eq!(
+            (&route["refused_last_hour"], &route["most_frequent_cause"]),
+            (&1.into(), &cause.into()),
+            "{told:#}"
+        );
+        assert_eq!((&failures[0]["status"], failures[1].is_null()), (&status_code.into(), true), "{told:#}");
+        let error = format!("the registry answers {status_code}");
+        assert!(failures[0]["error"].as_str().is_some_and(|told| told.starts_with(&error)), "{told:#}");
+        // Only the registry gives an id.
+        let is_id = failures[0]["correlation"].as_str().is_some_and(|id| id.len() == 36);
+        assert_eq!(is_id, cause != "page", "{told:#}");
+        let sample = format!("acr_cache_proxy_requests_refused_total{{route=\"docker.io\",cause=\"{cause}\"}} 1.0\n");
+        let scrape = wire::ask(admin, "GET /metrics", "").body;
+        assert!(scrape.contains(&sample), "{cache}: {scrape}");
+    }
+}
+
+/// Whoever sent `Connection: X-Forwarded-For` 32 times pushed out the failures of the registry, and each had a warning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_header_of_a_client_pushed_out_the_failures_of_the_registry() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).cache("off").flag("--admin-address", ":0").start();
+    let admin = admin(&proxy);
+    azure.inject(Hop::Data, Fault::Status(500));
+    assert_eq!(pull(&proxy), 500);
+    azure.clear_faults();
+    for number in 0..40 {
+        let line = format!("GET /v2/library/x{number}/manifests/latest");
+        assert_eq!(wire::ask(proxy.address(), &line, "Connection: X-Forwarded-For\r\n").status, 400);
+    }
+    proxy.wait_for_log("/v2/library/x39/manifests/latest 400 ");
+    let told = status(admin);
+    assert_eq!((&told["failures"][0]["status"], told["failures"][1].is_null()), (&500.into(), true), "{told:#}");
+    let lines = proxy.log();
+    let lines: Vec<_> = lines.lines().filter(|line| line.contains("the Connection header lists")).collect();
+    assert_eq!(lines.len(), 40);
+    assert!(lines.iter().all(|line| line.contains(" INFO ")), "{}", lines[0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_whose_requests_are_all_refused_is_told_and_counted_until_one_is_served() {
     let azure = testkit::azure().await;

@@ -41,7 +41,7 @@ pub(super) async fn content(
     if let Some(correlation) = context.flown().and_then(|trip| trip.correlation.clone()) {
         response.insert_header(&CORRELATION_ID, correlation)?;
     }
-    context.registry_answers(content.status, &content.body);
+    context.registry_answers(content.status, &response.headers, &content.body);
     context.answered(response.status, Body::Unchanged);
     let is_bodiless = request.method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED;
     let is_end = is_bodiless || body.is_empty();
