@@ -207,7 +207,7 @@ impl Opening {
         }
     }
 
-    /// A client of TLS would not understand an answer.
+    /// A client of TLS would not understand an answer, so it gets none, and the log says so.
     async fn refuse_header<S: Stream>(
         &self,
         socket: &mut Socket<S>,
@@ -219,8 +219,11 @@ impl Opening {
         if let Some(why) = why.proxy_header() {
             load.openings.refuse_proxy_header(why);
         }
-        proxy::log_refused_header(client.as_inet().copied(), None, &why.refusal(), begun.elapsed());
-        if self.tls.is_none() {
+        let (client, refusal) = (client.as_inet().copied(), why.refusal());
+        if self.tls.is_some() {
+            proxy::log_no_answer(client, refusal.message(), begun.elapsed());
+        } else {
+            proxy::log_refused_header(client, None, &refusal, begun.elapsed());
             refusal::refuse(socket, why).await;
         }
     }

@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::listeners::{Wire, connect_unix, is_served};
+use crate::tls::Secret;
 use crate::wire;
+use testkit::certificates::Authority;
 use testkit::{AT_ONCE, PATIENCE, Proxy, Setup};
 
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 192.0.2.1 32768 80\r\n";
@@ -106,6 +108,26 @@ async fn a_header_of_nobody_trusted_is_refused_and_named() {
     connection.write_all(&[V1, b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"].concat()).expect("sent");
     let answer = all(connection);
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("does not take from this sender"), "{answer}");
+}
+
+/// The line said `400 148B`, and the client had got nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_tls_the_log_claimed_an_answer_that_was_never_sent() {
+    let azure = testkit::azure().await;
+    let secret = Secret::new(&Authority::new("mirror CA").server(&["mirror.internal"]), &[]);
+    let tls = secret.tls("");
+    let listen = format!("[{{address: '127.0.0.1:0', tls: {tls}, proxy_protocol: {{trusted: [127.0.0.1]}}}}]");
+    let proxy = Setup::new(&azure).listen(&listen).start();
+    for (bytes, error) in [
+        (&b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"[..], "no PROXY protocol header, which every connection"),
+        (b"PROXY TCP4 1.2.3.4\r\n", "the PROXY protocol header cannot be read"),
+        // A second one.
+        (&[V1, V1].concat(), "a PROXY protocol header that this listener does not take from this sender"),
+    ] {
+        assert_eq!(wire::send(proxy.address(), bytes), b"", "{error}");
+        let line = proxy.wait_for_log(&format!(" error={error}"));
+        assert!(line.contains(" access] - - 0 0B "), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
