@@ -64,10 +64,6 @@ fn serve(Serve { config, flags, warnings, exit_with_stdin }: Serve) -> Result<()
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_thp_disable(true);
     logger::start(config.log());
-    // Not logged: it is about a filter that may not show it.
-    if let Some(warning) = logger::doubt(&config.log().filter) {
-        logger::complain(&warning);
-    }
     for warning in warnings {
         warn!("{warning}");
     }

@@ -20,7 +20,7 @@ use crate::net::trust::TrustRoots;
 use crate::serve::registry::{Builder, Built, Shared};
 use crate::serve::{ServeError, announce};
 use crate::service_variables::Told;
-use crate::{alarm, identity, logger};
+use crate::{alarm, identity};
 
 /// What the proxy would be built of.
 pub(super) struct Parts {
@@ -172,7 +172,6 @@ fn not_here(config: &Config) -> Vec<String> {
 
 /// What the proxy says at its start, and goes on; and what its first sign-in would say of files.
 fn warn(findings: &mut Findings, config: &Config) {
-    logger::doubt(&config.log().filter).into_iter().for_each(|doubt| findings.warn(doubt));
     if config.upstreams().iter().any(|upstream| matches!(upstream.identity().kind(), IdentityKind::Default)) {
         identity::passed_over().into_iter().for_each(|sentence| findings.warn(sentence));
     }

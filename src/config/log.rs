@@ -18,7 +18,9 @@ pub(super) fn settings(flags: &Flags, file: Option<TextOr<LogTable>>, mistakes: 
     let variable = flags.rust_log.clone().map(|text| (Place::new("RUST_LOG"), text));
     let is_given = flag.is_some() || variable.is_some();
     let flag = LOG.filter.parse([flag], mistakes);
-    let variable = variable.and_then(|text| mistakes.parse(text, logger::parse_shared_filter));
+    // Beside a flag it filters nothing, so its targets do not matter.
+    let parse = if flag.is_some() { logger::parse_levels } else { logger::parse_shared_filter };
+    let variable = variable.and_then(|text| mistakes.parse(text, parse));
     let file =
         if is_given { LOG.filter.parse([filter], mistakes) } else { LOG.filter.parse_or_default([filter], mistakes) };
     let filter = flag.or(variable).or(file);

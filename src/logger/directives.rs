@@ -15,7 +15,7 @@ const NEAR: f64 = 0.8;
 /// Checks a filter and returns it unchanged. `env_logger` takes any word that is not a level for a target, without a warning,
 /// and an unknown target leaves the log empty. The error names the known ones.
 pub(crate) fn parse_filter(text: &str) -> Result<String, String> {
-    let filter = parse_shared_filter(text)?;
+    let filter = parse_levels(text)?;
     match targets(text).find(|target| !exists(target)) {
         None => Ok(filter),
         Some(unknown) => {
@@ -24,8 +24,25 @@ pub(crate) fn parse_filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// Checks a filter from `RUST_LOG`. Other programs read the variable too, so its targets may be theirs; only levels are checked.
+/// Checks a filter from `RUST_LOG`. Other programs read the variable too, so its targets may be theirs. It is wrong where one looks
+/// like one of ours mistyped, and where none is ours at all, so that the log would stay empty.
 pub(crate) fn parse_shared_filter(text: &str) -> Result<String, String> {
+    let filter = parse_levels(text)?;
+    let concerns_us = |directive: &str| directive.split_once('=').is_none_or(|(target, _)| exists(target.trim_start()));
+    let is_near = |target: &&str| OWN_TARGETS.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR);
+    let mut unknown = targets(text).filter(|target| !exists(target));
+    if text.split(',').any(concerns_us) {
+        return match unknown.find(is_near) {
+            None => Ok(filter),
+            Some(near) => Err(format!("there is no target {near:?}: {}", suggestion(near))),
+        };
+    }
+    let suggestion = unknown.next().map(suggestion).unwrap_or_default();
+    Err(format!("{text:?} names no target of this program, so its log would stay empty: {suggestion}"))
+}
+
+/// Checks the levels of a filter, and no target.
+pub(crate) fn parse_levels(text: &str) -> Result<String, String> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let valid = text.split(',').all(|directive| {
         let (_, level) = directive.split_once('=').unwrap_or(("", directive));
@@ -38,20 +55,6 @@ pub(crate) fn parse_shared_filter(text: &str) -> Result<String, String> {
         "{text:?} is not a log filter: use a level ({}), or a list such as warn,access=info",
         LEVELS.join(", ")
     ))
-}
-
-/// A warning about a valid filter from `RUST_LOG`: it names a target that looks like one of ours mistyped, or none of ours at
-/// all, so that the log stays empty. Filters from the flag and the file never get this far with an unknown target.
-pub(crate) fn doubt(text: &str) -> Option<String> {
-    let concerns_us = |directive: &str| directive.split_once('=').is_none_or(|(target, _)| exists(target.trim_start()));
-    let is_near = |target: &str| OWN_TARGETS.iter().any(|known| strsim::jaro_winkler(known, target) >= NEAR);
-    let mut unknown = targets(text).filter(|target| !exists(target));
-    let first = unknown.clone().next()?;
-    if text.split(',').any(concerns_us) {
-        let near = unknown.find(|target| is_near(target))?;
-        return Some(format!("RUST_LOG: there is no target {near:?}: {}", suggestion(near)));
-    }
-    Some(format!("RUST_LOG: {text:?} names no target of this program, so its log stays empty: {}", suggestion(first)))
 }
 
 fn targets(text: &str) -> impl Iterator<Item = &str> + Clone {
@@ -119,30 +122,28 @@ mod tests {
             let sentence = parse_filter(text).expect_err(text);
             assert!(sentence.contains(says), "{text}: {sentence}");
         }
-        // `RUST_LOG`: unknown targets are accepted, but a doubtful filter gets a warning.
+        // `RUST_LOG`: unknown targets are those of other programs, unless they look like ours, or ours are missing.
         for (text, says) in [
+            ("loud", Some("\"loud\" is not a log filter: use a level")),
             (
                 "acess=info",
-                Some("RUST_LOG: \"acess=info\" names no target of this program, so its log stays empty: did you mean"),
+                Some("\"acess=info\" names no target of this program, so its log would stay empty: did you mean"),
             ),
             (
                 "h2=debug,tower_http=info",
-                Some("names no target of this program, so its log stays empty: there are access"),
+                Some("names no target of this program, so its log would stay empty: there are access"),
             ),
-            ("warn,acess=info", Some("RUST_LOG: there is no target \"acess\": did you mean access? there are")),
+            ("warn,acess=info", Some("there is no target \"acess\": did you mean access? there are")),
             ("info,tower_http=debug", None),
             ("tower_http=debug,access=info", None),
             ("off", None),
             ("warn,access=info", None),
         ] {
-            let doubt = doubt(text);
-            assert!(
-                doubt.as_deref().is_some_and(|doubt| says.is_some_and(|says| doubt.contains(says)))
-                    || doubt.is_none() && says.is_none(),
-                "{text}: {doubt:?}"
-            );
+            match (parse_shared_filter(text), says) {
+                (Err(sentence), Some(says)) => assert!(sentence.contains(says), "{text}: {sentence}"),
+                (filter, says) => assert_eq!((filter.as_deref(), says), (Ok(text), None)),
+            }
         }
-        assert!(parse_shared_filter("info,tower_http=debug").is_ok());
-        assert!(parse_shared_filter("loud").is_err());
+        assert!(parse_levels("h2=debug").is_ok() && parse_levels("loud").is_err());
     }
 }

@@ -183,11 +183,25 @@ async fn clients_connected_at_the_signal_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rust_log_that_leaves_the_log_empty_is_reported() {
+async fn a_misspelt_rust_log_started_a_proxy_with_an_empty_log() {
     let azure = testkit::azure().await;
-    let proxy = Setup::new(&azure).env("RUST_LOG", "acess=info").spawn();
-    proxy
-        .wait_for_log("RUST_LOG: \"acess=info\" names no target of this program, so its log stays empty: did you mean");
+    for (filter, says) in [
+        (
+            "acess=info",
+            "RUST_LOG: \"acess=info\" names no target of this program, so its log would stay empty: did you mean",
+        ),
+        ("warn,acess=info", "RUST_LOG: there is no target \"acess\": did you mean access?"),
+    ] {
+        let mut proxy = Setup::new(&azure).env("RUST_LOG", filter).spawn();
+        proxy.wait_for_log(says);
+        assert_eq!(proxy.wait().code(), Some(2), "{filter}");
+    }
+    // Of a variable that other programs read as well, and beside a flag.
+    for (filter, flag) in [("info,h2=debug", None), ("h2=debug", Some("info"))] {
+        let setup = Setup::new(&azure).env("RUST_LOG", filter);
+        let setup = if let Some(flag) = flag { setup.flag("--log", flag) } else { setup };
+        setup.start();
+    }
 }
 
 /// Nobody wrote into it, and the start hung in silence; a shell's `<(...)` is one that is written.
