@@ -224,6 +224,7 @@ impl Client {
                     return outcome;
                 }
                 Ok(answer) => retry_after(&answer.headers),
+                Err(failure) if failure.lasts() => return outcome,
                 Err(_) => None,
             };
             let Some(pause) = pause(tries, asked).filter(|_| !self.is_stalled()) else { return outcome };

@@ -35,18 +35,30 @@ impl fmt::Display for Hop {
 
 /// One sentence, without the image's name.
 #[derive(Debug)]
-pub(super) struct Failure(String);
+pub(super) struct Failure {
+    sentence: String,
+    lasts: bool,
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.sentence)
     }
 }
 
 impl Failure {
+    fn new(sentence: String) -> Self {
+        Self { sentence, lasts: false }
+    }
+
+    /// The same request fails in the same way until somebody has done something about it.
+    pub(super) fn lasts(&self) -> bool {
+        self.lasts
+    }
+
     /// The content is not what was asked for.
     pub(super) fn content(hop: &Hop, request: &str, what: impl fmt::Display) -> Self {
-        Self(format!("{hop}: {request}: {what}"))
+        Self::new(format!("{hop}: {request}: {what}"))
     }
 
     /// A success without the content, which neither the proxy nor storage answers.
@@ -59,7 +71,7 @@ impl Failure {
                 "this is not the image's content: look for what has answered between this host and storage, such as a firewall, a forward proxy or a sign-in page, or leave storage out with --layers head"
             }
         };
-        Self(format!("{hop}: {request}: {advice}: {what}"))
+        Self::new(format!("{hop}: {request}: {advice}: {what}"))
     }
 
     /// There is no answer.
@@ -77,7 +89,8 @@ impl Failure {
             }
             _ => "the connection broke",
         };
-        Self(format!("{hop}: {request}: {advice}: {}", with_causes(&cause)))
+        let lasts = matches!(of_tls(&cause), Some(rustls::Error::InvalidCertificate(_)));
+        Self { sentence: format!("{hop}: {request}: {advice}: {}", with_causes(&cause)), lasts }
     }
 
     /// The answer is an error.
@@ -94,7 +107,7 @@ impl Failure {
             cause = format!("{cause}: {message}");
         }
         let advice = if needs_tls { "give --via as https://" } else { advice(hop, status, code.as_deref()) };
-        Self(format!("{hop}: {request}: {advice}: {cause}"))
+        Self::new(format!("{hop}: {request}: {advice}: {cause}"))
     }
 }
 

@@ -75,7 +75,7 @@ impl Report {
         }
         let Tally { warm, failed, .. } = *tally;
         let left = self.images - warm - failed;
-        format!("warm: stopped: {warm} of {} are warm, {failed} failed, {left} are left", count(self.images, "image"))
+        format!("warm: stopped: {warm} of {} warm, {failed} failed, {left} left", count(self.images, "image"))
     }
 
     /// A line on standard error, above the bar. If nobody reads it, the sum and the exit status still tell.
@@ -96,11 +96,11 @@ impl Report {
         if tally.failed + left > 0 {
             let stalled = match left {
                 0 => String::new(),
-                left => format!(", {left} were not tried because nothing was answered for {} s", STALLED.as_secs()),
+                left => format!(", {left} not tried because nothing was answered for {} s", STALLED.as_secs()),
             };
             let Tally { warm, failed, .. } = *tally;
             let images = count(self.images, "image");
-            return Err(format!("warm: {failed} of {images} failed, with a line each above{stalled}; {warm} are warm"));
+            return Err(format!("warm: {failed} of {images} failed, with a line each above{stalled}; {warm} warm"));
         }
         let touched = match run.layers {
             Layers::None => String::new(),

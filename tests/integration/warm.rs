@@ -278,10 +278,7 @@ async fn what_fails_has_one_line_each_and_the_rest_is_warm_all_the_same() {
     }
     // All but the platform that no image has.
     let two = said(&warm(&azure, &proxy.url(""), "busybox ghcr.io/org/app:1 busybox:nope --platform linux/amd64", ""));
-    assert!(
-        two.0 == 1 && two.1.contains("warm: 1 of 3 images failed, with a line each above; 2 are warm\n"),
-        "{two:?}"
-    );
+    assert!(two.0 == 1 && two.1.contains("warm: 1 of 3 images failed, with a line each above; 2 warm\n"), "{two:?}");
     assert!(two.1.contains("warmed busybox: ") && two.1.contains("warmed ghcr.io/org/app:1: "), "{two:?}");
 }
 
@@ -456,7 +453,7 @@ async fn a_run_that_is_stopped_says_what_is_warm_and_what_is_left() {
         let mut rest = String::new();
         said.read_to_string(&mut rest).expect("text");
         assert_eq!(ended.code(), Some(status), "{rest}");
-        let sum = "acr-cache-proxy: warm: stopped: 1 of 2 images are warm, 0 failed, 1 are left\n";
+        let sum = "acr-cache-proxy: warm: stopped: 1 of 2 images warm, 0 failed, 1 left\n";
         assert!(rest.ends_with(sum), "{rest}");
     }
 }
