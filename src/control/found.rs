@@ -85,10 +85,21 @@ fn choose(owners: Vec<Owner>, caller: u32) -> Result<u32, String> {
             ))
         }
         (several, _) => {
-            let several: Vec<_> = several.iter().map(|proxy| proxy.pid.to_string()).collect();
+            let pids: Vec<_> = several.iter().map(|proxy| proxy.pid).collect();
+            if let Some((old, new)) = upgrade(&pids, owner::parent) {
+                return Err(format!(
+                    "an upgrade is under way: process {new} is to take the place of {old}, within half a minute or not at all: run this again then"
+                ));
+            }
+            let several: Vec<_> = pids.iter().map(u32::to_string).collect();
             Err(format!("several proxies run here: name one of them with --pid: {}", several.join(", ")))
         }
     }
+}
+
+/// Of these proxies one and another that it has started in order to be replaced by it. Neither takes other settings meanwhile.
+fn upgrade(pids: &[u32], parent: impl Fn(u32) -> Option<u32>) -> Option<(u32, u32)> {
+    pids.iter().find_map(|new| parent(*new).filter(|old| pids.contains(old)).map(|old| (old, *new)))
 }
 
 /// The process ids of the proxies of this network namespace, whose sockets these are. Any user can open a socket with any process's
@@ -141,6 +152,10 @@ mod tests {
         assert!(choose(vec![], 0).is_err_and(|sentence| sentence.starts_with("no proxy runs here")));
         let several = choose(vec![proxy(), owner(9, 0, installed, false), fake(10)], 0).expect_err("which one");
         assert!(several.ends_with("with --pid: 812, 9"), "{several}");
+        let parent = |pid| Some(if pid == 389 { 354 } else { 1 });
+        assert_eq!(upgrade(&[354, 389], parent), Some((354, 389)), "`reload` said that several proxies run here");
+        assert_eq!(upgrade(&[354, 390], parent), None);
+        assert_eq!(upgrade(&[389, 390], |_| None), None, "it cannot be seen");
         let none = choose((1000..2000).map(fake).collect(), 0).expect_err("none of them");
         assert!(none.contains("process 1000 (") && none.contains(", user 1000), 1001 ("), "{none}");
         assert!(none.ends_with("and others: if that is your proxy, name it with --pid"), "{none}");
