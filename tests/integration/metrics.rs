@@ -80,6 +80,24 @@ async fn a_scrape_has_every_metric_of_the_catalogue_and_no_other() {
     }
 }
 
+/// The page said that every series appears with its first event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_counter_by_route_appears_with_its_first_event_and_others_are_there_from_the_start() {
+    let (_azure, _, _proxy, admin) = start("{memory: 8MiB}").await;
+    let samples = scrape(admin);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).expect("a page");
+    let counters = page.lines().filter(|line| line.starts_with("| `") && line.contains(" | counter | "));
+    for row in counters {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let (name, labels) = (cells[1].trim_matches('`'), cells[3]);
+        // The sign-in may have come.
+        if !labels.contains("`hop`") {
+            let is_there = samples.keys().any(|sample| sample.split('{').next() == Some(name));
+            assert_eq!(is_there, !labels.contains("`route`"), "{row}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_is_counted_once_by_route_kind_status_and_what_the_cache_did() {
     let (azure, pushed, proxy, admin) = start("{memory: 8MiB}").await;

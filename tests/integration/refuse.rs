@@ -138,3 +138,19 @@ async fn a_whole_url_is_taken_as_its_path_if_its_host_is_that_of_the_header() {
         assert_eq!(is_asked, target.ends_with(pull) && status == 200, "{target}");
     }
 }
+
+/// The table of what a client gets said 400 for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_connection_may_not_list_is_refused_where_it_would_be_sent_on() {
+    let azure = testkit::azure().await;
+    let proxy = Setup::new(&azure).start();
+    for (line, status) in [
+        ("GET /v2/", 200),
+        ("GET /v2/library/busybox/manifests/latest", 400),
+        ("GET /v2/library/busybox/tags/list", 400),
+        ("GET /v2/busybox", 404),
+    ] {
+        assert_eq!(wire::ask(proxy.address(), line, "Connection: Host\r\n").status, status, "{line}");
+    }
+    assert!(azure.requests().iter().all(|request| request.hop != Hop::Data));
+}
