@@ -100,6 +100,7 @@
 //!     blob                           with `blobs: proxy`:
 //!       locate                         follows a redirect of the shield's; without the cache, asks for it in proxy_upstream_filter
 //!       redirect, hosts                its redirect, and which hosts may be storage
+//!       range                          which parts of it a client asks for, and whether an answer is one of them
 //!       storage                        the phases of a request to storage
 //!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response
 //!     foreign                        what is not the registry's answer, by its header, and what is read by its body
