@@ -194,22 +194,25 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_is_given_up_ends_with_its_process_group_and_what_has_left_that_goes_on() {
         let folder = tempfile::tempdir().expect("a folder");
-        let ids = folder.path().join("ids");
         let mut command =
-            shell("sleep 1000 & echo $! >> \"$IDS\"; setsid sh -c 'echo $$ >> \"$IDS\"; exec sleep 1000' & wait");
-        let both = async {
-            loop {
-                let written = std::fs::read_to_string(&ids).unwrap_or_default();
-                let numbers: Vec<i32> = written.lines().filter_map(|line| line.parse().ok()).collect();
-                if let [in_group, elsewhere] = numbers[..] {
-                    break (in_group, elsewhere);
+            shell("sleep 1000 & echo $! > group; setsid sh -c 'echo $$ > session; exec sleep 1000' & wait");
+        let id = |name| {
+            let path = folder.path().join(name);
+            async move {
+                loop {
+                    // Its line is whole when it has an end.
+                    let written = std::fs::read_to_string(&path).unwrap_or_default();
+                    if let Some(id) = written.strip_suffix('\n').and_then(|id| id.parse::<i32>().ok()) {
+                        break id;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
+        let both = async { (id("group").await, id("session").await) };
         let mut printed = Printed::all(100);
         let (in_group, elsewhere) = tokio::select! {
-            ended = run(command.env("IDS", &ids), &mut printed) => panic!("it hangs: {ended:?}"),
+            ended = run(command.current_dir(&folder), &mut printed) => panic!("it hangs: {ended:?}"),
             both = tokio::time::timeout(Duration::from_secs(60), both) => both.expect("it starts both"),
         };
         nix::sys::signal::kill(Pid::from_raw(elsewhere), Signal::SIGKILL).expect("it goes on");
