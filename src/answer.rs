@@ -155,13 +155,25 @@ pub(crate) fn pause_for_clients(headers: &HeaderMap) -> Option<HeaderValue> {
     bounded_pause(headers).map(|pause| HeaderValue::from(pause.as_secs()))
 }
 
+/// How rustls begins to say that a connection was cut; the address of a page about it follows.
+const CUT: &str = "peer closed connection without sending TLS close_notify";
+
+/// What an error says by itself.
+fn said(error: &dyn Error) -> String {
+    let said = error.to_string();
+    match said.split_once(CUT) {
+        Some((before, _)) => format!("{before}the connection was cut, without the end that TLS has"),
+        None => said,
+    }
+}
+
 /// An error with its causes, the innermost last. An error that ends with its cause stands for both, and one that only wraps
 /// its cause in advice is left out.
 pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let said = error.to_string();
+        let said = said(error);
         next = error.source();
         match parts.last() {
             Some(last) if last.ends_with(&said) => continue,

@@ -99,7 +99,7 @@
 //!     authorize                      proxy_upstream_filter: a token for the repository, waited for if it is on its way
 //!     blob                           with `blobs: proxy`:
 //!       locate                         follows a redirect of the shield's; without the cache, asks for it in proxy_upstream_filter
-//!       redirect, hosts                its redirect, and which hosts may be storage
+//!       redirect, hosts, range         its redirect, which hosts may be storage, which part of it an answer is
 //!       storage                        the phases of a request to storage
 //!     forward                        upstream_peer to upstream_response_filter: the registry's address, request, response
 //!     foreign                        what is not the registry's answer, by its header, and what is read by its body
@@ -171,7 +171,7 @@
 //!   unit::lines                      the lines of systemd's files
 //!   unit::manager                    what systemd gives to every service
 //!   unit::specifier                  `%n` and so on in units
-//! program                          runs one to its end, and ends it with all that it has started
+//! program                          runs one to its end, and ends it with its process group
 //! digest                           whether content is what its digest says
 //! secret, answer                   masked values; what servers say
 //! logger                           the log
@@ -325,11 +325,12 @@
 //! - What root writes or removes below a tree stays in it: no link of a user is followed, whenever it came.
 //!   Held by `clients::links::a_users_link_leads_root_nowhere_and_roots_link_is_followed`,
 //!   `clients::links::a_users_link_leads_init_nowhere`.
-//! - Secrets and tokens are in no log line, also where a server repeats what it was sent. No client gets a sentence of a sign-in or a
-//!   header of the registry that has one of them.
+//! - Secrets and tokens are in no log line, also where a server repeats what it was sent. No client gets a sentence of a sign-in that has
+//!   one of them, nor a header of the registry that has its whole token as it is.
 //!   Held by `integration::pull::no_secret_is_in_the_log_at_trace`, `secret::tests::prints_as_a_mask`,
 //!   `integration::credentials::a_secret_that_a_server_repeats_in_its_refusal_reaches_neither_clients_nor_the_log`,
-//!   `integration::pull::a_token_that_is_repeated_in_a_header_reaches_no_client_and_no_part_of_it_the_log`.
+//!   `integration::pull::a_token_that_is_repeated_in_a_header_reaches_no_client_and_no_part_of_it_the_log`,
+//!   `token::slot::tests::in_a_header_the_whole_token_is_found_as_it_is_and_in_no_other_spelling`.
 //! - What others have written is printed so that a terminal shows it and obeys none of it.
 //!   Held by `integration::terminal::a_key_or_a_file_name_with_escapes_is_shown_and_not_obeyed`,
 //!   `integration::terminal::what_a_registry_and_a_proxy_say_runs_in_no_other_direction`,

@@ -1,5 +1,6 @@
-//! Programs that are run to their end: with a bound of what they print, and ended, with all that they have started, when nobody waits
-//! for them any more.
+//! Programs that are run to their end: with a bound of what they print, and ended, with their process group, when nobody waits for them
+//! any more. What a program has put into a group or a session of its own is not ended: it has left on purpose, and systemd, whose
+//! unit it cannot leave, ends it with the unit.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -169,6 +170,8 @@ fn running() -> MutexGuard<'static, BTreeSet<i32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -185,6 +188,45 @@ mod tests {
         assert_eq!((status.code(), printed.stdout.as_slice()), (Some(3), &b"out\n"[..]));
         let left: i32 = String::from_utf8_lossy(&printed.stderr).trim().parse().expect("a number");
         nix::sys::signal::kill(Pid::from_raw(left), Signal::SIGKILL).expect("it goes on");
+    }
+
+    /// The documentation said that all is ended that the program has started.
+    #[tokio::test]
+    async fn a_program_that_is_given_up_ends_with_its_process_group_and_what_has_left_that_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command =
+            shell("sleep 1000 & echo $! > group; setsid sh -c 'echo $$ > session; exec sleep 1000' & wait");
+        let id = |name| {
+            let path = folder.path().join(name);
+            async move {
+                loop {
+                    // Its line is whole when it has an end.
+                    let written = std::fs::read_to_string(&path).unwrap_or_default();
+                    if let Some(id) = written.strip_suffix('\n').and_then(|id| id.parse::<i32>().ok()) {
+                        break id;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        let both = async { (id("group").await, id("session").await) };
+        let mut printed = Printed::all(100);
+        let (in_group, elsewhere) = tokio::select! {
+            ended = run(command.current_dir(&folder), &mut printed) => panic!("it hangs: {ended:?}"),
+            both = tokio::time::timeout(Duration::from_secs(60), both) => both.expect("it starts both"),
+        };
+        nix::sys::signal::kill(Pid::from_raw(elsewhere), Signal::SIGKILL).expect("it goes on");
+        // Whoever inherits the other one takes a moment to bury it.
+        let is_gone = || {
+            let state = std::fs::read_to_string(format!("/proc/{in_group}/stat")).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ")
+        };
+        let gone = async {
+            while !is_gone() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it is ended");
     }
 
     #[tokio::test]

@@ -87,6 +87,11 @@ pub(crate) fn clean(text: &str, form: Form) -> Result<&str, ValueError> {
     }
 }
 
+/// Whether somebody else's answer has a token here: one that is empty, or that no header may carry, is of nobody who gives tokens.
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| Form::Token.allows(c))
+}
+
 /// Whether nothing is left of a value when it is cleaned.
 pub(crate) fn is_empty(text: &str) -> bool {
     trimmed(text).is_empty()

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{Event, Tells};
 use crate::program::{self, Printed};
 
-/// A message is on its way within this; a program that hangs is ended, with all that it has started.
+/// A message is on its way within this; a program that hangs is ended, with its process group.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Of what it prints, the log has so much, and the rest is read and dropped.
 const MAX_OUTPUT: usize = 1024;

@@ -376,6 +376,10 @@ pub(crate) fn parse_unix(text: &str) -> Result<PathBuf, String> {
             "{text:?} is not a socket's path: use one from the root, such as /run/acr-cache-proxy/clients.sock"
         ));
     }
+    // Of a folder that is there, the start would say that it is not, and of an earlier process's socket that it is served.
+    if ["/", "/.", "/.."].iter().any(|end| text.ends_with(end)) {
+        return Err(format!("{text:?} is a folder's path: name the socket in it, such as clients.sock"));
+    }
     if path.as_os_str().len() > MAX_UNIX_PATH {
         return Err(format!("has {} bytes: a socket's path has {MAX_UNIX_PATH} at most", path.as_os_str().len()));
     }

@@ -147,7 +147,7 @@ pub(super) async fn program(words: &[&str]) -> Option<String> {
 }
 
 /// Runs a program to its end: whether it succeeded, and what it has printed to standard output and standard error. After the limit it is
-/// killed, with all that it has started.
+/// killed, with its process group.
 pub(super) async fn run(words: &[&str], limit: Duration) -> io::Result<(bool, String, String)> {
     let (name, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut printed = Printed::all(MAX_ANSWER);

@@ -35,7 +35,7 @@ pub(crate) fn developer() -> Result<Arc<dyn TokenCredential>, SourceError> {
     Ok(AzureDeveloperCliCredential::new(Some(options))?)
 }
 
-/// Runs a tool, and ends it with all that it has started when the future that runs it is dropped.
+/// Runs a tool, and ends it with its process group when the future that runs it is dropped.
 #[derive(Debug)]
 struct Tool;
 

@@ -14,9 +14,12 @@ use super::transport::{LastCall, Transport};
 use super::{azure_arc, azure_cli, client_certificate, client_secret, workload_identity};
 use crate::config::identity::Kind;
 use crate::failure::{Failure, Hop};
+use crate::value::is_token;
 
 /// One try of a source, of several calls or of a program: `az` starts in seconds.
 const LIMIT: Duration = Duration::from_secs(15);
+/// Of a tool; an endpoint's answer is told with its status.
+const NO_TOKEN: &str = "it gave no token: a token has visible ASCII characters only, one at least";
 
 /// One source.
 pub(crate) struct TokenSource {
@@ -52,7 +55,9 @@ impl TokenSource {
         let credential = self.credential().await.map_err(|cause| self.failure(cause.to_string(), true))?;
         self.inputs.transport.forget();
         let cause = match timeout(LIMIT, credential.get_token(&[&self.inputs.cloud.scope], None)).await {
-            Ok(Ok(token)) => return Ok(token),
+            Ok(Ok(token)) if is_token(token.token.secret()) => return Ok(token),
+            // azure_identity makes a token without content of `{}`, and the registry would say that the identity has no role.
+            Ok(Ok(_)) => NO_TOKEN.to_owned(),
             Ok(Err(cause)) => quoted(&explain(&cause), &[]).unwrap_or_default(),
             Err(_) => format!("no token within {} s, trying again", LIMIT.as_secs()),
         };

@@ -13,6 +13,7 @@ use super::target::Target;
 use crate::browser;
 use oci::authority::MAX_AUTHORITY;
 use oci::error::{Code, Refusal};
+use oci::printable;
 use oci::request::{Pull, Request};
 use oci::route::Unrouted;
 
@@ -92,8 +93,12 @@ fn host(request: &RequestHeader) -> Option<&str> {
 
 /// 404, so that the client asks the registry itself.
 pub(crate) fn no_route(registry: &str) -> Refusal {
-    let registry = registry.chars().filter(|c| !c.is_control()).take(MAX_AUTHORITY).collect::<String>();
-    let message = format!("no route for {registry}: ask that registry itself, or add it to routes");
+    // Without its control characters, what is no name would read as the name of a registry that has a route.
+    let advice = match registry.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => "ask that registry itself, or add it to routes",
+        false => "that is no registry's name",
+    };
+    let message = format!("no route for {}: {advice}", printable::bounded(registry, MAX_AUTHORITY));
     Refusal::new(StatusCode::NOT_FOUND, Code::NameUnknown, message)
 }
 

@@ -5,6 +5,7 @@
 //!            client if the registry has something else to say
 //! redirect   the registry's redirect, and the storage that it leads to
 //! hosts      which hosts may be storage
+//! range      which parts of it a client asks for, and whether an answer is one of them
 //! storage    the request to storage, and its response
 //! ```
 //!
@@ -12,5 +13,6 @@
 
 pub(crate) mod hosts;
 pub(crate) mod locate;
+mod range;
 pub(crate) mod redirect;
 pub(crate) mod storage;

@@ -148,7 +148,7 @@ impl Read {
             };
             // Without its names' letter case, which means nothing.
             let response = call::header_of(&upstream)?;
-            let response = self::response(response.status, response.headers.clone());
+            let mut response = self::response(response.status, response.headers.clone());
             if let Err(error) = forward::check_response(&response, request, admitted).await {
                 let body = Box::pin(call::finish(&connections, upstream, &peer, admitted)).await;
                 if error.retry() {
@@ -172,7 +172,10 @@ impl Read {
             let body = body::read(&mut upstream, &response, limit).await;
             let line = match &body {
                 Body::Whole(body) => {
-                    probe::limited(admitted, &response, Some(body));
+                    if let Some(pause) = probe::limited(admitted, &response, Some(body)) {
+                        // A 429 may name no time that can be read, and this proxy pauses all the same.
+                        response.insert_header(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()))?;
+                    }
                     call::may_be_kept(admitted).then(|| Box::new((upstream, peer)))
                 }
                 Body::BrokeOff | Body::TooLarge | Body::NoRoom => None,

@@ -211,18 +211,25 @@ impl Health {
     }
 
     /// The registry has answered a call with 429, or with 503 and `Retry-After`: nothing of its kind is asked for a while.
-    /// `body` is `None` where it goes to the client unread.
+    /// `body` is `None` where it goes to the client unread. Returns the pause that the answer asks for, with which a client that gets it
+    /// comes back when those may who are refused meanwhile.
     ///
     /// The limit of a cache rule's source is not the registry's, and other rules are served. Its 429 names the rule, and has no
     /// `Retry-After`; of an unread one nothing else tells.
-    pub(crate) fn limited(&self, call: Call, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) {
+    pub(crate) fn limited(
+        &self,
+        call: Call,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Option<&[u8]>,
+    ) -> Option<Duration> {
         if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            return;
+            return None;
         }
         let pause = retry_after(headers);
         let is_others = body.map_or(pause.is_none(), Refused::is_about_rule);
         if is_others {
-            return;
+            return None;
         }
         if let Some((pause, is_new)) = self.cool_down.answered(call, status, pause) {
             self.cool_downs.fetch_add(1, Ordering::Relaxed);
@@ -232,6 +239,7 @@ impl Health {
                 warn!("acr {}: {status}: it limits requests, and is asked for no {calls} for {seconds} s", self.name);
             }
         }
+        CoolDown::wanted(status, pause)
     }
 
     fn limit_is_over(&self, over: impl IntoIterator<Item = limited::Over>) {

@@ -64,13 +64,15 @@ pub(crate) fn answered(admitted: &Admitted, response: &ResponseHeader) {
     }
 }
 
-/// The registry has answered, perhaps that it limits requests. `body` is `None` where it goes to the client unread.
-pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Option<&[u8]>) {
+/// The registry has answered, perhaps that it limits requests. `body` is `None` where it goes to the client unread. Returns the pause that
+/// the answer asks for.
+pub(crate) fn limited(admitted: &Admitted, response: &ResponseHeader, body: Option<&[u8]>) -> Option<Duration> {
     let destination = &admitted.destination;
-    if destination.minds_health() {
-        let call = Call::of(admitted.target.endpoint());
-        destination.upstream.health.limited(call, response.status, &response.headers, body);
+    if !destination.minds_health() {
+        return None;
     }
+    let call = Call::of(admitted.target.endpoint());
+    destination.upstream.health.limited(call, response.status, &response.headers, body)
 }
 
 /// Waits for a response, and probes meanwhile if it takes long; `None` if it is not there in time.

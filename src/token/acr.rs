@@ -29,6 +29,7 @@ use crate::net::addresses::{Single, Way};
 use crate::net::trust::TrustRoots;
 use crate::net::{NO_CONNECTION, USER_AGENT, client};
 use crate::secret::Secret;
+use crate::value::is_token;
 
 /// Of a token that does not say when it ends; a 401 would end it sooner.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(180);
@@ -149,7 +150,7 @@ impl AcrIssuer {
             Hop::Exchange => answer.refresh_token,
             Hop::Identity | Hop::Token => answer.access_token,
         };
-        let token = Secret::new(token.filter(|token| !token.is_empty()).ok_or_else(|| malformed("no token in it"))?);
+        let token = Secret::new(token.filter(|token| is_token(token)).ok_or_else(|| malformed("no token in it"))?);
         let claims = Claims::read(&token);
         let lifetime = claims.lifetime(server_time(headers)).ok_or_else(|| {
             self.failure(

@@ -82,8 +82,9 @@ impl Bearer {
         self.header.to_str().unwrap_or_default().strip_prefix(SCHEME).unwrap_or_default()
     }
 
-    /// Whether one of an answer's headers has the token in it, in its value or, in any letter case, in its name. It needs no encoding in
-    /// a value, and hardly any of both is as long.
+    /// Whether one of an answer's headers has the whole token in it, as a server writes it that echoes a request: as it is in a value, where
+    /// it needs no encoding, or in any letter case in a name. Hardly any of both is as long. Other spellings are not looked for: a server
+    /// that means to give the token away has more of them than a search.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let token = self.token().as_bytes();
         let has_it = |value: &HeaderValue| value.as_bytes().windows(token.len()).any(|part| part == token);
@@ -179,5 +180,47 @@ impl Slot {
 
     pub(crate) fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    /// docs/security.md says the same.
+    #[test]
+    fn in_a_header_the_whole_token_is_found_as_it_is_and_in_no_other_spelling() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl-_c";
+        let granted = |token: &str| Granted {
+            token: Secret::new(token.to_owned()),
+            lifetime: Duration::from_secs(60),
+            per_repository: false,
+        };
+        let bearer = Bearer::of(&granted(token), false).expect("a header may carry it");
+        let (half, rest) = token.split_at(30);
+        for (name, value, expected) in [
+            ("etag", token.to_owned(), true),
+            ("etag", format!("\"x{token}y\""), true),
+            ("link", format!("</v2/a/tags/list?t=Bearer+{token}>"), true),
+            (token, "x".to_owned(), true),
+            ("etag", token.to_ascii_uppercase(), false),
+            ("etag", rest.to_owned(), false),
+            ("etag", format!("{half} {rest}"), false),
+            ("etag", token.chars().rev().collect(), false),
+            ("etag", STANDARD.encode(token), false),
+            ("etag", token.bytes().map(|byte| format!("{byte:02x}")).collect(), false),
+            ("location", token.bytes().map(|byte| format!("%{byte:02x}")).collect(), false),
+        ] {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            let headers = HeaderMap::from_iter([(name.clone(), value.parse().expect("a value"))]);
+            assert_eq!(bearer.is_in(&headers), expected, "{name}: {value}");
+        }
+        // A few letters may be there by chance.
+        let short = Bearer::of(&granted("abc"), false).expect("a header may carry it");
+        assert!(!short.is_in(&HeaderMap::from_iter([(http::header::ETAG, "abc".parse().expect("a value"))])));
     }
 }

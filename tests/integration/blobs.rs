@@ -151,14 +151,38 @@ async fn several_ranges_of_a_blob_keep_the_boundary_between_them() {
     let (azure, pushed, proxy) = proxied(true).await;
     let kind = "multipart/byteranges; boundary=3d6b6a416f9b5";
     let parts = "--3d6b6a416f9b5\r\nContent-Range: bytes 0-1/9\r\n\r\nab\r\n--3d6b6a416f9b5--\r\n";
-    for (status, sent, expected) in
-        [(206, kind, kind), (206, "text/html", "application/octet-stream"), (200, kind, "application/octet-stream")]
-    {
-        let headers = vec![("Content-Type".to_owned(), sent.to_owned())];
+    for (status, sent, place, expected) in [
+        (206, kind, None, kind),
+        (206, "text/html", Some("bytes 0-1/9"), "application/octet-stream"),
+        (200, kind, None, "application/octet-stream"),
+    ] {
+        let mut headers = vec![("Content-Type".to_owned(), sent.to_owned())];
+        headers.extend(place.map(|place| ("Content-Range".to_owned(), place.to_owned())));
         azure.inject(Hop::Storage, Fault::StatusWith { status, headers, body: parts.to_owned() }.times(1));
         let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), "Range: bytes=0-1,4-5\r\n");
         assert_eq!((answer.status, answer.header("content-type")), (status, Some(expected)), "{answer:?}");
         assert_eq!(answer.body, parts);
+    }
+}
+
+/// The client, which takes a 206 for the part that it asked for, got another one, or a part in place of the whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_blob_that_nobody_asked_for_was_passed_on() {
+    let (azure, pushed, proxy) = proxied(true).await;
+    for (range, status, place, says) in [
+        ("", 206, None, "it is about a part of the blob, and the whole was asked for"),
+        ("", 206, Some("bytes 0-9/10"), "it is about a part"),
+        ("", 416, Some("bytes */5"), "it is about a part"),
+        ("Range: bytes=0-9\r\n", 206, None, "it is a part of the blob and does not say which"),
+        ("Range: bytes=0-9\r\n", 206, Some("bytes 100-109/999"), "it is another part"),
+    ] {
+        let headers: Vec<_> = place.map(|place| ("Content-Range", place)).into_iter().collect();
+        azure.inject(Hop::Storage, said(status, &headers));
+        let answer = wire::ask(proxy.address(), &format!("GET {}", path(&pushed)), range);
+        assert_eq!((answer.status, answer.code().as_str()), (502, "UNAVAILABLE"), "{range} {status}: {answer:?}");
+        let says = format!("blob storage 127.0.0.1: its answer cannot be used: {says}");
+        assert!(answer.body.contains(&says), "{range} {status}: {answer:?}");
+        azure.clear_faults();
     }
 }
 

@@ -385,6 +385,19 @@ async fn a_wrong_password_is_not_tried_again_and_again_and_a_reload_with_another
     assert_eq!(forward.asked().len(), asked, "the old one is not asked any more");
 }
 
+/// The log had the address of a page of rustls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_tunnel_is_cut_was_told_in_the_words_of_a_library() {
+    let (azure, _, forward, setup) = stage("off").await;
+    azure.inject(Hop::Exchange, acr_emulator::Fault::Hang.times(1));
+    let proxy = setup.env("HTTPS_PROXY", &format!("http://{}", forward.address())).start();
+    wait_for(&azure, "an exchange", |requests| requests.iter().any(|request| request.hop == Hop::Exchange)).await;
+    forward.cut();
+    let line = proxy.wait_for_log("token exchange: the connection broke, trying again: ");
+    assert!(line.contains("the connection was cut, without the end that TLS has"), "{line}");
+    assert!(!proxy.log().contains("docs.rs"), "{}", proxy.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_is_cut_is_told_and_the_registrys_own_trouble_is_not_the_proxys() {
     let (azure, _, forward, setup) = stage("off").await;

@@ -76,6 +76,12 @@ async fn a_name_goes_to_the_registry_and_the_prefix_of_its_source() {
         assert_eq!((answer.status, answer.code().as_str()), (404, "NAME_UNKNOWN"), "{path}");
         assert!(answer.body.contains("no route for "), "{path}: {answer:?}");
     }
+    // It was refused as `docker.io`, which has a route.
+    let answer = wire::ask(proxy.address(), "GET /v2/a/tags/list?ns=docker.io%00", "");
+    assert_eq!((answer.status, answer.code().as_str()), (404, "NAME_UNKNOWN"), "{answer:?}");
+    let error: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    let message = "no route for docker.io\\u{0}: that is no registry's name";
+    assert_eq!(error["errors"][0]["message"], message, "{answer:?}");
     assert!(repositories(&one).is_empty() && repositories(&other).is_empty());
     // Each registry has seen its own token only, from its own sign-in.
     for line in ["docker.io -> example.azurecr.io", "ghcr.io -> example.azurecr.io", "quay.io -> other.azurecr.io"] {

@@ -239,6 +239,15 @@ fn a_wrong_listener_is_named_by_its_place() {
         ),
         ("[{unix: ''}]", "listen[0].unix: is empty: set a value, or remove the key"),
         (
+            "[{unix: /run/m.sock/}]",
+            "listen[0].unix: \"/run/m.sock/\" is a folder's path: name the socket in it, such as clients.sock",
+        ),
+        (
+            "[{unix: /run/.}]",
+            "listen[0].unix: \"/run/.\" is a folder's path: name the socket in it, such as clients.sock",
+        ),
+        ("[{unix: /}]", "listen[0].unix: \"/\" is a folder's path: name the socket in it, such as clients.sock"),
+        (
             "[{address: ':1'}, {address: '127.0.0.1:1'}]",
             "listen[1].address: 127.0.0.1:1 is taken by config.yaml:2: listen[0].address, [::]:1: use another",
         ),

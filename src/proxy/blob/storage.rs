@@ -5,8 +5,9 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::Result;
 use pingora_core::upstreams::peer::HttpPeer;
 
+use super::range;
 use super::redirect::Storage;
-use crate::answer::{self, CORRELATION_ID, DIGEST, begins};
+use crate::answer::{self, CORRELATION_ID, DIGEST};
 use crate::net::addresses::{Attempt, LOOKUP_LIMIT};
 use crate::proxy::context::{Admitted, Body};
 use crate::proxy::fail::Trouble;
@@ -65,14 +66,18 @@ pub(crate) fn upstream_request(client: &RequestHeader, request: &mut RequestHead
     Ok(())
 }
 
-/// `upstream_response_filter`: the blob, a range of it, or a 416 for a range that it does not have goes to the client. So
+/// `upstream_response_filter`: the blob, the range of it that was asked for, or a 416 for one that it does not have goes to the client. So
 /// does the status of an error that clients act on, never its body, which is written for the owner of the storage account.
 pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, admitted: &mut Admitted) -> Result<()> {
     let status = response.status;
-    if !framing::is_known(response) {
+    let unusable = if framing::is_known(response) {
+        range::contradicts(status, &response.headers, &client.headers)
+    } else {
+        Some(framing::UNKNOWN_CODING)
+    };
+    if let Some(why) = unusable {
         let host = admitted.attempts.storage().map_or("", Storage::host);
-        let trouble =
-            Trouble::Storage(format!("blob storage {host}: its answer cannot be used: {}", framing::UNKNOWN_CODING));
+        let trouble = Trouble::Storage(format!("blob storage {host}: its answer cannot be used: {why}"));
         return Err(trouble.into_error());
     }
     if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -86,7 +91,7 @@ pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, 
         // containerd repeats them on its last host, which it does not with 502, and podman waits.
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,
         // Clients that want several ranges turn to single ones after these, and only after these.
-        StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => wants_several_ranges(client),
+        StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => range::are_several(&client.headers),
         _ => false,
     };
     let trouble = if is_told {
@@ -95,11 +100,6 @@ pub(crate) fn check_response(response: &ResponseHeader, client: &RequestHeader, 
         Trouble::Storage(format!("blob storage {host}: {} to the registry's redirect", status.as_u16()))
     };
     Err(trouble.into_error())
-}
-
-/// `Range: bytes=0-1,4-5` (RFC 9110 section 14.2).
-fn wants_several_ranges(client: &RequestHeader) -> bool {
-    client.headers.get_all(header::RANGE).iter().any(|value| value.as_bytes().contains(&b','))
 }
 
 /// `response_filter`: makes of it the answer of a registry that serves its blobs itself.
@@ -117,7 +117,7 @@ pub(crate) fn answer(
     }
     // Several ranges come as one body, and the boundary between them is named here (RFC 9110 section 14.6).
     let kind = response.headers.get(header::CONTENT_TYPE).filter(|_| response.status == StatusCode::PARTIAL_CONTENT);
-    match kind.filter(|kind| begins(kind.as_bytes(), b"multipart/byteranges")) {
+    match kind.filter(|kind| range::is_multipart(Some(kind))) {
         Some(kind) => answer.insert_header(header::CONTENT_TYPE, kind)?,
         None => answer.insert_header(header::CONTENT_TYPE, "application/octet-stream")?,
     }

@@ -69,6 +69,16 @@ impl CoolDown {
         self.pauses()[call as usize].filter(|pause| pause.until > Instant::now())
     }
 
+    /// How long nothing is asked after an answer of this status with this `Retry-After`, which whoever gets the answer is told too.
+    pub(super) fn wanted(status: StatusCode, retry_after: Option<Duration>) -> Option<Duration> {
+        let wanted = match (status, retry_after) {
+            (StatusCode::TOO_MANY_REQUESTS, wanted) => wanted.unwrap_or(DEFAULT_PAUSE),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(wanted)) => wanted,
+            _ => return None,
+        };
+        Some(wanted.min(MAX_PAUSE))
+    }
+
     /// The registry has answered such a call so, with this `Retry-After`. Returns the pause that this begins, and whether it is to be
     /// told: one that follows another within [`QUIET`] is not.
     pub(super) fn answered(
@@ -77,15 +87,7 @@ impl CoolDown {
         status: StatusCode,
         retry_after: Option<Duration>,
     ) -> Option<(Duration, bool)> {
-        let wanted = match (status, retry_after) {
-            (StatusCode::TOO_MANY_REQUESTS, wanted) => wanted.unwrap_or(DEFAULT_PAUSE),
-            (StatusCode::SERVICE_UNAVAILABLE, Some(wanted)) => wanted,
-            _ => return None,
-        };
-        let wanted = wanted.min(MAX_PAUSE);
-        if wanted.is_zero() {
-            return None;
-        }
+        let wanted = Self::wanted(status, retry_after).filter(|wanted| !wanted.is_zero())?;
         let now = Instant::now();
         let pause = &mut self.pauses()[call as usize];
         let is_new = pause.is_none_or(|pause| pause.until + QUIET <= now);

@@ -52,6 +52,24 @@ fn pause(answer: &Whole) -> u64 {
     pause.unwrap_or_else(|| panic!("no time: {answer:?}"))
 }
 
+/// The first client was told no time, and the next one 5 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_that_began_a_pause_without_a_time_was_not_told_it() {
+    for (status, said) in [(429, None), (429, Some("soon")), (503, Some("7"))] {
+        let cached = Cached::start("{tags: 0s, missing: 0s}").await;
+        let mut limited = with_status(status);
+        if let Fault::StatusWith { headers, .. } = &mut limited {
+            *headers = said.map(|said| ("Retry-After".to_owned(), said.to_owned())).into_iter().collect();
+        }
+        cached.azure.inject(Hop::Data, limited);
+        let (first, next) = (cached.get(&path("manifests/other")), cached.get(&path("manifests/another")));
+        let began = if status == 429 { 5 } else { 7 };
+        assert_eq!(pause(&first), began, "{status} {said:?}: {first:?}");
+        assert!((began - 1..=began).contains(&pause(&next)), "{status} {said:?}: {next:?}");
+        assert_eq!(cached.reads(), 1, "{status} {said:?}: {:?}", cached.azure.reads());
+    }
+}
+
 /// What is passed on meets the limit by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_passes_the_cache_is_told_no_longer_pause_than_others() {

@@ -187,6 +187,16 @@ pub(super) const BROKEN: &[Broken] = &[
         skipped: FROM_EXCHANGE,
     },
     Broken {
+        what: "something answers in Entra ID's place, without a token",
+        options: plain,
+        breaks: |azure, _, setup| {
+            azure.inject(Hop::Entra, Fault::StatusWith { status: 200, headers: Vec::new(), body: "{}".to_owned() });
+            setup
+        },
+        found: &[("identity", "failed", "entra: client secret: 200: the answer is not a token: *")],
+        skipped: FROM_EXCHANGE,
+    },
+    Broken {
         what: "the client secret is wrong",
         options: plain,
         breaks: |_, _, setup| setup.secret("wrong~secret"),

@@ -1,0 +1,154 @@
+//! Which parts of a blob a client asks for, and whether an answer is one of them (RFC 9110 section 14).
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use crate::answer::begins;
+
+/// Why a part of a blob cannot be the answer.
+const NOT_ASKED: &str = "it is about a part of the blob, and the whole was asked for";
+const NO_PLACE: &str = "it is a part of the blob and does not say which";
+const OTHER_PART: &str = "it is another part of the blob than was asked for";
+
+/// A range of bytes as a client asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// From this byte, to this one or to the end.
+    From(u64, Option<u64>),
+    /// So many at the end.
+    Last(u64),
+}
+
+/// Why an answer of this status and with these headers is not for a request with those of the client; `None` where it is.
+pub(crate) fn contradicts(status: StatusCode, answer: &HeaderMap, client: &HeaderMap) -> Option<&'static str> {
+    match status {
+        StatusCode::RANGE_NOT_SATISFIABLE if !client.contains_key(header::RANGE) => Some(NOT_ASKED),
+        StatusCode::PARTIAL_CONTENT => {
+            let asked: Vec<Asked> = ranges(client).filter_map(Asked::read).collect();
+            // The places of several parts are in the body, of which the client reads them.
+            let are_several = asked.len() > 1 && is_multipart(answer.get(header::CONTENT_TYPE));
+            match answer.get(header::CONTENT_RANGE).map(place) {
+                _ if asked.is_empty() => Some(NOT_ASKED),
+                None if are_several => None,
+                None | Some(None) => Some(NO_PLACE),
+                Some(Some(place)) => asked.iter().all(|asked| !asked.has(&place)).then_some(OTHER_PART),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Several parts as one body, with a boundary between them.
+pub(crate) fn is_multipart(kind: Option<&HeaderValue>) -> bool {
+    kind.is_some_and(|kind| begins(kind.as_bytes(), b"multipart/byteranges"))
+}
+
+/// `Range: bytes=0-1,4-5`.
+pub(crate) fn are_several(client: &HeaderMap) -> bool {
+    ranges(client).nth(1).is_some()
+}
+
+/// The text of each range of bytes; other units count as no range (section 14.2).
+fn ranges(client: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = client.get_all(header::RANGE).iter().filter_map(|value| value.to_str().ok());
+    let of_bytes =
+        values.filter_map(|value| value.split_once('=').filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")));
+    of_bytes.flat_map(|(_, ranges)| ranges.split(',')).map(|range| range.trim_matches([' ', '\t']))
+}
+
+impl Asked {
+    fn read(range: &str) -> Option<Self> {
+        let (first, last) = range.split_once('-')?;
+        match (first, last) {
+            ("", last) => Some(Self::Last(number(last)?)),
+            (first, "") => Some(Self::From(number(first)?, None)),
+            (first, last) => {
+                let (first, last) = (number(first)?, number(last)?);
+                (first <= last).then_some(Self::From(first, Some(last)))
+            }
+        }
+    }
+
+    /// A server may send less than was asked for, from its begin on.
+    fn has(self, place: &Place) -> bool {
+        match (self, place.length) {
+            (Self::From(first, last), _) => place.first == first && last.is_none_or(|last| place.last <= last),
+            (Self::Last(count), Some(length)) => place.first == length.saturating_sub(count),
+            (Self::Last(count), None) => place.last - place.first < count,
+        }
+    }
+}
+
+/// Where a part is in its blob: its first and last byte, and how long the blob is, if that is said.
+struct Place {
+    first: u64,
+    last: u64,
+    length: Option<u64>,
+}
+
+/// Of `Content-Range: bytes 0-9/100` or `bytes 0-9/*`.
+fn place(value: &HeaderValue) -> Option<Place> {
+    let (unit, range) = value.to_str().ok()?.split_once(' ')?;
+    let (range, length) = range.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (number(first)?, number(last)?);
+    let length = if length == "*" { None } else { Some(number(length)?) };
+    let is_whole = unit.eq_ignore_ascii_case("bytes") && first <= last && length.is_none_or(|length| last < length);
+    is_whole.then_some(Place { first, last, length })
+}
+
+/// Digits; more of them than a blob can have are the largest number.
+fn number(digits: &str) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_an_answer_only_to_who_asks_for_it() {
+        const PARTS: &str = "multipart/byteranges; boundary=x";
+        let headers = |fields: [(header::HeaderName, &'static str); 2]| {
+            let there = fields.into_iter().filter(|(_, value)| !value.is_empty());
+            there.map(|(name, value)| (name, HeaderValue::from_static(value))).collect::<HeaderMap>()
+        };
+        for (asked, status, place, kind, expected) in [
+            ("", 200, "", "", None),
+            ("bytes=0-9", 200, "", "", None),
+            ("", 206, "", "", Some(NOT_ASKED)),
+            ("", 206, "bytes 0-9/10", "", Some(NOT_ASKED)),
+            ("", 416, "bytes */5", "", Some(NOT_ASKED)),
+            ("bytes=9-", 416, "bytes */5", "", None),
+            ("items=0-9", 206, "bytes 0-9/10", "", Some(NOT_ASKED)),
+            ("bytes=5-2", 206, "bytes 2-5/10", "", Some(NOT_ASKED)),
+            ("bytes=0-9", 206, "", "", Some(NO_PLACE)),
+            ("bytes=0-9", 206, "", PARTS, Some(NO_PLACE)),
+            ("bytes=0-9", 206, "bytes 9-0/10", "", Some(NO_PLACE)),
+            ("bytes=0-9", 206, "bytes 0-9/9", "", Some(NO_PLACE)),
+            ("bytes=0-9", 206, "bytes */10", "", Some(NO_PLACE)),
+            ("bytes=0-9", 206, "bytes 100-109/999", "", Some(OTHER_PART)),
+            ("bytes=0-9", 206, "bytes 0-10/999", "", Some(OTHER_PART)),
+            ("bytes=0-9", 206, "bytes 0-9/999", "", None),
+            ("Bytes=0-9", 206, "bytes 0-9/*", "", None),
+            // Less than was asked for: the blob ends there, or the server sends no more at once.
+            ("bytes=0-9", 206, "bytes 0-4/5", "", None),
+            ("bytes=7-", 206, "bytes 7-99/100", "", None),
+            ("bytes=7-99999999999999999999999", 206, "bytes 7-99/100", "", None),
+            ("bytes=7-", 206, "bytes 0-99/100", "", Some(OTHER_PART)),
+            ("bytes=-5", 206, "bytes 95-99/100", "", None),
+            ("bytes=-5", 206, "bytes 0-2/3", "", None),
+            ("bytes=-5", 206, "bytes 0-4/100", "", Some(OTHER_PART)),
+            ("bytes=-5", 206, "bytes 90-99/*", "", Some(OTHER_PART)),
+            ("bytes=0-1,4-5", 206, "", PARTS, None),
+            ("bytes=0-1,4-5", 206, "", "text/html", Some(NO_PLACE)),
+            ("bytes=0-1, 4-5", 206, "bytes 4-5/9", "", None),
+            ("bytes=0-1,4-5", 206, "bytes 2-3/9", "", Some(OTHER_PART)),
+        ] {
+            let client = headers([(header::RANGE, asked), (header::USER_AGENT, "")]);
+            let answer = headers([(header::CONTENT_RANGE, place), (header::CONTENT_TYPE, kind)]);
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(contradicts(status, &answer, &client), expected, "{asked} {status} {place} {kind}");
+        }
+    }
+}
