@@ -132,8 +132,11 @@ async fn is_survived((name, begin, cold): &Row) {
             }
             assert!(is_stale(&answer), "{name}: {path}: {answer:?}");
             assert!(answer.header("age").is_some(), "{name}: {path}: {answer:?}");
-            let head = cached.ask("HEAD", path, super::cached::ACCEPT);
-            assert!(head.status() == before.status() || !path.contains("manifests"), "{name}: HEAD {path}: {head:?}");
+            // Each answer may take a second, and after half a minute without a token the registry has a line of another cause.
+            if path.contains("manifests") && !path.contains(SIGNATURE) {
+                let head = cached.ask("HEAD", path, super::cached::ACCEPT);
+                assert_eq!(head.status(), before.status(), "{name}: HEAD {path}: {head:?}");
+            }
         }
     }
     cached.proxy.wait_for_log(" cache=stale");
