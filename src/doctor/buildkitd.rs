@@ -2,10 +2,10 @@
 
 use toml::Table;
 
-use super::ask;
 use super::expected::{Expected, List, by_hand, edit, leftover, misplaced, unreadable, with_path};
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, REGISTRIES, Way};
 use super::forward_proxy;
+use super::sockets::Sockets;
 use super::started;
 use super::text;
 use crate::client_config::address::{Address, Order, Verdict, order};
@@ -26,8 +26,8 @@ pub(super) struct Facts {
 }
 
 /// `None` where there is no buildkitd.
-pub(super) async fn read(host: &Host) -> Option<Facts> {
-    let listens = ask::listens_at(host.at(SOCKET)).await;
+pub(super) async fn read(host: &Host, sockets: &Sockets) -> Option<Facts> {
+    let listens = sockets.listens_at(host.at(SOCKET)).await;
     let runs = !matches!(listens, Ok(None));
     if !runs && !host.has_program(&["buildkitd"]) {
         return None;

@@ -8,6 +8,7 @@ use super::expected::{self, Expected, List, by_hand, leftover, misplaced, shell_
 use super::finding::{Code, Examined, Finding, Fix, PAST, Part, Way};
 use super::forward_proxy;
 use super::hosts_toml::{self, Directory, Reader};
+use super::sockets::Sockets;
 use super::started;
 use super::text;
 use crate::client_config::address::{Order, order};
@@ -66,8 +67,8 @@ fn address(config: &Text) -> Option<String> {
 }
 
 /// `None` where there is no containerd.
-pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
-    let listens = ask::listens_at(socket(host)).await;
+pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> Option<Facts> {
+    let listens = sockets.listens_at(socket(host)).await;
     let runs = !matches!(listens, Ok(None));
     if !runs && !host.has_program(&["containerd"]) {
         return None;
@@ -108,7 +109,7 @@ pub(super) async fn read(host: &Host, has_dockerd: bool) -> Option<Facts> {
 
 /// By which ctr, which reads no `config.toml`, pulls as a kubelet does. `None` where no flag does that.
 pub(super) async fn ctr_flags(host: &Host) -> Option<Vec<String>> {
-    let settings = Settings::of(&read(host, false).await?).ok()?;
+    let settings = Settings::of(&read(host, &Sockets::look(host).await, false).await?).ok()?;
     let path = settings.path.filter(|path| !path.contains(':'));
     settings.mirrors.is_empty().then(|| path.into_iter().flat_map(|path| ["--hosts-dir".to_owned(), path]).collect())
 }

@@ -14,6 +14,7 @@ use super::asked::{self, Asked};
 use super::expected::by_hand;
 use super::finding::{Code, Examined, Finding, Part, Way};
 use super::report::Report;
+use super::sockets::Sockets;
 use super::{containerd, dockerd, podman};
 use crate::config::Config;
 use crate::host::Host;
@@ -128,7 +129,11 @@ pub(super) async fn pull(host: &Host, config: &Config, image: &Image, settings: 
             continue;
         }
         let (registry, repository, whole) = wanted.counted();
-        let before = asked::count(config, registry, repository, whole).await;
+        let before = match proxy_serves {
+            true => asked::count(config, registry, repository, whole).await,
+            // At its address systemd may listen, and start it.
+            false => Err("it does not run"),
+        };
         let outcome = by_engine(host, part.part, &wanted).await;
         let asked = match outcome {
             Outcome::Pulled | Outcome::Failed(_) if proxy_serves => {
@@ -258,7 +263,7 @@ fn is_known_to_pass(part: &Examined, registry: &str) -> bool {
 
 /// dockerd answers at once, and tells of a failure in the last line of the answer.
 async fn by_dockerd(host: &Host, wanted: &Wanted) -> Outcome {
-    let Some(socket) = dockerd::socket(host).await else { return Outcome::Unasked };
+    let Some(socket) = dockerd::socket(host, &Sockets::look(host).await).await else { return Outcome::Unasked };
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("fromImage", &wanted.name)
         .append_pair("tag", &wanted.reference)
