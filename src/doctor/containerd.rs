@@ -37,6 +37,8 @@ pub(super) struct Facts {
     /// Every directory with registries that a file names, or that client-config writes.
     certs: Vec<(String, Vec<Directory>)>,
     runs: bool,
+    /// Why nobody could ask whether it listens.
+    silent: Option<String>,
     /// It was started before its settings were changed last.
     is_older: bool,
     version: Option<String>,
@@ -73,6 +75,7 @@ pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> O
     if !runs && !host.has_program(&["containerd"]) {
         return None;
     }
+    let silent = listens.as_ref().err().map(|cause| cause.to_string().to_lowercase());
     let mut unit = Unit::read(host, UNIT);
     let pid = listens.ok().flatten().and_then(|listens| listens.pid);
     if let Some(command) = pid.and_then(|pid| host::command_line(pid, "containerd")) {
@@ -102,6 +105,7 @@ pub(super) async fn read(host: &Host, sockets: &Sockets, has_dockerd: bool) -> O
         unit,
         certs,
         runs,
+        silent,
         is_dockers,
         is_nerdctls: host.has_program(&["nerdctl"]) && !host.has_program(&["kubelet", "crictl"]),
     })
@@ -147,6 +151,10 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let mut found = Examined::new(Part::Containerd);
     found.version.clone_from(&facts.version);
     found.runs = Some(facts.runs);
+    if let Some(cause) = &facts.silent {
+        found.is_silent = true;
+        found.notes.push(format!("containerd was not asked ({cause}): whether it has loaded its files is not known"));
+    }
     if !started::is_known(&facts.unit, &mut found) {
         return found;
     }
@@ -154,8 +162,7 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     let settings = match Settings::of(facts) {
         Ok(settings) => settings,
         Err((path, wrong)) => {
-            found.find(unreadable(&path, &wrong, "containerd does not start with it"));
-            found.lead_all(expected.names(), Way::Nowhere);
+            broken(&path, &wrong, facts.runs, expected, &mut found);
             return found;
         }
     };
@@ -196,6 +203,17 @@ pub(super) fn judge(facts: &Facts, expected: &Expected<'_>) -> Examined {
     }
     forward_proxy::judge(&facts.unit, expected, &mut found);
     found
+}
+
+/// A file with which it does not start. One that runs was started before the file was so, and nobody knows by what it goes.
+fn broken(path: &str, wrong: &str, runs: bool, expected: &Expected<'_>, found: &mut Examined) {
+    if runs {
+        let why = "containerd goes on with what it has read at its start, and does not start with it again";
+        found.find(unreadable(path, wrong, why));
+    } else {
+        found.find(unreadable(path, wrong, "containerd does not start with it"));
+        found.lead_all(expected.names(), Way::Nowhere);
+    }
 }
 
 /// By the directory that `config_path` names.
